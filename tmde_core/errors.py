@@ -1,0 +1,136 @@
+"""Every error that TMDE raises on purpose.
+
+    TmdeError
+    ├── NotFoundError                 404 not_found
+    ├── ConflictError                 409 conflict
+    ├── InvalidInputError             400 invalid_input
+    ├── UnprocessableError            422 unprocessable
+    │   ├── InsufficientTracesError   422 insufficient_traces
+    │   └── AdapterInvalidError       422 adapter_invalid
+    ├── TooLargeError                 413 too_large
+    ├── RateLimitedError              429 rate_limited
+    ├── UnauthorizedError             401 unauthorized
+    ├── ForbiddenError                403 forbidden
+    ├── InsufficientStorageError      507 insufficient_storage
+    ├── RegistryUnreachableError      503 registry_unreachable
+    ├── PluginUnavailableError        503 plugin_unavailable
+    └── WorkerFailedError             502 worker_failed
+        ├── ContextOverflowError      502 context_overflow
+        └── RuntimeTimeoutError       502 runtime_timeout
+
+`detail` is one sentence for a person: what happened, why, what to do now. `context` holds the figures and
+names that a program may want (`current`, `required`, `field`, …).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TmdeError(Exception):
+    """The root of the tree: a sentence for people, a stable code, an HTTP status."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, **context: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.context = {key: value for key, value in context.items() if value is not None}
+
+
+class NotFoundError(TmdeError):
+    """The named thing does not exist."""
+
+    code, status, title = "not_found", 404, "Not found"
+
+
+class ConflictError(TmdeError):
+    """The request does not fit the present state (already running, already ended, active, …)."""
+
+    code, status, title = "conflict", 409, "Conflict"
+
+
+class InvalidInputError(TmdeError):
+    """What was sent is malformed or out of range; `context["field"]` names the field."""
+
+    code, status, title = "invalid_input", 400, "Invalid input"
+
+
+class UnprocessableError(TmdeError):
+    """Well-formed, but it cannot be done."""
+
+    code, status, title = "unprocessable", 422, "Cannot be done"
+
+
+class InsufficientTracesError(UnprocessableError):
+    """Too few eligible traces to train on; context has `current` and `required`."""
+
+    code, title = "insufficient_traces", "Not enough traces"
+
+
+class AdapterInvalidError(UnprocessableError):
+    """An adapter's files are damaged, foreign or unfit."""
+
+    code, title = "adapter_invalid", "Adapter invalid"
+
+
+class TooLargeError(TmdeError):
+    """More bytes than allowed; context has `limit`."""
+
+    code, status, title = "too_large", 413, "Too large"
+
+
+class RateLimitedError(TmdeError):
+    """Too many requests; context has `retryAfter` in seconds."""
+
+    code, status, title = "rate_limited", 429, "Too many requests"
+
+
+class UnauthorizedError(TmdeError):
+    """No key, or a wrong one."""
+
+    code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class ForbiddenError(TmdeError):
+    """Not allowed from here (wrong Host or Origin, not the owner)."""
+
+    code, status, title = "forbidden", 403, "Forbidden"
+
+
+class InsufficientStorageError(TmdeError):
+    """The disk is full or read-only."""
+
+    code, status, title = "insufficient_storage", 507, "Insufficient storage"
+
+
+class RegistryUnreachableError(TmdeError):
+    """The template registry does not answer."""
+
+    code, status, title = "registry_unreachable", 503, "Registry unreachable"
+
+
+class PluginUnavailableError(TmdeError):
+    """No such plugin, or it cannot work here; the detail says what it lacks."""
+
+    code, status, title = "plugin_unavailable", 503, "Plugin unavailable"
+
+
+class WorkerFailedError(TmdeError):
+    """A model server or worker process failed while it was serving this request."""
+
+    code, status, title = "worker_failed", 502, "Worker failed"
+
+
+class ContextOverflowError(WorkerFailedError):
+    """The prompt does not fit the model's context; context has `limit` in tokens when known."""
+
+    code, title = "context_overflow", "Prompt too long for the model"
+
+
+class RuntimeTimeoutError(WorkerFailedError):
+    """A model server did not answer in time."""
+
+    code, title = "runtime_timeout", "Model server timed out"

@@ -1,0 +1,78 @@
+"""Adapters as versions: the manifest on disk, the pointer to the active one, and the audit trail."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from tmde_core.record import Record
+
+Trigger = Literal["user", "api", "rollback", "gate"]
+Gate = Literal["candidate", "proven", "held-back", "forced"]
+
+MANIFEST_VERSION = 1
+
+
+class Manifest(Record):
+    """`manifest.json`: what the adapter is, where it came from, and the SHA-256 of every other file."""
+
+    id: UUID
+    created_at: datetime
+    base_model: str
+    base_model_sha256: str | None = None
+    tokenizer_sha256: str | None = None
+    chat_template_sha256: str | None = None
+    traces_used: int = 0
+    dataset_sha256: str | None = None
+    metrics: dict[str, Any] = msgspec.field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    gate: Gate = "candidate"
+    size_bytes: int = 0
+    files: dict[str, str] = msgspec.field(default_factory=dict)
+    """File name → SHA-256, hex."""
+    lineage: dict[str, Any] = msgspec.field(default_factory=dict)
+    """`runId`, `traceIds`."""
+    format: int = MANIFEST_VERSION
+
+
+class LoRAAdapter(Record):
+    """One adapter, as it is listed. `is_active` is derived on reading."""
+
+    id: UUID
+    created_at: datetime
+    base_model: str
+    is_active: bool
+    tags: tuple[str, ...]
+    metrics: dict[str, Any]
+    traces_used: int
+    size_bytes: int
+    sha256: str
+    """Of adapter_model.safetensors, as the manifest has it."""
+    path: str
+    is_valid: bool
+    invalid_reason: str | None
+    gate: Gate
+
+
+class ActivePointer(Record):
+    """`active.json`: the only truth about which adapter answers."""
+
+    adapter_id: UUID | None
+    previous_adapter_id: UUID | None
+    since: datetime
+
+
+class LoRAActivationEvent(Record):
+    """One row of the audit trail. `success` None: an intent that was never settled."""
+
+    id: int
+    timestamp: datetime
+    adapter_id: UUID | None
+    """None: the base model."""
+    previous_adapter_id: UUID | None
+    triggered_by: Trigger
+    success: bool | None
+    error_message: str | None = None

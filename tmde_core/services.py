@@ -1,0 +1,89 @@
+"""Composes the services: what API, CLI and pages are given. The one place that knows how they fit together."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from tmde_core.debate.service import DebateService
+from tmde_core.errors import ConflictError, InsufficientStorageError
+from tmde_core.finetune.service import FineTuneService
+from tmde_core.lora.service import LoraService
+from tmde_core.plugins import Plugins
+from tmde_core.runtimes import Runtimes
+from tmde_core.settings import Settings
+from tmde_core.storage.database import Database
+from tmde_core.templates.store import TemplateStore
+from tmde_core.traces.service import TraceService
+
+
+@dataclass(frozen=True)
+class Services:
+    """Every service of one open data directory."""
+
+    settings: Settings
+    plugins: Plugins
+    database: Database
+    runtimes: Runtimes
+    templates: TemplateStore
+    traces: TraceService
+    lora: LoraService
+    finetune: FineTuneService
+    debates: DebateService
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, plugins: Plugins | None = None, *, serving: bool = False) -> AsyncIterator[Services]:
+    """Open the data directory and build the services on it.
+
+    Args:
+        serving: this process is the server: it alone may hold the directory as a server, and it settles what a
+            crash left open (interrupted debates, adopted training runs, open activation intents).
+
+    Raises:
+        ConflictError: another server uses this data directory.
+        InsufficientStorageError: the directory cannot be written.
+    """
+    async with AsyncExitStack() as stack:
+        if serving:
+            _hold(settings, stack)
+        plugins = plugins or Plugins.load()
+        database = await stack.enter_async_context(Database.open(settings.data_path / "tmde.db"))
+        runtimes = Runtimes(plugins, settings)
+        stack.push_async_callback(runtimes.stop)
+        templates = TemplateStore(database)
+        await templates.seed()
+        traces = TraceService(database, settings)
+        lora = LoraService(database, settings, runtimes)
+        finetune = FineTuneService(database, settings, plugins, traces, lora)
+        debates = DebateService(database, settings, plugins, runtimes, templates, traces, lora)
+        stack.push_async_callback(debates.stop)
+        stack.push_async_callback(finetune.stop)
+        await debates.settle()
+        await lora.settle()
+        await finetune.settle(watch=serving)
+        yield Services(settings, plugins, database, runtimes, templates, traces, lora, finetune, debates)
+
+
+def _hold(settings: Settings, stack: AsyncExitStack) -> None:
+    """Take the server's lock on the data directory; the kernel releases it however this process ends."""
+    path = settings.data_path / "server.lock"
+    try:
+        file = stack.enter_context(path.open("a+"))
+    except OSError as error:
+        raise InsufficientStorageError(f"The data directory {settings.data_dir} cannot be written: {error.strerror}.") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        other = file.read(20).strip()
+        raise ConflictError(
+            f"Another TMDE server (process {other or 'unknown'}) uses the data directory {settings.data_dir}. "
+            "Stop it, or choose another directory with --data-dir."
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()

@@ -1,0 +1,135 @@
+"""Event logs: numbered events that any number of readers follow, each from where it left off.
+
+Two kinds with one reading interface. `MemoryLog` lives as long as the process (a debate that streams). `FileLog` is a
+JSON Lines file that another process appends to (a training run); its ids are line numbers, so a reader that
+reconnects with the last id it saw gets every later event once, even after a restart of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from tmde_core.record import Record
+
+TERMINAL = frozenset({"complete", "error", "cancelled"})
+"""Event types after which a log has no more events."""
+
+POLL_SECONDS = 0.25
+"""How often a followed file is looked at. There is no portable way to wait for another process's append."""
+
+
+class Event(Record):
+    """One event. `id` counts from 1 without gaps."""
+
+    id: int
+    type: str
+    data: dict[str, Any]
+
+
+class EventLog(Protocol):
+    """What SSE, the terminal and the pages read."""
+
+    def follow(self, after: int = 0) -> AsyncIterator[Event]:
+        """Every event with an id above `after`: those there are, then new ones as they come, until a terminal one."""
+
+
+class MemoryLog:
+    """An event log in memory. Appending never waits; one log serves any number of followers."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def append(self, type_: str, data: dict[str, Any] | None = None) -> Event:
+        """Add an event and wake the followers."""
+        event = Event(id=len(self._events) + 1, type=type_, data=data or {})
+        self._events.append(event)
+        if type_ in TERMINAL:
+            self._closed = True
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        return event
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """All events so far."""
+        return tuple(self._events)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the terminal event has come."""
+        return self._closed
+
+    async def follow(self, after: int = 0) -> AsyncIterator[Event]:
+        """See `EventLog.follow`."""
+        position = max(0, after)
+        while True:
+            while position < len(self._events):
+                yield self._events[position]
+                position += 1
+            if self._closed:
+                return
+            await self._changed.wait()
+
+
+class FileLog:
+    """An event log in a file: one JSON object `{"type": …, "data": {…}}` a line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, after: int = 0) -> list[Event]:
+        """The complete lines after line `after`. A last line without its newline is still being written."""
+        with contextlib.suppress(FileNotFoundError):
+            return list(_parse(self.path.read_bytes(), after))
+        return []
+
+    def append(self, type_: str, data: dict[str, Any] | None = None) -> None:
+        """Append one event in a single write and bring it to the disk."""
+        line = msgspec.json.encode({"type": type_, "data": data or {}}) + b"\n"
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    async def follow(self, after: int = 0) -> AsyncIterator[Event]:
+        """See `EventLog.follow`."""
+        position, offset, rest = max(0, after), 0, b""
+        number = 0
+        while True:
+            with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+                file.seek(offset)
+                block = file.read()
+                offset += len(block)
+                *lines, rest = (rest + block).split(b"\n")
+                for line in lines:
+                    number += 1
+                    if number > position and (event := _event(number, line)) is not None:
+                        yield event
+                        if event.type in TERMINAL:
+                            return
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def _event(number: int, line: bytes) -> Event | None:
+    try:
+        raw = msgspec.json.decode(line)
+        return Event(id=number, type=str(raw["type"]), data=dict(raw.get("data") or {}))
+    except (msgspec.DecodeError, TypeError, KeyError, ValueError, AttributeError):
+        return None  # a torn line after a crash; its number stays taken, so later ids do not move
+
+
+def _parse(content: bytes, after: int) -> list[Event]:
+    lines = content.split(b"\n")[:-1]
+    parsed = (_event(number, line) for number, line in enumerate(lines, 1) if number > after)
+    return [event for event in parsed if event is not None]
