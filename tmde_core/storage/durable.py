@@ -1,0 +1,81 @@
+"""Files that are there whole or not at all, whatever dies: fsync, rename, fsync of the directory."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tmde_core.errors import InsufficientStorageError
+
+TEMPORARY = ".tmp"
+"""Suffix of a file that is being written; whoever finds one after a crash may delete it."""
+
+
+def sync_directory(directory: Path) -> None:
+    """Bring a directory's entries to the disk: without it a rename may be undone by a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(file: Path) -> None:
+    """Bring a file's content to the disk."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Replace a file by `content`; a reader sees the old bytes or the new ones, never a mixture.
+
+    Raises:
+        InsufficientStorageError: the disk is full, or the directory cannot be written.
+    """
+    # The process id keeps the server and a command line that write at the same time out of each other's temporary file.
+    temporary = file.with_name(f".{file.name}.{os.getpid()}{TEMPORARY}")
+    with storage_errors(file):
+        try:
+            with temporary.open("wb") as output:
+                output.write(content)
+                output.flush()
+                os.fsync(output.fileno())
+            temporary.replace(file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(file.parent)
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file's content, hex; constant memory."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn "no space" and "read-only" into the sentence that a person understands.
+
+    Raises:
+        InsufficientStorageError: in place of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InsufficientStorageError(
+                f"The disk that holds {path} is full. Free some space; nothing was lost."
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise InsufficientStorageError(
+                f"{path} cannot be written: {error.strerror}. Check the permissions of the data directory."
+            ) from error
+        raise
