@@ -1,0 +1,350 @@
+"""The kit of every training worker: what a process that trains must do around the training itself.
+
+    with RunWorker(Path(sys.argv[1])) as worker:
+        train(worker)              # worker.job, worker.config, worker.events; ends with worker.publish(…)
+    sys.exit(worker.exit_code)
+
+The supervisor reads what the kit writes into the run's directory:
+
+- `lock`: held with `flock` for the life of the process; its text is `{"pid": …, "createTime": …}`.
+- `heartbeat`: touched every `HEARTBEAT_SECONDS` while the process lives.
+- `events.jsonl`: `progress`, `eval`, `checkpoint`, `log`, and one last `complete`, `error` or `cancelled`.
+
+SIGTERM cancels. An exception in the body becomes an `error` event with a reason a person understands; its trace goes
+to the worker's log. Nothing here imports a training library: backends with environments of their own use it too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Self, TextIO
+from uuid import UUID
+
+import msgspec
+import psutil
+
+from tmde_core.errors import ConflictError, InvalidInputError, TmdeError
+from tmde_core.finetune.records import (
+    Dataset,
+    FineTuneConfig,
+    FineTuneMetrics,
+    Progress,
+)
+from tmde_core.lora.publish import publish
+from tmde_core.lora.records import Manifest
+from tmde_core.ports import TrainingJob
+from tmde_core.record import Record, from_json, to_json, utc_now
+from tmde_core.storage.events import FileLog
+
+HEARTBEAT_SECONDS = 2.0
+
+EXIT_COMPLETE, EXIT_FAILED, EXIT_CANCELLED, EXIT_REFUSED = 0, 1, 143, 2
+
+TRACE_LINES = 20
+
+
+class TrainingFailedError(Exception):
+    """Training cannot go on. `reason` is a stable word for programs, `detail` a sentence for people."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class CancelledRunError(BaseException):
+    """SIGTERM arrived. Not an `Exception`, so that no library swallows it."""
+
+
+class BaseIdentity(Record, frozen=True):
+    """What the adapter was trained on; serving it on anything else gives gibberish."""
+
+    name: str
+    """As the settings have it."""
+    model_sha256: str | None = None
+    tokenizer_sha256: str | None = None
+    chat_template_sha256: str | None = None
+
+
+class RunEvents:
+    """The run's event log, with a method for each kind of event that is not the last one."""
+
+    def __init__(self, path: Path) -> None:
+        self.log_file = FileLog(path)
+        _end_torn_line(path)
+        self._started: float | None = None
+        self._first_step = 0
+
+    def progress(
+        self,
+        step: int,
+        total_steps: int,
+        *,
+        loss: float | None = None,
+        eval_loss: float | None = None,
+        learning_rate: float | None = None,
+        tokens_per_second: float | None = None,
+        rss_bytes: int | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        """Report an optimizer step. Without `eta_seconds` the mean pace of this process is extrapolated."""
+        now = time.monotonic()
+        if self._started is None:
+            self._started, self._first_step = now, step
+        elif eta_seconds is None and step > self._first_step:
+            pace = (now - self._started) / (step - self._first_step)
+            eta_seconds = pace * (total_steps - step)
+        self._append(
+            "progress",
+            Progress(
+                step=step,
+                total_steps=total_steps,
+                loss=loss,
+                eval_loss=eval_loss,
+                learning_rate=learning_rate,
+                tokens_per_second=tokens_per_second,
+                rss_bytes=rss_bytes,
+                eta_seconds=None if eta_seconds is None else round(eta_seconds, 1),
+            ),
+        )
+
+    def eval(
+        self,
+        step: int,
+        eval_loss: float,
+        *,
+        epoch: int | None = None,
+        best: bool = False,
+    ) -> None:
+        """Report a validation; `best` when no earlier one was lower."""
+        self._append("eval", {"step": step, "evalLoss": eval_loss, "epoch": epoch, "best": best})
+
+    def checkpoint(self, step: int, path: Path) -> None:
+        """Report a complete checkpoint."""
+        self._append("checkpoint", {"step": step, "path": str(path)})
+
+    def log(self, text: str) -> None:
+        """Say something in words."""
+        self._append("log", {"text": text})
+
+    def end(self, type_: str, data: dict[str, Any]) -> None:
+        """Append the last event. A full disk must not hide the exit code, so that failure is only printed."""
+        try:
+            self._append(type_, data)
+        except OSError as error:
+            sys.stderr.write(f"The last event ({type_}) could not be written: {error}\n")
+
+    def _append(self, type_: str, data: Any) -> None:
+        self.log_file.append(type_, msgspec.to_builtins(data))
+
+
+class RunWorker:
+    """One training run, seen from inside its process. Use it as a context manager, in the main thread."""
+
+    def __init__(self, job_path: Path) -> None:
+        self.job_path = job_path
+        self.exit_code = EXIT_REFUSED
+        self._lock: TextIO | None = None
+        self._stop = threading.Event()
+        self._published: dict[str, Any] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.job = from_json(self.job_path.read_bytes(), TrainingJob)
+            self.config = msgspec.convert(self.job.config, FineTuneConfig)
+        except (OSError, TmdeError, msgspec.ValidationError) as problem:
+            self._refuse(f"The job file {self.job_path} cannot be read: {problem}")
+        self.run_dir = Path(self.job.run_dir)
+        self._take_lock()
+        self.events = RunEvents(self.run_dir / "events.jsonl")
+        signal.signal(signal.SIGTERM, _raise_cancelled)
+        self._beat()
+        threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True).start()
+        if self.adapter_dir.exists():
+            error = TrainingFailedError(
+                "adapter-exists",
+                f"The adapter directory {self.adapter_dir} exists already. Start a new run instead.",
+            )
+            self.__exit__(TrainingFailedError, error, None)
+            raise SystemExit(self.exit_code)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from here on the outcome is decided
+        self._stop.set()
+        if error is None and self._published is None:
+            error = TrainingFailedError("crash", "The worker ended without publishing an adapter.")
+        if isinstance(error, CancelledRunError | KeyboardInterrupt):
+            self._discard_staging()
+            self.exit_code = EXIT_CANCELLED
+            self.events.end("cancelled", {})
+        elif error is not None:
+            lines = traceback.format_exception(error)
+            sys.stderr.write("".join(lines))
+            reason, detail = explain(error)
+            self._discard_staging()
+            self.exit_code = EXIT_FAILED
+            tail = "".join(lines).splitlines()[-TRACE_LINES:]
+            self.events.end("error", {"reason": reason, "detail": detail, "trace": "\n".join(tail)})
+        else:
+            self.exit_code = EXIT_COMPLETE
+            self.events.end("complete", self._published or {})
+        if self._lock is not None:
+            self._lock.close()
+        return True
+
+    @property
+    def adapter_dir(self) -> Path:
+        """Where the finished adapter will be; its id is the run's."""
+        return Path(self.job.data_dir) / "lora-adapters" / self.job.run_id
+
+    def staging(self) -> Path:
+        """A fresh, empty directory to build the adapter in; what an earlier attempt left there is removed."""
+        path = Path(self.job.output_dir)
+        if not self._is_staging(path):
+            raise InvalidInputError(f"The output directory {path} must have a hidden name that ends in the run's id.")
+        self._discard_staging()
+        path.mkdir(parents=True)
+        return path
+
+    def publish(
+        self,
+        metrics: FineTuneMetrics,
+        base: BaseIdentity,
+        training: dict[str, Any] | None = None,
+    ) -> Path:
+        """Add training_args.json, metrics.json and the manifest to the staging directory and make it an adapter.
+
+        From here on SIGTERM comes too late: an adapter that exists is a completed run.
+
+        `training` holds further facts for training_args.json: versions, threads, target modules.
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        staging = Path(self.job.output_dir)
+        dataset = self._dataset()
+        arguments = {
+            "config": self.config,
+            "baseModel": base,
+            "backend": self.config.backend,
+            **(training or {}),
+        }
+        _write(staging / "training_args.json", arguments)
+        _write(staging / "metrics.json", metrics)
+        manifest = Manifest(
+            id=UUID(self.job.run_id),
+            created_at=utc_now(),
+            base_model=base.name,
+            base_model_sha256=base.model_sha256,
+            tokenizer_sha256=base.tokenizer_sha256,
+            chat_template_sha256=base.chat_template_sha256,
+            traces_used=len(dataset.trace_ids) if dataset else 0,
+            dataset_sha256=dataset.sha256 if dataset else None,
+            metrics=msgspec.to_builtins(metrics),
+            lineage={
+                "runId": self.job.run_id,
+                "traceIds": [str(trace_id) for trace_id in dataset.trace_ids] if dataset else [],
+            },
+        )
+        path = publish(staging, self.adapter_dir.parent, manifest)
+        self._published = {
+            "adapterId": self.job.run_id,
+            "metrics": msgspec.to_builtins(metrics),
+        }
+        return path
+
+    def _dataset(self) -> Dataset | None:
+        """The frozen dataset's record, which the service wrote beside the examples."""
+        with contextlib.suppress(FileNotFoundError):
+            return from_json((self.run_dir / "dataset.json").read_bytes(), Dataset)
+        return None
+
+    def _discard_staging(self) -> None:
+        path = Path(self.job.output_dir)
+        if self._is_staging(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _is_staging(self, path: Path) -> bool:
+        """Only such a directory may be removed: a mistaken job must not delete anything else."""
+        return path.name.startswith(".") and path.name.endswith(self.job.run_id)
+
+    def _take_lock(self) -> None:
+        self._lock = (self.run_dir / "lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._refuse(f"Another process already trains the run {self.job.run_id}.")
+        self._lock.truncate(0)
+        self._lock.write(to_json({"pid": os.getpid(), "createTime": psutil.Process().create_time()}).decode())
+        self._lock.flush()
+
+    def _heartbeat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            self._beat()
+
+    def _beat(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk is reported by what needs the space, not by the pulse
+            (self.run_dir / "heartbeat").touch()
+
+    def _refuse(self, sentence: str) -> NoReturn:
+        sys.stderr.write(sentence + "\n")
+        raise SystemExit(EXIT_REFUSED)
+
+
+def explain(error: BaseException) -> tuple[str, str]:
+    """What failed, as a stable word and a sentence that says what to do.
+
+    Libraries' errors are told apart by their text, because this module may not import the libraries.
+    """
+    if isinstance(error, TrainingFailedError):
+        return error.reason, error.detail
+    if isinstance(error, ConflictError):
+        return "adapter-exists", error.detail
+    if isinstance(error, TmdeError):
+        return error.code.replace("_", "-"), error.detail
+    text = " ".join(str(error).split())
+    lowered = text.lower()
+    if isinstance(error, MemoryError) or "out of memory" in lowered or "can't allocate memory" in lowered:
+        return (
+            "out-of-memory",
+            "There was not enough memory for a training step. Lower the batch size or the maximum sequence length.",
+        )
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "no space left on device" in lowered:
+        return "disk-full", "The disk is full. Free some space, then resume the run."
+    return (
+        "crash",
+        f"The trainer stopped at an error it did not expect: {type(error).__name__}: {text[:300]}",
+    )
+
+
+def _raise_cancelled(_signal: int, _frame: FrameType | None) -> None:
+    raise CancelledRunError
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_bytes(msgspec.json.format(to_json(value), indent=2) + b"\n")
+
+
+def _end_torn_line(path: Path) -> None:
+    """A worker that was killed mid-write left half a line; end it, so that the next event gets a line of its own."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
