@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 from uuid import UUID
 
 import msgspec
 
 from tmde_core.errors import InvalidInputError, NotFoundError
 
-
 T = TypeVar("T")
 
 
+# msgspec lets subclasses inherit `frozen`; type checkers need to be told so.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Record(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """An immutable value with named fields. JSON names are camelCase, unknown fields are refused."""
 
