@@ -120,6 +120,8 @@ class ImportReport(Record):
 
     imported: int
     skipped: tuple[SkippedLine, ...] = ()
+    """The lines that were left out, in order; the first 10,000 of them."""
+    skipped_total: int = 0
 
 
 class Withdrawal(Record):

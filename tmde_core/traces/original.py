@@ -1,0 +1,249 @@
+"""Reads the SQLite file of the project that TMDE continues: tables `traces` and `rounds`, one row a debate or round."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID, uuid5
+
+from tmde_core.debate.records import Round
+from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.traces.exchange import Entry, in_utc
+from tmde_core.traces.records import RoleModel, Timings, Trace
+
+NAMESPACE = UUID("6f9a3c1e-5d0b-4b83-9b52-3d0a1f4a7c11")
+"""Ids that are no UUIDs become UUIDs within this namespace, always the same one, so that a second import finds them."""
+
+BATCH_ROWS = 200
+
+REQUIRED = {
+    "traces": {"id", "query", "final_answer"},
+    "rounds": {"trace_id", "round_number", "proposer_response"},
+}
+"""Without these columns a table tells no debate; any other of theirs may be missing and then says nothing."""
+
+ROLE_COLUMNS = {
+    "proposer": "proposer_model",
+    "skeptic": "skeptic_model",
+    "synthesizer": "synthesizer_model",
+    "embedding": "embedding_model",
+}
+
+
+async def entries(path: Path) -> AsyncIterator[Entry]:
+    """Each row of `traces`, by its place in the file, as a trace or as the reason why it is none.
+
+    Raises:
+        NotFoundError, InvalidInputError: see `TraceService.import_sqlite`.
+    """
+    connection = await asyncio.to_thread(_open, path)
+    try:
+        cursor = await asyncio.to_thread(_read, connection, path, "SELECT * FROM traces ORDER BY rowid")
+        number = 0
+        while rows := await asyncio.to_thread(_batch, connection, cursor, path):
+            for row, rounds in rows:
+                number += 1
+                try:
+                    yield number, _trace(row, rounds)
+                except InvalidInputError as error:
+                    yield number, error.detail
+    finally:
+        await asyncio.to_thread(connection.close)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise NotFoundError(f"There is no file {path}.")
+    # `immutable` reads without touching anything beside the file, but would not see what only the WAL holds yet.
+    wal = path.with_name(path.name + "-wal")
+    mode = "mode=ro" if wal.exists() and wal.stat().st_size else "mode=ro&immutable=1"
+    uri = f"file:{quote(str(path.absolute()))}?{mode}"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.text_factory = lambda text: text.decode("utf-8", "replace")
+    try:
+        _check(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    for table, columns in REQUIRED.items():
+        present = {row["name"] for row in _read(connection, path, f"PRAGMA table_info({table})")}
+        if not present:
+            raise InvalidInputError(
+                f"{path} has no table {table!r}: it is no file of the original project, whose debates are in the "
+                "tables 'traces' and 'rounds'.",
+                table=table,
+            )
+        if missing := sorted(columns - present):
+            raise InvalidInputError(
+                f"In {path} the table {table!r} lacks the column {', '.join(missing)}: it is not the original "
+                "project's table.",
+                table=table,
+                missing=missing,
+            )
+
+
+def _read(connection: sqlite3.Connection, path: Path, sql: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+    try:
+        return connection.execute(sql, parameters)
+    except sqlite3.Error as error:
+        raise InvalidInputError(f"{path} cannot be read as an SQLite database: {error}.") from None
+
+
+def _batch(
+    connection: sqlite3.Connection, cursor: sqlite3.Cursor, path: Path
+) -> list[tuple[sqlite3.Row, list[sqlite3.Row]]]:
+    try:
+        return [
+            (
+                row,
+                _read(
+                    connection, path, "SELECT * FROM rounds WHERE trace_id = ? ORDER BY round_number", (row["id"],)
+                ).fetchall(),
+            )
+            for row in cursor.fetchmany(BATCH_ROWS)
+        ]
+    except sqlite3.Error as error:
+        raise InvalidInputError(f"{path} is damaged: {error}. What came before the damage was imported.") from None
+
+
+def _trace(row: sqlite3.Row, round_rows: list[sqlite3.Row]) -> Trace:
+    get = _Columns(row)
+    auto_score = get.number("auto_score", 0, 10)
+    if auto_score is None:
+        auto_score = get.number("quality_score", 0, 10)
+    rating = get.number("user_rating", 1, 10)
+    if rating is not None and rating != int(rating):
+        raise InvalidInputError(f"user_rating: {rating} is no whole number.", field="user_rating")
+    early = get.number("early_stopped", 0, 1)
+    metadata = get.json_object("metadata")
+    domain = metadata.get("domain")
+    return Trace(
+        id=_id(get.text("id", required=True)),
+        created_at=_time(get("created_at")),
+        query=get.text("query", required=True),
+        final_answer=get.text("final_answer", required=True),
+        domain=domain[:60] if isinstance(domain, str) and domain else None,
+        rounds=_rounds(round_rows),
+        early_stopped=bool(early),
+        auto_score=auto_score,
+        judge="import" if auto_score is not None else None,
+        user_rating=int(rating) if rating is not None else None,
+        models={
+            role: RoleModel(runtime="", model=model)
+            for role, column in ROLE_COLUMNS.items()
+            if (model := get.text(column))
+        },
+        templates_used=get.names("templates_used"),
+        timings=Timings(
+            total_ms=get.number("total_duration_ms", 0) or 0.0,
+            retrieval_ms=get.number("rag_duration_ms", 0) or 0.0,
+            synthesis_ms=get.number("synthesis_duration_ms", 0) or 0.0,
+        ),
+        source="import",
+    )
+
+
+def _rounds(rows: list[sqlite3.Row]) -> tuple[Round, ...]:
+    rounds = []
+    for row in rows:
+        get = _Columns(row)
+        number = get.number("round_number", 0)
+        if number is None or number != int(number):
+            raise InvalidInputError("rounds: a round has no number.", field="round_number")
+        rounds.append(
+            Round(
+                number=int(number),
+                proposal=get.text("proposer_response"),
+                critique_text=get.text("skeptic_response"),
+                proposer_ms=get.number("proposer_duration_ms", 0) or 0.0,
+                skeptic_ms=get.number("skeptic_duration_ms", 0) or 0.0,
+            )
+        )
+    if len({round_.number for round_ in rounds}) != len(rounds):
+        raise InvalidInputError("rounds: two rounds have the same number.", field="round_number")
+    return tuple(rounds)
+
+
+class _Columns:
+    """Reads the columns of a row, which SQLite lets hold anything."""
+
+    def __init__(self, row: sqlite3.Row) -> None:
+        self._row = row
+        self._names = set(row.keys())
+
+    def __call__(self, name: str) -> Any:
+        return self._row[name] if name in self._names else None
+
+    def text(self, name: str, *, required: bool = False) -> str:
+        value = self(name)
+        if isinstance(value, bytes):
+            raise InvalidInputError(f"{name}: holds binary data where text belongs.", field=name)
+        text = "" if value is None else str(value)
+        if required and not text.strip():
+            raise InvalidInputError(f"{name}: is empty.", field=name)
+        return text
+
+    def number(self, name: str, low: float, high: float = 1e12) -> float | None:
+        value = self(name)
+        if value is None or value == "":
+            return None
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise InvalidInputError(f"{name}: {str(value)[:40]!r} is no number.", field=name) from None
+        if not low <= number <= high:
+            raise InvalidInputError(f"{name}: {number:g} is not from {low:g} to {high:g}.", field=name)
+        return number
+
+    def json_object(self, name: str) -> dict[str, Any]:
+        """A JSON object; anything else there says nothing that we keep."""
+        try:
+            value = json.loads(self.text(name) or "{}")
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """A JSON list, or names between commas."""
+        text = self.text(name)
+        try:
+            value = json.loads(text or "[]")
+        except (ValueError, RecursionError):
+            value = text.split(",")
+        if not isinstance(value, list):
+            value = [value]
+        return tuple(str(item).strip() for item in value if str(item).strip())
+
+
+def _id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        return uuid5(NAMESPACE, text)
+
+
+def _time(value: Any) -> datetime:
+    """ISO 8601 text, SQLite's `YYYY-MM-DD HH:MM:SS`, or seconds or milliseconds since 1970; without zone: UTC."""
+    try:
+        if isinstance(value, (int, float)):
+            seconds = value / 1000 if abs(value) > 1e11 else value
+            moment: datetime | None = datetime.fromtimestamp(seconds, UTC)
+        else:
+            moment = datetime.fromisoformat(value)
+        moment = in_utc(moment, "created_at")
+    except (TypeError, ValueError, OverflowError, OSError):
+        moment = None
+    if moment is None:
+        raise InvalidInputError(f"created_at: {str(value)[:40]!r} is no time.", field="created_at")
+    return moment

@@ -1,0 +1,186 @@
+"""Traces: kept, listed, rated, withdrawn, brought in and taken out."""
+
+# ruff: noqa: S608 - statements are put together from this package's own constants; values are always parameters
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
+from tmde_core.record import utc_now
+from tmde_core.settings import Settings
+from tmde_core.storage.database import Database
+from tmde_core.traces import exchange, original
+from tmde_core.traces.records import ImportReport, Trace, TraceFilter, TracePage, TraceStats, Withdrawal
+from tmde_core.traces.store import TraceStore, Where, to_text
+
+MAX_LIMIT = 200
+MAX_CORRECTED_BYTES = 64 * 1024
+"""A corrected answer is trained on; nothing longer fits any model's training window."""
+MAX_REASON = 2_000
+EVERYTHING = TraceFilter()
+
+Traces = list[Trace]
+"""The class below has a method called `list`, which would hide the type."""
+Values = list[Any]
+
+
+class TraceService:
+    """The store of finished debates.
+
+    `min_quality_score` is what counts as eligible; it starts as the settings have it and follows the training
+    configuration when that is changed.
+    """
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._db = database
+        self._store = TraceStore(database)
+        self.min_quality_score = settings.finetune.min_quality_score
+
+    async def add(self, trace: Trace) -> None:
+        """Keep a finished debate, with its rounds, all or nothing.
+
+        Raises:
+            ConflictError: a trace with this id exists.
+        """
+        try:
+            async with self._db.transaction() as connection:
+                await self._store.insert(connection, [trace])
+        except sqlite3.IntegrityError as error:
+            if "UNIQUE" not in str(error):
+                raise InvalidInputError(f"The trace {trace.id} cannot be kept: {error}.") from error
+            raise ConflictError(f"There is a trace with the id {trace.id} already.") from None
+
+    async def get(self, trace_id: UUID) -> Trace:
+        """One trace, with its rounds.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        found = await self._store.get(trace_id)
+        if found is None:
+            raise NotFoundError(f"There is no trace with the id '{trace_id}'.")
+        return found
+
+    async def list(
+        self,
+        filter: TraceFilter = EVERYTHING,  # noqa: A002 - the word for it; the builtin is not used here
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> TracePage:
+        """A page of traces, newest first.
+
+        Raises:
+            InvalidInputError: `limit` is not within 1–200, or `cursor` is not one of ours.
+        """
+        if not 1 <= limit <= MAX_LIMIT:
+            raise InvalidInputError(
+                f"limit: must be a whole number from 1 to {MAX_LIMIT}.", field="limit", minimum=1, maximum=MAX_LIMIT
+            )
+        items, total, more = await self._store.page(filter, self.min_quality_score, limit, cursor)
+        return TracePage(items=tuple(items), total=total, next_cursor=more)
+
+    async def rate(self, trace_id: UUID, rating: int, corrected_answer: str | None = None) -> Trace:
+        """Record what a person thinks of the answer; a later rating replaces an earlier one.
+
+        Args:
+            rating: 1–10.
+            corrected_answer: what the answer should have been; trained on in its place. None leaves an earlier
+                correction as it is, blank text takes it back.
+
+        Raises:
+            NotFoundError: no such trace.
+            InvalidInputError: the rating is out of range or the corrected answer too long.
+        """
+        if not 1 <= rating <= 10:
+            raise InvalidInputError(
+                "rating: must be a whole number from 1 to 10.", field="rating", minimum=1, maximum=10
+            )
+        changes = "user_rating = ?"
+        values: Values = [rating]
+        if corrected_answer is not None:
+            if len(corrected_answer.encode("utf-8", "replace")) > MAX_CORRECTED_BYTES:
+                raise InvalidInputError(
+                    f"correctedAnswer: must be at most {MAX_CORRECTED_BYTES // 1024} KiB long.",
+                    field="correctedAnswer",
+                    limit=MAX_CORRECTED_BYTES,
+                )
+            changes += ", corrected_answer = ?"
+            values.append(corrected_answer if corrected_answer.strip() else None)
+        if not await self._db.write(f"UPDATE traces SET {changes} WHERE id = ?", [*values, str(trace_id)]):
+            raise NotFoundError(f"There is no trace with the id '{trace_id}'.")
+        return await self.get(trace_id)
+
+    async def withdraw(self, trace_id: UUID, reason: str) -> Withdrawal:
+        """Never train on this trace again, and name the runs and adapters that have learned from it.
+
+        Withdrawing a withdrawn trace changes nothing: the first reason stands.
+
+        Raises:
+            NotFoundError: no such trace.
+            InvalidInputError: no reason, or one of over 2,000 characters.
+        """
+        if not reason.strip() or len(reason) > MAX_REASON:
+            raise InvalidInputError(
+                f"reason: say in 1 to {MAX_REASON:,} characters why the trace is withdrawn.", field="reason"
+            )
+        await self.get(trace_id)
+        await self._db.write(
+            "UPDATE traces SET withdrawn_at = ?, withdrawn_reason = ? WHERE id = ? AND withdrawn_at IS NULL",
+            (to_text(utc_now()), reason.strip(), str(trace_id)),
+        )
+        runs = await self._db.rows(
+            "SELECT run.id, run.status FROM run_traces AS used JOIN finetune_runs AS run ON run.id = used.run_id "
+            "WHERE used.trace_id = ? ORDER BY run.started_at",
+            (str(trace_id),),
+        )
+        return Withdrawal(
+            trace=await self.get(trace_id),
+            runs=tuple(UUID(run["id"]) for run in runs),
+            adapters=tuple(UUID(run["id"]) for run in runs if run["status"] == "completed"),
+        )
+
+    async def stats(self) -> TraceStats:
+        """Figures of the whole store."""
+        clause, parameters = Where(TraceFilter(eligible=True), self.min_quality_score).sql()
+        last_run = await self._db.value("SELECT max(started_at) FROM finetune_runs WHERE status = 'completed'")
+        counts = await self._db.row(
+            f"SELECT count(*) AS eligible, count(*) FILTER (WHERE created_at > ?) AS since FROM traces {clause}",
+            [last_run or "", *parameters],
+        )
+        domains = await self._db.rows("SELECT domain, count(*) FROM traces GROUP BY domain")
+        by_domain: dict[str, int] = {}
+        for row in domains:
+            by_domain[row[0] or "unknown"] = by_domain.get(row[0] or "unknown", 0) + row[1]
+        return TraceStats(
+            total=sum(by_domain.values()),
+            eligible=counts["eligible"] if counts else 0,
+            rated=await self._db.value("SELECT count(*) FROM traces WHERE user_rating IS NOT NULL"),
+            withdrawn=await self._db.value("SELECT count(*) FROM traces WHERE withdrawn_at IS NOT NULL"),
+            by_domain=dict(sorted(by_domain.items())),
+            since_last_run=counts["since"] if counts else 0,
+        )
+
+    async def eligible(self, min_quality: float) -> Traces:
+        """Every trace that may be trained on, oldest first: good enough, not withdrawn, not of a benchmark."""
+        return await self._store.eligible(min_quality)
+
+    async def import_jsonl(self, lines: AsyncIterator[bytes] | Iterable[bytes]) -> ImportReport:
+        """Take in traces, one JSON object a line; a line that cannot be taken is reported and leaves nothing behind."""
+        return await exchange.import_lines(self._db, self._store, lines)
+
+    def export_jsonl(self) -> AsyncIterator[bytes]:
+        """Every trace as one line of JSON, in the order they were stored."""
+        return exchange.export_lines(self._store)
+
+    async def import_sqlite(self, path: Path) -> ImportReport:
+        """Take in the traces of the original project's SQLite file, which is only read.
+
+        Raises:
+            NotFoundError: there is no such file.
+            InvalidInputError: it is no SQLite file, or not one of that project.
+        """
+        return await exchange.import_entries(self._db, self._store, original.entries(path))

@@ -1,0 +1,292 @@
+"""The SQL of traces. Rows in, records out; what is allowed is decided in the service."""
+
+# ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import aiosqlite
+import msgspec
+
+from tmde_core.debate.records import Critique, Round
+from tmde_core.errors import InvalidInputError
+from tmde_core.record import Record, to_json
+from tmde_core.storage.database import Database
+from tmde_core.traces.records import RoleModel, Timings, TokenCounts, Trace, TraceFilter
+
+QUALITY = "coalesce(user_rating, auto_score)"
+"""`Trace.quality_score` in SQL; spelt as in the index on it, or the index is not used."""
+
+MAX_SEARCH_WORDS = 32
+"""Further words of a search are ignored: each costs a lookup, and nobody types more."""
+
+BROAD_SEARCH = 2_000
+"""From so many matches on, a page is found by walking the newest traces and testing each, not by sorting all matches."""
+
+COLUMNS = (
+    "seq, id, created_at, query, final_answer, domain, early_stopped, stop_reason, auto_score, judge, user_rating, "
+    "corrected_answer, withdrawn_at, withdrawn_reason, adapter_id, source, details"
+)
+
+_WORD = re.compile(r"\w+")
+_CURSOR = re.compile(r"(?P<created_at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (?P<seq>\d{1,18})", re.ASCII)
+
+
+class Details(Record):
+    """What is shown with a trace but never searched for: one JSON column."""
+
+    models: dict[str, RoleModel] = msgspec.field(default_factory=dict)
+    templates_used: tuple[str, ...] = ()
+    timings: Timings = Timings()
+    tokens: TokenCounts = TokenCounts()
+    score_reasons: tuple[str, ...] = ()
+
+
+def to_text(moment: datetime) -> str:
+    """A time as the tables hold it: UTC, milliseconds, `Z`; a time without zone is taken for UTC."""
+    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return aware.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def encode_cursor(created_at: str, seq: int) -> str:
+    """The place after one row, as text that callers pass back unread."""
+    return base64.urlsafe_b64encode(f"{created_at} {seq}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> tuple[str, int]:
+    """Undo `encode_cursor`.
+
+    Raises:
+        InvalidInputError: this is no cursor that we gave out.
+    """
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        found = _CURSOR.fullmatch(base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii"))
+    except (binascii.Error, ValueError):
+        found = None
+    if found is None:
+        raise InvalidInputError(
+            "cursor: this is no cursor of this list; take `nextCursor` from a page.", field="cursor"
+        )
+    return found["created_at"], int(found["seq"])
+
+
+def fts_query(text: str) -> str | None:
+    """Words, each quoted so that none is an operator; the last is a prefix. None when there is no word in `text`."""
+    words = _WORD.findall(text)[:MAX_SEARCH_WORDS]
+    return " ".join(f'"{word}"' for word in words) + "*" if words else None
+
+
+class Where:
+    """A filter as SQL: conditions and their parameters."""
+
+    def __init__(self, wanted: TraceFilter, min_quality_score: float) -> None:
+        self._conditions: list[str] = []
+        self._parameters: list[Any] = []
+        self.match: str | None = None
+        self.nothing = False
+        if wanted.q is not None and wanted.q.strip():
+            self.match = fts_query(wanted.q)
+            self.nothing = self.match is None
+        if wanted.min_quality is not None:
+            self.add(f"{QUALITY} >= ?", wanted.min_quality)
+        if wanted.rated is not None:
+            self.add(f"user_rating IS {'NOT ' if wanted.rated else ''}NULL")
+        if wanted.eligible is not None:
+            eligible = f"({QUALITY} >= ? AND withdrawn_at IS NULL AND source <> 'benchmark')"
+            self.add(eligible if wanted.eligible else f"coalesce({eligible}, 0) = 0", min_quality_score)
+        if wanted.source is not None:
+            self.add("source = ?", wanted.source)
+
+    def add(self, condition: str, *parameters: Any) -> None:
+        """One more condition that must hold."""
+        self._conditions.append(condition)
+        self._parameters.extend(parameters)
+
+    def sql(self, *, by_search: bool = True) -> tuple[str, list[Any]]:
+        """The WHERE clause. `by_search` False tests each row against the search instead of listing its matches."""
+        conditions, parameters = list(self._conditions), list(self._parameters)
+        if self.match is not None:
+            conditions.append(
+                "seq IN (SELECT rowid FROM traces_fts WHERE traces_fts MATCH ?)"
+                if by_search
+                else "EXISTS (SELECT 1 FROM traces_fts WHERE traces_fts MATCH ? AND rowid = traces.seq)"
+            )
+            parameters.append(self.match)
+        return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), parameters
+
+    def count_sql(self) -> tuple[str, list[Any]]:
+        """The statement that counts the matches."""
+        if self.match is not None and not self._conditions:
+            return "SELECT count(*) FROM traces_fts WHERE traces_fts MATCH ?", [self.match]
+        where, parameters = self.sql()
+        return f"SELECT count(*) FROM traces {where}", parameters
+
+
+def page_sql(where: Where, limit: int, cursor: str | None, total: int) -> tuple[str, list[Any]]:
+    """The statement of one page, newest first, with one row more than `limit` to tell whether more follow.
+
+    Args:
+        total: how many rows match over all pages; decides how a search is carried out.
+    """
+    if cursor is not None:
+        where.add("(created_at, seq) < (?, ?)", *decode_cursor(cursor))
+    clause, parameters = where.sql(by_search=total < BROAD_SEARCH)
+    # Choosing the keys first keeps the long texts out of any sorting.
+    keys = f"SELECT seq FROM traces {clause} ORDER BY created_at DESC, seq DESC LIMIT ?"
+    sql = f"SELECT {COLUMNS} FROM traces WHERE seq IN ({keys}) ORDER BY created_at DESC, seq DESC"
+    return sql, [*parameters, limit + 1]
+
+
+class TraceStore:
+    """Reads and writes traces."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def get(self, trace_id: UUID) -> Trace | None:
+        """The trace with its rounds, if it exists."""
+        found = await self._traces(await self._db.rows(f"SELECT {COLUMNS} FROM traces WHERE id = ?", (str(trace_id),)))
+        return found[0] if found else None
+
+    async def page(
+        self, wanted: TraceFilter, min_quality_score: float, limit: int, cursor: str | None
+    ) -> tuple[list[Trace], int, str | None]:
+        """One page, newest first; how many match over all pages; and the cursor of the next page."""
+        where = Where(wanted, min_quality_score)
+        if cursor is not None:
+            decode_cursor(cursor)
+        total = 0 if where.nothing else int(await self._db.value(*where.count_sql()))
+        if not total:
+            return [], 0, None
+        rows = await self._db.rows(*page_sql(where, limit, cursor, total))
+        page = rows[:limit]
+        more = encode_cursor(page[-1]["created_at"], page[-1]["seq"]) if len(rows) > limit else None
+        return await self._traces(page), total, more
+
+    async def after(self, seq: int, limit: int) -> tuple[list[Trace], int]:
+        """The next `limit` traces in the order they were stored, and the place after them."""
+        rows = await self._db.rows(f"SELECT {COLUMNS} FROM traces WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
+        return await self._traces(rows), rows[-1]["seq"] if rows else seq
+
+    async def eligible(self, min_quality_score: float) -> list[Trace]:
+        """Every trace that may be trained on, oldest first."""
+        clause, parameters = Where(TraceFilter(eligible=True), min_quality_score).sql()
+        return await self._traces(
+            await self._db.rows(f"SELECT {COLUMNS} FROM traces {clause} ORDER BY created_at, seq", parameters)
+        )
+
+    async def _traces(self, rows: Sequence[sqlite3.Row]) -> list[Trace]:
+        rounds: dict[str, list[Round]] = {}
+        for start in range(0, len(rows), 500):  # SQLite bounds the number of parameters
+            ids = [row["id"] for row in rows[start : start + 500]]
+            marks = ",".join("?" * len(ids))
+            for row in await self._db.rows(
+                "SELECT trace_id, number, proposal, critique, critique_text, proposer_ms, skeptic_ms FROM rounds "
+                f"WHERE trace_id IN ({marks}) ORDER BY trace_id, number",
+                ids,
+            ):
+                rounds.setdefault(row["trace_id"], []).append(_round(row))
+        return [_trace(row, rounds.get(row["id"], ())) for row in rows]
+
+    async def insert(self, connection: aiosqlite.Connection, traces: Iterable[Trace]) -> None:
+        """Insert within an open transaction; an id that is taken raises `sqlite3.IntegrityError`."""
+        traces = list(traces)
+        await connection.executemany(_INSERT_TRACE, [_trace_row(trace) for trace in traces])
+        await connection.executemany(_INSERT_ROUND, [row for trace in traces for row in _round_rows(trace)])
+
+
+_INSERT_TRACE = f"INSERT INTO traces ({COLUMNS.removeprefix('seq, ')}) VALUES ({','.join('?' * 16)})"
+_INSERT_ROUND = (
+    "INSERT INTO rounds (trace_id, number, proposal, critique, critique_text, proposer_ms, skeptic_ms) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _trace_row(trace: Trace) -> tuple[Any, ...]:
+    details = Details(
+        models=trace.models,
+        templates_used=trace.templates_used,
+        timings=trace.timings,
+        tokens=trace.tokens,
+        score_reasons=trace.score_reasons,
+    )
+    return (
+        str(trace.id),
+        to_text(trace.created_at),
+        trace.query,
+        trace.final_answer,
+        trace.domain,
+        int(trace.early_stopped),
+        trace.stop_reason,
+        trace.auto_score,
+        trace.judge,
+        trace.user_rating,
+        trace.corrected_answer,
+        to_text(trace.withdrawn_at) if trace.withdrawn_at else None,
+        trace.withdrawn_reason,
+        trace.adapter_id,
+        trace.source,
+        to_json(details).decode(),
+    )
+
+
+def _round_rows(trace: Trace) -> Iterable[tuple[Any, ...]]:
+    for round_ in trace.rounds:
+        critique = to_json(round_.critique).decode() if round_.critique is not None else None
+        yield (
+            str(trace.id),
+            round_.number,
+            round_.proposal,
+            critique,
+            round_.critique_text,
+            round_.proposer_ms,
+            round_.skeptic_ms,
+        )
+
+
+def _trace(row: sqlite3.Row, rounds: Iterable[Round]) -> Trace:
+    details = msgspec.json.decode(row["details"], type=Details)
+    withdrawn = row["withdrawn_at"]
+    return Trace(
+        id=UUID(row["id"]),
+        created_at=datetime.fromisoformat(row["created_at"]),
+        query=row["query"],
+        final_answer=row["final_answer"],
+        domain=row["domain"],
+        rounds=tuple(rounds),
+        early_stopped=bool(row["early_stopped"]),
+        stop_reason=row["stop_reason"],
+        auto_score=row["auto_score"],
+        judge=row["judge"],
+        score_reasons=details.score_reasons,
+        user_rating=row["user_rating"],
+        corrected_answer=row["corrected_answer"],
+        withdrawn_at=datetime.fromisoformat(withdrawn) if withdrawn else None,
+        withdrawn_reason=row["withdrawn_reason"],
+        models=details.models,
+        adapter_id=row["adapter_id"],
+        templates_used=details.templates_used,
+        timings=details.timings,
+        tokens=details.tokens,
+        source=row["source"],
+    )
+
+
+def _round(row: sqlite3.Row) -> Round:
+    critique = row["critique"]
+    return Round(
+        number=row["number"],
+        proposal=row["proposal"],
+        critique=msgspec.json.decode(critique, type=Critique) if critique is not None else None,
+        critique_text=row["critique_text"],
+        proposer_ms=row["proposer_ms"],
+        skeptic_ms=row["skeptic_ms"],
+    )
