@@ -28,13 +28,13 @@ GGUF_FILE = "adapter.gguf"
 REQUIRED_FILES = (WEIGHTS_FILE, CONFIG_FILE)
 """Without these a directory is no adapter. The GGUF form is needed only by runtimes that serve GGUF."""
 
-BUILDING_PREFIX = ".building-"
-"""Directories of this name in the adapters directory are under construction: on the same filesystem, never listed."""
+STAGING_PREFIX = ".staging-"
+"""Directories of this name in the adapters directory are being built: on the same filesystem, never listed."""
 
 
-def building_directory(adapters_dir: Path, adapter_id: object) -> Path:
+def staging_directory(adapters_dir: Path, adapter_id: object) -> Path:
     """Where an adapter is built before it is published."""
-    return adapters_dir / f"{BUILDING_PREFIX}{adapter_id}"
+    return adapters_dir / f"{STAGING_PREFIX}{adapter_id}"
 
 
 def publish(staging: Path, adapters_dir: Path, manifest: Manifest) -> Path:
@@ -43,7 +43,7 @@ def publish(staging: Path, adapters_dir: Path, manifest: Manifest) -> Path:
     Fills `files` and `size_bytes` of the manifest, writes it, brings everything to the disk, renames.
 
     Args:
-        staging: a flat directory on the filesystem of `adapters_dir` (see `building_directory`); it is gone afterwards.
+        staging: a flat directory on the filesystem of `adapters_dir` (see `staging_directory`); it is gone afterwards.
 
     Returns:
         The directory of the published adapter.
