@@ -1,0 +1,92 @@
+"""The audit trail: every switch of the active adapter, who asked for it, and how it ended."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from tmde_core.lora.records import LoRAActivationEvent, Trigger
+from tmde_core.record import utc_now
+from tmde_core.storage.database import Database
+
+
+class AuditTrail:
+    """The rows of `lora_events`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(self, adapter_id: UUID | None, previous: UUID | None, by: Trigger) -> int:
+        """Write the intent to switch from `previous` to `adapter_id`; None is the base model. Returns the event's id."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "INSERT INTO lora_events (timestamp, adapter_id, previous_adapter_id, triggered_by) VALUES (?, ?, ?, ?)",
+                (_stamp(utc_now()), _text(adapter_id), _text(previous), by),
+            )
+            return int(cursor.lastrowid or 0)
+
+    async def close(self, event_id: int, success: bool, message: str | None = None) -> None:
+        """Settle an intent; one that is settled stays as it is."""
+        await self._database.write(
+            "UPDATE lora_events SET success = ?, error_message = ? WHERE id = ? AND success IS NULL",
+            (int(success), message, event_id),
+        )
+
+    async def events(self, limit: int) -> list[LoRAActivationEvent]:
+        """The newest events, newest first."""
+        rows = await self._database.rows("SELECT * FROM lora_events ORDER BY id DESC LIMIT ?", (limit,))
+        return [_event(row) for row in rows]
+
+    async def unsettled(self) -> list[LoRAActivationEvent]:
+        """Intents whose process ended before they did, oldest first."""
+        rows = await self._database.rows("SELECT * FROM lora_events WHERE success IS NULL ORDER BY id")
+        return [_event(row) for row in rows]
+
+    async def history(self) -> list[LoRAActivationEvent]:
+        """Every switch that happened, oldest first."""
+        rows = await self._database.rows("SELECT * FROM lora_events WHERE success = 1 ORDER BY id")
+        return [_event(row) for row in rows]
+
+
+def chain(history: Sequence[LoRAActivationEvent]) -> list[UUID | None]:
+    """What answered, as a stack: the base model (None) below, what answers now on top.
+
+    An activation puts its adapter on top; a rollback takes off what lies above its target. So after A, B, C two
+    rollbacks leave A, and a third the base model. A rollback to something that is not below counts as an activation.
+    """
+    stack: list[UUID | None] = [None]
+    for event in history:
+        target = event.adapter_id
+        below = stack[:-1]
+        if event.triggered_by == "rollback" and target in below:
+            last = max(index for index, adapter_id in enumerate(below) if adapter_id == target)
+            del stack[last + 1 :]
+        elif stack[-1] != target:
+            stack.append(target)
+    return stack
+
+
+def _event(row: sqlite3.Row) -> LoRAActivationEvent:
+    return LoRAActivationEvent(
+        id=row["id"],
+        timestamp=datetime.fromisoformat(row["timestamp"]).astimezone(UTC),
+        adapter_id=_uuid(row["adapter_id"]),
+        previous_adapter_id=_uuid(row["previous_adapter_id"]),
+        triggered_by=row["triggered_by"],
+        success=None if row["success"] is None else bool(row["success"]),
+        error_message=row["error_message"],
+    )
+
+
+def _uuid(text: str | None) -> UUID | None:
+    return UUID(text) if text else None
+
+
+def _text(adapter_id: UUID | None) -> str | None:
+    return str(adapter_id) if adapter_id else None
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,102 @@
+"""The probe before an adapter may answer: does the runtime really use it, and is what it says text?
+
+An adapter can be loaded and ignored, or belong to another conversion of the model and turn answers into noise. Both
+look fine until someone reads an answer, so one short greedy answer with it and one without are compared first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tmde_core.debate.prompts import proposer_opening
+from tmde_core.errors import AdapterInvalidError
+from tmde_core.ports import AdapterRef, ChatDelta, ChatRequest, ModelRuntime, TokenLogprob
+from tmde_core.record import Record
+
+PROBE_QUESTION = "Name three colours of the rainbow and say in one sentence where a rainbow comes from."
+PROBE_TOKENS = 32
+TOP = 5
+
+SMALLEST_SHIFT = 1e-3
+"""Natural-log probability. The same prompt asked twice differs by less, through another order of additions."""
+
+DEGENERATE_SHARE = 0.8
+"""A text in which one word makes up more than this share says nothing. Spoilt models repeat one token for ever."""
+DEGENERATE_WORDS = 8
+"""Texts of fewer words may repeat themselves: "No, no, no." is an answer."""
+
+
+class Answer(Record):
+    """One greedy answer to the probe's question."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...]
+
+
+async def probe(runtime: ModelRuntime, adapter: AdapterRef, model: str) -> None:
+    """Ask the question with the adapter and without it.
+
+    Raises:
+        AdapterInvalidError: the answer is no sane text, or the adapter changes nothing.
+        WorkerFailedError: the runtime failed.
+    """
+    with_adapter = await _ask(runtime, model, adapter)
+    if flaw := flaw_of(with_adapter.text):
+        raise AdapterInvalidError(f"With the adapter the model's answer to the probe is {flaw}. Train it again.")
+    base = await _ask(runtime, model, None)
+    if shift(with_adapter, base) < SMALLEST_SHIFT:
+        raise AdapterInvalidError(
+            "With the adapter the model answers the probe exactly as without it: it was not applied, or it learnt nothing."
+        )
+
+
+def flaw_of(text: str) -> str | None:
+    """What is wrong with a text, in words; None when it is sane."""
+    stripped = text.strip()
+    if not stripped:
+        return "empty"
+    if "\ufffd" in stripped or not all(letter.isprintable() or letter.isspace() for letter in stripped):
+        return "not printable text"
+    for units in (stripped.split(), [letter for letter in stripped if not letter.isspace()]):
+        if len(units) >= DEGENERATE_WORDS:
+            unit, times = Counter(units).most_common(1)[0]
+            if times / len(units) > DEGENERATE_SHARE:
+                return f"one thing over and over ({unit[:20]!r})"
+    return None
+
+
+def shift(left: Answer, right: Answer) -> float:
+    """How far two answers are apart: the largest difference of a log-probability; without those 0 or infinity."""
+    if left.text != right.text:
+        return float("inf")
+    differences = [
+        abs(mine - theirs[token])
+        for one, other in zip(left.logprobs, right.logprobs, strict=False)
+        if (theirs := _likely(other)) is not None
+        for token, mine in _likely(one).items()
+        if token in theirs
+    ]
+    return max(differences, default=0.0)
+
+
+def _likely(token: TokenLogprob) -> dict[str, float]:
+    return {token.token: token.logprob} | {alternative.token: alternative.logprob for alternative in token.top}
+
+
+async def _ask(runtime: ModelRuntime, model: str, adapter: AdapterRef | None) -> Answer:
+    request = ChatRequest(
+        model=model,
+        messages=proposer_opening(PROBE_QUESTION, ""),
+        temperature=0.0,
+        max_tokens=PROBE_TOKENS,
+        top_logprobs=TOP if runtime.capabilities.logprobs else 0,
+        adapter=adapter,
+    )
+    text: list[str] = []
+    logprobs: Sequence[TokenLogprob] = ()
+    async for item in runtime.chat(request):
+        if isinstance(item, ChatDelta):
+            text.append(item.text)
+            logprobs = (*logprobs, *item.logprobs)
+    return Answer(text="".join(text), logprobs=tuple(logprobs))
