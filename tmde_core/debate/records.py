@@ -17,14 +17,14 @@ Role = Literal["proposer", "skeptic", "synthesizer", "judge"]
 DebateStatus = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
 
-class Issue(Record):
+class Issue(Record, frozen=True):
     """One thing that the Skeptic finds wrong."""
 
     severity: Severity
     text: str
 
 
-class Critique(Record):
+class Critique(Record, frozen=True):
     """The Skeptic's answer, as data."""
 
     issues: tuple[Issue, ...] = ()
@@ -35,7 +35,7 @@ class Critique(Record):
     """The model broke the schema; what could be read is kept, and the debate goes on without early stop."""
 
 
-class Round(Record):
+class Round(Record, frozen=True):
     """One exchange. Times in milliseconds."""
 
     number: int
@@ -47,7 +47,7 @@ class Round(Record):
     skeptic_ms: float = 0.0
 
 
-class DebateConfig(Record):
+class DebateConfig(Record, frozen=True):
     """What `POST /api/debates` may set for one debate; what is left out comes from the settings."""
 
     min_rounds: Annotated[int, Meta(ge=1, le=10)] | None = None
@@ -73,7 +73,7 @@ class DebateConfig(Record):
         return msgspec.structs.replace(settings, **chosen)
 
 
-class Debate(Record):
+class Debate(Record, frozen=True):
     """A debate's state, as `GET /api/debates/{id}` shows it."""
 
     id: UUID

@@ -1,0 +1,156 @@
+"""Fits a role's conversation into its model's context: old rounds are shortened by rule, the opening and the last round last.
+
+A conversation is append-only until it overflows. Then its old turns are shortened in large steps, for good, well below
+the limit, so that the rounds after that extend one prefix again instead of moving it every time.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from tmde_core.debate.prompts import ELLIPSIS
+from tmde_core.errors import ContextOverflowError
+from tmde_core.ports import Message, ModelRuntime
+from tmde_core.record import Record
+
+TURN_OVERHEAD = 8
+"""Tokens that a chat template puts around one turn; ChatML takes 5."""
+
+BYTES_PER_TOKEN = 3
+"""For runtimes that cannot count: English takes about 4 bytes a token, so dividing by 3 errs on the safe side."""
+
+ROOM_AFTER_SHORTENING = 0.7
+"""Old turns are shortened until the prompt takes this share of its room, so that the next rounds fit without doing it again."""
+
+SHORTEST_ANSWER = 32
+"""Tokens. With less room than this for the answer there is no point in asking."""
+
+STEPS = (0.5, 0.25, 0.125, 0.05)
+"""Shares of its words that an old turn keeps, step by step."""
+
+
+class QuestionTooLongError(ContextOverflowError):
+    """The question alone, with its instructions, does not fit: shortening old rounds cannot help."""
+
+
+class Fitted(Record, frozen=True):
+    """A prompt that fits, and the token budget that is left for its answer."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+
+
+class TokenSizes:
+    """Token counts of texts for one model; each text is counted once."""
+
+    def __init__(self, runtime: ModelRuntime, model: str) -> None:
+        self._runtime = runtime
+        self._model = model
+        self._known: dict[str, int] = {}
+        self._counts = runtime.capabilities.token_counts
+
+    async def total(self, messages: Sequence[Message], enough: int) -> int:
+        """Tokens of a conversation. Counts only when the cheap upper bound of a token a byte exceeds `enough`."""
+        overhead = TURN_OVERHEAD * (len(messages) + 1)
+        bound = overhead + sum(len(message.content.encode()) for message in messages)
+        if bound <= enough:
+            return bound
+        await self._count([message.content for message in messages])
+        return overhead + sum(self._known[message.content] for message in messages)
+
+    async def _count(self, texts: Sequence[str]) -> None:
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        counts = await self._runtime.count_tokens(new, self._model) if new and self._counts else None
+        for index, text in enumerate(new):
+            self._known[text] = counts[index] if counts else math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
+
+
+class Conversation:
+    """One role's chat with its model.
+
+    Args:
+        opening: system and first user turn, or more; never shortened.
+    """
+
+    def __init__(self, opening: Sequence[Message]) -> None:
+        self._opening = tuple(opening)
+        self._turns: list[Message] = []
+        self._original: list[Message] = []
+        self._level: list[int] = []
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The prompt as it stands."""
+        return (*self._opening, *self._turns)
+
+    def add(self, *turns: Message) -> None:
+        """Append turns."""
+        self._turns += turns
+        self._original += turns
+        self._level += [0] * len(turns)
+
+    async def fit(self, sizes: TokenSizes, limit: int, max_tokens: int) -> Fitted:
+        """Shorten what must be shortened, for good.
+
+        First the turns before the last round give way, then the answer's budget, then the last round itself.
+
+        Args:
+            limit: tokens that prompt and answer may have together.
+            max_tokens: tokens wanted for the answer.
+
+        Raises:
+            QuestionTooLongError: the opening alone does not fit; its context has `tokens` and `limit`.
+        """
+        shortest = min(max_tokens, SHORTEST_ANSWER)
+        roomy, tight = limit - max_tokens, limit - shortest
+        size = await sizes.total(self.messages, roomy)
+        if size > roomy:
+            # The last round: the previous answer and the turn that replies to it.
+            size = await self._shorten(len(self._turns) - 2, sizes, roomy)
+        if size > tight:
+            size = await self._shorten(len(self._turns), sizes, tight)
+        if size > tight:
+            raise QuestionTooLongError(
+                f"The question takes about {size:,} tokens with its instructions, but the model reads {limit:,} in all, "
+                "its answer included. Shorten the question, or choose a model with a longer context.",
+                tokens=size,
+                limit=limit,
+            )
+        return Fitted(messages=self.messages, max_tokens=max(1, min(max_tokens, limit - size)))
+
+    async def _shorten(self, end: int, sizes: TokenSizes, room: int) -> int:
+        """Shorten the turns before `end`, one step after the other and oldest first, until the prompt is well inside `room`."""
+        target = int(room * ROOM_AFTER_SHORTENING)
+        size = await sizes.total(self.messages, target)
+        for step, share in enumerate(STEPS, 1):
+            for index in range(max(0, end)):
+                if size <= target:
+                    return size
+                if self._level[index] < step:
+                    self._level[index] = step
+                    original = self._original[index]
+                    self._turns[index] = msgspec.structs.replace(original, content=shortened(original.content, share))
+                    size = await sizes.total(self.messages, target)
+        return size
+
+
+_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n+")
+
+
+def shortened(text: str, share: float) -> str:
+    """The beginning of `text`, about `share` of its characters: whole sentences, else whole words, then an ellipsis."""
+    room = int(len(text) * share)
+    if len(text) <= room:
+        return text
+    sentence_ends = [found.start() for found in _SENTENCE_END.finditer(text) if found.start() <= room]
+    if sentence_ends and sentence_ends[-1] >= room // 2:
+        return f"{text[: sentence_ends[-1]].rstrip()} {ELLIPSIS}"
+    word_ends = [found.start() for found in re.finditer(r"\s+", text[: room + 1])]
+    if word_ends and word_ends[-1] > 0:
+        return f"{text[: word_ends[-1]].rstrip()} {ELLIPSIS}"
+    # One giant word: without blanks (Chinese, say) a character is the smallest thing that may stand alone.
+    return f"{text[:room]}{ELLIPSIS}" if re.match(r"[^\x00-\x7f]", text) else ELLIPSIS

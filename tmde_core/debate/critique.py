@@ -1,0 +1,212 @@
+"""Reads the Skeptic: its schema, a parser that takes whatever a small model makes of it, and what counts as accepted."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, Literal
+
+from tmde_core.debate.records import Critique, Issue, Severity
+
+MAX_ISSUES = 3
+MAX_ISSUE_CHARS = 200
+"""Beyond this small models repeat themselves until the token budget ends."""
+
+CRITIQUE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "issues": {
+            "type": "array",
+            "maxItems": MAX_ISSUES,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "severity": {"type": "string", "enum": ["minor", "major", "critical"]},
+                    "text": {"type": "string", "maxLength": MAX_ISSUE_CHARS},
+                },
+                "required": ["severity", "text"],
+                "additionalProperties": False,
+            },
+        },
+        "score": {"type": "integer", "minimum": 0, "maximum": 10},
+        "verdict": {"type": "string", "enum": ["accept", "revise"]},
+    },
+    "required": ["issues", "score", "verdict"],
+    "additionalProperties": False,
+}
+
+_SEVERITIES: dict[str, Severity] = {
+    **dict.fromkeys(("minor", "low", "trivial", "nit", "info", "small"), "minor"),
+    **dict.fromkeys(("major", "medium", "moderate", "high", "serious", "error"), "major"),
+    **dict.fromkeys(("critical", "fatal", "severe", "blocker", "wrong"), "critical"),
+}
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_SCALE = re.compile(r"^\s*(-?\d+(?:\.\d+)?)\s*(?:/|out of|of)\s*(\d+(?:\.\d+)?)")
+_MAX_SCAN = 20_000
+"""Characters that are looked at; a critique is far shorter, and the parser must stay cheap on nonsense."""
+_MAX_DEPTH = 40
+
+
+def parse_critique(text: str) -> Critique:
+    """Read a critique out of any text. Never raises.
+
+    JSON is found inside prose and code fences, and completed where the token budget cut it off. What is no critique
+    at all becomes a malformed one that keeps the words as a single minor note.
+    """
+    found = _object(text[:_MAX_SCAN])
+    if found is None:
+        return Critique(issues=_note(text), malformed=True)
+    value, whole = found
+    raw_issues = value.get("issues")
+    issues, sound = _issues(raw_issues)
+    score, score_sound = _score(value.get("score"))
+    verdict = _verdict(value.get("verdict"))
+    complete = (
+        whole and sound and score_sound and isinstance(raw_issues, list) and verdict is not None and score is not None
+    )
+    if not issues and score is None and verdict is None:
+        return Critique(issues=_note(text), malformed=True)
+    return Critique(issues=issues, score=score, verdict=verdict, malformed=not complete)
+
+
+def accepted(critique: Critique, accept_score: float) -> bool:
+    """Whether the debate may end on this critique: the verdict, or a high score with nothing above minor.
+
+    An "accept" that names a critical issue contradicts itself and does not count.
+    """
+    if critique.malformed:
+        return False
+    if any(issue.severity == "critical" for issue in critique.issues):
+        return False
+    if critique.verdict == "accept":
+        return True
+    harmless = all(issue.severity == "minor" for issue in critique.issues)
+    return harmless and critique.score is not None and critique.score >= accept_score
+
+
+def _note(text: str) -> tuple[Issue, ...]:
+    words = " ".join(text.split())
+    return (Issue(severity="minor", text=_cut(words)),) if words else ()
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_ISSUE_CHARS:
+        return text
+    head = text[: MAX_ISSUE_CHARS - 1]
+    return (head.rsplit(" ", 1)[0] if " " in head else head) + "…"
+
+
+def _issues(raw: Any) -> tuple[tuple[Issue, ...], bool]:
+    """The issues, and whether they were all as the schema wants them."""
+    if isinstance(raw, (str, dict)):
+        raw = [raw]
+    if not isinstance(raw, list):
+        return (), False
+    sound = len(raw) <= MAX_ISSUES
+    issues: list[Issue] = []
+    seen: set[str] = set()
+    for item in raw:
+        severity, text = (item.get("severity"), item.get("text")) if isinstance(item, dict) else (None, item)
+        text = " ".join(text.split()) if isinstance(text, str) else ""
+        known = _SEVERITIES.get(severity.strip().lower()) if isinstance(severity, str) else None
+        sound = sound and known is not None
+        if text and text.lower() not in seen and len(issues) < MAX_ISSUES:
+            seen.add(text.lower())
+            issues.append(Issue(severity=known or "minor", text=_cut(text)))
+    return tuple(issues), sound
+
+
+def _score(raw: Any) -> tuple[float | None, bool]:
+    """The score on 0–10, and whether it was given as such."""
+    if isinstance(raw, bool) or raw is None:
+        return None, False
+    if isinstance(raw, str):
+        if scaled := _SCALE.match(raw):
+            top = float(scaled[2])
+            return (_clamp(float(scaled[1]) / top * 10), True) if top > 0 else (None, False)
+        number = _NUMBER.search(raw)
+        if number is None:
+            return None, False
+        raw = float(number[0])
+    if not isinstance(raw, (int, float)):
+        return None, False
+    try:
+        value = float(raw)
+    except OverflowError:
+        return None, False
+    if not math.isfinite(value):
+        return None, False
+    return _clamp(value), 0 <= value <= 10
+
+
+def _clamp(value: float) -> float:
+    return max(0.0, min(10.0, value))
+
+
+def _verdict(raw: Any) -> Literal["accept", "revise"] | None:
+    word = raw.strip().lower() if isinstance(raw, str) else ""
+    if word in {"accept", "accepted", "ok", "pass", "approve", "approved"}:
+        return "accept"
+    return "revise" if word in {"revise", "revision", "reject", "rejected", "fail"} else None
+
+
+def _object(text: str) -> tuple[dict[str, Any], bool] | None:
+    """The first JSON object that says something about `issues`, `score` or `verdict`, and whether it was whole."""
+    decoder = json.JSONDecoder()
+    starts = [found.start() for found in re.finditer(r"\{", text)][:20]
+    for start in starts:
+        try:
+            value, _ = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if _is_critique(value):
+            return value, True
+    for start in starts:
+        value = _completed(text[start:])
+        if _is_critique(value):
+            return value, False
+    return None
+
+
+def _is_critique(value: Any) -> bool:
+    return isinstance(value, dict) and not value.keys().isdisjoint({"issues", "score", "verdict"})
+
+
+def _completed(text: str) -> Any:
+    """Parse JSON that was cut off: close what is open; if that is not enough, cut back to an earlier comma."""
+    cuts = [len(text), *(found.start() for found in reversed(list(re.finditer(r"[,{\[]", text))))]
+    for cut in cuts[:30]:
+        closing = _closing(text[:cut])
+        if closing is None:
+            continue
+        try:
+            return json.loads(text[:cut] + closing)
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _closing(text: str) -> str | None:
+    """What closes the strings, lists and objects that `text` leaves open; None when it is no beginning of JSON."""
+    stack: list[str] = []
+    inside = escaped = False
+    for char in text:
+        if inside:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                inside = False
+        elif char == '"':
+            inside = True
+        elif char in "{[":
+            stack.append("}" if char == "{" else "]")
+            if len(stack) > _MAX_DEPTH:
+                return None
+        elif char in "}]" and (not stack or stack.pop() != char):
+            return None
+    if escaped:
+        return None
+    return ('"' if inside else "") + "".join(reversed(stack))

@@ -1,0 +1,341 @@
+"""Runs one debate from the question to the trace.
+
+    retrieval → (proposal → critique) × rounds → synthesis → scoring → trace
+
+Everything that happens is told to the event log as it happens. The engine knows no SQLite and no tasks: whoever runs it
+cancels it like any coroutine, and it leaves nothing behind but the events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from tmde_core.debate.context import Conversation
+from tmde_core.debate.critique import CRITIQUE_SCHEMA, accepted, parse_critique
+from tmde_core.debate.judging import NONE, chosen_judge, judged
+from tmde_core.debate.prompts import (
+    proposer_opening,
+    proposer_revision,
+    skeptic_next,
+    skeptic_opening,
+    synthesizer_opening,
+)
+from tmde_core.debate.records import Critique, DebateConfig, Role, Round
+from tmde_core.debate.seats import JudgeSeat, Seat, Spoken, Tally, roles_of
+from tmde_core.errors import AdapterInvalidError, TmdeError, WorkerFailedError
+from tmde_core.plugins import Plugins
+from tmde_core.ports import AdapterRef, JudgeItem, Message, Verdict
+from tmde_core.record import utc_now
+from tmde_core.runtimes import Runtimes
+from tmde_core.settings import RoleSettings, Settings
+from tmde_core.storage.events import MemoryLog
+from tmde_core.templates.records import ScoredTemplate
+from tmde_core.templates.store import TemplateStore
+from tmde_core.traces.records import RoleModel, Timings, Trace
+
+log = structlog.get_logger(__name__)
+
+ANY_DOMAIN = "general"
+"""The domain of templates that fit every subject; it says nothing about the question."""
+
+
+@dataclass
+class Engine:
+    """One debate under way."""
+
+    debate_id: UUID
+    trace_id: UUID
+    query: str
+    config: DebateConfig
+    source: str
+    settings: Settings
+    plugins: Plugins
+    runtimes: Runtimes
+    templates: TemplateStore
+    adapter: AdapterRef | None
+    log: MemoryLog
+    background: bool = False
+    rounds: list[Round] = field(default_factory=list)
+    found: list[ScoredTemplate] = field(default_factory=list)
+    final_answer: str | None = None
+
+    def __post_init__(self) -> None:
+        self.debate = self.config.over(self.settings.debate)
+        self.roles = roles_of(self.settings.roles, self.config)
+        self.judge = chosen_judge(self.plugins, self.debate.judge, self.config.reference)
+        self.tally = Tally()
+        self._seats: dict[Role, Seat] = {}
+        self._models: dict[str, RoleModel] = {}
+
+    async def run(self) -> Trace:
+        """Debate; returns the trace, which is not stored yet.
+
+        Raises:
+            TmdeError: a runtime failed, the question does not fit, or the model has nothing to say.
+        """
+        began = time.perf_counter()
+        created_at = utc_now()
+        self._tell_start()
+        retrieval_ms = await self._retrieve()
+        reason, early = await self._debate()
+        synthesis_ms = await self._synthesize()
+        scoring_began = time.perf_counter()
+        verdict = await self._score()
+        scoring_ms = _ms_since(scoring_began)
+        for role, seat in self._seats.items():
+            self._models[role] = seat.model
+        return Trace(
+            id=self.trace_id,
+            created_at=created_at,
+            query=self.query,
+            final_answer=self.final_answer or "",
+            domain=self._domain(),
+            rounds=tuple(self.rounds),
+            early_stopped=early,
+            stop_reason=reason,
+            auto_score=verdict.score,
+            judge=verdict.judge or None,
+            score_reasons=verdict.reasons,
+            models=self._models,
+            adapter_id=self.adapter.id if self.adapter else None,
+            templates_used=tuple(hit.template.name for hit in self.found),
+            timings=Timings(
+                total_ms=_ms_since(began), retrieval_ms=retrieval_ms, synthesis_ms=synthesis_ms, scoring_ms=scoring_ms
+            ),
+            tokens=self.tally.counts(),
+            source=self.source,
+        )
+
+    # ------------------------------------------------------------------------------------ the steps
+
+    def _tell_start(self) -> None:
+        roles: tuple[Role, ...] = ("proposer", "skeptic", "synthesizer", "judge")
+        chosen = {role: self._role(role) for role in roles if role != "judge" or self.judge != NONE}
+        self.log.append(
+            "start",
+            {
+                "debateId": str(self.debate_id),
+                "query": self.query,
+                "adapterId": self.adapter.id if self.adapter else None,
+                "models": {role: {"runtime": one.runtime, "model": one.model} for role, one in chosen.items()},
+                "minRounds": self.debate.min_rounds,
+                "maxRounds": self.debate.max_rounds,
+            },
+        )
+
+    async def _retrieve(self) -> float:
+        began = time.perf_counter()
+        self.found = await self.templates.search(self.query, self.debate.templates) if self.debate.templates else []
+        took = _ms_since(began)
+        self.log.append(
+            "retrieval",
+            {
+                "templates": [
+                    {
+                        "id": str(hit.template.id),
+                        "name": hit.template.name,
+                        "domain": hit.template.domain,
+                        "methodology": hit.template.methodology,
+                        "score": hit.score,
+                    }
+                    for hit in self.found
+                ],
+                "ms": took,
+            },
+        )
+        return took
+
+    async def _debate(self) -> tuple[str, bool]:
+        """All rounds; returns why they ended, and whether that was early."""
+        proposer, skeptic = await self._proposer(), await self._seat("skeptic")
+        proposals = Conversation(await self._opening(proposer))
+        critiques: Conversation | None = None
+        for number in range(1, self.debate.max_rounds + 1):
+            self.log.append("round_start", {"round": number})
+            proposal = await proposer.speak(proposals, number, self._teller("proposer", number))
+            proposals.add(Message(role="assistant", content=proposal.text))
+            if critiques is None:
+                critiques = Conversation(skeptic_opening(self.query, proposal.text))
+            else:
+                critiques.add(skeptic_next(proposal.text))
+            answer = await skeptic.speak(critiques, number, self._teller("skeptic", number), CRITIQUE_SCHEMA)
+            critiques.add(Message(role="assistant", content=answer.text))
+            critique = parse_critique(answer.text)
+            self._end_round(number, proposal, answer, critique)
+            if number >= self.debate.min_rounds and accepted(critique, self.debate.accept_score):
+                return self._accepted(number, critique)
+            proposals.add(proposer_revision(critique, answer.text))
+        most = self.debate.max_rounds
+        return f"Ended after {most} {'round' if most == 1 else 'rounds'}, the most that are allowed.", False
+
+    def _end_round(self, number: int, proposal: Spoken, answer: Spoken, critique: Critique) -> None:
+        round_ = Round(
+            number=number,
+            proposal=proposal.text,
+            critique=critique,
+            critique_text=answer.text,
+            proposer_ms=proposal.ms,
+            skeptic_ms=answer.ms,
+        )
+        self.rounds.append(round_)
+        self.log.append(
+            "round_end",
+            {
+                "round": number,
+                "proposal": proposal.text,
+                "critique": _plain(critique),
+                "critiqueText": answer.text,
+                "proposerMs": proposal.ms,
+                "skepticMs": answer.ms,
+            },
+        )
+
+    def _accepted(self, number: int, critique: Critique) -> tuple[str, bool]:
+        early = number < self.debate.max_rounds
+        score = "" if critique.score is None else f" with a score of {critique.score:g} of 10"
+        reason = f"The Skeptic accepted the answer in round {number} of at most {self.debate.max_rounds}{score}."
+        if critique.verdict != "accept":
+            reason = (
+                f"The Skeptic gave round {number}'s answer {critique.score or 0:g} of 10, at least the "
+                f"{self.debate.accept_score:g} needed, and named nothing above minor."
+            )
+        if early:
+            self.log.append("early_stop", {"round": number, "reason": reason})
+        return reason, early
+
+    async def _synthesize(self) -> float:
+        last = self.rounds[-1]
+        agreed = last.critique is not None and accepted(last.critique, self.debate.accept_score)
+        skip = ""
+        if self.debate.synthesis == "never":
+            skip = "Synthesis is switched off: the last proposal is the answer."
+        elif self.debate.synthesis == "when-disputed" and agreed:
+            skip = "The Skeptic accepted the last proposal: it is the answer."
+        if skip:
+            self.final_answer = self._last_said()
+            self.log.append("synthesis", {"text": self.final_answer, "ms": 0.0, "skipped": True, "reason": skip})
+            return 0.0
+        self.log.append("synthesis_start")
+        seat = await self._seat("synthesizer")
+        conversation = Conversation(await self._draft(seat))
+        spoken = await seat.speak(conversation, last.number, self._teller("synthesizer", last.number))
+        reason = "" if spoken.text else "The Synthesizer said nothing: the last proposal is the answer."
+        self.final_answer = spoken.text or self._last_said()
+        self.log.append("synthesis", {"text": self.final_answer, "ms": spoken.ms, "skipped": False, "reason": reason})
+        return spoken.ms
+
+    async def _score(self) -> Verdict:
+        item = JudgeItem(
+            question=self.query,
+            answer=self.final_answer or "",
+            reference=self.config.reference,
+            check=self.config.check,
+        )
+        model: JudgeSeat | None = None
+        reasons: tuple[str, ...] = ()
+        if self.judge in self.plugins.judges and self.plugins.judges.get(self.judge).needs_model:
+            try:
+                model = JudgeSeat(await self._seat("judge"))
+            except TmdeError as error:
+                reasons = (f"The judge's model is not available: {error.detail}",)
+        verdict = (
+            Verdict(score=None, reasons=reasons, judge=self.judge)
+            if reasons
+            else await judged(self.plugins, self.judge, item, model)
+        )
+        self.log.append("scoring", {"score": verdict.score, "judge": verdict.judge, "reasons": list(verdict.reasons)})
+        return verdict
+
+    # ------------------------------------------------------------------------------------- the parts
+
+    def _role(self, role: Role) -> RoleSettings:
+        chosen: RoleSettings = getattr(self.roles, role)
+        return chosen
+
+    async def _seat(self, role: Role) -> Seat:
+        if role not in self._seats:
+            settings = self._role(role)
+            runtime = await self.runtimes.get(settings.runtime)
+            self._seats[role] = Seat(
+                role, settings, runtime, self.tally, seed=self.config.seed, background=self.background
+            )
+        return self._seats[role]
+
+    async def _proposer(self) -> Seat:
+        """The Proposer's seat, with the adapter where it can be had; when not, everyone is told and it goes on without."""
+        seat = await self._seat("proposer")
+        if self.adapter is not None:
+            try:
+                if not seat.runtime.capabilities.adapters:
+                    raise AdapterInvalidError(f"the runtime {seat.settings.runtime!r} cannot serve adapters.")
+                await seat.runtime.load_adapter(self.adapter, seat.settings.model)
+            except AdapterInvalidError as error:
+                detail = (
+                    f"The active adapter {self.adapter.id} does not take part, the base model answers: {error.detail}"
+                )
+                self.log.append("warning", {"detail": detail})
+                self.adapter = None
+        seat.adapter = self.adapter
+        return seat
+
+    async def _opening(self, proposer: Seat) -> tuple[Message, ...]:
+        """The Proposer's opening; templates are left out when they would not leave room for the answer."""
+        while self.found:
+            text = "\n\n".join(hit.template.body.strip() for hit in self.found)
+            opening = proposer_opening(self.query, text)
+            if await proposer.fits(opening):
+                return opening
+            left_out = self.found.pop()
+            detail = (
+                f"The template {left_out.template.name!r} was left out: with it the question does not fit the model."
+            )
+            self.log.append("warning", {"detail": detail})
+        return proposer_opening(self.query, "")
+
+    async def _draft(self, seat: Seat) -> tuple[Message, ...]:
+        """The Synthesizer's prompt; the earlier draft is left out when both do not fit."""
+        prompt = synthesizer_opening(self.query, self.rounds)
+        return prompt if await seat.fits(prompt) else synthesizer_opening(self.query, self.rounds[-1:])
+
+    def _last_said(self) -> str:
+        """The newest proposal that is not empty.
+
+        Raises:
+            WorkerFailedError: every proposal is empty.
+        """
+        for round_ in reversed(self.rounds):
+            if round_.proposal:
+                return round_.proposal
+        raise WorkerFailedError(
+            "The model gave an empty answer in every round. Ask differently, or choose another model."
+        )
+
+    def _teller(self, role: Role, number: int) -> Callable[[str], None]:
+        def tell(text: str) -> None:
+            self.log.append("token", {"role": role, "round": number, "text": text})
+
+        return tell
+
+    def _domain(self) -> str | None:
+        if self.config.domain:
+            return self.config.domain
+        return next((hit.template.domain for hit in self.found if hit.template.domain != ANY_DOMAIN), None)
+
+
+def _plain(critique: Critique) -> dict[str, Any]:
+    return {
+        "issues": [{"severity": issue.severity, "text": issue.text} for issue in critique.issues],
+        "score": critique.score,
+        "verdict": critique.verdict,
+        "malformed": critique.malformed,
+    }
+
+
+def _ms_since(began: float) -> float:
+    return round((time.perf_counter() - began) * 1000, 3)

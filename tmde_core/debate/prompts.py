@@ -1,0 +1,91 @@
+"""What each role is told. Pure functions, so that training sees exactly what a debate shows.
+
+Every role's conversation only ever grows: round N+1's messages are round N's messages and answer with one more user
+turn. A server with a prompt cache then reads nothing twice. The wording is short and plain because models of 135M
+parameters must follow it too: a long system prompt makes them talk about the system prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tmde_core.debate.records import Critique, Role, Round
+from tmde_core.ports import ChatRequest, Message
+
+PROPOSER_SYSTEM = "You are a helpful assistant. Answer the question briefly and correctly."
+
+SKEPTIC_SYSTEM = (
+    "You check answers. Say what is wrong with the answer. Reply with one JSON object only: "
+    '{"issues": [{"severity": "minor", "text": "what is wrong"}], "score": 7, "verdict": "revise"}. '
+    "issues: at most 3, an empty list if nothing is wrong; severity is minor, major or critical. "
+    'score: 0 (wrong) to 10 (perfect). verdict: "accept" or "revise".'
+)
+
+SYNTHESIZER_SYSTEM = (
+    "You write the final answer to a question. You are given a draft. Correct it if needed and keep it short."
+)
+
+ELLIPSIS = "…"
+
+
+def proposer_opening(query: str, templates_text: str = "") -> tuple[Message, ...]:
+    """The Proposer's first prompt, and the prompt that training examples are built on.
+
+    Without templates the model sees the question as it was asked and nothing else.
+    """
+    content = f"{query}\n\nA method that may help:\n{templates_text}" if templates_text else query
+    return Message(role="system", content=PROPOSER_SYSTEM), Message(role="user", content=content)
+
+
+def proposer_revision(critique: Critique, critique_text: str) -> Message:
+    """The turn that hands the Skeptic's critique to the Proposer."""
+    return Message(
+        role="user",
+        content=f"A reviewer says:\n{critique_for_people(critique, critique_text)}\n\n"
+        "Answer the question again. Correct what is wrong and keep what is right.",
+    )
+
+
+def skeptic_opening(query: str, proposal: str) -> tuple[Message, ...]:
+    """The Skeptic's first prompt."""
+    return (
+        Message(role="system", content=SKEPTIC_SYSTEM),
+        Message(role="user", content=f"Question:\n{query}\n\nAnswer to check:\n{proposal}"),
+    )
+
+
+def skeptic_next(proposal: str) -> Message:
+    """The turn that hands a revised proposal to the Skeptic."""
+    return Message(role="user", content=f"Revised answer to check:\n{proposal}")
+
+
+def synthesizer_opening(query: str, rounds: Sequence[Round]) -> tuple[Message, ...]:
+    """The Synthesizer's only prompt: the question, the last proposals, and what is still open about the last one."""
+    parts = [f"Question:\n{query}"]
+    *_, last = rounds
+    if len(rounds) > 1 and rounds[-2].proposal != last.proposal:
+        parts.append(f"Earlier draft:\n{rounds[-2].proposal}")
+    parts.append(f"Draft:\n{last.proposal}")
+    if last.critique is not None and last.critique.issues:
+        parts.append(f"A reviewer says of the draft:\n{critique_for_people(last.critique, last.critique_text)}")
+    parts.append("Write the final answer to the question.")
+    return Message(role="system", content=SYNTHESIZER_SYSTEM), Message(role="user", content="\n\n".join(parts))
+
+
+def critique_for_people(critique: Critique, critique_text: str) -> str:
+    """A critique as plain lines, for the Proposer and for display."""
+    lines = [f"- {issue.text} ({issue.severity})" for issue in critique.issues]
+    if not lines and critique.malformed:
+        lines = [critique_text.strip() or "The answer could not be checked. Check it yourself."]
+    return "\n".join(lines) or "- Nothing is wrong, but check the answer once more."
+
+
+def role_of(request: ChatRequest) -> Role:
+    """Which role a request was built for; whatever is no debate prompt is the judge's."""
+    system = request.messages[0].content if request.messages else ""
+    roles: dict[str, Role] = {
+        PROPOSER_SYSTEM: "proposer",
+        SKEPTIC_SYSTEM: "skeptic",
+        SYNTHESIZER_SYSTEM: "synthesizer",
+    }
+    return roles.get(system, "judge")

@@ -1,0 +1,37 @@
+"""What may be asked: checked before anything starts."""
+
+from __future__ import annotations
+
+import re
+
+from tmde_core.errors import InvalidInputError
+from tmde_core.settings import MAX_QUERY_BYTES
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
+"""Control characters other than tab and line ends, and code points that are no characters: signs of binary data."""
+
+
+def checked_question(query: str) -> str:
+    """The question without blanks around it.
+
+    Raises:
+        InvalidInputError: empty, longer than 32 KiB as UTF-8, or binary.
+    """
+    size = len(query.encode("utf-8", "surrogatepass"))
+    if size > MAX_QUERY_BYTES:
+        raise InvalidInputError(
+            f"The question has {size:,} bytes; at most {MAX_QUERY_BYTES:,} (32 KiB) are allowed. Shorten it.",
+            field="query",
+            limit=MAX_QUERY_BYTES,
+            actual=size,
+        )
+    if found := _CONTROL.search(query):
+        raise InvalidInputError(
+            f"The question is not plain text: it holds the control character U+{ord(found[0]):04X} at position "
+            f"{found.start() + 1}. Send text.",
+            field="query",
+        )
+    text = query.replace("\r\n", "\n").replace("\r", "\n").strip()
+    if not text:
+        raise InvalidInputError("The question is empty. Write what you want to know.", field="query")
+    return text

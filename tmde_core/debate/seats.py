@@ -1,0 +1,238 @@
+"""A seat is a role's place at the table: its runtime, model, settings and adapter, and what it has used so far."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tmde_core.debate.context import Conversation, QuestionTooLongError, TokenSizes
+from tmde_core.debate.records import DebateConfig, Role
+from tmde_core.errors import ContextOverflowError, WorkerFailedError
+from tmde_core.ports import (
+    AdapterRef,
+    ChatDelta,
+    ChatEnd,
+    ChatItem,
+    ChatRequest,
+    Message,
+    ModelRuntime,
+    RuntimeCapabilities,
+)
+from tmde_core.record import Record
+from tmde_core.settings import Roles, RoleSettings
+from tmde_core.traces.records import RoleModel, TokenCounts
+
+SMALLER = 0.75
+"""Share of the context that the one retry uses after the model refused a prompt that had seemed to fit."""
+
+
+class Spoken(Record, frozen=True):
+    """One answer and how long it took, milliseconds."""
+
+    text: str
+    ms: float
+
+
+@dataclass
+class Tally:
+    """Token counts of a debate, growing."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+    def add(self, end: ChatEnd) -> None:
+        """Count one call."""
+        self.prompt += end.prompt_tokens
+        self.cached += end.cached_tokens
+        self.completion += end.completion_tokens
+
+    def counts(self) -> TokenCounts:
+        """The counts as a record."""
+        return TokenCounts(prompt=self.prompt, cached=self.cached, completion=self.completion)
+
+
+@dataclass
+class Seat:
+    """One role of one debate, ready to speak."""
+
+    role: Role
+    settings: RoleSettings
+    runtime: ModelRuntime
+    tally: Tally
+    seed: int | None = None
+    adapter: AdapterRef | None = None
+    background: bool = False
+    answered_by: str = ""
+    _sizes: TokenSizes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sizes = TokenSizes(self.runtime, self.settings.model)
+
+    @property
+    def model(self) -> RoleModel:
+        """Which model sits here: by its runtime's own name once it has spoken, else as the settings call it."""
+        return RoleModel(runtime=self.settings.runtime, model=self.answered_by or self.settings.model)
+
+    async def limit(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return await self.runtime.context_length(self.settings.model)
+
+    async def fits(self, opening: Sequence[Message]) -> bool:
+        """Whether an opening leaves room for the whole answer."""
+        room = await self.limit() - self.settings.max_tokens
+        return await self._sizes.total(opening, room) <= room
+
+    async def speak(
+        self,
+        conversation: Conversation,
+        round_number: int,
+        on_text: Callable[[str], None],
+        json_schema: dict[str, Any] | None = None,
+    ) -> Spoken:
+        """Ask the model and stream its answer; retries once with a smaller prompt when the model finds it too long.
+
+        Raises:
+            ContextOverflowError: the question alone does not fit.
+            WorkerFailedError: the runtime failed.
+        """
+        limit = await self.limit()
+        try:
+            return await self._attempt(conversation, limit, round_number, on_text, json_schema)
+        except QuestionTooLongError:
+            raise
+        except ContextOverflowError as refused:
+            told = refused.context.get("limit")
+            smaller = min(limit, told) if isinstance(told, int) and told > 0 else limit
+            try:
+                return await self._attempt(conversation, int(smaller * SMALLER), round_number, on_text, json_schema)
+            except QuestionTooLongError:
+                raise refused from None
+
+    async def _attempt(
+        self,
+        conversation: Conversation,
+        limit: int,
+        round_number: int,
+        on_text: Callable[[str], None],
+        json_schema: dict[str, Any] | None,
+    ) -> Spoken:
+        fitted = await conversation.fit(self._sizes, limit, self.settings.max_tokens)
+        request = ChatRequest(
+            model=self.settings.model,
+            messages=fitted.messages,
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+            max_tokens=fitted.max_tokens,
+            seed=derived_seed(self.seed, self.role, round_number),
+            json_schema=json_schema if self.runtime.capabilities.json_schema else None,
+            adapter=self.adapter,
+            background=self.background,
+        )
+        began = time.perf_counter()
+        pieces: list[str] = []
+        async for item in self.stream(request):
+            if isinstance(item, ChatDelta) and item.text:
+                pieces.append(item.text)
+                on_text(item.text)
+        return Spoken(text="".join(pieces).strip(), ms=round((time.perf_counter() - began) * 1000, 3))
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatItem, None]:
+        """The runtime's stream, counted; stops the generation however it is left.
+
+        Raises:
+            WorkerFailedError: the stream ended without its end.
+        """
+        ended = False
+        async with _closing(self.runtime.chat(request)) as stream:
+            async for item in stream:
+                if isinstance(item, ChatEnd):
+                    ended = True
+                    self.tally.add(item)
+                    self.answered_by = item.model or self.answered_by
+                yield item
+        if not ended:
+            raise WorkerFailedError(
+                f"The model server of the {self.role} broke off in the middle of its answer. Try again."
+            )
+
+
+@asynccontextmanager
+async def _closing(stream: AsyncIterator[ChatItem]) -> AsyncIterator[AsyncIterator[ChatItem]]:
+    """Close a runtime's stream on leaving. Not `aclosing`: the port promises an iterator, and not every one can be closed."""
+    try:
+        yield stream
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
+
+
+@dataclass
+class JudgeSeat:
+    """The Judge's seat as judges see it: `tmde_core.ports.JudgeModel`."""
+
+    seat: Seat
+
+    @property
+    def capabilities(self) -> RuntimeCapabilities:
+        """What the Judge's runtime can do."""
+        return self.seat.runtime.capabilities
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        top_logprobs: int = 0,
+        json_schema: dict[str, Any] | None = None,
+        temperature: float = 0.0,
+    ) -> AsyncGenerator[ChatItem, None]:
+        """Ask the Judge's model."""
+        request = ChatRequest(
+            model=self.seat.settings.model,
+            messages=tuple(messages),
+            temperature=temperature,
+            top_p=self.seat.settings.top_p,
+            max_tokens=max_tokens,
+            seed=derived_seed(self.seat.seed, "judge", 0),
+            json_schema=json_schema if self.capabilities.json_schema else None,
+            top_logprobs=top_logprobs,
+            background=self.seat.background,
+        )
+        async with aclosing(self.seat.stream(request)) as stream:
+            async for item in stream:
+                yield item
+
+
+def derived_seed(seed: int | None, role: Role, round_number: int) -> int | None:
+    """A seed of its own for every call, so that one debate seed repeats the debate without repeating a random stream."""
+    if seed is None:
+        return None
+    digest = hashlib.sha256(f"{seed}:{role}:{round_number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def roles_of(roles: Roles, config: DebateConfig) -> Roles:
+    """The settings' roles with this debate's own wishes put over them."""
+    budget = config.max_tokens
+    warmth = config.temperature
+    return Roles(
+        proposer=_with(roles.proposer, budget, warmth),
+        skeptic=roles.skeptic,
+        synthesizer=_with(roles.synthesizer, budget, None),
+        judge=roles.judge,
+    )
+
+
+def _with(role: RoleSettings, max_tokens: int | None, temperature: float | None) -> RoleSettings:
+    return RoleSettings(
+        runtime=role.runtime,
+        model=role.model,
+        temperature=role.temperature if temperature is None else temperature,
+        top_p=role.top_p,
+        max_tokens=role.max_tokens if max_tokens is None else max_tokens,
+    )

@@ -1,0 +1,323 @@
+"""Debates: start, watch, cancel, wait. What API, CLI and pages call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from uuid import UUID, uuid4, uuid5
+
+import msgspec
+import structlog
+
+from tmde_core.debate.engine import Engine
+from tmde_core.debate.question import checked_question
+from tmde_core.debate.records import Debate, DebateConfig, DebateStatus
+from tmde_core.debate.store import INTERRUPTED, DebateStore
+from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
+from tmde_core.lora.service import LoraService
+from tmde_core.plugins import Plugins
+from tmde_core.record import utc_now
+from tmde_core.runtimes import Runtimes
+from tmde_core.settings import Settings
+from tmde_core.storage.database import Database
+from tmde_core.storage.events import MemoryLog
+from tmde_core.templates.store import TemplateStore
+from tmde_core.traces.records import Trace
+from tmde_core.traces.service import TraceService
+
+log = structlog.get_logger(__name__)
+
+LOGS_KEPT = 50
+"""Event logs of ended debates that stay in memory, for pages that are opened a little later."""
+
+AS_SET = DebateConfig()
+"""Everything as the settings have it."""
+
+CANCELLED = "The debate was cancelled."
+
+
+@dataclass
+class _Live:
+    """A debate of this process that has not ended."""
+
+    debate: Debate
+    engine: Engine
+    task: asyncio.Task[None] | None = None
+    storing: asyncio.Task[None] | None = None
+    """The writing of the trace: once it is there it is too late to cancel."""
+
+
+class DebateService:
+    """Runs any number of debates at once."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        plugins: Plugins,
+        runtimes: Runtimes,
+        templates: TemplateStore,
+        traces: TraceService,
+        lora: LoraService,
+    ) -> None:
+        self._store = DebateStore(database)
+        self._settings = settings
+        self._plugins = plugins
+        self._runtimes = runtimes
+        self._templates = templates
+        self._traces = traces
+        self._lora = lora
+        self._live: dict[UUID, _Live] = {}
+        self._ended: OrderedDict[UUID, MemoryLog] = OrderedDict()
+
+    async def start(self, query: str, config: DebateConfig = AS_SET, *, source: str = "api") -> Debate:
+        """Start a debate and return at once.
+
+        Raises:
+            InvalidInputError: an empty, over-long or binary question, or settings that contradict each other.
+            PluginUnavailableError: a judge or runtime that no plugin provides.
+        """
+        query = checked_question(query)
+        self._check(config)
+        debate_id = uuid4()
+        adapter = self._lora.active_ref()
+        engine = Engine(
+            debate_id=debate_id,
+            trace_id=trace_id_of(debate_id),
+            query=query,
+            config=config,
+            source=source,
+            settings=self._settings,
+            plugins=self._plugins,
+            runtimes=self._runtimes,
+            templates=self._templates,
+            adapter=adapter,
+            log=MemoryLog(),
+            background=source == "benchmark",
+        )
+        debate = Debate(
+            id=debate_id,
+            query=query,
+            status="running",
+            created_at=utc_now(),
+            config=config,
+            adapter_id=adapter.id if adapter else None,
+            source=source,
+        )
+        live = self._live[debate_id] = _Live(debate, engine)
+        try:
+            await self._store.add(debate, os.getpid())
+        except BaseException:
+            del self._live[debate_id]
+            raise
+        live.task = asyncio.create_task(self._run(live), name=f"debate {debate_id}")
+        # Its first step, after which a cancellation finds it inside its `try`.
+        await asyncio.sleep(0)
+        return debate
+
+    async def get(self, debate_id: UUID) -> Debate:
+        """A debate's state: live from memory, ended from the database and its trace.
+
+        Raises:
+            NotFoundError: there is none with that id.
+        """
+        if debate_id in self._live:
+            return _state(self._live[debate_id])
+        debate = await self._store.get(debate_id)
+        trace = await self._trace_of(debate)
+        if trace is None:
+            return debate
+        return msgspec.structs.replace(
+            debate, rounds=trace.rounds, templates_used=trace.templates_used, final_answer=trace.final_answer
+        )
+
+    async def events(self, debate_id: UUID) -> MemoryLog:
+        """The debate's events: all of them while it runs and for a while after, later only how it ended.
+
+        Raises:
+            NotFoundError: there is none with that id.
+            ConflictError: it runs in another process, whose events cannot be seen from here.
+        """
+        if debate_id in self._live:
+            return self._live[debate_id].engine.log
+        if debate_id in self._ended:
+            return self._ended[debate_id]
+        debate = await self._store.get(debate_id)
+        if debate.status == "running":
+            raise ConflictError(
+                "This debate runs in another TMDE process, so it cannot be watched from here; its result will appear when it ends."
+            )
+        events = MemoryLog()
+        trace = await self._trace_of(debate)
+        if trace is not None:
+            events.append("complete", complete_data(trace))
+        elif debate.status == "cancelled":
+            events.append("cancelled")
+        else:
+            code = debate.status if debate.status != "completed" else "not_found"
+            events.append(
+                "error", {"code": code, "detail": debate.error_message or "The trace of this debate is gone."}
+            )
+        return events
+
+    async def cancel(self, debate_id: UUID) -> Debate:
+        """Stop a running debate; it leaves no trace.
+
+        Raises:
+            NotFoundError: there is none with that id.
+            ConflictError: it has ended, or runs in another process.
+        """
+        live = self._live.get(debate_id)
+        if live is None or live.task is None or live.storing is not None:
+            if live is not None and live.task is not None:
+                await asyncio.wait([live.task])
+            debate = await self.get(debate_id)
+            if debate.status == "running":
+                raise ConflictError("This debate runs in another TMDE process and can only be cancelled there.")
+            raise ConflictError(f"This debate has ended already: it is {debate.status}.", status=debate.status)
+        live.task.cancel()
+        await asyncio.wait([live.task])
+        return await self.get(debate_id)
+
+    async def wait(self, debate_id: UUID) -> Debate:
+        """The debate once it has ended.
+
+        Raises:
+            NotFoundError: there is none with that id.
+        """
+        live = self._live.get(debate_id)
+        if live is not None and live.task is not None:
+            await asyncio.wait([live.task])
+        return await self.get(debate_id)
+
+    def running(self) -> list[Debate]:
+        """The debates that run in this process, oldest first."""
+        return [_state(live) for live in self._live.values()]
+
+    async def settle(self) -> None:
+        """Mark what a crash left running as interrupted, or as completed where the trace had been written already."""
+        for debate_id in await self._store.orphans(os.getpid(), set(self._live)):
+            trace = await self._trace(trace_id_of(debate_id))
+            if trace is None:
+                await self._store.end(debate_id, "interrupted", error_message=INTERRUPTED)
+            else:
+                await self._store.end(debate_id, "completed", trace_id=trace.id, adapter_id=trace.adapter_id)
+            log.info("debate.settled", debate=str(debate_id), interrupted=trace is None)
+
+    async def stop(self) -> None:
+        """Cancel every debate that runs here and wait for its end."""
+        tasks = [live.task for live in self._live.values() if live.task is not None]
+        for live in self._live.values():
+            if live.task is not None and live.storing is None:
+                live.task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # ---------------------------------------------------------------------------------------- inside
+
+    def _check(self, config: DebateConfig) -> None:
+        chosen = config.over(self._settings.debate)
+        if chosen.min_rounds > chosen.max_rounds:
+            raise InvalidInputError(
+                f"minRounds is {chosen.min_rounds} and maxRounds {chosen.max_rounds}: the least cannot be more than the most.",
+                field="minRounds",
+            )
+        if config.check is not None and config.reference is None:
+            raise InvalidInputError(
+                f"check is {config.check!r}, but there is no reference to compare the answer with.", field="reference"
+            )
+        roles = self._settings.roles
+        for role in (roles.proposer, roles.skeptic, roles.synthesizer):
+            self._runtimes.made(role.runtime)
+
+    async def _run(self, live: _Live) -> None:
+        """The task of one debate. It never raises: how the debate ended is in the row and in the log."""
+        debate_id, engine = live.debate.id, live.engine
+        try:
+            trace = await engine.run()
+            ending = await self._complete(live, trace)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._store.end(debate_id, "cancelled", error_message=CANCELLED))
+            ending = ("cancelled", {})
+        except TmdeError as error:
+            ending = await self._failed(debate_id, error.code, error.detail)
+        except Exception as error:
+            log.exception("debate.failed", debate=str(debate_id))
+            detail = f"The debate failed with an unexpected {type(error).__name__}; the log has the details."
+            ending = await self._failed(debate_id, "internal", detail)
+        self._retire(debate_id, engine.log)
+        engine.log.append(*ending)
+
+    async def _complete(self, live: _Live, trace: Trace) -> tuple[str, dict[str, object]]:
+        """Store the trace and then the row; a cancellation that comes in between waits for both."""
+
+        async def store() -> None:
+            await self._traces.add(trace)
+            await self._store.end(live.debate.id, "completed", trace_id=trace.id, adapter_id=trace.adapter_id)
+
+        live.storing = asyncio.create_task(store())
+        try:
+            await asyncio.shield(live.storing)
+        except asyncio.CancelledError:
+            await asyncio.wait([live.storing])
+            live.storing.result()
+        return "complete", complete_data(trace)
+
+    async def _failed(self, debate_id: UUID, code: str, detail: str) -> tuple[str, dict[str, object]]:
+        try:
+            await asyncio.shield(self._store.end(debate_id, "failed", error_message=detail))
+        except TmdeError as error:
+            # The disk is full, say. The next start will find the row running and its process gone.
+            log.warning("debate.end_not_stored", debate=str(debate_id), error=error.detail)
+        return "error", {"code": code, "detail": detail}
+
+    def _retire(self, debate_id: UUID, events: MemoryLog) -> None:
+        self._live.pop(debate_id, None)
+        self._ended[debate_id] = events
+        while len(self._ended) > LOGS_KEPT:
+            self._ended.popitem(last=False)
+
+    async def _trace_of(self, debate: Debate) -> Trace | None:
+        return await self._trace(debate.trace_id) if debate.trace_id else None
+
+    async def _trace(self, trace_id: UUID) -> Trace | None:
+        try:
+            return await self._traces.get(trace_id)
+        except NotFoundError:
+            return None
+
+
+def trace_id_of(debate_id: UUID) -> UUID:
+    """The id that a debate's trace has: known beforehand, so that after a crash it can be told whether it was written."""
+    return uuid5(debate_id, "trace")
+
+
+def complete_data(trace: Trace) -> dict[str, object]:
+    """The data of the `complete` event."""
+    return {
+        "traceId": str(trace.id),
+        "finalAnswer": trace.final_answer,
+        "score": trace.auto_score,
+        "judge": trace.judge,
+        "reasons": list(trace.score_reasons),
+        "rounds": len(trace.rounds),
+        "earlyStopped": trace.early_stopped,
+        "stopReason": trace.stop_reason,
+        "timings": msgspec.to_builtins(trace.timings),
+        "tokens": msgspec.to_builtins(trace.tokens),
+    }
+
+
+def _state(live: _Live) -> Debate:
+    engine = live.engine
+    status: DebateStatus = "running"
+    return msgspec.structs.replace(
+        live.debate,
+        status=status,
+        rounds=tuple(engine.rounds),
+        templates_used=tuple(hit.template.name for hit in engine.found),
+        final_answer=engine.final_answer,
+        adapter_id=engine.adapter.id if engine.adapter else None,
+    )

@@ -1,0 +1,111 @@
+"""The debates table: one row a debate, from `running` to how it ended."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+import psutil
+
+from tmde_core.debate.records import Debate, DebateConfig, DebateStatus
+from tmde_core.errors import NotFoundError
+from tmde_core.record import from_json, to_json, utc_now
+from tmde_core.storage.database import Database
+
+INTERRUPTED = "The debate was cut off because TMDE ended while it ran. Ask the question again."
+
+
+class DebateStore:
+    """Rows of `debates`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, debate: Debate, owner_pid: int) -> None:
+        """Insert a running debate."""
+        await self._database.write(
+            "INSERT INTO debates (id, query, status, config, created_at, adapter_id, source, owner_pid) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                str(debate.id),
+                debate.query,
+                debate.status,
+                to_json(debate.config).decode(),
+                _stamp(debate.created_at),
+                debate.adapter_id,
+                debate.source,
+                owner_pid,
+            ),
+        )
+
+    async def end(
+        self,
+        debate_id: UUID,
+        status: DebateStatus,
+        *,
+        trace_id: UUID | None = None,
+        adapter_id: str | None = None,
+        error_message: str | None = None,
+    ) -> None:
+        """Mark a running debate as ended; one that has ended stays as it is."""
+        await self._database.write(
+            "UPDATE debates SET status = ?, ended_at = ?, trace_id = ?, adapter_id = ?, error_message = ? "
+            "WHERE id = ? AND status = 'running'",
+            (status, _stamp(utc_now()), str(trace_id) if trace_id else None, adapter_id, error_message, str(debate_id)),
+        )
+
+    async def get(self, debate_id: UUID) -> Debate:
+        """A debate as its row has it, without rounds.
+
+        Raises:
+            NotFoundError: there is none with that id.
+        """
+        row = await self._database.row("SELECT * FROM debates WHERE id = ?", (str(debate_id),))
+        if row is None:
+            raise NotFoundError(f"There is no debate with the id {debate_id}.")
+        return _debate(row)
+
+    async def orphans(self, pid: int, live: set[UUID]) -> list[UUID]:
+        """Running debates whose process is gone; of this process's own, those that it does not run."""
+        rows = await self._database.rows("SELECT id, owner_pid, created_at FROM debates WHERE status = 'running'")
+        orphans = []
+        for row in rows:
+            debate_id = UUID(row["id"])
+            if debate_id not in live and (row["owner_pid"] == pid or not _owner_lives(row)):
+                orphans.append(debate_id)
+        return orphans
+
+
+def _owner_lives(row: sqlite3.Row) -> bool:
+    """Whether the process that wrote the row still runs; a younger process merely has its number."""
+    pid = row["owner_pid"]
+    if pid is None:
+        return False
+    try:
+        born = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+    # A second for clocks that are stepped between the two measurements.
+    return bool(born <= datetime.fromisoformat(row["created_at"]).timestamp() + 1)
+
+
+def _debate(row: sqlite3.Row) -> Debate:
+    return Debate(
+        id=UUID(row["id"]),
+        query=row["query"],
+        status=msgspec.convert(row["status"], DebateStatus),
+        created_at=datetime.fromisoformat(row["created_at"]),
+        ended_at=datetime.fromisoformat(row["ended_at"]) if row["ended_at"] else None,
+        config=from_json(row["config"], DebateConfig),
+        trace_id=UUID(row["trace_id"]) if row["trace_id"] else None,
+        adapter_id=row["adapter_id"],
+        error_message=row["error_message"],
+        source=row["source"],
+    )
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

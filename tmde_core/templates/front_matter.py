@@ -1,0 +1,161 @@
+"""Reads and writes template files: Markdown with YAML front matter between two lines of `---`.
+
+The text may come from strangers. Size is limited before anything parses; anchors and aliases, with which a few bytes
+grow into gigabytes, are refused; `safe_load` makes plain data only; and every field has a type and a length.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from tmde_core.errors import InvalidInputError, TooLargeError
+from tmde_core.record import Record
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 8
+_FENCE = "---"
+
+Line = Annotated[str, Meta(min_length=1, max_length=80)]
+
+
+class FrontMatter(Record, frozen=True):
+    """The head of a template file."""
+
+    name: Line
+    description: Annotated[str, Meta(min_length=1, max_length=400)]
+    domain: Line
+    methodology: Line
+    keywords: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...], Meta(min_length=1, max_length=30)
+    ]
+
+
+class TemplateFile(Record, frozen=True):
+    """A parsed template file."""
+
+    front: FrontMatter
+    body: str
+
+
+def parse_template(content: bytes | str) -> TemplateFile:
+    """Parse a template file.
+
+    Raises:
+        TooLargeError: more than 64 KiB.
+        InvalidInputError: not UTF-8, no front matter, or a field is missing or wrong; names line and field.
+    """
+    text = _decoded(content)
+    head, body = _split(text)
+    front = _front(head)
+    if not body.strip():
+        raise InvalidInputError(
+            "The template has front matter but no text below it. Write the method there.", field="body"
+        )
+    return TemplateFile(front=front, body=body.strip() + "\n")
+
+
+def render_template(file: TemplateFile) -> str:
+    """The file's text; parsing it gives `file` again."""
+    front = {name: getattr(file.front, name) for name in FrontMatter.__struct_fields__}
+    front["keywords"] = list(file.front.keywords)
+    head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=10_000)
+    return f"{_FENCE}\n{head}{_FENCE}\n\n{file.body}"
+
+
+def _decoded(content: bytes | str) -> str:
+    size = len(content) if isinstance(content, bytes) else len(content.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        raise TooLargeError(
+            f"The template has {size:,} bytes; at most {MAX_BYTES:,} are allowed. Shorten it.", limit=MAX_BYTES
+        )
+    try:
+        text = content.decode("utf-8") if isinstance(content, bytes) else content.encode("utf-8").decode("utf-8")
+    except UnicodeError:
+        raise InvalidInputError("The template is not UTF-8 text. Save it as UTF-8.") from None
+    if "\x00" in text:
+        raise InvalidInputError("The template holds NUL characters, so it is not a text file.")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def _split(text: str) -> tuple[str, str]:
+    lines = text.split("\n")
+    if lines[0].rstrip() != _FENCE:
+        raise InvalidInputError(
+            f"Line 1: a template begins with a line of {_FENCE} and its front matter (name, description, domain, "
+            "methodology, keywords).",
+            line=1,
+        )
+    for number, line in enumerate(lines[1:], 1):
+        if line.rstrip() == _FENCE:
+            return "\n".join(lines[1:number]), "\n".join(lines[number + 1 :])
+    raise InvalidInputError(f"The front matter is not closed: a second line of {_FENCE} is missing.", line=len(lines))
+
+
+def _front(head: str) -> FrontMatter:
+    try:
+        _refuse_tricks(head)
+        raw = yaml.safe_load(head)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 2 if mark else 1
+        raise InvalidInputError(
+            f"Line {line}: the front matter is not valid YAML: {error.problem}.", line=line
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: dates such as 2024-99-99 and integers with too many digits.
+        first = " ".join(str(error).split())[:200]
+        raise InvalidInputError(f"The front matter is not valid YAML: {first}.") from None
+    if not isinstance(raw, dict):
+        raise InvalidInputError(
+            "Line 2: the front matter must be fields such as `name: Proof by contradiction`.", line=2
+        )
+    if isinstance(raw.get("keywords"), str):
+        raw["keywords"] = [word.strip() for word in raw["keywords"].split(",") if word.strip()]
+    try:
+        front = msgspec.convert({str(key): value for key, value in raw.items()}, FrontMatter)
+    except msgspec.ValidationError as error:
+        raise _complaint(error, head) from None
+    for name in ("name", "description", "domain", "methodology"):
+        if not getattr(front, name).strip():
+            raise _complaint(msgspec.ValidationError(f"Expected text that is not blank - at `$.{name}`"), head)
+    return front
+
+
+def _refuse_tricks(head: str) -> None:
+    depth = 0
+    for event in yaml.parse(head, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise _refused("anchors (&) and aliases (*) are not allowed", event)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _refused("it is nested too deeply", event)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _refused(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
+    error = yaml.MarkedYAMLError(problem=problem)
+    error.problem_mark = event.start_mark  # type: ignore[assignment]  # the stubs tell two kinds of mark apart
+    return error
+
+
+def _complaint(error: msgspec.ValidationError, head: str) -> InvalidInputError:
+    text = str(error)
+    found = re.search(r" - at `\$\.?([^`\[.]*)", text)
+    sentence = text[: found.start()] if found else text
+    named = re.search(r"(?:missing required|unknown) field `([^`]*)`", sentence)
+    field = (found[1] if found else "") or (named[1] if named else "")
+    sentence = re.sub(r"^Object missing required field `([^`]*)`$", r"the field \1 is missing", sentence)
+    sentence = re.sub(r"^Object contains unknown field `([^`]*)`$", r"there is no field called \1", sentence)
+    line = next(
+        (number for number, row in enumerate(head.split("\n"), 2) if field and row.startswith(f"{field}:")), None
+    )
+    where = f"Line {line}: " if line else ""
+    label = f"{field}: " if field else ""
+    return InvalidInputError(f"{where}{label}{sentence}.", field=field or None, line=line)

@@ -1,0 +1,246 @@
+"""A model runtime that answers from a script: a fake at the port, for tests of everything above it.
+
+    runtime = ScriptedRuntime({"proposer": ["first", "second"], "skeptic": Reply("{…}", gate=event)})
+    plugins = scripted_plugins(runtime)
+    settings = scripted_settings(tmp_path)
+
+It streams in pieces, can wait for an `asyncio.Event`, fail, run into the token limit, count tokens (one a word), keep a prompt
+cache and report log-probabilities. It remembers every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tmde_core.debate.prompts import role_of
+from tmde_core.errors import AdapterInvalidError, ContextOverflowError, NotFoundError
+from tmde_core.plugins import Plugins
+from tmde_core.ports import (
+    AdapterRef,
+    Availability,
+    ChatDelta,
+    ChatEnd,
+    ChatItem,
+    ChatRequest,
+    ModelInfo,
+    RuntimeCapabilities,
+    RuntimeDescriptor,
+    RuntimeStatus,
+    TokenAlternative,
+    TokenLogprob,
+)
+from tmde_core.settings import Roles, RoleSettings, Settings
+
+ACCEPT = '{"issues": [], "score": 9, "verdict": "accept"}'
+REVISE = '{"issues": [{"severity": "major", "text": "It gives no reason."}], "score": 4, "verdict": "revise"}'
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One scripted answer."""
+
+    text: str = ""
+    gate: asyncio.Event | None = None
+    """Awaited after `gate_after` pieces."""
+    gate_after: int = 0
+    error: Exception | None = None
+    """Raised after `error_after` pieces."""
+    error_after: int = 0
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """Sent with the first piece when the request asks for log-probabilities."""
+
+
+Answer = str | Reply | Exception
+Script = Mapping[str, "Answer | Sequence[Answer] | Callable[[ChatRequest], Answer]"] | Callable[[ChatRequest], Answer]
+"""Role → an answer for every call, a list of answers (the last one repeats), or a function of the request."""
+
+
+def digit_logprobs(probabilities: Mapping[str, float]) -> tuple[TokenLogprob, ...]:
+    """Log-probabilities of one generated token, from token → probability; the likeliest is the one generated."""
+    ranked = sorted(probabilities.items(), key=lambda pair: -pair[1])
+    top = tuple(TokenAlternative(token=token, logprob=math.log(p)) for token, p in ranked if p > 0)
+    return (TokenLogprob(token=top[0].token, logprob=top[0].logprob, top=top),)
+
+
+DEFAULT_SCRIPT: Script = {
+    "proposer": ["The answer is 42.", "The answer is 42, because six times seven is 42."],
+    "skeptic": [REVISE, ACCEPT],
+    "synthesizer": "Six times seven is 42.",
+    "judge": Reply("4", logprobs=digit_logprobs({"4": 0.6, "5": 0.3, "3": 0.1})),
+}
+"""A debate of two rounds that ends accepted, with a score of 8 by the rubric judge's formula."""
+
+
+@dataclass
+class ScriptedRuntime:
+    """See the module's docstring. Implements `tmde_core.ports.ModelRuntime`."""
+
+    script: Script = field(default_factory=lambda: DEFAULT_SCRIPT)
+    capabilities: RuntimeCapabilities = field(
+        default_factory=lambda: RuntimeCapabilities(json_schema=True, logprobs=True, adapters=True, token_counts=True)
+    )
+    context: int = 4096
+    name: str = "scripted"
+    model: str = "scripted-1"
+    requests: list[ChatRequest] = field(default_factory=list)
+    ended: list[ChatEnd] = field(default_factory=list)
+    loaded: dict[str, AdapterRef] = field(default_factory=dict)
+    closed: int = 0
+    """Streams that were left before their end."""
+    started: bool = False
+    count_calls: int = 0
+    on_request: Callable[[ChatRequest], None] | None = None
+    """Called at the moment a request arrives."""
+    on_end: Callable[[], None] | None = None
+    """Called just before a stream's last item is handed over."""
+    _cursors: dict[str, int] = field(default_factory=dict)
+    _cache: list[list[str]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        self.started = True
+
+    async def stop(self) -> None:
+        self.started = False
+
+    async def chat(self, request: ChatRequest) -> AsyncIterator[ChatItem]:
+        self.requests.append(request)
+        if self.on_request is not None:
+            self.on_request(request)
+        self._refuse(request)
+        reply = self._reply(request)
+        words = [word for message in request.messages for word in message.content.split()]
+        cached = max((_common(words, earlier) for earlier in self._cache), default=0)
+        pieces = re.findall(r"\s*\S+|\s+$", reply.text)
+        finished = False
+        try:
+            for index, piece in enumerate([*pieces[: request.max_tokens], None]):
+                if reply.gate is not None and index == reply.gate_after:
+                    await reply.gate.wait()
+                if reply.error is not None and index == reply.error_after:
+                    raise reply.error
+                if piece is not None:
+                    wanted = request.top_logprobs > 0 and index == 0 and self.capabilities.logprobs
+                    yield ChatDelta(text=piece, logprobs=(reply.logprobs or ()) if wanted else ())
+            self._cache.append([*words, *reply.text.split()])
+            end = ChatEnd(
+                finish_reason="length" if len(pieces) > request.max_tokens else "stop",
+                prompt_tokens=len(words),
+                cached_tokens=cached,
+                completion_tokens=min(len(pieces), request.max_tokens),
+                model=request.model or self.model,
+            )
+            self.ended.append(end)
+            finished = True
+            if self.on_end is not None:
+                self.on_end()
+            yield end
+        finally:
+            self.closed += not finished
+
+    async def models(self) -> Sequence[ModelInfo]:
+        return [
+            ModelInfo(
+                name=self.model, runtime=self.name, context_length=self.context, loaded=self.started, default=True
+            )
+        ]
+
+    async def count_tokens(self, texts: Sequence[str], model: str = "") -> list[int] | None:  # noqa: ARG002 the port's
+        self.count_calls += 1
+        return [len(text.split()) for text in texts] if self.capabilities.token_counts else None
+
+    async def context_length(self, model: str = "") -> int:  # noqa: ARG002 the port's
+        return self.context
+
+    async def load_adapter(self, adapter: AdapterRef, model: str = "") -> None:  # noqa: ARG002 the port's
+        if not self.capabilities.adapters:
+            raise AdapterInvalidError(f"The runtime {self.name!r} cannot serve adapters.")
+        self.loaded[adapter.id] = adapter
+
+    async def unload_adapter(self, adapter_id: str) -> None:
+        self.loaded.pop(adapter_id, None)
+
+    async def status(self) -> RuntimeStatus:
+        return RuntimeStatus(state="ready" if self.started else "stopped", adapters=tuple(self.loaded))
+
+    def of_role(self, role: str) -> list[ChatRequest]:
+        """The requests that were made for a role."""
+        return [request for request in self.requests if role_of(request) == role]
+
+    def _refuse(self, request: ChatRequest) -> None:
+        if request.model not in ("", self.model):
+            raise NotFoundError(
+                f"The runtime {self.name!r} has no model called {request.model!r}; it has {self.model!r}."
+            )
+        if request.adapter is not None and request.adapter.id not in self.loaded:
+            raise AdapterInvalidError(f"The adapter {request.adapter.id} is not loaded.")
+        size = sum(len(message.content.split()) for message in request.messages)
+        if size >= self.context:
+            raise ContextOverflowError(
+                f"The prompt has {size} tokens and the model reads {self.context}.", limit=self.context, tokens=size
+            )
+
+    def _reply(self, request: ChatRequest) -> Reply:
+        if callable(self.script):
+            return _as_reply(self.script(request))
+        role = role_of(request)
+        answers = self.script.get(role, "")
+        if callable(answers):
+            return _as_reply(answers(request))
+        if isinstance(answers, (str, Reply, Exception)):
+            return _as_reply(answers)
+        index = self._cursors.get(role, 0)
+        self._cursors[role] = index + 1
+        return _as_reply(answers[min(index, len(answers) - 1)])
+
+
+def scripted_plugins(runtime: ScriptedRuntime, base: Plugins | None = None) -> Plugins:
+    """A catalog that holds `runtime`, beside what `base` holds (nothing when it is not given)."""
+    plugins = base or Plugins()
+    plugins.runtimes.add(
+        RuntimeDescriptor(
+            name=runtime.name,
+            summary="answers from a script",
+            create=lambda _context: runtime,
+            availability=lambda _context: Availability(ok=True),
+        ),
+        "tmde_core.testing",
+    )
+    return plugins
+
+
+def scripted_settings(data_dir: Path, runtime: str = "scripted") -> Settings:
+    """Settings on `data_dir` in which every role is played by the scripted runtime."""
+    shipped = Roles()
+    return Settings(
+        data_dir=str(data_dir),
+        roles=Roles(
+            proposer=_on(shipped.proposer, runtime),
+            skeptic=_on(shipped.skeptic, runtime),
+            synthesizer=_on(shipped.synthesizer, runtime),
+            judge=_on(shipped.judge, runtime),
+        ),
+    )
+
+
+def _on(role: RoleSettings, runtime: str) -> RoleSettings:
+    return RoleSettings(
+        runtime=runtime, model=role.model, temperature=role.temperature, top_p=role.top_p, max_tokens=role.max_tokens
+    )
+
+
+def _as_reply(answer: Answer) -> Reply:
+    if isinstance(answer, Reply):
+        return answer
+    return Reply(error=answer) if isinstance(answer, Exception) else Reply(answer)
+
+
+def _common(left: Sequence[str], right: Sequence[str]) -> int:
+    for index, (one, other) in enumerate(zip(left, right, strict=False)):
+        if one != other:
+            return index
+    return min(len(left), len(right))
