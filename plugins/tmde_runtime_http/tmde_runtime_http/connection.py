@@ -1,0 +1,184 @@
+"""One client to one server: time-outs, retries before the first token, and an end that reaches every waiter."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import httpx
+import msgspec
+
+from tmde_core.chat_http import response_error, transport_error
+from tmde_core.errors import RuntimeTimeoutError, TmdeError, WorkerFailedError
+from tmde_core.ports import ChatItem
+from tmde_runtime_http.options import HttpOptions
+
+RETRIED = frozenset({429, 502, 503, 504})
+"""Busy, or a proxy whose server is coming up. Any other status would come again."""
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 8.0
+LONGEST_WAIT_ASKED_SECONDS = 60.0
+"""A `Retry-After` above this is not waited for: the person should hear of it instead."""
+QUESTION_SECONDS = 10.0
+"""For what is no chat: lists of models, token counts, loading an adapter."""
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+
+
+class Connection:
+    """A client to the server at `options.base_url`. Opened by `open`, ended by `close`; both may be repeated."""
+
+    def __init__(self, options: HttpOptions, server: str, headers: Mapping[str, str] | None = None) -> None:
+        self.server = server
+        self._options = options
+        self._headers = dict(headers or {})
+        self._client: httpx.AsyncClient | None = None
+        self._waiting: set[asyncio.Timeout] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `open` was called and `close` was not."""
+        return self._client is not None
+
+    def open(self) -> None:
+        """Make the client. No request is sent."""
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                base_url=self._options.base_url,
+                headers=self._headers,
+                # Silence is timed below, where "before the first token" and "between tokens" can be told apart.
+                timeout=httpx.Timeout(None, connect=self._options.connect_timeout),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
+                # A proxy of the environment is for the Internet, not for a model server that was named here.
+                trust_env=False,
+            )
+
+    async def close(self) -> None:
+        """Close every connection; whoever waits for an answer gets WorkerFailedError."""
+        client, self._client = self._client, None
+        for waiting in list(self._waiting):
+            waiting.reschedule(asyncio.get_running_loop().time())
+        if client is not None:
+            await client.aclose()
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, seconds: float = QUESTION_SECONDS
+    ) -> tuple[int, Any]:
+        """One plain request; returns the status and the JSON that came (the text where it was no JSON).
+
+        Raises:
+            WorkerFailedError, RuntimeTimeoutError: the server cannot be reached, is silent, or says far too much.
+        """
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"content-type": "application/json"}
+        try:
+            async with (
+                self._within(seconds),
+                self._opened().stream(method, path, content=content, headers=headers) as response,
+            ):
+                answer = bytearray()
+                async for block in response.aiter_bytes():
+                    answer += block
+                    if len(answer) > MAX_ANSWER_BYTES:
+                        raise WorkerFailedError(f"{self.title} sent over {MAX_ANSWER_BYTES} bytes for {path}.")
+        except httpx.HTTPError as error:
+            raise transport_error(error, self.server) from None
+        try:
+            return response.status_code, msgspec.json.decode(answer)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return response.status_code, bytes(answer).decode("utf-8", "replace")
+
+    async def told(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """Like `ask`, for an answer that must be a JSON object.
+
+        Raises:
+            TmdeError: as `ask`; or the server answered with an error, or with something else than an object.
+        """
+        status, answer = await self.ask(method, path, body)
+        if status >= 400:
+            raise response_error(status, msgspec.json.encode(answer), self.server)
+        if not isinstance(answer, dict):
+            raise WorkerFailedError(f"{self.title} answers {path} with something unknown. Check its address.")
+        return answer
+
+    async def chat(
+        self, attempt: Callable[[httpx.AsyncClient], AsyncGenerator[ChatItem, None]]
+    ) -> AsyncGenerator[ChatItem, None]:
+        """Stream what `attempt` streams. Until its first item has come, failures that pass are tried again."""
+        failures = 0
+        while True:
+            async with aclosing(attempt(self._opened())) as items:
+                try:
+                    async with self._within(self._options.first_token_timeout, " with a first token"):
+                        item = await anext(items, None)
+                except TmdeError as error:
+                    pause = self._pause(error, failures)
+                    if pause is None:
+                        raise
+                else:
+                    while item is not None:
+                        yield item
+                        async with self._within(self._options.token_timeout, " with a further token"):
+                            item = await anext(items, None)
+                    return
+            failures += 1
+            await self._sleep(pause)
+
+    @property
+    def title(self) -> str:
+        """The server's name as a sentence begins with it."""
+        return self.server[:1].upper() + self.server[1:]
+
+    def _pause(self, error: TmdeError, failures: int) -> float | None:
+        """Seconds until the next attempt; None: there shall be none."""
+        if failures >= self._options.retries or not _passes(error):
+            return None
+        asked = error.context.get("retryAfter")
+        if isinstance(asked, int):
+            return float(asked) if asked <= LONGEST_WAIT_ASKED_SECONDS else None
+        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**failures)
+        return pause * random.uniform(0.5, 1.0)  # jitter: clients that failed together shall not come back together
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait; raises WorkerFailedError at once when the connection is closed meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds) as waiting:
+                self._waiting.add(waiting)
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self._waiting.discard(waiting)
+        self._opened()
+
+    @asynccontextmanager
+    async def _within(self, seconds: float, what: str = "") -> AsyncIterator[None]:
+        """Bound a wait; ends early when the connection is closed."""
+        try:
+            async with asyncio.timeout(seconds) as waiting:
+                self._waiting.add(waiting)
+                try:
+                    yield
+                finally:
+                    self._waiting.discard(waiting)
+        except TimeoutError:
+            if self._client is None:
+                raise self._ended() from None
+            raise RuntimeTimeoutError(f"{self.title} did not answer within {seconds:g} s{what}.") from None
+
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            raise self._ended()
+        return self._client
+
+    def _ended(self) -> WorkerFailedError:
+        return WorkerFailedError(f"The connection to {self.server} was ended while it was in use.")
+
+
+def _passes(error: TmdeError) -> bool:
+    """Whether the failure may be gone in a moment."""
+    if error.context.get("status") in RETRIED:
+        return True
+    return isinstance(error.__context__, httpx.ConnectError | httpx.ConnectTimeout)

@@ -1,0 +1,183 @@
+"""The runtime for an OpenAI-style server that is already running."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import httpx
+import msgspec
+
+from tmde_core.chat_http import chat_body, stream_chat
+from tmde_core.errors import NotFoundError, WorkerFailedError
+from tmde_core.ports import (
+    AdapterRef,
+    ChatItem,
+    ChatRequest,
+    ModelInfo,
+    RuntimeCapabilities,
+    RuntimeContext,
+    RuntimeStatus,
+)
+from tmde_runtime_http.connection import Connection
+from tmde_runtime_http.flavors import Generic, detect, find_model
+from tmde_runtime_http.options import OpenAIOptions, parse_options
+
+NAME = "openai"
+
+
+class OpenAIRuntime:
+    """See `tmde_core.ports.ModelRuntime`."""
+
+    def __init__(self, context: RuntimeContext) -> None:
+        self._options = parse_options(NAME, context.settings, OpenAIOptions)
+        key = self._options.key()
+        self._connection = Connection(
+            self._options,
+            f"the model server at {self._options.base_url}",
+            {"authorization": f"Bearer {key}"} if key else {},
+        )
+        self._server: Generic | None = None
+        self._listing: list[dict[str, Any]] = []
+        self._failure = ""
+
+    @property
+    def capabilities(self) -> RuntimeCapabilities:
+        """By the server's kind, which is known after `start`; the settings may say otherwise."""
+        known = self._server.capabilities if self._server else RuntimeCapabilities()
+        options = self._options
+        return msgspec.structs.replace(
+            known,
+            json_schema=known.json_schema if options.json_schema is None else options.json_schema,
+            logprobs=known.logprobs if options.logprobs is None else options.logprobs,
+        )
+
+    async def start(self) -> None:
+        """Reach the server, learn what it is and what it serves."""
+        if not self._options.base_url:
+            raise WorkerFailedError(
+                "No model server is configured. Set base_url in the table [runtimes.openai] of tmde.toml, "
+                "for example to http://127.0.0.1:8000."
+            )
+        self._connection.open()
+        try:
+            await self._list()
+        except Exception as error:
+            self._failure = str(error)
+            await self._connection.close()
+            raise
+        self._failure = ""
+        kind = detect(self._options.flavor, self._listing)
+        self._server = kind(self._connection, self._options.base_url)
+        self._connection.server = f"the {kind.title} at {self._options.base_url}"
+
+    async def stop(self) -> None:
+        """End every connection."""
+        self._server = None
+        await self._connection.close()
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatItem, None]:
+        """Stream the answer; see `ModelRuntime.chat`."""
+        server = self._started()
+        model = str((await self._model(request.model))["id"])
+        again = request.adapter is not None
+        while True:
+            chosen = await server.choose(request.adapter, model)
+            body = chat_body(self._able(request), model=chosen.model, extra=chosen.extra)
+
+            def attempt(client: httpx.AsyncClient, body: dict[str, Any] = body) -> AsyncGenerator[ChatItem, None]:
+                return stream_chat(client, body, server=self._connection.server, model=model)
+
+            begun = False
+            try:
+                async with aclosing(self._connection.chat(attempt)) as items:
+                    async for item in items:
+                        begun = True
+                        yield item
+                return
+            except NotFoundError:
+                # The server was restarted and has lost the adapter: load it again, once.
+                if begun or not again or request.adapter is None or not server.lost(request.adapter):
+                    raise
+                again = False
+
+    async def models(self) -> Sequence[ModelInfo]:
+        """What `/v1/models` lists."""
+        if not self._connection.is_open:
+            if not self._options.base_url:
+                return ()
+            await self.start()
+        else:
+            await self._list()
+        default = self._options.model or next((str(entry.get("id")) for entry in self._listing), "")
+        return tuple(
+            ModelInfo(
+                name=str(entry.get("id")),
+                runtime=NAME,
+                context_length=_positive(entry.get("max_model_len")),
+                loaded=True,
+                default=entry.get("id") == default,
+                detail=self._connection.server,
+            )
+            for entry in self._listing
+        )
+
+    async def count_tokens(self, texts: Sequence[str], model: str = "") -> list[int] | None:
+        """Through the server's `/tokenize`, where it has one."""
+        server = self._started()
+        return await server.count_tokens(texts, str((await self._model(model))["id"]))
+
+    async def context_length(self, model: str = "") -> int:
+        """What the server says, else the setting `context_length`."""
+        server = self._started()
+        return await server.context_length(await self._model(model)) or self._options.context_length
+
+    async def load_adapter(self, adapter: AdapterRef, model: str = "") -> None:
+        """See `ModelRuntime.load_adapter`."""
+        server = self._started()
+        await server.load(adapter, model or self._options.model)
+
+    async def unload_adapter(self, adapter_id: str) -> None:
+        """See `ModelRuntime.unload_adapter`."""
+        if self._server is not None:
+            await self._server.unload(adapter_id)
+
+    async def status(self) -> RuntimeStatus:
+        """What is known without asking."""
+        if self._server is not None:
+            return RuntimeStatus(state="ready", detail=self._connection.server, adapters=self._server.adapters)
+        return RuntimeStatus(state="failed" if self._failure else "stopped", detail=self._failure)
+
+    async def _list(self) -> None:
+        answer = await self._connection.told("GET", "/v1/models")
+        data = answer.get("data")
+        self._listing = (
+            [entry for entry in data if isinstance(entry, dict) and "id" in entry] if isinstance(data, list) else []
+        )
+
+    async def _model(self, name: str) -> dict[str, Any]:
+        wanted = name or self._options.model
+        try:
+            return find_model(self._listing, wanted, self._connection.server)
+        except NotFoundError:
+            await self._list()  # it may have been loaded since
+            return find_model(self._listing, wanted, self._connection.server)
+
+    def _able(self, request: ChatRequest) -> ChatRequest:
+        """The request without the wishes that this server cannot fulfil and might choke on."""
+        able = self.capabilities
+        return msgspec.structs.replace(
+            request,
+            json_schema=request.json_schema if able.json_schema else None,
+            top_logprobs=request.top_logprobs if able.logprobs else 0,
+        )
+
+    def _started(self) -> Generic:
+        if self._server is None:
+            raise WorkerFailedError(f"{self._connection.title} is not in use: it was stopped, or never started.")
+        return self._server
+
+
+def _positive(value: object) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None

@@ -1,0 +1,117 @@
+"""What may stand in `[runtimes.ollama]` and `[runtimes.openai]`, read strictly."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from tmde_core.errors import InvalidInputError
+
+Flavor = Literal["auto", "vllm", "llama-server", "lm-studio", "generic"]
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+
+OLLAMA_URL = "http://127.0.0.1:11434"
+"""Where Ollama listens when nobody tells it otherwise."""
+
+
+class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings that both runtimes share. Times in seconds."""
+
+    base_url: str = ""
+    model: str = ""
+    """Used where a role names none; empty: the first that the server lists."""
+    context_length: Annotated[int, Meta(ge=256, le=10_000_000)] = 4096
+    """Tokens of context, where the server does not tell."""
+    connect_timeout: Seconds = 5.0
+    first_token_timeout: Seconds = 120.0
+    """From sending the request to the first token: covers loading the model and reading the prompt."""
+    token_timeout: Seconds = 60.0
+    """Longest silence between two tokens."""
+    retries: Annotated[int, Meta(ge=0, le=10)] = 3
+    """Further attempts when the server cannot be reached or is busy, before the first token only."""
+
+
+class OllamaOptions(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[runtimes.ollama]`."""
+
+    base_url: str = OLLAMA_URL
+    keep_alive: Annotated[str, Meta(pattern=r"^(-1|0|\d+(ms|s|m|h))$")] = "5m"
+    """How long Ollama keeps the model in memory afterwards; `-1` for ever."""
+
+
+class OpenAIOptions(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[runtimes.openai]`."""
+
+    api_key: str = ""
+    api_key_env: Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
+    """Name of the environment variable that holds the key; keeps it out of the file."""
+    flavor: Flavor = "auto"
+    json_schema: bool | None = None
+    """Whether the server enforces JSON schemas; None: by its flavor."""
+    logprobs: bool | None = None
+    """Whether the server reports token probabilities; None: by its flavor."""
+
+    def key(self, environ: Mapping[str, str] = os.environ) -> str:
+        """The API key, or the empty string.
+
+        Raises:
+            InvalidInputError: both ways of giving it are used, or the variable is not set.
+        """
+        if self.api_key and self.api_key_env:
+            raise _bad("openai", "api_key_env", "give either api_key or api_key_env, not both")
+        if self.api_key_env and not environ.get(self.api_key_env):
+            raise _bad("openai", "api_key_env", f"the environment variable {self.api_key_env} is not set")
+        key = self.api_key or environ.get(self.api_key_env, "")
+        if any(not 32 < ord(character) < 127 for character in key):
+            raise _bad("openai", "api_key", "a key has printable ASCII characters only")
+        return key
+
+
+Options = TypeVar("Options", bound=HttpOptions)
+
+
+def parse_options(name: str, table: Mapping[str, Any], as_type: type[Options]) -> Options:
+    """Read the table `[runtimes.NAME]`.
+
+    Raises:
+        InvalidInputError: an unknown setting, or a value of the wrong type or range; names the setting.
+    """
+    try:
+        options = msgspec.convert(dict(table), as_type)
+    except msgspec.ValidationError as error:
+        sentence, _, where = str(error).partition(" - at ")
+        unknown = re.search(r"unknown field `([^`]*)`", sentence)
+        if unknown:
+            known = ", ".join(as_type.__struct_fields__)
+            raise _bad(name, unknown[1], f"there is no such setting; there are {known}") from None
+        raise _bad(name, where.strip("`").removeprefix("$.") or "the table", sentence) from None
+    return msgspec.structs.replace(options, base_url=_base_url(name, options.base_url))
+
+
+def _base_url(name: str, text: str) -> str:
+    """The address without a trailing `/` or `/v1`, which people copy along; empty stays empty."""
+    if not text:
+        return ""
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+        _ = parts.port  # raises ValueError when it is no number, or above 65535
+    except ValueError:
+        fits = False
+    if not fits:
+        raise _bad(name, "base_url", f"{text!r} is no address like http://127.0.0.1:8000")
+    return re.sub(r"(/v1)?/*$", "", text)
+
+
+def _bad(name: str, field: str, sentence: str) -> InvalidInputError:
+    path = f"runtimes.{name}.{field}"
+    return InvalidInputError(
+        f"In the settings, {path}: {sentence[:1].lower()}{sentence[1:].rstrip('.')}. Correct it and start again.",
+        field=path,
+    )

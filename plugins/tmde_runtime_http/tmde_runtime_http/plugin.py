@@ -1,0 +1,48 @@
+"""What this plugin offers; loads httpx only when a runtime is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tmde_core import hookimpl
+from tmde_core.ports import Availability, ModelRuntime, RuntimeContext, RuntimeDescriptor
+
+
+def _ollama(context: RuntimeContext) -> ModelRuntime:
+    from tmde_runtime_http.ollama import OllamaRuntime
+
+    return OllamaRuntime(context)
+
+
+def _openai(context: RuntimeContext) -> ModelRuntime:
+    from tmde_runtime_http.openai import OpenAIRuntime
+
+    return OpenAIRuntime(context)
+
+
+def _ollama_availability(context: RuntimeContext) -> Availability:
+    from tmde_runtime_http.reach import ollama_availability
+
+    return ollama_availability(context)
+
+
+def _openai_availability(context: RuntimeContext) -> Availability:
+    from tmde_runtime_http.reach import openai_availability
+
+    return openai_availability(context)
+
+
+@hookimpl
+def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:
+    """Ollama, and OpenAI-style servers."""
+    return [
+        RuntimeDescriptor(
+            name="ollama", summary="models that Ollama serves", create=_ollama, availability=_ollama_availability
+        ),
+        RuntimeDescriptor(
+            name="openai",
+            summary="an OpenAI-style server: vLLM, llama-server, LM Studio and others",
+            create=_openai,
+            availability=_openai_availability,
+        ),
+    ]

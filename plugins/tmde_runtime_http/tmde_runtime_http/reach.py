@@ -1,0 +1,65 @@
+"""Is the server there? One short, blocking question, asked on a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import httpx
+
+from tmde_core.errors import TmdeError
+from tmde_core.ports import Availability, RuntimeContext
+from tmde_runtime_http.options import OllamaOptions, OpenAIOptions, parse_options
+
+PROBE_SECONDS = 1.5
+"""A server on this machine answers within milliseconds; whoever looks at the page shall not wait for one that is away."""
+
+
+def ollama_availability(context: RuntimeContext) -> Availability:
+    """Whether Ollama answers."""
+    try:
+        options = parse_options("ollama", context.settings, OllamaOptions)
+    except TmdeError as error:
+        return Availability(ok=False, reason=error.detail)
+    return _probe(
+        f"{options.base_url}/api/version",
+        {},
+        f"Ollama does not answer at {options.base_url}. Start it with `ollama serve`, or set base_url in [runtimes.ollama].",
+    )
+
+
+def openai_availability(context: RuntimeContext) -> Availability:
+    """Whether a server is configured, answers and takes the key."""
+    try:
+        options = parse_options("openai", context.settings, OpenAIOptions)
+        key = options.key()
+    except TmdeError as error:
+        return Availability(ok=False, reason=error.detail)
+    if not options.base_url:
+        return Availability(
+            ok=False,
+            reason="No server is configured. Set base_url in the table [runtimes.openai] of tmde.toml, "
+            "for example to http://127.0.0.1:8000.",
+        )
+    return _probe(
+        f"{options.base_url}/v1/models",
+        {"authorization": f"Bearer {key}"} if key else {},
+        f"The model server does not answer at {options.base_url}. Start it, or correct base_url in [runtimes.openai].",
+    )
+
+
+def _probe(url: str, headers: Mapping[str, str], away: str) -> Availability:
+    try:
+        response = httpx.get(url, headers=headers, timeout=PROBE_SECONDS, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return Availability(ok=False, reason=away)
+    if response.status_code in (401, 403):
+        return Availability(
+            ok=False,
+            reason=f"The server at {url} refuses the key (HTTP {response.status_code}). Check the key in the settings.",
+        )
+    if response.status_code >= 400:
+        return Availability(
+            ok=False,
+            reason=f"The server at {url} answers with HTTP {response.status_code}. Check its address and its log.",
+        )
+    return Availability(ok=True)

@@ -1,0 +1,163 @@
+"""The `tmde` program: a table of commands, each loaded when it is called, and the one place that ends the process.
+
+Every command's module offers `command`, a function or a `typer.Typer`. Errors that TMDE raises on purpose become one
+sentence on stderr and exit code 1; usage errors exit with 2; anything unforeseen is written to a log file and named.
+"""
+
+# ruff: noqa: ARG001, ARG002 - typer hands over contexts and eager flags that not everyone needs
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command as click_command
+from typer.main import get_group
+
+from tmde_core.cli.invocation import Invocation
+from tmde_core.errors import TmdeError
+
+DATA_DIR_HELP = "Where TMDE keeps its data; else TMDE_DATA_DIR, else the platform's place."
+
+
+class Entry(NamedTuple):
+    """A command that is not loaded yet."""
+
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "serve": Entry("tmde_core.cli.serve", "Start the server: pages and API on one port."),
+    "debate": Entry("tmde_core.cli.debate", "Ask a question and watch two models argue about it."),
+    "loop": Entry("tmde_core.cli.loop", "Debate, keep what scores, train, activate, ask again, compare."),
+    "traces": Entry("tmde_core.cli.traces", "Past debates: list, show, rate, withdraw, import, export."),
+    "finetune": Entry("tmde_core.cli.finetune", "Train adapters on good traces."),
+    "lora": Entry("tmde_core.cli.lora", "Adapters: list, activate, roll back."),
+    "templates": Entry("tmde_core.cli.templates", "Reasoning templates: list, show, search."),
+    "models": Entry("tmde_core.cli.models", "The models that can be asked."),
+    "plugins": Entry("tmde_core.cli.plugins", "What is plugged in, and what is wrong with it."),
+    "doctor": Entry("tmde_core.cli.doctor", "Check this machine and this installation."),
+}
+"""Name → where the command is, and its line in `tmde --help`. A test compares the lines with nothing else loaded."""
+
+
+class LazyGroup(TyperGroup):
+    """A group whose help comes from `COMMANDS` and whose commands are imported when called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The table's order, which is that of a first acquaintance."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import the command; None for a name that is not in the table."""
+        entry = COMMANDS.get(cmd_name)
+        return None if entry is None else _load(cmd_name, entry)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+def _load(name: str, entry: Entry) -> Any:
+    found = importlib.import_module(entry.module).command
+    if not isinstance(found, typer.Typer):
+        wrapper = _typer()
+        wrapper.command(name)(found)
+        found = wrapper
+    loaded = click_command(found)
+    loaded.name = name
+    for leaf in _leaves(loaded):
+        leaf.params.append(_data_dir_option())
+    return loaded
+
+
+def _leaves(command: Any) -> Iterator[Any]:
+    children = getattr(command, "commands", None)
+    if not children:
+        yield command
+    for child in (children or {}).values():
+        yield from _leaves(child)
+
+
+def _typer() -> typer.Typer:
+    return typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _data_dir_option() -> Any:
+    """`--data-dir` for a leaf command, so that it may stand after the command as well as before it."""
+
+    def keep(
+        ctx: typer.Context, data_dir: Annotated[Path | None, typer.Option("--data-dir", help=DATA_DIR_HELP)] = None
+    ) -> None:
+        if data_dir is not None:
+            ctx.ensure_object(Invocation).data_dir = data_dir
+
+    carrier = _typer()
+    carrier.command()(keep)
+    option = next(parameter for parameter in click_command(carrier).params if parameter.name == "data_dir")
+
+    def put(ctx: Any, _parameter: object, value: Path | None) -> None:
+        keep(ctx, value)
+
+    option.callback = put
+    option.expose_value = False
+    return option
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tmde_core import __version__
+
+        typer.echo(f"tmde {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=LazyGroup, rich_markup_mode=None, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help=DATA_DIR_HELP)] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """TMDE, This Mind Does Not Exist: a reasoning engine on your own machine that learns from its own debates."""
+    ctx.ensure_object(Invocation).data_dir = data_dir
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run one command line and leave the process by `SystemExit`."""
+    invocation = Invocation()
+    group = get_group(app)
+    try:
+        group.main(args=None if arguments is None else list(arguments), prog_name="tmde", obj=invocation)
+    except TmdeError as error:
+        _say(error.detail)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (`| head`) went away. Point stdout elsewhere, or the interpreter complains while it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:  # the last resort: nobody but a log file shall see a traceback
+        from tmde_core.cli.crash import record
+
+        _say(record(error, invocation))
+        sys.exit(1)
+
+
+def _say(sentence: str) -> None:
+    typer.echo(f"Error: {' '.join(sentence.split())}", err=True)

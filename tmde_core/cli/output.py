@@ -1,0 +1,121 @@
+"""How commands print: tables and colour for a person, JSON or tab-separated lines for a program.
+
+On a terminal lists are tables that fit it. Into a pipe they are one line a row, cells separated by tabs, nothing cut off.
+`NO_COLOR` and `TERM=dumb` are respected (by rich).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+Cell = str | int | float | datetime | bool | None
+
+
+def console() -> Console:
+    """stdout, for a person. Into a pipe it never wraps."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def error_console() -> Console:
+    """stderr, for progress and remarks that are no part of the result."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def print_json(value: Any) -> None:
+    """A record or plain data: indented on a terminal and in a pipe alike, so that both are read the same."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_json_line(value: Any) -> None:
+    """One line of JSON Lines, brought out at once."""
+    typer.echo(msgspec.json.encode(value).decode())
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str, right: Sequence[str] = ()
+) -> None:
+    """A list. `empty` tells how to fill it when there is nothing; `right` names the columns of figures."""
+    if not sys.stdout.isatty():
+        for row in (columns, *rows) if rows else ():
+            typer.echo("\t".join(" ".join(cell(value).split()) for value in row))
+        if not rows:
+            typer.echo(empty, err=True)
+        return
+    if not rows:
+        typer.echo(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        # An id is for copying: it is never cut. Everything else may be.
+        whole = column in {"id", *right}
+        table.add_column(
+            column,
+            justify="right" if column in right else "left",
+            no_wrap=True,
+            overflow="fold" if whole else "ellipsis",
+            min_width=36 if column == "id" else None,
+        )
+    for row in rows:
+        table.add_row(*(Text(" ".join(cell(value).split())) for value in row))
+    console().print(table)
+
+
+def print_fields(fields: Sequence[tuple[str, Cell]]) -> None:
+    """One thing: a name and a value on each line; empty values are left out."""
+    shown = [(name, cell(value)) for name, value in fields if value is not None and value != ""]
+    width = max((len(name) for name, _ in shown), default=0)
+    out = console()
+    for name, value in shown:
+        out.print(Text.assemble((name.ljust(width), "bold"), "  ", value))
+
+
+def cell(value: Cell) -> str:
+    """A value as people read it: times in UTC to the second, figures without noise, nothing as a dash."""
+    match value:
+        case None | "":
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+        case float():
+            return f"{value:.4g}"
+        case _:
+            return str(value)
+
+
+def size(count: int | None) -> str:
+    """Bytes in the unit that keeps the figure short (decimal units, as disks are sold)."""
+    if count is None:
+        return "-"
+    figure = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if figure < 1000:
+            return f"{figure:.0f} {unit}" if unit in {"B", "kB"} else f"{figure:.1f} {unit}"
+        figure /= 1000
+    return f"{figure:.1f} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """`850 ms`, `12.3 s`, `4 min 05 s` or `2 h 10 min`."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
