@@ -1,0 +1,44 @@
+"""Which file or directory a base model's name stands for. Light: the server asks this before it starts a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tmde_core.errors import InvalidInputError
+from tmde_cpu.embedded import EMBEDDED_FILE, verify_embedded
+
+EMBEDDED_NAMES = frozenset({"", EMBEDDED_FILE, Path(EMBEDDED_FILE).stem, "SmolLM2-135M-Instruct"})
+
+
+def resolve_base_model(data_dir: Path, name_or_path: str) -> Path:
+    """The GGUF file or the directory of safetensors that a training run starts from.
+
+    Args:
+        name_or_path: empty or the embedded model's name; a file or directory; or the name of one in `data_dir/models`.
+
+    Raises:
+        InvalidInputError: there is no such model, or it has a form that cannot be trained.
+    """
+    models = data_dir / "models"
+    if name_or_path in EMBEDDED_NAMES:
+        return verify_embedded(models)
+    path = Path(name_or_path).expanduser()
+    if not path.is_absolute() and (models / path).exists():
+        path = models / path
+    if path.is_file() and path.suffix == ".gguf":
+        return path.absolute()
+    if not path.is_dir():
+        raise InvalidInputError(
+            f"There is no base model {name_or_path!r}: name a GGUF file or a directory with config.json and safetensors.",
+            field="baseModel",
+        )
+    lacking = [
+        name for name in ("config.json", "tokenizer.json", "tokenizer_config.json") if not (path / name).is_file()
+    ]
+    if not any(path.glob("*.safetensors")):
+        lacking.append("*.safetensors")
+    if lacking:
+        raise InvalidInputError(
+            f"The base model {path} cannot be trained: it lacks {', '.join(lacking)}.", field="baseModel"
+        )
+    return path.absolute()
