@@ -1,0 +1,53 @@
+"""What this package offers: the embedded runtime and the CPU training backend. Importing this loads nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tmde_core import hookimpl
+from tmde_core.ports import (
+    Availability,
+    BackendDescriptor,
+    ModelRuntime,
+    RuntimeContext,
+    RuntimeDescriptor,
+    TrainingBackend,
+)
+
+
+@hookimpl
+def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:
+    """The runtime `embedded`."""
+    return [
+        RuntimeDescriptor(
+            name="embedded",
+            summary="llama.cpp on this machine's CPU, with a small model that is always there",
+            create=_embedded,
+            availability=_embedded_availability,
+        )
+    ]
+
+
+@hookimpl
+def tmde_training_backends() -> Sequence[BackendDescriptor]:
+    """The backend `cpu`."""
+    return [BackendDescriptor(name="cpu", summary="trains LoRA adapters on the CPU, in float32", create=_cpu_backend)]
+
+
+def _embedded(context: RuntimeContext) -> ModelRuntime:
+    from tmde_cpu.runtime import EmbeddedRuntime
+
+    return EmbeddedRuntime(context)
+
+
+def _embedded_availability(context: RuntimeContext) -> Availability:
+    from tmde_cpu.runtime import availability
+
+    return availability(context)
+
+
+def _cpu_backend(data_dir: Path) -> TrainingBackend:
+    from tmde_cpu.backend import CpuBackend
+
+    return CpuBackend(data_dir)

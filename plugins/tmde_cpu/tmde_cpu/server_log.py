@@ -1,0 +1,54 @@
+"""Where the model servers' own words go: one file, rotated by size, its latest lines at hand for error sentences."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import deque
+from pathlib import Path
+
+MAX_BYTES = 2 * 1024 * 1024
+"""Then the file becomes `embedded.log.1`, in place of the one before."""
+KEPT_LINES = 40
+
+_STAMP = re.compile(r"^[\d.]+ (?P<level>[A-Z]) +")
+"""How llama.cpp starts a line: seconds since its start, and I, W or E."""
+
+
+class ServerLog:
+    """Appends lines to the log file. A disk that is full or read-only loses the log, never a request."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, line: bytes) -> None:
+        """Append one line, newline included."""
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                file.write(line)
+                full = file.tell() > MAX_BYTES
+            if full:
+                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+
+
+class LastLines:
+    """The latest lines of one server."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+
+    def add(self, line: bytes) -> None:
+        """Remember a line."""
+        if text := line.decode("utf-8", "replace").strip():
+            self._lines.append(text)
+
+    def telling(self) -> str:
+        """The line that most likely says what went wrong: the last error, else the last line of all; may be empty."""
+        for wanted in ("E", None):
+            for line in reversed(self._lines):
+                found = _STAMP.match(line)
+                if wanted is None or (found and found["level"] == wanted):
+                    text = line[found.end() :] if found else line
+                    return " ".join(text.split())[:240]
+        return ""
