@@ -70,13 +70,10 @@ def shift(left: Answer, right: Answer) -> float:
     """How far two answers are apart: the largest difference of a log-probability; without those 0 or infinity."""
     if left.text != right.text:
         return float("inf")
-    differences = [
-        abs(mine - theirs[token])
-        for one, other in zip(left.logprobs, right.logprobs, strict=False)
-        if (theirs := _likely(other)) is not None
-        for token, mine in _likely(one).items()
-        if token in theirs
-    ]
+    differences = []
+    for one, other in zip(left.logprobs, right.logprobs, strict=False):
+        mine, theirs = _likely(one), _likely(other)
+        differences += [abs(mine[token] - theirs[token]) for token in mine.keys() & theirs.keys()]
     return max(differences, default=0.0)
 
 

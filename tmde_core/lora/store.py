@@ -12,7 +12,6 @@ adapter is listed too, with the reason, and never stops the others.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import msgspec
 
 from tmde_core.errors import AdapterInvalidError, NotFoundError, TmdeError
-from tmde_core.lora.publish import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, STAGING_PREFIX, WEIGHTS_FILE
+from tmde_core.lora.publish import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
 from tmde_core.lora.records import MANIFEST_VERSION, ActivePointer, LoRAAdapter, Manifest
 from tmde_core.record import from_json, to_json
 from tmde_core.storage.durable import TEMPORARY, sha256_of, write_whole
@@ -164,15 +163,8 @@ class AdapterStore:
         self.directory.mkdir(parents=True, exist_ok=True)
         write_whole(self._active_file, to_json(pointer) + b"\n")
 
-    def sweep(self, keep: UUID | None = None) -> None:
-        """Delete what a crash left: half-written files, and directories of adapters that nobody builds any more.
-
-        Args:
-            keep: the run that is still building.
-        """
-        for path in self.directory.glob(f"{STAGING_PREFIX}*"):
-            if path.name != f"{STAGING_PREFIX}{keep}":
-                shutil.rmtree(path, ignore_errors=True)
+    def sweep_unfinished_files(self) -> None:
+        """Delete half-written pointers and manifests that a crash left. Only while nobody switches."""
         for pattern in (f".*{TEMPORARY}", f"*/.*{TEMPORARY}"):
             for path in self.directory.glob(pattern):
                 path.unlink(missing_ok=True)
