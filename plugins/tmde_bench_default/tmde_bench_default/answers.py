@@ -14,19 +14,6 @@ zero one two three four five six seven eight nine ten eleven twelve thirteen fou
 """
 _WORDS = {word: value for value, word in enumerate(_TO_TWENTY.split())}
 
-_DIGITS = 60
-"""Longer runs of digits are no numbers that anybody asks for."""
-
-_WORDS = {
-    word: value
-    for value, word in enumerate(
-        (
-            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-            "eighteen nineteen twenty"
-        ).split(" ")
-    )
-}
-
 _DIGITS = r"(?:\d{1,3}(?:[,\u00a0\u2009\u202f']\d{3})+(?![\d])(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _NUMBER = re.compile(
     rf"(?<![\w/])(?<!\d\.)(?P<minus>[-−–]\s?)?[$€£]?(?P<value>{_DIGITS})(?:\s?/\s?(?P<below>\d+))?(?![\d])", re.ASCII
