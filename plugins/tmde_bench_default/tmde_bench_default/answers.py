@@ -16,7 +16,7 @@ _WORDS = {word: value for value, word in enumerate(_TO_TWENTY.split())}
 
 _DIGITS = r"(?:\d{1,3}(?:[,\u00a0\u2009\u202f']\d{3})+(?![\d])(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _NUMBER = re.compile(
-    rf"(?<![\w/])(?<!\d\.)(?P<minus>[-−–]\s?)?[$€£]?(?P<value>{_DIGITS})(?:\s?/\s?(?P<below>\d+))?(?![\d])", re.ASCII
+    rf"(?<![\w/])(?<!\d\.)(?P<minus>[-−–])?[$€£]?(?P<value>{_DIGITS})(?:\s?/\s?(?P<below>\d+))?(?![\d])", re.ASCII
 )
 """A minus counts only where no word or number stands before it: 3-5 is a range. `a/b` is a fraction. Commas, narrow blanks and
 apostrophes separate thousands when three digits follow each."""
