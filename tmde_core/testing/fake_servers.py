@@ -264,13 +264,13 @@ class FakeOllama(FakeServer):
         await reply.write(msgspec.json.encode(done) + b"\n", last=True)
 
 
-Mood = Literal["ok", "503", "429", "500", "hang", "silent", "drop", "busy-for-hours"]
+Mood = Literal["ok", "502", "503", "429", "500", "hang", "silent", "drop", "busy-for-hours"]
 
 
 class FlakyServer(FakeServer):
     """An OpenAI-style server that answers each chat in the next of `moods`, and in the last for ever.
 
-    `ok`; `503`, `429` (with `Retry-After: 0`), `500`; `busy-for-hours` (429, `Retry-After: 7200`); `hang`: nothing at all comes;
+    `ok`; `502`, `503`, `429` (with `Retry-After: 0`), `500`; `busy-for-hours` (429, `Retry-After: 7200`); `hang`: nothing at all comes;
     `silent`: one word, then nothing; `drop`: one word, then the stream ends.
     """
 
@@ -299,7 +299,9 @@ class FlakyServer(FakeServer):
             case "busy-for-hours":
                 await reply.json({"error": {"message": "rate limit"}}, 429, {"retry-after": "7200"})
             case status:
-                await reply.json({"error": {"message": "not now"}}, int(status), {"retry-after": "0"})
+                await reply.json(
+                    {"error": {"message": "not now"}}, int(status), {"retry-after": "0"} if status == "429" else None
+                )
 
 
 @asynccontextmanager
