@@ -1,0 +1,157 @@
+"""Training runs in SQLite."""
+
+# ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tmde_core.errors import ConflictError
+from tmde_core.finetune.records import FineTuneConfig, FineTuneMetrics, FineTuneRun, RunStatus
+from tmde_core.record import Record, to_json, utc_now
+from tmde_core.storage.database import Database
+
+Runs = list[FineTuneRun]
+
+_LIVE = "status IN ('pending', 'running')"
+_COLUMNS = (
+    "id, started_at, completed_at, status, traces_used, train_examples, val_examples, base_model, config, metrics, "
+    "lora_path, error_message, triggered_by, dataset_hash"
+)
+
+
+class Outcome(Record):
+    """How a run ended."""
+
+    status: RunStatus
+    error: str | None = None
+    metrics: FineTuneMetrics | None = None
+    lora_path: str | None = None
+    base_model: str | None = None
+    """As the published adapter names it; None leaves what was asked for."""
+
+
+class RunStore:
+    """The rows of `finetune_runs` and `run_traces`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, run: FineTuneRun, train: list[str], val: list[str]) -> None:
+        """Keep a new run with the traces that it will learn from, all or nothing.
+
+        Raises:
+            ConflictError: another run is in progress.
+        """
+        values = (
+            str(run.id),
+            stamp(run.started_at),
+            None,
+            run.status,
+            run.traces_used,
+            run.train_examples,
+            run.val_examples,
+            run.base_model,
+            to_json(run.config).decode(),
+            None,
+            None,
+            None,
+            run.triggered_by,
+            run.dataset_hash,
+        )
+        used = [(str(run.id), trace_id, "train") for trace_id in train]
+        used += [(str(run.id), trace_id, "val") for trace_id in val]
+        try:
+            async with self._database.transaction() as connection:
+                await connection.execute(
+                    f"INSERT INTO finetune_runs ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values
+                )
+                await connection.executemany("INSERT INTO run_traces (run_id, trace_id, split) VALUES (?, ?, ?)", used)
+        except sqlite3.IntegrityError as error:
+            if "one_run_at_a_time" not in str(error):
+                raise
+            raise ConflictError("A training run is in progress. Wait for its end, or cancel it.") from None
+
+    async def get(self, run_id: UUID) -> FineTuneRun | None:
+        """One run."""
+        row = await self._database.row(f"SELECT {_COLUMNS} FROM finetune_runs WHERE id = ?", (str(run_id),))
+        return _run(row) if row else None
+
+    async def live(self) -> FineTuneRun | None:
+        """The run in progress; there is at most one."""
+        row = await self._database.row(f"SELECT {_COLUMNS} FROM finetune_runs WHERE {_LIVE}")
+        return _run(row) if row else None
+
+    async def page(self, limit: int, offset: int, status: RunStatus | None) -> tuple[Runs, int]:
+        """Runs, newest first, and how many there are in all."""
+        clause, values = ("WHERE status = ?", [status]) if status else ("", [])
+        rows = await self._database.rows(
+            f"SELECT {_COLUMNS} FROM finetune_runs {clause} ORDER BY started_at DESC, rowid DESC LIMIT ? OFFSET ?",
+            [*values, limit, offset],
+        )
+        total = await self._database.value(f"SELECT count(*) FROM finetune_runs {clause}", values)
+        return [_run(row) for row in rows], int(total)
+
+    async def trace_ids(self, run_id: UUID) -> list[UUID]:
+        """The traces that a run was given."""
+        rows = await self._database.rows("SELECT trace_id FROM run_traces WHERE run_id = ?", (str(run_id),))
+        return [UUID(row[0]) for row in rows]
+
+    async def running(self, run_id: UUID) -> None:
+        """The worker has begun."""
+        await self._database.write(
+            "UPDATE finetune_runs SET status = 'running' WHERE id = ? AND status = 'pending'", (str(run_id),)
+        )
+
+    async def finish(self, run_id: UUID, outcome: Outcome) -> bool:
+        """Record the end; False when someone else has recorded it already, whose record stands."""
+        changed = await self._database.write(
+            "UPDATE finetune_runs SET status = ?, completed_at = ?, error_message = ?, metrics = ?, lora_path = ?, "
+            f"base_model = coalesce(?, base_model) WHERE id = ? AND {_LIVE}",
+            (
+                outcome.status,
+                stamp(utc_now()),
+                outcome.error,
+                to_json(outcome.metrics).decode() if outcome.metrics else None,
+                outcome.lora_path,
+                outcome.base_model,
+                str(run_id),
+            ),
+        )
+        return changed == 1
+
+
+def _run(row: sqlite3.Row) -> FineTuneRun:
+    return FineTuneRun(
+        id=UUID(row["id"]),
+        started_at=_moment(row["started_at"]),
+        completed_at=_moment(row["completed_at"]) if row["completed_at"] else None,
+        status=row["status"],
+        traces_used=row["traces_used"],
+        train_examples=row["train_examples"],
+        val_examples=row["val_examples"],
+        lora_path=row["lora_path"],
+        base_model=row["base_model"],
+        config=_stored(row["config"], FineTuneConfig),
+        metrics=_stored(row["metrics"], FineTuneMetrics) if row["metrics"] else None,
+        error_message=row["error_message"],
+        triggered_by=row["triggered_by"],
+        dataset_hash=row["dataset_hash"],
+    )
+
+
+def _stored(text: str, as_type: Any) -> Any:
+    return msgspec.json.decode(text, type=as_type)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def stamp(moment: datetime) -> str:
+    """A time as SQLite keeps it: text order is time order."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
