@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ NAMESPACE = UUID("6f9a3c1e-5d0b-4b83-9b52-3d0a1f4a7c11")
 """Ids that are no UUIDs become UUIDs within this namespace, always the same one, so that a second import finds them."""
 
 BATCH_ROWS = 200
+
+_EPOCH = re.compile(r"\d{9,}(\.\d+)?", re.ASCII)
 
 REQUIRED = {
     "traces": {"id", "query", "final_answer"},
@@ -236,6 +239,8 @@ def _id(text: str) -> UUID:
 def _time(value: Any) -> datetime:
     """ISO 8601 text, SQLite's `YYYY-MM-DD HH:MM:SS`, or seconds or milliseconds since 1970; without zone: UTC."""
     try:
+        if isinstance(value, str) and _EPOCH.fullmatch(value):  # what a TEXT column makes of a number
+            value = float(value)
         if isinstance(value, (int, float)):
             seconds = value / 1000 if abs(value) > 1e11 else value
             moment: datetime | None = datetime.fromtimestamp(seconds, UTC)

@@ -27,8 +27,7 @@ QUALITY = "coalesce(user_rating, auto_score)"
 MAX_SEARCH_WORDS = 32
 """Further words of a search are ignored: each costs a lookup, and nobody types more."""
 
-BROAD_SEARCH = 2_000
-"""From so many matches on, a page is found by walking the newest traces and testing each, not by sorting all matches."""
+MIN_PREFIX = 3
 
 COLUMNS = (
     "seq, id, created_at, query, final_answer, domain, early_stopped, stop_reason, auto_score, judge, user_rating, "
@@ -81,7 +80,11 @@ def decode_cursor(cursor: str) -> tuple[str, int]:
 def fts_query(text: str) -> str | None:
     """Words, each quoted so that none is an operator; the last is a prefix. None when there is no word in `text`."""
     words = _WORD.findall(text)[:MAX_SEARCH_WORDS]
-    return " ".join(f'"{word}"' for word in words) + "*" if words else None
+    if not words:
+        return None
+    # Someone may still be typing the last word; a shorter prefix would match nearly everything, slowly.
+    prefix = "*" if len(words[-1]) >= MIN_PREFIX else ""
+    return " ".join(f'"{word}"' for word in words) + prefix
 
 
 class Where:
@@ -101,7 +104,8 @@ class Where:
             self.add(f"user_rating IS {'NOT ' if wanted.rated else ''}NULL")
         if wanted.eligible is not None:
             eligible = f"({QUALITY} >= ? AND withdrawn_at IS NULL AND source <> 'benchmark')"
-            self.add(eligible if wanted.eligible else f"coalesce({eligible}, 0) = 0", min_quality_score)
+            # Within coalesce, so that counting walks the covering index instead of visiting each row of the quality index.
+            self.add(f"coalesce({eligible}, 0) = {int(wanted.eligible)}", min_quality_score)
         if wanted.source is not None:
             self.add("source = ?", wanted.source)
 
@@ -110,15 +114,11 @@ class Where:
         self._conditions.append(condition)
         self._parameters.extend(parameters)
 
-    def sql(self, *, by_search: bool = True) -> tuple[str, list[Any]]:
-        """The WHERE clause. `by_search` False tests each row against the search instead of listing its matches."""
+    def sql(self) -> tuple[str, list[Any]]:
+        """The WHERE clause."""
         conditions, parameters = list(self._conditions), list(self._parameters)
         if self.match is not None:
-            conditions.append(
-                "seq IN (SELECT rowid FROM traces_fts WHERE traces_fts MATCH ?)"
-                if by_search
-                else "EXISTS (SELECT 1 FROM traces_fts WHERE traces_fts MATCH ? AND rowid = traces.seq)"
-            )
+            conditions.append("seq IN (SELECT rowid FROM traces_fts WHERE traces_fts MATCH ?)")
             parameters.append(self.match)
         return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), parameters
 
@@ -130,15 +130,11 @@ class Where:
         return f"SELECT count(*) FROM traces {where}", parameters
 
 
-def page_sql(where: Where, limit: int, cursor: str | None, total: int) -> tuple[str, list[Any]]:
-    """The statement of one page, newest first, with one row more than `limit` to tell whether more follow.
-
-    Args:
-        total: how many rows match over all pages; decides how a search is carried out.
-    """
+def page_sql(where: Where, limit: int, cursor: str | None) -> tuple[str, list[Any]]:
+    """The statement of one page, newest first, with one row more than `limit` to tell whether more follow."""
     if cursor is not None:
         where.add("(created_at, seq) < (?, ?)", *decode_cursor(cursor))
-    clause, parameters = where.sql(by_search=total < BROAD_SEARCH)
+    clause, parameters = where.sql()
     # Choosing the keys first keeps the long texts out of any sorting.
     keys = f"SELECT seq FROM traces {clause} ORDER BY created_at DESC, seq DESC LIMIT ?"
     sql = f"SELECT {COLUMNS} FROM traces WHERE seq IN ({keys}) ORDER BY created_at DESC, seq DESC"
@@ -166,7 +162,7 @@ class TraceStore:
         total = 0 if where.nothing else int(await self._db.value(*where.count_sql()))
         if not total:
             return [], 0, None
-        rows = await self._db.rows(*page_sql(where, limit, cursor, total))
+        rows = await self._db.rows(*page_sql(where, limit, cursor))
         page = rows[:limit]
         more = encode_cursor(page[-1]["created_at"], page[-1]["seq"]) if len(rows) > limit else None
         return await self._traces(page), total, more

@@ -34,7 +34,8 @@ CREATE TABLE traces (
   source           TEXT NOT NULL,
   details          TEXT NOT NULL               -- models, templates, timings, tokens, score reasons: JSON
 ) STRICT;
-CREATE INDEX traces_newest ON traces (created_at DESC, seq DESC);
+-- The order of every page and all that pages are filtered by: counting and choosing never read the long texts.
+CREATE INDEX traces_newest ON traces (created_at DESC, seq DESC, source, withdrawn_at, user_rating, auto_score);
 CREATE INDEX traces_by_quality ON traces (coalesce(user_rating, auto_score));
 CREATE INDEX traces_by_domain ON traces (domain);
 

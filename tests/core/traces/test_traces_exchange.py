@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from tmde_core.debate.records import Critique, Issue, Round
+from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.settings import Settings
+from tmde_core.storage.database import Database
+from tmde_core.traces.exchange import MAX_LINE_BYTES, from_line, lines_of, to_line
+from tmde_core.traces.records import RoleModel, SkippedLine, Timings, TokenCounts, Trace
+from tmde_core.traces.service import TraceService
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with Database.open(tmp_path / "tmde.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def traces(database: Database) -> TraceService:
+    return TraceService(database, Settings())
+
+
+# ------------------------------------------------------------------------------------------ round trip
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+filled = texts.filter(lambda text: bool(text.strip()))
+amounts = st.floats(0, 1e9, allow_nan=False).map(lambda number: round(number, 3))
+moments = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)).map(  # noqa: DTZ001 - hypothesis wants naive bounds
+    lambda moment: moment.replace(tzinfo=UTC, microsecond=moment.microsecond // 1000 * 1000)
+)
+critiques = st.builds(
+    Critique,
+    issues=st.lists(
+        st.builds(Issue, severity=st.sampled_from(["minor", "major", "critical"]), text=texts), max_size=2
+    ).map(tuple),
+    score=st.none() | st.floats(0, 10),
+    verdict=st.sampled_from([None, "accept", "revise"]),
+    malformed=st.booleans(),
+)
+
+
+@st.composite
+def rounds(draw: st.DrawFn) -> tuple[Round, ...]:
+    return tuple(
+        Round(
+            number=number,
+            proposal=draw(texts),
+            critique=draw(st.none() | critiques),
+            critique_text=draw(texts),
+            proposer_ms=draw(amounts),
+            skeptic_ms=draw(amounts),
+        )
+        for number in range(1, draw(st.integers(0, 3)) + 1)
+    )
+
+
+any_trace = st.builds(
+    Trace,
+    id=st.uuids(),
+    created_at=moments,
+    query=filled,
+    final_answer=filled,
+    domain=st.none() | texts,
+    rounds=rounds(),
+    early_stopped=st.booleans(),
+    stop_reason=texts,
+    auto_score=st.none() | st.floats(0, 10),
+    judge=st.none() | texts,
+    score_reasons=st.lists(texts, max_size=2).map(tuple),
+    user_rating=st.none() | st.integers(1, 10),
+    corrected_answer=st.none() | texts,
+    withdrawn_at=st.none() | moments,
+    withdrawn_reason=st.none() | texts,
+    models=st.dictionaries(texts, st.builds(RoleModel, runtime=texts, model=texts), max_size=2),
+    adapter_id=st.none() | texts,
+    templates_used=st.lists(texts, max_size=2).map(tuple),
+    timings=st.builds(Timings, total_ms=amounts, retrieval_ms=amounts, synthesis_ms=amounts, scoring_ms=amounts),
+    tokens=st.builds(
+        TokenCounts, prompt=st.integers(0, 10**6), cached=st.integers(0, 10**6), completion=st.integers(0, 10**6)
+    ),
+    source=st.sampled_from(["api", "cli", "ui", "import", "loop", "benchmark"]),
+)
+
+
+@given(trace=any_trace)
+@hypothesis_settings(deadline=None)
+def test_a_line_tells_the_whole_trace(trace: Trace) -> None:
+    line = to_line(trace)
+    assert line.count(b"\n") == 1
+    assert from_line(line) == trace
+    assert json.loads(line)["qualityScore"] == trace.quality_score
+
+
+@given(made=st.lists(any_trace, max_size=4, unique_by=lambda trace: trace.id))
+@hypothesis_settings(max_examples=15, deadline=None)
+async def test_what_is_exported_imports_again_unchanged(made: list[Trace]) -> None:
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        async with Database.open(Path(one) / "a.db") as a, Database.open(Path(other) / "b.db") as b:
+            source, target = TraceService(a, Settings()), TraceService(b, Settings())
+            for trace in made:
+                await source.add(trace)
+            lines = [line async for line in source.export_jsonl()]
+            report = await target.import_jsonl(lines)
+            assert (report.imported, report.skipped) == (len(made), ())
+            assert [line async for line in target.export_jsonl()] == lines
+            assert (await target.list()).items == (await source.list()).items
+            for trace in made:
+                assert await target.get(trace.id) == trace
+
+
+# ------------------------------------------------------------------------------------------- single lines
+
+
+async def test_query_and_answer_suffice_and_an_imported_quality_is_the_judges_score(traces: TraceService) -> None:
+    report = await traces.import_jsonl(
+        [
+            b'{"query": "q", "finalAnswer": "a"}',
+            (
+                b'{"query": "q2", "finalAnswer": "a2", "qualityScore": 8.5, "models": {"proposer": "llama"}, '
+                b'"rounds": [{"proposal": "p"}], "createdAt": "2025-03-01T12:00:00+02:00"}\r\n'
+            ),
+        ]
+    )
+    assert (report.imported, report.skipped) == (2, ())
+    first, second = (await traces.list()).items
+    assert (first.source, first.auto_score, first.judge) == ("import", None, None)
+    assert (second.auto_score, second.judge) == (8.5, "import")
+    assert second.models["proposer"].model == "llama"
+    assert second.rounds[0].number == 1
+    assert second.created_at == datetime(2025, 3, 1, 10, tzinfo=UTC)
+
+
+GOOD = b'{"query": "q", "finalAnswer": "a"}'
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[]", "Expected `object`"),
+        (b'{"query": "q"}', "finalAnswer"),
+        (b'{"query": " ", "finalAnswer": "a"}', "query: must not be blank"),
+        (b'{"query": "q", "finalAnswer": "a", "qualityScore": 11}', "qualityScore"),
+        (b'{"query": "q", "finalAnswer": "a", "qualityScore": 1e999}', "out of range"),
+        (b'{"query": "q", "finalAnswer": "a", "qualityScore": NaN}', "not valid JSON"),
+        (b'{"query": "q", "finalAnswer": "a", "userRating": 0}', "userRating"),
+        (b'{"query": "q", "finalAnswer": "a", "userRating": 7.5}', "userRating"),
+        (b'{"query": "q", "finalAnswer": "a", "mood": "fine"}', "mood"),
+        (b'{"query": "q", "finalAnswer": "a", "id": "nonsense"}', "id"),
+        (b'{"query": "q", "finalAnswer": "a", "createdAt": "yesterday"}', "createdAt"),
+        (b'{"query": "q", "finalAnswer": "a", "createdAt": "0001-01-01T00:00:00+05:00"}', "createdAt"),
+        (b'{"query": "q\xff", "finalAnswer": "a"}', "not valid JSON"),
+        (b'{"query": "\\ud800", "finalAnswer": "a"}', "not valid JSON"),
+        (
+            b'{"query": "q", "finalAnswer": "a", "rounds": [{"number": 1, "proposal": "x"}, {"number": 1, "proposal": "y"}]}',
+            "same",
+        ),
+        (b"[" * 5000, "Expected `object`"),
+        (b'{"query": "' + b"x" * MAX_LINE_BYTES + b'", "finalAnswer": "a"}', "longer than 1,000,000 bytes"),
+    ],
+)
+async def test_a_bad_line_is_reported_by_its_number_and_leaves_nothing(
+    traces: TraceService, line: bytes, reason: str
+) -> None:
+    report = await traces.import_jsonl([GOOD, b"", line, GOOD])
+    assert report.imported == 2
+    assert report.skipped_total == 1
+    assert [skipped.line for skipped in report.skipped] == [3]
+    assert reason in report.skipped[0].reason
+    assert (await traces.list()).total == 2
+
+
+async def test_duplicates_are_skipped_within_a_file_and_against_the_store(traces: TraceService) -> None:
+    line = json.dumps({"id": str(uuid4()), "query": "q", "finalAnswer": "a"}).encode()
+    first = await traces.import_jsonl([line, line])
+    again = await traces.import_jsonl([line])
+    assert (first.imported, again.imported) == (1, 0)
+    assert first.skipped[0].line == 2
+    assert "already" in again.skipped[0].reason
+
+
+async def test_a_byte_order_mark_is_passed_over(traces: TraceService) -> None:
+    assert (await traces.import_jsonl([b"\xef\xbb\xbf" + GOOD])).imported == 1
+
+
+async def test_many_lines_go_in_several_batches(traces: TraceService) -> None:
+    lines = [json.dumps({"query": f"q{n}", "finalAnswer": "a"}).encode() for n in range(1201)]
+    lines[700] = b"?"
+    report = await traces.import_jsonl(lines)
+    assert report.imported == 1200
+    assert [skipped.line for skipped in report.skipped] == [701]
+    assert len([1 async for _ in traces.export_jsonl()]) == 1200
+
+
+@given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=6))
+async def test_lines_do_not_depend_on_where_a_stream_is_cut(data: bytes, cuts: list[int]) -> None:
+    places = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start, end in itertools.pairwise(places):
+            yield data[start:end]
+
+    expected = data.split(b"\n")
+    if not expected[-1]:
+        expected.pop()
+    assert [line async for line in lines_of(chunks())] == expected
+
+
+async def test_an_endless_line_is_cut_short_and_the_next_line_is_read(traces: TraceService) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield b"x" * 100_000
+        yield b"\n" + GOOD + b"\n"
+
+    sizes = [len(line) async for line in lines_of(chunks())]
+    assert sizes == [MAX_LINE_BYTES + 1, len(GOOD)]
+    report = await traces.import_jsonl(lines_of(chunks()))
+    assert report.imported == 1
+    assert report.skipped == (SkippedLine(line=1, reason="The line is longer than 1,000,000 bytes."),)
+
+
+# ------------------------------------------------------------------------------------ the original project's file
+
+TRACES = (
+    "CREATE TABLE traces (id TEXT PRIMARY KEY, created_at TEXT, query TEXT, final_answer TEXT, total_rounds INTEGER, "
+    "early_stopped INTEGER, quality_score REAL, user_rating INTEGER, auto_score REAL, proposer_model TEXT, skeptic_model TEXT, "
+    "synthesizer_model TEXT, embedding_model TEXT, total_duration_ms REAL, rag_duration_ms REAL, synthesis_duration_ms REAL, "
+    "templates_used TEXT, metadata TEXT)"
+)
+ROUNDS = (
+    "CREATE TABLE rounds (id INTEGER PRIMARY KEY, trace_id TEXT, round_number INTEGER, proposer_response TEXT, "
+    "skeptic_response TEXT, proposer_duration_ms REAL, skeptic_duration_ms REAL)"
+)
+ROW: dict[str, Any] = {
+    "id": "8a8a8a8a-0000-4000-8000-000000000001",
+    "created_at": "2025-05-06 07:08:09",
+    "query": "q",
+    "final_answer": "a",
+    "total_rounds": 1,
+    "early_stopped": 1,
+    "quality_score": 6.5,
+    "user_rating": 9,
+    "auto_score": None,
+    "proposer_model": "llama",
+    "total_duration_ms": 1500,
+    "rag_duration_ms": 10,
+    "synthesis_duration_ms": 20,
+    "templates_used": '["one", "two"]',
+    "metadata": '{"domain": "math"}',
+}
+
+
+def original_file(path: Path, rows: list[dict[str, Any]], rounds: list[tuple[Any, ...]] = ()) -> Path:  # type: ignore[assignment]
+    connection = sqlite3.connect(path)
+    connection.execute(TRACES)
+    connection.execute(ROUNDS)
+    for row in rows:
+        names = ", ".join(row)
+        connection.execute(f"INSERT INTO traces ({names}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+    connection.executemany(
+        "INSERT INTO rounds (trace_id, round_number, proposer_response, skeptic_response, proposer_duration_ms, "
+        "skeptic_duration_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        rounds,
+    )
+    connection.commit()
+    connection.close()
+    return path
+
+
+async def test_the_original_projects_file_comes_in_whole(traces: TraceService, tmp_path: Path) -> None:
+    second = ROW | {
+        "id": "17",
+        "auto_score": 4.0,
+        "user_rating": None,
+        "created_at": 1_700_000_000,
+        "templates_used": "x, y",
+    }
+    file = original_file(
+        tmp_path / "old? #1.db", [ROW, second], [(ROW["id"], 2, "p2", None, 3, 4), (ROW["id"], 1, "p1", "no", 1, 2)]
+    )
+    before = file.read_bytes()
+    report = await traces.import_sqlite(file)
+    assert (report.imported, report.skipped) == (2, ())
+    assert file.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.glob("old*")) == ["old? #1.db"]
+    trace = await traces.get(UUID(ROW["id"]))
+    assert (trace.auto_score, trace.judge, trace.user_rating, trace.domain) == (6.5, "import", 9, "math")
+    assert trace.created_at == datetime(2025, 5, 6, 7, 8, 9, tzinfo=UTC)
+    assert trace.timings == Timings(total_ms=1500, retrieval_ms=10, synthesis_ms=20)
+    assert trace.templates_used == ("one", "two")
+    assert trace.models == {"proposer": RoleModel(runtime="", model="llama")}
+    assert [(r.number, r.proposal, r.critique_text, r.proposer_ms) for r in trace.rounds] == [
+        (1, "p1", "no", 1),
+        (2, "p2", "", 3),
+    ]
+    other = next(item for item in (await traces.list()).items if item.id != trace.id)
+    assert (other.auto_score, other.quality_score, other.templates_used) == (4.0, 4.0, ("x", "y"))
+    assert (await traces.import_sqlite(file)).imported == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"user_rating": 12}, "user_rating"),
+        ({"quality_score": "great"}, "quality_score"),
+        ({"query": ""}, "query"),
+        ({"final_answer": None}, "final_answer"),
+        ({"final_answer": b"\x00\xff"}, "binary"),
+        ({"created_at": "long ago"}, "created_at"),
+        ({"created_at": None}, "created_at"),
+        ({"total_duration_ms": float("inf")}, "total_duration_ms"),
+    ],
+)
+async def test_a_bad_row_is_reported_and_the_others_come_in(
+    traces: TraceService, tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    file = original_file(tmp_path / "old.db", [ROW | {"id": "1"}, ROW | {"id": "2"} | changes, ROW | {"id": "3"}])
+    report = await traces.import_sqlite(file)
+    assert report.imported == 2
+    assert [skipped.line for skipped in report.skipped] == [2]
+    assert reason in report.skipped[0].reason
+
+
+async def test_other_files_are_refused_in_a_sentence(traces: TraceService, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        await traces.import_sqlite(tmp_path / "nothing.db")
+    (tmp_path / "text.db").write_text("this is no database, " * 100)
+    with pytest.raises(InvalidInputError, match="cannot be read as an SQLite database"):
+        await traces.import_sqlite(tmp_path / "text.db")
+    connection = sqlite3.connect(tmp_path / "other.db")
+    connection.execute("CREATE TABLE traces (id, query)")
+    connection.close()
+    with pytest.raises(InvalidInputError, match="lacks the column final_answer"):
+        await traces.import_sqlite(tmp_path / "other.db")
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(InvalidInputError, match="no table 'traces'"):
+        await traces.import_sqlite(tmp_path / "empty.db")
