@@ -1,0 +1,61 @@
+"""A third party's plugin: a judge, a set of questions, and a model runtime that is never available."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tmde_core import hookimpl
+from tmde_core.ports import (
+    Availability,
+    JudgeDescriptor,
+    JudgeItem,
+    JudgeModel,
+    ModelRuntime,
+    Question,
+    RuntimeContext,
+    RuntimeDescriptor,
+    SuiteDescriptor,
+    Verdict,
+)
+
+
+class LengthJudge:
+    """Likes short answers: ten points for nothing, one less for every hundred characters."""
+
+    async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
+        """See `tmde_core.ports.Judge`."""
+        return Verdict(score=max(0.0, 10 - len(item.answer) / 100), judge="length")
+
+
+def no_runtime(context: RuntimeContext) -> ModelRuntime:
+    """There is nothing to make: `availability` says so first."""
+    raise NotImplementedError("the ACME computer is not connected")
+
+
+@hookimpl
+def tmde_judges() -> list[JudgeDescriptor]:
+    """See `tmde_core.hookspecs`."""
+    return [JudgeDescriptor(name="length", summary="likes short answers", create=LengthJudge)]
+
+
+@hookimpl
+def tmde_benchmark_suites() -> Iterator[SuiteDescriptor]:
+    """A hook may also be a generator."""
+    yield SuiteDescriptor(
+        name="acme-sums",
+        summary="one sum",
+        questions=lambda: (Question(id="one", query="1 + 1?", reference="2", check="number"),),
+    )
+
+
+@hookimpl
+def tmde_model_runtimes() -> list[RuntimeDescriptor]:
+    """See `tmde_core.hookspecs`."""
+    return [
+        RuntimeDescriptor(
+            name="acme",
+            summary="the ACME computer",
+            create=no_runtime,
+            availability=lambda context: Availability(ok=False, reason="The ACME computer is not connected."),
+        )
+    ]
