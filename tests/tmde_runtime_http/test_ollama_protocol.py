@@ -12,6 +12,7 @@ import pytest
 from tmde_core.errors import AdapterInvalidError, ContextOverflowError, NotFoundError, WorkerFailedError
 from tmde_core.ports import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime, RuntimeContext
 from tmde_core.testing.fake_servers import WORDS, FakeOllama, serving
+from tmde_core.testing.runtime_contract import RuntimeContract
 from tmde_runtime_http.ollama import OllamaRuntime
 from tmde_runtime_http.reach import ollama_availability
 
@@ -48,14 +49,14 @@ async def test_an_answer_comes_in_pieces_and_ends_with_its_usage() -> None:
 async def test_every_wish_reaches_ollama_in_its_own_words() -> None:
     server = FakeOllama()
     schema = {"type": "object"}
-    request = _ask(temperature=0.2, top_p=0.9, max_tokens=5, seed=3, stop=("END",), json_schema=schema, top_logprobs=2)
+    request = _ask(temperature=0.2, top_p=0.9, max_tokens=4, seed=3, stop=("END",), json_schema=schema, top_logprobs=2)
     async with _runtime(server, keep_alive="10m") as runtime:
         items = [item async for item in runtime.chat(request)]
     (body,) = server.bodies("/api/chat")
     assert body["options"] == {
         "temperature": 0.2,
         "top_p": 0.9,
-        "num_predict": 5,
+        "num_predict": 4,
         "num_ctx": 4096,
         "seed": 3,
         "stop": ["END"],
@@ -149,3 +150,12 @@ async def test_availability_says_how_to_start_ollama() -> None:
 
 def test_the_runtime_has_the_shape_of_its_port() -> None:
     assert isinstance(OllamaRuntime(RuntimeContext(data_dir="")), ModelRuntime)
+
+
+class TestOllamaContract(RuntimeContract):
+    """The played Ollama."""
+
+    @pytest.fixture
+    async def runtime(self) -> AsyncIterator[OllamaRuntime]:
+        async with _runtime(FakeOllama()) as made:
+            yield made

@@ -12,6 +12,7 @@ import pytest
 from tmde_core.errors import AdapterInvalidError, RuntimeTimeoutError, WorkerFailedError
 from tmde_core.ports import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, RuntimeContext
 from tmde_core.testing.fake_servers import WORDS, FakeServer, FakeVllm, FlakyServer, serving
+from tmde_core.testing.runtime_contract import RuntimeContract
 from tmde_runtime_http import connection
 from tmde_runtime_http.openai import OpenAIRuntime
 
@@ -244,3 +245,12 @@ async def test_a_runtime_without_an_address_says_where_to_put_one() -> None:
         await runtime.start()
     with pytest.raises(WorkerFailedError, match="never started"):
         await _text(runtime)
+
+
+class TestVllmContract(RuntimeContract):
+    """The played vLLM through the OpenAI runtime."""
+
+    @pytest.fixture
+    async def runtime(self) -> AsyncIterator[OpenAIRuntime]:
+        async with _runtime(FakeVllm()) as made:
+            yield made

@@ -23,6 +23,7 @@ from tmde_core.errors import (
     WorkerFailedError,
 )
 from tmde_core.ports import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime, RuntimeContext
+from tmde_core.testing.runtime_contract import ServedModelContract
 from tmde_runtime_http.openai import OpenAIRuntime
 from tmde_runtime_http.plugin import tmde_model_runtimes
 
@@ -233,3 +234,7 @@ async def test_availability_says_what_is_wrong(url: str) -> None:
 
 def test_the_runtime_has_the_shape_of_its_port() -> None:
     assert isinstance(OpenAIRuntime(_context("http://127.0.0.1:9")), ModelRuntime)
+
+
+class TestServedModelContract(ServedModelContract):
+    """llama-server through the OpenAI runtime."""

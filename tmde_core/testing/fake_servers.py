@@ -77,9 +77,9 @@ class FakeServer:
         """Answer one request."""
         raise NotImplementedError
 
-    async def words(self) -> AsyncIterator[str]:
-        """The canned words, held back after the first while `hold` says so."""
-        for number, word in enumerate(WORDS):
+    async def words(self, limit: int) -> AsyncIterator[str]:
+        """The first `limit` of the canned words, held back after the first while `hold` says so."""
+        for number, word in enumerate(WORDS[:limit]):
             yield word
             if number == 0 and self.hold is not None:
                 await self.hold.wait()
@@ -128,11 +128,17 @@ async def stream_openai(reply: Reply, words: AsyncIterator[str], model: str, cal
             choice["logprobs"] = {"content": [{"token": word, "logprob": -0.1, "top_logprobs": top}]}
         await reply.event({**base, "choices": [choice]})
         count += 1
-    await reply.event({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    await reply.event(
+        {**base, "choices": [{"index": 0, "delta": {}, "finish_reason": _finish(count, call.body["max_tokens"])}]}
+    )
     usage = {"prompt_tokens": 12, "completion_tokens": count, "total_tokens": 12 + count}
     await reply.event({**base, "choices": [], "usage": usage})
     await reply.event(b"[DONE]")
     await reply.write(b"", last=True)
+
+
+def _finish(count: int, limit: int) -> str:
+    return "length" if count == limit and count < len(WORDS) else "stop"
 
 
 class FakeVllm(FakeServer):
@@ -169,7 +175,7 @@ class FakeVllm(FakeServer):
                 if model not in (self.MODEL, *self.adapters):
                     await reply.json(_openai_error(f"The model `{model}` does not exist.", "NotFoundError", 404), 404)
                 else:
-                    await stream_openai(reply, self.words(), model, call)
+                    await stream_openai(reply, self.words(call.body["max_tokens"]), model, call)
             case ("POST", "/tokenize"):
                 tokens = call.body["prompt"].split()
                 await reply.json({"count": len(tokens), "max_model_len": 2048, "tokens": list(range(len(tokens)))})
@@ -191,7 +197,7 @@ class FakeVllm(FakeServer):
         if name in self.adapters:
             text = f"The lora adapter '{name}' has already been loaded."
             await reply.json(_openai_error(text, "InvalidUserInput", 400), 400)
-        elif "broken" in path:
+        elif "broken" in path or "nonexistent" in path:
             text = f"Loading lora {name} failed: No adapter found for {path}"
             await reply.json(_openai_error(text, "NotFoundError", 404), 404)
         else:
@@ -239,7 +245,7 @@ class FakeOllama(FakeServer):
         await reply.start(200, "application/x-ndjson")
         base = {"model": call.body["model"], "created_at": "2026-01-01T00:00:00Z"}
         count = 0
-        async for word in self.words():
+        async for word in self.words(call.body["options"]["num_predict"]):
             line: dict[str, Any] = {**base, "message": {"role": "assistant", "content": word}, "done": False}
             if call.body.get("logprobs"):
                 top = [{"token": word, "logprob": -0.2}, {"token": " y", "logprob": -1.9}][: call.body["top_logprobs"]]
@@ -254,7 +260,7 @@ class FakeOllama(FakeServer):
             **base,
             "message": {"role": "assistant", "content": ""},
             "done": True,
-            "done_reason": "stop" if count < call.body["options"]["num_predict"] else "length",
+            "done_reason": _finish(count, call.body["options"]["num_predict"]),
             "total_duration": 9_000_000,
             "prompt_eval_count": 11,
             "prompt_eval_duration": 4_000_000,
@@ -287,7 +293,7 @@ class FlakyServer(FakeServer):
             return
         match self._moods.pop(0) if len(self._moods) > 1 else self._moods[0]:
             case "ok":
-                await stream_openai(reply, self.words(), self.MODEL, call)
+                await stream_openai(reply, self.words(call.body["max_tokens"]), self.MODEL, call)
             case "hang":
                 await asyncio.Event().wait()
             case "silent" | "drop" as mood:
