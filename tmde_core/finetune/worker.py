@@ -8,6 +8,7 @@ The supervisor reads what the kit writes into the run's directory:
 
 - `lock`: held with `flock` for the life of the process; its text is `{"pid": …, "createTime": …}`.
 - `heartbeat`: touched every `HEARTBEAT_SECONDS` while the process lives.
+- `checkpoints/step-N`: complete, or not there; the newest `CHECKPOINTS_KEPT` are kept.
 - `events.jsonl`: `progress`, `eval`, `checkpoint`, `log`, and one last `complete`, `error` or `cancelled`.
 
 SIGTERM cancels. An exception in the body becomes an `error` event with a reason a person understands; its trace goes
@@ -20,12 +21,14 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self, TextIO
@@ -45,6 +48,7 @@ from tmde_core.lora.publish import publish
 from tmde_core.lora.records import Manifest
 from tmde_core.ports import TrainingJob
 from tmde_core.record import Record, from_json, to_json, utc_now
+from tmde_core.storage.durable import sync_directory, sync_file
 from tmde_core.storage.events import FileLog
 
 HEARTBEAT_SECONDS = 2.0
@@ -52,6 +56,9 @@ HEARTBEAT_SECONDS = 2.0
 EXIT_COMPLETE, EXIT_FAILED, EXIT_CANCELLED, EXIT_REFUSED = 0, 1, 143, 2
 
 TRACE_LINES = 20
+
+CHECKPOINTS_KEPT = 2
+_CHECKPOINT_NAME = re.compile(r"step-(\d{8})")
 
 
 class TrainingFailedError(Exception):
@@ -223,6 +230,28 @@ class RunWorker:
         path.mkdir(parents=True)
         return path
 
+    def checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Keep what `write` puts into the directory it is given; the rename makes it a checkpoint, whole or not at all."""
+        directory = self.run_dir / "checkpoints"
+        target = directory / f"step-{step:08d}"
+        building = directory / f".{target.name}"
+        for leftover in directory.glob(".*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        building.mkdir(parents=True)
+        write(building)
+        for file in building.iterdir():
+            sync_file(file)
+        sync_directory(building)
+        if target.exists():  # written by the attempt that this one resumes
+            target.rename(directory / f".old-{target.name}")
+        building.rename(target)
+        sync_directory(directory)
+        for old in checkpoints(self.run_dir)[:-CHECKPOINTS_KEPT]:
+            hidden = old.rename(directory / f".old-{old.name}")  # a half deleted one must not look complete
+            shutil.rmtree(hidden, ignore_errors=True)
+        self.events.checkpoint(step, target)
+        return target
+
     def publish(
         self,
         metrics: FineTuneMetrics,
@@ -304,6 +333,14 @@ class RunWorker:
     def _refuse(self, sentence: str) -> NoReturn:
         sys.stderr.write(sentence + "\n")
         raise SystemExit(EXIT_REFUSED)
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first. The last one is what `TrainingJob.resume_from` should name."""
+    directory = run_dir / "checkpoints"
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if _CHECKPOINT_NAME.fullmatch(path.name))
 
 
 def explain(error: BaseException) -> tuple[str, str]:
