@@ -1,0 +1,128 @@
+"""API and pages in one ASGI app on one port.
+
+`/api` and `/schema` go to Litestar, everything else to NiceGUI; both lifespans run in one exit stack; the Host and Origin
+of every request and WebSocket are checked before either sees it. (Litestar mounting NiceGUI breaks routes with path
+parameters, so a dispatcher it is.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from nicegui import app as pages
+from nicegui import ui
+
+from tmde_core.api.app import create_app as create_api
+from tmde_core.api.origin import OriginGuard
+from tmde_core.services import Services
+from tmde_ui import imports, theme
+from tmde_ui.live import Live
+from tmde_ui.pages import debate, plugins, problems, trace, traces
+
+log = structlog.get_logger(__name__)
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+
+API_PREFIXES = ("/api", "/schema")
+
+RECONNECT_SECONDS = 30.0
+"""How long a page that lost its connection (a laptop that slept) may come back to where it was."""
+
+CONTENT_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+"""The browser itself refuses to fetch anything from elsewhere. NiceGUI compiles its templates in the browser, hence `unsafe-eval`."""
+
+HEADERS = (
+    (b"content-security-policy", CONTENT_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+)
+
+
+class Composition:
+    """The ASGI app: lifespan for both halves, then each request to the half whose path it has."""
+
+    def __init__(self, api: Any, web: FastAPI, live: Live, guard: Callable[[Asgi], Asgi]) -> None:
+        self._api = api
+        self._web = web
+        self._live = live
+        self._guarded = guard(self._dispatch)
+
+    def shutdown_streams(self) -> None:
+        """End open event streams, so that the server can stop while somebody watches."""
+        self._api.state.shutdown_streams()
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await self._guarded(scope, receive, send)
+
+    async def _dispatch(self, scope: Any, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if any(path == prefix or path.startswith(f"{prefix}/") for prefix in API_PREFIXES):
+            await self._api(scope, receive, send)
+        else:
+            await self._web(scope, receive, _with_headers(send))
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        stack = AsyncExitStack()
+        try:
+            await stack.enter_async_context(self._api.lifespan())
+            await stack.enter_async_context(self._web.router.lifespan_context(self._web))
+            await stack.enter_async_context(self._live.running())
+        except Exception as error:
+            await stack.aclose()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await stack.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def create_app(services: Services) -> Composition:
+    """API and pages on these services. Once a process: NiceGUI's app is the process's own."""
+    live = Live(services)
+    api = create_api(services)
+    return Composition(api, _create_web(services, live), live, lambda app: OriginGuard(app, services.settings))
+
+
+def _create_web(services: Services, live: Live) -> FastAPI:
+    web = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    imports.register(web, services)
+    ui.add_head_html(theme.head(), shared=True)
+    pages.add_static_files("/assets", theme.ASSETS, max_cache_age=31_536_000)
+    for page in (debate, traces, trace, plugins):
+        page.register(services, live)
+    problems.register(live)
+    ui.run_with(
+        web,
+        title="TMDE",
+        favicon=theme.LOGO,
+        dark=False,  # our own variables choose the scheme; Quasar's would fight them
+        tailwind=False,
+        binding_refresh_interval=None,  # nothing is bound, so nothing need be looked at ten times a second
+        reconnect_timeout=RECONNECT_SECONDS,
+        show_welcome_message=False,
+    )
+    return web
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+        await send(message)
+
+    return sending

@@ -1,0 +1,50 @@
+// A file is dropped or chosen, travels as the body of one request, and the answer is handed to the page.
+export default {
+  template: `
+    <div class="drop" :class="{ over }" @dragover.prevent="over = true" @dragleave="over = false" @drop.prevent="drop">
+      <slot></slot>
+      <label class="button" :aria-disabled="busy">
+        Choose a file
+        <input type="file" class="visually-hidden" :accept="accept" :disabled="busy" @change="choose" data-testid="import-file">
+      </label>
+      <progress v-if="busy" :value="share" max="1" aria-label="Upload"></progress>
+      <p class="small muted" role="status">{{ words }}</p>
+    </div>`,
+  props: { url: String, accept: String, maxBytes: Number },
+  data: () => ({ over: false, busy: false, share: 0, words: "" }),
+  methods: {
+    drop(event) {
+      this.over = false;
+      const file = event.dataTransfer.files[0];
+      if (file && !this.busy) this.send(file);
+    },
+    choose(event) {
+      const file = event.target.files[0];
+      event.target.value = "";
+      if (file) this.send(file);
+    },
+    send(file) {
+      if (file.size > this.maxBytes) {
+        this.$emit("done", { detail: `${file.name} is too large: at most ${Math.round(this.maxBytes / 1e6)} MB can be imported at once. Split it.` });
+        return;
+      }
+      this.busy = true;
+      this.share = 0;
+      this.words = `Sending ${file.name} …`;
+      const request = new XMLHttpRequest();
+      request.open("POST", this.url);
+      request.responseType = "json";
+      request.setRequestHeader("Content-Type", "application/octet-stream");
+      request.upload.onprogress = (event) => (this.share = event.total ? event.loaded / event.total : 0);
+      request.upload.onload = () => (this.words = "Reading it …");
+      const end = (answer) => {
+        this.busy = false;
+        this.words = "";
+        this.$emit("done", answer);
+      };
+      request.onload = () => end(request.response ?? { detail: `The server answered ${request.status}. Try again.` });
+      request.onerror = () => end({ detail: "The connection was lost while sending. Try again." });
+      request.send(file);
+    },
+  },
+};

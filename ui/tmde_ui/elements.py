@@ -1,0 +1,134 @@
+"""Plain HTML elements for the pages: native controls, looked after by `assets/tmde.css`.
+
+Native buttons, inputs, selects and dialogs bring their keyboard and screen-reader behaviour with them, send nothing
+to the server while a person types, and carry no framework's look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from nicegui import ui
+from nicegui.elements.mixins.text_element import TextElement
+
+
+class Tag(TextElement):
+    """An HTML element with text or children. Attribute names are given with `_` for `-`; False and None leave them out."""
+
+    def __init__(self, tag: str, text: str = "", classes: str = "", **attributes: Any) -> None:
+        super().__init__(tag=tag, text=text)
+        if classes:
+            self.classes(classes)
+        self.put(**attributes)
+
+    def put(self, **attributes: Any) -> Self:
+        """Set attributes; sends nothing when nothing changes."""
+        changed = False
+        for name, value in attributes.items():
+            key = name.rstrip("_").replace("_", "-")
+            if value is None or value is False:
+                changed |= self._props.pop(key, None) is not None
+            elif self._props.get(key) != value:
+                self._props[key] = "" if value is True else value
+                changed = True
+        if changed:
+            self.update()
+        return self
+
+    def say(self, text: str) -> Self:
+        """Change the text; sends nothing when it is the same."""
+        if self.text != text:
+            self.text = text
+        return self
+
+    def show(self, visible: bool = True) -> Self:
+        """Show or hide (`hidden` also takes it away from screen readers)."""
+        return self.put(hidden=not visible)
+
+
+def button(text: str, kind: str = "", *, test: str | None = None, **attributes: Any) -> Tag:
+    """A button; `kind` is primary, danger, quiet or nothing."""
+    return Tag(
+        "button", text, f"button {kind}".strip(), type=attributes.pop("type_", "button"), data_testid=test, **attributes
+    )
+
+
+def chip(text: str, kind: str = "", **attributes: Any) -> Tag:
+    """A short label with a coloured ground."""
+    return Tag("span", text, f"chip {kind}".strip(), **attributes)
+
+
+def link(text: str, href: str, classes: str = "", **attributes: Any) -> Tag:
+    """A link within the pages."""
+    return Tag("a", text, classes, href=href, **attributes)
+
+
+def field(label: str, name: str, **attributes: Any) -> Tag:
+    """A labelled input; returns the input."""
+    with Tag("div", classes="field"):
+        Tag("label", label, for_=f"field-{name}")
+        return Tag("input", classes="input", id=f"field-{name}", name=name, **attributes)
+
+
+def choice(label: str, name: str, options: Sequence[tuple[str, str]], value: str = "", **attributes: Any) -> Tag:
+    """A labelled select of (value, text); returns the select."""
+    with Tag("div", classes="field"):
+        Tag("label", label, for_=f"field-{name}")
+        with Tag("select", classes="input", id=f"field-{name}", name=name, **attributes) as select:
+            for option, text in options:
+                Tag("option", text, value=option, selected=option == value)
+    return select
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> None:
+    """A list of names and values; empty values are left out."""
+    with Tag("dl", classes="facts"):
+        for name, value in pairs:
+            if value:
+                Tag("dt", name)
+                Tag("dd", value)
+
+
+class Modal(Tag):
+    """A native dialog: Escape closes it, focus stays inside, the page behind is inert."""
+
+    def __init__(self, title: str, *, test: str | None = None, classes: str = "") -> None:
+        super().__init__("dialog", classes=classes, data_testid=test, aria_label=title)
+        with self, Tag("div", classes="stack"):
+            with Tag("div", classes="line spread"):
+                self.heading = Tag("h2", title)
+                close_button(self)
+            self.body = Tag("div", classes="stack")
+
+    def open(self) -> None:
+        """Show it above the page."""
+        ui.run_javascript(f"getHtmlElement({self.id}).showModal()")
+
+    def close(self) -> None:
+        """Take it away."""
+        ui.run_javascript(f"getHtmlElement({self.id}).close()")
+
+
+def close_button(dialog: Tag) -> None:
+    """The cross that closes a dialog, in the browser alone."""
+    with Tag("button", classes="icon-button", type="button", aria_label="Close") as cross:
+        icon("close")
+    cross.on("click", js_handler=f"() => getHtmlElement({dialog.id}).close()")
+
+
+_PATHS = {
+    "close": '<path d="M6 6l12 12M18 6L6 18"/>',
+    "menu": '<path d="M4 7h16M4 12h16M4 17h16"/>',
+    "sun": '<circle cx="12" cy="12" r="4"/><path d="M12 3v2M12 19v2M3 12h2M19 12h2M5.6 5.6l1.4 1.4M17 17l1.4 1.4M5.6 18.4L7 17M17 7l1.4-1.4"/>',
+    "moon": '<path d="M20 14.5A8 8 0 0 1 9.5 4a8 8 0 1 0 10.500 10.500z"/>',
+}
+
+
+def icon(name: str, classes: str = "") -> None:
+    """A line drawing, hidden from screen readers: what it is on carries the label."""
+    svg = (
+        '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linecap="round" '
+        f'stroke-linejoin="round" aria-hidden="true">{_PATHS[name]}</svg>'
+    )
+    ui.html(svg, sanitize=False, tag="span").classes(classes)

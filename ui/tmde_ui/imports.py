@@ -1,0 +1,108 @@
+"""Bringing traces in from a file: the drop zone in the browser, and the address that takes the file.
+
+NiceGUI's own upload checks sizes in the browser only and keeps the file in memory; here the server counts the bytes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from nicegui import events
+from nicegui.element import Element
+from starlette.responses import Response
+
+from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeError, TooLargeError
+from tmde_core.record import to_json
+from tmde_core.services import Services
+from tmde_core.traces.records import ImportReport
+
+ADDRESS = "/traces/import"
+MAX_IMPORT_BYTES = 500_000_000
+"""Some 100,000 traces of the usual length."""
+
+SQLITE_MAGIC = b"SQLite format 3\x00"
+
+
+class DropZone(Element, component="dropzone.js"):
+    """Takes one file at a time; `done` gets the server's answer: a report, or a `detail` that says what is wrong."""
+
+    def __init__(self, done: Callable[[dict[str, Any]], Any]) -> None:
+        super().__init__()
+        self._props["url"] = ADDRESS
+        self._props["accept"] = ".jsonl,.ndjson,.json,.db,.sqlite,.sqlite3"
+        self._props["max-bytes"] = MAX_IMPORT_BYTES
+
+        async def handle(event: events.GenericEventArguments) -> None:
+            await done(event.args if isinstance(event.args, dict) else {})
+
+        self.on("done", handle)
+
+
+def register(web: FastAPI, services: Services) -> None:
+    """Put the address that takes files into the app."""
+
+    @web.post(ADDRESS, include_in_schema=False)
+    async def take(request: Request) -> Response:
+        try:
+            report = await _take(request, services)
+        except TmdeError as error:
+            body = {"code": error.code, "detail": error.detail}
+            return Response(to_json(body), error.status, media_type="application/problem+json")
+        return Response(to_json(report), media_type="application/json")
+
+
+async def _take(request: Request, services: Services) -> ImportReport:
+    """Keep the body in a temporary file of the data directory, then import that.
+
+    Raises:
+        TooLargeError: more than MAX_IMPORT_BYTES.
+        InvalidInputError: an empty file, or one that is neither JSON Lines nor the original project's SQLite.
+        InsufficientStorageError: the disk is full.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=services.settings.data_path, prefix=".import-", suffix=".tmp") as file:
+            total = 0
+            async for block in request.stream():
+                total += len(block)
+                if total > MAX_IMPORT_BYTES:
+                    raise TooLargeError(
+                        f"The file is too large: at most {MAX_IMPORT_BYTES // 1_000_000} MB can be imported at once. Split it.",
+                        limit=MAX_IMPORT_BYTES,
+                    )
+                file.write(block)
+            file.flush()
+            if not total:
+                raise InvalidInputError("The file is empty, so there is nothing to import.")
+            path = Path(file.name)
+            if _begins_with(path, SQLITE_MAGIC):
+                return await services.traces.import_sqlite(path)
+            return await services.traces.import_jsonl(_lines(path))
+    except OSError as error:
+        raise InsufficientStorageError(
+            f"The file cannot be kept while it is read: {error.strerror}. Free some space."
+        ) from None
+
+
+def _begins_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from file
+
+
+def report_of(answer: dict[str, Any]) -> ImportReport | str:
+    """The report in the server's answer, or the sentence that says what went wrong."""
+    if "detail" in answer:
+        return str(answer["detail"])
+    try:
+        return msgspec.convert(answer, ImportReport)
+    except msgspec.ValidationError:
+        return "The server's answer cannot be read. Reload the page and look whether the traces are there."

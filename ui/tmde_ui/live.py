@@ -1,0 +1,101 @@
+"""What is going on in the whole server, kept in memory for the header of every open page.
+
+One task looks every two seconds, and only while a page is open: at the running debates (in memory), at the pointer to the
+active adapter (one small file) and at the running training run (one indexed row). Pages are told only of changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import structlog
+
+from tmde_core.services import Services
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 2.0
+
+
+class Job(msgspec.Struct, frozen=True):
+    """Something that is running."""
+
+    label: str
+    href: str | None
+
+
+class Situation(msgspec.Struct, frozen=True):
+    """What the header shows."""
+
+    adapter: str | None = None
+    """Id of the adapter that answers; None: the base model."""
+    jobs: tuple[Job, ...] = ()
+
+
+Listener = Callable[[Situation], None]
+
+
+class Live:
+    """Looks, remembers, tells."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._listeners: set[Listener] = set()
+        self._wake = asyncio.Event()
+        self.now = Situation()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep looking while the block runs."""
+        task = asyncio.create_task(self._watch(), name="situation of the header")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Tell `listener` of every change, until the returned function is called."""
+        self._listeners.add(listener)
+        self._wake.set()
+        return lambda: self._listeners.discard(listener)
+
+    def nudge(self) -> None:
+        """Look at once: something has just been started or stopped."""
+        self._wake.set()
+
+    async def look(self) -> Situation:
+        """The situation now; tells the listeners when it has changed."""
+        adapter = self._services.lora.active_ref()
+        debates = self._services.debates.running()
+        run = await self._services.finetune.current()
+        jobs = []
+        if len(debates) == 1:
+            jobs.append(Job("1 debate running", f"/debates/{debates[0].id}"))
+        elif debates:
+            jobs.append(Job(f"{len(debates)} debates running", "/"))
+        if run is not None:
+            jobs.append(Job("Training an adapter" if run.status == "running" else "Training starts", None))
+        found = Situation(adapter.id if adapter else None, tuple(jobs))
+        if found != self.now:
+            self.now = found
+            for listener in tuple(self._listeners):
+                listener(found)
+        return found
+
+    async def _watch(self) -> None:
+        while True:
+            if not self._listeners:
+                await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self.look()
+            except Exception:
+                log.exception("ui.situation_unknown")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)

@@ -1,0 +1,1 @@
+"""One module a page; each `register` puts its addresses into the app."""

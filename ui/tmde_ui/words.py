@@ -1,0 +1,74 @@
+"""Figures and times as a person reads them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tmde_core.errors import TmdeError
+from tmde_core.record import utc_now
+
+
+def duration(milliseconds: float | None) -> str:
+    """`0.8 s`, `12 s`, `3 min 05 s`; nothing for None."""
+    if milliseconds is None:
+        return ""
+    seconds = milliseconds / 1000
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def ago(moment: datetime, now: datetime | None = None) -> str:
+    """`just now`, `12 min ago`, `3 h ago`, then the date."""
+    seconds = ((now or utc_now()) - moment).total_seconds()
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min ago"
+    if seconds < 86_400:
+        return f"{int(seconds // 3600)} h ago"
+    return f"{moment.day} {moment:%b %Y}"
+
+
+def exact(moment: datetime) -> str:
+    """The instant in UTC, to the second."""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def score(value: float | None) -> str:
+    """A score of 0–10 without needless decimals; a dash for none."""
+    return "–" if value is None else f"{value:.1f}".removesuffix(".0")
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 trace`, `1,204 traces`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def size(number: int | None) -> str:
+    """Bytes in the unit that fits."""
+    if number is None:
+        return ""
+    value = float(number)
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit in {"B", "KB", "MB"} else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def short_id(identity: object) -> str:
+    """The first eight characters, enough to tell apart what one person has."""
+    return str(identity)[:8]
+
+
+def sentence(error: BaseException) -> str:
+    """What to tell a person about an error: the detail of ours, a plain apology for a defect."""
+    if isinstance(error, TmdeError):
+        return error.detail
+    return "Something went wrong inside TMDE. The server's log says more; try again."
