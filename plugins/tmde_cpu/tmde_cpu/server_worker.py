@@ -75,7 +75,8 @@ def _serve(job: ServerJob):  # type: ignore[no-untyped-def]  # xllamacpp has no 
     params.n_parallel = job.slots
     params.n_batch = params.n_ubatch = job.batch
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = job.threads
-    # The cache of prompts in RAM does not know which adapter computed them: it would hand one adapter's work to another.
+    # llama.cpp's cache of prompts in RAM does not know which adapter computed them, and was seen to answer a request
+    # without an adapter from the work of one. The slots' own caches, which know, remain.
     params.cache_ram_mib = 0
     params.lora_adapters = [_adapter(xllamacpp, path) for path in job.adapters]
     params.lora_init_without_apply = True  # who names no adapter gets the bare model
