@@ -118,22 +118,24 @@ def load_settings(
     try:
         tree: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidInputError(f"{file} is not valid TOML: {error}. Correct that line or move the file away.") from None
+        raise InvalidInputError(
+            f"{file} is not valid TOML: {error}. Correct that line or move the file away."
+        ) from None
+    if "data_dir" in tree:
+        raise _refused(f"{file}", text, "data_dir", "it cannot be set by a file that lies in it; use --data-dir")
     _check(tree, f"{file}", text)
     for variable, path in ENVIRONMENT.items():
         if environ.get(variable):
             _put(tree, path, environ[variable])
             _check(tree, f"the environment variable {variable}", "")
-    for name, value in (flags or {}).items():
-        if value is not None:
-            tree[name] = value
+    tree |= {name: value for name, value in (flags or {}).items() if value is not None}
     tree["data_dir"] = str(directory)
     return _check(tree, "the command line", "")
 
 
 def _check(tree: dict[str, Any], source: str, text: str) -> Settings:
     try:
-        return msgspec.convert(_wire(tree), Settings, strict=False)
+        settings = msgspec.convert(_wire(tree), Settings, strict=False)
     except msgspec.ValidationError as error:
         found = re.search(r"`\$\.([^`]*)`", str(error))
         field = _snake(found.group(1)) if found else ""
@@ -141,11 +143,21 @@ def _check(tree: dict[str, Any], source: str, text: str) -> Settings:
         if unknown:
             field = ".".join(part for part in (field, _snake(unknown.group(1))) if part)
         sentence = str(error).split(" - at ")[0].replace("Object contains unknown field", "there is no setting called")
-        line = _line_of(text, field)
-        where = f"{source}, line {line}" if line else source
-        raise InvalidInputError(
-            f"In {where}: {field or 'the settings'}: {_snake(sentence)}. Correct it and start again.", field=field or None
-        ) from None
+        raise _refused(source, text, field, _snake(sentence)) from None
+    debate = settings.debate
+    if debate.min_rounds > debate.max_rounds:
+        field = "debate.min_rounds" if _line_of(text, "debate.min_rounds") else "debate.max_rounds"
+        sentence = f"min_rounds ({debate.min_rounds}) is above max_rounds ({debate.max_rounds})"
+        raise _refused(source, text, field, sentence)
+    return settings
+
+
+def _refused(source: str, text: str, field: str, sentence: str) -> InvalidInputError:
+    line = _line_of(text, field)
+    where = f"{source}, line {line}" if line else source
+    return InvalidInputError(
+        f"In {where}: {field or 'the settings'}: {sentence}. Correct it and start again.", field=field or None
+    )
 
 
 def _line_of(text: str, field: str) -> int | None:
@@ -201,7 +213,7 @@ def _make(directory: Path) -> None:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:

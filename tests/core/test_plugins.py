@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tmde_core import hookimpl
+from tmde_core import hookimpl, hookspecs
 from tmde_core import plugins as catalog
 from tmde_core.errors import PluginUnavailableError
 from tmde_core.plugins import MAX_DESCRIPTORS, PluginInfo, Plugins

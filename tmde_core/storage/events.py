@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tmde_core.record import Record
+from tmde_core.storage.durable import storage_errors
 
 TERMINAL = frozenset({"complete", "error", "cancelled"})
 """Event types after which a log has no more events."""
@@ -70,7 +71,7 @@ class MemoryLog:
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
         """See `EventLog.follow`."""
-        position = max(0, after)
+        position = min(max(0, after), len(self._events))
         while True:
             while position < len(self._events):
                 yield self._events[position]
@@ -93,32 +94,49 @@ class FileLog:
         return []
 
     def append(self, type_: str, data: dict[str, Any] | None = None) -> None:
-        """Append one event in a single write and bring it to the disk."""
+        """Append one event and bring it to the disk. One process at a time writes to a log.
+
+        Raises:
+            InsufficientStorageError: the disk is full or read-only; readers do not see a half-written event.
+        """
         line = msgspec.json.encode({"type": type_, "data": data or {}}) + b"\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(descriptor, line)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with storage_errors(self.path):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                size = os.fstat(descriptor).st_size
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                    # A writer died within a line. Ended here it stays one unreadable line and spoils no other.
+                    line = b"\n" + line
+                while line:
+                    line = line[os.write(descriptor, line) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
-        """See `EventLog.follow`."""
-        position, offset, rest = max(0, after), 0, b""
-        number = 0
+        """See `EventLog.follow`. A log that goes on after a terminal event (a resumed run) is followed on."""
+        number, offset, rest, ended = 0, 0, b"", False
         while True:
-            with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
-                file.seek(offset)
-                block = file.read()
-                offset += len(block)
-                *lines, rest = (rest + block).split(b"\n")
-                for line in lines:
-                    number += 1
-                    if number > position and (event := _event(number, line)) is not None:
-                        yield event
-                        if event.type in TERMINAL:
-                            return
+            block = self._block(offset)
+            offset += len(block)
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                number += 1
+                event = _event(number, line)
+                if event is None:
+                    continue
+                ended = event.type in TERMINAL
+                if number > after:
+                    yield event
+            if ended:
+                return
             await asyncio.sleep(POLL_SECONDS)
+
+    def _block(self, offset: int) -> bytes:
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read()
+        return b""
 
 
 def _event(number: int, line: bytes) -> Event | None:
