@@ -1,0 +1,93 @@
+"""The CPU training backend: says whether it can train here, what that takes, and how to start the worker."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from tmde_core.finetune.records import FineTuneConfig
+from tmde_core.ports import Availability, ResourceEstimate, TrainingJob, WorkerCommand
+from tmde_cpu.base_name import resolve_base_model
+
+LIBRARIES = ("torch", "transformers", "peft", "safetensors", "gguf", "numpy")
+
+LIBRARY_BYTES = 450_000_000
+"""What the worker occupies before it has loaded a model."""
+
+BYTES_PER_GGUF_BYTE = 5.5
+"""A Q4_1 file of 98 MB holds 134.5 million weights: 538 MB in float32."""
+
+PASS_SHARE = 1.4
+"""Activations of the largest pass, of the size of a small model's weights (135 million: 0.74 GB for 320 tokens)."""
+
+BYTES_PER_TOKEN = 3.5
+"""Characters of English, punctuation and JSON that make one token, roughly."""
+
+TOKENS_PER_SECOND_AND_GIGABYTE = 65.0
+"""Tokens of text trained in a second by two cores, for each gigabyte of float32 weights. Measured; halves when busy."""
+
+START_SECONDS = 12.0
+"""Loading libraries and model, writing the adapter."""
+
+
+class CpuBackend:
+    """Plans training with transformers and peft in float32 (a `TrainingBackend`)."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+
+    def availability(self) -> Availability:
+        """Whether the libraries are installed; they are looked for, not imported."""
+        missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+        if missing:
+            return Availability(
+                ok=False,
+                reason=f"The packages {', '.join(missing)} are not installed. Run ./run setup, or install tmde-cpu.",
+            )
+        return Availability(ok=True)
+
+    def estimate(self, job: TrainingJob) -> ResourceEstimate:
+        """From the sizes of the base model and of the training file: right within a factor of two."""
+        base = resolve_base_model(self._data_dir, job.base_model)
+        if base.is_dir():
+            weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
+        else:
+            weights = int(base.stat().st_size * BYTES_PER_GGUF_BYTE)
+        config = msgspec.convert(job.config, FineTuneConfig)
+        train = Path(job.train_file)
+        # Each line holds the text twice: as instruction, input and output, and as messages.
+        tokens = train.stat().st_size / 2 / BYTES_PER_TOKEN if train.exists() else 0.0
+        pace = TOKENS_PER_SECOND_AND_GIGABYTE / max(weights / 1e9, 1e-3) * _threads() / 2
+        return ResourceEstimate(
+            ram_bytes=int(LIBRARY_BYTES + weights * (1 + PASS_SHARE)),
+            seconds=START_SECONDS + tokens * config.epochs / pace,
+        )
+
+    def plan(self, job: TrainingJob) -> WorkerCommand:
+        """The trainer as a process, with its threads told not to spin.
+
+        Raises:
+            InvalidInputError: the base model does not exist or cannot be trained.
+        """
+        resolve_base_model(self._data_dir, job.base_model)
+        return WorkerCommand(
+            argv=(sys.executable, "-m", "tmde_cpu.trainer", str(Path(job.run_dir) / "job.json")),
+            env={
+                # Spinning threads slow each other, and everything else, to a crawl when another process is busy.
+                "OMP_WAIT_POLICY": "passive",
+                "OMP_NUM_THREADS": str(_threads()),
+                "MKL_DYNAMIC": "FALSE",
+                "TOKENIZERS_PARALLELISM": "false",
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONUNBUFFERED": "1",
+            },
+        )
+
+
+def _threads() -> int:
+    """One for each core; hyper-threads share the unit that multiplies."""
+    return psutil.cpu_count(logical=False) or 1

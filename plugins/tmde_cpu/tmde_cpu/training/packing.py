@@ -1,0 +1,139 @@
+"""Several examples in one sequence, without padding, without seeing each other, and sharing what they have in common.
+
+Examples of one optimizer step begin alike: the same system prompt, often the same template. Sorted, they form a tree of
+segments, and each shared beginning is computed once. A token sees the segments on its own path and nothing else, at
+the position it has in its own example, so loss and gradients are those of the examples one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tmde_cpu.training.examples import Example
+
+MIN_SHARED_TOKENS = 8
+"""A shared beginning shorter than this costs more in separate attention calls than it saves."""
+
+Span = tuple[int, int]
+"""First place in the pack, and the one after the last."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the pack that attends to `before` (the segments it continues, in order) and causally to itself."""
+
+    span: Span
+    before: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What one forward pass computes: `N` places, of which `predict` are scored against `targets`."""
+
+    input_ids: torch.Tensor
+    """[1, N]"""
+    position_ids: torch.Tensor
+    """[1, N]: the place of each token in its own example."""
+    segments: tuple[Segment, ...]
+    predict: torch.Tensor
+    """[S]: places whose next token is learned. A place that several examples share is there for each."""
+    targets: torch.Tensor
+    """[S]: the token to predict there."""
+
+    @property
+    def size(self) -> int:
+        """How many tokens are computed."""
+        return int(self.input_ids.shape[1])
+
+    @property
+    def supervised(self) -> int:
+        """How many tokens are learned."""
+        return int(self.targets.shape[0])
+
+
+def pack_all(examples: Iterable[Example], max_tokens: int) -> list[Pack]:
+    """Distribute examples over packs of at most `max_tokens`; a longer example has a pack of its own."""
+    packs: list[Pack] = []
+    group: list[Example] = []
+    size = 0
+    for example in sorted(examples, key=lambda example: (example.tokens, example.trace_id)):
+        cost = len(example.tokens) - 1 - (_shared(group[-1], example) if group else 0)
+        if group and size + cost > max_tokens:
+            packs.append(pack(group))
+            group, size, cost = [], 0, len(example.tokens) - 1
+        group.append(example)
+        size += cost
+    if group:
+        packs.append(pack(group))
+    return packs
+
+
+def pack(examples: Sequence[Example]) -> Pack:
+    """Build one pack from examples sorted by their tokens."""
+    builder = _Builder()
+    builder.place(examples, 0, ())
+    return Pack(
+        torch.tensor([builder.tokens]),
+        torch.tensor([builder.positions]),
+        tuple(builder.segments),
+        torch.tensor(builder.predict),
+        torch.tensor(builder.targets),
+    )
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.segments: list[Segment] = []
+        self.predict: list[int] = []
+        self.targets: list[int] = []
+
+    def place(self, group: Sequence[Example], depth: int, path: tuple[Span, ...]) -> None:
+        """Place the rest of `group`, whose first `depth` tokens are equal and lie on `path`."""
+        first = 0
+        while first < len(group):
+            after = first + 1
+            while after < len(group) and _shared(group[first], group[after]) - depth >= MIN_SHARED_TOKENS:
+                after += 1
+            alike = group[first:after]
+            if len(alike) == 1:
+                self._learn(alike[0], self._extend(alike[0], depth, len(alike[0].tokens) - 1, path))
+            else:
+                shared = _shared(alike[0], alike[-1])  # sorted: what first and last share, all share
+                self.place_rest(alike, shared, self._extend(alike[0], depth, shared, path))
+            first = after
+
+    def place_rest(self, group: Sequence[Example], depth: int, path: tuple[Span, ...]) -> None:
+        """Examples that end here are equal to the shared beginning; the others go on."""
+        ended = [example for example in group if len(example.tokens) - 1 == depth]
+        for example in ended:
+            self._learn(example, path)
+        self.place([example for example in group if len(example.tokens) - 1 > depth], depth, path)
+
+    def _extend(self, example: Example, start: int, stop: int, path: tuple[Span, ...]) -> tuple[Span, ...]:
+        # The last token of an example is only ever predicted, never read.
+        if stop <= start:
+            return path
+        span = (len(self.tokens), len(self.tokens) + stop - start)
+        self.tokens.extend(example.tokens[start:stop])
+        self.positions.extend(range(start, stop))
+        self.segments.append(Segment(span, path))
+        return (*path, span)
+
+    def _learn(self, example: Example, path: tuple[Span, ...]) -> None:
+        places = [place for start, stop in path for place in range(start, stop)]
+        self.predict.extend(places[example.answer_start - 1 :])
+        self.targets.extend(example.tokens[example.answer_start :])
+
+
+def _shared(a: Example, b: Example) -> int:
+    """How many tokens both begin with, of those that are read."""
+    limit = min(len(a.tokens), len(b.tokens)) - 1
+    for index in range(limit):
+        if a.tokens[index] != b.tokens[index]:
+            return index
+    return limit

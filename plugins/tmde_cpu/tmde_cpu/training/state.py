@@ -1,0 +1,87 @@
+"""Everything a run needs to go on as if it had never stopped, in safetensors and JSON: nothing here is a pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tmde_core.finetune.worker import TrainingFailedError
+from tmde_core.record import Record, from_json, to_json
+
+STATE_FILE, WEIGHTS_FILE, BEST_FILE, OPTIMIZER_FILE = (
+    "state.json",
+    "adapter.safetensors",
+    "best.safetensors",
+    "optimizer.safetensors",
+)
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""AdamW's state of each parameter."""
+
+RANDOM = "random_state"
+
+Weights = dict[str, torch.Tensor]
+
+
+class State(Record, frozen=True):
+    """Where the loop stands, after `step` optimizer steps. Data order follows from the seed and the epoch."""
+
+    fingerprint: str
+    """Of configuration, dataset and base model: a checkpoint of anything else is refused."""
+    threads: int
+    """Sums over another number of threads round otherwise."""
+    step: int = 0
+    best_val_loss: float | None = None
+    last_val_loss: float | None = None
+    last_train_loss: float | None = None
+    without_gain: int = 0
+    """Validations in a row that did not lower the best loss."""
+    stopped_early: bool = False
+    supervised_tokens: int = 0
+    seconds: float = 0.0
+    """Time spent in optimizer steps, over all attempts."""
+
+
+def save(
+    directory: Path, state: State, weights: Mapping[str, torch.Tensor], best: Weights, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write a checkpoint's files."""
+    (directory / STATE_FILE).write_bytes(to_json(state))
+    save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, directory / WEIGHTS_FILE)
+    if best:
+        save_file(best, directory / BEST_FILE)
+    moments = {
+        f"{name}/{moment}": optimizer.state[tensor][moment].contiguous()
+        for name, tensor in weights.items()
+        if tensor in optimizer.state
+        for moment in MOMENTS
+    }
+    save_file({**moments, RANDOM: torch.get_rng_state()}, directory / OPTIMIZER_FILE)
+
+
+def read(directory: Path) -> State:
+    """What a checkpoint says of itself.
+
+    Raises:
+        TrainingFailedError: it is no checkpoint of this trainer.
+    """
+    try:
+        return from_json((directory / STATE_FILE).read_bytes(), State)
+    except Exception as error:
+        raise TrainingFailedError("bad-checkpoint", f"The checkpoint {directory} cannot be read: {error}") from None
+
+
+def restore(directory: Path, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> Weights:
+    """Put weights, optimizer and random state back; returns the best weights so far."""
+    with torch.no_grad():
+        for name, tensor in load_file(directory / WEIGHTS_FILE).items():
+            weights[name].copy_(tensor)
+    saved = load_file(directory / OPTIMIZER_FILE)
+    torch.set_rng_state(saved.pop(RANDOM))
+    for key, tensor in saved.items():
+        name, moment = key.rsplit("/", 1)
+        optimizer.state[weights[name]][moment] = tensor
+    best = directory / BEST_FILE
+    return load_file(best) if best.exists() else {}
