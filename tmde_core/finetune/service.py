@@ -388,16 +388,16 @@ class FineTuneService:
         """The task that waits for the worker's end and records it; at most one a run."""
         task = self._watches.get(run_id)
         if task is None:
-            task = asyncio.create_task(self._see_to_the_end(run_id, process), name=f"run {run_id}")
+            over = supervisor.ended(self.run_dir(run_id), process)
+            task = asyncio.create_task(self._see_to_the_end(run_id, over), name=f"run {run_id}")
             self._watches[run_id] = task
             task.add_done_callback(lambda _: self._watches.pop(run_id, None))
         return task
 
-    async def _see_to_the_end(self, run_id: UUID, process: subprocess.Popen[bytes] | None) -> None:
-        run_dir = self.run_dir(run_id)
+    async def _see_to_the_end(self, run_id: UUID, over: asyncio.Future[int | None]) -> None:
         begun = asyncio.create_task(self._note_beginning(run_id))
         try:
-            status = await supervisor.ended(run_dir, process)
+            status = await over
         finally:
             begun.cancel()
             await asyncio.gather(begun, return_exceptions=True)

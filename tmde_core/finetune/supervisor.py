@@ -97,10 +97,11 @@ def launch(command: WorkerCommand, run_id: str, run_dir: Path, leash: int) -> su
     return process
 
 
-async def ended(run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> int | None:
-    """Wait until the run's worker is dead; its exit status where it was our child.
+def ended(run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> asyncio.Future[int | None]:
+    """Done when the run's worker is dead; the result is its exit status where it was our child.
 
-    Cancelling stops the waiting only. The thread is a daemon: it keeps nobody from exiting.
+    The waiting begins now, in a daemon thread, which keeps nobody from exiting and reaps the child in any case.
+    Cancelling the future only stops listening.
     """
     loop = asyncio.get_running_loop()
     over: asyncio.Future[int | None] = loop.create_future()
@@ -119,7 +120,7 @@ async def ended(run_dir: Path, process: subprocess.Popen[bytes] | None = None) -
             loop.call_soon_threadsafe(tell, status)
 
     threading.Thread(target=wait, name=f"run-{run_dir.name[:8]}", daemon=True).start()
-    return await over
+    return over
 
 
 def end(run_id: str, run_dir: Path, grace_seconds: float = GRACE_SECONDS) -> None:

@@ -1,0 +1,69 @@
+"""Every hyperparameter has a range, and what is outside is named with its value and the range."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tmde_core.errors import InvalidInputError
+from tmde_core.finetune.ranges import Range, checked, config_from, ranges
+from tmde_core.finetune.records import FineTuneConfig
+
+NUMERIC = [entry for entry in ranges().values() if entry.minimum is not None]
+
+
+def test_the_ranges_are_those_of_the_contract():
+    spans = {entry.field: (entry.minimum, entry.maximum, entry.default) for entry in NUMERIC}
+    assert spans["loraRank"] == (4, 128, 16)
+    assert spans["loraAlpha"] == (8, 256, 32)
+    assert spans["learningRate"] == (1e-5, 1e-3, 2e-4)
+    assert spans["batchSize"] == (1, 32, 4)
+    assert spans["gradientAccumulationSteps"] == (1, 16, 4)
+    assert spans["epochs"] == (1, 10, 3)
+    assert spans["maxSeqLength"] == (512, 8192, 4096)
+
+
+@given(st.sampled_from(NUMERIC), st.integers(-(10**9), 10**9) | st.floats())
+def test_a_number_is_taken_exactly_when_it_is_in_its_range(entry: Range, value: float):
+    assert entry.minimum is not None
+    assert entry.maximum is not None
+    whole = isinstance(entry.default, int)
+    if entry.minimum <= value <= entry.maximum and (isinstance(value, int) or not whole):
+        assert msgspec.to_builtins(config_from({entry.field: value}))[entry.field] == value
+    else:
+        with pytest.raises(InvalidInputError) as caught:
+            config_from({entry.field: value})
+        assert caught.value.context["field"] == entry.field
+        assert str(value) in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"loraRank": 300}, "loraRank: 300 is out of range; it must be from 4 to 128."),
+        ({"epochs": "many"}, "epochs: 'many' is not a whole number from 1 to 10."),
+        ({"epochs": True}, "epochs: 'True' is not a whole number from 1 to 10."),
+        ({"lrScheduler": "step"}, "lrScheduler: 'step' is not one of cosine, linear."),
+        ({"minTraces": 0}, "minTraces: 0 is out of range; it must be from 1 to 1,000,000."),
+    ],
+)
+def test_the_sentence_names_field_value_and_range(values, sentence):
+    with pytest.raises(InvalidInputError) as caught:
+        config_from(values)
+    assert caught.value.detail == sentence
+
+
+def test_an_unknown_field_is_refused_by_name():
+    with pytest.raises(InvalidInputError, match="learning_rate: there is no such hyperparameter"):
+        config_from({"learning_rate": 1e-4})
+
+
+def test_what_is_left_out_comes_from_the_base():
+    assert config_from({"epochs": 2}, FineTuneConfig(seed=7)) == FineTuneConfig(seed=7, epochs=2)
+
+
+def test_a_config_that_was_built_and_not_decoded_is_checked_too():
+    with pytest.raises(InvalidInputError, match="epochs"):
+        checked(FineTuneConfig(epochs=99))
