@@ -1,0 +1,58 @@
+"""The HTTP API: routes, errors, streams and guards put together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.types import ControllerRouterHandler
+
+from tmde_core.api import debates, finetune, lora, models, plugins, system, templates, traces
+from tmde_core.api.origin import OriginGuard, with_security_headers
+from tmde_core.api.problems import HANDLERS
+from tmde_core.api.requests import JSON_BODY_BYTES
+from tmde_core.api.schema import routes_for
+from tmde_core.api.streams import Streams
+from tmde_core.services import Services
+from tmde_core.settings_change import StoredSettings
+
+DOMAINS = (debates, traces, finetune, lora, templates, plugins, models, system)
+ROUTES: tuple[ControllerRouterHandler, ...] = tuple(route for domain in DOMAINS for route in domain.ROUTES)
+
+
+class Api(Litestar):
+    """The API as an ASGI app. Every request passes the check of Host and Origin first."""
+
+    def __init__(self, services: Services, streams: Streams) -> None:
+        stored = StoredSettings(services.settings, services.plugins, services.finetune)
+        super().__init__(
+            route_handlers=[*ROUTES, *routes_for(ROUTES)],
+            dependencies={
+                "services": Provide(lambda: services, sync_to_thread=False),
+                "streams": Provide(lambda: streams, sync_to_thread=False),
+                "stored": Provide(lambda: stored, sync_to_thread=False),
+            },
+            exception_handlers=HANDLERS,
+            request_max_body_size=JSON_BODY_BYTES,
+            on_shutdown=[streams.shutdown],
+            openapi_config=None,
+            state=State({"shutdown_streams": streams.shutdown}),
+        )
+        self._guarded = OriginGuard(super().__call__, services.settings)
+
+    def shutdown_streams(self) -> None:
+        """End open event streams, so that the server can stop while somebody watches."""
+        self.state.shutdown_streams()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one connection."""
+        if scope["type"] == "http":
+            send = with_security_headers(send)
+        await self._guarded(scope, receive, send)
+
+
+def create_app(services: Services) -> Api:
+    """The API on these services."""
+    return Api(services, Streams())
