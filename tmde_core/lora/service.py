@@ -159,8 +159,7 @@ class LoraService:
             pointer = ActivePointer(adapter_id=target, previous_adapter_id=before, since=utc_now())
             await asyncio.to_thread(self.store.point_at, pointer)
         except BaseException as error:
-            reason = error.detail if isinstance(error, TmdeError) else f"{type(error).__name__}: {error}".rstrip(": ")
-            await asyncio.shield(self._audit.close(event, False, reason))
+            await asyncio.shield(self._audit.close(event, False, _reason(error)))
             raise
         await asyncio.shield(self._audit.close(event, True, note))
         log.info("lora.switched", adapter=str(target), previous=str(before), by=by)
@@ -240,6 +239,14 @@ class LoraService:
                 except BlockingIOError:
                     raise busy from None
                 yield
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TmdeError):
+        return error.detail
+    if isinstance(error, asyncio.CancelledError):
+        return "It was interrupted."
+    return f"{type(error).__name__}: {error}"
 
 
 async def _unload(runtime: ModelRuntime, adapter_id: str) -> None:

@@ -15,7 +15,9 @@ NUMERIC = [entry for entry in ranges().values() if entry.minimum is not None]
 
 
 def test_the_ranges_are_those_of_the_contract():
-    spans = {entry.field: (entry.minimum, entry.maximum, entry.default) for entry in NUMERIC}
+    spans: dict[str, tuple[object, object, object]] = {
+        entry.field: (entry.minimum, entry.maximum, entry.default) for entry in NUMERIC
+    }
     assert spans["loraRank"] == (4, 128, 16)
     assert spans["loraAlpha"] == (8, 256, 32)
     assert spans["learningRate"] == (1e-5, 1e-3, 2e-4)
