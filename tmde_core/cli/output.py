@@ -6,6 +6,7 @@ On a terminal lists are tables that fit it. Into a pipe they are one line a row,
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -92,7 +93,15 @@ def cell(value: Cell) -> str:
         case float():
             return f"{value:.4g}"
         case _:
-            return str(value)
+            return plain(str(value))
+
+
+def plain(text: str) -> str:
+    """Text from a model or a file without what could steer a terminal: control characters other than newline and tab."""
+    return _CONTROL.sub("", text)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def size(count: int | None) -> str:

@@ -1,0 +1,53 @@
+"""`tmde models`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from tmde_core.cli.invocation import settings_of
+from tmde_core.cli.logs import log_to_file
+from tmde_core.cli.output import JsonFlag, print_json, print_table, size
+from tmde_core.ports import ModelInfo
+
+
+def command(ctx: typer.Context, json: JsonFlag = False) -> None:
+    """The models that can be asked, by runtime. A runtime whose server does not answer has none."""
+    import asyncio
+
+    settings = settings_of(ctx)
+    log_to_file(settings)
+
+    async def listed() -> Sequence[ModelInfo]:
+        from tmde_core.plugins import Plugins
+        from tmde_core.runtimes import Runtimes
+
+        runtimes = Runtimes(Plugins.load(), settings)
+        try:
+            return await runtimes.models()
+        finally:
+            await runtimes.stop()
+
+    models = asyncio.run(listed())
+    if json:
+        print_json(models)
+        return
+    rows = [
+        (
+            model.runtime,
+            model.name,
+            model.context_length,
+            size(model.size_bytes),
+            model.default,
+            model.loaded,
+            model.detail,
+        )
+        for model in models
+    ]
+    print_table(
+        ("runtime", "model", "context", "size", "default", "loaded", "detail"),
+        rows,
+        empty="No runtime has a model. `tmde doctor` says what each one lacks.",
+        right=("context", "size"),
+    )

@@ -1,0 +1,38 @@
+"""`tmde plugins`."""
+
+from __future__ import annotations
+
+import typer
+
+from tmde_core.cli.invocation import settings_of
+from tmde_core.cli.logs import log_to_file
+from tmde_core.cli.output import JsonFlag, print_json, print_table
+
+
+def command(ctx: typer.Context, json: JsonFlag = False) -> None:
+    """What is plugged in, what each plugin provides, and what is wrong with it."""
+    from tmde_core.plugins import Plugins
+
+    log_to_file(settings_of(ctx))
+    infos = Plugins.load().infos()
+    if json:
+        print_json(infos)
+        return
+    rows = [
+        (
+            info.name,
+            info.status,
+            f"{info.distribution or info.module} {info.version or ''}".strip(),
+            ", ".join(f"{provision.kind} {provision.name}" for provision in info.provides),
+            " ".join(problem.detail for problem in info.problems),
+        )
+        for info in infos
+    ]
+    if any(info.problems for info in infos):
+        print_table(("plugin", "status", "from", "provides", "problems"), rows, empty="")
+    else:
+        print_table(
+            ("plugin", "status", "from", "provides"),
+            [row[:4] for row in rows],
+            empty="No plugin is installed, so there is no model to ask. Install tmde-cpu.",
+        )

@@ -1,0 +1,251 @@
+"""`tmde traces …`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from tmde_core.cli.invocation import with_services
+from tmde_core.cli.output import (
+    JsonFlag,
+    console,
+    duration,
+    print_fields,
+    print_json,
+    print_table,
+)
+from tmde_core.errors import InsufficientStorageError, InvalidInputError
+from tmde_core.record import parse_id
+from tmde_core.traces.records import ImportReport, TraceFilter
+
+if TYPE_CHECKING:
+    from tmde_core.services import Services
+
+command = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Past debates: list, show, rate, withdraw, import, export."
+)
+
+SQLITE_MAGIC = b"SQLite format 3\x00"
+SHOWN_SKIPPED = 20
+"""Bad lines that are shown one by one; the rest are counted."""
+
+TraceId = Annotated[str, typer.Argument(help="The trace's id.", metavar="ID")]
+
+
+@command.command("list")
+def list_(
+    ctx: typer.Context,
+    q: Annotated[str | None, typer.Option("--q", "-q", help="Words to look for in question and answer.")] = None,
+    min_quality: Annotated[float | None, typer.Option(help="Rating, or else score, of at least this.")] = None,
+    rated: Annotated[
+        bool | None, typer.Option("--rated/--unrated", help="Only those that a person rated, or not.")
+    ] = None,
+    eligible: Annotated[
+        bool | None, typer.Option("--eligible/--not-eligible", help="Only those good enough to train on, or not.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="api, cli, ui, import, loop or benchmark.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Where the last page ended.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Traces, newest first."""
+    wanted = TraceFilter(q=q, min_quality=min_quality, rated=rated, eligible=eligible, source=source)
+    page = with_services(ctx, lambda services: services.traces.list(wanted, limit, cursor))
+    if json:
+        print_json(page)
+        return
+    rows = [
+        (
+            str(trace.id),
+            trace.created_at,
+            trace.quality_score,
+            "withdrawn" if trace.withdrawn_at else trace.source,
+            trace.query,
+        )
+        for trace in page.items
+    ]
+    print_table(
+        ("id", "created", "quality", "source", "question"),
+        rows,
+        empty='No traces. Ask something with `tmde debate "…"`, or bring some with `tmde traces import FILE`.',
+        right=("quality",),
+    )
+    if page.next_cursor:
+        typer.echo(f"{len(page.items)} of {page.total}; the next: --cursor {page.next_cursor}", err=True)
+
+
+@command.command()
+def show(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
+    """One trace with the whole debate."""
+    trace = with_services(ctx, lambda services: services.traces.get(parse_id(id, "trace")))
+    if json:
+        print_json(trace)
+        return
+    from tmde_core.cli.debate_view import print_round, print_text
+
+    scored = None if trace.auto_score is None else f"{trace.auto_score:g} of 10 by {trace.judge}"
+    print_fields(
+        (
+            ("id", str(trace.id)),
+            ("created", trace.created_at),
+            ("source", trace.source),
+            ("domain", trace.domain),
+            ("score", scored),
+            ("because", "; ".join(trace.score_reasons)),
+            ("rating", trace.user_rating),
+            ("withdrawn", trace.withdrawn_reason),
+            ("models", ", ".join(f"{role}: {m.runtime} {m.model}".strip() for role, m in trace.models.items())),
+            ("adapter", trace.adapter_id),
+            ("templates", ", ".join(trace.templates_used)),
+            ("stopped", trace.stop_reason),
+            ("took", duration(trace.timings.total_ms / 1000) if trace.timings.total_ms else None),
+            ("tokens", f"{trace.tokens.prompt} read ({trace.tokens.cached} cached), {trace.tokens.completion} written"),
+        )
+    )
+    out = console()
+    print_text(out, "Question", trace.query)
+    for round_ in trace.rounds:
+        print_round(out, round_)
+    print_text(out, "Answer", trace.final_answer, style="bold green")
+    if trace.corrected_answer:
+        print_text(out, "Corrected answer", trace.corrected_answer, style="bold")
+
+
+@command.command()
+def rate(
+    ctx: typer.Context,
+    id: TraceId,
+    rating: Annotated[int, typer.Argument(help="1 (useless) to 10 (perfect).")],
+    corrected: Annotated[
+        str | None, typer.Option("--corrected", help="What the answer should have been; trained on in its place.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Say how good an answer was, and what it should have been."""
+    trace = with_services(ctx, lambda services: services.traces.rate(parse_id(id, "trace"), rating, corrected))
+    if json:
+        print_json(trace)
+    else:
+        typer.echo(f"Rated {trace.user_rating} of 10{', with a corrected answer' if trace.corrected_answer else ''}.")
+
+
+@command.command()
+def withdraw(
+    ctx: typer.Context,
+    id: TraceId,
+    reason: Annotated[str, typer.Option("--reason", help="Why.", prompt="Why shall it never be trained on again")],
+    json: JsonFlag = False,
+) -> None:
+    """Never train on this trace again; names the adapters that have learned from it."""
+    found = with_services(ctx, lambda services: services.traces.withdraw(parse_id(id, "trace"), reason))
+    if json:
+        print_json(found)
+        return
+    learned = ", ".join(str(adapter) for adapter in found.adapters)
+    typer.echo(
+        f"Withdrawn. {f'These adapters have learned from it: {learned}.' if learned else 'No adapter has learned from it.'}"
+    )
+
+
+@command.command("import")
+def import_(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="JSON Lines, or the original project's SQLite file; - reads stdin.")],
+    json: JsonFlag = False,
+) -> None:
+    """Take in traces. What kind of file it is, is told by its content."""
+
+    async def take(services: Services) -> ImportReport:
+        if str(file) == "-":
+            return await services.traces.import_jsonl(sys.stdin.buffer)
+        with _opened(file) as stream:
+            if stream.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC:
+                return await services.traces.import_sqlite(file)
+            stream.seek(0)
+            lines: Iterable[bytes] = stream
+            return await services.traces.import_jsonl(lines)
+
+    report = with_services(ctx, take)
+    if json:
+        print_json(report)
+    else:
+        typer.echo(f"Imported {report.imported} {_traces(report.imported)}, left out {len(report.skipped)}.")
+        for skipped in report.skipped[:SHOWN_SKIPPED]:
+            typer.echo(f"  line {skipped.line}: {skipped.reason}", err=True)
+        if len(report.skipped) > SHOWN_SKIPPED:
+            typer.echo(f"  and {len(report.skipped) - SHOWN_SKIPPED} more; --json names them all", err=True)
+    if report.skipped and not report.imported:
+        raise typer.Exit(1)
+
+
+@command.command()
+def export(
+    ctx: typer.Context,
+    file: Annotated[Path | None, typer.Argument(help="Where to; without it, or with -, to stdout.")] = None,
+) -> None:
+    """Write every trace as JSON Lines, which `import` takes in again unchanged."""
+
+    async def write(services: Services) -> int:
+        if file is None or str(file) == "-":
+            return await _write(services, sys.stdout.buffer)
+        # Beside its place first: an export that was interrupted never looks like a whole one.
+        staged = file.with_name(f".{file.name}.{os.getpid()}.part")
+        try:
+            with staged.open("xb") as stream:
+                count = await _write(services, stream)
+            staged.replace(file)
+        except OSError as error:
+            raise InsufficientStorageError(f"{file} cannot be written: {error.strerror or error}.") from None
+        finally:
+            with suppress(OSError):
+                staged.unlink(missing_ok=True)
+        return count
+
+    count = with_services(ctx, write)
+    if file is not None and str(file) != "-":
+        typer.echo(f"Exported {count} {_traces(count)} to {file}.", err=True)
+
+
+@command.command()
+def stats(ctx: typer.Context, json: JsonFlag = False) -> None:
+    """How many traces there are, and how many can be trained on."""
+    found = with_services(ctx, lambda services: services.traces.stats())
+    if json:
+        print_json(found)
+        return
+    print_fields(
+        (
+            ("traces", found.total),
+            ("eligible", found.eligible),
+            ("since the last run", found.since_last_run),
+            ("rated", found.rated),
+            ("withdrawn", found.withdrawn),
+            *((f"domain {name}", count) for name, count in found.by_domain.items()),
+        )
+    )
+
+
+async def _write(services: Services, stream: IO[bytes]) -> int:
+    count = 0
+    async for line in services.traces.export_jsonl():
+        stream.write(line if line.endswith(b"\n") else line + b"\n")
+        count += 1
+    stream.flush()
+    return count
+
+
+def _opened(file: Path) -> IO[bytes]:
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise InvalidInputError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def _traces(count: int) -> str:
+    return "trace" if count == 1 else "traces"
