@@ -1,0 +1,1 @@
+"""Measuring answers: questions, and the statistics that tell a difference from noise."""

@@ -1,0 +1,108 @@
+"""A loop's memory: a file to which each finished piece of work is appended, so that nothing is done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from tmde_core.benchmark.questions import content_hash
+from tmde_core.errors import ConflictError, InsufficientStorageError
+from tmde_core.loop.records import Entry, Finished, LoopPlan
+from tmde_core.ports import Question
+from tmde_core.record import to_json
+
+E = TypeVar("E", bound=msgspec.Struct)
+
+JOURNAL_FILE = "journal.jsonl"
+
+
+class Journal:
+    """Append-only; what was appended survives a crash, and a torn last line is passed over."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._entries: list[Entry] = list(self._read())
+
+    @classmethod
+    def of(cls, loops: Path, questions: Sequence[Question], plan: LoopPlan, *, again: bool = False) -> Journal:
+        """The journal of these questions and this plan: the newest there is, or a new one.
+
+        Args:
+            loops: where all loops are kept.
+            again: begin a new loop even if the newest one has finished.
+        """
+        key = hashlib.sha256(content_hash(questions).encode() + to_json(plan)).hexdigest()[:12]
+        number = 1
+        while (loops / f"{key}-{number + 1}").exists():
+            number += 1
+        journal = cls(loops / f"{key}-{number}")
+        if again and journal.last(Finished) is not None:
+            journal = cls(loops / f"{key}-{number + 1}")
+        return journal
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the journal to this process.
+
+        Raises:
+            ConflictError: another process runs this loop.
+            InsufficientStorageError: the directory cannot be written.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            file = (self.directory / "lock").open("a")
+        except OSError as error:
+            raise InsufficientStorageError(f"{self.directory} cannot be written: {error.strerror}.") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConflictError(
+                    f"Another process runs this loop ({self.directory}). Wait for it, or change the questions or options."
+                ) from None
+            self._entries = list(self._read())
+            yield
+
+    def append(self, entry: Entry) -> None:
+        """Write an entry down, on the disk before this returns."""
+        line = to_json(entry) + b"\n"
+        try:
+            descriptor = os.open(self.directory / JOURNAL_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(descriptor, line)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise InsufficientStorageError(
+                f"{self.directory} cannot be written: {error.strerror}. Free some space and start the loop again; it resumes."
+            ) from None
+        self._entries.append(entry)
+
+    def all(self, kind: type[E]) -> list[E]:
+        """Every entry of a kind, oldest first."""
+        return [entry for entry in self._entries if isinstance(entry, kind)]
+
+    def last(self, kind: type[E]) -> E | None:
+        """The newest entry of a kind."""
+        found = self.all(kind)
+        return found[-1] if found else None
+
+    def _read(self) -> Iterator[Entry]:
+        with contextlib.suppress(FileNotFoundError):
+            path = self.directory / JOURNAL_FILE
+            content = path.read_bytes()
+            if content and not content.endswith(b"\n"):
+                # A torn last line: cut it off, or the next entry would be glued to it.
+                content = content[: content.rfind(b"\n") + 1]
+                os.truncate(path, len(content))
+            for line in content.splitlines():
+                with contextlib.suppress(msgspec.DecodeError):
+                    yield msgspec.json.decode(line, type=Entry)

@@ -1,0 +1,356 @@
+"""Runs the loop: ask the held-out questions, practise, train on what scored, activate, ask again, compare.
+
+Every finished answer, debate and step is in the journal before the next begins, so a loop that was cut off goes on where
+it stopped. Held-out questions are asked of the Proposer alone, greedily: what is compared is the model's own answer with
+and without what it learnt, not the luck of sampling or the help of the other roles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import msgspec
+
+from tmde_core.benchmark.statistics import paired_difference
+from tmde_core.debate.judging import chosen_judge, judged
+from tmde_core.debate.prompts import proposer_opening
+from tmde_core.debate.records import Debate, DebateConfig
+from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError, WorkerFailedError
+from tmde_core.finetune.dataset import normalised
+from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
+from tmde_core.loop.journal import Journal
+from tmde_core.loop.records import (
+    HELD_OUT,
+    PRACTICE,
+    Activated,
+    Asked,
+    DomainRow,
+    Finished,
+    LoopPlan,
+    LoopReport,
+    Phase,
+    Practised,
+    Started,
+    Trained,
+)
+from tmde_core.loop.watcher import Watcher
+from tmde_core.ports import AdapterRef, ChatDelta, ChatRequest, JudgeItem, Question
+from tmde_core.services import Services
+
+RIGHT = 8.0
+"""Scores from here on count as right: the verifier gives 10 or 0, and a rubric judge's 8 is good enough to train on."""
+
+FAILURES_IN_A_ROW = 5
+"""After so many failed debates in a row something is broken that practice will not mend."""
+
+BATCH_SIZE = 8
+"""Short examples: eight make a step of reasonable size without accumulation."""
+
+
+@dataclass
+class Loop:
+    """One loop over one file of questions."""
+
+    services: Services
+    questions: Sequence[Question]
+    plan: LoopPlan
+    journal: Journal
+    watcher: Watcher = field(default_factory=Watcher)
+
+    def __post_init__(self) -> None:
+        self.practice = [question for question in self.questions if question.split == PRACTICE]
+        self.held_out = [question for question in self.questions if question.split == HELD_OUT]
+        if not self.practice or not self.held_out:
+            raise InvalidInputError(
+                f"A loop needs questions to practise on and others to be measured by: this file has {len(self.practice)} "
+                f'with "split": "{PRACTICE}" and {len(self.held_out)} with "split": "{HELD_OUT}".'
+            )
+        asked = {normalised(question.query) for question in self.held_out}
+        if both := [question.id for question in self.practice if normalised(question.query) in asked]:
+            raise InvalidInputError(
+                f"The practice question {both[0]!r} is also a held-out one; then the comparison would mean nothing. "
+                "Remove it from one of the two."
+            )
+
+    async def run(self) -> LoopReport:
+        """Do what the journal does not have yet, and report.
+
+        Raises:
+            ConflictError: another process runs this loop, or a training run is in progress.
+            InsufficientTracesError: too few debates scored to train on.
+            WorkerFailedError: the model or the training failed.
+        """
+        with self.journal.held():
+            if self.journal.last(Finished) is None:
+                await self._go()
+            return self.report()
+
+    async def _go(self) -> None:
+        started = self.journal.last(Started)
+        if started is None:
+            ref = self.services.lora.active_ref()
+            started = Started(adapter_id=ref.id if ref else None)
+            self.journal.append(started)
+        await self._refuse_leaks()
+        before = await self._adapter(started.adapter_id)
+        await self._ask_all("before", before)
+        if self.journal.last(Trained) is None:
+            await self._practise_all()
+        adapter_id = await self._train()
+        if self.journal.last(Activated) is None:
+            await self.services.lora.activate(adapter_id, by="user")
+            self.journal.append(Activated(adapter_id=str(adapter_id)))
+        await self._ask_all("after", await self._adapter(str(adapter_id)))
+        await self._finish()
+
+    async def _adapter(self, adapter_id: str | None) -> AdapterRef | None:
+        if adapter_id is None:
+            return None
+        adapter = await self.services.lora.get(UUID(adapter_id))
+        return AdapterRef(id=str(adapter.id), directory=adapter.path)
+
+    async def _refuse_leaks(self) -> None:
+        """Held-out questions among the traces that would be trained on make the comparison worthless."""
+        quality = self.services.finetune.config().min_quality_score
+        asked = {normalised(question.query): question.id for question in self.held_out}
+        for trace in await self.services.traces.eligible(quality):
+            if normalised(trace.query) in asked:
+                raise ConflictError(
+                    f"The trace {trace.id} holds the held-out question {asked[normalised(trace.query)]!r} and would be trained "
+                    f"on. Withdraw it (tmde traces withdraw {trace.id}), or use a fresh --data-dir."
+                )
+
+    # ------------------------------------------------------------------------------------ the steps
+
+    async def _ask_all(self, phase: Phase, adapter: AdapterRef | None) -> None:
+        done = {asked.question_id for asked in self.journal.all(Asked) if asked.phase == phase}
+        self.watcher.step(f"Held-out questions {phase} training", len(self.held_out), len(done))
+
+        async def one(question: Question) -> None:
+            answer = await self._ask(question, adapter)
+            verdict = await judged(
+                self.services.plugins,
+                chosen_judge(self.services.plugins, "auto", question.reference),
+                JudgeItem(question=question.query, answer=answer, reference=question.reference, check=question.check),
+                None,
+            )
+            self.journal.append(Asked(phase=phase, question_id=question.id, answer=answer, score=verdict.score))
+            self.watcher.piece(None if verdict.score is None else verdict.score >= RIGHT)
+
+        await self._each([question for question in self.held_out if question.id not in done], one)
+
+    async def _ask(self, question: Question, adapter: AdapterRef | None) -> str:
+        """The Proposer's own greedy answer."""
+        role = self.services.settings.roles.proposer
+        runtime = await self.services.runtimes.get(role.runtime)
+        request = ChatRequest(
+            model=role.model,
+            messages=proposer_opening(question.query),
+            temperature=0.0,
+            max_tokens=self.plan.max_tokens,
+            adapter=adapter,
+        )
+        pieces = [item.text async for item in runtime.chat(request) if isinstance(item, ChatDelta)]
+        return "".join(pieces).strip()
+
+    async def _practise_all(self) -> None:
+        attempts: dict[str, list[Practised]] = defaultdict(list)
+        for entry in self.journal.all(Practised):
+            attempts[entry.question_id].append(entry)
+        open_ = [question for question in self.practice if not self._settled(attempts[question.id])]
+        self.watcher.step("Practice questions debated", len(self.practice), len(self.practice) - len(open_))
+        failures = 0
+
+        async def one(question: Question) -> None:
+            nonlocal failures
+            solved = False
+            for attempt in range(len(attempts[question.id]) + 1, self.plan.tries + 1):
+                practised, failure = await self._practise(question, attempt)
+                failures = 0 if failure is None else failures + 1
+                if failure is not None and failures >= FAILURES_IN_A_ROW:
+                    raise WorkerFailedError(f"{failures} debates failed in a row, the last one so: {failure}")
+                self.journal.append(practised)
+                solved = practised.score is not None and practised.score >= RIGHT
+                if solved:
+                    break
+            self.watcher.piece(solved)
+
+        await self._each(open_, one)
+
+    def _settled(self, attempts: Sequence[Practised]) -> bool:
+        return len(attempts) >= self.plan.tries or any(one.score is not None and one.score >= RIGHT for one in attempts)
+
+    async def _practise(self, question: Question, attempt: int) -> tuple[Practised, str | None]:
+        """One debate; its entry, and why it failed if it did."""
+        config = DebateConfig(
+            min_rounds=1,
+            max_rounds=self.plan.rounds,
+            templates=0,
+            synthesis="never",
+            reference=question.reference,
+            check=question.check,  # type: ignore[arg-type]  # checked when the debate starts
+            domain=question.domain,
+            seed=_seed(self.plan.seed, question.id, attempt),
+            max_tokens=self.plan.max_tokens,
+            temperature=self.plan.temperature,
+        )
+        debate = await self._debated(question.query, config)
+        if debate.trace_id is None:
+            entry = Practised(question_id=question.id, attempt=attempt, trace_id=None, score=None)
+            return entry, debate.error_message or f"it was {debate.status}"
+        trace = await self.services.traces.get(debate.trace_id)
+        entry = Practised(question_id=question.id, attempt=attempt, trace_id=str(trace.id), score=trace.auto_score)
+        return entry, None
+
+    async def _debated(self, query: str, config: DebateConfig) -> Debate:
+        """A debate from start to end; cancelled with us when we are."""
+        debate = await self.services.debates.start(query, config, source="loop")
+        try:
+            return await self.services.debates.wait(debate.id)
+        except asyncio.CancelledError:
+            with contextlib.suppress(TmdeError):  # it may have ended in the meantime
+                await self.services.debates.cancel(debate.id)
+            raise
+
+    async def _train(self) -> UUID:
+        """The adapter of this loop's training run: of the one that is under way or done, else of a new one."""
+        trained = self.journal.last(Trained)
+        run = await self._known_run(trained)
+        if run is None or run.status in {"failed", "cancelled"}:
+            run = await self.services.finetune.start(self._training_config(), triggered_by="loop")
+            self.journal.append(Trained(run_id=str(run.id)))
+        self.watcher.step(f"Training on {run.train_examples} examples", 1, 0)
+        if run.status != "completed":
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch(run.id))
+                run = await self.services.finetune.wait(run.id)
+                watching.cancel()
+        if run.status != "completed":
+            raise WorkerFailedError(
+                f"The training run {run.id} {run.status}: {run.error_message or 'no reason was given'}"
+            )
+        self.watcher.piece(None)
+        return run.id
+
+    async def _known_run(self, trained: Trained | None) -> FineTuneRun | None:
+        if trained is None:
+            return None
+        try:
+            return await self.services.finetune.get(UUID(trained.run_id))
+        except NotFoundError:
+            return None
+
+    def _training_config(self) -> FineTuneConfig:
+        return msgspec.structs.replace(
+            self.services.finetune.config(),
+            epochs=self.plan.epochs,
+            learning_rate=self.plan.learning_rate,
+            batch_size=BATCH_SIZE,
+            gradient_accumulation_steps=1,
+            max_seq_length=512,
+            min_quality_score=RIGHT,
+            min_traces=self.plan.min_traces,
+            seed=self.plan.seed,
+        )
+
+    async def _watch(self, run_id: UUID) -> None:
+        async for event in self.services.finetune.events(run_id).follow():
+            if event.type == "progress":
+                data = event.data
+                self.watcher.training(
+                    int(data.get("step") or 0),
+                    int(data.get("totalSteps") or 0),
+                    data.get("loss"),
+                    data.get("etaSeconds"),
+                )
+
+    async def _finish(self) -> None:
+        """One whole debate, so that the record shows the adapted model answering."""
+        question = self.held_out[0]
+        self.watcher.step("A debate with the new adapter", 1, 0)
+        debate = await self._debated(
+            question.query, DebateConfig(max_rounds=1, templates=0, synthesis="never", judge="none")
+        )
+        if debate.trace_id is None:
+            raise WorkerFailedError(f"The last debate failed: {debate.error_message}")
+        trace = await self.services.traces.get(debate.trace_id)
+        self.journal.append(
+            Finished(query=trace.query, answer=trace.final_answer, trace_id=str(trace.id), adapter_id=trace.adapter_id)
+        )
+        self.watcher.piece(None)
+
+    async def _each(self, questions: Iterable[Question], work: Callable[[Question], Awaitable[None]]) -> None:
+        """Do `work` for every question, `plan.parallel` at once; the first failure stops the rest and is raised."""
+        gate = asyncio.Semaphore(self.plan.parallel)
+
+        async def gated(question: Question) -> None:
+            async with gate:
+                await work(question)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for question in questions:
+                    group.create_task(gated(question))
+        except* TmdeError as failures:
+            raise failures.exceptions[0] from None
+
+    # -------------------------------------------------------------------------------------- report
+
+    def report(self) -> LoopReport:
+        """The comparison, from the journal alone.
+
+        Raises:
+            ConflictError: the loop has not finished.
+        """
+        started, trained = self.journal.last(Started), self.journal.last(Trained)
+        activated, last = self.journal.last(Activated), self.journal.last(Finished)
+        if started is None or trained is None or activated is None or last is None:
+            raise ConflictError("This loop has not finished. Start it again; it resumes where it stopped.")
+        scores: dict[str, dict[str, float | None]] = {"before": {}, "after": {}}
+        for asked in self.journal.all(Asked):
+            scores[asked.phase][asked.question_id] = asked.score
+        pairs: list[tuple[Question, float, float]] = []
+        for question in self.held_out:
+            before, after = scores["before"].get(question.id), scores["after"].get(question.id)
+            if before is not None and after is not None:
+                pairs.append((question, float(before >= RIGHT), float(after >= RIGHT)))
+        overall = paired_difference([before for _, before, _ in pairs], [after for _, _, after in pairs])
+        practised = self.journal.all(Practised)
+        return LoopReport(
+            held_out=len(self.held_out),
+            practice_questions=len(self.practice),
+            practice_debates=len(practised),
+            practice_solved=len({one.question_id for one in practised if one.score is not None and one.score >= RIGHT}),
+            unscored=len(self.held_out) - len(pairs),
+            before_adapter=started.adapter_id,
+            adapter_id=activated.adapter_id,
+            run_id=trained.run_id,
+            domains=tuple(_domains(pairs)),
+            overall=overall,
+            outcome=overall.outcome,
+            last=last,
+        )
+
+
+def _domains(pairs: Sequence[tuple[Question, float, float]]) -> Iterable[DomainRow]:
+    grouped: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for question, before, after in pairs:
+        grouped[question.domain].append((before, after))
+    for domain, scores in sorted(grouped.items()):
+        yield DomainRow(
+            domain=domain,
+            questions=len(scores),
+            before=sum(before for before, _ in scores) / len(scores),
+            after=sum(after for _, after in scores) / len(scores),
+        )
+
+
+def _seed(seed: int, question_id: str, attempt: int) -> int:
+    """Another seed for every debate, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {question_id} {attempt}".encode()).digest()[:4], "big") & 0x7FFFFFFF
