@@ -153,7 +153,7 @@ def _verdict(raw: Any) -> Literal["accept", "revise"] | None:
 
 def _object(text: str) -> tuple[dict[str, Any], bool] | None:
     """The first JSON object that says something about `issues`, `score` or `verdict`, and whether it was whole."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(strict=False)
     starts = [found.start() for found in re.finditer(r"\{", text)][:20]
     for start in starts:
         try:
@@ -181,7 +181,7 @@ def _completed(text: str) -> Any:
         if closing is None:
             continue
         try:
-            return json.loads(text[:cut] + closing)
+            return json.loads(text[:cut] + closing, strict=False)
         except (ValueError, RecursionError):
             continue
     return None

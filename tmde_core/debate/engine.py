@@ -25,6 +25,7 @@ from tmde_core.debate.prompts import (
     skeptic_next,
     skeptic_opening,
     synthesizer_opening,
+    template_text,
 )
 from tmde_core.debate.records import Critique, DebateConfig, Role, Round
 from tmde_core.debate.seats import JudgeSeat, Seat, Spoken, Tally, roles_of
@@ -287,7 +288,7 @@ class Engine:
     async def _opening(self, proposer: Seat) -> tuple[Message, ...]:
         """The Proposer's opening; templates are left out when they would not leave room for the answer."""
         while self.found:
-            text = "\n\n".join(hit.template.body.strip() for hit in self.found)
+            text = "\n\n".join(template_text(hit.template) for hit in self.found)
             opening = proposer_opening(self.query, text)
             if await proposer.fits(opening):
                 return opening

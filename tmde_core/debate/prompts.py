@@ -7,12 +7,15 @@ parameters must follow it too: a long system prompt makes them talk about the sy
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tmde_core.debate.records import Critique, Role, Round
 from tmde_core.ports import ChatRequest, Message
+from tmde_core.templates.records import Template
 
-PROPOSER_SYSTEM = "You are a helpful assistant. Answer the question briefly and correctly."
+PROPOSER_SYSTEM = "You are a helpful assistant. Give a short answer."
+"""Of five wordings tried on the embedded model, none answered more practice questions, and this one makes the shortest answers."""
 
 SKEPTIC_SYSTEM = (
     "You check answers. Say what is wrong with the answer. Reply with one JSON object only: "
@@ -27,14 +30,32 @@ SYNTHESIZER_SYSTEM = (
 
 ELLIPSIS = "…"
 
+_STEPS = re.compile(
+    r"^(?:#+ *)?Steps:? *\n(.*?)(?=^(?:#+ *)?(?:Examples?|Checks):|^#|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE
+)
+
 
 def proposer_opening(query: str, templates_text: str = "") -> tuple[Message, ...]:
     """The Proposer's first prompt, and the prompt that training examples are built on.
 
-    Without templates the model sees the question as it was asked and nothing else.
+    Without templates the model sees the question as it was asked and nothing else. With templates the question comes last:
+    where a method came after it, small models recited the method.
     """
-    content = f"{query}\n\nA method that may help:\n{templates_text}" if templates_text else query
+    content = (
+        f"Here is a method that may help.\n\n{templates_text}\n\nNow answer this question: {query}"
+        if templates_text
+        else query
+    )
     return Message(role="system", content=PROPOSER_SYSTEM), Message(role="user", content=content)
+
+
+def template_text(template: Template) -> str:
+    """What the Proposer is shown of a template: its steps, where it has a part called that, else all of it.
+
+    The example in a template is for people; small models answer the example instead of the question.
+    """
+    found = _STEPS.search(template.body)
+    return found[1].strip() if found else template.body.strip()
 
 
 def proposer_revision(critique: Critique, critique_text: str) -> Message:

@@ -31,8 +31,8 @@ COLUMN_WEIGHTS = (8.0, 3.0, 2.0, 3.0, 8.0, 0.5)
 
 _STOP_WORDS = """
 a about all also am an and any are as at be been but by can could did do does for from had has have he her him his how i if in into is
-it its just let like make me more most much must my no not of on one only or other our out over please say see she should show so some
-such tell than that the their them then there these they this to two up us use was we were what when where which who will with would
+it its just let like make me more most must my no not of on one only or other our out over please say see she show so some
+such tell than that the their them then there these they this to two up us use was we were what when where which who why will with would
 you your
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
@@ -74,7 +74,7 @@ class TemplateStore:
                 )
 
     async def search(self, query: str, limit: int) -> list[ScoredTemplate]:
-        """The templates that fit a question best, best first; none when no telling word of it occurs in any."""
+        """The templates that fit a question best, best first; none when no telling word of it stands in the head of any."""
         expression = match_expression(query)
         if not expression or limit < 1:
             return []
@@ -107,9 +107,11 @@ class TemplateStore:
 
 
 def match_expression(query: str) -> str:
-    """An FTS5 expression for the telling words of a question: each quoted, any may match. Empty when there are none.
+    """An FTS5 expression for the telling words of a question. Empty when there are none.
 
-    Only letters and digits get through, inside quotes, so that no FTS5 operator can come in from outside.
+    At least one word must stand in a template's head; a word that only occurs in the text, in an example, says
+    nothing about what the method is for, but adds a little to the rank. Only letters and digits get through, inside quotes,
+    so that no FTS5 operator can come in from outside.
     """
     words: dict[str, None] = {}
     for word in re.findall(r"[^\W_]+", query.lower()):
@@ -117,7 +119,8 @@ def match_expression(query: str) -> str:
             words[word[:40]] = None
             if len(words) == MAX_WORDS:
                 break
-    return " OR ".join(f'"{word}"' for word in words)
+    any_word = " OR ".join(f'"{word}"' for word in words)
+    return f"({{name description domain methodology keywords}} : ({any_word})) AND ({any_word})" if words else ""
 
 
 def _changed(files: Iterable[Path], known: dict[str, str]) -> Iterable[tuple[UUID, TemplateFile, str]]:
