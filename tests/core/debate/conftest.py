@@ -1,0 +1,91 @@
+"""A debate service on real SQLite, with a scripted runtime at the port."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tmde_core.debate.service import DebateService
+from tmde_core.plugins import Plugins
+from tmde_core.ports import AdapterRef
+from tmde_core.runtimes import Runtimes
+from tmde_core.settings import Settings
+from tmde_core.storage.database import Database
+from tmde_core.storage.events import MemoryLog
+from tmde_core.templates.store import TemplateStore
+from tmde_core.testing import ScriptedRuntime, scripted_plugins, scripted_settings
+from tmde_core.traces.service import TraceService
+
+
+@dataclass
+class PinnedAdapter:
+    """Stands for the adapter service: debates ask it for one thing only."""
+
+    ref: AdapterRef | None = None
+
+    def active_ref(self) -> AdapterRef | None:
+        return self.ref
+
+
+@dataclass
+class Table:
+    """Everything a test of debates touches."""
+
+    debates: DebateService
+    runtime: ScriptedRuntime
+    database: Database
+    traces: TraceService
+    templates: TemplateStore
+    plugins: Plugins
+    settings: Settings
+    lora: PinnedAdapter = field(default_factory=PinnedAdapter)
+
+    async def ask(self, query: str = "What is 6 times 7?", **options):
+        """Start a debate, wait for its end; returns it and its log."""
+        debate = await self.debates.start(query, **options)
+        log = await self.debates.events(debate.id)
+        return await self.debates.wait(debate.id), log
+
+
+def events(log: MemoryLog, type_: str) -> list[dict]:
+    """The data of a log's events of one type."""
+    return [event.data for event in log.events if event.type == type_]
+
+
+Open = Callable[..., AbstractAsyncContextManager[Table]]
+
+
+@pytest.fixture
+def open_table(tmp_path: Path) -> Open:
+    """Opens a table: `async with open_table(runtime) as table`."""
+
+    @asynccontextmanager
+    async def opened(
+        runtime: ScriptedRuntime | None = None, plugins: Plugins | None = None, settings: Settings | None = None
+    ) -> AsyncIterator[Table]:
+        runtime = runtime or ScriptedRuntime()
+        settings = settings or scripted_settings(tmp_path)
+        plugins = scripted_plugins(runtime, plugins or Plugins.load())
+        lora = PinnedAdapter()
+        async with Database.open(tmp_path / "tmde.db") as database:
+            runtimes = Runtimes(plugins, settings)
+            templates = TemplateStore(database)
+            await templates.seed()
+            traces = TraceService(database, settings)
+            debates = DebateService(database, settings, plugins, runtimes, templates, traces, lora)
+            try:
+                yield Table(debates, runtime, database, traces, templates, plugins, settings, lora)
+            finally:
+                await debates.stop()
+                await runtimes.stop()
+
+    return opened
+
+
+@pytest.fixture
+async def table(open_table: Open) -> AsyncIterator[Table]:
+    """A table with the default script: two rounds, the second is accepted."""
+    async with open_table() as opened:
+        yield opened
