@@ -61,7 +61,9 @@ class Script:
         asked = request.messages[1].content
         revised = len(request.messages) > 2
         if "broken" in asked:
-            return Reply("It starts well", error=WorkerFailedError("The model server crashed. Ask again."), error_after=2)
+            return Reply(
+                "It starts well", error=WorkerFailedError("The model server crashed. Ask again."), error_after=2
+            )
         text = HOSTILE if "hostile" in asked else SECOND if revised else FIRST
         return Reply(text, gate=self.gate if "slow" in asked else None, gate_after=8)
 
@@ -136,7 +138,9 @@ async def add_traces(services: Services, number: int) -> None:
                     Round(
                         number=1,
                         proposal=f"{index} times {index % 9} is {index * (index % 9)}.",
-                        critique=Critique(issues=(Issue(severity="minor", text="Short."),), score=9.0, verdict="accept"),
+                        critique=Critique(
+                            issues=(Issue(severity="minor", text="Short."),), score=9.0, verdict="accept"
+                        ),
                         proposer_ms=900.0,
                         skeptic_ms=500.0,
                     ),
@@ -146,7 +150,10 @@ async def add_traces(services: Services, number: int) -> None:
                 auto_score=None if index % 7 == 6 else float(index % 11),
                 judge="rubric",
                 user_rating=9 if index % 10 == 0 else None,
-                models={"proposer": RoleModel("scripted", "scripted-1"), "skeptic": RoleModel("scripted", "scripted-1")},
+                models={
+                    "proposer": RoleModel("scripted", "scripted-1"),
+                    "skeptic": RoleModel("scripted", "scripted-1"),
+                },
                 timings=Timings(total_ms=1_900.0),
                 tokens=TokenCounts(prompt=420, cached=180, completion=96),
                 source="cli" if index % 3 == 0 else "ui",

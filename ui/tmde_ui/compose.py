@@ -59,7 +59,7 @@ class Composition:
 
     def shutdown_streams(self) -> None:
         """End open event streams, so that the server can stop while somebody watches."""
-        self._api.state.shutdown_streams()
+        self._api.shutdown_streams()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

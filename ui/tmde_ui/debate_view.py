@@ -48,7 +48,8 @@ class DebateView:
                 self._about = Tag("div", classes="line small muted")
             self._warnings = Tag("div", classes="stack tight").show(visible=False)
             with Tag("section", classes="card answer", aria_label="Answer", data_testid="answer"):
-                with Tag("div", classes="line spread"):
+                with Tag("div", classes="top"):
+                    self._heading = Tag("h2", "Answer").show(visible=False)
                     self._steps = Tag("ol", classes="steps", aria_label="Progress", data_testid="steps")
                     self._actions = Tag("div", classes="line")
                 self._body = Tag("div", classes="body stack", aria_live="off")
@@ -66,7 +67,7 @@ class DebateView:
         for exchange in state.exchanges:
             await self._settle(exchange.number)
         self._paint()
-        if state.outcome == "completed":
+        if state.answer is not None:
             await self._show_answer()
         if state.phase == "ended":
             await self._finish()
@@ -176,12 +177,12 @@ class DebateView:
             rounds = f"Round {max(turn, 1)} of {state.max_rounds}" if state.max_rounds else "Rounds"
         for index, (tag, text) in enumerate(zip(self._step_tags, ("Method", rounds, "Answer", "Score"), strict=True)):
             tag.say(text)
-            ended_short = state.phase == "ended" and state.outcome != "completed"
-            done = index < reached and not (ended_short and index >= min(1, turn))
+            done = index < reached
             tag.classes(replace="done" if done else "now" if index == reached else "")
             tag.put(aria_current="step" if index == reached else None)
         self._waiting.say(self._words())
-        self._steps.show(state.phase != "ended" or state.outcome == "completed")
+        self._steps.show(state.phase != "ended")
+        self._heading.say("Answer" if state.outcome == "completed" else "No answer").show(state.phase == "ended")
 
     def _words(self) -> str:
         state = self._state
@@ -246,19 +247,26 @@ class DebateView:
         self._foot.show()
         self._foot.clear()
         with self._foot:
-            if state.early_stop:
-                with Tag("p", classes="notice", data_testid="early-stop"):
-                    Tag("strong", "Ended early. ")
-                    Tag("span", state.early_stop)
-            with Tag("div", classes="line spread"):
+            with Tag("div", classes="stack"):
                 score_line(state.score, state.judge, state.reasons)
+                if state.early_stop:
+                    with Tag("p", classes="small", data_testid="early-stop"):
+                        Tag("strong", "Ended early. ")
+                        Tag("span", state.early_stop, "muted")
                 with Tag("div", classes="line small muted"):
                     if state.total_ms:
-                        Tag("span", f"took {duration(state.total_ms)}", "tabular")
+                        Tag("span", f"{count(len(state.exchanges), 'round')} in {duration(state.total_ms)}", "tabular")
                     if state.debate_id is not None and state.trace_id:
                         link("Everything about it", f"/traces/{state.trace_id}", data_testid="open-trace")
             if trace is not None:
-                Rating(self._services, trace)
+                Rating(self._services, trace, self._rated)
+
+    async def _rated(self, trace: Trace) -> None:
+        """A correction is shown above the answer that it corrects."""
+        shown = self._trace.corrected_answer if self._trace else None
+        self._trace = trace
+        if trace.corrected_answer != shown:
+            await self._show_answer()
 
     async def _show_template(self, use: TemplateUse) -> None:
         dialog = Modal(use.name, test="template-text")

@@ -40,22 +40,20 @@ def score_line(value: float | None, judge: str | None, reasons: list[str] | tupl
 class Rating:
     """Rates 1–10 and corrects; saves at once and says so."""
 
-    def __init__(
-        self, services: Services, trace: Trace, changed: Callable[[Trace], Awaitable[None]] | None = None
-    ) -> None:
+    def __init__(self, services: Services, trace: Trace, changed: Callable[[Trace], Awaitable[None]]) -> None:
         self._services = services
         self._changed = changed
         self.trace = trace
         with Tag("div", classes="stack", data_testid="rating"):
-            with Tag("div", classes="line spread"):
-                with Tag("fieldset", classes="stack tight"):
-                    Tag("legend", "How good is it?", "small muted")
-                    self._scale = Tag("div", classes="scale")
-                self._correct = button("Correct the answer", test="correct")
+            with Tag("fieldset"):
+                Tag("legend", "How good is it?", "small muted")
+                self._scale = Tag("div", classes="scale")
             self._said = Tag("p", classes="small muted", role="status", data_testid="rating-said")
+            with Tag("div", classes="line"):
+                self._correct = button("Correct the answer", test="correct")
             self._form = self._correction()
         self._draw_scale()
-        self._correct.on("click", self._form.show, args=[])
+        self._correct.on("click", self._open, args=[])
         self._say()
 
     def _draw_scale(self) -> None:
@@ -76,20 +74,28 @@ class Rating:
                 Tag("label", "What it should have said", for_="correction")
                 Tag(
                     "textarea", classes="input", id="correction", name="corrected", rows="6",
-                    value=self.trace.corrected_answer or self.trace.final_answer, data_testid="correction",
+                    defaultValue=self.trace.corrected_answer or self.trace.final_answer, data_testid="correction",
                 )  # fmt: skip
             with Tag("div", classes="line"):
                 button("Save the correction", "primary", type_="submit", test="save-correction")
-                button("Keep it as it is", "quiet").on("click", lambda: form.show(visible=False), args=[])
+                button("Keep it as it is", "quiet").on("click", self._close, args=[])
         on_submit(form, self._save)
         return form
+
+    def _open(self) -> None:
+        self._form.show()
+        self._correct.show(visible=False)
+
+    def _close(self) -> None:
+        self._form.show(visible=False)
+        self._correct.show()
 
     async def _rate(self, number: int) -> None:
         await self._write(number, None)
 
     async def _save(self, fields: dict[str, str]) -> None:
         if await self._write(self.trace.user_rating or RATING_OF_A_CORRECTION, fields.get("corrected", "")):
-            self._form.show(visible=False)
+            self._close()
             self._draw_scale()
 
     async def _write(self, rating: int, corrected: str | None) -> bool:
@@ -99,8 +105,7 @@ class Rating:
             self._said.say(sentence(error))
             return False
         self._say(saved=True)
-        if self._changed is not None:
-            await self._changed(self.trace)
+        await self._changed(self.trace)
         return True
 
     def _say(self, *, saved: bool = False) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from tmde_core.errors import TmdeError
 from tmde_core.record import utc_now
 
+_MARKS = re.compile(r"\*\*|__|`+|^#{1,6} |^> |^[-*] ", re.MULTILINE)
+
 
 def duration(milliseconds: float | None) -> str:
-    """`0.8 s`, `12 s`, `3 min 05 s`; nothing for None."""
+    """`40 ms`, `0.8 s`, `12 s`, `3 min 05 s`; nothing for None."""
     if milliseconds is None:
         return ""
+    if milliseconds < 95:
+        return f"{max(milliseconds, 1):.0f} ms"
     seconds = milliseconds / 1000
     if seconds < 9.95:
         return f"{seconds:.1f} s"
@@ -62,6 +67,11 @@ def size(number: int | None) -> str:
     return f"{value:.1f} TB"
 
 
+def snippet(text: str, length: int = 240) -> str:
+    """The beginning of a text as one line, without Markdown's marks."""
+    return " ".join(_MARKS.sub("", text[: 2 * length]).split())[:length]
+
+
 def short_id(identity: object) -> str:
     """The first eight characters, enough to tell apart what one person has."""
     return str(identity)[:8]
@@ -72,3 +82,18 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, TmdeError):
         return error.detail
     return "Something went wrong inside TMDE. The server's log says more; try again."
+
+
+def source(name: str) -> str:
+    """Where a trace came from."""
+    return _SOURCES.get(name, name)
+
+
+_SOURCES = {
+    "ui": "pages",
+    "api": "API",
+    "cli": "command line",
+    "import": "import",
+    "loop": "loop",
+    "benchmark": "benchmark",
+}

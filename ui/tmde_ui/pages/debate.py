@@ -19,7 +19,7 @@ from tmde_ui.frame import frame
 from tmde_ui.live import Live
 from tmde_ui.pages.problems import page
 from tmde_ui.transcript import from_log
-from tmde_ui.words import ago, exact, score, sentence
+from tmde_ui.words import ago, exact, score, sentence, snippet
 
 RECENT = 8
 
@@ -37,7 +37,7 @@ def register(services: Services, live: Live) -> None:
     @page("/", live)
     async def ask() -> None:
         with frame(live, "Debate", here="/"):
-            content = Tag("div", classes="stack wide")
+            content = Tag("div", classes="stack wide lane")
             with content:
                 await _ask_page(services, live, content)
 
@@ -83,6 +83,7 @@ async def _ask_page(services: Services, live: Live, content: Tag) -> None:
         ui.navigate.history.push(f"/debates/{debate.id}")
         ui.page_title(f"{_title(debate)} · TMDE")
         content.clear()
+        content.classes(remove="lane")
         with content:
             await _debate(services, live, debate)
             ui.run_javascript("scrollTo(0, 0)")
@@ -98,8 +99,8 @@ async def _ask_page(services: Services, live: Live, content: Tag) -> None:
                 for trace in recent.items:
                     with Tag("li"), Tag("a", classes="row brief", href=f"/traces/{trace.id}"):
                         with Tag("div", classes="lead"):
-                            Tag("span", trace.query, "q")
-                            Tag("span", trace.corrected_answer or trace.final_answer, "a")
+                            Tag("span", snippet(trace.query), "q")
+                            Tag("span", snippet(trace.corrected_answer or trace.final_answer), "a")
                         Tag(
                             "span",
                             _quality(trace.quality_score),
@@ -107,14 +108,14 @@ async def _ask_page(services: Services, live: Live, content: Tag) -> None:
                         )
                         Tag("span", ago(trace.created_at), "cell when", title=exact(trace.created_at))
     else:
-        with Tag("section", classes="stack", data_testid="examples"):
-            Tag("h2", "Nothing has been asked yet. Begin with one of these, or with a question of your own.")
-    with Tag("section", classes="examples", aria_label="Examples"):
-        for kind, example in EXAMPLES:
-            with Tag("button", classes="example", type="button", data_testid="example") as offer:
-                Tag("span", kind, "eyebrow")
-                Tag("span", example)
-            offer.on("click", js_handler=_fill(question, example))
+        with Tag("section", classes="stack tight", data_testid="examples"):
+            Tag("h2", "Nothing has been asked yet. Begin with one of these:", "eyebrow")
+            with Tag("div", classes="examples"):
+                for kind, example in EXAMPLES:
+                    with Tag("button", classes="example", type="button", data_testid="example") as offer:
+                        Tag("span", kind, "eyebrow")
+                        Tag("span", example)
+                    offer.on("click", js_handler=_fill(question, example))
 
 
 def _ask_form(services: Services) -> tuple[Tag, Tag, Tag]:
@@ -132,8 +133,8 @@ def _ask_form(services: Services) -> tuple[Tag, Tag, Tag]:
                     Tag("summary", "Options")
                     with Tag("div", classes="options"):
                         rounds = tuple((str(number), str(number)) for number in range(1, 11))
-                        choice("At least, rounds", "min_rounds", rounds, str(shipped.min_rounds))
-                        choice("At most, rounds", "max_rounds", rounds, str(shipped.max_rounds))
+                        choice("Rounds, at least", "min_rounds", rounds, str(shipped.min_rounds))
+                        choice("Rounds, at most", "max_rounds", rounds, str(shipped.max_rounds))
                         templates = (("0", "none"), *((str(number), str(number)) for number in range(1, 6)))
                         choice("Method templates", "templates", templates, str(shipped.templates))
                         choice("Final answer", "synthesis", _SYNTHESIS, shipped.synthesis)
@@ -146,9 +147,9 @@ def _ask_form(services: Services) -> tuple[Tag, Tag, Tag]:
 
 
 _SYNTHESIS = (
-    ("always", "always written anew"),
-    ("when-disputed", "written anew when disputed"),
-    ("never", "the last proposal"),
+    ("always", "always rewritten"),
+    ("when-disputed", "rewritten when disputed"),
+    ("never", "last proposal as it is"),
 )
 
 
@@ -162,7 +163,7 @@ def _running(services: Services) -> None:
             for debate in running:
                 with Tag("li"), Tag("a", classes="row brief", href=f"/debates/{debate.id}"):
                     with Tag("div", classes="lead"):
-                        Tag("span", debate.query, "q")
+                        Tag("span", snippet(debate.query), "q")
                     Tag("span", f"round {len(debate.rounds) + 1}", "cell")
                     Tag("span", ago(debate.created_at), "cell when")
 

@@ -130,7 +130,7 @@ def _runtimes(reports: Sequence[RuntimeReport]) -> None:
                     facts.append(count(report.status.restarts, "restart"))
                 if report.status.adapters:
                     facts.append(f"{count(len(report.status.adapters), 'adapter')} loaded")
-                Tag("p", " · ".join(fact for fact in facts if fact), "muted small")
+                Tag("p", " · ".join(fact for fact in facts if fact), "muted small maybe")
 
 
 def _models(models: Sequence[ModelInfo]) -> None:

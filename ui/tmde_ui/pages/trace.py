@@ -15,7 +15,7 @@ from tmde_ui.frame import frame
 from tmde_ui.live import Live
 from tmde_ui.pages.problems import page
 from tmde_ui.transcript import from_trace
-from tmde_ui.words import count, duration, exact, sentence, short_id
+from tmde_ui.words import count, duration, exact, sentence, short_id, source
 
 _ROLES = ("proposer", "skeptic", "synthesizer", "judge")
 
@@ -29,7 +29,7 @@ def register(services: Services, live: Live) -> None:
         with frame(live, trace.query[:60], here="/traces"), Tag("div", classes="stack wide"):
             with Tag("div", classes="stack"):
                 link("← All traces", "/traces", "small")
-                withdrawn = Tag("div", data_testid="withdrawn")
+                withdrawn = Tag("div", classes="maybe", data_testid="withdrawn")
                 with withdrawn:
                     if trace.withdrawn_at is not None:
                         Tag("p", f"Withdrawn on {exact(trace.withdrawn_at)}: {trace.withdrawn_reason}", "notice warm")
@@ -48,7 +48,7 @@ def _record(trace: Trace) -> None:
             (
                 ("Trace", str(trace.id)),
                 ("Made", exact(trace.created_at)),
-                ("Came from", trace.source),
+                ("Came from", source(trace.source)),
                 ("Domain", trace.domain or ""),
                 *((role.capitalize(), _model(trace, role)) for role in _ROLES),
                 ("Adapter", trace.adapter_id or "none: the base model"),

@@ -18,7 +18,7 @@ from tmde_ui.frame import frame
 from tmde_ui.imports import DropZone, report_of
 from tmde_ui.live import Live
 from tmde_ui.pages.problems import page
-from tmde_ui.words import ago, count, exact, score
+from tmde_ui.words import ago, count, exact, score, snippet, source
 
 PER_PAGE = 25
 SHOWN_SKIPPED = 100
@@ -26,14 +26,6 @@ SHOWN_SKIPPED = 100
 
 SOURCES = (("", "anywhere"), ("ui", "these pages"), ("api", "the API"), ("cli", "the command line"), ("import", "an import"), ("loop", "a loop"), ("benchmark", "a benchmark"))  # fmt: skip
 QUALITIES = (("", "any"), *((str(number), f"{number} or more") for number in range(10, 0, -1)))
-SOURCE_WORDS = {
-    "ui": "pages",
-    "api": "API",
-    "cli": "command line",
-    "import": "import",
-    "loop": "loop",
-    "benchmark": "benchmark",
-}
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -182,7 +174,7 @@ def _filters(wanted: Wanted) -> Tag:
     with Tag("form", classes="filters", role="search", data_testid="filters") as form:
         with Tag("div", classes="field"):
             Tag("label", "Search", for_="field-q")
-            Tag("input", classes="input", id="field-q", name="q", type="search", value=wanted.q, autocomplete="off",
+            Tag("input", classes="input", id="field-q", name="q", type="search", defaultValue=wanted.q, autocomplete="off",
                 placeholder="Words of the question or the answer", data_testid="search")  # fmt: skip
         choice("Quality", "quality", QUALITIES, wanted.quality, data_testid="quality")
         choice("From", "source", SOURCES, wanted.source, data_testid="source")
@@ -196,8 +188,8 @@ def _filters(wanted: Wanted) -> Tag:
 def _row(trace: Trace) -> None:
     with Tag("li"), Tag("a", classes="row", href=f"/traces/{trace.id}", data_testid="trace"):
         with Tag("div", classes="lead"):
-            Tag("span", trace.query, "q")
-            Tag("span", trace.corrected_answer or trace.final_answer, "a")
+            Tag("span", snippet(trace.query), "q")
+            Tag("span", snippet(trace.corrected_answer or trace.final_answer), "a")
         with Tag("span", classes="cell"):
             if trace.withdrawn_at is not None:
                 chip("withdrawn")
@@ -207,7 +199,7 @@ def _row(trace: Trace) -> None:
                 Tag("span", score(trace.quality_score), "score")
                 Tag("span", " yours" if trace.user_rating is not None else " judge", "muted")
         Tag("span", count(len(trace.rounds), "round") if trace.rounds else "–", "cell optional")
-        Tag("span", SOURCE_WORDS.get(trace.source, trace.source), "cell optional")
+        Tag("span", source(trace.source), "cell optional")
         Tag("span", ago(trace.created_at), "cell when", title=exact(trace.created_at))
 
 
