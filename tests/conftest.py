@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,16 +32,14 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def embedded_model() -> Path:
-    """The embedded model's GGUF file, fetched by the command that `./run` uses."""
+    """The embedded model's GGUF file, where `./run` keeps it, fetched if need be."""
+    from tmde_cpu.embedded import fetch_embedded
+
     models = MODELS_HOME / "models"
     models.mkdir(parents=True, exist_ok=True)
-    with (models / "tests.lock").open("w") as lock:
+    with (models / ".tests.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # pytest-xdist starts several sessions at once
-        command = [sys.executable, "-m", "tmde_cpu.embedded", str(MODELS_HOME)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.fail(f"the embedded model cannot be fetched: {done.stderr}")
-    return next(models.rglob("SmolLM2-135M-Instruct*.gguf"))
+        return fetch_embedded(models)
 
 
 @pytest.fixture
