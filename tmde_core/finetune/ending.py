@@ -33,8 +33,8 @@ def conclude(run_id: UUID, run_dir: Path, adapters: AdapterStore, status: int | 
         status: the worker's exit status, where it is known.
     """
     supervisor.end(str(run_id), run_dir, grace_seconds=0)  # what a killed worker left running
-    log = FileLog(run_dir / EVENTS_FILE)
-    last = next((event for event in reversed(log.read()) if event.type in TERMINAL), None)
+    events = FileLog(run_dir / EVENTS_FILE).read()
+    last = events[-1] if events and events[-1].type in TERMINAL else None
     outcome = _outcome(run_id, run_dir, adapters, last, status)
     if last is None:
         # Readers wait for a last event; the worker cannot write it any more.

@@ -1,0 +1,137 @@
+"""The same with the trainer that ships: a model of a few thousand parameters, and once the embedded one."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tmde_core.finetune import supervisor
+from tmde_core.finetune.records import FineTuneConfig
+from tmde_core.plugins import Plugins
+from tmde_core.ports import ChatDelta, ChatRequest, Message
+from tmde_core.services import open_services
+from tmde_core.settings import load_settings
+
+pytestmark = pytest.mark.slow
+
+SERVER = """
+import asyncio, sys
+from pathlib import Path
+from tmde_core.finetune.records import FineTuneConfig
+from tmde_core.services import open_services
+from tmde_core.settings import load_settings
+
+async def main():
+    async with open_services(load_settings(Path(sys.argv[1])), serving=True) as services:
+        run = await services.finetune.start(FineTuneConfig(base_model=sys.argv[2], min_traces=5, epochs=10, batch_size=1,
+            gradient_accumulation_steps=1))
+        sys.stdout.write(f"run {run.id}\\n"); sys.stdout.flush()
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny") / "tiny"
+    subprocess.run([sys.executable, "-m", "tmde_cpu.testing", str(path)], check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture
+async def filled(data_dir: Path, trace) -> Path:
+    async with open_services(load_settings(data_dir, environ={}), Plugins()) as services:
+        for number in range(24):
+            await services.traces.add(trace(f"What is {number} times 7?", f"It is {number * 7}.", minutes=number))
+    return data_dir
+
+
+def config(base_model: object, **changes) -> FineTuneConfig:
+    return FineTuneConfig(base_model=str(base_model), min_traces=5, **changes)
+
+
+async def test_the_shipped_trainer_goes_from_traces_to_a_sound_adapter(filled, tiny_model):
+    async with open_services(load_settings(filled, environ={}), serving=True) as services:
+        run = await services.finetune.wait((await services.finetune.start(config(tiny_model))).id)
+        assert (run.status, run.error_message) == ("completed", None)
+        assert run.metrics is not None
+        assert run.metrics.final_train_loss is not None
+        assert len(await services.finetune.metrics(run.id)) == run.metrics.total_steps
+        manifest = services.lora.store.verified(run.id)
+        assert {
+            "adapter_model.safetensors",
+            "adapter_config.json",
+            "adapter.gguf",
+            "metrics.json",
+        } <= manifest.files.keys()
+        assert manifest.dataset_sha256 == run.dataset_hash
+        assert len(manifest.lineage["traceIds"]) == run.traces_used
+
+
+async def test_the_same_traces_and_seed_give_the_same_weights(filled, tiny_model):
+    async with open_services(load_settings(filled, environ={}), serving=True) as services:
+        first = await services.finetune.wait((await services.finetune.start(config(tiny_model))).id)
+        second = await services.finetune.wait((await services.finetune.start(config(tiny_model))).id)
+        one, two = await services.lora.get(first.id), await services.lora.get(second.id)
+        assert one.sha256 == two.sha256
+
+
+async def test_a_trainer_killed_in_the_middle_is_a_failed_run_without_half_an_adapter(filled, tiny_model):
+    async with open_services(load_settings(filled, environ={}), serving=True) as services:
+        run = await services.finetune.start(config(tiny_model, epochs=10, batch_size=1, gradient_accumulation_steps=1))
+        async for event in services.finetune.events(run.id).follow():
+            if event.type == "progress":
+                break
+        for process in supervisor.family(str(run.id)):
+            process.kill()
+        ended = await services.finetune.wait(run.id)
+        assert ended.status == "failed"
+        assert "SIGKILL" in (ended.error_message or "")
+        assert not [path.name for path in services.lora.store.directory.iterdir() if path.is_dir()]
+
+
+async def test_a_server_killed_in_the_middle_changes_nothing_about_the_result(filled, tiny_model):
+    def killed_server() -> None:
+        command = [sys.executable, "-c", SERVER, str(filled), str(tiny_model)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            next(line for line in server.stdout if line.startswith("run "))
+            server.kill()
+
+    await asyncio.to_thread(killed_server)
+    async with open_services(load_settings(filled, environ={}), serving=True) as services:
+        (left,), _ = await services.finetune.list()
+        run = await services.finetune.wait(left.id)
+        assert (run.status, run.error_message) == ("completed", None)
+        again = await services.finetune.wait((await services.finetune.start(run.config)).id)
+        assert (await services.lora.get(run.id)).sha256 == (await services.lora.get(again.id)).sha256
+
+
+async def test_an_adapter_of_the_embedded_model_is_trained_activated_and_answers(filled, embedded_model):
+    (filled / "models").symlink_to(embedded_model.parent, target_is_directory=True)
+    async with open_services(load_settings(filled, environ={}), serving=True) as services:
+        wanted = config("", epochs=2, learning_rate=5e-4, batch_size=8, gradient_accumulation_steps=1)
+        run = await services.finetune.wait((await services.finetune.start(wanted)).id)
+        assert (run.status, run.error_message) == ("completed", None)
+        adapter = await services.lora.activate(run.id)
+        assert adapter.is_active
+        reference = services.lora.active_ref()
+        runtime = await services.runtimes.get("embedded")
+
+        async def answer(with_adapter: bool) -> str:
+            request = ChatRequest(
+                model="",
+                messages=(Message(role="user", content="What is 3 times 7?"),),
+                temperature=0,
+                max_tokens=24,
+                adapter=reference if with_adapter else None,
+            )
+            return "".join([item.text async for item in runtime.chat(request) if isinstance(item, ChatDelta)])
+
+        assert await answer(with_adapter=True) != await answer(with_adapter=False)
+        assert await services.lora.rollback() is None
+        assert [event.success for event in await services.lora.events()] == [True, True]
