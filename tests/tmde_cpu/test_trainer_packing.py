@@ -1,0 +1,170 @@
+"""Examples, packing and schedule: what one pass computes is what the examples one by one would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tmde_core.finetune.records import FineTuneConfig
+from tmde_core.finetune.worker import TrainingFailedError
+from tmde_core.ports import Message, TrainingExample
+from tmde_cpu.base_model import load_tokenizer
+from tmde_cpu.testing import make_tiny_model, times_tables
+from tmde_cpu.trainer import data_order, load_trainee, mean_loss
+from tmde_cpu.training.examples import Example, encode, encode_all, read_examples
+from tmde_cpu.training.packing import pack, pack_all
+from tmde_cpu.training.schedule import learning_rate
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # so small a model gains nothing from more, and waiting threads slow a busy machine
+
+
+def conversation(answer: str, question: str = "Why?") -> TrainingExample:
+    return TrainingExample(question, "", answer, (Message("user", question), Message("assistant", answer)), "t1")
+
+
+def test_only_the_answer_and_its_end_of_turn_are_learned(tiny):
+    tokenizer = load_tokenizer(tiny)
+    example = encode(conversation("Because it is 56."), tokenizer)
+    assert tokenizer.decode(example.tokens[example.answer_start :]) == "Because it is 56.<|im_end|>"
+    assert tokenizer.decode(example.tokens[: example.answer_start]).endswith("<|im_start|>assistant\n")
+
+
+def test_a_template_that_drops_part_of_the_answer_is_refused_with_what_would_be_learned(tiny):
+    tokenizer = load_tokenizer(tiny)
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "message['content']", "message['content'].split('/think')[-1]"
+    )
+    with pytest.raises(TrainingFailedError, match="not the answer"):
+        encode(conversation("hm, let me see /think Because."), tokenizer)
+
+
+def test_a_template_whose_prompt_is_no_beginning_of_the_whole_is_refused(tiny):
+    tokenizer = load_tokenizer(tiny)
+    tokenizer.chat_template = "{{ messages | length }}" + tokenizer.chat_template
+    with pytest.raises(TrainingFailedError, match="chat template") as caught:
+        encode(conversation("Because."), tokenizer)
+    assert caught.value.reason == "chat-template"
+
+
+def test_an_example_that_is_too_long_is_left_out_whole_and_named(tiny):
+    encoded = encode_all([conversation("short"), conversation("long " * 200)], load_tokenizer(tiny), 512)
+    assert len(encoded.examples) == 1
+    assert encoded.too_long == ("t1",)
+
+
+def test_a_broken_line_of_the_dataset_is_named_by_its_number(tmp_path: Path):
+    file = tmp_path / "train.jsonl"
+    file.write_text('{"nonsense": 1}\n')
+    with pytest.raises(TrainingFailedError, match=r"train\.jsonl, line 1"):
+        read_examples(file)
+
+
+token_lists = st.lists(st.integers(0, 2), min_size=3, max_size=40)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(token_lists, st.integers(1, 39)), min_size=1, max_size=8), st.integers(10, 120))
+def test_every_place_of_a_pack_sees_exactly_what_came_before_it_in_its_own_example(drawn, limit):
+    examples = [Example(tuple(tokens), min(start, len(tokens) - 1), str(n)) for n, (tokens, start) in enumerate(drawn)]
+    expected = sorted(
+        (example.tokens[: place + 1], example.tokens[place + 1])
+        for example in examples
+        for place in range(example.answer_start - 1, len(example.tokens) - 1)
+    )
+    found = []
+    for packed in pack_all(examples, limit):
+        tokens, positions = packed.input_ids[0].tolist(), packed.position_ids[0].tolist()
+        seen = {}
+        for segment in packed.segments:
+            before = [place for start, stop in segment.before for place in range(start, stop)]
+            for place in range(*segment.span):
+                visible = [*before, *range(segment.span[0], place + 1)]
+                assert [positions[at] for at in visible] == list(range(len(visible)))
+                seen[place] = tuple(tokens[at] for at in visible)
+        assert sorted(seen) == list(range(packed.size))
+        found += [
+            (seen[at], target) for at, target in zip(packed.predict.tolist(), packed.targets.tolist(), strict=True)
+        ]
+    assert sorted(found) == expected
+
+
+def test_a_shared_beginning_is_computed_once():
+    shared = tuple(range(50))
+    packed = pack([Example((*shared, n, n, n), 51, str(n)) for n in range(100, 104)])
+    assert packed.size == 50 + 4 * 2
+    assert packed.supervised == 4 * 2
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # raised inside peft
+def test_loss_and_gradients_of_a_pack_are_those_of_the_examples_alone(tiny):
+    torch.manual_seed(3)
+    trainee = load_trainee(tiny, FineTuneConfig(lora_rank=4))
+    for name, tensor in trainee.weights.items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(tensor, std=0.1)
+    tokenizer = load_tokenizer(tiny)
+    examples = encode_all(times_tables([2, 3, 13], "Answer " * 9), tokenizer, 4096).examples
+
+    def loss_and_gradients(packs):
+        total = sum(packed.supervised for packed in packs)
+        loss = 0.0
+        for packed in packs:
+            output = trainee.body(
+                input_ids=packed.input_ids, position_ids=packed.position_ids, use_cache=False, segments=packed.segments
+            )
+            logits = trainee.head(output.last_hidden_state[0, packed.predict])
+            part = torch.nn.functional.cross_entropy(logits, packed.targets, reduction="sum") / total
+            part.backward()
+            loss += part.item()
+        gradients = torch.cat([tensor.grad.flatten() for tensor in trainee.weights.values()])
+        for tensor in trainee.weights.values():
+            tensor.grad = None
+        return loss, gradients
+
+    packed = pack_all(examples, 400)
+    assert sum(one.size for one in packed) < sum(len(example.tokens) for example in examples) / 2
+    loss, gradients = loss_and_gradients(packed)
+    alone_loss, alone_gradients = loss_and_gradients([pack([example]) for example in examples])
+    assert loss == pytest.approx(alone_loss, rel=1e-5)
+    assert torch.allclose(gradients, alone_gradients, rtol=1e-3, atol=1e-6)
+
+    # And both are what transformers itself computes, without any of our attention.
+    eager = trainee.peft_model
+    eager.config._attn_implementation = "eager"
+    theirs = 0.0
+    for example in examples:
+        labels = torch.tensor([[-100] * example.answer_start + list(example.tokens[example.answer_start :])])
+        with torch.no_grad():
+            theirs += eager(input_ids=torch.tensor([example.tokens]), labels=labels).loss.item() * example.supervised
+    assert loss == pytest.approx(theirs / sum(example.supervised for example in examples), rel=1e-5)
+    eager.config._attn_implementation = "tmde_packed"
+    assert mean_loss(trainee, packed) == pytest.approx(loss, rel=1e-5)
+
+
+def test_each_epoch_has_its_own_order_and_always_the_same():
+    assert sorted(data_order(50, 7, 0)) == list(range(50))
+    assert data_order(50, 7, 0) == data_order(50, 7, 0)
+    assert data_order(50, 7, 0) != data_order(50, 7, 1)
+    assert data_order(50, 8, 0) != data_order(50, 7, 0)
+
+
+@given(st.integers(1, 500), st.floats(0, 0.5), st.sampled_from(["cosine", "linear"]))
+def test_the_learning_rate_rises_to_its_peak_and_never_leaves_its_range(total, warmup, kind):
+    rates = [learning_rate(step, total, 2e-4, warmup, kind) for step in range(total)]
+    top = rates.index(max(rates))
+    assert all(0 < rate <= 2e-4 * (1 + 1e-9) for rate in rates)
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert max(rates) == pytest.approx(2e-4)
