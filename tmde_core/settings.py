@@ -135,7 +135,7 @@ def load_settings(
 
 def _check(tree: dict[str, Any], source: str, text: str) -> Settings:
     try:
-        settings = msgspec.convert(_wire(tree), Settings, strict=False)
+        settings = msgspec.convert(_with_role_defaults(_wire(tree)), Settings, strict=False)
     except msgspec.ValidationError as error:
         found = re.search(r"`\$\.([^`]*)`", str(error))
         field = _snake(found.group(1)) if found else ""
@@ -150,6 +150,19 @@ def _check(tree: dict[str, Any], source: str, text: str) -> Settings:
         sentence = f"min_rounds ({debate.min_rounds}) is above max_rounds ({debate.max_rounds})"
         raise _refused(source, text, field, sentence)
     return settings
+
+
+def _with_role_defaults(tree: dict[str, Any]) -> dict[str, Any]:
+    """Fill up each role's table with that role's own defaults: naming a judge's runtime must not heat it up."""
+    roles = tree.get("roles")
+    if not isinstance(roles, dict):
+        return tree
+    shipped: dict[str, dict[str, Any]] = msgspec.to_builtins(Roles())
+    filled = {
+        name: {**shipped[name], **table} if name in shipped and isinstance(table, dict) else table
+        for name, table in roles.items()
+    }
+    return {**tree, "roles": filled}
 
 
 def _refused(source: str, text: str, field: str, sentence: str) -> InvalidInputError:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tmde_core.errors import InsufficientStorageError, InvalidInputError
-from tmde_core.settings import ENVIRONMENT, Settings, default_data_dir, load_settings
+from tmde_core.settings import ENVIRONMENT, Roles, Settings, default_data_dir, load_settings
 
 
 def load(directory: Path, text: str = "", environ: dict[str, str] | None = None, **flags: Any) -> Settings:
@@ -34,6 +34,13 @@ def test_the_file_is_read(tmp_path: Path):
     assert (settings.port, settings.roles.judge.runtime) == (9000, "ollama")
     assert settings.roles.proposer.runtime == "embedded"
     assert settings.runtimes == {"ollama": {"baseUrl_x": "y"}}
+
+
+def test_a_role_that_is_set_in_part_keeps_its_own_defaults_for_the_rest(tmp_path: Path):
+    roles = load(tmp_path, "[roles.judge]\nruntime = 'ollama'\n[roles.skeptic]\nmax_tokens = 99\n").roles
+    shipped = Roles()
+    assert (roles.judge.temperature, roles.judge.max_tokens) == (shipped.judge.temperature, shipped.judge.max_tokens)
+    assert (roles.skeptic.temperature, roles.skeptic.max_tokens) == (shipped.skeptic.temperature, 99)
 
 
 def test_environment_wins_over_file_and_flags_over_both(tmp_path: Path):
