@@ -13,9 +13,15 @@ MAX_ISSUES = 3
 MAX_ISSUE_CHARS = 200
 """Beyond this small models repeat themselves until the token budget ends."""
 
+RATHER_RIGHT = 5.0
+"""The middle of the scale."""
+
 CRITIQUE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
+        # In this order: servers that enforce the schema also generate in its order.
+        "score": {"type": "integer", "minimum": 0, "maximum": 10},
+        "verdict": {"type": "string", "enum": ["accept", "revise"]},
         "issues": {
             "type": "array",
             "maxItems": MAX_ISSUES,
@@ -29,10 +35,8 @@ CRITIQUE_SCHEMA: dict[str, Any] = {
                 "additionalProperties": False,
             },
         },
-        "score": {"type": "integer", "minimum": 0, "maximum": 10},
-        "verdict": {"type": "string", "enum": ["accept", "revise"]},
     },
-    "required": ["issues", "score", "verdict"],
+    "required": ["score", "verdict", "issues"],
     "additionalProperties": False,
 }
 
@@ -73,14 +77,12 @@ def parse_critique(text: str) -> Critique:
 def accepted(critique: Critique, accept_score: float) -> bool:
     """Whether the debate may end on this critique: the verdict, or a high score with nothing above minor.
 
-    An "accept" that names a critical issue contradicts itself and does not count.
+    An "accept" that names a critical issue, or whose score says wrong rather than right, contradicts itself and does not count.
     """
-    if critique.malformed:
-        return False
-    if any(issue.severity == "critical" for issue in critique.issues):
+    if critique.malformed or any(issue.severity == "critical" for issue in critique.issues):
         return False
     if critique.verdict == "accept":
-        return True
+        return critique.score is None or critique.score >= RATHER_RIGHT
     harmless = all(issue.severity == "minor" for issue in critique.issues)
     return harmless and critique.score is not None and critique.score >= accept_score
 

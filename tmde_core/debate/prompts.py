@@ -18,15 +18,13 @@ PROPOSER_SYSTEM = "You are a helpful assistant. Give a short answer."
 """Of five wordings tried on the embedded model, none answered more practice questions, and this one makes the shortest answers."""
 
 SKEPTIC_SYSTEM = (
-    "You check answers. Say what is wrong with the answer. Reply with one JSON object only: "
-    '{"issues": [{"severity": "minor", "text": "what is wrong"}], "score": 7, "verdict": "revise"}. '
-    "issues: at most 3, an empty list if nothing is wrong; severity is minor, major or critical. "
-    'score: 0 (wrong) to 10 (perfect). verdict: "accept" or "revise".'
+    'You check answers. Reply in JSON: "score" from 0 (wrong) to 10 (right), "verdict" ("accept" or "revise"), and "issues", a '
+    'list of at most 3 mistakes in the answer, each with "severity" (minor, major or critical) and "text". If the answer is '
+    "right, issues is []."
 )
+"""Without an example: small models copy examples. The score comes first, because after a list of issues it was always the same."""
 
-SYNTHESIZER_SYSTEM = (
-    "You write the final answer to a question. You are given a draft. Correct it if needed and keep it short."
-)
+SYNTHESIZER_SYSTEM = "You are a helpful assistant. Give the final answer to the question."
 
 ELLIPSIS = "…"
 
@@ -81,15 +79,18 @@ def skeptic_next(proposal: str) -> Message:
 
 
 def synthesizer_opening(query: str, rounds: Sequence[Round]) -> tuple[Message, ...]:
-    """The Synthesizer's only prompt: the question, the last proposals, and what is still open about the last one."""
-    parts = [f"Question:\n{query}"]
-    *_, last = rounds
-    if len(rounds) > 1 and rounds[-2].proposal != last.proposal:
-        parts.append(f"Earlier draft:\n{rounds[-2].proposal}")
-    parts.append(f"Draft:\n{last.proposal}")
-    if last.critique is not None and last.critique.issues:
-        parts.append(f"A reviewer says of the draft:\n{critique_for_people(last.critique, last.critique_text)}")
-    parts.append("Write the final answer to the question.")
+    """The Synthesizer's only prompt: the last proposals, what is still open about the last one, and at the end the question.
+
+    The proposal before the last is shown only while the last one has faults that matter; otherwise it only confuses.
+    """
+    *earlier, last = rounds
+    issues = last.critique.issues if last.critique else ()
+    parts = [f"Here is a draft answer:\n{last.proposal}"]
+    if earlier and earlier[-1].proposal != last.proposal and any(issue.severity != "minor" for issue in issues):
+        parts.insert(0, f"Here is an earlier draft:\n{earlier[-1].proposal}")
+    if last.critique is not None and issues:
+        parts.append(f"A reviewer says:\n{critique_for_people(last.critique, last.critique_text)}")
+    parts.append(f"Now give the final answer to this question: {query}")
     return Message(role="system", content=SYNTHESIZER_SYSTEM), Message(role="user", content="\n\n".join(parts))
 
 

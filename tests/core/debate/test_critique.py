@@ -106,7 +106,8 @@ def test_deep_and_endless_json_is_survived(text):
 @pytest.mark.parametrize(
     ("critique", "ends"),
     [
-        (Critique(score=3, verdict="accept"), True),
+        (Critique(score=5.0, verdict="accept"), True),
+        (Critique(score=1.0, verdict="accept"), False),
         (Critique(score=8, verdict="revise"), True),
         (Critique(issues=(Issue(severity="minor", text="x"),), score=8.0, verdict="revise"), True),
         (Critique(issues=(Issue(severity="major", text="x"),), score=9.0, verdict="revise"), False),

@@ -33,7 +33,7 @@ def test_a_critique_that_is_no_json_reaches_the_proposer_as_it_is():
 
 
 def test_the_synthesizer_sees_question_draft_and_open_issues():
-    issues = (Issue(severity="minor", text="Too long."),)
+    issues = (Issue(severity="major", text="Too long."),)
     rounds = [Round(number=1, proposal="one"), Round(number=2, proposal="two", critique=Critique(issues=issues))]
     content = synthesizer_opening("Q?", rounds)[1].content
     assert all(part in content for part in ("Q?", "one", "two", "Too long."))
