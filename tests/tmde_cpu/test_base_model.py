@@ -1,0 +1,99 @@
+"""The base model's directory: what is accepted, what is converted, and that a conversion is whole or not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tmde_core.errors import InvalidInputError
+from tmde_core.finetune.worker import TrainingFailedError
+from tmde_core.storage.durable import sha256_of
+from tmde_cpu import base_model
+from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
+from tmde_cpu.embedded import EMBEDDED_SHA256
+from tmde_cpu.testing import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def test_a_directory_of_safetensors_is_taken_as_it_is(tmp_path: Path, tiny: Path) -> None:
+    assert ensure_base_model(tmp_path, str(tiny)) == tiny
+    identity = identify(tiny, "mine")
+    assert identity.name == "mine"
+    assert identity.model_sha256 == sha256_of(tiny / "model.safetensors")
+    assert identity.tokenizer_sha256 == sha256_of(tiny / "tokenizer.json")
+    assert identity.chat_template_sha256
+
+
+def test_a_model_in_the_data_directory_is_found_by_its_name(tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "small").symlink_to(tiny)
+    assert ensure_base_model(tmp_path, "small").samefile(tiny)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "/nowhere/at/all", "gpt-5"])
+def test_a_model_that_does_not_exist_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidInputError, match=name):
+        ensure_base_model(tmp_path, name)
+
+
+def test_the_embedded_model_that_was_never_fetched_says_how_to_fetch_it(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"\./run setup"):
+        ensure_base_model(tmp_path, "")
+
+
+def test_a_model_without_a_chat_template_cannot_be_trained(tmp_path: Path, tiny: Path) -> None:
+    for file in tiny.iterdir():
+        content = file.read_bytes()
+        (tmp_path / file.name).write_bytes(content.replace(b'"chat_template"', b'"no_template"'))
+    with pytest.raises(TrainingFailedError, match="chat template"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_conversion_that_dies_leaves_nothing_and_one_of_another_file_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "some.gguf"
+    source.write_bytes(b"first")
+
+    def dies(_source: Path, target: Path) -> None:
+        (target / "model.safetensors").write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(base_model, "_convert", dies)
+    with pytest.raises(OSError, match="no space"):
+        ensure_base_model(tmp_path, str(source))
+    assert not list((tmp_path / "models").iterdir())
+
+    conversions: list[bytes] = []
+
+    def converts(source: Path, target: Path) -> None:
+        conversions.append(source.read_bytes())
+        (target / "model.safetensors").write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(base_model, "_convert", converts)
+    made = ensure_base_model(tmp_path, str(source))
+    assert ensure_base_model(tmp_path, str(source)) == made
+    assert conversions == [b"first"]
+    source.write_bytes(b"second")
+    assert ensure_base_model(tmp_path, str(source)) == made
+    assert (made / "model.safetensors").read_bytes() == b"second"
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["some-f32"]
+
+
+@pytest.mark.slow
+def test_the_embedded_model_becomes_float32_and_ends_a_turn_where_the_runtime_does(
+    tmp_path: Path, embedded_model: Path
+) -> None:
+    (tmp_path / "models").symlink_to(embedded_model.parent, target_is_directory=True)
+    directory = ensure_base_model(tmp_path, "")
+    assert ensure_base_model(tmp_path, "") == directory
+    assert identify(directory, "").model_sha256 == EMBEDDED_SHA256
+    tokenizer = load_tokenizer(directory)
+    assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>"
+    # Digits stand alone, so what stands before them is cut without them: one token of two line ends, not two of one.
+    assert tokenizer.tokenize("a\n\n12") == ["a", "ĊĊ", "1", "2"]
