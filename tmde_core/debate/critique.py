@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any, Literal
 
+import msgspec
+
 from tmde_core.debate.records import Critique, Issue, Severity
 
 MAX_ISSUES = 3
@@ -15,6 +17,9 @@ MAX_ISSUE_CHARS = 200
 
 RATHER_RIGHT = 5.0
 """The middle of the scale."""
+
+ECHO_SHARE = 0.7
+"""An issue of which this share was in the answer before says nothing; quoting a few words to say what is wrong is well below."""
 
 CRITIQUE_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -85,6 +90,30 @@ def accepted(critique: Critique, accept_score: float) -> bool:
         return critique.score is None or critique.score >= RATHER_RIGHT
     harmless = all(issue.severity == "minor" for issue in critique.issues)
     return harmless and critique.score is not None and critique.score >= accept_score
+
+
+def without_echoes(critique: Critique, *sources: str) -> Critique:
+    """The critique without issues that merely repeat the answer or the question.
+
+    Small models fill the schema that way. Handed to the Proposer, such an issue makes it repeat itself too.
+    """
+    told = [_words(source) for source in sources]
+    kept = tuple(issue for issue in critique.issues if not any(_repeats(_words(issue.text), words) for words in told))
+    return critique if len(kept) == len(critique.issues) else msgspec.structs.replace(critique, issues=kept)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _repeats(words: list[str], source: list[str]) -> bool:
+    """Whether most runs of three words (all of them, when there are fewer) stand in the source too."""
+    size = min(3, len(words))
+    if size == 0:
+        return True
+    there = {tuple(source[index : index + size]) for index in range(len(source) - size + 1)}
+    runs = [tuple(words[index : index + size]) for index in range(len(words) - size + 1)]
+    return sum(run in there for run in runs) >= ECHO_SHARE * len(runs)
 
 
 def _note(text: str) -> tuple[Issue, ...]:

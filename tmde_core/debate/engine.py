@@ -17,7 +17,7 @@ from uuid import UUID
 import structlog
 
 from tmde_core.debate.context import Conversation
-from tmde_core.debate.critique import CRITIQUE_SCHEMA, accepted, parse_critique
+from tmde_core.debate.critique import CRITIQUE_SCHEMA, accepted, parse_critique, without_echoes
 from tmde_core.debate.judging import NONE, chosen_judge, judged
 from tmde_core.debate.prompts import (
     proposer_opening,
@@ -167,7 +167,7 @@ class Engine:
                 critiques.add(skeptic_next(proposal.text))
             answer = await skeptic.speak(critiques, number, self._teller("skeptic", number), CRITIQUE_SCHEMA)
             critiques.add(Message(role="assistant", content=answer.text))
-            critique = parse_critique(answer.text)
+            critique = without_echoes(parse_critique(answer.text), proposal.text, self.query)
             self._end_round(number, proposal, answer, critique)
             if number >= self.debate.min_rounds and accepted(critique, self.debate.accept_score):
                 return self._accepted(number, critique)

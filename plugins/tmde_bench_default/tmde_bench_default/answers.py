@@ -21,7 +21,7 @@ _NUMBER = re.compile(
 """A minus counts only where no word or number stands before it: 3-5 is a range. `a/b` is a fraction. Commas, narrow blanks and
 apostrophes separate thousands when three digits follow each."""
 
-_WORD_NUMBER = re.compile(rf"(?i)\b(?P<minus>minus |negative )?(?P<word>{'|'.join(_WORDS)})\b(?!-)")
+_WORD_NUMBER = re.compile(rf"(?i)(?<![-\w])(?P<minus>minus |negative )?(?P<word>{'|'.join(_WORDS)})\b(?!-)")
 
 _MARK = re.compile(
     r"(?i)(?:####|\\boxed\s*\{|\*{0,2}\b(?:the |my |so the )?(?:final |correct |right )?answer\b\*{0,2}\s*(?:is\b|:|=)\*{0,2}\s*:?)"

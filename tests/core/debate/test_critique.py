@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core.debate.critique import MAX_ISSUE_CHARS, MAX_ISSUES, accepted, parse_critique
+from tmde_core.debate.critique import MAX_ISSUE_CHARS, MAX_ISSUES, accepted, parse_critique, without_echoes
 from tmde_core.debate.records import Critique, Issue
 
 GOOD = '{"issues": [{"severity": "major", "text": "No reason is given."}], "score": 4, "verdict": "revise"}'
@@ -119,3 +119,30 @@ def test_deep_and_endless_json_is_survived(text):
 )
 def test_acceptance_is_decided_on_data(critique, ends):
     assert accepted(critique, 8.0) is ends
+
+
+ANSWER = "The sky is blue because air scatters short waves of light more than long ones."
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("The sky is blue because air scatters short waves", False),
+        ("short waves of light more than", False),
+        ("blue", False),
+        ("...", False),
+        ("The word scatters is not explained to a beginner.", True),
+        ("It says 'air scatters short waves' but gives no source and no figures.", True),
+        ("red", True),
+    ],
+)
+def test_issues_that_only_repeat_the_answer_are_left_out(text, kept):
+    critique = Critique(issues=(Issue(severity="major", text=text),), score=4.0, verdict="revise")
+    assert bool(without_echoes(critique, ANSWER, "Why?").issues) is kept
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_leaving_out_echoes_takes_issues_away_and_nothing_else(issue, source):
+    critique = Critique(issues=(Issue(severity="minor", text=issue),), score=4.0, verdict="revise")
+    left = without_echoes(critique, source)
+    assert left == critique or left == Critique(score=4.0, verdict="revise")
