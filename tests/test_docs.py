@@ -1,0 +1,195 @@
+"""The documentation names what there is: a hook, setting, command or variable that is missing from it fails here."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import textwrap
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+import typer
+from typer.main import get_command
+
+import tmde_core
+from tmde_core import hookimpl, hookspecs, ports
+from tmde_core.cli.app import COMMANDS
+from tmde_core.plugins import KINDS, Plugins
+from tmde_core.settings import ENVIRONMENT, Roles, Settings, load_settings
+from tmde_cpu.options import Options
+from tmde_runtime_http.options import OllamaOptions, OpenAIOptions
+
+REPOSITORY = Path(__file__).parents[1]
+DOCS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+
+
+def page(name: str) -> str:
+    return (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+# ------------------------------------------------------------------------------------------- plugins
+
+
+@pytest.mark.parametrize("hook", hookspecs.HOOKS)
+def test_every_hook_and_its_descriptor_are_documented(hook: str):
+    assert f"| `{hook}` | `{KINDS[hook][1].__name__}` |" in page("plugins.md")
+
+
+@pytest.mark.parametrize("port", ["TrainingBackend", "ModelRuntime", "Judge", "Question"])
+def test_every_port_is_documented(port: str):
+    assert hasattr(ports, port)
+    assert f"`{port}`" in page("plugins.md")
+
+
+def test_hooks_is_every_function_that_is_marked():
+    marked = [name for name in dir(hookspecs) if hasattr(getattr(hookspecs, name), "tmde_spec")]
+    assert sorted(hookspecs.HOOKS) == sorted(marked)
+
+
+class Anything:
+    """Stands for whatever an example's author has written elsewhere."""
+
+
+@pytest.mark.parametrize("hook", hookspecs.HOOKS)
+def test_the_example_in_each_hooks_docstring_runs(hook: str):
+    _, _, example = (getattr(hookspecs, hook).__doc__ or "").partition("\n\n")
+    source = textwrap.dedent(example)
+    names: dict[str, Any] = {name: getattr(ports, name) for name in dir(ports)} | {"hookimpl": hookimpl}
+    used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    names |= dict.fromkeys(used - names.keys() - {hook}, Anything)
+    exec(source, names)
+    info = Plugins().add("example", SimpleNamespace(**{hook: names[hook]}))
+    assert (info.status, len(info.provides), info.problems) == ("ok", 1, ())
+
+
+async def test_the_plugin_on_the_page_works():
+    names: dict[str, Any] = {"__name__": "acme"}
+    exec(blocks(page("plugins.md"), "python")[0], names)
+    plugins = Plugins()
+    assert plugins.add("acme", SimpleNamespace(**names)).status == "ok"
+    item = ports.JudgeItem(question="?", answer="x" * 200)
+    assert (await plugins.judges.get("length").create().score(item, None)).score == 8.0
+    project = tomllib.loads(blocks(page("plugins.md"), "toml")[0])
+    assert project["project"]["entry-points"][hookspecs.ENTRY_POINT_GROUP] == {"acme": "acme"}
+
+
+# ------------------------------------------------------------------------------------------ settings
+
+
+def shown(value: object) -> str:
+    return "unset" if value is None else f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
+
+
+def settings() -> Iterator[tuple[str, object]]:
+    """Every setting but roles and runtimes, with its default."""
+    for name, value in msgspec.structs.asdict(Settings()).items():
+        if name in ("roles", "runtimes"):
+            continue
+        if isinstance(value, msgspec.Struct):
+            yield from ((f"{name}.{inner}", default) for inner, default in msgspec.structs.asdict(value).items())
+        else:
+            yield name, value
+
+
+@pytest.mark.parametrize(("name", "default"), list(settings()))
+def test_every_setting_is_documented_with_its_default(name: str, default: object):
+    assert f"| `{name}` | {shown(default)} |" in page("configuration.md")
+
+
+def test_every_setting_of_a_role_is_documented_with_its_defaults():
+    text = page("configuration.md")
+    roles = msgspec.structs.asdict(Roles())
+    for field in msgspec.structs.asdict(Roles().judge):
+        (row,) = re.findall(rf"^\| `roles\.ROLE\.{field}` \| ([^|]*) \|", text, re.MULTILINE)
+        defaults = {role: shown(getattr(value, field)) for role, value in roles.items()}
+        if len(set(defaults.values())) == 1:
+            assert row == next(iter(defaults.values()))
+        else:
+            assert row == ", ".join(f"{role} {default}" for role, default in defaults.items())
+    assert all(f"`[roles.{role}]`" in text for role in roles)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "options"), [("embedded", Options()), ("ollama", OllamaOptions()), ("openai", OpenAIOptions())]
+)
+def test_every_setting_of_a_shipped_runtime_is_documented_with_its_default(runtime: str, options: msgspec.Struct):
+    text = page("configuration.md")
+    section = re.split(r"^##+ ", text.partition(f"### `[runtimes.{runtime}]`")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    if runtime == "openai":
+        section += text.partition("### `[runtimes.ollama]`")[2]
+    for name, default in msgspec.structs.asdict(options).items():
+        assert f"| `{name}` | {shown(default)} |" in section
+
+
+def test_the_example_settings_file_is_valid(tmp_path: Path):
+    (tmp_path / "tmde.toml").write_text(blocks(page("configuration.md"), "toml")[0], encoding="utf-8")
+    assert load_settings(tmp_path, environ={}).roles.judge.model == "qwen3:8b"
+
+
+def test_every_environment_variable_is_documented():
+    sources = [REPOSITORY / "run"]
+    for folder in ("tmde_core", "plugins", "ui"):
+        sources += (REPOSITORY / folder).rglob("*.py")
+    used = {
+        name
+        for file in sources
+        for name in re.findall(r"\b(?:TMDE|FINETUNE)_[A-Z][A-Z_]*[A-Z]\b", file.read_text("utf-8"))
+    }
+    documented = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*) \|$", page("configuration.md"), re.MULTILINE))
+    assert used | {"XDG_DATA_HOME"} == documented.keys()
+    assert {name: documented[name] for name in ENVIRONMENT} == {
+        name: f"`{'.'.join(path)}`" for name, path in ENVIRONMENT.items()
+    }
+
+
+# ------------------------------------------------------------------------------------------ commands
+
+
+def commands() -> list[str]:
+    """Every command and subcommand, as typed."""
+    found = []
+    for name, entry in COMMANDS.items():
+        command = importlib.import_module(entry.module).command
+        inner = get_command(command) if isinstance(command, typer.Typer) else None
+        subcommands = getattr(inner, "commands", None)
+        found += [f"tmde {name} {sub}" for sub in subcommands] if subcommands else [f"tmde {name}"]
+    return found
+
+
+def test_the_commands_are_those_that_are_documented():
+    assert commands() == re.findall(r"^\| `(tmde [a-z ]+)` \|", page("commands.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("word", ["serve", "test", "check", "bench", "format"])
+def test_every_word_of_run_is_in_the_guide_for_contributors(word: str):
+    assert f"./run {word}" in (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------- the rest
+
+
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+def test_links_to_files_lead_somewhere(file: Path):
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (file.parent / target).exists()] == []
+
+
+def test_every_distribution_has_the_version_of_the_core():
+    projects = [
+        REPOSITORY / "pyproject.toml",
+        REPOSITORY / "ui" / "pyproject.toml",
+        *(REPOSITORY / "plugins").glob("*/pyproject.toml"),
+    ]
+    versions = {file: tomllib.loads(file.read_text(encoding="utf-8"))["project"]["version"] for file in projects}
+    assert set(versions.values()) == {tmde_core.__version__}, versions
