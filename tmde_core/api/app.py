@@ -38,6 +38,8 @@ class Api(Litestar):
             request_max_body_size=JSON_BODY_BYTES,
             on_shutdown=[streams.shutdown],
             openapi_config=None,
+            # Logging belongs to the program: Litestar's would send uvicorn's chatter to whoever started the server.
+            logging_config=None,
             state=State({"shutdown_streams": streams.shutdown}),
         )
         self._guarded = OriginGuard(super().__call__, services.settings)

@@ -9,7 +9,6 @@ sentence on stderr and exit code 1; usage errors exit with 2; anything unforesee
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -148,10 +147,6 @@ def run(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader (`| head`) went away. Point stdout elsewhere, or the interpreter complains while it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except Exception as error:  # the last resort: nobody but a log file shall see a traceback
         from tmde_core.cli.crash import record
 

@@ -74,7 +74,7 @@ class DebateView:
 
     def _on_round_end(self, data: dict[str, Any]) -> None:
         self._end_line()
-        self._out.print(critique_panel(data.get("critique") or {}, str(data.get("critiqueText") or "")))
+        print_critique(self._out, data.get("critique") or {}, str(data.get("critiqueText") or ""))
 
     def _on_early_stop(self, data: dict[str, Any]) -> None:
         self._out.print(Text(plain(f"Stopped early: {data['reason']}"), style="dim"))
@@ -100,14 +100,14 @@ class DebateView:
         scored = "no verdict" if score is None else f"score {score:g} of 10"
         judge = f" ({data['judge']})" if data.get("judge") else ""
         read = tokens.get("prompt", 0)
-        cached = f", {100 * tokens.get('cached', 0) / read:.0f} % of {read} read from the cache" if read else ""
+        cached = f" ({100 * tokens.get('cached', 0) / read:.0f} % cached)" if read else ""
         rounds = data.get("rounds", 0)
         self._out.print()
         self._out.print(
             Text.assemble(
                 (f"{scored}{judge}", "bold"),
                 f" · {rounds} round{'' if rounds == 1 else 's'} · {duration(timings.get('totalMs', 0) / 1000)}"
-                f" · {tokens.get('completion', 0)} tokens written{cached}",
+                f" · {read} tokens read{cached}, {tokens.get('completion', 0)} written",
             )
         )
         for reason in data.get("reasons") or ():
@@ -123,10 +123,7 @@ class DebateView:
         self.failure = "The debate was cancelled."
 
     def _rule(self, title: str) -> None:
-        if self._out.is_terminal:
-            self._out.print(Rule(title, style="dim", align="left"))
-        else:
-            self._out.print(f"--- {title}")
+        _print_rule(self._out, title)
 
     def _wait(self, what: str) -> None:
         if self._status is None:
@@ -150,44 +147,45 @@ class DebateView:
             self._speaking = ""
 
 
-def critique_panel(critique: dict[str, Any], text: str) -> Panel | Text:
-    """The Skeptic's verdict: score, issues by severity. Its own words where it broke the form."""
-    issues = critique.get("issues") or ()
-    score, verdict = critique.get("score"), critique.get("verdict")
-    title = " · ".join(
-        part
-        for part in (
-            "Skeptic",
-            None if score is None else f"{score:g} of 10",
-            verdict,
-            "not in the form asked for" if critique.get("malformed") else None,
-        )
-        if part
+def print_critique(out: Console, critique: dict[str, Any], text: str) -> None:
+    """The Skeptic's verdict: score, issues by severity. Its own words where it broke the form.
+
+    A panel on a terminal; into a pipe plain lines, which `grep` can use.
+    """
+    score, malformed = critique.get("score"), critique.get("malformed") or not critique
+    parts = (
+        "Skeptic",
+        None if score is None else f"{score:g} of 10",
+        critique.get("verdict"),
+        "not in the form asked for" if malformed else None,
     )
+    title = " · ".join(part for part in parts if part)
     lines = [
         Text.assemble((f"{issue['severity']:<9}", SEVERITIES.get(issue["severity"], "")), plain(str(issue["text"])))
-        for issue in issues
-    ]
-    if not lines:
-        lines = [
-            Text(
-                plain(text).strip() if critique.get("malformed") or not critique else "nothing to object to",
-                style="dim",
-            )
-        ]
-    return Panel(Group(*lines), title=title, title_align="left", border_style=COLOURS["skeptic"], box=box.ROUNDED)
+        for issue in critique.get("issues") or ()
+    ] or [Text(plain(text).strip() if malformed else "nothing to object to", style="dim")]
+    if out.is_terminal:
+        out.print(
+            Panel(Group(*lines), title=title, title_align="left", border_style=COLOURS["skeptic"], box=box.ROUNDED)
+        )
+        return
+    out.print(Text(title))
+    for line in lines:
+        out.print(Text.assemble("  ", line))
+
+
+def _print_rule(out: Console, title: str) -> None:
+    out.print(Rule(title, style="dim", align="left") if out.is_terminal else Text(f"--- {title}"))
 
 
 def print_round(out: Console, round_: Round) -> None:
     """A round that is over."""
-    out.print(
-        Rule(f"Round {round_.number}", style="dim", align="left") if out.is_terminal else f"--- Round {round_.number}"
-    )
+    _print_rule(out, f"Round {round_.number}")
     out.print(Text("Proposer", style=f"bold {COLOURS['proposer']}"))
     out.print(Text(plain(round_.proposal).strip(), style=COLOURS["proposer"]))
     if round_.critique is not None or round_.critique_text:
         critique: Critique = round_.critique or Critique(malformed=True)
-        out.print(critique_panel(msgspec.to_builtins(critique), round_.critique_text))
+        print_critique(out, msgspec.to_builtins(critique), round_.critique_text)
 
 
 def print_text(out: Console, title: str, text: str, style: str = "") -> None:

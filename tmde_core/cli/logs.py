@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
-from typing import TextIO
+from logging.handlers import RotatingFileHandler
 
 import structlog
 
@@ -14,43 +13,50 @@ from tmde_core.settings import Settings
 LIMIT_BYTES = 2_000_000
 """The log starts afresh beyond this; the one before is kept as `cli.log.1`."""
 
+CHATTY = ("aiosqlite", "asyncio", "engineio", "httpcore", "httpx", "nicegui", "socketio", "uvicorn", "watchfiles")
+"""Libraries that report every request at `info`: only their warnings are wanted."""
+
 
 def log_to_stderr(settings: Settings) -> None:
     """Readable lines on stderr: what the person who started the server wants to see."""
-    _configure(sys.stderr, settings, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+    colours = sys.stderr.isatty()
+    _configure(
+        logging.StreamHandler(sys.stderr),
+        settings,
+        structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback),
+    )
 
 
 def log_to_file(settings: Settings) -> None:
     """JSON lines in the data directory; the terminal belongs to the command's own output."""
     path = settings.data_path / "logs" / "cli.log"
+    handler: logging.Handler
     try:
         path.parent.mkdir(exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_size > LIMIT_BYTES:
-                path.replace(path.with_suffix(".log.1"))
-        stream: TextIO = path.open("a", encoding="utf-8")
+        handler = RotatingFileHandler(path, maxBytes=LIMIT_BYTES, backupCount=1, encoding="utf-8", delay=True)
     except OSError:
-        stream = sys.stderr  # a full disk: say it where it can be seen
-    _configure(stream, settings, structlog.processors.JSONRenderer())
+        handler = logging.NullHandler()  # what is wrong with the directory is said where it matters
+    _configure(handler, settings, structlog.processors.JSONRenderer())
 
 
-def _configure(stream: TextIO, settings: Settings, renderer: structlog.types.Processor) -> None:
-    level = getattr(logging, settings.log_level.upper())
+def _configure(handler: logging.Handler, settings: Settings, renderer: structlog.types.Processor) -> None:
+    """One handler for our own lines and for those of libraries."""
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(
-        stream=stream,
-        level=max(level, logging.WARNING),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        force=True,
-    )
+    last = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if isinstance(renderer, structlog.processors.JSONRenderer):
+        last.append(structlog.processors.format_exc_info)  # type: ignore[arg-type]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*last, renderer]))
+    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    logging.raiseExceptions = False  # a full disk must not print tracebacks of the logging itself
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import logging
+import os
 import signal
 import socket
 import sys
@@ -44,6 +46,11 @@ def command(
     settings = settings_of(ctx, host=host, port=port)
     log_to_stderr(settings)
     asyncio.run(_serve(settings, with_ui=not no_ui))
+    # Everything is closed and on disk. Python would now take up to a second and a half to take a thousand modules apart.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def _serve(settings: Settings, *, with_ui: bool) -> None:

@@ -1,0 +1,88 @@
+"""`tmde doctor`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tmde_core.cli import checks
+
+Tmde = Callable[..., Any]
+
+
+def _by_name(report: Any) -> dict[str, tuple[str, str]]:
+    return {check["name"]: (check["status"], check["detail"]) for check in report["checks"]}
+
+
+def test_a_missing_model_is_essential_and_named(process: Tmde) -> None:
+    ran = process("doctor", "--json")
+    assert ran.code == 1
+    assert ran.json["ok"] is False
+    found = _by_name(ran.json)
+    assert found["runtime embedded"][0] == "broken"
+    assert "./run setup" in found["runtime embedded"][1]
+    assert found["runtime ollama"][0] in ("ok", "lacking")
+    for name in ("python", "sqlite", "settings", "data directory", "database", "plugin cpu", "server"):
+        assert found[name][0] == "ok", found[name]
+
+
+def test_with_the_model_everything_essential_is_there(process: Tmde, tmp_path: Path, embedded_model: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "models").symlink_to(embedded_model.parent, target_is_directory=True)
+    ran = process("doctor", "--json")
+    assert ran.code == 0, ran.out
+    status, detail = _by_name(ran.json)["runtime embedded"]
+    assert status == "ok"
+    assert "sha256 b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53" in detail
+    assert process("doctor").out.count("\nok ") > 5
+
+
+def test_a_broken_settings_file_does_not_hide_the_other_checks(process: Tmde, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tmde.toml").write_text("port = 'x'\n")
+    ran = process("doctor", "--json")
+    assert ran.code == 1
+    found = _by_name(ran.json)
+    assert found["settings"][0] == "broken"
+    assert "line 1" in found["settings"][1]
+    assert found["python"][0] == "ok"
+    assert found["plugin cpu"][0] == "ok"
+
+
+def test_a_damaged_database_is_named(process: Tmde, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tmde.db").write_bytes(b"this is no database" * 100)
+    found = _by_name(process("doctor", "--json").json)
+    assert found["database"][0] == "broken"
+    assert "damaged" in found["database"][1]
+
+
+def test_a_runtime_that_no_plugin_provides_is_named(process: Tmde, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tmde.toml").write_text('[roles.skeptic]\nruntime = "telepathy"\n')
+    found = _by_name(process("doctor", "--json").json)
+    assert found["runtime telepathy"][0] == "broken"
+
+
+def test_a_server_on_the_data_directory_is_seen(tmde: Tmde, tmp_path: Path) -> None:
+    import fcntl
+
+    with (tmp_path / "data" / "server.lock").open("w") as lock:
+        lock.write(str(os.getpid()))
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert f"process {os.getpid()} serves" in _by_name(tmde("doctor", "--json").json)["server"][1]
+    assert "none runs" in _by_name(tmde("doctor", "--json").json)["server"][1]
+
+
+def test_too_little_disk_and_memory_are_pointed_out(tmde: Tmde, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "LEAST_DISK_BYTES", 10**18)
+    monkeypatch.setattr(checks, "LEAST_FREE_MEMORY_BYTES", 10**18)
+    ran = tmde("doctor", "--json")
+    found = _by_name(ran.json)
+    assert (found["disk"][0], found["memory"][0]) == ("lacking", "lacking")
+    assert ran.code == 0, "neither stops TMDE"

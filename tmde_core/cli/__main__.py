@@ -1,0 +1,5 @@
+"""`python -m tmde_core.cli`: the same as `tmde`."""
+
+from tmde_core.cli import main
+
+main()
