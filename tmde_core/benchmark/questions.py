@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tmde_core.errors import InvalidInputError, NotFoundError, TmdeError
 from tmde_core.ports import Question
-from tmde_core.record import from_json
+from tmde_core.record import from_json, to_json
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """A question file is read whole; a larger one is no question file."""
@@ -73,7 +73,5 @@ def read_bytes(path: Path) -> bytes:
 
 def content_hash(questions: Iterable[Question]) -> str:
     """SHA-256 over the questions' content, whatever their order: equal for files that ask the same."""
-    digests = sorted(
-        hashlib.sha256(repr(question).encode("utf-8", "surrogatepass")).hexdigest() for question in questions
-    )
+    digests = sorted(hashlib.sha256(to_json(question)).hexdigest() for question in questions)
     return hashlib.sha256("".join(digests).encode()).hexdigest()

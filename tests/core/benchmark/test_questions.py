@@ -1,0 +1,57 @@
+"""Question files: the shipped one, and broken ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tmde_core.benchmark.questions import content_hash, parse_questions, read_questions
+from tmde_core.errors import InvalidInputError, NotFoundError
+
+SHIPPED = Path(__file__).parents[3] / "data" / "questions" / "numbers.jsonl"
+
+
+def test_the_shipped_questions_are_checkable_and_split_without_overlap():
+    questions = read_questions(SHIPPED)
+    assert Counter(question.split for question in questions) == {"practice": 180, "held-out": 120}
+    assert all(question.reference and question.check for question in questions)
+    assert len({question.query for question in questions}) == len(questions)
+
+
+def test_no_held_out_product_is_practised_in_the_other_order():
+    pairs = {"practice": set(), "held-out": set()}
+    for question in read_questions(SHIPPED):
+        if question.id.startswith("times"):
+            pairs[question.split].add(frozenset(question.id.split("-")[1:]))
+    assert not pairs["practice"] & pairs["held-out"]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (b"{", r"line 2: This is not valid JSON"),
+        (b'{"id": "b"}', r"line 2: .*query"),
+        (b'{"id": "b", "query": "  "}', r"line 2: the question is empty"),
+        (b'{"id": "a", "query": "again"}', r"line 2: the id 'a' stands there twice"),
+        (b'{"id": "b", "query": "x", "answr": "y"}', r"line 2: .*answr"),
+        (b"\xff\xfe", r"line 2: "),
+    ],
+)
+def test_a_bad_line_is_named(line: bytes, complaint: str):
+    with pytest.raises(InvalidInputError, match=complaint):
+        parse_questions([b'{"id": "a", "query": "x"}', line], "file")
+
+
+def test_a_missing_and_an_empty_file_are_told_apart(tmp_path: Path):
+    with pytest.raises(NotFoundError):
+        read_questions(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    with pytest.raises(InvalidInputError, match="holds no questions"):
+        read_questions(tmp_path / "empty.jsonl")
+
+
+def test_the_content_hash_does_not_depend_on_the_order():
+    questions = read_questions(SHIPPED)
+    assert content_hash(questions) == content_hash(list(reversed(questions))) != content_hash(questions[1:])
