@@ -37,7 +37,7 @@ from uuid import UUID
 import msgspec
 import psutil
 
-from tmde_core.errors import ConflictError, InvalidInputError, TmdeError
+from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, TmdeError
 from tmde_core.finetune.records import (
     Dataset,
     FineTuneConfig,
@@ -89,7 +89,6 @@ class RunEvents:
 
     def __init__(self, path: Path) -> None:
         self.log_file = FileLog(path)
-        _end_torn_line(path)
         self._started: float | None = None
         self._first_step = 0
 
@@ -149,7 +148,7 @@ class RunEvents:
         """Append the last event. A full disk must not hide the exit code, so that failure is only printed."""
         try:
             self._append(type_, data)
-        except OSError as error:
+        except (OSError, TmdeError) as error:
             sys.stderr.write(f"The last event ({type_}) could not be written: {error}\n")
 
     def _append(self, type_: str, data: Any) -> None:
@@ -352,6 +351,8 @@ def explain(error: BaseException) -> tuple[str, str]:
         return error.reason, error.detail
     if isinstance(error, ConflictError):
         return "adapter-exists", error.detail
+    if isinstance(error, InsufficientStorageError):
+        return "disk-full", error.detail
     if isinstance(error, TmdeError):
         return error.code.replace("_", "-"), error.detail
     text = " ".join(str(error).split())
@@ -375,13 +376,3 @@ def _raise_cancelled(_signal: int, _frame: FrameType | None) -> None:
 
 def _write(path: Path, value: Any) -> None:
     path.write_bytes(msgspec.json.format(to_json(value), indent=2) + b"\n")
-
-
-def _end_torn_line(path: Path) -> None:
-    """A worker that was killed mid-write left half a line; end it, so that the next event gets a line of its own."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
