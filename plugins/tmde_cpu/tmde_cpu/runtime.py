@@ -112,6 +112,13 @@ class EmbeddedRuntime:
             adapters=tuple(dict.fromkeys(id_ for model in served for id_ in model.adapters)),
         )
 
+    async def busy_slots(self, model: str = "") -> int:
+        """How many slots of the model's server are at work, by its own account."""
+        served = await self._model(model)
+        async with served.lease(None) as generation:
+            response = await generation.child.client.get("/slots")
+        return sum(bool(slot["is_processing"]) for slot in msgspec.json.decode(response.content))
+
     async def _model(self, name: str) -> ServedModel:
         """The model called `name`, ready to be leased; its server starts with the first lease."""
         source = self._catalog.find(name)
