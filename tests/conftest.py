@@ -11,12 +11,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tmde_core.settings import ENVIRONMENT, Settings, load_settings
 
 if TYPE_CHECKING:
     from tmde_core.services import Services
+
+# How long an example takes says nothing about right and wrong, on a machine that does other things beside.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 REPOSITORY = Path(__file__).parents[1]
 MODELS_HOME = Path(os.environ.get("TMDE_DATA_DIR") or REPOSITORY / "data")

@@ -121,6 +121,11 @@ def _note(text: str) -> tuple[Issue, ...]:
     return (Issue(severity="minor", text=_cut(words)),) if words else ()
 
 
+def _said_once(text: str) -> str:
+    """The text on one line, each sentence once: small models go round in circles until the budget ends."""
+    return " ".join(dict.fromkeys(re.split(r"(?<=[.!?])\s+", " ".join(text.split()))))
+
+
 def _cut(text: str) -> str:
     if len(text) <= MAX_ISSUE_CHARS:
         return text
@@ -139,7 +144,7 @@ def _issues(raw: Any) -> tuple[tuple[Issue, ...], bool]:
     seen: set[str] = set()
     for item in raw:
         severity, text = (item.get("severity"), item.get("text")) if isinstance(item, dict) else (None, item)
-        text = " ".join(text.split()) if isinstance(text, str) else ""
+        text = _said_once(text) if isinstance(text, str) else ""
         known = _SEVERITIES.get(severity.strip().lower()) if isinstance(severity, str) else None
         sound = sound and known is not None
         if text and text.lower() not in seen and len(issues) < MAX_ISSUES:

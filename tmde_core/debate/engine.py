@@ -160,13 +160,13 @@ class Engine:
         for number in range(1, self.debate.max_rounds + 1):
             self.log.append("round_start", {"round": number})
             proposal = await proposer.speak(proposals, number, self._teller("proposer", number))
-            proposals.add(Message(role="assistant", content=proposal.text))
+            proposals.add(Message(role="assistant", content=proposal.exact))
             if critiques is None:
                 critiques = Conversation(skeptic_opening(self.query, proposal.text))
             else:
                 critiques.add(skeptic_next(proposal.text))
             answer = await skeptic.speak(critiques, number, self._teller("skeptic", number), CRITIQUE_SCHEMA)
-            critiques.add(Message(role="assistant", content=answer.text))
+            critiques.add(Message(role="assistant", content=answer.exact))
             critique = without_echoes(parse_critique(answer.text), proposal.text, self.query)
             self._end_round(number, proposal, answer, critique)
             if number >= self.debate.min_rounds and accepted(critique, self.debate.accept_score):

@@ -34,6 +34,9 @@ class Spoken(Record, frozen=True):
     """One answer and how long it took, milliseconds."""
 
     text: str
+    """Without blanks around it."""
+    exact: str
+    """As it was generated: what the next prompt must contain for the prompt cache to hold."""
     ms: float
 
 
@@ -139,7 +142,8 @@ class Seat:
             if isinstance(item, ChatDelta) and item.text:
                 pieces.append(item.text)
                 on_text(item.text)
-        return Spoken(text="".join(pieces).strip(), ms=round((time.perf_counter() - began) * 1000, 3))
+        exact = "".join(pieces)
+        return Spoken(text=exact.strip(), exact=exact, ms=round((time.perf_counter() - began) * 1000, 3))
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatItem, None]:
         """The runtime's stream, counted; stops the generation however it is left.

@@ -56,7 +56,8 @@ class Reply:
 
 
 Answer = str | Reply | Exception
-Script = Mapping[str, "Answer | Sequence[Answer] | Callable[[ChatRequest], Answer]"] | Callable[[ChatRequest], Answer]
+RoleScript = Mapping[str, "Answer | Sequence[Answer] | Callable[[ChatRequest], Answer]"]
+Script = RoleScript | Callable[[ChatRequest], Answer]
 """Role → an answer for every call, a list of answers (the last one repeats), or a function of the request."""
 
 
@@ -67,7 +68,7 @@ def digit_logprobs(probabilities: Mapping[str, float]) -> tuple[TokenLogprob, ..
     return (TokenLogprob(token=top[0].token, logprob=top[0].logprob, top=top),)
 
 
-DEFAULT_SCRIPT: Script = {
+DEFAULT_SCRIPT: RoleScript = {
     "proposer": ["The answer is 42.", "The answer is 42, because six times seven is 42."],
     "skeptic": [REVISE, ACCEPT],
     "synthesizer": "Six times seven is 42.",

@@ -76,6 +76,14 @@ def test_nothing_becomes_an_empty_malformed_critique():
     assert parse_critique(" \n") == Critique(malformed=True)
 
 
+def test_a_sentence_that_goes_round_in_circles_is_kept_once():
+    text = "It is wrong. " * 9 + "It is wro"
+    critique = parse_critique(
+        f'{{"score": 1, "verdict": "revise", "issues": [{{"severity": "major", "text": "{text}"}}]}}'
+    )
+    assert critique.issues[0].text == "It is wrong. It is wro"
+
+
 def test_issues_are_limited_in_number_and_length_and_never_repeated():
     long = "word " * 100
     issues = [{"severity": "minor", "text": text} for text in ("a", "A", long, "b", "c")]
