@@ -13,7 +13,7 @@ import msgspec
 from tmde_core.errors import ConflictError, InvalidInputError
 from tmde_core.finetune.service import FineTuneService
 from tmde_core.plugins import Plugins
-from tmde_core.record import invalid_field
+from tmde_core.record import invalid_field, to_json
 from tmde_core.settings import ENVIRONMENT, SETTINGS_FILE, Settings
 from tmde_core.settings_file import update_settings_file
 
@@ -67,7 +67,7 @@ class StoredSettings:
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
         async with self._lock:
-            before = msgspec.to_builtins(self.stored)
+            before = msgspec.json.decode(to_json(self.stored))  # as the wire has it: lists, not tuples
             changes = _changes(before, {name: value for name, value in values.items() if name not in IGNORED})
             new = self._checked(_over(before, changes))
             if changes:

@@ -6,6 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar import delete, get, post
+from litestar.params import FromPath
 from litestar.response import Stream
 from msgspec import Meta
 
@@ -39,19 +40,19 @@ async def start(request: AnyRequest, services: Given) -> DebateStarted:
 
 
 @get("/api/debates/{debate_id:str}", **described("getDebate", "Debates", errors=(404,)))
-async def show(debate_id: str, services: Given) -> Debate:
+async def show(debate_id: FromPath[str], services: Given) -> Debate:
     """Status, rounds so far, final answer, trace id."""
     return await services.debates.get(parse_id(debate_id, "debate"))
 
 
 @get("/api/debates/{debate_id:str}/events", **described("watchDebate", "Debates", errors=(400, 404, 409), stream=True))
-async def watch(debate_id: str, request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
+async def watch(debate_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
     """Everything that happens in the debate, as it happens: server-sent events."""
     return streams.respond(request, await services.debates.events(parse_id(debate_id, "debate")))
 
 
 @delete("/api/debates/{debate_id:str}", status_code=200, **described("cancelDebate", "Debates", errors=(404, 409)))
-async def cancel(debate_id: str, services: Given) -> Debate:
+async def cancel(debate_id: FromPath[str], services: Given) -> Debate:
     """Cancel a running debate; it leaves no trace."""
     return await services.debates.cancel(parse_id(debate_id, "debate"))
 

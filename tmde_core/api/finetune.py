@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import delete, get, post, put
+from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 from msgspec import Meta
 
@@ -74,7 +75,9 @@ async def start(request: AnyRequest, services: Given) -> RunStarted:
 
 
 @get("/api/finetune", **described("listFineTunes", "Fine-tuning", errors=(400,)))
-async def listing(services: Given, limit: Limit = 50, offset: Offset = 0, status: RunStatus | None = None) -> RunList:
+async def listing(
+    services: Given, limit: Limit = 50, offset: Offset = 0, status: FromQuery[RunStatus | None] = None
+) -> RunList:
     """Training runs, newest first."""
     items, total = await services.finetune.list(limit, offset, status)
     return RunList(items=tuple(items), total=total)
@@ -104,27 +107,27 @@ def backends(services: Given) -> BackendList:
 
 
 @get("/api/finetune/{run_id:str}", **described("getFineTune", "Fine-tuning", errors=(404,)))
-async def show(run_id: str, services: Given) -> FineTuneRun:
+async def show(run_id: FromPath[str], services: Given) -> FineTuneRun:
     """One training run."""
     return await services.finetune.get(parse_id(run_id, "training run"))
 
 
 @get("/api/finetune/{run_id:str}/progress", **described("watchFineTune", "Fine-tuning", errors=(400, 404), stream=True))
-async def progress(run_id: str, request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
+async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
     """How the run goes, as it goes: server-sent events."""
     run = await services.finetune.get(parse_id(run_id, "training run"))
     return streams.respond(request, services.finetune.events(run.id))
 
 
 @get("/api/finetune/{run_id:str}/metrics", **described("fineTuneMetrics", "Fine-tuning", errors=(404,)))
-async def metrics(run_id: str, services: Given) -> MetricList:
+async def metrics(run_id: FromPath[str], services: Given) -> MetricList:
     """Every logged step, for charts."""
     steps = await services.finetune.metrics(parse_id(run_id, "training run"))
     return MetricList(items=tuple(steps), total=len(steps))
 
 
 @get("/api/finetune/{run_id:str}/traces", **described("fineTuneTraces", "Fine-tuning", errors=(404,)))
-async def traces(run_id: str, services: Given) -> RunTraceList:
+async def traces(run_id: FromPath[str], services: Given) -> RunTraceList:
     """The traces that the run was trained on."""
     found = await services.finetune.traces_of(parse_id(run_id, "training run"))
     return RunTraceList(items=tuple(map(viewed, found)), total=len(found))
@@ -133,7 +136,7 @@ async def traces(run_id: str, services: Given) -> RunTraceList:
 @delete(
     "/api/finetune/{run_id:str}", status_code=200, **described("cancelFineTune", "Fine-tuning", errors=(404, 409, 502))
 )
-async def cancel(run_id: str, services: Given) -> FineTuneRun:
+async def cancel(run_id: FromPath[str], services: Given) -> FineTuneRun:
     """Cancel a run in progress."""
     return await services.finetune.cancel(parse_id(run_id, "training run"))
 

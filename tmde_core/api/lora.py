@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import get, post
+from litestar.params import FromPath, FromQuery
 
 from tmde_core.api.requests import AnyRequest, Given, Limit, Listing, Offset, body_of
 from tmde_core.api.schema import described
@@ -38,7 +39,11 @@ class RollbackBody(Record):
 
 @get("/api/lora", **described("listAdapters", "Adapters", errors=(400,)))
 async def listing(
-    services: Given, tag: str | None = None, valid: bool | None = None, limit: Limit = 50, offset: Offset = 0
+    services: Given,
+    tag: FromQuery[str | None] = None,
+    valid: FromQuery[bool | None] = None,
+    limit: Limit = 50,
+    offset: Offset = 0,
 ) -> AdapterList:
     """Adapters, newest first."""
     found = await services.lora.list(tag, valid)
@@ -77,7 +82,7 @@ async def deactivate(services: Given) -> None:
 
 
 @get("/api/lora/{adapter_id:str}", **described("getAdapter", "Adapters", errors=(404,)))
-async def show(adapter_id: str, services: Given) -> LoRAAdapter:
+async def show(adapter_id: FromPath[str], services: Given) -> LoRAAdapter:
     """One adapter."""
     return await services.lora.get(parse_id(adapter_id, "adapter"))
 
@@ -87,7 +92,7 @@ async def show(adapter_id: str, services: Given) -> LoRAAdapter:
     status_code=200,
     **described("activateAdapter", "Adapters", body=ActivateBody, errors=(400, 404, 409, 422)),
 )
-async def activate(adapter_id: str, request: AnyRequest, services: Given) -> LoRAAdapter:
+async def activate(adapter_id: FromPath[str], request: AnyRequest, services: Given) -> LoRAAdapter:
     """Make the adapter answer from the next debate on; all or nothing."""
     identity = parse_id(adapter_id, "adapter")
     wanted = await body_of(request, ActivateBody, optional=True)

@@ -87,7 +87,8 @@ def _of_the_framework(request: Request[Any, Any, Any], error: HTTPException) -> 
 def _invalid(error: ValidationException) -> InvalidInputError:
     found = error.extra if isinstance(error.extra, list) else []
     first = found[0] if found and isinstance(found[0], dict) else {}
-    field = str(first.get("key") or "")
+    head, *tail = str(first.get("key") or "").split("_")
+    field = head + "".join(part.capitalize() for part in tail)
     rule = PARAMETERS.get(field)
     if not field:
         return InvalidInputError(error.detail)

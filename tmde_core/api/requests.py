@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from litestar import Request
-from litestar.params import Dependency, Parameter
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter, SkipValidation
 
 from tmde_core.api.problems import UnsupportedMediaTypeError
 from tmde_core.errors import InvalidInputError
@@ -16,11 +17,11 @@ from tmde_core.services import Services
 T = TypeVar("T")
 
 AnyRequest = Request[Any, Any, Any]
-Given = Annotated[Services, Dependency(skip_validation=True)]
+Given = NamedDependency[SkipValidation[Services]]
 """The services, handed to every handler that names them `services`."""
 
-Limit = Annotated[int, Parameter(ge=1, le=200, description="Entries on a page, 1–200.")]
-Offset = Annotated[int, Parameter(ge=0, le=2**53, description="Entries to pass over.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=200, description="Entries on a page, 1–200.")]
+Offset = Annotated[int, QueryParameter(ge=0, le=2**53, description="Entries to pass over.")]
 
 JSON_BODY_BYTES = 1_000_000
 """No JSON body of ours comes near; larger ones are refused with 413 before they are read."""

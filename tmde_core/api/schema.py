@@ -23,11 +23,17 @@ from tmde_core.record import Record
 
 PROVIDED = ("services", "streams", "stored")
 """The names under which handlers are given what is no part of the request."""
-NOTHING = Provide(lambda: None, sync_to_thread=False)
 
 METHODS = ("get", "post", "put", "delete")
 REF = "#/components/schemas/{name}"
 EVENT_STREAM = "text/event-stream"
+RESUMING = [
+    {"name": name, "in": place, "required": False, "schema": {"type": "integer", "minimum": 0}, "description": text}
+    for name, place, text in (
+        ("Last-Event-ID", "header", "Only events after this one; browsers send it when they reconnect."),
+        ("lastEventId", "query", "The same, for those that cannot set a header."),
+    )
+]
 
 
 class Problem(Record):
@@ -70,10 +76,11 @@ def document(routes: Sequence[ControllerRouterHandler]) -> dict[str, Any]:
     config = OpenAPIConfig(
         title="TMDE",
         version=__version__,
+        use_handler_docstrings=True,
         description="Debates, traces, training and adapters of this machine. Errors are application/problem+json.",
     )
     # Only described, never called, so what the routes depend on need not exist.
-    app = Litestar(route_handlers=routes, dependencies=dict.fromkeys(PROVIDED, NOTHING), openapi_config=config)
+    app = Litestar(route_handlers=routes, dependencies={name: _nothing() for name in PROVIDED}, openapi_config=config)
     schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(app.openapi_schema.to_schema(), enc_hook=str))
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     notes = {
@@ -90,21 +97,33 @@ def document(routes: Sequence[ControllerRouterHandler]) -> dict[str, Any]:
     for path in schema["paths"].values():
         for method in METHODS:
             if method in path:
-                _complete(path[method], notes[path[method]["operationId"]], by_type)
+                _complete(path[method], notes[path[method]["operationId"]], by_type, components)
     return schema
 
 
-def _complete(operation: dict[str, Any], note: dict[str, Any], by_type: dict[int, Any]) -> None:
+def _nothing() -> Provide:
+    return Provide(lambda: None, sync_to_thread=False)
+
+
+def _complete(
+    operation: dict[str, Any], note: dict[str, Any], by_type: dict[int, Any], components: dict[str, Any]
+) -> None:
     if note["body"] is not None:
-        content = {"application/json": {"schema": by_type[id(note["body"])]}}
-        operation["requestBody"] = {"required": True, "content": content}
+        reference = by_type[id(note["body"])]
+        named = components[reference["$ref"].rsplit("/", 1)[-1]]
+        content = {"application/json": {"schema": reference}}
+        operation["requestBody"] = {"required": bool(named.get("required")), "content": content}
     elif note["takes"]:
         operation["requestBody"] = {"required": True, "content": {note["takes"]: {"schema": {"type": "string"}}}}
     responses = operation["responses"]
     responses.pop("400", None)
+    for response in responses.values():
+        response.setdefault("content", {"application/json": {"schema": {"type": "null"}}})
     if note["returns"]:
         for response in responses.values():
             response["content"] = {note["returns"]: {"schema": {"type": "string"}}}
+    if note["returns"] == EVENT_STREAM:
+        operation.setdefault("parameters", []).extend(RESUMING)
     problem = {MEDIA_TYPE: {"schema": {"$ref": REF.format(name="Problem")}}}
     for status in note["errors"]:
         responses[str(status)] = {"description": HTTPStatus(status).phrase, "content": problem}
@@ -132,7 +151,7 @@ def page(schema: dict[str, Any]) -> str:
 
 
 def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
-    summary = operation.get("description") or operation.get("summary", "")
+    summary = operation["description"]
     parts = [f"<p>{escape(summary)}</p>"]
     if parameters := operation.get("parameters"):
         rows = (

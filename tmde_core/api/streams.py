@@ -10,10 +10,10 @@ import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 from litestar.response import Stream
 
 from tmde_core.api.requests import AnyRequest
@@ -116,7 +116,7 @@ class Streams:
                 await shared.stop()
 
 
-OpenStreams = Annotated[Streams, Dependency(skip_validation=True)]
+OpenStreams = NamedDependency[SkipValidation[Streams]]
 """The streams, handed to every handler that names them `streams`."""
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from litestar import get, put
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from tmde_core import __version__
 from tmde_core.api.requests import AnyRequest, Given, body_of
@@ -16,7 +17,7 @@ from tmde_core.resources import Resources, read_resources
 from tmde_core.settings import Settings
 from tmde_core.settings_change import StoredSettings
 
-Stored = Annotated[StoredSettings, Dependency(skip_validation=True)]
+Stored = NamedDependency[SkipValidation[StoredSettings]]
 STARTED = time.monotonic()
 
 

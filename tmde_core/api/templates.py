@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import get
+from litestar.params import FromPath, FromQuery
 
 from tmde_core.api.requests import Given, Limit, Listing, Offset
 from tmde_core.api.schema import described
@@ -17,7 +18,9 @@ class TemplateList(Listing, frozen=True):
 
 
 @get("/api/templates", **described("listTemplates", "Templates", errors=(400,)))
-async def listing(services: Given, q: str | None = None, limit: Limit = 50, offset: Offset = 0) -> TemplateList:
+async def listing(
+    services: Given, q: FromQuery[str | None] = None, limit: Limit = 50, offset: Offset = 0
+) -> TemplateList:
     """The templates by name, or those that fit the question in `q`, best first."""
     if q is not None and q.strip():
         found = [scored.template for scored in await services.templates.search(q, offset + limit)]
@@ -27,7 +30,7 @@ async def listing(services: Given, q: str | None = None, limit: Limit = 50, offs
 
 
 @get("/api/templates/{template_id:str}", **described("getTemplate", "Templates", errors=(404,)))
-async def show(template_id: str, services: Given) -> Template:
+async def show(template_id: FromPath[str], services: Given) -> Template:
     """One template."""
     return await services.templates.get(parse_id(template_id, "template"))
 

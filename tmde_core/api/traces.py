@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
 from tmde_core.api.requests import AnyRequest, Given, Limit, Listing, body_of, require_type
@@ -69,14 +69,14 @@ def viewed(trace: Trace) -> TraceView:
 async def listing(
     services: Given,
     limit: Limit = 50,
-    cursor: str | None = None,
+    cursor: FromQuery[str | None] = None,
     q: Annotated[
-        str | None, Parameter(description="Words that query or answer hold; the last may be a beginning.")
+        str | None, QueryParameter(description="Words that query or answer hold; the last may be a beginning.")
     ] = None,
-    min_quality: Annotated[float | None, Parameter(query="minQuality", ge=0, le=10)] = None,
-    rated: bool | None = None,
-    eligible: bool | None = None,
-    source: Annotated[str | None, Parameter(description="api, cli, ui, import, loop or benchmark.")] = None,
+    min_quality: Annotated[float | None, QueryParameter(name="minQuality", ge=0, le=10)] = None,
+    rated: FromQuery[bool | None] = None,
+    eligible: FromQuery[bool | None] = None,
+    source: Annotated[str | None, QueryParameter(description="api, cli, ui, import, loop or benchmark.")] = None,
 ) -> TraceList:
     """Search and page through the traces, newest first."""
     wanted = TraceFilter(q=q, min_quality=min_quality, rated=rated, eligible=eligible, source=source)
@@ -131,7 +131,7 @@ def _too_large() -> TooLargeError:
 
 
 @get("/api/traces/{trace_id:str}", **described("getTrace", "Traces", errors=(404,)))
-async def show(trace_id: str, services: Given) -> TraceView:
+async def show(trace_id: FromPath[str], services: Given) -> TraceView:
     """A trace with rounds, models, adapter, templates, timings and scores."""
     return viewed(await services.traces.get(parse_id(trace_id, "trace")))
 
@@ -141,7 +141,7 @@ async def show(trace_id: str, services: Given) -> TraceView:
     status_code=200,
     **described("rateTrace", "Traces", body=RateBody, errors=(400, 404)),
 )
-async def rate(trace_id: str, request: AnyRequest, services: Given) -> TraceView:
+async def rate(trace_id: FromPath[str], request: AnyRequest, services: Given) -> TraceView:
     """Rate the answer from 1 to 10, and correct it."""
     identity = parse_id(trace_id, "trace")
     given = await body_of(request, RateBody)
@@ -153,7 +153,7 @@ async def rate(trace_id: str, request: AnyRequest, services: Given) -> TraceView
     status_code=200,
     **described("withdrawTrace", "Traces", body=WithdrawBody, errors=(400, 404)),
 )
-async def withdraw(trace_id: str, request: AnyRequest, services: Given) -> WithdrawalView:
+async def withdraw(trace_id: FromPath[str], request: AnyRequest, services: Given) -> WithdrawalView:
     """Never train on this trace again; names the runs and adapters that learned from it."""
     identity = parse_id(trace_id, "trace")
     given = await body_of(request, WithdrawBody)

@@ -155,7 +155,7 @@ async def test_filters_choose_by_quality_rating_eligibility_source_and_words(tra
 
 
 @given(text=st.text(max_size=200))
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 def test_any_text_becomes_a_search_that_sqlite_accepts(text: str) -> None:
     import sqlite3
 

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import tomllib
+
+from tmde_core import __version__
+
+
+def test_health_tells_the_version(live) -> None:
+    body = live.client.get("/api/health").json()
+    assert (body["status"], body["version"], body["runningDebates"]) == ("ok", __version__, 0)
+    assert body["uptimeSeconds"] >= 0
+
+
+def test_resources_are_plausible(live) -> None:
+    body = live.client.get("/api/system/resources").json()
+    assert body["cpu"]["count"] >= 1
+    for kind in ("ram", "disk"):
+        assert 0 < body[kind]["availableBytes"] <= body[kind]["totalBytes"]
+    assert body["processRssBytes"] > 10_000_000
+    assert isinstance(body["gpus"], list)
+
+
+def test_plugins_and_models_are_listed(live) -> None:
+    plugins = live.client.get("/api/plugins").json()
+    assert {"cpu", "bench_default", "runtime_http"} <= {item["name"] for item in plugins["items"]}
+    assert all({"provides", "problems", "status"} <= set(item) for item in plugins["items"])
+    models = live.client.get("/api/models").json()
+    assert {"name": "scripted-1", "runtime": "scripted"}.items() <= next(
+        item for item in models["items"] if item["runtime"] == "scripted"
+    ).items()
+    assert "embedded" in {runtime["name"] for runtime in models["runtimes"]}
+
+
+def test_templates_are_listed_found_and_shown(live, refused) -> None:
+    every = live.client.get("/api/templates", params={"limit": 5}).json()
+    assert len(every["items"]) == 5
+    assert every["total"] >= 12
+    found = live.client.get("/api/templates", params={"q": "prove by contradiction that"}).json()["items"]
+    assert "ontradiction" in found[0]["name"]
+    assert live.client.get(f"/api/templates/{found[0]['id']}").json() == found[0]
+    refused(live.client.get("/api/templates/nonsense"), 404, "not_found")
+
+
+def test_settings_are_changed_in_the_file_which_keeps_its_comments(own_live) -> None:
+    file = own_live.services.settings.data_path / "tmde.toml"
+    file.write_text("# mine\nport = 8321  # the usual\n\n[debate]\nmax_rounds = 3 # enough\n")
+    before = own_live.client.get("/api/settings").json()
+    assert (before["port"], before["restartRequired"]) == (8321, False)
+    answer = own_live.client.put(
+        "/api/settings", json={"port": 9000, "debate": {"maxRounds": 5}, "allowedHosts": ["lab"]}
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == own_live.client.get("/api/settings").json()
+    assert (answer.json()["port"], answer.json()["restartRequired"]) == (9000, True)
+    text = file.read_text()
+    assert "# mine" in text
+    assert "port = 9000 # the usual" in text.replace("  #", " #")
+    assert "# enough" in text
+    assert tomllib.loads(text) == {"port": 9000, "debate": {"max_rounds": 5}, "allowed_hosts": ["lab"]}
+    assert own_live.client.put("/api/settings", json=answer.json()).json() == answer.json()
+
+
+def test_training_settings_hold_at_once(own_live) -> None:
+    answer = own_live.client.put("/api/settings", json={"finetune": {"epochs": 2}})
+    assert (answer.json()["finetune"]["epochs"], answer.json()["restartRequired"]) == (2, False)
+    assert own_live.client.get("/api/finetune/config").json()["epochs"] == 2
+
+
+def test_settings_that_cannot_hold_are_refused_whole(live, refused) -> None:
+    file = live.services.settings.data_path / "tmde.toml"
+    for body, field in [
+        ({"port": 70_000}, "port"),
+        ({"port": "8321"}, "port"),
+        ({"host": ""}, "host"),
+        ({"colour": "red"}, None),
+        ({"dataDir": "/elsewhere"}, "dataDir"),
+        ({"debate": {"minRounds": 9}}, "debate.minRounds"),
+        ({"debate": {"synthesis": "maybe"}}, "debate.synthesis"),
+        ({"roles": {"judge": {"runtime": "nobody"}}}, "roles.judge.runtime"),
+        ({"finetune": {"loraRank": 1}}, "finetune.loraRank"),
+        ({"port": 9000, "logLevel": "loud"}, "logLevel"),
+    ]:
+        assert refused(live.client.put("/api/settings", json=body), 400, "invalid_input").get("field") == field
+    refused(live.client.put("/api/settings", json=[1]), 400, "invalid_input")
+    assert not file.exists()
+
+
+def test_what_the_environment_sets_is_changed_there(own_live, refused, monkeypatch) -> None:
+    monkeypatch.setenv("TMDE_PORT", "8321")
+    assert (
+        refused(own_live.client.put("/api/settings", json={"port": 9000}), 409, "conflict")["variable"] == "TMDE_PORT"
+    )
+
+
+def test_secrets_are_masked_and_survive_being_sent_back(own_live) -> None:
+    table = {"ollama": {"url": "http://127.0.0.1:1", "api_key": "s3cret"}}
+    answer = own_live.client.put("/api/settings", json={"runtimes": table})
+    assert "s3cret" not in answer.text
+    assert answer.json()["runtimes"]["ollama"]["api_key"] == "********"
+    own_live.client.put("/api/settings", json=answer.json() | {"logLevel": "debug"})
+    text = (own_live.services.settings.data_path / "tmde.toml").read_text()
+    assert tomllib.loads(text) == {"runtimes": table, "log_level": "debug"}
