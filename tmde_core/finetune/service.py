@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
+from tmde_core.debate.prompts import template_text
 from tmde_core.errors import (
     ConflictError,
     InsufficientStorageError,
@@ -139,10 +140,10 @@ class FineTuneService:
     async def selection(self, config: FineTuneConfig) -> Selection:
         """What a run with this configuration would be trained on now, and what is left out and why."""
         traces = await self._traces.eligible(config.min_quality_score)
-        bodies = {template.name: template.body.strip() for template in await self._templates.list()}
+        texts = {template.name: template_text(template) for template in await self._templates.list()}
 
         def templates_text(names: Sequence[str]) -> str:
-            return "\n\n".join(bodies[name] for name in names if name in bodies)
+            return "\n\n".join(texts[name] for name in names if name in texts)
 
         return await asyncio.to_thread(lambda: select(traces, templates_text, self._benchmark_hashes()))
 
@@ -381,7 +382,7 @@ class FineTuneService:
                 self._watch(run.id)
                 log.info("finetune.adopted", run=str(run.id))
             return run
-        await self._finish(run.id, None)
+        await asyncio.shield(self._watch(run.id))  # dead: over at once, and done once however many ask
         return await self._store.get(run.id) or run
 
     def _watch(self, run_id: UUID, process: subprocess.Popen[bytes] | None = None) -> asyncio.Task[None]:

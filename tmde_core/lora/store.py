@@ -250,17 +250,27 @@ def _manifest_bytes(path: Path) -> bytes:
 
 def _decode(content: bytes) -> Manifest:
     try:
-        version = msgspec.json.decode(content, type=_Format).format
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _UnsoundError(f"Its {MANIFEST_FILE} is damaged: {error}.") from None
+        manifest = from_json(content, Manifest)
+    except TmdeError as error:
+        _refuse_newer(_format_of(content))
+        raise _UnsoundError(f"Its {MANIFEST_FILE} is damaged: {error.detail}") from None
+    _refuse_newer(manifest.format)
+    return manifest
+
+
+def _format_of(content: bytes) -> int:
+    """The format of a manifest that cannot be read as ours: perhaps because it is newer."""
+    try:
+        return msgspec.json.decode(content, type=_Format).format
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return MANIFEST_VERSION
+
+
+def _refuse_newer(version: int) -> None:
     if version > MANIFEST_VERSION:
         raise _UnsoundError(
             f"It was written by a newer version of TMDE (format {version}, this one knows {MANIFEST_VERSION}). Update TMDE."
         )
-    try:
-        return from_json(content, Manifest)
-    except TmdeError as error:
-        raise _UnsoundError(f"Its {MANIFEST_FILE} is damaged: {error.detail}") from None
 
 
 def _check_files(path: Path, manifest: Manifest) -> None:

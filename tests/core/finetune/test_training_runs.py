@@ -373,6 +373,20 @@ async def test_unknown_runs_are_not_found(services):
         services.finetune.events(uuid4())
 
 
+async def test_an_example_shows_exactly_what_the_proposer_saw_in_the_debate(services):
+    debate = await services.debates.start("Estimate how many piano tuners work in a large city.")
+    assert (await services.debates.wait(debate.id)).status == "completed"
+    (trace,) = (await services.traces.list(limit=1)).items
+    assert trace.templates_used
+    await services.traces.rate(trace.id, 9)
+    opening = services.runtimes.made("scripted").of_role("proposer")[0].messages
+    selection = await services.finetune.selection(config())
+    (example,) = [one for one in (*selection.train, *selection.val) if one.trace_id == str(trace.id)]
+    assert example.messages[:-1] == opening
+    assert example.input in opening[-1].content
+    assert example.messages[-1].content == trace.final_answer
+
+
 async def test_benchmark_questions_are_never_trained_on_and_practice_questions_may_be(services):
     questions = [
         Question(id="1", query="what is 3 TIMES 7"),
