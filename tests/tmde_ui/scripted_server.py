@@ -161,6 +161,12 @@ async def add_traces(services: Services, number: int) -> None:
         )
 
 
+def say(what: object) -> None:
+    """One line to whoever started this process."""
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
 async def obey(services: Services, script: Script) -> None:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
@@ -176,7 +182,7 @@ async def obey(services: Services, script: Script) -> None:
             answer = (await services.traces.get(UUID(command["id"]))).user_rating
         elif command["do"] == "settled":
             await asyncio.gather(*(services.debates.wait(debate.id) for debate in services.debates.running()))
-        print(json.dumps({"done": answer}), flush=True)
+        say({"done": answer})
 
 
 async def serve(directory: Path) -> None:
@@ -198,7 +204,7 @@ async def serve(directory: Path) -> None:
                 raise SystemExit("the server did not start")
             await asyncio.sleep(0.02)
         port = server.servers[0].sockets[0].getsockname()[1]
-        print(json.dumps({"url": f"http://127.0.0.1:{port}"}), flush=True)
+        say({"url": f"http://127.0.0.1:{port}"})
         await obey(services, script)
         server.should_exit = True
         await task

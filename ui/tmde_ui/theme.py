@@ -107,7 +107,7 @@ def stylesheet_url() -> str:
     return f"/assets/tmde.css?v={digest}"
 
 
-CHOOSE_THEME = """
+HEAD_SCRIPT = """
 (() => {
   const media = matchMedia("(prefers-color-scheme: dark)");
   const stored = () => { try { return localStorage.getItem("tmde-theme"); } catch { return null; } };
@@ -123,10 +123,14 @@ CHOOSE_THEME = """
   media.addEventListener("change", apply);
   addEventListener("storage", apply);
   apply();
-  addEventListener("popstate", () => location.reload());
+  let shown = location.pathname;
+  window.tmdeNowAt = (path) => { history.pushState({}, "", path); shown = location.pathname; };
+  addEventListener("popstate", () => { if (location.pathname !== shown) location.reload(); });
 })();
 """
-"""Runs before the first paint, so that no page flashes in the other scheme. Without a choice the system's is followed."""
+"""Runs before the first paint, so that no page flashes in the other scheme. Without a choice the system's is followed.
+
+`tmdeNowAt` gives what is shown an address of its own; going back from there loads the page that was before."""
 
 
 def head() -> str:
@@ -135,7 +139,7 @@ def head() -> str:
         f"<style>{variables()}</style>"
         f'<link rel="stylesheet" href="{stylesheet_url()}">'
         '<meta name="referrer" content="same-origin">'
-        f"<script>{CHOOSE_THEME}</script>"
+        f"<script>{HEAD_SCRIPT}</script>"
     )
 
 

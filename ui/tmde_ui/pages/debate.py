@@ -80,7 +80,7 @@ async def _ask_page(services: Services, live: Live, content: Tag) -> None:
             message.say(sentence(error)).show()
             return
         live.nudge()
-        ui.navigate.history.push(f"/debates/{debate.id}")
+        ui.run_javascript(f"tmdeNowAt('/debates/{debate.id}')")
         ui.page_title(f"{_title(debate)} · TMDE")
         content.clear()
         content.classes(remove="lane")

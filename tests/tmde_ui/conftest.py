@@ -1,0 +1,136 @@
+"""A server with scripted models, and a real browser that forgives nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+HERE = Path(__file__).parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIET = (
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-gpu",
+    "--no-first-run",
+)
+"""A container has no sandbox of the kind Chromium wants; nothing of the browser's own may call home."""
+
+
+class ScriptedServer:
+    """The process of `scripted_server.py`."""
+
+    def __init__(self, directory: Path) -> None:
+        # NiceGUI behaves differently when it believes to be in a test.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "scripted_server.py"), str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.url: str = self._read()["url"]
+
+    def do(self, what: str, **details: object) -> Any:
+        """Give a command; returns its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": what, **details}) + "\n")
+        self._process.stdin.flush()
+        return self._read()["done"]
+
+    def stop(self) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        code = self._process.wait(20)
+        self._process.stdout.close()
+        return code
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            pytest.fail(f"the scripted server ended with code {self._process.wait()}; its errors stand above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
+    """One server for a module; tests of one module see each other's debates."""
+    started = ScriptedServer(tmp_path_factory.mktemp("data"))
+    yield started
+    assert started.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real Chromium."""
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.fail("No Chromium is installed, and the pages are tested in a real one: apt-get install chromium")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        yield launched
+        launched.close()
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser, server: ScriptedServer) -> Iterator[OpenPage]:
+    """Opens pages of the server. Any console error, uncaught exception or request to elsewhere fails the test."""
+    wrong: list[str] = []
+    contexts = []
+
+    def open_(
+        path: str = "/", *, width: int = 1280, dark: bool = False, status: int = 200, refusals: tuple[int, ...] = ()
+    ) -> Page:
+        home = server.url
+        expected = {status, *refusals} - {200}
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", accept_downloads=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        allowed = (home, home.replace("http:", "ws:"), "data:", "blob:")
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith(allowed) else wrong.append(f"request to {request.url}"),
+        )
+        page.on(
+            "websocket",
+            lambda socket: None if socket.url.startswith(allowed) else wrong.append(f"socket to {socket.url}"),
+        )
+        page.on("pageerror", lambda error: wrong.append(f"exception: {error}"))
+        page.on(
+            "console",
+            lambda message: wrong.append(f"console: {message.text}") if _is_error(message, expected) else None,
+        )
+        page.set_default_timeout(15_000)
+        response = page.goto(home + path)
+        assert response is not None
+        assert response.status == status
+        page.wait_for_function("window.socket === undefined || window.socket.connected", timeout=15_000)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def _is_error(message: ConsoleMessage, expected: set[int]) -> bool:
+    # Chromium logs every answer of 4xx as an error of its own; a test that asks for one expects it.
+    return message.type == "error" and not any(f"status of {status}" in message.text for status in expected)
