@@ -27,7 +27,9 @@ from tmde_core.ports import (
 from tmde_cpu.catalog import Catalog, ModelSource
 from tmde_cpu.child import SERVER
 from tmde_cpu.options import parse_options
+from tmde_cpu.quality import QualityReport, quality
 from tmde_cpu.served import Generation, ServedModel
+from tmde_cpu.served_form import served_form
 from tmde_cpu.server_log import ServerLog
 
 END_NOTICE_SECONDS = 1.0
@@ -43,7 +45,8 @@ class EmbeddedRuntime:
         self._options = parse_options(context.settings)
         self._catalog = Catalog(context.models_dir, self._options)
         self._log = ServerLog(Path(context.data_dir) / "logs" / "embedded.log")
-        self._converted = context.models_dir / "converted"
+        self._models_dir = context.models_dir
+        self._data_dir = context.data_dir
         self._served: dict[str, ServedModel] = {}
         self._opening = asyncio.Lock()
 
@@ -131,8 +134,19 @@ class EmbeddedRuntime:
 
     async def _open(self, source: ModelSource) -> ServedModel:
         await asyncio.to_thread(self._catalog.check, source)
+        if source.is_directory:
+            form = await served_form(source.path, self._models_dir / "converted", self._quality_of)
+            source = ModelSource(source.name, form)
         context = await asyncio.to_thread(self._catalog.context, source)
         return ServedModel(source.name, source.path, context, self._options, self._log)
+
+    async def _quality_of(self, file: Path) -> QualityReport:
+        """What the model in `file` is worth, asked through a runtime of its own that nobody else can reach yet."""
+        trial = EmbeddedRuntime(RuntimeContext(data_dir=self._data_dir, settings={"model": str(file), "slots": 1}))
+        try:
+            return await quality(trial)
+        finally:
+            await trial.stop()
 
 
 async def _explained(error: WorkerFailedError, generation: Generation) -> WorkerFailedError:
