@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import importlib
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,8 +140,39 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(process: Callable[...,
     assert b"crash" not in errors
 
 
-def test_no_color_is_respected(process: Callable[..., Any]) -> None:
-    assert "\x1b[" not in process("plugins").out
+def _on_a_terminal(columns: int, data: Path, *arguments: str, **environ: str) -> str:
+    """What `tmde …` shows on a terminal of that width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    command = [sys.executable, "-m", "tmde_core.cli", "--data-dir", str(data), *arguments]
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    shown = b""
+    with subprocess.Popen(command, stdout=theirs, env={**env, "TERM": "xterm", **environ}) as program:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # Linux reports the end of a terminal as an error
+            while block := os.read(ours, 65536):
+                shown += block
+        os.close(ours)
+        assert program.wait(60) == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("columns", [60, 140])
+def test_on_a_terminal_ids_stay_whole_at_any_width(process: Callable[..., Any], tmp_path: Path, columns: int) -> None:
+    process("traces", "import", "-", stdin='{"query": "a question", "finalAnswer": "a"}\n')
+    (trace,) = process("traces", "list", "--json").json["items"]
+    shown = _on_a_terminal(columns, tmp_path / "data", "traces", "list")
+    assert trace["id"] in shown
+    assert "a question" in shown
+
+
+def test_colour_is_for_terminals_that_want_it(process: Callable[..., Any], tmp_path: Path) -> None:
+    process("traces", "import", "-", stdin='{"query": "q", "finalAnswer": "a"}\n')
+    (trace,) = process("traces", "list", "--json").json["items"]
+    arguments = (tmp_path / "data", "traces", "show", trace["id"])
+    assert "\x1b[1;32ma" in _on_a_terminal(100, *arguments)
+    assert "32m" not in _on_a_terminal(100, *arguments, NO_COLOR="1")
+    assert "\x1b" not in process(*arguments[1:]).out
 
 
 def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch, tmde: Callable[..., Any]) -> None:

@@ -170,3 +170,31 @@ def test_plugins_show_what_they_provide(process: Tmde) -> None:
     plugins = {plugin["name"]: plugin for plugin in process("plugins", "--json").json}
     assert {"cpu", "runtime_http", "bench_default"} <= plugins.keys()
     assert {provision["name"] for provision in plugins["runtime_http"]["provides"]} == {"ollama", "openai"}
+
+
+@pytest.mark.slow
+def test_a_run_is_started_watched_and_shown(process: Tmde, tmp_path: Path) -> None:
+    from tmde_cpu.testing import make_tiny_model
+
+    base = make_tiny_model(tmp_path / "tiny")
+    lines = "".join(
+        json.dumps({"query": f"What is {n} plus {n}?", "finalAnswer": f"It is {2 * n}.", "qualityScore": 9}) + "\n"
+        for n in range(20)
+    )
+    assert process("traces", "import", "-", stdin=lines).code == 0
+    choices = (f"base_model={base}", "epochs=1", "max_seq_length=512", "min_traces=10")
+    ran = process("finetune", "start", "--watch", "--json", *(word for choice in choices for word in ("--set", choice)))
+    assert ran.code == 0, ran.err
+    events = ran.json_lines
+    assert events[-1]["type"] == "complete"
+    assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+    (run,) = process("finetune", "list", "--json").json["items"]
+    assert run["status"] == "completed"
+    assert process("finetune", "show", run["id"], "--json").json == run
+    assert "has ended already" in process("finetune", "cancel", run["id"]).err
+    again = process("finetune", "watch", run["id"])
+    assert again.code == 0
+    assert "step " in again.err
+    (adapter,) = process("lora", "list", "--json").json
+    assert adapter["id"] == run["id"]
+    assert process("lora", "show", run["id"], "--json").json == adapter

@@ -20,6 +20,13 @@ from rich.text import Text
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+SENTENCES = frozenset({"detail", "problems", "error", "description"})
+"""Columns that are wrapped where others are cut."""
+WIDEST_CELL = 44
+"""Characters; an id has 36, a model's file name about 40."""
+LAST_CELL = 24
+"""Characters that the last column gets at least."""
+
 Cell = str | int | float | datetime | bool | None
 
 
@@ -56,20 +63,26 @@ def print_table(
     if not rows:
         typer.echo(empty)
         return
+    shown = [[" ".join(cell(value).split()) for value in row] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        # An id is for copying: it is never cut. Everything else may be.
-        whole = column in {"id", *right}
+    for number, column in enumerate(columns):
+        # Figures, ids and names keep their width, for they are read or copied whole. The last column takes what is left: a sentence
+        # goes on below, a question is cut.
+        last = number == len(columns) - 1 and column not in right
+        widest = max(len(column), *(len(row[number]) for row in shown))
         table.add_column(
             column,
             justify="right" if column in right else "left",
-            no_wrap=True,
-            overflow="fold" if whole else "ellipsis",
-            min_width=36 if column == "id" else None,
+            no_wrap=not (last and column in SENTENCES),
+            overflow="fold" if last and column in SENTENCES else "ellipsis",
+            min_width=min(widest, LAST_CELL if last else WIDEST_CELL),
         )
-    for row in rows:
-        table.add_row(*(Text(" ".join(cell(value).split())) for value in row))
-    console().print(table)
+    for row in shown:
+        table.add_row(*map(Text, row))
+    out = console()
+    needed = sum(column.min_width or 0 for column in table.columns) + 2 * (len(columns) - 1)
+    # A terminal too narrow for the table breaks its lines, which is better than cells cut to nothing.
+    out.print(table, width=max(out.width, needed), crop=False, no_wrap=False)
 
 
 def print_fields(fields: Sequence[tuple[str, Cell]]) -> None:
