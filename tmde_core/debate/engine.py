@@ -171,7 +171,7 @@ class Engine:
             self._end_round(number, proposal, answer, critique)
             if number >= self.debate.min_rounds and accepted(critique, self.debate.accept_score):
                 return self._accepted(number, critique)
-            proposals.add(proposer_revision(critique, answer.text))
+            proposals.add(proposer_revision(critique))
         most = self.debate.max_rounds
         return f"Ended after {most} {'round' if most == 1 else 'rounds'}, the most that are allowed.", False
 

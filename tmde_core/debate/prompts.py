@@ -56,12 +56,14 @@ def template_text(template: Template) -> str:
     return found[1].strip() if found else template.body.strip()
 
 
-def proposer_revision(critique: Critique, critique_text: str) -> Message:
+def proposer_revision(critique: Critique) -> Message:
     """The turn that hands the Skeptic's critique to the Proposer."""
+    said = critique_for_people(critique)
+    if not said:
+        return Message(role="user", content="Are you sure? Answer the question again.")
     return Message(
         role="user",
-        content=f"A reviewer says:\n{critique_for_people(critique, critique_text)}\n\n"
-        "Answer the question again. Correct what is wrong and keep what is right.",
+        content=f"A reviewer says:\n{said}\n\nAnswer the question again. Correct what is wrong and keep what is right.",
     )
 
 
@@ -89,17 +91,14 @@ def synthesizer_opening(query: str, rounds: Sequence[Round]) -> tuple[Message, .
     if earlier and earlier[-1].proposal != last.proposal and any(issue.severity != "minor" for issue in issues):
         parts.insert(0, f"Here is an earlier draft:\n{earlier[-1].proposal}")
     if last.critique is not None and issues:
-        parts.append(f"A reviewer says:\n{critique_for_people(last.critique, last.critique_text)}")
+        parts.append(f"A reviewer says:\n{critique_for_people(last.critique)}")
     parts.append(f"Now give the final answer to this question: {query}")
     return Message(role="system", content=SYNTHESIZER_SYSTEM), Message(role="user", content="\n\n".join(parts))
 
 
-def critique_for_people(critique: Critique, critique_text: str) -> str:
-    """A critique as plain lines, for the Proposer and for display."""
-    lines = [f"- {issue.text} ({issue.severity})" for issue in critique.issues]
-    if not lines and critique.malformed:
-        lines = [critique_text.strip() or "The answer could not be checked. Check it yourself."]
-    return "\n".join(lines) or "- Nothing is wrong, but check the answer once more."
+def critique_for_people(critique: Critique) -> str:
+    """A critique as plain lines, for the Proposer and the Synthesizer; empty when it names nothing."""
+    return "\n".join(f"- {issue.text} ({issue.severity})" for issue in critique.issues)
 
 
 def role_of(request: ChatRequest) -> Role:

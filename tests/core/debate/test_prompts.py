@@ -1,5 +1,6 @@
 """Prompts are short for small models and only ever grow, so that the prompt cache works."""
 
+from tmde_core.debate.critique import parse_critique
 from tmde_core.debate.prompts import (
     proposer_opening,
     proposer_revision,
@@ -24,12 +25,17 @@ def test_with_templates_the_question_comes_last():
 
 def test_the_critique_reaches_the_proposer_as_words():
     critique = Critique(issues=(Issue(severity="major", text="No reason."),), score=3, verdict="revise")
-    assert "- No reason. (major)" in proposer_revision(critique, "{}").content
+    assert "- No reason. (major)" in proposer_revision(critique).content
 
 
 def test_a_critique_that_is_no_json_reaches_the_proposer_as_it_is():
-    critique = Critique(issues=(), malformed=True)
-    assert "I doubt it." in proposer_revision(critique, "I doubt it.").content
+    assert "I doubt it." in proposer_revision(parse_critique("I doubt it.")).content
+
+
+def test_a_critique_that_names_nothing_asks_for_a_second_look():
+    assert (
+        proposer_revision(Critique(score=2.0, verdict="revise")).content == "Are you sure? Answer the question again."
+    )
 
 
 def test_the_synthesizer_sees_question_draft_and_open_issues():
