@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
+from tmde_core.finetune.records import Progress
 from tmde_core.ports import AdapterRef
 from tmde_ui.live import Job, Live, Situation
 
@@ -18,10 +19,16 @@ class Pretence:
         self.looks = 0
         self.debates = SimpleNamespace(running=lambda: self.debates_running)
         self.lora = SimpleNamespace(active_ref=lambda: self.adapter)
-        self.finetune = SimpleNamespace(current=self._current)
+        self.finetune = SimpleNamespace(current=self._current, metrics=self._metrics)
+        self.run: SimpleNamespace | None = None
+        self.steps: list[Progress] = []
 
     async def _current(self):
         self.looks += 1
+        return self.run
+
+    async def _metrics(self, _run_id):
+        return self.steps
 
 
 async def test_nobody_looks_while_no_page_is_open():
@@ -49,6 +56,17 @@ async def test_pages_are_told_of_changes_only():
     services.debates_running = []
     await live.look()
     assert len(told) == 1
+
+
+async def test_training_says_how_far_it_is_and_how_long_it_takes():
+    services = Pretence()
+    live = Live(services)
+    services.run = SimpleNamespace(id="r1", status="pending")
+    assert (await live.look()).jobs[0].label == "Training starts"
+    services.run = SimpleNamespace(id="r1", status="running")
+    assert (await live.look()).jobs[0].label == "Training"
+    services.steps = [Progress(step=34, total_steps=100, eta_seconds=185.0)]
+    assert (await live.look()).jobs[0].label == "Training 34 %, 3 min 05 s left"
 
 
 async def test_a_nudge_is_followed_at_once():

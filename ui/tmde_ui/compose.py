@@ -7,7 +7,7 @@ parameters, so a dispatcher it is.)
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -25,7 +25,7 @@ from tmde_ui.pages import debate, plugins, problems, trace, traces
 
 log = structlog.get_logger(__name__)
 
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]

@@ -85,7 +85,9 @@ def _situation(live: Live) -> None:
         with Tag("span", classes="badge", data_testid="adapter") as badge:
             dot = Tag("span", classes="dot")
             words = Tag("span")
-        jobs = Tag("span", classes="line", data_testid="jobs")
+        jobs = Tag("span", classes="jobs", data_testid="jobs")
+
+    labels: list[tuple[str | None, Tag]] = []
 
     def show(situation: Situation) -> None:
         words.say(f"Adapter {short_id(situation.adapter)}" if situation.adapter else "Base model")
@@ -95,12 +97,17 @@ def _situation(live: Live) -> None:
             else "The model answers without an adapter"
         )
         dot.classes(replace="dot on" if situation.adapter else "dot")
-        jobs.clear()
-        with jobs:
-            for job in situation.jobs:
-                with Tag("a" if job.href else "span", classes="badge", href=job.href):
-                    Tag("span", classes="dot busy")
-                    Tag("span", job.label)
+        where = [job.href for job in situation.jobs]
+        if where != [href for href, _ in labels]:
+            jobs.clear()
+            labels.clear()
+            with jobs:
+                for href in where:
+                    with Tag("a" if href else "span", classes="badge", href=href):
+                        Tag("span", classes="dot busy")
+                        labels.append((href, Tag("span")))
+        for job, (_, label) in zip(situation.jobs, labels, strict=True):
+            label.say(job.label)
 
     show(live.now)
     ui.context.client.on_delete(live.listen(show))

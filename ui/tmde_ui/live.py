@@ -14,7 +14,9 @@ from contextlib import asynccontextmanager
 import msgspec
 import structlog
 
+from tmde_core.finetune.records import FineTuneRun
 from tmde_core.services import Services
+from tmde_ui.words import duration
 
 log = structlog.get_logger(__name__)
 
@@ -80,13 +82,24 @@ class Live:
         elif debates:
             jobs.append(Job(f"{len(debates)} debates running", "/"))
         if run is not None:
-            jobs.append(Job("Training an adapter" if run.status == "running" else "Training starts", None))
+            jobs.append(Job(await self._training(run), None))
         found = Situation(adapter.id if adapter else None, tuple(jobs))
         if found != self.now:
             self.now = found
             for listener in tuple(self._listeners):
                 listener(found)
         return found
+
+    async def _training(self, run: FineTuneRun) -> str:
+        """How far a training run is: `Training 34 %, 3 min 05 s left`."""
+        if run.status == "pending":
+            return "Training starts"
+        steps = await self._services.finetune.metrics(run.id)
+        if not steps or not steps[-1].total_steps:
+            return "Training"
+        last = steps[-1]
+        share = f"Training {100 * last.step // last.total_steps} %"
+        return f"{share}, {duration(last.eta_seconds * 1000)} left" if last.eta_seconds else share
 
     async def _watch(self) -> None:
         while True:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from nicegui import background_tasks, ui
 
@@ -15,6 +16,8 @@ from tmde_ui.frame import frame
 from tmde_ui.live import Live
 from tmde_ui.pages.problems import page
 from tmde_ui.words import count, sentence, size
+
+T = TypeVar("T")
 
 _STATUS = {"ok": ("works", "good"), "degraded": ("partly works", "major"), "broken": ("broken", "critical")}
 _STATE = {"ready": "good", "failed": "critical", "restarting": "major", "starting": "accent", "stopped": ""}
@@ -67,20 +70,21 @@ def _section(title: str) -> Tag:
 
 async def _fill(services: Services, runtimes: Tag, models: Tag) -> None:
     """Availability and models may take a while to find out; the page is there before."""
-    for target, ask, show in (
-        (runtimes, services.runtimes.reports, _runtimes),
-        (models, services.runtimes.models, _models),
-    ):
-        try:
-            found = await ask()  # type: ignore[operator]
-        except Exception as error:  # a plugin's own defect is shown where its answer would stand
-            target.clear()
-            with target:
-                Tag("p", sentence(error), "notice bad")
-            continue
+    await _answer(runtimes, services.runtimes.reports(), _runtimes)
+    await _answer(models, services.runtimes.models(), _models)
+
+
+async def _answer(target: Tag, asked: Awaitable[Sequence[T]], show: Callable[[Sequence[T]], None]) -> None:
+    try:
+        found = await asked
+    except Exception as error:  # a plugin's own defect is shown where its answer would stand
         target.clear()
         with target:
-            show(found)  # type: ignore[operator]
+            Tag("p", sentence(error), "notice bad")
+        return
+    target.clear()
+    with target:
+        show(found)
 
 
 def _plugin(info: PluginInfo) -> None:
