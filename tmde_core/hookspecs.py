@@ -32,9 +32,9 @@ ENTRY_POINT_GROUP = "tmde.plugins"
 def tmde_training_backends() -> Sequence[BackendDescriptor]:  # type: ignore[empty-body]
     """Offer ways to train an adapter.
 
-        @hookimpl
-        def tmde_training_backends():
-            return [BackendDescriptor(name="mine", summary="trains on my cluster", create=MyBackend)]
+    @hookimpl
+    def tmde_training_backends():
+        return [BackendDescriptor(name="mine", summary="trains on my cluster", create=MyBackend)]
     """
 
 
@@ -42,16 +42,16 @@ def tmde_training_backends() -> Sequence[BackendDescriptor]:  # type: ignore[emp
 def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:  # type: ignore[empty-body]
     """Offer ways to ask a model.
 
-        @hookimpl
-        def tmde_model_runtimes():
-            return [
-                RuntimeDescriptor(
-                    name="mine",
-                    summary="talks to my server",
-                    create=MyRuntime,
-                    availability=lambda context: Availability(ok=True),
-                )
-            ]
+    @hookimpl
+    def tmde_model_runtimes():
+        return [
+            RuntimeDescriptor(
+                name="mine",
+                summary="talks to my server",
+                create=MyRuntime,
+                availability=lambda context: Availability(ok=True),
+            )
+        ]
     """
 
 
@@ -59,9 +59,9 @@ def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:  # type: ignore[empty-
 def tmde_judges() -> Sequence[JudgeDescriptor]:  # type: ignore[empty-body]
     """Offer ways to score an answer.
 
-        @hookimpl
-        def tmde_judges():
-            return [JudgeDescriptor(name="length", summary="likes short answers", create=LengthJudge)]
+    @hookimpl
+    def tmde_judges():
+        return [JudgeDescriptor(name="length", summary="likes short answers", create=LengthJudge)]
     """
 
 
@@ -69,9 +69,9 @@ def tmde_judges() -> Sequence[JudgeDescriptor]:  # type: ignore[empty-body]
 def tmde_benchmark_suites() -> Sequence[SuiteDescriptor]:  # type: ignore[empty-body]
     """Offer sets of questions.
 
-        @hookimpl
-        def tmde_benchmark_suites():
-            return [SuiteDescriptor(name="trivia", summary="ten of them", questions=load_trivia)]
+    @hookimpl
+    def tmde_benchmark_suites():
+        return [SuiteDescriptor(name="trivia", summary="ten of them", questions=load_trivia)]
     """
 
 
@@ -79,9 +79,9 @@ def tmde_benchmark_suites() -> Sequence[SuiteDescriptor]:  # type: ignore[empty-
 def tmde_registries() -> Sequence[RegistryDescriptor]:  # type: ignore[empty-body]
     """Offer places to share templates.
 
-        @hookimpl
-        def tmde_registries():
-            return [RegistryDescriptor(name="team", summary="our own registry", create=TeamRegistry)]
+    @hookimpl
+    def tmde_registries():
+        return [RegistryDescriptor(name="team", summary="our own registry", create=TeamRegistry)]
     """
 
 

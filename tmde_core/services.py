@@ -36,7 +36,9 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, plugins: Plugins | None = None, *, serving: bool = False) -> AsyncIterator[Services]:
+async def open_services(
+    settings: Settings, plugins: Plugins | None = None, *, serving: bool = False
+) -> AsyncIterator[Services]:
     """Open the data directory and build the services on it.
 
     Args:
@@ -74,7 +76,9 @@ def _hold(settings: Settings, stack: AsyncExitStack) -> None:
     try:
         file = stack.enter_context(path.open("a+"))
     except OSError as error:
-        raise InsufficientStorageError(f"The data directory {settings.data_dir} cannot be written: {error.strerror}.") from None
+        raise InsufficientStorageError(
+            f"The data directory {settings.data_dir} cannot be written: {error.strerror}."
+        ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
