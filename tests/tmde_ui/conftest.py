@@ -31,11 +31,13 @@ class ScriptedServer:
 
     def __init__(self, directory: Path) -> None:
         # NiceGUI behaves differently when it believes to be in a test.
+        self._log = (directory / "server.log").open("w+")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "scripted_server.py"), str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._log,
             text=True,
             env=environment,
         )
@@ -48,19 +50,24 @@ class ScriptedServer:
         self._process.stdin.flush()
         return self._read()["done"]
 
-    def stop(self) -> int:
+    def stop(self) -> tuple[int, str]:
+        """End it; returns its exit code and what it logged."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
         code = self._process.wait(20)
         self._process.stdout.close()
-        return code
+        with self._log:
+            self._log.seek(0)
+            return code, self._log.read()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            pytest.fail(f"the scripted server ended with code {self._process.wait()}; its errors stand above")
+            pytest.fail(
+                f"the scripted server ended with code {self._process.wait()}; its errors are in {self._log.name}"
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -70,7 +77,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]
     """One server for a module; tests of one module see each other's debates."""
     started = ScriptedServer(tmp_path_factory.mktemp("data"))
     yield started
-    assert started.stop() == 0
+    code, log = started.stop()
+    assert code == 0
+    assert "Traceback" not in log, log
 
 
 @pytest.fixture(scope="module")

@@ -223,6 +223,21 @@ def test_nothing_of_what_is_being_read_moves_while_tokens_come_in(open_page, ser
     assert after[: len(before)][:2] == before[:2]
 
 
+@pytest.mark.parametrize("width", [320, 380, 900])
+def test_nothing_sticks_out_of_its_card_while_a_debate_runs_and_after(open_page, server, width):
+    sticking_out = """[...document.querySelectorAll('.card, .turn')].flatMap(card => [...card.querySelectorAll('*')]
+        .filter(e => !e.closest('pre, .visually-hidden') && e.getBoundingClientRect().right > card.getBoundingClientRect().right)
+        .map(e => e.outerHTML))"""
+    server.do("close")
+    page = open_page("/", width=width)
+    ask(page, f"{QUESTION} (slow)")
+    expect(page.get_by_test_id("proposer")).to_contain_text("From 14:35")
+    assert page.evaluate(sticking_out) == []
+    server.do("open")
+    expect(page.get_by_test_id("rating")).to_be_visible()
+    assert page.evaluate(sticking_out) == []
+
+
 def test_an_unknown_or_malformed_debate_is_not_found_in_the_frame(open_page):
     for debate in ("5f0e3c7e-0000-4000-8000-000000000000", "nonsense"):
         page = open_page(f"/debates/{debate}", status=404)

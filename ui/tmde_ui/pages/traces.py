@@ -129,17 +129,22 @@ class TraceList:
         newer.on("click", self._newer, args=[])
         older.on("click", lambda: self._older(found.next_cursor), args=[])
 
+    def _to_the_top(self) -> None:
+        # By way of the list: the button that was pressed is gone by now, and with it the usual way to the browser.
+        with self._box:
+            ui.run_javascript("scrollTo(0, 0)")
+
     async def _newer(self) -> None:
         if len(self._cursors) > 1:
             self._cursors.pop()
             await self.show()
-            ui.run_javascript("scrollTo(0, 0)")
+            self._to_the_top()
 
     async def _older(self, cursor: str | None) -> None:
         if cursor is not None:
             self._cursors.append(cursor)
             await self.show()
-            ui.run_javascript("scrollTo(0, 0)")
+            self._to_the_top()
 
 
 def register(services: Services, live: Live) -> None:
@@ -247,7 +252,7 @@ def _report(outcome: ImportReport | str) -> None:
     if isinstance(outcome, str):
         Tag("p", outcome, "notice bad")
         return
-    skipped = len(outcome.skipped)
+    skipped = max(outcome.skipped_total, len(outcome.skipped))
     words = f"{count(outcome.imported, 'trace')} imported" + (
         f", {count(skipped, 'line')} skipped." if skipped else "."
     )
