@@ -47,13 +47,13 @@ PATIENCE = 3
 
 CLIP_NORM = 1.0
 
-PACK_TOKENS = 320
+PACK_TOKENS = 192
 """Tokens in one forward and backward pass. More save little time here and cost about 2 MB of activations each."""
 
-PACK_TOKENS_PER_BATCHED = 80
+PACK_TOKENS_PER_BATCHED = 48
 """A small batch shrinks the packs too, so that halving the batch after running out of memory halves what is needed."""
 
-LOGIT_ROWS = 256
+LOGIT_ROWS = 64
 """Rows of logits that exist at once; with 49,152 words a row and its gradient take 0.4 MB."""
 
 CHECKPOINT_SECONDS = 60.0
