@@ -129,7 +129,8 @@ def _runtimes(reports: Sequence[RuntimeReport]) -> None:
                     Tag("p", report.availability.reason, "notice warm")
                 elif state == "failed" and report.status.detail:
                     Tag("p", report.status.detail, "notice bad")
-                facts = [report.status.detail if state != "failed" else "", size(report.status.rss_bytes)]
+                memory = f"{size(report.status.rss_bytes)} of memory" if report.status.rss_bytes else ""
+                facts = [report.status.detail if state != "failed" else "", memory]
                 if report.status.restarts:
                     facts.append(count(report.status.restarts, "restart"))
                 if report.status.adapters:
