@@ -84,7 +84,7 @@ async def stream_chat(
     Raises:
         ContextOverflowError, NotFoundError, UnauthorizedError, RuntimeTimeoutError, WorkerFailedError.
     """
-    answer = _Answer(server, model)
+    answer = ChatAnswer(server, model)
     try:
         async with client.stream(
             "POST",
@@ -228,8 +228,8 @@ class _Chunk(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Chunk, strict=False)
 
 
-class _Answer:
-    """What one stream has said so far, beside its text."""
+class ChatAnswer:
+    """Reads one stream's events: `feed` each event's data, then `end`. Keeps what was said beside the text."""
 
     def __init__(self, server: str, model: str) -> None:
         self._server = server
@@ -239,6 +239,11 @@ class _Answer:
         self._timings = _Timings()
 
     def feed(self, data: bytes) -> Iterator[ChatDelta]:
+        """The deltas in one event.
+
+        Raises:
+            TmdeError: it is no chat event, or it reports an error.
+        """
         try:
             chunk = _decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -260,6 +265,11 @@ class _Answer:
                 self._finish = "length" if choice.finish_reason == "length" else "stop"
 
     def end(self) -> ChatEnd:
+        """The last item, once the stream has ended.
+
+        Raises:
+            WorkerFailedError: it ended too soon.
+        """
         if self._finish is None:
             raise WorkerFailedError(f"{_start(self._server)} ended the answer before it was finished.")
         usage, timings = self._usage, self._timings

@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from tmde_core.errors import InvalidInputError, WorkerFailedError
+from tmde_cpu.loopback import SILENCE_SECONDS
 from tmde_cpu.server_log import LastLines, ServerLog
 from tmde_cpu.server_worker import ServerJob, ServerReport
 
@@ -22,8 +23,6 @@ SERVER = "the embedded model server"
 
 START_SECONDS = 300.0
 """Longest that loading may take; a large model on a slow disk needs its time."""
-SILENCE_SECONDS = 120.0
-"""A server that sends nothing for so long is stuck: it reports progress after every step."""
 CONNECT_SECONDS = 5.0
 END_SECONDS = 0.8
 """Given to a child to end by itself before it is killed."""
@@ -41,6 +40,9 @@ class ServerChild:
         self.exited = asyncio.create_task(process.wait())
         """Done as soon as the process has ended."""
         self.client: httpx.AsyncClient
+        """For everything but chat."""
+        self.address = ""
+        self.key = ""
 
     @classmethod
     async def start(cls, job: ServerJob, log: ServerLog) -> ServerChild:
@@ -88,6 +90,7 @@ class ServerChild:
                 ) from None
         if not report.address:
             raise await self._failure(job, report)
+        self.address, self.key = report.address, key
         self.client = httpx.AsyncClient(
             base_url=report.address,
             headers={"authorization": f"Bearer {key}"},

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import psutil
 
-from tmde_core.chat_http import chat_body, response_error, stream_chat, transport_error
+from tmde_core.chat_http import chat_body, response_error, transport_error
 from tmde_core.errors import TmdeError, WorkerFailedError
 from tmde_core.ports import (
     AdapterRef,
@@ -26,6 +26,7 @@ from tmde_core.ports import (
 )
 from tmde_cpu.catalog import Catalog, ModelSource
 from tmde_cpu.child import SERVER
+from tmde_cpu.loopback import stream_loopback
 from tmde_cpu.options import parse_options
 from tmde_cpu.quality import QualityReport, quality
 from tmde_cpu.served import Generation, ServedModel
@@ -68,7 +69,8 @@ class EmbeddedRuntime:
             # within a step, and not only after a second, that nobody listens any more.
             extra = {"cache_prompt": True, "return_progress": True, "lora": generation.lora(request.adapter)}
             body = chat_body(request, model=model.name, extra=extra)
-            stream = stream_chat(generation.child.client, body, server=SERVER, model=model.name)
+            child = generation.child
+            stream = stream_loopback(child.address, child.key, body, server=SERVER, model=model.name)
             async with aclosing(stream):
                 try:
                     async for item in stream:
