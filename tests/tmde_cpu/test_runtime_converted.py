@@ -22,7 +22,12 @@ LEAST_RIGHT = 19
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+    """A model with random weights; its tokenizer is given a merge that no text needs, as llama.cpp wants one."""
+    made = make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+    tokenizer = json.loads((made / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"] = [["Ā", "Ā"]]
+    (made / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return made
 
 
 def runtime_of(data_dir: Path, **settings: object) -> EmbeddedRuntime:

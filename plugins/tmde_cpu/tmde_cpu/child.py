@@ -107,7 +107,7 @@ class ServerChild:
             return WorkerFailedError(
                 f"The embedded model server was killed while it loaded {job.model}; the machine may be short of memory."
             )
-        words = "; ".join(part for part in (report.error, self.last_words) if part)
+        words = self._lines.first_error() or report.error
         return InvalidInputError(
             f"The model file {job.model} cannot be loaded{f' ({words})' if words else ''}. Replace it with a whole one.",
             field="model",

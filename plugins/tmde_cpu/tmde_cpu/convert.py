@@ -109,6 +109,8 @@ def _write_tokenizer(writer: gguf.GGUFWriter, config: Mapping[str, Any], directo
     model = tokenizer["model"]
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         raise UnsupportedError("Its tokenizer is no byte-level BPE, which is the only kind that can be converted here.")
+    if not model.get("merges"):
+        raise UnsupportedError("Its tokenizer has no merges, and llama.cpp serves none without.")
     size = int(config["vocab_size"])
     tokens, kinds = [f"[PAD{place}]" for place in range(size)], [int(gguf.TokenType.UNUSED)] * size
     for token, place in model["vocab"].items():

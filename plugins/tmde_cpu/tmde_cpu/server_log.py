@@ -45,10 +45,16 @@ class LastLines:
 
     def telling(self) -> str:
         """The line that most likely says what went wrong: the last error, else the last line of all; may be empty."""
-        for wanted in ("E", None):
-            for line in reversed(self._lines):
-                found = _STAMP.match(line)
-                if wanted is None or (found and found["level"] == wanted):
-                    text = line[found.end() :] if found else line
-                    return " ".join(text.split())[:240]
-        return ""
+        return next(iter((*reversed(self._errors()), *(_plain(line) for line in reversed(self._lines)))), "")
+
+    def first_error(self) -> str:
+        """The first error, which names the cause where the later ones only repeat that there was one; may be empty."""
+        return next(iter(self._errors()), "")
+
+    def _errors(self) -> list[str]:
+        return [_plain(line) for line in self._lines if (found := _STAMP.match(line)) and found["level"] == "E"]
+
+
+def _plain(line: str) -> str:
+    found = _STAMP.match(line)
+    return " ".join((line[found.end() :] if found else line).split())[:240]
