@@ -29,7 +29,7 @@ def main() -> str:
     gaps.sort()
     worst, median, p95 = gaps[-1], statistics.median(gaps), gaps[int(len(gaps) * 0.95)]
     return (
-        "## Engine overhead between two model calls\n\n"
+        "Engine overhead between two model calls. "
         f"{DEBATES} debates of {ROUNDS} rounds, answers of 200 words, scripted model, SQLite on disk, {len(gaps)} gaps.\n\n"
         "| median | 95th percentile | worst | limit | within |\n|---|---|---|---|---|\n"
         f"| {median:.2f} ms | {p95:.2f} ms | {worst:.2f} ms | {LIMIT_MS:g} ms | {'yes' if p95 < LIMIT_MS else 'NO'} |\n"

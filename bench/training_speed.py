@@ -145,7 +145,7 @@ def main() -> str:
         f"{supervised:.0f} supervised tokens, {plan.env['OMP_NUM_THREADS']} threads."
     )
     lines = [
-        "## Training on the CPU against TRL's SFTTrainer",
+        "Training on the CPU against TRL's SFTTrainer.",
         "",
         setting,
         "",

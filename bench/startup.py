@@ -1,0 +1,97 @@
+"""How soon the program and the server answer, and what the server takes while it does nothing.
+
+Each figure is a fresh process: `tmde --help` from start to end, and `tmde serve` from start to the first byte of the first page.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+RUNS = 7
+HELP_LIMIT_S = 0.2
+FIRST_BYTE_LIMIT_S = 2.5
+IDLE_LIMIT_MB = 250
+SHUTDOWN_LIMIT_S = 1.0
+GIVE_UP_S = 60.0
+TMDE = Path(sys.executable).with_name("tmde")
+
+
+def main() -> str:
+    """Measure; returns a Markdown section. Raises SystemExit when a limit is missed."""
+    helped = [_help() for _ in range(RUNS)]
+    with tempfile.TemporaryDirectory() as directory:
+        served = [_serve(Path(directory) / "data") for _ in range(RUNS)]
+    first, resident, stopped = (statistics.median(column) for column in zip(*served, strict=True))
+    rows = (
+        ("`tmde --help`", statistics.median(helped), HELP_LIMIT_S, "s"),
+        ("`tmde serve` to the first byte of the first page", first, FIRST_BYTE_LIMIT_S, "s"),
+        ("the server's resident memory when idle, without the model", resident, IDLE_LIMIT_MB, "MB"),
+        ("SIGTERM to the end of the process", stopped, SHUTDOWN_LIMIT_S, "s"),
+    )
+    text = f"Medians of {RUNS} fresh processes.\n\n| | median | limit | within |\n|---|---:|---:|---|\n"
+    for name, value, limit, unit in rows:
+        text += f"| {name} | {value:.3g} {unit} | {limit:g} {unit} | {'yes' if value <= limit else 'NO'} |\n"
+    if any(value > limit for _, value, limit, _ in rows):
+        print(text)
+        raise SystemExit("A limit was missed.")
+    return text
+
+
+def _help() -> float:
+    began = time.perf_counter()
+    subprocess.run([TMDE, "--help"], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def _serve(data: Path) -> tuple[float, float, float]:
+    """Seconds to the first byte, megabytes when idle, seconds from SIGTERM to the end."""
+    port = _free_port()
+    environment = {**os.environ, "TMDE_LOG_LEVEL": "warning"}
+    began = time.perf_counter()
+    server = subprocess.Popen(
+        [TMDE, "--data-dir", data, "serve", "--port", str(port)], stdout=subprocess.DEVNULL, env=environment
+    )
+    try:
+        first = _first_byte(f"http://127.0.0.1:{port}/", began)
+        resident = psutil.Process(server.pid).memory_info().rss / 1e6
+        ending = time.perf_counter()
+        server.send_signal(signal.SIGTERM)
+        server.wait(GIVE_UP_S)
+        return first, resident, time.perf_counter() - ending
+    finally:
+        if server.poll() is None:
+            server.kill()
+            server.wait()
+
+
+def _first_byte(url: str, began: float) -> float:
+    while time.perf_counter() - began < GIVE_UP_S:
+        try:
+            with urllib.request.urlopen(url, timeout=GIVE_UP_S) as answer:
+                answer.read(1)
+                return time.perf_counter() - began
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.01)
+    raise SystemExit("The server did not answer.")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    print(main())
