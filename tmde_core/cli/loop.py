@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from tmde_core.loop.records import LoopPlan, LoopReport
     from tmde_core.settings import Settings
 
-SKEPTIC_TOKENS = 96
+SKEPTIC_TOKENS = 64
 """A critique of one short answer needs no more, and practice has hundreds of them."""
 
 
 def command(
     ctx: typer.Context,
     questions: Annotated[Path, typer.Argument(help="JSON Lines with the splits `practice` and `held-out`.")],
-    tries: Annotated[int, typer.Option(help="Debates for each practice question at the most.")] = 3,
+    tries: Annotated[int, typer.Option(help="Debates for each practice question at the most.")] = 2,
     rounds: Annotated[int, typer.Option(help="Rounds of a practice debate.")] = 1,
     temperature: Annotated[float, typer.Option(help="Of the Proposer while it practises.")] = 0.8,
     max_tokens: Annotated[int, typer.Option(help="Of one answer.")] = 48,
