@@ -163,7 +163,7 @@ def print_critique(out: Console, critique: dict[str, Any], text: str) -> None:
     lines = [
         Text.assemble((f"{issue['severity']:<9}", SEVERITIES.get(issue["severity"], "")), plain(str(issue["text"])))
         for issue in critique.get("issues") or ()
-    ] or [Text(plain(text).strip() if malformed else "nothing to object to", style="dim")]
+    ] or [Text(plain(text).strip() if malformed else "no issues named", style="dim")]
     if out.is_terminal:
         out.print(
             Panel(Group(*lines), title=title, title_align="left", border_style=COLOURS["skeptic"], box=box.ROUNDED)

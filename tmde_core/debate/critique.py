@@ -87,9 +87,20 @@ def accepted(critique: Critique, accept_score: float) -> bool:
     if critique.malformed or any(issue.severity == "critical" for issue in critique.issues):
         return False
     if critique.verdict == "accept":
-        return critique.score is None or critique.score >= RATHER_RIGHT
+        return contradiction(critique) is None
     harmless = all(issue.severity == "minor" for issue in critique.issues)
     return harmless and critique.score is not None and critique.score >= accept_score
+
+
+def contradiction(critique: Critique) -> str | None:
+    """Why an "accept" does not count, for people; None where it counts or there is none."""
+    if critique.verdict != "accept" or critique.malformed:
+        return None
+    if any(issue.severity == "critical" for issue in critique.issues):
+        return "It accepts, but names a critical issue: that does not end a debate early."
+    if critique.score is not None and critique.score < RATHER_RIGHT:
+        return f"It accepts, but scores the answer under {RATHER_RIGHT:g}: that does not end a debate early."
+    return None
 
 
 def without_echoes(critique: Critique, *sources: str) -> Critique:

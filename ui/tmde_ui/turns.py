@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tmde_core.debate.critique import RATHER_RIGHT, contradiction
 from tmde_core.debate.records import Critique
 from tmde_ui.elements import Tag, chip
 from tmde_ui.render import prose, rendered
@@ -92,11 +93,7 @@ class SkepticTurn(Turn):
         self._show_issues(critique)
         with self.body:
             if not critique.issues:
-                Tag(
-                    "p",
-                    "Found nothing wrong." if not critique.malformed else "Said nothing that could be read.",
-                    "muted",
-                )
+                Tag("p", _nothing_named(critique), "muted")
             if critique.malformed:
                 self._malformed(critique, text)
             with Tag("div", classes="verdict"):
@@ -108,6 +105,8 @@ class SkepticTurn(Turn):
                         "good" if critique.verdict == "accept" else "major",
                         data_testid="verdict",
                     )
+            if reason := contradiction(critique):
+                Tag("p", reason, "muted small", data_testid="contradiction")
 
     def _malformed(self, critique: Critique, text: str) -> None:
         Tag("p", "Its answer did not keep to the form, so it could not end the debate early.", "muted small")
@@ -154,3 +153,11 @@ class RoundView:
             await self.proposer.finish(exchange.proposal, exchange.proposer_ms)
         if exchange.done:
             self.skeptic.finish(exchange.critique, exchange.critique_text, exchange.skeptic_ms)
+
+
+def _nothing_named(critique: Critique) -> str:
+    """What to say where there are no issues: no praise that score or verdict contradict."""
+    if critique.malformed:
+        return "Said nothing that could be read."
+    content = critique.verdict != "revise" and (critique.score is None or critique.score >= RATHER_RIGHT)
+    return "Found nothing wrong." if content else "Named nothing in particular."

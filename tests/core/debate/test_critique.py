@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core.debate.critique import MAX_ISSUE_CHARS, MAX_ISSUES, accepted, parse_critique, without_echoes
+from tmde_core.debate.critique import (
+    MAX_ISSUE_CHARS,
+    MAX_ISSUES,
+    accepted,
+    contradiction,
+    parse_critique,
+    without_echoes,
+)
 from tmde_core.debate.records import Critique, Issue
 
 GOOD = '{"issues": [{"severity": "major", "text": "No reason is given."}], "score": 4, "verdict": "revise"}'
@@ -154,3 +161,18 @@ def test_leaving_out_echoes_takes_issues_away_and_nothing_else(issue, source):
     critique = Critique(issues=(Issue(severity="minor", text=issue),), score=4.0, verdict="revise")
     left = without_echoes(critique, source)
     assert left == critique or left == Critique(score=4.0, verdict="revise")
+
+
+@pytest.mark.parametrize(
+    ("critique", "says"),
+    [
+        (Critique(score=1, verdict="accept"), "scores the answer under 5"),
+        (Critique(issues=(Issue("critical", "wrong"),), score=9, verdict="accept"), "names a critical issue"),
+        (Critique(score=9, verdict="accept"), None),
+        (Critique(verdict="accept"), None),
+        (Critique(score=1, verdict="revise"), None),
+    ],
+)
+def test_an_acceptance_that_does_not_count_says_why(critique, says):
+    told = contradiction(critique)
+    assert told is None if says is None else says in told
