@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from tmde_core.ports import ChatEnd, ChatRequest, Message, RuntimeContext
 from tmde_cpu.embedded import verify_embedded
+from tmde_cpu.openmp import WAITING
 from tmde_cpu.options import usable_cores
 from tmde_cpu.quality import QualityReport, quality
 from tmde_cpu.runtime import EmbeddedRuntime
@@ -82,7 +83,7 @@ def _data_dir() -> Path:
 
 async def _measure(data_dir: Path) -> str:
     model, threads = verify_embedded(data_dir / "models"), str(usable_cores())
-    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    environment = {**os.environ, **WAITING}
     bare, address = _child(["-c", BARE, str(model), threads], environment)
     # The same for transformers: with spinning threads it falls from 17 to 3 tokens a second on a busy machine, and a
     # comparison with that would flatter us.
@@ -247,7 +248,7 @@ def _section(
     lines += [f"| {name} | {figure} | {remark} |" for name, figure, remark in rows]
     told = (
         f"Medians of {ROUNDS} turns of {TOKENS} tokens (transformers: {len(rates['transformers'])} of "
-        f"{TRANSFORMERS_TOKENS}, float32), taken alternately on {usable_cores()} cores, all with OMP_WAIT_POLICY=passive."
+        f"{TRANSFORMERS_TOKENS}, float32), taken alternately on {usable_cores()} cores, all with the same OpenMP settings."
     )
     lines += ["", told, ""]
     return "\n".join(lines)

@@ -29,7 +29,7 @@ SKEPTIC_TOKENS = 64
 def command(
     ctx: typer.Context,
     questions: Annotated[Path, typer.Argument(help="JSON Lines with the splits `practice` and `held-out`.")],
-    tries: Annotated[int, typer.Option(help="Debates for each practice question at the most.")] = 2,
+    tries: Annotated[int, typer.Option(help="Debates for each practice question at the most.")] = 3,
     rounds: Annotated[int, typer.Option(help="Rounds of a practice debate.")] = 1,
     temperature: Annotated[float, typer.Option(help="Of the Proposer while it practises.")] = 0.8,
     max_tokens: Annotated[int, typer.Option(help="Of one answer.")] = 48,

@@ -17,7 +17,7 @@ Phase = Literal["before", "after"]
 class LoopPlan(Record):
     """The choices of one loop. Two loops with the same plan and questions are the same loop, and one resumes the other."""
 
-    tries: Annotated[int, Meta(ge=1, le=20)] = 2
+    tries: Annotated[int, Meta(ge=1, le=20)] = 3
     """Debates for each practice question at the most; the first that scores ends them."""
     rounds: Annotated[int, Meta(ge=1, le=10)] = 1
     temperature: Annotated[float, Meta(gt=0, le=2)] = 0.8

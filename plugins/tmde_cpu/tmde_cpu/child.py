@@ -16,6 +16,7 @@ import msgspec
 
 from tmde_core.errors import InvalidInputError, WorkerFailedError
 from tmde_cpu.loopback import SILENCE_SECONDS
+from tmde_cpu.openmp import WAITING
 from tmde_cpu.server_log import LastLines, ServerLog
 from tmde_cpu.server_worker import ServerJob, ServerReport
 
@@ -182,8 +183,7 @@ def server_job(
 
 
 def _environment() -> dict[str, str]:
-    # OpenMP's threads spin while they wait. Beside another busy process that costs all but a few per cent of the speed.
-    return {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    return {**os.environ, **WAITING}
 
 
 def _signal_name(number: int) -> str:

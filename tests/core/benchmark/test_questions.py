@@ -9,6 +9,8 @@ import pytest
 
 from tmde_core.benchmark.questions import content_hash, parse_questions, read_questions
 from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.plugins import Plugins
+from tmde_core.ports import JudgeItem
 
 SHIPPED = Path(__file__).parents[3] / "data" / "questions" / "numbers.jsonl"
 
@@ -55,3 +57,31 @@ def test_a_missing_and_an_empty_file_are_told_apart(tmp_path: Path):
 def test_the_content_hash_does_not_depend_on_the_order():
     questions = read_questions(SHIPPED)
     assert content_hash(questions) == content_hash(list(reversed(questions))) != content_hash(questions[1:])
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("836", True),
+        ("**836**", True),
+        ("836 is the larger number.", True),
+        ("The larger number is 836.", True),
+        ("The number 836 is larger than the number 490.", True),
+        ("490", False),
+        ("The number 490 is larger than the number 836.", False),
+        ("836 is smaller than 490.", False),
+        ("The smaller number is 836", False),
+        ("836 - 490 = 346", False),
+        ("8360", False),
+        ("836.5", False),
+        ("490 or 836", False),
+    ],
+)
+async def test_the_check_of_a_comparison_cannot_be_passed_by_naming_the_number_in_a_false_sentence(
+    answer: str, right: bool
+):
+    question = next(one for one in read_questions(SHIPPED) if one.id == "larger-490-836")
+    judge = Plugins.load().judges.get("verifier").create()
+    item = JudgeItem(question=question.query, answer=answer, reference=question.reference, check=question.check)
+    verdict = await judge.score(item, None)
+    assert verdict.score == (10 if right else 0)
