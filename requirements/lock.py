@@ -2,8 +2,8 @@
 
     ./run setup && .venv/bin/pip install --upgrade NAME && ./run test && .venv/bin/python requirements/lock.py
 
-`base.txt` is everything that TMDE needs, with the means to build it; `dev.txt` what tests and checks need on top. Both
-are complete (installed with `--no-deps`) and hold on every supported Python version and platform, because markers are
+`base.txt` is everything that TMDE needs, with the means to build it; `dev.txt` what tests and checks need on top, and
+`bench.txt` what benchmarks compare with. They are complete (installed with `--no-deps`) and hold on every supported Python version and platform, because markers are
 evaluated for all of them. torch stands apart in `torch.txt`: which build of it is right depends on the machine.
 """
 
@@ -75,14 +75,27 @@ def _applies(requirement: Requirement, extra: str) -> bool:
 
 
 def locks() -> dict[Path, str]:
-    """Lock file → its content."""
+    """Lock file → its content; without those whose packages are not installed here."""
     groups = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
     base = closure((*LOCAL, *BUILD)) - {*LOCAL, *APART}
     dev = closure(groups["dev"]) - base
-    return {
+    written = {
         REPOSITORY / "requirements" / "base.txt": _text("Everything that TMDE needs, torch apart.", base),
         REPOSITORY / "requirements" / "dev.txt": _text("What tests and checks need beside base.txt.", dev),
     }
+    # Half a gigabyte that only `./run bench` installs: where it is missing, its lock stays as it is.
+    if all(_installed(Requirement(line).name) for line in groups["bench"]):
+        bench = closure(groups["bench"]) - base - dev - APART
+        written[REPOSITORY / "requirements" / "bench.txt"] = _text("What benchmarks compare with.", bench)
+    return written
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _text(title: str, names: set[str]) -> str:
