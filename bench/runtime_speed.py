@@ -77,7 +77,7 @@ def main() -> str:
 
 
 def _data_dir() -> Path:
-    named = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("TMDE_DATA_DIR")
+    named = os.environ.get("TMDE_DATA_DIR")
     return Path(named).absolute() if named else Path(__file__).parents[1] / "data"
 
 

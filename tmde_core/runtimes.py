@@ -83,7 +83,8 @@ class Runtimes:
                 availability = await asyncio.to_thread(descriptor.availability, self.context(descriptor.name))
                 status = await self.made(descriptor.name).status()
             except Exception as error:  # a plugin's own defect must not hide the other runtimes
-                availability = Availability(ok=False, reason=f"{type(error).__name__}: {error}")
+                told = error.detail if isinstance(error, TmdeError) else f"{type(error).__name__}: {error}"
+                availability = Availability(ok=False, reason=told)
                 status = RuntimeStatus(state="failed", detail=availability.reason)
             reports.append(
                 RuntimeReport(

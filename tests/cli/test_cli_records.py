@@ -166,6 +166,13 @@ def test_models_are_those_of_every_runtime_that_answers(tmde: Tmde) -> None:
     assert tmde("models").out.splitlines()[0].split("\t")[:2] == ["runtime", "model"]
 
 
+def test_a_runtime_that_lacks_something_says_what_beside_the_models(process: Tmde, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tmde.toml").write_text("[runtimes.embedded]\nslots = 0\n")
+    ran = process("models")
+    assert "embedded: In the settings, [runtimes.embedded]: slots:" in ran.err
+
+
 def test_plugins_show_what_they_provide(process: Tmde) -> None:
     plugins = {plugin["name"]: plugin for plugin in process("plugins", "--json").json}
     assert {"cpu", "runtime_http", "bench_default"} <= plugins.keys()

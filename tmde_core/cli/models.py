@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,6 +11,9 @@ from tmde_core.cli.invocation import settings_of
 from tmde_core.cli.logs import log_to_file
 from tmde_core.cli.output import JsonFlag, print_json, print_table, size
 from tmde_core.ports import ModelInfo
+
+if TYPE_CHECKING:
+    from tmde_core.runtimes import RuntimeReport
 
 
 def command(ctx: typer.Context, json: JsonFlag = False) -> None:
@@ -19,17 +23,17 @@ def command(ctx: typer.Context, json: JsonFlag = False) -> None:
     settings = settings_of(ctx)
     log_to_file(settings)
 
-    async def listed() -> Sequence[ModelInfo]:
+    async def listed() -> tuple[Sequence[ModelInfo], Sequence[RuntimeReport]]:
         from tmde_core.plugins import Plugins
         from tmde_core.runtimes import Runtimes
 
         runtimes = Runtimes(Plugins.load(), settings)
         try:
-            return await runtimes.models()
+            return await runtimes.models(), await runtimes.reports()
         finally:
             await runtimes.stop()
 
-    models = asyncio.run(listed())
+    models, reports = asyncio.run(listed())
     if json:
         print_json(models)
         return
@@ -51,3 +55,6 @@ def command(ctx: typer.Context, json: JsonFlag = False) -> None:
         empty="No runtime has a model. `tmde doctor` says what each one lacks.",
         right=("context", "size"),
     )
+    for report in reports:
+        if not report.availability.ok:
+            typer.echo(f"{report.name}: {report.availability.reason}", err=True)
