@@ -244,7 +244,7 @@ def _section(
         ("quality of the served form", f"{report.right} of {report.asked}", "`python -m tmde_cpu.quality`"),
         ("memory of the server", f"{memory / 1e6:.0f} MB", "4 slots of 4096 tokens"),
     ]
-    lines = [f"## Embedded runtime: {report.model}", "", "| | | |", "|---|---|---|"]
+    lines = [f"The embedded runtime with {report.model}.", "", "| | | |", "|---|---|---|"]
     lines += [f"| {name} | {figure} | {remark} |" for name, figure, remark in rows]
     told = (
         f"Medians of {ROUNDS} turns of {TOKENS} tokens (transformers: {len(rates['transformers'])} of "
