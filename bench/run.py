@@ -87,8 +87,8 @@ def measure(name: str) -> str | None:
 def with_section(document: str, name: str, text: str) -> str:
     """The document with the section called `name` replaced, or added in the order of names."""
     sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", document, re.MULTILINE | re.DOTALL))
-    sections[name] = f"\n{text}\n\n"
-    body = "".join(f"## {title}\n{sections[title]}" for title in sorted(sections))
+    sections[name] = text
+    body = "".join(f"## {title}\n\n{sections[title].strip()}\n\n" for title in sorted(sections))
     return f"{TITLE}\n{body}".rstrip() + "\n"
 
 
