@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tmde_core.errors import WorkerFailedError
+from tmde_core.errors import InsufficientStorageError, WorkerFailedError
 from tmde_core.testing.fake_servers import FakeVllm, serving
 from tmde_core.testing.scripted import ScriptedRuntime
 
@@ -214,3 +214,16 @@ def test_several_debates_may_run_at_once(tmde: Tmde, tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_or_empty_is_one_sentence(tmde: Tmde, tmp_path: Path) -> None:
     assert "cannot be read" in tmde("debate", "--file", tmp_path / "none.jsonl").err
     assert "has no question" in tmde("debate", "--file", _questions(tmp_path / "empty.jsonl")).err
+
+
+def test_what_fails_side_by_side_is_one_sentence_too(
+    tmde: Tmde, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise InsufficientStorageError("The disk is full. Free some space.")
+
+    monkeypatch.setattr("tmde_core.cli.batch._State.add", full)
+    file = tmp_path / "questions.jsonl"
+    file.write_text('{"query": "one?"}\n{"query": "two?"}\n', encoding="utf-8")
+    ran = tmde("debate", "--file", file)
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, "Error: The disk is full. Free some space.")

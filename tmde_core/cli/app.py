@@ -150,8 +150,16 @@ def run(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:  # the last resort: nobody but a log file shall see a traceback
         from tmde_core.cli.crash import record
 
-        _say(record(error, invocation))
+        known = _known(error)
+        _say(known.detail if known else record(error, invocation))
         sys.exit(1)
+
+
+def _known(error: BaseException) -> TmdeError | None:
+    """What failed first where work ran side by side, if TMDE raised it on purpose."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, TmdeError) else None
 
 
 def _say(sentence: str) -> None:

@@ -42,6 +42,7 @@ from tmde_core.loop.records import (
 from tmde_core.loop.watcher import Watcher
 from tmde_core.ports import AdapterRef, ChatDelta, ChatRequest, JudgeItem, Question
 from tmde_core.services import Services
+from tmde_core.traces.records import TraceSource
 
 RIGHT = 8.0
 """Scores from here on count as right: the verifier gives 10 or 0, and a rubric judge's 8 is good enough to train on."""
@@ -208,9 +209,9 @@ class Loop:
         entry = Practised(question_id=question.id, attempt=attempt, trace_id=str(trace.id), score=trace.auto_score)
         return entry, None
 
-    async def _debated(self, query: str, config: DebateConfig) -> Debate:
+    async def _debated(self, query: str, config: DebateConfig, source: TraceSource = "loop") -> Debate:
         """A debate from start to end; cancelled with us when we are."""
-        debate = await self.services.debates.start(query, config, source="loop")
+        debate = await self.services.debates.start(query, config, source=source)
         try:
             return await self.services.debates.wait(debate.id)
         except asyncio.CancelledError:
@@ -227,9 +228,10 @@ class Loop:
             self.journal.append(Trained(run_id=str(run.id)))
         self.watcher.step(f"Training on {run.train_examples} examples", 1, 0)
         if run.status != "completed":
-            async with asyncio.TaskGroup() as group:
-                watching = group.create_task(self._watch(run.id))
+            watching = asyncio.create_task(self._watch(run.id))
+            try:
                 run = await self.services.finetune.wait(run.id)
+            finally:
                 watching.cancel()
         if run.status != "completed":
             raise WorkerFailedError(
@@ -274,9 +276,9 @@ class Loop:
         """One whole debate, so that the record shows the adapted model answering."""
         question = self.held_out[0]
         self.watcher.step("A debate with the new adapter", 1, 0)
-        debate = await self._debated(
-            question.query, DebateConfig(max_rounds=1, templates=0, synthesis="never", judge="none")
-        )
+        # Of the source "benchmark", like every answer to a held-out question: it is never trained on, whatever its rating.
+        config = DebateConfig(max_rounds=1, templates=0, synthesis="never", judge="none")
+        debate = await self._debated(question.query, config, "benchmark")
         if debate.trace_id is None:
             raise WorkerFailedError(f"The last debate failed: {debate.error_message}")
         trace = await self.services.traces.get(debate.trace_id)
@@ -297,8 +299,12 @@ class Loop:
             async with asyncio.TaskGroup() as group:
                 for question in questions:
                     group.create_task(gated(question))
-        except* TmdeError as failures:
-            raise failures.exceptions[0] from None
+        except BaseExceptionGroup as failures:
+            # Outside the group: whoever called knows errors, not bundles of them. The first one stopped the others.
+            first = _first(failures)
+        else:
+            return
+        raise first
 
     # -------------------------------------------------------------------------------------- report
 
@@ -349,6 +355,14 @@ def _domains(pairs: Sequence[tuple[Question, float, float]]) -> Iterable[DomainR
             before=sum(before for before, _ in scores) / len(scores),
             after=sum(after for _, after in scores) / len(scores),
         )
+
+
+def _first(failures: BaseExceptionGroup) -> BaseException:
+    """The first exception of a group that is none itself."""
+    found: BaseException = failures
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
 
 
 def _seed(seed: int, question_id: str, attempt: int) -> int:
