@@ -6,7 +6,7 @@ make it. Nothing heavy is imported and nothing starts until the core calls `crea
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -382,7 +382,3 @@ class RegistryDescriptor(Record):
     name: str
     summary: str
     create: Callable[[Mapping[str, Any]], Any]
-
-
-Count = Callable[[Sequence[str]], Awaitable[list[int]]]
-"""Counts tokens in texts."""

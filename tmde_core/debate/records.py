@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -89,6 +89,3 @@ class Debate(Record, frozen=True):
     adapter_id: str | None = None
     error_message: str | None = None
     source: str = "api"
-
-
-EventData = dict[str, Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -102,6 +102,3 @@ class Dataset(Record):
     train_examples: int
     val_examples: int
     left_out: tuple[LeftOut, ...] = ()
-
-
-JsonObject = dict[str, Any]
