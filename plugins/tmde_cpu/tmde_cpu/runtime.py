@@ -36,12 +36,6 @@ from tmde_cpu.server_log import ServerLog
 END_NOTICE_SECONDS = 1.0
 """How long a broken connection waits for the news that the child has ended."""
 
-COMPACT_JSON = [
-    [blank, False] for blank in ("\n", "\n\n", "\r\n", "\t", *("\n" + " " * width for width in range(1, 21)))
-]
-"""Tokens that an answer in JSON goes without. llama.cpp's grammar allows line breaks and indents between values, and small
-models spend half of their tokens on them; inside a JSON string they must be escaped anyway."""
-
 
 class EmbeddedRuntime:
     """Serves GGUF models on this machine. See `tmde_core.ports.ModelRuntime`."""
@@ -74,8 +68,6 @@ class EmbeddedRuntime:
             # Progress events give the server something to write while it reads the prompt: that is how it notices
             # within a step, and not only after a second, that nobody listens any more.
             extra = {"cache_prompt": True, "return_progress": True, "lora": generation.lora(request.adapter)}
-            if request.json_schema is not None:
-                extra["logit_bias"] = COMPACT_JSON
             body = chat_body(request, model=model.name, extra=extra)
             child = generation.child
             stream = stream_loopback(child.address, child.key, body, server=SERVER, model=model.name)
