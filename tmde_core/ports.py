@@ -283,6 +283,52 @@ class TrainingBackend(Protocol):
         """
 
 
+class MaskedPiece(Record):
+    """A stretch of an example as the model sees it, and whether it is learned from."""
+
+    text: str
+    supervised: bool
+
+
+class ExampleTokens(Record):
+    """How long an example is."""
+
+    trace_id: str
+    split: Literal["train", "val"]
+    total: int
+    """Tokens of the whole example, prompt and answer."""
+    supervised: int
+    """Of these, the tokens that the loss counts."""
+
+
+class PreviewReport(Record):
+    """What a backend finds out about a dataset before it is trained on: `preview.json` in the job's directory."""
+
+    examples: tuple[ExampleTokens, ...]
+    first_example: tuple[MaskedPiece, ...] = ()
+    """The first training example decoded; the pieces joined are what the model is given."""
+    estimate: ResourceEstimate = ResourceEstimate()
+    calibrated: bool = False
+    """Whether the estimate rests on something measured on this machine with this model."""
+
+
+PREVIEW_FILE = "preview.json"
+
+
+@runtime_checkable
+class PreviewingBackend(Protocol):
+    """A training backend that can also look at a dataset before the run. Optional: others are previewed without tokens."""
+
+    def preview(self, job: TrainingJob) -> WorkerCommand:
+        """The command whose process writes a `PreviewReport` as `preview.json` into `job.run_dir`, and trains nothing.
+
+        It may measure for some seconds and remember what it measured. A failure is one sentence on stderr and exit status 1.
+
+        Raises:
+            InvalidInputError: the base model does not exist or cannot be trained.
+        """
+
+
 class BackendDescriptor(Record):
     """A training backend that a plugin offers."""
 

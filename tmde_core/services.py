@@ -10,10 +10,17 @@ from dataclasses import dataclass
 
 from tmde_core.debate.service import DebateService
 from tmde_core.errors import ConflictError, InsufficientStorageError
+from tmde_core.finetune.lineage import LineageService
+from tmde_core.finetune.preview import PreviewService
+from tmde_core.finetune.scheduled import ScheduledTraining
 from tmde_core.finetune.service import FineTuneService
+from tmde_core.lora.archive import ArchiveService
+from tmde_core.lora.ask import SideBySide
 from tmde_core.lora.service import LoraService
+from tmde_core.notifications.service import NotificationService
 from tmde_core.plugins import Plugins
 from tmde_core.runtimes import Runtimes
+from tmde_core.schedule.service import ScheduleService
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
 from tmde_core.templates.store import TemplateStore
@@ -33,6 +40,12 @@ class Services:
     lora: LoraService
     finetune: FineTuneService
     debates: DebateService
+    notifications: NotificationService
+    schedules: ScheduleService
+    previews: PreviewService
+    lineage: LineageService
+    archives: ArchiveService
+    ask: SideBySide
 
 
 @asynccontextmanager
@@ -59,15 +72,40 @@ async def open_services(
         templates = TemplateStore(database)
         await templates.seed()
         traces = TraceService(database, settings)
+        notifications = NotificationService(database, settings)
+        stack.push_async_callback(notifications.stop)
         lora = LoraService(database, settings, runtimes)
         finetune = FineTuneService(database, settings, plugins, traces, lora)
         debates = DebateService(database, settings, plugins, runtimes, templates, traces, lora)
         stack.push_async_callback(debates.stop)
         stack.push_async_callback(finetune.stop)
+        ask = SideBySide(settings, runtimes, lora)
+        stack.push_async_callback(ask.stop)
+        schedules = ScheduleService(database, settings)
+        schedules.register("finetune", ScheduledTraining(finetune, traces).decide)
+        stack.push_async_callback(schedules.stop)
         await debates.settle()
         await lora.settle()
         await finetune.settle(watch=serving)
-        yield Services(settings, plugins, database, runtimes, templates, traces, lora, finetune, debates)
+        if serving:
+            await schedules.start()
+        yield Services(
+            settings=settings,
+            plugins=plugins,
+            database=database,
+            runtimes=runtimes,
+            templates=templates,
+            traces=traces,
+            lora=lora,
+            finetune=finetune,
+            debates=debates,
+            notifications=notifications,
+            schedules=schedules,
+            previews=PreviewService(settings, plugins, finetune),
+            lineage=LineageService(database),
+            archives=ArchiveService(lora),
+            ask=ask,
+        )
 
 
 def _hold(settings: Settings, stack: AsyncExitStack) -> None:

@@ -61,6 +61,44 @@ class DebateSettings(Record):
     """A judge's name; `auto`: the verifier where there is a reference, else the rubric judge; `none`."""
 
 
+class ScheduleSettings(Record):
+    """When things happen by themselves: five-field cron expressions; `off` or empty: never."""
+
+    finetune: str = "0 2 * * 0"
+    benchmark: str = ""
+    timezone: str = ""
+    """IANA name, such as Europe/Berlin; empty: the machine's."""
+
+
+class NotifySettings(Record):
+    """Who else is told."""
+
+    webhook_url: str = ""
+    """An http(s) address that gets each notification as JSON by POST; empty: nobody."""
+
+
+class SupervisorSettings(Record):
+    """Who starts training processes."""
+
+    place: Literal["server", "worker"] = "server"
+    """`worker`: the server only enqueues; a `tmde worker` elsewhere, on the same data directory, trains."""
+
+
+class BenchmarkSettings(Record):
+    """How adapters are measured, and what follows from it."""
+
+    judge: str = "auto"
+    """A judge's name; `auto`: the verifier where a criterion can be checked, else the rubric judge."""
+    after_training: bool = True
+    """Run the quick benchmark on each new adapter."""
+    auto_activate: bool = False
+    """Activate an adapter that the quick benchmark proves better."""
+    auto_rollback: bool = False
+    """Roll back an active adapter that a scheduled benchmark proves worse."""
+    quality_weight: Annotated[float, Meta(ge=0.5, le=1)] = 0.8
+    """Exponent of quality in the TMDE score; efficiency has the rest."""
+
+
 class Settings(Record):
     """Everything that can be set."""
 
@@ -75,6 +113,10 @@ class Settings(Record):
     runtimes: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     """`[runtimes.NAME]` tables; what may stand in each is the runtime plugin's business."""
     finetune: FineTuneConfig = FineTuneConfig()
+    schedule: ScheduleSettings = ScheduleSettings()
+    notify: NotifySettings = NotifySettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
+    benchmark: BenchmarkSettings = BenchmarkSettings()
 
     @property
     def data_path(self) -> Path:
@@ -90,6 +132,11 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "FINETUNE_MIN_QUALITY": ("finetune", "min_quality_score"),
     "FINETUNE_BACKEND": ("finetune", "backend"),
     "FINETUNE_BASE_MODEL": ("finetune", "base_model"),
+    "FINETUNE_SCHEDULE": ("schedule", "finetune"),
+    "FINETUNE_TIMEZONE": ("schedule", "timezone"),
+    "BENCHMARK_SCHEDULE": ("schedule", "benchmark"),
+    "TMDE_WEBHOOK_URL": ("notify", "webhook_url"),
+    "TMDE_SUPERVISOR": ("supervisor", "place"),
 }
 """Environment variable → the setting that it overrides."""
 

@@ -9,7 +9,20 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
-from tmde_core.api import debates, finetune, lora, models, plugins, system, templates, traces
+from tmde_core.api import (
+    debates,
+    finetune,
+    finetune_preview,
+    lora,
+    lora_archive,
+    models,
+    notifications,
+    plugins,
+    schedule,
+    system,
+    templates,
+    traces,
+)
 from tmde_core.api.origin import OriginGuard, with_security_headers
 from tmde_core.api.problems import HANDLERS
 from tmde_core.api.requests import JSON_BODY_BYTES
@@ -18,7 +31,20 @@ from tmde_core.api.streams import Streams
 from tmde_core.services import Services
 from tmde_core.settings_change import StoredSettings
 
-DOMAINS = (debates, traces, finetune, lora, templates, plugins, models, system)
+DOMAINS = (
+    debates,
+    traces,
+    finetune,
+    finetune_preview,
+    schedule,
+    lora,
+    lora_archive,
+    templates,
+    plugins,
+    models,
+    notifications,
+    system,
+)
 ROUTES: tuple[ControllerRouterHandler, ...] = tuple(route for domain in DOMAINS for route in domain.ROUTES)
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from tmde_core.ports import MaskedPiece
 from tmde_core.record import Record
 
 RunStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
@@ -26,6 +27,8 @@ class FineTuneConfig(Record):
     epochs: Annotated[int, Meta(ge=1, le=10)] = 3
     max_seq_length: Annotated[int, Meta(ge=512, le=8192)] = 4096
     warmup_ratio: Annotated[float, Meta(ge=0, le=0.5)] = 0.03
+    eval_steps: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    """Validate every so many optimizer steps too, beside the end of each epoch; 0: at epochs only."""
     weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.01
     lr_scheduler: Literal["cosine", "linear"] = "cosine"
     min_quality_score: Annotated[float, Meta(ge=0, le=10)] = 8.0
@@ -53,6 +56,24 @@ class FineTuneMetrics(Record):
     """Supervised tokens a second of training."""
 
 
+AttemptOutcome = Literal["running", "completed", "failed", "cancelled", "killed", "hung", "out-of-memory"]
+
+
+class RunAttempt(Record):
+    """One process that worked on a run. A run has several when it was resumed or tried again with smaller batches."""
+
+    number: int
+    """From 1."""
+    started_at: datetime
+    batch_size: int
+    gradient_accumulation_steps: int
+    ended_at: datetime | None = None
+    outcome: AttemptOutcome = "running"
+    reason: str = ""
+    """Why it ended, for a person."""
+    resumed_from_step: int | None = None
+
+
 class FineTuneRun(Record):
     """One training run."""
 
@@ -70,6 +91,9 @@ class FineTuneRun(Record):
     error_message: str | None = None
     triggered_by: str = "user"
     dataset_hash: str | None = None
+    attempts: tuple[RunAttempt, ...] = ()
+    queued: bool = False
+    """Pending until a `tmde worker` takes it."""
 
 
 class Progress(Record):
@@ -102,3 +126,47 @@ class Dataset(Record):
     train_examples: int
     val_examples: int
     left_out: tuple[LeftOut, ...] = ()
+
+
+class TokenBucket(Record):
+    """One bar of a histogram: how many examples have `low` ≤ tokens < `high`."""
+
+    low: int
+    high: int
+    examples: int
+
+
+class FineTunePreview(Record):
+    """What a run with this configuration would do, without doing it."""
+
+    config: FineTuneConfig
+    examples: int
+    train_examples: int
+    val_examples: int
+    required: int
+    refusal: str | None = None
+    """What `start` would answer now; None when it would begin."""
+    left_out: tuple[LeftOut, ...] = ()
+    left_out_by_reason: dict[str, int] = msgspec.field(default_factory=dict)
+    total_tokens: int | None = None
+    supervised_tokens: int | None = None
+    longest: int | None = None
+    """Tokens of the longest example."""
+    histogram: tuple[TokenBucket, ...] = ()
+    first_example: tuple[MaskedPiece, ...] = ()
+    total_steps: int | None = None
+    estimated_seconds: float | None = None
+    estimated_ram_bytes: int | None = None
+    estimated_vram_bytes: int | None = None
+    calibrated: bool = False
+    note: str = ""
+    """Why figures are missing, where they are."""
+
+
+class TraceLineage(Record):
+    """What one trace has taught."""
+
+    trace_id: UUID
+    runs: tuple[UUID, ...] = ()
+    adapters: tuple[UUID, ...] = ()
+    """Those of the runs that were completed, whether or not they have been deleted since."""

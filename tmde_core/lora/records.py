@@ -11,6 +11,7 @@ import msgspec
 from tmde_core.record import Record
 
 Trigger = Literal["user", "api", "rollback", "gate"]
+Operation = Literal["activate", "rollback", "deactivate", "import", "delete"]
 Gate = Literal["candidate", "proven", "held-back", "forced"]
 
 MANIFEST_VERSION = 1
@@ -76,3 +77,6 @@ class LoRAActivationEvent(Record):
     triggered_by: Trigger
     success: bool | None
     error_message: str | None = None
+    operation: Operation = "activate"
+    note: str | None = None
+    """Why, where there is more to say than who: forced, rolled back by the gate, where an import came from."""

@@ -208,7 +208,7 @@ def test_the_schema_is_cut_into_whole_statements():
     for file in SCHEMA_DIR.glob("*.sql"):
         statements = list(_statements(file.read_text()))
         assert all(sqlite3.complete_statement(statement) for statement in statements if statement.strip())
-        assert len(statements) > 5
+        assert len(statements) >= 5
 
 
 async def test_a_reopened_file_keeps_its_rows_and_is_not_migrated_again(tmp_path: Path):

@@ -1,0 +1,1 @@
+"""What a person should know: kept, shown by the bell, sent to a webhook."""
