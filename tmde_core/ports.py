@@ -485,6 +485,14 @@ class Question(Record):
     """Named, weighted criteria of a benchmark question."""
 
 
+class JudgeAnchor(Record):
+    """A frozen, graded answer. It is rescored at each run, so that a judge that has moved is noticed."""
+
+    item: JudgeItem
+    grade: float
+    """What a careful person gives it, 0–10."""
+
+
 class SuiteDescriptor(Record):
     """A set of questions that a plugin offers."""
 
@@ -493,6 +501,9 @@ class SuiteDescriptor(Record):
     questions: Callable[[], Sequence[Question]]
     quick: tuple[str, ...] = ()
     """Ids of the balanced few that a quick run asks; empty: the first ten."""
+    anchors: Callable[[], Sequence[JudgeAnchor]] | None = None
+    default: bool = False
+    """Asked when a run names no suite."""
 
 
 class RegistryDescriptor(Record):

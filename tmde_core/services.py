@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from tmde_core.benchmark.gate import GateService
+from tmde_core.benchmark.service import BenchmarkService
 from tmde_core.debate.service import DebateService
 from tmde_core.errors import ConflictError, InsufficientStorageError
 from tmde_core.finetune.lineage import LineageService
@@ -46,6 +48,8 @@ class Services:
     lineage: LineageService
     archives: ArchiveService
     ask: SideBySide
+    benchmark: BenchmarkService
+    gate: GateService
 
 
 @asynccontextmanager
@@ -81,12 +85,20 @@ async def open_services(
         stack.push_async_callback(finetune.stop)
         ask = SideBySide(settings, runtimes, lora)
         stack.push_async_callback(ask.stop)
+        benchmark = BenchmarkService(database, settings, plugins, runtimes, templates, lora)
+        stack.push_async_callback(benchmark.stop)
+        gate = GateService(settings, benchmark, lora, notifications)
+        stack.push_async_callback(gate.stop)
         schedules = ScheduleService(database, settings)
+        schedules.register("benchmark", gate.scheduled)
         schedules.register("finetune", ScheduledTraining(finetune, traces).decide)
         stack.push_async_callback(schedules.stop)
         await debates.settle()
         await lora.settle()
         await finetune.settle(watch=serving)
+        await benchmark.settle(serving)
+        if serving:
+            await gate.start()
         if serving:
             await schedules.start()
         yield Services(
@@ -105,6 +117,8 @@ async def open_services(
             lineage=LineageService(database),
             archives=ArchiveService(lora),
             ask=ask,
+            benchmark=benchmark,
+            gate=gate,
         )
 
 

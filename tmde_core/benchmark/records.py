@@ -63,6 +63,14 @@ class DomainMetrics(Record):
     failed: int = 0
 
 
+class EfficiencyReference(Record):
+    """What a run's efficiency is held against. None: not known, or not in this mode."""
+
+    response_time_ms: float | None = None
+    rounds: float | None = None
+    early_termination_rate: float | None = None
+
+
 class BenchmarkMetrics(Record):
     """What one benchmark run measured. Means are over scored questions only."""
 
@@ -91,6 +99,8 @@ class BenchmarkMetrics(Record):
     """As it was when the run ended."""
     judge_drift: float | None = None
     """Mean absolute change of the frozen, graded answers' scores since the judge was first seen, 0–10; None: no model judged."""
+    reference: EfficiencyReference | None = None
+    """What `efficiency` was measured against: the baseline's figures, or the run's own where it has no baseline."""
 
 
 class BenchmarkRun(Record):

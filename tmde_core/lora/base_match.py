@@ -37,7 +37,7 @@ async def require_same_base(manifest: Manifest, served: ModelInfo) -> None:
         ConflictError: they differ; names both.
     """
     wanted = manifest.base_model_sha256
-    actual = await asyncio.to_thread(_weights_hash, served.path) if wanted and served.path else None
+    actual = await asyncio.to_thread(weights_hash, served.path) if wanted and served.path else None
     if wanted and actual:
         if wanted == actual:
             return
@@ -54,7 +54,7 @@ async def require_same_base(manifest: Manifest, served: ModelInfo) -> None:
     )
 
 
-def _weights_hash(path: str) -> str | None:
+def weights_hash(path: str) -> str | None:
     """SHA-256 of the one file that holds the weights; None when there is no such file."""
     found = Path(path)
     if found.is_dir():

@@ -1,0 +1,224 @@
+"""Runs: asked, scored, counted, cut off and taken up again."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from tests.core.benchmark.conftest import QUESTIONS, question
+from tmde_core.benchmark.records import BenchmarkPlan
+from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, WorkerFailedError
+from tmde_core.ports import Criterion, RegexCheck
+from tmde_core.testing.scripted import Reply
+
+ALONE = BenchmarkPlan(type="full", mode="proposer", repeats=1)
+
+
+async def finished(services, plan=ALONE):
+    run = await services.benchmark.start(plan)
+    return await services.benchmark.wait(run.id)
+
+
+async def test_a_run_asks_every_question_and_measures_what_was_right(services):
+    run = await finished(services)
+    assert (run.status, run.questions_done, run.questions_total) == ("completed", 12, 12)
+    assert run.metrics.avg_quality.mean == 5.0
+    assert run.metrics.avg_quality.low < 5.0 < run.metrics.avg_quality.high
+    assert (run.metrics.unscored, run.metrics.failed, run.metrics.conclusive) == (0, 0, True)
+    assert run.metrics.early_termination_rate.mean is None
+
+
+async def test_a_quick_run_asks_the_ten_of_the_suite_once(services):
+    run = await finished(services, BenchmarkPlan(type="quick", mode="proposer"))
+    results, total = await services.benchmark.results(run.id)
+    assert total == 10
+    assert {result.question_id for result in results} == {one.id for one in QUESTIONS[:10]}
+
+
+async def test_a_debate_run_counts_rounds_and_leaves_nothing_to_train_on(services, runtime):
+    runtime.script = {
+        "proposer": "That is right.",
+        "skeptic": '{"issues": [], "score": 9, "verdict": "accept"}',
+        "synthesizer": "That is right.",
+    }
+    run = await finished(services, BenchmarkPlan(type="quick"))
+    assert run.metrics.avg_quality.mean == 10
+    assert run.metrics.avg_rounds.mean == 1
+    assert run.metrics.early_termination_rate.mean == 1
+    assert (await services.traces.stats()).total == 0
+    assert (await services.benchmark.trace(run.id, "q00"))["finalAnswer"] == "That is right."
+
+
+async def test_every_model_call_of_a_run_gives_way_to_debates(services, runtime):
+    await finished(services, BenchmarkPlan(type="quick"))
+    assert runtime.requests
+    assert all(request.background for request in runtime.requests)
+
+
+async def test_repeats_have_seeds_of_their_own_that_are_the_same_in_every_run(services, runtime):
+    plan = BenchmarkPlan(type="quick", mode="proposer", repeats=2)
+    await finished(services, plan)
+    first = sorted(request.seed for request in runtime.requests)
+    runtime.requests.clear()
+    await finished(services, plan)
+    assert len(set(first)) == 20
+    assert sorted(request.seed for request in runtime.requests) == first
+
+
+async def test_one_run_at_a_time(services, runtime):
+    gate = asyncio.Event()
+    runtime.script = lambda _: Reply("That is right.", gate=gate)
+    run = await services.benchmark.start(ALONE)
+    with pytest.raises(ConflictError, match="is running"):
+        await services.benchmark.start(ALONE)
+    with pytest.raises(ConflictError, match="Cancel it first"):
+        await services.benchmark.delete(run.id)
+    gate.set()
+    assert (await services.benchmark.wait(run.id)).status == "completed"
+
+
+async def test_a_cancelled_run_keeps_its_answers_and_goes_on_with_the_others(services, runtime):
+    gate, seen = asyncio.Event(), asyncio.Event()
+
+    def answer(request):
+        held = "number 7?" in request.messages[-1].content
+        if held:
+            seen.set()
+        return Reply("That is right.", gate=gate if held else None)
+
+    runtime.script = answer
+    run = await services.benchmark.start(ALONE)
+    await seen.wait()
+    cancelled = await services.benchmark.cancel(run.id)
+    assert cancelled.status == "cancelled"
+    assert 0 < cancelled.questions_done < 12
+    asked = len(runtime.requests)
+    gate.set()
+    await services.benchmark.resume(run.id)
+    ended = await services.benchmark.wait(run.id)
+    assert (ended.status, ended.questions_done) == ("completed", 12)
+    assert len(runtime.requests) - asked == 12 - cancelled.questions_done
+    with pytest.raises(ConflictError, match="cannot be resumed: it is completed"):
+        await services.benchmark.resume(run.id)
+
+
+async def test_a_run_that_was_cut_off_is_taken_up_by_the_next_server(opened, runtime):
+    gate, seen = asyncio.Event(), asyncio.Event()
+
+    def answer(request):
+        held = "number 7?" in request.messages[-1].content
+        if held:
+            seen.set()
+        return Reply("That is right.", gate=gate if held else None)
+
+    runtime.script = answer
+    async with opened(serving=True) as services:
+        run = await services.benchmark.start(ALONE)
+        await seen.wait()
+    gate.set()
+    async with opened() as services:
+        assert (await services.benchmark.get(run.id)).status == "interrupted"
+    async with opened(serving=True) as services:
+        assert (await services.benchmark.wait(run.id)).status == "completed"
+
+
+async def test_a_question_that_fails_is_asked_three_times_and_the_run_goes_on(services, runtime):
+    def answer(request):
+        if "number 3?" in request.messages[-1].content:
+            return WorkerFailedError("The server stumbled.")
+        return "That is right."
+
+    runtime.script = answer
+    run = await finished(services)
+    (result,) = await services.benchmark.result(run.id, "q03")
+    assert (result.status, result.tries, result.error) == ("failed", 3, "The server stumbled.")
+    assert (run.status, run.metrics.failed) == ("completed", 1)
+    assert run.metrics.avg_quality.mean == 10
+
+
+async def test_a_model_that_is_gone_ends_the_run_which_can_be_resumed(services, runtime, model):
+    runtime.script = lambda _: WorkerFailedError("The server is gone.")
+    run = await finished(services)
+    assert run.status == "failed"
+    assert "4 questions in a row" in run.error_message
+    assert "The server is gone." in run.error_message
+    runtime.script = model
+    await services.benchmark.resume(run.id)
+    assert (await services.benchmark.wait(run.id)).status == "completed"
+
+
+async def test_no_verdict_is_counted_and_never_zero(services, monkeypatch):
+    asked = (*QUESTIONS[:8], *(question(20 + n, open_weight=3.0) for n in range(4)))
+    monkeypatch.setattr("tests.core.benchmark.conftest.QUESTIONS", asked)
+    run = await finished(services)
+    assert (run.metrics.unscored, run.metrics.conclusive) == (4, False)
+    assert run.metrics.avg_quality.n == 8
+    assert any("no verdict" in warning for warning in run.warnings)
+
+
+async def test_what_the_judge_cannot_tell_stays_open_where_the_machine_told_most(services, monkeypatch):
+    monkeypatch.setattr("tests.core.benchmark.conftest.QUESTIONS", (question(0, open_weight=0.5), *QUESTIONS[1:]))
+    run = await finished(services)
+    (result,) = await services.benchmark.result(run.id, "q00")
+    assert result.criteria == {"right": 10.0, "style": None}
+    assert result.quality_score == 10.0
+
+
+async def test_the_events_count_up_and_end(services):
+    run = await services.benchmark.start(ALONE)
+    events = [event async for event in (await services.benchmark.events(run.id)).follow()]
+    progress = [event.data for event in events if event.type == "progress"]
+    assert [one["done"] for one in progress] == list(range(1, 13))
+    assert events[0].type == "start"
+    assert events[-1].type == "complete"
+    assert progress[-1]["etaSeconds"] == 0
+
+
+async def test_an_adapter_is_measured_without_being_activated(services, adapter):
+    identity = adapter(lambda _: True)
+    run = await finished(services, BenchmarkPlan(type="quick", mode="proposer", adapter_id=identity))
+    assert run.adapter_id == identity
+    assert run.metrics.avg_quality.mean == 10
+    assert await services.lora.active() is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "error", "words"),
+    [
+        (BenchmarkPlan(type="custom"), InvalidInputError, "at least one question"),
+        (BenchmarkPlan(type="custom", question_ids=("nope",)), InvalidInputError, "'nope'"),
+        (BenchmarkPlan(type="quick", question_ids=("q01",)), InvalidInputError, "`custom`"),
+        (BenchmarkPlan(suite="nope"), NotFoundError, "there are: dozen"),
+        (BenchmarkPlan(adapter_id=uuid4()), NotFoundError, "no adapter"),
+        (BenchmarkPlan(adapter_id=uuid4(), base=True), InvalidInputError, "not both"),
+    ],
+)
+async def test_a_plan_that_cannot_be_run_is_refused_and_leaves_the_way_free(services, plan, error, words):
+    with pytest.raises(error, match=words):
+        await services.benchmark.start(plan)
+    assert (await finished(services)).status == "completed"
+
+
+async def test_one_asks_only_the_questions_one_chose_one_s_own_among_them(services):
+    own = question(99)
+    await services.benchmark.bank.add(own)
+    run = await finished(services, BenchmarkPlan(type="custom", mode="proposer", question_ids=("q02", "q99"), repeats=1))
+    results, _ = await services.benchmark.results(run.id)
+    assert [result.question_id for result in results] == ["q02", "q99"]
+    await services.benchmark.bank.remove("q99")
+    assert (await services.benchmark.get(run.id)).questions_total == 2
+
+
+async def test_a_built_in_question_stays_and_an_equal_one_is_refused(services):
+    with pytest.raises(ConflictError, match="built in"):
+        await services.benchmark.bank.remove("q01")
+    with pytest.raises(NotFoundError):
+        await services.benchmark.bank.remove("nope")
+    twin = question(1)
+    with pytest.raises(ConflictError, match="id 'q01'"):
+        await services.benchmark.bank.add(twin)
+    same = type(twin)(id="other", query=" question NUMBER 1 ", criteria=(Criterion("a", check=RegexCheck("a")),))
+    with pytest.raises(ConflictError, match="asks the same"):
+        await services.benchmark.bank.add(same)

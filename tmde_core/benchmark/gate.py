@@ -1,0 +1,264 @@
+"""The gate: a new adapter is measured before anybody is asked to trust it.
+
+After each fine-tuning the quick benchmark runs in proposer mode (the weights, not the ensemble) for the new adapter, without
+activating it, against the base model and against what is active:
+
+- worse than either, or significantly worse in one domain: `held-back`, with an alert; activating it needs force.
+- better than what is active (than the base model, when nothing is), and not worse than the base model: `proven`; activated
+  by itself when `benchmark.auto_activate` is on.
+- anything else: `candidate`, with an offer to run the full benchmark.
+
+Runs of the base model and of the active adapter that asked the same in the same way are not repeated. A scheduled
+benchmark measures the active adapter against the base model; when it has become worse and `benchmark.auto_rollback` is
+on, it is rolled back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import structlog
+
+from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, GateDecision, RunComparison
+from tmde_core.benchmark.service import BenchmarkService
+from tmde_core.errors import ConflictError, TmdeError, WorkerFailedError
+from tmde_core.finetune.records import FineTuneRun
+from tmde_core.lora.service import LoraService
+from tmde_core.notifications.service import NotificationService
+from tmde_core.record import utc_now
+from tmde_core.schedule.service import Verdict
+from tmde_core.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+PAGE = "/benchmark"
+Gate = Literal["candidate", "proven", "held-back"]
+
+
+class GateService:
+    """Measures new adapters, and sees to it that a worse one does not answer unnoticed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        benchmark: BenchmarkService,
+        lora: LoraService,
+        notifications: NotificationService,
+    ) -> None:
+        self._settings = settings.benchmark
+        self._benchmark = benchmark
+        self._lora = lora
+        self._notifications = notifications
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._one = asyncio.Lock()
+        self._serving = False
+
+    async def decisions(self, limit: int = 20, adapter_id: UUID | None = None) -> list[GateDecision]:
+        """What the gate decided, newest first."""
+        return await self._benchmark.store.decisions(limit, adapter_id)
+
+    async def after_training(self, run: FineTuneRun) -> None:
+        """Measure the adapter of a completed run, in the background. Only the server does; it has the time."""
+        if self._serving and run.status == "completed" and self._wanted():
+            self._spawn(run.id)
+
+    async def start(self) -> None:
+        """Take up what was left: adapters that were trained while no server ran, or whose measuring was cut off."""
+        self._serving = True
+        if not self._wanted():
+            return
+        adapters = await self._lora.list(valid=True)
+        newest = next((one for one in adapters if one.gate == "candidate"), None)
+        if newest is not None and not await self.decisions(1, newest.id):
+            self._spawn(newest.id)
+
+    async def stop(self) -> None:
+        """Leave what is under way; the next start takes it up."""
+        self._serving = False
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _wanted(self) -> bool:
+        return self._settings.after_training and bool(self._benchmark.bank.suites())
+
+    def _spawn(self, adapter_id: UUID) -> None:
+        task = asyncio.create_task(self._measured(adapter_id), name=f"gate {adapter_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _measured(self, adapter_id: UUID) -> None:
+        try:
+            await self.judge(adapter_id)
+        except TmdeError as error:
+            log.warning("gate.not_measured", adapter=str(adapter_id), error=error.detail)
+            await self._notifications.notify(
+                "benchmark.gate_failed", "warning", "The new adapter could not be measured", error.detail, PAGE
+            )
+
+    # ------------------------------------------------------------------------------------ deciding
+
+    async def judge(self, adapter_id: UUID, by: Callable[[BenchmarkRun], None] | None = None) -> GateDecision:
+        """Measure an adapter and decide; it is not activated for that.
+
+        Args:
+            by: told of each benchmark run that is begun, for who shows progress.
+
+        Raises:
+            NotFoundError: no such adapter.
+            ConflictError: its base model is not the Proposer's.
+            AdapterInvalidError: its files are damaged.
+            WorkerFailedError: a benchmark failed, or was cancelled.
+        """
+        async with self._one:
+            active = self._lora.active_ref()
+            base = await self._run(BenchmarkPlan(type="quick", mode="proposer", base=True), None, by, reuse=True)
+            now: BenchmarkRun | None = None
+            if active is not None and active.id != str(adapter_id):
+                plan = BenchmarkPlan(type="quick", mode="proposer", adapter_id=UUID(active.id))
+                now = await self._run(plan, UUID(active.id), by, reuse=True)
+            plan = BenchmarkPlan(type="quick", mode="proposer", adapter_id=adapter_id)
+            new = await self._run(plan, adapter_id, by, reuse=True)
+            against_base = await self._benchmark.compare(base.id, new.id)
+            against_active = await self._benchmark.compare(now.id, new.id) if now else None
+            gate, reason = decide(against_base, against_active)
+            decision = GateDecision(
+                adapter_id=adapter_id,
+                at=utc_now(),
+                gate=gate,
+                reason=reason,
+                run_id=new.id,
+                base_run_id=base.id,
+                active_run_id=now.id if now else None,
+                activated=await self._act(adapter_id, gate, reason),
+            )
+            await self._benchmark.store.add_decision(decision)
+        await self._tell(decision)
+        return decision
+
+    async def _run(
+        self, plan: BenchmarkPlan, adapter_id: UUID | None, by: Callable[[BenchmarkRun], None] | None, *, reuse: bool
+    ) -> BenchmarkRun:
+        """A completed run of the plan: an earlier one that asked the same in the same way, or a new one."""
+        if reuse and (earlier := await self._benchmark.reusable(plan, adapter_id)) is not None:
+            return earlier
+        run = await self._begin(plan)
+        if by is not None:
+            by(run)
+        run = await self._benchmark.wait(run.id)
+        if run.status != "completed":
+            raise WorkerFailedError(
+                f"The benchmark {run.id} of the gate was not completed: {run.error_message or run.status}. "
+                "Run it again with `tmde bench gate`."
+            )
+        return run
+
+    async def _begin(self, plan: BenchmarkPlan) -> BenchmarkRun:
+        """Start as soon as no other benchmark is running here."""
+        while True:
+            try:
+                return await self._benchmark.start(plan, triggered_by="gate")
+            except ConflictError:
+                other = self._benchmark.running()
+                if other is None:
+                    raise
+                await self._benchmark.wait(other.id)
+
+    async def _act(self, adapter_id: UUID, gate: Gate, reason: str) -> bool:
+        await self._lora.set_gate(adapter_id, gate, reason)
+        if gate != "proven" or not self._settings.auto_activate:
+            return False
+        await self._lora.activate(adapter_id, by="gate")
+        return True
+
+    async def _tell(self, decision: GateDecision) -> None:
+        name = str(decision.adapter_id)[:8]
+        if decision.gate == "held-back":
+            await self._notifications.notify(
+                "benchmark.worse", "error", f"Adapter {name} is worse and held back", decision.reason, PAGE
+            )
+        elif decision.gate == "proven":
+            title = f"Adapter {name} is better" + (" and answers now" if decision.activated else "")
+            await self._notifications.notify("benchmark.better", "success", title, decision.reason, PAGE)
+        else:
+            await self._notifications.notify(
+                "benchmark.inconclusive",
+                "info",
+                f"Adapter {name}: no difference that can be told from noise",
+                f"{decision.reason} Run the full benchmark to know more.",
+                PAGE,
+            )
+
+    # ------------------------------------------------------------------------------------ schedule
+
+    async def scheduled(self, due: datetime) -> Verdict:
+        """Measure what is active, in the background; what follows is decided at its end."""
+        if (other := self._benchmark.running()) is not None:
+            return "skipped", f"A benchmark is running ({other.id}).", None
+        run = await self._benchmark.start(BenchmarkPlan(type="quick", mode="proposer"), triggered_by="schedule")
+        task = asyncio.create_task(self._watched(run), name=f"scheduled benchmark {run.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return "started", f"The quick benchmark of {due:%Y-%m-%d %H:%M} UTC was started.", str(run.id)
+
+    async def _watched(self, run: BenchmarkRun) -> None:
+        try:
+            await self.after_schedule(await self._benchmark.wait(run.id))
+        except TmdeError as error:
+            log.warning("gate.schedule_not_judged", run=str(run.id), error=error.detail)
+
+    async def after_schedule(self, run: BenchmarkRun) -> None:
+        """Roll an active adapter back that has been found significantly worse than the base model."""
+        if run.status != "completed" or run.adapter_id is None:
+            return
+        base = await self._run(BenchmarkPlan(type="quick", mode="proposer", base=True), None, None, reuse=True)
+        found = await self._benchmark.compare(base.id, run.id)
+        gate, reason = decide(found, None)
+        active = self._lora.active_ref()
+        if gate != "held-back" or active is None or active.id != str(run.adapter_id):
+            return
+        name = str(run.adapter_id)[:8]
+        await self._lora.set_gate(run.adapter_id, "held-back", reason)
+        if not self._settings.auto_rollback:
+            await self._notifications.notify(
+                "benchmark.worse", "error", f"The active adapter {name} is worse", f"{reason} Roll it back.", PAGE
+            )
+            return
+        back = await self._lora.rollback(by="gate")
+        where = f"adapter {str(back.id)[:8]}" if back else "the base model"
+        await self._notifications.notify(
+            "benchmark.rolled_back", "error", f"Adapter {name} was rolled back to {where}", reason, PAGE
+        )
+
+
+def decide(against_base: RunComparison, against_active: RunComparison | None) -> tuple[Gate, str]:
+    """What the comparisons make of an adapter, and why in a sentence."""
+    rivals = [("the base model", against_base)]
+    if against_active is not None:
+        rivals.append(("the active adapter", against_active))
+    for name, found in rivals:
+        if found.quality.outcome == "worse":
+            return "held-back", f"It is worse than {name}: {_words(found)}."
+        for domain in found.domains:
+            if domain.quality.outcome == "worse" and found.comparable:
+                change = domain.quality.difference or 0.0
+                return (
+                    "held-back",
+                    f"It is significantly worse than {name} in {domain.domain} ({change:+.1f} points of 10).",
+                )
+    name, rival = rivals[-1]
+    if rival.quality.outcome == "better":
+        return "proven", f"It is better than {name}: {_words(rival)}."
+    return "candidate", f"Compared with {name}: {_words(rival)}, which is not yet distinguishable."
+
+
+def _words(found: RunComparison) -> str:
+    quality = found.quality
+    if quality.difference is None:
+        return "no question has a verdict in both runs"
+    interval = f", 95 % interval {quality.low:+.1f} to {quality.high:+.1f}" if quality.low is not None else ""
+    return f"{quality.difference:+.1f} points of 10 over {quality.n} questions{interval}"

@@ -1,0 +1,295 @@
+"""Benchmark runs and their answers in SQLite. Nothing of it is ever among the traces that training reads."""
+
+# ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tmde_core.benchmark.records import (
+    BenchmarkResult,
+    BenchmarkRun,
+    GateDecision,
+    Mode,
+    RunComparison,
+    RunStatus,
+    RunType,
+    SeriesPoint,
+)
+from tmde_core.errors import ConflictError
+from tmde_core.finetune.store import stamp
+from tmde_core.ports import Question
+from tmde_core.record import Record, to_json, utc_now
+from tmde_core.storage.database import Database
+
+Runs = list[BenchmarkRun]
+
+LIVE = "status IN ('pending', 'running')"
+
+
+class RunFilter(Record):
+    """Which runs are wanted."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    adapter_id: UUID | None = None
+    type: RunType | None = None
+    status: RunStatus | None = None
+    mode: Mode | None = None
+
+    def where(self) -> tuple[str, list[Any]]:
+        """As SQL, with its parameters."""
+        wanted = {
+            "started_at >= ?": stamp(self.start) if self.start else None,
+            "started_at <= ?": stamp(self.end) if self.end else None,
+            "adapter_id = ?": str(self.adapter_id) if self.adapter_id else None,
+            "type = ?": self.type,
+            "status = ?": self.status,
+            "mode = ?": self.mode,
+        }
+        clauses = [clause for clause, value in wanted.items() if value is not None]
+        return (f"WHERE {' AND '.join(clauses)}" if clauses else ""), [v for v in wanted.values() if v is not None]
+
+
+class BenchmarkStore:
+    """The rows of `benchmark_*`, and what the gate decided."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    # ---------------------------------------------------------------------------------------- runs
+
+    async def insert(self, run: BenchmarkRun, questions: Sequence[Question], comparable: str) -> None:
+        """Keep a new run with its questions.
+
+        Raises:
+            ConflictError: another run is in progress.
+        """
+        try:
+            await self._db.write(
+                "INSERT INTO benchmark_runs (id, type, mode, suite, status, started_at, adapter_id, suite_sha256, comparable, "
+                "record, questions) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    str(run.id),
+                    run.type,
+                    run.mode,
+                    run.suite,
+                    run.status,
+                    stamp(run.started_at),
+                    str(run.adapter_id) if run.adapter_id else None,
+                    run.suite_sha256,
+                    comparable,
+                    to_json(run).decode(),
+                    to_json(list(questions)).decode(),
+                ),
+            )
+        except sqlite3.IntegrityError as error:
+            if "one_benchmark_at_a_time" not in str(error):
+                raise
+            raise ConflictError("A benchmark is running. Wait for its end, or cancel it.") from None
+
+    async def update(self, run: BenchmarkRun) -> None:
+        """Keep how the run stands now.
+
+        Raises:
+            ConflictError: it would be the second run in progress.
+        """
+        quality = run.metrics.avg_quality if run.metrics else None
+        try:
+            await self._db.write(
+                "UPDATE benchmark_runs SET status = ?, completed_at = ?, tmde_score = ?, quality = ?, quality_low = ?, "
+                "quality_high = ?, record = ? WHERE id = ?",
+                (
+                    run.status,
+                    stamp(run.completed_at) if run.completed_at else None,
+                    run.metrics.tmde_score if run.metrics else None,
+                    quality.mean if quality else None,
+                    quality.low if quality else None,
+                    quality.high if quality else None,
+                    to_json(run).decode(),
+                    str(run.id),
+                ),
+            )
+        except sqlite3.IntegrityError:
+            raise ConflictError("A benchmark is running. Wait for its end, or cancel it.") from None
+
+    async def get(self, run_id: UUID) -> BenchmarkRun | None:
+        """One run."""
+        row = await self._db.row("SELECT record FROM benchmark_runs WHERE id = ?", (str(run_id),))
+        return _run(row) if row else None
+
+    async def questions(self, run_id: UUID) -> list[Question]:
+        """The questions of a run, as they were when it asked them."""
+        text = await self._db.value("SELECT questions FROM benchmark_runs WHERE id = ?", (str(run_id),))
+        return msgspec.json.decode(text, type=list[Question]) if text else []
+
+    async def page(self, wanted: RunFilter, limit: int, offset: int) -> tuple[Runs, int]:
+        """Runs, newest first, and how many there are in all."""
+        clause, values = wanted.where()
+        rows = await self._db.rows(
+            f"SELECT record FROM benchmark_runs {clause} ORDER BY started_at DESC, rowid DESC LIMIT ? OFFSET ?",
+            [*values, limit, offset],
+        )
+        total = await self._db.value(f"SELECT count(*) FROM benchmark_runs {clause}", values)
+        return [_run(row) for row in rows], int(total)
+
+    async def unfinished(self) -> Runs:
+        """Runs that some process was, or is, working on."""
+        return [_run(row) for row in await self._db.rows(f"SELECT record FROM benchmark_runs WHERE {LIVE}")]
+
+    async def interrupted(self) -> Runs:
+        """Runs whose process died, oldest first."""
+        rows = await self._db.rows("SELECT record FROM benchmark_runs WHERE status = 'interrupted' ORDER BY started_at")
+        return [_run(row) for row in rows]
+
+    async def latest(
+        self,
+        comparable: str,
+        *,
+        adapter_id: UUID | None = None,
+        any_adapter: bool = False,
+        before: datetime | None = None,
+        without: UUID | None = None,
+    ) -> BenchmarkRun | None:
+        """The newest completed run that may be compared.
+
+        Args:
+            comparable: the hash of what both must share.
+            adapter_id: of that adapter; None: of the base model.
+            any_adapter: whatever answered.
+            before: begun before then.
+            without: not this one.
+        """
+        clauses, values = ["comparable = ?", "status = 'completed'"], [comparable]
+        if not any_adapter:
+            clauses.append("adapter_id IS ?")
+            values.append(str(adapter_id) if adapter_id else None)  # type: ignore[arg-type]
+        if before is not None:
+            clauses.append("started_at < ?")
+            values.append(stamp(before))
+        if without is not None:
+            clauses.append("id <> ?")
+            values.append(str(without))
+        row = await self._db.row(
+            f"SELECT record FROM benchmark_runs WHERE {' AND '.join(clauses)} ORDER BY started_at DESC LIMIT 1", values
+        )
+        return _run(row) if row else None
+
+    async def comparable(self, run_id: UUID) -> str:
+        """The hash of what another run must share with this one."""
+        return str(await self._db.value("SELECT comparable FROM benchmark_runs WHERE id = ?", (str(run_id),)))
+
+    async def series(self, wanted: RunFilter) -> list[SeriesPoint]:
+        """Every completed run as a point, oldest first; reads no JSON."""
+        clause, values = msgspec.structs.replace(wanted, status="completed").where()
+        rows = await self._db.rows(
+            "SELECT id, started_at, type, mode, adapter_id, tmde_score, quality, quality_low, quality_high "
+            f"FROM benchmark_runs {clause} ORDER BY started_at",
+            values,
+        )
+        return [
+            SeriesPoint(
+                run_id=UUID(row[0]),
+                at=datetime.fromisoformat(row[1]),
+                type=row[2],
+                mode=row[3],
+                adapter_id=UUID(row[4]) if row[4] else None,
+                tmde_score=row[5],
+                quality=row[6],
+                low=row[7],
+                high=row[8],
+            )
+            for row in rows
+        ]
+
+    async def delete(self, run_id: UUID) -> None:
+        """Remove a run with its answers."""
+        await self._db.write("DELETE FROM benchmark_runs WHERE id = ?", (str(run_id),))
+
+    # ------------------------------------------------------------------------------------- answers
+
+    async def add_result(self, result: BenchmarkResult, trace: bytes | None) -> None:
+        """Keep an answer; a later one to the same question (a failed one asked again) replaces it."""
+        await self._db.write(
+            "INSERT OR REPLACE INTO benchmark_results (run_id, question_id, repeat, record, trace) VALUES (?, ?, ?, ?, ?)",
+            (
+                str(result.run_id),
+                result.question_id,
+                result.repeat,
+                to_json(result).decode(),
+                trace.decode() if trace else None,
+            ),
+        )
+
+    async def results(self, run_id: UUID, question_id: str | None = None) -> list[BenchmarkResult]:
+        """The answers of a run, by question and repeat."""
+        clause, values = ("AND question_id = ?", [question_id]) if question_id is not None else ("", [])
+        rows = await self._db.rows(
+            f"SELECT record FROM benchmark_results WHERE run_id = ? {clause} ORDER BY question_id, repeat",
+            [str(run_id), *values],
+        )
+        return [msgspec.json.decode(row[0], type=BenchmarkResult) for row in rows]
+
+    async def trace(self, run_id: UUID, question_id: str, repeat: int) -> dict[str, Any] | None:
+        """The debate behind an answer, as plain data."""
+        text = await self._db.value(
+            "SELECT trace FROM benchmark_results WHERE run_id = ? AND question_id = ? AND repeat = ?",
+            (str(run_id), question_id, repeat),
+        )
+        return msgspec.json.decode(text) if text else None
+
+    # --------------------------------------------------------------------------------- comparisons
+
+    async def comparison(self, a: UUID, b: UUID) -> RunComparison | None:
+        """A comparison that was made before, without its questions."""
+        text = await self._db.value("SELECT record FROM benchmark_comparisons WHERE a = ? AND b = ?", (str(a), str(b)))
+        return msgspec.json.decode(text, type=RunComparison) if text else None
+
+    async def keep_comparison(self, found: RunComparison) -> None:
+        """Keep a comparison of two ended runs; it never changes."""
+        slim = msgspec.structs.replace(found, questions=())
+        await self._db.write(
+            "INSERT OR REPLACE INTO benchmark_comparisons (a, b, record) VALUES (?, ?, ?)",
+            (str(found.a.id), str(found.b.id), to_json(slim).decode()),
+        )
+
+    # --------------------------------------------------------------------------- judge's constancy
+
+    async def anchors(self, judge: str) -> dict[str, float]:
+        """What the judge said of the frozen answers when it was first asked."""
+        rows = await self._db.rows("SELECT anchor, score FROM judge_anchors WHERE judge = ?", (judge,))
+        return {row[0]: row[1] for row in rows}
+
+    async def keep_anchors(self, judge: str, scores: dict[str, float]) -> None:
+        """Remember a judge's first scores; those that are known stay."""
+        async with self._db.transaction() as connection:
+            await connection.executemany(
+                "INSERT OR IGNORE INTO judge_anchors (judge, anchor, score) VALUES (?, ?, ?)",
+                [(judge, anchor, score) for anchor, score in scores.items()],
+            )
+
+    # ---------------------------------------------------------------------------------------- gate
+
+    async def add_decision(self, decision: GateDecision) -> None:
+        """Keep what the gate decided."""
+        await self._db.write(
+            "INSERT INTO gate_decisions (adapter_id, at, record) VALUES (?, ?, ?)",
+            (str(decision.adapter_id), stamp(utc_now()), to_json(decision).decode()),
+        )
+
+    async def decisions(self, limit: int, adapter_id: UUID | None = None) -> list[GateDecision]:
+        """What the gate decided, newest first."""
+        clause, values = ("WHERE adapter_id = ?", [str(adapter_id)]) if adapter_id else ("", [])
+        rows = await self._db.rows(
+            f"SELECT record FROM gate_decisions {clause} ORDER BY id DESC LIMIT ?", [*values, limit]
+        )
+        return [msgspec.json.decode(row[0], type=GateDecision) for row in rows]
+
+
+def _run(row: sqlite3.Row) -> BenchmarkRun:
+    return msgspec.json.decode(row["record"], type=BenchmarkRun)
