@@ -83,7 +83,7 @@ async def test_a_cancelled_run_keeps_its_answers_and_goes_on_with_the_others(ser
     gate, seen = asyncio.Event(), asyncio.Event()
 
     def answer(request):
-        held = "number 7?" in request.messages[-1].content
+        held = "number 11?" in request.messages[-1].content
         if held:
             seen.set()
         return Reply("That is right.", gate=gate if held else None)
@@ -108,7 +108,7 @@ async def test_a_run_that_was_cut_off_is_taken_up_by_the_next_server(opened, run
     gate, seen = asyncio.Event(), asyncio.Event()
 
     def answer(request):
-        held = "number 7?" in request.messages[-1].content
+        held = "number 11?" in request.messages[-1].content
         if held:
             seen.set()
         return Reply("That is right.", gate=gate if held else None)
@@ -204,7 +204,9 @@ async def test_a_plan_that_cannot_be_run_is_refused_and_leaves_the_way_free(serv
 async def test_one_asks_only_the_questions_one_chose_one_s_own_among_them(services):
     own = question(99)
     await services.benchmark.bank.add(own)
-    run = await finished(services, BenchmarkPlan(type="custom", mode="proposer", question_ids=("q02", "q99"), repeats=1))
+    run = await finished(
+        services, BenchmarkPlan(type="custom", mode="proposer", question_ids=("q02", "q99"), repeats=1)
+    )
     results, _ = await services.benchmark.results(run.id)
     assert [result.question_id for result in results] == ["q02", "q99"]
     await services.benchmark.bank.remove("q99")

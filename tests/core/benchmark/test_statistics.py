@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmde_core.benchmark.statistics import paired_difference
+from tmde_core.benchmark.statistics import bootstrap_interval, holm, paired_difference, questions_needed
 from tmde_core.errors import InvalidInputError
 
 
@@ -60,3 +60,44 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
         covered += compared.low <= 0.2 <= compared.high
     # 95 % of 150 is 142.5 with a standard deviation of 2.7; four of them below is a broken interval.
     assert covered >= 132
+
+
+def test_holm_steps_down_and_never_falls():
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_adjusted_p_values_keep_the_order_and_are_never_smaller(values: list[float]):
+    adjusted = holm(values)
+    assert all(p <= q <= 1 for p, q in zip(values, adjusted, strict=True))
+    order = sorted(range(len(values)), key=values.__getitem__)
+    ranked = [adjusted[index] for index in order]
+    assert ranked == sorted(ranked)
+
+
+def test_a_smaller_difference_needs_more_questions():
+    assert questions_needed([1.0, -1.0, 2.0, 0.0]) > questions_needed([3.0, 1.0, 4.0, 2.0])
+    assert questions_needed([0.0, 0.0]) is None
+    assert questions_needed([1.0]) is None
+
+
+def test_one_question_decides_nothing():
+    assert paired_difference([0.0], [10.0]).outcome == "inconclusive"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("questions", [10, 50])
+def test_the_intervals_hold_the_truth_95_times_in_100(questions: int):
+    """2,000 synthetic runs: scores as the suites give them, in steps, pressed against 0 and 10."""
+
+    random = np.random.default_rng(7)
+    effect = 1.0
+    held = 0
+    for _ in range(2000):
+        skill = random.beta(1.2, 1.2, questions) * 10
+        before = np.clip(np.round(skill + random.normal(0, 2, questions), 1), -10, 20)
+        after = np.clip(np.round(skill + effect + random.normal(0, 2, questions), 1), -10, 20)
+        low, high = bootstrap_interval((after - before,), np.mean)
+        held += low <= effect <= high
+    assert 0.935 <= held / 2000 <= 0.965

@@ -1,0 +1,123 @@
+"""The gate: what becomes of an adapter after it was measured."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tmde_core.errors import ConflictError
+from tmde_core.settings import BenchmarkSettings
+
+
+def nothing(_):
+    return False
+
+
+def everything(_):
+    return True
+
+
+def as_the_base(number):
+    return number % 2 == 0
+
+
+async def test_an_adapter_that_is_worse_is_held_back_with_an_alert(services, adapter, model):
+    model.right[None] = everything
+    harmful = adapter(nothing)
+    decision = await services.gate.judge(harmful)
+    assert decision.gate == "held-back"
+    assert decision.reason.startswith("It is worse than the base model: -10.0 points of 10 over 10 questions")
+    assert (await services.lora.get(harmful)).gate == "held-back"
+    with pytest.raises(ConflictError, match="force"):
+        await services.lora.activate(harmful)
+    (alert,), _ = await services.notifications.list()
+    assert (alert.kind, alert.level) == ("benchmark.worse", "error")
+
+
+async def test_an_adapter_that_is_better_is_proven_and_left_to_the_person(services, adapter):
+    good = adapter(everything)
+    decision = await services.gate.judge(good)
+    assert (decision.gate, decision.activated) == ("proven", False)
+    assert await services.lora.active() is None
+
+
+async def test_a_proven_adapter_is_activated_where_that_is_wished(services, adapter):
+    services.gate._settings = BenchmarkSettings(auto_activate=True)
+    good = adapter(everything)
+    decision = await services.gate.judge(good)
+    assert decision.activated
+    assert (await services.lora.active()).id == good
+
+
+async def test_no_difference_leaves_a_candidate_and_offers_the_full_benchmark(services, adapter):
+    same = adapter(as_the_base)
+    assert (await services.gate.judge(same)).gate == "candidate"
+    (told,), _ = await services.notifications.list()
+    assert "full benchmark" in told.detail
+
+
+async def test_a_new_adapter_must_beat_the_active_one_not_only_the_base(services, adapter):
+    active = adapter(everything)
+    await services.lora.activate(active)
+    worse = adapter(as_the_base)
+    decision = await services.gate.judge(worse)
+    assert decision.gate == "held-back"
+    assert "the active adapter" in decision.reason
+    assert (await services.lora.active()).id == active
+
+
+async def test_a_baseline_that_is_there_is_not_asked_again(services, adapter, runtime):
+    await services.gate.judge(adapter(everything))
+    asked = len(runtime.requests)
+    await services.gate.judge(adapter(everything, age=1))
+    assert len(runtime.requests) - asked == 10
+
+
+async def test_a_domain_that_falls_vetoes_though_the_whole_is_better(services, adapter, monkeypatch):
+    from tests.core.benchmark import conftest
+    from tmde_core.benchmark.questionbank import QuestionBank
+
+    asked = tuple(conftest.question(n, "mathematics" if n < 12 else "science") for n in range(40))
+    monkeypatch.setattr(QuestionBank, "_questions", staticmethod(lambda _: asked))
+    monkeypatch.setattr(QuestionBank, "_quick", staticmethod(lambda *_: frozenset(one.id for one in asked)))
+    services.gate._benchmark  # noqa: B018 - the same service as the tests'
+    model_knows = adapter(lambda number: number >= 12)
+    decision = await services.gate.judge(model_knows)
+    assert decision.gate == "held-back"
+    assert "in mathematics" in decision.reason
+
+
+async def test_an_active_adapter_that_has_become_worse_is_rolled_back_where_that_is_wished(services, adapter, model):
+    services.gate._settings = BenchmarkSettings(auto_rollback=True)
+    model.right[None] = everything
+    spoiled = adapter(nothing)
+    await services.lora.activate(spoiled)
+    run = await services.benchmark.start(msgspec.convert({"type": "quick", "mode": "proposer"}, _plan()))
+    await services.gate.after_schedule(await services.benchmark.wait(run.id))
+    assert await services.lora.active() is None
+    kinds = [one.kind for one in (await services.notifications.list())[0]]
+    assert "benchmark.rolled_back" in kinds
+    newest = (await _events(services))[0]
+    assert (newest.triggered_by, newest.success, newest.operation) == ("gate", True, "rollback")
+
+
+async def test_without_that_wish_it_is_said_and_nothing_is_done(services, adapter, model):
+    model.right[None] = everything
+    spoiled = adapter(nothing)
+    await services.lora.activate(spoiled)
+    run = await services.benchmark.start(msgspec.convert({"type": "quick", "mode": "proposer"}, _plan()))
+    await services.gate.after_schedule(await services.benchmark.wait(run.id))
+    assert (await services.lora.active()).id == spoiled
+    (told,), _ = await services.notifications.list()
+    assert "Roll it back" in told.detail
+
+
+def _plan():
+    from tmde_core.benchmark.records import BenchmarkPlan
+
+    return BenchmarkPlan
+
+
+async def _events(services):
+    found = await services.lora.events(10)
+    return found[0] if isinstance(found, tuple) else found
