@@ -457,6 +457,14 @@ class Judge(Protocol):
         """Judge one answer. A judge that needs no model ignores it; one that needs one and has none gives no verdict."""
 
 
+@runtime_checkable
+class CheckingJudge(Protocol):
+    """A judge that decides criteria by their `check`. Optional; TMDE's own `verifier` is one."""
+
+    def problems(self, criterion: Criterion) -> Sequence[str]:
+        """Why the criterion's check cannot work (a pattern that does not compile, say), one sentence each; empty when it can."""
+
+
 class JudgeDescriptor(Record):
     """A judge that a plugin offers."""
 

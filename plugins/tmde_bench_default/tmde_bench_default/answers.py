@@ -41,15 +41,21 @@ _SETS = (
 
 def final_part(answer: str) -> str | None:
     """The rest of the line after the last mark of a final answer; None when nothing is marked."""
-    marks = list(_MARK.finditer(answer))
-    for mark in reversed(marks):
+    parts = final_parts(answer)
+    return parts[-1][1] if parts else None
+
+
+def final_parts(answer: str) -> list[tuple[int, str]]:
+    """Where each mark of a final answer begins, and the rest of its line; marks with nothing behind them are left out."""
+    parts = []
+    for mark in _MARK.finditer(answer):
         rest = answer[mark.end() :].lstrip(" \n\t*")
         line = rest.split("\n", 1)[0]
         if mark[0].endswith("{"):
             line = line.split("}", 1)[0]
         if line.strip():
-            return line.strip()
-    return None
+            parts.append((mark.start(), line.strip()))
+    return parts
 
 
 def number_in(answer: str) -> Decimal | None:
@@ -69,11 +75,17 @@ def number_in(answer: str) -> Decimal | None:
 
 def numbers_in(text: str) -> list[Decimal]:
     """All numbers of a text, in order."""
-    found = [value for match in _NUMBER.finditer(text) if (value := _value(match)) is not None]
+    return [value for _, value in number_matches(text)]
+
+
+def number_matches(text: str) -> list[tuple[re.Match[str], Decimal]]:
+    """All numbers of a text, in order, and where each stands. Number words up to twenty count only where there are no digits."""
+    found = [(match, value) for match in _NUMBER.finditer(text) if (value := _value(match)) is not None]
     if found:
         return found
     return [
-        Decimal(_WORDS[match["word"].lower()]) * (-1 if match["minus"] else 1) for match in _WORD_NUMBER.finditer(text)
+        (match, Decimal(_WORDS[match["word"].lower()]) * (-1 if match["minus"] else 1))
+        for match in _WORD_NUMBER.finditer(text)
     ]
 
 

@@ -1,26 +1,21 @@
 """The verifier: compares an answer with a reference by rule. 10 when they agree, 0 when they do not, nothing in between.
 
 A missing reference, an unknown check or a bad pattern is no verdict: then nothing was compared.
+
+Where an item has criteria, those with a check are decided by it (see `checks`), and the rest is left to a judge.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-
-import regex  # type: ignore[import-untyped]
+from collections.abc import Callable, Sequence
 
 from tmde_bench_default.answers import choice_in, final_part, normalised, number_in, parse_number, tolerance
-from tmde_core.ports import JudgeItem, JudgeModel, Verdict
+from tmde_bench_default.checks import MAX_ANSWER_CHARS, outcome_of, problems, searched
+from tmde_core.errors import TmdeError
+from tmde_core.ports import Criterion, JudgeItem, JudgeModel, Verdict
 
 RIGHT, WRONG = 10.0, 0.0
-
-MAX_ANSWER_CHARS = 50_000
-"""Longer answers are compared by their end, where the final answer stands."""
-
-MAX_PATTERN_CHARS = 500
-PATTERN_SECONDS = 0.5
-"""A pattern that backtracks for longer is given up."""
 
 LONGEST_CONTAINED = 80
 """Characters. A longer reference without a check is prose, which no rule can compare."""
@@ -30,7 +25,9 @@ class VerifierJudge:
     """Checks by rule; needs no model."""
 
     async def score(self, item: JudgeItem, model: JudgeModel | None = None) -> Verdict:  # noqa: ARG002 the port's
-        """Compare the answer with the reference."""
+        """Compare the answer with the reference, or decide its criteria."""
+        if item.criteria:
+            return await check_criteria(item.answer, item.criteria)
         reference = (item.reference or "").strip()
         if not reference:
             return _none("There is no reference answer to compare with.")
@@ -43,6 +40,33 @@ class VerifierJudge:
         if check not in CHECKS:
             return _none(f"There is no check called {check!r}; there are {', '.join([*CHECKS, 'regex'])}.")
         return CHECKS[check](answer, reference)
+
+    def problems(self, criterion: Criterion) -> Sequence[str]:
+        """See `tmde_core.ports.CheckingJudge`."""
+        return problems(criterion)
+
+
+async def check_criteria(answer: str, criteria: Sequence[Criterion]) -> Verdict:
+    """Each criterion that has a check, and their weighted mean; what could not be checked is left out, with the reason."""
+    scores: dict[str, float] = {}
+    reasons: list[str] = []
+    total = weight = 0.0
+    for criterion in criteria:
+        if criterion.check is None:
+            continue
+        try:
+            outcome = await outcome_of(criterion.check, answer)
+        except TmdeError as error:
+            reasons.append(f"{criterion.name}: {error.detail}")
+            continue
+        reasons.append(f"{criterion.name}: {outcome.reason}")
+        if outcome.score is not None:
+            scores[criterion.name] = round(10 * outcome.score, 3)
+            total += criterion.weight * outcome.score
+            weight += criterion.weight
+    if not scores:
+        return Verdict(score=None, reasons=tuple(reasons) or ("No criterion has a check.",), judge="verifier")
+    return Verdict(score=round(10 * total / weight, 3), reasons=tuple(reasons), criteria=scores, judge="verifier")
 
 
 def inferred_check(reference: str) -> str | None:
@@ -93,16 +117,9 @@ def check_contains(answer: str, reference: str) -> Verdict:
 
 
 def check_regex(answer: str, pattern: str) -> Verdict:
-    """The pattern occurs in the answer. The `regex` package is used because it can be stopped."""
-    if len(pattern) > MAX_PATTERN_CHARS:
-        return _none(f"The pattern has {len(pattern)} characters; at most {MAX_PATTERN_CHARS} are allowed.")
-    try:
-        found = regex.search(pattern, answer, flags=regex.IGNORECASE, timeout=PATTERN_SECONDS, concurrent=True)
-    except TimeoutError:
-        return _none(f"The pattern took longer than {PATTERN_SECONDS} s; make it simpler.")
-    except (regex.error, RecursionError, OverflowError, MemoryError) as error:
-        return _none(f"The pattern is not a valid regular expression: {error}.")
-    return _verdict(found is not None, f"The pattern {'occurs' if found else 'does not occur'} in the answer.")
+    """The pattern occurs in the answer, whatever the case."""
+    found, reason = searched(pattern, answer)
+    return _none(reason) if found is None else _verdict(found, reason)
 
 
 CHECKS: dict[str, Callable[[str, str], Verdict]] = {
