@@ -10,6 +10,7 @@ from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
 from tmde_core.api import (
+    benchmark,
     debates,
     finetune,
     finetune_preview,
@@ -39,6 +40,7 @@ DOMAINS = (
     schedule,
     lora,
     lora_archive,
+    benchmark,
     templates,
     plugins,
     models,

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from tmde_core.benchmark import comparison
+from tmde_core.benchmark.export import ExportedRun
 from tmde_core.benchmark.metrics import measure
 from tmde_core.benchmark.questionbank import QuestionBank
 from tmde_core.benchmark.questions import content_hash
@@ -393,6 +394,32 @@ class BenchmarkService:
             NotFoundError: no such suite.
         """
         return await self.bank.list(domain, difficulty, suite)
+
+    async def add_question(self, question: Question) -> BenchmarkQuestion:
+        """Keep a question of one's own, which `custom.question_from` has checked.
+
+        Raises:
+            ConflictError: the id is taken, or another question asks the same.
+        """
+        return await self.bank.add(question)
+
+    async def remove_question(self, question_id: str) -> None:
+        """Remove a question of one's own; runs that asked it keep it.
+
+        Raises:
+            NotFoundError: no such question.
+            ConflictError: it is built in.
+        """
+        await self.bank.remove(question_id)
+
+    async def exported(self, start: datetime | None = None, end: datetime | None = None) -> Sequence[ExportedRun]:
+        """Every run of a time with its answers, oldest first.
+
+        Raises:
+            InvalidInputError: the dates are the wrong way round.
+        """
+        runs, _ = await self.list(100_000, 0, start, end)
+        return [ExportedRun(run=run, results=tuple(await self.store.results(run.id))) for run in reversed(runs)]
 
     async def dry_run(self, question: Question, answer: str) -> Score:
         """What the machine's checks say of an answer, without a model: for whoever writes a question."""

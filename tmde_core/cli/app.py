@@ -39,6 +39,7 @@ COMMANDS: dict[str, Entry] = {
     "traces": Entry("tmde_core.cli.traces", "Past debates: list, show, rate, withdraw, import, export."),
     "finetune": Entry("tmde_core.cli.finetune", "Train adapters on good traces."),
     "lora": Entry("tmde_core.cli.lora", "Adapters: list, activate, roll back."),
+    "bench": Entry("tmde_core.cli.bench", "Measure answers, and tell truth from noise."),
     "templates": Entry("tmde_core.cli.templates", "Reasoning templates: list, show, search."),
     "models": Entry("tmde_core.cli.models", "The models that can be asked."),
     "plugins": Entry("tmde_core.cli.plugins", "What is plugged in, and what is wrong with it."),
