@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import csv
+import io
+from uuid import uuid4
+
+import pytest
+
+QUESTION = {
+    "query": "What is six times seven?",
+    "domain": "mathematics",
+    "difficulty": "easy",
+    "criteria": [{"name": "right", "weight": 2, "check": {"kind": "number", "value": 42}}],
+}
+
+
+def add(live, name: str, **changes) -> str:
+    response = live.client.post("/api/benchmark/questions", json={**QUESTION, "id": name, **changes})
+    assert response.status_code == 201, response.text
+    return response.json()["id"]
+
+
+@pytest.fixture(scope="module")
+def asked(live) -> list[str]:
+    """Three questions of one's own: two that the scripted answer "42" gets right, and one that it does not."""
+    right = [{"name": "right", "check": {"kind": "number", "value": 41}}]
+    return [
+        add(live, "own-1"),
+        add(live, "own-2", query="What is twice twenty-one?", domain="reasoning"),
+        add(live, "own-3", query="=1+1 is how much below forty-two?", criteria=right),
+    ]
+
+
+def ran(live, asked, **changes) -> dict:
+    body = {"type": "custom", "questionIds": asked, "mode": "proposer", "repeats": 1, **changes}
+    started = live.client.post("/api/benchmark", json=body)
+    assert started.status_code == 202, started.text
+    stream = live.client.get(started.json()["progressUrl"])
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    return live.client.get(f"/api/benchmark/{started.json()['runId']}").json()
+
+
+def test_a_run_answers_with_a_url_streams_its_progress_and_measures(live, asked, events) -> None:
+    body = {"type": "custom", "questionIds": asked, "mode": "proposer", "repeats": 1}
+    started = live.client.post("/api/benchmark", json=body)
+    assert started.status_code == 202
+    assert started.json()["progressUrl"] == f"/api/benchmark/{started.json()['runId']}/progress"
+    told = events(live.client.get(started.json()["progressUrl"]).text)
+    assert [type_ for _, type_, _ in told] == ["start", "progress", "progress", "progress", "complete"]
+    run = live.client.get(f"/api/benchmark/{started.json()['runId']}").json()
+    assert (run["status"], run["questionsDone"], run["triggeredBy"]) == ("completed", 3, "api")
+    assert run["metrics"]["avgQuality"]["mean"] == pytest.approx(20 / 3)
+    assert run["metrics"]["unscored"] == 0
+
+
+def test_results_name_question_answer_and_criteria(live, asked) -> None:
+    run = ran(live, asked)
+    body = live.client.get(f"/api/benchmark/{run['id']}/results", params={"limit": 2}).json()
+    assert (body["total"], len(body["items"])) == (3, 2)
+    first = body["items"][0]
+    assert (first["questionId"], first["qualityScore"], first["criteria"]) == ("own-1", 10.0, {"right": 10.0})
+
+
+def test_runs_are_listed_newest_first_and_filtered(live, asked) -> None:
+    older, newer = ran(live, asked), ran(live, asked[:1])
+    items = live.client.get("/api/benchmark", params={"type": "custom", "limit": 2}).json()["items"]
+    assert [item["id"] for item in items] == [newer["id"], older["id"]]
+    assert live.client.get("/api/benchmark", params={"status": "failed"}).json()["total"] == 0
+    assert (
+        live.client.get("/api/benchmark", params={"from": newer["startedAt"]}).json()["items"][-1]["id"] == newer["id"]
+    )
+    assert live.client.get("/api/benchmark", params={"adapterId": str(uuid4())}).json()["items"] == []
+
+
+def test_two_runs_compare_pairwise(live, asked) -> None:
+    a, b = ran(live, asked), ran(live, asked)
+    found = live.client.get("/api/benchmark/compare", params={"a": a["id"], "b": b["id"]}).json()
+    assert found["comparable"] is True
+    assert (found["quality"]["n"], found["quality"]["difference"], found["quality"]["outcome"]) == (
+        3,
+        0,
+        "inconclusive",
+    )
+    assert len(found["questions"]) == 3
+    assert b["verdictVsBaseline"] == "inconclusive"
+
+
+def test_runs_of_other_questions_say_that_they_cannot_be_compared(live, asked) -> None:
+    a, b = ran(live, asked), ran(live, asked[:2])
+    found = live.client.get("/api/benchmark/compare", params={"a": a["id"], "b": b["id"]}).json()
+    assert found["comparable"] is False
+    assert found["differs"] == ["They asked different questions."]
+
+
+def test_the_summary_has_the_series_and_the_newest_run(live, asked) -> None:
+    run = ran(live, asked)
+    body = live.client.get("/api/benchmark/summary").json()
+    assert body["current"]["id"] == run["id"]
+    assert body["series"][-1]["runId"] == run["id"]
+    assert body["total"] == len(body["series"])
+    assert live.client.get("/api/benchmark/summary", params={"mode": "debate"}).json()["total"] == 0
+
+
+def test_csv_is_rfc_4180_and_holds_no_formula(live, asked) -> None:
+    ran(live, asked)
+    response = live.client.get("/api/benchmark/export", params={"format": "csv"})
+    assert response.headers["content-type"].startswith("text/csv")
+    assert response.text.split("\n")[0].endswith("\r")
+    rows = list(csv.DictReader(io.StringIO(response.text, newline="")))
+    assert {row["query"] for row in rows if row["question_id"] == "own-3"} == {"'=1+1 is how much below forty-two?"}
+    assert all(row["adapter_id"] == "base" for row in rows)
+    exported = live.client.get("/api/benchmark/export").json()
+    assert exported["total"] >= 1
+    assert exported["items"][0]["results"]
+
+
+def test_the_report_is_one_file_that_loads_nothing_and_escapes_everything(live, asked) -> None:
+    add(live, "own-x", query="<script>alert(1)</script> what is 42?")
+    run = ran(live, [*asked, "own-x"])
+    response = live.client.get(f"/api/benchmark/{run['id']}/report")
+    assert response.headers["content-type"].startswith("text/html")
+    assert "<script" not in response.text
+    assert "&lt;script&gt;alert(1)" in response.text
+    for loading in ("http://", "https://", "src=", "@import", "url("):
+        assert loading not in response.text
+    live.client.delete("/api/benchmark/questions/own-x")
+
+
+def test_an_ended_run_is_deleted_and_its_answers_with_it(live, asked, refused) -> None:
+    run = ran(live, asked)
+    assert live.client.delete(f"/api/benchmark/{run['id']}").status_code == 200
+    refused(live.client.get(f"/api/benchmark/{run['id']}"), 404, "not_found")
+    refused(live.client.get(f"/api/benchmark/{run['id']}/results"), 404, "not_found")
+
+
+def test_one_run_at_a_time_and_a_running_one_is_cancelled_and_resumed(own_live, refused) -> None:
+    live = own_live
+    name = add(live, "waits", query="Please wait: what is 42?")
+    started = live.client.post(
+        "/api/benchmark", json={"type": "custom", "questionIds": [name], "mode": "proposer"}
+    ).json()
+    refused(live.client.post("/api/benchmark", json={"type": "quick"}), 409, "conflict")
+    ended = live.client.delete(f"/api/benchmark/{started['runId']}").json()
+    assert ended["status"] == "cancelled"
+    live.let_go()
+    assert live.client.post(f"/api/benchmark/{started['runId']}/resume").status_code == 202
+    assert live.client.get(f"/api/benchmark/{started['runId']}/progress").text.rstrip().endswith("}")
+    assert live.client.get(f"/api/benchmark/{started['runId']}").json()["status"] == "completed"
+    refused(live.client.post(f"/api/benchmark/{started['runId']}/resume"), 409, "conflict")
+
+
+def test_a_built_in_question_cannot_be_removed_and_an_unknown_one_is_404(live, refused) -> None:
+    builtin = [one for one in live.client.get("/api/benchmark/questions").json()["items"] if one["builtin"]]
+    for one in builtin[:1]:
+        refused(live.client.delete(f"/api/benchmark/questions/{one['id']}"), 409, "conflict")
+    refused(live.client.delete("/api/benchmark/questions/nope"), 404, "not_found")
+
+
+def test_a_dry_run_scores_an_answer_and_keeps_nothing(live) -> None:
+    before = live.client.get("/api/benchmark/questions").json()["total"]
+    body = {"question": QUESTION, "answer": "It is 42."}
+    assert live.client.post("/api/benchmark/questions/dry-run", json=body).json()["score"] == 10
+    assert live.client.get("/api/benchmark/questions").json()["total"] == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"domain": "cooking"}, "domain"),
+        ({"difficulty": "brutal"}, "difficulty"),
+        ({"criteria": []}, "criteria"),
+        ({"query": " "}, "query"),
+        ({"id": "../x"}, "id"),
+        ({"criteria": [{"name": "a", "check": {"kind": "regex", "pattern": "("}}]}, "criteria[0].check"),
+        ({"criteria": [{"name": "a", "check": {"kind": "code", "tests": ["assert ("]}}]}, "criteria[0].check"),
+        ({"criteria": [{"name": "a", "check": {"kind": "form", "form": "json", "value": "{"}}]}, "criteria[0].check"),
+        ({"criteria": [{"name": "a"}]}, "criteria[0].description"),
+        ({"criteria": [{"name": "a", "weight": -1, "description": "x"}]}, "criteria[0].weight"),
+    ],
+)
+def test_a_question_that_cannot_work_is_refused_with_the_field(live, refused, changes, field) -> None:
+    body = refused(live.client.post("/api/benchmark/questions", json={**QUESTION, **changes}), 400, "invalid_input")
+    assert body["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("get", "/api/benchmark/nonsense", 404, "not_found"),
+        ("get", f"/api/benchmark/{uuid4()}/progress", 404, "not_found"),
+        ("get", "/api/benchmark?from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z", 400, "invalid_input"),
+        ("get", "/api/benchmark?from=yesterday", 400, "invalid_input"),
+        ("get", "/api/benchmark?type=huge", 400, "invalid_input"),
+        ("get", "/api/benchmark/questions?domain=cooking", 400, "invalid_input"),
+        ("get", "/api/benchmark/questions?difficulty=brutal", 400, "invalid_input"),
+        ("get", "/api/benchmark/questions?suite=nope", 404, "not_found"),
+        ("get", f"/api/benchmark/compare?a={uuid4()}&b={uuid4()}", 404, "not_found"),
+        ("get", "/api/benchmark/export?format=xml", 400, "invalid_input"),
+    ],
+)
+def test_bad_questions_to_the_api_get_the_right_code(live, refused, method, path, status, code) -> None:
+    refused(live.client.request(method, path), status, code)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 400),
+        ({"type": "huge"}, 400),
+        ({"type": "custom"}, 400),
+        ({"type": "custom", "questionIds": ["nope"]}, 400),
+        ({"type": "quick", "adapterId": str(uuid4())}, 404),
+        ({"type": "quick", "adapterId": "x"}, 404),
+        ({"type": "quick", "suite": "nope"}, 404),
+        ({"type": "quick", "repeats": 0}, 400),
+        ({"type": "quick", "judge": "nobody"}, 503),
+    ],
+)
+def test_a_run_that_cannot_begin_is_refused(live, body, status) -> None:
+    assert live.client.post("/api/benchmark", json=body).status_code == status
