@@ -27,14 +27,14 @@ QUIET = (
 
 
 class ScriptedServer:
-    """The process of `scripted_server.py`."""
+    """The process of `scripted_server.py`, or of another script that obeys in the same way."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, script: str = "scripted_server.py", *arguments: str) -> None:
         # NiceGUI behaves differently when it believes to be in a test.
-        self._log = (directory / "server.log").open("w+")
+        self._log = (directory / "server.log").open("a+")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "scripted_server.py"), str(directory)],
+            [sys.executable, str(HERE / script), str(directory), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -60,6 +60,12 @@ class ScriptedServer:
         with self._log:
             self._log.seek(0)
             return code, self._log.read()
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -21,7 +21,7 @@ from tmde_core.api.origin import OriginGuard
 from tmde_core.services import Services
 from tmde_ui import imports, theme
 from tmde_ui.live import Live
-from tmde_ui.pages import debate, plugins, problems, trace, traces
+from tmde_ui.pages import debate, finetune, plugins, problems, trace, traces
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +103,7 @@ def _create_web(services: Services, live: Live) -> FastAPI:
     imports.register(web, services)
     ui.add_head_html(theme.head(), shared=True)
     pages.add_static_files("/assets", theme.ASSETS, max_cache_age=31_536_000)
-    for page in (debate, traces, trace, plugins):
+    for page in (debate, traces, trace, finetune, plugins):
         page.register(services, live)
     problems.register(live)
     ui.run_with(

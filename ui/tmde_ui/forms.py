@@ -40,6 +40,16 @@ def on_submit(form: Tag, handler: Submitted) -> None:
     form.on("submit", handle, js_handler=_SUBMIT)
 
 
+def on_press(control: Tag, form: Tag, handler: Submitted) -> None:
+    """Call `handler` with the form's fields when a button that does not submit the form is pressed."""
+
+    async def handle(event: events.GenericEventArguments) -> None:
+        await handler(_fields(event.args))
+
+    fields = f"Object.fromEntries(new FormData(getHtmlElement({form.id})))"
+    control.on("click", handle, js_handler=f"() => emit({fields})")
+
+
 def _fields(args: Any) -> dict[str, str]:
     """What came from a browser may be anything."""
     return {str(name): str(value) for name, value in args.items()} if isinstance(args, dict) else {}

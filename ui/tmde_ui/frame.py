@@ -15,6 +15,7 @@ from tmde_ui.words import sentence, short_id
 PAGES = (
     ("Debate", "/"),
     ("Traces", "/traces"),
+    ("Fine-tuning", "/finetune"),
     ("Plugins", "/plugins"),
 )
 """The navigation, in order. A new page is added here."""

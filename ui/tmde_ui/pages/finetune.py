@@ -1,0 +1,227 @@
+"""`/finetune`: where training stands, what there is to train on, run it, plan it. `/finetune/{id}`: one run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from uuid import UUID
+
+import structlog
+from nicegui import background_tasks, ui
+
+from tmde_core.finetune.records import FineTuneRun
+from tmde_core.schedule.records import ScheduleStatus
+from tmde_core.services import Services
+from tmde_core.traces.records import TraceStats
+from tmde_ui.elements import Tag, button, link
+from tmde_ui.finetune_dialog import RunDialog
+from tmde_ui.finetune_live import TrainingPanel
+from tmde_ui.finetune_runs import RunList, UsedTraces, record
+from tmde_ui.finetune_schedule import SchedulePanel
+from tmde_ui.finetune_words import age, coming, status_of
+from tmde_ui.frame import frame
+from tmde_ui.live import Live
+from tmde_ui.pages.problems import page
+from tmde_ui.words import count, exact, score, sentence
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 2.0
+"""How often the page looks whether a run was begun elsewhere: by the schedule, a terminal, another tab."""
+
+COUNT_EVERY = 10
+"""Traces are counted with every tenth look."""
+
+
+def register(services: Services, live: Live) -> None:
+    """Put the pages into the app."""
+
+    @page("/finetune", live)
+    async def finetune() -> None:
+        with frame(live, "Fine-tuning", here="/finetune"), Tag("div", classes="stack wide"):
+            await TrainingPage(services, live).build()
+
+    @page("/finetune/{run_id:uuid}", live)
+    async def one_run(run_id: UUID) -> None:
+        run = await services.finetune.get(run_id)
+        with frame(live, f"Training of {exact(run.started_at)}", here="/finetune"), Tag("div", classes="stack wide"):
+            with Tag("div", classes="stack tight"):
+                link("← All runs", "/finetune", "small")
+                Tag("h1", f"Training of {exact(run.started_at)}")
+            box = Tag("div")
+            rest = Tag("div", classes="stack wide")
+
+            async def show(going: FineTuneRun) -> None:
+                box.clear()
+                with box:
+                    await _part(TrainingPanel(services, live, going, resumed=show).build())
+
+            await show(run)
+            with rest:
+                record(run)
+                await _part(_used(services, run))
+
+
+async def _used(services: Services, run: FineTuneRun) -> None:
+    UsedTraces(run, await services.finetune.traces_of(run.id))
+
+
+async def _part(work: Awaitable[object]) -> None:
+    """A part of the page that cannot be made says so in its place; the rest of the page stands."""
+    try:
+        await work
+    except Exception as error:
+        log.warning("ui.part_failed", error=f"{type(error).__name__}: {error}")
+        Tag("p", sentence(error), "notice bad", data_testid="part-failed")
+
+
+class TrainingPage:
+    """The page `/finetune`: builds its parts and keeps them true while it is open."""
+
+    def __init__(self, services: Services, live: Live) -> None:
+        self._services = services
+        self._live = live
+        self._panel: TrainingPanel | None = None
+        self._current: FineTuneRun | None = None
+
+    async def build(self) -> None:
+        """Draw everything, then look after it."""
+        with Tag("div", classes="stack tight"):
+            with Tag("div", classes="line spread"):
+                Tag("h1", "Fine-tuning")
+                self._run_now = button("Run Now", "primary", test="run-now", aria_haspopup="dialog")
+            self._line = Tag("p", classes="muted tabular", data_testid="status-line")
+        self._live_box = Tag("div", classes="maybe")
+        self._cards()
+        with Tag("section", classes="stack tight", aria_label="Recent runs"):
+            Tag("h2", "Recent runs")
+            self._runs = RunList(self._services, self._live, self._show_run)
+            await _part(self._runs.show())
+        self._schedule_panel = SchedulePanel(self._services, self._say_status)
+        await _part(self._schedule_panel.build())
+        await _part(self._build_dialog())
+        await _part(self._count())
+        await _part(self._look())
+        await self._say_status()
+        task = background_tasks.create(self._watch(), name="look after the training page")
+        ui.context.client.on_delete(task.cancel)
+
+    async def _build_dialog(self) -> None:
+        dialog = RunDialog(self._services, self._show_run)
+        backends = await asyncio.to_thread(self._services.finetune.backends)
+        await dialog.build(backends)
+        dialog.opens_with(self._run_now)
+
+    # ---------------------------------------------------------------------------------------- cards
+
+    def _cards(self) -> None:
+        with Tag("div", classes="cards", data_testid="cards"):
+            self._total, self._total_words = _card("Traces", "total-traces")
+            self._eligible, self._eligible_words = _card("Fit for training", "eligible-traces")
+            self._done, self._done_words = _card("Runs done", "runs-done")
+
+    async def _count(self) -> None:
+        stats = await self._services.traces.stats()
+        _, done = await self._services.finetune.list(limit=1, status="completed")
+        _, total = await self._services.finetune.list(limit=1)
+        config = self._services.finetune.config()
+        self._total.say(f"{stats.total:,}")
+        self._total_words.say(
+            f"{stats.rated:,} rated by you" if stats.total else "Every debate leaves one. Ask a question to begin."
+        )
+        self._eligible.say(f"{stats.eligible:,}")
+        self._eligible_words.say(_fitness(stats, config.min_traces, config.min_quality_score))
+        self._done.say(f"{done:,}")
+        self._done_words.say(f"of {count(total, 'run')} begun" if total else "The first makes your first adapter.")
+
+    # --------------------------------------------------------------------------------------- status
+
+    async def _say_status(self) -> None:
+        runs, _ = await self._services.finetune.list(limit=1)
+        last = next(iter(runs), None)
+        schedule = self._schedule_panel.shown
+        parts = (f"Status: {self._state()}", f"Last run: {_last(last)}", f"Next: {_next(schedule)}")
+        self._line.say(" · ".join(parts))
+
+    def _state(self) -> str:
+        run = self._current
+        if run is None:
+            return "Idle"
+        share = self._panel.state.share if self._panel is not None else None
+        word = status_of(run)[0].capitalize()
+        return word if share is None or run.status == "pending" else f"{word} {int(100 * share)} %"
+
+    async def _look(self) -> None:
+        """Show the run in progress, whoever began it."""
+        run = await self._services.finetune.current()
+        changed = (run and (run.id, run.status)) != (self._current and (self._current.id, self._current.status))
+        self._current = run
+        shown = self._panel
+        if run is not None and (shown is None or shown.run.id != run.id or shown.over):
+            await self._show(run)
+        self._run_now.put(disabled=run is not None, title="A run is in progress." if run else None)
+        if changed:
+            await self._runs.show()
+            await self._count()
+
+    async def _show_run(self, run: FineTuneRun) -> None:
+        """A person has begun or resumed it here: show it, and bring it into view."""
+        self._live.nudge()
+        await self._look()
+        if self._panel is None or self._panel.run.id != run.id:
+            await self._show(run)
+        await self._say_status()
+        with self._live_box:
+            ui.run_javascript(f"getHtmlElement({self._live_box.id}).scrollIntoView({{block: 'nearest'}})")
+
+    async def _show(self, run: FineTuneRun) -> None:
+        if self._panel is not None:
+            self._panel.stop()
+        self._live_box.clear()
+        with self._live_box:
+            self._panel = TrainingPanel(self._services, self._live, run, resumed=self._show_run)
+            await _part(self._panel.build())
+
+    async def _watch(self) -> None:
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            looks += 1
+            try:
+                await self._look()
+                if looks % COUNT_EVERY == 0:
+                    await self._count()
+                    await self._runs.show()
+                    await self._schedule_panel.look()
+                await self._say_status()
+            except Exception as error:  # the next look may succeed
+                log.warning("ui.training_unseen", error=f"{type(error).__name__}: {error}")
+
+
+def _card(title: str, test: str) -> tuple[Tag, Tag]:
+    """A figure with its name above and words below."""
+    with Tag("section", classes="card count", aria_label=title):
+        Tag("h2", title, "eyebrow")
+        figure = Tag("p", "–", "number tabular", data_testid=test)
+        return figure, Tag("p", classes="muted small", data_testid=f"{test}-words")
+
+
+def _fitness(stats: TraceStats, needed: int, least: float) -> str:
+    short = needed - stats.eligible
+    enough = f"{needed:,} needed" if short <= 0 else f"{needed:,} needed, {short:,} more to go"
+    return f"scored {score(least)} or more · {enough} · {stats.since_last_run:,} new since the last run"
+
+
+def _last(run: FineTuneRun | None) -> str:
+    if run is None:
+        return "never"
+    ending = {"failed": " (failed)", "cancelled": " (cancelled)"}.get(run.status, "")
+    return f"{age(run.completed_at or run.started_at)}{ending}"
+
+
+def _next(schedule: ScheduleStatus | None) -> str:
+    if schedule is None:
+        return "unknown"
+    if not schedule.enabled or not schedule.next_runs:
+        return "not planned"
+    return coming(schedule.next_runs[0], schedule.timezone)
