@@ -48,6 +48,30 @@ Keep = Callable[[BenchmarkResult, bytes | None], Awaitable[None]]
 
 
 @dataclass
+class JudgeSource:
+    """The Judge's model, started when it is first needed, and once."""
+
+    settings: Settings
+    runtimes: Runtimes
+    seed: int = 0
+    _seat: JudgeSeat | None = None
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def model(self) -> JudgeModel:
+        """The model in its seat.
+
+        Raises:
+            TmdeError: it cannot be started.
+        """
+        async with self._lock:
+            if self._seat is None:
+                role = self.settings.roles.judge
+                runtime = await self.runtimes.get(role.runtime)
+                self._seat = JudgeSeat(Seat("judge", role, runtime, Tally(), seed=self.seed, background=True))
+        return self._seat
+
+
+@dataclass
 class Slot:
     """One answer that is to be had."""
 
@@ -68,12 +92,11 @@ class Runner:
     keep: Keep
     """Puts an answer, with its debate as JSON, into the database."""
     parallel: int = PARALLEL
-    _judge_seat: JudgeSeat | None = None
-    _judge_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _failed_in_a_row: int = 0
 
     def __post_init__(self) -> None:
-        self._scorer = Scorer(self.plugins, self.run.judge, self.judge_model)
+        judge = JudgeSource(self.settings, self.runtimes, self.run.seed)
+        self._scorer = Scorer(self.plugins, self.run.judge, judge.model)
 
     async def ask_all(self, slots: Sequence[Slot]) -> None:
         """Ask everything; returns when each slot has its answer or its failure.
@@ -98,15 +121,6 @@ class Runner:
         else:
             return
         raise failure
-
-    async def judge_model(self) -> JudgeModel | None:
-        """The Judge's model, started once."""
-        async with self._judge_lock:
-            if self._judge_seat is None:
-                role = self.settings.roles.judge
-                runtime = await self.runtimes.get(role.runtime)
-                self._judge_seat = JudgeSeat(Seat("judge", role, runtime, Tally(), seed=self.run.seed, background=True))
-        return self._judge_seat
 
     async def _one(self, slot: Slot) -> None:
         """Ask one question, up to three times."""

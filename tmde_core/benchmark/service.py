@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import IO, Any
@@ -17,7 +17,9 @@ import msgspec
 import structlog
 
 from tmde_core.benchmark import comparison
+from tmde_core.benchmark.calibration import CalibrationReport, Rated, report
 from tmde_core.benchmark.export import ExportedRun
+from tmde_core.benchmark.imports import QuestionImport, read_entries, summed
 from tmde_core.benchmark.metrics import measure
 from tmde_core.benchmark.questionbank import QuestionBank
 from tmde_core.benchmark.questions import content_hash
@@ -35,14 +37,15 @@ from tmde_core.benchmark.records import (
     Summary,
     Trigger,
 )
-from tmde_core.benchmark.runner import Runner, adapter_ref, drift, unanswered
+from tmde_core.benchmark.runner import JudgeSource, Runner, adapter_ref, drift, unanswered
 from tmde_core.benchmark.scoring import Score, Scorer
 from tmde_core.benchmark.store import BenchmarkStore, RunFilter
+from tmde_core.debate.judging import WITHOUT_REFERENCE
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.lora.base_match import require_same_base, served_model, weights_hash
 from tmde_core.lora.service import LoraService
 from tmde_core.plugins import Plugins
-from tmde_core.ports import AdapterRef, ModelInfo, Question
+from tmde_core.ports import AdapterRef, JudgeItem, ModelInfo, Question
 from tmde_core.record import to_json, utc_now
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import Settings
@@ -411,6 +414,50 @@ class BenchmarkService:
             ConflictError: it is built in.
         """
         await self.bank.remove(question_id)
+
+    async def import_questions(
+        self, content: bytes, *, as_yaml: bool = False, domain: str = "reasoning", difficulty: str = "medium"
+    ) -> QuestionImport:
+        """Take in questions from a file (see `benchmark.imports`); an entry that cannot be taken is reported by its line.
+
+        Raises:
+            InvalidInputError: the file is too large, or not what it should be.
+        """
+        done: list[tuple[int, str, bool]] = []
+        for line, entry in read_entries(content, as_yaml=as_yaml, domain=domain, difficulty=difficulty):
+            if isinstance(entry, str):
+                done.append((line, entry, False))
+                continue
+            try:
+                await self.bank.add(entry)
+            except ConflictError as error:
+                done.append((line, error.detail, False))
+            else:
+                done.append((line, entry.id, True))
+        return summed(done)
+
+    async def calibrate(
+        self, rated: Sequence[Rated], judge: str = "", told: Callable[[int], None] | None = None
+    ) -> CalibrationReport:
+        """Have a judge score answers that people rated, and compare.
+
+        Args:
+            judge: its name; empty: the one that scores what no check can.
+            told: told how many are done.
+
+        Raises:
+            PluginUnavailableError: no such judge.
+        """
+        name = self._plugins.judges.get(judge).name if judge else WITHOUT_REFERENCE
+        seat = JudgeSource(self._settings, self._runtimes)
+        scorer = Scorer(self._plugins, name, seat.model)
+        scores = []
+        for number, one in enumerate(rated, 1):
+            verdict = await scorer.ask(name, JudgeItem(question=one.question, answer=one.answer))
+            scores.append(verdict.score)
+            if told is not None:
+                told(number)
+        return await asyncio.to_thread(report, name, [one.rating for one in rated], scores)
 
     async def exported(self, start: datetime | None = None, end: datetime | None = None) -> Sequence[ExportedRun]:
         """Every run of a time with its answers, oldest first.
