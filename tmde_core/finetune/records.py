@@ -72,6 +72,8 @@ class RunAttempt(Record):
     reason: str = ""
     """Why it ended, for a person."""
     resumed_from_step: int | None = None
+    automatic: bool = False
+    """Begun because of how the attempt before it ended; a person began the others."""
 
 
 class FineTuneRun(Record):
@@ -107,6 +109,8 @@ class Progress(Record):
     tokens_per_second: float | None = None
     rss_bytes: int | None = None
     eta_seconds: float | None = None
+    step_seconds: float | None = None
+    """Since the step before it in the same process."""
     status: RunStatus = "running"
 
 

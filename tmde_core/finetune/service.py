@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -14,49 +13,30 @@ import msgspec
 import structlog
 
 from tmde_core.debate.prompts import template_text
-from tmde_core.errors import (
-    ConflictError,
-    InsufficientStorageError,
-    NotFoundError,
-    PluginUnavailableError,
-    WorkerFailedError,
-)
+from tmde_core.errors import ConflictError, NotFoundError
 from tmde_core.finetune import supervisor
-from tmde_core.finetune.dataset import (
-    TRAIN_FILE,
-    VAL_FILE,
-    Selection,
-    freeze,
-    query_hash,
-    require_enough,
-    select,
-)
-from tmde_core.finetune.ending import CANCEL_FILE, EVENTS_FILE, conclude
+from tmde_core.finetune.attempts import first_try, resumed
+from tmde_core.finetune.dataset import Selection, query_hash, require_enough, select
+from tmde_core.finetune.launch import Launcher
 from tmde_core.finetune.ranges import checked
 from tmde_core.finetune.records import ENDED, FineTuneConfig, FineTuneRun, Progress, RunStatus
-from tmde_core.finetune.store import Outcome, RunStore
-from tmde_core.lora.publish import staging_directory
+from tmde_core.finetune.run_files import CANCEL_FILE, EVENTS_FILE, STOPPED_FILE
+from tmde_core.finetune.store import RunStore
+from tmde_core.finetune.watching import QUEUE_SECONDS, Listener, Watching
+from tmde_core.finetune.worker import RunEvents
 from tmde_core.lora.service import LoraService
 from tmde_core.plugins import Plugins
-from tmde_core.ports import Availability, TrainingBackend, TrainingJob
-from tmde_core.record import Record, to_json, utc_now
+from tmde_core.ports import Availability
+from tmde_core.record import Record, utc_now
 from tmde_core.settings import SETTINGS_FILE, Settings
 from tmde_core.settings_file import update_settings_file
 from tmde_core.storage.database import Database
-from tmde_core.storage.durable import storage_errors, write_whole
 from tmde_core.storage.events import FileLog
 from tmde_core.templates.store import TemplateStore
 from tmde_core.traces.records import Trace
 from tmde_core.traces.service import TraceService
 
 log = structlog.get_logger(__name__)
-
-RUNS_DIR = "runs"
-JOB_FILE = "job.json"
-
-DISK_BYTES = 500 * 1024**2
-"""What a run may need: at rank 128 the embedded model's adapter has 78 MB in float32; it is kept as safetensors and
-GGUF, and two checkpoints hold it with the optimiser's two moments."""
 
 Runs = list[FineTuneRun]
 """The class below has a method called `list`, which would hide the type."""
@@ -74,8 +54,8 @@ class BackendReport(Record):
 class FineTuneService:
     """The training runs of one data directory.
 
-    A worker outlives the process that started it. Whoever has the directory open can read how a run stands; the server
-    watches until the end, and any process that finds a dead worker records how it ended.
+    A worker outlives the process that started it. Whoever has the directory open can read how a run stands, and records an end
+    that it finds. Only the server, a `tmde worker`, and who waits for a run start a worker anew that has died.
     """
 
     def __init__(
@@ -85,12 +65,11 @@ class FineTuneService:
         self._plugins = plugins
         self._traces = traces
         self._templates = TemplateStore(database)
-        self._adapters = lora.store
         self._store = RunStore(database)
         self._config = settings.finetune
-        self._watches: dict[UUID, asyncio.Task[None]] = {}
+        self._launcher = Launcher(settings, plugins, lora.store, self._store)
+        self.watching = Watching(self._store, self._launcher, launches=not self._enqueues)
         self._starting = asyncio.Lock()
-        self._serving = False
 
     # ------------------------------------------------------------------------------ configuration
 
@@ -159,6 +138,8 @@ class FineTuneService:
     async def start(self, config: FineTuneConfig | None = None, triggered_by: str = "user") -> FineTuneRun:
         """Freeze a dataset and start a worker on it, detached. Returns at once; the run is pending.
 
+        Where the settings leave training to a `tmde worker`, the run is queued for it instead.
+
         Raises:
             ConflictError: a run is in progress.
             PluginUnavailableError: no such backend, or it cannot work here.
@@ -169,50 +150,16 @@ class FineTuneService:
         """
         config = checked(config or self._config)
         async with self._starting:
-            if (other := await self.current()) is not None:
-                raise ConflictError(
-                    f"The training run {other.id} is in progress. Wait for its end, or cancel it.", runId=str(other.id)
-                )
-            backend = await self._ready_backend(config.backend)
+            await self._require_idle()
+            await self._launcher.ready_backend(config.backend)
             selection = await self.selection(config)
             require_enough(selection, config)
-            await asyncio.to_thread(self._require_space)
-            return await self._launch(config, backend, selection, triggered_by)
-
-    async def _ready_backend(self, name: str) -> TrainingBackend:
-        backend = self._plugins.backends.get(name).create(self._settings.data_path)
-        availability = await asyncio.to_thread(backend.availability)
-        if not availability.ok:
-            raise PluginUnavailableError(
-                f"The training backend {name!r} cannot work here: {availability.reason}", name=name
-            )
-        return backend
-
-    def _require_space(self) -> None:
-        free = shutil.disk_usage(self._settings.data_path).free
-        if free < DISK_BYTES:
-            raise InsufficientStorageError(
-                f"A training run needs up to {DISK_BYTES // 1024**2} MB of disk in {self._settings.data_dir}; "
-                f"{free // 1024**2} MB are free. Free some space and start again.",
-                need=DISK_BYTES,
-                have=free,
-            )
-
-    async def _launch(
-        self, config: FineTuneConfig, backend: TrainingBackend, selection: Selection, triggered_by: str
-    ) -> FineTuneRun:
-        run_id = uuid4()
-        run_dir = self.run_dir(run_id)
-        with storage_errors(run_dir):
-            run_dir.mkdir(parents=True)
-            self._adapters.directory.mkdir(parents=True, exist_ok=True)
-        leash = supervisor.take_leash(run_dir)
-        try:
+            await asyncio.to_thread(self._launcher.require_space)
+            run_id = uuid4()
+            run_dir = self._launcher.make_directory(run_id)
+            leash = supervisor.take_leash(run_dir)
             try:
-                dataset = await asyncio.to_thread(freeze, selection, run_dir)
-                job = self._job(run_id, config)
-                write_whole(run_dir / JOB_FILE, msgspec.json.format(to_json(job), indent=2) + b"\n")
-                command = await asyncio.to_thread(backend.plan, job)
+                dataset = await self._launcher.prepare(run_id, config, selection)
                 run = FineTuneRun(
                     id=run_id,
                     started_at=utc_now(),
@@ -223,41 +170,65 @@ class FineTuneService:
                     config=config,
                     triggered_by=triggered_by,
                     dataset_hash=dataset.sha256,
+                    queued=self._enqueues,
                 )
                 train = [example.trace_id for example in selection.train]
                 await self._store.insert(run, train, [example.trace_id for example in selection.val])
             except BaseException:
+                os.close(leash)
                 shutil.rmtree(run_dir, ignore_errors=True)
                 raise
-            try:
-                process = supervisor.launch(command, str(run_id), run_dir, leash)
-            except WorkerFailedError as error:
-                await self._store.finish(run_id, Outcome(status="failed", error=error.detail))
-                raise
-        finally:
-            os.close(leash)
-        self._watch(run_id, process)
-        log.info("finetune.started", run=str(run_id), examples=len(selection), backend=config.backend, pid=process.pid)
-        return run
+            log.info("finetune.started", run=str(run_id), examples=len(selection), queued=run.queued)
+            if run.queued:
+                os.close(leash)
+            else:
+                await self.watching.begin(run, first_try(config), leash)
+        return await self._store.get(run_id) or run
 
-    def _job(self, run_id: UUID, config: FineTuneConfig) -> TrainingJob:
-        run_dir = self.run_dir(run_id)
-        return TrainingJob(
-            run_id=str(run_id),
-            run_dir=str(run_dir),
-            train_file=str(run_dir / TRAIN_FILE),
-            val_file=str(run_dir / VAL_FILE),
-            output_dir=str(staging_directory(self._adapters.directory, run_id)),
-            base_model=config.base_model,
-            data_dir=self._settings.data_dir,
-            config=msgspec.to_builtins(config),
-        )
+    async def resume(self, run_id: UUID) -> FineTuneRun:
+        """Go on with a run that failed or was cancelled, from its newest complete checkpoint: same id, data and log.
+
+        Raises:
+            NotFoundError: there is no such run.
+            ConflictError: it did not fail and was not cancelled, has no complete checkpoint, or another is in progress.
+            PluginUnavailableError, InsufficientStorageError, InvalidInputError, WorkerFailedError: see `start`.
+        """
+        async with self._starting:
+            run = await self.get(run_id)
+            self._launcher.require_resumable(run)
+            await self._require_idle()
+            await self._launcher.ready_backend(run.config.backend)
+            await asyncio.to_thread(self._launcher.require_space)
+            leash = await asyncio.to_thread(supervisor.try_leash, self.run_dir(run_id))
+            if leash is None:
+                raise ConflictError(f"The training run {run_id} is still being ended. Try again in a moment.")
+            try:
+                (self.run_dir(run_id) / CANCEL_FILE).unlink(missing_ok=True)
+                (self.run_dir(run_id) / STOPPED_FILE).unlink(missing_ok=True)
+                if self._enqueues:
+                    RunEvents(self.run_dir(run_id) / EVENTS_FILE).log("It waits for a worker to resume it.")
+                    await self._store.enqueue(run)
+            except BaseException:
+                os.close(leash)
+                raise
+            log.info("finetune.resumed", run=str(run_id), queued=self._enqueues)
+            if self._enqueues:
+                os.close(leash)
+            else:
+                await self.watching.begin(run, resumed(run), leash)
+        return await self._store.get(run_id) or run
+
+    async def _require_idle(self) -> None:
+        if (other := await self.current()) is not None:
+            raise ConflictError(
+                f"The training run {other.id} is in progress. Wait for its end, or cancel it.", runId=str(other.id)
+            )
 
     # ----------------------------------------------------------------------------------- reading
 
     def run_dir(self, run_id: UUID) -> Path:
         """Where the run's files are, or would be."""
-        return self._settings.data_path / RUNS_DIR / str(run_id)
+        return self._launcher.run_dir(run_id)
 
     async def get(self, run_id: UUID) -> FineTuneRun:
         """One run, as it stands.
@@ -268,7 +239,7 @@ class FineTuneService:
         run = await self._store.get(run_id)
         if run is None:
             raise NotFoundError(f"There is no training run with the id {run_id}.")
-        return await self._up_to_date(run)
+        return await self._looked_at(run)
 
     async def list(self, limit: int = 50, offset: int = 0, status: RunStatus | None = None) -> tuple[Runs, int]:
         """Runs, newest first, and how many there are in all."""
@@ -279,7 +250,7 @@ class FineTuneService:
         """The run in progress, if there is one."""
         run = await self._store.live()
         if run is not None:
-            run = await self._up_to_date(run)
+            run = await self._looked_at(run)
         return run if run is not None and run.status not in ENDED else None
 
     def events(self, run_id: UUID) -> FileLog:
@@ -291,6 +262,15 @@ class FineTuneService:
         if not self.run_dir(run_id).is_dir():
             raise NotFoundError(f"There is no training run with the id {run_id}.")
         return FileLog(self.run_dir(run_id) / EVENTS_FILE)
+
+    async def log_tail(self, run_id: UUID, lines: int = 40) -> str:
+        """The end of what the run's processes printed; empty when they said nothing.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        await self.get(run_id)
+        return "\n".join(await asyncio.to_thread(supervisor.log_tail, self.run_dir(run_id), lines))
 
     async def metrics(self, run_id: UUID) -> Sequence[Progress]:
         """Every logged step, oldest first.
@@ -319,15 +299,18 @@ class FineTuneService:
 
     # -------------------------------------------------------------------------- ending, settling
 
+    def when_ended(self, listener: Listener) -> None:
+        """Have `listener` awaited with each run whose end this process records; what it raises is logged."""
+        self.watching.when_ended(listener)
+
     async def wait(self, run_id: UUID) -> FineTuneRun:
-        """Wait until the run has ended.
+        """Wait until the run has ended. Who waits also looks after it: it goes on here if its worker dies.
 
         Raises:
             NotFoundError: there is no such run.
         """
-        run = await self.get(run_id)
-        if run.status not in ENDED:
-            await asyncio.shield(self._watch(run_id))
+        await self.get(run_id)
+        await self.watching.wait(run_id)
         return await self.get(run_id)
 
     async def cancel(self, run_id: UUID) -> FineTuneRun:
@@ -346,6 +329,9 @@ class FineTuneService:
                 )
             run_dir = self.run_dir(run_id)
             (run_dir / CANCEL_FILE).touch()
+            while run.queued and not await self.watching.cancel_queued(run):
+                await asyncio.sleep(supervisor.POLL_SECONDS)
+                run = await self.get(run_id)
             await asyncio.to_thread(supervisor.end, str(run_id), run_dir)
         run = await self.wait(run_id)
         if run.status == "completed":
@@ -358,59 +344,42 @@ class FineTuneService:
         """Look after the run that an earlier process left: adopt it while its worker lives, else record how it ended.
 
         Args:
-            watch: this process is the server and watches live runs; others leave them alone.
+            watch: this process is the server: it watches live runs and goes on with dead ones, unless the settings leave
+                that to a `tmde worker`. Others leave both alone.
         """
-        self._serving = watch
-        run = await self._store.live()
-        if run is not None:
-            await self._up_to_date(run)
+        self.watching.adopts = watch and not self._enqueues
+        await self.current()
+
+    async def work(self, *, once: bool = False) -> None:
+        """Be the `tmde worker` of this data directory: train what is queued and look after it, until cancelled.
+
+        Cancelled, it leaves the run in progress to the next worker.
+
+        Args:
+            once: return when nothing is queued or in progress.
+        """
+        self.watching.launches = self.watching.adopts = True
+        while True:
+            run = await self.current()
+            if run is not None and run.queued:
+                if not await self.watching.take(run):
+                    await asyncio.sleep(QUEUE_SECONDS)
+            elif run is not None:
+                await self.watching.wait(run.id)
+            elif once:
+                return
+            else:
+                await asyncio.sleep(QUEUE_SECONDS)
 
     async def stop(self) -> None:
         """Stop watching. Workers go on."""
-        watches = list(self._watches.values())
-        for watch in watches:
-            watch.cancel()
-        await asyncio.gather(*watches, return_exceptions=True)
+        await self.watching.stop()
 
-    async def _up_to_date(self, run: FineTuneRun) -> FineTuneRun:
-        """The run, after its end was recorded in case its worker died while nobody watched."""
-        if run.status in ENDED or run.id in self._watches:
-            return run
-        if supervisor.is_alive(self.run_dir(run.id)):
-            # Not one that this process is just starting: that gets its watch together with its process.
-            if self._serving and not self._starting.locked():
-                self._watch(run.id)
-                log.info("finetune.adopted", run=str(run.id))
-            return run
-        await asyncio.shield(self._watch(run.id))  # dead: over at once, and done once however many ask
-        return await self._store.get(run.id) or run
+    @property
+    def _enqueues(self) -> bool:
+        """Whether runs are left to a `tmde worker`."""
+        return self._settings.supervisor.place == "worker"
 
-    def _watch(self, run_id: UUID, process: subprocess.Popen[bytes] | None = None) -> asyncio.Task[None]:
-        """The task that waits for the worker's end and records it; at most one a run."""
-        task = self._watches.get(run_id)
-        if task is None:
-            over = supervisor.ended(self.run_dir(run_id), process)
-            task = asyncio.create_task(self._see_to_the_end(run_id, over), name=f"run {run_id}")
-            self._watches[run_id] = task
-            task.add_done_callback(lambda _: self._watches.pop(run_id, None))
-        return task
-
-    async def _see_to_the_end(self, run_id: UUID, over: asyncio.Future[int | None]) -> None:
-        begun = asyncio.create_task(self._note_beginning(run_id))
-        try:
-            status = await over
-        finally:
-            begun.cancel()
-            await asyncio.gather(begun, return_exceptions=True)
-        await self._finish(run_id, status)
-
-    async def _note_beginning(self, run_id: UUID) -> None:
-        """A run is pending until its worker reports something."""
-        async for _ in FileLog(self.run_dir(run_id) / EVENTS_FILE).follow():
-            await self._store.running(run_id)
-            return
-
-    async def _finish(self, run_id: UUID, status: int | None) -> None:
-        outcome = await asyncio.to_thread(conclude, run_id, self.run_dir(run_id), self._adapters, status)
-        if await self._store.finish(run_id, outcome):
-            log.info("finetune.ended", run=str(run_id), status=outcome.status, error=outcome.error)
+    async def _looked_at(self, run: FineTuneRun) -> FineTuneRun:
+        # Not one that this process is just starting: that gets its watch together with its process.
+        return await self.watching.look(run, adopt=not self._starting.locked())

@@ -3,7 +3,9 @@
 # ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,16 +13,17 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.errors import ConflictError
-from tmde_core.finetune.records import FineTuneConfig, FineTuneMetrics, FineTuneRun, RunStatus
+from tmde_core.finetune.records import ENDED, FineTuneConfig, FineTuneMetrics, FineTuneRun, RunAttempt, RunStatus
 from tmde_core.record import Record, to_json, utc_now
 from tmde_core.storage.database import Database
 
 Runs = list[FineTuneRun]
+Attempts = tuple[RunAttempt, ...]
 
 _LIVE = "status IN ('pending', 'running')"
 _COLUMNS = (
     "id, started_at, completed_at, status, traces_used, train_examples, val_examples, base_model, config, metrics, "
-    "lora_path, error_message, triggered_by, dataset_hash"
+    "lora_path, error_message, triggered_by, dataset_hash, attempts, queued"
 )
 
 
@@ -62,19 +65,17 @@ class RunStore:
             None,
             run.triggered_by,
             run.dataset_hash,
+            to_json(run.attempts).decode(),
+            int(run.queued),
         )
         used = [(str(run.id), trace_id, "train") for trace_id in train]
         used += [(str(run.id), trace_id, "val") for trace_id in val]
-        try:
+        with _one_at_a_time():
             async with self._database.transaction() as connection:
                 await connection.execute(
                     f"INSERT INTO finetune_runs ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values
                 )
                 await connection.executemany("INSERT INTO run_traces (run_id, trace_id, split) VALUES (?, ?, ?)", used)
-        except sqlite3.IntegrityError as error:
-            if "one_run_at_a_time" not in str(error):
-                raise
-            raise ConflictError("A training run is in progress. Wait for its end, or cancel it.") from None
 
     async def get(self, run_id: UUID) -> FineTuneRun | None:
         """One run."""
@@ -107,22 +108,70 @@ class RunStore:
             "UPDATE finetune_runs SET status = 'running' WHERE id = ? AND status = 'pending'", (str(run_id),)
         )
 
-    async def finish(self, run_id: UUID, outcome: Outcome) -> bool:
-        """Record the end; False when someone else has recorded it already, whose record stands."""
+    async def attempt(self, run: FineTuneRun, attempts: Attempts) -> bool:
+        """Record that a process is about to work on the run, live or ended; False when `run` is no longer how it stands.
+
+        Raises:
+            ConflictError: another run is in progress.
+        """
+        return await self._revive(run, attempts, queued=False)
+
+    async def enqueue(self, run: FineTuneRun) -> bool:
+        """Let an ended run wait for a `tmde worker`; False when `run` is no longer how it stands.
+
+        Raises:
+            ConflictError: another run is in progress.
+        """
+        return await self._revive(run, run.attempts, queued=True)
+
+    async def _revive(self, run: FineTuneRun, attempts: Attempts, *, queued: bool) -> bool:
+        status: RunStatus = "running" if run.status == "running" else "pending"
+        with _one_at_a_time():
+            changed = await self._database.write(
+                "UPDATE finetune_runs SET status = ?, queued = ?, attempts = ?, completed_at = NULL, error_message = NULL, "
+                "metrics = NULL WHERE id = ? AND queued = ? AND attempts = ? AND (status IN ('pending', 'running')) = ?",
+                (
+                    status,
+                    int(queued),
+                    to_json(attempts).decode(),
+                    str(run.id),
+                    int(run.queued),
+                    to_json(run.attempts).decode(),
+                    int(run.status not in ENDED),
+                ),
+            )
+        return changed == 1
+
+    async def finish(self, run: FineTuneRun, outcome: Outcome, attempts: Attempts) -> bool:
+        """Record the end; False when someone else has recorded it or begun something already, whose record stands."""
         changed = await self._database.write(
             "UPDATE finetune_runs SET status = ?, completed_at = ?, error_message = ?, metrics = ?, lora_path = ?, "
-            f"base_model = coalesce(?, base_model) WHERE id = ? AND {_LIVE}",
+            "attempts = ?, queued = 0, base_model = coalesce(?, base_model) "
+            f"WHERE id = ? AND attempts = ? AND queued = ? AND {_LIVE}",
             (
                 outcome.status,
                 stamp(utc_now()),
                 outcome.error,
                 to_json(outcome.metrics).decode() if outcome.metrics else None,
                 outcome.lora_path,
+                to_json(attempts).decode(),
                 outcome.base_model,
-                str(run_id),
+                str(run.id),
+                to_json(run.attempts).decode(),
+                int(run.queued),
             ),
         )
         return changed == 1
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        if "one_run_at_a_time" not in str(error):
+            raise
+        raise ConflictError("A training run is in progress. Wait for its end, or cancel it.") from None
 
 
 def _run(row: sqlite3.Row) -> FineTuneRun:
@@ -141,6 +190,8 @@ def _run(row: sqlite3.Row) -> FineTuneRun:
         error_message=row["error_message"],
         triggered_by=row["triggered_by"],
         dataset_hash=row["dataset_hash"],
+        attempts=_stored(row["attempts"], Attempts),
+        queued=bool(row["queued"]),
     )
 
 

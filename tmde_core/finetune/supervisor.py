@@ -3,7 +3,9 @@
 Life and death are read from the *leash*, a file in the run's directory that is locked with `flock` before the worker
 is started and whose descriptor the worker inherits. The kernel lets go of it when the last process that holds it is
 gone, so there is no moment between "started" and "says it is alive" at which a crash of the server could be
-misread, no process id that might have been reused, and waiting for the end costs one sleeping thread.
+misread, no process id that might have been reused, and waiting for the end costs one sleeping thread. Whoever waits is
+given the leash: of several processes that watch a run exactly one settles what a death means, and only the holder
+may start the next worker.
 
 Whoever belongs to a run carries its id in the environment, which every descendant inherits, one in a session of its
 own too.
@@ -19,7 +21,9 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -27,6 +31,8 @@ from tmde_core.errors import WorkerFailedError
 from tmde_core.ports import WorkerCommand
 
 LEASH_FILE = "leash"
+LEASH_TRIES, LEASH_PAUSE_SECONDS = 25, 0.02
+"""How long a free leash is tried for: `is_alive` of another process holds it for a moment."""
 LOG_FILE = "worker.log"
 RUN_VARIABLE = "TMDE_TRAINING_RUN"
 """Environment variable of the worker and all its descendants: the id of the run."""
@@ -40,16 +46,33 @@ GIVE_UP_SECONDS = 30.0
 POLL_SECONDS = 0.05
 """While ending processes that are not our children: nothing tells us of their end."""
 
-TAIL_BYTES = 4096
-TAIL_LINES = 3
-TAIL_CHARACTERS = 400
+TAIL_BYTES = 256 * 1024
+WORDS_LINES = 3
+WORDS_CHARACTERS = 400
+
+
+class Death(NamedTuple):
+    """The worker of a run is dead."""
+
+    leash: int
+    """Held by the receiver, who must close it."""
+    status: int | None
+    """Its exit status, where it was our child."""
 
 
 def take_leash(run_dir: Path) -> int:
     """Create and lock the leash of a run that is being prepared; returns the descriptor to hand to `launch`."""
-    descriptor = os.open(run_dir / LEASH_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return descriptor
+    return _take(run_dir, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def try_leash(run_dir: Path) -> int | None:
+    """Take the leash of a run whose worker is dead; None when the worker, or someone who settles its end, has it. Blocks briefly."""
+    run_dir.mkdir(parents=True, exist_ok=True)  # a person may have removed it; that must not stop anything
+    for _ in range(LEASH_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            return take_leash(run_dir)
+        time.sleep(LEASH_PAUSE_SECONDS)
+    return None
 
 
 def is_alive(run_dir: Path) -> bool:
@@ -94,30 +117,36 @@ def launch(command: WorkerCommand, run_id: str, run_dir: Path, leash: int) -> su
             ) from error
     with contextlib.suppress(psutil.Error, OSError):  # it may be over already
         psutil.Process(process.pid).nice(NICENESS)
+    # Reaped in any case, also when nobody watches it.
+    threading.Thread(target=process.wait, name=f"reaper-{run_id[:8]}", daemon=True).start()
     return process
 
 
-def ended(run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> asyncio.Future[int | None]:
-    """Done when the run's worker is dead; the result is its exit status where it was our child.
+def death(run_id: str, run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> asyncio.Future[Death]:
+    """Done when the run's worker is dead and the leash is ours.
 
-    The waiting begins now, in a daemon thread, which keeps nobody from exiting and reaps the child in any case.
-    Cancelling the future only stops listening.
+    The waiting begins now, in a daemon thread, which keeps nobody from exiting. Cancelling the future only stops listening.
     """
     loop = asyncio.get_running_loop()
-    over: asyncio.Future[int | None] = loop.create_future()
+    over: asyncio.Future[Death] = loop.create_future()
 
-    def tell(status: int | None) -> None:
-        if not over.done():
-            over.set_result(status)
+    def tell(death: Death) -> None:
+        if over.done():
+            os.close(death.leash)
+        else:
+            over.set_result(death)
 
     def wait() -> None:
+        status = None
         if process is not None:
-            status: int | None = process.wait()
-        else:
-            status = None
-            _wait_for_leash(run_dir)
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-            loop.call_soon_threadsafe(tell, status)
+            status = process.wait()
+            with contextlib.suppress(WorkerFailedError):
+                end_family(run_id, grace_seconds=0)  # a descendant may hold the leash
+        death = Death(_take(run_dir, fcntl.LOCK_EX), status)
+        try:
+            loop.call_soon_threadsafe(tell, death)
+        except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
+            os.close(death.leash)
 
     threading.Thread(target=wait, name=f"run-{run_dir.name[:8]}", daemon=True).start()
     return over
@@ -129,8 +158,17 @@ def end(run_id: str, run_dir: Path, grace_seconds: float = GRACE_SECONDS) -> Non
     Returns once all are gone and the leash is free.
 
     Raises:
-        WorkerFailedError: something survives SIGKILL.
+        WorkerFailedError: something survives SIGKILL, or runs where this process cannot reach it.
     """
+    _end(run_id, lambda: not is_alive(run_dir), grace_seconds)
+
+
+def end_family(run_id: str, grace_seconds: float = GRACE_SECONDS) -> None:
+    """The same, without regard to the leash, which the caller may hold."""
+    _end(run_id, lambda: True, grace_seconds)
+
+
+def _end(run_id: str, free: Callable[[], bool], grace_seconds: float) -> None:
     begin = time.monotonic()
     known: dict[int, psutil.Process] = {}
     asked: set[int] = set()
@@ -138,12 +176,15 @@ def end(run_id: str, run_dir: Path, grace_seconds: float = GRACE_SECONDS) -> Non
         for member in family(run_id):
             known[member.pid] = member
         living = [process for process in known.values() if _lives(process)]
-        if not living and not is_alive(run_dir):
+        if not living and free():
             return
         elapsed = time.monotonic() - begin
         if elapsed > grace_seconds + GIVE_UP_SECONDS:
             raise WorkerFailedError(
                 f"The training run {run_id} cannot be ended: a process of it survives even SIGKILL. Restart the machine."
+                if known
+                else f"The training run {run_id} cannot be ended from here: its process runs in another container, and does "
+                "not see that it should end. Stop that container."
             )
         for process in living:
             with contextlib.suppress(psutil.Error):
@@ -169,23 +210,30 @@ def family(run_id: str) -> list[psutil.Process]:
     return [process for process in found.values() if _lives(process)]
 
 
-def last_words(run_dir: Path) -> str:
-    """The end of the worker's log on one line, without blank lines; empty when it said nothing."""
+def log_tail(run_dir: Path, lines: int) -> list[str]:
+    """The last lines of the worker's log; empty when it said nothing."""
     try:
         with (run_dir / LOG_FILE).open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
             text = log.read().decode("utf-8", "replace")
     except OSError:
-        return ""
+        return []
     # A progress bar rewrites its line; what stands at the end of it is what was seen.
-    lines = [line.split("\r")[-1].strip() for line in text.splitlines()]
-    return " / ".join([line for line in lines if line][-TAIL_LINES:])[-TAIL_CHARACTERS:]
+    return [line.rstrip().split("\r")[-1] for line in text.split("\n")][: -1 if text.endswith("\n") else None][-lines:]
 
 
-def obituary(run_dir: Path, status: int | None) -> str:
-    """Why a run failed whose worker died without a word of its own: a sentence, and the end of its log."""
-    if status == -signal.SIGKILL:
-        how = "was killed (SIGKILL), as the system does when memory runs out"
+def last_words(run_dir: Path) -> str:
+    """The end of the worker's log on one line, without blank lines; empty when it said nothing."""
+    lines = [line.strip() for line in log_tail(run_dir, 10 * WORDS_LINES)]
+    return " / ".join([line for line in lines if line][-WORDS_LINES:])[-WORDS_CHARACTERS:]
+
+
+def obituary(run_dir: Path, status: int | None, *, of_memory: bool = False) -> str:
+    """How a worker ended that died without a word of its own: a sentence, and the end of its log."""
+    if of_memory:
+        how = "was killed because memory ran out"
+    elif status == -signal.SIGKILL:
+        how = "was killed (SIGKILL)"
     elif status is not None and status < 0:
         how = f"was ended by signal {-status} ({_signal_name(-status)})"
     elif status:
@@ -193,19 +241,20 @@ def obituary(run_dir: Path, status: int | None) -> str:
     elif (run_dir / LOG_FILE).exists():
         how = "ended before it was done"
     else:
-        return "TMDE ended before the training process was started. Start the run again."
+        return "TMDE ended before the training process was started."
     words = last_words(run_dir)
     said = f" Its log ends: {words}" if words else " It left no message."
     return f"The training process {how}.{said}"
 
 
-def _wait_for_leash(run_dir: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        descriptor = os.open(run_dir / LEASH_FILE, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        finally:
-            os.close(descriptor)
+def _take(run_dir: Path, operation: int) -> int:
+    descriptor = os.open(run_dir / LEASH_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, operation)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _carries(process: psutil.Process, run_id: str) -> bool:

@@ -7,12 +7,15 @@
 The supervisor reads what the kit writes into the run's directory:
 
 - `lock`: held with `flock` for the life of the process; its text is `{"pid": …, "createTime": …}`.
-- `heartbeat`: touched every `HEARTBEAT_SECONDS` while the process lives.
+- `heartbeat`: rewritten every `HEARTBEAT_SECONDS` while the process lives (`vitals`).
+- `activity`: touched by `RunWorker.working` within a step that takes long.
 - `checkpoints/step-N`: complete, or not there; the newest `CHECKPOINTS_KEPT` are kept.
 - `events.jsonl`: `progress`, `eval`, `checkpoint`, `log`, and one last `complete`, `error` or `cancelled`.
 
-SIGTERM cancels. An exception in the body becomes an `error` event with a reason a person understands; its trace goes
-to the worker's log. Nothing here imports a training library: backends with environments of their own use it too.
+SIGTERM cancels, and so does a file `cancel` in the run's directory, which also reaches a process in a container. An
+exception in the body becomes an `error` event with a reason a person understands; its trace goes to the worker's log.
+Lack of memory is only a `log` event: the supervisor tries again with smaller batches, and has the last word when it
+cannot. Nothing here imports a training library: backends with environments of their own use it too.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self, TextIO
+from typing import Any, Final, NoReturn, Self, TextIO
 from uuid import UUID
 
 import msgspec
@@ -44,6 +47,14 @@ from tmde_core.finetune.records import (
     FineTuneMetrics,
     Progress,
 )
+from tmde_core.finetune.run_files import (
+    ACTIVITY_FILE,
+    EVENTS_FILE,
+    LOCK_FILE,
+    stopped_because,
+    wanted_cancelled,
+)
+from tmde_core.finetune.vitals import beat
 from tmde_core.lora.publish import publish
 from tmde_core.lora.records import Manifest
 from tmde_core.ports import TrainingJob
@@ -52,6 +63,10 @@ from tmde_core.storage.durable import sync_directory, sync_file
 from tmde_core.storage.events import FileLog
 
 HEARTBEAT_SECONDS = 2.0
+ACTIVITY_SECONDS = 1.0
+"""`RunWorker.working` may be called as often as one likes; it touches its file no more often than this."""
+
+OUT_OF_MEMORY: Final = "out-of-memory"
 
 EXIT_COMPLETE, EXIT_FAILED, EXIT_CANCELLED, EXIT_REFUSED = 0, 1, 143, 2
 
@@ -91,6 +106,7 @@ class RunEvents:
         self.log_file = FileLog(path)
         self._started: float | None = None
         self._first_step = 0
+        self._last: float | None = None
 
     def progress(
         self,
@@ -106,6 +122,8 @@ class RunEvents:
     ) -> None:
         """Report an optimizer step. Without `eta_seconds` the mean pace of this process is extrapolated."""
         now = time.monotonic()
+        step_seconds = None if self._last is None else round(now - self._last, 3)
+        self._last = now
         if self._started is None:
             self._started, self._first_step = now, step
         elif eta_seconds is None and step > self._first_step:
@@ -122,6 +140,7 @@ class RunEvents:
                 tokens_per_second=tokens_per_second,
                 rss_bytes=rss_bytes,
                 eta_seconds=None if eta_seconds is None else round(eta_seconds, 1),
+                step_seconds=step_seconds,
             ),
         )
 
@@ -140,12 +159,12 @@ class RunEvents:
         """Report a complete checkpoint."""
         self._append("checkpoint", {"step": step, "path": str(path)})
 
-    def log(self, text: str) -> None:
-        """Say something in words."""
-        self._append("log", {"text": text})
+    def log(self, text: str, **facts: Any) -> None:
+        """Say something in words; `facts` are for programs."""
+        self._append("log", {"text": text, **facts})
 
     def end(self, type_: str, data: dict[str, Any]) -> None:
-        """Append the last event. A full disk must not hide the exit code, so that failure is only printed."""
+        """Append the worker's last event. A full disk must not hide the exit code, so that failure is only printed."""
         try:
             self._append(type_, data)
         except (OSError, TmdeError) as error:
@@ -164,6 +183,7 @@ class RunWorker:
         self._lock: TextIO | None = None
         self._stop = threading.Event()
         self._published: dict[str, Any] | None = None
+        self._worked = 0.0
 
     def __enter__(self) -> Self:
         try:
@@ -173,7 +193,7 @@ class RunWorker:
             self._refuse(f"The job file {self.job_path} cannot be read: {problem}")
         self.run_dir = Path(self.job.run_dir)
         self._take_lock()
-        self.events = RunEvents(self.run_dir / "events.jsonl")
+        self.events = RunEvents(self.run_dir / EVENTS_FILE)
         signal.signal(signal.SIGTERM, _raise_cancelled)
         self._beat()
         threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True).start()
@@ -199,7 +219,11 @@ class RunWorker:
         if isinstance(error, CancelledRunError | KeyboardInterrupt):
             self._discard_staging()
             self.exit_code = EXIT_CANCELLED
-            self.events.end("cancelled", {})
+            stopped = stopped_because(self.run_dir)
+            if stopped is None:
+                self.events.end("cancelled", {})
+            else:
+                self.events.end("error", msgspec.to_builtins(stopped))
         elif error is not None:
             lines = traceback.format_exception(error)
             sys.stderr.write("".join(lines))
@@ -207,7 +231,10 @@ class RunWorker:
             self._discard_staging()
             self.exit_code = EXIT_FAILED
             tail = "".join(lines).splitlines()[-TRACE_LINES:]
-            self.events.end("error", {"reason": reason, "detail": detail, "trace": "\n".join(tail)})
+            if reason == OUT_OF_MEMORY:
+                self.events.end("log", {"text": detail, "reason": reason})
+            else:
+                self.events.end("error", {"reason": reason, "detail": detail, "trace": "\n".join(tail)})
         else:
             self.exit_code = EXIT_COMPLETE
             self.events.end("complete", self._published or {})
@@ -237,10 +264,14 @@ class RunWorker:
         for leftover in directory.glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)
         building.mkdir(parents=True)
-        write(building)
-        for file in building.iterdir():
-            sync_file(file)
-        sync_directory(building)
+        try:
+            write(building)
+            for file in building.iterdir():
+                sync_file(file)
+            sync_directory(building)
+        except BaseException:  # a full disk gets its room back, and the earlier checkpoints stand
+            shutil.rmtree(building, ignore_errors=True)
+            raise
         if target.exists():  # written by the attempt that this one resumes
             target.rename(directory / f".old-{target.name}")
         building.rename(target)
@@ -250,6 +281,14 @@ class RunWorker:
             shutil.rmtree(hidden, ignore_errors=True)
         self.events.checkpoint(step, target)
         return target
+
+    def working(self) -> None:
+        """Say that a step which takes long gets on: without a step or this for ten minutes the process counts as hung."""
+        now = time.monotonic()
+        if now - self._worked >= ACTIVITY_SECONDS:
+            self._worked = now
+            with contextlib.suppress(OSError):
+                (self.run_dir / ACTIVITY_FILE).touch()
 
     def publish(
         self,
@@ -312,7 +351,7 @@ class RunWorker:
         return path.name.startswith(".") and path.name.endswith(self.job.run_id)
 
     def _take_lock(self) -> None:
-        self._lock = (self.run_dir / "lock").open("a+", encoding="utf-8")
+        self._lock = (self.run_dir / LOCK_FILE).open("a+", encoding="utf-8")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -322,12 +361,16 @@ class RunWorker:
         self._lock.flush()
 
     def _heartbeat(self) -> None:
+        asked = False
         while not self._stop.wait(HEARTBEAT_SECONDS):
             self._beat()
+            if not asked and wanted_cancelled(self.run_dir):
+                asked = True
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _beat(self) -> None:
         with contextlib.suppress(OSError):  # a full disk is reported by what needs the space, not by the pulse
-            (self.run_dir / "heartbeat").touch()
+            beat(self.run_dir)
 
     def _refuse(self, sentence: str) -> NoReturn:
         sys.stderr.write(sentence + "\n")
@@ -359,7 +402,7 @@ def explain(error: BaseException) -> tuple[str, str]:
     lowered = text.lower()
     if isinstance(error, MemoryError) or "out of memory" in lowered or "can't allocate memory" in lowered:
         return (
-            "out-of-memory",
+            OUT_OF_MEMORY,
             "There was not enough memory for a training step. Lower the batch size or the maximum sequence length.",
         )
     if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "no space left on device" in lowered:
