@@ -89,6 +89,7 @@ async def open_services(
         stack.push_async_callback(benchmark.stop)
         gate = GateService(settings, benchmark, lora, notifications)
         stack.push_async_callback(gate.stop)
+        finetune.when_ended(gate.after_training)
         schedules = ScheduleService(database, settings)
         schedules.register("benchmark", gate.scheduled)
         schedules.register("finetune", ScheduledTraining(finetune, traces).decide)
