@@ -37,7 +37,7 @@ from tmde_core.benchmark.records import (
     Summary,
     Trigger,
 )
-from tmde_core.benchmark.runner import JudgeSource, Runner, adapter_ref, drift, unanswered
+from tmde_core.benchmark.runner import PARALLEL, JudgeSource, Runner, adapter_ref, drift, unanswered
 from tmde_core.benchmark.scoring import Score, Scorer
 from tmde_core.benchmark.store import BenchmarkStore, RunFilter
 from tmde_core.debate.judging import WITHOUT_REFERENCE
@@ -103,6 +103,8 @@ class BenchmarkService:
         self._runtimes = runtimes
         self._templates = templates
         self._lora = lora
+        self.parallel = PARALLEL
+        """Questions asked at once."""
         self._live: _Live | None = None
         self._starting = asyncio.Lock()
         self._ended: OrderedDict[UUID, MemoryLog] = OrderedDict()
@@ -206,7 +208,9 @@ class BenchmarkService:
             _count(live, result)
             _tell(live, result)
 
-        runner = Runner(run, self._settings, self._plugins, self._runtimes, self._templates, adapter, keep)
+        runner = Runner(
+            run, self._settings, self._plugins, self._runtimes, self._templates, adapter, keep, self.parallel
+        )
         self._ended.pop(run.id, None)
         live.events.append("start", {"runId": str(run.id), "total": run.questions_total, "done": done})
 
