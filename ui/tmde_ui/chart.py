@@ -19,6 +19,10 @@ MAX_POINTS = 600
 """Points of one line that are drawn. A wide screen has some two pixels for each."""
 
 
+COLUMN_PIXELS = 76
+"""Height of a histogram's highest bar."""
+
+
 class Series(Record):
     """One line."""
 
@@ -97,7 +101,7 @@ def columns(values: Sequence[tuple[str, float]], *, title: str, colour: str = "a
     most = max((value for _, value in values), default=0) or 1
     bars = "".join(
         f'<li><span class="amount">{figure(value, 1) if value else ""}</span>'
-        f'<span class="column" style="height:{100 * value / most:.1f}%;background:var(--{colour})"></span>'
+        f'<span class="column" style="height:{COLUMN_PIXELS * value / most:.0f}px;background:var(--{colour})"></span>'
         f'<span class="name">{html.escape(name)}</span></li>'
         for name, value in values
     )
@@ -212,7 +216,7 @@ def _figure(
     title: str, series: Sequence[Series], plot: str, x_axis: str, y_axis: str, x_label: str, marks: str = ""
 ) -> str:
     legend = "".join(
-        f'<span><i class="{"swatch dotted" if one.dots else "swatch"}" style="--colour:var(--{one.colour})"></i>'
+        f'<span><i class="{"swatch dotted" if one.dots else "swatch"}" style="border-color:var(--{one.colour})"></i>'
         f"{html.escape(one.name)}</span>"
         for one in series
     )

@@ -112,6 +112,7 @@ class RunDialog:
             with self._box:
                 finetune_preview.draw(preview)
             self._previewed = config
+            words = "As of now, with these values."
         except TmdeError as error:
             self._box.clear()
             self._refused(error)

@@ -135,4 +135,4 @@ def _range(one: Range) -> str:
 
 
 def _bound(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) else figure_of(value)

@@ -121,7 +121,7 @@ class TrainingPanel:
         ) as self._card:
             with Tag("div", classes="line spread"):
                 with Tag("div", classes="line"):
-                    self._heading = Tag("h2", "Training")
+                    Tag("h2", "Training")
                     self._chip = Tag("span", classes="chip", data_testid="run-status")
                 self._actions = Tag("div", classes="line")
             self._bar = Tag("progress", max="100", aria_label="How much of the run is done")
@@ -130,9 +130,11 @@ class TrainingPanel:
             with Tag("dl", classes="figures", data_testid="figures"):
                 self._figures: dict[str, Tag] = {}
                 for name in FIGURES:
-                    with Tag("div"):
+                    with Tag("div") as pair:
                         Tag("dt", name)
                         self._figures[name] = Tag("dd", "–")
+                    if name == "Time left":
+                        self._time_left = pair
             self._result = Tag("div", classes="maybe", role="status", data_testid="run-result")
             self._chart = ui.html("", sanitize=False)
             self._attempts = Tag("ul", classes="attempts small", data_testid="attempts").show(visible=False)
@@ -150,8 +152,7 @@ class TrainingPanel:
             self._paint_due.cancel()
             self._paint_due = None
         word, kind = status_of(self.run)
-        self._chip.say(word).classes(replace=f"chip {kind}")
-        self._heading.say("Last training" if self.over else "Training")
+        self._chip.say(word).classes(replace=f"chip {kind}").show(self.over)
         self._paint_progress()
         self._paint_figures()
         self._paint_chart()
@@ -167,7 +168,7 @@ class TrainingPanel:
         waits = share is None and not self.over
         self._bar.put(value=None if waits else f"{100 * (share or 0):.1f}").show(not self.over)
         percent = int(100 * (share or 0))
-        self._words.say(f"{percent} % · {took(run)}{self._left()}" if not self.over else f"took {took(run)}")
+        self._words.say(f"It took {took(run)}." if self.over else f"{percent} % after {took(run)}")
         if waits:
             self._words.say(
                 "It waits until a worker takes it."
@@ -179,10 +180,6 @@ class TrainingPanel:
         elif share is not None:
             self._spoken.say(f"Training {percent // ANNOUNCED * ANNOUNCED} % done.")
 
-    def _left(self) -> str:
-        last = self.state.last
-        return f" · about {duration(last.eta_seconds * 1000)} left" if last and last.eta_seconds else ""
-
     def _paint_figures(self) -> None:
         state, last = self.state, self.state.last
         metrics = self.run.metrics
@@ -192,7 +189,7 @@ class TrainingPanel:
         memory = size(last.rss_bytes) if last and last.rss_bytes else "–"
         if self.over and metrics and (metrics.peak_vram_gb or metrics.peak_ram_gb):
             memory = f"{metrics.peak_vram_gb or metrics.peak_ram_gb:.1f} GB"
-        left = duration(last.eta_seconds * 1000) if last and last.eta_seconds is not None and not self.over else "–"
+        left = duration(last.eta_seconds * 1000) if last and last.eta_seconds is not None else "–"
         for name, words in {
             "Step": f"{last.step:,} of {last.total_steps:,}" if last else "–",
             "Loss": loss(state.train[-1][1] if state.train else None),
@@ -202,6 +199,7 @@ class TrainingPanel:
             "Memory": memory,
         }.items():
             self._figures[name].say(words)
+        self._time_left.show(not self.over)
 
     def _paint_chart(self) -> None:
         state = self.state

@@ -50,7 +50,7 @@ def draw(preview: FineTunePreview) -> None:
 
 def _figures(preview: FineTunePreview) -> tuple[tuple[str, str, str], ...]:
     enough = f"{preview.examples:,} of {preview.required:,} needed"
-    split = f"{preview.train_examples:,} to train on, {preview.val_examples:,} held out"
+    split = f"{preview.train_examples:,}, and {preview.val_examples:,} held out"
     seconds, tokens = preview.estimated_seconds, preview.total_tokens
     learned = (
         f"{preview.supervised_tokens:,} of {tokens:,}" if tokens and preview.supervised_tokens is not None else "–"

@@ -128,4 +128,7 @@ def why(one: LeftOut) -> str:
 
 def figure_of(value: object) -> str:
     """A hyperparameter's value as a person would type it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    plain = f"{value:g}"
+    return plain if "e" not in plain else f"{value:.12f}".rstrip("0")

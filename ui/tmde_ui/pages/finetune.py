@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from nicegui import background_tasks, ui
 
-from tmde_core.finetune.records import FineTuneRun
+from tmde_core.finetune.records import ENDED, FineTuneRun
 from tmde_core.schedule.records import ScheduleStatus
 from tmde_core.services import Services
 from tmde_core.traces.records import TraceStats
@@ -22,7 +22,7 @@ from tmde_ui.finetune_words import age, coming, status_of
 from tmde_ui.frame import frame
 from tmde_ui.live import Live
 from tmde_ui.pages.problems import page
-from tmde_ui.words import count, exact, score, sentence
+from tmde_ui.words import count, score, sentence
 
 log = structlog.get_logger(__name__)
 
@@ -44,10 +44,11 @@ def register(services: Services, live: Live) -> None:
     @page("/finetune/{run_id:uuid}", live)
     async def one_run(run_id: UUID) -> None:
         run = await services.finetune.get(run_id)
-        with frame(live, f"Training of {exact(run.started_at)}", here="/finetune"), Tag("div", classes="stack wide"):
+        title = f"Training of {run.started_at.day} {run.started_at:%b %Y, %H:%M} UTC"
+        with frame(live, title, here="/finetune"), Tag("div", classes="stack wide"):
             with Tag("div", classes="stack tight"):
                 link("← All runs", "/finetune", "small")
-                Tag("h1", f"Training of {exact(run.started_at)}")
+                Tag("h1", title)
             box = Tag("div")
             rest = Tag("div", classes="stack wide")
 
@@ -137,8 +138,8 @@ class TrainingPage:
     # --------------------------------------------------------------------------------------- status
 
     async def _say_status(self) -> None:
-        runs, _ = await self._services.finetune.list(limit=1)
-        last = next(iter(runs), None)
+        runs, _ = await self._services.finetune.list(limit=2)  # the newest may be in progress, and there is only one such
+        last = next((run for run in runs if run.status in ENDED), None)
         schedule = self._schedule_panel.shown
         parts = (f"Status: {self._state()}", f"Last run: {_last(last)}", f"Next: {_next(schedule)}")
         self._line.say(" · ".join(parts))
