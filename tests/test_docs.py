@@ -163,10 +163,16 @@ def commands() -> list[str]:
     found = []
     for name, entry in COMMANDS.items():
         command = importlib.import_module(entry.module).command
-        inner = get_command(command) if isinstance(command, typer.Typer) else None
-        subcommands = getattr(inner, "commands", None)
-        found += [f"tmde {name} {sub}" for sub in subcommands] if subcommands else [f"tmde {name}"]
+        found += leaves(f"tmde {name}", get_command(command) if isinstance(command, typer.Typer) else None)
     return found
+
+
+def leaves(words: str, command: Any) -> list[str]:
+    """The command, or those below it."""
+    below = getattr(command, "commands", None)
+    if not below:
+        return [words]
+    return [leaf for name, sub in below.items() for leaf in leaves(f"{words} {name}", sub)]
 
 
 def test_the_commands_are_those_that_are_documented():
