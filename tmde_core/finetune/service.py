@@ -218,6 +218,14 @@ class FineTuneService:
                 await self.watching.begin(run, resumed(run), leash)
         return await self._store.get(run_id) or run
 
+    def resumable(self, run: FineTuneRun) -> bool:
+        """Whether the run has what `resume` needs. Looks into its directory."""
+        try:
+            self._launcher.require_resumable(run)
+        except ConflictError:
+            return False
+        return True
+
     async def _require_idle(self) -> None:
         if (other := await self.current()) is not None:
             raise ConflictError(
