@@ -78,6 +78,37 @@ class ScriptedServer:
         return answer
 
 
+class TrainingServer(ScriptedServer):
+    """The process of `training_server.py`, and the orders of its worker."""
+
+    def __init__(self, directory: Path, port: str = "0") -> None:
+        self.directory = directory
+        super().__init__(directory, "training_server.py", port)
+
+    def order(self, **orders: Any) -> None:
+        """Say how far the worker may go, and what comes then."""
+        draft = self.directory / "orders.draft"
+        draft.write_text(json.dumps(orders))
+        draft.rename(self.directory / "orders.json")
+
+    def idle(self) -> None:
+        """No run is in progress."""
+        self.order(then="end")
+        self.do("settled")
+
+    def run(self, by: str = "api", **orders: Any) -> str:
+        """Start a run under these orders; its id."""
+        self.order(**orders)
+        run_id: str = self.do("start", by=by)
+        return run_id
+
+
+@pytest.fixture(scope="session")
+def training_server() -> type[TrainingServer]:
+    """The class of servers whose training backend pretends."""
+    return TrainingServer
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
     """One server for a module; tests of one module see each other's debates."""

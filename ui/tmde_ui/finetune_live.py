@@ -55,6 +55,8 @@ class TrainingPanel:
         self._tasks: list[asyncio.Task[None]] = []
         self._drawn: tuple[int, int] = (-1, -1)
         self._tail = ""
+        self._finished = False
+        self._resumable = False
 
     @property
     def over(self) -> bool:
@@ -109,7 +111,9 @@ class TrainingPanel:
         self._paint()
 
     async def _look(self) -> None:
-        self.run = await self._services.finetune.get(self.run.id)
+        run = await self._services.finetune.get(self.run.id)
+        self._resumable = await asyncio.to_thread(self._services.finetune.resumable, run)
+        self.run = run
         with contextlib.suppress(TmdeError, NotImplementedError):
             self._tail = await self._services.finetune.log_tail(self.run.id, TAIL_LINES)
 
@@ -249,7 +253,7 @@ class TrainingPanel:
         with self._actions:
             if not self.over:
                 button("Cancel", "danger", test="cancel-run").on("click", self._ask, args=[])
-            elif self.run.status in {"failed", "cancelled"} and self.state.checkpoint is not None:
+            elif self._resumable:
                 self._resume_button = button("Resume", test="resume-run").on("click", self._resume, args=[])
 
     def _ask(self) -> None:
@@ -271,13 +275,12 @@ class TrainingPanel:
         async def cancel() -> None:
             confirm.say("Ending its processes …").put(disabled=True)
             try:
-                self.run = await self._services.finetune.cancel(self.run.id)
+                await self._services.finetune.cancel(self.run.id)
             except TmdeError as error:
                 complaint.say(sentence(error)).show()
                 return
             with self._card:
                 dialog.close()
-            self._paint_soon()
 
         confirm.on("click", cancel, args=[])
         dialog.open()
@@ -295,6 +298,10 @@ class TrainingPanel:
             await self._resumed(run)
 
     def _finish(self) -> None:
+        """Once: a button that is drawn again while somebody presses it is not pressed."""
+        if self._finished:
+            return
+        self._finished = True
         self._draw_actions()
         self._result.clear()
         with self._result:

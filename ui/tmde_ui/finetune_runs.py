@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -28,15 +29,20 @@ class RunList:
         self._resumed = resumed
         self._offset = 0
         self._shown: tuple[object, ...] = ()
+        self._clocks: list[tuple[FineTuneRun, Tag, Tag]] = []
+        """Where each run's age and duration stand."""
         self._box = Tag("div", data_testid="runs")
 
     async def show(self) -> None:
-        """Ask, and draw when something has changed."""
+        """Ask, and draw when more than the time has changed."""
         runs, total = await self._services.finetune.list(limit=PER_PAGE, offset=self._offset)
-        shown = (self._offset, total, tuple((run, age(run.started_at)) for run in runs))
+        going = {run.id for run in runs if await asyncio.to_thread(self._services.finetune.resumable, run)}
+        shown = (self._offset, total, tuple(runs), going)
         if shown == self._shown:
+            self._tell_time()
             return
         self._shown = shown
+        self._clocks.clear()
         self._box.clear()
         with self._box:
             if not total:
@@ -45,21 +51,27 @@ class RunList:
             with Tag("ul", classes="rows"):
                 for run in runs:
                     with Tag("li", classes="run", data_testid="run"):
-                        self._row(run)
+                        self._row(run, run.id in going)
             if total > PER_PAGE:
                 self._pager(len(runs), total)
+        self._tell_time()
 
-    def _row(self, run: FineTuneRun) -> None:
+    def _tell_time(self) -> None:
+        for run, begun, lasted in self._clocks:
+            begun.say(age(run.started_at).capitalize())
+            lasted.say("" if run.status == "pending" else took(run))
+
+    def _row(self, run: FineTuneRun, resumable: bool) -> None:
         word, kind = status_of(run)
         complaint = Tag("p", classes="notice bad", role="alert").show(visible=False)
         with Tag("div", classes="run-line"):
             chip(word, kind)
             with Tag("span", classes="lead"):
-                link(age(run.started_at).capitalize(), f"/finetune/{run.id}", title=exact(run.started_at))
+                begun = link("", f"/finetune/{run.id}", title=exact(run.started_at))
                 Tag("span", BY.get(run.triggered_by, f"by {run.triggered_by}"), "muted small")
             Tag("span", made_of(run), "cell")
             Tag("span", _loss(run), "cell", data_testid="run-loss")
-            Tag("span", "" if run.status == "pending" else took(run), "cell")
+            self._clocks.append((run, begun, Tag("span", classes="cell")))
             with Tag("span", classes="cell last"):
                 if run.status == "completed":
                     link(
@@ -68,7 +80,7 @@ class RunList:
                         title=str(run.id),
                         data_testid="run-adapter",
                     )
-                elif run.status in {"failed", "cancelled"}:
+                elif resumable:
                     again = button("Resume", test="resume", aria_label=f"Resume the run of {exact(run.started_at)}")
                     again.on("click", lambda: self._resume(run, again, complaint), args=[])
         if run.error_message:
