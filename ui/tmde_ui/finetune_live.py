@@ -44,6 +44,7 @@ class TrainingPanel:
         run: FineTuneRun,
         changed: Callable[[], None] = lambda: None,
         resumed: Callable[[FineTuneRun], Awaitable[None]] | None = None,
+        ended: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._services = services
         self._live = live
@@ -51,6 +52,7 @@ class TrainingPanel:
         self.state = TrainingState()
         self._changed = changed
         self._resumed = resumed
+        self._ended = ended
         self._paint_due: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._drawn: tuple[int, int] = (-1, -1)
@@ -109,6 +111,8 @@ class TrainingPanel:
             self.state.apply(event)
         self._live.nudge()
         self._paint()
+        if self._ended is not None:
+            await self._ended()
 
     async def _look(self) -> None:
         run = await self._services.finetune.get(self.run.id)

@@ -52,15 +52,19 @@ def register(services: Services, live: Live) -> None:
             box = Tag("div")
             rest = Tag("div", classes="stack wide")
 
+            async def tell() -> None:
+                rest.clear()
+                with rest:
+                    record(await services.finetune.get(run_id))
+                    await _part(_used(services, run))
+
             async def show(going: FineTuneRun) -> None:
                 box.clear()
                 with box:
-                    await _part(TrainingPanel(services, live, going, resumed=show).build())
+                    await _part(TrainingPanel(services, live, going, resumed=show, ended=tell).build())
 
             await show(run)
-            with rest:
-                record(run)
-                await _part(_used(services, run))
+            await tell()
 
 
 async def _used(services: Services, run: FineTuneRun) -> None:
@@ -138,7 +142,8 @@ class TrainingPage:
     # --------------------------------------------------------------------------------------- status
 
     async def _say_status(self) -> None:
-        runs, _ = await self._services.finetune.list(limit=2)  # the newest may be in progress, and there is only one such
+        # Two: the newest may be in progress, and only that one.
+        runs, _ = await self._services.finetune.list(limit=2)
         last = next((run for run in runs if run.status in ENDED), None)
         schedule = self._schedule_panel.shown
         parts = (f"Status: {self._state()}", f"Last run: {_last(last)}", f"Next: {_next(schedule)}")
