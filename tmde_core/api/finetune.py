@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import delete, get, post, put
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from msgspec import Meta
 
@@ -19,6 +19,9 @@ from tmde_core.finetune.ranges import config_from
 from tmde_core.finetune.records import FineTuneConfig, FineTuneRun, Progress, RunStatus
 from tmde_core.finetune.service import BackendReport
 from tmde_core.record import Record, parse_id
+
+
+Lines = Annotated[int, QueryParameter(ge=1, le=1000, description="How many lines, 1–1000.")]
 
 
 class FineTuneBody(Record):
@@ -55,6 +58,12 @@ class RunTraceList(Listing, frozen=True):
     items: tuple[TraceView, ...] = ()
 
 
+class LogTail(Record):
+    """The end of what a run's processes printed, oldest line first."""
+
+    lines: tuple[str, ...]
+
+
 class BackendList(Listing, frozen=True):
     """The training backends."""
 
@@ -71,7 +80,7 @@ async def start(request: AnyRequest, services: Given) -> RunStarted:
     wanted = await body_of(request, FineTuneBody, optional=True)
     config = config_from(wanted.config, services.finetune.config())
     run = await services.finetune.start(config, wanted.triggered_by)
-    return RunStarted(run_id=run.id, status="pending", progress_url=f"/api/finetune/{run.id}/progress")
+    return _started(run)
 
 
 @get("/api/finetune", **described("listFineTunes", "Fine-tuning", errors=(400,)))
@@ -141,4 +150,25 @@ async def cancel(run_id: FromPath[str], services: Given) -> FineTuneRun:
     return await services.finetune.cancel(parse_id(run_id, "training run"))
 
 
-ROUTES = (start, listing, config, configure, backends, show, progress, metrics, traces, cancel)
+@post(
+    "/api/finetune/{run_id:str}/resume",
+    status_code=202,
+    **described("resumeFineTune", "Fine-tuning", errors=(400, 404, 409, 502, 503, 507)),
+)
+async def resume(run_id: FromPath[str], services: Given) -> RunStarted:
+    """Go on with a run that failed or was cancelled, from its newest complete checkpoint."""
+    return _started(await services.finetune.resume(parse_id(run_id, "training run")))
+
+
+@get("/api/finetune/{run_id:str}/log", **described("fineTuneLog", "Fine-tuning", errors=(400, 404)))
+async def log(run_id: FromPath[str], services: Given, lines: Lines = 40) -> LogTail:
+    """The end of what the run's processes printed."""
+    text = await services.finetune.log_tail(parse_id(run_id, "training run"), lines)
+    return LogTail(lines=tuple(text.splitlines()))
+
+
+def _started(run: FineTuneRun) -> RunStarted:
+    return RunStarted(run_id=run.id, status="pending", progress_url=f"/api/finetune/{run.id}/progress")
+
+
+ROUTES = (start, listing, config, configure, backends, show, progress, metrics, traces, cancel, resume, log)

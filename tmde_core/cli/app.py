@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "loop": Entry("tmde_core.cli.loop", "Debate, keep what scores, train, activate, ask again, compare."),
     "traces": Entry("tmde_core.cli.traces", "Past debates: list, show, rate, withdraw, import, export."),
     "finetune": Entry("tmde_core.cli.finetune", "Train adapters on good traces."),
+    "worker": Entry("tmde_core.cli.worker", "Train what the server enqueues, in a process of its own."),
     "lora": Entry("tmde_core.cli.lora", "Adapters: list, activate, roll back."),
     "bench": Entry("tmde_core.cli.bench", "Measure answers, and tell truth from noise."),
     "templates": Entry("tmde_core.cli.templates", "Reasoning templates: list, show, search."),

@@ -7,8 +7,8 @@ misread, no process id that might have been reused, and waiting for the end cost
 given the leash: of several processes that watch a run exactly one settles what a death means, and only the holder
 may start the next worker.
 
-Whoever belongs to a run carries its id in the environment, which every descendant inherits, one in a session of its
-own too.
+Whoever belongs to a run carries a mark in the environment, `RUN` or `RUN/ATTEMPT`, which every descendant inherits, one in
+a session of its own too. Who ends an attempt must name it: the next one may have begun while the last one is being ended.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LEASH_TRIES, LEASH_PAUSE_SECONDS = 25, 0.02
 """How long a free leash is tried for: `is_alive` of another process holds it for a moment."""
 LOG_FILE = "worker.log"
 RUN_VARIABLE = "TMDE_TRAINING_RUN"
-"""Environment variable of the worker and all its descendants: the id of the run."""
+"""Environment variable of the worker and all its descendants: the id of the run, a slash, the number of the attempt."""
 
 NICENESS = 10
 """Debates go first."""
@@ -91,13 +91,18 @@ def is_alive(run_dir: Path) -> bool:
     return False
 
 
-def launch(command: WorkerCommand, run_id: str, run_dir: Path, leash: int) -> subprocess.Popen[bytes]:
+def mark_of(run_id: object, attempt: int) -> str:
+    """What the processes of one attempt carry."""
+    return f"{run_id}/{attempt}"
+
+
+def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: int) -> subprocess.Popen[bytes]:
     """Start the worker in a session of its own; nothing ties it to this process but the directory.
 
     Raises:
         WorkerFailedError: the program cannot be started.
     """
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **command.env, RUN_VARIABLE: run_id}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **command.env, RUN_VARIABLE: mark}
     with (run_dir / LOG_FILE).open("ab") as log:
         try:
             process = subprocess.Popen(
@@ -118,11 +123,11 @@ def launch(command: WorkerCommand, run_id: str, run_dir: Path, leash: int) -> su
     with contextlib.suppress(psutil.Error, OSError):  # it may be over already
         psutil.Process(process.pid).nice(NICENESS)
     # Reaped in any case, also when nobody watches it.
-    threading.Thread(target=process.wait, name=f"reaper-{run_id[:8]}", daemon=True).start()
+    threading.Thread(target=process.wait, name=f"reaper-{mark[:8]}", daemon=True).start()
     return process
 
 
-def death(run_id: str, run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> asyncio.Future[Death]:
+def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> asyncio.Future[Death]:
     """Done when the run's worker is dead and the leash is ours.
 
     The waiting begins now, in a daemon thread, which keeps nobody from exiting. Cancelling the future only stops listening.
@@ -141,7 +146,7 @@ def death(run_id: str, run_dir: Path, process: subprocess.Popen[bytes] | None = 
         if process is not None:
             status = process.wait()
             with contextlib.suppress(WorkerFailedError):
-                end_family(run_id, grace_seconds=0)  # a descendant may hold the leash
+                end_family(mark, grace_seconds=0)  # a descendant may hold the leash
         death = Death(_take(run_dir, fcntl.LOCK_EX), status)
         try:
             loop.call_soon_threadsafe(tell, death)
@@ -163,17 +168,17 @@ def end(run_id: str, run_dir: Path, grace_seconds: float = GRACE_SECONDS) -> Non
     _end(run_id, lambda: not is_alive(run_dir), grace_seconds)
 
 
-def end_family(run_id: str, grace_seconds: float = GRACE_SECONDS) -> None:
-    """The same, without regard to the leash, which the caller may hold."""
-    _end(run_id, lambda: True, grace_seconds)
+def end_family(mark: str, grace_seconds: float = GRACE_SECONDS) -> None:
+    """The same for a run or an attempt, without regard to the leash, which the caller may hold."""
+    _end(mark, lambda: True, grace_seconds)
 
 
-def _end(run_id: str, free: Callable[[], bool], grace_seconds: float) -> None:
+def _end(mark: str, free: Callable[[], bool], grace_seconds: float) -> None:
     begin = time.monotonic()
     known: dict[int, psutil.Process] = {}
     asked: set[int] = set()
     while True:
-        for member in family(run_id):
+        for member in family(mark):
             known[member.pid] = member
         living = [process for process in known.values() if _lives(process)]
         if not living and free():
@@ -181,9 +186,9 @@ def _end(run_id: str, free: Callable[[], bool], grace_seconds: float) -> None:
         elapsed = time.monotonic() - begin
         if elapsed > grace_seconds + GIVE_UP_SECONDS:
             raise WorkerFailedError(
-                f"The training run {run_id} cannot be ended: a process of it survives even SIGKILL. Restart the machine."
+                f"The training run {mark} cannot be ended: a process of it survives even SIGKILL. Restart the machine."
                 if known
-                else f"The training run {run_id} cannot be ended from here: its process runs in another container, and does "
+                else f"The training run {mark} cannot be ended from here: its process runs in another container, and does "
                 "not see that it should end. Stop that container."
             )
         for process in living:
@@ -196,10 +201,10 @@ def _end(run_id: str, free: Callable[[], bool], grace_seconds: float) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def family(run_id: str) -> list[psutil.Process]:
-    """Every living process of a run: those that carry its id, their descendants, and who shares a session with them."""
+def family(mark: str) -> list[psutil.Process]:
+    """Every living process of a run or an attempt: those that carry its mark, their descendants, and who shares a session with them."""
     processes = {process.pid: process for process in psutil.process_iter()}
-    marked = [process for process in processes.values() if _carries(process, run_id)]
+    marked = [process for process in processes.values() if _carries(process, mark)]
     found = {process.pid: process for process in marked}
     for process in marked:
         with contextlib.suppress(psutil.Error):
@@ -257,9 +262,10 @@ def _take(run_dir: Path, operation: int) -> int:
     return descriptor
 
 
-def _carries(process: psutil.Process, run_id: str) -> bool:
+def _carries(process: psutil.Process, mark: str) -> bool:
     try:
-        return process.environ().get(RUN_VARIABLE) == run_id
+        carried = process.environ().get(RUN_VARIABLE, "")
+        return carried == mark or carried.startswith(f"{mark}/")
     except (psutil.Error, OSError):
         return False  # another user's, or gone
 

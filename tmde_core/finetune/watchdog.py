@@ -50,7 +50,7 @@ class Watchdog:
         self._beat, self._sign = beat, sign
         if (free := shutil.disk_usage(self._run_dir).free) < self._limits.floor_bytes:
             return Stopped(reason="disk-full", detail=self._disk_full(free))
-        if self._without_beat >= self._limits.orphan_seconds and self._has_let_go():
+        if beat and self._without_beat >= self._limits.orphan_seconds and self._has_let_go():
             return "dead"
         # Importing libraries from a cold disk takes minutes; until the first heartbeat the time for a step counts.
         silent = self._limits.silent_seconds if beat else max(self._limits.silent_seconds, self._limits.step_seconds)

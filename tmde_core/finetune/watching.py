@@ -137,7 +137,7 @@ class Watching:
             if run.queued:
                 await asyncio.sleep(QUEUE_SECONDS)
                 continue
-            death = await self._death(run_id, process)
+            death = await self._death(run, process)
             try:
                 process = await self._settle(run_id, death, launches=self.launches)
             except TmdeError as error:  # the database cannot be written now; the run must not be forgotten for that
@@ -146,10 +146,11 @@ class Watching:
             if process is None:
                 await asyncio.sleep(QUEUE_SECONDS)  # it has ended, or someone else begins the next attempt
 
-    async def _death(self, run_id: UUID, process: Process | None) -> supervisor.Death:
+    async def _death(self, run: FineTuneRun, process: Process | None) -> supervisor.Death:
         """Wait for the end of the worker, and bring it about when it hangs."""
-        over = supervisor.death(str(run_id), self._launcher.run_dir(run_id), process)
-        beside = [asyncio.create_task(self._note_beginning(run_id)), asyncio.create_task(self._guard(run_id))]
+        mark = supervisor.mark_of(run.id, len(run.attempts))
+        over = supervisor.death(mark, self._launcher.run_dir(run.id), process)
+        beside = [asyncio.create_task(self._note_beginning(run.id)), asyncio.create_task(self._guard(run.id, mark))]
         try:
             return await over
         except asyncio.CancelledError:
@@ -172,7 +173,7 @@ class Watching:
             await self._store.running(run_id)
             return
 
-    async def _guard(self, run_id: UUID) -> None:
+    async def _guard(self, run_id: UUID, mark: str) -> None:
         run_dir = self._launcher.run_dir(run_id)
         dog = Watchdog(run_dir, self.limits)
         while True:
@@ -181,11 +182,15 @@ class Watching:
                 found = await asyncio.to_thread(dog.look)
                 if found is None and not wanted_cancelled(run_dir):
                     continue
+                now = await self._store.get(run_id)
+                if now is not None and (current := supervisor.mark_of(run_id, len(now.attempts))) != mark:
+                    mark, dog = current, Watchdog(run_dir, self.limits)  # another process has begun the next attempt
+                    continue
                 if found is not None and found != "dead":
                     log.warning("finetune.stopped", run=str(run_id), reason=found.reason, detail=found.detail)
                     with contextlib.suppress(InsufficientStorageError):  # all the more reason to end it
                         await asyncio.to_thread(note_stopped, run_dir, found)
-                await asyncio.to_thread(supervisor.end_family, str(run_id))
+                await asyncio.to_thread(supervisor.end_family, mark)
             except (OSError, TmdeError) as error:  # a look that fails must not end the watch
                 log.warning("finetune.guard", run=str(run_id), error=str(error))
 

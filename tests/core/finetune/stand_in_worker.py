@@ -1,8 +1,10 @@
 """A training worker without training: `python stand_in_worker.py JOB`. What it does is the job's base model, a word.
 
-It waits, where a test wants to meet it alive, for the file `go` in the run's directory.
+It waits, where a test wants to meet it alive, for the file `go` in the run's directory. `steps-N` computes something that
+depends on every one of N steps, keeps checkpoints, and goes on from them: whoever loses or repeats a step ends otherwise.
 """
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -10,8 +12,12 @@ import sys
 import time
 from pathlib import Path
 
+from tmde_core.finetune import vitals
 from tmde_core.finetune.records import FineTuneMetrics
 from tmde_core.finetune.worker import BaseIdentity, RunWorker
+
+CHECKPOINT_STEPS = 5
+STEP_SECONDS = 0.01
 
 
 def wait_for(path: Path) -> None:
@@ -19,37 +25,79 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def build(worker: RunWorker) -> None:
+def build(worker: RunWorker, content: bytes) -> None:
     staging = worker.staging()
-    (staging / "adapter_model.safetensors").write_bytes(worker.job.run_id.encode() * 100)
+    (staging / "adapter_model.safetensors").write_bytes(content)
     (staging / "adapter_config.json").write_text("{}")
+
+
+def die(number: int = signal.SIGKILL) -> None:
+    sys.stdout.write("about to be killed\n")
+    sys.stdout.flush()
+    os.kill(os.getpid(), number)
+
+
+def counted(worker: RunWorker, total: int) -> bytes:
+    """`total` steps, each of which depends on the one before; a checkpoint every few."""
+    step, state = 0, worker.config.seed.to_bytes(8, "big") * 4
+    if worker.job.resume_from:
+        kept = Path(worker.job.resume_from)
+        step, state = int(kept.name.removeprefix("step-")), (kept / "state").read_bytes()
+    while step < total:
+        step += 1
+        state = hashlib.sha256(state + step.to_bytes(8, "big")).digest()
+        time.sleep(STEP_SECONDS)
+        worker.events.progress(step, total, loss=3.0 / step)
+        if step % CHECKPOINT_STEPS == 0:
+            worker.checkpoint(step, lambda path, state=state: (path / "state").write_bytes(state))
+    return state * 100
 
 
 def train(worker: RunWorker) -> None:
     what = worker.job.base_model
+    first = not (worker.run_dir / "been-here").exists()
+    (worker.run_dir / "been-here").touch()
     if what == "raises":
         raise RuntimeError("the flux is not a number")
-    if what == "out-of-memory":
+    if what == "says-nothing":
+        wait_for(worker.run_dir / "go")
+    if what.startswith("memory-for-") and worker.config.batch_size > int(what.removeprefix("memory-for-")):
         raise MemoryError
-    build(worker)
+    if what == "killed-for-memory" and worker.config.batch_size > 2:
+        vitals.memory = lambda: (1000, 10)
+        vitals.beat(worker.run_dir)
+        die()
+    if what.startswith("steps-"):
+        build(worker, counted(worker, int(what.removeprefix("steps-"))))
+        worker.publish(FineTuneMetrics(final_train_loss=1.0), BaseIdentity(name="stand-in-base"))
+        return
+    build(worker, worker.job.run_id.encode() * 100)
     for step in range(1, 4):
         worker.events.progress(step, 3, loss=3.0 / step)
-    if what in {"killed", "grandchild", "deaf"}:
-        sys.stdout.write("about to be killed\n")
-        sys.stdout.flush()
-    if what == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if what in {"checkpointed", "full"}:
+        worker.checkpoint(3, lambda path: (path / "state").write_bytes(b"3"))
+    if what == "killed" or (what == "killed-once" and first):
+        die()
+    if what == "terminated-once" and first:
+        die(signal.SIGTERM)
+    if what == "stops":
+        (worker.run_dir / "stopping").touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
     if what == "grandchild":
-        # In a session of its own, and deaf to SIGTERM: neither its group nor good manners end it.
+        # In a session of its own, and deaf to SIGTERM: neither its group nor good manners end it. It holds the leash, too.
         code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
-        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True, close_fds=False
+        )
         assert child.stdout is not None
         child.stdout.readline()
         (worker.run_dir / "grandchild").write_text(str(child.pid))
+        if not first:
+            return
     if what == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         (worker.run_dir / "deaf").touch()
-    if what != "quick":
+    if what != "quick" and not what.startswith("memory-for-"):
         wait_for(worker.run_dir / "go")
     worker.publish(FineTuneMetrics(final_train_loss=1.0, total_steps=3), BaseIdentity(name="stand-in-base"))
     if what == "spoils-its-adapter":
