@@ -20,7 +20,6 @@ from tmde_core.finetune.records import FineTuneConfig, FineTuneRun, Progress, Ru
 from tmde_core.finetune.service import BackendReport
 from tmde_core.record import Record, parse_id
 
-
 Lines = Annotated[int, QueryParameter(ge=1, le=1000, description="How many lines, 1–1000.")]
 
 

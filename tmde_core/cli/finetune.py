@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import msgspec
 import typer
 
+from tmde_core.cli.finetune_watch import end_with, watched
 from tmde_core.cli.invocation import with_services
 from tmde_core.cli.output import (
     JsonFlag,
     duration,
-    error_console,
+    plain,
     print_fields,
     print_json,
-    print_json_line,
     print_table,
 )
 from tmde_core.errors import ConflictError, InvalidInputError
 from tmde_core.finetune.ranges import config_from, ranges
-from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
+from tmde_core.finetune.records import FineTuneConfig, FineTuneRun, RunAttempt
 from tmde_core.record import parse_id
-from tmde_core.storage.events import Event
 
 if TYPE_CHECKING:
     from tmde_core.services import Services
@@ -38,6 +35,8 @@ Assignments = Annotated[
     typer.Option("--set", help="A hyperparameter for this run, as NAME=VALUE; may be repeated.", metavar="NAME=VALUE"),
 ]
 RunId = Annotated[str | None, typer.Argument(help="The run's id; without it, the one in progress.", metavar="[ID]")]
+
+_INTERRUPTED = "its process is gone; the next `tmde serve`, or `tmde finetune watch`, goes on with it"
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 
@@ -57,21 +56,21 @@ def start(
         run = await services.finetune.start(config_from(changes, services.finetune.config()), triggered_by="user")
         if not json or not watch:
             _announce(run, json)
-        return await _watch(services, run.id, json) if watch else run
+        return await watched(services, run.id, json) if watch else run
 
     run = with_services(ctx, begin)
     if watch:
-        _end(run, json)
+        end_with(run, json)
 
 
 @command.command()
 def watch(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
-    """Follow a run until it ends. Ctrl-C stops watching, not the run."""
+    """Follow a run until it ends, and go on with it if its process has died. Ctrl-C stops watching, not the run."""
 
     async def follow(services: Services) -> FineTuneRun:
-        return await _watch(services, await _chosen(services, run), json)
+        return await watched(services, await _chosen(services, run), json)
 
-    _end(with_services(ctx, follow), json)
+    end_with(with_services(ctx, follow), json)
 
 
 @command.command("list")
@@ -111,12 +110,13 @@ def list_(
 
 @command.command()
 def show(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
-    """One run: its configuration and what it measured."""
+    """One run: its configuration, its attempts and what it measured."""
 
-    async def get(services: Services) -> FineTuneRun:
-        return await services.finetune.get(await _chosen(services, run))
+    async def get(services: Services) -> tuple[FineTuneRun, bool]:
+        found = await services.finetune.get(await _chosen(services, run))
+        return found, services.finetune.interrupted(found)
 
-    found = with_services(ctx, get)
+    found, interrupted = with_services(ctx, get)
     if json:
         print_json(found)
         return
@@ -126,6 +126,8 @@ def show(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
         (
             ("id", str(found.id)),
             ("status", found.status),
+            ("waits for", "a `tmde worker`" if found.queued else None),
+            ("interrupted", _INTERRUPTED if interrupted else None),
             ("error", found.error_message),
             ("started", found.started_at),
             ("ended", found.completed_at),
@@ -135,6 +137,7 @@ def show(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
             ("base model", found.base_model),
             ("adapter", found.lora_path),
             ("started by", found.triggered_by),
+            *((f"attempt {attempt.number}", _told(attempt)) for attempt in found.attempts),
             *((name.replace("_", " "), value) for name, value in metrics.items()),
             *((name, value) for name, value in msgspec.structs.asdict(found.config).items()),
         )
@@ -143,7 +146,7 @@ def show(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
 
 @command.command()
 def cancel(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
-    """End a run with all its processes; complete checkpoints are kept."""
+    """End a run with all its processes, or take it out of the queue; complete checkpoints are kept."""
 
     async def stop(services: Services) -> FineTuneRun:
         return await services.finetune.cancel(await _chosen(services, run))
@@ -153,6 +156,47 @@ def cancel(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> Non
         print_json(found)
     else:
         typer.echo(f"Cancelled the training run {found.id}.")
+
+
+@command.command()
+def resume(
+    ctx: typer.Context,
+    run: Annotated[
+        str | None, typer.Argument(help="The run's id; without it, the newest that can be resumed.", metavar="[ID]")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Go on with a run that failed or was cancelled, from its newest checkpoint."""
+
+    async def go_on(services: Services) -> FineTuneRun:
+        found = await services.finetune.resume(await _resumable(services, run))
+        if not json:
+            typer.echo(f"Training run {found.id} goes on. `tmde finetune watch` follows it.")
+        elif not watch:
+            print_json(found)
+        return await watched(services, found.id, json) if watch else found
+
+    found = with_services(ctx, go_on)
+    if watch:
+        end_with(found, json)
+
+
+@command.command()
+def log(
+    ctx: typer.Context,
+    run: RunId = None,
+    lines: Annotated[int, typer.Option(min=1, max=1000, help="How many lines.")] = 40,
+) -> None:
+    """The end of what a run's processes printed."""
+
+    async def tail(services: Services) -> str:
+        return await services.finetune.log_tail(await _chosen(services, run), lines)
+
+    if text := with_services(ctx, tail):
+        typer.echo(plain(text))
+    else:
+        typer.echo("The run's processes have printed nothing.", err=True)
 
 
 @command.command()
@@ -218,104 +262,33 @@ async def _chosen(services: Services, text: str | None) -> UUID:
     return current.id
 
 
+async def _resumable(services: Services, text: str | None) -> UUID:
+    if text is not None:
+        return parse_id(text, "training run")
+    runs, _ = await services.finetune.list(limit=200)
+    for run in runs:
+        if services.finetune.resumable(run):
+            return run.id
+    raise ConflictError(
+        "No training run can be resumed: it must have failed or been cancelled, and have a checkpoint. "
+        "`tmde finetune list` shows all runs."
+    )
+
+
+def _told(attempt: RunAttempt) -> str:
+    """An attempt in a line."""
+    took = duration((attempt.ended_at - attempt.started_at).total_seconds()) if attempt.ended_at else "so far"
+    start = "" if attempt.resumed_from_step is None else f"from step {attempt.resumed_from_step}, "
+    sizes = f"batch {attempt.batch_size} × {attempt.gradient_accumulation_steps}"
+    return f"{attempt.outcome}, {start}{sizes}, {took}" + (f": {attempt.reason}" if attempt.reason else "")
+
+
 def _announce(run: FineTuneRun, json: bool) -> None:
     if json:
         print_json(run)
         return
+    begun = "waits for a `tmde worker` to train" if run.queued else "has started"
     typer.echo(
-        f"Training run {run.id} has started on {run.traces_used} traces ({run.train_examples} examples to train on, "
+        f"Training run {run.id} {begun} on {run.traces_used} traces ({run.train_examples} examples to train on, "
         f"{run.val_examples} to validate on). `tmde finetune watch` follows it."
     )
-
-
-async def _watch(services: Services, run_id: UUID, json: bool) -> FineTuneRun:
-    """Show the run's events until it has ended; its row tells how."""
-    events = services.finetune.events(run_id)
-    show = print_json_line if json else None
-    seen = 0
-    with _Progress() if show is None else contextlib.nullcontext() as progress:
-
-        def take(event: Event) -> None:
-            nonlocal seen
-            seen = event.id
-            if show is not None:
-                show(event)
-            elif progress is not None:
-                progress.take(event)
-
-        async def follow() -> None:
-            async for event in events.follow():
-                take(event)
-
-        following = asyncio.create_task(follow())
-        try:
-            run = await services.finetune.wait(run_id)
-        finally:
-            # A worker that was killed wrote no last event: the follower would wait for it for ever.
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
-        for event in events.read(seen):
-            take(event)
-    return run
-
-
-class _Progress:
-    """A progress bar on stderr; plain lines where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self._console = error_console()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=self._console,
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task("training", total=None, figures="")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def take(self, event: Event) -> None:
-        """Show one event."""
-        data = event.data
-        if event.type == "progress":
-            figures = f"loss {data['loss']:.3f}" if isinstance(data.get("loss"), int | float) else ""
-            left = data.get("etaSeconds")
-            figures += f", {duration(float(left))} left" if isinstance(left, int | float) else ""
-            self._bar.update(self._task, completed=data.get("step"), total=data.get("totalSteps"), figures=figures)
-            if not sys.stderr.isatty():
-                typer.echo(f"step {data.get('step')} of {data.get('totalSteps')}: {figures}", err=True)
-        elif event.type == "eval":
-            self._say(f"step {data.get('step')}: validation loss {data.get('evalLoss')}")
-        elif event.type == "log":
-            self._say(str(data.get("text", "")))
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, markup=False)
-
-
-def _end(run: FineTuneRun, json: bool) -> None:
-    """The last word on a run that was watched; exit code 1 unless it was completed."""
-    if not json:
-        if run.status == "completed":
-            loss = (
-                f", final loss {run.metrics.final_train_loss:.3f}"
-                if run.metrics and run.metrics.final_train_loss
-                else ""
-            )
-            typer.echo(f"Completed{loss}. `tmde lora activate {run.id}` lets the adapter answer.")
-        else:
-            typer.echo(
-                f"Error: the training run {run.id} is {run.status}: {run.error_message or 'no reason was given'}",
-                err=True,
-            )
-    if run.status != "completed":
-        raise typer.Exit(1)

@@ -280,6 +280,10 @@ class FineTuneService:
         await self.get(run_id)
         return "\n".join(await asyncio.to_thread(supervisor.log_tail, self.run_dir(run_id), lines))
 
+    def interrupted(self, run: FineTuneRun) -> bool:
+        """Whether the run is in progress but has no process: whoever supervises next goes on with it."""
+        return run.status not in ENDED and not run.queued and not supervisor.is_alive(self.run_dir(run.id))
+
     async def metrics(self, run_id: UUID) -> Sequence[Progress]:
         """Every logged step, oldest first.
 
