@@ -17,12 +17,17 @@ pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=alert(1)> **loaded**"
 
 
+def end_runs(directory: Path) -> None:
+    """Whatever a failing test left alive."""
+    for run_dir in (directory / "runs").glob("*"):
+        supervisor.end(run_dir.name, run_dir, grace_seconds=0)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("data")
     yield directory
-    for run_dir in (directory / "runs").glob("*"):
-        supervisor.end(run_dir.name, run_dir, grace_seconds=0)
+    end_runs(directory)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +159,19 @@ def test_a_value_out_of_range_is_told_at_its_field_and_starts_nothing(open_page)
     expect(page.get_by_test_id("preview-figures")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_test_id("status-line")).to_contain_text("Status: Idle")
+
+
+def test_enter_in_a_field_starts_nothing(open_page):
+    page = open_page("/finetune")
+    page.get_by_test_id("run-now").click()
+    page.get_by_label("Epochs").fill("2")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("preview-figures")).to_be_visible()
+    expect(page.get_by_test_id("run-dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("run-dialog")).to_be_hidden()
+    expect(page.get_by_test_id("run-now")).to_be_focused()
+    expect(page.get_by_test_id("status-line")).to_contain_text("Idle")
 
 
 def test_changes_are_previewed_by_themselves(open_page):
@@ -377,25 +395,32 @@ def test_a_schedule_can_be_switched_off(open_page):
 # -------------------------------------------------------------------------------------------- restart
 
 
-def test_a_killed_and_restarted_server_comes_back_with_the_runs_true_state(browser, tmp_path, training_server):
+@pytest.fixture
+def own_data(tmp_path: Path) -> Iterator[Path]:
+    """A data directory for a test that ends its server the hard way."""
+    yield tmp_path
+    end_runs(tmp_path)
+
+
+def test_a_killed_and_restarted_server_comes_back_with_the_runs_true_state(browser, own_data, training_server):
     """The worker goes on while nobody watches; the open page finds its way back by itself."""
-    first = training_server(tmp_path)
+    first = training_server(own_data)
     first.do("traces", number=130)
     first.run(steps=7)
     page = browser.new_page()
-    page.set_default_timeout(30_000)
     page.goto(f"{first.url}/finetune")
     expect(figures(page)).to_contain_text("7 of 40")
     first.kill()
     first.order(steps=26)
-    second = training_server(tmp_path, first.url.rsplit(":", 1)[1])
-    expect(figures(page)).to_contain_text("26 of 40", timeout=60_000)
-    points = re.compile("from 2.6 to")
-    expect(panel(page).locator("figure")).to_have_attribute("aria-label", points)
-    second.order(then="end")
-    expect(page.get_by_test_id("run-result")).to_contain_text("ready")
-    second.do("settled")
-    page.close()
-    code, log = second.stop()
+    second = training_server(own_data, first.url.rsplit(":", 1)[1])
+    try:
+        expect(figures(page)).to_contain_text("26 of 40", timeout=60_000)
+        expect(panel(page).locator("figure")).to_have_attribute("aria-label", re.compile("from 2.6 to"))
+        second.order(then="end")
+        expect(page.get_by_test_id("run-result")).to_contain_text("ready")
+        second.do("settled")
+    finally:
+        page.close()
+        code, log = second.stop()
     assert code == 0
     assert "Traceback" not in log, log
