@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
+import threading
+import time
+from types import SimpleNamespace
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 
 
@@ -129,9 +135,162 @@ def test_runs_that_do_not_exist_are_not_found(live, refused) -> None:
             ("GET", "/progress"),
             ("GET", "/metrics"),
             ("GET", "/traces"),
+            ("GET", "/log"),
+            ("POST", "/resume"),
         ]:
             refused(live.client.request(method, f"/api/finetune/{name}{path}"), 404, "not_found")
     assert (
         refused(live.client.get("/api/finetune", params={"status": "odd"}), 400, "invalid_input")["field"] == "status"
     )
     assert refused(live.client.get("/api/finetune", params={"offset": -1}), 400, "invalid_input")["field"] == "offset"
+
+
+def until(live, run_id, **wanted):
+    """The run, once it is as wanted."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        run = live.client.get(f"/api/finetune/{run_id}").json()
+        if all(run[name] == value for name, value in wanted.items()):
+            return run
+        time.sleep(0.02)
+    raise AssertionError(run)
+
+
+def go(live, run_id) -> None:
+    (live.services.settings.data_path / "runs" / run_id / "go").touch()
+
+
+def checkpointed(live) -> str:
+    """A run that has written a checkpoint and waits."""
+    run_id = start(live, "checkpointed").json()["runId"]
+    with live.client.stream("GET", f"/api/finetune/{run_id}/progress") as stream:
+        assert any(line == "event: checkpoint" for line in stream.iter_lines())
+    return run_id
+
+
+def test_a_cancelled_run_is_resumed_with_the_same_id_and_its_attempts_are_told(ready, events) -> None:
+    run_id = checkpointed(ready)
+    ready.client.delete(f"/api/finetune/{run_id}")
+    last = events(ready.client.get(f"/api/finetune/{run_id}/progress").text)[-1]
+    assert last[1] == "cancelled"
+    go(ready, run_id)
+    resumed = ready.client.post(f"/api/finetune/{run_id}/resume")
+    assert resumed.status_code == 202, resumed.text
+    assert resumed.json() == {
+        "runId": run_id,
+        "status": "pending",
+        "progressUrl": f"/api/finetune/{run_id}/progress",
+    }
+    later = events(ready.client.get(resumed.json()["progressUrl"], headers={"Last-Event-ID": str(last[0])}).text)
+    assert (later[0][0], later[-1][1]) == (last[0] + 1, "complete")
+    run = until(ready, run_id, status="completed")
+    assert [(a["number"], a["outcome"], a["resumedFromStep"], a["automatic"]) for a in run["attempts"]] == [
+        (1, "cancelled", None, False),
+        (2, "completed", 3, False),
+    ]
+    assert {"startedAt", "endedAt", "batchSize", "gradientAccumulationSteps", "reason"} <= set(run["attempts"][0])
+    assert run["queued"] is False
+
+
+def test_what_cannot_be_resumed_is_a_conflict_that_says_why(ready, refused) -> None:
+    done = start(ready).json()["runId"]
+    until(ready, done, status="completed")
+    assert "is completed" in refused(ready.client.post(f"/api/finetune/{done}/resume"), 409, "conflict")["detail"]
+    broken = start(ready, "raises").json()["runId"]
+    until(ready, broken, status="failed")
+    assert (
+        "no complete checkpoint"
+        in (refused(ready.client.post(f"/api/finetune/{broken}/resume"), 409, "conflict")["detail"])
+    )
+    stopped = checkpointed(ready)
+    ready.client.delete(f"/api/finetune/{stopped}")
+    other = start(ready, "waits").json()["runId"]
+    assert refused(ready.client.post(f"/api/finetune/{stopped}/resume"), 409, "conflict")["runId"] == other
+    refused(ready.client.post(f"/api/finetune/{other}/resume"), 409, "conflict")
+    ready.client.delete(f"/api/finetune/{other}")
+
+
+def test_a_run_that_fails_says_why_in_its_row_its_stream_and_its_log(ready, events) -> None:
+    run_id = start(ready, "killed").json()["runId"]
+    run = until(ready, run_id, status="failed")
+    assert [attempt["outcome"] for attempt in run["attempts"]] == ["killed"] * 3
+    assert "SIGKILL" in run["errorMessage"]
+    last = events(ready.client.get(f"/api/finetune/{run_id}/progress").text)[-1]
+    assert (last[1], last[2]["detail"]) == ("error", run["errorMessage"])
+    log = ready.client.get(f"/api/finetune/{run_id}/log", params={"lines": 2}).json()
+    assert log == {"lines": ["about to be killed"] * 2}
+
+
+@pytest.mark.parametrize("lines", ["0", "1001", "many"])
+def test_the_number_of_log_lines_has_bounds(live, refused, lines) -> None:
+    response = live.client.get(f"/api/finetune/{uuid4()}/log", params={"lines": lines})
+    assert refused(response, 400, "invalid_input")["field"] == "lines"
+
+
+def test_a_server_that_only_enqueues_answers_202_and_its_queue_can_be_cancelled(ready, monkeypatch, refused) -> None:
+    monkeypatch.setattr(type(ready.services.finetune), "_enqueues", True)
+    started = start(ready)
+    assert (started.status_code, started.json()["status"]) == (202, "pending")
+    run_id = started.json()["runId"]
+    run = ready.client.get(f"/api/finetune/{run_id}").json()
+    assert (run["status"], run["queued"], run["attempts"]) == ("pending", True, [])
+    refused(start(ready), 409, "conflict")
+    cancelled = ready.client.delete(f"/api/finetune/{run_id}").json()
+    assert (cancelled["status"], cancelled["queued"]) == ("cancelled", False)
+
+
+def test_what_stands_in_the_way_of_a_start_is_one_sentence_with_the_right_code(ready, monkeypatch, refused) -> None:
+    available = refused(start(ready, backend="abacus"), 503, "plugin_unavailable")["detail"]
+    assert "'abacus'; available: " in available
+    assert "stand-in" in available
+    missing = refused(start(ready, "no-such-model", backend="cpu"), 400, "invalid_input")["detail"]
+    assert "no-such-model" in missing
+    refused(start(ready, minTraces=500), 422, "insufficient_traces")
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3 * 1024**2))
+        full = refused(start(ready), 507, "insufficient_storage")
+        assert (full["have"], full["need"]) == (3 * 1024**2, 500 * 1024**2)
+    adapters = ready.services.lora.store.directory
+    if adapters.exists():
+        adapters.rmdir()
+    adapters.write_text("not a directory")
+    assert "is in the way" in refused(start(ready), 507, "insufficient_storage")["detail"]
+    adapters.unlink()
+    with sqlite3.connect(ready.services.settings.data_path / "tmde.db") as database:
+        database.execute("UPDATE traces SET details = '{broken' WHERE query LIKE '%3 plus 3%'")
+    assert "trace" in refused(start(ready), 422, "unprocessable")["detail"]
+    assert ready.client.get("/api/finetune").json()["total"] == 0
+    assert not list((ready.services.settings.data_path / "runs").glob("*"))
+
+
+def test_two_subscribers_of_whom_one_reconnects_fifty_times_see_every_event_once(ready, events) -> None:
+    run_id = start(ready, "steps-120").json()["runId"]
+    path = f"/api/finetune/{run_id}/progress"
+    steady: list[str] = []
+
+    def subscribe() -> None:
+        with httpx.Client(base_url=ready.url, timeout=60) as client, client.stream("GET", path) as stream:
+            steady.append("".join(stream.iter_text()))
+
+    subscriber = threading.Thread(target=subscribe)
+    subscriber.start()
+    seen: list[tuple[int, str, object]] = []
+    connections = 0
+    while not seen or seen[-1][1] != "complete":
+        # Hang up in the middle of the stream, sometimes in the middle of an event, for the first fifty times.
+        after = {"Last-Event-ID": str(seen[-1][0])} if seen else {}
+        wanted = 1 + connections % 3 if connections < 50 else None
+        text = ""
+        connections += 1
+        with ready.client.stream("GET", path, headers=after) as stream:
+            for piece in stream.iter_text():
+                text += piece
+                if wanted is not None and text.count("event: ") >= wanted:
+                    break
+        seen += events(text[: text.rfind("\n\n") + 2] if "\n\n" in text else "")
+    subscriber.join(30)
+    whole = events(steady[0])
+    assert connections > 50
+    assert [event[0] for event in seen] == list(range(1, len(seen) + 1))
+    assert seen == whole
+    assert sum(kind == "progress" for _, kind, _ in whole) == 120

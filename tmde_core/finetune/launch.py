@@ -90,8 +90,8 @@ class Launcher:
         run_dir, adapters = self.run_dir(run_id), self.adapters.directory
         with storage_errors(run_dir):
             try:
-                run_dir.mkdir(parents=True)
                 adapters.mkdir(parents=True, exist_ok=True)
+                run_dir.mkdir(parents=True)
             except (FileExistsError, NotADirectoryError) as error:
                 raise InsufficientStorageError(
                     f"{error.filename} is in the way: a directory should be there. Move it away and start again."

@@ -9,17 +9,19 @@ import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import aiosqlite
 import msgspec
 
 from tmde_core.debate.records import Critique, Round
-from tmde_core.errors import InvalidInputError
+from tmde_core.errors import InvalidInputError, UnprocessableError
 from tmde_core.record import Record, to_json
 from tmde_core.storage.database import Database
 from tmde_core.traces.records import RoleModel, Timings, TokenCounts, Trace, TraceFilter
+
+T = TypeVar("T")
 
 QUALITY = "coalesce(user_rating, auto_score)"
 """`Trace.quality_score` in SQL; spelt as in the index on it, or the index is not used."""
@@ -248,8 +250,17 @@ def _round_rows(trace: Trace) -> Iterable[tuple[Any, ...]]:
         )
 
 
+def _decoded(text: str, as_type: type[T], trace_id: str) -> T:
+    try:
+        return msgspec.json.decode(text, type=as_type)
+    except msgspec.MsgspecError as error:
+        raise UnprocessableError(
+            f"The stored trace {trace_id} cannot be read ({error}). Restore tmde.db from a copy.", traceId=trace_id
+        ) from None
+
+
 def _trace(row: sqlite3.Row, rounds: Iterable[Round]) -> Trace:
-    details = msgspec.json.decode(row["details"], type=Details)
+    details = _decoded(row["details"], Details, row["id"])
     withdrawn = row["withdrawn_at"]
     return Trace(
         id=UUID(row["id"]),
@@ -281,7 +292,7 @@ def _round(row: sqlite3.Row) -> Round:
     return Round(
         number=row["number"],
         proposal=row["proposal"],
-        critique=msgspec.json.decode(critique, type=Critique) if critique is not None else None,
+        critique=_decoded(critique, Critique, row["trace_id"]) if critique is not None else None,
         critique_text=row["critique_text"],
         proposer_ms=row["proposer_ms"],
         skeptic_ms=row["skeptic_ms"],
