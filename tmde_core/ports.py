@@ -450,6 +450,15 @@ class JudgeModel(Protocol):
 
 
 @runtime_checkable
+class ModelPanel(JudgeModel, Protocol):
+    """The Judge's model with others beside it. Optional: a judge that asks several models asks `members`, others never look."""
+
+    @property
+    def members(self) -> Sequence[JudgeModel]:
+        """All of them, the Judge role's own first; empty where there are no others."""
+
+
+@runtime_checkable
 class Judge(Protocol):
     """Scores answers."""
 

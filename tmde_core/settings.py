@@ -89,6 +89,8 @@ class BenchmarkSettings(Record):
 
     judge: str = "auto"
     """A judge's name; `auto`: the verifier where a criterion can be checked, else the rubric judge."""
+    panel: tuple[str, ...] = ()
+    """Models that the judge `panel` asks beside the Judge role's: RUNTIME or RUNTIME:MODEL."""
     after_training: bool = True
     """Run the quick benchmark on each new adapter."""
     auto_activate: bool = False

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_bench_default.rubric import RubricJudge, grade_masses, prompt, quoted, verdict
+from tmde_bench_default.rubric import RubricJudge, grade_masses, prompt, quoted, weighed
 from tmde_core.ports import JudgeItem, RuntimeCapabilities, TokenAlternative, TokenLogprob
 from tmde_core.testing import digit_logprobs
 from tmde_core.testing.judge_contract import JudgeContract, ScriptedJudgeModel
@@ -57,7 +57,7 @@ async def test_a_runtime_without_probabilities_is_not_even_asked():
 @given(st.dictionaries(st.sampled_from([*"12345", " 3", "x", "10"]), st.floats(-50, 0), min_size=1))
 def test_a_score_is_always_on_the_scale(logprobs):
     top = tuple(TokenAlternative(token=token, logprob=value) for token, value in logprobs.items())
-    told = verdict(TokenLogprob(token=top[0].token, logprob=top[0].logprob, top=top))
+    told = weighed(TokenLogprob(token=top[0].token, logprob=top[0].logprob, top=top))
     assert told.score is None or 0 <= told.score <= 10
 
 

@@ -29,7 +29,7 @@ from tmde_core.plugins import Plugins
 from tmde_core.ports import AdapterRef, JudgeModel, ModelRuntime, Question
 from tmde_core.record import to_json
 from tmde_core.runtimes import Runtimes
-from tmde_core.settings import Settings
+from tmde_core.settings import RoleSettings, Settings
 from tmde_core.storage.events import MemoryLog
 from tmde_core.templates.store import TemplateStore
 
@@ -66,9 +66,19 @@ class JudgeSource:
         async with self._lock:
             if self._seat is None:
                 role = self.settings.roles.judge
-                runtime = await self.runtimes.get(role.runtime)
-                self._seat = JudgeSeat(Seat("judge", role, runtime, Tally(), seed=self.seed, background=True))
+                seats = [await self._sit(one) for one in (role, *panel_roles(role, self.settings.benchmark.panel))]
+                self._seat = JudgeSeat(seats[0], [JudgeSeat(seat) for seat in seats] if len(seats) > 1 else ())
         return self._seat
+
+    async def _sit(self, role: RoleSettings) -> Seat:
+        runtime = await self.runtimes.get(role.runtime)
+        return Seat("judge", role, runtime, Tally(), seed=self.seed, background=True)
+
+
+def panel_roles(judge: RoleSettings, names: Sequence[str]) -> list[RoleSettings]:
+    """The Judge role's settings with the runtime and model of each further member, written RUNTIME or RUNTIME:MODEL."""
+    pairs = (name.partition(":") for name in names)
+    return [msgspec.structs.replace(judge, runtime=runtime, model=model) for runtime, _, model in pairs]
 
 
 @dataclass

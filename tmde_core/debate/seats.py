@@ -177,9 +177,11 @@ async def _closing(stream: AsyncIterator[ChatItem]) -> AsyncIterator[AsyncIterat
 
 @dataclass
 class JudgeSeat:
-    """The Judge's seat as judges see it: `tmde_core.ports.JudgeModel`."""
+    """The Judge's seat as judges see it: `tmde_core.ports.ModelPanel`."""
 
     seat: Seat
+    members: Sequence[JudgeSeat] = ()
+    """The seats of a panel, the Judge's own first; empty where there is no panel."""
 
     @property
     def capabilities(self) -> RuntimeCapabilities:

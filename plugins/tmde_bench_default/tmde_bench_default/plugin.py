@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tmde_bench_default.panel import PanelJudge
 from tmde_bench_default.rubric import RubricJudge
+from tmde_bench_default.suite import suites
 from tmde_bench_default.verifier import VerifierJudge
 from tmde_core import hookimpl
-from tmde_core.ports import JudgeDescriptor
+from tmde_core.ports import JudgeDescriptor, SuiteDescriptor
 
 
 @hookimpl
@@ -21,8 +23,20 @@ def tmde_judges() -> Sequence[JudgeDescriptor]:
             needs_model=True,
         ),
         JudgeDescriptor(
+            name="panel",
+            summary="several models, or one asked in three ways, grade the answer; the mean counts and the disagreement is told",
+            create=PanelJudge,
+            needs_model=True,
+        ),
+        JudgeDescriptor(
             name="verifier",
-            summary="compares the answer with a reference: number, choice, exact, contains or regex",
+            summary="checks by rule: an answer against its reference, and criteria by their checks, code in a sandbox",
             create=VerifierJudge,
         ),
     ]
+
+
+@hookimpl
+def tmde_benchmark_suites() -> Sequence[SuiteDescriptor]:
+    """The fifty questions."""
+    return suites()
