@@ -38,8 +38,8 @@ class StandInBackend:
         return WorkerCommand(argv=(program, str(WORKER), str(Path(job.run_dir) / "job.json")))
 
 
-def stand_in_plugins() -> Plugins:
-    plugins = scripted_plugins(ScriptedRuntime())
+def stand_in_plugins(others: Plugins | None = None) -> Plugins:
+    plugins = scripted_plugins(ScriptedRuntime(), others)
     plugins.backends.add(
         BackendDescriptor(name="stand-in", summary="pretends", create=lambda _: StandInBackend()), "tests"
     )
@@ -60,6 +60,14 @@ def make_trace(query: str, answer: str = "An answer.", *, minutes: int = 0, **fi
     identity = uuid5(NAMESPACE, f"{query} {answer} {minutes} {fields}")
     fields.setdefault("auto_score", 9.0)
     return Trace(id=identity, created_at=created, query=query, final_answer=answer, **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real model of a few thousand parameters."""
+    from tmde_cpu.testing import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny")
 
 
 @pytest.fixture(scope="session")

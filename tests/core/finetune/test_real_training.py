@@ -35,13 +35,6 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tiny") / "tiny"
-    subprocess.run([sys.executable, "-m", "tmde_cpu.testing", str(path)], check=True, capture_output=True)
-    return path
-
-
 @pytest.fixture
 async def filled(data_dir: Path, trace) -> Path:
     async with open_services(load_settings(data_dir, environ={}), Plugins()) as services:
