@@ -20,6 +20,7 @@ from tmde_core.lora.archive import ArchiveService
 from tmde_core.lora.ask import SideBySide
 from tmde_core.lora.service import LoraService
 from tmde_core.notifications.service import NotificationService
+from tmde_core.notifications.training import teller
 from tmde_core.plugins import Plugins
 from tmde_core.runtimes import Runtimes
 from tmde_core.schedule.service import ScheduleService
@@ -89,6 +90,7 @@ async def open_services(
         stack.push_async_callback(benchmark.stop)
         gate = GateService(settings, benchmark, lora, notifications)
         stack.push_async_callback(gate.stop)
+        finetune.when_ended(teller(notifications))
         finetune.when_ended(gate.after_training)
         schedules = ScheduleService(database, settings)
         schedules.register("benchmark", gate.scheduled)

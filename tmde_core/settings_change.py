@@ -12,8 +12,10 @@ import msgspec
 
 from tmde_core.errors import ConflictError, InvalidInputError
 from tmde_core.finetune.service import FineTuneService
+from tmde_core.notifications.service import checked_webhook
 from tmde_core.plugins import Plugins
 from tmde_core.record import invalid_field, to_json
+from tmde_core.schedule.service import ScheduleService, crons
 from tmde_core.settings import ENVIRONMENT, SETTINGS_FILE, Settings
 from tmde_core.settings_file import update_settings_file
 
@@ -30,24 +32,34 @@ class StoredSettings:
     """The settings as the file has them now, beside those that this process runs with."""
 
     def __init__(
-        self, settings: Settings, plugins: Plugins, finetune: FineTuneService, environ: Mapping[str, str] = os.environ
+        self,
+        settings: Settings,
+        plugins: Plugins,
+        finetune: FineTuneService,
+        schedules: ScheduleService,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._running = settings
         self._stored = settings
         self._plugins = plugins
         self._finetune = finetune
+        self._schedules = schedules
         self._environ = environ
         self._lock = asyncio.Lock()
 
     @property
     def stored(self) -> Settings:
         """The settings from the next start on."""
-        return msgspec.structs.replace(self._stored, finetune=self._finetune.config())
+        return self._followed(self._stored)
 
     @property
     def restart_required(self) -> bool:
-        """Whether anything was changed that holds only from the next start on; training follows changes at once."""
-        return msgspec.structs.replace(self._stored, finetune=self._running.finetune) != self._running
+        """Whether anything was changed that holds only from the next start on; training and schedules follow at once."""
+        return self._followed(self._stored) != self._followed(self._running)
+
+    def _followed(self, settings: Settings) -> Settings:
+        """The settings with what follows changes at once as it is now."""
+        return msgspec.structs.replace(settings, finetune=self._finetune.config(), schedule=self._schedules.settings)
 
     def masked(self) -> dict[str, Any]:
         """The stored settings by field, with the secrets of runtimes masked."""
@@ -79,6 +91,7 @@ class StoredSettings:
                     self._stored = new
                 if finetune:
                     await self._finetune.set_config(new.finetune)
+                self._schedules.apply(new.schedule)
             return self.stored
 
     def _checked(self, tree: dict[str, Any]) -> Settings:
@@ -95,6 +108,8 @@ class StoredSettings:
                 f"debate.minRounds: {new.debate.min_rounds} is more than debate.maxRounds, {new.debate.max_rounds}.",
                 field="debate.minRounds",
             )
+        crons(new.schedule)
+        checked_webhook(new.notify.webhook_url)
         if not new.host.strip():
             raise InvalidInputError("host: must name an address to listen on.", field="host")
         for role in ("proposer", "skeptic", "synthesizer", "judge"):

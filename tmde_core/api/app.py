@@ -54,7 +54,7 @@ class Api(Litestar):
     """The API as an ASGI app. Every request passes the check of Host and Origin first."""
 
     def __init__(self, services: Services, streams: Streams) -> None:
-        stored = StoredSettings(services.settings, services.plugins, services.finetune)
+        stored = StoredSettings(services.settings, services.plugins, services.finetune, services.schedules)
         super().__init__(
             route_handlers=[*ROUTES, *routes_for(ROUTES)],
             dependencies={

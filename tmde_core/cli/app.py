@@ -41,6 +41,7 @@ COMMANDS: dict[str, Entry] = {
     "worker": Entry("tmde_core.cli.worker", "Train what the server enqueues, in a process of its own."),
     "lora": Entry("tmde_core.cli.lora", "Adapters: list, activate, roll back."),
     "bench": Entry("tmde_core.cli.bench", "Measure answers, and tell truth from noise."),
+    "notifications": Entry("tmde_core.cli.notifications", "What happened that you should know."),
     "templates": Entry("tmde_core.cli.templates", "Reasoning templates: list, show, search."),
     "models": Entry("tmde_core.cli.models", "The models that can be asked."),
     "plugins": Entry("tmde_core.cli.plugins", "What is plugged in, and what is wrong with it."),

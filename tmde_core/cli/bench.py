@@ -13,6 +13,7 @@ import typer
 
 from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, GateDecision, RunComparison
 from tmde_core.cli import bench_questions
+from tmde_core.cli.finetune_schedule import schedule_command
 from tmde_core.cli.invocation import with_services
 from tmde_core.cli.output import (
     JsonFlag,
@@ -241,6 +242,7 @@ def delete(ctx: typer.Context, run: Annotated[str, typer.Argument(help="The run'
 
 
 bench_questions.register(command)
+command.command("schedule")(schedule_command("benchmark", "the active adapter is measured"))
 
 
 # ---------------------------------------------------------------------------------------------- watching

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 import typer
 
+from tmde_core.cli import finetune_schedule
 from tmde_core.cli.finetune_watch import end_with, watched
 from tmde_core.cli.invocation import with_services
 from tmde_core.cli.output import (
@@ -292,3 +293,6 @@ def _announce(run: FineTuneRun, json: bool) -> None:
         f"Training run {run.id} {begun} on {run.traces_used} traces ({run.train_examples} examples to train on, "
         f"{run.val_examples} to validate on). `tmde finetune watch` follows it."
     )
+
+
+finetune_schedule.register(command)

@@ -15,7 +15,7 @@ from tmde_core.errors import AdapterInvalidError, ConflictError, TmdeError
 from tmde_core.lora.audit import AuditTrail, chain
 from tmde_core.lora.base_match import require_same_base, served_model
 from tmde_core.lora.probe import probe
-from tmde_core.lora.records import ActivePointer, LoRAActivationEvent, LoRAAdapter, Manifest, Trigger
+from tmde_core.lora.records import ActivePointer, Gate, LoRAActivationEvent, LoRAAdapter, Manifest, Trigger
 from tmde_core.lora.store import AdapterStore
 from tmde_core.ports import AdapterRef, ModelRuntime
 from tmde_core.record import utc_now
@@ -127,6 +127,18 @@ class LoraService:
         async with self._switching():
             if self.store.active_id() is not None or self._pointer_is_damaged():
                 await self._switch(None, by, force=False)
+
+    async def set_gate(self, adapter_id: UUID, gate: Gate, note: str = "") -> LoRAAdapter:
+        """Record what the benchmark made of an adapter.
+
+        Raises:
+            NotFoundError: no such adapter.
+            AdapterInvalidError: it is not sound.
+        """
+        manifest = await asyncio.to_thread(self.store.manifest, adapter_id)
+        await asyncio.to_thread(self.store.rewrite, msgspec.structs.replace(manifest, gate=gate))
+        log.info("lora.gate", adapter=str(adapter_id), gate=gate, note=note)
+        return await self.get(adapter_id)
 
     async def settle(self) -> None:
         """Close the intents that a crash left open; whether they happened is read from the pointer.

@@ -1,32 +1,95 @@
-"""Notifications: kept in SQLite, followed by any number of readers, sent to a webhook where one is set."""
+"""Notifications: kept in SQLite, followed by any number of readers, sent to a webhook where one is set.
 
+Any process with the data directory open may add one (a training worker's end is recorded by whoever sees it first), so
+followers look at the database as well: one look a second for all of them, and only while there are any.
+"""
+
+# ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
-from uuid import UUID
+from datetime import datetime
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
 
+import msgspec
+import structlog
+
+from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.finetune.store import stamp
 from tmde_core.notifications.records import Level, Notification
+from tmde_core.record import to_json, utc_now
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.events import Event
 
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 1.0
+REPLAYED = 200
+"""A reader that asks for everything gets the newest of so many; older ones are in the list."""
+TIMEOUT_SECONDS = 10.0
+PAUSES = (1.0, 4.0)
+"""Seconds before the second and the third try."""
+PATIENCE_SECONDS = 2.0
+"""How long stopping waits for webhook calls under way."""
+
+_COLUMNS = "seq, id, created_at, kind, level, title, detail, href, dismissed_at"
+
+Notifications = list[Notification]
+
 
 class NotificationService:
-    """The notifications of one data directory. It is an `EventLog` too: `follow` never ends."""
+    """The notifications of one data directory. It is an `EventLog` too, one whose `follow` never ends."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._db = database
-        self._settings = settings
+        self._webhook = checked_webhook(settings.notify.webhook_url)
+        self._latest = 0
+        self._followers = 0
+        self._changed = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+        self.webhook_problem: str | None = None
+        """Why the last call of the webhook failed; None when it did not."""
 
     async def notify(
         self, kind: str, level: Level, title: str, detail: str = "", href: str | None = None
     ) -> Notification:
-        """Keep it, tell the followers, and send it to the webhook in the background. Never fails for the webhook's sake."""
-        raise NotImplementedError
+        """Keep it, tell the followers, and send it to the webhook in the background. Never fails for the webhook's sake.
 
-    async def list(self, limit: int = 50, dismissed: bool = False) -> tuple[list[Notification], int]:
+        Args:
+            kind: a stable word for programs, such as `finetune.completed`.
+            href: the page that shows it.
+        """
+        identity, now = uuid4(), utc_now()
+        async with self._db.transaction() as connection:
+            cursor = await connection.execute(
+                "INSERT INTO notifications (id, created_at, kind, level, title, detail, href) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (str(identity), stamp(now), kind, level, title, detail, href),
+            )
+            seq = int(cursor.lastrowid or 0)
+        made = Notification(
+            seq=seq, id=identity, created_at=now, kind=kind, level=level, title=title, detail=detail, href=href
+        )
+        self._wake(seq)
+        if self._webhook:
+            call = asyncio.create_task(self._call(made), name=f"webhook {seq}")
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+        return made
+
+    async def list(self, limit: int = 50, dismissed: bool = False, offset: int = 0) -> tuple[Notifications, int]:
         """The newest first, and how many there are; without the dismissed ones unless asked for."""
-        raise NotImplementedError
+        clause = "" if dismissed else "WHERE dismissed_at IS NULL"
+        rows = await self._db.rows(
+            f"SELECT {_COLUMNS} FROM notifications {clause} ORDER BY seq DESC LIMIT ? OFFSET ?", (limit, offset)
+        )
+        total = await self._db.value(f"SELECT count(*) FROM notifications {clause}")
+        return [_notification(row) for row in rows], int(total)
 
     async def dismiss(self, notification_id: UUID) -> Notification:
         """Do not show it any more. Dismissing twice changes nothing.
@@ -34,11 +97,122 @@ class NotificationService:
         Raises:
             NotFoundError: no such notification.
         """
-        raise NotImplementedError
+        await self._db.write(
+            "UPDATE notifications SET dismissed_at = ? WHERE id = ? AND dismissed_at IS NULL",
+            (stamp(utc_now()), str(notification_id)),
+        )
+        row = await self._db.row(f"SELECT {_COLUMNS} FROM notifications WHERE id = ?", (str(notification_id),))
+        if row is None:
+            raise NotFoundError(f"There is no notification with the id {notification_id}.")
+        return _notification(row)
 
-    def follow(self, after: int = 0) -> AsyncIterator[Event]:
-        """See `EventLog.follow`; events `notification` and `dismissed`."""
-        raise NotImplementedError
+    async def dismiss_all(self) -> int:
+        """Do not show any more what there is now; returns how many that were."""
+        return await self._db.write(
+            "UPDATE notifications SET dismissed_at = ? WHERE dismissed_at IS NULL", (stamp(utc_now()),)
+        )
+
+    async def follow(self, after: int = 0) -> AsyncIterator[Event]:
+        """Every notification with a number above `after` (the newest 200 of them), then new ones as they come; never ends."""
+        self._followers += 1
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look(), name="notifications")
+        try:
+            while True:
+                changed = self._changed
+                rows = await self._db.rows(
+                    f"SELECT {_COLUMNS} FROM notifications WHERE seq > ? ORDER BY seq DESC LIMIT ?", (after, REPLAYED)
+                )
+                for row in reversed(rows):
+                    after = row["seq"]
+                    data = msgspec.to_builtins(_notification(row))
+                    yield Event(id=after, type="notification", data=data)
+                if self._latest <= after:
+                    await changed.wait()
+        finally:
+            self._followers -= 1
+            if not self._followers and self._looking is not None:
+                self._looking.cancel()
+                self._looking = None
 
     async def stop(self) -> None:
         """Let webhook calls that are under way end, for a moment."""
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._calls:
+            _, late = await asyncio.wait(self._calls, timeout=PATIENCE_SECONDS)
+            for call in late:
+                call.cancel()
+
+    def _wake(self, seq: int) -> None:
+        if seq > self._latest:
+            self._latest = seq
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+    async def _look(self) -> None:
+        """Notice what other processes have added."""
+        while True:
+            with contextlib.suppress(sqlite3.Error):
+                self._wake(int(await self._db.value("SELECT coalesce(max(seq), 0) FROM notifications")))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _call(self, made: Notification) -> None:
+        """Send it, three times at most. No redirects: what is sent goes to the address that was set."""
+        import httpx  # not needed by who has no webhook
+
+        body = to_json(made)
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=False) as client:
+            for pause in (*PAUSES, None):
+                try:
+                    answer = await client.post(
+                        self._webhook, content=body, headers={"Content-Type": "application/json"}
+                    )
+                    if answer.is_success:
+                        self.webhook_problem = None
+                        return
+                    problem = f"it answered {answer.status_code}"
+                except httpx.HTTPError as error:
+                    problem = str(error) or type(error).__name__
+                if pause is not None:
+                    await asyncio.sleep(pause)
+        self.webhook_problem = f"The webhook {_host(self._webhook)} could not be told of {made.title!r}: {problem}."
+        log.warning("webhook.failed", host=_host(self._webhook), kind=made.kind, problem=problem)
+
+
+def checked_webhook(url: str) -> str:
+    """The webhook's address.
+
+    Raises:
+        InvalidInputError: it is not an http(s) address.
+    """
+    try:
+        parts = urlsplit(url)
+        sound = not url or (parts.scheme in ("http", "https") and bool(parts.hostname))
+    except ValueError:
+        sound = False
+    if not sound:
+        raise InvalidInputError(
+            "notify.webhook_url: must be an address that begins with http:// or https://. Correct it in tmde.toml, or leave it empty.",
+            field="notify.webhookUrl",
+        )
+    return url
+
+
+def _host(url: str) -> str:
+    """What may be logged of the address: its path can hold a secret."""
+    return urlsplit(url).hostname or ""
+
+
+def _notification(row: sqlite3.Row) -> Notification:
+    return Notification(
+        seq=row["seq"],
+        id=UUID(row["id"]),
+        created_at=datetime.fromisoformat(row["created_at"]),
+        kind=row["kind"],
+        level=row["level"],
+        title=row["title"],
+        detail=row["detail"],
+        href=row["href"],
+        dismissed_at=datetime.fromisoformat(row["dismissed_at"]) if row["dismissed_at"] else None,
+    )

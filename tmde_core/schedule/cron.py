@@ -1,22 +1,166 @@
-"""Cron expressions in a time zone, on cron-converter with its traps covered."""
+"""Cron expressions in a time zone. cron-converter reads the fields; the instants are computed here, in UTC.
+
+As in Vixie's cron, and other than by wall-clock arithmetic:
+
+- When day of month and weekday are both restricted, either is enough.
+- A time that the clocks skip in spring comes due once, at the first instant after the gap.
+- An hour that the clocks repeat in autumn: an expression for every hour (`*` in the hours' field) comes due in both; any other
+  one time only, the first.
+- No instant comes twice, and each call goes strictly forward.
+- An expression that never comes due (30 February) is refused when it is read, not when it is waited for.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+import os
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import takewhile
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cron_converter import Cron as Fields
+
+from tmde_core.errors import InvalidInputError
+
+HORIZON = timedelta(days=366 * 40)
+"""29 February on a given weekday comes at most 40 years later (across 2100); what has not come by then never does."""
+
+WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
 
 class Cron:
-    """A five-field cron expression in a time zone."""
+    """A five-field cron expression in a time zone.
+
+    Args:
+        expression: minute, hour, day of month, month, weekday (0 or 7 is Sunday; names are allowed).
+        timezone: IANA name; empty: the machine's.
+
+    Raises:
+        InvalidInputError: no cron expression, an unknown time zone, or one that never comes due.
+    """
 
     def __init__(self, expression: str, timezone: str = "") -> None:
-        """Parse it.
-
-        Raises:
-            InvalidInputError: no cron expression, an unknown time zone, or one that never comes due (30 February).
-        """
-        self.expression = expression
-        self.timezone = timezone
+        self.expression = " ".join(expression.split())
+        self.timezone = timezone or machine_timezone()
+        self._zone = _zone(self.timezone)
+        try:
+            minutes, hours, days, months, weekdays = Fields(self.expression).to_list()
+        except (ValueError, TypeError, LookupError) as error:
+            raise InvalidInputError(
+                f"{expression[:60]!r} is no cron expression: {error}. Write five fields, such as `0 2 * * 0` for Sundays at "
+                "two, or `off`.",
+                field="expression",
+            ) from None
+        self._times = [time(hour, minute) for hour in hours for minute in minutes]
+        self._days, self._months, self._weekdays = frozenset(days), frozenset(months), frozenset(weekdays)
+        fields = self.expression.split(" ")
+        self._hourly = fields[1] == "*"
+        self._either = not fields[2].startswith("*") and not fields[4].startswith("*")
+        self._fields = fields
+        today = datetime.now(UTC).astimezone(self._zone).date()
+        if next(self._dates(today), None) is None:
+            raise InvalidInputError(
+                f"{self.expression!r} never comes due: no month has that day. Correct the day or the month.",
+                field="expression",
+            )
 
     def after(self, moment: datetime) -> datetime:
-        """The first due instant later than `moment`; both UTC."""
-        raise NotImplementedError
+        """The first due instant later than `moment`; UTC."""
+        return next(self.upcoming(moment))
+
+    def upcoming(self, moment: datetime) -> Iterator[datetime]:
+        """Every due instant later than `moment`, UTC, strictly rising."""
+        # From the day before: just after midnight a repeated hour may still belong to yesterday.
+        first = moment.astimezone(self._zone).date() - timedelta(days=1)
+        for day in self._dates(first):
+            for instant in sorted({instant for at in self._times for instant in self._instants(day, at)}):
+                if instant > moment:
+                    moment = instant
+                    yield instant
+
+    def between(self, after: datetime, until: datetime) -> Iterator[datetime]:
+        """Every due instant with `after` < instant ≤ `until`."""
+        return takewhile(lambda instant: instant <= until, self.upcoming(after))
+
+    def describe(self) -> str:
+        """In words where it is one of the common kinds, else the expression itself."""
+        _, _, day, month, weekday = self._fields
+        if not (len(self._times) == 1 and month == "*"):
+            return f"when `{self.expression}` comes due"
+        at = f"at {self._times[0]:%H:%M}"
+        if day == "*" and weekday == "*":
+            return f"every day {at}"
+        if day == "*":
+            names = [WEEKDAYS[number % 7] for number in sorted({number % 7 for number in self._weekdays})]
+            return f"every {' and '.join(names)} {at}" if len(names) < 7 else f"every day {at}"
+        if weekday == "*" and day.isdigit():
+            return f"on day {day} of every month {at}"
+        return f"when `{self.expression}` comes due"
+
+    def _dates(self, first: date) -> Iterator[date]:
+        last = first + HORIZON if first.year < 9000 else date.max
+        day = first
+        while day < last:
+            if self._matches(day):
+                yield day
+            day += timedelta(days=1)
+
+    def _matches(self, day: date) -> bool:
+        if day.month not in self._months:
+            return False
+        of_month, of_week = day.day in self._days, day.isoweekday() % 7 in self._weekdays
+        return of_month or of_week if self._either else of_month and of_week
+
+    def _instants(self, day: date, at: time) -> tuple[datetime, ...]:
+        """The instants, in UTC, at which the clocks show that time."""
+        wall = datetime.combine(day, at)
+        first = wall.replace(tzinfo=self._zone, fold=0).astimezone(UTC)
+        second = wall.replace(tzinfo=self._zone, fold=1).astimezone(UTC)
+        if first.astimezone(self._zone).replace(tzinfo=None) != wall:
+            return (_gap_end(second, first, self._zone),)
+        return (first, second) if self._hourly and second != first else (first,)
+
+
+def machine_timezone() -> str:
+    """The machine's time zone by its IANA name; UTC where that cannot be known."""
+    named = os.environ.get("TZ", "").lstrip(":")
+    if named and _known(named):
+        return named
+    try:
+        target = os.path.realpath("/etc/localtime")
+        if "zoneinfo/" in target and _known(name := target.split("zoneinfo/", 1)[1].removeprefix("posix/")):
+            return name
+        name = Path("/etc/timezone").read_text(encoding="utf-8").strip()
+        return name if _known(name) else "UTC"
+    except OSError:
+        return "UTC"
+
+
+def _known(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
+def _zone(name: str) -> ZoneInfo:
+    if not _known(name):
+        raise InvalidInputError(
+            f"{name[:60]!r} is no time zone that is known here. Write an IANA name such as Europe/Berlin.",
+            field="timezone",
+        )
+    return ZoneInfo(name)
+
+
+def _gap_end(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
+    """The instant at which the clocks jump, between one before and one after the jump."""
+    offset = after.astimezone(zone).utcoffset()
+    while after - before > timedelta(seconds=1):
+        middle = before + (after - before) // 2
+        if middle.astimezone(zone).utcoffset() == offset:
+            after = middle
+        else:
+            before = middle
+    return after.replace(microsecond=0)

@@ -1,13 +1,41 @@
-"""Runs schedules: waits for what is due, decides once, records why."""
+"""Runs schedules: waits for what is due, decides once, records why.
+
+Waiting goes in slices of a minute at most that compare with the wall clock, so a machine that slept or a clock that was set
+are noticed. Only the server waits; it leaves a mark of being alive in the data directory, and what came due between
+that mark and its next start was missed: the newest of it is done then, once, when it is less than a day old.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import sqlite3
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
+import msgspec
+import structlog
+
+from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
+from tmde_core.finetune.store import stamp
+from tmde_core.record import utc_now
+from tmde_core.schedule.cron import Cron
 from tmde_core.schedule.records import Action, Decision, ScheduleName, ScheduleStatus
-from tmde_core.settings import Settings
+from tmde_core.settings import ENVIRONMENT, SETTINGS_FILE, ScheduleSettings, Settings, load_settings
+from tmde_core.settings_file import update_settings_file
 from tmde_core.storage.database import Database
+
+log = structlog.get_logger(__name__)
+
+OFF = "off"
+SLICE_SECONDS = 60.0
+CATCH_UP = timedelta(days=1)
+"""What was missed longer ago is not made up for."""
+ALIVE_FILE = "schedule.alive"
+SHOWN_RUNS, SHOWN_DECISIONS = 5, 10
+NAMES: tuple[ScheduleName, ...] = ("finetune", "benchmark")
+CUT_OFF = "TMDE ended while this was being decided."
 
 Verdict = tuple[Action, str, str | None]
 """Action, reason, run id."""
@@ -16,24 +44,149 @@ Decide = Callable[[datetime], Awaitable[Verdict]]
 
 
 class ScheduleService:
-    """The schedules of one data directory."""
+    """The schedules of one data directory.
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    Raises:
+        InvalidInputError: a schedule in the settings cannot be read, or never comes due.
+    """
+
+    def __init__(self, database: Database, settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
         self._db = database
-        self._settings = settings
+        self._data = settings.data_path
+        self._clock = clock
+        self._crons = crons(settings.schedule)
+        self.settings = settings.schedule
+        """As they are in force."""
+        self._deciders: dict[ScheduleName, Decide] = {}
+        self._marks: dict[ScheduleName, datetime] = {}
+        self._file_state = self._file()
+        self._changed = asyncio.Event()
+        self._waiting: asyncio.Task[None] | None = None
 
     def register(self, name: ScheduleName, decide: Decide) -> None:
         """Say what to do when a schedule comes due."""
+        self._deciders[name] = decide
+
+    # ------------------------------------------------------------------------------------- waiting
 
     async def start(self) -> None:
-        """Catch up with what was missed less than a day ago (once), then wait for what is due. Only in the server."""
+        """Do what was missed, if it is less than a day old, then wait for what is due. Only in the server."""
+        now = self._clock()
+        since = self._last_alive() or now
+        self._marks = dict.fromkeys(NAMES, since)
+        self._waiting = asyncio.create_task(self._wait(), name="schedules")
 
     async def stop(self) -> None:
         """Stop waiting."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._waiting
+            self._waiting = None
+
+    async def _wait(self) -> None:
+        while True:
+            self._changed.clear()
+            self._reread()
+            try:
+                seconds = await self.tick()
+            except Exception:
+                log.exception("schedule.tick_failed")
+                seconds = SLICE_SECONDS
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), seconds)
+
+    async def tick(self) -> float:
+        """Decide what has come due since the last look; returns how long to wait for the next, seconds, at most a minute."""
+        now = self._clock()
+        soonest = SLICE_SECONDS
+        for name in NAMES:
+            cron = self._crons.get(name)
+            if cron is None or name not in self._deciders:
+                self._marks[name] = now
+                continue
+            mark = self._marks.setdefault(name, now)
+            if now - mark > CATCH_UP * 2:  # do not count every minute of a year
+                mark = now - CATCH_UP * 2
+            missed = list(cron.between(mark, now))
+            self._marks[name] = max(now, mark)
+            if missed:
+                await self.fire(name, missed[-1])
+            soonest = min(soonest, (cron.after(self._clock()) - self._clock()).total_seconds())
+        self._touch()
+        return max(0.05, soonest)
+
+    async def fire(self, name: ScheduleName, due: datetime) -> Decision:
+        """Decide one due instant now. Done once: a second call answers with the first decision."""
+        try:
+            await self._db.write(
+                "INSERT INTO schedule_decisions (schedule, due_at, decided_at, action, reason) VALUES (?, ?, ?, 'failed', ?)",
+                (name, stamp(due), stamp(self._clock()), CUT_OFF),
+            )
+        except sqlite3.IntegrityError:
+            return await self._decision(name, due)
+        action, reason, run_id = await self._verdict(name, due)
+        await self._db.write(
+            "UPDATE schedule_decisions SET decided_at = ?, action = ?, reason = ?, run_id = ? WHERE schedule = ? AND due_at = ?",
+            (stamp(self._clock()), action, reason, run_id, name, stamp(due)),
+        )
+        log.info("schedule.decided", schedule=name, due=stamp(due), action=action, reason=reason)
+        return await self._decision(name, due)
+
+    async def _verdict(self, name: ScheduleName, due: datetime) -> Verdict:
+        if self._clock() - due > CATCH_UP:
+            return "skipped", "TMDE was not running then, and that is more than a day ago.", None
+        try:
+            return await self._deciders[name](due)
+        except TmdeError as error:
+            return "failed", error.detail, None
+        except Exception as error:
+            log.exception("schedule.decision_failed", schedule=name)
+            return "failed", f"An unexpected {type(error).__name__}; the log has the details.", None
+
+    # ------------------------------------------------------------------------------------- reading
 
     async def status(self, name: ScheduleName) -> ScheduleStatus:
         """How a schedule stands, with its last decisions."""
-        raise NotImplementedError
+        cron = self._crons.get(name)
+        decisions = await self.decisions(name, SHOWN_DECISIONS)
+        zone = cron.timezone if cron else self.settings.timezone or "UTC"
+        upcoming: list[datetime] = []
+        moment = self._clock()
+        while cron is not None and len(upcoming) < SHOWN_RUNS:
+            moment = cron.after(moment)
+            upcoming.append(moment)
+        return ScheduleStatus(
+            schedule=name,
+            enabled=cron is not None,
+            expression=_expression(self.settings, name),
+            timezone=zone,
+            description=cron.describe() if cron else "off",
+            next_runs=tuple(upcoming),
+            last_decision=decisions[0] if decisions else None,
+            decisions=tuple(decisions),
+        )
+
+    async def decisions(self, name: ScheduleName, limit: int) -> list[Decision]:
+        """What was decided, newest first."""
+        rows = await self._db.rows(
+            "SELECT schedule, due_at, decided_at, action, reason, run_id FROM schedule_decisions WHERE schedule = ? "
+            "ORDER BY due_at DESC LIMIT ?",
+            (name, limit),
+        )
+        return [_decision(row) for row in rows]
+
+    async def _decision(self, name: ScheduleName, due: datetime) -> Decision:
+        row = await self._db.row(
+            "SELECT schedule, due_at, decided_at, action, reason, run_id FROM schedule_decisions "
+            "WHERE schedule = ? AND due_at = ?",
+            (name, stamp(due)),
+        )
+        if row is None:
+            raise NotFoundError(f"Nothing was decided for {stamp(due)}.")
+        return _decision(row)
+
+    # ------------------------------------------------------------------------------------ changing
 
     async def set(
         self, name: ScheduleName, expression: str | None = None, timezone: str | None = None
@@ -42,9 +195,97 @@ class ScheduleService:
 
         Raises:
             InvalidInputError: not a cron expression, an unknown time zone, or one that never comes due.
+            ConflictError: an environment variable sets it.
+            InsufficientStorageError: the file cannot be written; nothing has changed.
         """
-        raise NotImplementedError
+        changes: dict[str, str] = {}
+        if expression is not None:
+            changes[name] = expression.strip()
+        if timezone is not None:
+            changes["timezone"] = timezone.strip()
+        for variable, path in ENVIRONMENT.items():
+            if path[0] == "schedule" and path[1] in changes and os.environ.get(variable):
+                raise ConflictError(
+                    f"The environment variable {variable} sets this. Change it there.", variable=variable
+                )
+        wanted = msgspec.structs.replace(self.settings, **changes)
+        crons(wanted)
+        if changes:
+            await asyncio.to_thread(update_settings_file, self._data / SETTINGS_FILE, {"schedule": changes})
+        self.apply(wanted)
+        return await self.status(name)
 
-    async def fire(self, name: ScheduleName, due: datetime) -> Decision:
-        """Decide one due instant now. Done once: a second call answers with the first decision."""
-        raise NotImplementedError
+    def apply(self, settings: ScheduleSettings) -> None:
+        """Follow other settings from now on, which have been checked."""
+        if settings != self.settings:
+            self._crons = crons(settings)
+            self.settings = settings
+            self._marks = dict.fromkeys(NAMES, self._clock())  # what was never due was not missed either
+        self._changed.set()
+
+    def _reread(self) -> None:
+        """Follow the settings file when someone else (a command line) has changed it."""
+        state = self._file()
+        if state == self._file_state:
+            return
+        self._file_state = state
+        try:
+            self.apply(load_settings(self._data).schedule)
+        except TmdeError as error:
+            log.warning("schedule.settings_unreadable", error=error.detail)
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            found = (self._data / SETTINGS_FILE).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size
+
+    def _touch(self) -> None:
+        with contextlib.suppress(OSError):
+            (self._data / ALIVE_FILE).touch()
+            now = self._clock().timestamp()
+            os.utime(self._data / ALIVE_FILE, (now, now))
+
+    def _last_alive(self) -> datetime | None:
+        try:
+            return datetime.fromtimestamp((self._data / ALIVE_FILE).stat().st_mtime, UTC)
+        except OSError:
+            return None
+
+
+def crons(settings: ScheduleSettings) -> dict[ScheduleName, Cron]:
+    """The schedules that are switched on.
+
+    Raises:
+        InvalidInputError: one cannot be read, or never comes due; names the setting.
+    """
+    found: dict[ScheduleName, Cron] = {}
+    for name in NAMES:
+        expression = _expression(settings, name)
+        if expression == OFF:
+            if settings.timezone:
+                Cron("0 0 * * *", settings.timezone)  # an unknown zone is said, whatever is switched on
+            continue
+        try:
+            found[name] = Cron(expression, settings.timezone)
+        except InvalidInputError as error:
+            field = "timezone" if error.context.get("field") == "timezone" else name
+            raise InvalidInputError(f"schedule.{field}: {error.detail}", field=f"schedule.{field}") from None
+    return found
+
+
+def _expression(settings: ScheduleSettings, name: ScheduleName) -> str:
+    expression: str = getattr(settings, name).strip()
+    return OFF if expression.lower() in ("", OFF) else expression
+
+
+def _decision(row: sqlite3.Row) -> Decision:
+    return Decision(
+        schedule=row["schedule"],
+        due_at=datetime.fromisoformat(row["due_at"]),
+        decided_at=datetime.fromisoformat(row["decided_at"]),
+        action=row["action"],
+        reason=row["reason"],
+        run_id=row["run_id"],
+    )

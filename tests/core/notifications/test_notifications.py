@@ -1,0 +1,189 @@
+"""Notifications: kept, followed, dismissed, sent on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import aclosing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.finetune.records import FineTuneMetrics, FineTuneRun
+from tmde_core.notifications import service as module
+from tmde_core.notifications.service import NotificationService
+from tmde_core.notifications.training import teller, words
+from tmde_core.record import utc_now
+from tmde_core.settings import NotifySettings, Settings
+from tmde_core.storage.database import Database
+
+
+@pytest.fixture
+async def database(tmp_path):
+    async with Database.open(tmp_path / "tmde.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def notifications(database) -> NotificationService:
+    return NotificationService(database, Settings())
+
+
+async def test_what_is_told_is_listed_newest_first_until_it_is_dismissed(notifications):
+    first = await notifications.notify("a", "info", "First")
+    second = await notifications.notify("b", "error", "Second", "Why.", "/finetune")
+    items, total = await notifications.list()
+    assert ([one.title for one in items], total) == (["Second", "First"], 2)
+    assert items[0] == second
+    dismissed = await notifications.dismiss(first.id)
+    assert await notifications.dismiss(first.id) == dismissed
+    assert [one.title for one in (await notifications.list())[0]] == ["Second"]
+    assert (await notifications.list(dismissed=True))[1] == 2
+    assert await notifications.dismiss_all() == 1
+    with pytest.raises(NotFoundError):
+        await notifications.dismiss(uuid4())
+
+
+async def test_followers_see_what_there_is_and_what_comes_each_once(notifications):
+    await notifications.notify("a", "info", "Before")
+    seen: list[str] = []
+    enough = asyncio.Event()
+
+    async def follow():
+        async with aclosing(notifications.follow()) as events:
+            async for event in events:
+                seen.append(event.data["title"])
+                if len(seen) == 3:
+                    enough.set()
+
+    task = asyncio.create_task(follow())
+    await notifications.notify("a", "info", "Then")
+    await notifications.notify("a", "info", "Last")
+    await asyncio.wait_for(enough.wait(), 5)
+    task.cancel()
+    assert seen == ["Before", "Then", "Last"]
+
+
+async def test_a_follower_that_comes_back_gets_only_what_it_has_not(notifications):
+    one = await notifications.notify("a", "info", "One")
+    await notifications.notify("a", "info", "Two")
+    async with aclosing(notifications.follow(one.seq)) as events:
+        assert (await anext(events)).data["title"] == "Two"
+
+
+async def test_what_another_process_tells_reaches_the_followers_here(notifications, database, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    elsewhere = NotificationService(database, Settings())
+    async with aclosing(notifications.follow()) as events:
+        upcoming = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        await elsewhere.notify("a", "info", "From elsewhere")
+        assert (await asyncio.wait_for(upcoming, 5)).data["title"] == "From elsewhere"
+
+
+async def test_nobody_looks_while_nobody_follows(notifications):
+    async with aclosing(notifications.follow()) as events:
+        upcoming = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        await notifications.notify("a", "info", "x")
+        await upcoming
+        assert notifications._looking is not None
+    assert notifications._looking is None
+
+
+class Receiver:
+    """A webhook: answers with `answers` in turn, and keeps what it got."""
+
+    def __init__(self, *answers: int) -> None:
+        self.got: list[bytes] = []
+        self.enough = threading.Event()
+        receiver = self
+        remaining = list(answers)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                receiver.got.append(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(remaining.pop(0) if len(remaining) > 1 else remaining[0])
+                self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/secret-path"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def receive() -> Iterator:
+    made: list[Receiver] = []
+
+    def make(*answers: int) -> Receiver:
+        made.append(Receiver(*answers))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.server.shutdown()
+        one.server.server_close()
+
+
+async def told(database, url: str) -> NotificationService:
+    service = NotificationService(database, Settings(notify=NotifySettings(webhook_url=url)))
+    await service.notify("a", "info", "Hello")
+    await asyncio.gather(*service._calls)
+    return service
+
+
+async def test_the_webhook_gets_each_as_json(database, receive):
+    receiver = receive(204)
+    service = await told(database, receiver.url)
+    (body,) = receiver.got
+    assert msgspec.json.decode(body)["title"] == "Hello"
+    assert service.webhook_problem is None
+
+
+async def test_a_webhook_that_stumbles_is_called_again_and_one_that_falls_costs_nothing(database, receive, monkeypatch):
+    monkeypatch.setattr(module, "PAUSES", (0.0, 0.0))
+    stumbles = receive(500, 200)
+    assert (await told(database, stumbles.url)).webhook_problem is None
+    assert len(stumbles.got) == 2
+    falls = receive(500)
+    service = await told(database, falls.url)
+    assert len(falls.got) == 3
+    assert "it answered 500" in service.webhook_problem
+    assert "secret-path" not in service.webhook_problem
+    assert (await service.list())[1] == 2
+
+
+async def test_a_webhook_that_redirects_is_not_followed(database, receive, monkeypatch):
+    monkeypatch.setattr(module, "PAUSES", ())
+    redirects = receive(307)
+    assert "307" in (await told(database, redirects.url)).webhook_problem
+    assert len(redirects.got) == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://example.org/x", "example.org", "file:///etc/passwd", "http://", "http://[x"])
+def test_what_is_no_web_address_is_refused_at_start(database, url):
+    with pytest.raises(InvalidInputError, match=r"notify\.webhook_url"):
+        NotificationService(database, Settings(notify=NotifySettings(webhook_url=url)))
+
+
+def ended(status, **fields) -> FineTuneRun:
+    return FineTuneRun(id=uuid4(), started_at=utc_now(), status=status, traces_used=60, **fields)
+
+
+async def test_the_end_of_a_training_run_is_told_with_its_figures_or_its_reason(notifications):
+    tell = teller(notifications)
+    await tell(ended("completed", metrics=FineTuneMetrics(best_val_loss=0.5)))
+    await tell(ended("failed", error_message="The disk is full."))
+    (failed, completed), _ = await notifications.list()
+    assert (completed.level, completed.detail) == ("success", "60 traces, validation loss 0.500.")
+    assert (failed.kind, failed.detail, failed.href) == ("finetune.failed", "The disk is full.", "/finetune")
+    assert words(ended("cancelled"))[0] == "info"

@@ -1,0 +1,36 @@
+"""What is said when a training run has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from tmde_core.finetune.records import FineTuneRun
+from tmde_core.notifications.records import Level
+from tmde_core.notifications.service import NotificationService
+
+PAGE = "/finetune"
+
+
+def teller(notifications: NotificationService) -> Callable[[FineTuneRun], Awaitable[None]]:
+    """A listener for `FineTuneService.when_ended`."""
+
+    async def tell(run: FineTuneRun) -> None:
+        level, title, detail = words(run)
+        await notifications.notify(f"finetune.{run.status}", level, title, detail, PAGE)
+
+    return tell
+
+
+def words(run: FineTuneRun) -> tuple[Level, str, str]:
+    """Level, title and detail."""
+    name = str(run.id)[:8]
+    if run.status == "completed":
+        figures = [f"{run.traces_used} traces"]
+        if run.metrics is not None and run.metrics.best_val_loss is not None:
+            figures.append(f"validation loss {run.metrics.best_val_loss:.3f}")
+        elif run.metrics is not None and run.metrics.final_train_loss is not None:
+            figures.append(f"training loss {run.metrics.final_train_loss:.3f}")
+        return "success", f"Training is done: adapter {name}", ", ".join(figures) + "."
+    if run.status == "cancelled":
+        return "info", "Training was cancelled", f"Run {name}. Its checkpoints are kept; it can be resumed."
+    return "error", "Training failed", run.error_message or f"Run {name} gave no reason."
