@@ -172,7 +172,14 @@ class GateService:
         await self._lora.set_gate(adapter_id, gate, reason)
         if gate != "proven" or not self._settings.auto_activate:
             return False
-        await self._lora.activate(adapter_id, by="gate")
+        try:
+            await self._lora.activate(adapter_id, by="gate")
+        except TmdeError as error:  # what was measured stays true
+            log.warning("gate.not_activated", adapter=str(adapter_id), error=error.detail)
+            await self._notifications.notify(
+                "benchmark.not_activated", "warning", "A proven adapter could not be activated", error.detail, PAGE
+            )
+            return False
         return True
 
     async def _tell(self, decision: GateDecision) -> None:

@@ -75,7 +75,7 @@ class Model:
     def __call__(self, request: ChatRequest) -> str:
         found = re.search(r"number (\d+)", request.messages[-1].content)
         if found is None:
-            return "A sane sentence, as it is probed for."
+            return f"A sane sentence, as it is probed for{' by an adapter' if request.adapter else ''}."
         knows = self.right.get(request.adapter.id if request.adapter else None, self.right[None])
         return "That is right." if knows(int(found.group(1))) else "That is wrong."
 
