@@ -73,18 +73,33 @@ async def test_the_same_traces_and_seed_give_the_same_weights(filled, tiny_model
         assert one.sha256 == two.sha256
 
 
-async def test_a_trainer_killed_in_the_middle_is_a_failed_run_without_half_an_adapter(filled, tiny_model):
+async def test_a_trainer_killed_in_the_middle_goes_on_from_its_checkpoint_and_learns_the_same(filled, tiny_model):
     async with open_services(load_settings(filled, environ={}), serving=True) as services:
         run = await services.finetune.start(config(tiny_model, epochs=10, batch_size=1, gradient_accumulation_steps=1))
         async for event in services.finetune.events(run.id).follow():
-            if event.type == "progress":
+            if event.type == "checkpoint":
                 break
         for process in supervisor.family(str(run.id)):
             process.kill()
         ended = await services.finetune.wait(run.id)
-        assert ended.status == "failed"
-        assert "SIGKILL" in (ended.error_message or "")
-        assert not [path.name for path in services.lora.store.directory.iterdir() if path.is_dir()]
+        assert [attempt.outcome for attempt in ended.attempts] == ["killed", "completed"]
+        assert ended.attempts[1].resumed_from_step
+        again = await services.finetune.wait((await services.finetune.start(run.config)).id)
+        assert (await services.lora.get(run.id)).sha256 == (await services.lora.get(again.id)).sha256
+
+
+async def test_a_cancelled_run_that_is_resumed_learns_the_same(filled, tiny_model):
+    async with open_services(load_settings(filled, environ={}), serving=True) as services:
+        run = await services.finetune.start(config(tiny_model, epochs=10, batch_size=1, gradient_accumulation_steps=1))
+        async for event in services.finetune.events(run.id).follow():
+            if event.type == "checkpoint":
+                break
+        await services.finetune.cancel(run.id)
+        await services.finetune.resume(run.id)
+        ended = await services.finetune.wait(run.id)
+        assert [attempt.outcome for attempt in ended.attempts] == ["cancelled", "completed"]
+        again = await services.finetune.wait((await services.finetune.start(run.config)).id)
+        assert (await services.lora.get(run.id)).sha256 == (await services.lora.get(again.id)).sha256
 
 
 async def test_a_server_killed_in_the_middle_changes_nothing_about_the_result(filled, tiny_model):
