@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import deque
 from decimal import Decimal, InvalidOperation
 
 MAX_DIGITS = 60
 """Longer runs of digits are no numbers that anybody asks for."""
+
+MAX_MARKS = 20
+"""Of an answer that announces its result over and over, the last ones are read."""
+
+MAX_LINE = 1_000
+"""Characters of a final answer."""
 
 _TO_TWENTY = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty
@@ -48,9 +55,11 @@ def final_part(answer: str) -> str | None:
 def final_parts(answer: str) -> list[tuple[int, str]]:
     """Where each mark of a final answer begins, and the rest of its line; marks with nothing behind them are left out."""
     parts = []
-    for mark in _MARK.finditer(answer):
-        rest = answer[mark.end() :].lstrip(" \n\t*")
-        line = rest.split("\n", 1)[0]
+    for mark in deque(_MARK.finditer(answer), maxlen=MAX_MARKS):
+        begin = mark.end()
+        while begin < len(answer) and answer[begin] in " \n\t*":
+            begin += 1
+        line = answer[begin : begin + MAX_LINE].split("\n", 1)[0]
         if mark[0].endswith("{"):
             line = line.split("}", 1)[0]
         if line.strip():
