@@ -1,0 +1,243 @@
+"""`tmde finetune` and `tmde worker`, with a backend whose worker is a real process that only pretends to train."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import runpy
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tmde_core.cli.finetune_watch import figures
+from tmde_core.finetune import supervisor
+from tmde_core.plugins import Plugins
+
+HERE = Path(__file__).parents[1] / "core" / "finetune"
+PROGRAM = HERE / "stand_in_serve.py"
+SETTINGS = '[finetune]\nbackend = "stand-in"\nmin_traces = 5\n'
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """A data directory whose training only pretends; workers that are left alive are ended with it."""
+    directory = tmp_path / "data"
+    directory.mkdir(exist_ok=True)
+    with (directory / "tmde.toml").open("a") as file:
+        file.write(SETTINGS)
+    yield directory
+    for run_dir in (directory / "runs").glob("*"):
+        supervisor.end(run_dir.name, run_dir, grace_seconds=0)
+
+
+@pytest.fixture
+def cli(tmde, data_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """`tmde …` in this process, with the stand-in backend and twelve good traces."""
+    shared = runpy.run_path(str(HERE / "conftest.py"))
+    load = Plugins.load
+    monkeypatch.setattr(Plugins, "load", lambda: shared["stand_in_plugins"](load()))
+    lines = tmp_path / "good.jsonl"
+    lines.write_text("".join(good_lines()))
+    assert tmde("traces", "import", lines).code == 0
+    return tmde
+
+
+def good_lines() -> Iterator[str]:
+    for n in range(12):
+        yield (
+            json.dumps({"query": f"What is {n} plus {n}?", "finalAnswer": f"It is {2 * n}.", "qualityScore": 9}) + "\n"
+        )
+
+
+def soon(condition: Callable[[], object]) -> object:
+    deadline = time.monotonic() + 30
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def checkpointed(cli, data_dir: Path) -> str:
+    """A run that has been cancelled after its checkpoint."""
+    run = cli("finetune", "start", "--set", "base_model=checkpointed", "--json").json["id"]
+    soon(lambda: list((data_dir / "runs" / run / "checkpoints").glob("step-*")))
+    assert cli("finetune", "cancel").out == f"Cancelled the training run {run}.\n"
+    return run
+
+
+def test_a_cancelled_run_is_resumed_and_its_attempts_are_shown(cli, data_dir: Path) -> None:
+    run = checkpointed(cli, data_dir)
+    (data_dir / "runs" / run / "go").touch()
+    resumed = cli("finetune", "resume", "--watch")
+    assert (resumed.code, resumed.out.splitlines()[-1]) == (
+        0,
+        f"Completed, final loss 1.000. `tmde lora activate {run}` lets the adapter answer.",
+    )
+    assert "Attempt 2 begins after step 3." in resumed.err
+    shown = cli("finetune", "show", run).out
+    assert "attempt 1" in shown
+    assert "cancelled, batch 4 × 4, " in shown
+    assert "completed, from step 3, batch 4 × 4, " in shown
+
+
+def test_without_an_id_the_newest_that_can_be_resumed_is(cli, data_dir: Path) -> None:
+    nothing = cli("finetune", "resume")
+    assert (nothing.code, "No training run can be resumed" in nothing.err) == (1, True)
+    run = checkpointed(cli, data_dir)
+    (data_dir / "runs" / run / "go").touch()
+    assert cli("finetune", "resume", "--json").json["id"] == run
+    cli("finetune", "watch", run)
+    refused = cli("finetune", "resume", run)
+    assert (refused.code, "is completed. Only one that failed" in refused.err) == (1, True)
+
+
+def test_a_failed_run_is_told_with_its_reason_and_its_log(cli) -> None:
+    ran = cli("finetune", "start", "--watch", "--set", "base_model=killed")
+    assert ran.code == 1
+    assert "has failed: The training process was killed (SIGKILL)" in ran.err
+    run = cli("finetune", "list", "--json").json["items"][0]
+    assert [attempt["outcome"] for attempt in run["attempts"]] == ["killed"] * 3
+    assert run["errorMessage"] in cli("finetune", "show", run["id"]).out
+    assert run["errorMessage"] in cli("finetune", "list").out
+    assert cli("finetune", "log", run["id"], "--lines", "2").out == "about to be killed\n" * 2
+
+
+def test_a_run_whose_process_is_gone_is_shown_as_interrupted_and_goes_on_when_watched(cli, data_dir: Path) -> None:
+    run = cli("finetune", "start", "--set", "base_model=waits", "--json").json["id"]
+    soon((data_dir / "runs" / run / "events.jsonl").exists)
+    for process in supervisor.family(run):
+        process.kill()
+    soon(lambda: not supervisor.is_alive(data_dir / "runs" / run))
+    assert "its process is gone; the next `tmde serve`" in cli("finetune", "show").out
+    (data_dir / "runs" / run / "go").touch()
+    watched = cli("finetune", "watch")
+    assert watched.code == 0
+    assert "Attempt 2 begins from the first step." in watched.err
+
+
+def test_watching_in_a_pipe_gives_one_line_a_step(cli) -> None:
+    err = cli("finetune", "start", "--watch", "--set", "base_model=steps-6").err
+    steps = [line for line in err.splitlines() if line.startswith("step ")]
+    assert [line.split(":")[0] for line in steps] == [f"step {n} of 6" for n in range(1, 7)]
+    assert steps[0] == "step 1 of 6: loss 3.000"
+    assert steps[-1].startswith("step 6 of 6: loss 0.500, ")
+    assert steps[-1].endswith(" left")
+
+
+def test_watching_on_a_terminal_keeps_to_one_line(data_dir: Path) -> None:
+    importing(data_dir)
+    seen = on_terminal(words(data_dir, "finetune", "start", "--watch", "--set", "base_model=steps-40"))
+    assert "Training" in seen
+    assert "step 40 of 40: loss 0.075" in seen
+    assert "Completed" in seen
+    # The line is drawn again in its place: far fewer line breaks than steps.
+    assert seen.count("\n") < 15
+
+
+def test_a_step_is_told_with_what_is_known_of_it() -> None:
+    whole = {"loss": 1.23456, "evalLoss": 1.5, "tokensPerSecond": 34.6, "etaSeconds": 245.0}
+    assert figures(whole) == "loss 1.235, eval 1.500, 35 tokens/s, 4 min 05 s left"
+    assert figures({"loss": 1.0, "evalLoss": None}) == "loss 1.000"
+    assert figures({}) == ""
+
+
+# ------------------------------------------------------------------------------------------ tmde worker
+
+
+def importing(data_dir: Path) -> None:
+    file = data_dir / "good.jsonl"
+    file.write_text("".join(good_lines()))
+    assert program(data_dir, "traces", "import", str(file)).wait(60) == 0
+
+
+def words(data_dir: Path, *arguments: str) -> list[str]:
+    """`tmde …` with the stand-in backend."""
+    return [sys.executable, str(PROGRAM), *arguments, "--data-dir", str(data_dir)]
+
+
+def program(data_dir: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    """The same, begun in a process of its own."""
+    command = [*prefix, *words(data_dir, *arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def asked(data_dir: Path, *arguments: str) -> dict:
+    """What a command line answers that leaves training to a worker."""
+    placed = {**os.environ, "TMDE_SUPERVISOR": "worker"}
+    command = words(data_dir, *arguments, "--json")
+    done = subprocess.run(command, env=placed, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def on_terminal(command: list[str]) -> str:
+    """Everything that the command writes to a terminal of its own."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, close_fds=True) as process:
+        os.close(slave)
+        seen = b""
+        while select.select([master], [], [], 60)[0]:
+            with contextlib.suppress(OSError):
+                if block := os.read(master, 65536):
+                    seen += block
+                    continue
+            break
+        process.wait(60)
+    os.close(master)
+    return seen.decode()
+
+
+def test_a_worker_trains_what_was_enqueued_and_survives_its_own_end(data_dir: Path) -> None:
+    importing(data_dir)
+    queued = asked(data_dir, "finetune", "start", "--set", "base_model=waits")
+    run_dir = data_dir / "runs" / queued["id"]
+    assert (queued["queued"], queued["status"], (run_dir / "worker.log").exists()) == (True, "pending", False)
+    worker = program(data_dir, "worker")
+    soon((run_dir / "events.jsonl").exists)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    assert supervisor.is_alive(run_dir)
+    (run_dir / "go").touch()
+    assert program(data_dir, "worker", "--once").wait(60) == 0
+    shown = asked(data_dir, "finetune", "show", queued["id"])
+    assert (shown["status"], shown["queued"], len(shown["attempts"])) == ("completed", False, 1)
+
+
+def test_a_killed_worker_leaves_its_run_to_the_next_one(data_dir: Path) -> None:
+    importing(data_dir)
+    run = asked(data_dir, "finetune", "start", "--set", "base_model=steps-60")["id"]
+    worker = program(data_dir, "worker")
+    soon(lambda: list((data_dir / "runs" / run / "checkpoints").glob("step-*")))
+    worker.kill()
+    worker.wait()
+    for process in supervisor.family(run):
+        process.kill()
+    assert program(data_dir, "worker", "--once").wait(60) == 0
+    shown = asked(data_dir, "finetune", "show", run)
+    assert [attempt["outcome"] for attempt in shown["attempts"]] == ["killed", "completed"]
+    assert shown["attempts"][1]["resumedFromStep"] > 0
+
+
+def test_cancelling_reaches_a_worker_in_another_process_namespace(data_dir: Path) -> None:
+    apart = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child")
+    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this system lets no user make a process namespace")
+    importing(data_dir)
+    run = asked(data_dir, "finetune", "start", "--set", "base_model=waits")["id"]
+    worker = program(data_dir, "worker", prefix=apart)
+    try:
+        soon((data_dir / "runs" / run / "heartbeat").exists)
+        cancelled = asked(data_dir, "finetune", "cancel", run)
+        assert cancelled["status"] == "cancelled"
+        assert not supervisor.is_alive(data_dir / "runs" / run)
+    finally:
+        worker.kill()
+        worker.wait()
