@@ -187,7 +187,7 @@ def test_a_preset_fills_the_form(open_page):
     page = open_page("/finetune")
     page.get_by_test_id("run-now").click()
     before = page.get_by_label("Epochs").input_value()
-    page.get_by_test_id("preset").first.click()
+    page.get_by_role("button", name="Quick look").click()
     expect(page.get_by_label("Epochs")).not_to_have_value(before)
 
 

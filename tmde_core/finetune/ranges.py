@@ -14,6 +14,27 @@ from tmde_core.record import Record, invalid_field
 Bounds = msgspec.inspect.IntType | msgspec.inspect.FloatType
 
 
+ABOUT: Mapping[str, str] = {
+    "loraRank": "How much the adapter can hold. More learns more detail, takes more memory and forgets more.",
+    "loraAlpha": "How strongly the adapter speaks. Twice the rank is usual.",
+    "learningRate": "How far each step goes. Too high and the loss jumps or is no number; too low and little is learned.",
+    "batchSize": "Examples that are looked at together. Halve it when memory runs out.",
+    "gradientAccumulationSteps": "Batches that make up one step. Twice as many with half the batch learns the same in less memory.",
+    "epochs": "How often every example is seen. Too often, and answers are learned by heart.",
+    "maxSeqLength": "Longer examples are left out, never cut. Memory grows with the longest one.",
+    "warmupRatio": "Share of the steps in which the rate rises from nothing.",
+    "evalSteps": "Looks at the held-out examples so often, beside the end of each epoch. 0: only then.",
+    "weightDecay": "Pulls the weights towards zero, which works against learning by heart.",
+    "lrScheduler": "How the rate falls after the warm-up: along a cosine, or evenly.",
+    "minQualityScore": "Only answers that score at least this are learned from.",
+    "minTraces": "With fewer examples no run begins.",
+    "baseModel": "A model of the backend, or a directory of safetensors. Empty: the embedded model.",
+    "backend": "What trains: each has an environment of its own.",
+    "seed": "The same seed and examples give the same adapter.",
+}
+"""A word on what each hyperparameter does, for a person who has to choose."""
+
+
 class Range(Record):
     """What one hyperparameter may be."""
 
@@ -23,6 +44,8 @@ class Range(Record):
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    about: str = ""
+    """What it does."""
 
 
 def ranges() -> dict[str, Range]:
@@ -39,6 +62,7 @@ def ranges() -> dict[str, Range]:
             minimum=bounds.ge if bounds else None,
             maximum=bounds.le if bounds else None,
             choices=tuple(map(str, kind.values)) if isinstance(kind, msgspec.inspect.LiteralType) else (),
+            about=ABOUT.get(field.encode_name, ""),
         )
     return found
 

@@ -10,12 +10,15 @@ import structlog
 from nicegui import background_tasks, ui
 
 from tmde_core.errors import TmdeError
+from tmde_core.finetune.presets import PRESETS, Preset
 from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
 from tmde_core.finetune.service import BackendReport
+from tmde_core.record import to_json
 from tmde_core.services import Services
 from tmde_ui import finetune_preview
 from tmde_ui.elements import Modal, Tag, button
 from tmde_ui.finetune_form import ConfigForm
+from tmde_ui.finetune_words import figure_of
 from tmde_ui.forms import form_fields, on_press
 from tmde_ui.words import sentence
 
@@ -179,4 +182,21 @@ class RunDialog:
     # --------------------------------------------------------------------------------------- presets
 
     def _presets(self) -> None:
-        pass
+        with Tag("fieldset", data_testid="presets"):
+            Tag("legend", "Begin with", "eyebrow")
+            with Tag("div", classes="presets"):
+                for preset in PRESETS:
+                    with Tag("button", classes="preset", type="button", data_testid="preset") as offer:
+                        Tag("strong", preset.name)
+                        Tag("span", preset.about)
+                    offer.on("click", js_handler=self._fill(preset))
+
+    def _fill(self, preset: Preset) -> str:
+        """Puts the values into their fields, as if a person had typed them."""
+        typed = to_json({name: figure_of(value) for name, value in preset.values.items()}).decode()
+        return f"""() => {{
+          const fields = getHtmlElement({self._form.id}).elements;
+          let last;
+          for (const [name, value] of Object.entries({typed})) (last = fields[name]).value = value;
+          last.dispatchEvent(new Event("input", {{ bubbles: true }}));
+        }}"""

@@ -97,7 +97,7 @@ class ConfigForm:
                     aria_describedby=described, data_testid=f"field-{name}", maxlength=str(MAX_TYPED),
                     placeholder="the embedded model" if name == "baseModel" else None,
                 )  # fmt: skip
-            Tag("p", getattr(one, "about", ""), "about", id=f"about-{name}")
+            Tag("p", one.about, "about", id=f"about-{name}")
             self._errors[name] = Tag(
                 "p", classes="wrong", id=f"wrong-{name}", role="alert", data_testid=f"wrong-{name}"
             )

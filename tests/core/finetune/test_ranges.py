@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmde_core.errors import InvalidInputError
+from tmde_core.finetune.presets import PRESETS
 from tmde_core.finetune.ranges import Range, checked, config_from, ranges
 from tmde_core.finetune.records import FineTuneConfig
 
@@ -69,3 +70,13 @@ def test_what_is_left_out_comes_from_the_base():
 def test_a_config_that_was_built_and_not_decoded_is_checked_too():
     with pytest.raises(InvalidInputError, match="epochs"):
         checked(FineTuneConfig(epochs=99))
+
+
+def test_every_hyperparameter_says_what_it_does():
+    assert [name for name, entry in ranges().items() if not entry.about] == []
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+def test_presets_are_in_range_and_all_name_the_same(preset):
+    assert config_from(preset.values)
+    assert preset.values.keys() == PRESETS[0].values.keys()
