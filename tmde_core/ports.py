@@ -330,6 +330,31 @@ class PreviewingBackend(Protocol):
         """
 
 
+class ServedForm(Record):
+    """What came of making an adapter's served form: one JSON line on the worker's standard output."""
+
+    reasons: tuple[str, ...] = ()
+    """Why the adapter does not fit its base model, one sentence each; empty when the file was written."""
+    note: str = ""
+    """Why there is no served form although the adapter is sound, where that is so."""
+
+
+@runtime_checkable
+class ConvertingBackend(Protocol):
+    """A training backend that can also make the served form of an adapter that it has not trained. Optional: without one, an
+    adapter from an archive can be kept, listed and exported, but not be served by a runtime that wants another form.
+    """
+
+    def convert(self, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
+        """The command whose process compares the adapter with its base model, writes `adapter.gguf` beside the weights, and prints
+        a `ServedForm`; None when this backend does not know the base model. A failure is one sentence on stderr and exit status 1.
+
+        Args:
+            adapter_dir: holds `adapter_model.safetensors` and `adapter_config.json`, both checked for themselves.
+            base_model: as the adapter names it; nobody has checked it.
+        """
+
+
 class BackendDescriptor(Record):
     """A training backend that a plugin offers."""
 
@@ -366,7 +391,7 @@ class FactsCheck(Record, tag_field="kind", tag="facts"):
 
 
 class RegexCheck(Record, tag_field="kind", tag="regex"):
-    """The pattern occurs in the answer, or with `absent` does not."""
+    """The pattern occurs in the answer, or with `absent` does not. Case is ignored but in `(?-i:…)`."""
 
     pattern: str
     absent: bool = False
@@ -381,7 +406,7 @@ class CountCheck(Record, tag_field="kind", tag="count"):
 
 
 class FormCheck(Record, tag_field="kind", tag="form"):
-    """The form of a text: first letters of its lines, words it must use, one rhyme, JSON of a shape."""
+    """The form of a text: first letters of its lines, words it must use, how it begins or ends, JSON of a shape."""
 
     form: Literal["acrostic", "must-use", "starts-with", "ends-with", "json", "list", "no-letter", "unique-words"]
     value: str = ""
