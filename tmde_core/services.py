@@ -118,7 +118,7 @@ async def open_services(
             schedules=schedules,
             previews=PreviewService(settings, plugins, finetune),
             lineage=LineageService(database),
-            archives=ArchiveService(lora),
+            archives=ArchiveService(settings, plugins, lora),
             ask=ask,
             benchmark=benchmark,
             gate=gate,

@@ -11,6 +11,7 @@ import psutil
 
 from tmde_core.finetune.records import FineTuneConfig
 from tmde_core.ports import Availability, ResourceEstimate, TrainingJob, WorkerCommand
+from tmde_cpu.adapter_form import conversion
 from tmde_cpu.base_name import resolve_base_model
 
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "gguf", "numpy")
@@ -90,6 +91,10 @@ class CpuBackend:
                 "PYTHONUNBUFFERED": "1",
             },
         )
+
+    def convert(self, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
+        """See `tmde_core.ports.ConvertingBackend`."""
+        return conversion(self._data_dir, adapter_dir, base_model)
 
 
 def _threads() -> int:

@@ -18,6 +18,8 @@ MAGIC = b"GGUF"
 MAX_METADATA = 64 * 1024 * 1024
 """A vocabulary of 256,000 tokens with its merges takes about 15 MB."""
 MAX_ENTRIES = 4096
+MAX_TENSORS = 100_000
+MAX_DIMENSIONS = 4
 
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -70,6 +72,22 @@ def read_header(path: Path) -> GgufHeader:
         ) from None
 
 
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The tensors of a GGUF file and their shapes, the innermost dimension last, as everywhere but in GGUF.
+
+    Raises:
+        InvalidInputError: see `read_header`.
+    """
+    read_header(path)
+    try:
+        with path.open("rb") as file:
+            return _Reader(file).shapes()
+    except (OSError, ValueError, struct.error, UnicodeDecodeError):
+        raise InvalidInputError(
+            f"The model file {path} is damaged. Replace it with a whole one.", field="model"
+        ) from None
+
+
 class _Reader:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -88,6 +106,19 @@ class _Reader:
             if value is not None:
                 metadata[name] = value
         return GgufHeader(metadata, tensors)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        header = self.header()
+        if header.tensors > MAX_TENSORS:
+            raise ValueError("tensors")
+        found = {}
+        for _ in range(header.tensors):
+            name, dimensions = self._string(), self._number("I")
+            if dimensions > MAX_DIMENSIONS:
+                raise ValueError("dimensions")
+            found[name] = tuple(self._number("Q") for _ in range(dimensions))[::-1]
+            self._skip(4 + 8)  # its type and where it lies
+        return found
 
     def _value(self, kind: int) -> Any:
         if kind in _NUMBERS:

@@ -46,6 +46,17 @@ def write_gguf_lora(adapter_dir: Path, base_dir: Path, target: Path) -> None:
     """
     base = msgspec.json.decode((base_dir / "config.json").read_bytes())
     lora = msgspec.json.decode((adapter_dir / CONFIG_FILE).read_bytes())
+    write_form(load_file(adapter_dir / WEIGHTS_FILE), float(lora["lora_alpha"]), base, target)
+
+
+def write_form(
+    tensors: Mapping[str, np.ndarray[Any, Any]], alpha: float, base: Mapping[str, Any], target: Path
+) -> None:
+    """The same from the adapter's tensors by name, its alpha, and the base's config.json.
+
+    Raises:
+        UnsupportedModelError: see `write_gguf_lora`.
+    """
     architecture = ARCHITECTURES.get(base["model_type"])
     if architecture is None:
         raise UnsupportedModelError(f"Models of the kind {base['model_type']!r} have no GGUF form of an adapter here.")
@@ -56,8 +67,8 @@ def write_gguf_lora(adapter_dir: Path, base_dir: Path, target: Path) -> None:
     writer = gguf.GGUFWriter(target, gguf.MODEL_ARCH_NAMES[architecture])
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", float(lora["lora_alpha"]))
-    for name, tensor in sorted(load_file(adapter_dir / WEIGHTS_FILE).items()):
+    writer.add_float32("adapter.lora.alpha", alpha)
+    for name, tensor in sorted(tensors.items()):
         found = _NAME.fullmatch(name)
         mapped = names.get_name(found["module"]) if found else None
         if found is None or mapped is None:

@@ -1,0 +1,47 @@
+"""JSON that somebody else wrote: one object, no name twice, no figure that is none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+
+class ForeignJsonError(ValueError):
+    """Why the text is not taken, in a few words."""
+
+
+def read_object(content: bytes) -> dict[str, Any]:
+    """The one JSON object that `content` holds.
+
+    Stricter than a parser must be: readers differ in which of two equal names they take, so a file that has both means
+    one thing to the reader that checks it and another to the one that uses it.
+
+    Raises:
+        ForeignJsonError: it is no JSON, no object, nested too deeply, or has a name twice.
+    """
+    try:
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_number)
+    except ForeignJsonError:
+        raise
+    except UnicodeDecodeError:
+        raise ForeignJsonError("it is no UTF-8 text") from None
+    except RecursionError:
+        raise ForeignJsonError("it is nested too deeply") from None
+    except ValueError as error:
+        raise ForeignJsonError(f"it is no JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ForeignJsonError("it is no JSON object")
+    return value
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ForeignJsonError(f"it has {twice[:60]!r} twice")
+    return found
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ForeignJsonError(f"it has {name}, which is no JSON number")

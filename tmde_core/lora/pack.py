@@ -1,0 +1,100 @@
+"""Writes an adapter as a gzipped tar archive, piece by piece: constant memory, and the same adapter gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from tmde_core.errors import AdapterInvalidError
+from tmde_core.lora.archive_layout import EXPORTED, NOTES_FILE, PICKLE_FILE, folder_of
+from tmde_core.lora.archive_notes import notes
+from tmde_core.lora.publish import MANIFEST_FILE
+from tmde_core.lora.records import Manifest
+from tmde_core.lora.torch_file import TorchFile
+
+PIECE = 1024 * 1024
+LEVEL = 1
+"""Weights hardly pack at any level, and the lowest is the quickest."""
+
+
+def packed(directory: Path, manifest: Manifest, pickle: TorchFile | None = None) -> Iterator[bytes]:
+    """The archive of a published adapter whose hashes have been verified.
+
+    Every file is hashed again on its way out. When one has changed meanwhile the stream breaks off, so that nobody takes half of
+    the old and half of the new for an adapter.
+
+    Raises:
+        AdapterInvalidError: a file has changed since it was verified.
+        OSError: a file cannot be read.
+    """
+    gzip = zlib.compressobj(LEVEL, zlib.DEFLATED, 31)  # a gzip stream without name and time
+    for block in _tar(directory, manifest, pickle):
+        if piece := gzip.compress(block):
+            yield piece
+    yield gzip.flush()
+
+
+def checked_file(path: Path, expected: str) -> Iterator[bytes]:
+    """A file in pieces, hashed on its way out.
+
+    Raises:
+        AdapterInvalidError: its SHA-256 is not `expected`; comes after the last piece.
+    """
+    with path.open("rb") as file:
+        yield from _checked(file, path.name, path.stat().st_size, expected)
+
+
+def _tar(directory: Path, manifest: Manifest, pickle: TorchFile | None) -> Iterator[bytes]:
+    folder, day = folder_of(manifest.id), manifest.created_at
+    text = notes(manifest, pickle=pickle is not None).encode()
+    with ExitStack() as opened:
+        # All are opened before the first byte, so that deleting the adapter meanwhile does not cut the archive short.
+        names = [name for name in EXPORTED if name == MANIFEST_FILE or name in manifest.files]
+        files = {name: opened.enter_context((directory / name).open("rb")) for name in names}
+        yield _header(folder, 0, day, tarfile.DIRTYPE)
+        yield from _member(f"{folder}/{NOTES_FILE}", len(text), day, iter((text,)))
+        for name, file in files.items():
+            size = file.seek(0, 2)
+            file.seek(0)
+            yield from _member(f"{folder}/{name}", size, day, _checked(file, name, size, manifest.files.get(name)))
+        if pickle is not None:
+            yield from _member(f"{folder}/{PICKLE_FILE}", pickle.size, day, pickle.chunks())
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _member(name: str, size: int, moment: datetime, content: Iterator[bytes]) -> Iterator[bytes]:
+    yield _header(name, size, moment, tarfile.REGTYPE)
+    written = 0
+    for block in content:
+        written += len(block)
+        yield block
+    if written != size:
+        raise _changed(name)
+    yield bytes(-size % tarfile.BLOCKSIZE)
+
+
+def _header(name: str, size: int, moment: datetime, kind: bytes) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.mtime = size, kind, max(0, int(moment.timestamp()))
+    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _checked(file: IO[bytes], name: str, size: int, expected: str | None) -> Iterator[bytes]:
+    digest, left = hashlib.sha256(), size
+    while left and (block := file.read(min(PIECE, left))):
+        left -= len(block)
+        digest.update(block)
+        yield block
+    if left or (expected is not None and digest.hexdigest() != expected):
+        raise _changed(name)
+
+
+def _changed(name: str) -> AdapterInvalidError:
+    return AdapterInvalidError(f"{name} has changed while it was exported. Verify the adapter.")
