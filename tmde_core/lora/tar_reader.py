@@ -17,6 +17,7 @@ from typing import IO, Literal
 from tmde_core.errors import InvalidInputError, TooLargeError
 from tmde_core.record import Record
 
+GZIP_MAGIC = b"\x1f\x8b"
 BLOCK = 512
 PIECE = 256 * 1024
 
@@ -75,9 +76,11 @@ class Inflated:
         self._file = file
         self._stopped = stopped
         self._inflater = zlib.decompressobj(wbits=31)
-        self._packed = b""
+        self._packed = file.read(PIECE)
+        if not self._packed.startswith(GZIP_MAGIC):
+            raise _no_archive()
         self._ready = bytearray()
-        self._read = 0
+        self._read = len(self._packed)
         self._inflated = 0
 
     def take(self, count: int) -> bytes:
@@ -169,12 +172,7 @@ class TarReader:
         if len(self._source.take(self._padding)) < self._padding:
             raise DamagedArchiveError("The archive is cut short within a file.")
         self._padding = 0
-        try:
-            header = self._source.take(BLOCK)
-        except DamagedArchiveError:
-            if not self._headers:
-                raise _no_archive() from None
-            raise
+        header = self._source.take(BLOCK)
         if self._headers and header == bytes(BLOCK) == self._source.take(BLOCK):
             return None
         if len(header) < BLOCK and self._headers:
