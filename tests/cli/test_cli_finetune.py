@@ -124,18 +124,19 @@ def test_a_run_whose_process_is_gone_is_shown_as_interrupted_and_goes_on_when_wa
 
 
 def test_watching_in_a_pipe_gives_one_line_a_step(cli) -> None:
-    err = cli("finetune", "start", "--watch", "--set", "base_model=steps-6").err
+    err = cli("finetune", "start", "--watch", "--set", "base_model=steps-60").err
     steps = [line for line in err.splitlines() if line.startswith("step ")]
-    assert [line.split(":")[0] for line in steps] == [f"step {n} of 6" for n in range(1, 7)]
-    assert steps[0] == "step 1 of 6: loss 3.000"
-    assert steps[-1].startswith("step 6 of 6: loss 0.500, ")
-    assert steps[-1].endswith(" left")
+    assert [line.split(":")[0] for line in steps] == [f"step {n} of 60" for n in range(1, 61)]
+    assert steps[0] == "step 1 of 60: loss 3.000"
+    assert steps[3].startswith("step 4 of 60: loss 0.750, ")
+    assert steps[3].endswith(" left")
+    assert steps[-1] == "step 60 of 60: loss 0.050"
 
 
 def test_watching_on_a_terminal_keeps_to_one_line(data_dir: Path) -> None:
     importing(data_dir)
     seen = on_terminal(words(data_dir, "finetune", "start", "--watch", "--set", "base_model=steps-40"))
-    assert "Training" in seen
+    assert "Training begins" in seen
     assert "step 40 of 40: loss 0.075" in seen
     assert "Completed" in seen
     # The line is drawn again in its place: far fewer line breaks than steps.

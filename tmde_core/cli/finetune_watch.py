@@ -75,7 +75,7 @@ def figures(data: Mapping[str, Any]) -> str:
     for name, form in (("loss", "loss {:.3f}"), ("evalLoss", "eval {:.3f}"), ("tokensPerSecond", "{:.0f} tokens/s")):
         if isinstance(value := data.get(name), int | float):
             parts.append(form.format(value))
-    if isinstance(left := data.get("etaSeconds"), int | float):
+    if isinstance(left := data.get("etaSeconds"), int | float) and left > 0:
         parts.append(f"{duration(float(left))} left")
     return ", ".join(parts)
 
@@ -85,17 +85,18 @@ class TrainingBar:
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
         self._console = error_console()
         self._live = sys.stderr.isatty()
+        # All of it fits into 80 columns; a narrower terminal cuts the end, for a second line would make the view jump.
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[figures]}"),
+            BarColumn(bar_width=10),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=self._console,
             disable=not self._live,
         )
-        self._task = self._bar.add_task("Training", total=None, figures="")
+        self._task = self._bar.add_task("Training begins", total=None)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -119,7 +120,7 @@ class TrainingBar:
         step, total, rest = data.get("step"), data.get("totalSteps"), figures(data)
         line = f"step {step} of {total}" + (f": {rest}" if rest else "")
         if self._live:
-            self._bar.update(self._task, completed=step, total=total, figures=line)
+            self._bar.update(self._task, completed=step, total=total, description=line)
         else:
             typer.echo(line, err=True)
 
