@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 pytestmark = pytest.mark.slow
 
-PATHS = ("/", "/traces", "/plugins", "/traces/00000000-0000-0000-0000-000000000001")
+PATHS = ("/", "/traces", "/finetune", "/plugins", "/traces/00000000-0000-0000-0000-000000000001")
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 
 
