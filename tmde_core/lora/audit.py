@@ -1,5 +1,6 @@
-"""The audit trail: every switch of the active adapter, who asked for it, and how it ended."""
+"""The audit trail: every switch of the active adapter, import and deletion; who asked for it, and how it ended."""
 
+# ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
 from __future__ import annotations
 
 import sqlite3
@@ -7,9 +8,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from tmde_core.lora.records import LoRAActivationEvent, Trigger
+from tmde_core.lora.records import LiveAt, LoRAActivationEvent, Operation, Trigger
 from tmde_core.record import utc_now
 from tmde_core.storage.database import Database
+
+_SWITCHED = "success = 1 AND operation IN ('activate', 'rollback', 'deactivate')"
 
 
 class AuditTrail:
@@ -18,26 +21,42 @@ class AuditTrail:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def open(self, adapter_id: UUID | None, previous: UUID | None, by: Trigger) -> int:
-        """Write the intent to switch from `previous` to `adapter_id`; None is the base model. Returns the event's id."""
+    async def open(
+        self, adapter_id: UUID | None, previous: UUID | None, by: Trigger, operation: Operation = "activate"
+    ) -> int:
+        """Write an intent: to switch from `previous` to `adapter_id` (None is the base model), to import or delete it.
+
+        Returns:
+            The event's id.
+        """
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
-                "INSERT INTO lora_events (timestamp, adapter_id, previous_adapter_id, triggered_by) VALUES (?, ?, ?, ?)",
-                (_stamp(utc_now()), _text(adapter_id), _text(previous), by),
+                "INSERT INTO lora_events (timestamp, adapter_id, previous_adapter_id, triggered_by, operation) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (_stamp(utc_now()), _text(adapter_id), _text(previous), by, operation),
             )
             return int(cursor.lastrowid or 0)
 
-    async def close(self, event_id: int, success: bool, message: str | None = None) -> None:
+    async def close(self, event_id: int, success: bool, message: str | None = None, note: str | None = None) -> None:
         """Settle an intent; one that is settled stays as it is."""
         await self._database.write(
-            "UPDATE lora_events SET success = ?, error_message = ? WHERE id = ? AND success IS NULL",
-            (int(success), message, event_id),
+            "UPDATE lora_events SET success = ?, error_message = ?, note = ? WHERE id = ? AND success IS NULL",
+            (int(success), message, note, event_id),
         )
 
-    async def events(self, limit: int) -> list[LoRAActivationEvent]:
-        """The newest events, newest first."""
-        rows = await self._database.rows("SELECT * FROM lora_events ORDER BY id DESC LIMIT ?", (limit,))
+    async def events(self, limit: int, offset: int = 0, adapter_id: UUID | None = None) -> list[LoRAActivationEvent]:
+        """Events, newest first; with an adapter only those that it had a part in."""
+        clause, values = ("", [])
+        if adapter_id is not None:
+            clause, values = "WHERE adapter_id = ? OR previous_adapter_id = ?", [str(adapter_id), str(adapter_id)]
+        rows = await self._database.rows(
+            f"SELECT * FROM lora_events {clause} ORDER BY id DESC LIMIT ? OFFSET ?", [*values, limit, offset]
+        )
         return [_event(row) for row in rows]
+
+    async def count(self) -> int:
+        """How many events there are."""
+        return int(await self._database.value("SELECT count(*) FROM lora_events"))
 
     async def unsettled(self) -> list[LoRAActivationEvent]:
         """Intents whose process ended before they did, oldest first."""
@@ -46,8 +65,22 @@ class AuditTrail:
 
     async def history(self) -> list[LoRAActivationEvent]:
         """Every switch that happened, oldest first."""
-        rows = await self._database.rows("SELECT * FROM lora_events WHERE success = 1 ORDER BY id")
+        rows = await self._database.rows(f"SELECT * FROM lora_events WHERE {_SWITCHED} ORDER BY id")
         return [_event(row) for row in rows]
+
+    async def live_at(self, moment: datetime) -> LiveAt:
+        """What answered at a moment: the last switch before it, and when the next one came."""
+        row = await self._database.row(
+            f"SELECT adapter_id, timestamp AS since, (SELECT min(timestamp) FROM lora_events WHERE {_SWITCHED} AND timestamp > :at) "
+            f"AS until FROM lora_events WHERE {_SWITCHED} AND timestamp <= :at ORDER BY id DESC LIMIT 1",
+            {"at": _stamp(moment.astimezone(UTC))},
+        )
+        if row is None:
+            first = await self._database.value(f"SELECT min(timestamp) FROM lora_events WHERE {_SWITCHED}")
+            return LiveAt(at=moment, adapter_id=None, until=_moment(first))
+        return LiveAt(
+            at=moment, adapter_id=_uuid(row["adapter_id"]), since=_moment(row["since"]), until=_moment(row["until"])
+        )
 
 
 def chain(history: Sequence[LoRAActivationEvent]) -> list[UUID | None]:
@@ -60,7 +93,7 @@ def chain(history: Sequence[LoRAActivationEvent]) -> list[UUID | None]:
     for event in history:
         target = event.adapter_id
         below = stack[:-1]
-        if event.triggered_by == "rollback" and target in below:
+        if event.operation == "rollback" and target in below:
             last = max(index for index, adapter_id in enumerate(below) if adapter_id == target)
             del stack[last + 1 :]
         elif stack[-1] != target:
@@ -77,7 +110,13 @@ def _event(row: sqlite3.Row) -> LoRAActivationEvent:
         triggered_by=row["triggered_by"],
         success=None if row["success"] is None else bool(row["success"]),
         error_message=row["error_message"],
+        operation=row["operation"],
+        note=row["note"],
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
 
 
 def _uuid(text: str | None) -> UUID | None:

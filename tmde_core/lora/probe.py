@@ -38,8 +38,17 @@ class Answer(Record):
     logprobs: tuple[TokenLogprob, ...]
 
 
-async def probe(runtime: ModelRuntime, adapter: AdapterRef, model: str) -> None:
-    """Ask the question with the adapter and without it.
+async def base_answer(runtime: ModelRuntime, model: str) -> Answer:
+    """What the model says without an adapter.
+
+    Raises:
+        WorkerFailedError: the runtime failed.
+    """
+    return await _ask(runtime, model, None, COMPARED_TOKENS if runtime.capabilities.logprobs else PROBE_TOKENS)
+
+
+async def probe(runtime: ModelRuntime, adapter: AdapterRef, model: str, base: Answer) -> None:
+    """Ask the question with the adapter and compare with the answer without it.
 
     Raises:
         AdapterInvalidError: the answer is no sane text, or the adapter changes nothing.
@@ -48,8 +57,6 @@ async def probe(runtime: ModelRuntime, adapter: AdapterRef, model: str) -> None:
     with_adapter = await _ask(runtime, model, adapter, PROBE_TOKENS)
     if flaw := flaw_of(with_adapter.text):
         raise AdapterInvalidError(f"With the adapter the model's answer to the probe is {flaw}. Train it again.")
-    length = COMPARED_TOKENS if with_adapter.logprobs else PROBE_TOKENS
-    base = await _ask(runtime, model, None, length)
     if shift(with_adapter, base) < SMALLEST_SHIFT:
         raise AdapterInvalidError(
             "With the adapter the model answers the probe exactly as without it: it was not applied, or it learnt nothing."

@@ -80,3 +80,79 @@ class LoRAActivationEvent(Record):
     operation: Operation = "activate"
     note: str | None = None
     """Why, where there is more to say than who: forced, rolled back by the gate, where an import came from."""
+
+
+class AdapterDetails(LoRAAdapter, frozen=True):
+    """One adapter with all that is known of where it came from."""
+
+    base_model_sha256: str | None = None
+    tokenizer_sha256: str | None = None
+    chat_template_sha256: str | None = None
+    dataset_sha256: str | None = None
+    lineage: dict[str, Any] = msgspec.field(default_factory=dict)
+    """`runId`, `traceIds`; of an import also where it came from."""
+    training: dict[str, Any] = msgspec.field(default_factory=dict)
+    """What training_args.json says: configuration, backend, versions."""
+    files: dict[str, str] = msgspec.field(default_factory=dict)
+    """File name → SHA-256, hex."""
+    history: tuple[LoRAActivationEvent, ...] = ()
+    """What was done with it, newest first."""
+
+
+class Verification(Record):
+    """What reading every byte of an adapter found."""
+
+    adapter_id: UUID
+    is_valid: bool
+    reasons: tuple[str, ...]
+    """Everything that is wrong; empty when nothing is."""
+    files: int
+    bytes: int
+    ms: float
+
+
+class StorageFigures(Record):
+    """What the adapters take of the disk."""
+
+    adapters: int
+    invalid: int
+    bytes: int
+    free_bytes: int
+
+
+class FieldDifference(Record):
+    """A field in which two adapters differ; None where one does not have it."""
+
+    name: str
+    a: Any = None
+    b: Any = None
+
+
+class Comparison(Record):
+    """Two adapters side by side: from A to B."""
+
+    a: LoRAAdapter
+    b: LoRAAdapter
+    config: tuple[FieldDifference, ...]
+    """Hyperparameters and versions that differ."""
+    metrics: tuple[FieldDifference, ...]
+    """Every metric that one of them has."""
+    same_dataset: bool
+    traces_added: tuple[str, ...]
+    """Ids of traces that B learned from and A did not."""
+    traces_removed: tuple[str, ...]
+    traces_shared: int
+    benchmark: Any = None
+    """Their newest comparable benchmark runs, compared; None when there are none."""
+
+
+class LiveAt(Record):
+    """What answered at a moment."""
+
+    at: datetime
+    adapter_id: UUID | None
+    """None: the base model."""
+    since: datetime | None = None
+    """None: since ever."""
+    until: datetime | None = None
+    """None: to this day."""

@@ -11,8 +11,11 @@ adapter is listed too, with the reason, and never stops the others.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -20,15 +23,21 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import msgspec
 
 from tmde_core.errors import AdapterInvalidError, NotFoundError, TmdeError
-from tmde_core.lora.publish import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
+from tmde_core.lora.publish import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, STAGING_PREFIX, WEIGHTS_FILE
 from tmde_core.lora.records import MANIFEST_VERSION, ActivePointer, LoRAAdapter, Manifest
 from tmde_core.record import from_json, to_json
-from tmde_core.storage.durable import TEMPORARY, sha256_of, write_whole
+from tmde_core.storage.durable import TEMPORARY, sha256_of, storage_errors, sync_directory, write_whole
 
 ADAPTERS_DIR = "lora-adapters"
 ACTIVE_FILE = "active.json"
+EDIT_LOCK = ".manifests.lock"
+DELETING_PREFIX = ".deleting-"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 """Trace ids of a hundred thousand traces fit; a larger file is no manifest of ours."""
+
+
+Reasons = list[str]
+"""The class below has a method called `list`, which would hide the type."""
 
 
 class _UnsoundError(Exception):
@@ -48,6 +57,9 @@ class AdapterStore:
         self.directory = data_dir / ADAPTERS_DIR
         self._active_file = self.directory / ACTIVE_FILE
         self._seen: tuple[tuple[int, int, int], ActivePointer | None] | None = None
+        self._read: dict[str, tuple[_Version, Manifest]] = {}
+        self.damaged: dict[UUID, tuple[_Version, str]] = {}
+        """What reading every byte has found wrong, until the manifest changes."""
 
     def path(self, adapter_id: UUID) -> Path:
         """Where the adapter's files are, or would be."""
@@ -60,7 +72,9 @@ class AdapterStore:
             entries = [entry for entry in os.scandir(self.directory) if not entry.name.startswith(".")]
         except FileNotFoundError:
             return []
-        found = [_adapter(Path(entry.path), active) for entry in entries if entry.is_dir() or entry.is_symlink()]
+        found = [self._adapter(entry.path, active) for entry in entries if entry.is_dir() or entry.is_symlink()]
+        for gone in self._read.keys() - {entry.name for entry in entries}:
+            del self._read[gone]
         return sorted(found, key=lambda adapter: (adapter.created_at, str(adapter.id)), reverse=True)
 
     def get(self, adapter_id: UUID) -> LoRAAdapter:
@@ -71,7 +85,7 @@ class AdapterStore:
         """
         path = self.path(adapter_id)
         if os.path.lexists(path):
-            return _adapter(path, self.active_id())
+            return self._adapter(str(path), self.active_id())
         for adapter in self.list():
             if adapter.id == adapter_id:
                 return adapter
@@ -86,11 +100,65 @@ class AdapterStore:
         """
         adapter = self.get(adapter_id)
         try:
-            return _read(Path(adapter.path))
+            return self._sound(Path(adapter.path))
         except _UnsoundError as reason:
             raise AdapterInvalidError(
                 f"The adapter {adapter_id} cannot be used: {reason}", adapterId=str(adapter_id)
             ) from None
+
+    def _adapter(self, path: str, active: UUID | None) -> LoRAAdapter:
+        """What is in the directory, as it is listed."""
+        try:
+            manifest = self._sound(Path(path))
+        except _UnsoundError as reason:
+            return _unsound(Path(path), str(reason), active)
+        adapter = _listed(manifest, path, active)
+        known = self.damaged.get(manifest.id)
+        if known is not None and known[0] == self._read[os.path.basename(path)][0]:  # noqa: PTH119 - a long list
+            return msgspec.structs.replace(adapter, is_valid=False, invalid_reason=known[1])
+        return adapter
+
+    def _sound(self, path: Path) -> Manifest:
+        """The manifest of a sound adapter; decoded again only when the file is another one."""
+        if path.is_symlink():
+            raise _UnsoundError("It is a link, not a directory.")
+        version = _version(path)
+        known = self._read.get(path.name)
+        if version is None or known is None or known[0] != version:
+            manifest = _read(path)
+            if version is not None:
+                self._read[path.name] = (version, manifest)
+            return manifest
+        _check_files(path, known[1])
+        return known[1]
+
+    def version(self, adapter_id: UUID) -> _Version | None:
+        """What tells one manifest of the adapter from a later one; None when it has none."""
+        return _version(self.path(adapter_id))
+
+    def flaws(self, adapter_id: UUID) -> tuple[Reasons, int]:
+        """Everything that reading every byte finds wrong, and how many bytes those are.
+
+        Raises:
+            NotFoundError: no such adapter.
+        """
+        adapter = self.get(adapter_id)
+        try:
+            manifest = self._sound(Path(adapter.path))
+        except _UnsoundError as reason:
+            return [str(reason)], 0
+        found = []
+        for name, expected in manifest.files.items():
+            try:
+                actual = sha256_of(self.path(adapter_id) / name)
+            except OSError as error:
+                found.append(f"{name} cannot be read ({error.strerror}).")
+                continue
+            if actual != expected:
+                found.append(
+                    f"{name} has changed since it was published (SHA-256 {actual[:12]}…, expected {expected[:12]}…)."
+                )
+        return found, manifest.size_bytes
 
     def verified(self, adapter_id: UUID) -> Manifest:
         """The manifest, after every file was read and its SHA-256 found as the manifest has it.
@@ -163,6 +231,46 @@ class AdapterStore:
         self.directory.mkdir(parents=True, exist_ok=True)
         write_whole(self._active_file, to_json(pointer) + b"\n")
 
+    def take_away(self, adapter_id: UUID) -> None:
+        """Delete an adapter: gone from the list in one rename, then from the disk.
+
+        Raises:
+            NotFoundError: no such adapter.
+            InsufficientStorageError: the directory is read-only; it is still there.
+        """
+        path = Path(self.get(adapter_id).path)
+        hidden = self.directory / f"{DELETING_PREFIX}{path.name}"
+        with storage_errors(self.directory):
+            path.rename(hidden)
+            sync_directory(self.directory)
+            _remove(hidden)
+
+    def edit(self, adapter_id: UUID, change: Callable[[Manifest], Manifest]) -> Manifest:
+        """Change a manifest; of several who do so at once, in whatever process, each builds on the one before.
+
+        Raises:
+            NotFoundError: no such adapter.
+            AdapterInvalidError: it is not sound.
+            InsufficientStorageError: the disk is full or read-only; nothing has changed.
+        """
+        with storage_errors(self.directory), (self.directory / EDIT_LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            before = self.manifest(adapter_id)
+            after = change(before)
+            if after != before:
+                self.rewrite(after)
+            return after
+
+    def sweep(self) -> None:
+        """Remove what a crash left half built or half deleted. Only while nobody switches; what is held is left alone."""
+        self.sweep_unfinished_files()
+        for path in self.directory.glob(f"{DELETING_PREFIX}*"):
+            _remove(path)
+        for path in self.directory.glob(f"{STAGING_PREFIX}*"):
+            leash = self.directory.parent / "runs" / path.name.removeprefix(STAGING_PREFIX) / "leash"
+            if not _held(path) and not _held(leash):
+                _remove(path)
+
     def sweep_unfinished_files(self) -> None:
         """Delete half-written pointers and manifests that a crash left. Only while nobody switches."""
         for pattern in (f".*{TEMPORARY}", f"*/.*{TEMPORARY}"):
@@ -170,12 +278,42 @@ class AdapterStore:
                 path.unlink(missing_ok=True)
 
 
-def _adapter(path: Path, active: UUID | None) -> LoRAAdapter:
-    """What is in the directory, as it is listed."""
+def _held(path: Path) -> bool:
+    """Whether some process holds a lock on the file or directory: an import that builds it, a training run."""
     try:
-        manifest = _read(path)
-    except _UnsoundError as reason:
-        return _unsound(path, str(reason), active)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _remove(path: Path) -> None:
+    """Delete a directory; a link is removed, never followed."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+_Version = tuple[int, int, int]
+"""Inode, modification time and size: a manifest is always replaced, never written in place."""
+
+
+def _version(path: Path) -> _Version | None:
+    try:
+        found = os.stat(os.path.join(path, MANIFEST_FILE))  # noqa: PTH116, PTH118 - a long list
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _listed(manifest: Manifest, path: str, active: UUID | None) -> LoRAAdapter:
     return LoRAAdapter(
         id=manifest.id,
         created_at=manifest.created_at,
@@ -186,7 +324,7 @@ def _adapter(path: Path, active: UUID | None) -> LoRAAdapter:
         traces_used=manifest.traces_used,
         size_bytes=manifest.size_bytes,
         sha256=manifest.files[WEIGHTS_FILE],
-        path=str(path),
+        path=path,
         is_valid=True,
         invalid_reason=None,
         gate=manifest.gate,
@@ -218,13 +356,13 @@ def _unsound(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
 
 def _read(path: Path) -> Manifest:
     """The manifest of a directory, if that is a sound adapter as far as can be told without hashing."""
-    if path.is_symlink():
-        raise _UnsoundError("It is a link, not a directory.")
     identity = _identity(path)
     content = _manifest_bytes(path)
     manifest = _decode(content)
     if identity is None or manifest.id != identity:
         raise _UnsoundError(f"It is foreign: the directory is called {path.name!r}, its manifest says {manifest.id}.")
+    if manifest.created_at.tzinfo is None:
+        raise _UnsoundError(f"Its {MANIFEST_FILE} says when it was made without a time zone.")
     missing = [name for name in REQUIRED_FILES if name not in manifest.files]
     if missing:
         raise _UnsoundError(f"Its manifest does not name {', '.join(missing)}.")

@@ -245,7 +245,7 @@ async def test_the_gate_holds_back_until_it_is_forced_and_that_is_recorded(servi
     await failed(services, None, "holds the adapter")
     adapter = await services.lora.activate(identity, force=True)
     assert adapter.gate == "forced"
-    assert (await last(services)).error_message == "Activated by force although the benchmark holds it back."
+    assert (await last(services)).note == "Activated by force although the benchmark holds it back."
     services.lora.store.verified(identity)
 
 

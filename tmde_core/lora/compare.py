@@ -1,0 +1,78 @@
+"""Two adapters side by side: what they were trained with, on what, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tmde_core.lora.records import Comparison, FieldDifference, LoRAAdapter, Manifest
+
+ARGUMENTS_FILE = "training_args.json"
+MAX_ARGUMENTS_BYTES = 1024 * 1024
+
+
+def training_of(directory: Path) -> dict[str, Any]:
+    """What `training_args.json` says; empty where there is none, or none that can be read."""
+    try:
+        with (directory / ARGUMENTS_FILE).open("rb") as file:
+            content = file.read(MAX_ARGUMENTS_BYTES + 1)
+        found = msgspec.json.decode(content) if len(content) <= MAX_ARGUMENTS_BYTES else {}
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def compared(
+    a: LoRAAdapter,
+    b: LoRAAdapter,
+    of_a: Manifest,
+    of_b: Manifest,
+    trained_a: Mapping[str, Any],
+    trained_b: Mapping[str, Any],
+) -> Comparison:
+    """What changed from A to B."""
+    before, after = _traces(of_a), _traces(of_b)
+    return Comparison(
+        a=a,
+        b=b,
+        config=_differences(
+            {"baseModel": of_a.base_model, **_flat(trained_a)}, {"baseModel": of_b.base_model, **_flat(trained_b)}
+        ),
+        metrics=tuple(
+            FieldDifference(name=name, a=of_a.metrics.get(name), b=of_b.metrics.get(name))
+            for name in dict.fromkeys((*of_a.metrics, *of_b.metrics))
+            if of_a.metrics.get(name) is not None or of_b.metrics.get(name) is not None
+        ),
+        same_dataset=of_a.dataset_sha256 is not None and of_a.dataset_sha256 == of_b.dataset_sha256,
+        traces_added=tuple(trace for trace in after if trace not in before),
+        traces_removed=tuple(trace for trace in before if trace not in after),
+        traces_shared=sum(trace in before for trace in after),
+    )
+
+
+def _traces(manifest: Manifest) -> dict[str, None]:
+    """The traces an adapter learned from, in their order."""
+    listed = manifest.lineage.get("traceIds")
+    return dict.fromkeys(map(str, listed)) if isinstance(listed, list) else {}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"config": {"epochs": 3}}` as `{"epochs": 3}`; other tables keep their name before a point."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, "" if name == "config" and not prefix else f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[FieldDifference, ...]:
+    return tuple(
+        FieldDifference(name=name, a=a.get(name), b=b.get(name))
+        for name in dict.fromkeys((*a, *b))
+        if a.get(name) != b.get(name)
+    )
