@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import IO, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 import structlog
 
-from tmde_core.benchmark import comparison
 from tmde_core.benchmark.calibration import CalibrationReport, Rated, report
 from tmde_core.benchmark.export import ExportedRun
 from tmde_core.benchmark.imports import QuestionImport, read_entries, summed
-from tmde_core.benchmark.metrics import measure
+from tmde_core.benchmark.measuring import Measuring
+from tmde_core.benchmark.planning import Planner, comparable_hash
 from tmde_core.benchmark.questionbank import QuestionBank
-from tmde_core.benchmark.questions import content_hash
 from tmde_core.benchmark.records import (
     ENDED,
     ActivationMark,
@@ -37,16 +35,15 @@ from tmde_core.benchmark.records import (
     Summary,
     Trigger,
 )
-from tmde_core.benchmark.runner import PARALLEL, JudgeSource, Runner, adapter_ref, drift, unanswered
+from tmde_core.benchmark.runner import PARALLEL, JudgeSource, Runner, unanswered
 from tmde_core.benchmark.scoring import Score, Scorer
 from tmde_core.benchmark.store import BenchmarkStore, RunFilter
 from tmde_core.debate.judging import WITHOUT_REFERENCE
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
-from tmde_core.lora.base_match import require_same_base, served_model, weights_hash
 from tmde_core.lora.service import LoraService
 from tmde_core.plugins import Plugins
-from tmde_core.ports import AdapterRef, JudgeItem, ModelInfo, Question
-from tmde_core.record import to_json, utc_now
+from tmde_core.ports import AdapterRef, JudgeItem, Question
+from tmde_core.record import utc_now
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
@@ -60,11 +57,6 @@ LOCK_FILE = "benchmark.lock"
 """Held with `flock` by the process that runs a benchmark: one at a time, and a row without it is a dead one."""
 
 LOGS_KEPT = 20
-DEFAULT_REPEATS = {"quick": 1, "full": 2, "custom": 2}
-UNSCORED_WARNING = "More than 10 % of the answers have no verdict, so this run decides nothing."
-DRIFT_LIMIT = 1.0
-"""Points of 10 by which the judge's view of the frozen answers may move before it is said."""
-
 Runs = list[BenchmarkRun]
 Questions = list[BenchmarkQuestion]
 
@@ -105,6 +97,8 @@ class BenchmarkService:
         self._lora = lora
         self.parallel = PARALLEL
         """Questions asked at once."""
+        self._planner = Planner(settings, plugins, runtimes, lora, self.bank)
+        self._measuring = Measuring(self.store, self.bank, settings)
         self._live: _Live | None = None
         self._starting = asyncio.Lock()
         self._ended: OrderedDict[UUID, MemoryLog] = OrderedDict()
@@ -124,46 +118,13 @@ class BenchmarkService:
         async with self._starting:
             lock = self._locked()
             try:
-                run, questions, adapter = await self._planned(plan, triggered_by)
+                run, questions, adapter = await self._planner.run_of(plan, triggered_by)
                 await self.store.insert(run, questions, comparable_hash(run))
                 return await self._begin(run, questions, adapter, lock, ())
             except BaseException:
                 if self._live is None or self._live.lock is not lock:
                     lock.close()
                 raise
-
-    async def _planned(
-        self, plan: BenchmarkPlan, triggered_by: Trigger
-    ) -> tuple[BenchmarkRun, Sequence[Question], AdapterRef | None]:
-        """The run that a plan makes, not stored yet, with its questions and adapter."""
-        suite, questions = await self.bank.chosen(plan)
-        judge = plan.judge or self._settings.benchmark.judge
-        if judge != "auto":
-            self._plugins.judges.get(judge)
-        base = await self._base()
-        adapter = await self._adapter(plan, base)
-        repeats = plan.repeats or DEFAULT_REPEATS[plan.type]
-        run = BenchmarkRun(
-            id=uuid4(),
-            type=plan.type,
-            mode=plan.mode,
-            suite=suite,
-            status="running",
-            started_at=utc_now(),
-            adapter_id=UUID(adapter.id) if adapter else None,
-            base_model=base.name,
-            base_model_sha256=await asyncio.to_thread(weights_hash, base.path) if base.path else None,
-            suite_sha256=content_hash(questions),
-            adapter_sha256=(await self._lora.get(UUID(adapter.id))).sha256 if adapter else None,
-            repeats=repeats,
-            seed=plan.seed,
-            judge=judge,
-            questions_total=len(questions) * repeats,
-            triggered_by=triggered_by,
-            warnings=self._warnings(questions, judge),
-            settings=self._used(),
-        )
-        return run, questions, adapter
 
     async def resume(self, run_id: UUID) -> BenchmarkRun:
         """Go on with a run that was cut off, cancelled or failed: only the questions without an answer are asked.
@@ -179,7 +140,7 @@ class BenchmarkService:
             lock = self._locked()
             try:
                 questions = await self.store.questions(run_id)
-                adapter = await self._same_adapter(run)
+                adapter = await self._planner.resumed(run)
                 run = msgspec.structs.replace(run, status="running", completed_at=None, error_message=None)
                 await self.store.update(run)
                 return await self._begin(run, questions, adapter, lock, await self.store.results(run_id))
@@ -216,7 +177,7 @@ class BenchmarkService:
 
         async def go() -> None:
             await runner.ask_all(slots)
-            await self._measured(run, runner)
+            await self._measuring.measured(run, runner)
 
         live.task = asyncio.create_task(self._see_to_the_end(live, go()), name=f"benchmark {run.id}")
         await asyncio.sleep(0)
@@ -224,7 +185,7 @@ class BenchmarkService:
 
     async def reusable(self, plan: BenchmarkPlan, adapter_id: UUID | None) -> BenchmarkRun | None:
         """The newest completed run that asked what this plan would, in the same way, of the same weights."""
-        run, _, _ = await self._planned(plan, "gate")
+        run, _, _ = await self._planner.run_of(plan, "gate")
         found = await self.store.latest(comparable_hash(run), adapter_id=adapter_id)
         return found if found is not None and found.adapter_sha256 == run.adapter_sha256 else None
 
@@ -380,16 +341,7 @@ class BenchmarkService:
                 raise ConflictError(
                     f"The benchmark {run.id} is {run.status}; only completed ones can be compared.", status=run.status
                 )
-        found = await asyncio.to_thread(
-            comparison.compare,
-            runs[0],
-            runs[1],
-            await self.store.results(a),
-            await self.store.results(b),
-            await self.store.questions(b),
-        )
-        await self.store.keep_comparison(found)
-        return found
+        return await self._measuring.compared(*runs)
 
     async def questions(
         self, domain: str | None = None, difficulty: str | None = None, suite: str | None = None
@@ -586,65 +538,9 @@ class BenchmarkService:
         run = await self.store.get(live.run.id) or live.run
         run = msgspec.structs.replace(run, completed_at=utc_now(), questions_done=live.done, **ended)
         if run.status == "completed":
-            run = await self._judged(run)
+            run = await self._measuring.judged(run)
         await self.store.update(run)
         return run
-
-    async def _measured(self, run: BenchmarkRun, runner: Runner) -> None:
-        """Figures of the run, against its baseline's pace, and what the judge says of the frozen answers."""
-        baseline = await self.store.latest(comparable_hash(run), before=run.started_at, without=run.id)
-        results = await self.store.results(run.id)
-        moved = await self._judge_drift(runner)
-        metrics = await asyncio.to_thread(
-            measure,
-            results,
-            run.mode,
-            self._settings.benchmark.quality_weight,
-            baseline.metrics.reference if baseline and baseline.metrics else None,
-            moved,
-        )
-        warnings = list(run.warnings)
-        if not metrics.conclusive:
-            warnings.append(UNSCORED_WARNING)
-        if moved is not None and moved > DRIFT_LIMIT:
-            warnings.append(
-                f"The judge has moved: it scores ten frozen answers {moved:.1f} points of 10 otherwise than at first. "
-                "Earlier runs cannot be trusted to compare."
-            )
-        await self.store.update(msgspec.structs.replace(run, metrics=metrics, warnings=tuple(warnings)))
-
-    async def _judge_drift(self, runner: Runner) -> float | None:
-        anchors = self.bank.anchors()
-        now = await runner.anchor_scores(anchors) if anchors else {}
-        if not now:
-            return None
-        role = self._settings.roles.judge
-        judge = f"{runner.run.judge} {role.runtime} {role.model}"
-        first = await self.store.anchors(judge)
-        await self.store.keep_anchors(judge, now)
-        return drift(first or now, now)
-
-    async def _judged(self, run: BenchmarkRun) -> BenchmarkRun:
-        """The run with its verdicts against the run before it and against the base model."""
-        comparable = comparable_hash(run)
-        baseline = await self.store.latest(comparable, before=run.started_at, without=run.id)
-        previous = await self.store.latest(comparable, any_adapter=True, before=run.started_at, without=run.id)
-        verdicts: dict[str, Any] = {}
-        for name, other in (("baseline", baseline), ("previous", previous)):
-            if other is None:
-                continue
-            found = await asyncio.to_thread(
-                comparison.compare,
-                other,
-                run,
-                await self.store.results(other.id),
-                await self.store.results(run.id),
-                await self.store.questions(run.id),
-            )
-            await self.store.keep_comparison(found)
-            verdicts[f"verdict_vs_{name}"] = found.quality.outcome
-            verdicts[f"{name}_run_id"] = other.id
-        return msgspec.structs.replace(run, **verdicts)
 
     def _locked(self) -> IO[str]:
         """The lock on running a benchmark.
@@ -665,62 +561,6 @@ class BenchmarkService:
                 **({"runId": str(live.run.id)} if live else {}),
             ) from None
         return file
-
-    async def _base(self) -> ModelInfo:
-        role = self._settings.roles.proposer
-        runtime = await self._runtimes.get(role.runtime)
-        return served_model(await runtime.models(), role.model, role.runtime)
-
-    async def _adapter(self, plan: BenchmarkPlan, base: ModelInfo) -> AdapterRef | None:
-        if plan.base:
-            if plan.adapter_id is not None:
-                raise InvalidInputError("base: a run asks the base model or an adapter, not both.", field="base")
-            return None
-        if plan.adapter_id is None:
-            return self._lora.active_ref()
-        adapter = await self._lora.get(plan.adapter_id)
-        manifest = await asyncio.to_thread(self._lora.store.verified, plan.adapter_id)
-        await require_same_base(manifest, base)
-        return adapter_ref(adapter.id, adapter.path)
-
-    async def _same_adapter(self, run: BenchmarkRun) -> AdapterRef | None:
-        if run.adapter_id is None:
-            return None
-        adapter = await self._lora.get(run.adapter_id)
-        return adapter_ref(adapter.id, adapter.path)
-
-    def _warnings(self, questions: Sequence[Question], judge: str) -> tuple[str, ...]:
-        roles = self._settings.roles
-        open_ = any(criterion.check is None for question in questions for criterion in question.criteria)
-        same = (roles.judge.runtime, roles.judge.model) == (roles.proposer.runtime, roles.proposer.model)
-        if open_ and judge != "verifier" and same:
-            return (
-                "The judge is the Proposer's own model: it judges its own answers. Choose another under [roles.judge].",
-            )
-        return ()
-
-    def _used(self) -> dict[str, Any]:
-        """The settings that an answer depends on, as they are now."""
-        return {
-            "roles": msgspec.to_builtins(self._settings.roles),
-            "debate": msgspec.to_builtins(self._settings.debate),
-            "benchmark": msgspec.to_builtins(self._settings.benchmark),
-        }
-
-
-def comparable_hash(run: BenchmarkRun) -> str:
-    """What two runs must share to be compared without a word: questions, mode, judge, repeats, base model, roles and debate."""
-    shared = [
-        run.suite_sha256,
-        run.mode,
-        run.judge,
-        run.repeats,
-        run.seed,
-        run.base_model_sha256 or run.base_model,
-        run.settings.get("roles"),
-        run.settings.get("debate") if run.mode == "debate" else None,
-    ]
-    return hashlib.sha256(to_json(shared)).hexdigest()
 
 
 def _wanted(

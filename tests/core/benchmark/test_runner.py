@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
+import msgspec
 import pytest
 
-from tests.core.benchmark.conftest import QUESTIONS, question
+from tests.core.benchmark.conftest import QUESTIONS, benchmark_plugins, question
 from tmde_core.benchmark.records import BenchmarkPlan
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, WorkerFailedError
 from tmde_core.ports import Criterion, RegexCheck
+from tmde_core.services import open_services
 from tmde_core.testing.scripted import Reply
 
 ALONE = BenchmarkPlan(type="full", mode="proposer", repeats=1)
@@ -102,6 +104,28 @@ async def test_a_cancelled_run_keeps_its_answers_and_goes_on_with_the_others(ser
     assert len(runtime.requests) - asked == 12 - cancelled.questions_done
     with pytest.raises(ConflictError, match="cannot be resumed: it is completed"):
         await services.benchmark.resume(run.id)
+
+
+async def test_a_run_is_not_resumed_when_the_rest_would_be_asked_otherwise(opened, runtime):
+    gate, seen = asyncio.Event(), asyncio.Event()
+
+    def answer(request):
+        seen.set()
+        return Reply("That is right.", gate=gate)
+
+    runtime.script = answer
+    async with opened() as services:
+        run = await services.benchmark.start(ALONE)
+        await seen.wait()
+        await services.benchmark.cancel(run.id)
+        used = services.settings
+    gate.set()
+    proposer = msgspec.structs.replace(used.roles.proposer, max_tokens=used.roles.proposer.max_tokens + 1)
+    changed = msgspec.structs.replace(used, roles=msgspec.structs.replace(used.roles, proposer=proposer))
+    async with open_services(changed, benchmark_plugins(runtime)) as services:
+        with pytest.raises(ConflictError, match=r"\[roles\] have changed"):
+            await services.benchmark.resume(run.id)
+        assert (await services.benchmark.get(run.id)).status == "cancelled"
 
 
 async def test_a_run_that_was_cut_off_is_taken_up_by_the_next_server(opened, runtime):
