@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from tests.core.lora.archives import (
-    CONFIG,
     file_info,
     packed,
     peft_files,
