@@ -319,7 +319,7 @@ async def test_an_intent_that_a_crash_left_open_is_settled_by_what_the_pointer_s
         event = await last(again)
         assert (event.success, event.error_message) == (
             False,
-            "TMDE ended before the switch was made; nothing changed.",
+            "TMDE ended before it was done; nothing changed.",
         )
         assert await live(again) == a
     assert not (data_dir / "lora-adapters" / ".active.json.1.tmp").exists()
