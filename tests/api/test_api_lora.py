@@ -94,3 +94,88 @@ def test_adapters_that_do_not_exist_are_not_found(live, refused) -> None:
         refused(live.client.get(f"/api/lora/{name}"), 404, "not_found")
         refused(live.client.post(f"/api/lora/{name}/activate"), 404, "not_found")
         refused(live.client.post("/api/lora/rollback", json={"adapterId": name}), 404, "not_found")
+        refused(live.client.post(f"/api/lora/{name}/tag", json={"add": ["x"]}), 404, "not_found")
+        refused(live.client.post(f"/api/lora/{name}/verify"), 404, "not_found")
+        refused(live.client.delete(f"/api/lora/{name}"), 404, "not_found")
+        refused(live.client.get("/api/lora/compare", params={"a": name, "b": name}), 404, "not_found")
+
+
+def test_tags_are_put_on_and_taken_off(own_live, two, refused) -> None:
+    path = f"/api/lora/{two[0]}/tag"
+    assert own_live.client.post(path, json={"add": ["stable", "v1.2_x"]}).json()["tags"] == ["old", "stable", "v1.2_x"]
+    assert own_live.client.post(path, json={"add": ["new"], "remove": ["old", "absent"]}).json()["tags"] == [
+        *("stable", "v1.2_x", "new"),
+    ]
+    for bad in ("", "two words", "x" * 41, "a/b", "ä"):
+        refused(own_live.client.post(path, json={"add": [bad]}), 400, "invalid_input")
+    refused(own_live.client.post(path, json={"tags": ["x"]}), 400, "invalid_input")
+    assert own_live.client.get(f"/api/lora/{two[0]}").json()["tags"] == ["stable", "v1.2_x", "new"]
+    assert own_live.client.post(f"/api/lora/{two[0]}/verify").json()["isValid"] is True
+
+
+def test_an_adapter_is_deleted_unless_it_is_active_or_stable(own_live, two, refused) -> None:
+    client = own_live.client
+    client.post(f"/api/lora/{two[0]}/activate")
+    refused(client.delete(f"/api/lora/{two[0]}"), 409, "conflict")
+    client.post(f"/api/lora/{two[1]}/tag", json={"add": ["stable"]})
+    refused(client.delete(f"/api/lora/{two[1]}"), 409, "conflict")
+    client.post(f"/api/lora/{two[1]}/tag", json={"remove": ["stable"]})
+    assert client.delete(f"/api/lora/{two[1]}").json()["id"] == two[1]
+    refused(client.get(f"/api/lora/{two[1]}"), 404, "not_found")
+    newest = client.get("/api/lora/events", params={"limit": 1}).json()
+    assert (newest["items"][0]["operation"], newest["items"][0]["adapterId"], newest["total"]) == ("delete", two[1], 2)
+
+
+def test_pruning_keeps_the_newest_and_what_is_protected(own_live, refused) -> None:
+    client = own_live.client
+    ids = [published(own_live, age=age, tags=("stable",) if age == 5 else ()) for age in range(6)]
+    client.post(f"/api/lora/{ids[4]}/activate")
+    asked = client.post("/api/lora/prune", json={"keep": 1, "dryRun": True}).json()
+    assert [one["id"] for one in asked["deleted"]] == ids[1:4]
+    assert asked["bytes"] == sum(one["sizeBytes"] for one in asked["deleted"])
+    assert client.get("/api/lora/storage").json()["adapters"] == 6
+    assert client.post("/api/lora/prune", json={"keep": 1}).json()["deleted"] == asked["deleted"]
+    assert [one["id"] for one in client.get("/api/lora").json()["items"]] == [ids[0], *ids[4:]]
+    figures = client.get("/api/lora/storage").json()
+    assert (figures["adapters"], figures["invalid"]) == (3, 0)
+    refused(client.post("/api/lora/prune", json={"keep": -1}), 400, "invalid_input")
+    refused(client.post("/api/lora/prune", json={}), 400, "invalid_input")
+
+
+def test_verifying_reads_every_byte_and_the_list_knows_it_afterwards(own_live, two) -> None:
+    file = own_live.services.settings.data_path / "lora-adapters" / two[0] / "adapter.gguf"
+    file.write_bytes(b"x" * file.stat().st_size)
+    assert own_live.client.get("/api/lora", params={"valid": True}).json()["total"] == 2
+    found = own_live.client.post(f"/api/lora/{two[0]}/verify")
+    assert (found.status_code, found.json()["isValid"]) == (200, False)
+    assert "adapter.gguf has changed" in found.json()["reasons"][0]
+    assert [one["id"] for one in own_live.client.get("/api/lora", params={"valid": False}).json()["items"]] == [two[0]]
+
+
+def test_two_adapters_are_compared(own_live, refused) -> None:
+    a = published(own_live, metrics={"finalTrainLoss": 2.0}, lineage={"traceIds": ["x", "y"]}, dataset_sha256="1" * 64)
+    b = published(own_live, metrics={"finalTrainLoss": 1.5}, lineage={"traceIds": ["y", "z"]}, dataset_sha256="2" * 64)
+    found = own_live.client.get("/api/lora/compare", params={"a": a, "b": b}).json()
+    assert (found["a"]["id"], found["b"]["id"], found["sameDataset"]) == (a, b, False)
+    assert (found["tracesAdded"], found["tracesRemoved"], found["tracesShared"]) == (["z"], ["x"], 1)
+    assert found["metrics"] == [{"name": "finalTrainLoss", "a": 2.0, "b": 1.5}]
+    refused(own_live.client.get("/api/lora/compare", params={"a": a}), 400, "invalid_input")
+    details = own_live.client.get(f"/api/lora/{a}").json()
+    assert (details["lineage"], details["datasetSha256"], details["history"]) == (
+        {"traceIds": ["x", "y"]},
+        "1" * 64,
+        [],
+    )
+
+
+def test_what_was_live_at_a_moment_is_one_question(own_live, two, refused) -> None:
+    client = own_live.client
+    client.post(f"/api/lora/{two[0]}/activate")
+    client.post(f"/api/lora/{two[1]}/activate")
+    since = client.get("/api/lora/events").json()["items"][0]["timestamp"]
+    assert client.get("/api/lora/live").json()["adapterId"] == two[1]
+    at = client.get("/api/lora/live", params={"at": since}).json()
+    assert (at["adapterId"], at["until"]) == (two[1], None)
+    before = client.get("/api/lora/live", params={"at": "2020-01-01T00:00:00Z"}).json()
+    assert (before["adapterId"], before["since"]) == (None, None)
+    refused(client.get("/api/lora/live", params={"at": "yesterday"}), 400, "invalid_input")

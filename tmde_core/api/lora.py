@@ -1,13 +1,24 @@
-"""Adapters: list, look, activate, go back, and who did what when."""
+"""Adapters: list, look, activate, go back, tag, compare, verify, delete, and who did what when."""
 
 from __future__ import annotations
 
-from litestar import get, post
-from litestar.params import FromPath, FromQuery
+from datetime import UTC, datetime
+from typing import Annotated
+
+from litestar import delete, get, post
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from tmde_core.api.requests import AnyRequest, Given, Limit, Listing, Offset, body_of
 from tmde_core.api.schema import described
-from tmde_core.lora.records import LoRAActivationEvent, LoRAAdapter
+from tmde_core.lora.records import (
+    AdapterDetails,
+    Comparison,
+    LiveAt,
+    LoRAActivationEvent,
+    LoRAAdapter,
+    StorageFigures,
+    Verification,
+)
 from tmde_core.record import Record, parse_id
 
 
@@ -18,7 +29,7 @@ class AdapterList(Listing, frozen=True):
 
 
 class EventList(Listing, frozen=True):
-    """The newest entries of the audit trail."""
+    """A page of the audit trail, newest first."""
 
     items: tuple[LoRAActivationEvent, ...] = ()
 
@@ -35,6 +46,37 @@ class RollbackBody(Record):
 
     adapter_id: str | None = None
     """Left out: to what answered before."""
+
+
+class TagBody(Record):
+    """Tags to put on and take off: 1–40 of letters, digits, `-`, `_` and `.`. `stable` protects from deletion."""
+
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class PruneBody(Record):
+    """What to keep."""
+
+    keep: int
+    """So many of the newest stay, 0 or more; the active one, the one before it and those tagged `stable` always do."""
+    dry_run: bool = False
+    """Only say which would go."""
+
+
+class Pruned(Record):
+    """What was deleted, or would be."""
+
+    deleted: tuple[LoRAAdapter, ...]
+    bytes: int
+    dry_run: bool
+
+
+When = Annotated[
+    datetime | None, QueryParameter(name="at", description="ISO 8601, at best with a zone; without one, UTC.")
+]
+First = Annotated[str, QueryParameter(name="a", description="An adapter's id: from this one.")]
+Second = Annotated[str, QueryParameter(name="b", description="An adapter's id: to this one.")]
 
 
 @get("/api/lora", **described("listAdapters", "Adapters", errors=(400,)))
@@ -57,10 +99,39 @@ async def active(services: Given) -> LoRAAdapter | None:
 
 
 @get("/api/lora/events", **described("adapterEvents", "Adapters", errors=(400,)))
-async def events(services: Given, limit: Limit = 50) -> EventList:
+async def events(services: Given, limit: Limit = 50, offset: Offset = 0) -> EventList:
     """The audit trail, newest first."""
-    found = await services.lora.events(limit)
-    return EventList(items=tuple(found), total=len(found))
+    found = await services.lora.events(limit, offset)
+    return EventList(items=tuple(found), total=await services.lora.count_events())
+
+
+@get("/api/lora/live", **described("adapterLiveAt", "Adapters", errors=(400,)))
+async def live(services: Given, at: When = None) -> LiveAt:
+    """What answered at a moment; without one, what answers now."""
+    moment = at or datetime.now(UTC)
+    return await services.lora.live_at(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+@get("/api/lora/storage", **described("adapterStorage", "Adapters"))
+async def storage(services: Given) -> StorageFigures:
+    """What the adapters take of the disk."""
+    return await services.lora.storage()
+
+
+@get("/api/lora/compare", **described("compareAdapters", "Adapters", errors=(400, 404, 422)))
+async def compare(services: Given, a: First, b: Second) -> Comparison:
+    """What changed from A to B: configuration, data, metrics, benchmark."""
+    return await services.lora.compare(parse_id(a, "adapter"), parse_id(b, "adapter"))
+
+
+@post(
+    "/api/lora/prune", status_code=200, **described("pruneAdapters", "Adapters", body=PruneBody, errors=(400, 409, 507))
+)
+async def prune(request: AnyRequest, services: Given) -> Pruned:
+    """Delete all but the newest adapters."""
+    wanted = await body_of(request, PruneBody)
+    gone = await services.lora.prune(wanted.keep, "api", wanted.dry_run)
+    return Pruned(deleted=tuple(gone), bytes=sum(one.size_bytes for one in gone), dry_run=wanted.dry_run)
 
 
 @post(
@@ -82,9 +153,35 @@ async def deactivate(services: Given) -> None:
 
 
 @get("/api/lora/{adapter_id:str}", **described("getAdapter", "Adapters", errors=(404,)))
-async def show(adapter_id: FromPath[str], services: Given) -> LoRAAdapter:
-    """One adapter."""
-    return await services.lora.get(parse_id(adapter_id, "adapter"))
+async def show(adapter_id: FromPath[str], services: Given) -> AdapterDetails:
+    """One adapter, where it came from, and what was done with it."""
+    return await services.lora.details(parse_id(adapter_id, "adapter"))
+
+
+@delete("/api/lora/{adapter_id:str}", status_code=200, **described("deleteAdapter", "Adapters", errors=(404, 409, 507)))
+async def remove(adapter_id: FromPath[str], services: Given) -> LoRAAdapter:
+    """Remove an adapter from the disk, completely; answers with what was removed."""
+    adapter = await services.lora.get(parse_id(adapter_id, "adapter"))
+    await services.lora.delete(adapter.id, "api")
+    return adapter
+
+
+@post(
+    "/api/lora/{adapter_id:str}/tag",
+    status_code=200,
+    **described("tagAdapter", "Adapters", body=TagBody, errors=(400, 404, 422, 507)),
+)
+async def tag(adapter_id: FromPath[str], request: AnyRequest, services: Given) -> LoRAAdapter:
+    """Put tags on an adapter and take tags off it."""
+    identity = parse_id(adapter_id, "adapter")
+    wanted = await body_of(request, TagBody)
+    return await services.lora.tag(identity, wanted.add, wanted.remove)
+
+
+@post("/api/lora/{adapter_id:str}/verify", status_code=200, **described("verifyAdapter", "Adapters", errors=(404,)))
+async def verify(adapter_id: FromPath[str], services: Given) -> Verification:
+    """Read every byte of an adapter and compare it with its manifest; 200 whether it is sound or not."""
+    return await services.lora.verify(parse_id(adapter_id, "adapter"))
 
 
 @post(
@@ -99,4 +196,19 @@ async def activate(adapter_id: FromPath[str], request: AnyRequest, services: Giv
     return await services.lora.activate(identity, "api", wanted.force)
 
 
-ROUTES = (listing, active, events, rollback, deactivate, show, activate)
+ROUTES = (
+    listing,
+    active,
+    events,
+    live,
+    storage,
+    compare,
+    prune,
+    rollback,
+    deactivate,
+    show,
+    remove,
+    activate,
+    tag,
+    verify,
+)
