@@ -28,7 +28,7 @@ from tmde_core.errors import AdapterInvalidError, ConflictError, InsufficientSto
 from tmde_core.lora.archive_check import Checked, check
 from tmde_core.lora.archive_layout import MAX_ARCHIVE_BYTES, Format, folder_of
 from tmde_core.lora.pack import checked_file, packed
-from tmde_core.lora.publish import GGUF_FILE, WEIGHTS_FILE, publish, staging_directory
+from tmde_core.lora.publish import GGUF_FILE, WEIGHTS_FILE, staging_directory
 from tmde_core.lora.records import LoRAAdapter, Manifest, Trigger
 from tmde_core.lora.safetensors_header import SafetensorsError, read_tensors
 from tmde_core.lora.service import LoraService
@@ -167,9 +167,9 @@ class ArchiveService:
         return await self._admit(staging, renamed, f"{origin}; its id {manifest.id} was taken", by)
 
     async def _admit(self, staging: Path, manifest: Manifest, origin: str, by: Trigger) -> LoRAAdapter:
-        await asyncio.to_thread(publish, staging, self._lora.store.directory, manifest)
+        adapter = await self._lora.admit(staging, manifest, origin, by)
         log.info("archive.imported", adapter=str(manifest.id), origin=origin, by=by)
-        return await self._lora.get(manifest.id)
+        return adapter
 
     def _is_taken(self, adapter_id: UUID) -> bool:
         """Whether an adapter has the id, or will: a training run builds it."""
