@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from tmde_core.benchmark.gate import GateService
+from tmde_core.benchmark.questionbank import QuestionBank
 from tmde_core.benchmark.service import BenchmarkService
 from tmde_core.debate.service import DebateService
 from tmde_core.errors import ConflictError, InsufficientStorageError
@@ -19,6 +20,7 @@ from tmde_core.finetune.service import FineTuneService
 from tmde_core.lora.archive import ArchiveService
 from tmde_core.lora.ask import SideBySide
 from tmde_core.lora.service import LoraService
+from tmde_core.lora.store import AdapterStore
 from tmde_core.notifications.service import NotificationService
 from tmde_core.notifications.training import teller
 from tmde_core.plugins import Plugins
@@ -76,11 +78,12 @@ async def open_services(
         stack.push_async_callback(runtimes.stop)
         templates = TemplateStore(database)
         await templates.seed()
+        lineage = LineageService(database, AdapterStore(settings.data_path))
         traces = TraceService(database, settings)
         notifications = NotificationService(database, settings)
         stack.push_async_callback(notifications.stop)
         lora = LoraService(database, settings, runtimes)
-        finetune = FineTuneService(database, settings, plugins, traces, lora)
+        finetune = FineTuneService(database, settings, plugins, traces, lora, QuestionBank(database, plugins).protected)
         debates = DebateService(database, settings, plugins, runtimes, templates, traces, lora)
         stack.push_async_callback(debates.stop)
         stack.push_async_callback(finetune.stop)
@@ -100,10 +103,11 @@ async def open_services(
         await lora.settle()
         await finetune.settle(watch=serving)
         await benchmark.settle(serving)
+        previews = PreviewService(settings, finetune)
         if serving:
             await gate.start()
-        if serving:
             await schedules.start()
+            previews.sweep()
         yield Services(
             settings=settings,
             plugins=plugins,
@@ -116,8 +120,8 @@ async def open_services(
             debates=debates,
             notifications=notifications,
             schedules=schedules,
-            previews=PreviewService(settings, plugins, finetune),
-            lineage=LineageService(database),
+            previews=previews,
+            lineage=lineage,
             archives=ArchiveService(settings, plugins, lora),
             ask=ask,
             benchmark=benchmark,

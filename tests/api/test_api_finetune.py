@@ -294,3 +294,19 @@ def test_two_subscribers_of_whom_one_reconnects_fifty_times_see_every_event_once
     assert [event[0] for event in seen] == list(range(1, len(seen) + 1))
     assert seen == whole
     assert sum(kind == "progress" for _, kind, _ in whole) == 120
+
+
+def test_a_preview_says_what_would_be_trained_on_and_starts_nothing(live, refused) -> None:
+    found = live.client.post("/api/finetune/preview", json={"config": {"minTraces": 7}})
+    assert found.status_code == 200, found.text
+    assert {"examples", "required", "refusal", "leftOut", "leftOutByReason", "histogram", "firstExample"} <= set(
+        found.json()
+    )
+    assert (found.json()["required"], found.json()["config"]["minTraces"]) == (7, 7)
+    assert live.client.get("/api/finetune").json()["total"] == 0
+    refused(live.client.post("/api/finetune/preview", json={"config": {"loraRank": 3}}), 400, "invalid_input")
+    refused(
+        live.client.post("/api/finetune/preview", json={"config": {"backend": "nowhere"}}), 503, "plugin_unavailable"
+    )
+    refused(live.client.post("/api/finetune/preview", json={"nonsense": 1}), 400, "invalid_input")
+    refused(live.client.get(f"/api/traces/{uuid4()}/lineage"), 404, "not_found")

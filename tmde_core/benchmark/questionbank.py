@@ -6,15 +6,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+import structlog
 
 from tmde_core.benchmark.records import DOMAINS, BenchmarkPlan, BenchmarkQuestion
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.finetune.dataset import normalised
+from tmde_core.finetune.leaks import Protected
 from tmde_core.finetune.store import stamp
 from tmde_core.plugins import Plugins
 from tmde_core.ports import Question, SuiteDescriptor
 from tmde_core.record import to_json, utc_now
 from tmde_core.storage.database import Database
+
+log = structlog.get_logger(__name__)
 
 CUSTOM = "custom"
 """The suite of one's own questions."""
@@ -126,6 +130,18 @@ class QuestionBank:
         if any(question.id == question_id for question in await self._all(None)):
             raise ConflictError(f"The question {question_id!r} is built in and cannot be removed.", builtin=True)
         raise NotFoundError(f"There is no question called {question_id[:60]!r}.")
+
+    async def protected(self) -> Sequence[Protected]:
+        """Every question that must not be trained on: all but those made for practice."""
+        found = [Protected(f"{CUSTOM}/{one.id}", one.query) for one in await self.own()]
+        for suite in self.suites():
+            try:
+                asked = self._questions(suite)
+            except Exception as error:  # a plugin's own defect must not stop training; its suite cannot run either
+                log.warning("questions.suite_unreadable", suite=suite.name, error=f"{type(error).__name__}: {error}")
+                continue
+            found += [Protected(f"{suite.name}/{one.id}", one.query) for one in asked if one.split != "practice"]
+        return found
 
     def suites(self) -> Sequence[SuiteDescriptor]:
         """The suites of the plugins; the first is the default."""

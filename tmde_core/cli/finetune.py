@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 import typer
 
-from tmde_core.cli import finetune_schedule
+from tmde_core.cli import finetune_preview, finetune_schedule
 from tmde_core.cli.finetune_watch import end_with, watched
 from tmde_core.cli.invocation import with_services
 from tmde_core.cli.output import (
@@ -295,4 +295,5 @@ def _announce(run: FineTuneRun, json: bool) -> None:
     )
 
 
+finetune_preview.register(command, _values)
 finetune_schedule.register(command)

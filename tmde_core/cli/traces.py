@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from tmde_core.cli.finetune_preview import lineage
 from tmde_core.cli.invocation import with_services
 from tmde_core.cli.output import (
     JsonFlag,
@@ -249,3 +250,6 @@ def _opened(file: Path) -> IO[bytes]:
 
 def _traces(count: int) -> str:
     return "trace" if count == 1 else "traces"
+
+
+command.command("lineage")(lineage)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
@@ -20,6 +20,7 @@ import msgspec
 
 from tmde_core.debate.prompts import proposer_opening
 from tmde_core.errors import InsufficientTracesError
+from tmde_core.finetune.leaks import LeakCheck
 from tmde_core.finetune.records import Dataset, FineTuneConfig, LeftOut
 from tmde_core.ports import Message, TrainingExample
 from tmde_core.record import Record, to_json
@@ -33,6 +34,8 @@ SPLIT_SEED = "tmde-split-1"
 TRAIN_FILE, VAL_FILE = "train.jsonl", "val.jsonl"
 ALPACA_FILE = "dataset.jsonl"
 RECORD_FILE = "dataset.json"
+
+NO_LEAKS = LeakCheck(())
 
 Split = Literal["train", "val"]
 TemplatesText = Callable[[Sequence[str]], str]
@@ -90,22 +93,23 @@ def answer_of(trace: Trace) -> str:
 
 
 def select(
-    traces: Iterable[Trace], templates_text: TemplatesText, benchmark_hashes: Container[str] = frozenset()
+    traces: Iterable[Trace], templates_text: TemplatesText, leaks: LeakCheck = NO_LEAKS, withdrawn: Iterable[UUID] = ()
 ) -> Selection:
     """Choose one example for each question: the trace of highest quality, among equals the newest.
 
     Args:
         traces: those that may be trained on (`TraceService.eligible`).
-        benchmark_hashes: `query_hash` of each benchmark question; a trace of one of them would make the benchmark lie.
+        leaks: knows the benchmark's questions; a trace of one of them would make the benchmark lie.
+        withdrawn: traces that would be good enough, but were withdrawn: said, not used.
     """
     best: dict[str, Trace] = {}
-    left_out: list[LeftOut] = []
+    left_out = [LeftOut(trace_id=one, reason="withdrawn", detail="It was withdrawn.") for one in withdrawn]
     for trace in sorted(traces, key=_preference, reverse=True):
         digest = query_hash(trace.query)
         if not answer_of(trace) or not normalised(trace.query):
             left_out.append(LeftOut(trace_id=trace.id, reason="empty", detail="It has no answer."))
-        elif digest in benchmark_hashes:
-            left_out.append(LeftOut(trace_id=trace.id, reason="leak", detail="It equals a benchmark question."))
+        elif leak := leaks.of(trace.query):
+            left_out.append(LeftOut(trace_id=trace.id, reason="leak", detail=leak))
         elif digest in best:
             kept = best[digest].id
             left_out.append(

@@ -1,23 +1,48 @@
-"""Who learned from what: trace → runs and adapters; run and adapter → traces."""
+"""Who learned from what: trace → runs and adapters. The other way is in the run's rows and the adapter's manifest."""
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID
 
+from tmde_core.errors import NotFoundError
 from tmde_core.finetune.records import TraceLineage
+from tmde_core.lora.records import Manifest
+from tmde_core.lora.store import AdapterStore
 from tmde_core.storage.database import Database
 
 
 class LineageService:
-    """Answers from the records alone."""
+    """Answers from the records of runs, and from the manifests of adapters, which may have come from elsewhere."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, adapters: AdapterStore) -> None:
         self._db = database
+        self._adapters = adapters
 
     async def of_trace(self, trace_id: UUID) -> TraceLineage:
-        """The runs and adapters that learned from a trace.
+        """The runs that were given a trace, oldest first, and the adapters that learned from it.
 
         Raises:
             NotFoundError: no such trace.
         """
-        raise NotImplementedError
+        if not await self._db.value("SELECT count(*) FROM traces WHERE id = ?", (str(trace_id),)):
+            raise NotFoundError(f"There is no trace with the id '{trace_id}'.")
+        return await self.taught(trace_id)
+
+    async def taught(self, trace_id: UUID) -> TraceLineage:
+        """As `of_trace`, of a trace that may be gone."""
+        rows = await self._db.rows(
+            "SELECT run.id, run.status FROM run_traces AS used JOIN finetune_runs AS run ON run.id = used.run_id "
+            "WHERE used.trace_id = ? ORDER BY run.started_at, run.id",
+            (str(trace_id),),
+        )
+        # What a run trained has its id. It counts although it was deleted: somebody may have exported it.
+        adapters = dict.fromkeys(UUID(row["id"]) for row in rows if row["status"] == "completed")
+        manifests = await asyncio.to_thread(self._adapters.manifests)
+        adapters |= dict.fromkeys(manifest.id for manifest in manifests if str(trace_id) in _traces(manifest))
+        return TraceLineage(trace_id=trace_id, runs=tuple(UUID(row["id"]) for row in rows), adapters=tuple(adapters))
+
+
+def _traces(manifest: Manifest) -> list[str]:
+    listed = manifest.lineage.get("traceIds")
+    return listed if isinstance(listed, list) else []

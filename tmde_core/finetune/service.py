@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -16,8 +16,9 @@ from tmde_core.debate.prompts import template_text
 from tmde_core.errors import ConflictError, NotFoundError
 from tmde_core.finetune import supervisor
 from tmde_core.finetune.attempts import first_try, resumed
-from tmde_core.finetune.dataset import Selection, query_hash, require_enough, select
+from tmde_core.finetune.dataset import Selection, require_enough, select
 from tmde_core.finetune.launch import Launcher
+from tmde_core.finetune.leaks import LeakCheck, Protected
 from tmde_core.finetune.ranges import checked
 from tmde_core.finetune.records import ENDED, FineTuneConfig, FineTuneRun, Progress, RunStatus
 from tmde_core.finetune.run_files import CANCEL_FILE, EVENTS_FILE, STOPPED_FILE
@@ -26,7 +27,7 @@ from tmde_core.finetune.watching import QUEUE_SECONDS, Listener, Watching
 from tmde_core.finetune.worker import RunEvents
 from tmde_core.lora.service import LoraService
 from tmde_core.plugins import Plugins
-from tmde_core.ports import Availability
+from tmde_core.ports import Availability, TrainingBackend
 from tmde_core.record import Record, utc_now
 from tmde_core.settings import SETTINGS_FILE, Settings
 from tmde_core.settings_file import update_settings_file
@@ -59,8 +60,20 @@ class FineTuneService:
     """
 
     def __init__(
-        self, database: Database, settings: Settings, plugins: Plugins, traces: TraceService, lora: LoraService
+        self,
+        database: Database,
+        settings: Settings,
+        plugins: Plugins,
+        traces: TraceService,
+        lora: LoraService,
+        protected: Callable[[], Awaitable[Sequence[Protected]]],
     ) -> None:
+        """Build it on an open database.
+
+        Args:
+            protected: the benchmark's questions as they are now, which are never trained on.
+        """
+        self._protected = protected
         self._settings = settings
         self._plugins = plugins
         self._traces = traces
@@ -124,16 +137,9 @@ class FineTuneService:
         def templates_text(names: Sequence[str]) -> str:
             return "\n\n".join(texts[name] for name in names if name in texts)
 
-        return await asyncio.to_thread(lambda: select(traces, templates_text, self._benchmark_hashes()))
-
-    def _benchmark_hashes(self) -> frozenset[str]:
-        hashes: set[str] = set()
-        for suite in self._plugins.suites:
-            try:
-                hashes |= {query_hash(question.query) for question in suite.questions() if question.split != "practice"}
-            except Exception as error:  # a plugin's own defect must not stop training; its suite cannot run either
-                log.warning("finetune.suite_unreadable", suite=suite.name, error=f"{type(error).__name__}: {error}")
-        return frozenset(hashes)
+        withdrawn = await self._traces.withdrawn(config.min_quality_score)
+        protected = await self._protected()
+        return await asyncio.to_thread(lambda: select(traces, templates_text, LeakCheck(protected), withdrawn))
 
     async def start(self, config: FineTuneConfig | None = None, triggered_by: str = "user") -> FineTuneRun:
         """Freeze a dataset and start a worker on it, detached. Returns at once; the run is pending.
@@ -225,6 +231,24 @@ class FineTuneService:
         except ConflictError:
             return False
         return True
+
+    async def ready_backend(self, name: str) -> TrainingBackend:
+        """The backend, able to work here.
+
+        Raises:
+            PluginUnavailableError: no such backend (the detail lists those there are), or it lacks something.
+        """
+        return await self._launcher.ready_backend(name)
+
+    async def require_free(self) -> None:
+        """Refuse while a run is in progress, or the disk has no room for one.
+
+        Raises:
+            ConflictError: a run is in progress.
+            InsufficientStorageError: too little disk.
+        """
+        await self._require_idle()
+        await asyncio.to_thread(self._launcher.require_space)
 
     async def _require_idle(self) -> None:
         if (other := await self.current()) is not None:

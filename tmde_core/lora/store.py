@@ -37,6 +37,7 @@ MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 
 Reasons = list[str]
+Manifests = list[Manifest]
 """The class below has a method called `list`, which would hide the type."""
 
 
@@ -105,6 +106,10 @@ class AdapterStore:
             raise AdapterInvalidError(
                 f"The adapter {adapter_id} cannot be used: {reason}", adapterId=str(adapter_id)
             ) from None
+
+    def manifests(self) -> Manifests:
+        """The manifests of all sound adapters, newest first."""
+        return [self._read[str(adapter.id)][1] for adapter in self.list() if adapter.is_valid]
 
     def _adapter(self, path: str, active: UUID | None) -> LoRAAdapter:
         """What is in the directory, as it is listed."""

@@ -10,6 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
+from tmde_core.finetune.lineage import LineageService
+from tmde_core.lora.store import AdapterStore
 from tmde_core.record import utc_now
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
@@ -24,6 +26,7 @@ MAX_REASON = 2_000
 EVERYTHING = TraceFilter()
 
 Traces = list[Trace]
+Ids = list[UUID]
 """The class below has a method called `list`, which would hide the type."""
 Values = list[Any]
 
@@ -38,6 +41,7 @@ class TraceService:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._db = database
         self._store = TraceStore(database)
+        self._lineage = LineageService(database, AdapterStore(settings.data_path))
         self.min_quality_score = settings.finetune.min_quality_score
 
     async def add(self, trace: Trace) -> None:
@@ -132,16 +136,8 @@ class TraceService:
             "UPDATE traces SET withdrawn_at = ?, withdrawn_reason = ? WHERE id = ? AND withdrawn_at IS NULL",
             (to_text(utc_now()), reason.strip(), str(trace_id)),
         )
-        runs = await self._db.rows(
-            "SELECT run.id, run.status FROM run_traces AS used JOIN finetune_runs AS run ON run.id = used.run_id "
-            "WHERE used.trace_id = ? ORDER BY run.started_at",
-            (str(trace_id),),
-        )
-        return Withdrawal(
-            trace=await self.get(trace_id),
-            runs=tuple(UUID(run["id"]) for run in runs),
-            adapters=tuple(UUID(run["id"]) for run in runs if run["status"] == "completed"),
-        )
+        taught = await self._lineage.taught(trace_id)
+        return Withdrawal(trace=await self.get(trace_id), runs=taught.runs, adapters=taught.adapters)
 
     async def stats(self) -> TraceStats:
         """Figures of the whole store."""
@@ -167,6 +163,10 @@ class TraceService:
     async def eligible(self, min_quality: float) -> Traces:
         """Every trace that may be trained on, oldest first: good enough, not withdrawn, not of a benchmark."""
         return await self._store.eligible(min_quality)
+
+    async def withdrawn(self, min_quality: float) -> Ids:
+        """The traces that were good enough to train on before they were withdrawn, oldest first."""
+        return await self._store.withdrawn(min_quality)
 
     async def import_jsonl(self, lines: AsyncIterator[bytes] | Iterable[bytes]) -> ImportReport:
         """Take in traces, one JSON object a line; a line that cannot be taken is reported and leaves nothing behind."""

@@ -181,6 +181,15 @@ class TraceStore:
             await self._db.rows(f"SELECT {COLUMNS} FROM traces {clause} ORDER BY created_at, seq", parameters)
         )
 
+    async def withdrawn(self, min_quality_score: float) -> list[UUID]:
+        """Ids of traces of at least that quality that were withdrawn, oldest first."""
+        rows = await self._db.rows(
+            f"SELECT id FROM traces WHERE withdrawn_at IS NOT NULL AND {QUALITY} >= ? AND source <> 'benchmark' "
+            "ORDER BY created_at, seq",
+            (min_quality_score,),
+        )
+        return [UUID(row["id"]) for row in rows]
+
     async def _traces(self, rows: Sequence[sqlite3.Row]) -> list[Trace]:
         rounds: dict[str, list[Round]] = {}
         for start in range(0, len(rows), 500):  # SQLite bounds the number of parameters

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tmde_core.debate.prompts import proposer_opening
 from tmde_core.errors import InsufficientTracesError
 from tmde_core.finetune.dataset import content_hash, freeze, normalised, query_hash, require_enough, select, split_of
+from tmde_core.finetune.leaks import LeakCheck, Protected
 from tmde_core.finetune.records import Dataset, FineTuneConfig
 from tmde_core.ports import Message, TrainingExample
 
@@ -92,7 +93,7 @@ def test_an_example_is_what_the_proposer_sees_and_the_corrected_answer(trace):
 
 def test_empty_answers_and_benchmark_questions_are_left_out_and_said_so(trace):
     traces = [trace("blank", "  "), trace("Leaked?"), trace("fine")]
-    selection = select(traces, joined, frozenset({query_hash("leaked")}))
+    selection = select(traces, joined, LeakCheck([Protected("suite/1", "leaked")]))
     assert sides(selection).keys() == {"fine"}
     assert {(left.trace_id, left.reason) for left in selection.left_out} == {
         (traces[0].id, "empty"),

@@ -1,0 +1,167 @@
+"""What a run would do, told beforehand by a real worker process that pretends; and who learned from a trace."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.core.finetune.conftest import StandInBackend, make_trace, settings_on, stand_in_plugins
+from tests.core.lora.conftest import publish_adapter
+from tmde_core.errors import InvalidInputError, NotFoundError, PluginUnavailableError
+from tmde_core.finetune.preview import histogram
+from tmde_core.finetune.records import FineTuneConfig
+from tmde_core.ports import BackendDescriptor, Question, SuiteDescriptor, TrainingJob, WorkerCommand
+from tmde_core.services import open_services
+
+REPORT = """
+import json, sys
+from pathlib import Path
+told = json.loads(sys.argv[2])
+if "fail" in told:
+    sys.exit(told["fail"])
+job = json.loads(Path(sys.argv[1]).read_text())
+examples = []
+for split in ("train", "val"):
+    for line in Path(job[split + "File"]).read_text().splitlines():
+        one = json.loads(line)
+        total = told.get(one["instruction"], 40)
+        examples.append({"traceId": one["traceId"], "split": split, "total": total, "supervised": told.get("supervised", 9)})
+report = {"examples": examples, "firstExample": [{"text": "Q", "supervised": False}, {"text": "A", "supervised": True}],
+          "estimate": {"seconds": 12.5, "ramBytes": 7}, "calibrated": True}
+Path(job["runDir"], "preview.json").write_text(json.dumps(report))
+"""
+
+
+class Looking(StandInBackend):
+    """Answers what `told` says: tokens by question, `supervised` of each, or a sentence to `fail` with."""
+
+    told = "{}"
+
+    def preview(self, job: TrainingJob) -> WorkerCommand:
+        return WorkerCommand(argv=(sys.executable, "-c", REPORT, str(Path(job.run_dir) / "job.json"), self.told))
+
+
+@pytest.fixture
+def looking(monkeypatch):
+    def tell(told: str) -> None:
+        monkeypatch.setattr(Looking, "told", told)
+
+    return tell
+
+
+@pytest.fixture
+async def services(data_dir: Path):
+    plugins = stand_in_plugins()
+    plugins.backends.add(BackendDescriptor(name="looking", summary="looks", create=lambda _: Looking()), "tests")
+    plugins.suites.add(
+        SuiteDescriptor(
+            name="suite", summary="", questions=lambda: (Question(id="seas", query="Why is the sea salt?", domain="science"),)
+        ),
+        "tests",
+    )  # fmt: skip
+    async with open_services(settings_on(data_dir), plugins) as opened:
+        for number in range(20):
+            await opened.traces.add(make_trace(f"What is {number} times 7?", f"It is {number * 7}.", minutes=number))
+        yield opened
+
+
+def config(**changes) -> FineTuneConfig:
+    return FineTuneConfig(backend="looking", min_traces=5, batch_size=2, gradient_accumulation_steps=2, **changes)
+
+
+async def test_a_preview_counts_what_a_run_would_learn_and_leaves_nothing_behind(services, data_dir):
+    before = sorted(path.name for path in data_dir.iterdir())
+    found = await services.previews.preview(config(epochs=2))
+    assert (found.examples, found.train_examples, found.val_examples, found.refusal) == (20, 17, 3, None)
+    assert (found.total_tokens, found.supervised_tokens, found.longest) == (17 * 40, 17 * 9, 40)
+    assert found.total_steps == 10  # seventeen examples in steps of four, twice
+    assert [(piece.text, piece.supervised) for piece in found.first_example] == [("Q", False), ("A", True)]
+    assert (found.estimated_seconds, found.estimated_ram_bytes, found.calibrated) == (12.5, 7, True)
+    assert sum(bucket.examples for bucket in found.histogram) == 20
+    assert sorted(path.name for path in data_dir.iterdir()) == before
+    assert await services.finetune.list() == ([], 0)
+
+
+async def test_whatever_is_left_out_is_said_with_its_reason(services, looking):
+    looking('{"What is 19 times 7?": 600}')
+    same = make_trace("what is  3 times 7", "Twenty-one.", minutes=99, auto_score=8.5)
+    leak = make_trace("Tell me: why is the sea salt?", minutes=99)
+    gone = make_trace("What is 88 times 7?", minutes=99)
+    for one in (same, leak, gone, make_trace("Poor?", minutes=99, auto_score=3.0)):
+        await services.traces.add(one)
+    await services.traces.withdraw(gone.id, "It is wrong.")
+    found = await services.previews.preview(config(max_seq_length=512))
+    assert found.left_out_by_reason == {"withdrawn": 1, "duplicate": 1, "leak": 1, "too-long": 1}
+    told = {one.reason: one for one in found.left_out}
+    assert "suite/seas" in told["leak"].detail
+    assert told["leak"].trace_id == leak.id
+    assert told["too-long"].detail == "It has 600 tokens; maxSeqLength is 512."
+    assert (found.examples, found.longest) == (19, 600)
+
+
+async def test_own_benchmark_questions_are_protected_too(services):
+    await services.benchmark.add_question(Question(id="own", query="What is 5 times 7?", domain="mathematics"))
+    found = await services.previews.preview(config())
+    assert [one.detail for one in found.left_out] == ["It equals the benchmark question custom/own."]
+
+
+async def test_what_a_run_would_be_refused_for_is_shown_and_not_raised(services, looking):
+    few = await services.previews.preview(FineTuneConfig(backend="looking", min_traces=50))
+    assert (few.examples, few.required) == (20, 50)
+    assert "needs 50 different questions" in few.refusal
+    looking('{"supervised": 0}')
+    assert "Not a single token" in (await services.previews.preview(config())).refusal
+    looking('{"fail": "The chat template is strange."}')
+    strange = await services.previews.preview(config())
+    assert strange.refusal == "The chat template is strange."
+    assert strange.total_tokens is None
+
+
+async def test_a_backend_that_cannot_look_is_previewed_without_tokens(services):
+    found = await services.previews.preview(FineTuneConfig(backend="stand-in", min_traces=5))
+    assert (found.examples, found.total_tokens, found.refusal) == (20, None, None)
+    assert "cannot look at tokens" in found.note
+
+
+async def test_a_preview_refuses_what_no_run_could_have(services):
+    with pytest.raises(PluginUnavailableError, match="looking"):
+        await services.previews.preview(FineTuneConfig(backend="nowhere"))
+    with pytest.raises(PluginUnavailableError, match="It lacks a card"):
+        await services.previews.preview(FineTuneConfig(backend="lacking"))
+    with pytest.raises(InvalidInputError, match="loraRank"):
+        await services.previews.preview(FineTuneConfig(lora_rank=3))
+
+
+def test_a_histogram_has_a_dozen_bars_at_most_and_counts_everything_where_it_belongs():
+    for lengths in ([], [7], list(range(1000)), [3, 12_000]):
+        bars = histogram(lengths)
+        assert len(bars) <= 12
+        assert [bar.examples for bar in bars] == [sum(bar.low <= one < bar.high for one in lengths) for bar in bars]
+        assert sum(bar.examples for bar in bars) == len(lengths)
+
+
+async def test_what_a_killed_preview_left_behind_goes_at_the_next_start(services, data_dir):
+    left, young = data_dir / ".preview-old", data_dir / ".preview-young"
+    for directory in (left, young):
+        directory.mkdir()
+    os.utime(left, (1, 1))
+    services.previews.sweep()
+    assert (left.exists(), young.exists()) == (False, True)
+
+
+async def test_a_trace_knows_its_runs_and_the_adapters_that_came_from_elsewhere(services, data_dir):
+    taught = (await services.traces.list(limit=20)).items[0]
+    run = await services.finetune.start(FineTuneConfig(backend="stand-in", base_model="quick", min_traces=5))
+    await services.finetune.wait(run.id)
+    imported = publish_adapter(data_dir, lineage={"runId": str(uuid4()), "traceIds": [str(taught.id)]})
+    publish_adapter(data_dir, lineage={"traceIds": [str(uuid4())]})
+    found = await services.lineage.of_trace(taught.id)
+    assert (found.runs, set(found.adapters)) == ((run.id,), {run.id, imported})
+    withdrawn = await services.traces.withdraw(taught.id, "It is wrong.")
+    assert (withdrawn.runs, set(withdrawn.adapters)) == ((run.id,), {run.id, imported})
+    with pytest.raises(NotFoundError):
+        await services.lineage.of_trace(uuid4())
