@@ -1,12 +1,16 @@
 """Benchmark questions must not be trained on, neither as they are nor with a few words changed.
 
-A trace's question is compared with each benchmark question by its sequences of three words (w-shingling, Broder 1997): it
-nearly equals the benchmark question when most of that question's sequences are in it. So a question with a word exchanged, or
-one that has been wrapped in other words, is found.
+A trace's question nearly equals a benchmark question when three things hold:
 
-Two questions that ask about different things in the same words are different questions: "What is 12 times 7?" is fair practice
-for "What is 13 times 8?", and the capital of France for that of Spain. So what a question is about (its numbers, and words
-with a capital letter in the middle of a sentence) must all occur in the other for the two to be near.
+- Most pairs of neighbouring words of the benchmark question are in it (w-shingling, Broder 1997). So a question is found whose
+  words were exchanged here and there, or that has been wrapped in others.
+- What the benchmark question is about is all there: its numbers, operators and names. "What is 12 times 7?" is fair practice for
+  "What is 13 times 8?", and the capital of Spain for that of France.
+- Hardly any other word that carries meaning is missing. The boiling point of iron is not that of water, although six words of
+  seven are the same. In a long question one word may be another: there it rarely makes it a different one.
+
+A trace that asks a benchmark question without its instructions ("What is 3 + 4?" of "What is 3 + 4? Write the whole sum.") is found
+as a part of it. Where it is not clear, a trace is left out: one example less costs little, a leak makes the benchmark lie.
 """
 
 from __future__ import annotations
@@ -16,14 +20,128 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-WORDS = 3
-"""In a row. Of two, common phrases ("what is") would weigh too much; of five, one exchanged word breaks a short question."""
 NEAR = 0.6
-"""Share of the benchmark question's sequences. An exchanged word spoils three of them: a question of ten words keeps 0.62."""
+"""Share of the benchmark question's pairs. A word exchanged or put in spoils two of them at the most: a question of ten words
+keeps 0.6 when two were exchanged. Questions of one kind that share less are told apart by their words anyway."""
+PART = 0.9
+"""Share of the trace's own pairs that are in a benchmark question it is a part of. More room would let in questions that only
+begin alike: they share all pairs but the last."""
+PART_WORDS = 4
+"""Shorter questions ("Why is that?") are parts of anything."""
+MEANINGFUL_TO_A_MISSING_ONE = 6
+"""Of so many words that carry meaning, one may be missing."""
 
-_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+", re.UNICODE)
-_SENTENCE_END = re.compile(r"[.!?:\n][\s\"'“”„(\[]*$")
+_TOKEN = re.compile(
+    r"""
+    \d+(?:[.,:]\d+)*                                             # 12 or 3.5 or 9:15
+    | [\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]     # written without blanks between words: each sign counts
+    | [^\W\d_]+
+    | [+=<>×÷·^√≤≥≠±%]+
+    | (?<=\d)!
+    | (?<![^\W\d_])(?:[-−–*/])(?=\s?[\d(])                       # 12 - 7 and -3, but neither COVID-19 nor either/or
+    """,
+    re.VERBOSE,
+)
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_OPENING = " \t\r\"'“”„‘’«»([*_#>"
+_FUNCTION_WORDS = """
+    [
+    a",
+    an",
+    the",
+    this",
+    that",
+    these",
+    those",
+    it",
+    its",
+    there",
+    here",
+    i",
+    me",
+    my",
+    you",
+    your",
+    we",
+    us",
+    our",
+    he",
+    she",
+    they",
+    them",
+    his",
+    her",
+    their",
+    is",
+    are",
+    was",
+    were",
+    be",
+    been",
+    being",
+    am",
+    do",
+    does",
+    did",
+    doing",
+    have",
+    has",
+    had",
+    will",
+    would",
+    can",
+    could",
+    shall",
+    should",
+    may",
+    might",
+    must",
+    of",
+    in",
+    on",
+    at",
+    to",
+    for",
+    from",
+    by",
+    with",
+    about",
+    into",
+    between",
+    as",
+    and",
+    or",
+    but",
+    if",
+    then",
+    than",
+    so",
+    s",
+    t",
+    re",
+    ll",
+    what",
+    which",
+    who",
+    whom",
+    whose",
+    when",
+    where",
+    why",
+    how",
+    please",
+    tell",
+    give",
+    say",
+    just",
+    only",
+    also",
+    ]
+"""
+"""English words that carry little meaning; in other languages every word counts, and so a paraphrase must keep more of them."""
+_LITTLE = frozenset(_FUNCTION_WORDS.split())
 
 
 @dataclass(frozen=True)
@@ -38,61 +156,91 @@ class Protected:
 @dataclass(frozen=True)
 class _Known:
     name: str
-    words: tuple[str, ...]
-    sequences: int
-    about: frozenset[str]
+    pairs: int
+    about: Counter[str]
+    meaning: frozenset[str]
 
 
 class LeakCheck:
     """Looks up questions among the protected ones. Building and asking take time in proportion to the text."""
 
     def __init__(self, protected: Iterable[Protected]) -> None:
-        self._exact: dict[tuple[str, ...], str] = {}
+        self._exact: dict[Sequence[str], str] = {}
         self._known: list[_Known] = []
-        self._where: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        self._where: dict[tuple[str, str], list[int]] = defaultdict(list)
         for one in sorted(protected, key=lambda question: (question.name, question.query)):
             words = _words(one.query)
-            self._exact.setdefault(words, one.name)
-            sequences = _sequences(words)
-            for sequence in sequences:
-                self._where[sequence].append(len(self._known))
-            self._known.append(_Known(one.name, words, len(sequences), about(one.query)))
+            self._exact.setdefault(_form(one.query, words), one.name)
+            pairs = set(pairwise(words))
+            for pair in pairs:
+                self._where[pair].append(len(self._known))
+            told = about(one.query)
+            meaning = frozenset(words) - told.keys() - _LITTLE
+            self._known.append(_Known(one.name, len(pairs), told, meaning))
 
     def of(self, query: str) -> str | None:
         """Which protected question the query leaks, in a sentence; None when it leaks none."""
         words = _words(query)
-        if words and words in self._exact:
-            return f"It equals the benchmark question {self._exact[words]}."
-        shared = Counter(number for sequence in _sequences(words) for number in self._where.get(sequence, ()))
-        there = set(words)
+        if (name := self._exact.get(_form(query, words))) is not None:
+            return f"It equals the benchmark question {name}."
+        pairs = set(pairwise(words))
+        shared = Counter(number for pair in pairs for number in self._where.get(pair, ()))
+        there = Counter(words)
         nearest = max(
             (
-                (count / self._known[number].sequences, self._known[number].name)
+                (max(count / known.pairs, count / len(pairs)), known.name, count / known.pairs)
                 for number, count in shared.items()
-                if count >= NEAR * self._known[number].sequences and self._known[number].about <= there
+                if _near(known := self._known[number], count, there)
+                or (count >= PART * len(pairs) and len(words) >= PART_WORDS and known.about <= there)
             ),
             default=None,
         )
         if nearest is None:
             return None
-        return f"It nearly equals the benchmark question {nearest[1]}: {nearest[0]:.0%} of its sequences of words are in it."
+        _, name, share = nearest
+        if share < NEAR:
+            return f"It is a part of the benchmark question {name}."
+        return (
+            f"It nearly equals the benchmark question {name}: {share:.0%} of its pairs of neighbouring words are in it."
+        )
 
 
-def about(query: str) -> frozenset[str]:
-    """What makes a question another one although its words are the same: its numbers and names, case folded."""
-    found = set()
+def _near(known: _Known, shared: int, there: Counter[str]) -> bool:
+    if shared < NEAR * known.pairs or not known.about <= there:
+        return False
+    missing = sum(word not in there for word in known.meaning)
+    return missing * MEANINGFUL_TO_A_MISSING_ONE <= len(known.meaning)
+
+
+def about(query: str) -> Counter[str]:
+    """What makes a question another one although its words are the same: how often which numbers, operators and names occur.
+
+    A name is a word with a capital letter that does not begin a sentence. Case is folded.
+    """
+    found: Counter[str] = Counter()
     text = unicodedata.normalize("NFC", query)
     for match in _TOKEN.finditer(text):
         word = match[0]
-        begins = match.start() == 0 or _SENTENCE_END.search(text[: match.start()]) is not None
-        if word[0].isdigit() or (word[0].isupper() and not begins and word != "I"):
-            found.add(word.casefold())
-    return frozenset(found)
+        named = word[0].isupper() and word != "I" and not _begins_sentence(text, match.start())
+        if named or not word[0].isalpha():
+            found[_folded(word)] += 1
+    return found
+
+
+def _begins_sentence(text: str, place: int) -> bool:
+    while place and text[place - 1] in _OPENING:
+        place -= 1
+    return not place or text[place - 1] in ".!?:;…\n"
 
 
 def _words(query: str) -> tuple[str, ...]:
-    return tuple(match[0].casefold() for match in _TOKEN.finditer(unicodedata.normalize("NFC", query)))
+    return tuple(_folded(match[0]) for match in _TOKEN.finditer(unicodedata.normalize("NFC", query)))
 
 
-def _sequences(words: Sequence[str]) -> set[tuple[str, ...]]:
-    return {tuple(words[place : place + WORDS]) for place in range(len(words) - WORDS + 1)}
+def _folded(word: str) -> str:
+    return word.replace(",", "") if _THOUSANDS.fullmatch(word) else word.casefold()
+
+
+def _form(query: str, words: tuple[str, ...]) -> Sequence[str]:
+    """That in which equal questions are equal: their words, or, where there are none, what there is."""
+    return words or unicodedata.normalize("NFC", query).strip()
