@@ -25,6 +25,7 @@ QUESTIONS = (
     "水はなぜ凍ると浮くのですか。",
     "What is 7 times 7?",
     "🙂 ?!",
+    "What is 5 - 3 * 2?",
 )
 CHECK = LeakCheck(Protected(f"suite/{number}", query) for number, query in enumerate(QUESTIONS))
 LETTERS = st.text(string.ascii_lowercase, min_size=2, max_size=6)
@@ -44,6 +45,7 @@ LETTERS = st.text(string.ascii_lowercase, min_size=2, max_size=6)
         ("Write me a Python function that returns the second largest number of a given list.", 4),
         ("WHY", 5),
         ("What is 3+4?", 6),
+        ("What is 5\u22123 \u00d7 2?", 11),
         ("Could you tell me: what is the boiling point of water?", 7),
         ("水はなぜ凍ると浮くの?", 8),
         (" 🙂 ?!", 10),
