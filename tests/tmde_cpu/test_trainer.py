@@ -186,6 +186,60 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_that_reason(tmp_path, tin
     assert "step 1" in problem["detail"]
 
 
+def test_the_validation_loss_is_measured_in_between_too_and_the_best_weights_are_published(tmp_path, config):
+    job = write_job(tmp_path, EXAMPLES[:32], EXAMPLES[32:], msgspec.structs.replace(config, eval_steps=3, epochs=2))
+    assert run(job) == 0, (job.parent / "worker.log").read_text()
+    assert [event.data["step"] for event in events(job, "eval")] == [3, 6, 8, 9, 12, 15, 16]
+    assert [event.data["epoch"] for event in events(job, "eval")] == [1, 1, 1, 2, 2, 2, 2]
+    best = min(event.data["evalLoss"] for event in events(job, "eval"))
+    assert events(job)[-1].data["metrics"]["bestValLoss"] == best
+
+
+def test_training_stops_when_the_validation_loss_has_not_fallen_three_times(tmp_path, config):
+    def answering(examples: list[TrainingExample], answer: str) -> list[TrainingExample]:
+        return [
+            msgspec.structs.replace(one, output=answer, messages=(*one.messages[:-1], Message("assistant", answer)))
+            for one in examples
+        ]
+
+    # The surer the model becomes of the one answer, the less it expects the other.
+    learned, held_out = answering(EXAMPLES, "yes yes yes yes"), answering(EXAMPLES[:6], "7 times 8 is 56")
+    job = write_job(tmp_path, learned, held_out, msgspec.structs.replace(config, epochs=10, eval_steps=4))
+    assert run(job) == 0, (job.parent / "worker.log").read_text()
+    seen = events(job, "eval")
+    assert [event.data["best"] for event in seen[-4:]] == [True, False, False, False]
+    assert any("Stopped early" in event.data["text"] for event in events(job, "log"))
+    metrics = events(job)[-1].data["metrics"]
+    assert metrics["totalSteps"] == seen[-1].data["step"] < 90
+    assert metrics["bestValLoss"] == seen[-4].data["evalLoss"] < metrics["finalValLoss"]
+
+
+def test_half_the_batch_and_twice_the_accumulation_go_on_from_the_checkpoint(tmp_path, config):
+    whole = write_job(tmp_path, EXAMPLES[:32], [], config)
+    assert run(whole) == 0
+    start = checkpoints(whole.parent)[0]
+    halved = msgspec.structs.replace(config, batch_size=2, gradient_accumulation_steps=2)
+    job = write_job(tmp_path, EXAMPLES[:32], [], halved, resume_from=start)
+    assert run(job) == 0, (job.parent / "worker.log").read_text()
+    assert events(job, "progress")[0].data["step"] == int(start.name.rsplit("-", 1)[1]) + 1
+    other = write_job(tmp_path, EXAMPLES[:32], [], msgspec.structs.replace(config, batch_size=2), resume_from=start)
+    assert run(other) == 1
+    assert failure(other)["reason"] == "bad-checkpoint"
+
+
+def test_a_run_that_learns_nothing_is_no_success():
+    from tmde_core.finetune.worker import TrainingFailedError
+    from tmde_cpu import trainer
+
+    for loss in (0.0, float("nan"), float("inf")):
+        with pytest.raises(TrainingFailedError, match="step 3"):
+            trainer._must_be_sane(loss, 3)
+    zero = {"x.lora_A.weight": trainer.torch.ones(2), "x.lora_B.weight": trainer.torch.zeros(2)}
+    with pytest.raises(TrainingFailedError, match="every B matrix"):
+        trainer._must_have_learned(zero)
+    trainer._must_have_learned(zero | {"y.lora_B.weight": trainer.torch.ones(1)})
+
+
 def test_a_damaged_dataset_is_named_in_the_error(tmp_path, config):
     job = write_job(tmp_path, EXAMPLES, [], config)
     (job.parent / "train.jsonl").write_text("{}\n")

@@ -23,7 +23,7 @@ class Try(Record):
     gradient_accumulation_steps: int
     automatic: bool
     anew: bool
-    """From the first step, because the batch changed; else from the newest checkpoint."""
+    """From the first step, because a step's examples changed; else from the newest checkpoint."""
 
 
 def first_try(config: FineTuneConfig) -> Try:
@@ -65,11 +65,13 @@ def following(run: FineTuneRun, ending: Ending, limits: Limits) -> Try | None:
         return Try(batch_size=batch, gradient_accumulation_steps=accumulation, automatic=True, anew=False)
     if batch == 1:
         return None
+    smaller, more = batch // 2, min(2 * accumulation, MAX_ACCUMULATION)
+    # A checkpoint counts steps, so it is of use as long as a step learns from as many examples as before.
     return Try(
-        batch_size=batch // 2,
-        gradient_accumulation_steps=min(2 * accumulation, MAX_ACCUMULATION),
+        batch_size=smaller,
+        gradient_accumulation_steps=more,
         automatic=True,
-        anew=True,
+        anew=smaller * more != batch * accumulation,
     )
 
 

@@ -1,7 +1,8 @@
 """Trains a LoRA adapter on the CPU: `python -m tmde_cpu.trainer RUN_DIR/job.json`.
 
 The loop below is the whole of it. Its speed comes from what is not computed: no padding, no shared beginning twice
-(`training.packing`), no logits but those that are learned from, no gradients of frozen weights.
+(`training.packing`), no logits but those that are learned from (`training.step`), no gradients of frozen weights
+(`training.layers`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,23 @@ import psutil
 import torch
 import transformers
 from safetensors.torch import save_file
-from torch.nn import functional
-from transformers import AutoModelForCausalLM
 
-from tmde_core.finetune.records import FineTuneConfig, FineTuneMetrics
+from tmde_core.finetune.records import FineTuneMetrics
 from tmde_core.finetune.worker import BaseIdentity, RunWorker, TrainingFailedError
 from tmde_core.lora.publish import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE
 from tmde_core.storage.durable import sha256_of
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
 from tmde_cpu.gguf_lora import UnsupportedModelError, write_gguf_lora
-from tmde_cpu.training import attention, state
+from tmde_cpu.training import state
 from tmde_cpu.training.examples import Encoded, Example, encode_all, read_examples
 from tmde_cpu.training.packing import Pack, pack_all
 from tmde_cpu.training.schedule import learning_rate
 from tmde_cpu.training.state import State
-
-TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""All projections: attention alone learns less at the same rank (Biderman et al. 2024, "LoRA Learns Less and Forgets Less")."""
+from tmde_cpu.training.step import mean_loss, optimizer_step
+from tmde_cpu.training.trainee import TARGET_MODULES, Trainee, load_trainee
 
 PATIENCE = 3
 """Validations without a lower loss before training stops."""
-
-CLIP_NORM = 1.0
 
 PACK_TOKENS = 192
 """Tokens in one forward and backward pass. More save little time here and cost about 2 MB of activations each."""
@@ -53,26 +48,8 @@ PACK_TOKENS = 192
 PACK_TOKENS_PER_BATCHED = 48
 """A small batch shrinks the packs too, so that halving the batch after running out of memory halves what is needed."""
 
-LOGIT_ROWS = 64
-"""Rows of logits that exist at once; with 49,152 words a row and its gradient take 0.4 MB."""
-
 CHECKPOINT_SECONDS = 60.0
 """Between checkpoints, beside the one that each epoch writes."""
-
-
-@dataclass
-class Trainee:
-    """The model with its adapter, and the parts that the loop calls."""
-
-    peft_model: Any
-    body: Any
-    head: Any
-    weights: dict[str, torch.Tensor]
-    """The adapter's parameters by name: all that is trained."""
-    pass_bytes_per_token: int
-    """Estimated size of the activations that one token of a pass keeps for the backward pass."""
-    recomputes: bool = False
-    """Whether activations are computed again in the backward pass."""
 
 
 def main(job_path: Path) -> int:
@@ -134,7 +111,7 @@ def train(worker: RunWorker) -> None:
         rate = learning_rate(at.step, total_steps, config.learning_rate, config.warmup_ratio, config.lr_scheduler)
 
         started = time.monotonic()
-        loss, supervised = optimizer_step(trainee, optimizer, pack_all(chosen, pack_tokens), rate)
+        loss, supervised = optimizer_step(trainee, optimizer, pack_all(chosen, pack_tokens), rate, worker.working)
         seconds = time.monotonic() - started
         _must_be_sane(loss, at.step + 1)
         at = msgspec.structs.replace(
@@ -154,12 +131,10 @@ def train(worker: RunWorker) -> None:
             rss_bytes=process.memory_info().rss,
         )
 
-        if at.step % steps_per_epoch == 0:
-            if validation_packs:
-                at, best = _validate(worker, trainee, validation_packs, at, best, epoch + 1)
-            keep()
-            kept = time.monotonic()
-        elif time.monotonic() - kept > CHECKPOINT_SECONDS:
+        epoch_ends = at.step % steps_per_epoch == 0
+        if validation_packs and (epoch_ends or (config.eval_steps and at.step % config.eval_steps == 0)):
+            at, best = _validate(worker, trainee, validation_packs, at, best, epoch + 1)
+        if epoch_ends or time.monotonic() - kept > CHECKPOINT_SECONDS:
             keep()
             kept = time.monotonic()
 
@@ -167,73 +142,8 @@ def train(worker: RunWorker) -> None:
         with torch.no_grad():
             for name, tensor in best.items():
                 trainee.weights[name].copy_(tensor)
-    if not any(tensor.any() for name, tensor in trainee.weights.items() if "lora_B" in name):
-        raise TrainingFailedError(
-            "nothing-learned", "Training changed nothing: every B matrix of the adapter is still zero."
-        )
+    _must_have_learned(trainee.weights)
     _publish(worker, trainee, directory, base, at)
-
-
-def load_trainee(directory: Path, config: FineTuneConfig) -> Trainee:
-    """Load the base in float32 and put a fresh adapter on it. Without dropout, which packing would not allow."""
-    model = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation=attention.NAME, local_files_only=True
-    )
-    lora = peft.LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=0.0,
-        target_modules=list(TARGET_MODULES),
-        task_type="CAUSAL_LM",
-    )
-    peft_model = peft.get_peft_model(model, lora)
-    peft_model.train()
-    weights = {name: tensor for name, tensor in peft_model.named_parameters() if tensor.requires_grad}
-    shape = model.config
-    width = shape.num_attention_heads * (
-        getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
-    )
-    per_layer = 14 * shape.hidden_size + 5 * width + 5 * shape.intermediate_size
-    return Trainee(peft_model, model.model, model.lm_head, weights, 4 * shape.num_hidden_layers * per_layer)
-
-
-def optimizer_step(
-    trainee: Trainee, optimizer: torch.optim.Optimizer, packs: Sequence[Pack], rate: float
-) -> tuple[float, int]:
-    """One step on all packs; returns the mean loss of a supervised token, and how many there were."""
-    supervised = sum(pack.supervised for pack in packs)
-    loss = 0.0
-    for pack in packs:
-        _save_memory(trainee, pack)
-        hidden = _hidden(trainee, pack)
-        # The logits of a few hundred places at a time: their gradients go back to `hidden` before the next ones exist.
-        gradients = []
-        for rows, targets in zip(hidden.detach().split(LOGIT_ROWS), pack.targets.split(LOGIT_ROWS), strict=True):
-            rows.requires_grad_()
-            part = functional.cross_entropy(trainee.head(rows), targets, reduction="sum") / supervised
-            part.backward()
-            loss += part.item()
-            gradients.append(rows.grad)
-        hidden.backward(torch.cat(gradients))
-    torch.nn.utils.clip_grad_norm_(trainee.weights.values(), CLIP_NORM)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss, supervised
-
-
-@torch.no_grad()  # type: ignore[untyped-decorator]  # torch's types are not read, see pyproject.toml
-def mean_loss(trainee: Trainee, packs: Sequence[Pack]) -> float:
-    """The mean loss of a supervised token."""
-    trainee.peft_model.eval()
-    total = 0.0
-    for pack in packs:
-        hidden = _hidden(trainee, pack)
-        for rows, targets in zip(hidden.split(LOGIT_ROWS), pack.targets.split(LOGIT_ROWS), strict=True):
-            total += functional.cross_entropy(trainee.head(rows), targets, reduction="sum").item()
-    trainee.peft_model.train()
-    return total / sum(pack.supervised for pack in packs)
 
 
 def data_order(examples: int, seed: int, epoch: int) -> list[int]:
@@ -243,39 +153,20 @@ def data_order(examples: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def _hidden(trainee: Trainee, pack: Pack) -> torch.Tensor:
-    """The last hidden states at the places that are learned from: [S, width]."""
-    output = trainee.body(
-        input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, segments=pack.segments
-    )
-    hidden: torch.Tensor = output.last_hidden_state[0].index_select(0, pack.predict)
-    return hidden
-
-
-def _save_memory(trainee: Trainee, pack: Pack) -> None:
-    """Compute activations twice instead of keeping them, where a long example would not fit otherwise."""
-    short = pack.size * trainee.pass_bytes_per_token > psutil.virtual_memory().available // 2
-    if short and not trainee.recomputes:
-        trainee.peft_model.gradient_checkpointing_enable({"use_reentrant": False})
-    elif trainee.recomputes and not short:
-        trainee.peft_model.gradient_checkpointing_disable()
-    trainee.recomputes = short
-
-
 def _validate(
     worker: RunWorker, trainee: Trainee, packs: Sequence[Pack], at: State, best: state.Weights, epoch: int
 ) -> tuple[State, state.Weights]:
     """Measure the validation loss; keep the weights when it is the lowest so far."""
-    loss = mean_loss(trainee, packs)
+    loss = mean_loss(trainee, packs, worker.working)
     if not math.isfinite(loss):
         raise TrainingFailedError(
-            "nan-loss", f"The validation loss after epoch {epoch} is {loss}. Lower the learning rate."
+            "nan-loss", f"The validation loss after step {at.step} is {loss}. Lower the learning rate."
         )
     better = at.best_val_loss is None or loss < at.best_val_loss
     worker.events.eval(at.step, loss, epoch=epoch, best=better)
     without_gain = 0 if better else at.without_gain + 1
     if without_gain >= PATIENCE:
-        worker.events.log(f"Stopped early: the validation loss has not fallen for {PATIENCE} epochs.")
+        worker.events.log(f"Stopped early: the validation loss has not fallen {PATIENCE} times in a row.")
     return (
         msgspec.structs.replace(
             at,
@@ -348,7 +239,10 @@ def _be_deterministic(threads: int | None, seed: int) -> int:
 
 def _fingerprint(worker: RunWorker, base: BaseIdentity) -> str:
     data = [Path(file) for file in (worker.job.train_file, worker.job.val_file) if Path(file).exists()]
-    parts: list[Any] = [worker.config, base, [sha256_of(file) for file in data]]
+    # What a step learns from counts, not in how many parts: a run that lacked memory goes on with smaller batches.
+    config = msgspec.to_builtins(worker.config)
+    step_examples = config.pop("batchSize") * config.pop("gradientAccumulationSteps")
+    parts: list[Any] = [config, step_examples, base, [sha256_of(file) for file in data]]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
@@ -360,6 +254,13 @@ def _must_be_sane(loss: float, step: int) -> None:
     if loss == 0.0:
         raise TrainingFailedError(
             "zero-loss", f"The loss at step {step} is exactly zero, so nothing is learned. Check the examples' answers."
+        )
+
+
+def _must_have_learned(weights: Mapping[str, torch.Tensor]) -> None:
+    if not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name):
+        raise TrainingFailedError(
+            "nothing-learned", "Training changed nothing: every B matrix of the adapter is still zero."
         )
 
 

@@ -175,7 +175,7 @@ async def test_a_worker_that_the_system_killed_for_memory_gets_smaller_batches(s
     assert sizes(run)[1] == (2, 8)
 
 
-async def test_smaller_batches_never_go_on_from_a_checkpoint_of_larger_ones(services):
+async def test_smaller_batches_go_on_from_the_checkpoint_because_a_step_learns_from_as_many_examples(services):
     run = await services.finetune.start(config("checkpointed"))
     await seen(services, run, "checkpoint")
     run_dir = services.finetune.run_dir(run.id)
@@ -184,7 +184,8 @@ async def test_smaller_batches_never_go_on_from_a_checkpoint_of_larger_ones(serv
         process.kill()
     while len((await services.finetune.get(run.id)).attempts) < 2:
         await asyncio.sleep(0.02)
-    assert (await services.finetune.get(run.id)).attempts[1].resumed_from_step is None
+    again = (await services.finetune.get(run.id)).attempts[1]
+    assert (again.batch_size, again.gradient_accumulation_steps, again.resumed_from_step) == (2, 8, 3)
     await services.finetune.cancel(run.id)
 
 

@@ -1,8 +1,13 @@
-"""Attention inside a pack: each segment sees its own path. Registered with transformers under `NAME`."""
+"""Attention inside a pack: each segment sees its own path.
+
+Twice: registered with transformers under `NAME`, for models that autograd differentiates, and as `forward` and `backward`
+on the rows of queries, keys and values that `training.layers` has side by side.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -10,9 +15,28 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from tmde_cpu.training.packing import Segment
+from tmde_cpu.training.packing import Segment, Span
 
 NAME = "tmde_packed"
+
+_flash = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_flash_backward = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
+OPERATORS = _flash is not None and _flash_backward is not None
+"""Whether this PyTorch has the operators behind `scaled_dot_product_attention` that `forward` and `backward` need. They have no
+public name, so a version without them falls back to autograd."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How many heads there are of queries, and of keys and values, and the width of each."""
+
+    query: int
+    key: int
+    width: int
+
+    def split(self, rows: torch.Tensor) -> torch.Tensor:
+        """[N, heads · width] as attention wants it: [1, heads, N, width], without copying."""
+        return rows.unflatten(1, (-1, self.width)).transpose(0, 1)[None]
 
 
 def packed_attention(
@@ -50,6 +74,83 @@ def packed_attention(
             )
         outputs.append(output)
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def forward(qkv: torch.Tensor, heads: Heads, segments: Sequence[Segment], out: torch.Tensor) -> list[torch.Tensor]:
+    """Attention of all segments into `out` [N, heads · width]; returns what `backward` needs beside it.
+
+    Args:
+        qkv: [N, at least queries, keys and values side by side].
+    """
+    sums = []
+    assert _flash is not None
+    for segment in segments:
+        start, stop = segment.span
+        query, key, value, mask = _operands(qkv, heads, segment)
+        output, total = _flash(query, key, value, 0.0, mask is None, attn_mask=mask)
+        heads.split(out[start:stop]).copy_(output)
+        sums.append(total)
+    return sums
+
+
+def backward(
+    gradient: torch.Tensor,
+    qkv: torch.Tensor,
+    heads: Heads,
+    segments: Sequence[Segment],
+    out: torch.Tensor,
+    sums: Sequence[torch.Tensor],
+    of_qkv: torch.Tensor,
+) -> None:
+    """Fill the columns of queries, keys and values in `of_qkv` with their gradients, given that of `out`."""
+    assert _flash_backward is not None
+    queries, keys = heads.query * heads.width, heads.key * heads.width
+    of_qkv[:, queries : queries + 2 * keys] = 0
+    for segment, total in zip(segments, sums, strict=True):
+        start, stop = segment.span
+        query, key, value, mask = _operands(qkv, heads, segment)
+        of_query, of_key, of_value = _flash_backward(
+            heads.split(gradient[start:stop]),
+            query,
+            key,
+            value,
+            heads.split(out[start:stop]),
+            total,
+            0.0,
+            mask is None,
+            attn_mask=mask,
+        )
+        heads.split(of_qkv[start:stop, :queries]).copy_(of_query)
+        place = 0
+        for first, after in _path(segment):
+            rows, length = of_qkv[first:after], after - first
+            heads.split(rows[:, queries : queries + keys]).add_(of_key[:, :, place : place + length])
+            heads.split(rows[:, queries + keys : queries + 2 * keys]).add_(of_value[:, :, place : place + length])
+            place += length
+
+
+def _operands(
+    qkv: torch.Tensor, heads: Heads, segment: Segment
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Queries of a segment, keys and values of its path, and what the queries see of them; no mask: causal."""
+    queries, keys = heads.query * heads.width, heads.key * heads.width
+    start, stop = segment.span
+    path = _path(segment)
+    seen = [qkv[first:after, queries : queries + 2 * keys] for first, after in path]
+    rows = seen[0] if len(seen) == 1 else torch.cat(seen)
+    mask = _mask(stop - start, rows.shape[0]) if segment.before else None
+    return heads.split(qkv[start:stop, :queries]), heads.split(rows[:, :keys]), heads.split(rows[:, keys:]), mask
+
+
+def _path(segment: Segment) -> list[Span]:
+    """The spans that a segment sees, itself the last; neighbours are one."""
+    spans: list[Span] = []
+    for start, stop in (*segment.before, segment.span):
+        if spans and spans[-1][1] == start:
+            spans[-1] = (spans[-1][0], stop)
+        else:
+            spans.append((start, stop))
+    return spans
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,125 @@
+"""The model with its adapter, and the two ways to run it forward and backward."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import peft
+import psutil
+import torch
+from transformers import AutoModelForCausalLM
+
+from tmde_core.finetune.records import FineTuneConfig
+from tmde_core.finetune.vitals import memory
+from tmde_cpu.training import attention, layers
+from tmde_cpu.training.packing import Pack
+
+TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""All projections: attention alone learns less at the same rank (Biderman et al. 2024, "LoRA Learns Less and Forgets Less")."""
+
+
+class Passes(Protocol):
+    """Runs the model without its head. Both ways give the same results up to rounding."""
+
+    def forward(self, pack: Pack, recompute: bool = False) -> torch.Tensor:
+        """The last hidden states at the places that are learned from: [S, width].
+
+        Args:
+            recompute: compute activations again in `backward` instead of keeping them: a third more work, the same bits.
+        """
+
+    def backward(self, gradient: torch.Tensor) -> None:
+        """Add to the gradients of the adapter, given the gradient of what the last `forward` returned."""
+
+    def bytes_of(self, size: int, recompute: bool) -> int:
+        """Memory that a pass of `size` tokens takes beyond what is taken already."""
+
+
+@dataclass
+class Trainee:
+    """What is trained, and the parts that the loop calls."""
+
+    peft_model: Any
+    passes: Passes
+    head: torch.Tensor
+    """[words, width]: from a hidden state to the logits of all words."""
+    weights: dict[str, torch.Tensor]
+    """The adapter's parameters by name: all that is trained."""
+
+    def recomputes(self, size: int) -> bool:
+        """Whether a pass of `size` tokens must compute activations twice because memory is short."""
+        return self.passes.bytes_of(size, recompute=False) > available_memory() // 2
+
+
+class Differentiated:
+    """Any model, with gradients by autograd."""
+
+    def __init__(self, peft_model: Any) -> None:
+        self._model = peft_model
+        self._body = peft_model.get_base_model().model
+        self._recomputes = False
+        self._hidden = torch.empty(0)
+        shape = peft_model.get_base_model().config
+        width = shape.num_attention_heads * (
+            getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+        )
+        self._layers = int(shape.num_hidden_layers)
+        self._per_layer: int = 4 * (14 * shape.hidden_size + 5 * width + 5 * shape.intermediate_size)
+        self._per_input: int = 4 * shape.hidden_size
+
+    def forward(self, pack: Pack, recompute: bool = False) -> torch.Tensor:
+        """See `Passes`."""
+        if recompute and not self._recomputes:
+            self._model.activation_checkpointing_enable({"use_reentrant": False})
+        elif self._recomputes and not recompute:
+            self._model.activation_checkpointing_disable()
+        self._recomputes = recompute
+        output = self._body(
+            input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, segments=pack.segments
+        )
+        self._hidden = output.last_hidden_state[0].index_select(0, pack.predict)
+        return self._hidden.detach()
+
+    def backward(self, gradient: torch.Tensor) -> None:
+        """See `Passes`."""
+        hidden, self._hidden = self._hidden, torch.empty(0)
+        hidden.backward(gradient)
+
+    def bytes_of(self, size: int, recompute: bool) -> int:
+        """Estimated, see `Passes`."""
+        return size * (self._per_layer * (1 if recompute else self._layers) + self._per_input * self._layers)
+
+
+def load_trainee(directory: Path, config: FineTuneConfig) -> Trainee:
+    """Load the base in float32 and put a fresh adapter on it. Without dropout, which packing would not allow."""
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation=attention.NAME, local_files_only=True
+    )
+    lora = peft.LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=list(TARGET_MODULES),
+        task_type="CAUSAL_LM",
+    )
+    peft_model = peft.get_peft_model(model, lora)
+    peft_model.train()
+    written_out = layers.supports(model)
+    return Trainee(
+        peft_model,
+        layers.WrittenOut(peft_model) if written_out else Differentiated(peft_model),
+        model.lm_head.weight.detach(),
+        {name: tensor for name, tensor in peft_model.named_parameters() if tensor.requires_grad},
+    )
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: the machine's, its control group's, or its own limit's (`ulimit -v`)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    available = memory()[1]
+    if limit == resource.RLIM_INFINITY:
+        return available
+    return max(0, min(available, limit - psutil.Process().memory_info().vms))
