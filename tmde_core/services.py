@@ -103,7 +103,7 @@ async def open_services(
         await lora.settle()
         await finetune.settle(watch=serving)
         await benchmark.settle(serving)
-        previews = PreviewService(settings, finetune)
+        previews = PreviewService(settings, finetune, traces)
         if serving:
             await gate.start()
             await schedules.start()

@@ -20,6 +20,7 @@ from tmde_core.cli.output import (
     print_table,
     size,
 )
+from tmde_core.finetune.preview import LISTED
 from tmde_core.finetune.ranges import config_from
 from tmde_core.finetune.records import FineTunePreview
 from tmde_core.record import parse_id
@@ -105,8 +106,8 @@ def _print(found: FineTunePreview) -> None:
         out.print("\nLeft out", style="bold")
         for one in found.left_out[:SHOWN_LEFT_OUT]:
             out.print(Text(f"  {one.trace_id}  {one.reason}: {plain(one.detail)}"))
-        if (more := len(found.left_out) - SHOWN_LEFT_OUT) > 0:
-            out.print(f"  and {more:,} more; --json has them all")
+        if (more := sum(found.left_out_by_reason.values()) - min(len(found.left_out), SHOWN_LEFT_OUT)) > 0:
+            out.print(f"  and {more:,} more; --json has up to {LISTED} of each kind")
     if found.first_example:
         out.print("\nThe first example; what is marked is learned from", style="bold")
         example, room = Text(), EXAMPLE_CHARS

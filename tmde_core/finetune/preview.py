@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import shutil
-import signal
 import tempfile
 import time
 from collections import Counter
@@ -20,10 +18,10 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import msgspec
-import structlog
 
-from tmde_core.errors import ConflictError, InsufficientStorageError, InsufficientTracesError, TmdeError
+from tmde_core.errors import ConflictError, InsufficientStorageError, InsufficientTracesError
 from tmde_core.finetune.dataset import TRAIN_FILE, VAL_FILE, Selection, freeze, require_enough
+from tmde_core.finetune.preview_worker import SECONDS, Failure, look
 from tmde_core.finetune.ranges import checked
 from tmde_core.finetune.records import FineTuneConfig, FineTunePreview, LeftOut, TokenBucket
 from tmde_core.finetune.run_files import JOB_FILE
@@ -35,31 +33,31 @@ from tmde_core.ports import (
     PreviewReport,
     TrainingBackend,
     TrainingJob,
-    WorkerCommand,
 )
-from tmde_core.record import from_json, to_json
+from tmde_core.record import to_json
 from tmde_core.settings import Settings
 from tmde_core.storage.durable import storage_errors
-
-log = structlog.get_logger(__name__)
+from tmde_core.traces.service import TraceService
 
 PREFIX = ".preview-"
-SECONDS = 300.0
-"""After which a preview worker is ended; a model is loaded and measured in less."""
-MAX_REPORT_BYTES = 64 * 1024**2
 BUCKETS = 12
 """Bars of the histogram, at most."""
+LISTED = 100
+"""Traces left out that are named for each reason; all are counted."""
 NARROWEST = 8
 """Tokens that a bar spans, at least."""
 NO_TOKENS = "This backend cannot look at tokens beforehand, so lengths, steps and the loss mask are not known yet."
+
+BUSY = "Lengths, memory and time are looked at when no training run is in progress: that takes a model in memory."
 
 
 class PreviewService:
     """Looks at a dataset before time is spent on it. One at a time: a preview loads a model."""
 
-    def __init__(self, settings: Settings, finetune: FineTuneService) -> None:
+    def __init__(self, settings: Settings, finetune: FineTuneService, traces: TraceService) -> None:
         self._settings = settings
         self._finetune = finetune
+        self._traces = traces
         self._one = asyncio.Lock()
 
     async def preview(self, config: FineTuneConfig | None = None) -> FineTunePreview:
@@ -73,6 +71,7 @@ class PreviewService:
         config = checked(config or self._finetune.config())
         backend = await self._finetune.ready_backend(config.backend)
         selection = await self._finetune.selection(config)
+        others, counted = await self._passed_over(config)
         seen = FineTunePreview(
             config=config,
             examples=len(selection),
@@ -80,11 +79,14 @@ class PreviewService:
             val_examples=len(selection.val),
             required=config.min_traces,
             refusal=await self._refusal(selection, config),
-            left_out=selection.left_out,
-            left_out_by_reason=_counted(selection.left_out),
+            left_out=_some(selection.left_out) + others,
+            left_out_by_reason=dict(_counted(selection.left_out) + counted),
         )
         if not selection.train:
             return seen
+        if await self._finetune.current() is not None:
+            # A second model in memory could cost the run its life.
+            return msgspec.structs.replace(seen, note=BUSY)
         async with self._one:
             with storage_errors(self._settings.data_path), self._directory() as directory:
                 return await self._looked_into(seen, selection, backend, directory)
@@ -95,6 +97,15 @@ class PreviewService:
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < time.time() - 2 * SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
+
+    async def _passed_over(self, config: FineTuneConfig) -> tuple[tuple[LeftOut, ...], Counter[str]]:
+        """Those that never were in question: with too low a score or none, and those that a benchmark asked for."""
+        least = config.min_quality_score
+        benchmark, asked = await self._traces.passed_over("benchmark", least, LISTED)
+        low, scored = await self._traces.passed_over("low-score", least, LISTED)
+        found = [LeftOut(trace_id=one, reason="benchmark", detail="A benchmark asked for it.") for one, _ in asked]
+        found += [LeftOut(trace_id=one, reason="low-score", detail=_low(score, least)) for one, score in scored]
+        return tuple(found), +Counter({"benchmark": benchmark, "low-score": low})
 
     async def _refusal(self, selection: Selection, config: FineTuneConfig) -> str | None:
         """What `start` would answer now."""
@@ -128,15 +139,11 @@ class PreviewService:
                 note=NO_TOKENS,
             )
         command = await asyncio.to_thread(backend.preview, job)
-        problem = await _run(command)
-        if problem is None:
-            try:
-                report = await asyncio.to_thread(_read, directory / PREVIEW_FILE)
-            except TmdeError as error:
-                problem = error.detail
-        if problem is not None:
-            return msgspec.structs.replace(seen, refusal=seen.refusal or problem, note=problem)
-        return with_tokens(seen, report)
+        found = await look(command, directory / PREVIEW_FILE)
+        if isinstance(found, Failure):
+            refusal = found.sentence if found.refuses else None
+            return msgspec.structs.replace(seen, refusal=seen.refusal or refusal, note=found.sentence)
+        return with_tokens(seen, found)
 
     def _job(self, directory: Path, config: FineTuneConfig) -> TrainingJob:
         job = TrainingJob(
@@ -167,7 +174,6 @@ def with_tokens(seen: FineTunePreview, report: PreviewReport) -> FineTunePreview
         if one.total > limit
     ]
     train = [one for one in fitting if one.split == "train"]
-    left_out = (*seen.left_out, *too_long)
     per_step = seen.config.batch_size * seen.config.gradient_accumulation_steps
     return msgspec.structs.replace(
         seen,
@@ -175,8 +181,8 @@ def with_tokens(seen: FineTunePreview, report: PreviewReport) -> FineTunePreview
         train_examples=len(train),
         val_examples=len(fitting) - len(train),
         refusal=seen.refusal or _nothing_to_learn(train, bool(too_long), limit),
-        left_out=left_out,
-        left_out_by_reason=_counted(left_out),
+        left_out=_some(too_long) + seen.left_out,
+        left_out_by_reason=dict(_counted(too_long) + Counter(seen.left_out_by_reason)),
         total_tokens=sum(one.total for one in train),
         supervised_tokens=sum(one.supervised for one in train),
         longest=max((one.total for one in report.examples), default=None),
@@ -187,6 +193,18 @@ def with_tokens(seen: FineTunePreview, report: PreviewReport) -> FineTunePreview
         estimated_ram_bytes=report.estimate.ram_bytes,
         estimated_vram_bytes=report.estimate.vram_bytes,
         calibrated=report.calibrated,
+        note=_too_few(len(fitting), seen),
+    )
+
+
+def _too_few(fitting: int, seen: FineTunePreview) -> str:
+    """Only the tokens tell that examples are too long, so `start` does not know it; whoever looks should."""
+    if fitting >= seen.required or seen.examples < seen.required:
+        return ""
+    limit = seen.config.max_seq_length
+    return (
+        f"Of {seen.examples:,} examples {fitting:,} fit into maxSeqLength ({limit:,} tokens), fewer than the {seen.required:,} "
+        "that a run should have. Raise it, or debate some more."
     )
 
 
@@ -214,37 +232,20 @@ def histogram(lengths: Sequence[int]) -> tuple[TokenBucket, ...]:
     )
 
 
-def _counted(left_out: Sequence[LeftOut]) -> dict[str, int]:
-    return dict(Counter(one.reason for one in left_out))
+def _low(score: float | None, least: float) -> str:
+    return "It has no score." if score is None else f"Its score is {score:g}; {least:g} is the least."
 
 
-def _read(file: Path) -> PreviewReport:
-    with file.open("rb") as opened:
-        return from_json(opened.read(MAX_REPORT_BYTES), PreviewReport)
+def _counted(left_out: Sequence[LeftOut]) -> Counter[str]:
+    return Counter(one.reason for one in left_out)
 
 
-async def _run(command: WorkerCommand) -> str | None:
-    """Run a preview worker; returns why it failed, in its own last words, or None."""
-    process = await asyncio.create_subprocess_exec(
-        *command.argv,
-        env={**os.environ, **command.env},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(SECONDS):
-            _, err = await process.communicate()
-    except TimeoutError:
-        return f"Looking at the tokens took longer than {SECONDS:.0f} s and was ended. The run itself is not affected."
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    if process.returncode == 0:
-        return None
-    said = err.decode("utf-8", "replace").strip().splitlines()
-    log.warning("finetune.preview_failed", status=process.returncode, stderr=said[-20:])
-    return said[-1][:500] if said else f"The preview's process ended with {process.returncode} and said nothing."
+def _some(left_out: Sequence[LeftOut]) -> tuple[LeftOut, ...]:
+    """The first hundred of each reason."""
+    listed: Counter[str] = Counter()
+    found = []
+    for one in left_out:
+        listed[one.reason] += 1
+        if listed[one.reason] <= LISTED:
+            found.append(one)
+    return tuple(found)

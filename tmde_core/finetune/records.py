@@ -118,7 +118,7 @@ class LeftOut(Record):
     """A trace that is not in a dataset, and why."""
 
     trace_id: UUID
-    reason: Literal["duplicate", "leak", "withdrawn", "too-long", "benchmark", "empty"]
+    reason: Literal["duplicate", "leak", "withdrawn", "too-long", "benchmark", "empty", "low-score"]
     detail: str = ""
 
 
@@ -151,7 +151,9 @@ class FineTunePreview(Record):
     refusal: str | None = None
     """What `start` would answer now; None when it would begin."""
     left_out: tuple[LeftOut, ...] = ()
+    """At most a hundred of each reason."""
     left_out_by_reason: dict[str, int] = msgspec.field(default_factory=dict)
+    """All of them, counted."""
     total_tokens: int | None = None
     supervised_tokens: int | None = None
     longest: int | None = None

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
 from tmde_core.traces import exchange, original
 from tmde_core.traces.records import ImportReport, Trace, TraceFilter, TracePage, TraceStats, Withdrawal
-from tmde_core.traces.store import TraceStore, Where, to_text
+from tmde_core.traces.store import PassedOver, Scored, TraceStore, Where, to_text
 
 MAX_LIMIT = 200
 MAX_CORRECTED_BYTES = 64 * 1024
@@ -167,6 +167,10 @@ class TraceService:
     async def withdrawn(self, min_quality: float) -> Ids:
         """The traces that were good enough to train on before they were withdrawn, oldest first."""
         return await self._store.withdrawn(min_quality)
+
+    async def passed_over(self, which: PassedOver, min_quality: float, limit: int) -> tuple[int, Sequence[Scored]]:
+        """How many traces were never in question for training, for their score or because a benchmark asked, and the best of them."""
+        return await self._store.passed_over(which, min_quality, limit)
 
     async def import_jsonl(self, lines: AsyncIterator[bytes] | Iterable[bytes]) -> ImportReport:
         """Take in traces, one JSON object a line; a line that cannot be taken is reported and leaves nothing behind."""

@@ -7,9 +7,9 @@ import base64
 import binascii
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import aiosqlite
@@ -35,6 +35,15 @@ COLUMNS = (
     "seq, id, created_at, query, final_answer, domain, early_stopped, stop_reason, auto_score, judge, user_rating, "
     "corrected_answer, withdrawn_at, withdrawn_reason, adapter_id, source, details"
 )
+
+PassedOver = Literal["low-score", "benchmark"]
+Scored = tuple[UUID, float | None]
+"""A trace and its quality score."""
+
+_PASSED_OVER: Mapping[PassedOver, str] = {
+    "low-score": f"source <> 'benchmark' AND coalesce({QUALITY}, -1) < ?",
+    "benchmark": f"source = 'benchmark' AND {QUALITY} >= ?",
+}
 
 _WORD = re.compile(r"\w+")
 _CURSOR = re.compile(r"(?P<created_at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (?P<seq>\d{1,18})", re.ASCII)
@@ -189,6 +198,16 @@ class TraceStore:
             (min_quality_score,),
         )
         return [UUID(row["id"]) for row in rows]
+
+    async def passed_over(self, which: PassedOver, min_quality_score: float, limit: int) -> tuple[int, list[Scored]]:
+        """How many were never in question for training, and some of them, best first."""
+        where = f"withdrawn_at IS NULL AND {_PASSED_OVER[which]}"
+        total = await self._db.value(f"SELECT count(*) FROM traces WHERE {where}", (min_quality_score,))
+        rows = await self._db.rows(
+            f"SELECT id, {QUALITY} AS quality FROM traces WHERE {where} ORDER BY quality DESC, seq LIMIT ?",
+            (min_quality_score, limit),
+        )
+        return total, [(UUID(row["id"]), row["quality"]) for row in rows]
 
     async def _traces(self, rows: Sequence[sqlite3.Row]) -> list[Trace]:
         rounds: dict[str, list[Round]] = {}

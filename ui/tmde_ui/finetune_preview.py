@@ -78,7 +78,7 @@ def _left_out(preview: FineTunePreview) -> None:
                 with Tag("li"):
                     link(f"Trace {short_id(one.trace_id)}", f"/traces/{one.trace_id}")
                     Tag("span", f": {why(one)}")
-        if (more := len(preview.left_out) - SHOWN_LEFT_OUT) > 0:
+        if (more := sum(preview.left_out_by_reason.values()) - min(len(preview.left_out), SHOWN_LEFT_OUT)) > 0:
             Tag("p", f"and {more:,} more", "muted small")
 
 

@@ -46,6 +46,7 @@ LEFT_OUT: Mapping[str, str] = {
     "too-long": "longer than the longest example",
     "benchmark": "came from a benchmark run",
     "empty": "without an answer",
+    "low-score": "with too low a score or none",
 }
 
 BY: Mapping[str, str] = {

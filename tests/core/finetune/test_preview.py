@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from tests.core.finetune.conftest import StandInBackend, make_trace, settings_on, stand_in_plugins
@@ -91,12 +92,20 @@ async def test_whatever_is_left_out_is_said_with_its_reason(services, looking):
     same = make_trace("what is  3 times 7", "Twenty-one.", minutes=99, auto_score=8.5)
     leak = make_trace("Tell me: why is the sea salt?", minutes=99)
     gone = make_trace("What is 88 times 7?", minutes=99)
-    for one in (same, leak, gone, make_trace("Poor?", minutes=99, auto_score=3.0)):
+    asked = make_trace("Who asked?", minutes=99, source="benchmark")
+    poor, unscored = make_trace("Poor?", auto_score=3.25), make_trace("Unscored?", auto_score=None)
+    for one in (same, leak, gone, asked, unscored, poor, make_trace("Poor too?", source="benchmark", auto_score=3.0)):
         await services.traces.add(one)
     await services.traces.withdraw(gone.id, "It is wrong.")
     found = await services.previews.preview(config(max_seq_length=512))
-    assert found.left_out_by_reason == {"withdrawn": 1, "duplicate": 1, "leak": 1, "too-long": 1}
-    told = {one.reason: one for one in found.left_out}
+    assert found.left_out_by_reason == {
+        "too-long": 1, "withdrawn": 1, "duplicate": 1, "leak": 1, "benchmark": 1, "low-score": 2,
+    }  # fmt: skip
+    told = {one.reason: one for one in reversed(found.left_out)}
+    assert (told["benchmark"].trace_id, told["benchmark"].detail) == (asked.id, "A benchmark asked for it.")
+    assert [(one.trace_id, one.detail) for one in found.left_out if one.reason == "low-score"] == [
+        (poor.id, "Its score is 3.25; 8 is the least."), (unscored.id, "It has no score."),
+    ]  # fmt: skip
     assert "suite/seas" in told["leak"].detail
     assert told["leak"].trace_id == leak.id
     assert told["too-long"].detail == "It has 600 tokens; maxSeqLength is 512."
@@ -119,6 +128,67 @@ async def test_what_a_run_would_be_refused_for_is_shown_and_not_raised(services,
     strange = await services.previews.preview(config())
     assert strange.refusal == "The chat template is strange."
     assert strange.total_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("told", "note"),
+    [
+        ('{"fail": 7}', "The preview's process ended with 7, so lengths are not known."),
+        ('{"supervised": {}}', "The backend's preview wrote no report that can be read, so lengths are not known."),
+        ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)), so lengths are not known."),
+    ],
+)  # fmt: skip
+async def test_a_preview_that_breaks_hides_nothing_that_is_known_without_it(services, looking, told, note):
+    looking(told)
+    found = await services.previews.preview(config())
+    assert (found.examples, found.refusal, found.total_tokens) == (20, None, None)
+    assert found.note.endswith(note)
+
+
+async def test_a_preview_process_that_cannot_be_started_or_hangs_is_said_and_leaves_no_process(
+    services, data_dir, monkeypatch
+):
+    monkeypatch.setattr(Looking, "preview", lambda _, job: WorkerCommand(argv=("/no/such/program",)))
+    assert "'/no/such/program' cannot be started" in (await services.previews.preview(config())).note
+    pid = data_dir / "pid"
+    hang = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    monkeypatch.setattr(Looking, "preview", lambda _, job: WorkerCommand(argv=(sys.executable, "-c", hang)))
+    monkeypatch.setattr("tmde_core.finetune.preview_worker.SECONDS", 0.5)
+    assert "took longer than" in (await services.previews.preview(config())).note
+    assert not psutil.pid_exists(int(pid.read_text()))
+
+
+async def test_many_left_out_are_counted_and_some_are_named(services, monkeypatch):
+    monkeypatch.setattr("tmde_core.finetune.preview.LISTED", 2)
+    for number in range(5):
+        await services.traces.add(make_trace("What is 3 times 7?", str(number), minutes=number, auto_score=8.5))
+        await services.traces.add(make_trace(f"Poor {number}?", auto_score=float(number)))
+    found = await services.previews.preview(config())
+    assert found.left_out_by_reason == {"duplicate": 5, "low-score": 5}
+    assert [one.reason for one in found.left_out] == ["duplicate", "duplicate", "low-score", "low-score"]
+
+
+async def test_examples_that_are_too_long_and_leave_too_few_are_said(services, looking):
+    looking('{"What is 19 times 7?": 600}')
+    found = await services.previews.preview(FineTuneConfig(backend="looking", min_traces=20, max_seq_length=512))
+    assert found.refusal is None
+    assert found.note.startswith("Of 20 examples 19 fit into maxSeqLength (512 tokens), fewer than the 20 ")
+    looking("{" + ", ".join(f'"What is {number} times 7?": 600' for number in range(20)) + "}")
+    assert "Every example is longer than maxSeqLength (512 tokens)" in (
+        await services.previews.preview(config(max_seq_length=512))
+    ).refusal  # fmt: skip
+
+
+async def test_while_a_run_is_in_progress_no_second_model_is_loaded(services, monkeypatch):
+    monkeypatch.setattr(Looking, "preview", None)
+    run = await services.finetune.start(FineTuneConfig(backend="stand-in", base_model="endless", min_traces=5))
+    try:
+        found = await services.previews.preview(config())
+    finally:
+        await services.finetune.cancel(run.id)
+    assert (found.examples, found.total_tokens) == (20, None)
+    assert f"run {run.id} is in progress" in found.refusal
+    assert "no training run is in progress" in found.note
 
 
 async def test_a_backend_that_cannot_look_is_previewed_without_tokens(services):
