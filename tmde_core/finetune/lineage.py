@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 from uuid import UUID
 
 from tmde_core.errors import NotFoundError
@@ -39,10 +40,12 @@ class LineageService:
         # What a run trained has its id. It counts although it was deleted: somebody may have exported it.
         adapters = dict.fromkeys(UUID(row["id"]) for row in rows if row["status"] == "completed")
         manifests = await asyncio.to_thread(self._adapters.manifests)
-        adapters |= dict.fromkeys(manifest.id for manifest in manifests if str(trace_id) in _traces(manifest))
+        given = {row["id"] for row in rows}
+        adapters |= dict.fromkeys(one.id for one in manifests if _taught(one, str(trace_id), given))
         return TraceLineage(trace_id=trace_id, runs=tuple(UUID(row["id"]) for row in rows), adapters=tuple(adapters))
 
 
-def _traces(manifest: Manifest) -> list[str]:
-    listed = manifest.lineage.get("traceIds")
-    return listed if isinstance(listed, list) else []
+def _taught(manifest: Manifest, trace_id: str, runs: Container[str]) -> bool:
+    """Whether an adapter says that it learned from the trace, or came from one of the runs that were given it."""
+    listed, run_id = manifest.lineage.get("traceIds"), manifest.lineage.get("runId")
+    return (isinstance(listed, list) and trace_id in listed) or (isinstance(run_id, str) and run_id in runs)

@@ -11,6 +11,7 @@ adapter is listed too, with the reason, and never stops the others.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -108,8 +109,16 @@ class AdapterStore:
             ) from None
 
     def manifests(self) -> Manifests:
-        """The manifests of all sound adapters, newest first."""
-        return [self._read[str(adapter.id)][1] for adapter in self.list() if adapter.is_valid]
+        """The manifests of all adapters, sound or not, as far as they can be read; newest first."""
+        found = []
+        for adapter in self.list():
+            path = Path(adapter.path)
+            if path.name in self._read:
+                found.append(self._read[path.name][1])
+            elif not path.is_symlink():
+                with contextlib.suppress(_UnsoundError):
+                    found.append(_decode(_manifest_bytes(path)))
+        return found
 
     def _adapter(self, path: str, active: UUID | None) -> LoRAAdapter:
         """What is in the directory, as it is listed."""

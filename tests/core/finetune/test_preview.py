@@ -1,18 +1,16 @@
-"""What a run would do, told beforehand by a real worker process that pretends; and who learned from a trace."""
+"""What a run would do, told beforehand by a real worker process that pretends."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
-from uuid import uuid4
 
 import psutil
 import pytest
 
 from tests.core.finetune.conftest import StandInBackend, make_trace, settings_on, stand_in_plugins
-from tests.core.lora.conftest import publish_adapter
-from tmde_core.errors import InvalidInputError, NotFoundError, PluginUnavailableError
+from tmde_core.errors import InvalidInputError, PluginUnavailableError
 from tmde_core.finetune.preview import histogram
 from tmde_core.finetune.records import FineTuneConfig
 from tmde_core.ports import BackendDescriptor, Question, SuiteDescriptor, TrainingJob, WorkerCommand
@@ -221,17 +219,3 @@ async def test_what_a_killed_preview_left_behind_goes_at_the_next_start(services
     os.utime(left, (1, 1))
     services.previews.sweep()
     assert (left.exists(), young.exists()) == (False, True)
-
-
-async def test_a_trace_knows_its_runs_and_the_adapters_that_came_from_elsewhere(services, data_dir):
-    taught = (await services.traces.list(limit=20)).items[0]
-    run = await services.finetune.start(FineTuneConfig(backend="stand-in", base_model="quick", min_traces=5))
-    await services.finetune.wait(run.id)
-    imported = publish_adapter(data_dir, lineage={"runId": str(uuid4()), "traceIds": [str(taught.id)]})
-    publish_adapter(data_dir, lineage={"traceIds": [str(uuid4())]})
-    found = await services.lineage.of_trace(taught.id)
-    assert (found.runs, set(found.adapters)) == ((run.id,), {run.id, imported})
-    withdrawn = await services.traces.withdraw(taught.id, "It is wrong.")
-    assert (withdrawn.runs, set(withdrawn.adapters)) == ((run.id,), {run.id, imported})
-    with pytest.raises(NotFoundError):
-        await services.lineage.of_trace(uuid4())
