@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.core.finetune.conftest import make_trace, settings_on, stand_in_plugins
 from tmde_core.debate.prompts import proposer_opening
 from tmde_core.errors import InsufficientTracesError
 from tmde_core.finetune.dataset import content_hash, freeze, normalised, query_hash, require_enough, select, split_of
 from tmde_core.finetune.leaks import LeakCheck, Protected
 from tmde_core.finetune.records import Dataset, FineTuneConfig
-from tmde_core.ports import Message, TrainingExample
+from tmde_core.plugins import Plugins
+from tmde_core.ports import Message, Question, SuiteDescriptor, TrainingExample
+from tmde_core.services import open_services
 
 QUERIES = st.lists(st.text(min_size=1).filter(lambda text: normalised(text) != ""), unique_by=normalised, max_size=30)
 
@@ -77,6 +84,74 @@ def test_questions_that_differ_in_form_only_are_one(left, right):
 @pytest.mark.parametrize(("left", "right"), [("2²", "22"), ("Is 5! even?", "Is 5 even?"), ("-3", "3")])
 def test_questions_that_differ_in_meaning_stay_apart(left, right):
     assert query_hash(left) != query_hash(right)
+
+
+KINDS = ("good", "withdrawn", "benchmark", "poor", "unscored", "leak", "blank")
+TAUGHT = "good"
+
+
+@settings(max_examples=25)
+@given(kinds=st.lists(st.sampled_from(KINDS), max_size=24), draws=st.randoms(use_true_random=False))
+def test_nothing_that_must_not_be_trained_on_is_ever_chosen(tmp_path_factory, kinds, draws):
+    words = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty"]
+
+    async def chosen() -> tuple[set[str], set[str]]:
+        good = set()
+        async with open_services(settings_on(tmp_path_factory.mktemp("data")), protecting()) as services:
+            for number, kind in enumerate(kinds):
+                query = f"Describe {draws.choice(words)} and {draws.choice(words)} number {number}."
+                fields = {"benchmark": {"source": "benchmark"}, "poor": {"auto_score": 7.9}}.get(kind, {})
+                if kind == "leak":
+                    query = draws.choice(["", "Hello! ", "Be brief: "]) + PROTECTED + draws.choice(["", " Thanks."])
+                one = make_trace(query, " " if kind == "blank" else f"answer {number}", minutes=number, **fields)
+                if kind == "unscored":
+                    one = msgspec.structs.replace(one, auto_score=None)
+                await services.traces.add(one)
+                if kind == "withdrawn":
+                    await services.traces.withdraw(one.id, "It is wrong.")
+                if kind == TAUGHT:
+                    good.add(str(one.id))
+            return set((await services.finetune.selection(FineTuneConfig())).trace_ids), good
+
+    found, good = asyncio.run(chosen())
+    assert found == good
+
+
+PROTECTED = "Why does the heron stand on one leg at dusk?"
+
+
+def protecting() -> Plugins:
+    plugins = stand_in_plugins()
+    question = Question(id="heron", query=PROTECTED, domain="science")
+    plugins.suites.add(SuiteDescriptor(name="suite", summary="", questions=lambda: (question,)), "tests")
+    return plugins
+
+
+HASHED = """
+import sys
+from pathlib import Path
+from tests.core.finetune.conftest import make_trace
+from tmde_core.finetune.dataset import freeze, select
+from tmde_core.finetune.leaks import LeakCheck, Protected
+leaks = LeakCheck(Protected(f"suite/{n}", f"What is {n} times 8?") for n in range(30))
+traces = [make_trace(f"What is {n % 70} times {n % 9}?", f"answer {n}", minutes=n % 13) for n in range(300)]
+selection = select(traces, " & ".join, leaks)
+print(freeze(selection, Path(sys.argv[1])).sha256, [(str(one.trace_id), one.detail) for one in selection.left_out])
+"""
+
+
+def test_the_dataset_is_the_same_whatever_the_process(tmp_path: Path):
+    told = set()
+    for number, (seed, zone) in enumerate([("0", "UTC"), ("1", "Asia/Kathmandu"), ("random", "America/St_Johns")]):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": zone, "LC_ALL": "C"}
+        done = subprocess.run(
+            [sys.executable, "-c", HASHED, str(directory)], env=environment, capture_output=True, text=True, check=True
+        )
+        told.add(done.stdout)
+    assert len(told) == 1
+    assert "It equals the benchmark question suite/8." in told.pop()
 
 
 def test_an_example_is_what_the_proposer_sees_and_the_corrected_answer(trace):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -40,6 +43,29 @@ def test_a_number_is_taken_exactly_when_it_is_in_its_range(entry: Range, value: 
             config_from({entry.field: value})
         assert caught.value.context["field"] == entry.field
         assert str(value) in caught.value.detail
+
+
+def beside(entry: Range, bound: float, up: bool) -> float:
+    """The next value that the field could have."""
+    if isinstance(entry.default, int):
+        return int(bound) + (1 if up else -1)
+    return math.nextafter(bound, math.inf if up else -math.inf)
+
+
+@pytest.mark.parametrize("entry", NUMERIC, ids=lambda entry: entry.field)
+def test_each_range_takes_its_bounds_and_what_is_just_inside_and_refuses_what_is_just_outside(entry: Range):
+    assert entry.minimum is not None
+    assert entry.maximum is not None
+    low, high = entry.minimum, entry.maximum
+    for value in (low, high, beside(entry, low, True), beside(entry, high, False)):
+        assert msgspec.to_builtins(config_from({entry.field: value}))[entry.field] == value
+    for value in (beside(entry, low, False), beside(entry, high, True)):
+        with pytest.raises(InvalidInputError) as caught:
+            config_from({entry.field: value})
+        told = caught.value
+        assert told.context == {"field": entry.field, "value": value, "minimum": low, "maximum": high}
+        assert told.detail.startswith(f"{entry.field}: {value} is out of range; it must be from ")
+        assert re.search(r"from [\d.,e+-]+ to [\d.,e+-]+\.$", told.detail)
 
 
 @pytest.mark.parametrize(
