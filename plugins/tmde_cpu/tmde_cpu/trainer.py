@@ -25,7 +25,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from tmde_core.finetune.records import FineTuneMetrics
+from tmde_core.finetune.records import FineTuneConfig, FineTuneMetrics
 from tmde_core.finetune.worker import BaseIdentity, RunWorker, TrainingFailedError
 from tmde_core.lora.publish import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE
 from tmde_core.storage.durable import sha256_of
@@ -88,7 +88,7 @@ def train(worker: RunWorker) -> None:
         trainee.weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     best = state.restore(resumed, trainee.weights, optimizer) if resumed else {}
-    pack_tokens = min(PACK_TOKENS, config.batch_size * PACK_TOKENS_PER_BATCHED)
+    pack_tokens = pack_limit(config)
     validation_packs = pack_all(validation, pack_tokens)
 
     step_examples = config.batch_size * config.gradient_accumulation_steps
@@ -144,6 +144,11 @@ def train(worker: RunWorker) -> None:
                 trainee.weights[name].copy_(tensor)
     _must_have_learned(trainee.weights)
     _publish(worker, trainee, directory, base, at)
+
+
+def pack_limit(config: FineTuneConfig) -> int:
+    """Tokens of a pack, unless a single example has more."""
+    return min(PACK_TOKENS, config.batch_size * PACK_TOKENS_PER_BATCHED)
 
 
 def data_order(examples: int, seed: int, epoch: int) -> list[int]:
