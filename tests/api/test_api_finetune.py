@@ -11,6 +11,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from tests.core.finetune.looking import looking_plugins
+
 
 @pytest.fixture
 def ready(own_live):
@@ -310,3 +312,27 @@ def test_a_preview_says_what_would_be_trained_on_and_starts_nothing(live, refuse
     )
     refused(live.client.post("/api/finetune/preview", json={"nonsense": 1}), 400, "invalid_input")
     refused(live.client.get(f"/api/traces/{uuid4()}/lineage"), 404, "not_found")
+
+
+def test_a_preview_tells_tokens_mask_and_price_and_whom_a_trace_taught_is_told(ready, refused) -> None:
+    looking_plugins(ready.services.plugins)
+    wanted = {"backend": "looking", "minTraces": 2, "batchSize": 1, "gradientAccumulationSteps": 1, "epochs": 1}
+    lines = '{"query": "Tell me: why is the sea salt?", "finalAnswer": "Rivers.", "qualityScore": 9}'
+    kind = {"Content-Type": "application/x-ndjson"}
+    assert ready.client.post("/api/traces/import", content=lines, headers=kind).json()["imported"] == 1
+    told = ready.client.post("/api/finetune/preview", json={"config": wanted}).json()
+    assert (told["refusal"], told["examples"], told["leftOutByReason"]) == (None, 6, {"leak": 1})
+    assert "nearly equals the benchmark question suite/seas" in told["leftOut"][0]["detail"]
+    assert told["totalSteps"] == told["trainExamples"] == told["totalTokens"] / 40
+    assert told["histogram"] == [{"low": 40, "high": 48, "examples": 6}]
+    assert told["firstExample"][1] == {"text": "A", "supervised": True}
+    assert (told["estimatedSeconds"], told["estimatedRamBytes"], told["calibrated"]) == (12.5, 7, True)
+    assert ready.client.get("/api/finetune").json()["total"] == 0
+    missing = ready.client.post("/api/finetune/preview", json={"config": {"backend": "cpu", "baseModel": "/no/such"}})
+    assert "/no/such" in refused(missing, 400, "invalid_input")["detail"]
+    run_id = start(ready).json()["runId"]
+    ready.run(ready.services.finetune.wait(UUID(run_id)))
+    trace = ready.client.get(f"/api/finetune/{run_id}/traces").json()["items"][0]["id"]
+    lineage = ready.client.get(f"/api/traces/{trace}/lineage")
+    assert lineage.json() == {"traceId": trace, "runs": [run_id], "adapters": [run_id]}
+    refused(ready.client.get("/api/traces/nonsense/lineage"), 404, "not_found")

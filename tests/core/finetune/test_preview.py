@@ -9,39 +9,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.core.finetune.conftest import StandInBackend, make_trace, settings_on, stand_in_plugins
+from tests.core.finetune.conftest import make_trace, settings_on, stand_in_plugins
+from tests.core.finetune.looking import Looking, looking_plugins
 from tmde_core.errors import InvalidInputError, PluginUnavailableError
 from tmde_core.finetune.preview import histogram
 from tmde_core.finetune.records import FineTuneConfig
-from tmde_core.ports import BackendDescriptor, Question, SuiteDescriptor, TrainingJob, WorkerCommand
+from tmde_core.ports import Question, WorkerCommand
 from tmde_core.services import open_services
-
-REPORT = """
-import json, sys
-from pathlib import Path
-told = json.loads(sys.argv[2])
-if "fail" in told:
-    sys.exit(told["fail"])
-job = json.loads(Path(sys.argv[1]).read_text())
-examples = []
-for split in ("train", "val"):
-    for line in Path(job[split + "File"]).read_text().splitlines():
-        one = json.loads(line)
-        total = told.get(one["instruction"], 40)
-        examples.append({"traceId": one["traceId"], "split": split, "total": total, "supervised": told.get("supervised", 9)})
-report = {"examples": examples, "firstExample": [{"text": "Q", "supervised": False}, {"text": "A", "supervised": True}],
-          "estimate": {"seconds": 12.5, "ramBytes": 7}, "calibrated": True}
-Path(job["runDir"], "preview.json").write_text(json.dumps(report))
-"""
-
-
-class Looking(StandInBackend):
-    """Answers what `told` says: tokens by question, `supervised` of each, or a sentence to `fail` with."""
-
-    told = "{}"
-
-    def preview(self, job: TrainingJob) -> WorkerCommand:
-        return WorkerCommand(argv=(sys.executable, "-c", REPORT, str(Path(job.run_dir) / "job.json"), self.told))
 
 
 @pytest.fixture
@@ -54,15 +28,7 @@ def looking(monkeypatch):
 
 @pytest.fixture
 async def services(data_dir: Path):
-    plugins = stand_in_plugins()
-    plugins.backends.add(BackendDescriptor(name="looking", summary="looks", create=lambda _: Looking()), "tests")
-    plugins.suites.add(
-        SuiteDescriptor(
-            name="suite", summary="", questions=lambda: (Question(id="seas", query="Why is the sea salt?", domain="science"),)
-        ),
-        "tests",
-    )  # fmt: skip
-    async with open_services(settings_on(data_dir), plugins) as opened:
+    async with open_services(settings_on(data_dir), looking_plugins(stand_in_plugins())) as opened:
         for number in range(20):
             await opened.traces.add(make_trace(f"What is {number} times 7?", f"It is {number * 7}.", minutes=number))
         yield opened
