@@ -104,7 +104,6 @@ def _estimated(found: Calibration, tokens: float, longest: Pack, config: FineTun
 
 def main(job_path: Path) -> int:
     """Write the report; a failure is one sentence on stderr."""
-    os.nice(10)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     try:
         job = from_json(job_path.read_bytes(), TrainingJob)
