@@ -9,8 +9,9 @@ A trace's question nearly equals a benchmark question when three things hold:
 - Hardly any other word that carries meaning is missing. The boiling point of iron is not that of water, although six words of
   seven are the same. In a long question one word may be another: there it rarely makes it a different one.
 
-A trace that asks a benchmark question without its instructions ("What is 3 + 4?" of "What is 3 + 4? Write the whole sum.") is found
-as a part of it. Where it is not clear, a trace is left out: one example less costs little, a leak makes the benchmark lie.
+Nor may a benchmark question be trained on without its instructions ("What is 3 + 4?" of "What is 3 + 4? Write the whole sum."): each of
+its sentences that end in a question mark is compared too, and a trace's question that is a part of it is found. Where it is not
+clear, a trace is left out: one example less costs little, a leak makes the benchmark lie.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PART = 0.9
 """Share of the trace's own pairs that are in a benchmark question it is a part of. More room would let in questions that only
 begin alike: they share all pairs but the last."""
 PART_WORDS = 4
-"""Shorter questions ("Why is that?") are parts of anything."""
+"""Shorter ones ("Why is that?") are parts of anything."""
 MEANINGFUL_TO_A_MISSING_ONE = 6
 """Of so many words that carry meaning, one may be missing."""
 
@@ -44,6 +45,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_QUESTION = re.compile(r"[^.!?\n]*(?:[.!](?!\s)[^.!?\n]*)*[?？؟]")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _SAME_OPERATORS = str.maketrans("−–×·÷", "--**/")
 _OPENING = " \t\r\"'“”„‘’«»([*_#>"
@@ -68,6 +70,8 @@ class Protected:
 
 @dataclass(frozen=True)
 class _Known:
+    """A protected question, or a sentence of it that asks."""
+
     name: str
     pairs: int
     about: Counter[str]
@@ -82,14 +86,19 @@ class LeakCheck:
         self._known: list[_Known] = []
         self._where: dict[tuple[str, str], list[int]] = defaultdict(list)
         for one in sorted(protected, key=lambda question: (question.name, question.query)):
-            words = _words(one.query)
+            words, told = _words(one.query), about(one.query)
             self._exact.setdefault(_form(one.query, words), one.name)
-            pairs = set(pairwise(words))
-            for pair in pairs:
-                self._where[pair].append(len(self._known))
-            told = about(one.query)
-            meaning = frozenset(words) - told.keys() - _LITTLE
-            self._known.append(_Known(one.name, len(pairs), told, meaning))
+            self._learn(one.name, words, told)
+            for sentence in _QUESTION.findall(one.query):
+                asked = _words(sentence)
+                if PART_WORDS <= len(asked) < len(words):
+                    self._learn(one.name, asked, told)
+
+    def _learn(self, name: str, words: tuple[str, ...], told: Counter[str]) -> None:
+        pairs = set(pairwise(words))
+        for pair in pairs:
+            self._where[pair].append(len(self._known))
+        self._known.append(_Known(name, len(pairs), told, frozenset(words) - told.keys() - _LITTLE))
 
     def of(self, query: str) -> str | None:
         """Which protected question the query leaks, in a sentence; None when it leaks none."""
@@ -101,7 +110,7 @@ class LeakCheck:
         there = Counter(words)
         nearest = max(
             (
-                (max(count / known.pairs, count / len(pairs)), known.name, count / known.pairs)
+                (max(count / known.pairs, count / len(pairs)), known.name, count / known.pairs, count == len(pairs))
                 for number, count in shared.items()
                 if _near(known := self._known[number], count, there)
                 or (count >= PART * len(pairs) and len(words) >= PART_WORDS and known.about <= there)
@@ -110,12 +119,10 @@ class LeakCheck:
         )
         if nearest is None:
             return None
-        _, name, share = nearest
-        if share < NEAR:
+        _, name, share, inside = nearest
+        if share < NEAR or inside:
             return f"It is a part of the benchmark question {name}."
-        return (
-            f"It nearly equals the benchmark question {name}: {share:.0%} of its pairs of neighbouring words are in it."
-        )
+        return f"It nearly equals the benchmark question {name}: {share:.0%} of what that asks, word by word, is in it."
 
 
 def _near(known: _Known, shared: int, there: Counter[str]) -> bool:

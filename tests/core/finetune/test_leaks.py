@@ -26,6 +26,8 @@ QUESTIONS = (
     "What is 7 times 7?",
     "🙂 ?!",
     "What is 5 - 3 * 2?",
+    "Why do stars twinkle at night? Answer in one or two sentences, in words that a child of school age understands.",
+    "Read the note: the pump was bought in 1985 for $3.50 only. Who bought it? Answer with the name.",
 )
 CHECK = LeakCheck(Protected(f"suite/{number}", query) for number, query in enumerate(QUESTIONS))
 LETTERS = st.text(string.ascii_lowercase, min_size=2, max_size=6)
@@ -45,6 +47,8 @@ LETTERS = st.text(string.ascii_lowercase, min_size=2, max_size=6)
         ("Write me a Python function that returns the second largest number of a given list.", 4),
         ("WHY", 5),
         ("What is 3+4?", 6),
+        ("Now for sums. What is 3 + 4? I forgot.", 6),
+        ("Quick: why do stars twinkle at night?", 12),
         ("What is 5\u22123 \u00d7 2?", 11),
         ("Could you tell me: what is the boiling point of water?", 7),
         ("水はなぜ凍ると浮くの?", 8),
@@ -70,6 +74,9 @@ def test_the_question_and_what_nearly_equals_it_are_found_by_name(query, number)
         "Write a Python function that reverses a string.",
         "Why is that so?",
         "氷はなぜ冷たいのですか。",
+        "Answer in one or two sentences, in words that a child of school age understands: why is the sea salt?",
+        "My aunt has a bicycle. Who bought it? Answer with the name.",
+        "Why do dogs bark at night?",
         "",
         "?",
         "🙃 ?!",
@@ -83,7 +90,7 @@ def test_the_sentence_says_how_near_the_question_is():
     assert CHECK.of("why") == "It equals the benchmark question suite/5."
     assert CHECK.of("What is 3 + 4?") == "It is a part of the benchmark question suite/6."
     assert CHECK.of("What is the capital city of France?") == (
-        "It nearly equals the benchmark question suite/1: 80% of its pairs of neighbouring words are in it."
+        "It nearly equals the benchmark question suite/1: 80% of what that asks, word by word, is in it."
     )
 
 
