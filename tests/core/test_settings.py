@@ -51,7 +51,7 @@ def test_environment_wins_over_file_and_flags_over_both(tmp_path: Path):
 
 @pytest.mark.parametrize("variable", ENVIRONMENT)
 def test_each_environment_variable_reaches_its_setting(variable: str, tmp_path: Path):
-    value = {"TMDE_LOG_LEVEL": "debug"}.get(variable, "7")
+    value = {"TMDE_LOG_LEVEL": "debug", "TMDE_SUPERVISOR": "worker"}.get(variable, "7")
     settings: Any = load(tmp_path, environ={variable: value})
     for part in ENVIRONMENT[variable]:
         settings = getattr(settings, part)

@@ -152,10 +152,13 @@ def _prompt(given: Any) -> str:
 
 
 def _argument(given: Any) -> str:
-    first = next(iter(given.values()), None) if isinstance(given, dict) else (given or [None])[0]
-    text = (
-        next(iter(first.values()), None) if isinstance(first, dict) else first[0] if isinstance(first, list) else first
-    )
+    """The prompt: the first argument of the first request, however the harness's version nests them."""
+    text = given
+    for _ in range(2):
+        if isinstance(text, dict):
+            text = next(iter(text.values()), None)
+        elif isinstance(text, list):
+            text = next(iter(text), None)
     if not isinstance(text, str):
         raise InvalidInputError("arguments: the prompt is not text.", field="arguments")
     return text

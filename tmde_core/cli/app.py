@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "serve": Entry("tmde_core.cli.serve", "Start the server: pages and API on one port."),
     "debate": Entry("tmde_core.cli.debate", "Ask a question and watch two models argue about it."),
-    "loop": Entry("tmde_core.cli.loop", "Debate, keep what scores, train, activate, ask again, compare."),
+    "loop": Entry("tmde_core.cli.loop", "Debate, train on what scored, ask again, compare."),
     "traces": Entry("tmde_core.cli.traces", "Past debates: list, show, rate, withdraw, import, export."),
     "finetune": Entry("tmde_core.cli.finetune", "Train adapters on good traces."),
     "worker": Entry("tmde_core.cli.worker", "Train what the server enqueues, in a process of its own."),
