@@ -91,6 +91,7 @@ async def open_services(
         stack.push_async_callback(ask.stop)
         benchmark = BenchmarkService(database, settings, plugins, runtimes, templates, lora)
         stack.push_async_callback(benchmark.stop)
+        lora.benchmarks = benchmark.of_adapters
         gate = GateService(settings, benchmark, lora, notifications)
         stack.push_async_callback(gate.stop)
         finetune.when_ended(teller(notifications))

@@ -26,6 +26,7 @@ PROVIDED = ("services", "streams", "stored")
 
 METHODS = ("get", "post", "put", "delete")
 REF = "#/components/schemas/{name}"
+FORM = "multipart/form-data"
 EVENT_STREAM = "text/event-stream"
 RESUMING = [
     {"name": name, "in": place, "required": False, "schema": {"type": "integer", "minimum": 0}, "description": text}
@@ -114,7 +115,11 @@ def _complete(
         content = {"application/json": {"schema": reference}}
         operation["requestBody"] = {"required": bool(named.get("required")), "content": content}
     elif note["takes"]:
-        operation["requestBody"] = {"required": True, "content": {note["takes"]: {"schema": {"type": "string"}}}}
+        schema: dict[str, Any] = {"type": "string"}
+        if note["takes"] == FORM:
+            file = {"type": "string", "format": "binary"}
+            schema = {"type": "object", "properties": {"file": file}, "required": ["file"]}
+        operation["requestBody"] = {"required": True, "content": {note["takes"]: {"schema": schema}}}
     responses = operation["responses"]
     responses.pop("400", None)
     for response in responses.values():

@@ -57,6 +57,9 @@ LOCK_FILE = "benchmark.lock"
 """Held with `flock` by the process that runs a benchmark: one at a time, and a row without it is a dead one."""
 
 LOGS_KEPT = 20
+PAIRED = 50
+"""Runs of each adapter that are looked through for a pair that can be compared."""
+
 Runs = list[BenchmarkRun]
 Questions = list[BenchmarkQuestion]
 
@@ -342,6 +345,19 @@ class BenchmarkService:
                     f"The benchmark {run.id} is {run.status}; only completed ones can be compared.", status=run.status
                 )
         return await self._measuring.compared(*runs)
+
+    async def of_adapters(self, a: UUID, b: UUID) -> RunComparison | None:
+        """B's newest completed run against A's newest that asked the same in the same way; None when there is no such pair."""
+        runs_a, runs_b = [
+            (await self.store.page(RunFilter(adapter_id=one, status="completed"), PAIRED, 0))[0] for one in (a, b)
+        ]
+        of_a: dict[str, BenchmarkRun] = {}
+        for run in runs_a:
+            of_a.setdefault(comparable_hash(run), run)
+        for run in runs_b:
+            if (other := of_a.get(comparable_hash(run))) is not None:
+                return await self._measuring.compared(other, run)
+        return None
 
     async def questions(
         self, domain: str | None = None, difficulty: str | None = None, suite: str | None = None

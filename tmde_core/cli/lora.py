@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
 import typer
 
+from tmde_core.cli import lora_archive, lora_versions
 from tmde_core.cli.invocation import with_services
 from tmde_core.cli.output import JsonFlag, print_fields, print_json, print_table, size
+from tmde_core.errors import InvalidInputError
 from tmde_core.lora.records import LoRAAdapter
 from tmde_core.record import parse_id
 
 command = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Adapters: list, activate, roll back. One answers, or the base model.",
+    help="Adapters: list, activate, roll back, compare, carry away. One answers, or the base model.",
 )
 
 AdapterId = Annotated[str, typer.Argument(help="The adapter's id.", metavar="ID")]
@@ -57,12 +60,13 @@ def list_(
 
 @command.command()
 def show(ctx: typer.Context, id: AdapterId, json: JsonFlag = False) -> None:
-    """One adapter."""
-    adapter = with_services(ctx, lambda services: services.lora.get(parse_id(id, "adapter")))
+    """One adapter, and where it came from."""
+    adapter = with_services(ctx, lambda services: services.lora.details(parse_id(id, "adapter")))
     if json:
         print_json(adapter)
     else:
         _print(adapter)
+        print_fields(lora_versions.details_fields(adapter.lineage, adapter.history))
 
 
 @command.command()
@@ -115,25 +119,48 @@ def deactivate(ctx: typer.Context, json: JsonFlag = False) -> None:
 def history(
     ctx: typer.Context,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 50,
+    offset: Annotated[int, typer.Option(min=0, help="How many to skip.")] = 0,
+    at: Annotated[
+        str | None, typer.Option(help="Only say what answered then, such as 2026-11-24T08:30; without a zone, UTC.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Which adapter answered when, and who changed it; newest first."""
-    events = with_services(ctx, lambda services: services.lora.events(limit))
+    """What was done with adapters, by whom and when, newest first; or what answered at a moment."""
+    if at is not None:
+        _live_at(ctx, at, json)
+        return
+    events = with_services(ctx, lambda services: services.lora.events(limit, offset))
     if json:
         print_json(events)
         return
     rows = [
         (
             event.timestamp,
+            event.operation,
             "unsettled" if event.success is None else "done" if event.success else "failed",
             str(event.adapter_id or "base model"),
-            str(event.previous_adapter_id or "base model"),
             event.triggered_by,
-            event.error_message or "",
+            event.error_message or event.note or "",
         )
         for event in events
     ]
-    print_table(("when", "outcome", "to", "from", "by", "error"), rows, empty="No adapter was ever activated.")
+    print_table(
+        ("when", "what", "outcome", "adapter", "by", "detail"), rows, empty="Nothing was ever done with an adapter."
+    )
+
+
+def _live_at(ctx: typer.Context, at: str, json: bool) -> None:
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        raise InvalidInputError(f"--at: {at[:40]!r} is no time. Write it as 2026-11-24T08:30.", field="at") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    found = with_services(ctx, lambda services: services.lora.live_at(moment))
+    if json:
+        print_json(found)
+        return
+    who = f"adapter {found.adapter_id}" if found.adapter_id else "the base model"
+    print_fields((("at", found.at), ("answered", who), ("since", found.since), ("until", found.until)))
 
 
 def _say_active(adapter: LoRAAdapter | None, json: bool) -> None:
@@ -168,3 +195,7 @@ def _print(adapter: LoRAAdapter) -> None:
             ("path", adapter.path),
         )
     )
+
+
+lora_versions.register(command)
+lora_archive.register(command)

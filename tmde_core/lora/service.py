@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -58,6 +58,7 @@ MAX_TAGS = 20
 HISTORY = 50
 """Entries of the audit trail that an adapter's details show."""
 
+Benchmarks = Callable[[UUID, UUID], Awaitable[Any]]
 Adapters = list[LoRAAdapter]
 Events = list[LoRAActivationEvent]
 """The class below has a method called `list`, which would hide the type."""
@@ -72,6 +73,8 @@ class LoraService:
         self._runtimes = runtimes
         self._audit = AuditTrail(database)
         self._lock = asyncio.Lock()
+        self.benchmarks: Benchmarks = _none
+        """Compares the benchmark runs of two adapters; whoever has some puts it here."""
         self._probed: dict[tuple[str, str, str, int], Answer] = {}
 
     # ------------------------------------------------------------------------------------- reading
@@ -145,7 +148,7 @@ class LoraService:
         )
 
     async def compare(self, a: UUID, b: UUID) -> Comparison:
-        """What changed from A to B: configuration, data, metrics.
+        """What changed from A to B: configuration, data, metrics, benchmark.
 
         Raises:
             NotFoundError: no such adapter.
@@ -154,7 +157,8 @@ class LoraService:
         first, second = await self.get(a), await self.get(b)
         of_a, of_b = [await asyncio.to_thread(self.store.manifest, one) for one in (a, b)]
         trained = [await asyncio.to_thread(training_of, Path(one.path)) for one in (first, second)]
-        return compared(first, second, of_a, of_b, *trained)
+        found = compared(first, second, of_a, of_b, *trained)
+        return msgspec.structs.replace(found, benchmark=await self.benchmarks(a, b))
 
     async def storage(self) -> StorageFigures:
         """What the adapters take of the disk."""
@@ -504,6 +508,10 @@ class LoraService:
                 except BlockingIOError:
                     raise busy from None
                 yield
+
+
+async def _none(_a: UUID, _b: UUID) -> None:
+    return None
 
 
 def _reason(error: BaseException) -> str:
