@@ -312,7 +312,8 @@ class TrainingPanel:
             if self.run.status == "completed":
                 with Tag("p", classes="notice good"):
                     Tag("span", f"The adapter is ready after {took(self.run)}. ")
-                    link("See it among the versions", "/finetune/versions", data_testid="to-versions")
+                    there = f"/finetune/versions?adapter={self.run.id}"
+                    link("See it among the versions", there, data_testid="to-versions")
             elif self.run.status == "failed":
                 Tag("p", self.run.error_message or "It failed and gave no reason.", "notice bad", data_testid="failure")
             else:

@@ -76,7 +76,7 @@ class RunList:
                 if run.status == "completed":
                     link(
                         f"adapter {short_id(run.id)}",
-                        "/finetune/versions",
+                        f"/finetune/versions?adapter={run.id}",
                         title=str(run.id),
                         data_testid="run-adapter",
                     )

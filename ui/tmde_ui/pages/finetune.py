@@ -18,6 +18,7 @@ from tmde_ui.finetune_dialog import RunDialog
 from tmde_ui.finetune_live import TrainingPanel
 from tmde_ui.finetune_runs import RunList, UsedTraces, record
 from tmde_ui.finetune_schedule import SchedulePanel
+from tmde_ui.finetune_tabs import tabs
 from tmde_ui.finetune_words import age, coming, status_of
 from tmde_ui.frame import frame
 from tmde_ui.live import Live
@@ -95,6 +96,7 @@ class TrainingPage:
             with Tag("div", classes="line spread"):
                 Tag("h1", "Fine-tuning")
                 self._run_now = button("Run Now", "primary", test="run-now", aria_haspopup="dialog")
+            tabs("/finetune")
             self._line = Tag("p", classes="muted tabular", data_testid="status-line")
         self._live_box = Tag("div", classes="maybe")
         self._cards()

@@ -1,0 +1,108 @@
+"""`/finetune/versions`: which adapters there are, which one answers, and everything that can be done with them."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlencode
+from uuid import UUID
+
+import structlog
+from fastapi import Request
+from nicegui import background_tasks, ui
+
+from tmde_core.lora.records import LoRAAdapter
+from tmde_core.services import Services
+from tmde_ui.elements import Tag, button
+from tmde_ui.finetune_tabs import tabs
+from tmde_ui.frame import frame
+from tmde_ui.live import Live
+from tmde_ui.pages.problems import page
+from tmde_ui.versions_list import AdapterList
+from tmde_ui.versions_now import NowPanel, standing
+from tmde_ui.versions_words import ADDRESS, identity
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 2.0
+"""How often the page looks whether something was switched elsewhere: by a terminal, another tab, the gate."""
+
+STORAGE_EVERY = 10
+"""The disk is looked at with every tenth look."""
+
+
+def register(services: Services, live: Live) -> None:
+    """Put the page into the app."""
+
+    @page(ADDRESS, live)
+    async def versions(request: Request) -> None:
+        with frame(live, "Adapter versions", here="/finetune"), Tag("div", classes="stack wide"):
+            await VersionsPage(services, live, dict(request.query_params)).build()
+
+
+class VersionsPage:
+    """Builds the page's parts and keeps them true while it is open. What is open stands in the address."""
+
+    def __init__(self, services: Services, live: Live, wanted: dict[str, str]) -> None:
+        self._services = services
+        self._live = live
+        self._opened = identity(wanted.get("adapter"))
+
+    async def build(self) -> None:
+        """Draw everything, then look after it."""
+        with Tag("div", classes="stack tight"):
+            with Tag("div", classes="line spread"):
+                Tag("h1", "Adapter versions")
+                self._import = button("Import", test="import", aria_haspopup="dialog")
+            tabs(ADDRESS)
+        self._now = NowPanel(self._services, self.changed)
+        self._missing = Tag("p", classes="notice warm", role="status", data_testid="missing").show(visible=False)
+        self._list = AdapterList(self._services, self)
+        await self._look()
+        self._list.show_storage(await self._services.lora.storage())
+        if self._opened is not None and not await self._list.open(self._opened):
+            self._missing.say(
+                f"There is no adapter {self._opened} any more. The audit trail may tell what became of it."
+            ).show()
+        task = background_tasks.create(self._watch(), name="look after the versions page")
+        ui.context.client.on_delete(task.cancel)
+
+    # ------------------------------------------------------------------------- what the rows call
+
+    async def changed(self) -> None:
+        """See `Surroundings`."""
+        self._live.nudge()
+        await self._look()
+        self._list.show_storage(await self._services.lora.storage())
+
+    def opened(self, adapter: LoRAAdapter | None) -> None:
+        """See `Surroundings`."""
+        self._opened = adapter.id if adapter else None
+        self._missing.show(visible=False)
+        self._write_address()
+
+    async def compare(self, adapter: LoRAAdapter) -> None:
+        """See `Surroundings`."""
+
+    # ------------------------------------------------------------------------------------ looking
+
+    async def _look(self) -> None:
+        adapters = await self._services.lora.list()
+        self._now.show(await standing(self._services))
+        await self._list.show(adapters)
+
+    async def _watch(self) -> None:
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            looks += 1
+            try:
+                await self._look()
+                if looks % STORAGE_EVERY == 0:
+                    self._list.show_storage(await self._services.lora.storage())
+            except Exception as error:  # the next look may succeed
+                log.warning("ui.versions_unseen", error=f"{type(error).__name__}: {error}")
+
+    def _write_address(self) -> None:
+        wanted: dict[str, UUID | None] = {"adapter": self._opened}
+        given = {name: str(value) for name, value in wanted.items() if value}
+        ui.navigate.history.replace(f"{ADDRESS}?{urlencode(given)}" if given else ADDRESS)
