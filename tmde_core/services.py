@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 from tmde_core.benchmark.gate import GateService
 from tmde_core.benchmark.questionbank import QuestionBank
@@ -19,8 +20,10 @@ from tmde_core.finetune.scheduled import ScheduledTraining
 from tmde_core.finetune.service import FineTuneService
 from tmde_core.lora.archive import ArchiveService
 from tmde_core.lora.ask import SideBySide
+from tmde_core.lora.patrol import Patrol
 from tmde_core.lora.service import LoraService
 from tmde_core.lora.store import AdapterStore
+from tmde_core.notifications.damage import damage_teller
 from tmde_core.notifications.service import NotificationService
 from tmde_core.notifications.training import teller
 from tmde_core.plugins import Plugins
@@ -92,6 +95,7 @@ async def open_services(
         benchmark = BenchmarkService(database, settings, plugins, runtimes, templates, lora)
         stack.push_async_callback(benchmark.stop)
         lora.benchmarks = benchmark.of_adapters
+        lora.in_use = lambda: _in_use(debates, benchmark, ask)
         gate = GateService(settings, benchmark, lora, notifications)
         stack.push_async_callback(gate.stop)
         finetune.when_ended(teller(notifications))
@@ -109,6 +113,9 @@ async def open_services(
             await gate.start()
             await schedules.start()
             previews.sweep()
+            patrol = Patrol(lora, damage_teller(notifications))
+            stack.push_async_callback(patrol.stop)
+            await patrol.start()
         yield Services(
             settings=settings,
             plugins=plugins,
@@ -128,6 +135,13 @@ async def open_services(
             benchmark=benchmark,
             gate=gate,
         )
+
+
+def _in_use(debates: DebateService, benchmark: BenchmarkService, ask: SideBySide) -> set[UUID]:
+    """Adapters that something under way in this process began with."""
+    measured = benchmark.running()
+    begun = {debate.adapter_id for debate in debates.running()} | {measured.adapter_id if measured else None}
+    return {UUID(str(one)) for one in begun if one is not None} | ask.asked()
 
 
 def _hold(settings: Settings, stack: AsyncExitStack) -> None:

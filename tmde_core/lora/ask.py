@@ -37,6 +37,7 @@ UNDERWAY = 4
 
 @dataclass
 class _Asked:
+    adapters: set[UUID]
     log: MemoryLog = field(default_factory=MemoryLog)
     task: asyncio.Task[None] | None = None
 
@@ -78,13 +79,13 @@ class SideBySide:
         _in_range("maxTokens", max_tokens, 1, MAX_TOKENS)
         _in_range("temperature", temperature, 0, 2)
         _in_range("seed", seed, 0, 2**31 - 1)
-        if sum(one.task is not None and not one.task.done() for one in self._asked.values()) >= UNDERWAY:
+        if len(self._under_way()) >= UNDERWAY:
             raise InvalidInputError(f"{UNDERWAY} questions are being answered already. Wait for one of them.")
         role = msgspec.structs.replace(
             self._settings.roles.proposer, max_tokens=max_tokens, temperature=float(temperature)
         )
         references = await self._references(versions, role)
-        identity, asked = uuid4(), _Asked()
+        identity, asked = uuid4(), _Asked({one for one in versions if one is not None})
         self._asked[identity] = asked
         while len(self._asked) > KEPT:
             oldest = next(iter(self._asked.values()))
@@ -127,9 +128,16 @@ class SideBySide:
             raise NotFoundError(f"There is no question with the id {ask_id}; the last {KEPT} are kept.")
         return self._asked[ask_id].log
 
+    def asked(self) -> set[UUID]:
+        """The adapters that are answering."""
+        return {adapter for one in self._under_way() for adapter in one.adapters}
+
+    def _under_way(self) -> list[_Asked]:
+        return [one for one in self._asked.values() if one.task is not None and not one.task.done()]
+
     async def stop(self) -> None:
         """End what is under way."""
-        under_way = [one for one in self._asked.values() if one.task is not None and not one.task.done()]
+        under_way = self._under_way()
         tasks = [one.task for one in under_way if one.task is not None]
         for task in tasks:
             task.cancel()

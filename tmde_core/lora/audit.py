@@ -37,11 +37,23 @@ class AuditTrail:
             )
             return int(cursor.lastrowid or 0)
 
-    async def close(self, event_id: int, success: bool, message: str | None = None, note: str | None = None) -> None:
-        """Settle an intent; one that is settled stays as it is."""
+    async def close(
+        self,
+        event_id: int,
+        success: bool,
+        message: str | None = None,
+        note: str | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        """Settle an intent; one that is settled stays as it is.
+
+        Args:
+            at: when it happened, where that is known: what was live at a moment is read from these times.
+        """
         await self._database.write(
-            "UPDATE lora_events SET success = ?, error_message = ?, note = ? WHERE id = ? AND success IS NULL",
-            (int(success), message, note, event_id),
+            "UPDATE lora_events SET success = ?, error_message = ?, note = ?, timestamp = coalesce(?, timestamp) "
+            "WHERE id = ? AND success IS NULL",
+            (int(success), message, note, _stamp(at) if at else None, event_id),
         )
 
     async def events(self, limit: int, offset: int = 0, adapter_id: UUID | None = None) -> list[LoRAActivationEvent]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
 import re
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,9 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError, TmdeError
+from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.lora.audit import AuditTrail, chain
-from tmde_core.lora.base_match import require_same_base, served_model
 from tmde_core.lora.compare import compared, training_of
-from tmde_core.lora.probe import Answer, base_answer, probe
 from tmde_core.lora.publish import publish
 from tmde_core.lora.records import (
     ActivePointer,
@@ -33,14 +30,13 @@ from tmde_core.lora.records import (
     LoRAActivationEvent,
     LoRAAdapter,
     Manifest,
-    Operation,
     StorageFigures,
     Trigger,
     Verification,
 )
 from tmde_core.lora.store import AdapterStore
-from tmde_core.ports import AdapterRef, ModelRuntime
-from tmde_core.record import utc_now
+from tmde_core.lora.switch import Switch, carried_through, reason_of
+from tmde_core.ports import AdapterRef
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
@@ -48,8 +44,8 @@ from tmde_core.storage.durable import storage_errors
 
 log = structlog.get_logger(__name__)
 
-LOCK_FILE = ".activation.lock"
-"""Held with `flock` during a switch, so that the server and a command line cannot both switch."""
+IMPORTS_LOCK = ".imports.lock"
+"""Shared by all who publish an import, from its intent to its row in the audit trail."""
 
 TAG = re.compile(r"[A-Za-z0-9._-]{1,40}")
 STABLE = "stable"
@@ -58,6 +54,7 @@ MAX_TAGS = 20
 HISTORY = 50
 """Entries of the audit trail that an adapter's details show."""
 
+InUse = Callable[[], Collection[UUID]]
 Benchmarks = Callable[[UUID, UUID], Awaitable[Any]]
 Adapters = list[LoRAAdapter]
 Events = list[LoRAActivationEvent]
@@ -72,10 +69,11 @@ class LoraService:
         self._settings = settings
         self._runtimes = runtimes
         self._audit = AuditTrail(database)
-        self._lock = asyncio.Lock()
+        self._switch = Switch(settings, self.store, self._audit, runtimes)
         self.benchmarks: Benchmarks = _none
         """Compares the benchmark runs of two adapters; whoever has some puts it here."""
-        self._probed: dict[tuple[str, str, str, int], Answer] = {}
+        self.in_use: InUse = frozenset
+        """Ids of the adapters that something under way here began with; whoever knows puts it here."""
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -179,19 +177,13 @@ class LoraService:
             NotFoundError: no such adapter.
         """
         began = time.perf_counter()
-        version = self.store.version(adapter_id)
         reasons, size = await asyncio.to_thread(self.store.flaws, adapter_id)
-        if reasons and version is not None and size:
-            self.store.damaged[adapter_id] = (version, " ".join(reasons))
-        else:
-            self.store.damaged.pop(adapter_id, None)
-        adapter = await self.get(adapter_id)
-        files = len((await self.details(adapter_id)).files) if adapter.is_valid else 0
+        adapter = await self.details(adapter_id)
         return Verification(
             adapter_id=adapter_id,
             is_valid=not reasons,
             reasons=tuple(reasons),
-            files=files,
+            files=len(adapter.files),
             bytes=size,
             ms=round((time.perf_counter() - began) * 1000, 3),
         )
@@ -244,7 +236,7 @@ class LoraService:
             ConflictError: it is active, tagged `stable`, or a switch is under way.
             InsufficientStorageError: the disk is read-only.
         """
-        async with self._switching():
+        async with self._switch.alone():
             adapter = await self.get(adapter_id)
             if adapter.is_active:
                 raise ConflictError(
@@ -255,15 +247,21 @@ class LoraService:
                     f"The adapter {adapter_id} is tagged `{STABLE}`, which protects it. Remove that tag first.",
                     tag=STABLE,
                 )
+            if adapter_id in self.in_use():
+                raise ConflictError(
+                    f"The adapter {adapter_id} answers a debate or benchmark that has not ended yet. Try again when it has."
+                )
             event = await self._audit.open(adapter_id, self.store.active_id(), by, "delete")
+            freed = f"{adapter.size_bytes:,} bytes freed."
             try:
-                await asyncio.shield(asyncio.to_thread(self.store.take_away, adapter_id))
+                await carried_through(self.store.take_away, adapter_id)
             except BaseException as error:
-                gone = not os.path.lexists(self.store.path(adapter_id))
-                await asyncio.shield(self._audit.close(event, gone, None if gone else _reason(error)))
+                there = self._is_there(adapter_id)
+                message = reason_of(error) if there else None
+                await asyncio.shield(self._audit.close(event, not there, message, None if there else freed))
                 raise
-            await asyncio.shield(self._audit.close(event, True, note=f"{adapter.size_bytes:,} bytes freed."))
-        await self._forget(str(adapter_id))
+            await asyncio.shield(self._audit.close(event, True, note=freed))
+        await self._switch.unload(str(adapter_id))
         log.info("lora.deleted", adapter=str(adapter_id), by=by)
 
     async def prune(self, keep: int, by: Trigger = "user", dry_run: bool = False) -> Adapters:
@@ -291,7 +289,7 @@ class LoraService:
 
     async def _kept(self) -> set[UUID]:
         """What pruning never touches: what answers, and what a rollback would go to."""
-        pointer = None if self._pointer_is_damaged() else self.store.active()
+        pointer = self._pointer()
         safe = {self.store.active_id(), pointer.previous_adapter_id if pointer else None}
         with suppress(ConflictError):
             safe.add(await self._previous())
@@ -307,25 +305,17 @@ class LoraService:
         Raises:
             AdapterInvalidError, ConflictError, InsufficientStorageError: see `publish`.
         """
-        event = await self._audit.open(manifest.id, self.store.active_id(), by, "import")
-        try:
-            await asyncio.shield(asyncio.to_thread(publish, staging, self.store.directory, manifest))
-        except BaseException as error:
-            there = self.store.path(manifest.id).is_dir()
-            await asyncio.shield(self._audit.close(event, there, None if there else _reason(error), origin))
-            raise
-        await asyncio.shield(self._audit.close(event, True, note=origin))
+        with self._importing():
+            event = await self._audit.open(manifest.id, self.store.active_id(), by, "import")
+            try:
+                await carried_through(publish, staging, self.store.directory, manifest)
+            except BaseException as error:
+                # A staging directory that is gone was renamed; what has the id without that is another's.
+                there = not staging.is_dir() and self.store.path(manifest.id).is_dir()
+                await asyncio.shield(self._audit.close(event, there, None if there else reason_of(error), origin))
+                raise
+            await asyncio.shield(self._audit.close(event, True, note=origin))
         return await self.get(manifest.id)
-
-    async def _forget(self, adapter_id: str) -> None:
-        """Let the runtime go of an adapter that is not there any more, if it is running."""
-        role = self._settings.roles.proposer
-        try:
-            runtime = self._runtimes.made(role.runtime)
-            if (await runtime.status()).state == "ready":
-                await _unload(runtime, adapter_id)
-        except TmdeError as error:
-            log.info("lora.not_unloaded", adapter=adapter_id, error=error.detail)
 
     # ----------------------------------------------------------------------------------- switching
 
@@ -340,9 +330,9 @@ class LoraService:
             ConflictError: its base model differs, the gate holds it back, or another switch is under way.
             AdapterInvalidError: its files are damaged, the runtime refuses it, or the probe failed. Nothing has changed.
         """
-        async with self._switching():
+        async with self._switch.alone():
             await self.get(adapter_id)
-            await self._switch(adapter_id, by, force, "activate")
+            await self._switch.to(adapter_id, by, force, "activate")
         return await self.get(adapter_id)
 
     async def rollback(self, adapter_id: UUID | None = None, by: Trigger = "rollback") -> LoRAAdapter | None:
@@ -353,14 +343,14 @@ class LoraService:
             ConflictError: nothing answered before, or another switch is under way.
             AdapterInvalidError: the earlier adapter can no longer be used. Nothing has changed.
         """
-        async with self._switching():
+        async with self._switch.alone():
             if adapter_id is not None:
                 await self.get(adapter_id)
                 target: UUID | None = adapter_id
             else:
                 target = await self._previous()
             # The gate does not matter: what has answered before may answer again.
-            await self._switch(target, by, True, "rollback")
+            await self._switch.to(target, by, True, "rollback")
         return await self.active()
 
     async def rollback_target(self) -> UUID | None:
@@ -377,9 +367,9 @@ class LoraService:
         Raises:
             ConflictError: another switch is under way.
         """
-        async with self._switching():
-            if self.store.active_id() is not None or self._pointer_is_damaged():
-                await self._switch(None, by, False, "deactivate")
+        async with self._switch.alone():
+            if self.store.active_id() is not None or self._names_what_is_not_there():
+                await self._switch.to(None, by, False, "deactivate")
 
     async def settle(self) -> None:
         """Close the intents that a crash left open; whether they happened is read from the pointer.
@@ -389,91 +379,58 @@ class LoraService:
         if not self.store.directory.is_dir():
             return
         try:
-            async with self._switching():
+            async with self._switch.alone():
+                importing = self._somebody_imports()
                 for event in await self._audit.unsettled():
-                    happened = self._happened(event)
-                    message = None if happened else "TMDE ended before it was done; nothing changed."
-                    await self._audit.close(event.id, happened, message)
+                    if event.operation != "import" or not importing:
+                        await self._settle(event)
                 await asyncio.to_thread(self.store.sweep)
         except ConflictError:
             log.info("lora.settle_skipped", reason="another process is switching adapters")
 
-    def _happened(self, event: LoRAActivationEvent) -> bool:
-        """Whether an intent that a crash left open was carried out, by what is on the disk."""
+    async def _settle(self, event: LoRAActivationEvent) -> None:
+        """Close an intent that a crash left open; whether it was carried out is read from the disk."""
+        undone = "TMDE ended before it was done; nothing changed."
         if event.operation in ("import", "delete") and event.adapter_id is not None:
-            there = os.path.lexists(self.store.path(event.adapter_id))
-            return there == (event.operation == "import")
-        pointer = None if self._pointer_is_damaged() else self.store.active()
-        return pointer is not None and pointer.adapter_id == event.adapter_id and pointer.since >= event.timestamp
+            happened = self._is_there(event.adapter_id) == (event.operation == "import")
+            await self._audit.close(event.id, happened, None if happened else undone)
+            return
+        pointer = self._pointer()
+        if pointer is None or pointer.adapter_id != event.adapter_id or pointer.since < event.timestamp:
+            await self._audit.close(event.id, False, undone)
+            return
+        tried = None
+        if event.adapter_id is not None:
+            with suppress(TmdeError):
+                tried = await asyncio.to_thread(self.store.manifest, event.adapter_id)
+        await self._switch.succeeded(event.id, pointer, tried)
 
-    async def _switch(self, target: UUID | None, by: Trigger, force: bool, operation: Operation) -> None:
-        """Intent, trial, pointer, success; or intent, failure and its reason, with everything as before."""
-        before = self.store.active_id()
-        event = await self._audit.open(target, before, by, operation)
+    def _is_there(self, adapter_id: UUID) -> bool:
         try:
-            note = await self._try(target, force) if target is not None else None
-            pointer = ActivePointer(adapter_id=target, previous_adapter_id=before, since=utc_now())
-            await asyncio.to_thread(self.store.point_at, pointer)
-        except BaseException as error:
-            await asyncio.shield(self._audit.close(event, False, _reason(error)))
-            raise
-        await asyncio.shield(self._audit.close(event, True, note=note))
-        log.info("lora.switched", adapter=str(target), previous=str(before), by=by)
+            self.store.get(adapter_id)
+        except NotFoundError:
+            return False
+        return True
 
-    async def _try(self, adapter_id: UUID, force: bool) -> str | None:
-        """Verify, load and probe; returns what is worth a note in the audit trail."""
-        manifest = await asyncio.to_thread(self.store.manifest, adapter_id)
-        held_back = manifest.gate == "held-back"
-        if held_back and not force:
-            raise ConflictError(
-                f"The benchmark holds the adapter {adapter_id} back: it was not better. Activate it with force if you must.",
-                gate=manifest.gate,
-            )
-        role = self._settings.roles.proposer
-        runtime = await self._runtimes.get(role.runtime)
-        if not runtime.capabilities.adapters:
-            raise AdapterInvalidError(
-                f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, such as 'embedded'."
-            )
-        await require_same_base(manifest, served_model(await runtime.models(), role.model, role.runtime))
-        # While the bytes are read, the base model gives the answer that the adapter's is compared with.
-        await together(asyncio.to_thread(self.store.verified, adapter_id), self._base_answer(runtime, role.model))
-        await self._trial(runtime, adapter_id, role.model)
-        return await self._forced(adapter_id) if held_back else None
+    @contextmanager
+    def _importing(self) -> Iterator[None]:
+        """Says to other processes that an import's intent is not abandoned."""
+        with storage_errors(self.store.directory), (self.store.directory / IMPORTS_LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
 
-    async def _base_answer(self, runtime: ModelRuntime, model: str) -> Answer:
-        """What the base model says to the probe; asked once a model."""
-        served = served_model(await runtime.models(), model, "")
-        key = (served.runtime, served.name, served.path or "", served.size_bytes or 0)
-        if key not in self._probed:
+    def _somebody_imports(self) -> bool:
+        with (self.store.directory / IMPORTS_LOCK).open("a") as lock:
             try:
-                self._probed[key] = await base_answer(runtime, model)
-            except TmdeError as error:
-                raise AdapterInvalidError(f"The base model could not be asked: {error.detail}") from error
-        return self._probed[key]
-
-    async def _trial(self, runtime: ModelRuntime, adapter_id: UUID, model: str) -> None:
-        reference = AdapterRef(id=str(adapter_id), directory=str(self.store.path(adapter_id)))
-        try:
-            await runtime.load_adapter(reference, model)
-            await probe(runtime, reference, model, await self._base_answer(runtime, model))
-        except BaseException as error:
-            if adapter_id != self.store.active_id():
-                await asyncio.shield(_unload(runtime, reference.id))
-            if isinstance(error, AdapterInvalidError) or not isinstance(error, TmdeError):
-                raise
-            raise AdapterInvalidError(
-                f"The adapter {adapter_id} could not be tried: {error.detail}", adapterId=str(adapter_id)
-            ) from error
-
-    async def _forced(self, adapter_id: UUID) -> str:
-        await self.set_gate(adapter_id, "forced")
-        return "Activated by force although the benchmark holds it back."
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     async def _previous(self) -> UUID | None:
         """What answered before what answers now, without adapters that are gone."""
         stack = chain(await self._audit.history())
-        pointer = None if self._pointer_is_damaged() else self.store.active()
+        pointer = self._pointer()
         now = self.store.active_id()
         if pointer is not None and stack[-1] != pointer.adapter_id:
             # The pointer is the truth; a trail that disagrees (another database) is not followed.
@@ -485,56 +442,20 @@ class LoraService:
             raise ConflictError("There is nothing to roll back: the base model answers and nothing answered before it.")
         return below[-1]
 
-    def _pointer_is_damaged(self) -> bool:
+    def _names_what_is_not_there(self) -> bool:
+        """Whether the pointer is damaged, or names an adapter that is gone: the base model answers, but it should say so."""
         try:
-            self.store.active()
+            pointer = self.store.active()
         except AdapterInvalidError:
             return True
-        return False
+        return pointer is not None and pointer.adapter_id is not None
 
-    @asynccontextmanager
-    async def _switching(self) -> AsyncIterator[None]:
-        """One switch at a time, in this process and among all."""
-        busy = ConflictError("Another switch of adapters is under way. Try again when it is done.")
-        if self._lock.locked():
-            raise busy
-        async with self._lock:
-            with storage_errors(self.store.directory):
-                self.store.directory.mkdir(parents=True, exist_ok=True)
-                file = (self.store.directory / LOCK_FILE).open("a")
-            with file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise busy from None
-                yield
+    def _pointer(self) -> ActivePointer | None:
+        """What `active.json` says; None where it is damaged or not there."""
+        with suppress(AdapterInvalidError):
+            return self.store.active()
+        return None
 
 
 async def _none(_a: UUID, _b: UUID) -> None:
     return None
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, TmdeError):
-        return error.detail
-    if isinstance(error, asyncio.CancelledError):
-        return "It was interrupted."
-    return f"{type(error).__name__}: {error}"
-
-
-async def _unload(runtime: ModelRuntime, adapter_id: str) -> None:
-    try:
-        await runtime.unload_adapter(adapter_id)
-    except TmdeError as error:
-        log.warning("lora.unload_failed", adapter=adapter_id, error=error.detail)
-
-
-async def together(*work: Coroutine[Any, Any, Any]) -> None:
-    """Do several things at once; when one fails the others are ended first, then its error is raised as it is."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

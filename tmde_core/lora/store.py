@@ -39,6 +39,7 @@ MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 Reasons = list[str]
 Manifests = list[Manifest]
+Digest = Callable[[Path], str]
 """The class below has a method called `list`, which would hide the type."""
 
 
@@ -60,7 +61,7 @@ class AdapterStore:
         self._active_file = self.directory / ACTIVE_FILE
         self._seen: tuple[tuple[int, int, int], ActivePointer | None] | None = None
         self._read: dict[str, tuple[_Version, Manifest]] = {}
-        self.damaged: dict[UUID, tuple[_Version, str]] = {}
+        self._damaged: dict[UUID, tuple[_Version, str]] = {}
         """What reading every byte has found wrong, until the manifest changes."""
 
     def path(self, adapter_id: UUID) -> Path:
@@ -75,9 +76,10 @@ class AdapterStore:
         except FileNotFoundError:
             return []
         found = [self._adapter(entry.path, active) for entry in entries if entry.is_dir() or entry.is_symlink()]
-        for gone in self._read.keys() - {entry.name for entry in entries}:
-            del self._read[gone]
-        return sorted(found, key=lambda adapter: (adapter.created_at, str(adapter.id)), reverse=True)
+        there = [one for one in found if one.is_valid or os.path.lexists(one.path)]  # not deleted meanwhile
+        for gone in set(self._read) - {entry.name for entry in entries}:
+            self._read.pop(gone, None)  # another thread may be listing too
+        return sorted(there, key=lambda adapter: (adapter.created_at, str(adapter.id)), reverse=True)
 
     def get(self, adapter_id: UUID) -> LoRAAdapter:
         """One adapter, sound or not.
@@ -87,7 +89,9 @@ class AdapterStore:
         """
         path = self.path(adapter_id)
         if os.path.lexists(path):
-            return self._adapter(str(path), self.active_id())
+            found = self._adapter(str(path), self.active_id())
+            if found.is_valid or os.path.lexists(path):
+                return found
         for adapter in self.list():
             if adapter.id == adapter_id:
                 return adapter
@@ -113,8 +117,9 @@ class AdapterStore:
         found = []
         for adapter in self.list():
             path = Path(adapter.path)
-            if path.name in self._read:
-                found.append(self._read[path.name][1])
+            known = self._read.get(path.name)
+            if known is not None:
+                found.append(known[1])
             elif not path.is_symlink():
                 with contextlib.suppress(_UnsoundError):
                     found.append(_decode(_manifest_bytes(path)))
@@ -127,8 +132,8 @@ class AdapterStore:
         except _UnsoundError as reason:
             return _unsound(Path(path), str(reason), active)
         adapter = _listed(manifest, path, active)
-        known = self.damaged.get(manifest.id)
-        if known is not None and known[0] == self._read[os.path.basename(path)][0]:  # noqa: PTH119 - a long list
+        known = self._damaged.get(manifest.id)
+        if known is not None and known[0] == _version(Path(path)):
             return msgspec.structs.replace(adapter, is_valid=False, invalid_reason=known[1])
         return adapter
 
@@ -146,32 +151,26 @@ class AdapterStore:
         _check_files(path, known[1])
         return known[1]
 
-    def version(self, adapter_id: UUID) -> _Version | None:
-        """What tells one manifest of the adapter from a later one; None when it has none."""
-        return _version(self.path(adapter_id))
+    def flaws(self, adapter_id: UUID, digest: Digest = sha256_of) -> tuple[Reasons, int]:
+        """Everything that reading every byte finds wrong, and how many bytes those are. The list tells it from then on.
 
-    def flaws(self, adapter_id: UUID) -> tuple[Reasons, int]:
-        """Everything that reading every byte finds wrong, and how many bytes those are.
+        Args:
+            digest: gives a file's SHA-256, hex.
 
         Raises:
             NotFoundError: no such adapter.
         """
-        adapter = self.get(adapter_id)
+        path = Path(self.get(adapter_id).path)
+        version = _version(path)
         try:
-            manifest = self._sound(Path(adapter.path))
+            manifest = self._sound(path)
         except _UnsoundError as reason:
             return [str(reason)], 0
-        found = []
-        for name, expected in manifest.files.items():
-            try:
-                actual = sha256_of(self.path(adapter_id) / name)
-            except OSError as error:
-                found.append(f"{name} cannot be read ({error.strerror}).")
-                continue
-            if actual != expected:
-                found.append(
-                    f"{name} has changed since it was published (SHA-256 {actual[:12]}…, expected {expected[:12]}…)."
-                )
+        found = [flaw for name, told in manifest.files.items() if (flaw := _flaw(path / name, told, digest))]
+        if found and version is not None:
+            self._damaged[adapter_id] = version, " ".join(found)
+        else:
+            self._damaged.pop(adapter_id, None)
         return found, manifest.size_bytes
 
     def verified(self, adapter_id: UUID) -> Manifest:
@@ -179,24 +178,16 @@ class AdapterStore:
 
         Raises:
             NotFoundError: no such adapter.
-            AdapterInvalidError: it is not sound; says which file and why.
+            AdapterInvalidError: it is not sound; says which files and why.
         """
         manifest = self.manifest(adapter_id)
-        for name, expected in manifest.files.items():
-            try:
-                actual = sha256_of(self.path(adapter_id) / name)
-            except OSError as error:
-                raise AdapterInvalidError(
-                    f"The adapter {adapter_id} cannot be used: {name} cannot be read ({error.strerror}).",
-                    adapterId=str(adapter_id),
-                ) from None
-            if actual != expected:
-                raise AdapterInvalidError(
-                    f"The adapter {adapter_id} cannot be used: {name} has changed since it was published "
-                    f"(SHA-256 {actual[:12]}…, expected {expected[:12]}…). Restore the file or train again.",
-                    adapterId=str(adapter_id),
-                    file=name,
-                )
+        found, _ = self.flaws(adapter_id)
+        if found:
+            raise AdapterInvalidError(
+                f"The adapter {adapter_id} cannot be used: {' '.join(found)} Restore the files, import it again or train again.",
+                adapterId=str(adapter_id),
+                reasons=found,
+            )
         return manifest
 
     def rewrite(self, manifest: Manifest) -> None:
@@ -255,6 +246,7 @@ class AdapterStore:
         path = Path(self.get(adapter_id).path)
         hidden = self.directory / f"{DELETING_PREFIX}{path.name}"
         with storage_errors(self.directory):
+            _remove(hidden)  # left by an end in the middle of deleting an adapter of the same id
             path.rename(hidden)
             sync_directory(self.directory)
             _remove(hidden)
@@ -287,8 +279,14 @@ class AdapterStore:
 
     def sweep_unfinished_files(self) -> None:
         """Delete half-written pointers and manifests that a crash left. Only while nobody switches."""
-        for pattern in (f".*{TEMPORARY}", f"*/.*{TEMPORARY}"):
-            for path in self.directory.glob(pattern):
+        for path in self.directory.glob(f".*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
+        with (self.directory / EDIT_LOCK).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return  # somebody writes a manifest; the next start looks again
+            for path in self.directory.glob(f"*/.*{TEMPORARY}"):
                 path.unlink(missing_ok=True)
 
 
@@ -327,6 +325,17 @@ def _version(path: Path) -> _Version | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
+def _flaw(file: Path, told: str, digest: Digest) -> str | None:
+    """What is wrong with a file's content, in a sentence."""
+    try:
+        actual = digest(file)
+    except OSError as error:
+        return f"{file.name} cannot be read ({error.strerror})."
+    if actual == told:
+        return None
+    return f"{file.name} has changed since it was published (SHA-256 {actual[:12]}…, expected {told[:12]}…)."
+
+
 def _listed(manifest: Manifest, path: str, active: UUID | None) -> LoRAAdapter:
     return LoRAAdapter(
         id=manifest.id,
@@ -345,6 +354,16 @@ def _listed(manifest: Manifest, path: str, active: UUID | None) -> LoRAAdapter:
     )
 
 
+def _size_of(path: Path) -> int:
+    """What lies in a directory of any kind, in bytes; a link has none."""
+    found = 0
+    for folder, _, files in os.walk(path) if not path.is_symlink() else ():
+        for name in files:
+            with contextlib.suppress(OSError):
+                found += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118 - see _check_files
+    return found
+
+
 def _unsound(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
     identity = _identity(path) or uuid5(NAMESPACE_URL, f"foreign:{path.name}")
     try:
@@ -359,7 +378,7 @@ def _unsound(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
         tags=(),
         metrics={},
         traces_used=0,
-        size_bytes=0,
+        size_bytes=_size_of(path),
         sha256="",
         path=str(path),
         is_valid=False,

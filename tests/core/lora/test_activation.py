@@ -14,7 +14,7 @@ import pytest
 from tmde_core.errors import AdapterInvalidError, ConflictError, NotFoundError, WorkerFailedError
 from tmde_core.lora.audit import chain
 from tmde_core.lora.records import LoRAActivationEvent
-from tmde_core.lora.service import LOCK_FILE
+from tmde_core.lora.switch import LOCK_FILE
 from tmde_core.ports import ChatRequest, ModelInfo, RuntimeCapabilities
 from tmde_core.record import utc_now
 from tmde_core.testing.scripted import Reply, ScriptedRuntime

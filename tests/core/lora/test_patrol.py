@@ -1,0 +1,124 @@
+"""The server reads adapters again in the background: damage is found, listed, told once, and hurried by nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+
+import pytest
+
+from tmde_core.lora import patrol
+from tmde_core.lora.patrol import Patrol
+
+FAST = 1e12
+
+
+@pytest.fixture
+def told() -> list:
+    return []
+
+
+@pytest.fixture
+def patrols(services, told):
+    async def tell(adapter) -> None:
+        told.append(adapter)
+
+    return lambda **options: Patrol(services.lora, tell, **{"pace": FAST, **options})
+
+
+def spoil(services, identity) -> tuple:
+    file = services.lora.store.path(identity) / "adapter_model.safetensors"
+    sound = file.read_bytes()
+    file.write_bytes(sound[::-1])
+    return file, sound
+
+
+async def test_damage_is_listed_with_its_reason_and_told_once(services, data_dir, published, patrols, told):
+    sound, damaged = published(data_dir), published(data_dir)
+    spoil(services, damaged)
+    for _ in range(2):
+        await patrols().round()
+    listed = {one.id: one for one in await services.lora.list()}
+    assert listed[sound].is_valid
+    assert not listed[damaged].is_valid
+    assert "adapter_model.safetensors has changed since it was published" in (listed[damaged].invalid_reason or "")
+    assert [one.id for one in told] == [damaged]
+
+
+async def test_a_restored_adapter_is_sound_again(services, data_dir, published, patrols):
+    identity = published(data_dir)
+    file, sound = spoil(services, identity)
+    await patrols().round()
+    file.write_bytes(sound)
+    await patrols().round()
+    assert (await services.lora.get(identity)).is_valid
+
+
+async def test_the_active_one_comes_first_and_what_is_deleted_meanwhile_stops_nobody(
+    services, data_dir, published, patrols, told, monkeypatch
+):
+    newest, active, gone = published(data_dir), published(data_dir, age=9), published(data_dir, age=20)
+    await services.lora.activate(active)
+    seen = []
+    flaws = services.lora.store.flaws
+
+    def noted(adapter_id, *arguments):
+        if not seen:
+            services.lora.store.take_away(gone)
+        seen.append(adapter_id)
+        return flaws(adapter_id, *arguments)
+
+    monkeypatch.setattr(services.lora.store, "flaws", noted)
+    await patrols().round()
+    assert seen == [active, newest, gone]
+    assert told == []
+
+
+async def test_it_reads_in_a_thread_of_the_lowest_priority_at_its_pace(services, data_dir, published, monkeypatch):
+    identity = published(data_dir)
+    file = services.lora.store.path(identity) / "adapter.gguf"
+    priorities = []
+    sha256 = patrol.hashlib.sha256
+
+    def noted():
+        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return sha256()
+
+    monkeypatch.setattr(patrol.hashlib, "sha256", noted)
+    await Patrol(services.lora, lambda _: asyncio.sleep(0), pace=FAST).round()
+    assert set(priorities) == {19}
+    assert os.getpriority(os.PRIO_PROCESS, 0) < 19
+    began = time.perf_counter()
+    Patrol(services.lora, lambda _: asyncio.sleep(0), pace=file.stat().st_size * 10)._unhurried(file)
+    assert time.perf_counter() - began >= 0.1
+
+
+async def test_stopping_ends_a_slow_reading_at_once(services, data_dir, published, patrols):
+    published(data_dir)
+    looking = patrols(first=0, pace=1)  # a byte a second
+    await looking.start()
+    while not any(thread.name.startswith("patrol") for thread in threading.enumerate()):
+        await asyncio.sleep(0.01)
+    began = time.perf_counter()
+    await looking.stop()
+    assert time.perf_counter() - began < 1
+
+
+async def test_only_the_server_patrols_and_it_tells_by_a_notification(opened, data_dir, published, monkeypatch):
+    identity = published(data_dir)
+    monkeypatch.setattr(patrol, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(Patrol.__init__, "__kwdefaults__", {"first": 0.0, "pace": FAST})
+    async with opened(data_dir) as services:
+        await services.lora.activate(identity)
+        spoil(services, identity)
+        await asyncio.sleep(0.05)
+        assert (await services.lora.get(identity)).is_valid
+    async with opened(data_dir, serving=True) as services:
+        async for event in services.notifications.follow():
+            assert event.data["kind"] == "lora.damaged"
+            assert event.data["level"] == "error"
+            assert "answers now" in event.data["title"]
+            break
+        assert not (await services.lora.get(identity)).is_valid
