@@ -19,9 +19,9 @@ from nicegui import ui
 from tmde_core.api.app import create_app as create_api
 from tmde_core.api.origin import OriginGuard
 from tmde_core.services import Services
-from tmde_ui import imports, theme
+from tmde_ui import imports, theme, versions_import
 from tmde_ui.live import Live
-from tmde_ui.pages import debate, finetune, plugins, problems, trace, traces
+from tmde_ui.pages import benchmark, debate, finetune, plugins, problems, trace, traces, versions
 
 log = structlog.get_logger(__name__)
 
@@ -101,9 +101,10 @@ def create_app(services: Services) -> Composition:
 def _create_web(services: Services, live: Live) -> FastAPI:
     web = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     imports.register(web, services)
+    versions_import.register(web, services)
     ui.add_head_html(theme.head(), shared=True)
     pages.add_static_files("/assets", theme.ASSETS, max_cache_age=31_536_000)
-    for page in (debate, traces, trace, finetune, plugins):
+    for page in (debate, traces, trace, finetune, versions, benchmark, plugins):
         page.register(services, live)
     problems.register(live)
     ui.run_with(

@@ -16,6 +16,7 @@ PAGES = (
     ("Debate", "/"),
     ("Traces", "/traces"),
     ("Fine-tuning", "/finetune"),
+    ("Benchmark", "/benchmark"),
     ("Plugins", "/plugins"),
 )
 """The navigation, in order. A new page is added here."""

@@ -1,0 +1,191 @@
+"""The server of the benchmark page's tests: the real composition, questions and checks, with a model that follows a script.
+
+`python benchmark_server.py DATA_DIR [PORT]`; see `scripted_server.py` for how it is given commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+import tmde_bench_default.plugin
+import uvicorn
+from scripted_server import HOSTILE, say
+
+from tmde_core.benchmark.metrics import measure
+from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkResult, BenchmarkRun, GateDecision
+from tmde_core.benchmark.service import comparable_hash
+from tmde_core.lora.publish import publish, staging_directory
+from tmde_core.lora.records import Manifest
+from tmde_core.plugins import Plugins
+from tmde_core.ports import ChatRequest
+from tmde_core.record import utc_now
+from tmde_core.services import Services, open_services
+from tmde_core.testing.scripted import (
+    ACCEPT,
+    DEFAULT_SCRIPT,
+    Reply,
+    ScriptedRuntime,
+    scripted_plugins,
+    scripted_settings,
+)
+from tmde_ui.compose import create_app
+
+DOMAINS = ("mathematics", "coding", "science", "reasoning", "creative")
+NEWEST = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+class Model:
+    """Knows the reference answers of a share of the questions, by adapter, and can be held up."""
+
+    def __init__(self) -> None:
+        self.answers = {
+            one.query: one.reference or ""
+            for suite in tmde_bench_default.plugin.tmde_benchmark_suites()
+            for one in suite.questions()
+        }
+        self.knows: dict[str, float] = {"": 0.4}
+        self.gate = asyncio.Event()
+        self.free = 10**9
+        """So many requests are answered before the gate holds them up."""
+        self.hostile = False
+
+    def hold(self, after: int) -> None:
+        self.free, self.gate = after, asyncio.Event()
+
+    def open(self) -> None:
+        self.free = 10**9
+        self.gate.set()
+
+    def __call__(self, request: ChatRequest) -> Reply:
+        text = " ".join(message.content for message in request.messages)
+        number, query = next(((n, q) for n, q in enumerate(self.answers) if q in text), (0, ""))
+        share = self.knows.get(request.adapter.id if request.adapter else "", 0.4)
+        right = bool(query) and (number * 0.618_034) % 1 < share
+        answer = self.answers[query] if right else f"I cannot tell, but {number} comes to my mind."
+        if self.hostile:
+            answer = f"{HOSTILE} {answer}"
+        self.free -= 1
+        return Reply(answer, gate=self.gate if self.free < 0 else None)
+
+
+async def past_runs(services: Services, number: int, mode: str = "proposer", adapter: str | None = None) -> None:
+    """Completed runs of earlier days, six hours apart, without their answers."""
+    for index in range(number):
+        level = 5 + 2 * math.sin(index / 40) + math.sin(index * 1.7) * 0.4
+        results = [
+            BenchmarkResult(
+                run_id=uuid4(), question_id=f"q{n}", repeat=0, status="scored", domain=DOMAINS[n % 5], difficulty="easy",
+                query="?", quality_score=min(10.0, max(0.0, level + 2 * math.sin(n + index))), response_time_ms=900.0,
+            )
+            for n in range(10)
+        ]  # fmt: skip
+        at = NEWEST - timedelta(hours=6 * (number - index))
+        run = BenchmarkRun(
+            id=uuid4(), type="quick", mode=mode, suite="tmde-50", status="completed", started_at=at,
+            completed_at=at + timedelta(minutes=3), metrics=measure(results[: 2 + index % 9], mode) if number > 50 else measure(results, mode),
+            questions_total=10, questions_done=10, adapter_id=UUID(adapter) if adapter else None, judge="auto",
+        )  # fmt: skip
+        await services.benchmark.store.insert(msgspec.structs.replace(run), [], comparable_hash(run))
+        await services.benchmark.store.update(run)
+
+
+def publish_adapter(directory: Path) -> str:
+    """A small adapter for the scripted model."""
+    identity, home = uuid4(), directory / "lora-adapters"
+    staging = staging_directory(home, identity)
+    staging.mkdir(parents=True)
+    (staging / "adapter_model.safetensors").write_bytes(identity.bytes * 64)
+    (staging / "adapter_config.json").write_text('{"r": 16}')
+    (staging / "adapter.gguf").write_bytes(b"GGUF" + identity.bytes)
+    publish(staging, home, Manifest(id=identity, created_at=utc_now(), base_model="scripted-1"))
+    return str(identity)
+
+
+Command = Callable[..., Awaitable[object]]
+
+
+def commands(services: Services, model: Model, directory: Path) -> dict[str, Command]:
+    async def hold(after: int) -> None:
+        model.hold(after)
+
+    async def go_on() -> None:
+        model.open()
+
+    async def settled() -> object:
+        run = services.benchmark.running()
+        return (await services.benchmark.wait(run.id)).status if run else None
+
+    async def start(**plan: object) -> str:
+        wanted = msgspec.convert({"type": "quick", "mode": "proposer", **plan}, BenchmarkPlan)
+        return str((await services.benchmark.start(wanted, triggered_by="api")).id)
+
+    async def run(**plan: object) -> str:
+        identity = await start(**plan)
+        await services.benchmark.wait(UUID(identity))
+        return identity
+
+    async def adapter(knows: float) -> str:
+        identity = publish_adapter(directory)
+        model.knows[identity] = knows
+        return identity
+
+    async def judge(adapter: str) -> str:
+        decision: GateDecision = await services.gate.judge(UUID(adapter))
+        return decision.gate
+
+    async def activate(adapter: str) -> None:
+        await services.lora.activate(UUID(adapter))
+
+    async def past(number: int, mode: str = "proposer", adapter: str | None = None) -> None:
+        await past_runs(services, number, mode, adapter)
+
+    async def hostile(on: bool) -> None:
+        model.hostile = on
+
+    return {
+        "hold": hold, "open": go_on, "settled": settled, "start": start, "run": run, "adapter": adapter, "judge": judge,
+        "activate": activate, "past": past, "hostile": hostile,
+    }  # fmt: skip
+
+
+async def obey(known: dict[str, Command]) -> None:
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        command = json.loads(line)
+        say({"done": await known[command.pop("do")](**command)})
+
+
+async def serve(directory: Path, port: int) -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is for answers
+    model = Model()
+    script = {"proposer": model, "skeptic": ACCEPT, "synthesizer": model, "judge": DEFAULT_SCRIPT["judge"]}
+    plugins = scripted_plugins(ScriptedRuntime(script=script), Plugins())
+    plugins.add("tmde-bench-default", tmde_bench_default.plugin)
+    async with open_services(scripted_settings(directory), plugins, serving=True) as services:
+        config = uvicorn.Config(
+            create_app(services), host="127.0.0.1", port=port, log_level="warning", access_log=False
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            if task.done():
+                task.result()
+                raise SystemExit("the server did not start")
+            await asyncio.sleep(0.02)
+        say({"url": f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"})
+        await obey(commands(services, model, directory))
+        server.should_exit = True
+        await task
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0))

@@ -1,0 +1,164 @@
+"""`/benchmark`: is it getting better, and how sure is that? `/benchmark/{id}`: one run, answer by answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from uuid import UUID
+
+import structlog
+from fastapi import Request
+from nicegui import background_tasks, ui
+
+from tmde_core.benchmark.records import BenchmarkRun, Summary
+from tmde_core.errors import InvalidInputError
+from tmde_core.services import Services
+from tmde_ui.benchmark_dialog import BenchmarkDialog
+from tmde_ui.benchmark_filters import Wanted, filters
+from tmde_ui.benchmark_live import BenchmarkPanel
+from tmde_ui.benchmark_runs import BenchmarkRuns
+from tmde_ui.benchmark_score import ScoreLine
+from tmde_ui.elements import Tag, button
+from tmde_ui.frame import frame
+from tmde_ui.live import Live
+from tmde_ui.pages.problems import page
+from tmde_ui.words import sentence
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 2.0
+"""How often the page looks whether a run was begun elsewhere: by the gate, the schedule, a terminal, another tab."""
+
+
+def register(services: Services, live: Live) -> None:
+    """Put the pages into the app."""
+
+    @page("/benchmark", live)
+    async def benchmark(request: Request) -> None:
+        wanted = Wanted.read(dict(request.query_params))
+        with frame(live, "Benchmark", here="/benchmark"), Tag("div", classes="stack wide"):
+            await BenchmarkPage(services, live, wanted).build()
+
+
+class BenchmarkPage:
+    """The page `/benchmark`: builds its parts and keeps them true while it is open."""
+
+    def __init__(self, services: Services, live: Live, wanted: Wanted) -> None:
+        self._services = services
+        self._live = live
+        self._wanted = wanted
+        self._panel: BenchmarkPanel | None = None
+        self._seen: object = None
+
+    async def build(self) -> None:
+        """Draw everything, then look after it."""
+        with Tag("div", classes="line spread"):
+            Tag("h1", "Benchmark")
+            self._run_now = button("Run Benchmark", "primary", test="run-benchmark", aria_haspopup="dialog")
+        self._live_box = Tag("div", classes="maybe")
+        self._dialog = BenchmarkDialog(self._services, self._show_run)
+        self._dialog.opens_with(self._run_now)
+        self._empty = Tag("div", classes="card empty", data_testid="empty").show(visible=False)
+        with self._empty:
+            self._draw_empty()
+        self._score = ScoreLine(self._offer_base)
+        with Tag("section", classes="stack", aria_label="Score over time"):
+            Tag("h2", "Score over time")
+            self._problem = filters(self._wanted, await self._adapters(), self._filter)
+        with Tag("section", classes="stack tight", aria_label="Runs"):
+            self._runs = BenchmarkRuns(self._services, self._live, self._show_run)
+        await _part(self._refresh())
+        await _part(self._look())
+        task = background_tasks.create(self._watch(), name="look after the benchmark page")
+        ui.context.client.on_delete(task.cancel)
+
+    def _draw_empty(self) -> None:
+        Tag("h2", "No benchmark yet")
+        Tag(
+            "p",
+            "A benchmark asks fixed questions and says how good the answers are, and how sure that is. Begin with a quick "
+            "run of the base model: it is the baseline that every adapter is held against.",
+        )
+        begin = button("Measure the base model", test="begin")
+        begin.on("click", lambda: self._dialog.offer(base=True, type_="quick", mode="debate"), args=[])
+
+    async def _adapters(self) -> list[UUID]:
+        return [one.id for one in await self._services.lora.list()]
+
+    async def _offer_base(self, like: BenchmarkRun) -> None:
+        await self._dialog.offer(base=True, type_=like.type, mode=like.mode)
+
+    # --------------------------------------------------------------------------------------- showing
+
+    async def _filter(self, wanted: Wanted) -> None:
+        if wanted == self._wanted:
+            return
+        self._wanted = wanted
+        ui.navigate.history.replace(wanted.address())
+        await self._refresh()
+
+    async def _refresh(self) -> None:
+        """Draw what the filters leave, as it stands."""
+        wanted = self._wanted
+        try:
+            summary = await self._services.benchmark.summary(**wanted.filter())
+        except InvalidInputError as error:
+            self._problem.say("The first day lies after the last one. Exchange them.").show()
+            log.debug("ui.filters_refused", error=error.detail)
+            return
+        self._problem.show(visible=False)
+        if wanted == self._wanted:
+            await self._draw(summary)
+
+    async def _draw(self, summary: Summary) -> None:
+        self._empty.show(not summary.total and self._wanted == Wanted())
+        self._score.show(summary)
+        await self._runs.show(self._wanted)
+
+    async def _look(self) -> None:
+        """Show the run in progress, whoever began it, and everything anew when one has ended."""
+        newest, total = await self._services.benchmark.list(limit=1)
+        going, _ = await self._services.benchmark.list(limit=1, status="running")
+        current = going[0] if going else None
+        shown = self._panel
+        if current is not None and (shown is None or shown.run.id != current.id or shown.over):
+            await self._show(current)
+        self._run_now.put(disabled=current is not None, title="A benchmark is running." if current else None)
+        seen = (total, newest and (newest[0].id, newest[0].status), current and current.id)
+        if seen != self._seen:
+            self._seen = seen
+            await self._refresh()
+
+    async def _show_run(self, run: BenchmarkRun) -> None:
+        """A person has begun or resumed it here: show it, and bring it into view."""
+        self._live.nudge()
+        if self._panel is None or self._panel.run.id != run.id or self._panel.over:
+            await self._show(run)
+        await self._look()
+        with self._live_box:
+            ui.run_javascript(f"getHtmlElement({self._live_box.id}).scrollIntoView({{block: 'nearest'}})")
+
+    async def _show(self, run: BenchmarkRun) -> None:
+        if self._panel is not None:
+            self._panel.stop()
+        self._live_box.clear()
+        with self._live_box:
+            self._panel = BenchmarkPanel(self._services, self._live, run, self._show_run, self._look)
+            await _part(self._panel.build())
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self._look()
+            except Exception as error:  # the next look may succeed
+                log.warning("ui.benchmarks_unseen", error=f"{type(error).__name__}: {error}")
+
+
+async def _part(work: Awaitable[object]) -> None:
+    """A part of the page that cannot be made says so in its place; the rest of the page stands."""
+    try:
+        await work
+    except Exception as error:
+        log.warning("ui.part_failed", error=f"{type(error).__name__}: {error}")
+        Tag("p", sentence(error), "notice bad", data_testid="part-failed")
