@@ -10,7 +10,7 @@ export default {
       <progress v-if="busy" :value="share" max="1" aria-label="Upload"></progress>
       <p class="small muted" role="status">{{ words }}</p>
     </div>`,
-  props: { url: String, accept: String, maxBytes: Number },
+  props: { url: String, accept: String, maxBytes: Number, hint: String },
   data: () => ({ over: false, busy: false, share: 0, words: "" }),
   methods: {
     drop(event) {
@@ -25,7 +25,7 @@ export default {
     },
     send(file) {
       if (file.size > this.maxBytes) {
-        this.$emit("done", { detail: `${file.name} is too large: at most ${Math.round(this.maxBytes / 1e6)} MB can be imported at once. Split it.` });
+        this.$emit("done", { detail: `${file.name} is too large: at most ${Math.round(this.maxBytes / 1e6)} MB can be imported at once. ${this.hint}` });
         return;
       }
       this.busy = true;

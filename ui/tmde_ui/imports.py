@@ -29,13 +29,29 @@ SQLITE_MAGIC = b"SQLite format 3\x00"
 
 
 class DropZone(Element, component="dropzone.js"):
-    """Takes one file at a time; `done` gets the server's answer: a report, or a `detail` that says what is wrong."""
+    """Takes one file at a time; `done` gets the server's answer: a report, or a `detail` that says what is wrong.
 
-    def __init__(self, done: Callable[[dict[str, Any]], Any]) -> None:
+    Args:
+        done: called with the answer.
+        url: where the file goes, as the body of a POST; the server there counts the bytes too.
+        accept: endings that the browser's file dialog offers.
+        max_bytes: a larger file is not even sent.
+        hint: what to do about a file that is too large.
+    """
+
+    def __init__(
+        self,
+        done: Callable[[dict[str, Any]], Any],
+        url: str = ADDRESS,
+        accept: str = ".jsonl,.ndjson,.json,.db,.sqlite,.sqlite3",
+        max_bytes: int = MAX_IMPORT_BYTES,
+        hint: str = "Split it.",
+    ) -> None:
         super().__init__()
-        self._props["url"] = ADDRESS
-        self._props["accept"] = ".jsonl,.ndjson,.json,.db,.sqlite,.sqlite3"
-        self._props["max-bytes"] = MAX_IMPORT_BYTES
+        self._props["url"] = url
+        self._props["accept"] = accept
+        self._props["max-bytes"] = max_bytes
+        self._props["hint"] = hint
 
         async def handle(event: events.GenericEventArguments) -> None:
             await done(event.args if isinstance(event.args, dict) else {})

@@ -152,4 +152,4 @@ class AdapterRow:
 def _made_of(adapter: LoRAAdapter) -> str:
     if not adapter.is_valid:
         return ""
-    return count(adapter.traces_used, "trace") if adapter.traces_used else "traces unknown"
+    return count(adapter.traces_used, "trace") if adapter.traces_used else "unknown data"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from urllib.parse import urlencode
-from uuid import UUID
 
 import structlog
 from fastapi import Request
@@ -17,8 +16,11 @@ from tmde_ui.finetune_tabs import tabs
 from tmde_ui.frame import frame
 from tmde_ui.live import Live
 from tmde_ui.pages.problems import page
+from tmde_ui.versions_compare import ComparePanel
+from tmde_ui.versions_import import import_dialog
 from tmde_ui.versions_list import AdapterList
 from tmde_ui.versions_now import NowPanel, standing
+from tmde_ui.versions_trail import Trail
 from tmde_ui.versions_words import ADDRESS, identity
 
 log = structlog.get_logger(__name__)
@@ -45,6 +47,7 @@ class VersionsPage:
     def __init__(self, services: Services, live: Live, wanted: dict[str, str]) -> None:
         self._services = services
         self._live = live
+        self._wanted = wanted
         self._opened = identity(wanted.get("adapter"))
 
     async def build(self) -> None:
@@ -57,12 +60,21 @@ class VersionsPage:
         self._now = NowPanel(self._services, self.changed)
         self._missing = Tag("p", classes="notice warm", role="status", data_testid="missing").show(visible=False)
         self._list = AdapterList(self._services, self)
+        self._compare = ComparePanel(self._services, self._write_address)
+        self._trail = Trail(self._services)
+        dialog = import_dialog(self._imported)
+        self._import.on("click", js_handler=f"() => getHtmlElement({dialog.id}).showModal()")
         await self._look()
         self._list.show_storage(await self._services.lora.storage())
         if self._opened is not None and not await self._list.open(self._opened):
             self._missing.say(
                 f"There is no adapter {self._opened} any more. The audit trail may tell what became of it."
             ).show()
+        a, b = identity(self._wanted.get("a")), identity(self._wanted.get("b"))
+        if a is not None and b is not None:
+            await self._compare.choose(a, b)
+        if (asked := identity(self._wanted.get("ask"))) is not None:
+            await self._compare.resume(asked)
         task = background_tasks.create(self._watch(), name="look after the versions page")
         ui.context.client.on_delete(task.cancel)
 
@@ -82,6 +94,13 @@ class VersionsPage:
 
     async def compare(self, adapter: LoRAAdapter) -> None:
         """See `Surroundings`."""
+        await self._compare.choose(None, adapter.id)
+        self._compare.into_view()
+
+    async def _imported(self, adapter: LoRAAdapter) -> None:
+        await self.changed()
+        self.opened(adapter)
+        await self._list.open(adapter.id)
 
     # ------------------------------------------------------------------------------------ looking
 
@@ -89,6 +108,8 @@ class VersionsPage:
         adapters = await self._services.lora.list()
         self._now.show(await standing(self._services))
         await self._list.show(adapters)
+        self._compare.show(adapters)
+        await self._trail.show()
 
     async def _watch(self) -> None:
         looks = 0
@@ -103,6 +124,8 @@ class VersionsPage:
                 log.warning("ui.versions_unseen", error=f"{type(error).__name__}: {error}")
 
     def _write_address(self) -> None:
-        wanted: dict[str, UUID | None] = {"adapter": self._opened}
+        compare = self._compare
+        pair = (compare.a, compare.b) if compare.compared or compare.ask_id else (None, None)
+        wanted = {"adapter": self._opened, "a": pair[0], "b": pair[1], "ask": compare.ask_id}
         given = {name: str(value) for name, value in wanted.items() if value}
         ui.navigate.history.replace(f"{ADDRESS}?{urlencode(given)}" if given else ADDRESS)

@@ -1,0 +1,177 @@
+"""Two adapters side by side: configuration, metrics, data, benchmark; and one question for both and the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from nicegui import ui
+
+from tmde_core.errors import NotFoundError, TmdeError
+from tmde_core.lora.records import LoRAAdapter
+from tmde_core.services import Services
+from tmde_ui.elements import Tag, button
+from tmde_ui.forms import on_submit
+from tmde_ui.versions_ask import AskPanel
+from tmde_ui.versions_comparison import Named, draw
+from tmde_ui.versions_words import identity, option
+from tmde_ui.words import sentence, short_id, snippet
+
+OFFERED = 200
+"""Adapters to choose from, the newest; who has more opens the older one in the list and compares it from there."""
+
+SHOWN_TRACES = 20
+
+
+class ComparePanel:
+    """Chooses A and B, compares them, asks them. What is chosen stands in the page's address."""
+
+    def __init__(self, services: Services, changed: Callable[[], None]) -> None:
+        self._services = services
+        self._changed = changed
+        self._adapters: dict[UUID, LoRAAdapter] = {}
+        self._offered: tuple[tuple[UUID, str], ...] | None = None
+        self.a: UUID | None = None
+        self.b: UUID | None = None
+        self.ask_id: UUID | None = None
+        self.compared = False
+        """Whether a comparison is shown."""
+        with Tag("section", classes="card stack", aria_label="Compare two", data_testid="compare") as self._section:
+            Tag("h2", "Compare two")
+            self._few = Tag("p", classes="muted small", data_testid="too-few")
+            with Tag("form", classes="comparing", novalidate=True) as self._form:
+                self._select_a = self._choice("A", "compare-a")
+                self._select_b = self._choice("B", "compare-b")
+                self._go = button("Compare", type_="submit", test="compare-them")
+            self._problem = Tag("p", classes="notice bad", role="alert", data_testid="compare-problem").show(
+                visible=False
+            )
+            self._result = Tag("div", classes="stack maybe", data_testid="comparison")
+            self._ask = AskPanel(services, self._versions, self._asked)
+        on_submit(self._form, self._submit)
+
+    def _choice(self, label: str, name: str) -> Tag:
+        with Tag("div", classes="field"):
+            Tag("label", label, for_=name)
+            select = Tag("select", classes="input", id=name, name=name[-1], data_testid=name)
+        select.on("change", self._pick, js_handler="(event) => emit(event.target.name, event.target.value)")
+        return select
+
+    def _pick(self, event: object) -> None:
+        args = getattr(event, "args", None)
+        if isinstance(args, list) and len(args) == 2 and args[0] in ("a", "b"):
+            chosen = identity(args[1])
+            if chosen in self._adapters:
+                setattr(self, args[0], chosen)
+                self._ask.tell_whom()
+
+    def _versions(self) -> Sequence[UUID | None]:
+        return tuple(dict.fromkeys((None, *(one for one in (self.a, self.b) if one is not None))))
+
+    def _asked(self, ask_id: UUID | None) -> None:
+        self.ask_id = ask_id
+        self._changed()
+
+    # -------------------------------------------------------------------------------------- choosing
+
+    def show(self, adapters: Sequence[LoRAAdapter]) -> None:
+        """Which adapters there are to choose from has changed."""
+        sound = [adapter for adapter in adapters if adapter.is_valid]
+        self._adapters = {adapter.id: adapter for adapter in sound}
+        if self.a not in self._adapters or self.b not in self._adapters:
+            self._suggest(sound)
+        chosen = [self._adapters[one] for one in (self.a, self.b) if one is not None]
+        offered = tuple({one.id: option(one) for one in (*sound[:OFFERED], *chosen)}.items())
+        if offered == self._offered:
+            return
+        self._offered = offered
+        self._fill()
+        enough = len(sound) > 1
+        self._few.say("" if enough else "There is nothing to compare until there are two sound adapters.").show(
+            not enough
+        )
+        self._form.show(enough)
+        self._ask.tell_whom()
+
+    def _suggest(self, sound: Sequence[LoRAAdapter]) -> None:
+        """What answers now, or the one before, against the newest other."""
+        kept = [one for one in (self.a, self.b) if one in self._adapters]
+        active = [one.id for one in sound if one.is_active]
+        rest = list(dict.fromkeys((*kept, *active, *(one.id for one in sound))))
+        self.a = rest[0] if rest else None
+        self.b = rest[1] if len(rest) > 1 else None
+
+    def _fill(self) -> None:
+        for select, chosen in ((self._select_a, self.a), (self._select_b, self.b)):
+            select.clear()
+            with select:
+                for adapter_id, words in self._offered or ():
+                    Tag("option", words, value=str(adapter_id), selected=adapter_id == chosen)
+
+    async def choose(self, a: UUID | None, b: UUID | None, *, compare: bool = True) -> None:
+        """Choose these, as far as they are there, and compare them."""
+        if a in self._adapters:
+            self.a = a
+        if b in self._adapters:
+            self.b = b
+        if self.a == self.b:
+            self.a = next((one for one in self._adapters if one != self.b), None)
+        self._fill()
+        self._ask.tell_whom()
+        if compare and self.a is not None and self.b is not None:
+            await self._compare()
+
+    async def resume(self, ask_id: UUID) -> None:
+        """Show a question that was asked before."""
+        self.ask_id = ask_id
+        await self._ask.resume(ask_id)
+
+    def into_view(self) -> None:
+        """Bring it to where the person looks."""
+        with self._section:
+            ui.run_javascript(f"getHtmlElement({self._section.id}).scrollIntoView({{block: 'start'}})")
+
+    # ------------------------------------------------------------------------------------- comparing
+
+    async def _submit(self, fields: dict[str, str]) -> None:
+        self.a = identity(fields.get("a")) or self.a
+        self.b = identity(fields.get("b")) or self.b
+        self._ask.tell_whom()
+        await self._compare()
+
+    async def _compare(self) -> None:
+        self._problem.show(visible=False)
+        if self.a is None or self.b is None or self.a == self.b:
+            self._problem.say("Choose two different adapters.").show()
+            return
+        self._go.say("Comparing …").put(disabled=True)
+        try:
+            found = await self._services.lora.compare(self.a, self.b)
+            added = await self._named(found.traces_added)
+            removed = await self._named(found.traces_removed)
+        except TmdeError as error:
+            self._result.clear()
+            self.compared = False
+            self._problem.say(sentence(error)).show()
+            return
+        finally:
+            self._go.say("Compare").put(disabled=False)
+        self.compared = True
+        self._changed()
+        self._result.clear()
+        with self._result:
+            draw(found, added, removed)
+
+    async def _named(self, traces: Sequence[str]) -> Named:
+        """Question and address of the first traces; one that is not here has its id only."""
+        named: Named = []
+        for trace in traces[:SHOWN_TRACES]:
+            trace_id = identity(trace)
+            try:
+                if trace_id is None:
+                    raise NotFoundError("")
+                found = await self._services.traces.get(trace_id)
+                named.append((snippet(found.query, 90), f"/traces/{trace_id}"))
+            except NotFoundError:
+                named.append((f"{short_id(trace)}, which is not here", None))
+        return named
