@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 
 import pytest
+
+from tests.core.lora.conftest import publish_adapter
 
 QUESTION = {
     "query": "What is six times seven?",
@@ -220,3 +223,87 @@ def test_bad_questions_to_the_api_get_the_right_code(live, refused, method, path
 )
 def test_a_run_that_cannot_begin_is_refused(live, body, status) -> None:
     assert live.client.post("/api/benchmark", json=body).status_code == status
+
+
+def test_the_report_of_a_run_whose_baseline_was_deleted_has_its_own_figures(live, asked) -> None:
+    only = add(live, "own-alone", query="What is half of eighty-four?")
+    baseline, run = ran(live, [only]), ran(live, [only])
+    assert run["baselineRunId"] == baseline["id"]
+    assert "Against the base model" in live.client.get(f"/api/benchmark/{run['id']}/report").text
+    live.client.delete(f"/api/benchmark/{baseline['id']}")
+    response = live.client.get(f"/api/benchmark/{run['id']}/report")
+    assert response.status_code == 200
+    assert "Against the base model" not in response.text
+
+
+def test_a_removed_question_is_asked_no_more_and_its_runs_keep_it(live, refused) -> None:
+    gone = add(live, "own-gone", query="What is a third of a hundred and twenty-six?")
+    run = ran(live, [gone])
+    assert live.client.delete(f"/api/benchmark/questions/{gone}").status_code == 200
+    body = {"type": "custom", "questionIds": [gone], "mode": "proposer"}
+    told = refused(live.client.post("/api/benchmark", json=body), 400, "invalid_input")
+    assert told["detail"] == "questionIds: there is no question called 'own-gone'."
+    refused(live.client.delete(f"/api/benchmark/questions/{gone}"), 404, "not_found")
+    assert live.client.get(f"/api/benchmark/{run['id']}/results").json()["items"][0]["questionId"] == gone
+
+
+def test_a_question_that_equals_a_built_in_one_is_a_conflict_that_names_it(live, refused) -> None:
+    builtin = next(one for one in live.client.get("/api/benchmark/questions").json()["items"] if one["builtin"])
+    same = {**QUESTION, "query": builtin["question"]["query"].upper() + "  "}
+    told = refused(live.client.post("/api/benchmark/questions", json=same), 409, "conflict")
+    assert told["questionId"] == builtin["id"]
+    refused(live.client.post("/api/benchmark/questions", json={**QUESTION, "id": builtin["id"]}), 409, "conflict")
+
+
+@pytest.mark.parametrize(("path", "fields"), [("summary", "from"), ("export", "from"), ("", "from")])
+def test_dates_the_wrong_way_round_are_one_sentence(live, refused, path, fields) -> None:
+    dates = {"from": "2026-02-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}
+    told = refused(live.client.get(f"/api/benchmark/{path}".rstrip("/"), params=dates), 400, "invalid_input")
+    assert (told["field"], told["detail"]) == (fields, "from: lies after `to`. Exchange the two dates.")
+
+
+def test_the_gate_is_asked_over_http_and_answers_in_its_list(own_live, refused) -> None:
+    client = own_live.client
+    identity = publish_adapter(own_live.services.settings.data_path)
+    refused(client.post("/api/benchmark/gate", json={"adapterId": NOBODY}), 404, "not_found")
+    refused(client.post("/api/benchmark/gate", json={}), 400, "invalid_input")
+    assert client.post("/api/benchmark/gate", json={"adapterId": str(identity)}).status_code == 202
+    own_live.run(_settled(own_live.services.gate))
+    (decision,) = client.get("/api/benchmark/gate", params={"adapterId": str(identity)}).json()["items"]
+    assert (decision["adapterId"], decision["gate"]) == (str(identity), "candidate")
+    run = client.get(f"/api/benchmark/{decision['runId']}").json()
+    assert (run["type"], run["mode"], run["triggeredBy"], run["questionsTotal"]) == ("quick", "proposer", "gate", 10)
+
+
+async def _settled(gate) -> None:
+    while gate._tasks:
+        await asyncio.gather(*gate._tasks)
+
+
+def test_when_the_gate_acts_is_a_matter_of_settings(own_live) -> None:
+    wanted = {"benchmark": {"autoActivate": True, "autoRollback": True, "afterTraining": False}}
+    assert own_live.client.put("/api/settings", json=wanted).status_code == 200
+    stored = own_live.client.get("/api/settings").json()["benchmark"]
+    assert (stored["autoActivate"], stored["autoRollback"], stored["afterTraining"]) == (True, True, False)
+
+
+RUN_FIELDS = {
+    "id", "type", "mode", "suite", "status", "startedAt", "completedAt", "adapterId", "baseModel", "baseModelSha256",
+    "suiteSha256", "adapterSha256", "repeats", "seed", "judge", "questionsTotal", "questionsDone", "metrics",
+    "verdictVsPrevious", "verdictVsBaseline", "previousRunId", "baselineRunId", "errorMessage", "triggeredBy", "warnings",
+    "settings",
+}  # fmt: skip
+METRIC_FIELDS = {
+    "tmdeScore", "avgQuality", "avgResponseTimeMs", "tokensPerSecond", "avgRounds", "earlyTerminationRate", "domains",
+    "questions", "unscored", "failed", "conclusive", "efficiency", "qualityWeight", "judgeDrift", "reference",
+}  # fmt: skip
+
+
+def test_a_run_has_the_fields_of_the_contract(live, asked) -> None:
+    run = ran(live, asked)
+    assert set(run) == RUN_FIELDS
+    assert set(run["metrics"]) == METRIC_FIELDS
+    for mean in ("avgQuality", "avgResponseTimeMs", "tokensPerSecond", "avgRounds", "earlyTerminationRate"):
+        assert set(run["metrics"][mean]) == {"mean", "low", "high", "n"}
+    assert run["startedAt"].endswith("Z")
+    assert run["verdictVsPrevious"] in ("better", "worse", "inconclusive")

@@ -92,6 +92,14 @@ class DecisionList(Listing, frozen=True):
     items: tuple[GateDecision, ...] = ()
 
 
+class GateBody(Record):
+    """Which adapter the gate shall judge."""
+
+    adapter_id: str
+    full: bool = False
+    """All questions, twice, instead of the quick ten."""
+
+
 class DryRunBody(Record):
     """A question and an answer to try its checks on."""
 
@@ -218,6 +226,19 @@ async def remove_question(question_id: FromPath[str], services: Given) -> None:
     await services.benchmark.remove_question(question_id)
 
 
+@post(
+    "/api/benchmark/gate",
+    status_code=202,
+    **described("judgeAdapter", "Benchmarks", body=GateBody, errors=(400, 404)),
+)
+async def judge(request: AnyRequest, services: Given) -> None:
+    """Measure an adapter against the base model and the active one, and decide what becomes of it, in the background. What is
+    decided is in the list and in the notifications.
+    """
+    wanted = await body_of(request, GateBody)
+    await services.gate.begin(parse_id(wanted.adapter_id, "adapter"), wanted.full)
+
+
 @get("/api/benchmark/gate", **described("gateDecisions", "Benchmarks", errors=(400, 404)))
 async def gate(services: Given, limit: Limit = 20, adapter_id: AdapterId = None) -> DecisionList:
     """What the gate decided of new adapters, and why."""
@@ -304,6 +325,7 @@ ROUTES = (
     add_question,
     dry_run,
     remove_question,
+    judge,
     gate,
     show,
     results,

@@ -61,8 +61,8 @@ def compare(
     rows = [_row(name, asked.get(name), answers_a[name], answers_b[name]) for name in answers_a if name in answers_b]
     both = [row for row in rows if row.a is not None and row.b is not None]
     quality = _paired(both)
-    conclusive = all(run.metrics is None or run.metrics.conclusive for run in (a, b))
-    if differs or not conclusive:
+    decides = not differs and all(run.metrics is None or run.metrics.conclusive for run in (a, b))
+    if not decides:
         quality = _without_verdict(quality)
     score = _score(a, b, answers_a, answers_b, both) if quality.n > 1 else None
     return RunComparison(
@@ -74,7 +74,7 @@ def compare(
         score_difference=score[0] if score else None,
         score_low=score[1] if score else None,
         score_high=score[2] if score else None,
-        domains=_domains(both),
+        domains=_domains(both, decides),
         questions=tuple(rows),
     )
 
@@ -143,8 +143,8 @@ def _without_verdict(found: PairedComparison) -> PairedComparison:
     )
 
 
-def _domains(rows: Sequence[QuestionComparison]) -> tuple[DomainComparison, ...]:
-    """Each domain; its verdict is by Holm's adjusted p, so that five looks do not find what one would not."""
+def _domains(rows: Sequence[QuestionComparison], decides: bool) -> tuple[DomainComparison, ...]:
+    """Each domain; without a verdict where the runs decide nothing. Its verdict is by Holm's adjusted p, so that five looks do not find what one would not."""
     groups: dict[str, list[QuestionComparison]] = defaultdict(list)
     for row in rows:
         groups[row.domain].append(row)
@@ -162,7 +162,7 @@ def _domains(rows: Sequence[QuestionComparison]) -> tuple[DomainComparison, ...]
                 high=one.high,
                 p=one.p,
                 p_adjusted=adjusted[domain],
-                outcome=_domain_outcome(one, adjusted[domain]),
+                outcome=_domain_outcome(one, adjusted[domain]) if decides else "inconclusive",
                 questions_needed=one.questions_needed,
             ),
         )

@@ -8,6 +8,9 @@ activating it, against the base model and against what is active:
   by itself when `benchmark.auto_activate` is on.
 - anything else: `candidate`, with an offer to run the full benchmark.
 
+The quick benchmark has two questions of each domain, which can never show that one domain fell; the full one can, and tells
+smaller differences. Who wants to know more has the gate decide again after that (`judge(…, full=True)`).
+
 Runs of the base model and of the active adapter that asked the same in the same way are not repeated. A scheduled
 benchmark measures the active adapter against the base model; when it has become worse and `benchmark.auto_rollback` is
 on, it is rolled back.
@@ -23,7 +26,7 @@ from uuid import UUID
 
 import structlog
 
-from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, GateDecision, RunComparison
+from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, GateDecision, RunComparison, RunType
 from tmde_core.benchmark.service import BenchmarkService
 from tmde_core.errors import ConflictError, TmdeError, WorkerFailedError
 from tmde_core.finetune.records import FineTuneRun
@@ -86,27 +89,43 @@ class GateService:
     def _wanted(self) -> bool:
         return self._settings.after_training and bool(self._benchmark.bank.suites())
 
-    def _spawn(self, adapter_id: UUID) -> None:
-        task = asyncio.create_task(self._measured(adapter_id), name=f"gate {adapter_id}")
+    def _spawn(self, adapter_id: UUID, full: bool = False) -> None:
+        task = asyncio.create_task(self._measured(adapter_id, full), name=f"gate {adapter_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _measured(self, adapter_id: UUID) -> None:
+    async def _measured(self, adapter_id: UUID, full: bool) -> None:
         try:
-            await self.judge(adapter_id)
+            await self.judge(adapter_id, full=full)
         except TmdeError as error:
             log.warning("gate.not_measured", adapter=str(adapter_id), error=error.detail)
             await self._notifications.notify(
-                "benchmark.gate_failed", "warning", "The new adapter could not be measured", error.detail, PAGE
+                "benchmark.gate_failed",
+                "warning",
+                f"Adapter {str(adapter_id)[:8]} could not be measured",
+                error.detail,
+                PAGE,
             )
 
     # ------------------------------------------------------------------------------------ deciding
 
-    async def judge(self, adapter_id: UUID, by: Callable[[BenchmarkRun], None] | None = None) -> GateDecision:
+    async def begin(self, adapter_id: UUID, full: bool = False) -> None:
+        """Measure an adapter and decide, in the background; what comes of it is in the notifications.
+
+        Raises:
+            NotFoundError: no such adapter.
+        """
+        await self._lora.get(adapter_id)
+        self._spawn(adapter_id, full)
+
+    async def judge(
+        self, adapter_id: UUID, by: Callable[[BenchmarkRun], None] | None = None, full: bool = False
+    ) -> GateDecision:
         """Measure an adapter and decide; it is not activated for that.
 
         Args:
             by: told of each benchmark run that is begun, for who shows progress.
+            full: ask all questions, twice, instead of the quick ten.
 
         Raises:
             NotFoundError: no such adapter.
@@ -116,13 +135,14 @@ class GateService:
         """
         async with self._one:
             active = self._lora.active_ref()
-            base = await self._run(BenchmarkPlan(type="quick", mode="proposer", base=True), None, by, reuse=True)
+            type_: RunType = "full" if full else "quick"
+            base = await self._run(BenchmarkPlan(type=type_, mode="proposer", base=True), None, by)
             now: BenchmarkRun | None = None
             if active is not None and active.id != str(adapter_id):
-                plan = BenchmarkPlan(type="quick", mode="proposer", adapter_id=UUID(active.id))
-                now = await self._run(plan, UUID(active.id), by, reuse=True)
-            plan = BenchmarkPlan(type="quick", mode="proposer", adapter_id=adapter_id)
-            new = await self._run(plan, adapter_id, by, reuse=True)
+                plan = BenchmarkPlan(type=type_, mode="proposer", adapter_id=UUID(active.id))
+                now = await self._run(plan, UUID(active.id), by)
+            plan = BenchmarkPlan(type=type_, mode="proposer", adapter_id=adapter_id)
+            new = await self._run(plan, adapter_id, by)
             against_base = await self._benchmark.compare(base.id, new.id)
             against_active = await self._benchmark.compare(now.id, new.id) if now else None
             gate, reason = decide(against_base, against_active)
@@ -141,10 +161,10 @@ class GateService:
         return decision
 
     async def _run(
-        self, plan: BenchmarkPlan, adapter_id: UUID | None, by: Callable[[BenchmarkRun], None] | None, *, reuse: bool
+        self, plan: BenchmarkPlan, adapter_id: UUID | None, by: Callable[[BenchmarkRun], None] | None
     ) -> BenchmarkRun:
         """A completed run of the plan: an earlier one that asked the same in the same way, or a new one."""
-        if reuse and (earlier := await self._benchmark.reusable(plan, adapter_id)) is not None:
+        if (earlier := await self._benchmark.reusable(plan, adapter_id)) is not None:
             return earlier
         run = await self._begin(plan)
         if by is not None:
@@ -196,7 +216,7 @@ class GateService:
                 "benchmark.inconclusive",
                 "info",
                 f"Adapter {name}: no difference that can be told from noise",
-                f"{decision.reason} Run the full benchmark to know more.",
+                f"{decision.reason} The full benchmark can tell more: `tmde bench gate {decision.adapter_id} --full`.",
                 PAGE,
             )
 
@@ -222,7 +242,7 @@ class GateService:
         """Roll an active adapter back that has been found significantly worse than the base model."""
         if run.status != "completed" or run.adapter_id is None:
             return
-        base = await self._run(BenchmarkPlan(type="quick", mode="proposer", base=True), None, None, reuse=True)
+        base = await self._run(BenchmarkPlan(type="quick", mode="proposer", base=True), None, None)
         found = await self._benchmark.compare(base.id, run.id)
         gate, reason = decide(found, None)
         active = self._lora.active_ref()

@@ -58,6 +58,12 @@ class Measuring:
         warnings = list(run.warnings)
         if not metrics.conclusive:
             warnings.append(UNSCORED_WARNING)
+        unheard = [result.error for result in results if result.error and result.status != "failed"]
+        if unheard:
+            warnings.append(
+                f"The judge could not be asked about {len(unheard)} of {len(results)} answers ({unheard[0]}) "
+                "There only the machine's checks count."
+            )
         if moved is not None and moved > DRIFT_LIMIT:
             warnings.append(
                 f"The judge has moved: it scores ten frozen answers {moved:.1f} points of 10 otherwise than at first. "

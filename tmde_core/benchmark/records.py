@@ -164,6 +164,7 @@ class BenchmarkResult(Record):
     early_stopped: bool = False
     tries: int = 1
     error: str | None = None
+    """Why it failed; of an answer that did not: why the judge's model could not be asked about it."""
 
 
 class BenchmarkQuestion(Record):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from html import escape
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tmde_core.benchmark.records import BenchmarkResult, BenchmarkRun, Interval, PairedComparison, RunComparison
-from tmde_core.errors import ConflictError
+from tmde_core.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from tmde_core.benchmark.service import BenchmarkService
@@ -46,7 +47,10 @@ async def report_html(benchmark: BenchmarkService, run_id: UUID) -> str:
             f"The benchmark {run_id} is {run.status}; a report is made of completed ones.", status=run.status
         )
     results, _ = await benchmark.results(run_id, limit=100_000)
-    against = await benchmark.compare(run.baseline_run_id, run.id) if run.baseline_run_id else None
+    against = None
+    if run.baseline_run_id:
+        with suppress(NotFoundError):  # the baseline has been deleted; the run's own figures are still true
+            against = await benchmark.compare(run.baseline_run_id, run.id)
     return page(run, results, against)
 
 

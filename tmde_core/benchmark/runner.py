@@ -42,7 +42,8 @@ TRIES = 3
 """A question that fails is asked twice more."""
 
 FAILURES_IN_A_ROW = 4
-"""After so many questions that failed, one after the other, the model is gone: the run stops and can be resumed."""
+"""After so many questions that failed, one after the other, the model is gone (or the judge, where no check could decide): the
+run stops and can be resumed."""
 
 Keep = Callable[[BenchmarkResult, bytes | None], Awaitable[None]]
 
@@ -103,6 +104,7 @@ class Runner:
     """Puts an answer, with its debate as JSON, into the database."""
     parallel: int = PARALLEL
     _failed_in_a_row: int = 0
+    _unjudged_in_a_row: int = 0
 
     def __post_init__(self) -> None:
         judge = JudgeSource(self.settings, self.runtimes, self.run.seed)
@@ -112,7 +114,8 @@ class Runner:
         """Ask everything; returns when each slot has its answer or its failure.
 
         Raises:
-            WorkerFailedError: the model does not answer any more; what was answered is kept.
+            WorkerFailedError: the model, or a judge without whom nothing can be scored, does not answer any more; what was
+                answered is kept.
         """
         waiting = iter(slots)
 
@@ -145,8 +148,11 @@ class Runner:
                 problem = error
                 log.warning("benchmark.try_failed", question=slot.question.id, number=number, error=error.detail)
             else:
+                if not result.answer.strip() and number < TRIES:
+                    continue
                 self._failed_in_a_row = 0
                 await self.keep(msgspec.structs.replace(result, tries=number), trace)
+                self._mind_the_judge(result)
                 return
         assert problem is not None
         self._failed_in_a_row += 1
@@ -161,7 +167,7 @@ class Runner:
         asked = self._by_debate if self.run.mode == "debate" else self._by_proposer
         result, trace = await asked(slot)
         if not result.answer.strip():
-            raise WorkerFailedError("The model gave an empty answer.")
+            return self._nothing_said(slot, result), trace
         score = await self._scorer.score(slot.question, result.answer)
         return (
             msgspec.structs.replace(
@@ -170,9 +176,34 @@ class Runner:
                 quality_score=score.score,
                 criteria=score.criteria,
                 reasons=score.reasons,
+                error=score.judge_error,
             ),
             trace,
         )
+
+    def _nothing_said(self, slot: Slot, result: BenchmarkResult) -> BenchmarkResult:
+        """The model ended its answer before it began: that is its answer, and worth nothing. An adapter that silences the model
+        must not pass for one that could not be measured.
+        """
+        return msgspec.structs.replace(
+            result,
+            status="scored",
+            quality_score=0.0,
+            criteria={criterion.name: 0.0 for criterion in slot.question.criteria},
+            reasons=("The model gave an empty answer.",),
+        )
+
+    def _mind_the_judge(self, result: BenchmarkResult) -> None:
+        """After some answers without verdict because the judge's model is away, stop: it can be resumed when it is back."""
+        if result.quality_score is not None:
+            self._unjudged_in_a_row = 0
+            return
+        self._unjudged_in_a_row = self._unjudged_in_a_row + 1 if result.error else 0
+        if self._unjudged_in_a_row >= FAILURES_IN_A_ROW:
+            raise WorkerFailedError(
+                f"The judge could not be asked about {FAILURES_IN_A_ROW} answers in a row: {result.error} "
+                "Put that right, then resume the benchmark; what was scored is kept."
+            )
 
     async def _by_debate(self, slot: Slot) -> tuple[BenchmarkResult, bytes | None]:
         identity = uuid5(self.run.id, f"{slot.question.id} {slot.repeat}")
@@ -267,7 +298,7 @@ class Runner:
             return {}
         found: dict[str, float] = {}
         for identity, question, answer in anchors:
-            verdict = await self._scorer.ask(name, item_of(question, answer))
+            verdict, _ = await self._scorer.ask(name, item_of(question, answer))
             if verdict.score is not None:
                 found[identity] = verdict.score
             elif not found:
@@ -282,8 +313,14 @@ def drift(first: dict[str, float], now: dict[str, float]) -> float | None:
 
 
 def unanswered(questions: Sequence[Question], repeats: int, results: Sequence[BenchmarkResult]) -> list[Slot]:
-    """What is still to be asked; a failed question is asked again. All questions once, then all a second time."""
-    done = {(result.question_id, result.repeat) for result in results if result.status != "failed"}
+    """What is still to be asked: also what failed, and what has no verdict because the judge was away. All questions once, then
+    all a second time.
+    """
+    done = {
+        (result.question_id, result.repeat)
+        for result in results
+        if result.status != "failed" and (result.quality_score is not None or not result.error)
+    }
     return [
         Slot(question, repeat)
         for repeat in range(repeats)

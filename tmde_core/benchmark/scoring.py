@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
-from tmde_core.debate.judging import AUTO, WITH_REFERENCE, WITHOUT_REFERENCE, judged
+from tmde_core.debate.judging import AUTO, NONE, WITH_REFERENCE, WITHOUT_REFERENCE, judged, verdict_of
 from tmde_core.errors import TmdeError
 from tmde_core.plugins import Plugins
 from tmde_core.ports import Criterion, JudgeItem, JudgeModel, Question, Verdict
@@ -26,6 +26,8 @@ class Score(Record):
     """0–10; None: no verdict."""
     criteria: dict[str, float | None] = msgspec.field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    judge_error: str | None = None
+    """Why the judge's model could not be asked, where it was needed."""
 
 
 class Scorer:
@@ -42,14 +44,18 @@ class Scorer:
         if not question.criteria:
             return await self._simple(item)
         verdicts = [await judged(self._plugins, WITH_REFERENCE, item, None)] if _checked(question.criteria) else []
+        problem = None
         if self._judge != WITH_REFERENCE and not all(criterion.check for criterion in question.criteria):
-            verdicts.append(await self.ask(self._judge, item))
-        return combined(question.criteria, verdicts)
+            verdict, problem = await self.ask(self._judge, item)
+            verdicts.append(verdict)
+        return combined(question.criteria, verdicts, problem)
 
     async def _simple(self, item: JudgeItem) -> Score:
         name = WITH_REFERENCE if item.reference and (item.check or not item.rubric) else self._judge
-        verdict = await self.ask(name, item)
-        return Score(score=verdict.score, criteria=dict(verdict.criteria), reasons=verdict.reasons)
+        verdict, problem = await self.ask(name, item)
+        return Score(
+            score=verdict.score, criteria=dict(verdict.criteria), reasons=verdict.reasons, judge_error=_detail(problem)
+        )
 
     @property
     def model_judge(self) -> str | None:
@@ -57,15 +63,16 @@ class Scorer:
         plugins = self._plugins.judges
         return self._judge if self._judge in plugins and plugins.get(self._judge).needs_model else None
 
-    async def ask(self, name: str, item: JudgeItem) -> Verdict:
-        """One judge's verdict; no verdict, with the reason, when it cannot be had."""
-        needs = name in self._plugins.judges and self._plugins.judges.get(name).needs_model
+    async def ask(self, name: str, item: JudgeItem) -> tuple[Verdict, TmdeError | None]:
+        """One judge's verdict, and why its model could not be asked; then there is no verdict."""
+        if name == NONE or name not in self._plugins.judges:
+            return await judged(self._plugins, name, item, None), None
         try:
-            model = await self._model() if needs else None
+            model = await self._model() if self._plugins.judges.get(name).needs_model else None
+            return await verdict_of(self._plugins, name, item, model), None
         except TmdeError as error:
-            reason = f"The judge's model is not available: {error.detail}"
-            return Verdict(score=None, reasons=(reason,), judge=name)
-        return await judged(self._plugins, name, item, model)
+            reason = f"The judge could not be asked: {error.detail}"
+            return Verdict(score=None, reasons=(reason,), judge=name), error
 
 
 def item_of(question: Question, answer: str) -> JudgeItem:
@@ -80,12 +87,12 @@ def item_of(question: Question, answer: str) -> JudgeItem:
     )
 
 
-def combined(criteria: Sequence[Criterion], verdicts: Sequence[Verdict]) -> Score:
+def combined(criteria: Sequence[Criterion], verdicts: Sequence[Verdict], problem: TmdeError | None = None) -> Score:
     """The weighted mean over the criteria that somebody scored, when they hold at least half of the weight."""
     told: Mapping[str, float] = {name: score for verdict in verdicts for name, score in verdict.criteria.items()}
     scores = {criterion.name: told.get(criterion.name) for criterion in criteria}
     reasons = tuple(reason for verdict in verdicts for reason in verdict.reasons)
-    return Score(score=weighted(criteria, scores), criteria=scores, reasons=reasons)
+    return Score(score=weighted(criteria, scores), criteria=scores, reasons=reasons, judge_error=_detail(problem))
 
 
 def weighted(criteria: Sequence[Criterion], scores: Mapping[str, float | None]) -> float | None:
@@ -100,3 +107,7 @@ def weighted(criteria: Sequence[Criterion], scores: Mapping[str, float | None]) 
 
 def _checked(criteria: Sequence[Criterion]) -> bool:
     return any(criterion.check is not None for criterion in criteria)
+
+
+def _detail(problem: TmdeError | None) -> str | None:
+    return problem.detail if problem else None

@@ -419,13 +419,16 @@ class BenchmarkService:
 
         Raises:
             PluginUnavailableError: no such judge.
+            TmdeError: its model is away.
         """
         name = self._plugins.judges.get(judge).name if judge else WITHOUT_REFERENCE
         seat = JudgeSource(self._settings, self._runtimes)
         scorer = Scorer(self._plugins, name, seat.model)
         scores = []
         for number, one in enumerate(rated, 1):
-            verdict = await scorer.ask(name, JudgeItem(question=one.question, answer=one.answer))
+            verdict, problem = await scorer.ask(name, JudgeItem(question=one.question, answer=one.answer))
+            if problem is not None and number == 1:
+                raise problem
             scores.append(verdict.score)
             if told is not None:
                 told(number)

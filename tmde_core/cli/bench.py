@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -214,9 +215,19 @@ def gate(
     adapter: Annotated[
         str | None, typer.Argument(help="An adapter's id to measure; without it, past decisions.")
     ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Ask all questions, twice, instead of the quick ten.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Measure an adapter against the base model and the active one, and decide: proven, candidate or held back."""
+    """Measure an adapter against the base model and the active one, and decide.
+
+    held-back: worse than either, or worse in one domain; activating it needs --force.
+    proven: better than the active one, and not worse than the base model; activated by itself where
+    benchmark.auto_activate is on.
+    candidate: no difference that can be told from noise.
+
+    The server does this by itself after each training (benchmark.after_training). A scheduled benchmark that finds the
+    active adapter worse than the base model rolls it back where benchmark.auto_rollback is on.
+    """
     if adapter is None:
         decisions = with_services(ctx, lambda services: services.gate.decisions())
         _print_decisions(decisions, json)
@@ -224,11 +235,21 @@ def gate(
     identity = parse_id(adapter, "adapter")
 
     async def measure(services: Services) -> GateDecision:
-        def told(run: BenchmarkRun) -> None:
-            who = f"adapter {str(run.adapter_id)[:8]}" if run.adapter_id else "the base model"
-            error_console().print(f"Asking {who}: {run.questions_total} questions …")
+        begun: asyncio.Queue[BenchmarkRun | None] = asyncio.Queue()
 
-        return await services.gate.judge(identity, told)
+        async def judged() -> GateDecision:
+            try:
+                return await services.gate.judge(identity, begun.put_nowait, full)
+            finally:
+                begun.put_nowait(None)
+
+        judging = asyncio.create_task(judged())
+        try:
+            while (run := await begun.get()) is not None:
+                await _followed(services, run)
+            return await judging
+        finally:
+            judging.cancel()
 
     _print_decisions([with_services(ctx, measure)], json)
 
@@ -248,8 +269,10 @@ command.command("schedule")(schedule_command("benchmark", "the active adapter is
 # ---------------------------------------------------------------------------------------------- watching
 
 
-async def _followed(services: Services, run: BenchmarkRun, json: bool) -> BenchmarkRun:
-    """Show progress on stderr until the run ends; on Ctrl-C the run is cancelled and keeps its answers."""
+async def _followed(services: Services, run: BenchmarkRun, json: bool = False) -> BenchmarkRun:
+    """Show progress on stderr until the run ends, or with `json` each event as a line; Ctrl-C interrupts the run, which keeps
+    its answers.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     events = await services.benchmark.events(run.id)
@@ -262,7 +285,8 @@ async def _followed(services: Services, run: BenchmarkRun, json: bool) -> Benchm
     )
     quiet = json or not sys.stderr.isatty()
     with Progress(*columns, console=error_console(), disable=quiet, transient=True) as progress:
-        task = progress.add_task("Asking", total=run.questions_total, completed=run.questions_done, mean="")
+        who = f"adapter {str(run.adapter_id)[:8]}" if run.adapter_id else "the base model"
+        task = progress.add_task(f"Asking {who}", total=run.questions_total, completed=run.questions_done, mean="")
         async for event in events.follow():
             if event.type != "progress":
                 continue

@@ -38,9 +38,21 @@ async def judged(plugins: Plugins, name: str, item: JudgeItem, model: JudgeModel
     if name not in plugins.judges:
         return Verdict(score=None, reasons=(f"No plugin provides the judge {name!r}.",), judge=name)
     try:
-        verdict = await plugins.judges.get(name).create().score(item, model)
+        return await verdict_of(plugins, name, item, model)
     except TmdeError as error:
         return Verdict(score=None, reasons=(f"The judge could not score the answer: {error.detail}",), judge=name)
+
+
+async def verdict_of(plugins: Plugins, name: str, item: JudgeItem, model: JudgeModel | None) -> Verdict:
+    """The verdict of a judge that is there; no verdict, with the reason, when the judge itself is defective.
+
+    Raises:
+        TmdeError: its model is away, or fails.
+    """
+    try:
+        verdict = await plugins.judges.get(name).create().score(item, model)
+    except TmdeError:
+        raise
     except Exception as error:  # a judge is a plugin: its defects must not cost anyone a debate
         log.warning("judge.failed", judge=name, error=repr(error))
         return Verdict(score=None, reasons=(f"The judge failed with {type(error).__name__}: {error}.",), judge=name)

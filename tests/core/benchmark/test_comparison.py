@@ -90,6 +90,15 @@ def test_a_run_with_too_many_open_answers_decides_nothing():
     assert found.quality.outcome == "inconclusive"
 
 
+def test_a_domain_decides_nothing_either_where_the_runs_do_not(monkeypatch):
+    asked = tuple(question(number) for number in range(12))
+    monkeypatch.setattr("tests.core.benchmark.test_comparison.QUESTIONS", asked)
+    fallen, open_ = [0.0] * 10 + [10.0, 0.0], [0.0] * 10 + [None] * 2
+    assert [one.quality.outcome for one in sided([10.0] * 12, fallen).domains] == ["worse"]
+    after = run(metrics=measure(answers(open_), "proposer"))
+    assert [one.quality.outcome for one in sided([10.0] * 11 + [9.0], open_, b=after).domains] == ["inconclusive"]
+
+
 def test_only_criteria_that_both_runs_know_are_compared():
     asked = [question(number, open_weight=1.0) for number in range(12)]
     judged = [msgspec.structs.replace(one, criteria={"right": 10.0, "style": 0.0}) for one in answers([5.0] * 12)]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from uuid import UUID
+
 import msgspec
 import pytest
 
+from tmde_core.benchmark.records import BenchmarkPlan
 from tmde_core.errors import ConflictError
+from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
+from tmde_core.record import utc_now
 from tmde_core.settings import BenchmarkSettings
 
 
@@ -80,7 +86,6 @@ async def test_a_domain_that_falls_vetoes_though_the_whole_is_better(services, a
     asked = tuple(conftest.question(n, "mathematics" if n < 12 else "science") for n in range(40))
     monkeypatch.setattr(QuestionBank, "_questions", staticmethod(lambda _: asked))
     monkeypatch.setattr(QuestionBank, "_quick", staticmethod(lambda *_: frozenset(one.id for one in asked)))
-    services.gate._benchmark  # noqa: B018 - the same service as the tests'
     model_knows = adapter(lambda number: number >= 12)
     decision = await services.gate.judge(model_knows)
     assert decision.gate == "held-back"
@@ -92,7 +97,7 @@ async def test_an_active_adapter_that_has_become_worse_is_rolled_back_where_that
     model.right[None] = everything
     spoiled = adapter(nothing)
     await services.lora.activate(spoiled)
-    run = await services.benchmark.start(msgspec.convert({"type": "quick", "mode": "proposer"}, _plan()))
+    run = await services.benchmark.start(BenchmarkPlan(type="quick", mode="proposer"))
     await services.gate.after_schedule(await services.benchmark.wait(run.id))
     assert await services.lora.active() is None
     kinds = [one.kind for one in (await services.notifications.list())[0]]
@@ -105,19 +110,93 @@ async def test_without_that_wish_it_is_said_and_nothing_is_done(services, adapte
     model.right[None] = everything
     spoiled = adapter(nothing)
     await services.lora.activate(spoiled)
-    run = await services.benchmark.start(msgspec.convert({"type": "quick", "mode": "proposer"}, _plan()))
+    run = await services.benchmark.start(BenchmarkPlan(type="quick", mode="proposer"))
     await services.gate.after_schedule(await services.benchmark.wait(run.id))
     assert (await services.lora.active()).id == spoiled
     (told,), _ = await services.notifications.list()
     assert "Roll it back" in told.detail
 
 
-def _plan():
-    from tmde_core.benchmark.records import BenchmarkPlan
-
-    return BenchmarkPlan
-
-
 async def _events(services):
     found = await services.lora.events(10)
     return found[0] if isinstance(found, tuple) else found
+
+
+async def test_the_schedule_measures_the_active_adapter_and_rolls_a_worse_one_back(opened, adapter, model, data_dir):
+    model.right[None] = everything
+    async with opened() as services:
+        services.gate._settings = BenchmarkSettings(auto_rollback=True)
+        good, spoiled = adapter(everything, age=1), adapter(nothing)
+        await services.lora.activate(good)
+        await services.lora.activate(spoiled)
+        verdict, _, run_id = await services.gate.scheduled(utc_now())
+        assert verdict == "started"
+        assert (await services.gate.scheduled(utc_now()))[0] == "skipped"
+        while services.gate._tasks:
+            await asyncio.gather(*services.gate._tasks)
+        assert str((await services.benchmark.get(UUID(run_id))).adapter_id) == str(spoiled)
+        assert (await services.lora.active()).id == good
+        kinds = [one.kind for one in (await services.notifications.list())[0]]
+        assert "benchmark.rolled_back" in kinds
+        newest = (await _events(services))[0]
+        assert (newest.triggered_by, newest.operation, newest.adapter_id) == ("gate", "rollback", good)
+
+
+async def test_an_adapter_that_silences_the_model_is_held_back_and_not_merely_unmeasured(
+    services, adapter, model, runtime
+):
+    model.right[None] = everything
+    silent = adapter(nothing)
+    runtime.script = lambda request: "" if request.adapter else model(request)
+    decision = await services.gate.judge(silent)
+    assert (decision.gate, decision.reason[:45]) == ("held-back", "It is worse than the base model: -10.0 points")
+
+
+async def test_who_wants_to_know_more_has_all_questions_asked_twice(services, adapter, runtime):
+    decision = await services.gate.judge(adapter(everything), full=True)
+    run = await services.benchmark.get(decision.run_id)
+    assert (run.type, run.questions_total, decision.gate) == ("full", 24, "proven")
+
+
+async def test_the_server_measures_what_was_trained_while_none_ran_and_once(opened, adapter, model, runtime):
+    model.right[None] = everything
+    harmful = adapter(nothing)
+    async with opened(serving=True) as services:
+        async for told in services.notifications.follow():
+            if str(told.data["kind"]).startswith("benchmark."):
+                break
+        assert (await services.lora.get(harmful)).gate == "held-back"
+    asked = len(runtime.requests)
+    async with opened(serving=True) as services:
+        assert not services.gate._tasks
+    assert len(runtime.requests) == asked
+
+
+async def test_a_completed_training_is_followed_by_the_quick_benchmark_where_that_is_wished(opened, adapter, model):
+    model.right[None] = everything
+    async with opened(serving=True) as services:
+        harmful = adapter(nothing)
+        run = FineTuneRun(
+            id=harmful, started_at=utc_now(), status="completed", base_model="scripted-1", config=FineTuneConfig()
+        )
+        services.gate._settings = BenchmarkSettings(after_training=False)
+        await services.gate.after_training(run)
+        services.gate._settings = BenchmarkSettings()
+        await services.gate.after_training(msgspec.structs.replace(run, status="failed"))
+        assert not services.gate._tasks
+        await services.gate.after_training(run)
+        await asyncio.gather(*services.gate._tasks)
+        assert [one.gate for one in await services.gate.decisions(adapter_id=harmful)] == ["held-back"]
+
+
+async def test_two_adapters_compare_with_their_newest_runs_that_asked_the_same(services, adapter):
+    worse, better = adapter(nothing, age=1), adapter(everything)
+    assert (await services.lora.compare(worse, better)).benchmark is None
+    await services.gate.judge(worse)
+    full = await services.benchmark.start(BenchmarkPlan(type="full", mode="proposer", adapter_id=better))
+    await services.benchmark.wait(full.id)
+    assert (await services.lora.compare(worse, better)).benchmark is None  # other questions
+    await services.gate.judge(better)
+    found = (await services.lora.compare(worse, better)).benchmark
+    assert (found.a.adapter_id, found.b.adapter_id, found.a.type) == (worse, better, "quick")
+    assert (found.quality.difference, found.quality.outcome) == (10.0, "better")

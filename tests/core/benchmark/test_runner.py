@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from uuid import uuid4
+import sys
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.core.benchmark.conftest import QUESTIONS, benchmark_plugins, question
+from tmde_core.benchmark.calibration import Rated
+from tmde_core.benchmark.questionbank import QuestionBank
 from tmde_core.benchmark.records import BenchmarkPlan
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, WorkerFailedError
-from tmde_core.ports import Criterion, RegexCheck
+from tmde_core.ports import Criterion, JudgeAnchor, JudgeDescriptor, JudgeItem, Message, Question, RegexCheck, Verdict
 from tmde_core.services import open_services
 from tmde_core.testing.scripted import Reply
 
@@ -248,3 +252,134 @@ async def test_a_built_in_question_stays_and_an_equal_one_is_refused(services):
     same = type(twin)(id="other", query=" question NUMBER 1 ", criteria=(Criterion("a", check=RegexCheck("a")),))
     with pytest.raises(ConflictError, match="asks the same"):
         await services.benchmark.bank.add(same)
+
+
+class StyleJudge:
+    """Gives what the Judge's model says: a figure of 0–10."""
+
+    async def score(self, item, model) -> Verdict:
+        said = [
+            part.text
+            async for part in model.chat((Message("user", "Grade it."),), max_tokens=4)
+            if hasattr(part, "text")
+        ]
+        score = float("".join(said))
+        return Verdict(score=score, criteria={one.name: score for one in item.criteria if one.check is None}, judge="rubric")  # fmt: skip
+
+
+@pytest.fixture
+def judged(services, runtime, model):
+    """Gives the services a judge whose model says 8, or is away while `judged.away` is set."""
+
+    class Judged:
+        away = False
+
+        def answer(self, request):
+            if request.messages[-1].content != "Grade it.":
+                return model(request)
+            return WorkerFailedError("Nobody answers at port 9.") if self.away else "8"
+
+    found = Judged()
+    runtime.script = found.answer
+    services.plugins.judges.add(JudgeDescriptor("rubric", "style", StyleJudge, needs_model=True), "tests")
+    return found
+
+
+async def test_a_judge_that_dies_where_only_it_can_tell_stops_the_run_which_says_so_and_resumes(
+    services, monkeypatch, judged
+):
+    asked = tuple(question(number, open_weight=3.0) for number in range(6))
+    monkeypatch.setattr("tests.core.benchmark.conftest.QUESTIONS", asked)
+    judged.away = True
+    run = await finished(services)
+    assert run.status == "failed"
+    assert "The judge could not be asked about 4 answers in a row: Nobody answers at port 9." in run.error_message
+    judged.away = False
+    await services.benchmark.resume(run.id)
+    ended = await services.benchmark.wait(run.id)
+    assert (ended.status, ended.questions_done, ended.metrics.unscored) == ("completed", 6, 0)
+
+
+async def test_a_judge_that_is_away_where_checks_decide_leaves_a_run_that_says_so(services, monkeypatch, judged):
+    asked = tuple(question(number, open_weight=0.5) for number in range(6))
+    monkeypatch.setattr("tests.core.benchmark.conftest.QUESTIONS", asked)
+    judged.away = True
+    run = await finished(services)
+    assert (run.status, run.metrics.avg_quality.mean, run.metrics.conclusive) == ("completed", 5.0, True)
+    told = "The judge could not be asked about 6 of 6 answers (Nobody answers at port 9.)"
+    assert any(warning.startswith(told) for warning in run.warnings)
+
+
+async def test_calibrating_with_a_judge_that_is_away_says_why(services, judged):
+    judged.away = True
+    with pytest.raises(WorkerFailedError, match="port 9"):
+        await services.benchmark.calibrate([Rated("Why?", "Because.", 5.0)], "rubric")
+
+
+async def test_a_judge_that_moved_is_noticed_by_the_frozen_answers(services, monkeypatch, judged):
+    frozen = tuple(
+        JudgeAnchor(JudgeItem(question=f"{n}?", answer="So.", rubric="Is it so?"), grade=8) for n in range(3)
+    )
+    monkeypatch.setattr(
+        QuestionBank,
+        "anchors",
+        lambda _: [(f"a{n}", Question(id=f"a{n}", query=one.item.question, rubric="Is it so?"), one.item.answer)
+                   for n, one in enumerate(frozen)],
+    )  # fmt: skip
+    before = await finished(services)
+    assert (before.metrics.judge_drift, before.warnings) == (0.0, ())
+    monkeypatch.setattr(
+        type(judged), "answer", lambda self, request: "3" if "Grade" in request.messages[-1].content else "x"
+    )
+    services.runtimes.made("scripted").script = judged.answer
+    after = await finished(services)
+    assert after.metrics.judge_drift == 5.0
+    assert any("The judge has moved" in warning for warning in after.warnings)
+
+
+async def test_a_model_that_says_nothing_at_all_gets_nothing_for_it(services, runtime):
+    runtime.script = lambda request: "" if "number 3?" in request.messages[-1].content else "That is right."
+    run = await finished(services)
+    (result,) = await services.benchmark.result(run.id, "q03")
+    assert (result.status, result.quality_score, result.tries) == ("scored", 0.0, 3)
+    assert result.reasons == ("The model gave an empty answer.",)
+    assert (run.metrics.failed, run.metrics.unscored) == (0, 0)
+
+
+CUT_OFF = """
+import asyncio, sys
+from pathlib import Path
+from tests.core.benchmark.conftest import benchmark_plugins
+from tmde_core.benchmark.records import BenchmarkPlan
+from tmde_core.services import open_services
+from tmde_core.testing.scripted import Reply, ScriptedRuntime, scripted_settings
+
+def answer(request):
+    number = int(request.messages[-1].content.split("number ")[1].split("?")[0])
+    return "That is right." if number < 7 else Reply("late", gate=asyncio.Event())
+
+async def main():
+    plugins = benchmark_plugins(ScriptedRuntime(answer))
+    async with open_services(scripted_settings(Path(sys.argv[1])), plugins, serving=True) as services:
+        run = await services.benchmark.start(BenchmarkPlan(type="full", mode="proposer", repeats=1))
+        async for event in (await services.benchmark.events(run.id)).follow():
+            if event.type == "progress" and event.data["done"] == 7:
+                print(run.id, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_run_whose_process_was_killed_goes_on_with_the_unanswered_questions_only(opened, runtime, data_dir):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CUT_OFF, str(data_dir), stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY
+    )
+    identity = UUID((await process.stdout.readline()).decode().strip())
+    process.kill()
+    await process.wait()
+    runtime.script = lambda _: "That is right."
+    async with opened(serving=True) as services:
+        ended = await services.benchmark.wait(identity)
+        assert (ended.status, ended.questions_done, ended.metrics.avg_quality.mean) == ("completed", 12, 10.0)
+    asked = sorted(int(request.messages[-1].content.split("number ")[1].rstrip("?")) for request in runtime.requests)
+    assert asked == [7, 8, 9, 10, 11]
