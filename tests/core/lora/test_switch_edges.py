@@ -118,7 +118,7 @@ async def test_a_pointer_to_what_is_gone_is_put_right_by_deactivating(services, 
     assert services.lora.store.active().adapter_id is None
 
 
-# ------------------------------------------------------------------------------- imports and deletions
+# --------------------------------------------------------------------- imports, and deletions too
 
 
 async def test_the_start_of_another_process_leaves_the_intent_of_a_live_import_alone(services, opened, monkeypatch):
