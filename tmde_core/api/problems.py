@@ -40,6 +40,10 @@ PARAMETERS = {
 MEMBERS = frozenset({"type", "title", "status", "detail", "instance", "code"})
 
 
+CLIENT_LEFT = "client disconnected prematurely"
+"""What Litestar's 500 says when a body breaks off. It is no defect of ours, and nobody is there to hear the answer."""
+
+
 class UnsupportedMediaTypeError(TmdeError):
     """The body is not of a type that is read here."""
 
@@ -76,6 +80,9 @@ def _of_the_framework(request: Request[Any, Any, Any], error: HTTPException) -> 
         return answer(_invalid(error))
     if status == 413:
         return answer(TooLargeError("The body is too large for this path."))
+    if error.detail == CLIENT_LEFT:
+        log.info("api.client_left", path=request.url.path)
+        return answer(InvalidInputError("The body ended before it was whole."))
     if status >= 500:
         return _unknown(request, error)
     code, title = CODES.get(status, ("http_error", HTTPStatus(status).phrase))

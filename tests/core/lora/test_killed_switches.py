@@ -6,9 +6,14 @@ own start, at what the one before it left, and then activates, rolls back, impor
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
+import select
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,14 +98,21 @@ async def disorder(services) -> str | None:
     return None if there == adapters else f"by the trail there are {there}, on the disk {adapters}"
 
 
+def live_and_die(conftest: str, data_dir: Path, archive: Path, seed: int, speaking: int) -> None:
+    """The forked process; it says on `speaking` what it found, and never returns."""
+
+    def say(text: str) -> None:
+        os.write(speaking, text.encode() + b"\n")
+
+    try:
+        asyncio.run(run_until_killed(conftest, data_dir, archive, seed, say))
+    except BaseException as error:
+        say(f"died: {type(error).__name__}: {error}")
+    os._exit(1)
+
+
 def nursery() -> None:
     """Forks a process for each line `seed seconds early` on standard input, kills it, and says what it said."""
-    import asyncio
-    import os
-    import select
-    import signal
-    import time
-
     import numpy as np  # noqa: F401 - the import of weights needs it, and the children should not wait for that
 
     import tmde_core.services  # noqa: F401 - the same
@@ -113,15 +125,7 @@ def nursery() -> None:
         if not child:
             os.close(listening)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            try:
-                asyncio.run(
-                    run_until_killed(
-                        conftest, data_dir, archive, int(seed), lambda text: os.write(speaking, text.encode() + b"\n")
-                    )
-                )
-            except BaseException as error:
-                os.write(speaking, f"died: {type(error).__name__}: {error}\n".encode())
-            os._exit(1)
+            live_and_die(conftest, data_dir, archive, int(seed), speaking)
         os.close(speaking)
         if early == "0":
             select.select([listening], [], [], 30)
