@@ -204,4 +204,6 @@ def test_a_run_is_started_watched_and_shown(process: Tmde, tmp_path: Path) -> No
     assert "step " in again.err
     (adapter,) = process("lora", "list", "--json").json
     assert adapter["id"] == run["id"]
-    assert process("lora", "show", run["id"], "--json").json == adapter
+    shown = process("lora", "show", run["id"], "--json").json
+    assert {name: shown[name] for name in adapter} == adapter
+    assert shown["lineage"]["runId"] == run["id"]

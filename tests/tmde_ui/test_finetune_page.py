@@ -281,7 +281,7 @@ def test_nothing_moves_while_the_figures_change(open_page, server):
     expect(figures(page)).to_contain_text("1 of 4,000")
     before = page.evaluate(where)
     server.order(steps=1_234, total=4_000)
-    expect(figures(page)).to_contain_text("1,234 of 4,000")
+    expect(figures(page)).to_contain_text("1,234 of 4,000", timeout=60_000)
     assert page.evaluate(where) == before
 
 
