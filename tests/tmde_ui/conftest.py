@@ -109,6 +109,12 @@ def training_server() -> type[TrainingServer]:
     return TrainingServer
 
 
+@pytest.fixture(scope="session")
+def scripted_server() -> type[ScriptedServer]:
+    """The class of servers that obey."""
+    return ScriptedServer
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
     """One server for a module; tests of one module see each other's debates."""

@@ -17,6 +17,7 @@ import structlog
 import uvicorn
 from scripted_server import add_traces, say
 
+from tmde_core.benchmark.records import BenchmarkRun, DomainComparison, PairedComparison, RunComparison
 from tmde_core.debate.prompts import role_of
 from tmde_core.lora.publish import publish, staging_directory
 from tmde_core.lora.records import Manifest
@@ -31,6 +32,9 @@ from tmde_core.testing.scripted import (
     scripted_settings,
 )
 from tmde_ui.compose import create_app
+
+sys.path.append(str(Path(__file__).parents[2]))
+from tests.core.lora.archives import CONFIG, safetensors, weights  # this file is run as a script
 
 HOSTILE = "<script>alert(1)</script><img src='http://elsewhere.invalid/x.png'> **bold** "
 
@@ -60,17 +64,37 @@ def publish_adapter(directory: Path, given: dict[str, Any]) -> str:
     adapters = directory / "lora-adapters"
     staging = staging_directory(adapters, identity)
     staging.mkdir(parents=True)
-    (staging / "adapter_model.safetensors").write_bytes(given.pop("weights", str(identity)).encode() * 64)
-    (staging / "adapter_config.json").write_text('{"r": 16}')
-    (staging / "training_args.json").write_text(
-        json.dumps(given.pop("training", {"config": {"epochs": 3, "loraRank": 16}}))
-    )
-    (staging / "adapter.gguf").write_bytes(b"GGUF" + identity.bytes)
+    (staging / "adapter_model.safetensors").write_bytes(safetensors(weights(seed=identity.int % 2**32)))
+    (staging / "adapter_config.json").write_text(json.dumps(CONFIG))
+    training = given.pop("training", {"config": {"epochs": 3, "loraRank": 16}})
+    (staging / "training_args.json").write_text(json.dumps(training))
+    if given.pop("served", True):
+        (staging / "adapter.gguf").write_bytes(b"GGUF" + identity.bytes)
     created = datetime.now(UTC) - timedelta(minutes=given.pop("age", 0))
     base = given.pop("base_model", "scripted-1")
     manifest = {name: tuple(value) if name == "tags" else value for name, value in given.items()}
     publish(staging, adapters, Manifest(id=identity, created_at=created, base_model=base, **manifest))
     return str(identity)
+
+
+async def benchmarked(a: UUID, b: UUID) -> RunComparison:
+    """What a benchmark of ten questions would say of the two."""
+    runs = [
+        BenchmarkRun(
+            id=uuid4(),
+            type="quick",
+            mode="proposer",
+            suite="default",
+            status="completed",
+            started_at=datetime.now(UTC),
+            adapter_id=one,
+        )
+        for one in (a, b)
+    ]
+    better = PairedComparison(n=10, a=6.0, b=7.25, difference=1.25, low=0.5, high=2.0, p=0.01, outcome="better")
+    science = PairedComparison(n=2, a=5.0, b=4.5, difference=-0.5, low=-2.0, high=1.0, p=0.8, outcome="inconclusive")
+    domains = (DomainComparison(domain="science", quality=science),)
+    return RunComparison(a=runs[0], b=runs[1], comparable=True, quality=better, domains=domains)
 
 
 async def obey(services: Services, script: Script) -> None:
@@ -88,6 +112,8 @@ async def obey(services: Services, script: Script) -> None:
             await add_traces(services, command["number"])
         elif do == "activate":
             await services.lora.activate(UUID(command["id"]), "api", force=command.get("force", False))
+        elif do == "clear-active":
+            await services.lora.deactivate("api")
         elif do == "active":
             active = await services.lora.active()
             answer = str(active.id) if active else None
@@ -100,6 +126,8 @@ async def obey(services: Services, script: Script) -> None:
             await services.lora.set_gate(UUID(command["id"]), command["gate"])
         elif do == "events":
             answer = [(one.operation, one.success, one.note) for one in await services.lora.events()]
+        elif do == "benchmarked":
+            services.lora.benchmarks = benchmarked
         elif do == "open":
             script.gate.set()
         elif do == "close":

@@ -276,7 +276,7 @@ class Details:
             _fact("Dataset, SHA-256", details.dataset_sha256 or "")
             _fact("Weights, SHA-256", details.sha256)
             _fact("Directory", details.path)
-        with Tag("div", classes="line"):
+        with Tag("div", classes="stack tight"):
             _more("Configuration", [(hyperparameter(name), value) for name, value in _flat(details.training)])
             _more("Files and their SHA-256", sorted(details.files.items()))
 
@@ -289,7 +289,7 @@ def _fact(name: str, value: str) -> None:
 
 def _more(title: str, pairs: list[tuple[str, str]]) -> None:
     if pairs:
-        with Tag("details", classes="grow"):
+        with Tag("details"):
             Tag("summary", title)
             with Tag("div", style="padding-top:12px"):
                 facts(pairs)

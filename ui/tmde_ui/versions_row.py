@@ -21,7 +21,7 @@ class AdapterRow:
         self._adapter = adapter
         self._shown: LoRAAdapter | None = None
         self._details: Details | None = None
-        with Tag("li", classes="version", data_testid="adapter") as self.element:
+        with Tag("li", classes="version", data_testid="version") as self.element:
             with Tag("div", classes="version-line"):
                 self._state = Tag("span", classes="version-state")
                 with Tag("span", classes="lead"):
