@@ -57,7 +57,7 @@ class AskPanel:
                 self._whom = Tag("span", classes="small muted", data_testid="whom")
         self._problem = Tag("p", classes="notice bad", role="alert", data_testid="ask-problem").show(visible=False)
         self._question = Tag("p", classes="plain maybe", data_testid="asked")
-        self._box = Tag("div", classes="answers maybe", data_testid="answers")
+        self._box = Tag("div", classes="side-answers maybe", data_testid="answers")
         self._spoken = Tag("p", classes="visually-hidden", role="status")
         on_submit(form, self._ask)
 

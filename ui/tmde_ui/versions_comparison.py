@@ -47,7 +47,7 @@ def _table(
             same = "They were trained alike." if test == "configuration" else "Neither has any."
             Tag("p", same, "muted small")
             return
-        with Tag("div", classes="scroll", tabindex="0", role="region", aria_label=title), Tag("table", classes="table"):
+        with Tag("div", classes="scroll", tabindex="0", role="region", aria_label=title), Tag("table", classes="differences"):
             with Tag("thead"), Tag("tr"):
                 for heading in ("", f"A: {short_id(found.a.id)}", f"B: {short_id(found.b.id)}", "B − A"):
                     Tag("th", heading, scope="col")
