@@ -16,10 +16,10 @@ from uuid import UUID, uuid4
 
 import msgspec
 import structlog
-import tmde_bench_default.plugin
 import uvicorn
 from scripted_server import HOSTILE, say
 
+import tmde_bench_default.plugin
 from tmde_core.benchmark.metrics import measure
 from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkResult, BenchmarkRun, GateDecision
 from tmde_core.benchmark.service import comparable_hash

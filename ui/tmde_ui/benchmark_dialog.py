@@ -45,7 +45,7 @@ class BenchmarkDialog:
                 self._types()
                 with Tag("div", classes="options"):
                     self._who = choice("Who answers", "who", (), "", data_testid="who")
-                    choice("How", "mode", MODES, "debate", data_testid="mode")
+                    choice("How", "how", MODES, "debate", data_testid="how")
                 with Tag("details", data_testid="further"):
                     Tag("summary", "Further settings")
                     with Tag("div", classes="options"):
@@ -67,10 +67,10 @@ class BenchmarkDialog:
             "click", self._opened, js_handler=f"() => {{ getHtmlElement({self.modal.id}).showModal(); emit(); }}"
         )
 
-    async def offer(self, *, base: bool, type_: str, mode: str) -> None:
-        """Open it with this chosen."""
+    async def offer_base(self, type_: str, mode: str) -> None:
+        """Open it with the base model chosen."""
         await self._opened()
-        chosen = to_json({"who": BASE if base else ACTIVE, "type": type_, "mode": mode}).decode()
+        chosen = to_json({"who": BASE, "type": type_, "how": mode}).decode()
         with self.modal:
             ui.run_javascript(f"""
               const form = getHtmlElement({self._form.id});
@@ -157,7 +157,7 @@ class BenchmarkDialog:
             type=run_type if run_type in DEFAULT_REPEATS else "quick",  # type: ignore[arg-type]  # checked just here
             suite="" if run_type == "custom" else fields.get("suite", ""),
             question_ids=chosen if run_type == "custom" else (),
-            mode="proposer" if fields.get("mode") == "proposer" else "debate",
+            mode="proposer" if fields.get("how") == "proposer" else "debate",
             adapter_id=None if who in (ACTIVE, BASE) else UUID(who),
             base=who == BASE,
             repeats=repeats,

@@ -82,7 +82,7 @@ def filters(wanted: Wanted, adapters: Sequence[UUID], changed: Changed) -> Tag:
                 Tag("label", label, for_=f"field-{name}")
                 Tag("input", classes="input tabular", id=f"field-{name}", name=name, type="date", defaultValue=value,
                     max="9999-12-31", data_testid=f"filter-{name}")  # fmt: skip
-        names = (("", "any adapter or none"), *((one, f"adapter {short_id(one)}") for one in known))
+        names = (("", "any adapter"), *((one, f"adapter {short_id(one)}") for one in known))
         choice("Adapter", "adapter", names, wanted.adapter, data_testid="filter-adapter")
         choice("Type", "type", TYPE_CHOICES, wanted.type, data_testid="filter-type")
         choice("Mode", "mode", MODE_CHOICES, wanted.mode, data_testid="filter-mode")

@@ -29,7 +29,7 @@ ANNOUNCED = 10
 """A screen reader hears of every so many percent."""
 
 GOING = ("pending", "running")
-FIGURES = ("Answers", "Quality so far", "Time left", "Without verdict", "Failed")
+FIGURES = ("Answers", "Quality", "Time left", "Without verdict", "Failed")
 
 
 class BenchmarkPanel:
@@ -42,13 +42,22 @@ class BenchmarkPanel:
         run: BenchmarkRun,
         resumed: Callable[[BenchmarkRun], Awaitable[None]],
         ended: Callable[[], Awaitable[None]],
+        *,
+        elsewhere: bool = True,
     ) -> None:
+        """Ready to be built.
+
+        Args:
+            resumed, ended: told when the run goes on, and when it has ended.
+            elsewhere: the run's answers are on another page, which the end links to.
+        """
         self._services = services
         self._live = live
         self.run = run
         self.state = BenchmarkState(run.questions_total, run.questions_done)
         self._resumed = resumed
         self._ended = ended
+        self._elsewhere = elsewhere
         self._paint_due: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._finished = False
@@ -180,7 +189,7 @@ class BenchmarkPanel:
         )
         for name, words in {
             "Answers": f"{state.done:,} of {state.total:,}",
-            "Quality so far": "–" if mean is None else f"{figure(mean)} of 10",
+            "Quality": "–" if mean is None else f"{figure(mean)} of 10",
             "Time left": left,
             "Without verdict": f"{metrics.unscored if metrics else state.unscored:,}",
             "Failed": f"{metrics.failed if metrics else state.failed:,}",
@@ -246,7 +255,8 @@ class BenchmarkPanel:
                 with Tag("p", classes="notice good"):
                     total = figure(run.metrics.tmde_score)
                     Tag("span", f"TMDE score {total}, quality {quality(run.metrics.avg_quality)}. ")
-                    link("See every answer", f"/benchmark/{run.id}", data_testid="to-answers")
+                    if self._elsewhere:
+                        link("See every answer", f"/benchmark/{run.id}", data_testid="to-answers")
             elif run.status == "failed":
                 reason = run.error_message or "It failed and gave no reason."
                 Tag("p", reason, "notice bad", data_testid="benchmark-failure")

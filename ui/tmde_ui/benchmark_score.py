@@ -36,6 +36,8 @@ class ScoreLine:
             with Tag("div", classes="versus"):
                 _versus("v. baseline", summary.vs_baseline, self._without_baseline(run), "vs-baseline")
                 _versus("v. previous", summary.vs_previous, _without_previous(run), "vs-previous")
+            for warning in run.warnings:
+                Tag("p", warning, "notice warm small")
 
     def _now(self, run: BenchmarkRun) -> None:
         metrics = run.metrics
@@ -53,8 +55,6 @@ class ScoreLine:
             link(age(run.started_at), f"/benchmark/{run.id}", title=exact(run.started_at))
         if words := answers_words(run):
             Tag("p", f"{words}.", "muted small")
-        for warning in run.warnings:
-            Tag("p", warning, "notice warm small")
 
     def _without_baseline(self, run: BenchmarkRun) -> Callable[[], None]:
         def draw() -> None:

@@ -71,6 +71,12 @@ def domain_name(domain: str) -> str:
     return DOMAINS.get(domain, domain[:1].upper() + domain[1:])
 
 
+def domain_place(domain: str) -> tuple[int, str]:
+    """Sorts domains as they are listed here, others after them by name."""
+    known = list(DOMAINS)
+    return (known.index(domain) if domain in known else len(known), domain)
+
+
 def day(moment: datetime) -> str:
     """`24 Nov 2026, 14:05`, in UTC."""
     return f"{moment.day} {moment:%b %Y, %H:%M}"

@@ -13,12 +13,18 @@ from nicegui import background_tasks, ui
 from tmde_core.benchmark.records import BenchmarkRun, Summary
 from tmde_core.errors import InvalidInputError
 from tmde_core.services import Services
+from tmde_ui.benchmark_compare import ComparisonView
 from tmde_ui.benchmark_dialog import BenchmarkDialog
+from tmde_ui.benchmark_domains import DomainCharts
 from tmde_ui.benchmark_filters import Wanted, filters
 from tmde_ui.benchmark_live import BenchmarkPanel
+from tmde_ui.benchmark_pairs import Comparisons, Pair, pairs_of, switches
+from tmde_ui.benchmark_run_page import RunPage
 from tmde_ui.benchmark_runs import BenchmarkRuns
 from tmde_ui.benchmark_score import ScoreLine
-from tmde_ui.elements import Tag, button
+from tmde_ui.benchmark_series import ScoreSeries
+from tmde_ui.benchmark_switches import SwitchList
+from tmde_ui.elements import Tag, button, link
 from tmde_ui.frame import frame
 from tmde_ui.live import Live
 from tmde_ui.pages.problems import page
@@ -26,29 +32,45 @@ from tmde_ui.words import sentence
 
 log = structlog.get_logger(__name__)
 
+EVENTS = 200
+"""Of the audit trail are looked through for activations."""
+
 LOOK_SECONDS = 2.0
 """How often the page looks whether a run was begun elsewhere: by the gate, the schedule, a terminal, another tab."""
 
 
 def register(services: Services, live: Live) -> None:
     """Put the pages into the app."""
+    comparisons = Comparisons(services.benchmark)
 
     @page("/benchmark", live)
     async def benchmark(request: Request) -> None:
         wanted = Wanted.read(dict(request.query_params))
         with frame(live, "Benchmark", here="/benchmark"), Tag("div", classes="stack wide"):
-            await BenchmarkPage(services, live, wanted).build()
+            await BenchmarkPage(services, live, wanted, comparisons).build()
+
+    @page("/benchmark/{run_id:uuid}", live)
+    async def one_run(run_id: UUID) -> None:
+        run = await services.benchmark.get(run_id)
+        title = f"Benchmark of {run.started_at.day} {run.started_at:%b %Y, %H:%M} UTC"
+        with frame(live, title, here="/benchmark"), Tag("div", classes="stack wide"):
+            with Tag("div", classes="stack tight"):
+                link("← All runs", "/benchmark", "small")
+                Tag("h1", title)
+            await RunPage(services, live, run, comparisons).build()
 
 
 class BenchmarkPage:
     """The page `/benchmark`: builds its parts and keeps them true while it is open."""
 
-    def __init__(self, services: Services, live: Live, wanted: Wanted) -> None:
+    def __init__(self, services: Services, live: Live, wanted: Wanted, comparisons: Comparisons) -> None:
         self._services = services
+        self._comparisons = comparisons
         self._live = live
         self._wanted = wanted
         self._panel: BenchmarkPanel | None = None
         self._seen: object = None
+        self._deepening: asyncio.Task[None] | None = None
 
     async def build(self) -> None:
         """Draw everything, then look after it."""
@@ -65,9 +87,13 @@ class BenchmarkPage:
         with Tag("section", classes="stack", aria_label="Score over time"):
             Tag("h2", "Score over time")
             self._problem = filters(self._wanted, await self._adapters(), self._filter)
+            self._series = ScoreSeries(self._services.settings.benchmark.quality_weight)
+        self._domains = DomainCharts()
+        self._compared = ComparisonView(self._services, self._comparisons, "The newest run compared")
+        self._switches = SwitchList(self._comparisons, self._show_pair)
+        self._pairs: list[Pair] = []
         with Tag("section", classes="stack tight", aria_label="Runs"):
             self._runs = BenchmarkRuns(self._services, self._live, self._show_run)
-        await _part(self._refresh())
         await _part(self._look())
         task = background_tasks.create(self._watch(), name="look after the benchmark page")
         ui.context.client.on_delete(task.cancel)
@@ -80,13 +106,13 @@ class BenchmarkPage:
             "run of the base model: it is the baseline that every adapter is held against.",
         )
         begin = button("Measure the base model", test="begin")
-        begin.on("click", lambda: self._dialog.offer(base=True, type_="quick", mode="debate"), args=[])
+        begin.on("click", lambda: self._dialog.offer_base("quick", "debate"), args=[])
 
     async def _adapters(self) -> list[UUID]:
         return [one.id for one in await self._services.lora.list()]
 
     async def _offer_base(self, like: BenchmarkRun) -> None:
-        await self._dialog.offer(base=True, type_=like.type, mode=like.mode)
+        await self._dialog.offer_base(like.type, like.mode)
 
     # --------------------------------------------------------------------------------------- showing
 
@@ -113,7 +139,24 @@ class BenchmarkPage:
     async def _draw(self, summary: Summary) -> None:
         self._empty.show(not summary.total and self._wanted == Wanted())
         self._score.show(summary)
+        self._series.show(summary)
+        self._domains.show(summary.current, summary.baseline)
         await self._runs.show(self._wanted)
+        # Later: comparing takes half a second, and the page is worth looking at before that.
+        if self._deepening is not None:
+            self._deepening.cancel()
+        self._deepening = background_tasks.create(_part(self._deepen(summary)), name="compare benchmark runs")
+
+    async def _deepen(self, summary: Summary) -> None:
+        """What takes a moment: the newest run against others, and what each activation changed."""
+        found = switches(await self._services.lora.events(limit=EVENTS), summary.series)
+        self._pairs = [*(pairs_of(summary.current) if summary.current else ()), *(one.pair for one in found)]
+        await self._compared.show(self._pairs)
+        await self._switches.show(found)
+
+    async def _show_pair(self, pair: Pair) -> None:
+        await self._compared.show(self._pairs, pair.key)
+        self._compared.into_view()
 
     async def _look(self) -> None:
         """Show the run in progress, whoever began it, and everything anew when one has ended."""
