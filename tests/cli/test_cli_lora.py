@@ -1,0 +1,323 @@
+"""`tmde lora …`: adapters as versions on the command line."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from rich.console import Console
+
+from tests.core.lora.archives import packed, peft_files, unpacked
+from tests.core.lora.conftest import sane
+from tmde_core.cli import lora_archive
+from tmde_core.lora.publish import publish, staging_directory
+from tmde_core.lora.records import Manifest
+from tmde_core.testing.scripted import Reply
+
+Tmde = Callable[..., Any]
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, scripted) -> Callable[..., str]:
+    """Publish an adapter; `age` in minutes. The scripted model lets it be activated."""
+    scripted.script = sane
+    directory = tmp_path / "data" / "lora-adapters"
+
+    def made(age: int = 0, **fields: Any) -> str:
+        identity: UUID = uuid4()
+        staging = staging_directory(directory, identity)
+        staging.mkdir(parents=True)
+        for name, content in (peft_files() | {"adapter.gguf": b"GGUF" + identity.bytes}).items():
+            (staging / name).write_bytes(content)
+        created = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(minutes=age)
+        fields = {"base_model": "scripted-1"} | fields
+        publish(staging, directory, Manifest(id=identity, created_at=created, **fields))
+        return str(identity)
+
+    return made
+
+
+def spoil(tmp_path: Path, identity: str) -> None:
+    file = tmp_path / "data" / "lora-adapters" / identity / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[::-1])
+
+
+# ------------------------------------------------------------------------------------------ switching
+
+
+def test_adapters_are_activated_rolled_back_and_deactivated_with_words(tmde: Tmde, adapter) -> None:
+    a, b = adapter(age=2), adapter(age=1)
+    assert tmde("lora", "activate", a).out == f"The adapter {a} answers from the next debate on.\n"
+    assert tmde("lora", "activate", b, "--json").json["isActive"] is True
+    assert tmde("lora", "active", "--json").json["id"] == b
+    assert tmde("lora", "rollback").out == f"The adapter {a} answers from the next debate on.\n"
+    assert tmde("lora", "rollback", b, "--json").json["id"] == b
+    assert tmde("lora", "deactivate").out == "The base model answers from the next debate on.\n"
+    states = [line.split("\t")[2] for line in tmde("lora", "list").out.splitlines()[1:]]
+    assert states == ["-", "-"]
+
+
+def test_what_is_held_back_needs_force_and_another_base_is_named(tmde: Tmde, adapter) -> None:
+    held_back, foreign = adapter(gate="held-back"), adapter(base_model="other-model")
+    ran = tmde("lora", "activate", held_back)
+    assert (ran.code, ran.out) == (1, "")
+    assert "holds the adapter" in ran.err
+    assert tmde("lora", "activate", held_back, "--force").code == 0
+    assert tmde("lora", "list", "--json").json[0]["gate"] in ("forced", "candidate")
+    ran = tmde("lora", "activate", foreign)
+    assert ran.code == 1
+    assert "other-model" in ran.err
+    assert "scripted-1" in ran.err
+
+
+def test_the_history_says_what_was_done_and_what_answered_at_a_moment(tmde: Tmde, adapter) -> None:
+    a, b = adapter(), adapter()
+    tmde("lora", "activate", a)
+    tmde("lora", "activate", b)
+    tmde("lora", "activate", adapter(base_model="other"))
+    lines = tmde("lora", "history").out.splitlines()
+    assert lines[0].split("\t") == ["when", "what", "outcome", "adapter", "by", "detail"]
+    told = [line.split("\t")[1:5] for line in lines[1:]]
+    assert [one[:2] for one in told] == [["activate", "failed"], ["activate", "done"], ["activate", "done"]]
+    assert told[1][2:] == [b, "user"]
+    events = tmde("lora", "history", "--limit", "2", "--offset", "1", "--json").json
+    assert [event["adapterId"] for event in events] == [b, a]
+    at = events[1]["timestamp"]
+    found = tmde("lora", "history", "--at", at, "--json").json
+    assert (found["adapterId"], found["since"], found["until"]) == (a, at, events[0]["timestamp"])
+    assert f"answered  adapter {a}\n" in tmde("lora", "history", "--at", at).out
+    assert "answered  the base model\n" in tmde("lora", "history", "--at", "2020-01-01T00:00").out
+    ran = tmde("lora", "history", "--at", "yesterday")
+    assert ran.code != 0
+    assert "'yesterday' is no time. Write it as 2026-11-24T08:30." in ran.err
+
+
+# ------------------------------------------------------------------------------------------- keeping
+
+
+def test_tags_are_put_on_and_taken_off(tmde: Tmde, adapter) -> None:
+    identity = adapter()
+    assert tmde("lora", "tag", identity, "--add", "stable", "--add", "v1.0").out == "Tags: stable, v1.0.\n"
+    assert [one["id"] for one in tmde("lora", "list", "--tag", "stable", "--json").json] == [identity]
+    assert tmde("lora", "tag", identity, "--remove", "stable", "--json").json["tags"] == ["v1.0"]
+    assert "Say which tags" in tmde("lora", "tag", identity).err
+    assert "is no tag" in tmde("lora", "tag", identity, "--add", "two words").err
+    assert "no adapter" in tmde("lora", "tag", str(uuid4()), "--add", "x").err
+
+
+def test_deleting_asks_on_a_terminal_and_needs_yes_without_one(tmde: Tmde, adapter, tmp_path: Path) -> None:
+    identity, active, stable = adapter(), adapter(), adapter(tags=("stable",))
+    tmde("lora", "activate", active)
+    ran = tmde("lora", "delete", identity)
+    assert ran.code != 0
+    assert "say --yes" in ran.err
+    assert (tmp_path / "data" / "lora-adapters" / identity).is_dir()
+    ran = tmde("lora", "delete", identity, "--yes")
+    assert ran.code == 0
+    assert ran.out.startswith(f"The adapter {identity} is deleted; ")
+    assert not (tmp_path / "data" / "lora-adapters" / identity).exists()
+    assert "answers now" in tmde("lora", "delete", active, "--yes").err
+    assert "tagged `stable`" in tmde("lora", "delete", stable, "--yes").err
+    assert tmde("lora", "delete", identity, "--yes").code == 1
+    assert tmde("lora", "history", "--json").json[0]["operation"] == "delete"
+
+
+def test_pruning_says_first_what_would_go_and_keeps_what_is_protected(tmde: Tmde, adapter) -> None:
+    ids = [adapter(age=age, tags=("stable",) if age == 5 else ()) for age in range(6)]
+    tmde("lora", "activate", ids[4])
+    shown = tmde("lora", "prune", "--keep", "1", "--dry-run").out.splitlines()
+    assert [line.split("\t")[0] for line in shown[1:]] == ids[1:4]
+    assert "say --yes" in tmde("lora", "prune", "--keep", "1").err
+    assert len(tmde("lora", "list", "--json").json) == 6
+    found = tmde("lora", "prune", "--keep", "1", "--yes", "--json").json
+    assert [one["id"] for one in found["deleted"]] == ids[1:4]
+    assert [one["id"] for one in tmde("lora", "list", "--json").json] == [ids[0], *ids[4:]]
+    assert tmde("lora", "prune", "--keep", "9", "--yes").err == "Nothing to delete.\n"
+
+
+def test_the_storage_figures_count_damaged_ones_too(tmde: Tmde, adapter, tmp_path: Path) -> None:
+    adapter()
+    (tmp_path / "data" / "lora-adapters" / adapter() / "manifest.json").unlink()
+    found = tmde("lora", "storage", "--json").json
+    assert (found["adapters"], found["invalid"]) == (2, 1)
+    assert found["bytes"] > 2 * len(peft_files()["adapter_model.safetensors"])
+    assert "adapters  2\n" in tmde("lora", "storage").out
+
+
+def test_verifying_ends_with_one_when_something_is_wrong(tmde: Tmde, adapter, tmp_path: Path) -> None:
+    sound, damaged = adapter(age=1), adapter()
+    assert tmde("lora", "verify", sound, "--json").json["isValid"] is True
+    spoil(tmp_path, damaged)
+    ran = tmde("lora", "verify", "--all")
+    assert ran.code == 1
+    states = [line.split("\t")[1] for line in ran.out.splitlines()[1:]]
+    assert states == ["damaged", "sound"]
+    assert "adapter_model.safetensors has changed" in ran.out
+    assert tmde("lora", "verify", damaged).code == 1
+    assert "Name one adapter" in tmde("lora", "verify").err
+
+
+def test_two_adapters_are_compared_in_configuration_data_metrics_and_benchmark(tmde: Tmde, adapter) -> None:
+    a = adapter(metrics={"finalTrainLoss": 2.0}, lineage={"traceIds": ["x", "y"]}, dataset_sha256="1" * 64)
+    b = adapter(metrics={"finalTrainLoss": 1.5}, lineage={"traceIds": ["y", "z", "w"]}, dataset_sha256="2" * 64)
+    ran = tmde("lora", "compare", a, b)
+    assert "finalTrainLoss\t2\t1.5" in ran.out.replace("2.0", "2")
+    assert "traces of both\t1\t1" in ran.out
+    assert "traces of one only\t1\t2" in ran.out
+    assert "No comparable benchmark runs of both." in ran.out
+    tmde("bench", "questions", "add", "What is 6 times 7?", "--domain", "mathematics", "--number", "42")
+    question = next(
+        one["id"] for one in tmde("bench", "questions", "list", "--json").json["items"] if one["id"].startswith("own")
+    )
+    for identity in (a, b):
+        ran = tmde("bench", "run", "custom", "--question", question, "--mode", "proposer", "--adapter", identity)
+        assert ran.code == 0, ran.err
+    ran = tmde("lora", "compare", a, b)
+    assert "1 questions in both" in ran.out
+    assert tmde("lora", "compare", a, b, "--json").json["benchmark"]["quality"]["n"] == 1
+
+
+# ------------------------------------------------------------------------------------ out and back in
+
+
+def test_an_adapter_is_exported_deleted_and_imported_again(tmde: Tmde, adapter, tmp_path: Path) -> None:
+    identity = adapter(tags=("v1",))
+    ran = tmde("lora", "export", identity, "--output", tmp_path)
+    file = tmp_path / f"tmde-adapter-{identity[:8]}.tar.gz"
+    assert ran.out.startswith(f"Wrote {file} (")
+    assert json.loads(unpacked(file.read_bytes())["manifest.json"])["id"] == identity
+    ran = tmde("lora", "export", identity, "--output", file)
+    assert ran.code != 0
+    assert "--force" in ran.err
+    assert tmde("lora", "export", identity, "--output", file, "--force").code == 0
+    assert tmde("lora", "delete", identity, "--yes").code == 0
+    ran = tmde("lora", "import", file)
+    assert ran.out.startswith(f"The adapter {identity} is here, for the base model scripted-1.")
+    assert tmde("lora", "import", file, "--json").json["tags"] == ["v1"]
+    assert len(tmde("lora", "list", "--json").json) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", file.name]
+
+
+def test_the_other_formats_are_written_and_unknown_ones_named(tmde: Tmde, adapter, tmp_path: Path) -> None:
+    identity = adapter()
+    assert tmde("lora", "export", identity, "--format", "gguf", "-o", tmp_path / "a.gguf").code == 0
+    assert (tmp_path / "a.gguf").read_bytes() == b"GGUF" + UUID(identity).bytes
+    assert tmde("lora", "export", identity, "--format", "peft-bin", "-o", tmp_path / "b.tar.gz").code == 0
+    assert "adapter_model.bin" in unpacked((tmp_path / "b.tar.gz").read_bytes())
+    assert "'zip' is not one of peft, peft-bin, gguf" in tmde("lora", "export", identity, "--format", "zip").err
+    ran = tmde("lora", "export", identity, "-o", tmp_path / "nowhere" / "c.tar.gz")
+    assert ran.code != 0
+    assert "cannot be written" in ran.err
+
+
+def test_a_damaged_adapter_is_not_exported_and_leaves_no_file(tmde: Tmde, adapter, tmp_path: Path) -> None:
+    identity = adapter()
+    spoil(tmp_path, identity)
+    ran = tmde("lora", "export", identity, "-o", tmp_path / "a.tar.gz")
+    assert ran.code == 1
+    assert "has changed" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_an_archive_goes_through_a_pipe(tmde: Tmde, adapter, process: Tmde, tmp_path: Path, monkeypatch) -> None:
+    identity = adapter()
+    content = io.BytesIO()
+
+    class Piped:
+        buffer = content
+
+        def isatty(self) -> bool:
+            return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lora_archive.sys, "stdout", Piped())
+        assert tmde("lora", "export", identity, "-o", "-").code == 0
+    with tarfile.open(fileobj=io.BytesIO(content.getvalue()), mode="r:gz") as archive:
+        assert len(archive.getnames()) > 4
+    content.seek(0)
+    monkeypatch.setattr(lora_archive.sys, "stdin", Piped())
+    assert tmde("lora", "import", "-", "--json").json["baseModel"] == "scripted-1"
+
+
+def test_every_reason_of_a_refusal_is_told_and_nothing_is_kept(tmde: Tmde, scripted, tmp_path: Path) -> None:
+    hostile = tmp_path / "hostile.tar.gz"
+    hostile.write_bytes(packed(peft_files(use_dora=True, peft_type="IA3") | {"evil.pkl": b""}))
+    ran = tmde("lora", "import", hostile)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("The archive was refused, for 3 reasons; nothing was kept:\n")
+    for word in ("pickle", "use_dora", "IA3"):
+        assert word in ran.err
+    hostile.write_bytes(b"hello")
+    assert "no gzipped tar archive" in tmde("lora", "import", hostile).err
+    assert "cannot be read" in tmde("lora", "import", tmp_path / "nowhere").err
+    assert tmde("lora", "list", "--json").json == []
+
+
+# ----------------------------------------------------------------------------------------------- ask
+
+
+def test_base_and_adapters_are_asked_side_by_side_into_a_pipe(tmde: Tmde, adapter, scripted) -> None:
+    a, b = adapter(), adapter(age=1)
+    scripted.script = lambda request: f"I am {request.adapter.id if request.adapter else 'the base'}."
+    ran = tmde("lora", "ask", "Who?", "-a", a, "-a", b)
+    assert ran.code == 0
+    assert "== base model (" in ran.out
+    for identity in (a, b):
+        assert f"== adapter {identity[:8]} (" in ran.out
+        assert f"I am {identity}." in ran.out
+    assert "I am the base." in ran.out
+    newest = tmde("lora", "ask", "Who?", "--no-base", "--json").json_lines
+    assert newest[0]["versions"] == [a]
+    assert [event["type"] for event in newest if event["type"] != "token"] == ["start", "answer", "complete"]
+    assert tmde("lora", "active", "--json").json is None
+
+
+def test_a_version_that_fails_is_named_and_all_failing_ends_with_one(tmde: Tmde, adapter, scripted) -> None:
+    a = adapter()
+    scripted.script = lambda request: Reply(error=RuntimeError("broke")) if request.adapter else "Fine."
+    ran = tmde("lora", "ask", "Who?", "-a", a)
+    assert ran.code == 0
+    assert "Fine." in ran.out
+    assert f"== adapter {a[:8]}" in ran.err
+    assert tmde("lora", "ask", "Who?", "-a", a, "--no-base").code == 1
+    assert tmde("lora", "ask", "Who?", "--temperature", "9").code == 2
+    assert "no adapter" in tmde("lora", "ask", "Who?", "-a", str(uuid4())).err
+
+
+def test_on_a_terminal_every_version_has_a_panel_that_fills(monkeypatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        lora_archive, "console", lambda: Console(file=screen, force_terminal=True, width=100, color_system=None)
+    )
+    a, b = uuid4(), uuid4()
+    with lora_archive._Beside([None, a, b]) as view:
+        view.show("start", {})
+        for text in ("Because ", "of light."):
+            view.show("token", {"version": None, "text": text})
+        view.show("answer", {"version": None, "text": "Because of light.", "ms": 1200.0, "tokens": 4})
+        view.show("failed", {"version": str(a), "code": "x", "detail": "It broke."})
+        view.show("error", {"code": "x", "detail": "All broke."})
+        assert view.failed
+    shown = screen.getvalue()
+    for word in ("base model · 4 tokens", f"adapter {str(a)[:8]}", "Because of light.", "It broke.", "All broke."):
+        assert word in shown
+
+
+def test_all_of_it_works_in_a_process_of_its_own(process: Tmde, tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(packed(peft_files(base_model_name_or_path="somebody/else")))
+    adapter = process("lora", "import", archive, "--json").json
+    assert process("lora", "verify", adapter["id"]).code == 0
+    ran = process("lora", "activate", adapter["id"])
+    assert ran.code == 1
+    assert ran.err.startswith("Error: ")
+    assert "Traceback" not in ran.err
+    assert process("lora", "delete", adapter["id"], "--yes").code == 0
+    assert process("lora", "list", "--json").json == []
