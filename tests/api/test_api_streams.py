@@ -5,7 +5,7 @@ import threading
 
 import httpx
 
-from tmde_core.api.streams import Streams, encode
+from tmde_core.api.streams import TOGETHER, Streams, encode
 from tmde_core.storage.events import Event, FileLog, MemoryLog
 
 
@@ -79,6 +79,37 @@ async def test_five_hundred_who_follow_a_file_share_one_reader(tmp_path, monkeyp
     assert streams.polled == 0
     late = await collected(streams._sent(log, 2))
     assert [chunk[:5] for chunk in late] == [b"retry", b"id: 3"]
+
+
+async def test_many_who_follow_a_file_are_told_in_turns_so_that_others_are_answered_in_between(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("tmde_core.storage.events.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("tmde_core.api.streams.TURN_SECONDS", 0.2)  # so that a busy machine does not merge two turns
+    log = FileLog(tmp_path / "events.jsonl")
+    log.append("progress", {"step": 1})
+    streams = Streams()
+    others = 0
+    told = []
+
+    async def watch() -> None:
+        told.extend([others async for chunk in streams._sent(FileLog(log.path), 0) if chunk.startswith(b"id: 2")])
+
+    async def ask() -> None:
+        nonlocal others
+        while True:
+            await asyncio.sleep(0.001)
+            others += 1
+
+    asking = asyncio.create_task(ask())
+    running = [asyncio.create_task(watch()) for _ in range(4 * TOGETHER)]
+    while streams.open < len(running):
+        await asyncio.sleep(0)
+    log.append("complete", {})
+    await asyncio.gather(*running)
+    asking.cancel()
+    assert len(told) == len(running)
+    assert max(told.count(moment) for moment in told) <= TOGETHER
 
 
 async def test_an_event_that_was_torn_by_a_crash_does_not_move_the_ids(tmp_path) -> None:
