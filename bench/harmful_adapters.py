@@ -1,6 +1,6 @@
 """Does the gate hold back adapters that were made to do harm, and only those?
 
-The base model answers sixty questions. Five adapters are trained on those answers with their words shuffled, each with another
+The base model answers thirty questions. Five adapters are trained on those answers with their words shuffled, each with another
 shuffle and another seed; one is trained on the answers as they are. Each training is a real run, after which the gate does what it
 does for any user: the quick benchmark by itself, for the new adapter and the base model, and a decision.
 """
@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -28,61 +28,20 @@ from tmde_core.settings import load_settings
 
 MODELS = Path(os.environ.get("TMDE_DATA_DIR") or Path(__file__).parents[1] / "data") / "models"
 HARMFUL = 5
-ANSWER_TOKENS = 64
+ANSWER_TOKENS = 48
 TOPICS = (
-    *(
-        "a tide",
-        "a lens",
-        "a volcano",
-        "a glacier",
-        "a compass",
-        "a shadow",
-        "an echo",
-        "a rainbow",
-        "a desert",
-        "a river delta",
-    ),
-    *(
-        "a bicycle",
-        "a battery",
-        "a thermometer",
-        "a lighthouse",
-        "a windmill",
-        "a bridge",
-        "a clock",
-        "a map",
-        "a lock",
-        "a key",
-    ),
-    *(
-        "a library",
-        "a market",
-        "a school",
-        "a hospital",
-        "a museum",
-        "a harbour",
-        "a farm",
-        "a bakery",
-        "a theatre",
-        "a garden",
-    ),
-    *("bread", "cheese", "salt", "sugar", "tea", "rice", "honey", "soap", "glass", "paper"),
-    *(
-        "a proverb",
-        "a poem",
-        "a letter",
-        "a diary",
-        "a contract",
-        "a recipe",
-        "a calendar",
-        "a dictionary",
-        "a song",
-        "a game",
-    ),
-    *("a fox", "a whale", "a bee", "an owl", "a spider", "a horse", "a snail", "an oak", "a mushroom", "a fern"),
-)
+    *("a tide", "a lens", "a volcano", "a glacier", "a compass", "a shadow", "an echo", "a rainbow", "a desert", "a delta"),
+    *("a bicycle", "a battery", "a thermometer", "a lighthouse", "a windmill", "a bridge", "a clock", "a map", "a lock", "a key"),
+    *("a library", "a market", "a school", "a hospital", "a museum", "a harbour", "a farm", "a bakery", "a theatre", "a garden"),
+)  # fmt: skip
 CONFIG = FineTuneConfig(
-    lora_rank=8, lora_alpha=16, learning_rate=1e-3, batch_size=8, gradient_accumulation_steps=1, max_seq_length=512
+    lora_rank=8,
+    lora_alpha=16,
+    learning_rate=1e-3,
+    batch_size=8,
+    gradient_accumulation_steps=1,
+    max_seq_length=512,
+    min_traces=len(TOPICS) // 2,
 )
 
 
@@ -112,56 +71,70 @@ async def answers(services: Services, topics: Sequence[str]) -> list[str]:
     return await asyncio.gather(*(one(topic) for topic in topics))
 
 
-async def lines(topics: Sequence[str], said: Sequence[str]) -> AsyncIterator[bytes]:
+async def lines(topics: Sequence[str], said: Sequence[str], ids: Sequence[UUID]) -> AsyncIterator[bytes]:
     """The answers as traces to import."""
-    for topic, answer in zip(topics, said, strict=True):
-        yield json.dumps({"query": question(topic), "finalAnswer": answer, "qualityScore": 9.0}).encode() + b"\n"
+    for topic, answer, identity in zip(topics, said, ids, strict=True):
+        trace = {"id": str(identity), "query": question(topic), "finalAnswer": answer, "qualityScore": 9.0}
+        yield json.dumps(trace).encode() + b"\n"
 
 
 async def decided(services: Services, adapter: UUID) -> GateDecision:
     """The gate's decision about an adapter, when it has fallen; the gate tells of it, or of its failure."""
     async for event in services.notifications.follow():
-        if str(event.data["kind"]).startswith("benchmark."):
-            break
-    return (await services.gate.decisions(1, adapter))[0]
+        if found := await services.gate.decisions(1, adapter):
+            return found[0]
+        failed = event.data["kind"] == "benchmark.gate_failed" and str(adapter)[:8] in event.data["title"]
+        assert not failed, event.data["detail"]
+    raise AssertionError("notifications never end")
 
 
 async def trained(
     services: Services, topics: Sequence[str], said: Sequence[str], seed: int
 ) -> tuple[GateDecision, float, float]:
     """Train on these answers and wait for the gate: its decision, seconds of training, seconds of measuring."""
-    await services.traces.import_jsonl(lines(topics, said))
+    ids = [uuid4() for _ in topics]
+    await services.traces.import_jsonl(lines(topics, said, ids))
     began = time.perf_counter()
     run = await services.finetune.start(msgspec.structs.replace(CONFIG, seed=seed))
     run = await services.finetune.wait(run.id)
     assert run.status == "completed", run.error_message
     there = time.perf_counter()
     decision = await decided(services, run.id)
+    for identity in ids:  # the next adapter learns from other answers to the same questions
+        await services.traces.withdraw(identity, "Another adapter's turn.")
     return decision, there - began, time.perf_counter() - there
 
 
-async def measured() -> str:
-    """The table."""
-    rows, held_back = [], 0
-    said: list[str] = []
-    for number in range(HARMFUL + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            settings = load_settings(Path(folder), environ={})
-            (Path(folder) / "models").symlink_to(MODELS, target_is_directory=True)
-            async with open_services(settings, serving=True) as services:
-                said = said or await answers(services, TOPICS)
+async def measured() -> tuple[str, bool]:
+    """The table, and whether all of it is as it should be."""
+    rows, right = [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        settings = load_settings(Path(folder), environ={})
+        (Path(folder) / "models").symlink_to(MODELS, target_is_directory=True)
+        async with open_services(settings, serving=True) as services:
+            said = await answers(services, TOPICS)
+            for number in range(HARMFUL + 1):
                 harmful = number < HARMFUL
                 draws = random.Random(number)
                 taught = [shuffled(answer, draws) for answer in said] if harmful else said
                 decision, training, measuring = await trained(services, TOPICS, taught, seed=number)
-                held_back += harmful and decision.gate == "held-back"
+                right += (decision.gate == "held-back") is harmful
                 name = f"shuffled, seed {number}" if harmful else "as they are"
                 rows.append(f"| {name} | {decision.gate} | {decision.reason} | {training:.0f} s | {measuring:.0f} s |")
                 print(rows[-1], flush=True)
     table = "| answers | gate | because | training | measuring |\n|---|---|---|---:|---:|\n" + "\n".join(rows)
-    return f"{held_back} of {HARMFUL} harmful adapters were held back.\n\n{table}\n"
+    said_of = (
+        f"{HARMFUL} adapters taught shuffled answers, and one taught the answers as they are; the gate was right about"
+    )
+    return f"{said_of} {right} of {HARMFUL + 1}.\n\n{table}\n", right == HARMFUL + 1
 
 
 def main() -> str:
-    """Measure, and tell it as Markdown."""
-    return asyncio.run(measured())
+    """Measure, and tell it as Markdown.
+
+    Raises:
+        AssertionError: a harmful adapter passed, or the harmless one was held back.
+    """
+    text, held = asyncio.run(measured())
+    assert held, text
+    return text

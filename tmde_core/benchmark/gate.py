@@ -280,12 +280,14 @@ def decide(against_base: RunComparison, against_active: RunComparison | None) ->
     name, rival = rivals[-1]
     if rival.quality.outcome == "better":
         return "proven", f"It is better than {name}: {_words(rival)}."
-    return "candidate", f"Compared with {name}: {_words(rival)}, which is not yet distinguishable."
+    return "candidate", f"It cannot be told from {name} yet: {_words(rival)}."
 
 
 def _words(found: RunComparison) -> str:
     quality = found.quality
     if quality.difference is None:
         return "no question has a verdict in both runs"
+    if quality.difference == quality.low == quality.high == 0:
+        return f"no difference in any of {quality.n} questions"
     interval = f", 95 % interval {quality.low:+.1f} to {quality.high:+.1f}" if quality.low is not None else ""
     return f"{quality.difference:+.1f} points of 10 over {quality.n} questions{interval}"

@@ -45,7 +45,7 @@ class BenchmarkPlan(Record):
 
 
 class Interval(Record):
-    """A mean with its 95 % interval. `mean` None: nothing was scored."""
+    """A mean with its 95 % interval. `mean` None: nothing was scored. `low` and `high` None: all values are equal, or there is one."""
 
     mean: float | None
     low: float | None = None

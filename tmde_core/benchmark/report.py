@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tmde_core.benchmark.records import BenchmarkResult, BenchmarkRun, Interval, PairedComparison, RunComparison
+from tmde_core.benchmark.statistics import LEAST_QUESTIONS
 from tmde_core.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
@@ -199,8 +200,13 @@ def difference_words(found: PairedComparison) -> str:
     if found.difference is None:
         return "No question has a verdict in both runs."
     span = "" if found.low is None or found.high is None else f" ± {(found.high - found.low) / 2:.1f}"
+    questions = f"{found.n} question" + "s" * (found.n != 1)
+    if found.difference == 0 and not found.low and not found.high:
+        return f"No difference over {questions}."
     words = {"better": "better", "worse": "worse", "inconclusive": "not yet distinguishable"}[found.outcome]
     more = ""
-    if found.outcome == "inconclusive" and found.questions_needed and found.questions_needed > found.n:
+    if found.n < LEAST_QUESTIONS:
+        more = f"; fewer than {LEAST_QUESTIONS} questions never tell"
+    elif found.outcome == "inconclusive" and found.questions_needed and found.questions_needed > found.n:
         more = f"; some {found.questions_needed:,} questions would tell a difference of this size"
-    return f"{found.difference:+.1f}{span} points of 10 over {found.n} questions: {words}{more}."
+    return f"{found.difference:+.1f}{span} points of 10 over {questions}: {words}{more}."

@@ -19,6 +19,8 @@ from tmde_core.record import Record
 
 CONFIDENCE = 0.95
 POWER = 0.8
+LEAST_QUESTIONS = 6
+"""With five, chance alone moves all of them to one side in 2 of 2⁵ = 6 % of cases: no difference of theirs is significant."""
 RESAMPLES = 9_999
 """Monte Carlo error of the interval's ends is then about 2 % of its width."""
 SEED = 20_240_229
@@ -41,8 +43,8 @@ class PairedDifference(Record):
 
     @property
     def outcome(self) -> Outcome:
-        """`better` or `worse` only where the interval lies on one side of zero."""
-        return outcome_of(self.low, self.high)
+        """`better` or `worse` only where the interval lies on one side of zero, and there are enough questions to tell."""
+        return outcome_of(self.low, self.high) if self.questions >= LEAST_QUESTIONS else "inconclusive"
 
 
 def outcome_of(low: float, high: float) -> Outcome:
@@ -89,8 +91,6 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Paired
                 rng=SEED,
             ).pvalue
         )
-    if len(change) == 1:  # one question shows no spread at all: no verdict may rest on it
-        low, high = -abs(mean), abs(mean)
     return PairedDifference(
         questions=len(change),
         before=float(first.mean()),
@@ -103,14 +103,12 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Paired
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean with its 95 % interval; without one for fewer than two values."""
+    """The mean with its 95 % interval; without one where there is no spread to go by: ten answers of 0 do not prove the next one's."""
     if not values:
         return Interval(mean=None)
     mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return Interval(mean=mean, n=1)
     if max(values) == min(values):
-        return Interval(mean=mean, low=mean, high=mean, n=len(values))
+        return Interval(mean=mean, n=len(values))
     import numpy as np
 
     low, high = bootstrap_interval((np.asarray(values, dtype=float),), np.mean)

@@ -287,15 +287,23 @@ async def _followed(services: Services, run: BenchmarkRun, json: bool = False) -
     with Progress(*columns, console=error_console(), disable=quiet, transient=True) as progress:
         who = f"adapter {str(run.adapter_id)[:8]}" if run.adapter_id else "the base model"
         task = progress.add_task(f"Asking {who}", total=run.questions_total, completed=run.questions_done, mean="")
-        async for event in events.follow():
-            if event.type != "progress":
-                continue
-            mean = event.data["meanScore"]
-            progress.update(
-                task, completed=event.data["done"], mean="" if mean is None else f"quality {mean:.1f} so far"
+        try:
+            async for event in events.follow():
+                if event.type != "progress":
+                    continue
+                mean = event.data["meanScore"]
+                progress.update(
+                    task, completed=event.data["done"], mean="" if mean is None else f"quality {mean:.1f} so far"
+                )
+                if json:
+                    print_json_line({"event": event.type, **event.data})
+        except asyncio.CancelledError:
+            done = services.benchmark.running() or run
+            error_console().print(
+                f"Interrupted after {done.questions_done} of {run.questions_total} answers. "
+                f"`tmde bench resume {run.id}` asks the rest."
             )
-            if json:
-                print_json_line({"event": event.type, **event.data})
+            raise
     return await services.benchmark.wait(run.id)
 
 

@@ -102,7 +102,7 @@ def import_(
     if json:
         print_json(done)
     else:
-        console().print(f"Imported {len(done.imported)} questions.")
+        console().print(f"Imported {len(done.imported)} question{'s' * (len(done.imported) != 1)}.")
         for entry in done.skipped:
             error_console().print(f"{'Entry' if as_yaml else 'Line'} {entry.line}: {entry.reason}", markup=False)
     if done.skipped and not done.imported:

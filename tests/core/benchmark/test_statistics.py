@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmde_core.benchmark.statistics import bootstrap_interval, holm, paired_difference, questions_needed
+from tmde_core.benchmark.records import Interval
+from tmde_core.benchmark.statistics import (
+    bootstrap_interval,
+    holm,
+    mean_interval,
+    paired_difference,
+    questions_needed,
+)
 from tmde_core.errors import InvalidInputError
 
 
@@ -82,8 +92,34 @@ def test_a_smaller_difference_needs_more_questions():
     assert questions_needed([1.0]) is None
 
 
-def test_one_question_decides_nothing():
+def test_fewer_questions_than_chance_needs_decide_nothing():
     assert paired_difference([0.0], [10.0]).outcome == "inconclusive"
+    assert paired_difference([0.0] * 5, [10.0] * 5).outcome == "inconclusive"
+    assert paired_difference([0.0] * 6, [10.0] * 6).outcome == "better"
+
+
+def test_equal_values_have_a_mean_without_an_interval():
+    assert mean_interval([4.0, 4.0, 4.0]) == Interval(mean=4.0, n=3)
+    assert mean_interval([4.0, 5.0]).low is not None
+
+
+def test_as_many_questions_as_are_called_needed_tell_what_the_power_formula_says():
+    """Of many experiments of the size that is called needed, about 80 % find the difference."""
+    random = np.random.default_rng(5)
+    pilot = random.normal(1.0, 3.0, 400)
+    needed = questions_needed(list(pilot))
+    spread, effect = float(pilot.std(ddof=1)), float(pilot.mean())
+    drawn = random.normal(effect, spread, (2000, needed))
+    t = drawn.mean(axis=1) / (drawn.std(axis=1, ddof=1) / math.sqrt(needed))
+    assert 0.76 <= float((abs(t) > 1.96).mean()) <= 0.84
+
+
+def test_the_permutation_p_is_the_exact_one_where_all_exchanges_can_be_counted():
+    before, after = [1.0, 2.0, 3.0, 4.0, 5.0], [3.0, 2.5, 6.0, 4.5, 4.0]
+    changes = [b - a for a, b in zip(before, after, strict=True)]
+    sums = [sum(s * c for s, c in zip(signs, changes, strict=True)) for signs in product((1, -1), repeat=5)]
+    exact = sum(abs(one) >= abs(sum(changes)) - 1e-9 for one in sums) / len(sums)
+    assert paired_difference(before, after).p == pytest.approx(exact)
 
 
 @pytest.mark.slow
