@@ -14,7 +14,7 @@ from tmde_core.errors import TmdeError
 from tmde_core.lora.records import LoRAAdapter
 from tmde_core.record import to_json
 from tmde_core.services import Services
-from tmde_ui.benchmark_words import answerer, domain_name
+from tmde_ui.benchmark_words import answerer, domain_name, domain_place
 from tmde_ui.elements import Modal, Tag, button, choice, field
 from tmde_ui.forms import on_press, on_submit
 from tmde_ui.words import count, sentence, snippet
@@ -98,7 +98,7 @@ class BenchmarkDialog:
                 for name, about in (
                     ("quick", f"{count(few, 'question')}, once each. Tells large differences."),
                     ("full", f"{count(whole, 'question')}, twice each. Tells smaller ones, and takes its time."),
-                    ("custom", "the questions that you choose below, your own among them."),
+                    ("custom", "The questions that you choose below, your own among them."),
                 ):
                     with Tag("label", classes="backend"):
                         Tag("input", type="radio", name="type", value=name, defaultChecked=name == "quick",
@@ -181,7 +181,8 @@ def _pick(questions: Sequence[BenchmarkQuestion]) -> None:
         if own:
             _group("Your own", own, ticked=True)
         builtin = [one for one in questions if one.builtin]
-        for domain, group in groupby(sorted(builtin, key=lambda one: one.domain), key=lambda one: one.domain):
+        ordered = sorted(builtin, key=lambda one: domain_place(one.domain))
+        for domain, group in groupby(ordered, key=lambda one: one.domain):
             _group(domain_name(domain), list(group), ticked=False)
 
 

@@ -17,8 +17,10 @@ from tmde_ui.benchmark_compare import ComparisonView
 from tmde_ui.benchmark_dialog import BenchmarkDialog
 from tmde_ui.benchmark_domains import DomainCharts
 from tmde_ui.benchmark_filters import Wanted, filters
+from tmde_ui.benchmark_gate import Alerts, GatePanel
 from tmde_ui.benchmark_live import BenchmarkPanel
 from tmde_ui.benchmark_pairs import Comparisons, Pair, pairs_of, switches
+from tmde_ui.benchmark_questions import OwnQuestions
 from tmde_ui.benchmark_run_page import RunPage
 from tmde_ui.benchmark_runs import BenchmarkRuns
 from tmde_ui.benchmark_score import ScoreLine
@@ -27,6 +29,7 @@ from tmde_ui.benchmark_switches import SwitchList
 from tmde_ui.elements import Tag, button, link
 from tmde_ui.frame import frame
 from tmde_ui.live import Live
+from tmde_ui.meters import Meters, Readings
 from tmde_ui.pages.problems import page
 from tmde_ui.words import sentence
 
@@ -42,12 +45,13 @@ LOOK_SECONDS = 2.0
 def register(services: Services, live: Live) -> None:
     """Put the pages into the app."""
     comparisons = Comparisons(services.benchmark)
+    readings = Readings(services.settings.data_path)
 
     @page("/benchmark", live)
     async def benchmark(request: Request) -> None:
         wanted = Wanted.read(dict(request.query_params))
         with frame(live, "Benchmark", here="/benchmark"), Tag("div", classes="stack wide"):
-            await BenchmarkPage(services, live, wanted, comparisons).build()
+            await BenchmarkPage(services, live, wanted, comparisons, readings).build()
 
     @page("/benchmark/{run_id:uuid}", live)
     async def one_run(run_id: UUID) -> None:
@@ -63,9 +67,12 @@ def register(services: Services, live: Live) -> None:
 class BenchmarkPage:
     """The page `/benchmark`: builds its parts and keeps them true while it is open."""
 
-    def __init__(self, services: Services, live: Live, wanted: Wanted, comparisons: Comparisons) -> None:
+    def __init__(
+        self, services: Services, live: Live, wanted: Wanted, comparisons: Comparisons, readings: Readings
+    ) -> None:
         self._services = services
         self._comparisons = comparisons
+        self._readings = readings
         self._live = live
         self._wanted = wanted
         self._panel: BenchmarkPanel | None = None
@@ -74,9 +81,12 @@ class BenchmarkPage:
 
     async def build(self) -> None:
         """Draw everything, then look after it."""
-        with Tag("div", classes="line spread"):
-            Tag("h1", "Benchmark")
-            self._run_now = button("Run Benchmark", "primary", test="run-benchmark", aria_haspopup="dialog")
+        with Tag("div", classes="stack tight"):
+            with Tag("div", classes="line spread"):
+                Tag("h1", "Benchmark")
+                self._run_now = button("Run Benchmark", "primary", test="run-benchmark", aria_haspopup="dialog")
+            Meters(self._readings)
+        self._alerts = Alerts(self._services)
         self._live_box = Tag("div", classes="maybe")
         self._dialog = BenchmarkDialog(self._services, self._show_run)
         self._dialog.opens_with(self._run_now)
@@ -94,6 +104,8 @@ class BenchmarkPage:
         self._pairs: list[Pair] = []
         with Tag("section", classes="stack tight", aria_label="Runs"):
             self._runs = BenchmarkRuns(self._services, self._live, self._show_run)
+        self._questions = OwnQuestions(self._services)
+        self._gate = GatePanel(self._services)
         await _part(self._look())
         task = background_tasks.create(self._watch(), name="look after the benchmark page")
         ui.context.client.on_delete(task.cancel)
@@ -168,9 +180,12 @@ class BenchmarkPage:
             await self._show(current)
         self._run_now.put(disabled=current is not None, title="A benchmark is running." if current else None)
         seen = (total, newest and (newest[0].id, newest[0].status), current and current.id)
+        await self._alerts.show()
         if seen != self._seen:
             self._seen = seen
             await self._refresh()
+        await self._gate.show()
+        await self._questions.show()
 
     async def _show_run(self, run: BenchmarkRun) -> None:
         """A person has begun or resumed it here: show it, and bring it into view."""
