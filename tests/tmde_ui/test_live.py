@@ -22,6 +22,11 @@ class Pretence:
         self.finetune = SimpleNamespace(current=self._current, metrics=self._metrics)
         self.run: SimpleNamespace | None = None
         self.steps: list[Progress] = []
+        self.notices: list = []
+        self.notifications = SimpleNamespace(list=self._list)
+
+    async def _list(self, _limit):
+        return self.notices, len(self.notices)
 
     async def _current(self):
         self.looks += 1
@@ -78,3 +83,20 @@ async def test_a_nudge_is_followed_at_once():
         services.adapter = AdapterRef(id="abc", directory="/nowhere")
         live.nudge()
         await asyncio.wait_for(seen.wait(), 1)
+
+
+async def test_notifications_and_their_dismissal_are_told():
+    services = Pretence()
+    live = Live(services)
+    told: list[Situation] = []
+    live.listen(told.append)
+    services.notices = ["one", "two"]
+    await live.look()
+    assert (told[-1].notices, told[-1].waiting) == (("one", "two"), 2)
+
+    async def dismiss_all() -> None:
+        services.notices = []
+
+    services.notifications.dismiss_all = dismiss_all
+    await live.dismiss_all()
+    assert (told[-1].notices, told[-1].waiting) == ((), 0)

@@ -118,6 +118,7 @@ def close_button(dialog: Tag) -> None:
 
 
 _PATHS = {
+    "bell": '<path d="M6 9a6 6 0 0 1 12 0c0 6 2.5 7 2.5 7h-17S6 15 6 9M10 20a2.2 2.2 0 0 0 4 0"/>',
     "close": '<path d="M6 6l12 12M18 6L6 18"/>',
     "menu": '<path d="M4 7h16M4 12h16M4 17h16"/>',
     "sun": '<circle cx="12" cy="12" r="4"/><path d="M12 3v2M12 19v2M3 12h2M19 12h2M5.6 5.6l1.4 1.4M17 17l1.4 1.4M5.6 18.4L7 17M17 7l1.4-1.4"/>',

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from nicegui import ui
 
 from tmde_ui import theme
+from tmde_ui.bell import Bell
 from tmde_ui.elements import Tag, close_button, icon, link
 from tmde_ui.live import Live, Situation
 from tmde_ui.words import sentence, short_id
@@ -41,8 +42,9 @@ def frame(live: Live, title: str, *, here: str | None = None, narrow: bool = Fal
             Tag("span", "TMDE")
         _navigation(here)
         _situation(live)
+        Bell(live)
         with Tag(
-            "button", classes="icon-button push", type="button", aria_label="Light or dark", data_testid="theme"
+            "button", classes="icon-button", type="button", aria_label="Light or dark", data_testid="theme"
         ) as toggle:
             icon("sun", "sun")
             icon("moon", "moon")

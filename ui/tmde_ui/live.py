@@ -1,7 +1,8 @@
 """What is going on in the whole server, kept in memory for the header of every open page.
 
 One task looks every two seconds, and only while a page is open: at the running debates (in memory), at the pointer to the
-active adapter (one small file) and at the running training run (one indexed row). Pages are told only of changes.
+active adapter (one small file), at the running training run (one indexed row) and at the notifications that nobody has dismissed.
+Pages are told only of changes.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import msgspec
 import structlog
 
+from tmde_core.errors import NotFoundError
 from tmde_core.finetune.records import FineTuneRun
+from tmde_core.notifications.records import Notification
 from tmde_core.services import Services
 from tmde_ui.words import duration
 
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 2.0
+
+NOTICES = 20
+"""Notifications that the bell lists, the newest; the rest is counted."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -36,6 +43,10 @@ class Situation(msgspec.Struct, frozen=True):
     adapter: str | None = None
     """Id of the adapter that answers; None: the base model."""
     jobs: tuple[Job, ...] = ()
+    notices: tuple[Notification, ...] = ()
+    """The newest that nobody has dismissed."""
+    waiting: int = 0
+    """How many those are in all."""
 
 
 Listener = Callable[[Situation], None]
@@ -83,12 +94,24 @@ class Live:
             jobs.append(Job(f"{len(debates)} debates running", "/"))
         if run is not None:
             jobs.append(Job(await self._training(run), None))
-        found = Situation(adapter.id if adapter else None, tuple(jobs))
+        notices, waiting = await self._services.notifications.list(NOTICES)
+        found = Situation(adapter.id if adapter else None, tuple(jobs), tuple(notices), waiting)
         if found != self.now:
             self.now = found
             for listener in tuple(self._listeners):
                 listener(found)
         return found
+
+    async def dismiss(self, notification_id: UUID) -> None:
+        """A person has seen a notification. One that is gone already is none to speak of."""
+        with contextlib.suppress(NotFoundError):
+            await self._services.notifications.dismiss(notification_id)
+        await self.look()
+
+    async def dismiss_all(self) -> None:
+        """A person has seen them all."""
+        await self._services.notifications.dismiss_all()
+        await self.look()
 
     async def _training(self, run: FineTuneRun) -> str:
         """How far a training run is: `Training 34 %, 3 min 05 s left`."""

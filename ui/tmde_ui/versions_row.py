@@ -56,7 +56,7 @@ class AdapterRow:
         self._state.clear()
         with self._state:
             if adapter.is_active:
-                chip("answers now", "answers", data_testid="active-badge")
+                chip("answers now", "answering", data_testid="active-badge")
             if not adapter.is_valid:
                 chip("invalid", "critical", data_testid="invalid")
             else:
@@ -152,4 +152,4 @@ class AdapterRow:
 def _made_of(adapter: LoRAAdapter) -> str:
     if not adapter.is_valid:
         return ""
-    return count(adapter.traces_used, "trace") if adapter.traces_used else "unknown data"
+    return count(adapter.traces_used, "trace") if adapter.traces_used else "–"
