@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_ui.chart import Band, Mark, Series, chart, columns, decimated, figure, ticks
+from tmde_ui.chart import Band, Bar, Mark, Series, bars, chart, columns, decimated, figure, radar, ticks, time_ticks
 
 finite = st.floats(-1e6, 1e6)
 
@@ -105,3 +106,64 @@ def test_a_chart_says_where_each_line_begins_and_ends():
 def test_the_highest_column_is_as_high_as_the_ground():
     heights = re.findall(r"height:(\d+)px", columns([("0", 7), ("50", 14), ("100", 0)], title="Lengths"))
     assert heights == ["38", "76", "0"]
+
+
+# ---------------------------------------------------------------------------------- radar, bars, time
+
+
+def corners(markup: str) -> list[list[tuple[float, float]]]:
+    shapes = re.findall(r'class="shape[^"]*"[^>]* points="([^"]*)"', markup)
+    return [[(float(x), float(y)) for x, y in re.findall(r"(-?[\d.]+),(-?[\d.]+)", shape)] for shape in shapes]
+
+
+def test_a_radar_puts_each_value_on_its_spoke_and_the_first_shape_above_the_others():
+    markup = radar(
+        ["a", "b", "c", "d"],
+        [("now", [10, 5, 0, None], "accent"), ("base", [5, 5, 5, 5], "skeptic")],
+        title="Quality",
+        top=10,
+    )
+    base, now = corners(markup)
+    assert now == [(0, -100), (50, 0), (0, 0), (0, 0)]
+    assert base == [(0, -50), (50, 0), (0, 50), (-50, 0)]
+    assert 'aria-label="Quality: now: a 10.0, b 5.0, c 0.0, d –; base: a 5.0' in markup
+
+
+def test_a_bar_has_its_interval_and_what_it_is_held_against():
+    markup = bars(
+        [Bar("Science", 5.0, 2.5, 7.5, 6.0), Bar("Coding", None)], title="Quality", top=10, mark="the base model"
+    )
+    assert 'class="fill" style="width:50.0%' in markup
+    assert 'class="whisker" style="left:25.0%;width:50.0%"' in markup
+    assert 'class="held" style="left:60.0%"' in markup
+    assert 'aria-label="Quality: Science 5.0, Coding –"' in markup
+
+
+def test_names_in_a_radar_or_a_bar_chart_only_ever_become_text():
+    hostile = '"><script>alert(1)</script>'
+    drawn = radar([hostile] * 3, [(hostile, [1, 2, 3], "accent")], title=hostile, top=10)
+    assert "<script" not in drawn + bars([Bar(hostile, 1.0)], title=hostile, top=10, mark=hostile)
+
+
+def seconds(*moment: int) -> float:
+    return datetime(*moment, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (seconds(2026, 11, 24, 17, 1), seconds(2026, 11, 24, 17, 4), ["17:01", "17:02", "17:03", "17:04"]),
+        (seconds(2026, 11, 22, 3), seconds(2026, 11, 25, 3), ["12:00", "23 Nov", "12:00", "24 Nov", "12:00", "25 Nov"]),
+        (seconds(2026, 8, 20), seconds(2026, 12, 3), ["Sep 2026", "Oct 2026", "Nov 2026", "Dec 2026"]),
+        (seconds(2010, 6, 1), seconds(2014, 6, 1), ["2011", "2012", "2013", "2014"]),
+    ],
+)
+def test_a_time_axis_is_labelled_at_round_moments(low, high, words):
+    assert [text for _, text in time_ticks(low, high)] == words
+
+
+@given(st.integers(0, 2 * 10**9), st.integers(60, 2 * 10**9))
+def test_however_long_a_time_axis_is_its_labels_are_few_and_inside(low, width):
+    found = time_ticks(low, low + width)
+    assert len(found) <= 14
+    assert all(low <= at <= low + width for at, _ in found)

@@ -20,6 +20,8 @@ class Pretence:
         self.debates = SimpleNamespace(running=lambda: self.debates_running)
         self.lora = SimpleNamespace(active_ref=lambda: self.adapter)
         self.finetune = SimpleNamespace(current=self._current, metrics=self._metrics)
+        self.measured: SimpleNamespace | None = None
+        self.benchmark = SimpleNamespace(running=lambda: self.measured)
         self.run: SimpleNamespace | None = None
         self.steps: list[Progress] = []
         self.notices: list = []
@@ -100,3 +102,9 @@ async def test_notifications_and_their_dismissal_are_told():
     services.notifications.dismiss_all = dismiss_all
     await live.dismiss_all()
     assert (told[-1].notices, told[-1].waiting) == ((), 0)
+
+
+async def test_a_benchmark_is_told_with_its_share():
+    services = Pretence()
+    services.measured = SimpleNamespace(id="b1", questions_done=3, questions_total=10)
+    assert (await Live(services).look()).jobs == (Job("Benchmark 30 %", "/benchmark/b1"),)

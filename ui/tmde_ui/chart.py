@@ -192,10 +192,8 @@ def time_ticks(low: float, high: float, at_most: int = 6) -> list[tuple[float, s
     step = next((step for step in _TIME_STEPS if width / step <= at_most), None)
     if step is not None:
         first = math.ceil(low / step)
-        form = "%H:%M" if step < _DAY else "%-d %b"
-        return [
-            (at, _moment(at).strftime(form)) for at in (number * step for number in range(first, int(high // step) + 1))
-        ]
+        places = (number * step for number in range(first, int(high // step) + 1))
+        return [(at, _moment(at).strftime("%H:%M" if at % _DAY else "%-d %b")) for at in places]
     months = next((n for n in (1, 3, 6) if width / (n * 30 * _DAY) <= at_most), None) or 12 * math.ceil(
         width / (365 * _DAY) / at_most
     )

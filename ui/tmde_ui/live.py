@@ -94,6 +94,9 @@ class Live:
             jobs.append(Job(f"{len(debates)} debates running", "/"))
         if run is not None:
             jobs.append(Job(await self._training(run), None))
+        if (benchmark := self._services.benchmark.running()) is not None:
+            share = 100 * benchmark.questions_done // max(1, benchmark.questions_total)
+            jobs.append(Job(f"Benchmark {share} %", f"/benchmark/{benchmark.id}"))
         notices, waiting = await self._services.notifications.list(NOTICES)
         found = Situation(adapter.id if adapter else None, tuple(jobs), tuple(notices), waiting)
         if found != self.now:
