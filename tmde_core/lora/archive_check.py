@@ -12,7 +12,7 @@ from tmde_core.errors import TmdeError
 from tmde_core.lora.archive_layout import ARGUMENTS_FILE, METRICS_FILE
 from tmde_core.lora.foreign_json import ForeignJsonError, read_object
 from tmde_core.lora.publish import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
-from tmde_core.lora.records import MANIFEST_VERSION, Manifest
+from tmde_core.lora.records import MANIFEST_VERSION, MAX_TAGS, TAG, Manifest
 from tmde_core.lora.safetensors_header import SafetensorsError, Tensor, not_finite, read_tensors
 from tmde_core.lora.unpack import Unpacked
 from tmde_core.record import from_json
@@ -20,11 +20,9 @@ from tmde_core.record import from_json
 RANKS = range(1, 1025)
 MAX_ALPHA = 65_536.0
 MAX_BASE_NAME = 500
-MAX_TAGS = 50
 SHOWN = 3
 """Tensors that a reason names; the rest are counted."""
 
-TAG = re.compile(r"[A-Za-z0-9_.-]{1,40}", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{64}")
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
 

@@ -5,6 +5,7 @@ Runs inside the training worker and inside imports, so it needs files only: no d
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -55,7 +56,7 @@ def publish(staging: Path, adapters_dir: Path, manifest: Manifest) -> Path:
     """
     target = adapters_dir / str(manifest.id)
     if os.path.lexists(target):
-        raise ConflictError(f"The adapter {manifest.id} is already published; its files are left as they are.")
+        raise _published(manifest)
     files = _plain_files(staging)
     with storage_errors(adapters_dir):
         complete = msgspec.structs.replace(
@@ -68,9 +69,18 @@ def publish(staging: Path, adapters_dir: Path, manifest: Manifest) -> Path:
             sync_file(file)
         sync_directory(staging)
         adapters_dir.mkdir(parents=True, exist_ok=True)
-        staging.rename(target)
+        try:
+            staging.rename(target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # somebody was quicker
+                raise _published(manifest) from None
+            raise
         sync_directory(adapters_dir)
     return target
+
+
+def _published(manifest: Manifest) -> ConflictError:
+    return ConflictError(f"The adapter {manifest.id} is already published; its files are left as they are.")
 
 
 def _plain_files(staging: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -15,6 +16,11 @@ Operation = Literal["activate", "rollback", "deactivate", "import", "delete"]
 Gate = Literal["candidate", "proven", "held-back", "forced"]
 
 MANIFEST_VERSION = 1
+
+TAG = re.compile(r"[A-Za-z0-9._-]{1,40}", re.ASCII)
+STABLE = "stable"
+"""The tag that protects from deletion."""
+MAX_TAGS = 20
 
 
 class Manifest(Record):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
@@ -22,6 +21,9 @@ from tmde_core.lora.audit import AuditTrail, chain
 from tmde_core.lora.compare import compared, training_of
 from tmde_core.lora.publish import publish
 from tmde_core.lora.records import (
+    MAX_TAGS,
+    STABLE,
+    TAG,
     ActivePointer,
     AdapterDetails,
     Comparison,
@@ -47,10 +49,6 @@ log = structlog.get_logger(__name__)
 IMPORTS_LOCK = ".imports.lock"
 """Shared by all who publish an import, from its intent to its row in the audit trail."""
 
-TAG = re.compile(r"[A-Za-z0-9._-]{1,40}")
-STABLE = "stable"
-"""The tag that protects from deletion."""
-MAX_TAGS = 20
 HISTORY = 50
 """Entries of the audit trail that an adapter's details show."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import threading
 from datetime import timedelta
@@ -18,6 +19,7 @@ from tmde_core.lora.publish import publish
 from tmde_core.lora.records import ActivePointer
 from tmde_core.lora.store import EDIT_LOCK, AdapterStore
 from tmde_core.record import utc_now
+from tmde_core.storage.durable import sha256_of
 from tmde_core.testing.scripted import Reply
 
 
@@ -160,6 +162,29 @@ async def test_an_import_that_is_cancelled_while_it_is_published_is_recorded_as_
     (adapter,) = await services.lora.list(valid=True)
     assert ((await last(services)).adapter_id, (await last(services)).success) == (adapter.id, True)
     assert not list(services.lora.store.directory.glob(".staging-*"))
+
+
+async def test_the_same_archive_imported_several_times_at_once_becomes_as_many_adapters(services, monkeypatch):
+    """All have found the id free before the first of them is published."""
+    first = await services.archives.import_archive(pieces(packed(peft_files())))
+    export = await services.archives.export(first.id)
+    content = b"".join([piece async for piece in export.chunks])
+    await services.lora.delete(first.id)
+    hashing = threading.Barrier(3)
+
+    def together(file):
+        if file.name == "adapter_config.json" and not hashing.broken:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                hashing.wait(5)
+                hashing.abort()
+        return sha256_of(file)
+
+    monkeypatch.setattr("tmde_core.lora.publish.sha256_of", together)
+    made = await asyncio.gather(*(services.archives.import_archive(pieces(content)) for _ in range(3)))
+    assert len({one.id for one in made}) == 3
+    assert first.id in {one.id for one in made}
+    for one in made:
+        services.lora.store.verified(one.id)
 
 
 async def test_a_cancelled_deletion_is_finished_before_another_switch_begins(
