@@ -47,7 +47,10 @@ def _table(
             same = "They were trained alike." if test == "configuration" else "Neither has any."
             Tag("p", same, "muted small")
             return
-        with Tag("div", classes="scroll", tabindex="0", role="region", aria_label=title), Tag("table", classes="differences"):
+        with (
+            Tag("div", classes="scroll", tabindex="0", role="region", aria_label=title),
+            Tag("table", classes="differences"),
+        ):
             with Tag("thead"), Tag("tr"):
                 for heading in ("", f"A: {short_id(found.a.id)}", f"B: {short_id(found.b.id)}", "B − A"):
                     Tag("th", heading, scope="col")
@@ -98,11 +101,9 @@ def _benchmark(found: object) -> None:
     with Tag("div", classes="stack tight", data_testid="compare-benchmark"):
         Tag("h3", "Benchmark")
         if not isinstance(found, RunComparison):
-            Tag(
-                "p",
-                "No benchmark has asked both the same questions in the same way. Run one for each to compare them.",
-                "small",
-            )
+            with Tag("p", classes="small"):
+                Tag("span", "No benchmark has asked both the same questions in the same way. ")
+                link("Run one for each to compare them", "/benchmark")
             return
         if not found.comparable:
             Tag("p", f"Their runs cannot be compared: {', '.join(found.differs)}.", "small")

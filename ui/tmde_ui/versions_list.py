@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -25,6 +26,7 @@ class AdapterList:
         self._around = around
         self._all: Sequence[LoRAAdapter] = ()
         self._first = 0
+        self._drawing = asyncio.Lock()
         self._rows: dict[UUID, AdapterRow] = {}
         with Tag("section", classes="stack tight", aria_label="Adapters"):
             with Tag("div", classes="line spread"):
@@ -41,6 +43,10 @@ class AdapterList:
     async def show(self, adapters: Sequence[LoRAAdapter]) -> None:
         """Make the list true."""
         self._all = adapters
+        async with self._drawing:
+            await self._draw(self._all)
+
+    async def _draw(self, adapters: Sequence[LoRAAdapter]) -> None:
         while self._first and self._first >= len(adapters):
             self._first -= PER_PAGE
         page = adapters[self._first : self._first + PER_PAGE]
@@ -83,8 +89,10 @@ class AdapterList:
         return True
 
     def _show_empty(self, filled: bool) -> None:
-        if filled or self._empty.default_slot.children:
-            self._empty.clear() if filled else None
+        if filled:
+            self._empty.clear()
+            return
+        if self._empty.default_slot.children:
             return
         with self._empty, Tag("div", classes="card empty", data_testid="no-adapters"):
             Tag("h3", "No adapter yet")

@@ -49,6 +49,8 @@ class VersionsPage:
         self._live = live
         self._wanted = wanted
         self._opened = identity(wanted.get("adapter"))
+        self._looking = asyncio.Lock()
+        """The watch and a person's deeds both look; an older look must not draw over a newer one."""
 
     async def build(self) -> None:
         """Draw everything, then look after it."""
@@ -105,11 +107,12 @@ class VersionsPage:
     # ------------------------------------------------------------------------------------ looking
 
     async def _look(self) -> None:
-        adapters = await self._services.lora.list()
-        self._now.show(await standing(self._services))
-        await self._list.show(adapters)
-        self._compare.show(adapters)
-        await self._trail.show()
+        async with self._looking:
+            adapters = await self._services.lora.list()
+            self._now.show(await standing(self._services))
+            await self._list.show(adapters)
+            self._compare.show(adapters)
+            await self._trail.show()
 
     async def _watch(self) -> None:
         looks = 0
