@@ -272,7 +272,7 @@ def test_the_gate_is_asked_over_http_and_answers_in_its_list(own_live, refused) 
     (decision,) = client.get("/api/benchmark/gate", params={"adapterId": str(identity)}).json()["items"]
     assert (decision["adapterId"], decision["gate"]) == (str(identity), "candidate")
     run = client.get(f"/api/benchmark/{decision['runId']}").json()
-    assert (run["type"], run["mode"], run["triggeredBy"], run["questionsTotal"]) == ("quick", "proposer", "gate", 10)
+    assert (run["type"], run["mode"], run["triggeredBy"], run["questionsTotal"]) == ("quick", "proposer", "gate", 30)
 
 
 async def _settled(gate) -> None:

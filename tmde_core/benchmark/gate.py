@@ -1,7 +1,7 @@
 """The gate: a new adapter is measured before anybody is asked to trust it.
 
-After each fine-tuning the quick benchmark runs in proposer mode (the weights, not the ensemble) for the new adapter, without
-activating it, against the base model and against what is active:
+After each fine-tuning the quick benchmark runs in proposer mode (the weights, not the ensemble), each question three times, for
+the new adapter, without activating it, against the base model and against what is active:
 
 - worse than either, or significantly worse in one domain: `held-back`, with an alert; activating it needs force.
 - better than what is active (than the base model, when nothing is), and not worse than the base model: `proven`; activated
@@ -21,12 +21,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import structlog
 
-from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, GateDecision, RunComparison, RunType
+from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, GateDecision, RunComparison
 from tmde_core.benchmark.service import BenchmarkService
 from tmde_core.errors import ConflictError, TmdeError, WorkerFailedError
 from tmde_core.finetune.records import FineTuneRun
@@ -40,6 +40,9 @@ log = structlog.get_logger(__name__)
 
 PAGE = "/benchmark"
 Gate = Literal["candidate", "proven", "held-back"]
+
+REPEATS = 3
+"""How often each of the quick ten is asked. Asked once, a lucky answer of a spoiled adapter outweighs three that became worse."""
 
 
 class GateService:
@@ -135,14 +138,11 @@ class GateService:
         """
         async with self._one:
             active = self._lora.active_ref()
-            type_: RunType = "full" if full else "quick"
-            base = await self._run(BenchmarkPlan(type=type_, mode="proposer", base=True), None, by)
+            base = await self._run(asking(full, base=True), None, by)
             now: BenchmarkRun | None = None
             if active is not None and active.id != str(adapter_id):
-                plan = BenchmarkPlan(type=type_, mode="proposer", adapter_id=UUID(active.id))
-                now = await self._run(plan, UUID(active.id), by)
-            plan = BenchmarkPlan(type=type_, mode="proposer", adapter_id=adapter_id)
-            new = await self._run(plan, adapter_id, by)
+                now = await self._run(asking(full, adapter_id=UUID(active.id)), UUID(active.id), by)
+            new = await self._run(asking(full, adapter_id=adapter_id), adapter_id, by)
             against_base = await self._benchmark.compare(base.id, new.id)
             against_active = await self._benchmark.compare(now.id, new.id) if now else None
             gate, reason = decide(against_base, against_active)
@@ -226,7 +226,7 @@ class GateService:
         """Measure what is active, in the background; what follows is decided at its end."""
         if (other := self._benchmark.running()) is not None:
             return "skipped", f"A benchmark is running ({other.id}).", None
-        run = await self._benchmark.start(BenchmarkPlan(type="quick", mode="proposer"), triggered_by="schedule")
+        run = await self._benchmark.start(asking(), triggered_by="schedule")
         task = asyncio.create_task(self._watched(run), name=f"scheduled benchmark {run.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -242,7 +242,7 @@ class GateService:
         """Roll an active adapter back that has been found significantly worse than the base model."""
         if run.status != "completed" or run.adapter_id is None:
             return
-        base = await self._run(BenchmarkPlan(type="quick", mode="proposer", base=True), None, None)
+        base = await self._run(asking(base=True), None, None)
         found = await self._benchmark.compare(base.id, run.id)
         gate, reason = decide(found, None)
         active = self._lora.active_ref()
@@ -260,6 +260,11 @@ class GateService:
         await self._notifications.notify(
             "benchmark.rolled_back", "error", f"Adapter {name} was rolled back to {where}", reason, PAGE
         )
+
+
+def asking(full: bool = False, **whom: Any) -> BenchmarkPlan:
+    """What the gate has asked of whom: the Proposer alone."""
+    return BenchmarkPlan(type="full" if full else "quick", mode="proposer", repeats=None if full else REPEATS, **whom)
 
 
 def decide(against_base: RunComparison, against_active: RunComparison | None) -> tuple[Gate, str]:

@@ -28,6 +28,7 @@ h1{font-size:28px;margin:0 0 4px}h2{font-size:20px;margin:32px 0 8px}p,dd{margin
 th,td{text-align:left;padding:6px 8px;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right;
 font-variant-numeric:tabular-nums}pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0;font:14px/1.45 ui-monospace,monospace}
 details{border-bottom:1px solid var(--line);padding:6px 0}summary{cursor:pointer}svg text{fill:var(--ink);font:13px system-ui,sans-serif}
+svg{display:block;max-width:100%;height:auto}table.figures td{width:50%}
 .warn{border-left:4px solid #e5484d;padding-left:12px}
 """
 
@@ -48,21 +49,37 @@ async def report_html(benchmark: BenchmarkService, run_id: UUID) -> str:
             f"The benchmark {run_id} is {run.status}; a report is made of completed ones.", status=run.status
         )
     results, _ = await benchmark.results(run_id, limit=100_000)
-    against = None
-    if run.baseline_run_id:
-        with suppress(NotFoundError):  # the baseline has been deleted; the run's own figures are still true
-            against = await benchmark.compare(run.baseline_run_id, run.id)
-    return page(run, results, against)
+    base = await _against_run(benchmark, run.baseline_run_id, run)
+    before = await _against_run(benchmark, run.previous_run_id, run)
+    return page(run, results, base, before)
 
 
-def page(run: BenchmarkRun, results: Sequence[BenchmarkResult], against: RunComparison | None) -> str:
-    """The whole file."""
+async def _against_run(benchmark: BenchmarkService, other: UUID | None, run: BenchmarkRun) -> RunComparison | None:
+    if other is not None:
+        with suppress(NotFoundError):  # the other has been deleted; the run's own figures are still true
+            return await benchmark.compare(other, run.id)
+    return None
+
+
+def page(
+    run: BenchmarkRun,
+    results: Sequence[BenchmarkResult],
+    base: RunComparison | None = None,
+    before: RunComparison | None = None,
+) -> str:
+    """The whole file.
+
+    Args:
+        base: against its baseline.
+        before: against the run before it.
+    """
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>TMDE benchmark {escape(str(run.id)[:8])}</title><style>{STYLE}</style></head><body>"
-        f"{_head(run)}{_figures(run)}{_against(against)}{_domains(run, against)}{_answers(results)}</body></html>\n"
+        f"{_head(run)}{_figures(run)}{_against('the base model', base)}{_against('the run before it', before)}"
+        f"{_domains(run, base)}{_answers(results, base)}</body></html>\n"
     )
 
 
@@ -98,14 +115,19 @@ def _figures(run: BenchmarkRun) -> str:
         ("Questions' hash", escape(run.suite_sha256[:16])),
     ]
     cells = "".join(f'<tr><td>{name}</td><td class="n">{value}</td></tr>' for name, value in rows)
-    return f"<h2>Figures</h2><p class=soft>Means with their 95 % intervals.</p><table>{cells}</table>"
+    return f'<h2>Figures</h2><p class=soft>Means with their 95 % intervals.</p><table class="figures">{cells}</table>'
 
 
-def _against(found: RunComparison | None) -> str:
+def _against(name: str, found: RunComparison | None) -> str:
     if found is None:
         return ""
-    return f"<h2>Against the base model</h2><p>{escape(difference_words(found.quality))}</p>" + "".join(
-        f'<p class="warn">{escape(reason)}</p>' for reason in found.differs
+    words = difference_words(found.quality)
+    if found.score_difference is not None and found.score_low is not None and found.score_high is not None:
+        words += f" TMDE score {found.score_difference:+.1f} ({found.score_low:+.1f} to {found.score_high:+.1f})."
+    fallen = [one.domain for one in found.domains if one.quality.outcome == "worse"]
+    notes = [*found.differs, *(f"Significantly worse in {domain}." for domain in fallen)]
+    return f"<h2>Against {name}</h2><p>{escape(words)}</p>" + "".join(
+        f'<p class="warn">{escape(note)}</p>' for note in notes
     )
 
 
@@ -133,6 +155,10 @@ def _radar(rows: Sequence[Row]) -> str:
         for level in (2.5, 5, 7.5, 10)
     )
     shape = " ".join(point(i, row[1].mean or 0.0) for i, row in enumerate(rows))
+    base = ""
+    if all(row[2] is not None for row in rows):
+        corners = " ".join(point(i, row[2] or 0.0) for i, row in enumerate(rows))
+        base = f'<polygon points="{corners}" fill="none" stroke="#e5484d" stroke-width="2" stroke-dasharray="4 3"/>'
     labels = "".join(
         f'<text x="{point(i, 12.4).split(",")[0]}" y="{point(i, 12.4).split(",")[1]}" text-anchor="middle">{escape(row[0])}</text>'
         for i, row in enumerate(rows)
@@ -140,7 +166,7 @@ def _radar(rows: Sequence[Row]) -> str:
     return (
         '<svg viewBox="0 0 400 310" width="400" role="img" aria-label="Quality by domain, 0 in the middle to 10 outside">'
         f'{rings}<polygon points="{shape}" fill="var(--pale)" fill-opacity=".5" stroke="var(--fill)" stroke-width="2"/>'
-        f"{labels}</svg>"
+        f"{base}{labels}</svg>"
     )
 
 
@@ -170,7 +196,8 @@ def _bars(rows: Sequence[Row]) -> str:
     )
 
 
-def _answers(results: Sequence[BenchmarkResult]) -> str:
+def _answers(results: Sequence[BenchmarkResult], base: RunComparison | None) -> str:
+    before = {one.question_id: one for one in base.questions} if base else {}
     blocks = []
     for result in results:
         score = "failed" if result.status == "failed" else "no verdict"
@@ -178,9 +205,14 @@ def _answers(results: Sequence[BenchmarkResult]) -> str:
             score = f"{result.quality_score:.1f}"
         reasons = "".join(f"<li>{escape(reason)}</li>" for reason in result.reasons)
         text = result.error if result.status == "failed" else result.answer
+        other = before.get(result.question_id)
+        compared = ""
+        if other is not None:
+            score += f" · base model {'no verdict' if other.a is None else f'{other.a:.1f}'}"
+            compared = f'<p class="soft">The base model answered:</p><pre>{escape(other.a_answer)}</pre>'
         blocks.append(
             f"<details><summary>{escape(result.question_id)} · {escape(result.domain)}, {escape(result.difficulty)} · "
-            f"<b>{score}</b></summary><pre>{escape(result.query)}</pre><pre>{escape(text or '')}</pre><ul>{reasons}</ul></details>"
+            f"<b>{score}</b></summary><pre>{escape(result.query)}</pre><pre>{escape(text or '')}</pre><ul>{reasons}</ul>{compared}</details>"
         )
     return f"<h2>Answers</h2>{''.join(blocks)}"
 

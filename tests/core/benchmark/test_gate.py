@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from tmde_core.benchmark.gate import asking
 from tmde_core.benchmark.records import BenchmarkPlan
 from tmde_core.errors import ConflictError
 from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
@@ -76,7 +77,7 @@ async def test_a_baseline_that_is_there_is_not_asked_again(services, adapter, ru
     await services.gate.judge(adapter(everything))
     asked = len(runtime.requests)
     await services.gate.judge(adapter(everything, age=1))
-    assert len(runtime.requests) - asked == 10
+    assert len(runtime.requests) - asked == 30
 
 
 async def test_a_domain_that_falls_vetoes_though_the_whole_is_better(services, adapter, monkeypatch):
@@ -97,7 +98,7 @@ async def test_an_active_adapter_that_has_become_worse_is_rolled_back_where_that
     model.right[None] = everything
     spoiled = adapter(nothing)
     await services.lora.activate(spoiled)
-    run = await services.benchmark.start(BenchmarkPlan(type="quick", mode="proposer"))
+    run = await services.benchmark.start(asking())
     await services.gate.after_schedule(await services.benchmark.wait(run.id))
     assert await services.lora.active() is None
     kinds = [one.kind for one in (await services.notifications.list())[0]]
@@ -110,7 +111,7 @@ async def test_without_that_wish_it_is_said_and_nothing_is_done(services, adapte
     model.right[None] = everything
     spoiled = adapter(nothing)
     await services.lora.activate(spoiled)
-    run = await services.benchmark.start(BenchmarkPlan(type="quick", mode="proposer"))
+    run = await services.benchmark.start(asking())
     await services.gate.after_schedule(await services.benchmark.wait(run.id))
     assert (await services.lora.active()).id == spoiled
     (told,), _ = await services.notifications.list()
