@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-import psutil
 import structlog
 
 from tmde_core.errors import TmdeError
-from tmde_core.finetune.supervisor import NICENESS
+from tmde_core.finetune.supervisor import give_way
 from tmde_core.ports import PreviewReport, WorkerCommand
 from tmde_core.record import from_json
 
@@ -69,8 +68,7 @@ async def _run(command: WorkerCommand) -> Failure | None:
         reason = getattr(error, "strerror", None) or error
         program = command.argv[0] if command.argv else ""
         return Failure(f"The preview's process {program!r} cannot be started: {reason}.")
-    with contextlib.suppress(psutil.Error, OSError):  # it may be over already
-        psutil.Process(process.pid).nice(NICENESS)
+    give_way(process.pid)
     try:
         async with asyncio.timeout(SECONDS):
             _, err = await process.communicate()

@@ -37,8 +37,8 @@ LOG_FILE = "worker.log"
 RUN_VARIABLE = "TMDE_TRAINING_RUN"
 """Environment variable of the worker and all its descendants: the id of the run, a slash, the number of the attempt."""
 
-NICENESS = 10
-"""Debates go first."""
+NICENESS = 19
+"""Debates go first: beside one the trainer gets some hundredth of a core, and all that is left over."""
 GRACE_SECONDS = 5.0
 """Between SIGTERM and SIGKILL."""
 GIVE_UP_SECONDS = 30.0
@@ -120,11 +120,19 @@ def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: int) -> subp
             raise WorkerFailedError(
                 f"The training process {command.argv[0] if command.argv else ''!r} cannot be started: {reason}."
             ) from error
-    with contextlib.suppress(psutil.Error, OSError):  # it may be over already
-        psutil.Process(process.pid).nice(NICENESS)
+    give_way(process.pid)
     # Reaped in any case, also when nobody watches it.
     threading.Thread(target=process.wait, name=f"reaper-{mark[:8]}", daemon=True).start()
     return process
+
+
+def give_way(pid: int) -> None:
+    """Let all other processes go before one that was just started in a session of its own, and before its later threads."""
+    with contextlib.suppress(psutil.Error, OSError):  # it may be over already
+        psutil.Process(pid).nice(NICENESS)
+    # Linux shares the processor among sessions first (sched(7), autogroup): niceness counts within a session only.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))
 
 
 def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> asyncio.Future[Death]:
