@@ -37,8 +37,8 @@ LOG_FILE = "worker.log"
 RUN_VARIABLE = "TMDE_TRAINING_RUN"
 """Environment variable of the worker and all its descendants: the id of the run, a slash, the number of the attempt."""
 
-NICENESS = 19
-"""Debates go first: beside one the trainer gets some hundredth of a core, and all that is left over."""
+NICENESS = 10
+"""Debates go first: beside one the trainer gets a tenth of a core, so that it gets on, and all that is left over."""
 GRACE_SECONDS = 5.0
 """Between SIGTERM and SIGKILL."""
 GIVE_UP_SECONDS = 30.0
