@@ -24,7 +24,7 @@ from tmde_core.ports import (
     Question,
     RegexCheck,
 )
-from tmde_core.record import invalid_field
+from tmde_core.record import invalid_field, to_json
 from tmde_core.settings import MAX_QUERY_BYTES
 
 DIFFICULTIES = ("easy", "medium", "hard")
@@ -40,10 +40,18 @@ def question_from(given: Mapping[str, Any]) -> Question:
         InvalidInputError: a field is missing, unknown or wrong; context has `field`.
     """
     values = {"id": f"own-{uuid4().hex[:8]}", **given}
+    if odd := next((name for name in values if not isinstance(name, str)), None):
+        raise InvalidInputError(f"{str(odd)[:40]!r}: the names of fields must be text.", field=str(odd)[:40])
+    difficulty = values.get("difficulty")
+    if isinstance(difficulty, str) and difficulty not in DIFFICULTIES:
+        raise _wrong("difficulty", f"{difficulty[:40]!r} is not one of {', '.join(DIFFICULTIES)}")
     try:
         question = msgspec.convert(values, Question)
+        to_json(question)
     except msgspec.ValidationError as error:
         raise invalid_field(error) from None
+    except UnicodeEncodeError:
+        raise _wrong("query", "or another text holds half a character (a lone surrogate); write it anew") from None
     _check_words(question)
     if not question.criteria:
         _check_simple(question)

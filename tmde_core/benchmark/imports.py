@@ -32,6 +32,8 @@ from tmde_core.record import Record
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_ENTRIES = 10_000
+BOM = b"\xef\xbb\xbf"
+"""What editors on Windows put before the first line."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -80,7 +82,7 @@ def read_entries(
 
 
 def _json_lines(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(content.removeprefix(BOM).splitlines(), 1):
         if not line.strip():
             continue
         try:

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tmde_core.benchmark.custom import question_from
 from tmde_core.benchmark.imports import read_entries
 from tmde_core.errors import InvalidInputError
 from tmde_core.ports import ChoiceCheck, FactsCheck, NumberCheck, Question
+from tmde_core.record import from_json, to_json
 
 
 def read(*entries, **options):
@@ -143,3 +145,42 @@ values = st.recursive(
 def test_whatever_an_entry_holds_is_read_or_refused_in_words(entry):
     (found,) = read(entry)
     assert isinstance(found, str | Question)
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=6) | st.dates()
+"""What YAML can say, lone surrogates among it."""
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["query", "reference", "rubric", "domain", "difficulty", "id", "check", 1]), scalars
+    ),
+    st.lists(
+        st.dictionaries(st.sampled_from(["name", "weight", "description", "check"]), scalars, max_size=3), max_size=2
+    ),
+)
+def test_whatever_yaml_gives_a_question_is_one_that_can_be_kept_or_refused_in_words(fields, criteria):
+    given_ = {"query": "What?", **fields, **({"criteria": criteria} if criteria else {})}
+    try:
+        question = question_from(given_)
+    except InvalidInputError:
+        return
+    assert from_json(to_json(question), Question) == question
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'- query: "a \\uD800 b"\n  reference: x', "half a character"),
+        (b"- query: x\n  reference: x\n  difficulty: brutal", "difficulty: 'brutal' is not one of easy, medium, hard."),
+        (b"- query: x\n  1: 2", "'1': the names of fields must be text."),
+    ],
+)
+def test_what_yaml_can_say_and_json_cannot_is_refused_in_words(line, words):
+    ((_, found),) = read_entries(line, as_yaml=True)
+    assert words in found
+
+
+def test_a_file_that_an_editor_on_windows_saved_is_read():
+    ((_, found),) = read_entries(b'\xef\xbb\xbf{"input": "2 + 2?", "target": "4"}\r\n')
+    assert isinstance(found, Question)
