@@ -233,6 +233,9 @@ def test_a_run_is_started_watched_and_ends_in_an_adapter(open_page, server):
     expect(page.get_by_test_id("run-loss").first).to_have_text("loss 0.874, held out 1.016")
     expect(page.get_by_test_id("run-adapter").first).to_contain_text("adapter")
     expect(page.get_by_test_id("run-now")).to_be_enabled()
+    page.get_by_test_id("run-adapter").first.click()
+    expect(page.get_by_test_id("adapter-details").get_by_test_id("to-run")).to_contain_text("training run")
+    expect(page.get_by_test_id("notification-count")).not_to_be_empty()
 
 
 def test_a_run_that_somebody_else_starts_appears_by_itself(open_page, server):
