@@ -39,7 +39,7 @@ def question_from(given: Mapping[str, Any]) -> Question:
     Raises:
         InvalidInputError: a field is missing, unknown or wrong; context has `field`.
     """
-    values = {"id": f"own-{uuid4().hex[:8]}", **given}
+    values: dict[Any, Any] = {"id": f"own-{uuid4().hex[:8]}", **given}
     if odd := next((name for name in values if not isinstance(name, str)), None):
         raise InvalidInputError(f"{str(odd)[:40]!r}: the names of fields must be text.", field=str(odd)[:40])
     difficulty = values.get("difficulty")

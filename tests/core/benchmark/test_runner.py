@@ -383,3 +383,17 @@ async def test_a_run_whose_process_was_killed_goes_on_with_the_unanswered_questi
         assert (ended.status, ended.questions_done, ended.metrics.avg_quality.mean) == ("completed", 12, 10.0)
     asked = sorted(int(request.messages[-1].content.split("number ")[1].rstrip("?")) for request in runtime.requests)
     assert asked == [7, 8, 9, 10, 11]
+
+
+async def test_a_run_warns_when_the_judge_is_the_proposers_own_model(services, data_dir, runtime, monkeypatch):
+    assert (await finished(services)).warnings == ()  # checks decide everything
+    monkeypatch.setattr("tests.core.benchmark.conftest.QUESTIONS", (question(0, open_weight=0.5), *QUESTIONS[1:]))
+    run = await finished(services)
+    assert run.warnings[0].startswith("The judge is the Proposer's own model")
+    roles = services.settings.roles
+    other = msgspec.structs.replace(roles, judge=msgspec.structs.replace(roles.judge, model="scripted-2"))
+    changed = msgspec.structs.replace(services.settings, roles=other)
+    async with open_services(changed, benchmark_plugins(runtime)) as opened:
+        run = await opened.benchmark.start(ALONE)
+        assert run.warnings == ()
+        await opened.benchmark.wait(run.id)
