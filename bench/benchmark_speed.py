@@ -28,7 +28,9 @@ from tmde_core.settings import load_settings
 MODELS = Path(os.environ.get("TMDE_DATA_DIR") or Path(__file__).parents[1] / "data") / "models"
 RUNS = 1_000
 REQUESTS = 50
-DEBATES = 6
+DEBATES = 4
+EVERY = 2
+"""Of the full suite every second question is asked to compare side by side with one at a time: half of each domain."""
 QUESTION = "Which is heavier, a kilogram of lead or a kilogram of feathers, and why?"
 ONE_ROUND = DebateConfig(max_rounds=1, synthesis="never", judge="none", seed=1, max_tokens=96)
 
@@ -69,13 +71,14 @@ async def measured(folder: Path) -> list[str]:
     """The figures that need the model."""
     lines = []
     async with opened(folder) as services:
-        full = BenchmarkPlan(type="full", mode="proposer", repeats=1)
+        asked = [one.id for one in await services.benchmark.questions(suite="tmde-50")][::EVERY]
+        full = BenchmarkPlan(type="custom", mode="proposer", repeats=1, question_ids=tuple(asked))
         await debate(services)
         side, run_side = await run(services, full, 8)
         alone, run_alone = await run(services, full, 1)
         quick, _ = await run(services, BenchmarkPlan(type="quick"), 8)
         lines += [
-            f"| full, proposer, {run_side.questions_total} answers, side by side | {side:.0f} s | {side / alone:.2f}× | ≤ 0.5× |",
+            f"| every second question of the full suite, proposer, {run_side.questions_total} answers, side by side | {side:.0f} s | {side / alone:.2f}× | ≤ 0.5× |",
             f"| the same, one at a time | {alone:.0f} s | 1× | |",
             f"| quick, whole debates, 10 answers | {quick:.0f} s | | ≤ 600 s |",
             f"| quality side by side and one at a time | {_quality(run_side)} and {_quality(run_alone)} | | |",

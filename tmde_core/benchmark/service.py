@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import IO, Any
 from uuid import UUID
 
@@ -16,30 +13,25 @@ import msgspec
 import structlog
 
 from tmde_core.benchmark.calibration import CalibrationReport, Rated, report
-from tmde_core.benchmark.export import ExportedRun
 from tmde_core.benchmark.imports import QuestionImport, read_entries, summed
+from tmde_core.benchmark.live import Live, count, ending, tell
 from tmde_core.benchmark.measuring import Measuring
 from tmde_core.benchmark.planning import Planner, comparable_hash
 from tmde_core.benchmark.questionbank import QuestionBank
+from tmde_core.benchmark.reading import BenchmarkReading
 from tmde_core.benchmark.records import (
     ENDED,
-    ActivationMark,
     BenchmarkPlan,
     BenchmarkQuestion,
     BenchmarkResult,
     BenchmarkRun,
-    Mode,
-    RunComparison,
-    RunStatus,
-    RunType,
-    Summary,
     Trigger,
 )
 from tmde_core.benchmark.runner import PARALLEL, JudgeSource, Runner, unanswered
 from tmde_core.benchmark.scoring import Score, Scorer
-from tmde_core.benchmark.store import BenchmarkStore, RunFilter
+from tmde_core.benchmark.store import BenchmarkStore
 from tmde_core.debate.judging import WITHOUT_REFERENCE
-from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
+from tmde_core.errors import ConflictError, TmdeError
 from tmde_core.lora.service import LoraService
 from tmde_core.plugins import Plugins
 from tmde_core.ports import AdapterRef, JudgeItem, Question
@@ -57,29 +49,10 @@ LOCK_FILE = "benchmark.lock"
 """Held with `flock` by the process that runs a benchmark: one at a time, and a row without it is a dead one."""
 
 LOGS_KEPT = 20
-PAIRED = 50
-"""Runs of each adapter that are looked through for a pair that can be compared."""
-
-Runs = list[BenchmarkRun]
 Questions = list[BenchmarkQuestion]
 
 
-@dataclass
-class _Live:
-    """The run of this process."""
-
-    run: BenchmarkRun
-    events: MemoryLog
-    lock: IO[str]
-    done: int = 0
-    score: float = 0.0
-    scored: int = 0
-    began: float = field(default_factory=time.monotonic)
-    begun_with: int = 0
-    task: asyncio.Task[None] | None = None
-
-
-class BenchmarkService:
+class BenchmarkService(BenchmarkReading):
     """The benchmark runs of one data directory."""
 
     def __init__(
@@ -91,18 +64,16 @@ class BenchmarkService:
         templates: TemplateStore,
         lora: LoraService,
     ) -> None:
-        self.store = BenchmarkStore(database)
+        store = BenchmarkStore(database)
         self.bank = QuestionBank(database, plugins)
+        super().__init__(store, Measuring(store, self.bank, settings), lora)
         self._settings = settings
         self._plugins = plugins
         self._runtimes = runtimes
         self._templates = templates
-        self._lora = lora
         self.parallel = PARALLEL
         """Questions asked at once."""
         self._planner = Planner(settings, plugins, runtimes, lora, self.bank)
-        self._measuring = Measuring(self.store, self.bank, settings)
-        self._live: _Live | None = None
         self._starting = asyncio.Lock()
         self._ended: OrderedDict[UUID, MemoryLog] = OrderedDict()
 
@@ -162,15 +133,15 @@ class BenchmarkService:
     ) -> BenchmarkRun:
         slots = unanswered(questions, run.repeats, earlier)
         done = run.questions_total - len(slots)
-        live = self._live = _Live(run, MemoryLog(), lock, done=done, begun_with=done)
+        live = self._live = Live(run, MemoryLog(), lock, done=done, begun_with=done)
         for result in earlier:
-            _count(live, result)
+            count(live, result)
 
         async def keep(result: BenchmarkResult, trace: bytes | None) -> None:
             await self.store.add_result(result, trace)
             live.done += 1
-            _count(live, result)
-            _tell(live, result)
+            count(live, result)
+            tell(live, result)
 
         runner = Runner(
             run, self._settings, self._plugins, self._runtimes, self._templates, adapter, keep, self.parallel
@@ -194,79 +165,6 @@ class BenchmarkService:
 
     # ----------------------------------------------------------------------------------- reading
 
-    async def get(self, run_id: UUID) -> BenchmarkRun:
-        """One run, as it stands.
-
-        Raises:
-            NotFoundError: there is none with that id.
-        """
-        run = await self.store.get(run_id)
-        if run is None:
-            raise NotFoundError(f"There is no benchmark run with the id {run_id}.")
-        return await self._counted(run)
-
-    async def _counted(self, run: BenchmarkRun) -> BenchmarkRun:
-        if run.status == "completed":
-            return run
-        live = self._live
-        done = live.done if live is not None and live.run.id == run.id else len(await self.store.results(run.id))
-        return msgspec.structs.replace(run, questions_done=min(done, run.questions_total))
-
-    async def list(
-        self,
-        limit: int = 50,
-        offset: int = 0,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        adapter_id: UUID | None = None,
-        type: RunType | None = None,  # noqa: A002 - the field's name
-        status: RunStatus | None = None,
-        mode: Mode | None = None,
-    ) -> tuple[Runs, int]:
-        """Runs, newest first, and how many there are in all.
-
-        Raises:
-            InvalidInputError: the dates are the wrong way round.
-        """
-        wanted = _wanted(start, end, adapter_id, type, status, mode)
-        runs, total = await self.store.page(wanted, limit, offset)
-        return [await self._counted(run) for run in runs], total
-
-    async def results(self, run_id: UUID, limit: int = 200, offset: int = 0) -> tuple[Sequence[BenchmarkResult], int]:
-        """The answers of a run, by question.
-
-        Raises:
-            NotFoundError: no such run.
-        """
-        await self.get(run_id)
-        found = await self.store.results(run_id)
-        return found[offset : offset + limit], len(found)
-
-    async def asked(self, run_id: UUID) -> Sequence[Question]:
-        """The questions of a run, as they were when it asked them.
-
-        Raises:
-            NotFoundError: no such run.
-        """
-        await self.get(run_id)
-        return await self.store.questions(run_id)
-
-    async def result(self, run_id: UUID, question_id: str) -> tuple[BenchmarkResult, ...]:
-        """Every answer to one question of a run.
-
-        Raises:
-            NotFoundError: no such run, or it has no answer to that question.
-        """
-        await self.get(run_id)
-        found = tuple(await self.store.results(run_id, question_id))
-        if not found:
-            raise NotFoundError(f"The benchmark {run_id} has no answer to a question called {question_id[:60]!r}.")
-        return found
-
-    async def trace(self, run_id: UUID, question_id: str, repeat: int = 0) -> dict[str, Any] | None:
-        """The debate behind an answer, as a trace on the wire; None in proposer mode."""
-        return await self.store.trace(run_id, question_id, repeat)
-
     async def events(self, run_id: UUID) -> MemoryLog:
         """`start`, `progress {done, total, questionId, domain, score, meanScore, etaSeconds, status}` for each answer, then
         `complete`, `error` or `cancelled`. Of a run that ended long ago only the last is left.
@@ -283,81 +181,8 @@ class BenchmarkService:
         if run.status in ("pending", "running"):
             raise ConflictError("This benchmark runs in another TMDE process, so it cannot be watched from here.")
         events = MemoryLog()
-        events.append(*_ending(run))
+        events.append(*ending(run))
         return events
-
-    def running(self) -> BenchmarkRun | None:
-        """The run of this process."""
-        live = self._live
-        return msgspec.structs.replace(live.run, questions_done=live.done) if live else None
-
-    async def summary(
-        self,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        adapter_id: UUID | None = None,
-        mode: Mode | None = None,
-        type: RunType | None = None,  # noqa: A002 - the field's name
-    ) -> Summary:
-        """The dashboard's data; reads nothing that grows with the answers.
-
-        Raises:
-            InvalidInputError: the dates are the wrong way round.
-        """
-        wanted = _wanted(start, end, adapter_id, type, None, mode)
-        series = await self.store.series(wanted)
-        if not series:
-            return Summary(total=0)
-        current = await self.get(series[-1].run_id)
-        previous = await self.store.get(current.previous_run_id) if current.previous_run_id else None
-        baseline = await self.store.get(current.baseline_run_id) if current.baseline_run_id else None
-        return Summary(
-            total=len(series),
-            series=tuple(series),
-            activations=await self._activations(series[0].at),
-            current=current,
-            previous=previous,
-            baseline=baseline,
-            vs_previous=await self.store.comparison(previous.id, current.id) if previous else None,
-            vs_baseline=await self.store.comparison(baseline.id, current.id) if baseline else None,
-        )
-
-    async def _activations(self, first: datetime) -> tuple[ActivationMark, ...]:
-        events = await self._lora.events(limit=200)
-        return tuple(
-            ActivationMark(at=event.timestamp, adapter_id=event.adapter_id)
-            for event in reversed(events)
-            if event.success and event.operation in ("activate", "rollback", "deactivate")
-            if first <= event.timestamp
-        )
-
-    async def compare(self, a: UUID, b: UUID) -> RunComparison:
-        """B against A.
-
-        Raises:
-            NotFoundError: no such run.
-            ConflictError: one of them has not been completed.
-        """
-        runs = [await self.get(a), await self.get(b)]
-        for run in runs:
-            if run.status != "completed":
-                raise ConflictError(
-                    f"The benchmark {run.id} is {run.status}; only completed ones can be compared.", status=run.status
-                )
-        return await self._measuring.compared(*runs)
-
-    async def of_adapters(self, a: UUID, b: UUID) -> RunComparison | None:
-        """B's newest completed run against A's newest that asked the same in the same way; None when there is no such pair."""
-        runs_a, runs_b = [
-            (await self.store.page(RunFilter(adapter_id=one, status="completed"), PAIRED, 0))[0] for one in (a, b)
-        ]
-        of_a: dict[str, BenchmarkRun] = {}
-        for run in runs_a:
-            of_a.setdefault(comparable_hash(run), run)
-        for run in runs_b:
-            if (other := of_a.get(comparable_hash(run))) is not None:
-                return await self._measuring.compared(other, run)
-        return None
 
     async def questions(
         self, domain: str | None = None, difficulty: str | None = None, suite: str | None = None
@@ -433,15 +258,6 @@ class BenchmarkService:
             if told is not None:
                 told(number)
         return await asyncio.to_thread(report, name, [one.rating for one in rated], scores)
-
-    async def exported(self, start: datetime | None = None, end: datetime | None = None) -> Sequence[ExportedRun]:
-        """Every run of a time with its answers, oldest first.
-
-        Raises:
-            InvalidInputError: the dates are the wrong way round.
-        """
-        runs, _ = await self.list(100_000, 0, start, end)
-        return [ExportedRun(run=run, results=tuple(await self.store.results(run.id))) for run in reversed(runs)]
 
     async def dry_run(self, question: Question, answer: str) -> Score:
         """What the machine's checks say of an answer, without a model: for whoever writes a question."""
@@ -527,7 +343,7 @@ class BenchmarkService:
 
     # ------------------------------------------------------------------------------------- inside
 
-    async def _see_to_the_end(self, live: _Live, work: Any) -> None:
+    async def _see_to_the_end(self, live: Live, work: Any) -> None:
         """The task of one run. It never raises: how it ended is in the row and in the log."""
         ended: dict[str, Any]
         try:
@@ -551,9 +367,9 @@ class BenchmarkService:
             self._ended.popitem(last=False)
         self._live = None
         live.lock.close()
-        live.events.append(*_ending(run))
+        live.events.append(*ending(run))
 
-    async def _closed(self, live: _Live, ended: dict[str, Any]) -> BenchmarkRun:
+    async def _closed(self, live: Live, ended: dict[str, Any]) -> BenchmarkRun:
         run = await self.store.get(live.run.id) or live.run
         run = msgspec.structs.replace(run, completed_at=utc_now(), questions_done=live.done, **ended)
         if run.status == "completed":
@@ -580,51 +396,6 @@ class BenchmarkService:
                 **({"runId": str(live.run.id)} if live else {}),
             ) from None
         return file
-
-
-def _wanted(
-    start: datetime | None,
-    end: datetime | None,
-    adapter_id: UUID | None,
-    type_: RunType | None,
-    status: RunStatus | None,
-    mode: Mode | None,
-) -> RunFilter:
-    if start is not None and end is not None and start > end:
-        raise InvalidInputError("from: lies after `to`. Exchange the two dates.", field="from")
-    return RunFilter(start=start, end=end, adapter_id=adapter_id, type=type_, status=status, mode=mode)
-
-
-def _count(live: _Live, result: BenchmarkResult) -> None:
-    if result.quality_score is not None:
-        live.score += result.quality_score
-        live.scored += 1
-
-
-def _tell(live: _Live, result: BenchmarkResult) -> None:
-    here = live.done - live.begun_with
-    pace = (time.monotonic() - live.began) / here if here else None
-    live.events.append(
-        "progress",
-        {
-            "done": live.done,
-            "total": live.run.questions_total,
-            "questionId": result.question_id,
-            "domain": result.domain,
-            "score": result.quality_score,
-            "meanScore": live.score / live.scored if live.scored else None,
-            "etaSeconds": round(pace * (live.run.questions_total - live.done), 1) if pace is not None else None,
-            "status": result.status,
-        },
-    )
-
-
-def _ending(run: BenchmarkRun) -> tuple[str, dict[str, Any]]:
-    if run.status == "completed":
-        return "complete", {"runId": str(run.id), "metrics": msgspec.to_builtins(run.metrics)}
-    if run.status == "cancelled":
-        return "cancelled", {"runId": str(run.id)}
-    return "error", {"runId": str(run.id), "status": run.status, "detail": run.error_message or "It was interrupted."}
 
 
 __all__ = ["ENDED", "BenchmarkService", "comparable_hash"]
