@@ -10,7 +10,7 @@ from typing import Any
 from tmde_core.benchmark.records import BenchmarkResult, BenchmarkRun
 from tmde_core.record import Record
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection")."""
 
 RUN_COLUMNS = (
