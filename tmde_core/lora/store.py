@@ -24,7 +24,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import msgspec
 
 from tmde_core.errors import AdapterInvalidError, NotFoundError, TmdeError
-from tmde_core.lora.publish import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, STAGING_PREFIX, WEIGHTS_FILE
+from tmde_core.lora.publish import MANIFEST_FILE, REQUIRED_FILES, STAGING_PREFIX, WEIGHTS_FILE
 from tmde_core.lora.records import MANIFEST_VERSION, ActivePointer, LoRAAdapter, Manifest
 from tmde_core.record import from_json, to_json
 from tmde_core.storage.durable import TEMPORARY, sha256_of, storage_errors, sync_directory, write_whole
@@ -106,7 +106,7 @@ class AdapterStore:
         """
         adapter = self.get(adapter_id)
         try:
-            return self._sound(Path(adapter.path))
+            return self._sound(adapter.path)
         except _UnsoundError as reason:
             raise AdapterInvalidError(
                 f"The adapter {adapter_id} cannot be used: {reason}", adapterId=str(adapter_id)
@@ -122,31 +122,34 @@ class AdapterStore:
                 found.append(known[1])
             elif not path.is_symlink():
                 with contextlib.suppress(_UnsoundError):
-                    found.append(_decode(_manifest_bytes(path)))
+                    found.append(_decode(_manifest_bytes(adapter.path)))
         return found
 
     def _adapter(self, path: str, active: UUID | None) -> LoRAAdapter:
         """What is in the directory, as it is listed."""
         try:
-            manifest = self._sound(Path(path))
+            manifest = self._sound(path)
         except _UnsoundError as reason:
             return _unsound(Path(path), str(reason), active)
         adapter = _listed(manifest, path, active)
         known = self._damaged.get(manifest.id)
-        if known is not None and known[0] == _version(Path(path)):
+        if known is not None and known[0] == _version(path):
             return msgspec.structs.replace(adapter, is_valid=False, invalid_reason=known[1])
         return adapter
 
-    def _sound(self, path: Path) -> Manifest:
-        """The manifest of a sound adapter; decoded again only when the file is another one."""
-        if path.is_symlink():
+    def _sound(self, path: str) -> Manifest:
+        """The manifest of a sound adapter; decoded again only when the file is another one.
+
+        Paths are texts here and below: pathlib doubles the time of a long list.
+        """
+        version, name = _version(path), os.path.basename(path)  # noqa: PTH119
+        known = self._read.get(name)
+        if os.path.islink(path):  # noqa: PTH114
             raise _UnsoundError("It is a link, not a directory.")
-        version = _version(path)
-        known = self._read.get(path.name)
         if version is None or known is None or known[0] != version:
-            manifest = _read(path)
+            manifest = _read(path, name)
             if version is not None:
-                self._read[path.name] = (version, manifest)
+                self._read[name] = (version, manifest)
             return manifest
         _check_files(path, known[1])
         return known[1]
@@ -161,9 +164,9 @@ class AdapterStore:
             NotFoundError: no such adapter.
         """
         path = Path(self.get(adapter_id).path)
-        version = _version(path)
+        version = _version(str(path))
         try:
-            manifest = self._sound(path)
+            manifest = self._sound(str(path))
         except _UnsoundError as reason:
             return [str(reason)], 0
         found = [flaw for name, told in manifest.files.items() if (flaw := _flaw(path / name, told, digest))]
@@ -317,9 +320,9 @@ _Version = tuple[int, int, int]
 """Inode, modification time and size: a manifest is always replaced, never written in place."""
 
 
-def _version(path: Path) -> _Version | None:
+def _version(path: str) -> _Version | None:
     try:
-        found = os.stat(os.path.join(path, MANIFEST_FILE))  # noqa: PTH116, PTH118 - a long list
+        found = os.stat(f"{path}/{MANIFEST_FILE}")  # noqa: PTH116 - see _sound
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
@@ -360,12 +363,12 @@ def _size_of(path: Path) -> int:
     for folder, _, files in os.walk(path) if not path.is_symlink() else ():
         for name in files:
             with contextlib.suppress(OSError):
-                found += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118 - see _check_files
+                found += os.lstat(f"{folder}/{name}").st_size
     return found
 
 
 def _unsound(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
-    identity = _identity(path) or uuid5(NAMESPACE_URL, f"foreign:{path.name}")
+    identity = _identity(path.name) or uuid5(NAMESPACE_URL, f"foreign:{path.name}")
     try:
         created = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
     except OSError:
@@ -387,28 +390,29 @@ def _unsound(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
     )
 
 
-def _read(path: Path) -> Manifest:
+def _read(path: str, name: str) -> Manifest:
     """The manifest of a directory, if that is a sound adapter as far as can be told without hashing."""
-    identity = _identity(path)
+    identity = _identity(name)
     content = _manifest_bytes(path)
     manifest = _decode(content)
     if identity is None or manifest.id != identity:
-        raise _UnsoundError(f"It is foreign: the directory is called {path.name!r}, its manifest says {manifest.id}.")
+        raise _UnsoundError(f"It is foreign: the directory is called {name!r}, its manifest says {manifest.id}.")
     if manifest.created_at.tzinfo is None:
         raise _UnsoundError(f"Its {MANIFEST_FILE} says when it was made without a time zone.")
-    missing = [name for name in REQUIRED_FILES if name not in manifest.files]
+    missing = [file for file in REQUIRED_FILES if file not in manifest.files]
     if missing:
         raise _UnsoundError(f"Its manifest does not name {', '.join(missing)}.")
     _check_files(path, manifest)
     return manifest
 
 
-def _manifest_bytes(path: Path) -> bytes:
+def _manifest_bytes(path: str) -> bytes:
     try:
-        with (path / MANIFEST_FILE).open("rb") as file:
-            content = file.read(MAX_MANIFEST_BYTES + 1)
+        with open(f"{path}/{MANIFEST_FILE}", "rb", buffering=0) as file:  # noqa: PTH123 - see _sound
+            # No more than it has: Python first makes room for all that is asked for.
+            content = file.read(min(os.fstat(file.fileno()).st_size, MAX_MANIFEST_BYTES) + 1)
     except FileNotFoundError:
-        half = (path / WEIGHTS_FILE).exists() or (path / CONFIG_FILE).exists()
+        half = any(Path(path, name).exists() for name in REQUIRED_FILES)
         raise _UnsoundError(
             f"It has no {MANIFEST_FILE}: {'it was not made by TMDE; import it' if half else 'it is foreign or half copied'}."
         ) from None
@@ -444,13 +448,13 @@ def _refuse_newer(version: int) -> None:
         )
 
 
-def _check_files(path: Path, manifest: Manifest) -> None:
+def _check_files(path: str, manifest: Manifest) -> None:
     size = 0
     for name in manifest.files:
         if "/" in name or name.startswith("."):
             raise _UnsoundError(f"Its manifest names the file {name!r}, which is no plain file name.")
         try:
-            found = os.lstat(os.path.join(path, name))  # noqa: PTH118 - pathlib doubles the time of a long list
+            found = os.lstat(f"{path}/{name}")
         except OSError:
             raise _UnsoundError(f"Its file {name} is missing.") from None
         if not stat.S_ISREG(found.st_mode):
@@ -460,9 +464,9 @@ def _check_files(path: Path, manifest: Manifest) -> None:
         raise _UnsoundError(f"Its files have {size:,} bytes in all where the manifest says {manifest.size_bytes:,}.")
 
 
-def _identity(path: Path) -> UUID | None:
+def _identity(name: str) -> UUID | None:
     try:
-        identity = UUID(path.name)
+        identity = UUID(name)
     except ValueError:
         return None
-    return identity if str(identity) == path.name else None
+    return identity if str(identity) == name else None
