@@ -7,15 +7,16 @@ from uuid import UUID
 
 from nicegui import ui
 
-from tmde_core.errors import NotFoundError, TmdeError
+from tmde_core.errors import TmdeError
 from tmde_core.lora.records import LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.elements import Tag, button
 from tmde_ui.forms import on_submit
 from tmde_ui.versions_ask import AskPanel
-from tmde_ui.versions_comparison import Named, draw
+from tmde_ui.versions_comparison import draw
+from tmde_ui.versions_lineage import named
 from tmde_ui.versions_words import identity, option
-from tmde_ui.words import sentence, short_id, snippet
+from tmde_ui.words import sentence
 
 OFFERED = 200
 """Adapters to choose from, the newest; who has more opens the older one in the list and compares it from there."""
@@ -30,7 +31,8 @@ class ComparePanel:
         self._services = services
         self._changed = changed
         self._adapters: dict[UUID, LoRAAdapter] = {}
-        self._offered: tuple[tuple[UUID, str], ...] | None = None
+        self._offered: tuple[object, ...] = ()
+        """What the selects show."""
         self.a: UUID | None = None
         self.b: UUID | None = None
         self.ask_id: UUID | None = None
@@ -80,17 +82,11 @@ class ComparePanel:
         self._adapters = {adapter.id: adapter for adapter in sound}
         if self.a not in self._adapters or self.b not in self._adapters:
             self._suggest(sound)
-        chosen = [self._adapters[one] for one in (self.a, self.b) if one is not None]
-        offered = tuple({one.id: option(one) for one in (*sound[:OFFERED], *chosen)}.items())
-        if offered == self._offered:
-            return
-        self._offered = offered
-        self._fill()
         enough = len(sound) > 1
-        self._few.say("" if enough else "There is nothing to compare until there are two sound adapters.").show(
-            not enough
-        )
+        self._few.say("" if enough else "There is nothing to compare until there are two sound adapters.")
+        self._few.show(not enough)
         self._form.show(enough)
+        self._offer()
         self._ask.tell_whom()
 
     def _suggest(self, sound: Sequence[LoRAAdapter]) -> None:
@@ -101,14 +97,21 @@ class ComparePanel:
         self.a = rest[0] if rest else None
         self.b = rest[1] if len(rest) > 1 else None
 
-    def _fill(self) -> None:
-        for select, chosen in ((self._select_a, self.a), (self._select_b, self.b)):
+    def _offer(self) -> None:
+        """Fill both selects, where what they offer or what is chosen has changed."""
+        chosen = [self._adapters[one] for one in (self.a, self.b) if one is not None]
+        newest = list(self._adapters.values())[:OFFERED]
+        words = tuple({one.id: option(one) for one in (*newest, *chosen)}.items())
+        if (words, self.a, self.b) == self._offered:
+            return
+        self._offered = (words, self.a, self.b)
+        for select, picked in ((self._select_a, self.a), (self._select_b, self.b)):
             select.clear()
             with select:
-                for adapter_id, words in self._offered or ():
-                    Tag("option", words, value=str(adapter_id), selected=adapter_id == chosen)
+                for adapter_id, text in words:
+                    Tag("option", text, value=str(adapter_id), selected=adapter_id == picked)
 
-    async def choose(self, a: UUID | None, b: UUID | None, *, compare: bool = True) -> None:
+    async def choose(self, a: UUID | None, b: UUID | None) -> None:
         """Choose these, as far as they are there, and compare them."""
         if a in self._adapters:
             self.a = a
@@ -116,10 +119,9 @@ class ComparePanel:
             self.b = b
         if self.a == self.b:
             self.a = next((one for one in self._adapters if one != self.b), None)
-        self._fill()
+        self._offer()
         self._ask.tell_whom()
-        if compare and self.a is not None and self.b is not None:
-            await self._compare()
+        await self._compare()
 
     async def resume(self, ask_id: UUID) -> None:
         """Show a question that was asked before."""
@@ -147,8 +149,8 @@ class ComparePanel:
         self._go.say("Comparing …").put(disabled=True)
         try:
             found = await self._services.lora.compare(self.a, self.b)
-            added = await self._named(found.traces_added)
-            removed = await self._named(found.traces_removed)
+            added = await named(self._services, found.traces_added, SHOWN_TRACES)
+            removed = await named(self._services, found.traces_removed, SHOWN_TRACES)
         except TmdeError as error:
             self._result.clear()
             self.compared = False
@@ -161,17 +163,3 @@ class ComparePanel:
         self._result.clear()
         with self._result:
             draw(found, added, removed)
-
-    async def _named(self, traces: Sequence[str]) -> Named:
-        """Question and address of the first traces; one that is not here has its id only."""
-        named: Named = []
-        for trace in traces[:SHOWN_TRACES]:
-            trace_id = identity(trace)
-            try:
-                if trace_id is None:
-                    raise NotFoundError("")
-                found = await self._services.traces.get(trace_id)
-                named.append((snippet(found.query, 90), f"/traces/{trace_id}"))
-            except NotFoundError:
-                named.append((f"{short_id(trace)}, which is not here", None))
-        return named

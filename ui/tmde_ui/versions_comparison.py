@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from tmde_core.benchmark.records import PairedComparison, RunComparison
 from tmde_core.lora.records import Comparison, FieldDifference
 from tmde_ui.elements import Tag, chip, link
-from tmde_ui.versions_words import METRICS, figure, hyperparameter
+from tmde_ui.versions_lineage import Named, draw_named
+from tmde_ui.versions_words import METRICS, figure, hyperparameter, number
 from tmde_ui.words import count, short_id
-
-Named = list[tuple[str, str | None]]
-"""What a trace asked, and its address if it is here."""
 
 OUTCOMES = {
     "better": ("B is better", "good"),
@@ -64,10 +62,10 @@ def _table(
 
 
 def _change(a: object, b: object) -> str:
-    numbers = [one for one in (a, b) if isinstance(one, int | float) and not isinstance(one, bool)]
-    if len(numbers) < 2:
+    before, after = number(a), number(b)
+    if before is None or after is None:
         return ""
-    difference = numbers[1] - numbers[0]
+    difference = after - before
     return "0" if not difference else f"{'+' if difference > 0 else '−'}{figure(abs(difference))}"
 
 
@@ -89,12 +87,7 @@ def _data(found: Comparison, added: Named, removed: Named) -> None:
             if named:
                 with Tag("details"):
                     Tag("summary", f"{title} ({total:,})")
-                    with Tag("ul", classes="lineage"):
-                        for text, address in named:
-                            with Tag("li"):
-                                link(text, address) if address else Tag("span", text, "muted")
-                        if total > len(named):
-                            Tag("li", f"and {total - len(named):,} more", "muted")
+                    draw_named(named, total)
 
 
 def _benchmark(found: object) -> None:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from typing import Protocol
-from uuid import UUID
 
 from nicegui import ui
 
-from tmde_core.errors import NotFoundError, TmdeError
+from tmde_core.errors import TmdeError
 from tmde_core.lora.records import AdapterDetails, LoRAAdapter
 from tmde_core.services import Services
-from tmde_ui.elements import Modal, Tag, button, facts, link
-from tmde_ui.finetune_words import age
+from tmde_ui.elements import Modal, Tag, button, link
 from tmde_ui.forms import on_submit
-from tmde_ui.versions_words import GATES, deed, figure, hyperparameter, identity, measured
-from tmde_ui.words import count, duration, exact, sentence, short_id, size, snippet
+from tmde_ui.versions_lineage import draw_lineage, is_here, named, traces_of
+from tmde_ui.versions_words import measured
+from tmde_ui.words import count, duration, sentence, short_id, size
 
 STABLE = "stable"
 SERVED_FILE = "adapter.gguf"
 SHOWN_TRACES = 8
-SHOWN_EVENTS = 10
 
 EXPORTS = (
     ("peft", "For PEFT and TMDE (.tar.gz)", "Weights as safetensors, with everything that is known of it."),
@@ -72,12 +70,12 @@ class Details:
             with self._facts:
                 Tag("p", sentence(error), "notice bad")
             return
-        lineage = await self._lineage(details)
+        run_is_here = await is_here(self._services, details)
+        taught = await named(self._services, traces_of(details), SHOWN_TRACES)
         self._facts.clear()
         with self._facts:
             self._figures(details)
-            self._origin(details, *lineage)
-            _history(details)
+            draw_lineage(details, taught, run_is_here=run_is_here)
 
     # ---------------------------------------------------------------------------------------- tags
 
@@ -207,8 +205,6 @@ class Details:
         confirm.on("click", delete, args=[])
         dialog.open()
 
-    # --------------------------------------------------------------------------------------- facts
-
     def _figures(self, details: AdapterDetails) -> None:
         for (form, _, _), item in zip(EXPORTS, self._exports if details.is_valid else (), strict=False):
             item.show(form != "gguf" or SERVED_FILE in details.files)
@@ -219,108 +215,3 @@ class Details:
                     with Tag("div"):
                         Tag("dt", name)
                         Tag("dd", value)
-
-    async def _lineage(self, details: AdapterDetails) -> tuple[UUID | None, bool, list[tuple[str, UUID | None]]]:
-        """The run it came from, whether that is known here, and the first traces it learned from."""
-        run = identity(details.lineage.get("runId"))
-        known = False
-        if run is not None:
-            try:
-                await self._services.finetune.get(run)
-                known = True
-            except NotFoundError:
-                pass
-        traces: list[tuple[str, UUID | None]] = []
-        for one in _traces(details)[:SHOWN_TRACES]:
-            trace_id = identity(one)
-            try:
-                if trace_id is None:
-                    continue
-                trace = await self._services.traces.get(trace_id)
-                traces.append((snippet(trace.query, 90), trace_id))
-            except NotFoundError:
-                traces.append((f"{short_id(trace_id)}, which is not here", None))
-        return run, known, traces
-
-    def _origin(
-        self, details: AdapterDetails, run: UUID | None, known: bool, traces: list[tuple[str, UUID | None]]
-    ) -> None:
-        with Tag("dl", classes="facts", data_testid="lineage"):
-            _fact("Adapter", str(details.id))
-            _fact("Made", exact(details.created_at))
-            if details.is_valid:
-                _fact("Gate", GATES[details.gate][2])
-                _fact("Base model", details.base_model)
-            if run is not None:
-                Tag("dt", "Made by")
-                with Tag("dd"):
-                    if known:
-                        link(f"training run {short_id(run)}", f"/finetune/{run}", data_testid="to-run")
-                    else:
-                        Tag("span", f"training run {short_id(run)}, which is not here")
-            origin = details.lineage.get("originId")
-            if isinstance(origin, str):
-                _fact("Was called elsewhere", origin[:80])
-            if traces:
-                Tag("dt", "Learned from")
-                with Tag("dd"), Tag("ul", classes="lineage"):
-                    for words, trace_id in traces:
-                        with Tag("li"):
-                            if trace_id is None:
-                                Tag("span", words, "muted")
-                            else:
-                                link(words, f"/traces/{trace_id}")
-                    rest = len(_traces(details)) - len(traces)
-                    if rest > 0:
-                        Tag("li", f"and {rest:,} more", "muted")
-            _fact("Dataset, SHA-256", details.dataset_sha256 or "")
-            _fact("Weights, SHA-256", details.sha256)
-            _fact("Directory", details.path)
-        with Tag("div", classes="stack tight"):
-            _more("Configuration", [(hyperparameter(name), value) for name, value in _flat(details.training)])
-            _more("Files and their SHA-256", sorted(details.files.items()))
-
-
-def _fact(name: str, value: str) -> None:
-    if value:
-        Tag("dt", name)
-        Tag("dd", value)
-
-
-def _more(title: str, pairs: list[tuple[str, str]]) -> None:
-    if pairs:
-        with Tag("details"):
-            Tag("summary", title)
-            with Tag("div", style="padding-top:12px"):
-                facts(pairs)
-
-
-def _flat(tree: dict[str, object]) -> list[tuple[str, str]]:
-    """What training_args.json says, its tables opened up."""
-    found: list[tuple[str, str]] = []
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            found += _flat(value)
-        else:
-            found.append((name, figure(value)))
-    return found
-
-
-def _traces(details: AdapterDetails) -> list[object]:
-    listed = details.lineage.get("traceIds")
-    return listed if isinstance(listed, list) else []
-
-
-def _history(details: AdapterDetails) -> None:
-    if not details.history:
-        return
-    with Tag("div", classes="stack tight"):
-        Tag("h3", "What was done with it")
-        with Tag("ul", classes="lineage", data_testid="adapter-history"):
-            for event in details.history[:SHOWN_EVENTS]:
-                words = f"{deed(event)}, {age(event.timestamp)}"
-                Tag(
-                    "li",
-                    f"{words}: {event.error_message}" if event.error_message else words,
-                    title=exact(event.timestamp),
-                )

@@ -44,6 +44,8 @@ BY: Mapping[str, str] = {"user": "by you", "api": "through the API", "rollback":
 _DONE = {"activate": "Activated", "rollback": "Rolled back to", "import": "Imported", "delete": "Deleted"}
 _FAILED = {"activate": "activate", "rollback": "roll back to", "import": "import", "delete": "delete"}
 LONGEST_FIGURE = 200
+BEYOND = 1e15
+"""Nothing that training measures is as large; a manifest from elsewhere may say so, or hold an integer of four hundred digits."""
 
 
 def name_of(adapter_id: UUID | None) -> str:
@@ -57,19 +59,20 @@ def figure(value: object) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.3f}".rstrip("0").rstrip(".") if 0.001 <= abs(value) < 1e9 else figure_of(value)
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        return _plain(value)
+    if isinstance(value, int):
+        text = f"{value:,}"
+    else:
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= LONGEST_FIGURE else f"{text[:LONGEST_FIGURE]} …"
 
 
 def losses(metrics: Mapping[str, Any]) -> str:
     """`loss 0.874, held out 1.016`; a dash where none was measured."""
-    trained = _number(metrics.get("finalTrainLoss"))
-    best = _number(metrics.get("bestValLoss"))
-    held_out = best if best is not None else _number(metrics.get("finalValLoss"))
+    trained = number(metrics.get("finalTrainLoss"))
+    best = number(metrics.get("bestValLoss"))
+    held_out = best if best is not None else number(metrics.get("finalValLoss"))
     parts = (
         f"loss {loss(trained)}" if trained is not None else "",
         f"held out {loss(held_out)}" if held_out is not None else "",
@@ -91,7 +94,7 @@ def deed(event: LoRAActivationEvent) -> str:
     """`Activated adapter 1a2b3c4d`, `Could not import adapter 1a2b3c4d`."""
     what = name_of(event.adapter_id)
     if event.operation == "deactivate":
-        return "Deactivated" if event.success else "Could not deactivate"
+        return {True: "Deactivated", False: "Could not deactivate", None: "Began to deactivate"}[event.success]
     if event.success is None:
         return f"Began to {_FAILED[event.operation]} {what}"
     return f"{_DONE[event.operation]} {what}" if event.success else f"Could not {_FAILED[event.operation]} {what}"
@@ -112,5 +115,14 @@ def identity(text: object) -> UUID | None:
         return None
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def number(value: object) -> float | None:
+    """A figure to reckon with; None for what is none, or larger than any measurement."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < BEYOND:
+        return None
+    return float(value)
+
+
+def _plain(value: float) -> str:
+    if 0.001 <= abs(value) < 1e9:
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
+    return figure_of(value) if 1e-9 <= abs(value) < 0.001 else f"{value:g}"
