@@ -189,6 +189,25 @@ def test_rolling_back_is_one_click_that_says_to_what(open_page, server):
     expect(page.get_by_test_id("active-badge")).to_have_count(0)
 
 
+def test_a_rollback_never_goes_elsewhere_than_its_button_said(open_page, server):
+    a, b, c = (server.do("publish", age=age) for age in (9, 8, 7))
+    for one in (a, b):
+        server.do("activate", id=one)
+    server.do("look", every=3600)
+    try:
+        page = open_page("/finetune/versions")
+        expect(page.get_by_test_id("rollback")).to_have_text(f"Roll back to adapter {a[:8]}")
+        server.do("activate", id=c)
+        page.get_by_test_id("rollback").click()
+        expect(page.get_by_test_id("now-problem")).to_contain_text(
+            f"It would now be to adapter {b[:8]}; nothing was switched"
+        )
+        expect(page.get_by_test_id("rollback")).to_have_text(f"Roll back to adapter {b[:8]}")
+        assert server.do("active") == c
+    finally:
+        server.do("look")
+
+
 def test_deactivating_lets_the_base_model_answer(open_page, server):
     adapter = server.do("publish")
     server.do("activate", id=adapter)
