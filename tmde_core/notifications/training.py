@@ -9,6 +9,7 @@ from tmde_core.notifications.records import Level
 from tmde_core.notifications.service import NotificationService
 
 PAGE = "/finetune"
+ADAPTER_PAGE = "/finetune/versions?adapter={}"
 
 
 def teller(notifications: NotificationService) -> Callable[[FineTuneRun], Awaitable[None]]:
@@ -16,7 +17,8 @@ def teller(notifications: NotificationService) -> Callable[[FineTuneRun], Awaita
 
     async def tell(run: FineTuneRun) -> None:
         level, title, detail = words(run)
-        await notifications.notify(f"finetune.{run.status}", level, title, detail, PAGE)
+        page = ADAPTER_PAGE.format(run.id) if run.status == "completed" else PAGE
+        await notifications.notify(f"finetune.{run.status}", level, title, detail, page)
 
     return tell
 

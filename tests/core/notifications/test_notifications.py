@@ -181,9 +181,11 @@ def ended(status, **fields) -> FineTuneRun:
 
 async def test_the_end_of_a_training_run_is_told_with_its_figures_or_its_reason(notifications):
     tell = teller(notifications)
-    await tell(ended("completed", metrics=FineTuneMetrics(best_val_loss=0.5)))
+    run = ended("completed", metrics=FineTuneMetrics(best_val_loss=0.5))
+    await tell(run)
     await tell(ended("failed", error_message="The disk is full."))
     (failed, completed), _ = await notifications.list()
     assert (completed.level, completed.detail) == ("success", "60 traces, validation loss 0.500.")
+    assert completed.href == f"/finetune/versions?adapter={run.id}"
     assert (failed.kind, failed.detail, failed.href) == ("finetune.failed", "The disk is full.", "/finetune")
     assert words(ended("cancelled"))[0] == "info"
