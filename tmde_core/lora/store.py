@@ -402,6 +402,8 @@ def _read(path: str, name: str) -> Manifest:
     missing = [file for file in REQUIRED_FILES if file not in manifest.files]
     if missing:
         raise _UnsoundError(f"Its manifest does not name {', '.join(missing)}.")
+    if odd := [file for file in manifest.files if "/" in file or file.startswith(".")]:
+        raise _UnsoundError(f"Its manifest names the file {odd[0]!r}, which is no plain file name.")
     _check_files(path, manifest)
     return manifest
 
@@ -451,8 +453,6 @@ def _refuse_newer(version: int) -> None:
 def _check_files(path: str, manifest: Manifest) -> None:
     size = 0
     for name in manifest.files:
-        if "/" in name or name.startswith("."):
-            raise _UnsoundError(f"Its manifest names the file {name!r}, which is no plain file name.")
         try:
             found = os.lstat(f"{path}/{name}")
         except OSError:
