@@ -82,6 +82,8 @@ class SupervisorSettings(Record):
 
     place: Literal["server", "worker"] = "server"
     """`worker`: the server only enqueues; a `tmde worker` elsewhere, on the same data directory, trains."""
+    niceness: Annotated[int, Meta(ge=0, le=19)] = 10
+    """How far training stands back; beside a busy process, at 10, it gets a tenth of a core, so that it gets on."""
 
 
 class BenchmarkSettings(Record):

@@ -30,6 +30,9 @@ max_seq_length = 512
 
 [benchmark]
 after_training = false
+
+[supervisor]
+niceness = 0
 """
 
 

@@ -166,7 +166,8 @@ class Launcher:
             (run_dir / name).unlink(missing_ok=True)
         if len(begun) > 1:
             self._mark(run_dir, begun)
-        process = supervisor.launch(command, supervisor.mark_of(run.id, len(begun)), run_dir, leash)
+        niceness = self._settings.supervisor.niceness
+        process = supervisor.launch(command, supervisor.mark_of(run.id, len(begun)), run_dir, leash, niceness)
         log.info("finetune.launched", run=str(run.id), attempt=len(begun), backend=config.backend, pid=process.pid)
         return process
 

@@ -139,7 +139,7 @@ class PreviewService:
                 note=NO_TOKENS,
             )
         command = await asyncio.to_thread(backend.preview, job)
-        found = await look(command, directory / PREVIEW_FILE)
+        found = await look(command, directory / PREVIEW_FILE, self._settings.supervisor.niceness)
         if isinstance(found, Failure):
             refusal = found.sentence if found.refuses else None
             return msgspec.structs.replace(seen, refusal=seen.refusal or refusal, note=found.sentence)

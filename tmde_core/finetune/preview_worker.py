@@ -33,9 +33,9 @@ class Failure(NamedTuple):
     """It is what a run would fail for too."""
 
 
-async def look(command: WorkerCommand, report: Path) -> PreviewReport | Failure:
+async def look(command: WorkerCommand, report: Path, niceness: int) -> PreviewReport | Failure:
     """Run a preview worker to its end and read what it has written; cancelled, the worker is ended."""
-    failure = await _run(command)
+    failure = await _run(command, niceness)
     if failure is not None:
         return failure
     try:
@@ -53,7 +53,7 @@ def _read(file: Path) -> PreviewReport:
     return report
 
 
-async def _run(command: WorkerCommand) -> Failure | None:
+async def _run(command: WorkerCommand, niceness: int) -> Failure | None:
     """Run a preview worker; returns why it failed, or None."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -68,7 +68,7 @@ async def _run(command: WorkerCommand) -> Failure | None:
         reason = getattr(error, "strerror", None) or error
         program = command.argv[0] if command.argv else ""
         return Failure(f"The preview's process {program!r} cannot be started: {reason}.")
-    give_way(process.pid)
+    give_way(process.pid, niceness)
     try:
         async with asyncio.timeout(SECONDS):
             _, err = await process.communicate()

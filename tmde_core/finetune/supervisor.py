@@ -37,8 +37,6 @@ LOG_FILE = "worker.log"
 RUN_VARIABLE = "TMDE_TRAINING_RUN"
 """Environment variable of the worker and all its descendants: the id of the run, a slash, the number of the attempt."""
 
-NICENESS = 10
-"""Debates go first: beside one the trainer gets a tenth of a core, so that it gets on, and all that is left over."""
 GRACE_SECONDS = 5.0
 """Between SIGTERM and SIGKILL."""
 GIVE_UP_SECONDS = 30.0
@@ -96,7 +94,7 @@ def mark_of(run_id: object, attempt: int) -> str:
     return f"{run_id}/{attempt}"
 
 
-def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: int) -> subprocess.Popen[bytes]:
+def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: int, niceness: int) -> subprocess.Popen[bytes]:
     """Start the worker in a session of its own; nothing ties it to this process but the directory.
 
     Raises:
@@ -120,19 +118,19 @@ def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: int) -> subp
             raise WorkerFailedError(
                 f"The training process {command.argv[0] if command.argv else ''!r} cannot be started: {reason}."
             ) from error
-    give_way(process.pid)
+    give_way(process.pid, niceness)
     # Reaped in any case, also when nobody watches it.
     threading.Thread(target=process.wait, name=f"reaper-{mark[:8]}", daemon=True).start()
     return process
 
 
-def give_way(pid: int) -> None:
+def give_way(pid: int, niceness: int) -> None:
     """Let all other processes go before one that was just started in a session of its own, and before its later threads."""
     with contextlib.suppress(psutil.Error, OSError):  # it may be over already
-        psutil.Process(pid).nice(NICENESS)
+        psutil.Process(pid).nice(niceness)
     # Linux shares the processor among sessions first (sched(7), autogroup): niceness counts within a session only.
     with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 
 def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> asyncio.Future[Death]:

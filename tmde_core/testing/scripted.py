@@ -34,7 +34,7 @@ from tmde_core.ports import (
     TokenAlternative,
     TokenLogprob,
 )
-from tmde_core.settings import Roles, RoleSettings, Settings
+from tmde_core.settings import Roles, RoleSettings, Settings, SupervisorSettings
 
 ACCEPT = '{"issues": [], "score": 9, "verdict": "accept"}'
 REVISE = '{"issues": [{"severity": "major", "text": "It gives no reason."}], "score": 4, "verdict": "revise"}'
@@ -219,6 +219,7 @@ def scripted_settings(data_dir: Path, runtime: str = "scripted") -> Settings:
     shipped = Roles()
     return Settings(
         data_dir=str(data_dir),
+        supervisor=SupervisorSettings(niceness=0),  # training that only pretends need not stand back for other tests
         roles=Roles(
             proposer=_on(shipped.proposer, runtime),
             skeptic=_on(shipped.skeptic, runtime),

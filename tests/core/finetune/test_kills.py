@@ -203,6 +203,7 @@ class Victims:
 @pytest.fixture
 def victims(data_dir: Path) -> Iterator[Victims]:
     data_dir.mkdir()
+    (data_dir / "tmde.toml").write_text("[supervisor]\nniceness = 0\n")
     victims = Victims(data_dir, SEED)
     good = "\n".join(
         json.dumps({"query": f"What is {n} times 7?", "finalAnswer": f"It is {n * 7}.", "qualityScore": 9})

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
+import msgspec
 import psutil
 import pytest
 
@@ -29,7 +30,8 @@ from tmde_core.finetune.dataset import query_hash
 from tmde_core.finetune.records import FineTuneConfig
 from tmde_core.finetune.worker import RunWorker
 from tmde_core.ports import Question, SuiteDescriptor, TrainingJob, WorkerCommand
-from tmde_core.settings import load_settings
+from tmde_core.services import open_services
+from tmde_core.settings import SupervisorSettings, load_settings
 
 SERVER = Path(__file__).with_name("stand_in_server.py")
 AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
@@ -83,21 +85,30 @@ async def test_lineage_is_answered_in_both_directions(services):
     assert traces[3].id not in [trace.id for trace in await services.finetune.traces_of(again.id)]
 
 
-async def test_the_worker_is_detached_niced_and_told_everything_in_a_file(services):
+async def test_the_worker_is_detached_and_told_everything_in_a_file(services):
     run = await services.finetune.start(config("waits"))
     await seen(services, run, "progress")
     (worker,) = supervisor.family(str(run.id))
     run_dir = services.finetune.run_dir(run.id)
-    assert worker.nice() == supervisor.NICENESS
-    if AUTOGROUP.exists() and AUTOGROUP.read_text().strip() == "1":
-        # Without this the niceness of a process in a session of its own counts for nothing.
-        assert Path(f"/proc/{worker.pid}/autogroup").read_text().split()[-2:] == ["nice", str(supervisor.NICENESS)]
     assert supervisor._session(worker.pid) == worker.pid
     job = json.loads((run_dir / "job.json").read_text())
     assert (job["runId"], job["config"]["minTraces"]) == (str(run.id), 5)
     assert Path(job["outputDir"]).parent == services.lora.store.directory
     (run_dir / "go").touch()
     assert (await services.finetune.wait(run.id)).status == "completed"
+
+
+async def test_the_worker_stands_back_for_everything_else(services):
+    back = msgspec.structs.replace(services.settings, supervisor=SupervisorSettings(niceness=7))
+    async with open_services(back, services.plugins) as others:
+        run = await others.finetune.start(config("waits"))
+        await seen(others, run, "progress")
+        (worker,) = supervisor.family(str(run.id))
+        assert worker.nice() == 7
+        if AUTOGROUP.exists() and AUTOGROUP.read_text().strip() == "1":
+            # Without this the niceness of a process in a session of its own counts for nothing.
+            assert Path(f"/proc/{worker.pid}/autogroup").read_text().split()[-2:] == ["nice", "7"]
+        await others.finetune.cancel(run.id)
 
 
 async def test_a_run_is_running_once_its_worker_reports(services):
