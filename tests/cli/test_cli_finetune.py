@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from tmde_core.cli.finetune_watch import figures
+from tmde_core.cli.finetune_watch import TrainingBar, figures
 from tmde_core.finetune import supervisor
 from tmde_core.plugins import Plugins
+from tmde_core.storage.events import Event
 
 HERE = Path(__file__).parents[1] / "core" / "finetune"
 PROGRAM = HERE / "stand_in_serve.py"
-SETTINGS = '[finetune]\nbackend = "stand-in"\nmin_traces = 5\n'
+SETTINGS = '[finetune]\nbackend = "stand-in"\nmin_traces = 5\n[supervisor]\nniceness = 0\n'
 
 
 @pytest.fixture
@@ -99,6 +100,26 @@ def test_without_an_id_the_newest_that_can_be_resumed_is(cli, data_dir: Path) ->
     assert (refused.code, "is completed. Only one that failed" in refused.err) == (1, True)
 
 
+def test_without_an_id_the_newest_run_is_shown_and_what_it_printed(cli) -> None:
+    for command in ("show", "log"):
+        nothing = cli("finetune", command)
+        assert (nothing.code, nothing.err) == (
+            1,
+            "Error: There has been no training run yet. `tmde finetune start` begins one.\n",
+        )
+    run = cli("finetune", "start", "--set", "base_model=quick", "--json").json["id"]
+    cli("finetune", "watch", run)
+    assert cli("finetune", "show").out.splitlines()[0].split() == ["id", run]
+    assert cli("finetune", "log").code == 0
+
+
+def test_the_ranges_are_written_as_one_would_type_them(cli) -> None:
+    shown = cli("finetune", "config").out
+    assert "0.00001–0.001" in shown
+    assert "0–2147483647" in shown
+    assert "e+" not in shown
+
+
 def test_a_failed_run_is_told_with_its_reason_and_its_log(cli) -> None:
     ran = cli("finetune", "start", "--watch", "--set", "base_model=killed")
     assert ran.code == 1
@@ -148,6 +169,16 @@ def test_a_step_is_told_with_what_is_known_of_it() -> None:
     assert figures(whole) == "loss 1.235, eval 1.500, 35 tokens/s, 4 min 05 s left"
     assert figures({"loss": 1.0, "evalLoss": None}) == "loss 1.000"
     assert figures({}) == ""
+
+
+def test_a_validation_is_told_with_as_many_digits_as_matter(capsys) -> None:
+    bar = TrainingBar()
+    bar.take(Event(id=1, type="eval", data={"step": 5, "evalLoss": 5.549129909939236, "best": True}))
+    bar.take(Event(id=2, type="eval", data={"step": 10, "evalLoss": None}))
+    assert capsys.readouterr().err.splitlines() == [
+        "step 5: validation loss 5.549, the best so far",
+        "step 10: validation loss unknown",
+    ]
 
 
 # ------------------------------------------------------------------------------------------ tmde worker

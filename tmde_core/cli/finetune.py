@@ -21,7 +21,7 @@ from tmde_core.cli.output import (
     print_json,
     print_table,
 )
-from tmde_core.errors import ConflictError, InvalidInputError
+from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.finetune.ranges import config_from, ranges
 from tmde_core.finetune.records import FineTuneConfig, FineTuneRun, RunAttempt
 from tmde_core.record import parse_id
@@ -36,6 +36,9 @@ Assignments = Annotated[
     typer.Option("--set", help="A hyperparameter for this run, as NAME=VALUE; may be repeated.", metavar="NAME=VALUE"),
 ]
 RunId = Annotated[str | None, typer.Argument(help="The run's id; without it, the one in progress.", metavar="[ID]")]
+AnyRunId = Annotated[
+    str | None, typer.Argument(help="The run's id; without it, the one in progress or else the newest.", metavar="[ID]")
+]
 
 _INTERRUPTED = "its process is gone; the next `tmde serve`, or `tmde finetune watch`, goes on with it"
 
@@ -110,11 +113,11 @@ def list_(
 
 
 @command.command()
-def show(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
+def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> None:
     """One run: its configuration, its attempts and what it measured."""
 
     async def get(services: Services) -> tuple[FineTuneRun, bool]:
-        found = await services.finetune.get(await _chosen(services, run))
+        found = await services.finetune.get(await _newest(services, run))
         return found, services.finetune.interrupted(found)
 
     found, interrupted = with_services(ctx, get)
@@ -186,13 +189,13 @@ def resume(
 @command.command()
 def log(
     ctx: typer.Context,
-    run: RunId = None,
+    run: AnyRunId = None,
     lines: Annotated[int, typer.Option(min=1, max=1000, help="How many lines.")] = 40,
 ) -> None:
     """The end of what a run's processes printed."""
 
     async def tail(services: Services) -> str:
-        return await services.finetune.log_tail(await _chosen(services, run), lines)
+        return await services.finetune.log_tail(await _newest(services, run), lines)
 
     if text := with_services(ctx, tail):
         typer.echo(plain(text))
@@ -221,7 +224,7 @@ def config(
     rows = []
     for (name, value), allowed in zip(msgspec.structs.asdict(found).items(), ranges().values(), strict=True):
         span = (
-            f"{allowed.minimum:g}–{allowed.maximum:g}"
+            f"{_figure(allowed.minimum)}–{_figure(allowed.maximum)}"
             if allowed.minimum is not None and allowed.maximum is not None
             else ""
         )
@@ -247,6 +250,11 @@ def _values(assignments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def _figure(number: float) -> str:
+    """A bound as one would type it: 1000000 and 0.00001, not 1e+06 and 1e-05."""
+    return f"{number:.10f}".rstrip("0").rstrip(".")
+
+
 def _number(text: str) -> Any:
     for kind in (int, float):
         with contextlib.suppress(ValueError):
@@ -261,6 +269,15 @@ async def _chosen(services: Services, text: str | None) -> UUID:
     if current is None:
         raise ConflictError("No training run is in progress. `tmde finetune list` shows those that have ended.")
     return current.id
+
+
+async def _newest(services: Services, text: str | None) -> UUID:
+    if text is not None or await services.finetune.current() is not None:
+        return await _chosen(services, text)
+    runs, _ = await services.finetune.list(limit=1)
+    if not runs:
+        raise NotFoundError("There has been no training run yet. `tmde finetune start` begins one.")
+    return runs[0].id
 
 
 async def _resumable(services: Services, text: str | None) -> UUID:

@@ -112,7 +112,9 @@ class TrainingBar:
             self._step(data)
         elif event.type == "eval":
             best = ", the best so far" if data.get("best") else ""
-            self._say(f"step {data.get('step')}: validation loss {data.get('evalLoss')}{best}")
+            loss = data.get("evalLoss")
+            told = f"{loss:.3f}" if isinstance(loss, int | float) else "unknown"
+            self._say(f"step {data.get('step')}: validation loss {told}{best}")
         elif event.type == "log":
             self._say(str(data.get("text", "")))
 

@@ -93,7 +93,8 @@ class Cron:
             return f"every day {at}"
         if day == "*":
             names = [WEEKDAYS[number % 7] for number in sorted({number % 7 for number in self._weekdays})]
-            return f"every {' and '.join(names)} {at}" if len(names) < 7 else f"every day {at}"
+            listed = " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
+            return f"every {listed} {at}" if len(names) < 7 else f"every day {at}"
         if weekday == "*" and day.isdigit():
             return f"on day {day} of every month {at}"
         return f"when `{self.expression}` comes due"

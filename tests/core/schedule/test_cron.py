@@ -162,6 +162,7 @@ def test_the_machine_s_zone_comes_from_its_environment(monkeypatch: pytest.Monke
     [
         ("0 2 * * 0", "every Sunday at 02:00"),
         ("30 4 * * 1,3", "every Monday and Wednesday at 04:30"),
+        ("0 2 * * 1-3", "every Monday, Tuesday and Wednesday at 02:00"),
         ("0 2 * * *", "every day at 02:00"),
         ("0 2 1 * *", "on day 1 of every month at 02:00"),
         ("0 2 1 * 1", "when `0 2 1 * 1` comes due"),
