@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import socket
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -441,6 +442,17 @@ def test_an_archive_of_a_foreign_origin_is_not_even_looked_at(open_page, server)
     )
     assert answer.status == 403
     expect(page.get_by_test_id("no-adapters")).to_be_visible()
+
+
+def test_an_upload_that_breaks_off_leaves_nothing_and_is_no_defect(open_page, server, data):
+    page = open_page("/finetune/versions")
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /finetune/versions/import HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 999999\r\n\r\n"
+        connection.sendall(head.encode() + packed(peft_files()))
+    drop(page, packed(peft_files()))
+    expect(page.get_by_test_id("version")).to_have_count(1)
+    assert len([path for path in (data / "lora-adapters").iterdir() if path.is_dir()]) == 1
 
 
 # --------------------------------------------------------------------------------- compare side by side
