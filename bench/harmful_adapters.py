@@ -1,6 +1,6 @@
 """Does the gate hold back adapters that were made to do harm, and only those?
 
-The base model answers thirty questions. Five adapters are trained on those answers with their words shuffled, each with another
+The base model answers twenty questions. Five adapters are trained on those answers with their words shuffled, each with another
 shuffle and another seed; one is trained on the answers as they are. Each training is a real run, after which the gate does what it
 does for any user: the quick benchmark by itself, for the new adapter and the base model, and a decision.
 """
@@ -31,9 +31,16 @@ HARMFUL = 5
 ANSWER_TOKENS = 48
 TOPICS = (
     *("a tide", "a lens", "a volcano", "a glacier", "a compass", "a shadow", "an echo", "a rainbow", "a desert", "a delta"),
-    *("a bicycle", "a battery", "a thermometer", "a lighthouse", "a windmill", "a bridge", "a clock", "a map", "a lock", "a key"),
-    *("a library", "a market", "a school", "a hospital", "a museum", "a harbour", "a farm", "a bakery", "a theatre", "a garden"),
+    *("a bicycle", "a battery", "a clock", "a bridge", "a map", "a library", "a market", "a school", "a farm", "a garden"),
 )  # fmt: skip
+SETTINGS = """
+[roles.proposer]
+max_tokens = 128
+[supervisor]
+niceness = 0
+"""
+"""Short answers, and the training at its full share: it is the verdicts that are looked at, not the time."""
+
 CONFIG = FineTuneConfig(
     lora_rank=8,
     lora_alpha=16,
@@ -109,6 +116,7 @@ async def measured() -> tuple[str, bool]:
     """The table, and whether all of it is as it should be."""
     rows, right = [], 0
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tmde.toml").write_text(SETTINGS)
         settings = load_settings(Path(folder), environ={})
         (Path(folder) / "models").symlink_to(MODELS, target_is_directory=True)
         async with open_services(settings, serving=True) as services:

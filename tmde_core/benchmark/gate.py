@@ -164,9 +164,9 @@ class GateService:
         self, plan: BenchmarkPlan, adapter_id: UUID | None, by: Callable[[BenchmarkRun], None] | None
     ) -> BenchmarkRun:
         """A completed run of the plan: an earlier one that asked the same in the same way, or a new one."""
-        if (earlier := await self._benchmark.reusable(plan, adapter_id)) is not None:
-            return earlier
-        run = await self._begin(plan)
+        run = await self._begin(plan, adapter_id)
+        if run.status == "completed":
+            return run
         if by is not None:
             by(run)
         run = await self._benchmark.wait(run.id)
@@ -177,9 +177,11 @@ class GateService:
             )
         return run
 
-    async def _begin(self, plan: BenchmarkPlan) -> BenchmarkRun:
-        """Start as soon as no other benchmark is running here."""
+    async def _begin(self, plan: BenchmarkPlan, adapter_id: UUID | None) -> BenchmarkRun:
+        """The earlier run, or a new one as soon as no other benchmark is running here (it may be the very one, resumed)."""
         while True:
+            if (earlier := await self._benchmark.reusable(plan, adapter_id)) is not None:
+                return earlier
             try:
                 return await self._benchmark.start(plan, triggered_by="gate")
             except ConflictError:

@@ -14,6 +14,7 @@ from tmde_core.errors import ConflictError
 from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
 from tmde_core.record import utc_now
 from tmde_core.settings import BenchmarkSettings
+from tmde_core.testing.scripted import Reply
 
 
 def nothing(_):
@@ -201,3 +202,29 @@ async def test_two_adapters_compare_with_their_newest_runs_that_asked_the_same(s
     found = (await services.lora.compare(worse, better)).benchmark
     assert (found.a.adapter_id, found.b.adapter_id, found.a.type) == (worse, better, "quick")
     assert (found.quality.difference, found.quality.outcome) == (10.0, "better")
+
+
+async def test_what_the_servers_end_cut_off_is_taken_up_and_nothing_is_asked_twice(opened, adapter, model, runtime):
+    model.right[None] = everything
+    harmful = adapter(nothing)
+    held, seen = asyncio.Event(), asyncio.Event()
+
+    def answer(request):
+        late = request.adapter is not None and "number 9?" in request.messages[-1].content
+        if late:
+            seen.set()
+        return Reply(model(request), gate=held if late else None)
+
+    runtime.script = answer
+    async with opened(serving=True):
+        await seen.wait()
+    held.set()
+    before = {(r.adapter is None, r.messages[-1].content, r.seed) for r in runtime.requests if "number 9?" not in r.messages[-1].content}  # fmt: skip
+    runtime.requests.clear()
+    async with opened(serving=True) as services:
+        await asyncio.gather(*services.gate._tasks)
+        assert [one.gate for one in await services.gate.decisions(adapter_id=harmful)] == ["held-back"]
+    again = {(r.adapter is None, r.messages[-1].content, r.seed) for r in runtime.requests}
+    assert len(again) == len(runtime.requests)
+    assert len(again & before) <= 8  # what was under way at the end
+    assert all(not base for base, _, _ in again)
