@@ -138,14 +138,21 @@ class ArchiveService:
                 log.warning("archive.backend_failed", backend=descriptor.name, error=f"{type(error).__name__}: {error}")
                 continue
             if command is not None:
-                needed = (staging / WEIGHTS_FILE).stat().st_size * 2
-                if shutil.disk_usage(staging).free < needed:
-                    raise InsufficientStorageError(
-                        f"The disk that holds {self._lora.store.directory} is almost full; this adapter needs {needed:,} bytes more. "
-                        "Free some space; nothing was lost."
-                    )
-                return await _run(command)
+                self._must_have_room(staging)
+                form = await _run(command)
+                if form.reasons:  # perhaps because the disk was filled meanwhile
+                    self._must_have_room(staging)
+                return form
         return None
+
+    def _must_have_room(self, staging: Path) -> None:
+        """The form is as large as the weights at most; as much again is left to others."""
+        needed = (staging / WEIGHTS_FILE).stat().st_size * 2
+        if shutil.disk_usage(staging).free < needed:
+            raise InsufficientStorageError(
+                f"The disk that holds {self._lora.store.directory} is almost full; this adapter needs {needed:,} bytes more. "
+                "Free some space; nothing was lost."
+            )
 
     def _conversion(self, backend: str, staging: Path, base_model: str) -> WorkerCommand | None:
         made = self._plugins.backends.get(backend).create(self._settings.data_path)
