@@ -227,6 +227,20 @@ def test_half_the_batch_and_twice_the_accumulation_go_on_from_the_checkpoint(tmp
     assert failure(other)["reason"] == "bad-checkpoint"
 
 
+@pytest.mark.parametrize(("loss", "reason"), [(0.0, "zero-loss"), (1.0, "nothing-learned")])
+def test_steps_that_teach_nothing_fail_the_run_with_that_reason(tmp_path, config, loss, reason):
+    job = write_job(tmp_path, EXAMPLES[:16], [], config)
+    program = (
+        "import sys; from pathlib import Path; from tmde_cpu import trainer; "
+        f"trainer.optimizer_step = lambda *_: ({loss}, 5); sys.exit(trainer.main(Path(sys.argv[1])))"
+    )
+    given = command(job)
+    ran = subprocess.run([sys.executable, "-c", program, str(job)], check=False, capture_output=True, env=given["env"])
+    assert ran.returncode == 1
+    assert (events(job)[-1].type, events(job)[-1].data["reason"]) == ("error", reason)
+    assert not adapter(job).exists()
+
+
 def test_a_run_that_learns_nothing_is_no_success():
     from tmde_core.finetune.worker import TrainingFailedError
     from tmde_cpu import trainer

@@ -16,6 +16,8 @@ import msgspec
 import psutil
 import pytest
 
+from tests.core.finetune.conftest import make_trace
+from tmde_core.benchmark.gate import GateService
 from tmde_core.errors import (
     ConflictError,
     InsufficientStorageError,
@@ -109,6 +111,22 @@ async def test_the_worker_stands_back_for_everything_else(services):
             # Without this the niceness of a process in a session of its own counts for nothing.
             assert Path(f"/proc/{worker.pid}/autogroup").read_text().split()[-2:] == ["nice", "7"]
         await others.finetune.cancel(run.id)
+
+
+async def test_the_end_of_a_run_is_told_to_people_and_its_adapter_is_given_to_the_gate(stand_in, data_dir, monkeypatch):
+    given = []
+
+    async def noted(_gate, run) -> None:
+        given.append(run.id)
+
+    monkeypatch.setattr(GateService, "after_training", noted)
+    async with stand_in(data_dir, serving=True) as services:
+        for number in range(20):
+            await services.traces.add(make_trace(f"What is {number} times 7?", minutes=number))
+        run = await services.finetune.wait((await services.finetune.start(config("quick"))).id)
+        (told,), _ = await services.notifications.list()
+        assert (told.kind, told.href) == ("finetune.completed", f"/finetune/versions?adapter={run.id}")
+        assert given == [run.id]
 
 
 async def test_a_run_is_running_once_its_worker_reports(services):
