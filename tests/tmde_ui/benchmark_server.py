@@ -20,8 +20,15 @@ import uvicorn
 from scripted_server import HOSTILE, say
 
 import tmde_bench_default.plugin
-from tmde_core.benchmark.metrics import measure
-from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkResult, BenchmarkRun, GateDecision
+from tmde_core.benchmark.metrics import tmde_score
+from tmde_core.benchmark.records import (
+    BenchmarkMetrics,
+    BenchmarkPlan,
+    BenchmarkRun,
+    DomainMetrics,
+    GateDecision,
+    Interval,
+)
 from tmde_core.benchmark.service import comparable_hash
 from tmde_core.lora.publish import publish, staging_directory
 from tmde_core.lora.records import Manifest
@@ -53,17 +60,24 @@ class Model:
             for one in suite.questions()
         }
         self.knows: dict[str, float] = {"": 0.4}
-        self.gate = asyncio.Event()
+        self.gates: list[asyncio.Event] = []
+        """Of the requests that wait."""
         self.free = 10**9
-        """So many requests are answered before the gate holds them up."""
+        """So many requests are answered before the others wait."""
         self.hostile = False
 
     def hold(self, after: int) -> None:
-        self.free, self.gate = after, asyncio.Event()
+        self.free = after
+
+    def more(self, number: int) -> None:
+        """Let so many of the waiting requests go on."""
+        for gate in self.gates[:number]:
+            gate.set()
+        del self.gates[:number]
 
     def open(self) -> None:
         self.free = 10**9
-        self.gate.set()
+        self.more(len(self.gates))
 
     def __call__(self, request: ChatRequest) -> Reply:
         text = " ".join(message.content for message in request.messages)
@@ -74,25 +88,29 @@ class Model:
         if self.hostile:
             answer = f"{HOSTILE} {answer}"
         self.free -= 1
-        return Reply(answer, gate=self.gate if self.free < 0 else None)
+        if self.free >= 0:
+            return Reply(answer)
+        self.gates.append(asyncio.Event())
+        return Reply(answer, gate=self.gates[-1])
 
 
 async def past_runs(services: Services, number: int, mode: str = "proposer", adapter: str | None = None) -> None:
     """Completed runs of earlier days, six hours apart, without their answers."""
     for index in range(number):
-        level = 5 + 2 * math.sin(index / 40) + math.sin(index * 1.7) * 0.4
-        results = [
-            BenchmarkResult(
-                run_id=uuid4(), question_id=f"q{n}", repeat=0, status="scored", domain=DOMAINS[n % 5], difficulty="easy",
-                query="?", quality_score=min(10.0, max(0.0, level + 2 * math.sin(n + index))), response_time_ms=900.0,
-            )
-            for n in range(10)
-        ]  # fmt: skip
+        quality = 5 + 2 * math.sin(index / 40) + 0.6 * math.sin(index * 1.7)
+        spread = 0.8 + 0.4 * math.sin(index / 9)
+        found = Interval(mean=quality, low=quality - spread, high=quality + spread, n=10)
+        plain = Interval(mean=900.0 + index % 50, n=10)
+        metrics = BenchmarkMetrics(
+            tmde_score=tmde_score(quality, 0.9), avg_quality=found, avg_response_time_ms=plain, tokens_per_second=plain,
+            avg_rounds=plain, early_termination_rate=plain, questions=10, efficiency=0.9,
+            domains=tuple(DomainMetrics(domain=domain, quality=found) for domain in DOMAINS),
+        )  # fmt: skip
         at = NEWEST - timedelta(hours=6 * (number - index))
         run = BenchmarkRun(
             id=uuid4(), type="quick", mode=mode, suite="tmde-50", status="completed", started_at=at,
-            completed_at=at + timedelta(minutes=3), metrics=measure(results[: 2 + index % 9], mode) if number > 50 else measure(results, mode),
-            questions_total=10, questions_done=10, adapter_id=UUID(adapter) if adapter else None, judge="auto",
+            completed_at=at + timedelta(minutes=3), metrics=metrics, questions_total=10, questions_done=10,
+            adapter_id=UUID(adapter) if adapter else None, judge="auto",
         )  # fmt: skip
         await services.benchmark.store.insert(msgspec.structs.replace(run), [], comparable_hash(run))
         await services.benchmark.store.update(run)
@@ -116,6 +134,9 @@ Command = Callable[..., Awaitable[object]]
 def commands(services: Services, model: Model, directory: Path) -> dict[str, Command]:
     async def hold(after: int) -> None:
         model.hold(after)
+
+    async def more(number: int) -> None:
+        model.more(number)
 
     async def go_on() -> None:
         model.open()
@@ -152,7 +173,7 @@ def commands(services: Services, model: Model, directory: Path) -> dict[str, Com
         model.hostile = on
 
     return {
-        "hold": hold, "open": go_on, "settled": settled, "start": start, "run": run, "adapter": adapter, "judge": judge,
+        "hold": hold, "more": more, "open": go_on, "settled": settled, "start": start, "run": run, "adapter": adapter, "judge": judge,
         "activate": activate, "past": past, "hostile": hostile,
     }  # fmt: skip
 

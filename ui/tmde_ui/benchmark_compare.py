@@ -29,6 +29,9 @@ SHOWN = 50
 SAME = 0.05
 """Points of 10 below which two scores count as the same."""
 
+WHOLE = 100.0
+"""From here on figures need no decimals."""
+
 ALL_ANSWERS = 100_000
 
 
@@ -184,12 +187,11 @@ def _plain(a: BenchmarkMetrics, b: BenchmarkMetrics, *, debate: bool) -> Iterabl
             ("Rounds", a.avg_rounds.mean, b.avg_rounds.mean, 1.0, ""),
             ("Ended early", a.early_termination_rate.mean, b.early_termination_rate.mean, 100.0, " %"),
         ]
-    for name, before, after, factor, unit in pairs:
-        first, second = (
-            NOTHING if one is None else f"{one * factor:.{0 if unit else 1}f}{unit}" for one in (before, after)
-        )
-        moved = None if before is None or after is None else (after - before) * factor
-        yield (name, first, second, change(moved, decimals=0 if unit else 1), None)
+    for name, one, other, factor, unit in pairs:
+        decimals = 0 if unit or max(one or 0.0, other or 0.0) >= WHOLE else 1
+        first, second = (NOTHING if it is None else f"{it * factor:,.{decimals}f}{unit}" for it in (one, other))
+        moved = None if one is None or other is None else (other - one) * factor
+        yield (name, first, second, change(moved, decimals=decimals), None)
     yield (
         "Without verdict",
         f"{a.unscored:,}",

@@ -18,7 +18,9 @@ class OwnQuestions:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._shown: list[BenchmarkQuestion] | None = None
-        with Tag("section", classes="stack tight", aria_label="Your own questions", data_testid="own-questions"):
+        with Tag(
+            "section", classes="stack tight", aria_label="Your own questions", data_testid="own-questions"
+        ) as self._section:
             with Tag("div", classes="line spread"):
                 Tag("h2", "Your own questions")
                 fresh = button("New question", test="new-question", aria_haspopup="dialog")
@@ -62,7 +64,7 @@ class OwnQuestions:
         gone.on("click", lambda: self._ask(one), args=[])
 
     def _ask(self, one: BenchmarkQuestion) -> None:
-        with self._box:
+        with self._section:
             dialog = Modal("Remove this question?", test="remove-dialog")
         dialog.on("close", dialog.delete, args=[])
         with dialog.body:
@@ -76,7 +78,7 @@ class OwnQuestions:
             except TmdeError as error:
                 problem.say(sentence(error)).show()
                 return
-            with self._box:
+            with self._section:
                 dialog.close()
             await self.show()
 
