@@ -15,17 +15,28 @@ import contextlib
 import fcntl
 import os
 import shutil
-import stat
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID
 
 import msgspec
 
 from tmde_core.errors import AdapterInvalidError, NotFoundError, TmdeError
-from tmde_core.lora.publish import MANIFEST_FILE, REQUIRED_FILES, STAGING_PREFIX, WEIGHTS_FILE
-from tmde_core.lora.records import MANIFEST_VERSION, ActivePointer, LoRAAdapter, Manifest
+from tmde_core.lora.on_disk import (
+    Digest,
+    UnsoundError,
+    Version,
+    check_files,
+    decoded,
+    flaw_of,
+    listed,
+    manifest_bytes,
+    read_manifest,
+    unsound,
+    version_of,
+)
+from tmde_core.lora.publish import MANIFEST_FILE, STAGING_PREFIX
+from tmde_core.lora.records import ActivePointer, LoRAAdapter, Manifest
 from tmde_core.record import from_json, to_json
 from tmde_core.storage.durable import TEMPORARY, sha256_of, storage_errors, sync_directory, write_whole
 
@@ -33,24 +44,11 @@ ADAPTERS_DIR = "lora-adapters"
 ACTIVE_FILE = "active.json"
 EDIT_LOCK = ".manifests.lock"
 DELETING_PREFIX = ".deleting-"
-MAX_MANIFEST_BYTES = 16 * 1024 * 1024
-"""Trace ids of a hundred thousand traces fit; a larger file is no manifest of ours."""
 
 
 Reasons = list[str]
 Manifests = list[Manifest]
-Digest = Callable[[Path], str]
 """The class below has a method called `list`, which would hide the type."""
-
-
-class _UnsoundError(Exception):
-    """Why a directory is no sound adapter."""
-
-
-class _Format(msgspec.Struct):
-    """The one field of a manifest that every format has."""
-
-    format: int = MANIFEST_VERSION
 
 
 class AdapterStore:
@@ -60,8 +58,8 @@ class AdapterStore:
         self.directory = data_dir / ADAPTERS_DIR
         self._active_file = self.directory / ACTIVE_FILE
         self._seen: tuple[tuple[int, int, int], ActivePointer | None] | None = None
-        self._read: dict[str, tuple[_Version, Manifest]] = {}
-        self._damaged: dict[UUID, tuple[_Version, str]] = {}
+        self._read: dict[str, tuple[Version, Manifest]] = {}
+        self._damaged: dict[UUID, tuple[Version, str]] = {}
         """What reading every byte has found wrong, until the manifest changes."""
 
     def path(self, adapter_id: UUID) -> Path:
@@ -107,7 +105,7 @@ class AdapterStore:
         adapter = self.get(adapter_id)
         try:
             return self._sound(adapter.path)
-        except _UnsoundError as reason:
+        except UnsoundError as reason:
             raise AdapterInvalidError(
                 f"The adapter {adapter_id} cannot be used: {reason}", adapterId=str(adapter_id)
             ) from None
@@ -121,19 +119,19 @@ class AdapterStore:
             if known is not None:
                 found.append(known[1])
             elif not path.is_symlink():
-                with contextlib.suppress(_UnsoundError):
-                    found.append(_decode(_manifest_bytes(adapter.path)))
+                with contextlib.suppress(UnsoundError):
+                    found.append(decoded(manifest_bytes(adapter.path)))
         return found
 
     def _adapter(self, path: str, active: UUID | None) -> LoRAAdapter:
         """What is in the directory, as it is listed."""
         try:
             manifest = self._sound(path)
-        except _UnsoundError as reason:
-            return _unsound(Path(path), str(reason), active)
-        adapter = _listed(manifest, path, active)
+        except UnsoundError as reason:
+            return unsound(Path(path), str(reason), active)
+        adapter = listed(manifest, path, active)
         known = self._damaged.get(manifest.id)
-        if known is not None and known[0] == _version(path):
+        if known is not None and known[0] == version_of(path):
             return msgspec.structs.replace(adapter, is_valid=False, invalid_reason=known[1])
         return adapter
 
@@ -142,16 +140,16 @@ class AdapterStore:
 
         Paths are texts here and below: pathlib doubles the time of a long list.
         """
-        version, name = _version(path), os.path.basename(path)  # noqa: PTH119
+        version, name = version_of(path), os.path.basename(path)  # noqa: PTH119
         known = self._read.get(name)
         if os.path.islink(path):  # noqa: PTH114
-            raise _UnsoundError("It is a link, not a directory.")
+            raise UnsoundError("It is a link, not a directory.")
         if version is None or known is None or known[0] != version:
-            manifest = _read(path, name)
+            manifest = read_manifest(path, name)
             if version is not None:
                 self._read[name] = (version, manifest)
             return manifest
-        _check_files(path, known[1])
+        check_files(path, known[1])
         return known[1]
 
     def flaws(self, adapter_id: UUID, digest: Digest = sha256_of) -> tuple[Reasons, int]:
@@ -164,12 +162,12 @@ class AdapterStore:
             NotFoundError: no such adapter.
         """
         path = Path(self.get(adapter_id).path)
-        version = _version(str(path))
+        version = version_of(str(path))
         try:
             manifest = self._sound(str(path))
-        except _UnsoundError as reason:
+        except UnsoundError as reason:
             return [str(reason)], 0
-        found = [flaw for name, told in manifest.files.items() if (flaw := _flaw(path / name, told, digest))]
+        found = [flaw for name, told in manifest.files.items() if (flaw := flaw_of(path / name, told, digest))]
         if found and version is not None:
             self._damaged[adapter_id] = version, " ".join(found)
         else:
@@ -314,159 +312,3 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     else:
         shutil.rmtree(path, ignore_errors=True)
-
-
-_Version = tuple[int, int, int]
-"""Inode, modification time and size: a manifest is always replaced, never written in place."""
-
-
-def _version(path: str) -> _Version | None:
-    try:
-        found = os.stat(f"{path}/{MANIFEST_FILE}")  # noqa: PTH116 - see _sound
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _flaw(file: Path, told: str, digest: Digest) -> str | None:
-    """What is wrong with a file's content, in a sentence."""
-    try:
-        actual = digest(file)
-    except OSError as error:
-        return f"{file.name} cannot be read ({error.strerror})."
-    if actual == told:
-        return None
-    return f"{file.name} has changed since it was published (SHA-256 {actual[:12]}…, expected {told[:12]}…)."
-
-
-def _listed(manifest: Manifest, path: str, active: UUID | None) -> LoRAAdapter:
-    return LoRAAdapter(
-        id=manifest.id,
-        created_at=manifest.created_at,
-        base_model=manifest.base_model,
-        is_active=manifest.id == active,
-        tags=manifest.tags,
-        metrics=manifest.metrics,
-        traces_used=manifest.traces_used,
-        size_bytes=manifest.size_bytes,
-        sha256=manifest.files[WEIGHTS_FILE],
-        path=path,
-        is_valid=True,
-        invalid_reason=None,
-        gate=manifest.gate,
-    )
-
-
-def _size_of(path: Path) -> int:
-    """What lies in a directory of any kind, in bytes; a link has none."""
-    found = 0
-    for folder, _, files in os.walk(path) if not path.is_symlink() else ():
-        for name in files:
-            with contextlib.suppress(OSError):
-                found += os.lstat(f"{folder}/{name}").st_size
-    return found
-
-
-def _unsound(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
-    identity = _identity(path.name) or uuid5(NAMESPACE_URL, f"foreign:{path.name}")
-    try:
-        created = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
-    except OSError:
-        created = datetime.fromtimestamp(0, UTC)
-    return LoRAAdapter(
-        id=identity,
-        created_at=created.replace(microsecond=0),
-        base_model="",
-        is_active=identity == active,
-        tags=(),
-        metrics={},
-        traces_used=0,
-        size_bytes=_size_of(path),
-        sha256="",
-        path=str(path),
-        is_valid=False,
-        invalid_reason=reason,
-        gate="candidate",
-    )
-
-
-def _read(path: str, name: str) -> Manifest:
-    """The manifest of a directory, if that is a sound adapter as far as can be told without hashing."""
-    identity = _identity(name)
-    content = _manifest_bytes(path)
-    manifest = _decode(content)
-    if identity is None or manifest.id != identity:
-        raise _UnsoundError(f"It is foreign: the directory is called {name!r}, its manifest says {manifest.id}.")
-    if manifest.created_at.tzinfo is None:
-        raise _UnsoundError(f"Its {MANIFEST_FILE} says when it was made without a time zone.")
-    missing = [file for file in REQUIRED_FILES if file not in manifest.files]
-    if missing:
-        raise _UnsoundError(f"Its manifest does not name {', '.join(missing)}.")
-    if odd := [file for file in manifest.files if "/" in file or file.startswith(".")]:
-        raise _UnsoundError(f"Its manifest names the file {odd[0]!r}, which is no plain file name.")
-    _check_files(path, manifest)
-    return manifest
-
-
-def _manifest_bytes(path: str) -> bytes:
-    try:
-        with open(f"{path}/{MANIFEST_FILE}", "rb", buffering=0) as file:  # noqa: PTH123 - see _sound
-            # No more than it has: Python first makes room for all that is asked for.
-            content = file.read(min(os.fstat(file.fileno()).st_size, MAX_MANIFEST_BYTES) + 1)
-    except FileNotFoundError:
-        half = any(Path(path, name).exists() for name in REQUIRED_FILES)
-        raise _UnsoundError(
-            f"It has no {MANIFEST_FILE}: {'it was not made by TMDE; import it' if half else 'it is foreign or half copied'}."
-        ) from None
-    except OSError as error:
-        raise _UnsoundError(f"Its {MANIFEST_FILE} cannot be read: {error.strerror}.") from None
-    if len(content) > MAX_MANIFEST_BYTES:
-        raise _UnsoundError(f"Its {MANIFEST_FILE} is larger than {MAX_MANIFEST_BYTES // 1024**2} MB.")
-    return content
-
-
-def _decode(content: bytes) -> Manifest:
-    try:
-        manifest = from_json(content, Manifest)
-    except TmdeError as error:
-        _refuse_newer(_format_of(content))
-        raise _UnsoundError(f"Its {MANIFEST_FILE} is damaged: {error.detail}") from None
-    _refuse_newer(manifest.format)
-    return manifest
-
-
-def _format_of(content: bytes) -> int:
-    """The format of a manifest that cannot be read as ours: perhaps because it is newer."""
-    try:
-        return msgspec.json.decode(content, type=_Format).format
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return MANIFEST_VERSION
-
-
-def _refuse_newer(version: int) -> None:
-    if version > MANIFEST_VERSION:
-        raise _UnsoundError(
-            f"It was written by a newer version of TMDE (format {version}, this one knows {MANIFEST_VERSION}). Update TMDE."
-        )
-
-
-def _check_files(path: str, manifest: Manifest) -> None:
-    size = 0
-    for name in manifest.files:
-        try:
-            found = os.lstat(f"{path}/{name}")
-        except OSError:
-            raise _UnsoundError(f"Its file {name} is missing.") from None
-        if not stat.S_ISREG(found.st_mode):
-            raise _UnsoundError(f"Its file {name} is not a plain file.")
-        size += found.st_size
-    if size != manifest.size_bytes:
-        raise _UnsoundError(f"Its files have {size:,} bytes in all where the manifest says {manifest.size_bytes:,}.")
-
-
-def _identity(name: str) -> UUID | None:
-    try:
-        identity = UUID(name)
-    except ValueError:
-        return None
-    return identity if str(identity) == name else None
