@@ -43,7 +43,7 @@ niceness = 0
 
 CONFIG = FineTuneConfig(
     lora_rank=8,
-    lora_alpha=16,
+    lora_alpha=32,
     learning_rate=1e-3,
     batch_size=2,
     gradient_accumulation_steps=1,
