@@ -128,9 +128,10 @@ class LoraService:
         adapter = await self.get(adapter_id)
         history = tuple(await self._audit.events(HISTORY, adapter_id=adapter_id))
         known = msgspec.structs.asdict(adapter)
-        if not adapter.is_valid:
+        try:
+            manifest = await asyncio.to_thread(self.store.manifest, adapter_id)
+        except AdapterInvalidError:
             return AdapterDetails(**known, history=history)
-        manifest = await asyncio.to_thread(self.store.manifest, adapter_id)
         return AdapterDetails(
             **known,
             base_model_sha256=manifest.base_model_sha256,
@@ -286,9 +287,9 @@ class LoraService:
         return doomed
 
     async def _kept(self) -> set[UUID]:
-        """What pruning never touches: what answers, and what a rollback would go to."""
+        """What pruning never touches: what answers, anything under way here too, and what a rollback would go to."""
         pointer = self._pointer()
-        safe = {self.store.active_id(), pointer.previous_adapter_id if pointer else None}
+        safe = {*self.in_use(), self.store.active_id(), pointer.previous_adapter_id if pointer else None}
         with suppress(ConflictError):
             safe.add(await self._previous())
         return {one for one in safe if one is not None}

@@ -240,6 +240,7 @@ async def test_what_answers_a_debate_or_a_question_is_not_deleted(services, data
     for identity in (a, b):
         with pytest.raises(ConflictError, match="has not ended yet"):
             await services.lora.delete(identity)
+    assert await services.lora.prune(0) == []
     gate.set()
     await services.debates.wait(started.id)
     async for _ in services.ask.events(asked).follow():
@@ -299,6 +300,8 @@ async def test_damage_that_an_activation_finds_is_listed_until_the_file_is_resto
     listed = await services.lora.get(identity)
     assert not listed.is_valid
     assert "adapter.gguf has changed" in (listed.invalid_reason or "")
+    assert "adapter.gguf" in (await services.lora.details(identity)).files
+    assert (await services.lora.verify(identity)).files == 3
     file.write_bytes(sound)
     assert (await services.lora.activate(identity)).is_valid
 
