@@ -168,6 +168,30 @@ def test_two_adapters_are_compared(own_live, refused) -> None:
     )
 
 
+def test_a_comparison_has_the_benchmark_of_both_where_there_is_one(own_live, two) -> None:
+    client = own_live.client
+    criterion = {"name": "right", "check": {"kind": "number", "value": 42}}
+    question = {
+        "id": "own-one",
+        "query": "6 times 7?",
+        "domain": "mathematics",
+        "difficulty": "easy",
+        "criteria": [criterion],
+    }
+    made = client.post("/api/benchmark/questions", json=question)
+    assert made.status_code == 201, made.text
+    between = {"a": two[0], "b": two[1]}
+    assert client.get("/api/lora/compare", params=between).json()["benchmark"] is None
+    for adapter in two:
+        wanted = {"type": "custom", "questionIds": [made.json()["id"]], "mode": "proposer", "adapterId": adapter}
+        started = client.post("/api/benchmark", json=wanted)
+        assert started.status_code == 202, started.text
+        client.get(started.json()["progressUrl"])
+    found = client.get("/api/lora/compare", params=between).json()["benchmark"]
+    assert found["comparable"] is True
+    assert (found["quality"]["n"], found["quality"]["difference"]) == (1, 0)
+
+
 def test_what_was_live_at_a_moment_is_one_question(own_live, two, refused) -> None:
     client = own_live.client
     client.post(f"/api/lora/{two[0]}/activate")

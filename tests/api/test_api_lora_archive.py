@@ -28,6 +28,8 @@ from tmde_core.record import utc_now
 PEAK_BYTES = 24 * 1024 * 1024
 """Client and server are in one process here, and what they first import counts too."""
 LARGE_BYTES = 48 * 1024 * 1024
+NOBODY = "6f1c1d52-3b0c-4f0e-9c64-0a5a5c1c2f37"
+"""An id that nothing has."""
 
 
 def directory_of(live) -> Path:
@@ -324,7 +326,7 @@ def test_base_and_adapters_answer_side_by_side_as_events(own_live, events, refus
         ({"question": "Why?", "seed": -1}, 400, "invalid_input"),
         ({"question": "Why?", "unknown": 1}, 400, "invalid_input"),
         ({"adapterIds": [None]}, 400, "invalid_input"),
-        ({"question": "Why?", "adapterIds": [str(uuid4())]}, 404, "not_found"),
+        ({"question": "Why?", "adapterIds": [NOBODY]}, 404, "not_found"),
         ({"question": "Why?", "adapterIds": ["nonsense"]}, 404, "not_found"),
     ],
 )
