@@ -57,7 +57,7 @@ class BenchmarkDialog:
                 self._picker = Tag("div")
             with Tag("div", classes="sheet-foot"):
                 self._said = Tag("p", classes="maybe", role="alert", data_testid="benchmark-said")
-                self._start = button("Start the benchmark", "primary", test="start-benchmark")
+                self._start = button("Start the benchmark", "primary", test="start-benchmark", disabled=True)
         on_submit(self._form, self._go)
         on_press(self._start, self._form, self._go)
 
@@ -85,6 +85,7 @@ class BenchmarkDialog:
         if listed != self._listed:
             self._listed = listed
             self._fill(questions, adapters)
+        self._start.put(disabled=False)  # now there is something to choose from
 
     # -------------------------------------------------------------------------------------- drawing
 
