@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import typer
 
+from tests.core.lora.archives import packed, peft_files
 from tmde_core.cli import app
 
 HEAVY = ("rich", "litestar", "nicegui", "torch", "httpx", "stevedore", "uvicorn", "msgspec", "structlog")
@@ -164,6 +165,19 @@ def test_on_a_terminal_ids_stay_whole_at_any_width(process: Callable[..., Any], 
     shown = _on_a_terminal(columns, tmp_path / "data", "traces", "list")
     assert trace["id"] in shown
     assert "a question" in shown
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_a_terminal_that_is_too_narrow_for_a_table_shows_its_last_column_all_the_same(
+    process: Callable[..., Any], tmp_path: Path, term: str
+) -> None:
+    archive = tmp_path / "adapter.tar.gz"
+    archive.write_bytes(packed(peft_files(base_model_name_or_path="nobody/nothing")))
+    adapter = process("lora", "import", archive, "--json").json
+    shown = _on_a_terminal(80, tmp_path / "data", "lora", "history", TERM=term)
+    assert adapter["id"] in shown
+    assert "from an archive" in shown
+    assert "'nobody/nothing'" in shown
 
 
 def test_colour_is_for_terminals_that_want_it(process: Callable[..., Any], tmp_path: Path) -> None:

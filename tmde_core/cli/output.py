@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 from rich.text import Text
 
@@ -81,8 +81,10 @@ def print_table(
         table.add_row(*map(Text, row))
     out = console()
     needed = sum(column.min_width or 0 for column in table.columns) + 2 * (len(columns) - 1)
-    # A terminal too narrow for the table breaks its lines, which is better than cells cut to nothing.
-    out.print(table, width=max(out.width, needed), crop=False, no_wrap=False)
+    # A terminal too narrow for the table breaks its lines, which is better than cells cut to nothing. (`print` itself takes no width
+    # beyond the console's.)
+    out.size = ConsoleDimensions(max(out.width, needed), out.height)
+    out.print(table, crop=False, no_wrap=False)
 
 
 def print_fields(fields: Sequence[tuple[str, Cell]]) -> None:
