@@ -73,7 +73,11 @@ class AdapterStore:
             entries = [entry for entry in os.scandir(self.directory) if not entry.name.startswith(".")]
         except FileNotFoundError:
             return []
-        found = [self._adapter(entry.path, active) for entry in entries if entry.is_dir() or entry.is_symlink()]
+        found = [
+            self._adapter(entry.path, active, entry.is_symlink())
+            for entry in entries
+            if entry.is_dir() or entry.is_symlink()
+        ]
         there = [one for one in found if one.is_valid or os.path.lexists(one.path)]  # not deleted meanwhile
         for gone in set(self._read) - {entry.name for entry in entries}:
             self._read.pop(gone, None)  # another thread may be listing too
@@ -87,7 +91,7 @@ class AdapterStore:
         """
         path = self.path(adapter_id)
         if os.path.lexists(path):
-            found = self._adapter(str(path), self.active_id())
+            found = self._adapter(str(path), self.active_id(), path.is_symlink())
             if found.is_valid or os.path.lexists(path):
                 return found
         for adapter in self.list():
@@ -104,7 +108,7 @@ class AdapterStore:
         """
         adapter = self.get(adapter_id)
         try:
-            return self._sound(adapter.path)
+            return self._sound(adapter.path, Path(adapter.path).is_symlink())
         except UnsoundError as reason:
             raise AdapterInvalidError(
                 f"The adapter {adapter_id} cannot be used: {reason}", adapterId=str(adapter_id)
@@ -123,10 +127,10 @@ class AdapterStore:
                     found.append(decoded(manifest_bytes(adapter.path)))
         return found
 
-    def _adapter(self, path: str, active: UUID | None) -> LoRAAdapter:
+    def _adapter(self, path: str, active: UUID | None, linked: bool) -> LoRAAdapter:
         """What is in the directory, as it is listed."""
         try:
-            manifest = self._sound(path)
+            manifest = self._sound(path, linked)
         except UnsoundError as reason:
             return unsound(Path(path), str(reason), active)
         adapter = listed(manifest, path, active)
@@ -135,15 +139,15 @@ class AdapterStore:
             return msgspec.structs.replace(adapter, is_valid=False, invalid_reason=known[1])
         return adapter
 
-    def _sound(self, path: str) -> Manifest:
+    def _sound(self, path: str, linked: bool) -> Manifest:
         """The manifest of a sound adapter; decoded again only when the file is another one.
 
         Paths are texts here and below: pathlib doubles the time of a long list.
         """
+        if linked:
+            raise UnsoundError("It is a link, not a directory.")
         version, name = version_of(path), os.path.basename(path)  # noqa: PTH119
         known = self._read.get(name)
-        if os.path.islink(path):  # noqa: PTH114
-            raise UnsoundError("It is a link, not a directory.")
         if version is None or known is None or known[0] != version:
             manifest = read_manifest(path, name)
             if version is not None:
@@ -164,7 +168,7 @@ class AdapterStore:
         path = Path(self.get(adapter_id).path)
         version = version_of(str(path))
         try:
-            manifest = self._sound(str(path))
+            manifest = self._sound(str(path), path.is_symlink())
         except UnsoundError as reason:
             return [str(reason)], 0
         found = [flaw for name, told in manifest.files.items() if (flaw := flaw_of(path / name, told, digest))]
