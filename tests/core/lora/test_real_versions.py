@@ -37,9 +37,11 @@ ASKED = (
 SETTINGS = """
 [benchmark]
 after_training = false
+[supervisor]
+niceness = 0
 """
 TRAINING = (
-    "epochs=6",
+    "epochs=3",
     "batch_size=2",
     "gradient_accumulation_steps=1",
     "learning_rate=1e-3",
