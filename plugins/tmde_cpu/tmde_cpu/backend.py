@@ -23,7 +23,7 @@ BYTES_PER_GGUF_BYTE = 5.5
 """A Q4_1 file of 98 MB holds 134.5 million weights: 538 MB in float32."""
 
 PASS_SHARE = 0.8
-"""Activations of the largest pass, of the size of a small model's weights (135 million: 0.43 GB for 192 tokens)."""
+"""Activations of the largest pass, of the size of a small model's weights (135 million: 0.3 GB for 425 tokens)."""
 
 BYTES_PER_TOKEN = 3.5
 """Characters of English, punctuation and JSON that make one token, roughly."""
@@ -99,7 +99,6 @@ def _worker(module: str, job: TrainingJob) -> WorkerCommand:
             "OMP_WAIT_POLICY": "passive",
             "OMP_NUM_THREADS": str(_threads()),
             # Activations come and go in blocks of half a megabyte and more: handed back at once, they leave no holes.
-            # Measured together with passes of 192 instead of 320 tokens: 1.4 GB at the peak where it was 1.8, no slower.
             "MALLOC_MMAP_THRESHOLD_": "262144",
             "MALLOC_TRIM_THRESHOLD_": "262144",
             "MKL_DYNAMIC": "FALSE",

@@ -42,10 +42,11 @@ from tmde_cpu.training.trainee import TARGET_MODULES, Trainee, load_trainee
 PATIENCE = 3
 """Validations without a lower loss before training stops."""
 
-PACK_TOKENS = 192
-"""Tokens in one forward and backward pass. More save little time here and cost about 2 MB of activations each."""
+PACK_TOKENS = 512
+"""Tokens in one forward and backward pass. Measured on the embedded model's steps of 8 examples: with 512 instead of 192 they take
+0.74 of the processor time, because more examples share their beginning and the matrix products are larger, and 0.18 GB more."""
 
-PACK_TOKENS_PER_BATCHED = 48
+PACK_TOKENS_PER_BATCHED = 64
 """A small batch shrinks the packs too, so that halving the batch after running out of memory halves what is needed."""
 
 CHECKPOINT_SECONDS = 60.0

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 async def services(data_dir: Path, trace):
     data_dir.mkdir(exist_ok=True)
+    (data_dir / "tmde.toml").write_text("[supervisor]\nniceness = 0\n")
     async with open_services(load_settings(data_dir, environ={}), serving=True) as opened:
         for number in range(24):
             await opened.traces.add(trace(f"What is {number} times 7?", f"It is {number * 7}.", minutes=number))
