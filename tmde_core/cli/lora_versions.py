@@ -214,7 +214,12 @@ def details_fields(lineage: Mapping[str, Any], history: Sequence[Any]) -> list[t
         ("from run", str(lineage["runId"]) if lineage.get("runId") else None),
         ("learned from", None if count is None else f"{count} traces"),
         ("origin id", str(lineage["originId"]) if lineage.get("originId") else None),
-        ("history", f"{len(history)} {'entry' if len(history) == 1 else 'entries'}; `tmde lora history` has all" if history else None),
+        (
+            "history",
+            f"{len(history)} {'entry' if len(history) == 1 else 'entries'}; `tmde lora history` has all"
+            if history
+            else None,
+        ),
     ]
 
 

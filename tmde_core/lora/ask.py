@@ -16,7 +16,7 @@ from tmde_core.debate.context import Conversation
 from tmde_core.debate.prompts import proposer_opening
 from tmde_core.debate.question import checked_question
 from tmde_core.debate.seats import Seat, Tally
-from tmde_core.errors import AdapterInvalidError, InvalidInputError, NotFoundError, TmdeError
+from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.lora.base_match import require_same_base, served_model
 from tmde_core.lora.service import LoraService
 from tmde_core.ports import AdapterRef, ModelRuntime
@@ -71,7 +71,7 @@ class SideBySide:
             InvalidInputError: no question, over-long, not 1 to 4 different versions, or a figure out of its range.
             NotFoundError: no such adapter.
             AdapterInvalidError: an adapter is damaged, or the Proposer's runtime serves none.
-            ConflictError: an adapter's base model is not the Proposer's.
+            ConflictError: an adapter's base model is not the Proposer's, or too many questions are under way.
         """
         query = checked_question(question)
         if not 1 <= len(versions) <= MOST or len(set(versions)) != len(versions):
@@ -80,7 +80,7 @@ class SideBySide:
         _in_range("temperature", temperature, 0, 2)
         _in_range("seed", seed, 0, 2**31 - 1)
         if len(self._under_way()) >= UNDERWAY:
-            raise InvalidInputError(f"{UNDERWAY} questions are being answered already. Wait for one of them.")
+            raise ConflictError(f"{UNDERWAY} questions are being answered already. Wait for one of them.")
         role = msgspec.structs.replace(
             self._settings.roles.proposer, max_tokens=max_tokens, temperature=float(temperature)
         )

@@ -84,7 +84,7 @@ async def test_only_the_last_questions_are_kept_and_stopping_ends_what_is_under_
     gate = asyncio.Event()
     runtime.script = lambda _: Reply("Never.", gate=gate)
     waiting = [await services.ask.ask("Why?", [None]) for _ in range(4)]
-    with pytest.raises(InvalidInputError, match="being answered already"):
+    with pytest.raises(ConflictError, match="being answered already"):
         await services.ask.ask("Why?", [None])
     await services.ask.stop()
     assert [(await heard(services, one))[-1][0] for one in waiting] == ["cancelled"] * 4
