@@ -49,7 +49,7 @@ class ComparisonView:
                 Tag("h2", title)
                 with Tag("div", classes="field against"):
                     self._select = choice("Compared with", "against", (), "", data_testid="against")
-            self._box = Tag("div", classes="stack", aria_live="polite")
+            self._box = Tag("div", classes="stack")
         self._select.on("change", self._chosen, js_handler="(event) => emit(event.target.value)")
 
     async def show(self, pairs: Sequence[Pair], key: str | None = None) -> None:

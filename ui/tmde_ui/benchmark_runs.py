@@ -8,6 +8,7 @@ from tmde_core.benchmark.records import BenchmarkRun
 from tmde_core.errors import TmdeError
 from tmde_core.services import Services
 from tmde_ui.benchmark_filters import Wanted
+from tmde_ui.benchmark_live import GOING
 from tmde_ui.benchmark_words import BY, OUTCOMES, STATUS, answerer, asked, figure, kind
 from tmde_ui.elements import Tag, button, chip, link
 from tmde_ui.finetune_words import age
@@ -30,10 +31,11 @@ class BenchmarkRuns:
         self._offset = 0
         self._shown: tuple[object, ...] = ()
         self._clocks: list[tuple[BenchmarkRun, Tag]] = []
-        with Tag("div", classes="line spread"):
-            Tag("h2", "Runs")
-            self._files = Tag("div", classes="line small", data_testid="export")
-        self._box = Tag("div", data_testid="benchmark-runs")
+        with Tag("section", classes="stack tight", aria_label="Runs") as self._section:
+            with Tag("div", classes="line spread"):
+                Tag("h2", "Runs")
+                self._files = Tag("div", classes="line small", data_testid="export")
+            self._box = Tag("div", data_testid="benchmark-runs")
 
     async def show(self, wanted: Wanted) -> None:
         """Ask, and draw when more than the time has changed."""
@@ -48,6 +50,7 @@ class BenchmarkRuns:
             begun.say(age(run.started_at).capitalize())
 
     def _draw(self, runs: list[BenchmarkRun], total: int) -> None:
+        self._section.show(bool(total) or self._wanted != Wanted())
         self._clocks.clear()
         self._box.clear()
         self._files.clear()
@@ -76,14 +79,14 @@ class BenchmarkRuns:
             Tag("span", answerer(run.adapter_id), "cell")
             with Tag("span", classes="cell"):
                 if run.metrics is None:
-                    Tag("span", asked(run))
+                    Tag("span", "in progress" if run.status in GOING else asked(run))
                 else:
                     Tag("span", figure(run.metrics.tmde_score), "score")
                     Tag("span", f" · quality {figure(run.metrics.avg_quality.mean)}")
             with Tag("span", classes="cell"):
                 if run.verdict_vs_baseline is not None:
                     outcome, of = OUTCOMES[run.verdict_vs_baseline]
-                    chip(outcome if of else "like the base", of, title="Against the base model: " + outcome)
+                    chip(outcome if of else "undecided", of, title=f"Against the base model: {outcome}")
             with Tag("span", classes="cell last"):
                 if run.status == "completed":
                     link("Report", f"/api/benchmark/{run.id}/report", download=True, data_testid="report",

@@ -111,7 +111,7 @@ class ScoreSeries:
             control.put(disabled=self._part is None)
         if not self._points:
             self._words.say("")
-            self._chart.put(chart((), title="Score over time", nothing="No completed run yet."), ())
+            self._chart.put(chart((), title="Score over time", nothing="No completed run to draw."), ())
             return
         low, high = self._part or self._whole
         shown = [point for point in self._points if low <= point.at.timestamp() <= high]
@@ -124,7 +124,7 @@ class ScoreSeries:
             marks=[
                 Mark(mark.at.timestamp(), short_id(mark.adapter_id) if mark.adapter_id else "base") for mark in marks
             ],
-            x_label="TMDE score, with the 95 % interval of its quality",
+            x_label="TMDE score with the 95 % interval of its quality, times in UTC",
             x_span=(low, high),
             y_span=(0, TOP),
             x_ticks=time_ticks(low, high),

@@ -89,8 +89,8 @@ def figure(value: float | None, decimals: int = 1) -> str:
 
 def signed(value: float, decimals: int = 1) -> str:
     """`+3.1`, `-0.4`, and 0 without a sign."""
-    text = f"{value:+.{decimals}f}"
-    return text[1:] if float(text) == 0 else text
+    text = f"{value:+,.{decimals}f}"
+    return text if round(value, decimals) else text[1:]
 
 
 def change(difference: float | None, low: float | None = None, high: float | None = None, decimals: int = 1) -> str:

@@ -94,7 +94,7 @@ class BenchmarkPage:
         with self._empty:
             self._draw_empty()
         self._score = ScoreLine(self._offer_base)
-        with Tag("section", classes="stack", aria_label="Score over time"):
+        with Tag("section", classes="stack", aria_label="Score over time") as self._over_time:
             Tag("h2", "Score over time")
             self._problem = filters(self._wanted, await self._adapters(), self._filter)
             self._series = ScoreSeries(self._services.settings.benchmark.quality_weight)
@@ -102,8 +102,7 @@ class BenchmarkPage:
         self._compared = ComparisonView(self._services, self._comparisons, "The newest run compared")
         self._switches = SwitchList(self._comparisons, self._show_pair)
         self._pairs: list[Pair] = []
-        with Tag("section", classes="stack tight", aria_label="Runs"):
-            self._runs = BenchmarkRuns(self._services, self._live, self._show_run)
+        self._runs = BenchmarkRuns(self._services, self._live, self._show_run)
         self._questions = OwnQuestions(self._services)
         self._gate = GatePanel(self._services)
         await _part(self._look())
@@ -149,7 +148,9 @@ class BenchmarkPage:
             await self._draw(summary)
 
     async def _draw(self, summary: Summary) -> None:
-        self._empty.show(not summary.total and self._wanted == Wanted())
+        nothing = not summary.total and self._wanted == Wanted()
+        self._empty.show(nothing)
+        self._over_time.show(not nothing)
         self._score.show(summary)
         self._series.show(summary)
         self._domains.show(summary.current, summary.baseline)
