@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,14 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError, NotFoundError, TmdeError
+from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError
 from tmde_core.lora.audit import AuditTrail, chain
 from tmde_core.lora.compare import compared, training_of
-from tmde_core.lora.publish import publish
+from tmde_core.lora.intents import Intents
 from tmde_core.lora.records import (
     MAX_TAGS,
     STABLE,
     TAG,
-    ActivePointer,
     AdapterDetails,
     Comparison,
     Gate,
@@ -37,17 +35,13 @@ from tmde_core.lora.records import (
     Verification,
 )
 from tmde_core.lora.store import AdapterStore
-from tmde_core.lora.switch import Switch, carried_through, reason_of
+from tmde_core.lora.switch import Switch
 from tmde_core.ports import AdapterRef
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
-from tmde_core.storage.durable import storage_errors
 
 log = structlog.get_logger(__name__)
-
-IMPORTS_LOCK = ".imports.lock"
-"""Shared by all who publish an import, from its intent to its row in the audit trail."""
 
 HISTORY = 50
 """Entries of the audit trail that an adapter's details show."""
@@ -68,6 +62,7 @@ class LoraService:
         self._runtimes = runtimes
         self._audit = AuditTrail(database)
         self._switch = Switch(settings, self.store, self._audit, runtimes)
+        self._intents = Intents(self.store, self._audit, self._switch)
         self.benchmarks: Benchmarks = _none
         """Compares the benchmark runs of two adapters; whoever has some puts it here."""
         self.in_use: InUse = frozenset
@@ -250,16 +245,7 @@ class LoraService:
                 raise ConflictError(
                     f"The adapter {adapter_id} answers a debate or benchmark that has not ended yet. Try again when it has."
                 )
-            event = await self._audit.open(adapter_id, self.store.active_id(), by, "delete")
-            freed = f"{adapter.size_bytes:,} bytes freed."
-            try:
-                await carried_through(self.store.take_away, adapter_id)
-            except BaseException as error:
-                there = self._is_there(adapter_id)
-                message = reason_of(error) if there else None
-                await asyncio.shield(self._audit.close(event, not there, message, None if there else freed))
-                raise
-            await asyncio.shield(self._audit.close(event, True, note=freed))
+            await self._intents.remove(adapter, by)
         await self._switch.unload(str(adapter_id))
         log.info("lora.deleted", adapter=str(adapter_id), by=by)
 
@@ -288,7 +274,7 @@ class LoraService:
 
     async def _kept(self) -> set[UUID]:
         """What pruning never touches: what answers, anything under way here too, and what a rollback would go to."""
-        pointer = self._pointer()
+        pointer = self.store.pointer()
         safe = {*self.in_use(), self.store.active_id(), pointer.previous_adapter_id if pointer else None}
         with suppress(ConflictError):
             safe.add(await self._previous())
@@ -304,16 +290,7 @@ class LoraService:
         Raises:
             AdapterInvalidError, ConflictError, InsufficientStorageError: see `publish`.
         """
-        with self._importing():
-            event = await self._audit.open(manifest.id, self.store.active_id(), by, "import")
-            try:
-                await carried_through(publish, staging, self.store.directory, manifest)
-            except BaseException as error:
-                # A staging directory that is gone was renamed; what has the id without that is another's.
-                there = not staging.is_dir() and self.store.path(manifest.id).is_dir()
-                await asyncio.shield(self._audit.close(event, there, None if there else reason_of(error), origin))
-                raise
-            await asyncio.shield(self._audit.close(event, True, note=origin))
+        await self._intents.admit(staging, manifest, origin, by)
         return await self.get(manifest.id)
 
     # ----------------------------------------------------------------------------------- switching
@@ -367,11 +344,11 @@ class LoraService:
             ConflictError: another switch is under way.
         """
         async with self._switch.alone():
-            if self.store.active_id() is not None or self._names_what_is_not_there():
+            if self.store.active_id() is not None or self.store.points_nowhere():
                 await self._switch.to(None, by, False, "deactivate")
 
     async def settle(self) -> None:
-        """Close the intents that a crash left open; whether they happened is read from the pointer.
+        """Close the intents that a crash left open; whether they happened is read from the disk.
 
         Does nothing while another process is switching: its intent is not abandoned.
         """
@@ -379,57 +356,15 @@ class LoraService:
             return
         try:
             async with self._switch.alone():
-                importing = self._somebody_imports()
-                for event in await self._audit.unsettled():
-                    if event.operation != "import" or not importing:
-                        await self._settle(event)
+                await self._intents.settle()
                 await asyncio.to_thread(self.store.sweep)
         except ConflictError:
             log.info("lora.settle_skipped", reason="another process is switching adapters")
 
-    async def _settle(self, event: LoRAActivationEvent) -> None:
-        """Close an intent that a crash left open; whether it was carried out is read from the disk."""
-        undone = "TMDE ended before it was done; nothing changed."
-        if event.operation in ("import", "delete") and event.adapter_id is not None:
-            happened = self._is_there(event.adapter_id) == (event.operation == "import")
-            await self._audit.close(event.id, happened, None if happened else undone)
-            return
-        pointer = self._pointer()
-        if pointer is None or pointer.adapter_id != event.adapter_id or pointer.since < event.timestamp:
-            await self._audit.close(event.id, False, undone)
-            return
-        tried = None
-        if event.adapter_id is not None:
-            with suppress(TmdeError):
-                tried = await asyncio.to_thread(self.store.manifest, event.adapter_id)
-        await self._switch.succeeded(event.id, pointer, tried)
-
-    def _is_there(self, adapter_id: UUID) -> bool:
-        try:
-            self.store.get(adapter_id)
-        except NotFoundError:
-            return False
-        return True
-
-    @contextmanager
-    def _importing(self) -> Iterator[None]:
-        """Says to other processes that an import's intent is not abandoned."""
-        with storage_errors(self.store.directory), (self.store.directory / IMPORTS_LOCK).open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            yield
-
-    def _somebody_imports(self) -> bool:
-        with (self.store.directory / IMPORTS_LOCK).open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
-
     async def _previous(self) -> UUID | None:
         """What answered before what answers now, without adapters that are gone."""
         stack = chain(await self._audit.history())
-        pointer = self._pointer()
+        pointer = self.store.pointer()
         now = self.store.active_id()
         if pointer is not None and stack[-1] != pointer.adapter_id:
             # The pointer is the truth; a trail that disagrees (another database) is not followed.
@@ -440,20 +375,6 @@ class LoraService:
         if not below:
             raise ConflictError("There is nothing to roll back: the base model answers and nothing answered before it.")
         return below[-1]
-
-    def _names_what_is_not_there(self) -> bool:
-        """Whether the pointer is damaged, or names an adapter that is gone: the base model answers, but it should say so."""
-        try:
-            pointer = self.store.active()
-        except AdapterInvalidError:
-            return True
-        return pointer is not None and pointer.adapter_id is not None
-
-    def _pointer(self) -> ActivePointer | None:
-        """What `active.json` says; None where it is damaged or not there."""
-        with suppress(AdapterInvalidError):
-            return self.store.active()
-        return None
 
 
 async def _none(_a: UUID, _b: UUID) -> None:

@@ -222,6 +222,28 @@ class AdapterStore:
             self._seen = (version, pointer)
         return self._seen[1]
 
+    def pointer(self) -> ActivePointer | None:
+        """What `active.json` says; None where it is damaged or not there."""
+        with contextlib.suppress(AdapterInvalidError):
+            return self.active()
+        return None
+
+    def points_nowhere(self) -> bool:
+        """Whether the pointer is damaged, or names an adapter that is gone: the base model answers, but it does not say so."""
+        try:
+            pointer = self.active()
+        except AdapterInvalidError:
+            return True
+        return pointer is not None and pointer.adapter_id is not None and self.active_id() is None
+
+    def has(self, adapter_id: UUID) -> bool:
+        """Whether there is such an adapter, sound or not."""
+        try:
+            self.get(adapter_id)
+        except NotFoundError:
+            return False
+        return True
+
     def active_id(self) -> UUID | None:
         """The adapter that answers; None when the base model does, or the pointer is damaged or points nowhere."""
         try:

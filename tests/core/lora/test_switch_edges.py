@@ -14,7 +14,7 @@ import pytest
 from tests.core.lora.archives import packed, peft_files, pieces
 from tmde_core.debate.records import DebateConfig
 from tmde_core.errors import AdapterInvalidError, ConflictError, InsufficientStorageError
-from tmde_core.lora import service
+from tmde_core.lora import intents
 from tmde_core.lora.publish import publish
 from tmde_core.lora.records import ActivePointer
 from tmde_core.lora.store import EDIT_LOCK, AdapterStore
@@ -131,7 +131,7 @@ async def test_the_start_of_another_process_leaves_the_intent_of_a_live_import_a
         assert go.wait(20)
         return publish(*arguments)
 
-    monkeypatch.setattr(service, "publish", waiting)
+    monkeypatch.setattr(intents, "publish", waiting)
     task = asyncio.create_task(services.archives.import_archive(pieces(packed(peft_files()))))
     await asyncio.to_thread(arrived.wait, 20)
     async with opened(services.settings.data_path) as other:
@@ -151,7 +151,7 @@ async def test_an_import_that_is_cancelled_while_it_is_published_is_recorded_as_
         assert go.wait(20)
         return done
 
-    monkeypatch.setattr(service, "publish", waiting)
+    monkeypatch.setattr(intents, "publish", waiting)
     task = asyncio.create_task(services.archives.import_archive(pieces(packed(peft_files()))))
     await asyncio.to_thread(arrived.wait, 20)
     task.cancel()
