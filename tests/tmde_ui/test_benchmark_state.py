@@ -45,7 +45,9 @@ START = Event(id=1, type="start", data={"total": 10, "done": 0})
 
 
 def test_answers_become_a_share_a_mean_and_a_time():
-    state = BenchmarkState(events=[START, answer(1), answer(2, status="unscored", score=None), answer(3, status="failed")])
+    state = BenchmarkState(
+        events=[START, answer(1), answer(2, status="unscored", score=None), answer(3, status="failed")]
+    )
     assert (state.share, state.mean, state.eta_seconds) == (0.3, 6.5, 30.0)
     assert (state.unscored, state.failed) == (1, 1)
     assert state.ended is None
@@ -103,7 +105,11 @@ def test_a_change_has_its_sign_and_half_its_interval(difference, low, high, word
 
 def schedule(*, enabled: bool) -> ScheduleStatus:
     return ScheduleStatus(
-        schedule="benchmark", enabled=enabled, expression="0 3 * * 1", timezone="UTC", description="every Monday at 03:00"
+        schedule="benchmark",
+        enabled=enabled,
+        expression="0 3 * * 1",
+        timezone="UTC",
+        description="every Monday at 03:00",
     )
 
 
