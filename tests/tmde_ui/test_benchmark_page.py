@@ -429,6 +429,20 @@ def test_the_machine_is_read_out_live(open_page):
     expect(page.get_by_test_id("meter-vram")).not_to_have_text("–")
 
 
+def test_benchmarks_can_be_scheduled_and_the_gate_says_what_that_means(open_page):
+    page = open_page("/benchmark")
+    expect(page.get_by_test_id("schedule-words")).to_contain_text("a benchmark starts only when somebody starts it")
+    expect(page.get_by_test_id("gate-words")).to_contain_text("No benchmark is scheduled")
+    page.get_by_test_id("edit-schedule").locator("summary").click()
+    page.get_by_label("When, as a cron expression").fill("30 3 * * 1")
+    page.get_by_test_id("save-schedule").click()
+    expect(page.get_by_test_id("schedule-said")).to_contain_text("Saved")
+    expect(page.get_by_test_id("gate-words")).to_contain_text("The active adapter is measured again")
+    page.get_by_label("When, as a cron expression").fill("off")
+    page.get_by_test_id("save-schedule").click()
+    expect(page.get_by_test_id("schedule-words")).to_contain_text("Switched off")
+
+
 def test_an_unknown_run_is_not_found_in_the_frame(open_page):
     page = open_page("/benchmark/5f0e3c7e-0000-4000-8000-000000000000", status=404)
     expect(page.get_by_test_id("problem")).to_contain_text("no benchmark run")

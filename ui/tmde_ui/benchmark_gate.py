@@ -69,8 +69,6 @@ class GatePanel:
             with Tag("p", classes="muted small"):
                 Tag("span", "These are settings under ")
                 Tag("code", "[benchmark]", "mono")
-                Tag("span", " and ")
-                Tag("code", "[schedule]", "mono")
                 Tag("span", " in ")
                 Tag("code", "tmde.toml", "mono")
                 Tag("span", "; docs/benchmarks.md says more. A person activates and rolls back among the ")
@@ -162,5 +160,5 @@ def in_words(settings: BenchmarkSettings, schedule: ScheduleStatus) -> list[str]
         first = f" Next: {coming(schedule.next_runs[0], schedule.timezone)}." if schedule.next_runs else ""
         lines.append(f"The active adapter is measured again {when}; found worse than the base model, it {back}{first}")
     else:
-        lines.append(f"No benchmark is scheduled. With schedule.benchmark set, an active adapter found worse {back}")
+        lines.append(f"No benchmark is scheduled. With a schedule, an active adapter that it finds worse {back}")
     return lines

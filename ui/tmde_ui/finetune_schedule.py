@@ -1,32 +1,38 @@
-"""The training schedule on the page: what it says, when it comes due, what it decided, and changing it."""
+"""A schedule on its page, of training or of benchmarks: what it says, when it comes due, what it decided, and changing it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
 from tmde_core.errors import TmdeError
-from tmde_core.schedule.records import Decision, ScheduleStatus
+from tmde_core.schedule.records import Decision, ScheduleName, ScheduleStatus
 from tmde_core.services import Services
 from tmde_ui.elements import Tag, button, chip
 from tmde_ui.finetune_words import coming, on_the_clock
 from tmde_ui.forms import on_submit
 from tmde_ui.words import sentence, short_id
 
+_WHAT = {"finetune": "training", "benchmark": "a benchmark"}
+"""What a schedule starts. Its runs have their pages below its own name."""
+
 _ACTIONS = {"started": ("started", "good"), "skipped": ("skipped", ""), "failed": ("failed", "critical")}
 
 
 class SchedulePanel:
-    """Shows the schedule `finetune` and lets a person change it."""
+    """Shows a schedule and lets a person change it."""
 
-    def __init__(self, services: Services, changed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, services: Services, changed: Callable[[], Awaitable[None]], name: ScheduleName = "finetune"
+    ) -> None:
         self._services = services
         self._changed = changed
+        self._name: ScheduleName = name
         self.shown: ScheduleStatus | None = None
         """As it is drawn; None while it is unknown."""
 
     async def build(self) -> None:
         """Draw it."""
-        status = await self._services.schedules.status("finetune")
+        status = await self._services.schedules.status(self._name)
         with Tag("section", classes="card stack", aria_label="Schedule", data_testid="schedule"):
             Tag("h2", "Schedule")
             self._facts = Tag("div", classes="stack tight")
@@ -37,7 +43,7 @@ class SchedulePanel:
     async def look(self) -> None:
         """Draw it again when it has changed."""
         if self.shown is not None:
-            self._draw(await self._services.schedules.status("finetune"))
+            self._draw(await self._services.schedules.status(self._name))
 
     def _draw(self, status: ScheduleStatus) -> None:
         if status == self.shown:
@@ -96,7 +102,7 @@ class SchedulePanel:
             save.put(disabled=True)
             try:
                 expression = fields.get("expression", "").strip() or "off"
-                changed = await self._services.schedules.set("finetune", expression, fields.get("timezone", "").strip())
+                changed = await self._services.schedules.set(self._name, expression, fields.get("timezone", "").strip())
             except TmdeError as error:
                 problem.say(sentence(error)).show()
                 return
@@ -111,7 +117,7 @@ class SchedulePanel:
 
 def _words(status: ScheduleStatus) -> str:
     if not status.enabled:
-        return "Switched off: training starts only when somebody starts it."
+        return f"Switched off: {_WHAT[status.schedule]} starts only when somebody starts it."
     words = status.description or status.expression
     return f"{words[:1].upper()}{words[1:]}, by the clock of {status.timezone}."
 
@@ -123,5 +129,5 @@ def _decision(decision: Decision, zone: str) -> None:
             chip(word, kind)
             Tag("span", on_the_clock(decision.due_at, zone), "muted small tabular")
             if decision.run_id:
-                Tag("a", f"run {short_id(decision.run_id)}", "small", href=f"/finetune/{decision.run_id}")
+                Tag("a", f"run {short_id(decision.run_id)}", "small", href=f"/{decision.schedule}/{decision.run_id}")
         Tag("p", decision.reason, "small")

@@ -27,6 +27,7 @@ from tmde_ui.benchmark_score import ScoreLine
 from tmde_ui.benchmark_series import ScoreSeries
 from tmde_ui.benchmark_switches import SwitchList
 from tmde_ui.elements import Tag, button, link
+from tmde_ui.finetune_schedule import SchedulePanel
 from tmde_ui.frame import frame
 from tmde_ui.live import Live
 from tmde_ui.meters import Meters, Readings
@@ -105,6 +106,8 @@ class BenchmarkPage:
         self._runs = BenchmarkRuns(self._services, self._live, self._show_run)
         self._questions = OwnQuestions(self._services)
         self._gate = GatePanel(self._services)
+        self._schedule = SchedulePanel(self._services, self._gate.show, "benchmark")
+        await _part(self._schedule.build())
         await _part(self._look())
         task = background_tasks.create(self._watch(), name="look after the benchmark page")
         ui.context.client.on_delete(task.cancel)
@@ -187,6 +190,7 @@ class BenchmarkPage:
             await self._refresh()
         await self._gate.show()
         await self._questions.show()
+        await self._schedule.look()
 
     async def _show_run(self, run: BenchmarkRun) -> None:
         """A person has begun or resumed it here: show it, and bring it into view."""
