@@ -41,7 +41,7 @@ after_training = false
 niceness = 0
 """
 TRAINING = (
-    "epochs=3",
+    "epochs=4",
     "batch_size=2",
     "gradient_accumulation_steps=1",
     "learning_rate=1e-3",
