@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from uuid import UUID
 
+import structlog
 from nicegui import background_tasks, ui
 
 from tmde_core.benchmark.planning import DEFAULT_REPEATS
+from tmde_core.benchmark.questionbank import QUICK
 from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkQuestion, BenchmarkRun
 from tmde_core.errors import TmdeError
 from tmde_core.lora.records import LoRAAdapter
@@ -18,6 +20,8 @@ from tmde_ui.benchmark_words import answerer, domain_name, domain_place
 from tmde_ui.elements import Modal, Tag, button, choice, field
 from tmde_ui.forms import on_press, on_submit
 from tmde_ui.words import count, sentence, snippet
+
+log = structlog.get_logger(__name__)
 
 PREFIX = "question:"
 """Of the names of the fields that choose a question."""
@@ -90,9 +94,7 @@ class BenchmarkDialog:
     # -------------------------------------------------------------------------------------- drawing
 
     def _types(self) -> None:
-        suites = self._services.benchmark.bank.suites()
-        whole = len(tuple(suites[0].questions())) if suites else 0
-        few = len(suites[0].quick) or min(10, whole) if suites else 0
+        few, whole = self._sizes()
         with Tag("fieldset", data_testid="types"):
             Tag("legend", "What is asked", "eyebrow")
             with Tag("div", classes="presets"):
@@ -107,6 +109,16 @@ class BenchmarkDialog:
                         with Tag("span", classes="stack tight"):
                             Tag("strong", name.capitalize())
                             Tag("span", about, "muted small")
+
+    def _sizes(self) -> tuple[int, int]:
+        """Questions of a quick and of a full run; none where the suite's plugin is broken, which a start then tells."""
+        suites = self._services.benchmark.bank.suites()
+        try:
+            whole = len(tuple(suites[0].questions())) if suites else 0
+        except Exception as error:
+            log.warning("ui.suite_unreadable", suite=suites[0].name, error=f"{type(error).__name__}: {error}")
+            return 0, 0
+        return min(len(suites[0].quick) or QUICK, whole) if suites else 0, whole
 
     def _fill(self, questions: Sequence[BenchmarkQuestion], adapters: Sequence[LoRAAdapter]) -> None:
         active = next((one for one in adapters if one.is_active), None)

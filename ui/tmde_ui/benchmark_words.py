@@ -10,7 +10,7 @@ from tmde_core.benchmark.records import BenchmarkRun, Interval, Outcome
 from tmde_core.record import utc_now
 from tmde_ui.words import count, duration, short_id
 
-TYPES: Mapping[str, str] = {"quick": "quick", "full": "full", "custom": "custom"}
+TYPES = ("quick", "full", "custom")
 
 MODES: Mapping[str, str] = {"debate": "whole debates", "proposer": "the Proposer alone"}
 
@@ -63,7 +63,7 @@ def answerer(adapter_id: UUID | None) -> str:
 
 def kind(run_type: str, mode: str) -> str:
     """`quick, the Proposer alone`."""
-    return f"{TYPES.get(run_type, run_type)}, {MODES.get(mode, mode)}"
+    return f"{run_type}, {MODES.get(mode, mode)}"
 
 
 def domain_name(domain: str) -> str:

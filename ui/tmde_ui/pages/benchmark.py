@@ -166,7 +166,9 @@ class BenchmarkPage:
     async def _deepen(self, summary: Summary) -> None:
         """What takes a moment: the newest run against others, and what each activation changed."""
         found = switches(await self._services.lora.events(limit=EVENTS), summary.series)
-        self._pairs = [*(pairs_of(summary.current) if summary.current else ()), *(one.pair for one in found)]
+        known = {"alone": summary.current, "previous": summary.previous, "baseline": summary.baseline}
+        own = pairs_of(summary.current) if summary.current else []
+        self._pairs = [*(pair for pair in own if known[pair.key] is not None), *(one.pair for one in found)]
         await self._compared.show(self._pairs)
         await self._switches.show(found)
 
