@@ -136,7 +136,7 @@ def radar(
         f'<polygon class="grid" points="{polygon([share] * len(names))}"/>' for share in (0.25, 0.5, 0.75, 1)
     )
     drawn = "".join(
-        f'<polygon class="shape{" filled" if number == 0 else ""}" style="--shape:var(--{colour})" '
+        f'<polygon class="shape{" filled" if number == 0 else ""}" style="color:var(--{colour})" '
         f'points="{polygon([min(1.0, max(0.0, (value or 0.0) / top)) for value in values])}"/>'
         for number, (_, values, colour) in reversed(list(enumerate(shapes)))
     )
