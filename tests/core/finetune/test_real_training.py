@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tmde_core.finetune import supervisor
@@ -17,6 +20,10 @@ from tmde_core.services import open_services
 from tmde_core.settings import load_settings
 
 pytestmark = pytest.mark.slow
+
+DEADLINE_SECONDS = 120.0
+TOML = "[supervisor]\nniceness = 0\n[benchmark]\nafter_training = false\n"
+"""Nothing but training, and that at its full share beside other tests."""
 
 SERVER = """
 import asyncio, sys
@@ -37,6 +44,8 @@ asyncio.run(main())
 
 @pytest.fixture
 async def filled(data_dir: Path, trace) -> Path:
+    data_dir.mkdir()
+    (data_dir / "tmde.toml").write_text(TOML)
     async with open_services(load_settings(data_dir, environ={}), Plugins()) as services:
         for number in range(24):
             await services.traces.add(trace(f"What is {number} times 7?", f"It is {number * 7}.", minutes=number))
@@ -143,3 +152,64 @@ async def test_an_adapter_of_the_embedded_model_is_trained_activated_and_answers
         assert await answer(with_adapter=True) != await answer(with_adapter=False)
         assert await services.lora.rollback() is None
         assert [event.success for event in await services.lora.events()] == [True, True]
+
+
+def test_runs_of_the_command_line_and_of_the_api_end_in_equal_adapters_whatever_happens_to_the_server(
+    data_dir, tiny_model
+):
+    data_dir.mkdir()
+    settings = f'[finetune]\nbase_model = "{tiny_model}"\nepochs = 6\nbatch_size = 1\ngradient_accumulation_steps = 1\n'
+    (data_dir / "tmde.toml").write_text(settings + TOML)
+    traces = data_dir.parent / "traces.jsonl"
+    lines = [f'{{"query": "{n} and 7?", "finalAnswer": "{n + 7}.", "qualityScore": 9}}' for n in range(60)]
+    traces.write_text("\n".join(lines))
+    assert "Imported 60 traces" in tmde(data_dir, "traces", "import", str(traces))
+
+    with served(data_dir) as (server, api):
+        by_api = api.post("/api/finetune").raise_for_status().json()["runId"]
+        with api.stream("GET", f"/api/finetune/{by_api}/progress") as stream:
+            assert any(line == "event: progress" for line in stream.iter_lines())
+        server.kill()
+    with served(data_dir) as (_, api):
+        ending = [line for line in progress(api, by_api) if line.startswith("event: ")][-1]
+        assert ending == "event: complete"
+        # The stream ends with the worker's last word; `watch` returns when the end is on record, too.
+        assert "Completed, final loss" in tmde(data_dir, "finetune", "watch", by_api)
+        assert "Completed, final loss" in tmde(data_dir, "finetune", "start", "--watch")
+        (by_cli,) = {adapter["id"] for adapter in api.get("/api/lora").json()["items"]} - {by_api}
+        one, other = (api.get(f"/api/lora/{adapter}").json() for adapter in (by_api, by_cli))
+        assert one["tracesUsed"] >= 50
+        assert one["sha256"] == other["sha256"]
+
+
+def progress(api: httpx.Client, run_id: str) -> list[str]:
+    """The lines of a run's event stream, to its end."""
+    with api.stream("GET", f"/api/finetune/{run_id}/progress") as stream:
+        return list(stream.iter_lines())
+
+
+def tmde(data_dir: Path, *arguments: str) -> str:
+    """What `tmde …` prints."""
+    command = [sys.executable, "-m", "tmde_core.cli", "--data-dir", str(data_dir), *arguments]
+    return _said(subprocess.run(command, check=False, capture_output=True, text=True, timeout=DEADLINE_SECONDS))
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@contextlib.contextmanager
+def served(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """`tmde serve` in a process of its own, and a client of it."""
+    command = [sys.executable, "-m", "tmde_core.cli", "serve", "--no-ui", "--port", "0", "--data-dir", str(data_dir)]
+    with (data_dir.parent / "server.log").open("ab") as log:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[3]
+        with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as api:
+            yield server, api
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
