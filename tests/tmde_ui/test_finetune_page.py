@@ -227,7 +227,9 @@ def test_a_run_is_started_watched_and_ends_in_an_adapter(open_page, server):
     assert page.locator("main img").count() == 0
     server.order(steps=40, total=40, then="end")
     expect(page.get_by_test_id("run-result")).to_contain_text("The adapter is ready")
-    expect(page.get_by_test_id("to-versions")).to_have_attribute("href", re.compile(r"/finetune/versions\?adapter=[0-9a-f-]{36}$"))
+    expect(page.get_by_test_id("to-versions")).to_have_attribute(
+        "href", re.compile(r"/finetune/versions\?adapter=[0-9a-f-]{36}$")
+    )
     expect(page.get_by_test_id("status-line")).to_contain_text("Status: Idle · Last run: just now")
     expect(page.get_by_test_id("run").first).to_contain_text("done")
     expect(page.get_by_test_id("run-loss").first).to_have_text("loss 0.874, held out 1.016")
