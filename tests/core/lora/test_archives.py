@@ -426,6 +426,8 @@ async def test_manifests_that_lie_are_refused(services, data_dir, changes, word)
 @pytest.mark.parametrize(
     "content",
     [b"", b"hello", b"PK\3\4" + bytes(600), tar(peft_files()), gzip.compress(b"hello"), gzip.compress(bytes(10_240))],
+    # Named, because gzip writes the time: pytest-xdist wants the same names in every worker.
+    ids=["nothing", "text", "zip", "tar", "gzip-of-text", "gzip-of-zeros"],
 )
 async def test_what_is_no_archive_is_bad_input(services, content):
     with pytest.raises(InvalidInputError, match="no gzipped tar archive"):
