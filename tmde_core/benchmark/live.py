@@ -26,6 +26,13 @@ class Live:
     began: float = field(default_factory=time.monotonic)
     begun_with: int = 0
     task: asyncio.Task[None] | None = None
+    closing: bool = False
+    """Its end is being stored, which nobody may cut short."""
+
+    def cancel(self) -> None:
+        """Cancel the task, once, and not any more when it has come to its end."""
+        if self.task is not None and not self.closing and not self.task.cancelling():
+            self.task.cancel()
 
 
 def count(live: Live, result: BenchmarkResult) -> None:

@@ -288,12 +288,15 @@ class BenchmarkService(BenchmarkReading):
             ConflictError: it has ended, or runs in another process.
         """
         live = self._live
+        if live is not None and live.run.id == run_id and live.task is not None and live.closing:
+            await asyncio.wait([live.task])
+            live = self._live
         if live is None or live.run.id != run_id or live.task is None:
             run = await self.get(run_id)
             if run.status in ("pending", "running"):
                 raise ConflictError("This benchmark runs in another TMDE process and can only be cancelled there.")
             raise ConflictError(f"This benchmark has ended already: it is {run.status}.", status=run.status)
-        live.task.cancel()
+        live.cancel()
         await asyncio.wait([live.task])
         return await self.get(run_id)
 
@@ -338,7 +341,7 @@ class BenchmarkService(BenchmarkReading):
         live = self._live
         if live is not None and live.task is not None:
             live.run = msgspec.structs.replace(live.run, status="interrupted")
-            live.task.cancel()
+            live.cancel()
             await asyncio.wait([live.task])
 
     # ------------------------------------------------------------------------------------- inside
@@ -357,8 +360,9 @@ class BenchmarkService(BenchmarkReading):
         except Exception as error:
             log.exception("benchmark.failed", run=str(live.run.id))
             ended = {"status": "failed", "error_message": f"An unexpected {type(error).__name__}; the log has it."}
+        live.closing = True
         try:
-            run = await asyncio.shield(self._closed(live, ended))
+            run = await self._closed(live, ended)
         except Exception as error:  # the disk is full, say: the next start finds the row running and its lock free
             log.warning("benchmark.end_not_stored", run=str(live.run.id), error=repr(error))
             run = msgspec.structs.replace(live.run, status="failed", error_message="Its end could not be stored.")

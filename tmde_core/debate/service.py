@@ -48,6 +48,11 @@ class _Live:
     storing: asyncio.Task[None] | None = None
     """The writing of the trace: once it is there it is too late to cancel."""
 
+    def cancel(self) -> None:
+        """Cancel the task, once: a second time would tear it out of storing that it was cancelled."""
+        if self.task is not None and not self.task.cancelling():
+            self.task.cancel()
+
 
 class DebateService:
     """Runs any number of debates at once."""
@@ -177,7 +182,7 @@ class DebateService:
             if debate.status == "running":
                 raise ConflictError("This debate runs in another TMDE process and can only be cancelled there.")
             raise ConflictError(f"This debate has ended already: it is {debate.status}.", status=debate.status)
-        live.task.cancel()
+        live.cancel()
         await asyncio.wait([live.task])
         return await self.get(debate_id)
 
@@ -210,8 +215,8 @@ class DebateService:
         """Cancel every debate that runs here and wait for its end."""
         tasks = [live.task for live in self._live.values() if live.task is not None]
         for live in self._live.values():
-            if live.task is not None and live.storing is None:
-                live.task.cancel()
+            if live.storing is None:
+                live.cancel()
         if tasks:
             await asyncio.wait(tasks)
 

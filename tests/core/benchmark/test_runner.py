@@ -110,6 +110,36 @@ async def test_a_cancelled_run_keeps_its_answers_and_goes_on_with_the_others(ser
         await services.benchmark.resume(run.id)
 
 
+async def test_two_who_cancel_at_once_leave_room_for_the_next_run(services, runtime):
+    runtime.script = lambda _: Reply("That is right.", gate=asyncio.Event())
+    run = await services.benchmark.start(ALONE)
+    ended = await asyncio.gather(*(services.benchmark.cancel(run.id) for _ in range(3)))
+    assert [one.status for one in ended] == ["cancelled"] * 3
+    runtime.script = lambda _: "That is right."
+    assert (await finished(services)).status == "completed"
+
+
+async def test_a_run_whose_end_is_being_stored_cannot_be_cancelled_any_more(services, monkeypatch):
+    storing, go_on = asyncio.Event(), asyncio.Event()
+    update = services.benchmark.store.update
+
+    async def slow(run):
+        if run.status == "completed":
+            storing.set()
+            await go_on.wait()
+        await update(run)
+
+    monkeypatch.setattr(services.benchmark.store, "update", slow)
+    run = await services.benchmark.start(ALONE)
+    await storing.wait()
+    cancelling = asyncio.create_task(services.benchmark.cancel(run.id))
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(ConflictError, match="it is completed"):
+        await cancelling
+    assert (await finished(services)).status == "completed"
+
+
 async def test_a_run_is_not_resumed_when_the_rest_would_be_asked_otherwise(opened, runtime):
     gate, seen = asyncio.Event(), asyncio.Event()
 

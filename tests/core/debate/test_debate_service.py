@@ -265,6 +265,15 @@ async def test_cancelling_right_after_the_start_works(open_table):
         assert table.debates.running() == []
 
 
+async def test_two_who_cancel_at_once_both_see_it_cancelled(open_table):
+    async with open_table(ScriptedRuntime({"proposer": Reply("a", gate=asyncio.Event())})) as table:
+        debate = await table.debates.start("Why?")
+        ended = await asyncio.gather(*(table.debates.cancel(debate.id) for _ in range(3)))
+        assert [one.status for one in ended] == ["cancelled"] * 3
+        assert table.debates.running() == []
+        assert (await table.debates.events(debate.id)).events[-1].type == "cancelled"
+
+
 async def test_while_the_trace_is_being_written_it_is_too_late_to_cancel(table, monkeypatch):
     writing, go_on = asyncio.Event(), asyncio.Event()
     add = table.traces.add
