@@ -105,13 +105,27 @@ def opened(data_dir: Path) -> AbstractAsyncContextManager[Services]:
     return open_services(scripted_settings(data_dir), scripted_plugins(ScriptedRuntime(script=_answer)))
 
 
+LISTING = """
+import sys, time
+from pathlib import Path
+from tmde_core.lora.store import AdapterStore
+store, taken = AdapterStore(Path(sys.argv[1])), []
+for _ in range(3):
+    began = time.perf_counter()
+    store.list()
+    taken.append(time.perf_counter() - began)
+print(*taken)
+"""
+
+
 def listing(data_dir: Path) -> tuple[float, float]:
-    """Milliseconds to list a thousand: the first time in a process, and later ones (median)."""
+    """Milliseconds to list a thousand (medians): the first time in each of several new processes, and later there."""
     _thousand(data_dir)
     first, later = [], []
     for _ in range(RUNS):
-        store = AdapterStore(data_dir)
-        taken = [_timed(store.list) for _ in range(RUNS)]
+        command = [sys.executable, "-c", LISTING, str(data_dir)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        taken = [float(word) for word in done.stdout.split()]
         first.append(taken[0])
         later += taken[1:]
     return median(first) * 1000, median(later) * 1000
@@ -222,7 +236,7 @@ def main() -> str:
     )
     for name, measured, limit, within in rows:
         text += f"| {name} | {measured} | {limit} | {'' if within is None else 'yes' if within else 'NO'} |\n"
-    if not all(within is not False for name, _, _, within in rows if "first" not in name):
+    if any(within is False for _, _, _, within in rows):
         print(text)
         raise SystemExit("A limit was missed.")
     return text

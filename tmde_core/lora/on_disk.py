@@ -8,22 +8,25 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
 
 from tmde_core.errors import TmdeError
 from tmde_core.lora.publish import MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
-from tmde_core.lora.records import MANIFEST_VERSION, LoRAAdapter, Manifest
+from tmde_core.lora.records import MANIFEST_VERSION, Heading, LoRAAdapter, Manifest
 from tmde_core.record import from_json
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 """Trace ids of a hundred thousand traces fit; a larger file is no manifest of ours."""
 
 Digest = Callable[[Path], str]
+
+T = TypeVar("T", bound="Manifest | Brief")
 
 
 class UnsoundError(Exception):
@@ -36,8 +39,24 @@ class _Format(msgspec.Struct):
     format: int = MANIFEST_VERSION
 
 
+class Brief(Heading, frozen=True):
+    """A manifest as the list reads it: the lineage, a hundred ids of traces, is passed over."""
+
+    lineage: msgspec.Raw = msgspec.Raw(b"{}")
+    format: int = MANIFEST_VERSION
+
+
 Version = tuple[int, int, int]
 """Inode, modification time and size: a manifest is always replaced, never written in place."""
+
+
+class Known(NamedTuple):
+    """What was read of a sound adapter, and holds while its manifest is the same."""
+
+    version: Version
+    adapter: LoRAAdapter
+    """As it is listed while it is not active."""
+    files: tuple[str, ...]
 
 
 def version_of(path: str) -> Version | None:
@@ -46,6 +65,10 @@ def version_of(path: str) -> Version | None:
         found = os.stat(f"{path}/{MANIFEST_FILE}")  # noqa: PTH116 - see above
     except OSError:
         return None
+    return _version(found)
+
+
+def _version(found: os.stat_result) -> Version:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
@@ -60,22 +83,22 @@ def flaw_of(file: Path, told: str, digest: Digest) -> str | None:
     return f"{file.name} has changed since it was published (SHA-256 {actual[:12]}…, expected {told[:12]}…)."
 
 
-def listed(manifest: Manifest, path: str, active: UUID | None) -> LoRAAdapter:
-    """A sound adapter as it is listed."""
+def _listed(heading: Heading, path: str) -> LoRAAdapter:
+    """A sound adapter as it is listed while it is not active."""
     return LoRAAdapter(
-        id=manifest.id,
-        created_at=manifest.created_at,
-        base_model=manifest.base_model,
-        is_active=manifest.id == active,
-        tags=manifest.tags,
-        metrics=manifest.metrics,
-        traces_used=manifest.traces_used,
-        size_bytes=manifest.size_bytes,
-        sha256=manifest.files[WEIGHTS_FILE],
+        id=heading.id,
+        created_at=heading.created_at,
+        base_model=heading.base_model,
+        is_active=False,
+        tags=heading.tags,
+        metrics=heading.metrics,
+        traces_used=heading.traces_used,
+        size_bytes=heading.size_bytes,
+        sha256=heading.files[WEIGHTS_FILE],
         path=path,
         is_valid=True,
         invalid_reason=None,
-        gate=manifest.gate,
+        gate=heading.gate,
     )
 
 
@@ -119,32 +142,55 @@ def read_manifest(path: str, name: str) -> Manifest:
     Raises:
         UnsoundError: it is not; says why.
     """
-    identity = _identity(name)
-    content = manifest_bytes(path)
-    manifest = decoded(content)
-    if identity is None or manifest.id != identity:
-        raise UnsoundError(f"It is foreign: the directory is called {name!r}, its manifest says {manifest.id}.")
-    if manifest.created_at.tzinfo is None:
-        raise UnsoundError(f"Its {MANIFEST_FILE} says when it was made without a time zone.")
-    missing = [file for file in REQUIRED_FILES if file not in manifest.files]
-    if missing:
-        raise UnsoundError(f"Its manifest does not name {', '.join(missing)}.")
-    if odd := [file for file in manifest.files if "/" in file or file.startswith(".")]:
-        raise UnsoundError(f"Its manifest names the file {odd[0]!r}, which is no plain file name.")
-    check_files(path, manifest)
+    content, _ = manifest_bytes(path)
+    manifest = decoded(content, Manifest)
+    _must_hold(manifest, name)
+    check_files(path, manifest.files, manifest.size_bytes)
     return manifest
 
 
-def manifest_bytes(path: str) -> bytes:
-    """The text of a directory's manifest.
+def read_known(path: str, name: str) -> Known:
+    """The same as far as the list needs it.
+
+    Raises:
+        UnsoundError: as `read_manifest`.
+    """
+    content, version = manifest_bytes(path)
+    brief = decoded(content, Brief)
+    if memoryview(brief.lineage)[:1] != b"{":
+        decoded(content, Manifest)  # which says what is wrong
+    _must_hold(brief, name)
+    check_files(path, brief.files, brief.size_bytes)
+    return Known(version, _listed(brief, path), tuple(brief.files))
+
+
+def _must_hold(heading: Heading, name: str) -> None:
+    if str(heading.id) != name:
+        raise UnsoundError(f"It is foreign: the directory is called {name!r}, its manifest says {heading.id}.")
+    if heading.created_at.tzinfo is None:
+        raise UnsoundError(f"Its {MANIFEST_FILE} says when it was made without a time zone.")
+    missing = [file for file in REQUIRED_FILES if file not in heading.files]
+    if missing:
+        raise UnsoundError(f"Its manifest does not name {', '.join(missing)}.")
+    if odd := [file for file in heading.files if "/" in file or file.startswith(".")]:
+        raise UnsoundError(f"Its manifest names the file {odd[0]!r}, which is no plain file name.")
+
+
+def manifest_bytes(path: str) -> tuple[bytes, Version]:
+    """The text of a directory's manifest, and its version.
 
     Raises:
         UnsoundError: there is none, or none that can be read.
     """
     try:
-        with open(f"{path}/{MANIFEST_FILE}", "rb", buffering=0) as file:  # noqa: PTH123 - see above
+        # As the system has it: a file object costs as much again. Not waiting: a pipe of that name has no writer.
+        descriptor = os.open(f"{path}/{MANIFEST_FILE}", os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            found = os.fstat(descriptor)
             # No more than it has: Python first makes room for all that is asked for.
-            content = file.read(min(os.fstat(file.fileno()).st_size, MAX_MANIFEST_BYTES) + 1)
+            content = os.read(descriptor, min(found.st_size, MAX_MANIFEST_BYTES) + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         half = any(Path(path, name).exists() for name in REQUIRED_FILES)
         raise UnsoundError(
@@ -154,17 +200,17 @@ def manifest_bytes(path: str) -> bytes:
         raise UnsoundError(f"Its {MANIFEST_FILE} cannot be read: {error.strerror}.") from None
     if len(content) > MAX_MANIFEST_BYTES:
         raise UnsoundError(f"Its {MANIFEST_FILE} is larger than {MAX_MANIFEST_BYTES // 1024**2} MB.")
-    return content
+    return content, _version(found)
 
 
-def decoded(content: bytes) -> Manifest:
+def decoded(content: bytes, as_type: type[T]) -> T:
     """A manifest from its text.
 
     Raises:
         UnsoundError: it is damaged, or of a newer format.
     """
     try:
-        manifest = from_json(content, Manifest)
+        manifest = from_json(content, as_type)
     except TmdeError as error:
         _refuse_newer(_format_of(content))
         raise UnsoundError(f"Its {MANIFEST_FILE} is damaged: {error.detail}") from None
@@ -187,23 +233,23 @@ def _refuse_newer(version: int) -> None:
         )
 
 
-def check_files(path: str, manifest: Manifest) -> None:
+def check_files(path: str, files: Iterable[str], size_bytes: int) -> None:
     """The files that a manifest names are there and have its size in all.
 
     Raises:
         UnsoundError: they are not.
     """
-    size = 0
-    for name in manifest.files:
+    size, lstat, is_plain = 0, os.lstat, stat.S_ISREG
+    for name in files:
         try:
-            found = os.lstat(f"{path}/{name}")
-        except OSError:
+            found = lstat(f"{path}/{name}")
+        except (OSError, ValueError):
             raise UnsoundError(f"Its file {name} is missing.") from None
-        if not stat.S_ISREG(found.st_mode):
+        if not is_plain(found.st_mode):
             raise UnsoundError(f"Its file {name} is not a plain file.")
         size += found.st_size
-    if size != manifest.size_bytes:
-        raise UnsoundError(f"Its files have {size:,} bytes in all where the manifest says {manifest.size_bytes:,}.")
+    if size != size_bytes:
+        raise UnsoundError(f"Its files have {size:,} bytes in all where the manifest says {size_bytes:,}.")
 
 
 def _identity(name: str) -> UUID | None:

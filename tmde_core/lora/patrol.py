@@ -1,7 +1,8 @@
 """While the server runs, every adapter's bytes are read again now and then, so that a bad disk is noticed before a rollback needs them.
 
 It stays out of everybody's way: one thread of the lowest priority that reads a few megabytes a second and lets the kernel forget
-them. What it finds wrong is listed as invalid with the reason, and told once.
+them. What it finds wrong is listed as invalid with the reason, and told once. What it has found is kept (see `readings`): after a
+restart it goes on where it was.
 """
 
 from __future__ import annotations
@@ -10,22 +11,28 @@ import asyncio
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
 
 from tmde_core.errors import NotFoundError
+from tmde_core.lora.on_disk import version_of
 from tmde_core.lora.records import LoRAAdapter
 from tmde_core.lora.service import LoraService
+from tmde_core.record import utc_now
 
 log = structlog.get_logger(__name__)
 
 FIRST_SECONDS = 300.0
 """After a start people want their answers first."""
 BETWEEN_SECONDS = 24 * 3600.0
+SAVE_SECONDS = 60.0
+"""A server that is killed reads so much again."""
 PIECE = 1024 * 1024
 BYTES_A_SECOND = 16 * 1024 * 1024
 """A thousand adapters of 20 MB take twenty minutes a day."""
@@ -72,18 +79,30 @@ class Patrol:
             await asyncio.sleep(BETWEEN_SECONDS)
 
     async def round(self) -> None:
-        """Read every adapter once, the active one first."""
-        adapters = sorted(await self._lora.list(), key=lambda one: not one.is_active)
-        with ThreadPoolExecutor(1, "patrol", _step_back) as thread:
-            for adapter in adapters:
-                with suppress(NotFoundError, _StoppedError):
-                    await asyncio.get_running_loop().run_in_executor(
-                        thread, self._lora.store.flaws, adapter.id, self._unhurried
-                    )
-                    now = await self._lora.get(adapter.id)
-                    if adapter.is_valid and not now.is_valid:
-                        log.error("patrol.damaged", adapter=str(now.id), reason=now.invalid_reason)
-                        await self._tell(now)
+        """Read every adapter that was not read within a day, the active one first; those found damaged again in any case."""
+        readings, saved = self._lora.store.readings, time.monotonic()
+        try:
+            with ThreadPoolExecutor(1, "patrol", _step_back) as thread:
+                for adapter in self._due(await self._lora.list()):
+                    with suppress(NotFoundError, _StoppedError):
+                        await asyncio.get_running_loop().run_in_executor(
+                            thread, self._lora.store.flaws, adapter.id, self._unhurried
+                        )
+                        now = await self._lora.get(adapter.id)
+                        if adapter.is_valid and not now.is_valid:
+                            log.error("patrol.damaged", adapter=str(now.id), reason=now.invalid_reason)
+                            await self._tell(now)
+                    if time.monotonic() - saved > SAVE_SECONDS:
+                        await asyncio.to_thread(readings.save)
+                        saved = time.monotonic()
+        finally:
+            readings.save()
+
+    def _due(self, adapters: list[LoRAAdapter]) -> list[LoRAAdapter]:
+        readings, since = self._lora.store.readings, utc_now() - timedelta(seconds=BETWEEN_SECONDS)
+        last = {one.id: readings.last(Path(one.path).name, version_of(one.path)) for one in adapters}
+        due = [one for one in adapters if last[one.id] <= since or not one.is_valid]
+        return sorted(due, key=lambda one: (not one.is_active, last[one.id]))
 
     def _unhurried(self, file: Path) -> str:
         """SHA-256 of a file, at the pace of `BYTES_A_SECOND`."""

@@ -23,8 +23,8 @@ STABLE = "stable"
 MAX_TAGS = 20
 
 
-class Manifest(Record):
-    """`manifest.json`: what the adapter is, where it came from, and the SHA-256 of every other file."""
+class Heading(Record):
+    """What a manifest says of the adapter itself. The list reads no more: where it came from is the longer part."""
 
     id: UUID
     created_at: datetime
@@ -40,6 +40,11 @@ class Manifest(Record):
     size_bytes: int = 0
     files: dict[str, str] = msgspec.field(default_factory=dict)
     """File name → SHA-256, hex."""
+
+
+class Manifest(Heading, frozen=True):
+    """`manifest.json`: what the adapter is, where it came from, and the SHA-256 of every other file."""
+
     lineage: dict[str, Any] = msgspec.field(default_factory=dict)
     """`runId`, `traceIds`."""
     format: int = MANIFEST_VERSION

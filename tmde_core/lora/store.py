@@ -4,6 +4,7 @@
       <id>/            one published adapter: weights, configuration, manifest.json (see `publish`)
       .staging-<id>/   one that is being built; never listed
       active.json      which adapter answers; the only truth about that
+      .readings.json   what reading all bytes has found (see `readings`)
 
 Listing reads each manifest and the sizes of the files it names, and hashes nothing. A directory that is no sound
 adapter is listed too, with the reason, and never stops the others.
@@ -24,18 +25,19 @@ import msgspec
 from tmde_core.errors import AdapterInvalidError, NotFoundError, TmdeError
 from tmde_core.lora.on_disk import (
     Digest,
+    Known,
     UnsoundError,
-    Version,
     check_files,
     decoded,
     flaw_of,
-    listed,
     manifest_bytes,
+    read_known,
     read_manifest,
     unsound,
     version_of,
 )
 from tmde_core.lora.publish import MANIFEST_FILE, STAGING_PREFIX
+from tmde_core.lora.readings import Readings
 from tmde_core.lora.records import ActivePointer, LoRAAdapter, Manifest
 from tmde_core.record import from_json, to_json
 from tmde_core.storage.durable import TEMPORARY, sha256_of, storage_errors, sync_directory, write_whole
@@ -44,7 +46,7 @@ ADAPTERS_DIR = "lora-adapters"
 ACTIVE_FILE = "active.json"
 EDIT_LOCK = ".manifests.lock"
 DELETING_PREFIX = ".deleting-"
-
+LINK = "It is a link, not a directory."
 
 Reasons = list[str]
 Manifests = list[Manifest]
@@ -58,9 +60,8 @@ class AdapterStore:
         self.directory = data_dir / ADAPTERS_DIR
         self._active_file = self.directory / ACTIVE_FILE
         self._seen: tuple[tuple[int, int, int], ActivePointer | None] | None = None
-        self._read: dict[str, tuple[Version, Manifest]] = {}
-        self._damaged: dict[UUID, tuple[Version, str]] = {}
-        """What reading every byte has found wrong, until the manifest changes."""
+        self._read: dict[str, Known] = {}
+        self.readings = Readings(self.directory)
 
     def path(self, adapter_id: UUID) -> Path:
         """Where the adapter's files are, or would be."""
@@ -69,19 +70,18 @@ class AdapterStore:
     def list(self) -> list[LoRAAdapter]:
         """Every adapter, sound or not, newest first."""
         active = self.active_id()
+        self.readings.refresh()
         try:
-            entries = [entry for entry in os.scandir(self.directory) if not entry.name.startswith(".")]
+            with os.scandir(self.directory) as entries:
+                links = {entry.name: entry.is_symlink() for entry in entries if _is_listed(entry)}
         except FileNotFoundError:
             return []
-        found = [
-            self._adapter(entry.path, active, entry.is_symlink())
-            for entry in entries
-            if entry.is_dir() or entry.is_symlink()
-        ]
+        directory = str(self.directory)
+        found = [self._adapter(f"{directory}/{name}", name, active, linked) for name, linked in links.items()]
         there = [one for one in found if one.is_valid or os.path.lexists(one.path)]  # not deleted meanwhile
-        for gone in set(self._read) - {entry.name for entry in entries}:
+        for gone in self._read.keys() - links:
             self._read.pop(gone, None)  # another thread may be listing too
-        return sorted(there, key=lambda adapter: (adapter.created_at, str(adapter.id)), reverse=True)
+        return sorted(there, key=lambda adapter: (adapter.created_at, adapter.id.int), reverse=True)
 
     def get(self, adapter_id: UUID) -> LoRAAdapter:
         """One adapter, sound or not.
@@ -91,7 +91,8 @@ class AdapterStore:
         """
         path = self.path(adapter_id)
         if os.path.lexists(path):
-            found = self._adapter(str(path), self.active_id(), path.is_symlink())
+            self.readings.refresh()
+            found = self._adapter(str(path), path.name, self.active_id(), path.is_symlink())
             if found.is_valid or os.path.lexists(path):
                 return found
         for adapter in self.list():
@@ -108,7 +109,7 @@ class AdapterStore:
         """
         adapter = self.get(adapter_id)
         try:
-            return self._sound(adapter.path, Path(adapter.path).is_symlink())
+            return _sound(Path(adapter.path))
         except UnsoundError as reason:
             raise AdapterInvalidError(
                 f"The adapter {adapter_id} cannot be used: {reason}", adapterId=str(adapter_id)
@@ -118,43 +119,35 @@ class AdapterStore:
         """The manifests of all adapters, sound or not, as far as they can be read; newest first."""
         found = []
         for adapter in self.list():
-            path = Path(adapter.path)
-            known = self._read.get(path.name)
-            if known is not None:
-                found.append(known[1])
-            elif not path.is_symlink():
+            if not Path(adapter.path).is_symlink():
                 with contextlib.suppress(UnsoundError):
-                    found.append(decoded(manifest_bytes(adapter.path)))
+                    content, _ = manifest_bytes(adapter.path)
+                    found.append(decoded(content, Manifest))
         return found
 
-    def _adapter(self, path: str, active: UUID | None, linked: bool) -> LoRAAdapter:
-        """What is in the directory, as it is listed."""
+    def _adapter(self, path: str, name: str, active: UUID | None, linked: bool) -> LoRAAdapter:
+        """What is in the directory, as it is listed. Paths are texts here: pathlib doubles the time of a long list."""
         try:
-            manifest = self._sound(path, linked)
+            known = self._known(path, name, linked)
         except UnsoundError as reason:
             return unsound(Path(path), str(reason), active)
-        adapter = listed(manifest, path, active)
-        known = self._damaged.get(manifest.id)
-        if known is not None and known[0] == version_of(path):
-            return msgspec.structs.replace(adapter, is_valid=False, invalid_reason=known[1])
+        adapter = known.adapter
+        if adapter.id == active:
+            adapter = msgspec.structs.replace(adapter, is_active=True)
+        if (flaw := self.readings.flaw(name, known.version)) is not None:
+            adapter = msgspec.structs.replace(adapter, is_valid=False, invalid_reason=flaw)
         return adapter
 
-    def _sound(self, path: str, linked: bool) -> Manifest:
-        """The manifest of a sound adapter; decoded again only when the file is another one.
-
-        Paths are texts here and below: pathlib doubles the time of a long list.
-        """
+    def _known(self, path: str, name: str, linked: bool) -> Known:
+        """What the list needs of a sound adapter; its manifest is read again only when it is another one."""
         if linked:
-            raise UnsoundError("It is a link, not a directory.")
-        version, name = version_of(path), os.path.basename(path)  # noqa: PTH119
+            raise UnsoundError(LINK)
         known = self._read.get(name)
-        if version is None or known is None or known[0] != version:
-            manifest = read_manifest(path, name)
-            if version is not None:
-                self._read[name] = (version, manifest)
-            return manifest
-        check_files(path, known[1])
-        return known[1]
+        if known is None or known.version != version_of(path):
+            known = self._read[name] = read_known(path, name)
+        else:
+            check_files(path, known.files, known.adapter.size_bytes)
+        return known
 
     def flaws(self, adapter_id: UUID, digest: Digest = sha256_of) -> tuple[Reasons, int]:
         """Everything that reading every byte finds wrong, and how many bytes those are. The list tells it from then on.
@@ -168,14 +161,12 @@ class AdapterStore:
         path = Path(self.get(adapter_id).path)
         version = version_of(str(path))
         try:
-            manifest = self._sound(str(path), path.is_symlink())
+            manifest = _sound(path)
         except UnsoundError as reason:
             return [str(reason)], 0
         found = [flaw for name, told in manifest.files.items() if (flaw := flaw_of(path / name, told, digest))]
-        if found and version is not None:
-            self._damaged[adapter_id] = version, " ".join(found)
-        else:
-            self._damaged.pop(adapter_id, None)
+        if version is not None:
+            self.readings.note(path.name, version, " ".join(found) or None)
         return found, manifest.size_bytes
 
     def verified(self, adapter_id: UUID) -> Manifest:
@@ -197,7 +188,10 @@ class AdapterStore:
 
     def rewrite(self, manifest: Manifest) -> None:
         """Replace the manifest of a published adapter (gate, tags); its other files are left alone."""
-        write_whole(self.path(manifest.id) / MANIFEST_FILE, msgspec.json.format(to_json(manifest), indent=2) + b"\n")
+        path = self.path(manifest.id)
+        before = version_of(str(path))
+        write_whole(path / MANIFEST_FILE, msgspec.json.format(to_json(manifest), indent=2) + b"\n")
+        self.readings.carry_over(path.name, before, version_of(str(path)))
 
     def active(self) -> ActivePointer | None:
         """The pointer; None when no adapter was ever activated. Cheap: reads only when the file has changed.
@@ -315,6 +309,18 @@ class AdapterStore:
                 return  # somebody writes a manifest; the next start looks again
             for path in self.directory.glob(f"*/.*{TEMPORARY}"):
                 path.unlink(missing_ok=True)
+
+
+def _is_listed(entry: os.DirEntry[str]) -> bool:
+    """What is not hidden and no file; a link is, wherever it leads."""
+    return not entry.name.startswith(".") and (entry.is_dir() or entry.is_symlink())
+
+
+def _sound(path: Path) -> Manifest:
+    """All that the manifest of a sound adapter says."""
+    if path.is_symlink():
+        raise UnsoundError(LINK)
+    return read_manifest(str(path), path.name)
 
 
 def _held(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from datetime import UTC, datetime
@@ -90,6 +91,21 @@ def test_a_manifest_that_names_files_elsewhere_is_unsound(store, data_dir, publi
     files = json.loads((store.path(identity) / "manifest.json").read_text())["files"]
     edit(store, identity, files={**files, name: "0" * 64})
     assert "no plain file name" in (store.get(identity).invalid_reason or "")
+
+
+@pytest.mark.parametrize("lineage", ['["x"]', "null", "7", '"x"', '{"x": }'])
+def test_a_lineage_that_is_none_is_damage_although_the_list_passes_it_over(store, data_dir, published, lineage):
+    identity = published(data_dir)
+    file = store.path(identity) / "manifest.json"
+    file.write_text(re.sub(r'"lineage": \{[^}]*\}', f'"lineage": {lineage}', file.read_text()))
+    assert "manifest.json is damaged" in (store.get(identity).invalid_reason or "")
+
+
+def test_a_pipe_in_place_of_the_manifest_keeps_nobody_waiting(store, data_dir, published):
+    identity = published(data_dir)
+    (store.path(identity) / "manifest.json").unlink()
+    os.mkfifo(store.path(identity) / "manifest.json")
+    assert "manifest.json is damaged" in (store.get(identity).invalid_reason or "")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)

@@ -9,8 +9,11 @@ import time
 
 import pytest
 
+from tmde_core.errors import AdapterInvalidError
 from tmde_core.lora import patrol
 from tmde_core.lora.patrol import Patrol
+from tmde_core.lora.records import ActivePointer
+from tmde_core.record import utc_now
 
 FAST = 1e12
 
@@ -60,7 +63,8 @@ async def test_the_active_one_comes_first_and_what_is_deleted_meanwhile_stops_no
     services, data_dir, published, patrols, told, monkeypatch
 ):
     newest, active, gone = published(data_dir), published(data_dir, age=9), published(data_dir, age=20)
-    await services.lora.activate(active)
+    # Activation would read it, and then it is not due.
+    services.lora.store.point_at(ActivePointer(adapter_id=active, previous_adapter_id=None, since=utc_now()))
     seen = []
     flaws = services.lora.store.flaws
 
@@ -74,6 +78,63 @@ async def test_the_active_one_comes_first_and_what_is_deleted_meanwhile_stops_no
     await patrols().round()
     assert seen == [active, newest, gone]
     assert told == []
+
+
+async def test_a_restart_forgets_neither_the_damage_nor_where_the_pass_was(opened, data_dir, published, monkeypatch):
+    identities = [published(data_dir, age=age) for age in range(4)]
+    told, seen = [], []
+
+    async def tell(adapter) -> None:
+        told.append(adapter.id)
+
+    async def round_of(services, until: int) -> None:
+        flaws = services.lora.store.flaws
+
+        def noted(adapter_id, *arguments):
+            if len(seen) == until:
+                raise KeyboardInterrupt  # the server ends here
+            seen.append(adapter_id)
+            return flaws(adapter_id, *arguments)
+
+        monkeypatch.setattr(services.lora.store, "flaws", noted)
+        await Patrol(services.lora, tell, pace=FAST).round()
+
+    async with opened(data_dir) as services:
+        spoil(services, identities[1])
+        with pytest.raises(KeyboardInterrupt):
+            await round_of(services, 2)
+    async with opened(data_dir) as services:
+        damaged = await services.lora.get(identities[1])
+        assert "has changed since it was published" in (damaged.invalid_reason or "")
+        assert [one.is_valid for one in await services.lora.list()] == [True, False, True, True]
+        await round_of(services, 9)
+        assert seen == [*identities[:2], *identities[2:], identities[1]]
+        assert told == [identities[1]]
+
+
+async def test_what_is_kept_of_a_reading_never_makes_an_adapter_good(services, opened, data_dir, published):
+    identity = published(data_dir)
+    await services.lora.verify(identity)
+    services.lora.store.readings.save()
+    spoil(services, identity)
+    async with opened(data_dir) as restarted:
+        with pytest.raises(AdapterInvalidError, match="has changed since it was published"):
+            await restarted.lora.activate(identity)
+        assert not (await restarted.lora.get(identity)).is_valid
+    assert not (await services.lora.get(identity)).is_valid  # what another process has found is seen too
+
+
+async def test_a_tag_does_not_hide_the_damage_and_a_kept_reading_that_cannot_be_read_harms_nobody(
+    services, opened, data_dir, published
+):
+    identity = published(data_dir)
+    spoil(services, identity)
+    await services.lora.verify(identity)
+    assert not (await services.lora.tag(identity, add=["mine"])).is_valid
+    (services.lora.store.directory / ".readings.json").write_text('{"x": 1}')
+    async with opened(data_dir) as restarted:
+        assert (await restarted.lora.get(identity)).is_valid  # until it is read again
+    assert not (await services.lora.get(identity)).is_valid
 
 
 async def test_it_reads_in_a_thread_of_the_lowest_priority_at_its_pace(services, data_dir, published, monkeypatch):
