@@ -23,7 +23,7 @@ from stevedore import ExtensionManager
 from stevedore.extension import Extension
 
 from tmde_core import hookspecs
-from tmde_core.errors import PluginUnavailableError
+from tmde_core.errors import InvalidInputError, PluginUnavailableError
 from tmde_core.ports import (
     BackendDescriptor,
     JudgeDescriptor,
@@ -140,13 +140,21 @@ class Shelf(Generic[D]):
             PluginUnavailableError: there is none; the detail lists those there are.
         """
         if name not in self._items:
-            known = ", ".join(sorted(self._items)) or "none"
-            raise PluginUnavailableError(
-                f"There is no {self.kind} called {name!r}; available: {known}.",
-                name=name,
-                available=sorted(self._items),
-            )
+            raise PluginUnavailableError(self._missing(name), name=name, available=self.names())
         return self._items[name]
+
+    def chosen(self, name: str, field: str) -> D:
+        """The descriptor that a person names in `field`; a name that is not there is their mistake, not our lack.
+
+        Raises:
+            InvalidInputError: there is none; the detail and `available` list those there are.
+        """
+        if name not in self._items:
+            raise InvalidInputError(f"{field}: {self._missing(name)}", field=field, available=self.names())
+        return self._items[name]
+
+    def _missing(self, name: str) -> str:
+        return f"There is no {self.kind} called {name[:60]!r}; available: {', '.join(self.names()) or 'none'}."
 
     def provider(self, name: str) -> str | None:
         """The plugin that provides `name`."""

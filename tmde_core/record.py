@@ -47,6 +47,7 @@ def to_json(value: Any) -> bytes:
 
 
 _WIRE_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_NAMED = re.compile(r"^Object (?P<what>contains unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
 
 
 def from_json(data: bytes | str, as_type: type[T]) -> T:
@@ -67,7 +68,11 @@ def invalid_field(error: msgspec.ValidationError) -> InvalidInputError:
     """Turn msgspec's complaint into ours: a sentence, and the field's path as context."""
     text = str(error)
     found = _WIRE_PATH.search(text)
-    path = found["path"] if found else ""
+    path = found["path"].replace("[...]", "") if found else ""  # "[...]": somewhere inside what is not looked into
     sentence = text[: found.start()] if found else text
+    if named := _NAMED.match(sentence):
+        path = ".".join(part for part in (path, named["name"][:60]) if part)
+        missing = named["what"] == "missing required"
+        sentence = "this field is missing" if missing else "there is no such field"
     where = f"{path}: " if path else ""
     return InvalidInputError(f"{where}{sentence}.", field=path or None)

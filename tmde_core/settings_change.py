@@ -113,17 +113,9 @@ class StoredSettings:
         if not new.host.strip():
             raise InvalidInputError("host: must name an address to listen on.", field="host")
         for role in ("proposer", "skeptic", "synthesizer", "judge"):
-            name = getattr(new.roles, role).runtime
-            if name not in self._plugins.runtimes:
-                known = ", ".join(self._plugins.runtimes.names()) or "none"
-                field = f"roles.{role}.runtime"
-                raise InvalidInputError(f"{field}: no plugin provides {name!r}; there are {known}.", field=field)
-        if new.finetune.backend not in self._plugins.backends and new.finetune != self._finetune.config():
-            known = ", ".join(self._plugins.backends.names()) or "none"
-            raise InvalidInputError(
-                f"finetune.backend: no plugin provides {new.finetune.backend!r}; there are {known}.",
-                field="finetune.backend",
-            )
+            self._plugins.runtimes.chosen(getattr(new.roles, role).runtime, f"roles.{role}.runtime")
+        if new.finetune != self._finetune.config():
+            self._plugins.backends.chosen(new.finetune.backend, "finetune.backend")
         return new
 
     def _require_free(self, changes: Mapping[str, Any]) -> None:

@@ -218,7 +218,7 @@ def test_bad_questions_to_the_api_get_the_right_code(live, refused, method, path
         ({"type": "quick", "adapterId": "x"}, 404),
         ({"type": "quick", "suite": "nope"}, 404),
         ({"type": "quick", "repeats": 0}, 400),
-        ({"type": "quick", "judge": "nobody"}, 503),
+        ({"type": "quick", "judge": "nobody"}, 400),
     ],
 )
 def test_a_run_that_cannot_begin_is_refused(live, body, status) -> None:

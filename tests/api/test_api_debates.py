@@ -82,9 +82,10 @@ def test_questions_that_cannot_be_debated_are_refused(live, refused) -> None:
     for query in ("", "  \n", "x" * (32 * 1024 + 1), "ä" * (16 * 1024 + 1), "a\x00b"):
         refused(ask(query=query), 400, "invalid_input")
     refused(ask(), 400, "invalid_input")
-    assert refused(ask(query="q", mood="fine"), 400, "invalid_input")["detail"].startswith(
-        "Object contains unknown field"
-    )
+    unknown = refused(ask(query="q", mood="fine"), 400, "invalid_input")
+    assert (unknown["detail"], unknown["field"]) == ("mood: there is no such field.", "mood")
+    assert refused(ask(query="q", config={"mood": 1}), 400, "invalid_input")["field"] == "config.mood"
+    assert refused(ask(config={}), 400, "invalid_input")["field"] == "query"
     assert refused(ask(query=7), 400, "invalid_input")["field"] == "query"
     assert refused(ask(query="q", config={"minRounds": 11}), 400, "invalid_input")["field"] == "config.minRounds"
     refused(ask(query="q", config={"minRounds": 3, "maxRounds": 2}), 400, "invalid_input")

@@ -120,7 +120,8 @@ def test_the_configuration_is_changed_and_kept(own_live, refused) -> None:
         headers={"Content-Type": "application/x-ndjson"},
     )
     assert own_live.client.get("/api/traces/stats").json()["eligible"] == 1
-    refused(own_live.client.put("/api/finetune/config", json={"backend": "nothing"}), 503, "plugin_unavailable")
+    unknown = refused(own_live.client.put("/api/finetune/config", json={"backend": "nothing"}), 400, "invalid_input")
+    assert (unknown["field"], "stand-in" in unknown["available"]) == ("backend", True)
 
 
 def test_backends_tell_whether_they_can_work(live) -> None:
@@ -242,7 +243,7 @@ def test_a_server_that_only_enqueues_answers_202_and_its_queue_can_be_cancelled(
 
 
 def test_what_stands_in_the_way_of_a_start_is_one_sentence_with_the_right_code(ready, monkeypatch, refused) -> None:
-    available = refused(start(ready, backend="abacus"), 503, "plugin_unavailable")["detail"]
+    available = refused(start(ready, backend="abacus"), 400, "invalid_input")["detail"]
     assert "'abacus'; available: " in available
     assert "stand-in" in available
     missing = refused(start(ready, "no-such-model", backend="cpu"), 400, "invalid_input")["detail"]
@@ -307,9 +308,7 @@ def test_a_preview_says_what_would_be_trained_on_and_starts_nothing(live, refuse
     assert (found.json()["required"], found.json()["config"]["minTraces"]) == (7, 7)
     assert live.client.get("/api/finetune").json()["total"] == 0
     refused(live.client.post("/api/finetune/preview", json={"config": {"loraRank": 3}}), 400, "invalid_input")
-    refused(
-        live.client.post("/api/finetune/preview", json={"config": {"backend": "nowhere"}}), 503, "plugin_unavailable"
-    )
+    refused(live.client.post("/api/finetune/preview", json={"config": {"backend": "nowhere"}}), 400, "invalid_input")
     refused(live.client.post("/api/finetune/preview", json={"nonsense": 1}), 400, "invalid_input")
     refused(live.client.get(f"/api/traces/{uuid4()}/lineage"), 404, "not_found")
 

@@ -72,7 +72,7 @@ def test_settings_that_cannot_hold_are_refused_whole(live, refused) -> None:
         ({"port": 70_000}, "port"),
         ({"port": "8321"}, "port"),
         ({"host": ""}, "host"),
-        ({"colour": "red"}, None),
+        ({"colour": "red"}, "colour"),
         ({"dataDir": "/elsewhere"}, "dataDir"),
         ({"debate": {"minRounds": 9}}, "debate.minRounds"),
         ({"debate": {"synthesis": "maybe"}}, "debate.synthesis"),

@@ -46,14 +46,14 @@ class Planner:
         Raises:
             ConflictError: the adapter belongs to another base model.
             NotFoundError: no such suite, question or adapter.
-            InvalidInputError: a custom run without questions, or questions with another type; base and an adapter.
+            InvalidInputError: a custom run without questions, or questions with another type; base and an adapter; no such judge.
             AdapterInvalidError: the adapter's files are damaged.
-            PluginUnavailableError: no such judge or runtime.
+            PluginUnavailableError: no such runtime.
         """
         suite, questions = await self._bank.chosen(plan)
         judge = plan.judge or self._settings.benchmark.judge
         if judge != "auto":
-            self._plugins.judges.get(judge)
+            self._plugins.judges.chosen(judge, "judge")
         base = await self._base()
         adapter = await self._adapter(plan, base)
         repeats = plan.repeats or DEFAULT_REPEATS[plan.type]

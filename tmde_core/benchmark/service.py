@@ -85,9 +85,9 @@ class BenchmarkService(BenchmarkReading):
         Raises:
             ConflictError: a benchmark is running, or the adapter belongs to another base model.
             NotFoundError: no such suite, question or adapter.
-            InvalidInputError: a custom run without questions, or questions with another type.
+            InvalidInputError: a custom run without questions, or questions with another type; no such judge.
             AdapterInvalidError: the adapter's files are damaged.
-            PluginUnavailableError: no such judge or runtime.
+            PluginUnavailableError: no such runtime.
         """
         async with self._starting:
             lock = self._locked()
@@ -131,6 +131,7 @@ class BenchmarkService(BenchmarkReading):
         lock: IO[str],
         earlier: Sequence[BenchmarkResult],
     ) -> BenchmarkRun:
+        lease = await self._lora.lease(adapter)
         slots = unanswered(questions, run.repeats, earlier)
         done = run.questions_total - len(slots)
         live = self._live = Live(run, MemoryLog(), lock, done=done, begun_with=done)
@@ -154,6 +155,7 @@ class BenchmarkService(BenchmarkReading):
             await self._measuring.measured(run, runner)
 
         live.task = asyncio.create_task(self._see_to_the_end(live, go()), name=f"benchmark {run.id}")
+        live.task.add_done_callback(lambda _: lease.release())
         await asyncio.sleep(0)
         return msgspec.structs.replace(run, questions_done=done)
 
@@ -243,10 +245,10 @@ class BenchmarkService(BenchmarkReading):
             told: told how many are done.
 
         Raises:
-            PluginUnavailableError: no such judge.
+            InvalidInputError: no such judge.
             TmdeError: its model is away.
         """
-        name = self._plugins.judges.get(judge).name if judge else WITHOUT_REFERENCE
+        name = self._plugins.judges.chosen(judge, "judge").name if judge else WITHOUT_REFERENCE
         seat = JudgeSource(self._settings, self._runtimes)
         scorer = Scorer(self._plugins, name, seat.model)
         scores = []

@@ -22,13 +22,13 @@ def chosen_judge(plugins: Plugins, judge: str, reference: str | None) -> str:
     """The judge's name for a debate; `none` when nobody judges.
 
     Raises:
-        PluginUnavailableError: a judge was named and no plugin provides it.
+        InvalidInputError: a judge was named and no plugin provides it.
     """
     if judge == NONE:
         return NONE
     if judge == AUTO:
         return WITH_REFERENCE if reference else WITHOUT_REFERENCE
-    return plugins.judges.get(judge).name
+    return plugins.judges.chosen(judge, "judge").name
 
 
 async def judged(plugins: Plugins, name: str, item: JudgeItem, model: JudgeModel | None) -> Verdict:

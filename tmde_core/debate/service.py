@@ -81,13 +81,13 @@ class DebateService:
         """Start a debate and return at once.
 
         Raises:
-            InvalidInputError: an empty, over-long or binary question, or settings that contradict each other.
-            PluginUnavailableError: a judge or runtime that no plugin provides.
+            InvalidInputError: an empty, over-long or binary question, settings that contradict each other, or no such judge.
+            PluginUnavailableError: a runtime that no plugin provides.
         """
         query = checked_question(query)
         self._check(config)
         debate_id = uuid4()
-        adapter = self._lora.active_ref()
+        adapter, lease = await self._lora.pinned()
         engine = Engine(
             debate_id=debate_id,
             trace_id=trace_id_of(debate_id),
@@ -116,8 +116,10 @@ class DebateService:
             await self._store.add(debate, os.getpid())
         except BaseException:
             del self._live[debate_id]
+            lease.release()
             raise
         live.task = asyncio.create_task(self._run(live), name=f"debate {debate_id}")
+        live.task.add_done_callback(lambda _: lease.release())
         # Its first step, after which a cancellation finds it inside its `try`.
         await asyncio.sleep(0)
         return debate

@@ -56,9 +56,10 @@ class Launcher:
         """The backend, able to work here.
 
         Raises:
-            PluginUnavailableError: no such backend (the detail lists those there are), or it lacks something.
+            InvalidInputError: no such backend; the detail lists those there are.
+            PluginUnavailableError: it lacks something.
         """
-        backend = self._plugins.backends.get(name).create(self._settings.data_path)
+        backend = self._plugins.backends.chosen(name, "backend").create(self._settings.data_path)
         availability = await asyncio.to_thread(backend.availability)
         if not availability.ok:
             raise PluginUnavailableError(

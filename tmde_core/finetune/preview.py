@@ -64,8 +64,8 @@ class PreviewService:
         """What a run with this configuration would do.
 
         Raises:
-            InvalidInputError: a value is out of its range, or the base model does not exist.
-            PluginUnavailableError: no such backend, or it cannot work here.
+            InvalidInputError: a value is out of its range, there is no such backend, or the base model does not exist.
+            PluginUnavailableError: the backend cannot work here.
             InsufficientStorageError: no space for the dataset.
         """
         config = checked(config or self._finetune.config())

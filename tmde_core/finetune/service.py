@@ -94,12 +94,11 @@ class FineTuneService:
         """Change the default hyperparameters, here and in the settings file.
 
         Raises:
-            InvalidInputError: a value is out of its range.
-            PluginUnavailableError: no such backend.
+            InvalidInputError: a value is out of its range, or there is no such backend.
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
         config = checked(config)
-        self._plugins.backends.get(config.backend)
+        self._plugins.backends.chosen(config.backend, "backend")
         before = msgspec.structs.asdict(self._config)
         changes = {name: value for name, value in msgspec.structs.asdict(config).items() if value != before[name]}
         if changes:
@@ -148,10 +147,10 @@ class FineTuneService:
 
         Raises:
             ConflictError: a run is in progress.
-            PluginUnavailableError: no such backend, or it cannot work here.
+            PluginUnavailableError: the backend cannot work here.
             InsufficientTracesError: too few good traces; context has `current` and `required`.
             InsufficientStorageError: too little disk.
-            InvalidInputError: a value is out of its range, or the base model does not exist or cannot be trained.
+            InvalidInputError: a value is out of its range, there is no such backend, or the base model does not exist or cannot be trained.
             WorkerFailedError: the worker cannot be started.
         """
         config = checked(config or self._config)
@@ -236,7 +235,8 @@ class FineTuneService:
         """The backend, able to work here.
 
         Raises:
-            PluginUnavailableError: no such backend (the detail lists those there are), or it lacks something.
+            InvalidInputError: no such backend; the detail lists those there are.
+            PluginUnavailableError: it lacks something.
         """
         return await self._launcher.ready_backend(name)
 

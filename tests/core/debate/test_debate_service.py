@@ -389,7 +389,7 @@ async def test_a_check_without_a_reference_is_refused(table):
 
 
 async def test_an_unknown_judge_is_refused_before_anything_starts(table):
-    with pytest.raises(PluginUnavailableError, match="no judge called 'nobody'"):
+    with pytest.raises(InvalidInputError, match="no judge called 'nobody'"):
         await table.debates.start("Why?", DebateConfig(judge="nobody"))
     assert table.debates.running() == []
 

@@ -162,7 +162,7 @@ async def test_a_backend_that_cannot_look_is_previewed_without_tokens(services):
 
 
 async def test_a_preview_refuses_what_no_run_could_have(services):
-    with pytest.raises(PluginUnavailableError, match="looking"):
+    with pytest.raises(InvalidInputError, match="looking"):
         await services.previews.preview(FineTuneConfig(backend="nowhere"))
     with pytest.raises(PluginUnavailableError, match="It lacks a card"):
         await services.previews.preview(FineTuneConfig(backend="lacking"))
