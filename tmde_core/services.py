@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from uuid import UUID
 
 from tmde_core.benchmark.gate import GateService
 from tmde_core.benchmark.questionbank import QuestionBank
@@ -95,7 +94,6 @@ async def open_services(
         benchmark = BenchmarkService(database, settings, plugins, runtimes, templates, lora)
         stack.push_async_callback(benchmark.stop)
         lora.benchmarks = benchmark.of_adapters
-        lora.in_use = lambda: _in_use(debates, benchmark, ask)
         gate = GateService(settings, benchmark, lora, notifications)
         stack.push_async_callback(gate.stop)
         finetune.when_ended(teller(notifications))
@@ -135,13 +133,6 @@ async def open_services(
             benchmark=benchmark,
             gate=gate,
         )
-
-
-def _in_use(debates: DebateService, benchmark: BenchmarkService, ask: SideBySide) -> set[UUID]:
-    """Adapters that something under way in this process began with."""
-    measured = benchmark.running()
-    begun = {debate.adapter_id for debate in debates.running()} | {measured.adapter_id if measured else None}
-    return {UUID(str(one)) for one in begun if one is not None} | ask.asked()
 
 
 def _hold(settings: Settings, stack: AsyncExitStack) -> None:

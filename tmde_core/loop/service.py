@@ -144,7 +144,8 @@ class Loop:
             self.journal.append(Asked(phase=phase, question_id=question.id, answer=answer, score=verdict.score))
             self.watcher.piece(None if verdict.score is None else verdict.score >= RIGHT)
 
-        await self._each([question for question in self.held_out if question.id not in done], one)
+        with await self.services.lora.lease(adapter):
+            await self._each([question for question in self.held_out if question.id not in done], one)
 
     async def _ask(self, question: Question, adapter: AdapterRef | None) -> str:
         """The Proposer's own greedy answer."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -37,7 +38,6 @@ UNDERWAY = 4
 
 @dataclass
 class _Asked:
-    adapters: set[UUID]
     log: MemoryLog = field(default_factory=MemoryLog)
     task: asyncio.Task[None] | None = None
 
@@ -85,7 +85,11 @@ class SideBySide:
             self._settings.roles.proposer, max_tokens=max_tokens, temperature=float(temperature)
         )
         references = await self._references(versions, role)
-        identity, asked = uuid4(), _Asked({one for one in versions if one is not None})
+        with ExitStack() as held:
+            for reference in references:
+                held.enter_context(await self._lora.lease(reference))
+            leases = held.pop_all()
+        identity, asked = uuid4(), _Asked()
         self._asked[identity] = asked
         while len(self._asked) > KEPT:
             oldest = next(iter(self._asked.values()))
@@ -96,6 +100,7 @@ class SideBySide:
         asked.task = asyncio.create_task(
             self._answered(asked.log, query, references, role, seed), name=f"ask {identity}"
         )
+        asked.task.add_done_callback(lambda _: leases.close())
         return identity
 
     async def _references(self, versions: Sequence[UUID | None], role: RoleSettings) -> list[AdapterRef | None]:
@@ -127,10 +132,6 @@ class SideBySide:
         if ask_id not in self._asked:
             raise NotFoundError(f"There is no question with the id {ask_id}; the last {KEPT} are kept.")
         return self._asked[ask_id].log
-
-    def asked(self) -> set[UUID]:
-        """The adapters that are answering."""
-        return {adapter for one in self._under_way() for adapter in one.adapters}
 
     def _under_way(self) -> list[_Asked]:
         return [one for one in self._asked.values() if one.task is not None and not one.task.done()]

@@ -157,7 +157,7 @@ def read_known(path: str, name: str) -> Known:
     """
     content, version = manifest_bytes(path)
     brief = decoded(content, Brief)
-    if memoryview(brief.lineage)[:1] != b"{":
+    if bytes(brief.lineage)[:1] != b"{":
         decoded(content, Manifest)  # which says what is wrong
     _must_hold(brief, name)
     check_files(path, brief.files, brief.size_bytes)

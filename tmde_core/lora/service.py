@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -15,10 +15,11 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError
+from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError, NotFoundError
 from tmde_core.lora.audit import AuditTrail, chain
 from tmde_core.lora.compare import compared, training_of
 from tmde_core.lora.intents import Intents
+from tmde_core.lora.lease import Lease, is_leased, shared, sole
 from tmde_core.lora.records import (
     MAX_TAGS,
     STABLE,
@@ -45,8 +46,9 @@ log = structlog.get_logger(__name__)
 
 HISTORY = 50
 """Entries of the audit trail that an adapter's details show."""
+LEASE_PAUSE_SECONDS = 0.02
+"""Between two tries for a lease while somebody asks whether the adapter may be deleted."""
 
-InUse = Callable[[], Collection[UUID]]
 Benchmarks = Callable[[UUID, UUID], Awaitable[Any]]
 Adapters = list[LoRAAdapter]
 Events = list[LoRAActivationEvent]
@@ -65,8 +67,6 @@ class LoraService:
         self._intents = Intents(self.store, self._audit, self._switch)
         self.benchmarks: Benchmarks = _none
         """Compares the benchmark runs of two adapters; whoever has some puts it here."""
-        self.in_use: InUse = frozenset
-        """Ids of the adapters that something under way here began with; whoever knows puts it here."""
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -97,8 +97,28 @@ class LoraService:
         active = self.store.active_id()
         return await self.get(active) if active else None
 
+    async def pinned(self) -> tuple[AdapterRef | None, Lease]:
+        """What answers now, and the lease that keeps it on the disk until what begins with it has ended."""
+        while True:
+            reference = self.active_ref()
+            with suppress(NotFoundError):  # it was switched off and deleted in this moment: something else answers
+                return reference, await self.lease(reference)
+
+    async def lease(self, reference: AdapterRef | None) -> Lease:
+        """Keep an adapter from being deleted, in whatever process, until the lease is released; None is the base model.
+
+        Raises:
+            NotFoundError: there is no such adapter any more.
+        """
+        if reference is None:
+            return Lease()
+        while True:
+            if (lease := shared(Path(reference.directory))) is not None:
+                return lease
+            await asyncio.sleep(LEASE_PAUSE_SECONDS)
+
     def active_ref(self) -> AdapterRef | None:
-        """What a debate pins at its start. A look at one file's time stamp, no more."""
+        """What answers now. A look at one file's time stamp, no more."""
         active = self.store.active_id()
         return AdapterRef(id=str(active), directory=str(self.store.path(active))) if active else None
 
@@ -227,7 +247,7 @@ class LoraService:
 
         Raises:
             NotFoundError: no such adapter.
-            ConflictError: it is active, tagged `stable`, or a switch is under way.
+            ConflictError: it is active, tagged `stable`, answers something under way in any process, or a switch is under way.
             InsufficientStorageError: the disk is read-only.
         """
         async with self._switch.alone():
@@ -241,16 +261,13 @@ class LoraService:
                     f"The adapter {adapter_id} is tagged `{STABLE}`, which protects it. Remove that tag first.",
                     tag=STABLE,
                 )
-            if adapter_id in self.in_use():
-                raise ConflictError(
-                    f"The adapter {adapter_id} answers a debate or benchmark that has not ended yet. Try again when it has."
-                )
-            await self._intents.remove(adapter, by)
+            with sole(Path(adapter.path)):
+                await self._intents.remove(adapter, by)
         await self._switch.unload(str(adapter_id))
         log.info("lora.deleted", adapter=str(adapter_id), by=by)
 
     async def prune(self, keep: int, by: Trigger = "user", dry_run: bool = False) -> Adapters:
-        """Delete all but the newest `keep` adapters; never the active one, the one before it, or one tagged `stable`.
+        """Delete all but the newest `keep` adapters; never the active one, the one before it, one tagged `stable` or in use.
 
         Args:
             dry_run: only say which.
@@ -267,15 +284,16 @@ class LoraService:
         safe = await self._kept()
         sound = await self.list(valid=True)
         doomed = [one for one in sound[keep:] if one.id not in safe and STABLE not in one.tags]
+        doomed = [one for one in doomed if not is_leased(Path(one.path))]
         if not dry_run:
             for adapter in doomed:
                 await self.delete(adapter.id, by)
         return doomed
 
     async def _kept(self) -> set[UUID]:
-        """What pruning never touches: what answers, anything under way here too, and what a rollback would go to."""
+        """What pruning never touches: what answers, and what a rollback would go to."""
         pointer = self.store.pointer()
-        safe = {*self.in_use(), self.store.active_id(), pointer.previous_adapter_id if pointer else None}
+        safe = {self.store.active_id(), pointer.previous_adapter_id if pointer else None}
         with suppress(ConflictError):
             safe.add(await self._previous())
         return {one for one in safe if one is not None}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tmde_core.debate.service import DebateService
+from tmde_core.lora.lease import Lease
 from tmde_core.plugins import Plugins
 from tmde_core.ports import AdapterRef
 from tmde_core.runtimes import Runtimes
@@ -25,8 +26,8 @@ class PinnedAdapter:
 
     ref: AdapterRef | None = None
 
-    def active_ref(self) -> AdapterRef | None:
-        return self.ref
+    async def pinned(self) -> tuple[AdapterRef | None, Lease]:
+        return self.ref, Lease()
 
 
 @dataclass
