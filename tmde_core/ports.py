@@ -6,6 +6,7 @@ make it. Nothing heavy is imported and nothing starts until the core calls `crea
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
@@ -362,6 +363,8 @@ class BackendDescriptor(Record):
     summary: str
     create: Callable[[Path], TrainingBackend]
     """Given the data directory."""
+    environment: str = sys.prefix
+    """The directory of the Python environment that its workers run in; left out, TMDE's own."""
 
 
 # ------------------------------------------------------------------------------------------- judges

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -126,6 +127,7 @@ def test_the_configuration_is_changed_and_kept(own_live, refused) -> None:
 
 def test_backends_tell_whether_they_can_work(live) -> None:
     found = {item["name"]: item for item in live.client.get("/api/finetune/backends").json()["items"]}
+    assert {item["environment"] for item in found.values()} == {sys.prefix}
     assert found["stand-in"]["availability"] == {"ok": True, "reason": ""}
     assert "cpu" in found
 
@@ -248,6 +250,8 @@ def test_what_stands_in_the_way_of_a_start_is_one_sentence_with_the_right_code(r
     assert "stand-in" in available
     missing = refused(start(ready, "no-such-model", backend="cpu"), 400, "invalid_input")["detail"]
     assert "no-such-model" in missing
+    for unreadable in ("x" * 5000, "~nobody-of-that-name/model", "a\x00b"):
+        assert refused(start(ready, unreadable, backend="cpu"), 400, "invalid_input")["field"] == "baseModel"
     refused(start(ready, minTraces=500), 422, "insufficient_traces")
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3 * 1024**2))

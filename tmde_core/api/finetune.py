@@ -109,7 +109,7 @@ async def configure(request: AnyRequest, services: Given) -> FineTuneConfig:
 
 @get("/api/finetune/backends", sync_to_thread=True, **described("listBackends", "Fine-tuning"))
 def backends(services: Given) -> BackendList:
-    """Each training backend, available or why not."""
+    """Each training backend, available or why not, and the environment it runs in."""
     found = services.finetune.backends()
     return BackendList(items=tuple(found), total=len(found))
 

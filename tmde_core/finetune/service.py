@@ -50,6 +50,8 @@ class BackendReport(Record):
     summary: str
     plugin: str | None
     availability: Availability
+    environment: str
+    """The directory of the Python environment that its workers run in."""
 
 
 class FineTuneService:
@@ -116,6 +118,7 @@ class FineTuneService:
                 summary=descriptor.summary,
                 plugin=self._plugins.backends.provider(descriptor.name),
                 availability=self._availability(descriptor.name),
+                environment=descriptor.environment,
             )
             for descriptor in self._plugins.backends
         ]

@@ -22,6 +22,16 @@ def resolve_base_model(data_dir: Path, name_or_path: str) -> Path:
     models = data_dir / "models"
     if name_or_path in EMBEDDED_NAMES:
         return verify_embedded(models)
+    try:
+        return _found(models, name_or_path)
+    except (OSError, RuntimeError, ValueError) as error:  # too long, not readable, the home of nobody, a null byte
+        raise InvalidInputError(
+            f"The base model {name_or_path[:200]!r} cannot be looked at: {getattr(error, 'strerror', None) or error}.",
+            field="baseModel",
+        ) from None
+
+
+def _found(models: Path, name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
     if not path.is_absolute() and (models / path).exists():
         path = models / path
