@@ -26,6 +26,18 @@ def utc_now() -> datetime:
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
+def in_utc(moment: datetime, field: str) -> datetime:
+    """A moment that came from outside, in UTC; one without zone is taken for UTC.
+
+    Raises:
+        InvalidInputError: UTC has no such year.
+    """
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
+        raise InvalidInputError(f"{field}: {moment.isoformat()} is beyond the years 1 to 9999.", field=field) from None
+
+
 def parse_id(text: str, what: str) -> UUID:
     """Parse an id that came from outside; a malformed one names nothing, so it is not found.
 

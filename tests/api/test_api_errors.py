@@ -22,6 +22,36 @@ def test_methods_that_are_not_offered_are_problems_that_name_those_that_are(live
 
 
 @pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/api/finetune", "GET, HEAD, OPTIONS, POST"),
+        ("/api/settings", "GET, HEAD, OPTIONS, PUT"),
+        ("/api/debates", "OPTIONS, POST"),
+        ("/api/lora/x", "DELETE, GET, HEAD, OPTIONS"),
+    ],
+)
+def test_a_path_names_all_of_its_methods(live, path, methods) -> None:
+    asked = live.client.options(path)
+    assert (asked.status_code, asked.headers["allow"], asked.content) == (204, methods, b"")
+    refused = live.client.patch(path)
+    assert (refused.status_code, refused.headers["allow"]) == (405, methods)
+
+
+def test_the_head_of_an_answer_is_that_of_get(live, refused) -> None:
+    for path in ("/api/templates", "/api/finetune", "/schema/openapi.json", "/api/traces/nothing", "/api/debates"):
+        got, head = live.client.get(path), live.client.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b"")
+        for name in ("content-type", "content-length", "allow", "x-content-type-options"):
+            assert head.headers.get(name) == got.headers.get(name)
+    refused(live.client.options("/api/nothing"), 404, "not_found")
+
+
+def test_the_head_of_a_stream_does_not_wait_for_its_end(live) -> None:
+    head = live.client.head("/api/events", timeout=5)
+    assert (head.status_code, head.headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+
+
+@pytest.mark.parametrize(
     "body",
     [b"", b"{", b"nonsense", b"[]", b"null", b'"text"', b'{"query": "\xff"}', b"[" * 200_000, b'{"query":' * 50_000],
 )

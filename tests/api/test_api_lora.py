@@ -202,4 +202,7 @@ def test_what_was_live_at_a_moment_is_one_question(own_live, two, refused) -> No
     assert (at["adapterId"], at["until"]) == (two[1], None)
     before = client.get("/api/lora/live", params={"at": "2020-01-01T00:00:00Z"}).json()
     assert (before["adapterId"], before["since"]) == (None, None)
-    refused(client.get("/api/lora/live", params={"at": "yesterday"}), 400, "invalid_input")
+    elsewhere = client.get("/api/lora/live", params={"at": "2020-01-01T01:00:00+01:00"}).json()
+    assert elsewhere == before
+    for wrong in ("yesterday", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        assert refused(client.get("/api/lora/live", params={"at": wrong}), 400, "invalid_input")["field"] == "at"

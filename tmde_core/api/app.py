@@ -24,6 +24,7 @@ from tmde_core.api import (
     templates,
     traces,
 )
+from tmde_core.api.methods import HeadAndOptions
 from tmde_core.api.origin import OriginGuard, with_security_headers
 from tmde_core.api.problems import HANDLERS
 from tmde_core.api.requests import JSON_BODY_BYTES
@@ -70,7 +71,7 @@ class Api(Litestar):
             logging_config=None,
             state=State({"shutdown_streams": streams.shutdown}),
         )
-        self._guarded = OriginGuard(super().__call__, services.settings)
+        self._guarded = OriginGuard(HeadAndOptions(super().__call__), services.settings)
 
     def shutdown_streams(self) -> None:
         """End open event streams, so that the server can stop while somebody watches."""

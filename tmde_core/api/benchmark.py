@@ -34,7 +34,7 @@ from tmde_core.benchmark.report import report_html
 from tmde_core.benchmark.scoring import Score
 from tmde_core.errors import InvalidInputError
 from tmde_core.ports import Question
-from tmde_core.record import Record, parse_id, to_json
+from tmde_core.record import Record, in_utc, parse_id, to_json
 
 CSV = "text/csv; charset=utf-8"
 
@@ -135,7 +135,8 @@ async def listing(
 ) -> BenchmarkList:
     """Runs, newest first."""
     adapter = _adapter(adapter_id)
-    items, total = await services.benchmark.list(limit, offset, start_, end, adapter, type_, status, mode)
+    begin, last = _utc(start_, "from"), _utc(end, "to")
+    items, total = await services.benchmark.list(limit, offset, begin, last, adapter, type_, status, mode)
     return BenchmarkList(items=tuple(items), total=total)
 
 
@@ -149,7 +150,7 @@ async def summary(
     mode: FromQuery[Mode | None] = None,
 ) -> Summary:
     """The dashboard's data: the series, and the newest run against the one before it and against its baseline."""
-    return await services.benchmark.summary(start_, end, _adapter(adapter_id), mode, type_)
+    return await services.benchmark.summary(_utc(start_, "from"), _utc(end, "to"), _adapter(adapter_id), mode, type_)
 
 
 @get("/api/benchmark/compare", **described("compareBenchmarks", "Benchmarks", errors=(400, 404, 409)))
@@ -166,7 +167,7 @@ async def export(
     end: To = None,
 ) -> Stream:
     """Every run with its answers, as JSON or CSV."""
-    exported = await services.benchmark.exported(start_, end)
+    exported = await services.benchmark.exported(_utc(start_, "from"), _utc(end, "to"))
 
     async def content() -> AsyncIterator[bytes]:
         if format_ == "csv":
@@ -303,6 +304,10 @@ async def end(run_id: FromPath[str], services: Given) -> BenchmarkRun:
         return await services.benchmark.cancel(identity)
     await services.benchmark.delete(identity)
     return run
+
+
+def _utc(moment: datetime | None, field: str) -> datetime | None:
+    return moment and in_utc(moment, field)
 
 
 def _adapter(text: str | None) -> UUID | None:

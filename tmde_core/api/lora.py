@@ -19,7 +19,7 @@ from tmde_core.lora.records import (
     StorageFigures,
     Verification,
 )
-from tmde_core.record import Record, parse_id
+from tmde_core.record import Record, in_utc, parse_id
 
 
 class AdapterList(Listing, frozen=True):
@@ -108,8 +108,7 @@ async def events(services: Given, limit: Limit = 50, offset: Offset = 0) -> Even
 @get("/api/lora/live", **described("adapterLiveAt", "Adapters", errors=(400,)))
 async def live(services: Given, at: When = None) -> LiveAt:
     """What answered at a moment; without one, what answers now."""
-    moment = at or datetime.now(UTC)
-    return await services.lora.live_at(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    return await services.lora.live_at(in_utc(at, "at") if at else datetime.now(UTC))
 
 
 @get("/api/lora/storage", **described("adapterStorage", "Adapters"))

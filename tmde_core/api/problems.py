@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -27,6 +28,8 @@ CODES = {
 }
 """Status → code and title, for the errors that the framework raises and not a service."""
 
+_TIME = "a time such as 2026-01-31T08:30:00Z (a + in an address is written %2B)"
+
 PARAMETERS = {
     "limit": "a whole number from 1 to 200",
     "offset": "a whole number from 0 on",
@@ -34,8 +37,13 @@ PARAMETERS = {
     "rated": "true or false",
     "eligible": "true or false",
     "valid": "true or false",
+    "at": _TIME,
+    "from": _TIME,
+    "to": _TIME,
 }
 """What query parameters must be, in words."""
+
+_MISSING = re.compile(r"Missing required query parameter '(?P<name>[^']*)'")
 
 MEMBERS = frozenset({"type", "title", "status", "detail", "instance", "code"})
 
@@ -97,6 +105,8 @@ def _invalid(error: ValidationException) -> InvalidInputError:
     head, *tail = str(first.get("key") or "").split("_")
     field = head + "".join(part.capitalize() for part in tail)
     rule = PARAMETERS.get(field)
+    if missing := _MISSING.match(error.detail):
+        return InvalidInputError(f"{missing['name']}: this parameter is missing.", field=missing["name"])
     if not field:
         return InvalidInputError(error.detail)
     sentence = f"must be {rule}" if rule else str(first.get("message", "is not valid"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from tmde_core.cli.invocation import with_services
 from tmde_core.cli.output import JsonFlag, print_fields, print_json, print_table, size
 from tmde_core.errors import InvalidInputError
 from tmde_core.lora.records import LoRAAdapter
-from tmde_core.record import parse_id
+from tmde_core.record import in_utc, parse_id
 
 command = typer.Typer(
     rich_markup_mode=None,
@@ -154,8 +154,7 @@ def _live_at(ctx: typer.Context, at: str, json: bool) -> None:
         moment = datetime.fromisoformat(at)
     except ValueError:
         raise InvalidInputError(f"--at: {at[:40]!r} is no time. Write it as 2026-11-24T08:30.", field="at") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    found = with_services(ctx, lambda services: services.lora.live_at(moment))
+    found = with_services(ctx, lambda services: services.lora.live_at(in_utc(moment, "at")))
     if json:
         print_json(found)
         return

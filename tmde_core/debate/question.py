@@ -11,8 +11,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ud800-\
 """Control characters other than tab and line ends, and code points that are no characters: signs of binary data."""
 
 
-def checked_question(query: str) -> str:
+def checked_question(query: str, field: str = "query") -> str:
     """The question without blanks around it.
+
+    Args:
+        field: what the question is called where it came from, for the errors.
 
     Raises:
         InvalidInputError: empty, longer than 32 KiB as UTF-8, or binary.
@@ -21,7 +24,7 @@ def checked_question(query: str) -> str:
     if size > MAX_QUERY_BYTES:
         raise InvalidInputError(
             f"The question has {size:,} bytes; at most {MAX_QUERY_BYTES:,} (32 KiB) are allowed. Shorten it.",
-            field="query",
+            field=field,
             limit=MAX_QUERY_BYTES,
             actual=size,
         )
@@ -29,9 +32,9 @@ def checked_question(query: str) -> str:
         raise InvalidInputError(
             f"The question is not plain text: it holds the control character U+{ord(found[0]):04X} at position "
             f"{found.start() + 1}. Send text.",
-            field="query",
+            field=field,
         )
     text = query.replace("\r\n", "\n").replace("\r", "\n").strip()
     if not text:
-        raise InvalidInputError("The question is empty. Write what you want to know.", field="query")
+        raise InvalidInputError("The question is empty. Write what you want to know.", field=field)
     return text

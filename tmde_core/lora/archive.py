@@ -187,7 +187,7 @@ class ArchiveService:
 def refused(reasons: list[str]) -> AdapterInvalidError:
     """The error that says why an archive was not taken."""
     shown = " ".join(reasons[:REASONS_TOLD])
-    more = f" And {len(reasons) - REASONS_TOLD} more reasons." if len(reasons) > REASONS_TOLD else ""
+    more = f" And {len(reasons) - REASONS_TOLD} more." if len(reasons) > REASONS_TOLD else ""
     return AdapterInvalidError(f"The archive was refused and nothing was kept. {shown}{more}", reasons=reasons)
 
 

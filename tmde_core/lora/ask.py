@@ -73,7 +73,7 @@ class SideBySide:
             AdapterInvalidError: an adapter is damaged, or the Proposer's runtime serves none.
             ConflictError: an adapter's base model is not the Proposer's, or too many questions are under way.
         """
-        query = checked_question(question)
+        query = checked_question(question, "question")
         if not 1 <= len(versions) <= MOST or len(set(versions)) != len(versions):
             raise InvalidInputError(f"adapterIds: name 1 to {MOST} different versions.", field="adapterIds")
         _in_range("maxTokens", max_tokens, 1, MAX_TOKENS)
@@ -212,4 +212,4 @@ def _name(version: UUID | None) -> str | None:
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise InvalidInputError(f"{name}: {value} is out of range; it must be from {low:g} to {high:g}.", field=name)
+        raise InvalidInputError(f"{name}: {value} is out of range; it must be from {low} to {high:,}.", field=name)

@@ -134,7 +134,7 @@ class Switch:
         manifest = await asyncio.to_thread(self._store.manifest, adapter_id)
         if manifest.gate == "held-back" and not force:
             raise ConflictError(
-                f"The benchmark holds the adapter {adapter_id} back: it was not better. Activate it with force if you must.",
+                f"The benchmark holds the adapter {adapter_id} back: it was found worse. Activate it with force if you must.",
                 gate=manifest.gate,
             )
         role = self._settings.roles.proposer
