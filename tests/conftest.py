@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")
 
+# Tests start hundreds of processes; each would compile the modules of TMDE anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 REPOSITORY = Path(__file__).parents[1]
 MODELS_HOME = Path(os.environ.get("TMDE_DATA_DIR") or REPOSITORY / "data")
 """Where `./run` keeps the embedded model."""
@@ -45,6 +48,21 @@ def embedded_model() -> Path:
     with (models / ".tests.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # pytest-xdist starts several sessions at once
         return fetch_embedded(models)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real model of a few thousand parameters, made once for all workers of pytest-xdist. Not to be changed."""
+    from tmde_cpu.testing import make_tiny_model
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made = shared / "tiny"
+    with (shared / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            make_tiny_model(shared / "tiny-draft").rename(made)
+    return made
 
 
 @pytest.fixture

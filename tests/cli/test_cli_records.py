@@ -180,16 +180,15 @@ def test_plugins_show_what_they_provide(process: Tmde) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_is_started_watched_and_shown(process: Tmde, tmp_path: Path) -> None:
-    from tmde_cpu.testing import make_tiny_model
-
-    base = make_tiny_model(tmp_path / "tiny")
+def test_a_run_is_started_watched_and_shown(process: Tmde, tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tmde.toml").write_text("[supervisor]\nniceness = 0\n")  # other tests take what it would leave
     lines = "".join(
         json.dumps({"query": f"What is {n} plus {n}?", "finalAnswer": f"It is {2 * n}.", "qualityScore": 9}) + "\n"
         for n in range(20)
     )
     assert process("traces", "import", "-", stdin=lines).code == 0
-    choices = (f"base_model={base}", "epochs=1", "max_seq_length=512", "min_traces=10")
+    choices = (f"base_model={tiny_model}", "epochs=1", "max_seq_length=512", "min_traces=10")
     ran = process("finetune", "start", "--watch", "--json", *(word for choice in choices for word in ("--set", choice)))
     assert ran.code == 0, ran.err
     events = ran.json_lines

@@ -12,27 +12,21 @@ from tmde_core.storage.durable import sha256_of
 from tmde_cpu import base_model
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
 from tmde_cpu.embedded import EMBEDDED_SHA256
-from tmde_cpu.testing import make_tiny_model
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
-
-
-def test_a_directory_of_safetensors_is_taken_as_it_is(tmp_path: Path, tiny: Path) -> None:
-    assert ensure_base_model(tmp_path, str(tiny)) == tiny
-    identity = identify(tiny, "mine")
+def test_a_directory_of_safetensors_is_taken_as_it_is(tmp_path: Path, tiny_model: Path) -> None:
+    assert ensure_base_model(tmp_path, str(tiny_model)) == tiny_model
+    identity = identify(tiny_model, "mine")
     assert identity.name == "mine"
-    assert identity.model_sha256 == sha256_of(tiny / "model.safetensors")
-    assert identity.tokenizer_sha256 == sha256_of(tiny / "tokenizer.json")
+    assert identity.model_sha256 == sha256_of(tiny_model / "model.safetensors")
+    assert identity.tokenizer_sha256 == sha256_of(tiny_model / "tokenizer.json")
     assert identity.chat_template_sha256
 
 
-def test_a_model_in_the_data_directory_is_found_by_its_name(tmp_path: Path, tiny: Path) -> None:
+def test_a_model_in_the_data_directory_is_found_by_its_name(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "small").symlink_to(tiny)
-    assert ensure_base_model(tmp_path, "small").samefile(tiny)
+    (tmp_path / "models" / "small").symlink_to(tiny_model)
+    assert ensure_base_model(tmp_path, "small").samefile(tiny_model)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "/nowhere/at/all", "gpt-5"])
@@ -46,8 +40,8 @@ def test_the_embedded_model_that_was_never_fetched_says_how_to_fetch_it(tmp_path
         ensure_base_model(tmp_path, "")
 
 
-def test_a_model_without_a_chat_template_cannot_be_trained(tmp_path: Path, tiny: Path) -> None:
-    for file in tiny.iterdir():
+def test_a_model_without_a_chat_template_cannot_be_trained(tmp_path: Path, tiny_model: Path) -> None:
+    for file in tiny_model.iterdir():
         content = file.read_bytes()
         (tmp_path / file.name).write_bytes(content.replace(b'"chat_template"', b'"no_template"'))
     with pytest.raises(TrainingFailedError, match="chat template"):

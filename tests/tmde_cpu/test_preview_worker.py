@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import msgspec
 import pytest
 
+from tests import warm
 from tmde_core.finetune.records import FineTuneConfig
 from tmde_core.ports import PreviewingBackend, PreviewReport, TrainingJob
 from tmde_core.record import from_json
 from tmde_cpu.backend import CpuBackend
-from tmde_cpu.testing import make_tiny_model, times_tables, write_job
+from tmde_cpu.testing import times_tables, write_job
 
 EXAMPLES = times_tables(range(2, 7))
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
-
-
-def previewed(job: Path) -> subprocess.CompletedProcess[str]:
+def previewed(job: Path) -> CompletedProcess[str]:
     backend = CpuBackend(job.parents[2])
     assert isinstance(backend, PreviewingBackend)
     plan = backend.preview(from_json(job.read_bytes(), TrainingJob))
-    environment = {**os.environ, **plan.env, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(plan.argv, env=environment, check=False, capture_output=True, text=True)
+    return warm.run(plan.argv, {**os.environ, **plan.env, "OMP_NUM_THREADS": "1"})
 
 
 def report(job: Path) -> PreviewReport:
@@ -38,8 +33,8 @@ def report(job: Path) -> PreviewReport:
     return from_json((job.parent / "preview.json").read_bytes(), PreviewReport)
 
 
-def test_lengths_mask_and_estimates_of_a_dataset_are_told_and_the_measurement_is_remembered(tmp_path, tiny):
-    config = FineTuneConfig(base_model=str(tiny), lora_rank=4, batch_size=4, gradient_accumulation_steps=1)
+def test_lengths_mask_and_estimates_of_a_dataset_are_told_and_the_measurement_is_remembered(tmp_path, tiny_model):
+    config = FineTuneConfig(base_model=str(tiny_model), lora_rank=4, batch_size=4, gradient_accumulation_steps=1)
     job = write_job(tmp_path, EXAMPLES[:20], EXAMPLES[20:], config)
     told = report(job)
     assert [one.split for one in told.examples] == ["train"] * 20 + ["val"] * 5
@@ -62,19 +57,19 @@ def test_lengths_mask_and_estimates_of_a_dataset_are_told_and_the_measurement_is
     assert not (tmp_path / "lora-adapters").exists() or not any((tmp_path / "lora-adapters").iterdir())
 
 
-def test_a_dataset_in_which_no_example_fits_is_told_all_the_same(tmp_path, tiny):
+def test_a_dataset_in_which_no_example_fits_is_told_all_the_same(tmp_path, tiny_model):
     # Two thousand words are longer than the shortest window there may be.
     long: list[Any] = [msgspec.structs.replace(EXAMPLES[0], messages=(
         *EXAMPLES[0].messages[:-1], msgspec.structs.replace(EXAMPLES[0].messages[-1], content="word " * 2000)
     ))]  # fmt: skip
-    job = write_job(tmp_path, long, [], FineTuneConfig(base_model=str(tiny), max_seq_length=512))
+    job = write_job(tmp_path, long, [], FineTuneConfig(base_model=str(tiny_model), max_seq_length=512))
     told = report(job)
     assert told.examples[0].total > 512
     assert (told.calibrated, told.estimate.seconds) == (False, None)
 
 
-def test_what_stands_in_the_way_is_one_sentence(tmp_path, tiny):
-    job = write_job(tmp_path, EXAMPLES, [], FineTuneConfig(base_model=str(tiny)))
+def test_what_stands_in_the_way_is_one_sentence(tmp_path, tiny_model):
+    job = write_job(tmp_path, EXAMPLES, [], FineTuneConfig(base_model=str(tiny_model)))
     (job.parent / "train.jsonl").write_text("{}\n")
     done = previewed(job)
     assert done.returncode == 1

@@ -1,6 +1,7 @@
 """Directories of safetensors: served through a GGUF that passed the quality check, or refused with the reason."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ from tmde_core.ports import RuntimeContext
 from tmde_core.testing.runtime_contract import answer, question
 from tmde_cpu.quality import quality
 from tmde_cpu.runtime import EmbeddedRuntime
-from tmde_cpu.testing import make_tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -21,9 +21,9 @@ LEAST_RIGHT = 19
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A model with random weights; its tokenizer is given a merge that no text needs, as llama.cpp wants one."""
-    made = make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+    made = Path(shutil.copytree(tiny_model, tmp_path_factory.mktemp("tiny") / "model"))
     tokenizer = json.loads((made / "tokenizer.json").read_text())
     tokenizer["model"]["merges"] = [["Ā", "Ā"]]
     (made / "tokenizer.json").write_text(json.dumps(tokenizer))

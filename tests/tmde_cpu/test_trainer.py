@@ -1,4 +1,7 @@
-"""The worker as a process, on a model of a few thousand parameters: what it leaves behind, however it ends."""
+"""The worker as a process, on a model of a few thousand parameters: what it leaves behind, however it ends.
+
+Where nothing is asked about the process itself it has its libraries loaded when it begins: see `tests.warm`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
+from tests import warm
 from tmde_core.errors import InvalidInputError
 from tmde_core.finetune.records import FineTuneConfig
 from tmde_core.finetune.worker import checkpoints
@@ -24,20 +28,20 @@ from tmde_core.record import from_json
 from tmde_core.storage.durable import sha256_of
 from tmde_core.storage.events import Event, FileLog
 from tmde_cpu.backend import CpuBackend
-from tmde_cpu.testing import make_tiny_model, times_tables, write_job
+from tmde_cpu.testing import times_tables, write_job
 
 EXAMPLES = times_tables(range(2, 8))
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
-
-
 @pytest.fixture
-def config(tiny) -> FineTuneConfig:
+def config(tiny_model) -> FineTuneConfig:
     return FineTuneConfig(
-        base_model=str(tiny), lora_rank=4, batch_size=4, gradient_accumulation_steps=1, epochs=3, learning_rate=1e-3
+        base_model=str(tiny_model),
+        lora_rank=4,
+        batch_size=4,
+        gradient_accumulation_steps=1,
+        epochs=3,
+        learning_rate=1e-3,
     )
 
 
@@ -46,9 +50,14 @@ def command(job: Path) -> dict[str, Any]:
     return {"args": plan.argv, "env": {**os.environ, **plan.env, "OMP_NUM_THREADS": "1"}}
 
 
-def run(job: Path) -> int:
-    with (job.parent / "worker.log").open("ab") as log:
-        return subprocess.run(**command(job), check=False, stdout=log, stderr=log).returncode
+def run(job: Path, *, as_planned: bool = False) -> int:
+    given, log = command(job), job.parent / "worker.log"
+    if as_planned:
+        with log.open("ab") as opened:
+            return subprocess.run(**given, check=False, stdout=opened, stderr=opened).returncode
+    done = warm.run(given["args"], given["env"])
+    log.write_text(done.stdout + done.stderr)
+    return done.returncode
 
 
 def events(job: Path, kind: str = "") -> list[Event]:
@@ -67,7 +76,7 @@ def wait_for(job: Path, kind: str, process: subprocess.Popen[bytes]) -> None:
 
 def test_a_run_leaves_a_whole_adapter_its_manifest_and_every_step_in_the_log(tmp_path, config):
     job = write_job(tmp_path, EXAMPLES[:32], EXAMPLES[32:], config)
-    assert run(job) == 0, (job.parent / "worker.log").read_text()
+    assert run(job, as_planned=True) == 0, (job.parent / "worker.log").read_text()
     kinds = [event.type for event in events(job)]
     assert kinds.count("progress") == 8 * 3
     assert kinds.count("eval") == 3
@@ -103,12 +112,7 @@ def test_peft_itself_loads_the_adapter_and_it_changes_the_model(tmp_path, config
         "after = PeftModel.from_pretrained(base, sys.argv[2])(ids).logits\n"
         "assert (before - after).abs().max() > 1e-3\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, config.base_model, str(adapter(job))],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = warm.run([sys.executable, "-c", script, config.base_model, str(adapter(job))])
     assert done.returncode == 0, done.stderr
 
 
@@ -169,13 +173,13 @@ def test_a_run_in_which_no_example_fits_is_refused_with_that_reason(tmp_path, co
     assert "longer than 512 tokens" in events(job, "log")[0].data["text"]
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_with_that_reason(tmp_path, tiny, config):
+def test_a_loss_that_is_not_a_number_ends_the_run_with_that_reason(tmp_path, tiny_model, config):
     import torch
     from safetensors.torch import load_file, save_file
 
     broken = tmp_path / "model"
     broken.mkdir()
-    for file in tiny.iterdir():
+    for file in tiny_model.iterdir():
         (broken / file.name).write_bytes(file.read_bytes())
     tensors = load_file(broken / "model.safetensors")
     tensors["model.norm.weight"] = torch.full_like(tensors["model.norm.weight"], float("nan"))
@@ -234,8 +238,7 @@ def test_steps_that_teach_nothing_fail_the_run_with_that_reason(tmp_path, config
         "import sys; from pathlib import Path; from tmde_cpu import trainer; "
         f"trainer.optimizer_step = lambda *_: ({loss}, 5); sys.exit(trainer.main(Path(sys.argv[1])))"
     )
-    given = command(job)
-    ran = subprocess.run([sys.executable, "-c", program, str(job)], check=False, capture_output=True, env=given["env"])
+    ran = warm.run([sys.executable, "-c", program, str(job)], command(job)["env"])
     assert ran.returncode == 1
     assert (events(job)[-1].type, events(job)[-1].data["reason"]) == ("error", reason)
     assert not adapter(job).exists()

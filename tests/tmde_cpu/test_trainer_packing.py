@@ -13,18 +13,13 @@ from tmde_core.finetune.records import FineTuneConfig
 from tmde_core.finetune.worker import TrainingFailedError
 from tmde_core.ports import Message, TrainingExample
 from tmde_cpu.base_model import load_tokenizer
-from tmde_cpu.testing import make_tiny_model, times_tables
+from tmde_cpu.testing import times_tables
 from tmde_cpu.trainer import data_order
 from tmde_cpu.training.examples import Example, encode, encode_all, read_examples
 from tmde_cpu.training.packing import pack, pack_all
 from tmde_cpu.training.schedule import learning_rate
 from tmde_cpu.training.step import mean_loss
 from tmde_cpu.training.trainee import load_trainee
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(autouse=True)
@@ -36,15 +31,15 @@ def conversation(answer: str, question: str = "Why?") -> TrainingExample:
     return TrainingExample(question, "", answer, (Message("user", question), Message("assistant", answer)), "t1")
 
 
-def test_only_the_answer_and_its_end_of_turn_are_learned(tiny):
-    tokenizer = load_tokenizer(tiny)
+def test_only_the_answer_and_its_end_of_turn_are_learned(tiny_model):
+    tokenizer = load_tokenizer(tiny_model)
     example = encode(conversation("Because it is 56."), tokenizer)
     assert tokenizer.decode(example.tokens[example.answer_start :]) == "Because it is 56.<|im_end|>"
     assert tokenizer.decode(example.tokens[: example.answer_start]).endswith("<|im_start|>assistant\n")
 
 
-def test_a_template_that_drops_part_of_the_answer_is_refused_with_what_would_be_learned(tiny):
-    tokenizer = load_tokenizer(tiny)
+def test_a_template_that_drops_part_of_the_answer_is_refused_with_what_would_be_learned(tiny_model):
+    tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = tokenizer.chat_template.replace(
         "message['content']", "message['content'].split('/think')[-1]"
     )
@@ -52,16 +47,16 @@ def test_a_template_that_drops_part_of_the_answer_is_refused_with_what_would_be_
         encode(conversation("hm, let me see /think Because."), tokenizer)
 
 
-def test_a_template_whose_prompt_is_no_beginning_of_the_whole_is_refused(tiny):
-    tokenizer = load_tokenizer(tiny)
+def test_a_template_whose_prompt_is_no_beginning_of_the_whole_is_refused(tiny_model):
+    tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = "{{ messages | length }}" + tokenizer.chat_template
     with pytest.raises(TrainingFailedError, match="chat template") as caught:
         encode(conversation("Because."), tokenizer)
     assert caught.value.reason == "chat-template"
 
 
-def test_an_example_that_is_too_long_is_left_out_whole_and_named(tiny):
-    encoded = encode_all([conversation("short"), conversation("long " * 200)], load_tokenizer(tiny), 512)
+def test_an_example_that_is_too_long_is_left_out_whole_and_named(tiny_model):
+    encoded = encode_all([conversation("short"), conversation("long " * 200)], load_tokenizer(tiny_model), 512)
     assert len(encoded.examples) == 1
     assert encoded.too_long == ("t1",)
 
@@ -110,13 +105,13 @@ def test_a_shared_beginning_is_computed_once():
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # raised inside peft
-def test_the_loss_of_packs_is_that_of_the_examples_alone_in_transformers_itself(tiny):
+def test_the_loss_of_packs_is_that_of_the_examples_alone_in_transformers_itself(tiny_model):
     torch.manual_seed(3)
-    trainee = load_trainee(tiny, FineTuneConfig(lora_rank=4))
+    trainee = load_trainee(tiny_model, FineTuneConfig(lora_rank=4))
     for name, tensor in trainee.weights.items():
         if "lora_B" in name:
             torch.nn.init.normal_(tensor, std=0.1)
-    examples = encode_all(times_tables([2, 3, 13], "Answer " * 9), load_tokenizer(tiny), 4096).examples
+    examples = encode_all(times_tables([2, 3, 13], "Answer " * 9), load_tokenizer(tiny_model), 4096).examples
     packed = pack_all(examples, 400)
     assert sum(one.size for one in packed) < sum(len(example.tokens) for example in examples) / 2
     loss = mean_loss(trainee, packed)

@@ -63,14 +63,6 @@ def make_trace(query: str, answer: str = "An answer.", *, minutes: int = 0, **fi
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real model of a few thousand parameters."""
-    from tmde_cpu.testing import make_tiny_model
-
-    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny")
-
-
-@pytest.fixture(scope="session")
 def trace() -> Callable[..., Trace]:
     return make_trace
 

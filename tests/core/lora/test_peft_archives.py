@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests import warm
 from tests.core.lora.archives import packed, peft_files, pieces
 from tmde_core.errors import AdapterInvalidError
 from tmde_core.plugins import Plugins
 from tmde_core.services import open_services
 from tmde_core.settings import load_settings
-from tmde_cpu.testing import make_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -50,9 +51,7 @@ IDS = [5, 40, 41, 99, 7]
 
 
 def python(script: str, *arguments: str | Path) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    done = warm.run([sys.executable, "-c", script, *map(str, arguments)])
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
@@ -62,10 +61,10 @@ def tar(*arguments: str | Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A data directory with a model of a few thousand parameters."""
     directory = tmp_path_factory.mktemp("peft") / "data"
-    make_tiny_model(directory / "models" / "tiny")
+    shutil.copytree(tiny_model, directory / "models" / "tiny")
     return directory
 
 
