@@ -493,7 +493,7 @@ def test_two_are_compared_by_metrics_configuration_data_and_benchmark(open_page,
     expect(page.get_by_test_id("compare-data").get_by_role("link", name="Question 12")).to_be_visible()
     benchmark = page.get_by_test_id("compare-benchmark")
     expect(benchmark).to_contain_text("B is better")
-    expect(benchmark).to_contain_text("quality 6.0 → 7.2, +1.2 (95 %: +0.5 to +2.0) over 10 questions")
+    expect(benchmark).to_contain_text("quality 6.0 → 7.2, +1.2 (95 %: +0.5 to +2.0, p 0.010) over 10 questions")
     expect(benchmark).to_contain_text("science: quality 5.0 → 4.5, −0.5")
     page.reload()
     expect(page.get_by_test_id("compare-metrics")).to_contain_text("−0.226")

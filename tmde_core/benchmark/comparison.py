@@ -12,7 +12,6 @@ from tmde_core.benchmark.records import (
     BenchmarkRun,
     DomainComparison,
     EfficiencyReference,
-    Outcome,
     PairedComparison,
     QuestionComparison,
     RunComparison,
@@ -20,8 +19,6 @@ from tmde_core.benchmark.records import (
 from tmde_core.benchmark.scoring import weighted
 from tmde_core.benchmark.statistics import bootstrap_interval, holm, outcome_of, paired_difference, questions_needed
 from tmde_core.ports import Question
-
-SIGNIFICANT = 0.05
 
 Answers = Mapping[str, Sequence[BenchmarkResult]]
 
@@ -144,7 +141,7 @@ def _without_verdict(found: PairedComparison) -> PairedComparison:
 
 
 def _domains(rows: Sequence[QuestionComparison], decides: bool) -> tuple[DomainComparison, ...]:
-    """Each domain; without a verdict where the runs decide nothing. Its verdict is by Holm's adjusted p, so that five looks do not find what one would not."""
+    """Each domain; without a verdict where the runs decide nothing. Its p is Holm's adjusted one, so that five looks do not find what one would not."""
     groups: dict[str, list[QuestionComparison]] = defaultdict(list)
     for row in rows:
         groups[row.domain].append(row)
@@ -162,18 +159,12 @@ def _domains(rows: Sequence[QuestionComparison], decides: bool) -> tuple[DomainC
                 high=one.high,
                 p=one.p,
                 p_adjusted=adjusted[domain],
-                outcome=_domain_outcome(one, adjusted[domain]) if decides else "inconclusive",
+                outcome=outcome_of(one.low, one.high, adjusted[domain]) if decides else "inconclusive",
                 questions_needed=one.questions_needed,
             ),
         )
         for domain, one in found.items()
     )
-
-
-def _domain_outcome(found: PairedComparison, p: float) -> Outcome:
-    if p >= SIGNIFICANT or found.low is None or found.high is None:
-        return "inconclusive"
-    return outcome_of(found.low, found.high)
 
 
 def _score(

@@ -19,15 +19,17 @@ on, it is rolled back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
 import structlog
 
-from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, GateDecision, RunComparison
+from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, DomainComparison, GateDecision, RunComparison
+from tmde_core.benchmark.report import chance_words, p_words
 from tmde_core.benchmark.service import BenchmarkService
+from tmde_core.benchmark.statistics import holm, outcome_of
 from tmde_core.errors import ConflictError, TmdeError, WorkerFailedError
 from tmde_core.finetune.records import FineTuneRun
 from tmde_core.lora.service import LoraService
@@ -277,17 +279,24 @@ def decide(against_base: RunComparison, against_active: RunComparison | None) ->
     for name, found in rivals:
         if found.quality.outcome == "worse":
             return "held-back", f"It is worse than {name}: {_words(found)}."
-        for domain in found.domains:
-            if domain.quality.outcome == "worse" and found.comparable:
-                change = domain.quality.difference or 0.0
-                return (
-                    "held-back",
-                    f"It is significantly worse than {name} in {domain.domain} ({change:+.1f} points of 10).",
-                )
+    for name, domain, p in _fallen(rivals):
+        change = domain.quality.difference or 0.0
+        where = f"in {domain.domain} ({change:+.1f} points of 10, {p_words(p)})"
+        return "held-back", f"It is significantly worse than {name} {where}."
     name, rival = rivals[-1]
     if rival.quality.outcome == "better":
         return "proven", f"It is better than {name}: {_words(rival)}."
     return "candidate", f"It cannot be told from {name} yet: {_words(rival)}."
+
+
+def _fallen(rivals: Sequence[tuple[str, RunComparison]]) -> Iterator[tuple[str, DomainComparison, float]]:
+    """The domains that fell against a rival, with their p: adjusted for the looks at all domains of all rivals."""
+    looks = [(name, domain) for name, found in rivals for domain in found.domains if domain.quality.p is not None]
+    adjusted = holm([domain.quality.p for _, domain in looks if domain.quality.p is not None])
+    for (name, domain), p in zip(looks, adjusted, strict=True):
+        told = domain.quality
+        if told.outcome == "worse" == outcome_of(told.low, told.high, p):
+            yield name, domain, p
 
 
 def _words(found: RunComparison) -> str:
@@ -297,4 +306,4 @@ def _words(found: RunComparison) -> str:
     if quality.difference == quality.low == quality.high == 0:
         return f"no difference in any of {quality.n} questions"
     interval = f", 95 % interval {quality.low:+.1f} to {quality.high:+.1f}" if quality.low is not None else ""
-    return f"{quality.difference:+.1f} points of 10 over {quality.n} questions{interval}"
+    return f"{quality.difference:+.1f} points of 10 over {quality.n} questions{interval}{chance_words(quality)}"

@@ -197,6 +197,11 @@ class PairedComparison(Record):
     questions_needed: int | None = None
     """How many questions would tell a difference of this size (80 % power); None: no difference, or not known."""
 
+    @property
+    def deciding_p(self) -> float | None:
+        """The p that the verdict goes by: the adjusted one, where it is one of several."""
+        return self.p if self.p_adjusted is None else self.p_adjusted
+
 
 class DomainComparison(Record):
     """One domain's paired difference."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tmde_core.benchmark.records import BenchmarkResult, BenchmarkRun, Interval, PairedComparison, RunComparison
-from tmde_core.benchmark.statistics import LEAST_QUESTIONS
+from tmde_core.benchmark.statistics import LEAST_QUESTIONS, SIGNIFICANT, outcome_of
 from tmde_core.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def interval_words(found: Interval, factor: float = 1.0, unit: str = "") -> str:
 
 
 def difference_words(found: PairedComparison) -> str:
-    """`+3.1 ± 5.7 points of 10 over 12 questions: not yet distinguishable; some 40 questions would tell.`"""
+    """`+3.1 ± 5.7 points of 10 over 12 questions, p 0.31: not yet distinguishable; some 40 questions would tell.`"""
     if found.difference is None:
         return "No question has a verdict in both runs."
     span = "" if found.low is None or found.high is None else f" ± {(found.high - found.low) / 2:.1f}"
@@ -237,8 +237,23 @@ def difference_words(found: PairedComparison) -> str:
         return f"No difference over {questions}."
     words = {"better": "better", "worse": "worse", "inconclusive": "not yet distinguishable"}[found.outcome]
     more = ""
-    if found.n < LEAST_QUESTIONS:
+    if outcome_of(found.low, found.high, found.deciding_p) != found.outcome:
+        words = "no verdict, for the two runs cannot decide one"
+    elif found.n < LEAST_QUESTIONS:
         more = f"; fewer than {LEAST_QUESTIONS} questions never tell"
     elif found.outcome == "inconclusive" and found.questions_needed and found.questions_needed > found.n:
         more = f"; some {found.questions_needed:,} questions would tell a difference of this size"
-    return f"{found.difference:+.1f}{span} points of 10 over {questions}: {words}{more}."
+    return f"{found.difference:+.1f}{span} points of 10 over {questions}{chance_words(found)}: {words}{more}."
+
+
+def chance_words(found: PairedComparison) -> str:
+    """`, p 0.31`; nothing where no p could decide."""
+    p = found.deciding_p
+    return "" if p is None or found.n < LEAST_QUESTIONS else f", {p_words(p)}"
+
+
+def p_words(p: float) -> str:
+    """`p 0.31`, `p 0.049`, `p below 0.001`: never rounded across the 0.05 that decides."""
+    if p < 0.001:
+        return "p below 0.001"
+    return f"p {p:.2f}" if p >= 0.1 else f"p {p:.3f}" if round(p, 3) != SIGNIFICANT else f"p {p:.4f}"

@@ -5,6 +5,11 @@ With few questions those are too narrow, because the bootstrap divides by n wher
 distribution's quantiles where Student's are: their nominal level is therefore expanded as Hesterberg 2015, "What Teachers
 Should Know about the Bootstrap", section 3.3.1, does for the percentile interval. With 10 questions that matters, with 100
 hardly.
+
+The interval alone is not the verdict's whole rule: with ten questions of which few changed, it excludes zero by chance in 7 to 12 %
+of cases. The permutation test is exact where nothing but chance moved the scores, whatever their distribution, but takes a
+lopsided change for a difference more often than the interval does. So a verdict needs both (`outcome_of`); `bench/verdict_rule.py`
+simulates what that gives and costs.
 """
 
 from __future__ import annotations
@@ -19,8 +24,9 @@ from tmde_core.record import Record
 
 CONFIDENCE = 0.95
 POWER = 0.8
+SIGNIFICANT = 0.05
 LEAST_QUESTIONS = 6
-"""With five, chance alone moves all of them to one side in 2 of 2⁵ = 6 % of cases: no difference of theirs is significant."""
+"""With five, chance alone moves all of them to one side in 2 of 2⁵ = 6 % of cases: `SIGNIFICANT` is out of their reach."""
 RESAMPLES = 9_999
 """Monte Carlo error of the interval's ends is then about 2 % of its width."""
 SEED = 20_240_229
@@ -43,12 +49,19 @@ class PairedDifference(Record):
 
     @property
     def outcome(self) -> Outcome:
-        """`better` or `worse` only where the interval lies on one side of zero, and there are enough questions to tell."""
-        return outcome_of(self.low, self.high) if self.questions >= LEAST_QUESTIONS else "inconclusive"
+        """What is to be made of it: see `outcome_of`."""
+        return outcome_of(self.low, self.high, self.p)
 
 
-def outcome_of(low: float, high: float) -> Outcome:
-    """`better` or `worse` only where the interval lies on one side of zero."""
+def outcome_of(low: float | None, high: float | None, p: float | None) -> Outcome:
+    """The one rule of every verdict: `better` or `worse` only where the interval lies on one side of zero and p is below 0.05.
+
+    Args:
+        low, high: the 95 % interval; None: there is none.
+        p: of the permutation test, adjusted where it is one of several.
+    """
+    if low is None or high is None or p is None or p >= SIGNIFICANT:
+        return "inconclusive"
     if low > 0:
         return "better"
     return "worse" if high < 0 else "inconclusive"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -27,7 +27,7 @@ from tmde_core.cli.output import (
     print_table,
 )
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.record import parse_id
+from tmde_core.record import in_utc, parse_id
 
 if TYPE_CHECKING:
     from tmde_core.services import Services
@@ -376,7 +376,7 @@ def _print_comparison(found: RunComparison) -> None:
                 one.difference,
                 one.low,
                 one.high,
-                one.p_adjusted if one.p_adjusted is not None else one.p,
+                one.deciding_p,
                 one.outcome,
             )
             for name, one in rows
@@ -437,7 +437,7 @@ def _day(text: str | None, name: str, last: bool = False) -> datetime | None:
         raise InvalidInputError(f"{name}: {text[:40]!r} is no date. Write it as 2026-11-24.", field=name) from None
     if last and len(text) == len("2026-11-24"):
         moment = moment.replace(hour=23, minute=59, second=59, microsecond=999_000)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return in_utc(moment, name)
 
 
 def _write(output: Path | None, content: bytes, what: str) -> None:

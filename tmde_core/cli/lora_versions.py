@@ -161,6 +161,7 @@ def _print_benchmark(found: Any) -> None:
             ("benchmark", f"{quality.n} questions in both"),
             ("quality, B over A", None if quality.difference is None else f"{quality.difference:+.2f} points of 10"),
             ("95 % interval", interval),
+            ("p", quality.deciding_p),
             ("verdict", quality.outcome),
         )
     )

@@ -15,6 +15,7 @@ from tmde_core.benchmark.records import (
     QuestionComparison,
     RunComparison,
 )
+from tmde_core.benchmark.report import chance_words
 from tmde_core.errors import TmdeError
 from tmde_core.services import Services
 from tmde_ui.benchmark_answers import Drill
@@ -165,14 +166,14 @@ def _rows(found: RunComparison) -> Iterable[Cells]:
     quality = found.quality
     yield (
         "Quality of 10", figure(quality.a), figure(quality.b),
-        change(quality.difference, quality.low, quality.high), quality.outcome,
+        change(quality.difference, quality.low, quality.high) + chance_words(quality), quality.outcome,
     )  # fmt: skip
     for one in sorted(found.domains, key=lambda one: domain_place(one.domain)):
         told = one.quality
         outcome = told.outcome if found.comparable and told.outcome != "inconclusive" else None
         yield (
             domain_name(one.domain), figure(told.a), figure(told.b),
-            change(told.difference, told.low, told.high), outcome,
+            change(told.difference, told.low, told.high) + chance_words(told), outcome,
         )  # fmt: skip
     yield from _plain(a, b, debate=found.b.mode == "debate")
 

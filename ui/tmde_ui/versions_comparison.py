@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tmde_core.benchmark.records import PairedComparison, RunComparison
+from tmde_core.benchmark.report import chance_words
 from tmde_core.lora.records import Comparison, FieldDifference
 from tmde_ui.elements import Tag, chip, link
 from tmde_ui.versions_lineage import Named, draw_named
@@ -111,10 +112,10 @@ def _benchmark(found: object) -> None:
 
 
 def _quality(one: PairedComparison) -> str:
-    """`quality 6.2 → 7.1, +0.9 (95 %: −0.2 to +2.0) over 10 questions`."""
+    """`quality 6.2 → 7.1, +0.9 (95 %: −0.2 to +2.0, p 0.13) over 10 questions`."""
     if one.a is None or one.b is None or one.difference is None:
         return f"not measured in both, {count(one.n, 'question')}"
     words = f"quality {one.a:.1f} → {one.b:.1f}, {one.difference:+.1f}"
     if one.low is not None and one.high is not None:
-        words += f" (95 %: {one.low:+.1f} to {one.high:+.1f})"
+        words += f" (95 %: {one.low:+.1f} to {one.high:+.1f}{chance_words(one)})"
     return f"{words} over {count(one.n, 'question')}".replace("-", "−")

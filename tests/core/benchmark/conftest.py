@@ -70,7 +70,7 @@ class Model:
     """Answers right with chance by adapter: `model.right[adapter id or None]` says which questions it knows."""
 
     def __init__(self) -> None:
-        self.right: dict[str | None, Callable[[int], bool]] = {None: lambda number: number % 2 == 0}
+        self.right: dict[str | None, Callable[[int], bool]] = {None: lambda number: number % 3 == 0}
 
     def __call__(self, request: ChatRequest) -> str:
         found = re.search(r"number (\d+)", request.messages[-1].content)

@@ -8,13 +8,18 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from tmde_core.benchmark.gate import asking
-from tmde_core.benchmark.records import BenchmarkPlan
+from tmde_core.benchmark.gate import asking, decide
+from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, DomainComparison, PairedComparison, RunComparison
+from tmde_core.benchmark.report import difference_words, p_words
 from tmde_core.errors import ConflictError
 from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
 from tmde_core.record import utc_now
 from tmde_core.settings import BenchmarkSettings
 from tmde_core.testing.scripted import Reply
+
+RUN = BenchmarkRun(
+    id=UUID(int=1), type="full", mode="proposer", suite="dozen", status="completed", started_at=utc_now()
+)
 
 
 def nothing(_):
@@ -26,7 +31,7 @@ def everything(_):
 
 
 def as_the_base(number):
-    return number % 2 == 0
+    return number % 3 == 0
 
 
 async def test_an_adapter_that_is_worse_is_held_back_with_an_alert(services, adapter, model):
@@ -81,17 +86,48 @@ async def test_a_baseline_that_is_there_is_not_asked_again(services, adapter, ru
     assert len(runtime.requests) - asked == 30
 
 
-async def test_a_domain_that_falls_vetoes_though_the_whole_is_better(services, adapter, monkeypatch):
+async def test_a_domain_that_falls_vetoes_though_the_whole_is_better(services, adapter, model, monkeypatch):
     from tests.core.benchmark import conftest
     from tmde_core.benchmark.questionbank import QuestionBank
 
     asked = tuple(conftest.question(n, "mathematics" if n < 12 else "science") for n in range(40))
     monkeypatch.setattr(QuestionBank, "_questions", staticmethod(lambda _: asked))
     monkeypatch.setattr(QuestionBank, "_quick", staticmethod(lambda *_: frozenset(one.id for one in asked)))
-    model_knows = adapter(lambda number: number >= 12)
-    decision = await services.gate.judge(model_knows)
+    model.right[None] = lambda number: number < 12 or number % 3 == 0
+    decision = await services.gate.judge(adapter(lambda number: number >= 12))
     assert decision.gate == "held-back"
     assert "in mathematics" in decision.reason
+
+
+def test_a_domain_vetoes_by_a_p_that_counts_the_domains_of_both_rivals():
+    def against(p: float) -> RunComparison:
+        whole = PairedComparison(n=50, a=5.0, b=5.0, difference=0.0, low=-1.0, high=1.0, p=0.9)
+        fallen = PairedComparison(n=10, a=5.0, b=1.0, difference=-4.0, low=-6.0, high=-2.0, p=p, outcome="worse")
+        rest = [DomainComparison(domain=name, quality=whole) for name in ("science", "coding", "reasoning", "creative")]
+        domains = (DomainComparison(domain="mathematics", quality=fallen), *rest)
+        return RunComparison(a=RUN, b=RUN, comparable=True, quality=whole, domains=domains)
+
+    still = against(0.9)
+    assert decide(against(0.006), None) == (
+        "held-back",
+        "It is significantly worse than the base model in mathematics (-4.0 points of 10, p 0.030).",
+    )
+    assert decide(against(0.006), msgspec.structs.replace(still, domains=still.domains[1:]))[0] == "candidate"
+    assert decide(against(0.004), msgspec.structs.replace(still, domains=still.domains[1:]))[0] == "held-back"
+
+
+def test_an_interval_that_leaves_zero_out_without_a_verdict_is_told_with_its_p():
+    quality = PairedComparison(n=10, a=5.0, b=1.9, difference=-3.1, low=-6.0, high=-0.7, p=0.0625)
+    gate, reason = decide(RunComparison(a=RUN, b=RUN, comparable=True, quality=quality), None)
+    assert gate == "candidate"
+    assert reason.endswith("-3.1 points of 10 over 10 questions, 95 % interval -6.0 to -0.7, p 0.062.")
+    assert difference_words(quality) == "-3.1 ± 2.6 points of 10 over 10 questions, p 0.062: not yet distinguishable."
+
+
+def test_p_is_never_rounded_across_what_decides():
+    assert [p_words(p) for p in (0.0004, 0.0496, 0.0499, 0.05, 0.0501, 0.0625, 0.314)] == [
+        "p below 0.001", "p 0.0496", "p 0.0499", "p 0.0500", "p 0.0501", "p 0.062", "p 0.31",
+    ]  # fmt: skip
 
 
 async def test_an_active_adapter_that_has_become_worse_is_rolled_back_where_that_is_wished(services, adapter, model):

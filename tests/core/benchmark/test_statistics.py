@@ -15,6 +15,7 @@ from tmde_core.benchmark.statistics import (
     bootstrap_interval,
     holm,
     mean_interval,
+    outcome_of,
     paired_difference,
     questions_needed,
 )
@@ -96,6 +97,34 @@ def test_fewer_questions_than_chance_needs_decide_nothing():
     assert paired_difference([0.0], [10.0]).outcome == "inconclusive"
     assert paired_difference([0.0] * 5, [10.0] * 5).outcome == "inconclusive"
     assert paired_difference([0.0] * 6, [10.0] * 6).outcome == "better"
+
+
+@pytest.mark.parametrize(
+    ("changes", "interval_alone"),
+    [
+        ([0.0] * 3 + [1.0] * 4 + [10.0] * 3, 10 / 64),
+        ([0.0] * 4 + [10 / 3, 10 / 3, 20 / 3, 10.0, 10.0, 10.0], 3 / 32),
+        ([0.0] * 3 + [2.5, 2.5, 5.0, 5.0, 7.5, 10.0, 10.0], 3 / 64),
+    ],
+)
+def test_chance_alone_gives_a_verdict_in_at_most_5_of_100_cases(changes: list[float], interval_alone: float):
+    """Where only chance decides which of two runs a question went better in, each pattern of signs is as likely as the others:
+    all of them are tried (but for mirror images), so the share of verdicts is the exact rate of false alarms.
+    """
+    fixed, *free = [change for change in changes if change]
+    found = [
+        paired_difference(
+            [0.0] * 10, [0.0] * (9 - len(free)) + [fixed] + [a * b for a, b in zip(signs, free, strict=True)]
+        )
+        for signs in product((1, -1), repeat=len(free))
+    ]
+    assert sum(one.outcome != "inconclusive" for one in found) / len(found) <= 0.05
+    assert sum(one.low > 0 or one.high < 0 for one in found) / len(found) == pytest.approx(interval_alone)
+
+
+def test_a_verdict_takes_both_the_interval_and_p():
+    assert [outcome_of(0.1, 2.0, 0.049), outcome_of(-2.0, -0.1, 0.049)] == ["better", "worse"]
+    assert outcome_of(0.1, 2.0, 0.05) == outcome_of(-0.1, 2.0, 0.001) == outcome_of(None, None, 0.001) == "inconclusive"
 
 
 def test_equal_values_have_a_mean_without_an_interval():
