@@ -85,6 +85,7 @@ class FineTuneService:
         self._launcher = Launcher(settings, plugins, lora.store, self._store)
         self.watching = Watching(self._store, self._launcher, launches=not self._enqueues)
         self._starting = asyncio.Lock()
+        self._ends: dict[UUID, asyncio.Task[FineTuneRun]] = {}
 
     # ------------------------------------------------------------------------------ configuration
 
@@ -289,14 +290,25 @@ class FineTuneService:
         return run if run is not None and run.status not in ENDED else None
 
     def events(self, run_id: UUID) -> FileLog:
-        """The run's durable event log.
+        """The run's durable event log. Who follows it hears of the end when the run has ended: another may be started then.
 
         Raises:
             NotFoundError: there is no such run.
         """
         if not self.run_dir(run_id).is_dir():
             raise NotFoundError(f"There is no training run with the id {run_id}.")
-        return FileLog(self.run_dir(run_id) / EVENTS_FILE)
+        return FileLog(self.run_dir(run_id) / EVENTS_FILE, lambda: self._has_ended(run_id))
+
+    async def _has_ended(self, run_id: UUID) -> bool:
+        """Whether the end of a run is on record. Of many who ask at once one looks."""
+        looking = self._ends.get(run_id)
+        if looking is None:
+            looking = self._ends[run_id] = asyncio.create_task(self.get(run_id), name=f"end of {run_id}")
+            looking.add_done_callback(lambda _: self._ends.pop(run_id, None))
+        try:
+            return (await asyncio.shield(looking)).status in ENDED
+        except NotFoundError:
+            return True  # its row is gone: nothing will come of it any more
 
     async def log_tail(self, run_id: UUID, lines: int = 40) -> str:
         """The end of what the run's processes printed; empty when they said nothing.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,8 +84,15 @@ class MemoryLog:
 class FileLog:
     """An event log in a file: one JSON object `{"type": …, "data": {…}}` a line."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, settled: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """A log in the file `path`, which need not be there yet.
+
+        Args:
+            settled: whether what the terminal event tells is on record. Followers are told of the end only then: whoever hears of it
+                finds the record.
+        """
         self.path = path
+        self._settled = settled
 
     def read(self, after: int = 0) -> list[Event]:
         """The complete lines after line `after`. A last line without its newline is still being written."""
@@ -115,7 +122,8 @@ class FileLog:
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
         """See `EventLog.follow`. A log that goes on after a terminal event (a resumed run) is followed on."""
-        number, offset, rest, ended = 0, 0, b"", False
+        number, offset, rest = 0, 0, b""
+        end: Event | None = None
         while True:
             block = self._block(offset)
             offset += len(block)
@@ -125,10 +133,14 @@ class FileLog:
                 event = _event(number, line)
                 if event is None:
                     continue
-                ended = event.type in TERMINAL
-                if number > after:
+                if end is not None and end.id > after:  # the log goes on, so it was not the end
+                    yield end
+                end = event if event.type in TERMINAL else None
+                if end is None and number > after:
                     yield event
-            if ended:
+            if end is not None and (self._settled is None or await self._settled()) and not self._block(offset):
+                if end.id > after:
+                    yield end
                 return
             await asyncio.sleep(POLL_SECONDS)
 

@@ -470,3 +470,22 @@ async def test_the_kit_and_the_supervisor_agree_on_names(services):
     }
     assert RunWorker.__module__ == "tmde_core.finetune.worker"
     await services.finetune.cancel(run.id)
+
+
+async def test_whoever_hears_of_the_end_may_start_the_next_run_at_once(services, stand_in, data_dir, monkeypatch):
+    monkeypatch.setattr("tmde_core.storage.events.POLL_SECONDS", 0.002)
+    kinds = {"complete": "completed", "error": "failed", "cancelled": "cancelled"}
+
+    async def heard(by, run) -> str:
+        *_, last = [event async for event in by.finetune.events(run.id).follow()]
+        return last.type
+
+    async with stand_in(data_dir) as other:  # as a command line beside the server
+        for number, what in enumerate(["quick", "raises", "says-nothing"] * 2):
+            begins, listens = (services, other) if number % 2 else (other, services)
+            run = await begins.finetune.start(config(what))  # after an end that was heard of: a 409 before
+            hearing = asyncio.create_task(heard(listens, run))
+            ending = asyncio.create_task(services.finetune.cancel(run.id)) if what == "says-nothing" else None
+            assert kinds[await hearing] == (await listens.finetune.get(run.id)).status
+        assert ending is not None
+        await ending

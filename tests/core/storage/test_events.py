@@ -163,3 +163,28 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(InsufficientStorageError, match="full"):
         log.append("progress")
     assert len(log.read()) == 1
+
+
+async def test_the_end_is_told_when_it_is_on_record_and_not_at_all_when_the_log_goes_on(tmp_path: Path):
+    recorded: list[bool] = []
+
+    async def settled() -> bool:
+        return bool(recorded)
+
+    log = FileLog(tmp_path / "events.jsonl", settled)
+    heard: list[int] = []
+
+    async def hear() -> None:
+        heard.extend([event.id async for event in log.follow()])
+
+    log.append("progress")
+    log.append("error")
+    hearing = asyncio.create_task(hear())
+    await asyncio.sleep(0.02)
+    assert not hearing.done()
+    log.append("log", {"attempt": 2})
+    log.append("complete")
+    recorded.append(True)
+    await asyncio.wait_for(hearing, 5)
+    assert heard == [1, 2, 3, 4]
+    assert await ids(log, after=4) == []
