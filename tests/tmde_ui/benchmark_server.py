@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 import uvicorn
+from nicegui import Client, app
 from scripted_server import HOSTILE, say
 
 import tmde_bench_default.plugin
@@ -169,12 +170,48 @@ def commands(services: Services, model: Model, directory: Path) -> dict[str, Com
     async def past(number: int, mode: str = "proposer", adapter: str | None = None) -> None:
         await past_runs(services, number, mode, adapter)
 
+    async def forget(after: float) -> None:
+        app.config.reconnect_timeout = after
+
+    async def alone() -> None:
+        """Everybody has closed their pages, those included that had not been drawn yet."""
+        while Client.instances:
+            Client.prune_instances(client_age_threshold=0)
+            await asyncio.sleep(0.02)
+
+    held: list[str] = []
+    go = asyncio.Event()
+
+    async def hold_up(method: str) -> None:
+        """Let a method of the service wait for `let_go`."""
+        held_up = getattr(services.benchmark, method)
+
+        async def wait(*args: object, **options: object) -> object:
+            held.append(method)
+            await go.wait()
+            return await held_up(*args, **options)
+
+        held.clear()
+        go.clear()
+        setattr(services.benchmark, method, wait)
+
+    async def waiting(number: int) -> None:
+        while len(held) < number:
+            await asyncio.sleep(0.02)
+
+    async def let_go() -> None:
+        for method in set(held):
+            delattr(services.benchmark, method)
+        go.set()
+        await asyncio.sleep(0.5)  # nothing tells that nothing follows
+
     async def hostile(on: bool) -> None:
         model.hostile = on
 
     return {
         "hold": hold, "more": more, "open": go_on, "settled": settled, "start": start, "run": run, "adapter": adapter, "judge": judge,
         "activate": activate, "past": past, "hostile": hostile,
+        "forget": forget, "alone": alone, "hold-up": hold_up, "waiting": waiting, "let-go": let_go,
     }  # fmt: skip
 
 

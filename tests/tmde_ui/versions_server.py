@@ -31,9 +31,8 @@ from tmde_core.testing.scripted import (
     scripted_plugins,
     scripted_settings,
 )
-from tmde_ui import live
+from tmde_ui import live, tending
 from tmde_ui.compose import create_app
-from tmde_ui.pages import versions
 
 sys.path.append(str(Path(__file__).parents[2]))
 from tests.core.lora.archives import CONFIG, safetensors, weights  # this file is run as a script
@@ -112,7 +111,7 @@ async def obey(services: Services, script: Script) -> None:
         if do == "publish":
             answer = publish_adapter(services.settings.data_path, command)
         elif do == "look":
-            versions.LOOK_SECONDS = command.get("every", LOOK_SECONDS)
+            tending.LOOK_SECONDS = command.get("every", LOOK_SECONDS)
         elif do == "clear":
             await clear(services)
             script.broken.clear()
@@ -161,7 +160,7 @@ async def clear(services: Services) -> None:
 
 async def serve(directory: Path, port: int) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is for answers
-    versions.LOOK_SECONDS = live.LOOK_SECONDS = LOOK_SECONDS
+    tending.LOOK_SECONDS = live.LOOK_SECONDS = LOOK_SECONDS
     script = Script()
     runtime = ScriptedRuntime(script=script)
     async with open_services(scripted_settings(directory), scripted_plugins(runtime), serving=True) as services:

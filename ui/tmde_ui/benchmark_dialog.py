@@ -7,7 +7,7 @@ from itertools import groupby
 from uuid import UUID
 
 import structlog
-from nicegui import background_tasks, ui
+from nicegui import ui
 
 from tmde_core.benchmark.planning import DEFAULT_REPEATS
 from tmde_core.benchmark.questionbank import QUICK
@@ -19,6 +19,7 @@ from tmde_core.services import Services
 from tmde_ui.benchmark_words import answerer, domain_name, domain_place
 from tmde_ui.elements import Modal, Tag, button, choice, field
 from tmde_ui.forms import on_press, on_submit
+from tmde_ui.tending import begin
 from tmde_ui.words import count, sentence, snippet
 
 log = structlog.get_logger(__name__)
@@ -152,7 +153,7 @@ class BenchmarkDialog:
         with self.modal:
             self.modal.close()
         # On its own: the page is drawn anew for the run, and this handler's element with it.
-        background_tasks.create(_told(self._started, run), name="show a new benchmark")
+        begin(lambda: self._started(run), "show a new benchmark")
 
     def _plan(self, fields: dict[str, str]) -> BenchmarkPlan | None:
         """The plan that was chosen; None, with the reason said, when it is none."""
@@ -180,10 +181,6 @@ class BenchmarkDialog:
 
     def _say(self, words: str) -> None:
         self._said.say(words).classes(replace="notice bad" if words else "maybe")
-
-
-async def _told(started: Started, run: BenchmarkRun) -> None:
-    await started(run)
 
 
 def _pick(questions: Sequence[BenchmarkQuestion]) -> None:

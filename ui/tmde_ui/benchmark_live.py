@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import structlog
-from nicegui import background_tasks, ui
-
 from tmde_core.benchmark.records import BenchmarkRun
 from tmde_core.errors import ConflictError, TmdeError
 from tmde_core.services import Services
@@ -15,9 +12,8 @@ from tmde_ui.benchmark_state import Answered, BenchmarkState
 from tmde_ui.benchmark_words import STATUS, answerer, asked, domain_name, figure, kind, quality, took
 from tmde_ui.elements import Modal, Tag, button, link
 from tmde_ui.live import Live
+from tmde_ui.tending import Soon, begin, look_again
 from tmde_ui.words import count, duration, score, sentence
-
-log = structlog.get_logger(__name__)
 
 PAINT_SECONDS = 0.5
 """However fast answers come, the page changes at most this often."""
@@ -58,7 +54,7 @@ class BenchmarkPanel:
         self._resumed = resumed
         self._ended = ended
         self._elsewhere = elsewhere
-        self._paint_due: asyncio.TimerHandle | None = None
+        self._soon = Soon(self._paint, PAINT_SECONDS)
         self._tasks: list[asyncio.Task[None]] = []
         self._finished = False
 
@@ -74,18 +70,17 @@ class BenchmarkPanel:
         self._paint()
         if not self.over:
             self._tasks = [
-                background_tasks.create(self._follow(), name="follow a benchmark"),
-                background_tasks.create(self._watch(), name="look at a benchmark"),
+                begin(self._follow, "follow a benchmark"),
+                begin(self._watch, "look at a benchmark"),
             ]
-            ui.context.client.on_delete(self.stop)
 
     def stop(self) -> None:
         """Follow no further."""
         for task in self._tasks:
-            task.cancel()
-        if self._paint_due is not None:
-            self._paint_due.cancel()
-            self._paint_due = None
+            # One of them may be here, telling of the end to a page that shows the next run at once.
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._soon.stop()
 
     # -------------------------------------------------------------------------------------- looking
 
@@ -96,16 +91,10 @@ class BenchmarkPanel:
             return  # it runs in another process: the row tells how many answers there are
         async for event in events.follow():
             self.state.apply(event)
-            self._paint_soon()
+            self._soon.ask()
 
     async def _watch(self) -> None:
-        while not self.over:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await self._look()
-            except Exception as error:  # the next look may succeed
-                log.warning("ui.benchmark_unseen", run=str(self.run.id), error=f"{type(error).__name__}: {error}")
-            self._paint_soon()
+        await look_again(self._look, "a benchmark", every=LOOK_SECONDS, until=lambda: self.over)
         self._live.nudge()
         self._paint()
         await self._ended()
@@ -113,6 +102,7 @@ class BenchmarkPanel:
     async def _look(self) -> None:
         self.run = await self._services.benchmark.get(self.run.id)
         self.state.counted(self.run.questions_done, self.run.questions_total)
+        self._soon.ask()
 
     # -------------------------------------------------------------------------------------- drawing
 
@@ -146,14 +136,8 @@ class BenchmarkPanel:
     def _whom(self) -> str:
         return f"{kind(self.run.type, self.run.mode)}: {answerer(self.run.adapter_id)}"
 
-    def _paint_soon(self) -> None:
-        if self._paint_due is None:
-            self._paint_due = asyncio.get_running_loop().call_later(PAINT_SECONDS, self._paint)
-
     def _paint(self) -> None:
-        if self._paint_due is not None:
-            self._paint_due.cancel()
-            self._paint_due = None
+        self._soon.stop()
         word, chip = STATUS[self.run.status]
         self._chip.say(word).classes(replace=f"chip {chip}")
         self._paint_progress()

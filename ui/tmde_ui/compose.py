@@ -72,7 +72,7 @@ class Composition:
         if any(path == prefix or path.startswith(f"{prefix}/") for prefix in API_PREFIXES):
             await self._api(scope, receive, send)
         else:
-            await self._web(scope, receive, _with_headers(send))
+            await _until_gone(self._web, scope, receive, _with_headers(send))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -118,6 +118,24 @@ def _create_web(services: Services, live: Live) -> FastAPI:
         show_welcome_message=False,
     )
     return web
+
+
+async def _until_gone(web: Asgi, scope: Any, receive: Receive, send: Send) -> None:
+    """Let the pages answer. Somebody who leaves before that is no error, which Starlette's middleware takes it for."""
+    gone = False
+
+    async def receiving() -> Message:
+        nonlocal gone
+        message = await receive()
+        gone = gone or message["type"] == "http.disconnect"
+        return message
+
+    try:
+        await web(scope, receiving, send)
+    except RuntimeError as error:
+        if not gone:
+            raise
+        log.debug("ui.nobody_to_answer", path=scope["path"], error=str(error))
 
 
 def _with_headers(send: Send) -> Send:

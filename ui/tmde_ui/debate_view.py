@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from uuid import UUID
-
-from nicegui import background_tasks, ui
 
 from tmde_core.errors import TmdeError
 from tmde_core.services import Services
@@ -16,6 +13,7 @@ from tmde_ui.elements import Modal, Tag, button, link
 from tmde_ui.live import Live
 from tmde_ui.render import prose, rendered
 from tmde_ui.stream import Stream
+from tmde_ui.tending import Soon, begin
 from tmde_ui.transcript import TemplateUse, Transcript
 from tmde_ui.turns import RoundView
 from tmde_ui.verdict import Rating, corrected_answer, score_line
@@ -37,7 +35,7 @@ class DebateView:
         self._state = state
         self._trace = trace
         self._rounds: dict[int, RoundView] = {}
-        self._paint_due: asyncio.TimerHandle | None = None
+        self._soon = Soon(self._paint, PAINT_SECONDS)
 
     async def build(self) -> None:
         """Draw the whole of it as it stands."""
@@ -74,14 +72,13 @@ class DebateView:
 
     def follow(self, log: EventLog) -> None:
         """Show further events as they come, for as long as the page is open."""
-        task = background_tasks.create(self._follow(log), name="follow a debate")
-        ui.context.client.on_delete(task.cancel)
+        begin(lambda: self._follow(log), "follow a debate")
 
     async def _follow(self, log: EventLog) -> None:
         async for event in log.follow(self._state.seen):
             self._state.apply(event)
             if event.type == "token":
-                self._paint_soon()
+                self._soon.ask()
             else:
                 await self._on(event)
 
@@ -107,15 +104,9 @@ class DebateView:
 
     # ------------------------------------------------------------------------------ while it runs
 
-    def _paint_soon(self) -> None:
-        if self._paint_due is None:
-            self._paint_due = asyncio.get_running_loop().call_later(PAINT_SECONDS, self._paint)
-
     def _paint(self) -> None:
         """Show the words that have come since the last time."""
-        if self._paint_due is not None:
-            self._paint_due.cancel()
-            self._paint_due = None
+        self._soon.stop()
         state = self._state
         if state.outcome != "running":
             return
@@ -123,7 +114,7 @@ class DebateView:
             exchange = state.exchanges[-1]
             self._round(exchange.number).grow(exchange, state.phase)
             if state.phase == "checking" and not self._round(exchange.number).proposer.done:
-                background_tasks.create(self._settle(exchange.number), name="finish a proposal")
+                begin(lambda: self._settle(exchange.number), "finish a proposal")
                 self._draw_steps()
         if state.synthesis and state.phase == "synthesis":
             self._waiting.show(visible=False)

@@ -6,17 +6,27 @@ to the server while a person types, and carry no framework's look.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
+from inspect import isawaitable
 from typing import Any, Self
 
-from nicegui import ui
+import structlog
+from nicegui import Client, ui
 from nicegui.elements.mixins.text_element import TextElement
+
+log = structlog.get_logger(__name__)
+
+
+class PageClosedError(Exception):
+    """Something is to be drawn on a page that nobody has open any more."""
 
 
 class Tag(TextElement):
     """An HTML element with text or children. Attribute names are given with `_` for `-`; False and None leave them out."""
 
     def __init__(self, tag: str, text: str = "", classes: str = "", **attributes: Any) -> None:
+        _still_open(ui.context.client)
         super().__init__(tag=tag, text=text)
         if classes:
             self.classes(classes)
@@ -45,6 +55,43 @@ class Tag(TextElement):
     def show(self, visible: bool = True) -> Self:
         """Show or hide (`hidden` also takes it away from screen readers)."""
         return self.put(hidden=not visible)
+
+    def clear(self) -> Self:
+        """Take away what is in it."""
+        _still_open(self.client)
+        return super().clear()
+
+    def on(self, type: str, handler: Callable[..., Any] | None = None, *args: Any, **options: Any) -> Self:  # noqa: A002  # the overridden method calls it that
+        """Listen to an event. The person may leave before the handler is done: see `outliving`."""
+        return super().on(type, outliving(handler) if handler else None, *args, **options)
+
+
+def outliving(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The handler of an event, whose deed is done to its end though the page be closed meanwhile.
+
+    The outcome is not drawn then, and what fails is said to nobody.
+    """
+
+    @wraps(handler)
+    def handle(*args: Any) -> Any:
+        result = handler(*args)
+        return _outlive(ui.context.client, result) if isawaitable(result) else result
+
+    return handle
+
+
+def _still_open(client: Client) -> None:
+    if client.is_deleted:
+        raise PageClosedError("The page was closed.")
+
+
+async def _outlive(client: Client, work: Awaitable[Any]) -> None:
+    try:
+        await work
+    except Exception as error:
+        if not client.is_deleted:
+            raise
+        log.debug("ui.page_was_closed", error=f"{type(error).__name__}: {error}")
 
 
 def button(text: str, kind: str = "", *, test: str | None = None, **attributes: Any) -> Tag:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
-from nicegui import background_tasks, ui
 
 from tmde_core.errors import TmdeError
 from tmde_core.finetune.presets import PRESETS, Preset
@@ -20,6 +19,7 @@ from tmde_ui.elements import Modal, Tag, button
 from tmde_ui.finetune_form import ConfigForm
 from tmde_ui.finetune_words import figure_of
 from tmde_ui.forms import form_fields, on_press
+from tmde_ui.tending import Soon, begin
 from tmde_ui.words import sentence
 
 log = structlog.get_logger(__name__)
@@ -37,9 +37,8 @@ class RunDialog:
         self._wanted: dict[str, str] | None = None
         self._working: asyncio.Task[None] | None = None
         self._previewed: FineTuneConfig | None = None
-        self._due: asyncio.TimerHandle | None = None
+        self._soon = Soon(self._work_on, QUIET_SECONDS)
         self.modal = Modal("Run a training now", test="run-dialog", classes="sheet")
-        ui.context.client.on_delete(self._stop)
 
     async def build(self, backends: Sequence[BackendReport]) -> None:
         """Draw it; it stays closed."""
@@ -82,9 +81,8 @@ class RunDialog:
 
     async def _typed(self, fields: dict[str, str]) -> None:
         self._wanted = fields
-        if self._due is not None:
-            self._due.cancel()
-        self._due = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._work_on)
+        self._soon.stop()
+        self._soon.ask()
 
     async def _now(self, fields: dict[str, str]) -> None:
         self._wanted = fields
@@ -94,7 +92,7 @@ class RunDialog:
     def _work_on(self) -> None:
         """One preview at a time: a model is loaded for it. What was changed meanwhile is looked at next."""
         if self._working is None or self._working.done():
-            self._working = background_tasks.create(self._work(), name="preview a training run")
+            self._working = begin(self._work, "preview a training run")
 
     async def _work(self) -> None:
         while self._wanted is not None:
@@ -133,12 +131,6 @@ class RunDialog:
             self._config.complain({field: error.detail})
         with self._box:
             Tag("p", sentence(error), "notice warm", data_testid="refusal")
-
-    def _stop(self) -> None:
-        if self._working is not None:
-            self._working.cancel()
-        if self._due is not None:
-            self._due.cancel()
 
     # --------------------------------------------------------------------------------- start, defaults
 

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-import structlog
-from nicegui import background_tasks, ui
+from nicegui import ui
 
 from tmde_core.errors import TmdeError
 from tmde_core.finetune.records import ENDED, FineTuneRun
@@ -17,9 +16,8 @@ from tmde_ui.elements import Modal, Tag, button, link
 from tmde_ui.finetune_state import TrainingState
 from tmde_ui.finetune_words import loss, status_of, took
 from tmde_ui.live import Live
+from tmde_ui.tending import Soon, begin, look_again
 from tmde_ui.words import count, duration, sentence, size
-
-log = structlog.get_logger(__name__)
 
 PAINT_SECONDS = 0.5
 """However fast a run reports, the page changes at most this often."""
@@ -53,7 +51,7 @@ class TrainingPanel:
         self._changed = changed
         self._resumed = resumed
         self._ended = ended
-        self._paint_due: asyncio.TimerHandle | None = None
+        self._soon = Soon(self._paint, PAINT_SECONDS)
         self._tasks: list[asyncio.Task[None]] = []
         self._drawn: tuple[int, int] = (-1, -1)
         self._tail = ""
@@ -75,18 +73,17 @@ class TrainingPanel:
         self._paint()
         if not self.over:
             self._tasks = [
-                background_tasks.create(self._follow(), name="follow a training run"),
-                background_tasks.create(self._watch(), name="look at a training run"),
+                begin(self._follow, "follow a training run"),
+                begin(self._watch, "look at a training run"),
             ]
-            ui.context.client.on_delete(self.stop)
 
     def stop(self) -> None:
         """Follow no further."""
         for task in self._tasks:
-            task.cancel()
-        if self._paint_due is not None:
-            self._paint_due.cancel()
-            self._paint_due = None
+            # One of them may be here, telling of the end to a page that shows the next run at once.
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._soon.stop()
 
     # -------------------------------------------------------------------------------------- looking
 
@@ -95,17 +92,11 @@ class TrainingPanel:
             with contextlib.suppress(OSError):
                 async for event in self._services.finetune.events(self.run.id).follow(self.state.seen):
                     self.state.apply(event)
-                    self._paint_soon()
+                    self._soon.ask()
             await asyncio.sleep(PAINT_SECONDS)  # its last word may not be the run's: it may be tried again
 
     async def _watch(self) -> None:
-        while not self.over:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await self._look()
-            except Exception as error:  # the next look may succeed
-                log.warning("ui.run_unseen", run=str(self.run.id), error=f"{type(error).__name__}: {error}")
-            self._paint_soon()
+        await look_again(self._look, "a training run", every=LOOK_SECONDS, until=lambda: self.over)
         self._tasks[0].cancel()
         for event in await asyncio.to_thread(self._services.finetune.events(self.run.id).read, self.state.seen):
             self.state.apply(event)
@@ -120,6 +111,7 @@ class TrainingPanel:
         self.run = run
         with contextlib.suppress(TmdeError, NotImplementedError):
             self._tail = await self._services.finetune.log_tail(self.run.id, TAIL_LINES)
+        self._soon.ask()
 
     # -------------------------------------------------------------------------------------- drawing
 
@@ -151,14 +143,8 @@ class TrainingPanel:
                 self._said = Tag("pre", classes="log", tabindex="0", aria_label="The run's log")
         self._draw_actions()
 
-    def _paint_soon(self) -> None:
-        if self._paint_due is None:
-            self._paint_due = asyncio.get_running_loop().call_later(PAINT_SECONDS, self._paint)
-
     def _paint(self) -> None:
-        if self._paint_due is not None:
-            self._paint_due.cancel()
-            self._paint_due = None
+        self._soon.stop()
         word, kind = status_of(self.run)
         self._chip.say(word).classes(replace=f"chip {kind}").show(self.over)
         self._paint_progress()

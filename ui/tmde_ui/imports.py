@@ -20,6 +20,7 @@ from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeEr
 from tmde_core.record import to_json
 from tmde_core.services import Services
 from tmde_core.traces.records import ImportReport
+from tmde_ui.elements import outliving
 
 ADDRESS = "/traces/import"
 MAX_IMPORT_BYTES = 500_000_000
@@ -56,7 +57,7 @@ class DropZone(Element, component="dropzone.js"):
         async def handle(event: events.GenericEventArguments) -> None:
             await done(event.args if isinstance(event.args, dict) else {})
 
-        self.on("done", handle)
+        self.on("done", outliving(handle))
 
 
 def register(web: FastAPI, services: Services) -> None:

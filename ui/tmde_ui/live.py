@@ -102,7 +102,10 @@ class Live:
         if found != self.now:
             self.now = found
             for listener in tuple(self._listeners):
-                listener(found)
+                try:
+                    listener(found)
+                except Exception as error:  # the other pages are told all the same
+                    log.warning("ui.situation_untold", error=f"{type(error).__name__}: {error}")
         return found
 
     async def dismiss(self, notification_id: UUID) -> None:

@@ -6,14 +6,10 @@ import asyncio
 import time
 from pathlib import Path
 
-import structlog
-from nicegui import background_tasks, ui
-
 from tmde_core.resources import Resources, read_resources
 from tmde_ui.elements import Tag
+from tmde_ui.tending import begin, look_again
 from tmde_ui.words import count, size
-
-log = structlog.get_logger(__name__)
 
 READ_SECONDS = 2.0
 
@@ -48,16 +44,10 @@ class Meters:
                     Tag("dt", name)
                     bar = Tag("progress", max="100", value="0", aria_label=name)
                     self._shown[name] = (bar, Tag("dd", "–", data_testid=f"meter-{name.lower()}"))
-        task = background_tasks.create(self._watch(), name="read the machine's resources")
-        ui.context.client.on_delete(task.cancel)
+        begin(lambda: look_again(self._read, "resources", every=READ_SECONDS, at_once=True), "read the resources")
 
-    async def _watch(self) -> None:
-        while True:
-            try:
-                self._show(await self._readings.now())
-            except Exception as error:  # the next reading may succeed
-                log.warning("ui.resources_unread", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(READ_SECONDS)
+    async def _read(self) -> None:
+        self._show(await self._readings.now())
 
     def _show(self, now: Resources) -> None:
         self._say("CPU", now.cpu.percent, f"{now.cpu.percent:.0f} % of {count(now.cpu.count, 'core')}")

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from nicegui import background_tasks, ui
-
 from tmde_core.errors import TmdeError
 from tmde_core.services import Services
 from tmde_core.storage.events import EventLog
@@ -15,6 +13,7 @@ from tmde_ui.elements import Tag, button
 from tmde_ui.forms import CTRL_ENTER, on_submit
 from tmde_ui.render import prose, rendered
 from tmde_ui.stream import Stream
+from tmde_ui.tending import Soon, begin
 from tmde_ui.versions_answers import Answer, Answers
 from tmde_ui.versions_words import name_of
 from tmde_ui.words import count, duration, sentence, short_id
@@ -42,7 +41,7 @@ class AskPanel:
         self._asked = asked
         self._columns: dict[str | None, _Column] = {}
         self._task: asyncio.Task[None] | None = None
-        self._paint_due: asyncio.TimerHandle | None = None
+        self._soon = Soon(self._paint, PAINT_SECONDS)
         self._state = Answers()
         with Tag("form", classes="stack tight", novalidate=True, data_testid="ask-form") as form:
             with Tag("div", classes="field"):
@@ -97,8 +96,7 @@ class AskPanel:
         self._columns.clear()
         self._box.clear()
         self._go.say("Asking …").put(disabled=True)
-        self._task = background_tasks.create(self._read(log), name="follow a question")
-        ui.context.client.on_delete(self._task.cancel)
+        self._task = begin(lambda: self._read(log), "follow a question")
 
     async def _read(self, log: EventLog) -> None:
         async for event in log.follow():
@@ -106,7 +104,7 @@ class AskPanel:
             if event.type == "start":
                 self._draw()
             elif event.type == "token":
-                self._paint_soon()
+                self._soon.ask()
             else:
                 await self._settle()
         self._free()
@@ -120,16 +118,12 @@ class AskPanel:
             for place, version in enumerate(self._state.of):
                 self._columns[version] = _Column(version, COLOURS[min(place, len(COLOURS) - 1)])
 
-    def _paint_soon(self) -> None:
-        if self._paint_due is None:
-            self._paint_due = asyncio.get_running_loop().call_later(PAINT_SECONDS, self._paint)
-
     def _paint(self) -> None:
-        self._paint_due = None
         for version, column in self._columns.items():
             column.grow(self._state.of[version])
 
     async def _settle(self) -> None:
+        self._soon.stop()
         self._paint()
         for version, column in self._columns.items():
             await column.settle(self._state.of[version])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from uuid import UUID
 
 import structlog
 from fastapi import Request
-from nicegui import background_tasks, ui
+from nicegui import ui
 
 from tmde_core.benchmark.records import BenchmarkRun, Summary
 from tmde_core.errors import InvalidInputError
@@ -32,15 +31,12 @@ from tmde_ui.frame import frame
 from tmde_ui.live import Live
 from tmde_ui.meters import Meters, Readings
 from tmde_ui.pages.problems import page
-from tmde_ui.words import sentence
+from tmde_ui.tending import begin, look_again, part
 
 log = structlog.get_logger(__name__)
 
 EVENTS = 200
 """Of the audit trail are looked through for activations."""
-
-LOOK_SECONDS = 2.0
-"""How often the page looks whether a run was begun elsewhere: by the gate, the schedule, a terminal, another tab."""
 
 
 def register(services: Services, live: Live) -> None:
@@ -100,6 +96,7 @@ class BenchmarkPage:
             self._problem = filters(self._wanted, await self._adapters(), self._filter)
             self._series = ScoreSeries(self._services.settings.benchmark.quality_weight)
         self._domains = DomainCharts()
+        self._deeper = Tag("div", classes="maybe")
         self._compared = ComparisonView(self._services, self._comparisons, "The newest run compared")
         self._switches = SwitchList(self._comparisons, self._show_pair)
         self._pairs: list[Pair] = []
@@ -107,10 +104,9 @@ class BenchmarkPage:
         self._questions = OwnQuestions(self._services)
         self._gate = GatePanel(self._services)
         self._schedule = SchedulePanel(self._services, self._gate.show, "benchmark")
-        await _part(self._schedule.build())
-        await _part(self._look())
-        task = background_tasks.create(self._watch(), name="look after the benchmark page")
-        ui.context.client.on_delete(task.cancel)
+        await part(self._schedule.build())
+        await part(self._look())
+        begin(lambda: look_again(self._look, "benchmarks"), "look after the benchmark page")
 
     def _draw_empty(self) -> None:
         Tag("h2", "No benchmark yet")
@@ -161,7 +157,8 @@ class BenchmarkPage:
         # Later: comparing takes half a second, and the page is worth looking at before that.
         if self._deepening is not None:
             self._deepening.cancel()
-        self._deepening = background_tasks.create(_part(self._deepen(summary)), name="compare benchmark runs")
+        self._deeper.clear()
+        self._deepening = begin(lambda: part(self._deepen(summary), self._deeper), "compare benchmark runs")
 
     async def _deepen(self, summary: Summary) -> None:
         """What takes a moment: the newest run against others, and what each activation changed."""
@@ -209,21 +206,4 @@ class BenchmarkPage:
         self._live_box.clear()
         with self._live_box:
             self._panel = BenchmarkPanel(self._services, self._live, run, self._show_run, self._look)
-            await _part(self._panel.build())
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await self._look()
-            except Exception as error:  # the next look may succeed
-                log.warning("ui.benchmarks_unseen", error=f"{type(error).__name__}: {error}")
-
-
-async def _part(work: Awaitable[object]) -> None:
-    """A part of the page that cannot be made says so in its place; the rest of the page stands."""
-    try:
-        await work
-    except Exception as error:
-        log.warning("ui.part_failed", error=f"{type(error).__name__}: {error}")
-        Tag("p", sentence(error), "notice bad", data_testid="part-failed")
+            await part(self._panel.build())

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from uuid import UUID
 
-import structlog
-from nicegui import background_tasks, ui
+from nicegui import ui
 
 from tmde_core.finetune.records import ENDED, FineTuneRun
 from tmde_core.schedule.records import ScheduleStatus
@@ -23,12 +21,8 @@ from tmde_ui.finetune_words import age, coming, status_of
 from tmde_ui.frame import frame
 from tmde_ui.live import Live
 from tmde_ui.pages.problems import page
-from tmde_ui.words import count, score, sentence
-
-log = structlog.get_logger(__name__)
-
-LOOK_SECONDS = 2.0
-"""How often the page looks whether a run was begun elsewhere: by the schedule, a terminal, another tab."""
+from tmde_ui.tending import begin, look_again, part
+from tmde_ui.words import count, score
 
 COUNT_EVERY = 10
 """Traces are counted with every tenth look."""
@@ -57,12 +51,12 @@ def register(services: Services, live: Live) -> None:
                 rest.clear()
                 with rest:
                     record(await services.finetune.get(run_id))
-                    await _part(_used(services, run))
+                    await part(_used(services, run))
 
             async def show(going: FineTuneRun) -> None:
                 box.clear()
                 with box:
-                    await _part(TrainingPanel(services, live, going, resumed=show, ended=tell).build())
+                    await part(TrainingPanel(services, live, going, resumed=show, ended=tell).build())
 
             await show(run)
             await tell()
@@ -70,15 +64,6 @@ def register(services: Services, live: Live) -> None:
 
 async def _used(services: Services, run: FineTuneRun) -> None:
     UsedTraces(run, await services.finetune.traces_of(run.id))
-
-
-async def _part(work: Awaitable[object]) -> None:
-    """A part of the page that cannot be made says so in its place; the rest of the page stands."""
-    try:
-        await work
-    except Exception as error:
-        log.warning("ui.part_failed", error=f"{type(error).__name__}: {error}")
-        Tag("p", sentence(error), "notice bad", data_testid="part-failed")
 
 
 class TrainingPage:
@@ -89,6 +74,7 @@ class TrainingPage:
         self._live = live
         self._panel: TrainingPanel | None = None
         self._current: FineTuneRun | None = None
+        self._looks = 0
 
     async def build(self) -> None:
         """Draw everything, then look after it."""
@@ -103,15 +89,14 @@ class TrainingPage:
         with Tag("section", classes="stack tight", aria_label="Recent runs"):
             Tag("h2", "Recent runs")
             self._runs = RunList(self._services, self._live, self._show_run)
-            await _part(self._runs.show())
+            await part(self._runs.show())
         self._schedule_panel = SchedulePanel(self._services, self._say_status)
-        await _part(self._schedule_panel.build())
-        await _part(self._build_dialog())
-        await _part(self._count())
-        await _part(self._look())
+        await part(self._schedule_panel.build())
+        await part(self._build_dialog())
+        await part(self._count())
+        await part(self._look())
         await self._say_status()
-        task = background_tasks.create(self._watch(), name="look after the training page")
-        ui.context.client.on_delete(task.cancel)
+        begin(lambda: look_again(self._look_after, "training"), "look after the training page")
 
     async def _build_dialog(self) -> None:
         dialog = RunDialog(self._services, self._show_run)
@@ -188,22 +173,16 @@ class TrainingPage:
         self._live_box.clear()
         with self._live_box:
             self._panel = TrainingPanel(self._services, self._live, run, resumed=self._show_run)
-            await _part(self._panel.build())
+            await part(self._panel.build())
 
-    async def _watch(self) -> None:
-        looks = 0
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            looks += 1
-            try:
-                await self._look()
-                if looks % COUNT_EVERY == 0:
-                    await self._count()
-                    await self._runs.show()
-                    await self._schedule_panel.look()
-                await self._say_status()
-            except Exception as error:  # the next look may succeed
-                log.warning("ui.training_unseen", error=f"{type(error).__name__}: {error}")
+    async def _look_after(self) -> None:
+        self._looks += 1
+        await self._look()
+        if self._looks % COUNT_EVERY == 0:
+            await self._count()
+            await self._runs.show()
+            await self._schedule_panel.look()
+        await self._say_status()
 
 
 def _card(title: str, test: str) -> tuple[Tag, Tag]:

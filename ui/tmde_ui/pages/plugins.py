@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from nicegui import background_tasks, ui
-
 from tmde_core.plugins import PluginInfo
 from tmde_core.ports import ModelInfo
 from tmde_core.runtimes import RuntimeReport
@@ -15,7 +13,8 @@ from tmde_ui.elements import Tag, chip
 from tmde_ui.frame import frame
 from tmde_ui.live import Live
 from tmde_ui.pages.problems import page
-from tmde_ui.words import count, sentence, size
+from tmde_ui.tending import begin, part
+from tmde_ui.words import count, size
 
 T = TypeVar("T")
 
@@ -56,8 +55,7 @@ def register(services: Services, live: Live) -> None:
                     _plugin(info)
             runtimes = _section("Model runtimes")
             models = _section("Models")
-            task = background_tasks.create(_fill(services, runtimes, models), name="look at the runtimes")
-            ui.context.client.on_delete(task.cancel)
+            begin(lambda: _fill(services, runtimes, models), "look at the runtimes")
 
 
 def _section(title: str) -> Tag:
@@ -70,19 +68,15 @@ def _section(title: str) -> Tag:
 
 async def _fill(services: Services, runtimes: Tag, models: Tag) -> None:
     """Availability and models may take a while to find out; the page is there before."""
-    await _answer(runtimes, services.runtimes.reports(), _runtimes)
-    await _answer(models, services.runtimes.models(), _models)
+    await part(_answer(runtimes, services.runtimes.reports(), _runtimes), runtimes)
+    await part(_answer(models, services.runtimes.models(), _models), models)
 
 
 async def _answer(target: Tag, asked: Awaitable[Sequence[T]], show: Callable[[Sequence[T]], None]) -> None:
     try:
         found = await asked
-    except Exception as error:  # a plugin's own defect is shown where its answer would stand
+    finally:  # a plugin's own defect is shown where its answer would stand
         target.clear()
-        with target:
-            Tag("p", sentence(error), "notice bad")
-        return
-    target.clear()
     with target:
         show(found)
 

@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 
+BUILD_SECONDS = 30.0
+"""How long a page may take to be made. NiceGUI's own 3 s are short for a machine that trains meanwhile."""
+
 
 def page(path: str, live: Live) -> Callable[[Callable[P, Awaitable[None]]], Callable[P, Awaitable[None]]]:
     """`ui.page`, and an error of ours becomes a page that says what is wrong, with the error's status."""
@@ -38,7 +41,7 @@ def page(path: str, live: Live) -> Callable[[Callable[P, Awaitable[None]]], Call
                 with client:
                     _problem(live, "Not found" if error.status == 404 else error.title, error.detail)
 
-        ui.page(path)(guarded)
+        ui.page(path, response_timeout=BUILD_SECONDS)(guarded)
         return guarded
 
     return decorate

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import urlencode
 
-import structlog
 from fastapi import Request
-from nicegui import background_tasks, ui
+from nicegui import ui
 
 from tmde_core.lora.records import LoRAAdapter
 from tmde_core.services import Services
@@ -16,17 +15,13 @@ from tmde_ui.finetune_tabs import tabs
 from tmde_ui.frame import frame
 from tmde_ui.live import Live
 from tmde_ui.pages.problems import page
+from tmde_ui.tending import begin, look_again
 from tmde_ui.versions_compare import ComparePanel
 from tmde_ui.versions_import import import_dialog
 from tmde_ui.versions_list import AdapterList
 from tmde_ui.versions_now import NowPanel, standing
 from tmde_ui.versions_trail import Trail
 from tmde_ui.versions_words import ADDRESS, identity
-
-log = structlog.get_logger(__name__)
-
-LOOK_SECONDS = 2.0
-"""How often the page looks whether something was switched elsewhere: by a terminal, another tab, the gate."""
 
 STORAGE_EVERY = 10
 """The disk is looked at with every tenth look."""
@@ -49,6 +44,7 @@ class VersionsPage:
         self._live = live
         self._wanted = wanted
         self._opened = identity(wanted.get("adapter"))
+        self._looks = 0
         self._looking = asyncio.Lock()
         """The watch and a person's deeds both look; an older look must not draw over a newer one."""
 
@@ -77,8 +73,7 @@ class VersionsPage:
             await self._compare.choose(a, b)
         if (asked := identity(self._wanted.get("ask"))) is not None:
             await self._compare.resume(asked)
-        task = background_tasks.create(self._watch(), name="look after the versions page")
-        ui.context.client.on_delete(task.cancel)
+        begin(lambda: look_again(self._look_after, "versions"), "look after the versions page")
 
     # ------------------------------------------------------------------------- what the rows call
 
@@ -114,17 +109,11 @@ class VersionsPage:
             self._compare.show(adapters)
             await self._trail.show()
 
-    async def _watch(self) -> None:
-        looks = 0
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            looks += 1
-            try:
-                await self._look()
-                if looks % STORAGE_EVERY == 0:
-                    self._list.show_storage(await self._services.lora.storage())
-            except Exception as error:  # the next look may succeed
-                log.warning("ui.versions_unseen", error=f"{type(error).__name__}: {error}")
+    async def _look_after(self) -> None:
+        self._looks += 1
+        await self._look()
+        if self._looks % STORAGE_EVERY == 0:
+            self._list.show_storage(await self._services.lora.storage())
 
     def _write_address(self) -> None:
         compare = self._compare
