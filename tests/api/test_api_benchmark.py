@@ -109,12 +109,14 @@ def test_the_summary_has_the_series_and_the_newest_run(live, asked) -> None:
 def test_csv_is_rfc_4180_and_holds_no_formula(live, asked) -> None:
     ran(live, asked)
     response = live.client.get("/api/benchmark/export", params={"format": "csv"})
-    assert response.headers["content-type"].startswith("text/csv")
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
     assert response.text.split("\n")[0].endswith("\r")
     rows = list(csv.DictReader(io.StringIO(response.text, newline="")))
     assert {row["query"] for row in rows if row["question_id"] == "own-3"} == {"'=1+1 is how much below forty-two?"}
     assert all(row["adapter_id"] == "base" for row in rows)
-    exported = live.client.get("/api/benchmark/export").json()
+    whole = live.client.get("/api/benchmark/export")
+    assert whole.headers["content-type"] == "application/json"
+    exported = whole.json()
     assert exported["total"] >= 1
     assert exported["items"][0]["results"]
 
@@ -123,7 +125,7 @@ def test_the_report_is_one_file_that_loads_nothing_and_escapes_everything(live, 
     add(live, "own-x", query="<script>alert(1)</script> what is 42?")
     run = ran(live, [*asked, "own-x"])
     response = live.client.get(f"/api/benchmark/{run['id']}/report")
-    assert response.headers["content-type"].startswith("text/html")
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert "<script" not in response.text
     assert "&lt;script&gt;alert(1)" in response.text
     for loading in ("http://", "https://", "src=", "@import", "url("):
@@ -260,6 +262,15 @@ def test_dates_the_wrong_way_round_are_one_sentence(live, refused, path, fields)
     dates = {"from": "2026-02-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}
     told = refused(live.client.get(f"/api/benchmark/{path}".rstrip("/"), params=dates), 400, "invalid_input")
     assert (told["field"], told["detail"]) == (fields, "from: lies after `to`. Exchange the two dates.")
+    for name in ("from", "to"):
+        for wrong in ("yesterday", "0001-01-01T00:00:00+14:00"):
+            response = live.client.get(f"/api/benchmark/{path}".rstrip("/"), params={name: wrong})
+            assert refused(response, 400, "invalid_input")["field"] == name
+
+
+def test_a_question_that_no_debate_would_take_is_refused(live, refused) -> None:
+    binary = {**QUESTION, "id": "own-binary", "query": "What is \0 and 42?"}
+    assert refused(live.client.post("/api/benchmark/questions", json=binary), 400, "invalid_input")["field"] == "query"
 
 
 def test_the_gate_is_asked_over_http_and_answers_in_its_list(own_live, refused) -> None:

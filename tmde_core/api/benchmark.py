@@ -36,7 +36,7 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.ports import Question
 from tmde_core.record import Record, in_utc, parse_id, to_json
 
-CSV = "text/csv; charset=utf-8"
+CSV = "text/csv"
 
 From = Annotated[datetime | None, QueryParameter(name="from", description="Begun at this time or later, ISO 8601.")]
 To = Annotated[datetime | None, QueryParameter(name="to", description="Begun at this time or earlier, ISO 8601.")]
@@ -126,8 +126,8 @@ async def listing(
     services: Given,
     limit: Limit = 50,
     offset: Offset = 0,
-    start_: From = None,
-    end: To = None,
+    from_: From = None,
+    to: To = None,
     adapter_id: AdapterId = None,
     type_: Annotated[RunType | None, QueryParameter(name="type")] = None,
     status: FromQuery[RunStatus | None] = None,
@@ -135,7 +135,7 @@ async def listing(
 ) -> BenchmarkList:
     """Runs, newest first."""
     adapter = _adapter(adapter_id)
-    begin, last = _utc(start_, "from"), _utc(end, "to")
+    begin, last = _utc(from_, "from"), _utc(to, "to")
     items, total = await services.benchmark.list(limit, offset, begin, last, adapter, type_, status, mode)
     return BenchmarkList(items=tuple(items), total=total)
 
@@ -143,14 +143,14 @@ async def listing(
 @get("/api/benchmark/summary", **described("benchmarkSummary", "Benchmarks", errors=(400, 404)))
 async def summary(
     services: Given,
-    start_: From = None,
-    end: To = None,
+    from_: From = None,
+    to: To = None,
     adapter_id: AdapterId = None,
     type_: Annotated[RunType | None, QueryParameter(name="type")] = None,
     mode: FromQuery[Mode | None] = None,
 ) -> Summary:
     """The dashboard's data: the series, and the newest run against the one before it and against its baseline."""
-    return await services.benchmark.summary(_utc(start_, "from"), _utc(end, "to"), _adapter(adapter_id), mode, type_)
+    return await services.benchmark.summary(_utc(from_, "from"), _utc(to, "to"), _adapter(adapter_id), mode, type_)
 
 
 @get("/api/benchmark/compare", **described("compareBenchmarks", "Benchmarks", errors=(400, 404, 409)))
@@ -159,15 +159,15 @@ async def compare(services: Given, a: FromQuery[str], b: FromQuery[str]) -> RunC
     return await services.benchmark.compare(parse_id(a, "benchmark run"), parse_id(b, "benchmark run"))
 
 
-@get("/api/benchmark/export", media_type=CSV, **described("exportBenchmarks", "Benchmarks", returns=CSV, errors=(400,)))
+@get("/api/benchmark/export", **described("exportBenchmarks", "Benchmarks", returns=CSV, errors=(400,)))
 async def export(
     services: Given,
     format_: Annotated[Literal["json", "csv"], QueryParameter(name="format")] = "json",
-    start_: From = None,
-    end: To = None,
+    from_: From = None,
+    to: To = None,
 ) -> Stream:
     """Every run with its answers, as JSON or CSV."""
-    exported = await services.benchmark.exported(_utc(start_, "from"), _utc(end, "to"))
+    exported = await services.benchmark.exported(_utc(from_, "from"), _utc(to, "to"))
 
     async def content() -> AsyncIterator[bytes]:
         if format_ == "csv":
@@ -271,7 +271,6 @@ async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, 
 
 @get(
     "/api/benchmark/{run_id:str}/report",
-    media_type="text/html; charset=utf-8",
     **described("benchmarkReport", "Benchmarks", errors=(404, 409), returns="text/html"),
 )
 async def report(run_id: FromPath[str], services: Given) -> Response[bytes]:
@@ -280,7 +279,7 @@ async def report(run_id: FromPath[str], services: Given) -> Response[bytes]:
     content = (await report_html(services.benchmark, identity)).encode()
     return Response(
         content,
-        media_type="text/html; charset=utf-8",
+        media_type="text/html",
         headers={"Content-Disposition": f'attachment; filename="benchmark-{str(identity)[:8]}.html"'},
     )
 

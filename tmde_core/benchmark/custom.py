@@ -12,6 +12,7 @@ from uuid import uuid4
 import msgspec
 
 from tmde_core.benchmark.records import DOMAINS
+from tmde_core.debate.question import checked_question
 from tmde_core.errors import InvalidInputError
 from tmde_core.ports import (
     ChoiceCheck,
@@ -66,6 +67,7 @@ def _check_words(question: Question) -> None:
         raise _wrong("query", "is empty; a question belongs there")
     if len(question.query.encode("utf-8", "replace")) > MAX_QUERY_BYTES:
         raise _wrong("query", f"is longer than {MAX_QUERY_BYTES // 1024} KiB")
+    checked_question(question.query)  # a debate would refuse binary data in every run
     if question.domain not in DOMAINS:
         raise _wrong("domain", f"{question.domain[:40]!r} is not one of {', '.join(DOMAINS)}")
 
