@@ -16,6 +16,7 @@
     ├── PluginUnavailableError        503 plugin_unavailable
     └── WorkerFailedError             502 worker_failed
         ├── ContextOverflowError      502 context_overflow
+        ├── EmptyAnswerError          502 empty_answer
         └── RuntimeTimeoutError       502 runtime_timeout
 
 `detail` is one sentence for a person: what happened, why, what to do now. `context` holds the figures and
@@ -128,6 +129,12 @@ class ContextOverflowError(WorkerFailedError):
     """The prompt does not fit the model's context; context has `limit` in tokens when known."""
 
     code, title = "context_overflow", "Prompt too long for the model"
+
+
+class EmptyAnswerError(WorkerFailedError):
+    """The model was there and said nothing at all."""
+
+    code, title = "empty_answer", "The model gave an empty answer"
 
 
 class RuntimeTimeoutError(WorkerFailedError):

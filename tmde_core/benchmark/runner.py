@@ -24,7 +24,7 @@ from tmde_core.debate.engine import Engine
 from tmde_core.debate.prompts import proposer_opening
 from tmde_core.debate.records import DebateConfig
 from tmde_core.debate.seats import JudgeSeat, Seat, Tally, roles_of
-from tmde_core.errors import ContextOverflowError, TmdeError, WorkerFailedError
+from tmde_core.errors import ContextOverflowError, EmptyAnswerError, TmdeError, WorkerFailedError
 from tmde_core.plugins import Plugins
 from tmde_core.ports import AdapterRef, JudgeModel, ModelRuntime, Question
 from tmde_core.record import to_json
@@ -221,7 +221,14 @@ class Runner:
             log=MemoryLog(),
             background=True,
         )
-        trace = await engine.run()
+        began = time.perf_counter()
+        try:
+            trace = await engine.run()
+        except EmptyAnswerError:  # an answer, as it is one when the Proposer is asked alone
+            ms = round((time.perf_counter() - began) * 1000, 3)
+            return self._blank(
+                slot, response_time_ms=ms, tokens=engine.tally.completion, rounds=len(engine.rounds)
+            ), None
         if self.adapter is not None and engine.adapter is None:
             raise WorkerFailedError(f"The adapter {self.adapter.id} could not take part in the debate.")
         seconds = trace.timings.total_ms / 1000

@@ -29,7 +29,7 @@ from tmde_core.debate.prompts import (
 )
 from tmde_core.debate.records import Critique, DebateConfig, Role, Round
 from tmde_core.debate.seats import JudgeSeat, Seat, Spoken, Tally, roles_of
-from tmde_core.errors import AdapterInvalidError, TmdeError, WorkerFailedError
+from tmde_core.errors import AdapterInvalidError, EmptyAnswerError, TmdeError
 from tmde_core.plugins import Plugins
 from tmde_core.ports import AdapterRef, JudgeItem, Message, Verdict
 from tmde_core.record import utc_now
@@ -308,12 +308,12 @@ class Engine:
         """The newest proposal that is not empty.
 
         Raises:
-            WorkerFailedError: every proposal is empty.
+            EmptyAnswerError: every proposal is empty.
         """
         for round_ in reversed(self.rounds):
             if round_.proposal:
                 return round_.proposal
-        raise WorkerFailedError(
+        raise EmptyAnswerError(
             "The model gave an empty answer in every round. Ask differently, or choose another model."
         )
 

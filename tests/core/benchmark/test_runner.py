@@ -367,9 +367,14 @@ async def test_a_judge_that_moved_is_noticed_by_the_frozen_answers(services, mon
     assert any("The judge has moved" in warning for warning in after.warnings)
 
 
-async def test_a_model_that_says_nothing_at_all_gets_nothing_for_it(services, runtime):
-    runtime.script = lambda request: "" if "number 3?" in request.messages[-1].content else "That is right."
-    run = await finished(services)
+@pytest.mark.parametrize("mode", ["proposer", "debate"])
+async def test_a_model_that_says_nothing_at_all_gets_nothing_for_it(services, runtime, mode):
+    def answer(request):
+        silent = any("number 3?" in message.content for message in request.messages)
+        return "" if silent else "That is right."
+
+    runtime.script = answer
+    run = await finished(services, BenchmarkPlan(type="full", mode=mode, repeats=1))
     (result,) = await services.benchmark.result(run.id, "q03")
     assert (result.status, result.quality_score, result.tries) == ("scored", 0.0, 3)
     assert result.reasons == ("The model gave an empty answer.",)
