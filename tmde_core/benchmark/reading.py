@@ -137,15 +137,20 @@ class BenchmarkReading:
         """
         wanted = _wanted(start, end, adapter_id, type, None, mode)
         series = await self.store.series(wanted)
+        active = self._lora.active_ref()
+        answering = UUID(active.id) if active else None
         if not series:
-            return Summary(total=0)
-        current = await self.get(series[-1].run_id)
+            return Summary(total=0, answering=answering)
+        spoken_of = answering if adapter_id is None else adapter_id
+        newest = next((point for point in reversed(series) if point.adapter_id == spoken_of), series[-1])
+        current = await self.get(newest.run_id)
         previous = await self.store.get(current.previous_run_id) if current.previous_run_id else None
         baseline = await self.store.get(current.baseline_run_id) if current.baseline_run_id else None
         return Summary(
             total=len(series),
             series=tuple(series),
             activations=await self._activations(series[0].at),
+            answering=answering,
             current=current,
             previous=previous,
             baseline=baseline,

@@ -267,7 +267,11 @@ class Summary(Record):
     series: tuple[SeriesPoint, ...] = ()
     """Oldest first."""
     activations: tuple[ActivationMark, ...] = ()
+    answering: UUID | None = None
+    """The adapter that answers now; None: the base model."""
     current: BenchmarkRun | None = None
+    """The newest run of what answers now; where none of its runs is among those wanted, the newest of them all, whose `adapter_id` then
+    is not `answering`. Where one adapter's runs are wanted, its newest."""
     previous: BenchmarkRun | None = None
     baseline: BenchmarkRun | None = None
     vs_previous: RunComparison | None = None

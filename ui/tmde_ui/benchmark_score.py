@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from uuid import UUID
 
 from tmde_core.benchmark.records import BenchmarkRun, RunComparison, Summary
 from tmde_core.benchmark.report import difference_words
@@ -14,7 +15,7 @@ from tmde_ui.words import exact
 
 
 class ScoreLine:
-    """Shows the newest completed run of what the filters leave."""
+    """Shows the newest run of what answers now, or else of what the filters leave."""
 
     def __init__(self, measure_base: Callable[[BenchmarkRun], Awaitable[None]]) -> None:
         self._measure_base = measure_base
@@ -25,21 +26,21 @@ class ScoreLine:
         """Draw it when it has changed."""
         run = summary.current
         self._box.show(run is not None)
-        shown = (run, summary.vs_baseline, summary.vs_previous)
+        shown = (run, summary.answering, summary.vs_baseline, summary.vs_previous)
         if run is None or run.metrics is None or shown == self._shown:
             return
         self._shown = shown
         self._box.clear()
         with self._box:
             with Tag("div", classes="stack tight score-now"):
-                self._now(run)
+                self._now(run, summary.answering)
             with Tag("div", classes="versus"):
                 _versus("v. baseline", summary.vs_baseline, self._without_baseline(run), "vs-baseline")
                 _versus("v. previous", summary.vs_previous, _without_previous(run), "vs-previous")
             for warning in run.warnings:
                 Tag("p", warning, "notice warm small")
 
-    def _now(self, run: BenchmarkRun) -> None:
+    def _now(self, run: BenchmarkRun, answering: UUID | None) -> None:
         metrics = run.metrics
         assert metrics is not None
         with Tag("p", classes="line score-figures"):
@@ -53,6 +54,9 @@ class ScoreLine:
         with Tag("p", classes="muted small"):
             Tag("span", f"{_capital(answerer(run.adapter_id))}, {kind(run.type, run.mode)}, ")
             link(age(run.started_at), f"/benchmark/{run.id}", title=exact(run.started_at))
+        if run.adapter_id != answering:
+            now = _capital(answerer(answering))
+            Tag("p", f"{now} answers now; this is another one's score.", "muted small", data_testid="not-answering")
         if words := answers_words(run):
             Tag("p", f"{words}.", "muted small")
 

@@ -79,6 +79,22 @@ async def test_a_new_adapter_must_beat_the_active_one_not_only_the_base(services
     assert (await services.lora.active()).id == active
 
 
+async def test_the_summary_is_headed_by_what_answers_now_and_not_by_a_candidate(services, adapter):
+    candidate = adapter(nothing)
+    measured = await services.gate.judge(candidate)
+    found = await services.benchmark.summary()
+    assert (found.total, found.answering, found.current.id) == (2, None, measured.base_run_id)
+    assert (await services.benchmark.summary(adapter_id=candidate)).current.id == measured.run_id
+    better = adapter(everything, age=1)
+    await services.lora.activate(better)
+    found = await services.benchmark.summary()
+    # It has not been measured: the newest there is.
+    assert (found.answering, found.current.id) == (better, measured.run_id)
+    own = await services.gate.judge(better)
+    await services.gate.judge(adapter(nothing, age=2))
+    assert (await services.benchmark.summary()).current.id == own.run_id
+
+
 async def test_a_baseline_that_is_there_is_not_asked_again(services, adapter, runtime):
     await services.gate.judge(adapter(everything))
     asked = len(runtime.requests)
