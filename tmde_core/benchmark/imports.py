@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -206,12 +206,3 @@ def _choice(query: str, target: Any, choices: list[str]) -> dict[str, Any]:
 def _number(text: str) -> float | None:
     plain = text.replace(",", "").replace("$", "").strip()
     return float(plain) if re.fullmatch(r"[-+]?\d{1,15}(\.\d{1,15})?", plain) else None
-
-
-def summed(read: Iterable[tuple[int, str, bool]]) -> QuestionImport:
-    """The report of an import: line, id or reason, and whether it was taken in."""
-    entries = list(read)
-    return QuestionImport(
-        imported=tuple(text for _, text, taken in entries if taken),
-        skipped=tuple(SkippedEntry(line=line, reason=text) for line, text, taken in entries if not taken),
-    )

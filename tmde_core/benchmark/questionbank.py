@@ -28,6 +28,7 @@ DIFFICULTIES = ("easy", "medium", "hard")
 
 Listed = list[BenchmarkQuestion]
 Anchors = list[tuple[str, Question, str]]
+Clashes = list[ConflictError | None]
 """The class below has a method called `list`, which would hide the type."""
 
 
@@ -106,17 +107,39 @@ class QuestionBank:
         Raises:
             ConflictError: the id is taken, or the question equals another.
         """
-        for other in await self._all(None):
-            if other.id == question.id:
-                raise ConflictError(f"There is a question with the id {question.id!r} already. Choose another id.")
-            if normalised(other.question.query) == normalised(question.query):
-                kind = "built-in question" if other.builtin else "question"
-                raise ConflictError(f"The {kind} {other.id!r} asks the same.", questionId=other.id)
-        await self._db.write(
-            "INSERT INTO benchmark_questions (id, created_at, question) VALUES (?, ?, ?)",
-            (question.id, stamp(utc_now()), to_json(question).decode()),
-        )
+        (clash,) = await self.clashes([question])
+        if clash is not None:
+            raise clash
+        await self.add_all([question])
         return _own(question)
+
+    async def clashes(self, questions: Sequence[Question]) -> Clashes:
+        """For each question, why it cannot be added to those that are there and those before it; None where it can."""
+        everything = await self._all(None)
+        ids = {one.id for one in everything}
+        asked = {normalised(one.question.query): one for one in everything}
+        found: Clashes = []
+        for question in questions:
+            same = asked.get(normalised(question.query))
+            if question.id in ids:
+                words = f"There is a question with the id {question.id!r} already. Choose another id."
+                found.append(ConflictError(words))
+            elif same is not None:
+                kind = "built-in question" if same.builtin else "question"
+                found.append(ConflictError(f"The {kind} {same.id!r} asks the same.", questionId=same.id))
+            else:
+                found.append(None)
+                ids.add(question.id)
+                asked[normalised(question.query)] = _own(question)
+        return found
+
+    async def add_all(self, questions: Iterable[Question]) -> None:
+        """Keep questions that clash with nothing; all of them or none."""
+        rows = [(one.id, stamp(utc_now()), to_json(one).decode()) for one in questions]
+        async with self._db.transaction() as connection:
+            await connection.executemany(
+                "INSERT INTO benchmark_questions (id, created_at, question) VALUES (?, ?, ?)", rows
+            )
 
     async def remove(self, question_id: str) -> None:
         """Remove a question of one's own; runs that asked it keep it.

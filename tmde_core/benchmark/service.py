@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from tmde_core.benchmark.calibration import CalibrationReport, Rated, report
-from tmde_core.benchmark.imports import QuestionImport, read_entries, summed
+from tmde_core.benchmark.imports import QuestionImport, SkippedEntry, read_entries
 from tmde_core.benchmark.live import Live, count, ending, tell
 from tmde_core.benchmark.measuring import Measuring
 from tmde_core.benchmark.planning import Planner, comparable_hash
@@ -215,25 +215,38 @@ class BenchmarkService(BenchmarkReading):
         await self.bank.remove(question_id)
 
     async def import_questions(
-        self, content: bytes, *, as_yaml: bool = False, domain: str = "reasoning", difficulty: str = "medium"
+        self,
+        content: bytes,
+        *,
+        as_yaml: bool = False,
+        domain: str = "reasoning",
+        difficulty: str = "medium",
+        whole: bool = False,
     ) -> QuestionImport:
         """Take in questions from a file (see `benchmark.imports`); an entry that cannot be taken is reported by its line.
+
+        Args:
+            domain, difficulty: for entries that do not say.
+            whole: take in nothing where an entry cannot be taken.
 
         Raises:
             InvalidInputError: the file is too large, or not what it should be.
         """
-        done: list[tuple[int, str, bool]] = []
-        for line, entry in read_entries(content, as_yaml=as_yaml, domain=domain, difficulty=difficulty):
+        read = list(read_entries(content, as_yaml=as_yaml, domain=domain, difficulty=difficulty))
+        clashes = iter(await self.bank.clashes([entry for _, entry in read if isinstance(entry, Question)]))
+        taken: list[Question] = []
+        skipped: list[SkippedEntry] = []
+        for line, entry in read:
             if isinstance(entry, str):
-                done.append((line, entry, False))
-                continue
-            try:
-                await self.bank.add(entry)
-            except ConflictError as error:
-                done.append((line, error.detail, False))
+                skipped.append(SkippedEntry(line=line, reason=entry))
+            elif clash := next(clashes):
+                skipped.append(SkippedEntry(line=line, reason=clash.detail))
             else:
-                done.append((line, entry.id, True))
-        return summed(done)
+                taken.append(entry)
+        if skipped and whole:
+            taken.clear()
+        await self.bank.add_all(taken)
+        return QuestionImport(imported=tuple(one.id for one in taken), skipped=tuple(skipped))
 
     async def calibrate(
         self, rated: Sequence[Rated], judge: str = "", told: Callable[[int], None] | None = None

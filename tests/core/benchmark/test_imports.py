@@ -184,3 +184,20 @@ def test_what_yaml_can_say_and_json_cannot_is_refused_in_words(line, words):
 def test_a_file_that_an_editor_on_windows_saved_is_read():
     ((_, found),) = read_entries(b'\xef\xbb\xbf{"input": "2 + 2?", "target": "4"}\r\n')
     assert isinstance(found, Question)
+
+
+async def test_a_file_can_be_taken_in_whole_or_not_at_all(services):
+    entries = [{"id": f"own-{n}", "question": f"What is {n} plus {n}?", "answer": str(2 * n)} for n in range(3)]
+    broken = [*entries, {"question": "What is 1 plus 1?", "answer": "2"}, {"input": "Why?"}]
+
+    def lines(*given):
+        return b"\n".join(to_json(one) for one in given)
+
+    refused = await services.benchmark.import_questions(lines(*broken), whole=True)
+    assert refused.imported == ()
+    assert [one.line for one in refused.skipped] == [4, 5]
+    assert "asks the same" in refused.skipped[0].reason
+    assert await services.benchmark.questions(suite="custom") == []
+    taken = await services.benchmark.import_questions(lines(*entries), whole=True)
+    assert taken.imported == ("own-0", "own-1", "own-2")
+    assert len(await services.benchmark.questions(suite="custom")) == 3
