@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import logging
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from tmde_core.api.app import ROUTES
+from tmde_core.api.schema import document as describe
 
 
 @pytest.fixture
@@ -48,6 +50,20 @@ def test_bodies_and_ranges_are_described(document) -> None:
         in document["paths"]["/api/debates/{debate_id}/events"]["get"]["responses"]["200"]["content"]
     )
     assert not document["paths"]["/api/finetune"]["post"]["requestBody"]["required"]
+
+
+def test_answers_of_several_forms_name_each(document) -> None:
+    def kinds(path):
+        return set(document["paths"][path]["get"]["responses"]["200"]["content"])
+
+    assert kinds("/api/benchmark/export") == {"application/json", "text/csv"}
+    assert kinds("/api/lora/{adapter_id}/export") == {"application/gzip", "application/octet-stream"}
+
+
+def test_describing_the_routes_leaves_the_log_alone() -> None:
+    before = list(logging.getLogger().handlers)
+    describe(ROUTES)
+    assert logging.getLogger().handlers == before
 
 
 def test_every_reference_leads_somewhere(document) -> None:

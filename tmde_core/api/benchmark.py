@@ -159,7 +159,10 @@ async def compare(services: Given, a: FromQuery[str], b: FromQuery[str]) -> RunC
     return await services.benchmark.compare(parse_id(a, "benchmark run"), parse_id(b, "benchmark run"))
 
 
-@get("/api/benchmark/export", **described("exportBenchmarks", "Benchmarks", returns=CSV, errors=(400,)))
+@get(
+    "/api/benchmark/export",
+    **described("exportBenchmarks", "Benchmarks", returns=("application/json", CSV), errors=(400,)),
+)
 async def export(
     services: Given,
     format_: Annotated[Literal["json", "csv"], QueryParameter(name="format")] = "json",

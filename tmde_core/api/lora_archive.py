@@ -46,7 +46,9 @@ class Asked(Record):
 
 @get(
     "/api/lora/{adapter_id:str}/export",
-    **described("exportAdapter", "Adapters", errors=(400, 404, 422), returns="application/gzip"),
+    **described(
+        "exportAdapter", "Adapters", errors=(400, 404, 422), returns=("application/gzip", "application/octet-stream")
+    ),
 )
 async def export(adapter_id: FromPath[str], services: Given, format: Format = "peft") -> Stream:  # noqa: A002
     """An adapter as one file, streamed."""

@@ -57,7 +57,7 @@ def described(
     errors: Sequence[int] = (),
     stream: bool = False,
     takes: str | None = None,
-    returns: str | None = None,
+    returns: str | Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Arguments of a route's decorator that say what the document needs to know.
 
@@ -66,7 +66,7 @@ def described(
         errors: the statuses that this path answers beside its success.
         stream: the answer is a stream of server-sent events.
         takes: the media type of a body that is no JSON.
-        returns: the media type of an answer that is no JSON.
+        returns: the media type of an answer that is no JSON, or those of one that has several forms.
     """
     notes = {"body": body, "errors": errors, "takes": takes, "returns": EVENT_STREAM if stream else returns}
     return {"operation_id": operation_id, "tags": [tag], "opt": {"document": notes}}
@@ -81,7 +81,12 @@ def document(routes: Sequence[ControllerRouterHandler]) -> dict[str, Any]:
         description="Debates, traces, training and adapters of this machine. Errors are application/problem+json.",
     )
     # Only described, never called, so what the routes depend on need not exist.
-    app = Litestar(route_handlers=routes, dependencies={name: _nothing() for name in PROVIDED}, openapi_config=config)
+    app = Litestar(
+        route_handlers=routes,
+        dependencies={name: _nothing() for name in PROVIDED},
+        openapi_config=config,
+        logging_config=None,  # Litestar's own would take the log of the whole server over
+    )
     schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(app.openapi_schema.to_schema(), enc_hook=str))
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     notes = {
@@ -126,7 +131,10 @@ def _complete(
         response.setdefault("content", {"application/json": {"schema": {"type": "null"}}})
     if note["returns"]:
         for response in responses.values():
-            response["content"] = {note["returns"]: {"schema": {"type": "string"}}}
+            kinds = [note["returns"]] if isinstance(note["returns"], str) else note["returns"]
+            response["content"] = {
+                kind: {"schema": {} if kind == "application/json" else {"type": "string"}} for kind in kinds
+            }
     if note["returns"] == EVENT_STREAM:
         operation.setdefault("parameters", []).extend(RESUMING)
     problem = {MEDIA_TYPE: {"schema": {"$ref": REF.format(name="Problem")}}}
