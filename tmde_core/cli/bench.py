@@ -32,7 +32,12 @@ from tmde_core.record import in_utc, parse_id
 if TYPE_CHECKING:
     from tmde_core.services import Services
 
-command = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Measure answers, and tell truth from noise.")
+command = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Measure answers, and tell truth from noise.",
+)
 
 RunId = Annotated[str | None, typer.Argument(help="The run's id; without it, the newest.", metavar="[ID]")]
 Out = Annotated[Path | None, typer.Option("--output", "-o", help="The file to write; else standard output.")]

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from tmde_core.benchmark.calibration import CalibrationReport, Rated
     from tmde_core.services import Services
 
-questions = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The questions that are asked.")
+questions = typer.Typer(
+    rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="The questions that are asked."
+)
 
 Domain = Annotated[str, typer.Option(help="mathematics, coding, science, reasoning or creative.")]
 Difficulty = Annotated[str, typer.Option(help="easy, medium or hard.")]

@@ -29,7 +29,9 @@ from tmde_core.record import parse_id
 if TYPE_CHECKING:
     from tmde_core.services import Services
 
-command = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Train adapters on good traces.")
+command = typer.Typer(
+    rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="Train adapters on good traces."
+)
 
 Assignments = Annotated[
     list[str] | None,

@@ -17,6 +17,7 @@ from tmde_core.record import in_utc, parse_id
 
 command = typer.Typer(
     rich_markup_mode=None,
+    add_completion=False,
     no_args_is_help=True,
     help="Adapters: list, activate, roll back, compare, carry away. One answers, or the base model.",
 )

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tmde_core.services import Services
     from tmde_core.templates.records import Template
 
-command = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Reasoning templates: list, show, search.")
+command = typer.Typer(
+    rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="Reasoning templates: list, show, search."
+)
 
 
 @command.command("list")

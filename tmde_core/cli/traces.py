@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from tmde_core.services import Services
 
 command = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Past debates: list, show, rate, withdraw, import, export."
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Past debates: list, show, rate, withdraw, import, export.",
 )
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
