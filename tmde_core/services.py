@@ -84,7 +84,7 @@ async def open_services(
         traces = TraceService(database, settings)
         notifications = NotificationService(database, settings)
         stack.push_async_callback(notifications.stop)
-        lora = LoraService(database, settings, runtimes)
+        lora = LoraService(database, settings, runtimes, plugins)
         finetune = FineTuneService(database, settings, plugins, traces, lora, QuestionBank(database, plugins).protected)
         debates = DebateService(database, settings, plugins, runtimes, templates, traces, lora)
         stack.push_async_callback(debates.stop)
@@ -128,7 +128,7 @@ async def open_services(
             schedules=schedules,
             previews=previews,
             lineage=lineage,
-            archives=ArchiveService(settings, plugins, lora),
+            archives=ArchiveService(lora),
             ask=ask,
             benchmark=benchmark,
             gate=gate,

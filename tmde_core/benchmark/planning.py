@@ -121,6 +121,7 @@ class Planner:
         adapter = await self._lora.get(plan.adapter_id)
         manifest = await asyncio.to_thread(self._lora.store.verified, plan.adapter_id)
         await require_same_base(manifest, base)
+        await self._lora.completed(manifest)
         return adapter_ref(adapter.id, adapter.path)
 
     def _warnings(self, questions: Sequence[Question], judge: str) -> tuple[str, ...]:

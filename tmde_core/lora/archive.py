@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import shutil
-import signal
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 from uuid import UUID, uuid4
@@ -24,20 +20,19 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
-from tmde_core.errors import AdapterInvalidError, ConflictError, InsufficientStorageError, TmdeError, TooLargeError
+from tmde_core.errors import AdapterInvalidError, ConflictError, TooLargeError
 from tmde_core.lora.archive_check import Checked, check
 from tmde_core.lora.archive_layout import MAX_ARCHIVE_BYTES, Format, folder_of
-from tmde_core.lora.pack import checked_file, packed
+from tmde_core.lora.forms import locked_staging
+from tmde_core.lora.pack import checked_file, must_come_back, packed
 from tmde_core.lora.publish import GGUF_FILE, WEIGHTS_FILE, staging_directory
 from tmde_core.lora.records import LoRAAdapter, Manifest, Trigger
 from tmde_core.lora.safetensors_header import SafetensorsError, read_tensors
 from tmde_core.lora.service import LoraService
 from tmde_core.lora.torch_file import TorchFile
 from tmde_core.lora.unpack import Unpacked, unpack
-from tmde_core.plugins import Plugins
-from tmde_core.ports import ConvertingBackend, ServedForm, WorkerCommand
-from tmde_core.record import Record, from_json, utc_now
-from tmde_core.settings import Settings
+from tmde_core.ports import ServedForm
+from tmde_core.record import Record, utc_now
 from tmde_core.storage.durable import storage_errors
 
 log = structlog.get_logger(__name__)
@@ -46,9 +41,6 @@ T = TypeVar("T")
 
 WRITE_BYTES = 1024 * 1024
 """Received pieces are written together in blocks of this size."""
-
-CONVERSION_SECONDS = 600.0
-"""A second for a small adapter; gigabytes are copied once."""
 
 REASONS_TOLD = 3
 """In the sentence; `reasons` has all of them."""
@@ -66,9 +58,7 @@ class Export(Record, frozen=True):
 class ArchiveService:
     """Export and import of adapters."""
 
-    def __init__(self, settings: Settings, plugins: Plugins, lora: LoraService) -> None:
-        self._settings = settings
-        self._plugins = plugins
+    def __init__(self, lora: LoraService) -> None:
         self._lora = lora
 
     # ----------------------------------------------------------------------------------- carried away
@@ -78,20 +68,25 @@ class ArchiveService:
 
         Raises:
             NotFoundError: no such adapter.
-            AdapterInvalidError: its files are damaged, or it has no GGUF form.
+            AdapterInvalidError: its files are damaged, or it has no GGUF form and none can be made.
             UnprocessableError: too large for adapter_model.bin.
+            TooLargeError: the archive would be larger than an import takes.
         """
         manifest = await asyncio.to_thread(self._lora.store.verified, adapter_id)
         directory, name = self._lora.store.path(adapter_id), folder_of(adapter_id)
         if format == "gguf":
+            manifest = await self._lora.completed(manifest)
             if GGUF_FILE not in manifest.files:
                 raise AdapterInvalidError(
-                    f"The adapter {adapter_id} has no GGUF form. Export it in the format peft.",
+                    f"The adapter {adapter_id} has no GGUF form, and its base model {manifest.base_model!r}, which making one needs, "
+                    "is not here. Export it in the format peft, or put the base model into the models directory.",
                     adapterId=str(adapter_id),
                 )
             path = directory / GGUF_FILE
             chunks = checked_file(path, manifest.files[GGUF_FILE])
             return Export(f"{name}.gguf", "application/octet-stream", _threaded(chunks), path.stat().st_size)
+        if format == "peft":
+            must_come_back(directory, manifest)
         pickle = await asyncio.to_thread(_torch_file, directory / WEIGHTS_FILE) if format == "peft-bin" else None
         suffix = "-bin" if pickle else ""
         return Export(f"{name}{suffix}.tar.gz", "application/gzip", _threaded(packed(directory, manifest, pickle)))
@@ -107,56 +102,17 @@ class ArchiveService:
             AdapterInvalidError: hostile or damaged; `reasons` has every reason. Nothing is left behind.
             InsufficientStorageError: no space.
         """
-        async with self._staging() as staging:
+        async with locked_staging(self._lora.store.directory) as staging:
             with storage_errors(self._lora.store.directory), _unnamed(staging) as file:
                 await _receive(chunks, file)
                 unpacked, checked = await _finished(lambda stopped: _examine(file, staging, stopped))
             reasons = [*unpacked.reasons, *checked.reasons]
-            form = await self._served_form(staging, checked.base_model) if checked.shapes_sound else None
+            form = await self._lora.forms.make(staging, checked.base_model) if checked.shapes_sound else None
             if form is not None:
                 reasons += form.reasons
             if reasons:
                 raise refused(reasons)
             return await self._admitted(staging, unpacked, checked, form, by)
-
-    @asynccontextmanager
-    async def _staging(self) -> AsyncIterator[Path]:
-        """A directory of one's own on the adapters' filesystem; whatever is left in it afterwards goes."""
-        path, lock = await asyncio.to_thread(_locked_directory, self._lora.store.directory)
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
-
-    async def _served_form(self, staging: Path, base_model: str) -> ServedForm | None:
-        """What the first backend that knows the base model says; None when none does."""
-        for descriptor in self._plugins.backends:
-            try:
-                command = await asyncio.to_thread(self._conversion, descriptor.name, staging, base_model)
-            except Exception as error:  # a plugin's own defect must not hide the other backends
-                log.warning("archive.backend_failed", backend=descriptor.name, error=f"{type(error).__name__}: {error}")
-                continue
-            if command is not None:
-                self._must_have_room(staging)
-                form = await _run(command)
-                if form.reasons:  # perhaps because the disk was filled meanwhile
-                    self._must_have_room(staging)
-                return form
-        return None
-
-    def _must_have_room(self, staging: Path) -> None:
-        """The form is as large as the weights at most; as much again is left to others."""
-        needed = (staging / WEIGHTS_FILE).stat().st_size * 2
-        if shutil.disk_usage(staging).free < needed:
-            raise InsufficientStorageError(
-                f"The disk that holds {self._lora.store.directory} is almost full; this adapter needs {needed:,} bytes more. "
-                "Free some space; nothing was lost."
-            )
-
-    def _conversion(self, backend: str, staging: Path, base_model: str) -> WorkerCommand | None:
-        made = self._plugins.backends.get(backend).create(self._settings.data_path)
-        return made.convert(staging, base_model) if isinstance(made, ConvertingBackend) else None
 
     async def _admitted(
         self, staging: Path, unpacked: Unpacked, checked: Checked, form: ServedForm | None, by: Trigger
@@ -214,19 +170,6 @@ def _torch_file(weights: Path) -> TorchFile:
 
 
 # ---------------------------------------------------------------------------------- files and threads
-
-
-def _locked_directory(adapters: Path) -> tuple[Path, int]:
-    """An empty staging directory and the descriptor whose lock says that somebody lives who uses it."""
-    with storage_errors(adapters):
-        while True:
-            path = staging_directory(adapters, uuid4())
-            path.mkdir(parents=True)
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.is_dir():
-                return path, lock
-            os.close(lock)  # a start of TMDE swept it away before it was locked
 
 
 def _unnamed(directory: Path) -> IO[bytes]:
@@ -290,34 +233,3 @@ async def _threaded(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
         close = getattr(chunks, "close", None)
         if close is not None:
             close()
-
-
-async def _run(command: WorkerCommand) -> ServedForm:
-    """Run a backend's worker; whatever goes wrong in it is a reason not to take the adapter."""
-    process = await asyncio.create_subprocess_exec(
-        *command.argv,
-        env={**os.environ, **command.env},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(CONVERSION_SECONDS):
-            out, err = await process.communicate()
-    except TimeoutError:
-        return ServedForm(reasons=(f"Making its served form took longer than {CONVERSION_SECONDS:.0f} s.",))
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    try:
-        if process.returncode == 0:
-            return from_json(out.strip().splitlines()[-1], ServedForm)
-    except (TmdeError, IndexError):
-        pass
-    said = err.decode("utf-8", "replace").strip().splitlines()
-    log.warning("archive.conversion_failed", status=process.returncode, stderr=said[-20:])
-    told = said[-1][:300] if said else f"the worker ended with {process.returncode}."
-    return ServedForm(reasons=(f"Its served form cannot be made: {told}",))

@@ -117,6 +117,7 @@ class SideBySide:
                     f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, such as 'embedded'."
                 )
             await require_same_base(manifest, served_model(await runtime.models(), role.model, role.runtime))
+            await self._lora.completed(manifest)
             references.append(AdapterRef(id=str(version), directory=str(self._lora.store.path(version))))
         return references
 

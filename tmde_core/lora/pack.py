@@ -11,10 +11,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from tmde_core.errors import AdapterInvalidError
-from tmde_core.lora.archive_layout import EXPORTED, NOTES_FILE, PICKLE_FILE, folder_of
+from tmde_core.errors import AdapterInvalidError, TooLargeError
+from tmde_core.lora.archive_layout import (
+    EXPORTED,
+    MAX_ARCHIVE_BYTES,
+    MAX_BYTES,
+    MAX_EXPORT_BYTES,
+    NOTES_FILE,
+    PICKLE_FILE,
+    folder_of,
+)
 from tmde_core.lora.archive_notes import notes
-from tmde_core.lora.publish import MANIFEST_FILE
+from tmde_core.lora.publish import MANIFEST_FILE, WEIGHTS_FILE
 from tmde_core.lora.records import Manifest
 from tmde_core.lora.torch_file import TorchFile
 
@@ -40,6 +48,28 @@ def packed(directory: Path, manifest: Manifest, pickle: TorchFile | None = None)
     yield gzip.flush()
 
 
+def must_come_back(directory: Path, manifest: Manifest) -> None:
+    """Refuse to export what an import would not take.
+
+    Raises:
+        TooLargeError: a file, or all of them together, are larger than an archive may hold.
+    """
+    sizes = {name: (directory / name).stat().st_size for name in _names(manifest)}
+    whole = sum(size + 2 * tarfile.BLOCKSIZE for size in sizes.values()) + MAX_BYTES[NOTES_FILE]
+    if whole <= MAX_EXPORT_BYTES and all(size <= MAX_BYTES[name] for name, size in sizes.items()):
+        return
+    raise TooLargeError(
+        f"The adapter {manifest.id} has {sum(sizes.values()):,} bytes. An import takes {MAX_ARCHIVE_BYTES // 1024**3} GiB at most, and "
+        f"{MAX_BYTES[WEIGHTS_FILE] // 1024**3} GiB of weights, so its archive could not be brought in again: export it in the format gguf, "
+        "or copy its directory.",
+        limit=MAX_EXPORT_BYTES,
+    )
+
+
+def _names(manifest: Manifest) -> list[str]:
+    return [name for name in EXPORTED if name == MANIFEST_FILE or name in manifest.files]
+
+
 def checked_file(path: Path, expected: str) -> Iterator[bytes]:
     """A file in pieces, hashed on its way out.
 
@@ -55,8 +85,7 @@ def _tar(directory: Path, manifest: Manifest, pickle: TorchFile | None) -> Itera
     text = notes(manifest, pickle=pickle is not None).encode()
     with ExitStack() as opened:
         # All are opened before the first byte, so that deleting the adapter meanwhile does not cut the archive short.
-        names = [name for name in EXPORTED if name == MANIFEST_FILE or name in manifest.files]
-        files = {name: opened.enter_context((directory / name).open("rb")) for name in names}
+        files = {name: opened.enter_context((directory / name).open("rb")) for name in _names(manifest)}
         yield _header(folder, 0, day, tarfile.DIRTYPE)
         yield from _member(f"{folder}/{NOTES_FILE}", len(text), day, iter((text,)))
         for name, file in files.items():

@@ -18,6 +18,7 @@ import structlog
 from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError, NotFoundError
 from tmde_core.lora.audit import AuditTrail, chain
 from tmde_core.lora.compare import compared, training_of
+from tmde_core.lora.forms import Forms
 from tmde_core.lora.intents import Intents
 from tmde_core.lora.lease import Lease, is_leased, shared, sole
 from tmde_core.lora.records import (
@@ -37,6 +38,7 @@ from tmde_core.lora.records import (
 )
 from tmde_core.lora.store import AdapterStore
 from tmde_core.lora.switch import Switch
+from tmde_core.plugins import Plugins
 from tmde_core.ports import AdapterRef
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import Settings
@@ -58,12 +60,13 @@ Events = list[LoRAActivationEvent]
 class LoraService:
     """The adapters of one data directory and the one that is active."""
 
-    def __init__(self, database: Database, settings: Settings, runtimes: Runtimes) -> None:
+    def __init__(self, database: Database, settings: Settings, runtimes: Runtimes, plugins: Plugins) -> None:
         self.store = AdapterStore(settings.data_path)
+        self.forms = Forms(settings, plugins, self.store)
         self._settings = settings
         self._runtimes = runtimes
         self._audit = AuditTrail(database)
-        self._switch = Switch(settings, self.store, self._audit, runtimes)
+        self._switch = Switch(settings, self.store, self._audit, runtimes, self.forms)
         self._intents = Intents(self.store, self._audit, self._switch)
         self.benchmarks: Benchmarks = _none
         """Compares the benchmark runs of two adapters; whoever has some puts it here."""
@@ -297,6 +300,18 @@ class LoraService:
         with suppress(ConflictError):
             safe.add(await self._previous())
         return {one for one in safe if one is not None}
+
+    async def completed(self, manifest: Manifest) -> Manifest:
+        """The manifest of an adapter after it was given the form that runtimes serve, if it had none.
+
+        It has none when its base model was not here at its import, and stays so while that has not come.
+
+        Raises:
+            AdapterInvalidError: it is damaged, does not fit its base model, or the form cannot be made.
+            InsufficientStorageError: no space.
+        """
+        await self.forms.complete(manifest)
+        return await asyncio.to_thread(self.store.manifest, manifest.id)
 
     async def admit(self, staging: Path, manifest: Manifest, origin: str, by: Trigger = "user") -> LoRAAdapter:
         """Make what an import has built an adapter of this directory, with a row in the audit trail.

@@ -40,7 +40,7 @@ from tmde_core.lora.publish import MANIFEST_FILE, STAGING_PREFIX
 from tmde_core.lora.readings import Readings
 from tmde_core.lora.records import ActivePointer, LoRAAdapter, Manifest
 from tmde_core.record import from_json, to_json
-from tmde_core.storage.durable import TEMPORARY, sha256_of, storage_errors, sync_directory, write_whole
+from tmde_core.storage.durable import TEMPORARY, sha256_of, storage_errors, sync_directory, sync_file, write_whole
 
 ADAPTERS_DIR = "lora-adapters"
 ACTIVE_FILE = "active.json"
@@ -287,6 +287,28 @@ class AdapterStore:
             if after != before:
                 self.rewrite(after)
             return after
+
+    def add_file(self, adapter_id: UUID, file: Path) -> Manifest:
+        """Move a finished file, of this filesystem, into a published adapter that has none of that name.
+
+        Raises:
+            NotFoundError: no such adapter.
+            AdapterInvalidError: it is not sound.
+            InsufficientStorageError: the disk is full or read-only; nothing has changed.
+        """
+
+        def change(manifest: Manifest) -> Manifest:
+            if file.name in manifest.files:
+                return manifest  # somebody was quicker
+            sync_file(file)
+            digest, size = sha256_of(file), file.stat().st_size
+            # Until the manifest names it, it is a file that means nothing, and the next one takes its place.
+            file.replace(self.path(adapter_id) / file.name)
+            sync_directory(self.path(adapter_id))
+            files = dict(sorted({**manifest.files, file.name: digest}.items()))
+            return msgspec.structs.replace(manifest, files=files, size_bytes=manifest.size_bytes + size)
+
+        return self.edit(adapter_id, change)
 
     def sweep(self) -> None:
         """Remove what a crash left half built or half deleted. Only while nobody switches; what is held is left alone."""

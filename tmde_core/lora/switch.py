@@ -15,6 +15,7 @@ import structlog
 from tmde_core.errors import AdapterInvalidError, ConflictError, TmdeError
 from tmde_core.lora.audit import AuditTrail
 from tmde_core.lora.base_match import require_same_base, served_model
+from tmde_core.lora.forms import Forms
 from tmde_core.lora.probe import Answer, base_answer, probe
 from tmde_core.lora.records import ActivePointer, Manifest, Operation, Trigger
 from tmde_core.lora.store import AdapterStore
@@ -38,7 +39,10 @@ FORCED = "Activated by force although the benchmark holds it back."
 class Switch:
     """Changes which adapter answers."""
 
-    def __init__(self, settings: Settings, store: AdapterStore, audit: AuditTrail, runtimes: Runtimes) -> None:
+    def __init__(
+        self, settings: Settings, store: AdapterStore, audit: AuditTrail, runtimes: Runtimes, forms: Forms
+    ) -> None:
+        self._forms = forms
         self._settings = settings
         self._store = store
         self._audit = audit
@@ -146,6 +150,7 @@ class Switch:
         await require_same_base(manifest, served_model(await runtime.models(), role.model, role.runtime))
         # While the bytes are read, the base model gives the answer that the adapter's is compared with.
         await together(asyncio.to_thread(self._store.verified, adapter_id), self._base_answer(runtime, role.model))
+        await self._forms.complete(manifest)
         await self._trial(runtime, adapter_id, role.model)
         return manifest
 

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 from typing import IO, Literal
 
 from tmde_core.errors import InvalidInputError, TooLargeError
+from tmde_core.lora.archive_layout import MAX_ARCHIVE_BYTES
 from tmde_core.record import Record
 
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK = 512
 PIECE = 256 * 1024
 
-MAX_INFLATED_BYTES = 4 * 1024**3
+MAX_INFLATED_BYTES = MAX_ARCHIVE_BYTES
 """All members together."""
 MAX_INFLATION = 100
 """Times the packed size. Weights pack to about nine tenths, text to a tenth."""

@@ -33,7 +33,7 @@ from tmde_core.errors import (
     NotFoundError,
     TooLargeError,
 )
-from tmde_core.lora import archive, archive_layout, tar_reader
+from tmde_core.lora import archive, archive_layout, pack, tar_reader
 from tmde_core.lora.publish import publish, staging_directory
 from tmde_core.lora.records import Manifest
 from tmde_core.record import utc_now
@@ -112,6 +112,37 @@ async def test_the_gguf_form_is_exported_as_the_file_itself(services, data_dir, 
     content = b"".join([chunk async for chunk in export.chunks])
     assert content == (services.lora.store.path(identity) / "adapter.gguf").read_bytes()
     assert (export.filename, export.size_bytes) == (f"tmde-adapter-{str(identity)[:8]}.gguf", len(content))
+
+
+async def test_what_an_import_would_not_take_is_not_exported_and_the_largest_that_is_comes_back(
+    services, data_dir, monkeypatch
+):
+    identity = publish_real(data_dir)
+    content = await exported(services, identity)
+    # An archive of exactly what may be exported, and with a limit of one byte less none.
+    whole = sum(file.stat().st_size + 1024 for file in services.lora.store.path(identity).iterdir())
+    for module in (pack, archive, tar_reader):
+        name = "MAX_INFLATED_BYTES" if module is tar_reader else "MAX_ARCHIVE_BYTES"
+        monkeypatch.setattr(module, name, len(content))
+    monkeypatch.setitem(pack.MAX_BYTES, "NOTES.md", 4096)
+    monkeypatch.setattr(pack, "MAX_EXPORT_BYTES", whole + 4096)
+    assert (await services.archives.import_archive(pieces(await exported(services, identity)))).is_valid
+    monkeypatch.setattr(pack, "MAX_EXPORT_BYTES", whole + 4095)
+    with pytest.raises(TooLargeError, match=r"An import takes .* at most.*format gguf"):
+        await services.archives.export(identity)
+    monkeypatch.setattr(pack, "MAX_EXPORT_BYTES", whole + 4096)
+    monkeypatch.setitem(pack.MAX_BYTES, "adapter_model.safetensors", 10)
+    with pytest.raises(TooLargeError, match="copy its directory"):
+        await services.archives.export(identity)
+
+
+def test_the_largest_export_is_less_than_an_import_takes_however_it_is_wrapped():
+    gzip, stored = zlib.compressobj(pack.LEVEL, zlib.DEFLATED, 31), 0
+    for _ in range(64):
+        stored += len(gzip.compress(bytes(1024 * 1024)))
+    stored += len(gzip.flush())
+    assert stored / (64 * 1024 * 1024) < archive_layout.MAX_ARCHIVE_BYTES / archive_layout.MAX_EXPORT_BYTES
+    assert tar_reader.MAX_INFLATED_BYTES >= archive_layout.MAX_EXPORT_BYTES
 
 
 async def test_what_cannot_be_exported_is_refused_before_the_first_byte(services, data_dir, published):
