@@ -1,6 +1,6 @@
 """The server of the benchmark page's tests: the real composition, questions and checks, with a model that follows a script.
 
-`python benchmark_server.py DATA_DIR [PORT]`; see `scripted_server.py` for how it is given commands.
+`python benchmark_server.py DATA_DIR [PORT [few]]`, with `few` thirty questions that are quickly checked instead of the shipped ones; see `scripted_server.py` for how it is given commands.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tmde_core.benchmark.service import comparable_hash
 from tmde_core.lora.publish import publish, staging_directory
 from tmde_core.lora.records import Manifest
 from tmde_core.plugins import Plugins
-from tmde_core.ports import ChatRequest
+from tmde_core.ports import ChatRequest, Criterion, Question, RegexCheck, SuiteDescriptor
 from tmde_core.record import utc_now
 from tmde_core.services import Services, open_services
 from tmde_core.testing.scripted import (
@@ -48,6 +48,18 @@ from tmde_core.testing.scripted import (
 from tmde_ui.compose import create_app
 
 DOMAINS = ("mathematics", "coding", "science", "reasoning", "creative")
+QUICK = 10
+FEW = tuple(
+    Question(
+        id=f"few-{number:02}",
+        query=f"Which word belongs to the number {number}?",
+        domain=DOMAINS[number % len(DOMAINS)],
+        reference=f"word-{number}",
+        criteria=(Criterion(name="right", check=RegexCheck(pattern=f"word-{number}\\b")),),
+    )
+    for number in range(30)
+)
+
 NEWEST = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
@@ -59,8 +71,10 @@ class Model:
             one.query: one.reference or ""
             for suite in tmde_bench_default.plugin.tmde_benchmark_suites()
             for one in suite.questions()
-        }
+        } | {one.query: one.reference or "" for one in FEW}
         self.knows: dict[str, float] = {"": 0.4}
+        self.deep: set[str] = set()
+        """Adapters that know every question that a quick run does not ask."""
         self.gates: list[asyncio.Event] = []
         """Of the requests that wait."""
         self.free = 10**9
@@ -83,8 +97,10 @@ class Model:
     def __call__(self, request: ChatRequest) -> Reply:
         text = " ".join(message.content for message in request.messages)
         number, query = next(((n, q) for n, q in enumerate(self.answers) if q in text), (0, ""))
-        share = self.knows.get(request.adapter.id if request.adapter else "", 0.4)
-        right = bool(query) and (number * 0.618_034) % 1 < share
+        whose = request.adapter.id if request.adapter else ""
+        share = self.knows.get(whose, 0.4)
+        hidden = whose in self.deep and query in self.answers and query not in {one.query for one in FEW[:QUICK]}
+        right = bool(query) and (hidden or (number * 0.618_034) % 1 < share)
         answer = self.answers[query] if right else f"I cannot tell, but {number} comes to my mind."
         if self.hostile:
             answer = f"{HOSTILE} {answer}"
@@ -155,9 +171,10 @@ def commands(services: Services, model: Model, directory: Path) -> dict[str, Com
         await services.benchmark.wait(UUID(identity))
         return identity
 
-    async def adapter(knows: float) -> str:
+    async def adapter(knows: float, deep: bool = False) -> str:
         identity = publish_adapter(directory)
         model.knows[identity] = knows
+        model.deep |= {identity} if deep else set()
         return identity
 
     async def judge(adapter: str) -> str:
@@ -222,12 +239,15 @@ async def obey(known: dict[str, Command]) -> None:
         say({"done": await known[command.pop("do")](**command)})
 
 
-async def serve(directory: Path, port: int) -> None:
+async def serve(directory: Path, port: int, few: bool) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is for answers
     model = Model()
     script = {"proposer": model, "skeptic": ACCEPT, "synthesizer": model, "judge": DEFAULT_SCRIPT["judge"]}
     plugins = scripted_plugins(ScriptedRuntime(script=script), Plugins())
     plugins.add("tmde-bench-default", tmde_bench_default.plugin)
+    if few:
+        suite = SuiteDescriptor(name="few", summary="thirty words", questions=lambda: FEW, default=True)
+        plugins.suites.add(suite, "tests")
     async with open_services(scripted_settings(directory), plugins, serving=True) as services:
         config = uvicorn.Config(
             create_app(services), host="127.0.0.1", port=port, log_level="warning", access_log=False
@@ -246,4 +266,4 @@ async def serve(directory: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0))
+    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0, "few" in sys.argv))

@@ -205,6 +205,15 @@ class BenchmarkService(BenchmarkReading):
         """
         return await self.bank.add(question)
 
+    async def replace_question(self, question: Question) -> BenchmarkQuestion:
+        """Change a question of one's own, which `custom.question_from` has checked; runs that asked the earlier one keep it.
+
+        Raises:
+            NotFoundError: no such question.
+            ConflictError: it is built in, or another question asks the same.
+        """
+        return await self.bank.replace(question)
+
     async def remove_question(self, question_id: str) -> None:
         """Remove a question of one's own; runs that asked it keep it.
 
@@ -232,7 +241,8 @@ class BenchmarkService(BenchmarkReading):
         Raises:
             InvalidInputError: the file is too large, or not what it should be.
         """
-        read = list(read_entries(content, as_yaml=as_yaml, domain=domain, difficulty=difficulty))
+        entries = read_entries(content, as_yaml=as_yaml, domain=domain, difficulty=difficulty)
+        read = await asyncio.to_thread(list, entries)  # YAML of 16 MiB takes its time
         clashes = iter(await self.bank.clashes([entry for _, entry in read if isinstance(entry, Question)]))
         taken: list[Question] = []
         skipped: list[SkippedEntry] = []

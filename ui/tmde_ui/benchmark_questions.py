@@ -7,6 +7,7 @@ from tmde_core.errors import TmdeError
 from tmde_core.services import Services
 from tmde_ui.benchmark_checks import is_checked
 from tmde_ui.benchmark_editor import QuestionEditor
+from tmde_ui.benchmark_import import import_dialog
 from tmde_ui.benchmark_words import domain_name
 from tmde_ui.elements import Modal, Tag, button
 from tmde_ui.words import count, sentence, snippet
@@ -23,10 +24,14 @@ class OwnQuestions:
         ) as self._section:
             with Tag("div", classes="line spread"):
                 Tag("h2", "Your own questions")
-                fresh = button("New question", test="new-question", aria_haspopup="dialog")
+                with Tag("div", classes="line"):
+                    bring = button("Import", test="import-questions", aria_haspopup="dialog")
+                    fresh = button("New question", test="new-question", aria_haspopup="dialog")
             self._box = Tag("div")
         self._editor = QuestionEditor(services, self.show)
         fresh.on("click", self._editor.open, args=[])
+        dialog = import_dialog(self.show)
+        bring.on("click", js_handler=f"() => getHtmlElement({dialog.id}).showModal()")
 
     async def show(self) -> None:
         """Draw them when they have changed."""

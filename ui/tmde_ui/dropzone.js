@@ -35,6 +35,7 @@ export default {
       request.open("POST", this.url);
       request.responseType = "json";
       request.setRequestHeader("Content-Type", "application/octet-stream");
+      request.setRequestHeader("X-File-Name", encodeURIComponent(file.name));
       request.upload.onprogress = (event) => (this.share = event.total ? event.loaded / event.total : 0);
       request.upload.onload = () => (this.words = "Reading it …");
       const end = (answer) => {

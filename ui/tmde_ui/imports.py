@@ -20,13 +20,22 @@ from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeEr
 from tmde_core.record import to_json
 from tmde_core.services import Services
 from tmde_core.traces.records import ImportReport
-from tmde_ui.elements import outliving
+from tmde_ui.elements import Tag, outliving
 
 ADDRESS = "/traces/import"
 MAX_IMPORT_BYTES = 500_000_000
 """Some 100,000 traces of the usual length."""
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
+
+FILE_NAME = "x-file-name"
+"""Header with the file's name, percent-encoded; its ending may say what it holds."""
+
+MAX_REASONS = 200
+"""Of a refusal, so that the answer fits through the page's connection; the rest is counted."""
+
+GONE = 499
+"""What nginx logs when a client leaves before it is answered; nobody receives it."""
 
 
 class DropZone(Element, component="dropzone.js"):
@@ -59,6 +68,11 @@ class DropZone(Element, component="dropzone.js"):
 
         self.on("done", outliving(handle))
 
+    def send_to(self, url: str) -> None:
+        """Send the next file elsewhere."""
+        self._props["url"] = url
+        self.update()
+
 
 def register(web: FastAPI, services: Services) -> None:
     """Put the address that takes files into the app."""
@@ -68,8 +82,7 @@ def register(web: FastAPI, services: Services) -> None:
         try:
             report = await _take(request, services)
         except TmdeError as error:
-            body = {"code": error.code, "detail": error.detail}
-            return Response(to_json(body), error.status, media_type="application/problem+json")
+            return refused(error)
         return Response(to_json(report), media_type="application/json")
 
 
@@ -113,6 +126,42 @@ def _begins_with(path: Path, magic: bytes) -> bool:
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         yield from file
+
+
+def refused(error: TmdeError) -> Response:
+    """What the address of an import answers when it took nothing."""
+    reasons = error.context.get("reasons")
+    told = reasons if isinstance(reasons, list) else []
+    body = {
+        "code": error.code,
+        "detail": error.detail,
+        "reasons": told[:MAX_REASONS],
+        "moreReasons": max(0, len(told) - MAX_REASONS),
+    }
+    return Response(to_json(body), error.status, media_type="application/problem+json")
+
+
+def refusal(answer: dict[str, Any], words: str, what: str) -> None:
+    """Draw why nothing was taken: every reason where there are several, else the one sentence.
+
+    Args:
+        answer: what came from the address.
+        words: said above the reasons.
+        what: "the adapter is", for an answer that cannot be read.
+    """
+    reasons = answer.get("reasons")
+    told = [str(reason) for reason in reasons] if isinstance(reasons, list) else []
+    if not told:
+        unread = f"The server's answer cannot be read. Reload the page and look whether {what} there."
+        Tag("p", str(answer.get("detail", unread)), "notice bad")
+        return
+    Tag("p", words, "notice bad")
+    with Tag("ul", classes="skipped", data_testid="import-reasons"):
+        for reason in told:
+            Tag("li", reason)
+    more = answer.get("moreReasons")
+    if isinstance(more, int) and more > 0:
+        Tag("p", f"and {more:,} more reasons", "muted small")
 
 
 def report_of(answer: dict[str, Any]) -> ImportReport | str:

@@ -19,17 +19,11 @@ from tmde_core.lora.records import LoRAAdapter
 from tmde_core.record import to_json
 from tmde_core.services import Services
 from tmde_ui.elements import Modal, Tag
-from tmde_ui.imports import DropZone
+from tmde_ui.imports import GONE, DropZone, refusal, refused
 from tmde_ui.versions_words import ADDRESS, name_of
 
 IMPORT_ADDRESS = f"{ADDRESS}/import"
 ENDINGS = ".tar.gz,.tgz,.gz"
-
-MAX_REASONS = 200
-"""Of a refusal, so that the answer fits through the page's connection; the rest is counted."""
-
-GONE = 499
-"""What nginx logs when a client leaves before it is answered; nobody receives it."""
 
 
 def register(web: FastAPI, services: Services) -> None:
@@ -40,15 +34,7 @@ def register(web: FastAPI, services: Services) -> None:
         try:
             adapter = await services.archives.import_archive(request.stream(), "user")
         except TmdeError as error:
-            reasons = error.context.get("reasons")
-            told = reasons if isinstance(reasons, list) else []
-            body = {
-                "code": error.code,
-                "detail": error.detail,
-                "reasons": told[:MAX_REASONS],
-                "moreReasons": max(0, len(told) - MAX_REASONS),
-            }
-            return Response(to_json(body), error.status, media_type="application/problem+json")
+            return refused(error)
         except ClientDisconnect:
             return Response(status_code=GONE)
         return Response(to_json(adapter), 201, media_type="application/json")
@@ -64,7 +50,7 @@ def import_dialog(imported: Callable[[LoRAAdapter], Awaitable[None]]) -> Modal:
             adapter = msgspec.convert(answer, LoRAAdapter)
         except msgspec.ValidationError:
             with report:
-                _refusal(answer)
+                refusal(answer, "The archive was refused and nothing was kept.", "the adapter is")
             return
         with report:
             Tag("p", f"Imported as {name_of(adapter.id)}. It answers once you activate it.", "notice good")
@@ -81,19 +67,3 @@ def import_dialog(imported: Callable[[LoRAAdapter], Awaitable[None]]) -> Modal:
             Tag("strong", "Drop an archive here")
         report = Tag("div", classes="stack tight", role="status", data_testid="import-report")
     return dialog
-
-
-def _refusal(answer: dict[str, Any]) -> None:
-    reasons = answer.get("reasons")
-    told = [str(reason) for reason in reasons] if isinstance(reasons, list) else []
-    if not told:
-        unread = "The server's answer cannot be read. Reload the page and look whether the adapter is there."
-        Tag("p", str(answer.get("detail", unread)), "notice bad")
-        return
-    Tag("p", "The archive was refused and nothing was kept.", "notice bad")
-    with Tag("ul", classes="skipped", data_testid="import-reasons"):
-        for reason in told:
-            Tag("li", reason)
-    more = answer.get("moreReasons")
-    if isinstance(more, int) and more > 0:
-        Tag("p", f"and {more:,} more reasons", "muted small")
