@@ -313,7 +313,8 @@ def _check_adapter(adapter: AdapterRef, model: Path) -> None:
     file = adapter_file(adapter)
     if not file.is_file():
         raise AdapterInvalidError(
-            f"The adapter {adapter.id} has no {ADAPTER_FILE} in {adapter.directory}, so it cannot be served."
+            f"The adapter {adapter.id} cannot be served: it has no {ADAPTER_FILE}. That is made from the base model that the adapter "
+            f"names ({ADAPTER_FILE} needs its weights' order): put that model into the models directory and try again."
         )
     try:
         header, base = read_header(file), read_header(model)
