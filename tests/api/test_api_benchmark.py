@@ -163,6 +163,24 @@ def test_a_built_in_question_cannot_be_removed_and_an_unknown_one_is_404(live, r
     refused(live.client.delete("/api/benchmark/questions/nope"), 404, "not_found")
 
 
+def test_a_question_is_changed_in_its_place(live, refused) -> None:
+    address = f"/api/benchmark/questions/{add(live, 'own-changed', query='What is 40 and 2?')}"
+    changed = live.client.put(address, json={**QUESTION, "query": "What is 21 and 21?"})
+    assert (changed.status_code, changed.json()["id"], changed.json()["question"]["query"]) == (
+        200, "own-changed", "What is 21 and 21?",
+    )  # fmt: skip
+    assert refused(live.client.put(address, json={**QUESTION, "id": "own-else"}), 400, "invalid_input")["field"] == "id"
+    refused(live.client.put(address, json={**QUESTION, "domain": "cooking"}), 400, "invalid_input")
+    refused(live.client.put("/api/benchmark/questions/nope", json={**QUESTION, "query": "New?"}), 404, "not_found")
+    (builtin, *_) = [one for one in live.client.get("/api/benchmark/questions").json()["items"] if one["builtin"]]
+    refused(
+        live.client.put(f"/api/benchmark/questions/{builtin['id']}", json={**QUESTION, "query": "New?"}),
+        409,
+        "conflict",
+    )
+    live.client.delete(address)
+
+
 def test_a_dry_run_scores_an_answer_and_keeps_nothing(live) -> None:
     before = live.client.get("/api/benchmark/questions").json()["total"]
     body = {"question": QUESTION, "answer": "It is 42."}

@@ -102,6 +102,9 @@ def test_questions_come_from_yaml_and_jsonl_and_what_cannot_be_taken_is_told_by_
     assert ran.err.startswith("Line 2: This is not valid JSON")
     listed = tmde("bench", "questions", "list", "--suite", "custom", "--json").json["items"]
     assert [(one["id"], one["domain"]) for one in listed] == [("paris", "reasoning"), ("sum", "mathematics")]
+    change = ("bench", "questions", "add", "What is the capital of Spain?", "--domain", "science", "--fact", "Madrid")
+    assert tmde(*change, "--replace").err.startswith("Error: --replace: it needs the --id")
+    assert tmde(*change, "--id", "paris", "--replace").out.startswith("Changed paris.")
     assert tmde("bench", "questions", "remove", "paris").out == "Removed paris.\n"
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import delete, get, post
+from litestar import delete, get, post, put
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Response, Stream
 from msgspec import Meta
@@ -220,6 +220,18 @@ async def dry_run(request: AnyRequest, services: Given) -> Score:
     return await services.benchmark.dry_run(question_from(given.question), given.answer)
 
 
+@put(
+    "/api/benchmark/questions/{question_id:str}",
+    **described("replaceQuestion", "Benchmarks", body=Question, errors=(400, 404, 409)),
+)
+async def replace_question(request: AnyRequest, question_id: FromPath[str], services: Given) -> BenchmarkQuestion:
+    """Change a question of one's own, whole and in one step; runs that asked the earlier one keep it."""
+    given = await body_of(request, dict[str, Any])
+    if given.setdefault("id", question_id) != question_id:
+        raise InvalidInputError("id: it is another one than the address names. A question keeps its id.", field="id")
+    return await services.benchmark.replace_question(question_from(given))
+
+
 @delete(
     "/api/benchmark/questions/{question_id:str}",
     status_code=200,
@@ -330,6 +342,7 @@ ROUTES = (
     export,
     questions,
     add_question,
+    replace_question,
     dry_run,
     remove_question,
     judge,

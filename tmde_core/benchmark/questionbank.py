@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import structlog
@@ -113,9 +113,13 @@ class QuestionBank:
         await self.add_all([question])
         return _own(question)
 
-    async def clashes(self, questions: Sequence[Question]) -> Clashes:
-        """For each question, why it cannot be added to those that are there and those before it; None where it can."""
-        everything = await self._all(None)
+    async def clashes(self, questions: Sequence[Question], instead_of: str = "") -> Clashes:
+        """For each question, why it cannot be added to those that are there and those before it; None where it can.
+
+        Args:
+            instead_of: the id of a question that they would take the place of.
+        """
+        everything = [one for one in await self._all(None) if one.id != instead_of]
         ids = {one.id for one in everything}
         asked = {normalised(one.question.query): one for one in everything}
         found: Clashes = []
@@ -141,6 +145,22 @@ class QuestionBank:
                 "INSERT INTO benchmark_questions (id, created_at, question) VALUES (?, ?, ?)", rows
             )
 
+    async def replace(self, question: Question) -> BenchmarkQuestion:
+        """Put a question, which has been checked, in the place of one's own of that id, in one step; runs that asked the earlier one
+        keep it.
+
+        Raises:
+            NotFoundError: no such question.
+            ConflictError: it is built in, or the question equals another.
+        """
+        (clash,) = await self.clashes([question], instead_of=question.id)
+        if clash is not None:
+            raise clash
+        values = (to_json(question).decode(), question.id)
+        if not await self._db.write("UPDATE benchmark_questions SET question = ? WHERE id = ?", values):
+            await self._not_own(question.id, "changed")
+        return _own(question)
+
     async def remove(self, question_id: str) -> None:
         """Remove a question of one's own; runs that asked it keep it.
 
@@ -148,10 +168,12 @@ class QuestionBank:
             NotFoundError: no such question.
             ConflictError: it is built in.
         """
-        if await self._db.write("DELETE FROM benchmark_questions WHERE id = ?", (question_id,)):
-            return
+        if not await self._db.write("DELETE FROM benchmark_questions WHERE id = ?", (question_id,)):
+            await self._not_own(question_id, "removed")
+
+    async def _not_own(self, question_id: str, done: str) -> NoReturn:
         if any(question.id == question_id for question in await self._all(None)):
-            raise ConflictError(f"The question {question_id!r} is built in and cannot be removed.", builtin=True)
+            raise ConflictError(f"The question {question_id!r} is built in and cannot be {done}.", builtin=True)
         raise NotFoundError(f"There is no question called {question_id[:60]!r}.")
 
     async def protected(self) -> Sequence[Protected]:

@@ -60,11 +60,14 @@ def add(
     ] = None,
     regex: Annotated[str | None, typer.Option(help="This pattern must occur in the answer.")] = None,
     rubric: Annotated[str | None, typer.Option(help="What a judge should look for.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Change the question that has this --id.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Add a question of one's own. With several of number, fact, regex and rubric, each is a criterion of equal weight."""
+    """Add a question of one's own, or change one. With several of number, fact, regex and rubric, each is a criterion of equal weight."""
     from tmde_core.benchmark.custom import question_from
 
+    if replace and not identity:
+        raise InvalidInputError("--replace: it needs the --id of the question to change.", field="replace")
     criteria: list[dict[str, object]] = []
     if number is not None:
         criteria.append({"name": "number", "check": {"kind": "number", "value": number, "tolerance": tolerance}})
@@ -77,11 +80,17 @@ def add(
         criteria.append({"name": "rubric", "description": rubric})
     values = {"query": query, "domain": domain, "difficulty": difficulty, "criteria": criteria}
     question = question_from(values | ({"id": identity} if identity else {}))
-    added = with_services(ctx, lambda services: services.benchmark.add_question(question))
+    added = with_services(
+        ctx,
+        lambda services: (
+            services.benchmark.replace_question(question) if replace else services.benchmark.add_question(question)
+        ),
+    )
     if json:
         print_json(added)
     else:
-        console().print(f"Added {added.id}. `tmde bench run custom --question {added.id}` asks it.")
+        done = "Changed" if replace else "Added"
+        console().print(f"{done} {added.id}. `tmde bench run custom --question {added.id}` asks it.")
 
 
 @questions.command("import")

@@ -185,15 +185,7 @@ class QuestionEditor:
 
     async def _store(self, question: Question) -> None:
         benchmark = self._services.benchmark
-        if self._old is None:
-            await benchmark.add_question(question)
-            return
-        await benchmark.remove_question(self._old.id)
-        try:
-            await benchmark.add_question(question)
-        except TmdeError:
-            await benchmark.add_question(self._old)
-            raise
+        await (benchmark.replace_question(question) if self._old else benchmark.add_question(question))
 
     def _say(self, words: str) -> None:
         self._said.say(words).classes(replace="notice bad" if words else "maybe")
