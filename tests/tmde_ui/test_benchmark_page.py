@@ -23,6 +23,8 @@ STICKING_OUT = """[...document.querySelectorAll('.card, dialog[open]')].flatMap(
     .filter(e => !e.closest('pre, .visually-hidden, svg, .chart-x, .chart-marks, option') && e.getBoundingClientRect().right > card.getBoundingClientRect().right + 1)
     .map(e => e.outerHTML.slice(0, 200)))"""
 
+CUT_OFF = "[...document.querySelectorAll('.badge > span:last-child')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
+
 
 class Story:
     """What the server has been through before the tests: a baseline, a harmful adapter, and a good one that is active."""
@@ -393,6 +395,10 @@ def test_nothing_sticks_out_at_any_width_while_it_runs_and_after(open_page, serv
     expect(page.get_by_test_id("answer").first).to_be_visible()
     assert not page.evaluate(WIDE)
     assert page.evaluate(STICKING_OUT) == []
+    assert page.evaluate(CUT_OFF) == []
+    page.set_viewport_size({"width": 800, "height": 900})
+    assert page.evaluate(CUT_OFF) == []
+    page.set_viewport_size({"width": width, "height": 900})
     server.do("open")
     result(page).to_contain_text("TMDE score", timeout=A_WHILE)
     page.get_by_test_id("run-benchmark").click()

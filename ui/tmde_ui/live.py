@@ -93,7 +93,7 @@ class Live:
         elif debates:
             jobs.append(Job(f"{len(debates)} debates running", "/"))
         if run is not None:
-            jobs.append(Job(await self._training(run), None))
+            jobs.append(Job(await self._training(run), f"/finetune/{run.id}"))
         if (benchmark := self._services.benchmark.running()) is not None:
             share = 100 * benchmark.questions_done // max(1, benchmark.questions_total)
             jobs.append(Job(f"Benchmark {share} %", f"/benchmark/{benchmark.id}"))
