@@ -57,7 +57,7 @@ def examine(run_id: UUID, run_dir: Path, adapters: AdapterStore, status: int | N
         )  # also when the worker took it for an error
     if (stopped := stopped_because(run_dir)) is not None:
         return _failed(stopped.detail, "hung" if stopped.reason == "hung" else "failed")
-    last = last_of_attempt(FileLog(run_dir / EVENTS_FILE).read())
+    last = last_of_attempt(FileLog(run_dir / EVENTS_FILE))
     if last is not None and last.data.get("reason") == OUT_OF_MEMORY:
         return _failed(str(last.data.get("detail") or last.data.get("text") or "Memory ran out."), OUT_OF_MEMORY)
     if last is not None and last.type == "error":
@@ -73,17 +73,17 @@ def examine(run_id: UUID, run_dir: Path, adapters: AdapterStore, status: int | N
     return _failed(supervisor.obituary(run_dir, status), "killed" if died else "failed")
 
 
-def last_of_attempt(events: list[Event]) -> Event | None:
+def last_of_attempt(events: FileLog) -> Event | None:
     """The last event, unless it is the mark with which the attempt begins."""
-    last = events[-1] if events else None
+    last = events.last()
     return None if last is None or "attempt" in last.data else last
 
 
 def close_log(run_dir: Path, run_id: UUID, ending: Ending) -> None:
     """Complete the run's event log: readers wait for a last event, which a dead worker cannot write any more."""
     path = run_dir / EVENTS_FILE
-    events = FileLog(path).read()
-    if events and events[-1].type in TERMINAL:
+    last = FileLog(path).last()
+    if last is not None and last.type in TERMINAL:
         return
     log, outcome = RunEvents(path), ending.outcome
     if outcome.status == "completed":

@@ -73,10 +73,13 @@ class Launcher:
         Raises:
             InsufficientStorageError: context has `need` and `have` in bytes.
         """
-        free = shutil.disk_usage(self._settings.data_path).free
+        # Adapters or runs may lie on disks of their own.
+        places = [self._settings.data_path, self._settings.data_path / RUNS_DIR, self.adapters.directory]
+        frees = {place: shutil.disk_usage(place).free for place in places if place.is_dir()}
+        place, free = min(frees.items(), key=lambda one: one[1])
         if free < DISK_BYTES:
             raise InsufficientStorageError(
-                f"A training run needs up to {DISK_BYTES // 1024**2} MB of disk in {self._settings.data_dir}; "
+                f"A training run needs up to {DISK_BYTES // 1024**2} MB of disk in {place}; "
                 f"{free // 1024**2} MB are free. Free some space and start again.",
                 need=DISK_BYTES,
                 have=free,

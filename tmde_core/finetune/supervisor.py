@@ -41,6 +41,8 @@ GRACE_SECONDS = 5.0
 """Between SIGTERM and SIGKILL."""
 GIVE_UP_SECONDS = 30.0
 """A process that survives SIGKILL for so long hangs in the kernel; waiting longer does not help."""
+LONGEST_LOOK_SECONDS = 1.0
+"""What a pause between two looks at processes that are being ended counts as at the most."""
 POLL_SECONDS = 0.05
 """While ending processes that are not our children: nothing tells us of their end."""
 
@@ -65,7 +67,6 @@ def take_leash(run_dir: Path) -> int:
 
 def try_leash(run_dir: Path) -> int | None:
     """Take the leash of a run whose worker is dead; None when the worker, or someone who settles its end, has it. Blocks briefly."""
-    run_dir.mkdir(parents=True, exist_ok=True)  # a person may have removed it; that must not stop anything
     for _ in range(LEASH_TRIES):
         with contextlib.suppress(BlockingIOError):
             return take_leash(run_dir)
@@ -134,7 +135,7 @@ def give_way(pid: int, niceness: int) -> None:
 
 
 def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> asyncio.Future[Death]:
-    """Done when the run's worker is dead and the leash is ours.
+    """Done when the run's worker is dead and the leash is ours; an OSError where the leash cannot be had.
 
     The waiting begins now, in a daemon thread, which keeps nobody from exiting. Cancelling the future only stops listening.
     """
@@ -147,13 +148,22 @@ def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = No
         else:
             over.set_result(death)
 
+    def fail(error: OSError) -> None:
+        if not over.done():
+            over.set_exception(error)
+
     def wait() -> None:
         status = None
         if process is not None:
             status = process.wait()
             with contextlib.suppress(WorkerFailedError):
                 end_family(mark, grace_seconds=0)  # a descendant may hold the leash
-        death = Death(_take(run_dir, fcntl.LOCK_EX), status)
+        try:
+            death = Death(_take(run_dir, fcntl.LOCK_EX), status)
+        except OSError as error:  # no descriptors left, say: who waits looks again later
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(fail, error)
+            return
         try:
             loop.call_soon_threadsafe(tell, death)
         except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
@@ -180,7 +190,7 @@ def end_family(mark: str, grace_seconds: float = GRACE_SECONDS) -> None:
 
 
 def _end(mark: str, free: Callable[[], bool], grace_seconds: float) -> None:
-    begin = time.monotonic()
+    elapsed, looked = 0.0, time.monotonic()
     known: dict[int, psutil.Process] = {}
     asked: set[int] = set()
     while True:
@@ -189,7 +199,9 @@ def _end(mark: str, free: Callable[[], bool], grace_seconds: float) -> None:
         living = [process for process in known.values() if _lives(process)]
         if not living and free():
             return
-        elapsed = time.monotonic() - begin
+        # A process that was stopped meanwhile has given nobody a chance: a long pause counts as a short one.
+        now = time.monotonic()
+        elapsed, looked = elapsed + min(now - looked, LONGEST_LOOK_SECONDS), now
         if elapsed > grace_seconds + GIVE_UP_SECONDS:
             raise WorkerFailedError(
                 f"The training run {mark} cannot be ended: a process of it survives even SIGKILL. Restart the machine."
@@ -259,6 +271,7 @@ def obituary(run_dir: Path, status: int | None, *, of_memory: bool = False) -> s
 
 
 def _take(run_dir: Path, operation: int) -> int:
+    run_dir.mkdir(parents=True, exist_ok=True)  # a person may have removed it; that must not stop anything
     descriptor = os.open(run_dir / LEASH_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, operation)

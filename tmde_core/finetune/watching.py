@@ -131,20 +131,19 @@ class Watching:
 
     async def _see_to_the_end(self, run_id: UUID, process: Process | None) -> None:
         while True:
-            run = await self._store.get(run_id)
-            if run is None or run.status in ENDED:
-                return
-            if run.queued:
-                await asyncio.sleep(QUEUE_SECONDS)
-                continue
-            death = await self._death(run, process)
             try:
-                process = await self._settle(run_id, death, launches=self.launches)
-            except TmdeError as error:  # the database cannot be written now; the run must not be forgotten for that
-                log.exception("finetune.unsettled", run=str(run_id), error=error.detail)
+                run = await self._store.get(run_id)
+                if run is None or run.status in ENDED:
+                    return
+                if not run.queued:
+                    death = await self._death(run, process)
+                    process = await self._settle(run_id, death, launches=self.launches)
+            except (TmdeError, OSError) as error:
+                # The database or the disk fails now; the run must not be forgotten for that.
+                log.exception("finetune.unsettled", run=str(run_id), error=str(error))
                 process = None
             if process is None:
-                await asyncio.sleep(QUEUE_SECONDS)  # it has ended, or someone else begins the next attempt
+                await asyncio.sleep(QUEUE_SECONDS)  # it waits, has ended, or someone else begins the next attempt
 
     async def _death(self, run: FineTuneRun, process: Process | None) -> supervisor.Death:
         """Wait for the end of the worker, and bring it about when it hangs."""
@@ -154,7 +153,7 @@ class Watching:
         try:
             return await over
         except asyncio.CancelledError:
-            if over.done() and not over.cancelled():
+            if over.done() and not over.cancelled() and over.exception() is None:
                 os.close(over.result().leash)
             over.cancel()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +40,8 @@ def write_whole(file: Path, content: bytes) -> None:
     Raises:
         InsufficientStorageError: the disk is full, or the directory cannot be written.
     """
-    # The process id keeps the server and a command line that write at the same time out of each other's temporary file.
-    temporary = file.with_name(f".{file.name}.{os.getpid()}{TEMPORARY}")
+    # The ids keep processes and threads that write at the same time out of each other's temporary file.
+    temporary = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_native_id()}{TEMPORARY}")
     with storage_errors(file):
         try:
             with temporary.open("wb") as output:

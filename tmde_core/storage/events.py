@@ -22,6 +22,8 @@ from tmde_core.storage.durable import storage_errors
 TERMINAL = frozenset({"complete", "error", "cancelled"})
 """Event types after which a log has no more events."""
 
+BLOCK_BYTES = 1024 * 1024
+"""A follower has no more of a log in its memory at once, however long that is."""
 POLL_SECONDS = 0.25
 """How often a followed file is looked at. There is no portable way to wait for another process's append."""
 
@@ -100,6 +102,15 @@ class FileLog:
             return list(_parse(self.path.read_bytes(), after))
         return []
 
+    def last(self) -> Event | None:
+        """The last event of a log that may be very long; its id is not known."""
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - BLOCK_BYTES))
+            for line in reversed(file.read().split(b"\n")[:-1]):
+                if (event := _event(0, line)) is not None:
+                    return event
+        return None
+
     def append(self, type_: str, data: dict[str, Any] | None = None) -> None:
         """Append one event and bring it to the disk. One process at a time writes to a log.
 
@@ -138,6 +149,9 @@ class FileLog:
                 end = event if event.type in TERMINAL else None
                 if end is None and number > after:
                     yield event
+            if len(block) == BLOCK_BYTES:
+                await asyncio.sleep(0)
+                continue
             if end is not None and (self._settled is None or await self._settled()) and not self._block(offset):
                 if end.id > after:
                     yield end
@@ -147,7 +161,7 @@ class FileLog:
     def _block(self, offset: int) -> bytes:
         with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
             file.seek(offset)
-            return file.read()
+            return file.read(BLOCK_BYTES)
         return b""
 
 

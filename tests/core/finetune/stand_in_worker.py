@@ -4,17 +4,20 @@ It waits, where a test wants to meet it alive, for the file `go` in the run's di
 depends on every one of N steps, keeps checkpoints, and goes on from them: whoever loses or repeats a step ends otherwise.
 """
 
+import errno
 import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tmde_core.finetune import vitals
 from tmde_core.finetune.records import FineTuneMetrics
 from tmde_core.finetune.worker import BaseIdentity, RunWorker
+from tmde_core.lora import publish as publishing
 
 CHECKPOINT_STEPS = 5
 STEP_SECONDS = 0.01
@@ -51,6 +54,22 @@ def counted(worker: RunWorker, total: int) -> bytes:
         if step % CHECKPOINT_STEPS == 0:
             worker.checkpoint(step, lambda path, state=state: (path / "state").write_bytes(state))
     return state * 100
+
+
+def at_publication(happens: Callable[[], None]) -> None:
+    """Let something happen when all files are there and the rename that makes them an adapter is next."""
+    sync = publishing.sync_directory
+
+    def before(directory: Path) -> None:
+        if directory.name.startswith(publishing.STAGING_PREFIX):
+            happens()
+        sync(directory)
+
+    publishing.sync_directory = before
+
+
+def no_space() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def train(worker: RunWorker) -> None:
@@ -97,7 +116,13 @@ def train(worker: RunWorker) -> None:
     if what == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         (worker.run_dir / "deaf").touch()
-    if what != "quick" and not what.startswith("memory-for-"):
+    if what == "waits-at-publication":
+        at_publication(lambda: ((worker.run_dir / "publishing").touch(), wait_for(worker.run_dir / "go")))
+    elif what == "no-space-at-publication":
+        worker.checkpoint(3, lambda path: (path / "state").write_bytes(b"3"))
+        if first:
+            at_publication(no_space)
+    elif what != "quick" and not what.startswith("memory-for-"):
         wait_for(worker.run_dir / "go")
     worker.publish(FineTuneMetrics(final_train_loss=1.0, total_steps=3), BaseIdentity(name="stand-in-base"))
     if what == "spoils-its-adapter":

@@ -188,3 +188,16 @@ async def test_the_end_is_told_when_it_is_on_record_and_not_at_all_when_the_log_
     await asyncio.wait_for(hearing, 5)
     assert heard == [1, 2, 3, 4]
     assert await ids(log, after=4) == []
+
+
+async def test_a_long_log_is_followed_in_pieces_and_its_last_event_is_found_from_its_end(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_BYTES", 100)
+    log = FileLog(tmp_path / "events.jsonl")
+    assert log.last() is None
+    for number in range(50):
+        log.append("token", {"text": "x" * (number % 7 * 10), "number": number})
+    log.append("complete", {"number": 50})
+    assert [event.data["number"] async for event in log.follow()] == list(range(51))
+    last = log.last()
+    assert last is not None
+    assert (last.type, last.data) == ("complete", {"number": 50})
