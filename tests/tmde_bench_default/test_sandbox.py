@@ -18,7 +18,8 @@ from tmde_bench_default.sandbox import run_confined
 from tmde_core.errors import InvalidInputError
 from tmde_core.ports import CodeCheck
 
-CHECK = CodeCheck(tests=("assert f(4) == 8", "assert f(0) == 0"), seconds=1.0)
+CHECK = CodeCheck(tests=("assert f(4) == 8", "assert f(0) == 0"), seconds=5.0)
+BRIEF = CodeCheck(tests=CHECK.tests, seconds=1.0)
 
 
 async def run(code, check=CHECK):
@@ -26,7 +27,14 @@ async def run(code, check=CHECK):
 
 
 def descendants():
-    return [one for one in psutil.Process().children(recursive=True) if "confined" in " ".join(one.cmdline())]
+    return [one for one in psutil.Process().children(recursive=True) if confines(one)]
+
+
+def confines(process):
+    try:
+        return "confined" in " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
 
 
 async def test_right_code_passes_and_the_standard_library_is_there():
@@ -64,7 +72,7 @@ async def test_endless_code_is_stopped_and_leaves_nothing(code):
 
 
 async def test_one_test_that_hangs_does_not_cost_the_others():
-    told = await run("def f(x):\n    while x: pass\n    return 0")
+    told = await run("def f(x):\n    while x: pass\n    return 0", BRIEF)
     assert told.passed == 1
 
 
@@ -89,6 +97,10 @@ async def test_one_test_that_hangs_does_not_cost_the_others():
         "import os\nos.open('/proc/self/environ', os.O_RDONLY)",
         "import os\nos.chmod('/tmp', 0o777)",
         "import os\nos.symlink('/etc/passwd', 'x'); open('x').read()",
+        "import os, stat\nos.mknod('zero', stat.S_IFCHR | 0o600, os.makedev(1, 5))",
+        "import os\nos.mkfifo('fifo')",
+        "import os\nfor n in range(2000): os.mkdir('a'); os.chdir('a')",
+        "import glob, os\nopen((glob.glob(os.path.dirname(os.__file__) + '/site-packages/*/*.py') or ['/etc/hostname'])[0])",
         "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (99, 99))",
         "for n in range(100): open(str(n), 'w')",
         "open('big', 'w').write('x' * 10**7)",
@@ -97,7 +109,7 @@ async def test_one_test_that_hangs_does_not_cost_the_others():
     ],
 )
 async def test_what_is_not_allowed_fails_and_nothing_else(code):
-    told = await run(code + "\ndef f(x): return x * 2" if "f(x)" not in code and code != "f = None" else code)
+    told = await run(code + "\ndef f(x): return x * 2" if "f(x)" not in code and code != "f = None" else code, BRIEF)
     assert told.passed == 0
     assert descendants() == []
 
@@ -118,6 +130,22 @@ async def test_what_is_not_allowed_fails_and_nothing_else(code):
 )
 async def test_code_cannot_claim_to_have_passed(code):
     assert (await run(code)).passed == 0
+
+
+@pytest.mark.parametrize(
+    "sent", ['["float", "0x1p99999"]', '["int", "9e9"]', '["int", []]', '["set", [["list", []]]]', "[" * 5000]
+)
+async def test_what_is_no_value_is_wrong_and_leaves_no_answer_without_a_verdict(sent):
+    told = await run(f"""
+        import os, sys
+        def f(x):
+            frame = sys._getframe()
+            while frame.f_code.co_name != "_child":
+                frame = frame.f_back
+            os.write(frame.f_locals["pipe"], b'["value", ' + {sent.encode()!r} + b"]\\n")
+            os._exit(0)
+    """)
+    assert (told.passed, told.failure) == (0, "assert f(4) == 8: it sent something that is no value")
 
 
 async def test_huge_output_is_thrown_away_and_a_huge_value_is_not_read():
@@ -162,6 +190,18 @@ async def test_no_connection_is_made():
         ("_landlock(libc, home, confined_readable)", "open('/etc/hostname').read()"),
         ("_landlock(libc, home, confined_readable)", "open('/tmp/tmde-never', 'w')"),
         ("_landlock(libc, home, confined_readable)", "os.listdir('/root')"),
+        ("_landlock(libc, home, confined_readable)", "open((glob.glob(PACKAGES) or ['/etc/hostname'])[0])"),
+        ("_landlock(libc, home, confined_readable)", "os.mkdir(home + '/deeper')"),
+        ("_landlock(libc, home, confined_readable)", "os.mkfifo(home + '/fifo')"),
+        (
+            "_landlock(libc, home, confined_readable)",
+            "os.mknod(home + '/disk', stat.S_IFBLK | 0o600, os.makedev(8, 0))",
+        ),
+        ("_incapable(libc)", "os.mknod(home + '/zero', stat.S_IFCHR | 0o600, os.makedev(1, 5))"),
+        ("_incapable(libc)", "os.chroot(home)"),
+        ("_seccomp(libc)", "os.mkdir(home + '/deeper')"),
+        ("_seccomp(libc)", "os.symlink('/etc/passwd', home + '/link')"),
+        ("_seccomp(libc)", "os.mknod(home + '/zero', stat.S_IFCHR | 0o600, os.makedev(1, 5))"),
         ("_seccomp(libc)", "socket.socket()"),
         ("_seccomp(libc)", "os.fork()"),
         ("_seccomp(libc)", "os.execv('/bin/true', ['true'])"),
@@ -172,7 +212,8 @@ async def test_no_connection_is_made():
 )
 def test_the_kernel_refuses_by_itself_without_the_audit_hook(tmp_path, layer, deed):
     program = f"""
-import ctypes, os, runpy, socket, sys, threading
+import ctypes, glob, os, runpy, socket, stat, sys, threading
+PACKAGES = os.path.dirname(os.__file__) + "/site-packages/*/*.py"
 space = runpy.run_path({confined.__file__!r})
 libc, home = ctypes.CDLL(None, use_errno=True), {str(tmp_path)!r}
 libc.prctl(38, 1, 0, 0, 0)
@@ -214,7 +255,7 @@ async def test_at_most_two_run_at_once_and_the_loop_goes_on():
     jobs = [asyncio.create_task(run("import time\ntime.sleep(0.1)\ndef f(x): return x * 2")) for _ in range(5)]
     while not all(job.done() for job in jobs):
         await asyncio.sleep(0.01)
-        mine = [one for one in psutil.Process().children() if "confined" in " ".join(one.cmdline())]
+        mine = [one for one in psutil.Process().children() if confines(one)]
         most = max(most, len(mine))
     ticking.cancel()
     assert [job.result().passed for job in jobs] == [2] * 5

@@ -140,7 +140,7 @@ def _failure(test: Probed, reply: Reply) -> str:
                 values.append(decoded(content))
             elif kind == "error":
                 return str(content)[:200]
-        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+        except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError):
             return "it sent something that is no value"
     for index, held in enumerate(test.holds):
         if index >= len(values):
@@ -157,7 +157,7 @@ def decoded(content: Any) -> Any:
     """The value that `confined` has encoded.
 
     Raises:
-        ValueError, TypeError: it has not.
+        ValueError, TypeError, ArithmeticError: it has not.
     """
     kind, value = content
     if kind == "plain" and (value is None or isinstance(value, bool)):

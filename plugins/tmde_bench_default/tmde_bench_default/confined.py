@@ -7,10 +7,12 @@ learns what value is expected: it sends the values that it found, and who starte
 What confines a child, from the outside in (each layer holds where the ones before it are missing):
 
 - limits: processor time, address space, file size, open files; killed when its time is up;
-- Landlock (Linux 5.13 and later): reads only the standard library and shared libraries, writes only its own directory,
-  and binds or connects no TCP port;
+- no capabilities (Linux): where TMDE runs as root, the child is a root that may do nothing special, such as make a device and read the
+  disk by it;
+- Landlock (Linux 5.13 and later): reads only the standard library and shared libraries, not the packages beside them, writes only
+  plain files in its own directory, and binds or connects no TCP port;
 - seccomp (Linux on x86-64 and AArch64): no sockets, no new processes or threads, no signals, no tracing, no change of owners, modes
-  or limits;
+  or limits, no directories, links or devices;
 - an audit hook, everywhere: the same by Python's own events, and no ctypes. It alone keeps honest mistakes in, not an attacker.
 """
 
@@ -40,6 +42,9 @@ REPLY_BYTES = 64 * 1024
 DEPTH = 20
 """Deeper values are not compared."""
 
+PACKAGES = frozenset({"site-packages", "dist-packages"})
+"""What is installed beside the standard library; TMDE's own questions may be there, with what their tests want."""
+
 READABLE = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/ld.so.cache")
 DEVICES = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
 
@@ -48,13 +53,15 @@ DEVICES = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 1, 38, 22
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _READ_FILE, _READ_DIR, _WRITE_FILE, _TRUNCATE = 1 << 2, 1 << 3, 1 << 1, 1 << 14
+_REMOVE_FILE, _MAKE_FILE = 1 << 5, 1 << 8
+_CAPABILITIES_VERSION = 0x20080522
 _FS_BITS = {1: 13, 2: 14, 3: 15, 4: 15}
 """Landlock version → how many of its filesystem rights there are; 16 from version 5 on."""
 
 _MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _REFUSED: dict[str, tuple[tuple[int, ...], ...]] = {
     # In this order: sockets; processes and threads; signals; tracing; owners, modes, times and attributes of files; sessions and
-    # limits; shared memory and queues; mounts, namespaces, bpf, io_uring.
+    # limits; shared memory and queues; mounts, namespaces, bpf, io_uring; directories, links and devices.
     "x86_64": (
         (*range(41, 51), 53, 54, 55, 288, 299, 307),
         (56, 57, 58, 59, 322, 435),
@@ -64,6 +71,7 @@ _REFUSED: dict[str, tuple[tuple[int, ...], ...]] = {
         (112, 141, 142, 144, 160, 251, 302),
         (29, 30, 64, 68, 240),
         (155, 161, 165, 166, 248, 249, 250, 272, 298, 308, 321, 323, 425, 426, 427),
+        (83, 86, 88, 133, 258, 259, 265, 266),
     ),
     "aarch64": (
         (*range(198, 213), 242, 243, 269),
@@ -74,9 +82,30 @@ _REFUSED: dict[str, tuple[tuple[int, ...], ...]] = {
         (30, 118, 119, 140, 157, 164, 261),
         (180, 186, 190, 194, 196),
         (39, 40, 41, 51, 97, 217, 218, 219, 241, 268, 280, 282, 425, 426, 427),
+        (33, 34, 36, 37),
     ),
 }
 _EPERM = 1
+
+
+def _incapable(libc: Any) -> bool:
+    """Give up what root may beyond others."""
+    header = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
+    return bool(libc.capset(header, bytes(24)) == 0)
+
+
+def _below(path: str) -> list[tuple[str, int]]:
+    """What may be read of a path: everything but the packages installed there, whose names alone can be seen."""
+    if not os.path.isdir(path):  # noqa: PTH112 pathlib is not needed for anything else here
+        return [(path, _READ_FILE)]
+    found = [(path, _READ_DIR)]
+    for name in os.listdir(path):  # noqa: PTH208
+        inner = os.path.join(path, name)  # noqa: PTH118
+        if name.startswith("python"):
+            found += _below(inner)
+        elif name not in PACKAGES:
+            found.append((inner, _READ_FILE | _READ_DIR))
+    return found
 
 
 def _landlock(libc: Any, home: str, readable: Iterable[str]) -> bool:
@@ -90,9 +119,11 @@ def _landlock(libc: Any, home: str, readable: Iterable[str]) -> bool:
     rules = libc.syscall(_LANDLOCK_CREATE, attributes, size, 0)
     if rules < 0:
         return False
-    wanted = [(path, _READ_FILE | _READ_DIR) for path in readable]
+    roots = {os.path.realpath(path) for path in readable if os.path.exists(path)}  # noqa: PTH110
+    wanted = [rule for path in sorted(roots) for rule in _below(path)]
     wanted += [(path, _READ_FILE | _WRITE_FILE) for path in DEVICES]
-    for path, allowed in [*wanted, (home, rights)]:
+    wanted.append((home, _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | _REMOVE_FILE | _MAKE_FILE))
+    for path, allowed in wanted:
         with contextlib.suppress(OSError):
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
             if not os.path.isdir(path):  # noqa: PTH112 pathlib is not needed for anything else here
@@ -131,7 +162,7 @@ def _seccomp(libc: Any) -> bool:
 
 _NEVER = (
     "ctypes.", "socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "os.kill",
-    "os.chmod", "os.chown", "os.utime", "os.setxattr", "os.removexattr", "os.truncate", "pty.", "resource.", "signal.pthread_kill",
+    "os.mkdir", "os.link", "os.symlink", "os.chmod", "os.chown", "os.utime", "os.setxattr", "os.removexattr", "os.truncate", "pty.", "resource.", "signal.pthread_kill",
     "sqlite3.", "code.__new__", "syslog.", "urllib.", "ftplib.", "smtplib.", "webbrowser.", "_posixsubprocess", "_thread.start",
 )  # fmt: skip
 _PATHS = (
@@ -140,10 +171,7 @@ _PATHS = (
     "os.scandir",
     "os.remove",
     "os.rename",
-    "os.mkdir",
     "os.rmdir",
-    "os.link",
-    "os.symlink",
     "os.chdir",
 )
 _MODULES = frozenset({"ctypes", "_ctypes", "_posixsubprocess", "_socket", "_multiprocessing"})
@@ -161,6 +189,9 @@ def _audited(home: str, readable: tuple[str, ...]) -> Callable[[str, tuple[Any, 
             return None
         return real(decode(value)) + os.sep  # type: ignore[arg-type]
 
+    def library(path: str) -> bool:
+        return starts(path, below) and PACKAGES.isdisjoint(path.split(os.sep))  # noqa: PTH206
+
     def hook(event: str, details: tuple[Any, ...]) -> None:
         if event == "import":
             if details[0] in _MODULES:
@@ -175,7 +206,7 @@ def _audited(home: str, readable: tuple[str, ...]) -> Callable[[str, tuple[Any, 
                     budget[0] -= 1
                     if budget[0] < 0:
                         raise PermissionError("too many files")
-                elif paths and (starts(paths[0], below) or paths[0].rstrip(os.sep) in DEVICES):
+                elif paths and (paths[0].rstrip(os.sep) in DEVICES or library(paths[0])):
                     return
             for path in paths:
                 if not starts(path, inside) and not (event in {"os.listdir", "os.scandir"} and starts(path, below)):
@@ -205,6 +236,8 @@ def _confine(home: str, seconds: float) -> list[str]:
     if sys.platform == "linux":
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if _incapable(libc):
+            layers.append("capabilities")
         if _landlock(libc, home, readable):
             layers.append("landlock")
         if _seccomp(libc):

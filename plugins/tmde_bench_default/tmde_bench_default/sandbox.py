@@ -82,7 +82,7 @@ async def _directory() -> AsyncIterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
