@@ -280,5 +280,9 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
     except FileNotFoundError:
         return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{file} cannot be read as UTF-8 text: {error}.") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"{file} is not UTF-8 text: byte {error.start + 1} belongs to no character. Save it as UTF-8."
+        ) from None
+    except OSError as error:
+        raise InvalidInputError(f"{file} cannot be read: {error.strerror}. Correct that or move it away.") from None

@@ -122,7 +122,10 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path):
 
 def test_a_binary_file_is_named(tmp_path: Path):
     (tmp_path / "tmde.toml").write_bytes(b"\xff\x00\xfe")
-    assert "cannot be read as UTF-8 text" in complaint(tmp_path, "").detail
+    assert "is not UTF-8 text: byte 1 belongs to no character" in complaint(tmp_path, "").detail
+    (tmp_path / "tmde.toml").unlink()
+    (tmp_path / "tmde.toml").mkdir()
+    assert "cannot be read: Is a directory." in complaint(tmp_path, "").detail
 
 
 def test_a_data_directory_that_is_a_file_is_named(tmp_path: Path):
