@@ -235,7 +235,7 @@ os._exit(0)
 
 
 async def test_a_child_says_which_layers_hold():
-    (reply,) = await run_confined("", ["__probe__(1)"], 1.0)
+    (reply,) = await run_confined("", ["__probe__(1)"], 5.0)
     assert reply.ended
     assert '["limits"' in reply.lines[0]
     assert '"audit"]]' in reply.lines[0]

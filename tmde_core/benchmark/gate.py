@@ -104,13 +104,16 @@ class GateService:
             await self.judge(adapter_id, full=full)
         except TmdeError as error:
             log.warning("gate.not_measured", adapter=str(adapter_id), error=error.detail)
-            await self._notifications.notify(
-                "benchmark.gate_failed",
-                "warning",
-                f"Adapter {str(adapter_id)[:8]} could not be measured",
-                error.detail,
-                PAGE,
-            )
+            problem = error.detail
+        except Exception as error:  # whoever waits for the gate must hear of it
+            log.exception("gate.not_measured", adapter=str(adapter_id))
+            again = f"`tmde bench gate {adapter_id}` tries again"
+            problem = f"An unexpected {type(error).__name__}; the log has it. {again}."
+        else:
+            return
+        await self._notifications.notify(
+            "benchmark.gate_failed", "warning", f"Adapter {str(adapter_id)[:8]} could not be measured", problem, PAGE
+        )
 
     # ------------------------------------------------------------------------------------ deciding
 

@@ -206,6 +206,18 @@ async def test_an_adapter_that_silences_the_model_is_held_back_and_not_merely_un
     assert (decision.gate, decision.reason[:45]) == ("held-back", "It is worse than the base model: -10.0 points")
 
 
+async def test_whatever_keeps_an_adapter_from_being_measured_is_told(services, adapter, monkeypatch):
+    async def defective(*_, **__):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(services.benchmark, "start", defective)
+    await services.gate.begin(adapter(everything))
+    await asyncio.gather(*services.gate._tasks)
+    (told,), _ = await services.notifications.list()
+    assert (told.kind, told.level) == ("benchmark.gate_failed", "warning")
+    assert told.detail.startswith("An unexpected RuntimeError; the log has it. `tmde bench gate ")
+
+
 async def test_who_wants_to_know_more_has_all_questions_asked_twice(services, adapter, runtime):
     decision = await services.gate.judge(adapter(everything), full=True)
     run = await services.benchmark.get(decision.run_id)
