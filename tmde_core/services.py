@@ -30,6 +30,7 @@ from tmde_core.runtimes import Runtimes
 from tmde_core.schedule.service import ScheduleService
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
+from tmde_core.storage.durable import storage_errors
 from tmde_core.templates.store import TemplateStore
 from tmde_core.traces.service import TraceService
 
@@ -145,7 +146,8 @@ def _hold(settings: Settings, stack: AsyncExitStack) -> None:
             f"The data directory {settings.data_dir} cannot be written: {error.strerror}."
         ) from None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with storage_errors(settings.data_path):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
         other = file.read(20).strip()

@@ -67,7 +67,8 @@ class Switch:
                 file = (self._store.directory / LOCK_FILE).open("a")
             with file:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    with storage_errors(self._store.directory):
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise busy from None
                 yield

@@ -63,7 +63,7 @@ def sha256_of(file: Path) -> str:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn "no space" and "read-only" into the sentence that a person understands.
+    """Turn "no space", "read-only" and "no locks" into the sentence that a person understands.
 
     Raises:
         InsufficientStorageError: in place of the OSError.
@@ -78,5 +78,10 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise InsufficientStorageError(
                 f"{path} cannot be written: {error.strerror}. Check the permissions of the data directory."
+            ) from error
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise InsufficientStorageError(
+                f"The file system that holds {path} has no file locks (flock), by which TMDE's processes keep out of each other's way. "
+                "Choose a data directory on a local disk (--data-dir)."
             ) from error
         raise

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tmde_core.errors import ConflictError, NotFoundError
+from tmde_core.errors import ConflictError, InsufficientStorageError, NotFoundError
 from tmde_core.lora.lease import is_leased, shared, sole
 from tmde_core.lora.service import LoraService
 
@@ -130,3 +130,20 @@ def test_a_lease_on_what_is_no_directory_hurts_nobody(tmp_path: Path):
     lease.release()
     with sole(tmp_path / "link"), sole(tmp_path / "nowhere"):
         pass
+
+
+async def test_a_file_system_without_locks_is_named_by_the_server_and_by_whoever_switches(
+    services, opened, tmp_path, data_dir, published, monkeypatch
+):
+    identity = published(data_dir)
+
+    def lacking(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(fcntl, "flock", lacking)
+    with pytest.raises(InsufficientStorageError, match=r"has no file locks .* on a local disk"):
+        await services.lora.activate(identity)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InsufficientStorageError, match=r"has no file locks .* on a local disk"):
+        async with opened(tmp_path / "other", serving=True):
+            pass
