@@ -53,6 +53,8 @@ def question_from(given: Mapping[str, Any]) -> Question:
         raise invalid_field(error) from None
     except UnicodeEncodeError:
         raise _wrong("query", "or another text holds half a character (a lone surrogate); write it anew") from None
+    if "domain" not in values:
+        raise _wrong("domain", f"this field is missing; it is one of {', '.join(DOMAINS)}")
     _check_words(question)
     if not question.criteria:
         _check_simple(question)
