@@ -50,7 +50,7 @@ def panel(page: Page) -> Any:
 
 
 def figures(page: Page) -> Any:
-    return page.get_by_test_id("figures")
+    return page.get_by_test_id("run-figures")
 
 
 # ------------------------------------------------------------------------------------------- standing
@@ -271,7 +271,7 @@ def test_however_fast_it_reports_the_page_changes_about_twice_a_second(open_page
     page.evaluate("""() => {
         window.changes = 0; window.begun = performance.now();
         new MutationObserver(() => window.changes += 1).observe(
-            document.querySelector('[data-testid=figures] dd'), { characterData: true, childList: true, subtree: true });
+            document.querySelector('[data-testid=run-figures] dd'), { characterData: true, childList: true, subtree: true });
     }""")
     server.order(steps=20_000, total=20_000)
     page.wait_for_function("window.changes >= 4")

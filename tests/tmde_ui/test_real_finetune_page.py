@@ -69,7 +69,7 @@ def test_a_click_on_the_page_ends_in_an_adapter(browser, tmp_path):
         page.get_by_test_id("start-run").click()
         panel = page.get_by_test_id("training-progress")
         expect(panel).to_be_visible()
-        expect(panel.get_by_test_id("figures")).to_contain_text(re.compile(r"\d+ of \d+"), timeout=A_WHILE)
+        expect(panel.get_by_test_id("run-figures")).to_contain_text(re.compile(r"\d+ of \d+"), timeout=A_WHILE)
         expect(page.get_by_test_id("run-result")).to_contain_text("The adapter is ready", timeout=A_WHILE)
         expect(panel.locator("figure")).to_have_attribute("aria-label", re.compile(r"from \d.* to \d"))
         expect(page.get_by_test_id("run-loss").first).to_contain_text("loss")

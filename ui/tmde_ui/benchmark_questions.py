@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tmde_core.benchmark.records import BenchmarkQuestion
-from tmde_core.errors import TmdeError
 from tmde_core.services import Services
+from tmde_ui.asking import ask_once
 from tmde_ui.benchmark_checks import is_checked
 from tmde_ui.benchmark_editor import QuestionEditor
 from tmde_ui.benchmark_import import import_dialog
 from tmde_ui.benchmark_words import domain_name
-from tmde_ui.elements import Modal, Tag, button
-from tmde_ui.words import count, sentence, snippet
+from tmde_ui.elements import Tag, button
+from tmde_ui.words import count, snippet
 
 
 class OwnQuestions:
@@ -69,23 +69,13 @@ class OwnQuestions:
         gone.on("click", lambda: self._ask(one), args=[])
 
     def _ask(self, one: BenchmarkQuestion) -> None:
-        with self._section:
-            dialog = Modal("Remove this question?", test="remove-dialog")
-        dialog.on("close", dialog.delete, args=[])
-        with dialog.body:
-            Tag("p", "Runs that asked it keep it and its answers. Later runs cannot ask it any more.", "muted")
-            problem = Tag("p", classes="notice bad", role="alert").show(visible=False)
-            confirm = button("Remove it", "primary", test="confirm-remove")
-
-        async def remove() -> None:
-            try:
-                await self._services.benchmark.remove_question(one.id)
-            except TmdeError as error:
-                problem.say(sentence(error)).show()
-                return
-            with self._section:
-                dialog.close()
-            await self.show()
-
-        confirm.on("click", remove, args=[])
-        dialog.open()
+        ask_once(
+            self._section,
+            "Remove this question?",
+            "Runs that asked it keep it and its answers. Later runs cannot ask it any more.",
+            yes="Remove it",
+            no="Keep it",
+            deed=lambda: self._services.benchmark.remove_question(one.id),
+            then=self.show,
+            test="remove",
+        )

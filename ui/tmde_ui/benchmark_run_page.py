@@ -7,16 +7,17 @@ import contextlib
 from nicegui import ui
 
 from tmde_core.benchmark.records import BenchmarkRun
-from tmde_core.errors import NotFoundError, TmdeError
+from tmde_core.errors import NotFoundError
 from tmde_core.services import Services
+from tmde_ui.asking import ask_once
 from tmde_ui.benchmark_compare import ComparisonView
 from tmde_ui.benchmark_domains import DomainCharts
 from tmde_ui.benchmark_live import BenchmarkPanel
 from tmde_ui.benchmark_pairs import Comparisons, pairs_of
 from tmde_ui.benchmark_words import BY, answerer, asked, figure, kind, quality, took
-from tmde_ui.elements import Modal, Tag, button, facts, link
+from tmde_ui.elements import Tag, button, facts, link
 from tmde_ui.live import Live
-from tmde_ui.words import duration, exact, sentence
+from tmde_ui.words import duration, exact
 
 
 class RunPage:
@@ -65,7 +66,7 @@ class RunPage:
                     if run.status == "completed":
                         link("Report", f"/api/benchmark/{run.id}/report", "button", download=True, data_testid="report")
                     if run.status not in ("pending", "running"):
-                        self._delete_button()
+                        button("Delete", "danger", test="delete").on("click", self._ask_delete, args=[])
             for warning in run.warnings:
                 Tag("p", warning, "notice warm")
             facts(
@@ -91,23 +92,17 @@ class RunPage:
                 )
             )
 
-    def _delete_button(self) -> None:
-        dialog = Modal("Delete this run?", test="delete-dialog")
-        with dialog.body:
-            Tag("p", "Its answers and its verdicts go with it. This cannot be taken back.", "muted")
-            problem = Tag("p", classes="notice bad", role="alert").show(visible=False)
-            confirm = button("Delete the run", "primary", test="confirm-delete")
-
-        async def delete() -> None:
-            confirm.put(disabled=True)
-            try:
-                await self._services.benchmark.delete(self._run.id)
-            except TmdeError as error:
-                problem.say(sentence(error)).show()
-                return
+    def _ask_delete(self) -> None:
+        async def leave() -> None:
             ui.navigate.to("/benchmark")
 
-        confirm.on("click", delete, args=[])
-        button("Delete", "danger", test="delete").on(
-            "click", js_handler=f"() => getHtmlElement({dialog.id}).showModal()"
+        ask_once(
+            self._record,
+            "Delete this run?",
+            "Its answers and its verdicts go with it. This cannot be taken back.",
+            yes="Delete the run",
+            no="Keep it",
+            deed=lambda: self._services.benchmark.delete(self._run.id),
+            then=leave,
+            test="delete",
         )

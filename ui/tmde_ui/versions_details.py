@@ -9,7 +9,8 @@ from nicegui import ui
 from tmde_core.errors import TmdeError
 from tmde_core.lora.records import AdapterDetails, LoRAAdapter
 from tmde_core.services import Services
-from tmde_ui.elements import Modal, Tag, button, link
+from tmde_ui.asking import ask_once
+from tmde_ui.elements import Tag, button, link
 from tmde_ui.forms import on_submit
 from tmde_ui.versions_lineage import draw_lineage, is_here, named, traces_of
 from tmde_ui.versions_words import measured
@@ -175,35 +176,19 @@ class Details:
         )  # fmt: skip
 
     def _ask_delete(self) -> None:
-        name = f"adapter {short_id(self._adapter.id)}"
-        with self._box:
-            dialog = Modal(f"Delete {name}?", test="delete-dialog")
-        dialog.on("close", dialog.delete, args=[])
-        with dialog.body:
-            freed = f" and {size(self._adapter.size_bytes)} are freed" if self._adapter.size_bytes else ""
-            Tag(
-                "p",
-                f"Its files are removed from the disk at once{freed}. What was done with it stays in the audit trail.",
-            )
-            Tag("p", "It cannot be brought back. Export it first if you may want it again.", "muted")
-            problem = Tag("p", classes="notice bad", role="alert").show(visible=False)
-            with Tag("div", classes="line"):
-                confirm = button("Delete it", "primary", test="confirm-delete")
-                button("Keep it").on("click", js_handler=f"() => getHtmlElement({dialog.id}).close()")
-
-        async def delete() -> None:
-            confirm.say("Deleting …").put(disabled=True)
-            try:
-                await self._services.lora.delete(self._adapter.id)
-            except TmdeError as error:
-                problem.say(sentence(error)).show()
-                return
-            with self._box:
-                dialog.close()
-            await self._around.changed()
-
-        confirm.on("click", delete, args=[])
-        dialog.open()
+        freed = f" and {size(self._adapter.size_bytes)} are freed" if self._adapter.size_bytes else ""
+        ask_once(
+            self._box,
+            f"Delete adapter {short_id(self._adapter.id)}?",
+            f"Its files are removed from the disk at once{freed}. What was done with it stays in the audit trail.",
+            "It cannot be brought back. Export it first if you may want it again.",
+            yes="Delete it",
+            no="Keep it",
+            doing="Deleting …",
+            deed=lambda: self._services.lora.delete(self._adapter.id),
+            then=self._around.changed,
+            test="delete",
+        )
 
     def _figures(self, details: AdapterDetails) -> None:
         for (form, _, _), item in zip(EXPORTS, self._exports if details.is_valid else (), strict=False):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tmde_core.errors import TmdeError
 from tmde_core.lora.records import LoRAAdapter
 from tmde_core.services import Services
-from tmde_ui.elements import Modal, Tag, button, chip
+from tmde_ui.asking import ask_once
+from tmde_ui.elements import Tag, button, chip
 from tmde_ui.finetune_words import age
 from tmde_ui.versions_details import Details, Surroundings
 from tmde_ui.versions_words import GATES, losses
@@ -126,27 +127,17 @@ class AdapterRow:
         return refusal
 
     def _ask_force(self) -> None:
-        with self.element:
-            dialog = Modal("Activate it although it is held back?", test="force-dialog")
-        dialog.on("close", dialog.delete, args=[])
-        with dialog.body:
-            Tag(
-                "p",
-                f"The benchmark found adapter {short_id(self._adapter.id)} worse than what answers without it. It can answer all the "
-                "same; that it was forced is recorded on the adapter and in the audit trail.",
-            )
-            with Tag("div", classes="line"):
-                confirm = button("Activate by force", "primary", test="confirm-force")
-                button("Leave it").on("click", js_handler=f"() => getHtmlElement({dialog.id}).close()")
-
-        async def force() -> None:
-            confirm.say("Activating …").put(disabled=True)
-            await self._try(force=True)
-            with self.element:
-                dialog.close()
-
-        confirm.on("click", force, args=[])
-        dialog.open()
+        ask_once(
+            self.element,
+            "Activate it although it is held back?",
+            f"The benchmark found adapter {short_id(self._adapter.id)} worse than what answers without it. It can answer all the "
+            "same; that it was forced is recorded on the adapter and in the audit trail.",
+            yes="Activate by force",
+            no="Leave it",
+            doing="Activating …",
+            deed=lambda: self._try(force=True),
+            test="force",
+        )
 
 
 def _made_of(adapter: LoRAAdapter) -> str:
