@@ -22,7 +22,9 @@ NOBODY = "6f1c1d52-3b0c-4f0e-9c64-0a5a5c1c2f37"
 def add(live, name: str, **changes) -> str:
     response = live.client.post("/api/benchmark/questions", json={**QUESTION, "id": name, **changes})
     assert response.status_code == 201, response.text
-    return response.json()["id"]
+    added, sent = response.json(), {**QUESTION, **changes}
+    assert (added["query"], added["reference"]) == (sent["query"], sent.get("reference"))
+    return added["id"]
 
 
 @pytest.fixture(scope="module")

@@ -251,5 +251,7 @@ def _figures(question: Question) -> dict[str, Any]:
         "id": question.id,
         "domain": question.domain,
         "difficulty": question.difficulty,
+        "query": question.query,
+        "reference": question.reference,
         "question": question,
     }

@@ -175,7 +175,10 @@ class BenchmarkQuestion(Record):
     builtin: bool
     domain: str
     difficulty: str
+    query: str
+    reference: str | None
     question: Question
+    """The whole of it, with its criteria, in the form in which it can be sent back."""
     quick: bool = False
 
 
