@@ -85,6 +85,12 @@ async def test_what_peft_saves_comes_in_and_what_goes_out_it_loads_with_the_same
         for name in ("adapter_model.safetensors", "adapter_config.json"):
             assert (kept / name).read_bytes() == (saved / name).read_bytes()
         assert (kept / "adapter.gguf").is_file(), "its base model is here, so it has a form that can be served"
+        base.rename(tmp_path / "tiny")
+        early = await services.archives.import_archive(pieces(archive.read_bytes()))
+        assert not (services.lora.store.path(early.id) / "adapter.gguf").exists()
+        (tmp_path / "tiny").rename(base)
+        late = await services.archives.export(early.id, "gguf")
+        assert b"".join([piece async for piece in late.chunks]) == (kept / "adapter.gguf").read_bytes()
         for form in ("peft", "peft-bin"):
             export = await services.archives.export(adapter.id, form)  # type: ignore[arg-type]
             file = tmp_path / export.filename
