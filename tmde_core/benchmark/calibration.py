@@ -74,6 +74,8 @@ def _spearman(pairs: Sequence[tuple[float, float]]) -> tuple[float | None, float
 
 
 def _advice(rho: float | None, n: int) -> str:
+    if rho is None and n >= 10:
+        return "Either your ratings or its scores are all equal, so there is no ranking to compare. Rate more debates."
     if rho is None or n < 10:
         return f"{n} answers are too few to tell. Rate more debates: ten at least, fifty for a firm answer."
     if rho >= TRUSTWORTHY:

@@ -246,7 +246,11 @@ class GateService:
             log.warning("gate.schedule_not_judged", run=str(run.id), error=error.detail)
 
     async def after_schedule(self, run: BenchmarkRun) -> None:
-        """Roll an active adapter back that has been found significantly worse than the base model."""
+        """Roll an active adapter back that has been found significantly worse than the base model; tell of a run that failed."""
+        if run.status == "failed":
+            why = run.error_message or "The log has the reason."
+            title = "The scheduled benchmark was not completed"
+            await self._notifications.notify("benchmark.schedule_failed", "warning", title, why, f"{PAGE}/{run.id}")
         if run.status != "completed" or run.adapter_id is None:
             return
         base = await self._run(asking(base=True), None, None)

@@ -147,6 +147,10 @@ class Runner:
             except TmdeError as error:
                 problem = error
                 log.warning("benchmark.try_failed", question=slot.question.id, number=number, error=error.detail)
+            except Exception as error:  # a plugin's defect on one question must not cost the others their answers
+                last = number == TRIES
+                log.warning("benchmark.try_failed", question=slot.question.id, error=repr(error), exc_info=last)
+                problem = WorkerFailedError(f"An unexpected {type(error).__name__}; the log has it.")
             else:
                 if not result.answer.strip() and number < TRIES:
                     continue
@@ -259,7 +263,7 @@ class Runner:
         return (
             self._blank(
                 slot,
-                answer=spoken.text,
+                answer=spoken.text.encode("utf-8", "replace").decode(),  # half a surrogate pair cannot be stored
                 response_time_ms=round(seconds * 1000, 3),
                 tokens=tally.completion,
                 tokens_per_second=tally.completion / seconds if tally.completion else None,

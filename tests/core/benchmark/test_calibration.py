@@ -22,6 +22,7 @@ def test_a_judge_that_ranks_as_people_do_is_told_apart_from_one_that_does_not():
 def test_no_verdict_is_counted_and_never_an_error():
     found = report("shy", [5.0] * 12, [None] * 2 + [5.0] * 10)
     assert (found.n, found.unscored, found.mean_absolute_error, found.spearman) == (10, 2, 0, None)
+    assert found.advice.startswith("Either your ratings or its scores are all equal")
     assert report("silent", [5.0], [None]).advice.startswith("It gave no verdict")
 
 

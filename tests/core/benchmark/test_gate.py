@@ -11,7 +11,7 @@ import pytest
 from tmde_core.benchmark.gate import asking, decide
 from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, DomainComparison, PairedComparison, RunComparison
 from tmde_core.benchmark.report import difference_words, p_words
-from tmde_core.errors import ConflictError
+from tmde_core.errors import ConflictError, WorkerFailedError
 from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
 from tmde_core.record import utc_now
 from tmde_core.settings import BenchmarkSettings
@@ -194,6 +194,15 @@ async def test_the_schedule_measures_the_active_adapter_and_rolls_a_worse_one_ba
         assert "benchmark.rolled_back" in kinds
         newest = (await _events(services))[0]
         assert (newest.triggered_by, newest.operation, newest.adapter_id) == ("gate", "rollback", good)
+
+
+async def test_a_scheduled_benchmark_that_fails_is_told_of(services, runtime):
+    runtime.script = lambda _: WorkerFailedError("Nobody answers at port 9.")
+    await services.gate.scheduled(utc_now())
+    await asyncio.gather(*services.gate._tasks)
+    (told,), _ = await services.notifications.list()
+    assert (told.kind, told.level) == ("benchmark.schedule_failed", "warning")
+    assert "4 questions in a row could not be answered: Nobody answers at port 9." in told.detail
 
 
 async def test_an_adapter_that_silences_the_model_is_held_back_and_not_merely_unmeasured(

@@ -196,6 +196,19 @@ async def test_a_question_that_fails_is_asked_three_times_and_the_run_goes_on(se
     assert run.metrics.avg_quality.mean == 10
 
 
+async def test_a_defect_on_one_question_fails_that_question_and_the_run_goes_on(services, runtime):
+    runtime.script = lambda request: (
+        KeyError("a defect") if "number 3?" in request.messages[-1].content else "That is right. \ud83d"
+    )
+    run = await finished(services)
+    assert (run.status, run.questions_done, run.metrics.failed) == ("completed", 12, 1)
+    (result,) = await services.benchmark.result(run.id, "q03")
+    assert (result.status, result.tries) == ("failed", 3)
+    assert result.error == "An unexpected KeyError; the log has it."
+    (result,) = await services.benchmark.result(run.id, "q04")
+    assert (result.answer, result.quality_score) == ("That is right. ?", 10)
+
+
 async def test_a_model_that_is_gone_ends_the_run_which_can_be_resumed(services, runtime, model):
     runtime.script = lambda _: WorkerFailedError("The server is gone.")
     run = await finished(services)
