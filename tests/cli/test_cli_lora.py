@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -224,6 +225,20 @@ def test_a_damaged_adapter_is_not_exported_and_leaves_no_file(tmde: Tmde, adapte
     assert ran.code == 1
     assert "has changed" in ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("n", 1, 1), ("y", 0, 0)])
+def test_a_deletion_is_asked_once_on_a_terminal(tmde: Tmde, adapter, monkeypatch, answer, code, left) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    identity = adapter()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
+        ran = tmde("lora", "delete", identity)
+    assert (ran.code, "Nothing was deleted." in ran.err) == (code, bool(left))
+    assert len(tmde("lora", "list", "--json").json) == left
 
 
 def test_an_archive_goes_through_a_pipe(tmde: Tmde, adapter, process: Tmde, tmp_path: Path, monkeypatch) -> None:

@@ -46,7 +46,7 @@ def delete(ctx: typer.Context, id: AdapterId, yes: Yes = False, json: JsonFlag =
     """Remove an adapter from the disk, completely. What was done with it stays in the history."""
     identity = parse_id(id, "adapter")
     adapter = with_services(ctx, lambda services: services.lora.get(identity))
-    _sure(yes, f"Delete the adapter {identity} ({size(adapter.size_bytes)})? It cannot be brought back")
+    _sure(yes, f"Delete the adapter {identity} ({size(adapter.size_bytes)})? It cannot be brought back.")
     with_services(ctx, lambda services: services.lora.delete(identity))
     if json:
         print_json(adapter)
@@ -67,7 +67,7 @@ def prune(
         if not json:
             _print_doomed(doomed)
         freed = sum(one.size_bytes for one in doomed)
-        _sure(yes, f"Delete these {len(doomed)} ({size(freed)})? They cannot be brought back")
+        _sure(yes, f"Delete these {len(doomed)} ({size(freed)})? They cannot be brought back.")
         doomed = with_services(ctx, lambda services: services.lora.prune(keep))
     if json:
         print_json({"deleted": doomed, "bytes": sum(one.size_bytes for one in doomed), "dryRun": dry_run})
@@ -198,7 +198,9 @@ def _sure(yes: bool, question: str) -> None:
         return
     if not sys.stdin.isatty():
         raise InvalidInputError("Nothing was deleted: say --yes where nobody can be asked.", field="yes")
-    typer.confirm(question, abort=True)
+    if not typer.confirm(question):
+        typer.echo("Nothing was deleted.", err=True)
+        raise typer.Exit(1)
 
 
 def _short(value: Any) -> Cell:
