@@ -95,8 +95,10 @@ class Patrol:
                     if time.monotonic() - saved > SAVE_SECONDS:
                         await asyncio.to_thread(readings.save)
                         saved = time.monotonic()
-        finally:
+        except BaseException:  # the server ends: there is no time to wait for a thread
             readings.save()
+            raise
+        await asyncio.to_thread(readings.save)
 
     def _due(self, adapters: list[LoRAAdapter]) -> list[LoRAAdapter]:
         readings, since = self._lora.store.readings, utc_now() - timedelta(seconds=BETWEEN_SECONDS)
