@@ -32,9 +32,20 @@ def differences(a: BenchmarkRun, b: BenchmarkRun) -> tuple[str, ...]:
         found.append(f"One asked {_whom(a)}, the other {_whom(b)}.")
     if a.judge != b.judge:
         found.append(f"Different judges scored them: {a.judge} and {b.judge}.")
+    elif judge_models(a) != judge_models(b):
+        found.append(f"Different models judged them: {judge_models(a)} and {judge_models(b)}.")
     if a.repeats != b.repeats:
         found.append(f"They asked each question {a.repeats} and {b.repeats} times.")
     return tuple(found)
+
+
+def judge_models(run: BenchmarkRun) -> str:
+    """Which models scored what no check decides, `runtime:model` each; empty where none was asked, or it is not known."""
+    judge = (run.settings.get("roles") or {}).get("judge") or {}
+    if run.judge == "verifier" or not judge:
+        return ""
+    panel = (run.settings.get("benchmark") or {}).get("panel") or ()
+    return ", ".join([f"{judge.get('runtime')}:{judge.get('model')}".removesuffix(":"), *panel])
 
 
 def _whom(run: BenchmarkRun) -> str:

@@ -93,6 +93,10 @@ class Planner:
                 f"The run began with the base model {run.base_model!r}; {base.name!r} would answer the rest. Start a new run."
             )
         before, now = dict(run.settings), self._used()
+        if list(before.get("benchmark", {}).get("panel") or ()) != list(now["benchmark"]["panel"]):
+            raise ConflictError(
+                "`benchmark.panel` has changed since the run began; the rest would be judged by others. Start a new run, or put it back."
+            )
         for name in ("roles", *(("debate",) if run.mode == "debate" else ())):
             if before.get(name) != now[name]:
                 raise ConflictError(
@@ -155,4 +159,8 @@ def comparable_hash(run: BenchmarkRun) -> str:
         run.settings.get("roles"),
         run.settings.get("debate") if run.mode == "debate" else None,
     ]
+    if panel := (run.settings.get("benchmark") or {}).get(
+        "panel"
+    ):  # runs without one keep the hash they had before there were any
+        shared.append(panel)
     return hashlib.sha256(to_json(shared)).hexdigest()

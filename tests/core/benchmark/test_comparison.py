@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.benchmark.conftest import QUESTIONS, question
-from tmde_core.benchmark.comparison import compare
+from tmde_core.benchmark.comparison import compare, differences
 from tmde_core.benchmark.metrics import efficiency, measure, tmde_score
+from tmde_core.benchmark.planning import comparable_hash
 from tmde_core.benchmark.records import BenchmarkResult, BenchmarkRun, EfficiencyReference
 from tmde_core.benchmark.scoring import combined
 from tmde_core.ports import Verdict
@@ -81,6 +82,20 @@ def test_runs_of_other_questions_are_never_compared_silently():
     assert found.differs == ("They asked different questions.",)
     assert found.quality.outcome == "inconclusive"
     assert found.quality.difference == 10
+
+
+def test_runs_that_other_models_judged_are_never_compared_silently():
+    def judged(model: str, *panel: str, by: str = "rubric"):
+        seats = {"roles": {"judge": {"runtime": "local", "model": model}}, "benchmark": {"panel": list(panel)}}
+        return run(judge=by, settings=seats)
+
+    assert differences(judged("small"), judged("small")) == ()
+    assert differences(judged("small"), judged("large")) == (
+        "Different models judged them: local:small and local:large.",
+    )
+    assert len(differences(judged("small", "other:third"), judged("small"))) == 1
+    assert differences(judged("small", by="verifier"), judged("large", by="verifier")) == ()
+    assert comparable_hash(judged("small", "other:third")) != comparable_hash(judged("small"))
 
 
 def test_a_run_with_too_many_open_answers_decides_nothing():
