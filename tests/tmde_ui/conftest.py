@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 HERE = Path(__file__).parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -140,22 +140,58 @@ def browser() -> Iterator[Browser]:
 OpenPage = Callable[..., Page]
 
 
+class Profiles:
+    """Browser profiles that are used again: one that has loaded the scripts and styles opens a page with half the work."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._free: dict[tuple[int, bool], list[BrowserContext]] = {}
+        self._taken: list[tuple[tuple[int, bool], BrowserContext]] = []
+
+    def take(self, width: int, *, dark: bool) -> BrowserContext:
+        """A profile that knows nobody and shows no page."""
+        if free := self._free.get((width, dark)):
+            context = free.pop()
+        else:
+            context = self._browser.new_context(
+                viewport={"width": width, "height": 900},
+                color_scheme="dark" if dark else "light",
+                accept_downloads=True,
+            )
+        self._taken.append(((width, dark), context))
+        return context
+
+    def give_back(self, home: str) -> None:
+        """Close the pages of all that were taken, and forget what pages of `home` have stored."""
+        for kind, context in self._taken:
+            page = context.new_page()
+            context.new_cdp_session(page).send(
+                "Storage.clearDataForOrigin",
+                {"origin": home, "storageTypes": "cookies,local_storage,indexeddb,service_workers"},
+            )
+            for shown in context.pages:
+                shown.close()
+            self._free.setdefault(kind, []).append(context)
+        self._taken.clear()
+
+
+@pytest.fixture(scope="module")
+def profiles(browser: Browser) -> Profiles:
+    """The profiles of a module's browser."""
+    return Profiles(browser)
+
+
 @pytest.fixture
-def open_page(browser: Browser, server: ScriptedServer) -> Iterator[OpenPage]:
+def open_page(profiles: Profiles, server: ScriptedServer) -> Iterator[OpenPage]:
     """Opens pages of the server. Any console error, uncaught exception or request to elsewhere fails the test."""
     wrong: list[str] = []
-    contexts = []
 
     def open_(
         path: str = "/", *, width: int = 1280, dark: bool = False, status: int = 200, refusals: tuple[int, ...] = ()
     ) -> Page:
         home = server.url
         expected = {status, *refusals} - {200}
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", accept_downloads=True
-        )
-        contexts.append(context)
-        page = context.new_page()
+        page = profiles.take(width, dark=dark).new_page()
         allowed = (home, home.replace("http:", "ws:"), "data:", "blob:")
         page.on(
             "request",
@@ -178,8 +214,7 @@ def open_page(browser: Browser, server: ScriptedServer) -> Iterator[OpenPage]:
         return page
 
     yield open_
-    for context in contexts:
-        context.close()
+    profiles.give_back(server.url)
     assert wrong == []
 
 
