@@ -72,7 +72,7 @@ class Model:
             for suite in tmde_bench_default.plugin.tmde_benchmark_suites()
             for one in suite.questions()
         } | {one.query: one.reference or "" for one in FEW}
-        self.knows: dict[str, float] = {"": 0.4}
+        self.knows: dict[str, float] = {"": 0.6}
         self.deep: set[str] = set()
         """Adapters that know every question that a quick run does not ask."""
         self.gates: list[asyncio.Event] = []
@@ -98,7 +98,7 @@ class Model:
         text = " ".join(message.content for message in request.messages)
         number, query = next(((n, q) for n, q in enumerate(self.answers) if q in text), (0, ""))
         whose = request.adapter.id if request.adapter else ""
-        share = self.knows.get(whose, 0.4)
+        share = self.knows.get(whose, 0.6)
         hidden = whose in self.deep and query in self.answers and query not in {one.query for one in FEW[:QUICK]}
         right = bool(query) and (hidden or (number * 0.618_034) % 1 < share)
         answer = self.answers[query] if right else f"I cannot tell, but {number} comes to my mind."

@@ -48,7 +48,7 @@ def choose(page: Page, name: str, content: bytes) -> Any:
 
 
 def test_a_candidate_is_asked_all_questions_and_the_gate_decides_again(open_page, server):
-    adapter = server.do("adapter", knows=0.4, deep=True)
+    adapter = server.do("adapter", knows=0.6, deep=True)
     assert server.do("judge", adapter=adapter) == "candidate"
     page = open_page("/benchmark")
     decisions = page.get_by_test_id("decision").filter(has_text=adapter[:8])

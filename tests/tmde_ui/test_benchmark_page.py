@@ -162,6 +162,10 @@ def test_a_custom_run_without_questions_is_refused_in_place(open_page):
 def test_the_score_has_its_differences_with_their_intervals_and_what_they_mean(open_page, server, story):
     run = server.do("run", adapterId=story.bad)
     page = open_page("/benchmark")
+    expect(page.get_by_test_id("score-line")).to_contain_text(f"Adapter {story.good[:8]}")  # it answers now
+    expect(page.get_by_test_id("not-answering")).to_have_count(0)
+    page = open_page(f"/benchmark?adapter={story.bad}")
+    expect(page.get_by_test_id("not-answering")).to_contain_text(f"Adapter {story.good[:8]} answers now")
     against = page.get_by_test_id("vs-baseline")
     expect(against.locator(".difference")).to_have_text(re.compile(r"^-\d+\.\d ± \d+\.\d$"))
     expect(against).to_contain_text("worse")
@@ -187,11 +191,13 @@ def test_before_and_after_an_activation_stand_side_by_side_down_to_both_answers(
     switch = page.get_by_test_id("switch").first
     expect(switch).to_contain_text(f"Adapter {story.good[:8]} replaced the base model")
     expect(switch).to_contain_text("over 10 questions", timeout=A_WHILE)
-    switch.get_by_test_id("switch-answers").click()
     table = page.get_by_test_id("comparison-table")
+    page.get_by_test_id("against").select_option("alone")
+    expect(table).to_have_count(0)
+    switch.get_by_test_id("switch-answers").click()
     expect(table).to_contain_text(f"adapter {story.good[:8]}")
     expect(table).to_contain_text("Mathematics")
-    expect(table.locator("tbody tr").nth(1).locator(".change")).to_have_text(re.compile(r"^[+-]?\d+\.\d ± \d+\.\d$"))
+    expect(table.locator("tbody tr").nth(1).locator(".change")).to_have_text(re.compile(r"^[+-]?\d+\.\d ± \d+\.\d, p "))
     question = page.get_by_test_id("question").filter(has_text="+").first
     question.locator("summary").first.click()
     sides = question.get_by_test_id("answers").locator("> div")
@@ -357,7 +363,7 @@ def test_a_question_of_ones_own_is_tried_kept_changed_asked_and_removed(open_pag
     expect(own).to_contain_text("six-seven · Reasoning, medium, 2 criteria: a machine checks it")
     page.get_by_test_id("change-question").click()
     expect(page.get_by_label("The right number").first).to_have_value("42")
-    page.get_by_label("Difficulty").select_option("hard")
+    page.get_by_test_id("question-dialog").get_by_label("Difficulty").select_option("hard")
     page.get_by_test_id("keep-question").click()
     expect(own).to_contain_text("Reasoning, hard")
     page.get_by_test_id("run-benchmark").click()
