@@ -109,8 +109,8 @@ def import_dialog(imported: Callable[[], Awaitable[None]]) -> Modal:
         with Tag("div", classes="options"):
             domains = [(one, domain_name(one)) for one in DOMAINS]
             for name, label, options in (
-                ("domain", "Domain, where an entry has none", domains),
-                ("difficulty", "Difficulty, likewise", [(one, one) for one in DIFFICULTIES]),
+                ("domain", "Domain where none is given", domains),
+                ("difficulty", "Difficulty where none is given", [(one, one) for one in DIFFICULTIES]),
             ):
                 select = choice(label, f"import-{name}", options, chosen[name], data_testid=f"import-{name}")
                 select.on(
