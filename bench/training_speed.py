@@ -185,8 +185,8 @@ def main() -> str:
         our_loss, their_loss, equal_loss = json.loads(done.stdout.splitlines()[-1])
 
     steps = [event.data for event in log if event.type == "progress"]
-    apart = max(abs(theirs / ours["loss"] - 1) for ours, theirs in zip(steps, equal["losses"], strict=True))
-    rates = max(abs(theirs - ours["learningRate"]) for ours, theirs in zip(steps, equal["rates"], strict=True))
+    apart = max(abs(their / our["loss"] - 1) for our, their in zip(steps, equal["losses"], strict=True))
+    rates = max(abs(their - our["learningRate"]) for our, their in zip(steps, equal["rates"], strict=True))
     same = "the same" if rates < 1e-9 else f"up to {rates:.0e} apart"
     rows = [
         ("supervised tokens a second", ours["tokensPerSecond"], supervised / theirs["seconds"], "≥ 2"),
