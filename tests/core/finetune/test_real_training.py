@@ -1,4 +1,7 @@
-"""The same with the trainer that ships: a model of a few thousand parameters, and once the embedded one."""
+"""The same with the trainer that ships, on a model of a few thousand parameters.
+
+On the embedded model it trains in tests/core/lora/test_real_versions.py and in tests/tmde_ui/test_benchmark_report.py.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
 
+from tests.core.finetune.conftest import make_trace
 from tmde_core.finetune import supervisor
 from tmde_core.finetune.records import FineTuneConfig
+from tmde_core.lora.store import AdapterStore
 from tmde_core.plugins import Plugins
-from tmde_core.ports import ChatDelta, ChatRequest, Message
 from tmde_core.services import open_services
 from tmde_core.settings import load_settings
 
@@ -42,23 +47,53 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-async def filled(data_dir: Path, trace) -> Path:
+async def fill(data_dir: Path) -> Path:
+    """A data directory with the same traces every time."""
     data_dir.mkdir()
     (data_dir / "tmde.toml").write_text(TOML)
     async with open_services(load_settings(data_dir, environ={}), Plugins()) as services:
         for number in range(24):
-            await services.traces.add(trace(f"What is {number} times 7?", f"It is {number * 7}.", minutes=number))
+            await services.traces.add(make_trace(f"What is {number} times 7?", f"It is {number * 7}.", minutes=number))
     return data_dir
+
+
+@pytest.fixture
+async def filled(data_dir: Path) -> Path:
+    return await fill(data_dir)
 
 
 def config(base_model: object, **changes) -> FineTuneConfig:
     return FineTuneConfig(base_model=str(base_model), min_traces=5, **changes)
 
 
-async def test_the_shipped_trainer_goes_from_traces_to_a_sound_adapter(filled, tiny_model):
-    async with open_services(load_settings(filled, environ={}), serving=True) as services:
-        run = await services.finetune.wait((await services.finetune.start(config(tiny_model))).id)
+def many_steps(base_model: object) -> FineTuneConfig:
+    """A run that lasts long enough to be disturbed."""
+    return config(base_model, epochs=10, batch_size=1, gradient_accumulation_steps=1)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, UUID]:
+    """Where `many_steps` was trained on the same traces and nothing happened meanwhile, and the run."""
+    data_dir = tmp_path_factory.mktemp("undisturbed") / "data"
+
+    async def trained() -> UUID:
+        async with open_services(load_settings(await fill(data_dir), environ={}), serving=True) as services:
+            run = await services.finetune.wait((await services.finetune.start(many_steps(tiny_model))).id)
+            assert (run.status, run.error_message) == ("completed", None)
+            return run.id
+
+    return data_dir, asyncio.run(trained())
+
+
+def weights(data_dir: Path, run_id: UUID) -> str:
+    """The hash of what a run learned."""
+    return AdapterStore(data_dir).verified(run_id).files["adapter_model.safetensors"]
+
+
+async def test_the_shipped_trainer_goes_from_traces_to_a_sound_adapter(undisturbed):
+    data_dir, run_id = undisturbed
+    async with open_services(load_settings(data_dir, environ={})) as services:
+        run = await services.finetune.get(run_id)
         assert (run.status, run.error_message) == ("completed", None)
         assert run.metrics is not None
         assert run.metrics.final_train_loss is not None
@@ -74,17 +109,17 @@ async def test_the_shipped_trainer_goes_from_traces_to_a_sound_adapter(filled, t
         assert len(manifest.lineage["traceIds"]) == run.traces_used
 
 
-async def test_the_same_traces_and_seed_give_the_same_weights(filled, tiny_model):
+async def test_the_same_traces_and_seed_give_the_same_weights(filled, tiny_model, undisturbed):
     async with open_services(load_settings(filled, environ={}), serving=True) as services:
-        first = await services.finetune.wait((await services.finetune.start(config(tiny_model))).id)
-        second = await services.finetune.wait((await services.finetune.start(config(tiny_model))).id)
-        one, two = await services.lora.get(first.id), await services.lora.get(second.id)
-        assert one.sha256 == two.sha256
+        run = await services.finetune.wait((await services.finetune.start(many_steps(tiny_model))).id)
+    assert weights(filled, run.id) == weights(*undisturbed)
 
 
-async def test_a_trainer_killed_in_the_middle_goes_on_from_its_checkpoint_and_learns_the_same(filled, tiny_model):
+async def test_a_trainer_killed_in_the_middle_goes_on_from_its_checkpoint_and_learns_the_same(
+    filled, tiny_model, undisturbed
+):
     async with open_services(load_settings(filled, environ={}), serving=True) as services:
-        run = await services.finetune.start(config(tiny_model, epochs=10, batch_size=1, gradient_accumulation_steps=1))
+        run = await services.finetune.start(many_steps(tiny_model))
         async for event in services.finetune.events(run.id).follow():
             if event.type == "checkpoint":
                 break
@@ -93,13 +128,12 @@ async def test_a_trainer_killed_in_the_middle_goes_on_from_its_checkpoint_and_le
         ended = await services.finetune.wait(run.id)
         assert [attempt.outcome for attempt in ended.attempts] == ["killed", "completed"]
         assert ended.attempts[1].resumed_from_step
-        again = await services.finetune.wait((await services.finetune.start(run.config)).id)
-        assert (await services.lora.get(run.id)).sha256 == (await services.lora.get(again.id)).sha256
+    assert weights(filled, run.id) == weights(*undisturbed)
 
 
-async def test_a_cancelled_run_that_is_resumed_learns_the_same(filled, tiny_model):
+async def test_a_cancelled_run_that_is_resumed_learns_the_same(filled, tiny_model, undisturbed):
     async with open_services(load_settings(filled, environ={}), serving=True) as services:
-        run = await services.finetune.start(config(tiny_model, epochs=10, batch_size=1, gradient_accumulation_steps=1))
+        run = await services.finetune.start(many_steps(tiny_model))
         async for event in services.finetune.events(run.id).follow():
             if event.type == "checkpoint":
                 break
@@ -107,11 +141,10 @@ async def test_a_cancelled_run_that_is_resumed_learns_the_same(filled, tiny_mode
         await services.finetune.resume(run.id)
         ended = await services.finetune.wait(run.id)
         assert [attempt.outcome for attempt in ended.attempts] == ["cancelled", "completed"]
-        again = await services.finetune.wait((await services.finetune.start(run.config)).id)
-        assert (await services.lora.get(run.id)).sha256 == (await services.lora.get(again.id)).sha256
+    assert weights(filled, run.id) == weights(*undisturbed)
 
 
-async def test_a_server_killed_in_the_middle_changes_nothing_about_the_result(filled, tiny_model):
+async def test_a_server_killed_in_the_middle_changes_nothing_about_the_result(filled, tiny_model, undisturbed):
     def killed_server() -> None:
         command = [sys.executable, "-c", SERVER, str(filled), str(tiny_model)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -124,34 +157,7 @@ async def test_a_server_killed_in_the_middle_changes_nothing_about_the_result(fi
         (left,), _ = await services.finetune.list()
         run = await services.finetune.wait(left.id)
         assert (run.status, run.error_message) == ("completed", None)
-        again = await services.finetune.wait((await services.finetune.start(run.config)).id)
-        assert (await services.lora.get(run.id)).sha256 == (await services.lora.get(again.id)).sha256
-
-
-async def test_an_adapter_of_the_embedded_model_is_trained_activated_and_answers(filled, embedded_model):
-    (filled / "models").symlink_to(embedded_model.parent, target_is_directory=True)
-    async with open_services(load_settings(filled, environ={}), serving=True) as services:
-        wanted = config("", epochs=2, learning_rate=5e-4, batch_size=8, gradient_accumulation_steps=1)
-        run = await services.finetune.wait((await services.finetune.start(wanted)).id)
-        assert (run.status, run.error_message) == ("completed", None)
-        adapter = await services.lora.activate(run.id)
-        assert adapter.is_active
-        reference = services.lora.active_ref()
-        runtime = await services.runtimes.get("embedded")
-
-        async def answer(with_adapter: bool) -> str:
-            request = ChatRequest(
-                model="",
-                messages=(Message(role="user", content="What is 3 times 7?"),),
-                temperature=0,
-                max_tokens=24,
-                adapter=reference if with_adapter else None,
-            )
-            return "".join([item.text async for item in runtime.chat(request) if isinstance(item, ChatDelta)])
-
-        assert await answer(with_adapter=True) != await answer(with_adapter=False)
-        assert await services.lora.rollback() is None
-        assert [event.success for event in await services.lora.events()] == [True, True]
+    assert weights(filled, run.id) == weights(*undisturbed)
 
 
 def test_runs_of_the_command_line_and_of_the_api_end_in_equal_adapters_whatever_happens_to_the_server(
