@@ -6,8 +6,8 @@ distribution's quantiles where Student's are: their nominal level is therefore e
 Should Know about the Bootstrap", section 3.3.1, does for the percentile interval. With 10 questions that matters, with 100
 hardly.
 
-The interval alone is not the verdict's whole rule: with ten questions of which few changed, it excludes zero by chance in 7 to 12 %
-of cases. The permutation test is exact where nothing but chance moved the scores, whatever their distribution, but takes a
+The interval alone is not the verdict's whole rule: with few questions that changed, it excludes zero by chance in up to 12 % of
+cases. The permutation test is exact where nothing but chance moved the scores, whatever their distribution, but takes a
 lopsided change for a difference more often than the interval does. So a verdict needs both (`outcome_of`); `bench/verdict_rule.py`
 simulates what that gives and costs.
 """
