@@ -22,7 +22,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(data: Path, scripted_server) -> Iterator[Any]:
     """A server that forgets a page as soon as its browser has gone."""
-    started = scripted_server(data, "benchmark_server.py")
+    started = scripted_server(data, "benchmark_server.py", "0", "few")
     started.do("forget", after=0)
     started.do("past", number=3)
     yield started
@@ -76,6 +76,20 @@ def test_many_pages_may_be_opened_and_left_at_once_while_a_run_goes_on(open_page
     server.do("alone")
     server.do("open")
     assert server.do("settled") in (None, "completed")
+
+
+def test_a_page_whose_connection_broke_is_the_page_that_it_would_have_been(open_page, server):
+    server.do("forget", after=30)
+    server.do("hold", after=2)
+    server.do("start")
+    page = open_page("/benchmark")
+    figures = expect(page.get_by_test_id("benchmark-figures"))
+    figures.to_contain_text("2 of 10")
+    page.evaluate("window.socket.io.engine.close()")
+    server.do("more", number=1)
+    figures.to_contain_text("3 of 10", timeout=15_000)
+    server.do("open")
+    expect(page.get_by_test_id("benchmark-result")).to_contain_text("TMDE score", timeout=15_000)
 
 
 def ask(address: str) -> int:
