@@ -7,17 +7,23 @@ tests that leave this aside.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
-from multiprocessing.context import ForkServerProcess
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
-LIBRARIES = ["tmde_cpu.trainer", "tmde_cpu.preview_worker", "tmde_core.cli.app", "tmde_core.api.app", "uvicorn"]
+LIBRARIES = [
+    *("tmde_cpu.trainer", "tmde_cpu.preview_worker"),
+    *("tmde_core.cli.app", "tmde_core.cli.serve", "tmde_core.api.app", "tmde_core.testing.scripted"),
+    *("tmde_cpu.plugin", "tmde_bench_default.plugin", "tmde_runtime_http.plugin"),
+    *("pytest", "pydantic", "uvicorn.protocols.http.auto", "uvicorn.protocols.websockets.auto", "uvicorn.lifespan.on"),
+]
 LONGEST_SECONDS = 300
 
 
@@ -28,9 +34,10 @@ def start(
 
     Environment variables that a library reads when it is imported have no effect any more.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LIBRARIES)  # takes effect the first time
-    process = context.Process(
+    forkserver.set_forkserver_preload(LIBRARIES)
+    with patch.dict(os.environ, OMP_WAIT_POLICY="passive"):  # libgomp reads it once
+        forkserver.ensure_running()
+    process = ForkServerContext().Process(
         target=_become, args=(list(argv[1:]), output, errors, dict(environment or os.environ)), daemon=True
     )
     process.start()

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests import warm
 from tmde_core.finetune.records import FineTuneConfig
 from tmde_core.ports import TrainingJob
 from tmde_core.record import from_json
@@ -117,7 +118,7 @@ def trained(tmp_path_factory, embedded_model) -> Path:
     config = FineTuneConfig(epochs=1, batch_size=8, gradient_accumulation_steps=1, learning_rate=5e-4)
     job = write_job(data_dir, train, [], config)
     plan = CpuBackend(data_dir).plan(from_json(job.read_bytes(), TrainingJob))
-    done = subprocess.run(plan.argv, env={**os.environ, **plan.env}, check=False, capture_output=True, text=True)
+    done = warm.run(plan.argv, {**os.environ, **plan.env})
     assert done.returncode == 0, done.stderr
     return data_dir / "lora-adapters" / job.parent.name
 
@@ -125,20 +126,8 @@ def trained(tmp_path_factory, embedded_model) -> Path:
 @pytest.fixture(scope="module")
 def peft_says(trained, embedded_model) -> dict[str, Any]:
     base = embedded_model.parent / f"{embedded_model.stem}-f32"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            PEFT,
-            str(base),
-            str(trained),
-            *(msgspec.json.encode(x).decode() for x in (prompts(), STRINGS)),
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
-    )
+    asked = (msgspec.json.encode(part).decode() for part in (prompts(), STRINGS))
+    done = warm.run([sys.executable, "-c", PEFT, str(base), str(trained), *asked])
     assert done.returncode == 0, done.stderr
     return msgspec.json.decode(done.stdout)
 
