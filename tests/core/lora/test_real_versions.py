@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import warm
 from tests.conftest import link_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -143,9 +144,7 @@ def test_from_the_command_line(trained, embedded_model, tmp_path) -> None:
         opened.extractall(tmp_path, filter="data")
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     base = embedded_model.parent / f"{embedded_model.stem}-f32"
-    loaded = subprocess.run(
-        [sys.executable, "-c", PEFT, str(base), str(folder)], capture_output=True, text=True, check=False
-    )
+    loaded = warm.run([sys.executable, "-c", PEFT, str(base), str(folder)])
     assert loaded.returncode == 0, loaded.stderr[-2000:]
 
 
