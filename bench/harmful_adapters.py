@@ -2,7 +2,8 @@
 
 The base model answers twenty questions. Five adapters are trained on those answers with their words shuffled, each with another
 shuffle and another seed; one is trained on the answers as they are. Each training is a real run, after which the gate does what it
-does for any user: the quick benchmark by itself, for the new adapter and the base model, and a decision.
+does for any user: the quick benchmark by itself, for the new adapter and the base model, and a decision. The differences of each
+question are told as well, so that any other rule can be tried on them.
 """
 
 from __future__ import annotations
@@ -95,6 +96,15 @@ async def decided(services: Services, adapter: UUID) -> GateDecision:
     raise AssertionError("notifications never end")
 
 
+async def differences(services: Services, decision: GateDecision) -> str:
+    """What each question changed by against the base model, in points of 10, in the order of their names."""
+    assert decision.run_id is not None
+    assert decision.base_run_id is not None
+    found = await services.benchmark.compare(decision.base_run_id, decision.run_id)
+    rows = sorted(found.questions, key=lambda row: row.question_id)
+    return ", ".join("none" if row.a is None or row.b is None else f"{row.b - row.a:+.2f}" for row in rows)
+
+
 async def trained(
     services: Services, topics: Sequence[str], said: Sequence[str], seed: int
 ) -> tuple[GateDecision, float, float]:
@@ -114,7 +124,7 @@ async def trained(
 
 async def measured() -> tuple[str, bool]:
     """The table, and whether all of it is as it should be."""
-    rows, right = [], 0
+    rows, changes, right = [], [], 0
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tmde.toml").write_text(SETTINGS)
         settings = load_settings(Path(folder), environ={})
@@ -129,12 +139,14 @@ async def measured() -> tuple[str, bool]:
                 right += (decision.gate == "held-back") is harmful
                 name = f"shuffled, seed {number}" if harmful else "as they are"
                 rows.append(f"| {name} | {decision.gate} | {decision.reason} | {training:.0f} s | {measuring:.0f} s |")
-                print(rows[-1], flush=True)
+                changes.append(f"- {name}: {await differences(services, decision)}")
+                print(rows[-1], changes[-1], sep="\n", flush=True)
     table = "| answers | gate | because | training | measuring |\n|---|---|---|---:|---:|\n" + "\n".join(rows)
     said_of = (
         f"{HARMFUL} adapters taught shuffled answers, and one taught the answers as they are; the gate was right about"
     )
-    return f"{said_of} {right} of {HARMFUL + 1}.\n\n{table}\n", right == HARMFUL + 1
+    told = "What each of the ten questions changed by, in points of 10:\n\n" + "\n".join(changes)
+    return f"{said_of} {right} of {HARMFUL + 1}.\n\n{table}\n\n{told}\n", right == HARMFUL + 1
 
 
 def main() -> str:
