@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.wrong_values import choices_at, in_words
 
 T = TypeVar("T")
 
@@ -71,13 +72,17 @@ def from_json(data: bytes | str, as_type: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=as_type)
     except msgspec.ValidationError as error:
-        raise invalid_field(error) from None
+        raise invalid_field(error, as_type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInputError(f"This is not valid JSON: {error}.") from None
 
 
-def invalid_field(error: msgspec.ValidationError) -> InvalidInputError:
-    """Turn msgspec's complaint into ours: a sentence, and the field's path as context."""
+def invalid_field(error: msgspec.ValidationError, of: Any = None) -> InvalidInputError:
+    """Turn msgspec's complaint into ours: a sentence, and the field's path as context.
+
+    Args:
+        of: the type that was wanted; the sentence then names what a field with few choices may be.
+    """
     text = str(error)
     found = _WIRE_PATH.search(text)
     path = found["path"].replace("[...]", "") if found else ""  # "[...]": somewhere inside what is not looked into
@@ -86,5 +91,7 @@ def invalid_field(error: msgspec.ValidationError) -> InvalidInputError:
         path = ".".join(part for part in (path, named["name"][:60]) if part)
         missing = named["what"] == "missing required"
         sentence = "this field is missing" if missing else "there is no such field"
-    where = f"{path}: " if path else ""
+    else:
+        sentence = in_words(sentence, choices_at(of, path))
+    where = f"{path}: " if path else "This " if sentence.startswith("must ") else ""
     return InvalidInputError(f"{where}{sentence}.", field=path or None)

@@ -98,7 +98,7 @@ class StoredSettings:
         try:
             new = msgspec.convert(tree, Settings)
         except msgspec.ValidationError as error:
-            raise invalid_field(error) from None
+            raise invalid_field(error, Settings) from None
         if new.data_dir != self._running.data_dir:
             raise InvalidInputError(
                 "dataDir: the data directory is chosen at the start, with --data-dir or TMDE_DATA_DIR.", field="dataDir"

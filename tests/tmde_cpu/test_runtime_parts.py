@@ -22,9 +22,9 @@ from tmde_cpu.server_log import LastLines, ServerLog
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ({"slots": 0}, "slots: Expected `int` >= 1"),
-        ({"contxt": 1}, "unknown field `contxt`"),
-        ({"models": "one.gguf"}, "models: Expected `array`"),
+        ({"slots": 0}, "slots: must be a whole number of at least 1"),
+        ({"contxt": 1}, "contxt: there is no such field"),
+        ({"models": "one.gguf"}, "models: must be a list"),
     ],
 )
 def test_a_wrong_setting_is_named(table: dict[str, object], told: str) -> None:

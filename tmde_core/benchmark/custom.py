@@ -50,7 +50,7 @@ def question_from(given: Mapping[str, Any]) -> Question:
         question = msgspec.convert(values, Question)
         to_json(question)
     except msgspec.ValidationError as error:
-        raise invalid_field(error) from None
+        raise invalid_field(error, Question) from None
     except UnicodeEncodeError:
         raise _wrong("query", "or another text holds half a character (a lone surrogate); write it anew") from None
     if "domain" not in values:

@@ -23,7 +23,7 @@ from tmde_core.cli.invocation import with_services
 from tmde_core.cli.output import error_console, plain, print_json_line
 from tmde_core.debate.records import Debate, DebateConfig
 from tmde_core.errors import InsufficientStorageError, InvalidInputError, NotFoundError, TmdeError
-from tmde_core.record import Record, to_json
+from tmde_core.record import Record, invalid_field, to_json
 
 if TYPE_CHECKING:
     from tmde_core.services import Services
@@ -127,7 +127,7 @@ def _parsed(raw: bytes) -> QuestionLine:
     try:
         return msgspec.json.decode(raw, type=QuestionLine)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error).replace("Object missing", "is missing the")) from None
+        raise ValueError(invalid_field(error, QuestionLine).detail.rstrip(".")) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ValueError("is not valid JSON") from None
 

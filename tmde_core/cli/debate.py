@@ -107,7 +107,7 @@ def _config(**chosen: Any) -> DebateConfig:
     try:
         return msgspec.convert(values, DebateConfig)
     except msgspec.ValidationError as error:
-        raise invalid_field(error) from None
+        raise invalid_field(error, DebateConfig) from None
 
 
 def _stdin() -> str:

@@ -42,8 +42,8 @@ def command(
     json: JsonFlag = False,
 ) -> None:
     """Ask, practise, train, activate, ask again, and show before and after. Cut off? Start it again: it resumes."""
-    from tmde_core.errors import InvalidInputError
     from tmde_core.loop.records import LoopPlan
+    from tmde_core.record import invalid_field
 
     choices = {
         "tries": tries,
@@ -59,7 +59,7 @@ def command(
     try:
         plan = msgspec.convert(choices, LoopPlan)
     except msgspec.ValidationError as error:
-        raise InvalidInputError(f"The options do not fit: {error}.") from None
+        raise invalid_field(error, LoopPlan) from None
     settings = settings_of(ctx)
     log_to_file(settings)
     report = asyncio.run(_run(_brief(settings), questions, plan, again=again))

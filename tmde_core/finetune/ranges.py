@@ -85,7 +85,7 @@ def config_from(values: Mapping[str, Any], base: FineTuneConfig | None = None) -
     try:
         return msgspec.convert(merged, FineTuneConfig)
     except msgspec.ValidationError as error:
-        raise invalid_field(error) from None
+        raise invalid_field(error, FineTuneConfig) from None
 
 
 def checked(config: FineTuneConfig) -> FineTuneConfig:

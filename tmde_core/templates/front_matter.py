@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from tmde_core.errors import InvalidInputError, TooLargeError
 from tmde_core.record import Record
+from tmde_core.wrong_values import in_words
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 8
@@ -151,6 +152,7 @@ def _complaint(error: msgspec.ValidationError, head: str) -> InvalidInputError:
     sentence = text[: found.start()] if found else text
     named = re.search(r"(?:missing required|unknown) field `([^`]*)`", sentence)
     field = (found[1] if found else "") or (named[1] if named else "")
+    sentence = in_words(sentence)
     sentence = re.sub(r"^Object missing required field `([^`]*)`$", r"the field \1 is missing", sentence)
     sentence = re.sub(r"^Object contains unknown field `([^`]*)`$", r"there is no field called \1", sentence)
     line = next(

@@ -50,7 +50,7 @@ def parse_options(table: dict[str, Any]) -> Options:
     try:
         return msgspec.convert(table, Options)
     except msgspec.ValidationError as error:
-        problem = invalid_field(error)
+        problem = invalid_field(error, Options)
         raise InvalidInputError(
             f"In the settings, [runtimes.embedded]: {problem.detail} Correct tmde.toml and start again.",
             field=problem.context.get("field"),

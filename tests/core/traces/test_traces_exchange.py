@@ -152,11 +152,11 @@ GOOD = b'{"query": "q", "finalAnswer": "a"}'
     ("line", "reason"),
     [
         (b"{", "not valid JSON"),
-        (b"[]", "Expected `object`"),
+        (b"[]", "must be an object"),
         (b'{"query": "q"}', "finalAnswer"),
         (b'{"query": " ", "finalAnswer": "a"}', "query: must not be blank"),
         (b'{"query": "q", "finalAnswer": "a", "qualityScore": 11}', "qualityScore"),
-        (b'{"query": "q", "finalAnswer": "a", "qualityScore": 1e999}', "out of range"),
+        (b'{"query": "q", "finalAnswer": "a", "qualityScore": 1e999}', "too large a number"),
         (b'{"query": "q", "finalAnswer": "a", "qualityScore": NaN}', "not valid JSON"),
         (b'{"query": "q", "finalAnswer": "a", "userRating": 0}', "userRating"),
         (b'{"query": "q", "finalAnswer": "a", "userRating": 7.5}', "userRating"),
@@ -170,7 +170,7 @@ GOOD = b'{"query": "q", "finalAnswer": "a"}'
             b'{"query": "q", "finalAnswer": "a", "rounds": [{"number": 1, "proposal": "x"}, {"number": 1, "proposal": "y"}]}',
             "same",
         ),
-        (b"[" * 5000, "Expected `object`"),
+        (b"[" * 5000, "must be an object"),
         (b'{"query": "' + b"x" * MAX_LINE_BYTES + b'", "finalAnswer": "a"}', "longer than 1,000,000 bytes"),
     ],
 )
