@@ -121,7 +121,7 @@ def test_a_judge_is_held_against_ones_own_ratings(tmde, tmp_path: Path) -> None:
     [
         (("run", "huge"), "TYPE: 'huge' is not one of quick, full, custom."),
         (("run", "quick", "--mode", "loud"), "--mode: 'loud' is not one of debate, proposer."),
-        (("run", "quick", "--judge", "nobody"), "There is no judge called 'nobody'; available: panel, rubric, verifier."),
+        (("run", "quick", "--judge", "nobody"), "judge: There is no judge called 'nobody'; available: panel, rubric, verifier."),
         (("run", "quick", "--suite", "nope"), "There is no suite called 'nope'; there are:"),
         (("run", "quick", "--adapter", "x"), "There is no adapter with the id 'x'."),
         (("run", "custom", "--question", "gone"), "questionIds: there is no question called 'gone'."),

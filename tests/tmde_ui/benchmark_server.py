@@ -163,6 +163,12 @@ def commands(services: Services, model: Model, directory: Path) -> dict[str, Com
         return (await services.benchmark.wait(run.id)).status if run else None
 
     async def start(**plan: object) -> str:
+        if (
+            left := services.benchmark.running()
+        ) is not None:  # by a test that failed: the others must not fail with it
+            model.open()
+            await services.benchmark.cancel(left.id)
+            await services.benchmark.wait(left.id)
         wanted = msgspec.convert({"type": "quick", "mode": "proposer", **plan}, BenchmarkPlan)
         return str((await services.benchmark.start(wanted, triggered_by="api")).id)
 

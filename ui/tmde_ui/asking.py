@@ -39,7 +39,7 @@ def ask_once(
         complaint = Tag("p", classes="notice bad", role="alert").show(visible=False)
         with Tag("div", classes="line"):
             confirm = button(yes, "primary", test=f"confirm-{test}")
-            button(no).on("click", js_handler=f"() => getHtmlElement({dialog.id}).close()")
+            button(no).on("click", js_handler=f"() => getHtmlElement({dialog.id})?.close()")
 
     async def agreed() -> None:
         confirm.say(doing or yes).put(disabled=True)

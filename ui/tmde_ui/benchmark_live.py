@@ -98,7 +98,9 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
         return f"{int(100 * share)} % after {took(self.run)}"
 
     def _ask(self) -> None:
-        self._ask_cancel(f"{asked(self.run)} are there. They are kept, and the rest can be asked later.", "Go on")
+        # As the figures above say: the row may lag behind the events.
+        there = f"{self.state.done:,} of {count(self.state.total, 'answer')}"
+        self._ask_cancel(f"{there} are there. They are kept, and the rest can be asked later.", "Go on")
 
     def _draw_result(self) -> None:
         run = self.run

@@ -154,14 +154,14 @@ class Modal(Tag):
 
     def close(self) -> None:
         """Take it away."""
-        ui.run_javascript(f"getHtmlElement({self.id}).close()")
+        ui.run_javascript(f"getHtmlElement({self.id})?.close()")  # it may be gone already
 
 
 def close_button(dialog: Tag) -> None:
     """The cross that closes a dialog, in the browser alone."""
     with Tag("button", classes="icon-button", type="button", aria_label="Close") as cross:
         icon("close")
-    cross.on("click", js_handler=f"() => getHtmlElement({dialog.id}).close()")
+    cross.on("click", js_handler=f"() => getHtmlElement({dialog.id})?.close()")
 
 
 _PATHS = {
