@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote, urlencode
+from urllib.parse import unquote
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -81,7 +81,6 @@ async def _take(services: Services, content: bytes, name: str, domain: str, diff
 def import_dialog(imported: Callable[[], Awaitable[None]]) -> Modal:
     """The dialog that takes a file of questions; `imported` is called once they are there."""
     dialog = Modal("Import questions", test="import-dialog")
-    chosen = {"domain": "reasoning", "difficulty": "medium"}
 
     async def done(answer: dict[str, Any]) -> None:
         report.clear()
@@ -95,10 +94,6 @@ def import_dialog(imported: Callable[[], Awaitable[None]]) -> Modal:
             Tag("p", f"{count(len(taken.imported), 'question')} imported. A custom run asks them.", "notice good")
         await imported()
 
-    def choose(name: str, event: object) -> None:
-        chosen[name] = str(getattr(event, "args", ""))
-        zone.send_to(f"{IMPORT_ADDRESS}?{urlencode(chosen)}")
-
     with dialog.body:
         Tag(
             "p",
@@ -108,17 +103,13 @@ def import_dialog(imported: Callable[[], Awaitable[None]]) -> Modal:
         )
         with Tag("div", classes="options"):
             domains = [(one, domain_name(one)) for one in DOMAINS]
-            for name, label, options in (
-                ("domain", "Domain where none is given", domains),
-                ("difficulty", "Difficulty where none is given", [(one, one) for one in DIFFICULTIES]),
+            for name, label, options, usual in (
+                ("domain", "Domain where none is given", domains, "reasoning"),
+                ("difficulty", "Difficulty where none is given", [(one, one) for one in DIFFICULTIES], "medium"),
             ):
-                select = choice(label, f"import-{name}", options, chosen[name], data_testid=f"import-{name}")
-                select.on(
-                    "change",
-                    lambda event, name=name: choose(name, event),
-                    js_handler="(event) => emit(event.target.value)",
-                )
-        with DropZone(done, IMPORT_ADDRESS, ENDINGS, MAX_FILE_BYTES) as zone:
+                choice(label, f"import-{name}", options, usual, data_testid=f"import-{name}")
+        choices = {name: f"field-import-{name}" for name in ("domain", "difficulty")}
+        with DropZone(done, IMPORT_ADDRESS, ENDINGS, MAX_FILE_BYTES, choices=choices):
             Tag("strong", "Drop a file here")
         report = Tag("div", classes="stack tight", role="status", data_testid="import-report")
     return dialog

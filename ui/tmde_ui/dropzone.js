@@ -10,7 +10,7 @@ export default {
       <progress v-if="busy" :value="share" max="1" aria-label="Upload"></progress>
       <p class="small muted" role="status">{{ words }}</p>
     </div>`,
-  props: { url: String, accept: String, maxBytes: Number, hint: String },
+  props: { url: String, accept: String, maxBytes: Number, hint: String, choices: Object },
   data: () => ({ over: false, busy: false, share: 0, words: "" }),
   methods: {
     drop(event) {
@@ -23,6 +23,11 @@ export default {
       event.target.value = "";
       if (file) this.send(file);
     },
+    // What is chosen beside it is read at the last moment: the server may not have heard of a choice yet.
+    address() {
+      const chosen = Object.entries(this.choices ?? {}).map(([name, id]) => [name, document.getElementById(id).value]);
+      return chosen.length ? `${this.url}?${new URLSearchParams(chosen)}` : this.url;
+    },
     send(file) {
       if (file.size > this.maxBytes) {
         this.$emit("done", { detail: `${file.name} is too large: at most ${Math.round(this.maxBytes / 1e6)} MB can be imported at once. ${this.hint}` });
@@ -32,7 +37,7 @@ export default {
       this.share = 0;
       this.words = `Sending ${file.name} …`;
       const request = new XMLHttpRequest();
-      request.open("POST", this.url);
+      request.open("POST", this.address());
       request.responseType = "json";
       request.setRequestHeader("Content-Type", "application/octet-stream");
       request.setRequestHeader("X-File-Name", encodeURIComponent(file.name));

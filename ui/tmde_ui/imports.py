@@ -6,8 +6,9 @@ NiceGUI's own upload checks sizes in the browser only and keeps the file in memo
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -47,6 +48,7 @@ class DropZone(Element, component="dropzone.js"):
         accept: endings that the browser's file dialog offers.
         max_bytes: a larger file is not even sent.
         hint: what to do about a file that is too large.
+        choices: parameters of the address, and the id of the input that each has its value from.
     """
 
     def __init__(
@@ -56,22 +58,19 @@ class DropZone(Element, component="dropzone.js"):
         accept: str = ".jsonl,.ndjson,.json,.db,.sqlite,.sqlite3",
         max_bytes: int = MAX_IMPORT_BYTES,
         hint: str = "Split it.",
+        choices: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self._props["url"] = url
         self._props["accept"] = accept
         self._props["max-bytes"] = max_bytes
         self._props["hint"] = hint
+        self._props["choices"] = dict(choices)
 
         async def handle(event: events.GenericEventArguments) -> None:
             await done(event.args if isinstance(event.args, dict) else {})
 
         self.on("done", outliving(handle))
-
-    def send_to(self, url: str) -> None:
-        """Send the next file elsewhere."""
-        self._props["url"] = url
-        self.update()
 
 
 def register(web: FastAPI, services: Services) -> None:
