@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.wrong_values import choices_at, in_words
+from tmde_core.wrong_values import in_words
 
 T = TypeVar("T")
 
@@ -92,6 +92,6 @@ def invalid_field(error: msgspec.ValidationError, of: Any = None) -> InvalidInpu
         missing = named["what"] == "missing required"
         sentence = "this field is missing" if missing else "there is no such field"
     else:
-        sentence = in_words(sentence, choices_at(of, path))
+        sentence = in_words(sentence, of, path)
     where = f"{path}: " if path else "This " if sentence.startswith("must ") else ""
     return InvalidInputError(f"{where}{sentence}.", field=path or None)

@@ -19,7 +19,7 @@ from msgspec import Meta
 from tmde_core.errors import InsufficientStorageError, InvalidInputError
 from tmde_core.finetune.records import FineTuneConfig
 from tmde_core.record import Record
-from tmde_core.wrong_values import choices_at, in_words
+from tmde_core.wrong_values import in_words
 
 SETTINGS_FILE = "tmde.toml"
 MAX_QUERY_BYTES = 32 * 1024
@@ -196,8 +196,7 @@ def _check(tree: dict[str, Any], source: str, text: str) -> Settings:
             field = ".".join(part for part in (field, _snake(unknown.group(1))) if part)
             sentence = f"there is no setting called `{_snake(unknown.group(1))}`"
         else:
-            choices = choices_at(Settings, found.group(1) if found else "")
-            sentence = in_words(str(error).split(" - at ")[0], choices)
+            sentence = in_words(str(error).split(" - at ")[0], Settings, found.group(1) if found else "")
         raise _refused(source, text, field, sentence) from None
     debate = settings.debate
     if debate.min_rounds > debate.max_rounds:

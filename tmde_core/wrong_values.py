@@ -52,16 +52,17 @@ _LONGEST = 60
 """Of a wrong value, so many characters are repeated."""
 
 
-def in_words(complaint: str, choices: tuple[Any, ...] = ()) -> str:
+def in_words(complaint: str, of: Any = None, path: str = "") -> str:
     """The part of a sentence that follows the field's name; a complaint that is not known stays as it is.
 
     Args:
         complaint: msgspec's, without the place.
-        choices: what the field may be, where it is one of a few.
+        of, path: the record and the place in it, from which it is seen what a field with few choices may be.
     """
     if complaint in _WHOLE:
         return _WHOLE[complaint]
     if found := _NO_CHOICE.match(complaint):
+        choices = choices_at(of, path)
         one_of = f", but one of {', '.join(map(str, choices))}" if choices else ""
         return f"cannot be {found['value'][:_LONGEST]}{one_of}"
     if (found := _EXPECTED.match(complaint)) and (limit := _limit(found["limit"], found["kinds"])) is not None:
@@ -95,8 +96,6 @@ def choices_at(of: Any, path: str) -> tuple[Any, ...]:
 
 def _bare(kind: Any) -> Any:
     """Without `Annotated` and `| None`."""
-    if isinstance(kind, typing.TypeAliasType if hasattr(typing, "TypeAliasType") else ()):
-        kind = kind.__value__
     if typing.get_origin(kind) is typing.Annotated:
         return _bare(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (types.UnionType, typing.Union):

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.wrong_values import choices_at, in_words
+from tmde_core.wrong_values import in_words
 
 Flavor = Literal["auto", "vllm", "llama-server", "lm-studio", "generic"]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -92,7 +92,7 @@ def parse_options(name: str, table: Mapping[str, Any], as_type: type[Options]) -
             known = ", ".join(as_type.__struct_fields__)
             raise _bad(name, unknown[1], f"there is no such setting; there are {known}") from None
         field = where.strip("`").removeprefix("$.")
-        raise _bad(name, field or "the table", in_words(sentence, choices_at(as_type, field))) from None
+        raise _bad(name, field or "the table", in_words(sentence, as_type, field)) from None
     return msgspec.structs.replace(options, base_url=_base_url(name, options.base_url))
 
 
