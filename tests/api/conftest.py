@@ -114,7 +114,7 @@ class Live:
         """Stop as `tmde serve` does: streams first."""
         self.app.shutdown_streams()
         self.server.should_exit = True
-        self.thread.join(20)
+        self.thread.join(60)
 
 
 def serve(directory: Path) -> Live:
@@ -150,7 +150,7 @@ def serve(directory: Path) -> Live:
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert started.wait(30)
+    assert started.wait(60)
     assert "app" in made, "the server did not start"
     host, port = listening.getsockname()[:2]
     url = f"http://{host}:{port}"

@@ -143,9 +143,10 @@ def test_who_leaves_in_the_middle_of_an_export_ends_it(own_live) -> None:
         httpx.Client(base_url=own_live.url, transport=small, timeout=30) as client,
         client.stream("GET", f"/api/lora/{identity}/export", params={"format": "gguf"}) as answer,
     ):
-        next(answer.iter_bytes(1000))
+        pieces = answer.iter_bytes(1000)  # httpx hangs up as soon as nothing holds them
+        next(pieces)
         assert open_files()
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 60
     while open_files() and time.monotonic() < give_up:
         time.sleep(0.01)
     assert open_files() == []
@@ -221,7 +222,7 @@ def test_an_upload_that_breaks_off_leaves_nothing_and_is_no_defect(own_live, cap
     )
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(head + packed(peft_files())[:500])
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + 60
         while not list(directory_of(own_live).glob(".staging-*")) and time.monotonic() < give_up:
             time.sleep(0.005)
         assert list(directory_of(own_live).glob(".staging-*"))

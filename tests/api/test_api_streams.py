@@ -133,7 +133,7 @@ def test_one_who_does_not_read_keeps_nobody_waiting_and_a_stop_ends_all(own_live
             if reads:
                 ended.append("\n".join(lines))
             else:
-                stopped.wait(20)
+                stopped.wait(60)
 
     stopped = threading.Event()
     watchers = [threading.Thread(target=watch, args=(reads,)) for reads in (True, True, False)]
@@ -143,9 +143,9 @@ def test_one_who_does_not_read_keeps_nobody_waiting_and_a_stop_ends_all(own_live
     assert own_live.client.get("/api/health").status_code == 200
     own_live.app.shutdown_streams()
     for watcher in watchers[:2]:
-        watcher.join(20)
+        watcher.join(60)
     assert len(ended) == 2
     assert "event: complete" not in ended[0]
     stopped.set()
-    watchers[2].join(20)
+    watchers[2].join(60)
     own_live.let_go()

@@ -181,7 +181,7 @@ def test_on_a_terminal_a_bar_counts_up_and_a_table_stands_at_the_end(tmp_path: P
             break
         seen += piece
     os.close(master)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert "Asking the base model" in text
     assert "10/10" in text

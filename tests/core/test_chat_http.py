@@ -171,7 +171,7 @@ async def test_closing_the_iterator_closes_the_connection() -> None:
     async with serving([EVENT_STREAM, delta("x")], hold=left) as client:
         async with aclosing(stream_chat(client, chat_body(REQUEST), server="the test server")) as stream:
             assert await anext(stream) == ChatDelta(text="x")
-        await asyncio.wait_for(left.wait(), 10)
+        await asyncio.wait_for(left.wait(), 60)
 
 
 async def test_cancelling_the_reader_closes_the_connection() -> None:
@@ -188,7 +188,7 @@ async def test_cancelling_the_reader_closes_the_connection() -> None:
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader
-        await asyncio.wait_for(left.wait(), 10)
+        await asyncio.wait_for(left.wait(), 60)
 
 
 def http(status: int, body: bytes, kind: str = "application/json") -> list[bytes]:

@@ -252,7 +252,7 @@ async def test_at_most_two_run_at_once_and_the_loop_goes_on():
 
     ticking = asyncio.create_task(tick())
     most = 0
-    jobs = [asyncio.create_task(run("import time\ntime.sleep(0.1)\ndef f(x): return x * 2")) for _ in range(5)]
+    jobs = [asyncio.create_task(run("import time\ntime.sleep(0.2)\ndef f(x): return x * 2")) for _ in range(5)]
     while not all(job.done() for job in jobs):
         await asyncio.sleep(0.01)
         mine = [one for one in psutil.Process().children() if confines(one)]

@@ -56,7 +56,7 @@ def url(embedded_model: Path, adapter: AdapterRef) -> Iterator[str]:
     assert address.startswith("http"), "the llama.cpp server did not start"
     yield address
     process.stdin.close()
-    process.wait(30)
+    process.wait(60)
     process.stdout.close()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 HERE = Path(__file__).parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -24,6 +24,9 @@ QUIET = (
     "--no-first-run",
 )
 """A container has no sandbox of the kind Chromium wants; nothing of the browser's own may call home."""
+PATIENCE_MS = 20_000
+"""For what must appear, on a machine that does other things beside; what is there in time costs nothing."""
+expect.set_options(timeout=PATIENCE_MS)
 
 
 class ScriptedServer:
@@ -55,7 +58,7 @@ class ScriptedServer:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        code = self._process.wait(20)
+        code = self._process.wait(60)
         self._process.stdout.close()
         with self._log:
             self._log.seek(0)
@@ -206,11 +209,11 @@ def open_page(profiles: Profiles, server: ScriptedServer) -> Iterator[OpenPage]:
             "console",
             lambda message: wrong.append(f"console: {message.text}") if _is_error(message, expected) else None,
         )
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE_MS)
         response = page.goto(home + path)
         assert response is not None
         assert response.status == status
-        page.wait_for_function("window.socket === undefined || window.socket.connected", timeout=15_000)
+        page.wait_for_function("window.socket === undefined || window.socket.connected", timeout=PATIENCE_MS)
         return page
 
     yield open_

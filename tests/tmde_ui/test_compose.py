@@ -132,7 +132,7 @@ def test_the_server_ends_at_once_while_a_page_is_open(browser, tmp_path):
         expect(page.get_by_test_id("query")).to_be_visible()
         page.wait_for_function("window.socket?.connected ?? true")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         context.close()
     finally:
         process.kill()

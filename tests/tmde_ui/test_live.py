@@ -84,7 +84,7 @@ async def test_a_nudge_is_followed_at_once():
         live.listen(lambda _: seen.set())
         services.adapter = AdapterRef(id="abc", directory="/nowhere")
         live.nudge()
-        await asyncio.wait_for(seen.wait(), 1)
+        await asyncio.wait_for(seen.wait(), 60)
 
 
 async def test_notifications_and_their_dismissal_are_told():

@@ -50,7 +50,7 @@ def test_a_question_on_the_page_is_answered_by_the_real_model(browser, tmp_path,
         assert errors == []
         context.close()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.communicate()

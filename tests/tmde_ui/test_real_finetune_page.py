@@ -81,7 +81,7 @@ def test_a_click_on_the_page_ends_in_an_adapter(browser, tmp_path):
         assert errors == []
         page.close()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.communicate()

@@ -87,9 +87,9 @@ def test_a_page_whose_connection_broke_is_the_page_that_it_would_have_been(open_
     figures.to_contain_text("2 of 10")
     page.evaluate("window.socket.io.engine.close()")
     server.do("more", number=1)
-    figures.to_contain_text("3 of 10", timeout=15_000)
+    figures.to_contain_text("3 of 10")
     server.do("open")
-    expect(page.get_by_test_id("benchmark-result")).to_contain_text("TMDE score", timeout=15_000)
+    expect(page.get_by_test_id("benchmark-result")).to_contain_text("TMDE score")
 
 
 def ask(address: str) -> int:

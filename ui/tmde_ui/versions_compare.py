@@ -31,8 +31,9 @@ class ComparePanel:
         self._services = services
         self._changed = changed
         self._adapters: dict[UUID, LoRAAdapter] = {}
-        self._offered: tuple[object, ...] = ()
-        """What the selects show."""
+        self._words: tuple[tuple[UUID, str], ...] = ()
+        self._picked: tuple[UUID | None, UUID | None] = (None, None)
+        """What the selects offer and show."""
         self.a: UUID | None = None
         self.b: UUID | None = None
         self.ask_id: UUID | None = None
@@ -65,6 +66,10 @@ class ComparePanel:
             chosen = identity(args[1])
             if chosen in self._adapters:
                 setattr(self, args[0], chosen)
+                self._picked = (
+                    self.a,
+                    self.b,
+                )  # the browser shows it already: drawn again, it would undo the next choice
                 self._ask.tell_whom()
 
     def _versions(self) -> Sequence[UUID | None]:
@@ -102,9 +107,9 @@ class ComparePanel:
         chosen = [self._adapters[one] for one in (self.a, self.b) if one is not None]
         newest = list(self._adapters.values())[:OFFERED]
         words = tuple({one.id: option(one) for one in (*newest, *chosen)}.items())
-        if (words, self.a, self.b) == self._offered:
+        if (words, (self.a, self.b)) == (self._words, self._picked):
             return
-        self._offered = (words, self.a, self.b)
+        self._words, self._picked = words, (self.a, self.b)
         for select, picked in ((self._select_a, self.a), (self._select_b, self.b)):
             select.clear()
             with select:

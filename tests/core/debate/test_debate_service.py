@@ -249,7 +249,7 @@ async def test_cancelling_stops_the_generation_and_leaves_no_trace(open_table, r
     async with open_table(runtime) as table:
         debate = await table.debates.start("Why?")
         await reached.wait()
-        cancelled = await asyncio.wait_for(table.debates.cancel(debate.id), 5)
+        cancelled = await asyncio.wait_for(table.debates.cancel(debate.id), 60)
         assert cancelled.status == "cancelled"
         assert runtime.closed == 1
         assert await table.database.value("SELECT count(*) FROM traces") == 0

@@ -2,6 +2,7 @@
 
 It waits, where a test wants to meet it alive, for the file `go` in the run's directory. `steps-N` computes something that
 depends on every one of N steps, keeps checkpoints, and goes on from them: whoever loses or repeats a step ends otherwise.
+`steps-N-held-at-M` waits after step M.
 """
 
 import errno
@@ -40,7 +41,7 @@ def die(number: int = signal.SIGKILL) -> None:
     os.kill(os.getpid(), number)
 
 
-def counted(worker: RunWorker, total: int) -> bytes:
+def counted(worker: RunWorker, total: int, held_at: int | None = None) -> bytes:
     """`total` steps, each of which depends on the one before; a checkpoint every few."""
     step, state = 0, worker.config.seed.to_bytes(8, "big") * 4
     if worker.job.resume_from:
@@ -53,6 +54,8 @@ def counted(worker: RunWorker, total: int) -> bytes:
         worker.events.progress(step, total, loss=3.0 / step)
         if step % CHECKPOINT_STEPS == 0:
             worker.checkpoint(step, lambda path, state=state: (path / "state").write_bytes(state))
+        if step == held_at:
+            wait_for(worker.run_dir / "go")
     return state * 100
 
 
@@ -87,7 +90,8 @@ def train(worker: RunWorker) -> None:
         vitals.beat(worker.run_dir)
         die()
     if what.startswith("steps-"):
-        build(worker, counted(worker, int(what.removeprefix("steps-"))))
+        total, _, held_at = what.removeprefix("steps-").partition("-held-at-")
+        build(worker, counted(worker, int(total), int(held_at) if held_at else None))
         worker.publish(FineTuneMetrics(final_train_loss=1.0), BaseIdentity(name="stand-in-base"))
         return
     build(worker, worker.job.run_id.encode() * 100)

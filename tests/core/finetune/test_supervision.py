@@ -77,10 +77,11 @@ async def test_a_killed_worker_goes_on_by_itself_and_every_process_is_on_record(
 
 async def test_a_run_that_was_killed_goes_on_from_its_newest_checkpoint_and_ends_the_same(services):
     undisturbed = await trained(services, "steps-23")
-    run = await services.finetune.start(config("steps-23"))
+    run = await services.finetune.start(config("steps-23-held-at-12"))
     await seen(services, run, "checkpoint")
     for process in supervisor.family(str(run.id)):
         process.kill()
+    (services.finetune.run_dir(run.id) / "go").touch()
     ended = await services.finetune.wait(run.id)
     assert outcomes(ended) == ["killed", "completed"]
     resumed_from = ended.attempts[1].resumed_from_step
@@ -193,8 +194,11 @@ async def test_smaller_batches_go_on_from_the_checkpoint_because_a_step_learns_f
 
 
 async def test_a_worker_that_lives_but_makes_no_step_is_ended_and_the_run_says_so_with_figures(services):
-    shorten(services, step_seconds=0.6)
-    run = await trained(services, "checkpointed")
+    shorten(services)
+    run = await services.finetune.start(config("checkpointed"))
+    await seen(services, run, "checkpoint")
+    msgspec.structs.force_setattr(services.finetune.watching.limits, "step_seconds", 0.6)
+    run = await services.finetune.wait(run.id)
     assert (run.status, outcomes(run)) == ("failed", ["hung"])
     assert run.error_message.startswith("The training process hung: it lived, but made no step for ")
     assert "the larger of 0.6 s and 20 times the median step" in run.error_message

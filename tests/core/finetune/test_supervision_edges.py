@@ -61,7 +61,7 @@ async def test_a_run_whose_directory_somebody_removed_fails_and_keeps_nobody_wai
     shutil.rmtree(services.finetune.run_dir(run.id))
     for process in supervisor.family(str(run.id)):
         process.kill()
-    ended = await asyncio.wait_for(services.finetune.wait(run.id), 20)
+    ended = await asyncio.wait_for(services.finetune.wait(run.id), 60)
     assert ended.status == "failed"
     assert f"The files of the training run {run.id} are gone." in ended.error_message
     assert nothing_is_left(services, run)
@@ -78,7 +78,7 @@ async def test_a_watch_outlives_an_error_of_the_machine(services, monkeypatch):
     run = await services.finetune.start(config("says-nothing"))
     monkeypatch.setattr(supervisor, "_take", failing)
     (services.finetune.run_dir(run.id) / "go").touch()
-    assert (await asyncio.wait_for(services.finetune.wait(run.id), 20)).status == "completed"
+    assert (await asyncio.wait_for(services.finetune.wait(run.id), 60)).status == "completed"
     assert next(failures, None) is None
 
 

@@ -34,7 +34,7 @@ def blocked(monkeypatch, owner, name: str, *, before: bool = True) -> tuple[thre
     def stopping(*arguments):
         done = None if before else original(*arguments)
         arrived.set()
-        assert go.wait(20)
+        assert go.wait(60)
         return original(*arguments) if before else done
 
     monkeypatch.setattr(owner, name, stopping)
@@ -128,7 +128,7 @@ async def test_the_start_of_another_process_leaves_the_intent_of_a_live_import_a
 
     def waiting(*arguments):
         arrived.set()
-        assert go.wait(20)
+        assert go.wait(60)
         return publish(*arguments)
 
     monkeypatch.setattr(intents, "publish", waiting)
@@ -148,7 +148,7 @@ async def test_an_import_that_is_cancelled_while_it_is_published_is_recorded_as_
     def waiting(*arguments):
         done = publish(*arguments)
         arrived.set()
-        assert go.wait(20)
+        assert go.wait(60)
         return done
 
     monkeypatch.setattr(intents, "publish", waiting)
