@@ -31,6 +31,7 @@ from tmde_cpu.backend import CpuBackend
 from tmde_cpu.testing import times_tables, write_job
 
 EXAMPLES = times_tables(range(2, 8))
+HELD_TRAINER = Path(__file__).with_name("held_trainer.py")
 
 
 @pytest.fixture
@@ -45,9 +46,10 @@ def config(tiny_model) -> FineTuneConfig:
     )
 
 
-def command(job: Path) -> dict[str, Any]:
+def command(job: Path, *, held: bool = False) -> dict[str, Any]:
     plan = CpuBackend(job.parents[2]).plan(from_json(job.read_bytes(), TrainingJob))
-    return {"args": plan.argv, "env": {**os.environ, **plan.env, "OMP_NUM_THREADS": "1"}}
+    args = (sys.executable, str(HELD_TRAINER), str(job)) if held else plan.argv
+    return {"args": args, "env": {**os.environ, **plan.env, "OMP_NUM_THREADS": "1"}}
 
 
 def run(job: Path, *, as_planned: bool = False) -> int:
@@ -117,17 +119,17 @@ def test_peft_itself_loads_the_adapter_and_it_changes_the_model(tmp_path, config
 
 
 def test_equal_input_gives_the_same_bits_also_when_killed_and_resumed(tmp_path, config):
-    config = msgspec.structs.replace(config, epochs=10)
     whole = write_job(tmp_path / "whole", EXAMPLES[:32], EXAMPLES[32:], config)
     assert run(whole) == 0
 
     killed = write_job(tmp_path / "killed", EXAMPLES[:32], EXAMPLES[32:], config)
-    with subprocess.Popen(**command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        **command(killed, held=True), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         wait_for(killed, "checkpoint", process)
         process.kill()
     assert not adapter(killed).exists()
-    # The attempt after it may start from any complete checkpoint; the oldest one has most left to do again.
-    start = checkpoints(killed.parent)[0]
+    (start,) = checkpoints(killed.parent)
     write_job(
         tmp_path / "killed", EXAMPLES[:32], EXAMPLES[32:], config, run_id=UUID(killed.parent.name), resume_from=start
     )
@@ -143,7 +145,7 @@ def test_equal_input_gives_the_same_bits_also_when_killed_and_resumed(tmp_path, 
 
 
 def test_sigterm_cancels_and_leaves_no_adapter_and_no_lock(tmp_path, config):
-    job = write_job(tmp_path, EXAMPLES * 4, [], msgspec.structs.replace(config, epochs=10))
+    job = write_job(tmp_path, EXAMPLES * 4, [], msgspec.structs.replace(config, epochs=10, batch_size=1))
     with subprocess.Popen(**command(job), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_for(job, "progress", process)
         with (job.parent / "lock").open() as lock, pytest.raises(BlockingIOError):
