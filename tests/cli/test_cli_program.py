@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import importlib
+import json
 import os
 import pty
 import re
@@ -189,12 +190,29 @@ def test_colour_is_for_terminals_that_want_it(process: Callable[..., Any], tmp_p
     assert "\x1b" not in process(*arguments[1:]).out
 
 
+async def interrupted(*_: object) -> None:
+    """Ctrl-C, in the middle of what this stands for."""
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.Event().wait()
+
+
 def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch, tmde: Callable[..., Any]) -> None:
     from tmde_core.traces.service import TraceService
 
-    async def interrupted(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.Event().wait()
-
     monkeypatch.setattr(TraceService, "stats", interrupted)
     assert tmde("traces", "stats").code == 130
+
+
+def test_who_interrupts_a_loop_is_told_how_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmde: Callable[..., Any], tmp_path: Path
+) -> None:
+    from tmde_core.loop.service import Loop
+
+    monkeypatch.setattr(Loop, "run", interrupted)
+    lines = (
+        json.dumps({"id": split, "split": split, "query": f"What is {split}?"}) for split in ("practice", "held-out")
+    )
+    (tmp_path / "questions.jsonl").write_text("\n".join(lines))
+    stopped = tmde("loop", tmp_path / "questions.jsonl")
+    assert stopped.code == 130
+    assert stopped.err.endswith("Stopped. What is done is kept; the same command goes on from here.\n")

@@ -62,7 +62,11 @@ def command(
         raise invalid_field(error, LoopPlan) from None
     settings = settings_of(ctx)
     log_to_file(settings)
-    report = asyncio.run(_run(_brief(settings), questions, plan, again=again))
+    try:
+        report = asyncio.run(_run(_brief(settings), questions, plan, again=again))
+    except KeyboardInterrupt:
+        typer.echo("Stopped. What is done is kept; the same command goes on from here.", err=True)
+        raise
     if json:
         print_json(report)
     else:
