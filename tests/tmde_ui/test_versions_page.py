@@ -385,6 +385,7 @@ def test_what_was_exported_and_deleted_comes_back_by_drag_and_drop(open_page, se
     drop(page, archive)
     expect(page.get_by_test_id("import-report")).to_contain_text(f"Imported as adapter {adapter[:8]}")
     page.keyboard.press("Escape")
+    expect(page.get_by_test_id("import-dialog")).to_be_hidden()
     expect(row(page, adapter).get_by_test_id("adapter-losses")).to_contain_text("loss 0.874")
     expect(row(page, adapter).get_by_test_id("adapter-details")).to_be_visible()
     expect(page.get_by_test_id("event").first).to_contain_text("from an archive of TMDE")

@@ -83,10 +83,10 @@ class ComparisonView:
             await self._show(chosen)
 
     async def _show(self, pair: Pair) -> None:
+        self._asked += 1  # also where nothing is to be done: what was chosen before must not come after it
+        asked = self._asked
         if pair == self._shown:
             return
-        self._asked += 1
-        asked = self._asked
         try:
             if pair.a is None:
                 run, rows = await self._alone(pair.b)
@@ -95,6 +95,8 @@ class ComparisonView:
                 found = await self._comparisons.of(pair.a, pair.b)
                 run, rows = found.b, list(found.questions)
         except TmdeError as error:
+            if asked != self._asked:
+                return
             self._shown = None
             self._box.clear()
             with self._box:
