@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,7 +63,7 @@ def test_a_conversion_that_dies_leaves_nothing_and_one_of_another_file_is_replac
     monkeypatch.setattr(base_model, "_convert", dies)
     with pytest.raises(OSError, match="no space"):
         ensure_base_model(tmp_path, str(source))
-    assert not list((tmp_path / "models").iterdir())
+    assert not directories(tmp_path)
 
     conversions: list[bytes] = []
 
@@ -76,7 +78,34 @@ def test_a_conversion_that_dies_leaves_nothing_and_one_of_another_file_is_replac
     source.write_bytes(b"second")
     assert ensure_base_model(tmp_path, str(source)) == made
     assert (made / "model.safetensors").read_bytes() == b"second"
-    assert [path.name for path in (tmp_path / "models").iterdir()] == ["some-f32"]
+    (tmp_path / "models" / ".some-f32-abandoned").mkdir()
+    source.write_bytes(b"third")
+    ensure_base_model(tmp_path, str(source))
+    assert directories(tmp_path) == ["some-f32"]
+
+
+def directories(data_dir: Path) -> list[str]:
+    return [path.name for path in (data_dir / "models").iterdir() if path.is_dir()]
+
+
+def test_of_two_that_want_a_conversion_at_once_one_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "some.gguf"
+    source.write_bytes(b"content")
+    conversions, second = [], threading.Event()
+
+    def converts(source: Path, target: Path) -> None:
+        conversions.append(target)
+        if len(conversions) == 2:
+            second.set()
+        second.wait(0.5)  # for what must not happen
+        (target / "model.safetensors").write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(base_model, "_convert", converts)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda _: ensure_base_model(tmp_path, str(source)), range(2)))
+    assert made == [tmp_path / "models" / "some-f32"] * 2
+    assert len(conversions) == 1
+    assert directories(tmp_path) == ["some-f32"]
 
 
 @pytest.mark.slow

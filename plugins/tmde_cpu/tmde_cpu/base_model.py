@@ -6,6 +6,7 @@ that holds config.json, safetensors and a tokenizer is taken as it is.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import tempfile
@@ -41,7 +42,7 @@ class _Source(Record, frozen=True):
 
 
 def ensure_base_model(data_dir: Path, name_or_path: str) -> Path:
-    """The directory to train on; converts a GGUF the first time, which takes half a minute.
+    """The directory to train on; converts a GGUF the first time, which takes half a minute. Of several processes one does it.
 
     Args:
         name_or_path: empty for the embedded model; else a GGUF file or a directory of safetensors.
@@ -57,20 +58,26 @@ def ensure_base_model(data_dir: Path, name_or_path: str) -> Path:
     if _marker(target) == wanted:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel drops it, however this process ends
+        if _marker(target) != wanted:
+            _replace(target, source, wanted)
+    return target
+
+
+def _replace(target: Path, source: Path, wanted: _Source) -> None:
+    """Convert into a directory beside, and put it in the place of what is there."""
+    for abandoned in target.parent.glob(f".{target.name}-*"):
+        shutil.rmtree(abandoned, ignore_errors=True)  # by a process that was killed: half a gigabyte
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         _convert(source, building)
         (building / MARKER_FILE).write_bytes(to_json(wanted))
         if target.exists():
             shutil.rmtree(target)
-        try:
-            building.rename(target)
-        except OSError:
-            if _marker(target) != wanted:  # else another process was faster, with the same result
-                raise
+        building.rename(target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return target
 
 
 def identify(directory: Path, name: str) -> BaseIdentity:

@@ -55,10 +55,11 @@ def test_whoever_was_stopped_while_it_ended_a_process_does_not_take_that_for_an_
         assert process.wait() == -signal.SIGTERM
 
 
-async def test_a_run_whose_directory_somebody_removed_fails_and_keeps_nobody_waiting(services):
+async def test_a_run_whose_directory_somebody_removed_fails_and_keeps_nobody_waiting(services, tmp_path):
     run = await services.finetune.start(config("says-nothing"))
     await appeared(services.finetune.run_dir(run.id) / "heartbeat")
-    shutil.rmtree(services.finetune.run_dir(run.id))
+    # Moved first: the worker goes on writing, so that a directory is not empty for long while its files are deleted.
+    shutil.rmtree(services.finetune.run_dir(run.id).rename(tmp_path / "removed"))
     for process in supervisor.family(str(run.id)):
         process.kill()
     ended = await asyncio.wait_for(services.finetune.wait(run.id), 60)
