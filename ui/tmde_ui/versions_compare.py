@@ -66,10 +66,8 @@ class ComparePanel:
             chosen = identity(args[1])
             if chosen in self._adapters:
                 setattr(self, args[0], chosen)
-                self._picked = (
-                    self.a,
-                    self.b,
-                )  # the browser shows it already: drawn again, it would undo the next choice
+                # The browser shows it already: drawn again, it would undo the next choice.
+                self._picked = (self.a, self.b)
                 self._ask.tell_whom()
 
     def _versions(self) -> Sequence[UUID | None]:
