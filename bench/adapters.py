@@ -22,12 +22,12 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from tmde_core.lora.archive_layout import Format
-from tmde_core.lora.publish import publish, staging_directory
-from tmde_core.lora.records import Manifest
-from tmde_core.lora.store import AdapterStore
-from tmde_core.ports import ChatRequest, TokenAlternative, TokenLogprob
-from tmde_core.record import to_json
+from tmde_core.lora.archive.layout import Format
+from tmde_core.lora.files.store import AdapterStore
+from tmde_core.records.base import to_json
+from tmde_core.records.chat import ChatRequest, TokenAlternative, TokenLogprob
+from tmde_core.records.lora import Manifest
+from tmde_core.sdk.adapters import publish, staging_directory
 from tmde_core.services import Services, open_services
 from tmde_core.testing.scripted import Reply, ScriptedRuntime, scripted_plugins, scripted_settings
 
@@ -108,7 +108,7 @@ def opened(data_dir: Path) -> AbstractAsyncContextManager[Services]:
 LISTING = """
 import sys, time
 from pathlib import Path
-from tmde_core.lora.store import AdapterStore
+from tmde_core.lora.files.store import AdapterStore
 store, taken = AdapterStore(Path(sys.argv[1])), []
 for _ in range(3):
     began = time.perf_counter()

@@ -27,9 +27,9 @@ async def fill(directory: Path) -> None:
     from random import Random
     from uuid import UUID
 
-    from tmde_core.debate.records import Round
+    from tmde_core.records.debate import Round
+    from tmde_core.records.traces import Trace
     from tmde_core.storage.database import Database
-    from tmde_core.traces.records import Trace
     from tmde_core.traces.store import TraceStore
 
     random = Random(1)

@@ -17,11 +17,11 @@ import httpx
 import msgspec
 import uvicorn
 
-from tmde_core.benchmark.metrics import measure
-from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkResult, BenchmarkRun
+from tmde_core.benchmark.results.metrics import measure
 from tmde_core.benchmark.service import comparable_hash
-from tmde_core.debate.records import DebateConfig
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkResult, BenchmarkRun
+from tmde_core.records.debate import DebateConfig
 from tmde_core.services import Services, open_services
 from tmde_core.settings import load_settings
 

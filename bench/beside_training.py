@@ -16,7 +16,7 @@ from statistics import median, quantiles
 import httpx
 from _server import served
 
-from tmde_core.finetune import supervisor
+from tmde_core.finetune.supervision import supervisor
 
 DEBATES = 12
 """Pairs."""

@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tmde_core.debate.records import DebateConfig
 from tmde_core.plugins import Plugins
-from tmde_core.ports import ChatRequest
+from tmde_core.records.chat import ChatRequest
+from tmde_core.records.debate import DebateConfig
 from tmde_core.services import open_services
 from tmde_core.testing import DEFAULT_SCRIPT, REVISE, ScriptedRuntime, scripted_plugins, scripted_settings
 

@@ -20,10 +20,10 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from tmde_core.benchmark.records import GateDecision
-from tmde_core.debate.prompts import proposer_opening
-from tmde_core.finetune.records import FineTuneConfig
-from tmde_core.ports import ChatDelta, ChatRequest
+from tmde_core.prompts import proposer_opening
+from tmde_core.records.benchmark import GateDecision
+from tmde_core.records.chat import ChatDelta, ChatRequest
+from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.services import Services, open_services
 from tmde_core.settings import load_settings
 

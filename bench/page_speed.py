@@ -15,10 +15,10 @@ from uuid import uuid4
 import uvicorn
 from playwright.async_api import Page, async_playwright
 
-from tmde_core.benchmark.metrics import tmde_score
-from tmde_core.benchmark.records import BenchmarkMetrics, BenchmarkRun, DomainMetrics, Interval
+from tmde_core.benchmark.results.metrics import tmde_score
 from tmde_core.benchmark.service import comparable_hash
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.benchmark import BenchmarkMetrics, BenchmarkRun, DomainMetrics, Interval
 from tmde_core.services import Services, open_services
 from tmde_core.settings import load_settings
 from tmde_ui.compose import create_app

@@ -19,12 +19,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import IO, Any
 
-from tmde_core.ports import ChatEnd, ChatRequest, Message, RuntimeContext
+from tmde_core.records.chat import ChatEnd, ChatRequest, Message
+from tmde_core.sdk.runtimes import RuntimeContext
 from tmde_cpu.embedded import verify_embedded
-from tmde_cpu.openmp import WAITING
-from tmde_cpu.options import usable_cores
-from tmde_cpu.quality import QualityReport, quality
-from tmde_cpu.runtime import EmbeddedRuntime
+from tmde_cpu.serving.openmp import WAITING
+from tmde_cpu.serving.options import usable_cores
+from tmde_cpu.serving.quality import QualityReport, quality
+from tmde_cpu.serving.runtime import EmbeddedRuntime
 
 ROUNDS = 8
 TOKENS = 160
@@ -241,7 +242,7 @@ def _section(
         ("prompt from the cache", f"{cached:.0%}", "a prompt whose last sentence is new"),
         ("leaving while it reads", _spread(reading), "until the slot is free (target ≤ 200 ms)"),
         ("leaving while it writes", _spread(generating), "until the slot is free (target ≤ 200 ms)"),
-        ("quality of the served form", f"{report.right} of {report.asked}", "`python -m tmde_cpu.quality`"),
+        ("quality of the served form", f"{report.right} of {report.asked}", "`python -m tmde_cpu.serving.quality`"),
         ("memory of the server", f"{memory / 1e6:.0f} MB", "4 slots of 4096 tokens"),
     ]
     lines = [f"The embedded runtime with {report.model}.", "", "| | | |", "|---|---|---|"]

@@ -21,13 +21,13 @@ import httpx
 import psutil
 from _server import served
 
-from tmde_core.finetune import supervisor
-from tmde_core.finetune.records import FineTuneConfig, FineTuneRun, RunAttempt
-from tmde_core.finetune.run_files import EVENTS_FILE
 from tmde_core.finetune.store import RunStore
-from tmde_core.finetune.vitals import beat
-from tmde_core.finetune.worker import RunEvents
-from tmde_core.record import utc_now
+from tmde_core.finetune.supervision import supervisor
+from tmde_core.records.base import utc_now
+from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, RunAttempt
+from tmde_core.sdk.worker.kit import RunEvents
+from tmde_core.sdk.worker.run_files import EVENTS_FILE
+from tmde_core.sdk.worker.vitals import beat
 from tmde_core.storage.database import Database
 
 SUBSCRIBERS = (1, 500)

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import msgspec
 
-from tmde_core.finetune.records import FineTuneConfig
-from tmde_core.ports import Message, TrainingExample, TrainingJob
-from tmde_core.record import from_json
+from tmde_core.records.base import from_json
+from tmde_core.records.chat import Message
+from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.records.training import TrainingExample, TrainingJob
 from tmde_core.storage.events import FileLog
 from tmde_cpu.backend import CpuBackend
 from tmde_cpu.embedded import fetch_embedded
@@ -39,7 +40,7 @@ EQUAL_TERMS = (
 OURS = """
 import json, sys, time
 from pathlib import Path
-from tmde_cpu import trainer
+from tmde_cpu.training import trainer
 processor, step = [], trainer.optimizer_step
 def clocked(*arguments):
     begun = time.process_time()
@@ -62,7 +63,7 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from tmde_cpu.base_model import load_tokenizer
-from tmde_cpu.trainer import data_order
+from tmde_cpu.training.trainer import data_order
 from tmde_cpu.training.examples import encode_all, read_examples
 base, folder, config, equal = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4] == "equal"
 def read(name):

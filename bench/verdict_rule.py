@@ -2,7 +2,7 @@
 
 Three rules are tried on synthetic comparisons: the interval leaves zero out; the permutation test gives p below 0.05; both, which is
 the rule that decides. Then the gate's whole decision is tried on adapters that are as good as the base model and the active adapter.
-Everything is computed as `tmde_core.benchmark.statistics` does, but thousands of comparisons at a time; some of them are held against it.
+Everything is computed as `tmde_core.benchmark.results.statistics` does, but thousands of comparisons at a time; some of them are held against it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from scipy import stats
 
 from tmde_core.benchmark.gate import REPEATS
-from tmde_core.benchmark.records import DOMAINS
-from tmde_core.benchmark.statistics import RESAMPLES, SIGNIFICANT, expanded_confidence, paired_difference
+from tmde_core.benchmark.results.statistics import RESAMPLES, SIGNIFICANT, expanded_confidence, paired_difference
+from tmde_core.records.benchmark import DOMAINS
 
 Array = Any
 World = Callable[[np.random.Generator, int, int], Array]

@@ -19,11 +19,12 @@ import typer
 from typer.main import get_command
 
 import tmde_core
-from tmde_core import hookimpl, hookspecs, ports
 from tmde_core.cli.app import COMMANDS
 from tmde_core.plugins import KINDS, Plugins
+from tmde_core.sdk import hookimpl, judges, registries, runtimes, suites, training
+from tmde_core.sdk import hooks as hookspecs
 from tmde_core.settings import ENVIRONMENT, Roles, Settings, load_settings
-from tmde_cpu.options import Options
+from tmde_cpu.serving.options import Options
 from tmde_runtime_http.options import OllamaOptions, OpenAIOptions
 
 REPOSITORY = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ def test_every_hook_and_its_descriptor_are_documented(hook: str):
 
 @pytest.mark.parametrize("port", ["TrainingBackend", "ModelRuntime", "Judge", "Question"])
 def test_every_port_is_documented(port: str):
-    assert hasattr(ports, port)
+    assert any(port in module.__all__ for module in (judges, runtimes, suites, training))
     assert f"`{port}`" in page("plugins.md")
 
 
@@ -65,7 +66,9 @@ class Anything:
 def test_the_example_in_each_hooks_docstring_runs(hook: str):
     _, _, example = (getattr(hookspecs, hook).__doc__ or "").partition("\n\n")
     source = textwrap.dedent(example)
-    names: dict[str, Any] = {name: getattr(ports, name) for name in dir(ports)} | {"hookimpl": hookimpl}
+    names: dict[str, Any] = {"hookimpl": hookimpl}
+    for module in (judges, registries, runtimes, suites, training):
+        names |= {name: getattr(module, name) for name in dir(module)}
     used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
     names |= dict.fromkeys(used - names.keys() - {hook}, Anything)
     exec(source, names)
@@ -78,7 +81,7 @@ async def test_the_plugin_on_the_page_works():
     exec(blocks(page("plugins.md"), "python")[0], names)
     plugins = Plugins()
     assert plugins.add("acme", SimpleNamespace(**names)).status == "ok"
-    item = ports.JudgeItem(question="?", answer="x" * 200)
+    item = judges.JudgeItem(question="?", answer="x" * 200)
     assert (await plugins.judges.get("length").create().score(item, None)).score == 8.0
     project = tomllib.loads(blocks(page("plugins.md"), "toml")[0])
     assert project["project"]["entry-points"][hookspecs.ENTRY_POINT_GROUP] == {"acme": "acme"}

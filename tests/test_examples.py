@@ -15,8 +15,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 ASK = """
 import asyncio, sys
 import msgspec
-from tmde_core.benchmark.custom import question_from
-from tmde_core.benchmark.scoring import Scorer
+from tmde_core.benchmark.questions.custom import question_from
+from tmde_core.benchmark.running.scoring import Scorer
 from tmde_core.plugins import Plugins
 
 plugins = Plugins.load()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tmde_core.hookspecs import ENTRY_POINT_GROUP
+from tmde_core.sdk.hooks import ENTRY_POINT_GROUP
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 LIBRARIES = [
-    *("tmde_cpu.trainer", "tmde_cpu.preview_worker"),
+    *("tmde_cpu.training.trainer", "tmde_cpu.training.preview_worker"),
     *("tmde_core.cli.app", "tmde_core.cli.serve", "tmde_core.api.app", "tmde_core.testing.scripted"),
     *("tmde_cpu.plugin", "tmde_bench_default.plugin", "tmde_runtime_http.plugin"),
     *("pytest", "pydantic", "uvicorn.protocols.http.auto", "uvicorn.protocols.websockets.auto", "uvicorn.lifespan.on"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tmde_core.record import Record
+from tmde_core.records.base import Record
 
 NVIDIA_SMI_SECONDS = 5.0
 """A driver that hangs must not hang the request."""

@@ -9,8 +9,9 @@ import structlog
 
 from tmde_core.errors import TmdeError
 from tmde_core.plugins import Plugins
-from tmde_core.ports import Availability, ModelInfo, ModelRuntime, RuntimeContext, RuntimeStatus
-from tmde_core.record import Record
+from tmde_core.records.base import Record
+from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeStatus
+from tmde_core.sdk.runtimes import ModelRuntime, RuntimeContext
 from tmde_core.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -8,20 +8,20 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from tmde_core.asking.service import SideBySide
 from tmde_core.benchmark.gate import GateService
-from tmde_core.benchmark.questionbank import QuestionBank
+from tmde_core.benchmark.questions.bank import QuestionBank
 from tmde_core.benchmark.service import BenchmarkService
 from tmde_core.debate.service import DebateService
 from tmde_core.errors import ConflictError, InsufficientStorageError
 from tmde_core.finetune.lineage import LineageService
-from tmde_core.finetune.preview import PreviewService
+from tmde_core.finetune.preview.service import PreviewService
 from tmde_core.finetune.scheduled import ScheduledTraining
 from tmde_core.finetune.service import FineTuneService
-from tmde_core.lora.archive import ArchiveService
-from tmde_core.lora.ask import SideBySide
-from tmde_core.lora.patrol import Patrol
+from tmde_core.lora.archive.service import ArchiveService
+from tmde_core.lora.files.patrol import Patrol
+from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.service import LoraService
-from tmde_core.lora.store import AdapterStore
 from tmde_core.notifications.damage import damage_teller
 from tmde_core.notifications.service import NotificationService
 from tmde_core.notifications.training import teller

@@ -18,19 +18,13 @@ import pytest
 import uvicorn
 
 from tmde_core.api.app import Api, create_app
-from tmde_core.debate.prompts import role_of
-from tmde_core.finetune import supervisor
+from tmde_core.finetune.supervision import supervisor
 from tmde_core.plugins import Plugins
-from tmde_core.ports import (
-    Availability,
-    BackendDescriptor,
-    ChatRequest,
-    ResourceEstimate,
-    TokenAlternative,
-    TokenLogprob,
-    TrainingJob,
-    WorkerCommand,
-)
+from tmde_core.prompts import role_of
+from tmde_core.records.chat import ChatRequest, TokenAlternative, TokenLogprob
+from tmde_core.records.runtimes import Availability
+from tmde_core.records.training import ResourceEstimate, TrainingJob, WorkerCommand
+from tmde_core.sdk.training import BackendDescriptor
 from tmde_core.services import Services, open_services
 from tmde_core.testing.scripted import (
     ACCEPT,

@@ -4,7 +4,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tmde_core.api.origin import OriginGuard, host_name
+from tmde_core.api.web.origin import OriginGuard, host_name
 from tmde_core.settings import Settings
 
 JSON = {"Content-Type": "application/json"}

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from tests.core.finetune.looking import looking_plugins
+from tests.core.finetune.preview.looking import looking_plugins
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tmde_core.lora.publish import publish, staging_directory
-from tmde_core.lora.records import Manifest
+from tmde_core.records.lora import Manifest
+from tmde_core.sdk.adapters import publish, staging_directory
 
 
 def published(live, *, age: int = 0, base_model: str = "scripted-1", **fields) -> str:

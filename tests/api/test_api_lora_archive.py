@@ -19,12 +19,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.core.lora.archives import RANK, packed, peft_files, safetensors, unpacked, weights
-from tests.core.lora.mutations import mutated
-from tmde_core.lora import archive
-from tmde_core.lora.publish import publish, staging_directory
-from tmde_core.lora.records import Manifest
-from tmde_core.record import utc_now
+from tests.core.lora.archive.archives import RANK, packed, peft_files, safetensors, unpacked, weights
+from tests.core.lora.archive.mutations import mutated
+from tmde_core.lora.archive import service as archive
+from tmde_core.records.base import utc_now
+from tmde_core.records.lora import Manifest
+from tmde_core.sdk.adapters import publish, staging_directory
 
 PEAK_BYTES = 24 * 1024 * 1024
 """Client and server are in one process here, and what they first import counts too."""
@@ -206,7 +206,7 @@ def test_what_is_refused_is_refused_with_its_status_and_leaves_nothing(own_live,
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tmde_core.lora.unpack.os.fdopen", full)
+    monkeypatch.setattr("tmde_core.lora.archive.unpack.os.fdopen", full)
     refused(sent(own_live, packed(peft_files())), 507, "insufficient_storage")
     monkeypatch.undo()
     nothing_is_left(own_live)

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tmde_core.api.app import ROUTES
-from tmde_core.api.schema import document as describe
+from tmde_core.api.web.schema import document as describe
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import threading
 
 import httpx
 
-from tmde_core.api.streams import TOGETHER, Streams, encode
+from tmde_core.api.web.streams import TOGETHER, Streams, encode
 from tmde_core.storage.events import Event, FileLog, MemoryLog
 
 
@@ -85,7 +85,9 @@ async def test_many_who_follow_a_file_are_told_in_turns_so_that_others_are_answe
     tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr("tmde_core.storage.events.POLL_SECONDS", 0.01)
-    monkeypatch.setattr("tmde_core.api.streams.TURN_SECONDS", 0.2)  # so that a busy machine does not merge two turns
+    monkeypatch.setattr(
+        "tmde_core.api.web.streams.TURN_SECONDS", 0.2
+    )  # so that a busy machine does not merge two turns
     log = FileLog(tmp_path / "events.jsonl")
     log.append("progress", {"step": 1})
     streams = Streams()

@@ -222,7 +222,7 @@ def test_what_fails_side_by_side_is_one_sentence_too(
     def full(*_: object) -> None:
         raise InsufficientStorageError("The disk is full. Free some space.")
 
-    monkeypatch.setattr("tmde_core.cli.batch._State.add", full)
+    monkeypatch.setattr("tmde_core.cli.debate.batch._State.add", full)
     file = tmp_path / "questions.jsonl"
     file.write_text('{"query": "one?"}\n{"query": "two?"}\n', encoding="utf-8")
     ran = tmde("debate", "--file", file)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tmde_core.cli import checks
+from tmde_core.cli.doctor import checks
 
 Tmde = Callable[..., Any]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tmde_core.cli.finetune_watch import TrainingBar, figures
-from tmde_core.finetune import supervisor
+from tmde_core.cli.finetune.watch import TrainingBar, figures
+from tmde_core.finetune.supervision import supervisor
 from tmde_core.plugins import Plugins
 from tmde_core.storage.events import Event
 

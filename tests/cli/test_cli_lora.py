@@ -15,11 +15,11 @@ from uuid import UUID, uuid4
 import pytest
 from rich.console import Console
 
-from tests.core.lora.archives import packed, peft_files, unpacked
+from tests.core.lora.archive.archives import packed, peft_files, unpacked
 from tests.core.lora.conftest import sane
-from tmde_core.cli import lora_archive
-from tmde_core.lora.publish import publish, staging_directory
-from tmde_core.lora.records import Manifest
+from tmde_core.cli.lora import archive as lora_archive
+from tmde_core.records.lora import Manifest
+from tmde_core.sdk.adapters import publish, staging_directory
 from tmde_core.testing.scripted import Reply
 
 Tmde = Callable[..., Any]

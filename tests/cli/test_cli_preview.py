@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.finetune.conftest import stand_in_plugins
-from tests.core.finetune.looking import Looking, looking_plugins
+from tests.core.finetune.preview.looking import Looking, looking_plugins
 from tmde_core.plugins import Plugins
 
 OWN = ("--backend", "looking", "--set", "minTraces=5")

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import typer
 
-from tests.core.lora.archives import packed, peft_files
+from tests.core.lora.archive.archives import packed, peft_files
 from tmde_core.cli import app
 
 HEAVY = ("rich", "litestar", "nicegui", "torch", "httpx", "stevedore", "uvicorn", "msgspec", "structlog")

@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core import chat_http
-from tmde_core.chat_http import EventParser, chat_body, response_error, stream_chat
 from tmde_core.errors import (
     ContextOverflowError,
     NotFoundError,
@@ -21,7 +19,9 @@ from tmde_core.errors import (
     UnauthorizedError,
     WorkerFailedError,
 )
-from tmde_core.ports import ChatDelta, ChatEnd, ChatItem, ChatRequest, Message, TokenAlternative, TokenLogprob
+from tmde_core.records.chat import ChatDelta, ChatEnd, ChatItem, ChatRequest, Message, TokenAlternative, TokenLogprob
+from tmde_core.sdk import chat_http
+from tmde_core.sdk.chat_http import EventParser, chat_body, response_error, stream_chat
 
 REQUEST = ChatRequest(model="m", messages=(Message(role="user", content="hi"),))
 EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from tmde_core import hookimpl, hookspecs
-from tmde_core import plugins as catalog
 from tmde_core.errors import PluginUnavailableError
-from tmde_core.plugins import MAX_DESCRIPTORS, PluginInfo, Plugins
-from tmde_core.ports import JudgeDescriptor, SuiteDescriptor
+from tmde_core.plugins import MAX_DESCRIPTORS, PluginInfo, Plugins, catalog
+from tmde_core.sdk import hookimpl
+from tmde_core.sdk import hooks as hookspecs
+from tmde_core.sdk.judges import JudgeDescriptor
+from tmde_core.sdk.suites import SuiteDescriptor
 
 FIXTURE = Path(__file__).parents[1] / "fixture_plugin"
 VARIANTS = ("good", "import_broken", "misspelt_hook", "name_conflicting")

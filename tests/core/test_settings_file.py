@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tmde_core.errors import InsufficientStorageError, InvalidInputError
-from tmde_core.settings_file import update_settings_file
+from tmde_core.settings.file import update_settings_file
 
 
 def test_comments_order_and_other_settings_stay(tmp_path: Path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.record import Record, from_json
+from tmde_core.records.base import Record, from_json
 
 
 class Inner(Record):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_bench_default.checks import outcome_of, problems
-from tmde_bench_default.committed import false_sum, number_of, option_of
-from tmde_bench_default.forms import sentences, words
-from tmde_bench_default.verifier import VerifierJudge
-from tmde_core.ports import (
+from tmde_bench_default.checks.committed import false_sum, number_of, option_of
+from tmde_bench_default.checks.deciding import outcome_of, problems
+from tmde_bench_default.checks.forms import sentences, words
+from tmde_bench_default.judges.verifier import VerifierJudge
+from tmde_core.sdk.judges import (
     ChoiceCheck,
     CodeCheck,
     CountCheck,

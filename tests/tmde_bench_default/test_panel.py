@@ -2,9 +2,9 @@
 
 import pytest
 
-from tmde_bench_default.panel import FRAMINGS, PanelJudge
+from tmde_bench_default.judges.panel import FRAMINGS, PanelJudge
 from tmde_core.errors import WorkerFailedError
-from tmde_core.ports import CountCheck, Criterion, JudgeItem
+from tmde_core.sdk.judges import CountCheck, Criterion, JudgeItem
 from tmde_core.testing import digit_logprobs
 from tmde_core.testing.judge_contract import JudgeContract, ScriptedJudgeModel
 

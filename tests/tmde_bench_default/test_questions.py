@@ -6,14 +6,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tmde_bench_default.checks import outcome_of, problems
+from tmde_bench_default.checks.deciding import outcome_of, problems
+from tmde_bench_default.judges.verifier import VerifierJudge, check_criteria
 from tmde_bench_default.suite import QUICK, anchors, questions, suites
-from tmde_bench_default.verifier import VerifierJudge, check_criteria
-from tmde_core.benchmark.questions import content_hash, read_questions
-from tmde_core.benchmark.records import DOMAINS
-from tmde_core.finetune.dataset import normalised
+from tmde_core.benchmark.questions.files import content_hash, read_questions
+from tmde_core.finetune.dataset.selection import normalised
 from tmde_core.plugins import Plugins
-from tmde_core.ports import CheckingJudge
+from tmde_core.records.benchmark import DOMAINS
+from tmde_core.sdk.judges import CheckingJudge
 
 QUESTIONS = {question.id: question for question in questions()}
 

@@ -5,11 +5,11 @@ import random
 
 import pytest
 
+from tmde_bench_default.judges.verifier import check_criteria
 from tmde_bench_default.suite import QUICK, questions
-from tmde_bench_default.verifier import check_criteria
-from tmde_core.benchmark.statistics import paired_difference
-from tmde_core.debate.prompts import proposer_opening
-from tmde_core.ports import ChatDelta, ChatRequest
+from tmde_core.benchmark.results.statistics import paired_difference
+from tmde_core.prompts import proposer_opening
+from tmde_core.sdk.runtimes import ChatDelta, ChatRequest
 
 LEAST_LOSS = 2.0
 """Points of 10."""

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_bench_default.rubric import Framing, RubricJudge, grade_masses, prompt, quoted, weighed
-from tmde_core.ports import CountCheck, Criterion, JudgeItem, RuntimeCapabilities, TokenAlternative, TokenLogprob
+from tmde_bench_default.judges.rubric import Framing, RubricJudge, grade_masses, prompt, quoted, weighed
+from tmde_core.sdk.judges import CountCheck, Criterion, JudgeItem
+from tmde_core.sdk.runtimes import RuntimeCapabilities, TokenAlternative, TokenLogprob
 from tmde_core.testing import digit_logprobs
 from tmde_core.testing.judge_contract import JudgeContract, ScriptedJudgeModel
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tmde_bench_default import confined, sandbox
-from tmde_bench_default.code import code_in, probes, tried
-from tmde_bench_default.sandbox import run_confined
+from tmde_bench_default.checks import confined, sandbox
+from tmde_bench_default.checks.code import code_in, probes, tried
+from tmde_bench_default.checks.sandbox import run_confined
 from tmde_core.errors import InvalidInputError
-from tmde_core.ports import CodeCheck
+from tmde_core.sdk.judges import CodeCheck
 
 CHECK = CodeCheck(tests=("assert f(4) == 8", "assert f(0) == 0"), seconds=5.0)
 BRIEF = CodeCheck(tests=CHECK.tests, seconds=1.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.finetune.worker import TrainingFailedError
+from tmde_core.sdk.worker.kit import TrainingFailedError
 from tmde_core.storage.durable import sha256_of
 from tmde_cpu import base_model
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer

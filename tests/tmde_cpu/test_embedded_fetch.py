@@ -122,7 +122,7 @@ def test_the_real_file_is_the_one_published(embedded_model: Path) -> None:
 HEAVY = ("torch", "transformers", "peft", "xllamacpp", "gguf", "numpy", "safetensors", "tokenizers")
 
 
-@pytest.mark.parametrize("module", ["tmde_cpu.plugin", "tmde_cpu.runtime", "tmde_cpu.server_worker"])
+@pytest.mark.parametrize("module", ["tmde_cpu.plugin", "tmde_cpu.serving.runtime", "tmde_cpu.serving.server_worker"])
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tmde_core.errors import AdapterInvalidError, ContextOverflowError, NotFoundError, WorkerFailedError
-from tmde_core.ports import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime, RuntimeContext
+from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime, RuntimeContext
 from tmde_core.testing.fake_servers import WORDS, FakeOllama, serving
 from tmde_core.testing.runtime_contract import RuntimeContract
 from tmde_runtime_http.ollama import OllamaRuntime

@@ -22,7 +22,7 @@ from tmde_core.errors import (
     UnauthorizedError,
     WorkerFailedError,
 )
-from tmde_core.ports import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime, RuntimeContext
+from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime, RuntimeContext
 from tmde_core.testing.runtime_contract import ServedModelContract
 from tmde_runtime_http.openai import OpenAIRuntime
 from tmde_runtime_http.plugin import tmde_model_runtimes

@@ -17,11 +17,11 @@ import structlog
 import uvicorn
 from scripted_server import add_traces, say
 
-from tmde_core.benchmark.records import BenchmarkRun, DomainComparison, PairedComparison, RunComparison
-from tmde_core.debate.prompts import role_of
-from tmde_core.lora.publish import publish, staging_directory
-from tmde_core.lora.records import Manifest
-from tmde_core.ports import ChatRequest
+from tmde_core.prompts import role_of
+from tmde_core.records.benchmark import BenchmarkRun, DomainComparison, PairedComparison, RunComparison
+from tmde_core.records.chat import ChatRequest
+from tmde_core.records.lora import Manifest
+from tmde_core.sdk.adapters import publish, staging_directory
 from tmde_core.services import Services, open_services
 from tmde_core.testing.scripted import (
     DEFAULT_SCRIPT,
@@ -35,7 +35,7 @@ from tmde_ui import live, tending
 from tmde_ui.compose import create_app
 
 sys.path.append(str(Path(__file__).parents[2]))
-from tests.core.lora.archives import CONFIG, safetensors, weights  # this file is run as a script
+from tests.core.lora.archive.archives import CONFIG, safetensors, weights  # this file is run as a script
 
 HOSTILE = "<script>alert(1)</script><img src='http://elsewhere.invalid/x.png'> **bold** "
 

@@ -9,29 +9,19 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
-from tmde_core.api import (
-    benchmark,
-    debates,
-    finetune,
-    finetune_preview,
-    lora,
-    lora_archive,
-    models,
-    notifications,
-    plugins,
-    schedule,
-    system,
-    templates,
-    traces,
-)
-from tmde_core.api.methods import HeadAndOptions
-from tmde_core.api.origin import OriginGuard, with_security_headers
-from tmde_core.api.problems import HANDLERS
-from tmde_core.api.requests import JSON_BODY_BYTES
-from tmde_core.api.schema import routes_for
-from tmde_core.api.streams import Streams
+from tmde_core.api.routes import benchmark, debates, models, notifications, plugins, system, templates, traces
+from tmde_core.api.routes.adapters import archive as lora_archive
+from tmde_core.api.routes.adapters import lora
+from tmde_core.api.routes.training import finetune, schedule
+from tmde_core.api.routes.training import preview as finetune_preview
+from tmde_core.api.web.methods import HeadAndOptions
+from tmde_core.api.web.origin import OriginGuard, with_security_headers
+from tmde_core.api.web.problems import HANDLERS
+from tmde_core.api.web.requests import JSON_BODY_BYTES
+from tmde_core.api.web.schema import routes_for
+from tmde_core.api.web.streams import Streams
 from tmde_core.services import Services
-from tmde_core.settings_change import StoredSettings
+from tmde_core.settings.changing import StoredSettings
 
 DOMAINS = (
     debates,

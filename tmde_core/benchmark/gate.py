@@ -26,15 +26,15 @@ from uuid import UUID
 
 import structlog
 
-from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, DomainComparison, GateDecision, RunComparison
-from tmde_core.benchmark.report import chance_words, p_words
+from tmde_core.benchmark.results.report import chance_words, p_words
+from tmde_core.benchmark.results.statistics import holm, outcome_of
 from tmde_core.benchmark.service import BenchmarkService
-from tmde_core.benchmark.statistics import holm, outcome_of
 from tmde_core.errors import ConflictError, TmdeError, WorkerFailedError
-from tmde_core.finetune.records import FineTuneRun
 from tmde_core.lora.service import LoraService
 from tmde_core.notifications.service import NotificationService
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, DomainComparison, GateDecision, RunComparison
+from tmde_core.records.finetune import FineTuneRun
 from tmde_core.schedule.service import Verdict
 from tmde_core.settings import Settings
 

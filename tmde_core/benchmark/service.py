@@ -12,14 +12,22 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from tmde_core.benchmark.calibration import CalibrationReport, Rated, report
-from tmde_core.benchmark.imports import QuestionImport, SkippedEntry, read_entries
-from tmde_core.benchmark.live import Live, count, ending, tell
-from tmde_core.benchmark.measuring import Measuring
-from tmde_core.benchmark.planning import Planner, comparable_hash
-from tmde_core.benchmark.questionbank import QuestionBank
-from tmde_core.benchmark.reading import BenchmarkReading
-from tmde_core.benchmark.records import (
+from tmde_core.benchmark.questions.bank import QuestionBank
+from tmde_core.benchmark.questions.imports import QuestionImport, SkippedEntry, read_entries
+from tmde_core.benchmark.results.reading import BenchmarkReading
+from tmde_core.benchmark.running.calibration import CalibrationReport, Rated, report
+from tmde_core.benchmark.running.live import Live, count, ending, tell
+from tmde_core.benchmark.running.measuring import Measuring
+from tmde_core.benchmark.running.planning import Planner, comparable_hash
+from tmde_core.benchmark.running.runner import PARALLEL, JudgeSource, Runner, unanswered
+from tmde_core.benchmark.running.scoring import Score, Scorer
+from tmde_core.benchmark.store import BenchmarkStore
+from tmde_core.debate.judging import WITHOUT_REFERENCE
+from tmde_core.errors import ConflictError, TmdeError
+from tmde_core.lora.service import LoraService
+from tmde_core.plugins import Plugins
+from tmde_core.records.base import utc_now
+from tmde_core.records.benchmark import (
     ENDED,
     BenchmarkPlan,
     BenchmarkQuestion,
@@ -27,15 +35,9 @@ from tmde_core.benchmark.records import (
     BenchmarkRun,
     Trigger,
 )
-from tmde_core.benchmark.runner import PARALLEL, JudgeSource, Runner, unanswered
-from tmde_core.benchmark.scoring import Score, Scorer
-from tmde_core.benchmark.store import BenchmarkStore
-from tmde_core.debate.judging import WITHOUT_REFERENCE
-from tmde_core.errors import ConflictError, TmdeError
-from tmde_core.lora.service import LoraService
-from tmde_core.plugins import Plugins
-from tmde_core.ports import AdapterRef, JudgeItem, Question
-from tmde_core.record import utc_now
+from tmde_core.records.chat import AdapterRef
+from tmde_core.records.judging import JudgeItem
+from tmde_core.records.questions import Question
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database

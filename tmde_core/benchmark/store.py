@@ -11,7 +11,10 @@ from uuid import UUID
 
 import msgspec
 
-from tmde_core.benchmark.records import (
+from tmde_core.errors import ConflictError
+from tmde_core.finetune.store import stamp
+from tmde_core.records.base import Record, to_json, utc_now
+from tmde_core.records.benchmark import (
     BenchmarkResult,
     BenchmarkRun,
     GateDecision,
@@ -21,10 +24,7 @@ from tmde_core.benchmark.records import (
     RunType,
     SeriesPoint,
 )
-from tmde_core.errors import ConflictError
-from tmde_core.finetune.store import stamp
-from tmde_core.ports import Question
-from tmde_core.record import Record, to_json, utc_now
+from tmde_core.records.questions import Question
 from tmde_core.storage.database import Database
 
 Runs = list[BenchmarkRun]

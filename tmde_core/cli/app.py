@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from typer.main import get_command as click_command
 from typer.main import get_group
 
-from tmde_core.cli.invocation import Invocation
+from tmde_core.cli.kit.invocation import Invocation
 from tmde_core.errors import TmdeError
 
 DATA_DIR_HELP = "Where TMDE keeps its data; else TMDE_DATA_DIR, else the platform's place."
@@ -34,18 +34,18 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, Entry] = {
     "serve": Entry("tmde_core.cli.serve", "Start the server: pages and API on one port."),
-    "debate": Entry("tmde_core.cli.debate", "Ask a question and watch two models argue about it."),
+    "debate": Entry("tmde_core.cli.debate.command", "Ask a question and watch two models argue about it."),
     "loop": Entry("tmde_core.cli.loop", "Debate, train on what scored, ask again, compare."),
     "traces": Entry("tmde_core.cli.traces", "Past debates: list, show, rate, withdraw, import, export."),
-    "finetune": Entry("tmde_core.cli.finetune", "Train adapters on good traces."),
-    "worker": Entry("tmde_core.cli.worker", "Train what the server enqueues, in a process of its own."),
-    "lora": Entry("tmde_core.cli.lora", "Adapters: list, activate, roll back."),
-    "bench": Entry("tmde_core.cli.bench", "Measure answers, and tell truth from noise."),
+    "finetune": Entry("tmde_core.cli.finetune.command", "Train adapters on good traces."),
+    "worker": Entry("tmde_core.cli.finetune.worker", "Train what the server enqueues, in a process of its own."),
+    "lora": Entry("tmde_core.cli.lora.command", "Adapters: list, activate, roll back."),
+    "bench": Entry("tmde_core.cli.bench.command", "Measure answers, and tell truth from noise."),
     "notifications": Entry("tmde_core.cli.notifications", "What happened that you should know."),
     "templates": Entry("tmde_core.cli.templates", "Reasoning templates: list, show, search."),
     "models": Entry("tmde_core.cli.models", "The models that can be asked."),
     "plugins": Entry("tmde_core.cli.plugins", "What is plugged in, and what is wrong with it."),
-    "doctor": Entry("tmde_core.cli.doctor", "Check this machine and this installation."),
+    "doctor": Entry("tmde_core.cli.doctor.command", "Check this machine and this installation."),
 }
 """Name → where the command is, and its line in `tmde --help`. A test compares the lines with nothing else loaded."""
 
@@ -151,7 +151,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # the last resort: nobody but a log file shall see a traceback
-        from tmde_core.cli.crash import record
+        from tmde_core.cli.kit.crash import record
 
         known = _known(error)
         _say(known.detail if known else record(error, invocation))

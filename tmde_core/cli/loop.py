@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from tmde_core.cli.invocation import settings_of
-from tmde_core.cli.logs import log_to_file
-from tmde_core.cli.output import JsonFlag, console, duration, error_console, plain, print_json
+from tmde_core.cli.kit.invocation import settings_of
+from tmde_core.cli.kit.logs import log_to_file
+from tmde_core.cli.kit.output import JsonFlag, console, duration, error_console, plain, print_json
 from tmde_core.loop.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def command(
 ) -> None:
     """Ask, practise, train, activate, ask again, and show before and after. Cut off? Start it again: it resumes."""
     from tmde_core.loop.records import LoopPlan
-    from tmde_core.record import invalid_field
+    from tmde_core.records.base import invalid_field
 
     choices = {
         "tries": tries,
@@ -81,7 +81,7 @@ def _brief(settings: Settings) -> Settings:
 
 
 async def _run(settings: Settings, file: Path, plan: LoopPlan, *, again: bool) -> LoopReport:
-    from tmde_core.benchmark.questions import read_questions
+    from tmde_core.benchmark.questions.files import read_questions
     from tmde_core.loop.journal import Journal
     from tmde_core.loop.service import Loop
     from tmde_core.services import open_services

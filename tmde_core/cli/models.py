@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tmde_core.cli.invocation import settings_of
-from tmde_core.cli.logs import log_to_file
-from tmde_core.cli.output import JsonFlag, print_json, print_table, size
-from tmde_core.ports import ModelInfo
+from tmde_core.cli.kit.invocation import settings_of
+from tmde_core.cli.kit.logs import log_to_file
+from tmde_core.cli.kit.output import JsonFlag, print_json, print_table, size
+from tmde_core.records.runtimes import ModelInfo
 
 if TYPE_CHECKING:
     from tmde_core.runtimes import RuntimeReport

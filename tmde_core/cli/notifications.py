@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tmde_core.cli.invocation import with_services
-from tmde_core.cli.output import JsonFlag, console, print_json, print_table
-from tmde_core.record import parse_id
+from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.output import JsonFlag, console, print_json, print_table
+from tmde_core.records.base import parse_id
 
 if TYPE_CHECKING:
-    from tmde_core.notifications.records import Notification
+    from tmde_core.records.notifications import Notification
     from tmde_core.services import Services
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from tmde_core.cli.invocation import settings_of
-from tmde_core.cli.logs import log_to_file
-from tmde_core.cli.output import JsonFlag, print_json, print_table
+from tmde_core.cli.kit.invocation import settings_of
+from tmde_core.cli.kit.logs import log_to_file
+from tmde_core.cli.kit.output import JsonFlag, print_json, print_table
 
 
 def command(ctx: typer.Context, json: JsonFlag = False) -> None:

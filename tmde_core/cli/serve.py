@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tmde_core.cli.invocation import settings_of
+from tmde_core.cli.kit.invocation import settings_of
 from tmde_core.errors import ConflictError, InvalidInputError, WorkerFailedError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def command(
     no_ui: Annotated[bool, typer.Option("--no-ui", help="Serve the API only.")] = False,
 ) -> None:
     """Start the server: pages and API on one port. Ctrl-C ends it."""
-    from tmde_core.cli.logs import log_to_stderr
+    from tmde_core.cli.kit.logs import log_to_stderr
 
     settings = settings_of(ctx, host=host, port=port)
     log_to_stderr(settings)

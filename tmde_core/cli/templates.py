@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tmde_core.cli.invocation import with_services
-from tmde_core.cli.output import JsonFlag, console, plain, print_fields, print_json, print_table
-from tmde_core.record import parse_id
+from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.output import JsonFlag, console, plain, print_fields, print_json, print_table
+from tmde_core.records.base import parse_id
 
 if TYPE_CHECKING:
+    from tmde_core.records.templates import Template
     from tmde_core.services import Services
-    from tmde_core.templates.records import Template
 
 command = typer.Typer(
     rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="Reasoning templates: list, show, search."

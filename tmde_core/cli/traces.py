@@ -11,9 +11,9 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from tmde_core.cli.finetune_preview import lineage
-from tmde_core.cli.invocation import with_services
-from tmde_core.cli.output import (
+from tmde_core.cli.finetune.preview import lineage
+from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.output import (
     JsonFlag,
     console,
     duration,
@@ -22,8 +22,8 @@ from tmde_core.cli.output import (
     print_table,
 )
 from tmde_core.errors import InsufficientStorageError, InvalidInputError
-from tmde_core.record import parse_id
-from tmde_core.traces.records import ImportReport, TraceFilter
+from tmde_core.records.base import parse_id
+from tmde_core.records.traces import ImportReport, TraceFilter
 
 if TYPE_CHECKING:
     from tmde_core.services import Services
@@ -91,7 +91,7 @@ def show(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
     if json:
         print_json(trace)
         return
-    from tmde_core.cli.debate_view import print_round, print_text
+    from tmde_core.cli.debate.view import print_round, print_text
 
     scored = None if trace.auto_score is None else f"{trace.auto_score:g} of 10 by {trace.judge}"
     print_fields(

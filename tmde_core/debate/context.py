@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tmde_core.debate.prompts import ELLIPSIS
 from tmde_core.errors import ContextOverflowError
-from tmde_core.ports import Message, ModelRuntime
-from tmde_core.record import Record
+from tmde_core.prompts import ELLIPSIS
+from tmde_core.records.base import Record
+from tmde_core.records.chat import Message
+from tmde_core.sdk.runtimes import ModelRuntime
 
 TURN_OVERHEAD = 8
 """Tokens that a chat template puts around one turn; ChatML takes 5."""

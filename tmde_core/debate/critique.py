@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from tmde_core.debate.records import Critique, Issue, Severity
+from tmde_core.records.debate import Critique, Issue, Severity
 
 MAX_ISSUES = 3
 MAX_ISSUE_CHARS = 200

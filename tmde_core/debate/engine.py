@@ -16,10 +16,14 @@ from uuid import UUID
 
 import structlog
 
+from tmde_core.debate.configuration import override
 from tmde_core.debate.context import Conversation
 from tmde_core.debate.critique import CRITIQUE_SCHEMA, accepted, parse_critique, without_echoes
 from tmde_core.debate.judging import NONE, chosen_judge, judged
-from tmde_core.debate.prompts import (
+from tmde_core.debate.seats import JudgeSeat, Seat, Spoken, Tally, roles_of
+from tmde_core.errors import AdapterInvalidError, EmptyAnswerError, TmdeError
+from tmde_core.plugins import Plugins
+from tmde_core.prompts import (
     proposer_opening,
     proposer_revision,
     skeptic_next,
@@ -27,18 +31,16 @@ from tmde_core.debate.prompts import (
     synthesizer_opening,
     template_text,
 )
-from tmde_core.debate.records import Critique, DebateConfig, Role, Round
-from tmde_core.debate.seats import JudgeSeat, Seat, Spoken, Tally, roles_of
-from tmde_core.errors import AdapterInvalidError, EmptyAnswerError, TmdeError
-from tmde_core.plugins import Plugins
-from tmde_core.ports import AdapterRef, JudgeItem, Message, Verdict
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.chat import AdapterRef, Message
+from tmde_core.records.debate import Critique, DebateConfig, Role, Round
+from tmde_core.records.judging import JudgeItem, Verdict
+from tmde_core.records.templates import ScoredTemplate
+from tmde_core.records.traces import RoleModel, Timings, Trace
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import RoleSettings, Settings
 from tmde_core.storage.events import MemoryLog
-from tmde_core.templates.records import ScoredTemplate
 from tmde_core.templates.store import TemplateStore
-from tmde_core.traces.records import RoleModel, Timings, Trace
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +69,7 @@ class Engine:
     final_answer: str | None = None
 
     def __post_init__(self) -> None:
-        self.debate = self.config.over(self.settings.debate)
+        self.debate = override(self.settings.debate, self.config)
         self.roles = roles_of(self.settings.roles, self.config)
         self.judge = chosen_judge(self.plugins, self.debate.judge, self.config.reference)
         self.tally = Tally()

@@ -8,7 +8,8 @@ import structlog
 
 from tmde_core.errors import TmdeError
 from tmde_core.plugins import Plugins
-from tmde_core.ports import JudgeItem, JudgeModel, Verdict
+from tmde_core.records.judging import JudgeItem, Verdict
+from tmde_core.sdk.judges import JudgeModel
 
 log = structlog.get_logger(__name__)
 

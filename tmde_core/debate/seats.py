@@ -10,21 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tmde_core.debate.context import Conversation, QuestionTooLongError, TokenSizes
-from tmde_core.debate.records import DebateConfig, Role
 from tmde_core.errors import ContextOverflowError, WorkerFailedError
-from tmde_core.ports import (
-    AdapterRef,
-    ChatDelta,
-    ChatEnd,
-    ChatItem,
-    ChatRequest,
-    Message,
-    ModelRuntime,
-    RuntimeCapabilities,
-)
-from tmde_core.record import Record
+from tmde_core.records.base import Record
+from tmde_core.records.chat import AdapterRef, ChatDelta, ChatEnd, ChatItem, ChatRequest, Message
+from tmde_core.records.debate import DebateConfig, Role
+from tmde_core.records.runtimes import RuntimeCapabilities
+from tmde_core.records.traces import RoleModel, TokenCounts
+from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.settings import Roles, RoleSettings
-from tmde_core.traces.records import RoleModel, TokenCounts
 
 SMALLER = 0.75
 """Share of the context that the one retry uses after the model refused a prompt that had seemed to fit."""
@@ -177,7 +170,7 @@ async def _closing(stream: AsyncIterator[ChatItem]) -> AsyncIterator[AsyncIterat
 
 @dataclass
 class JudgeSeat:
-    """The Judge's seat as judges see it: `tmde_core.ports.ModelPanel`."""
+    """The Judge's seat as judges see it: `tmde_core.sdk.judges.ModelPanel`."""
 
     seat: Seat
     members: Sequence[JudgeSeat] = ()

@@ -11,20 +11,21 @@ from uuid import UUID, uuid4, uuid5
 import msgspec
 import structlog
 
+from tmde_core.debate.configuration import override
 from tmde_core.debate.engine import Engine
 from tmde_core.debate.question import checked_question
-from tmde_core.debate.records import Debate, DebateConfig, DebateStatus
 from tmde_core.debate.store import INTERRUPTED, DebateStore
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.lora.service import LoraService
 from tmde_core.plugins import Plugins
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.debate import Debate, DebateConfig, DebateStatus
+from tmde_core.records.traces import Trace
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.events import MemoryLog
 from tmde_core.templates.store import TemplateStore
-from tmde_core.traces.records import Trace
 from tmde_core.traces.service import TraceService
 
 log = structlog.get_logger(__name__)
@@ -225,7 +226,7 @@ class DebateService:
     # ---------------------------------------------------------------------------------------- inside
 
     def _check(self, config: DebateConfig) -> None:
-        chosen = config.over(self._settings.debate)
+        chosen = override(self._settings.debate, config)
         if chosen.min_rounds > chosen.max_rounds:
             raise InvalidInputError(
                 f"minRounds is {chosen.min_rounds} and maxRounds {chosen.max_rounds}: the least cannot be more than the most.",

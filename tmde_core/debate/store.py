@@ -9,9 +9,9 @@ from uuid import UUID
 import msgspec
 import psutil
 
-from tmde_core.debate.records import Debate, DebateConfig, DebateStatus
 from tmde_core.errors import NotFoundError
-from tmde_core.record import from_json, to_json, utc_now
+from tmde_core.records.base import from_json, to_json, utc_now
+from tmde_core.records.debate import Debate, DebateConfig, DebateStatus
 from tmde_core.storage.database import Database
 
 INTERRUPTED = "The debate was cut off because TMDE ended while it ran. Ask the question again."

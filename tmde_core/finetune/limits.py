@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tmde_core.record import Record
+from tmde_core.records.base import Record
 
 
 class Limits(Record):

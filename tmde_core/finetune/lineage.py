@@ -7,9 +7,9 @@ from collections.abc import Container
 from uuid import UUID
 
 from tmde_core.errors import NotFoundError
-from tmde_core.finetune.records import TraceLineage
-from tmde_core.lora.records import Manifest
-from tmde_core.lora.store import AdapterStore
+from tmde_core.lora.files.store import AdapterStore
+from tmde_core.records.finetune import TraceLineage
+from tmde_core.records.lora import Manifest
 from tmde_core.storage.database import Database
 
 

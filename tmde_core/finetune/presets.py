@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tmde_core.record import Record
+from tmde_core.records.base import Record
 
 
 class Preset(Record):

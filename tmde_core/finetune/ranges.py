@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.finetune.records import FineTuneConfig
-from tmde_core.record import Record, invalid_field
+from tmde_core.records.base import Record, invalid_field
+from tmde_core.records.finetune import FineTuneConfig
 
 Bounds = msgspec.inspect.IntType | msgspec.inspect.FloatType
 

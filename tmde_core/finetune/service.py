@@ -12,29 +12,30 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
-from tmde_core.debate.prompts import template_text
 from tmde_core.errors import ConflictError, NotFoundError
-from tmde_core.finetune import supervisor
-from tmde_core.finetune.attempts import first_try, resumed
-from tmde_core.finetune.dataset import Selection, require_enough, select
-from tmde_core.finetune.launch import Launcher
-from tmde_core.finetune.leaks import LeakCheck, Protected
+from tmde_core.finetune.dataset.leaks import LeakCheck, Protected
+from tmde_core.finetune.dataset.selection import Selection, require_enough, select
 from tmde_core.finetune.ranges import checked
-from tmde_core.finetune.records import ENDED, FineTuneConfig, FineTuneRun, Progress, RunStatus
-from tmde_core.finetune.run_files import CANCEL_FILE, EVENTS_FILE, STOPPED_FILE
 from tmde_core.finetune.store import RunStore
-from tmde_core.finetune.watching import QUEUE_SECONDS, Listener, Watching
-from tmde_core.finetune.worker import RunEvents
+from tmde_core.finetune.supervision import supervisor
+from tmde_core.finetune.supervision.attempts import first_try, resumed
+from tmde_core.finetune.supervision.launch import Launcher
+from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, Listener, Watching
 from tmde_core.lora.service import LoraService
 from tmde_core.plugins import Plugins
-from tmde_core.ports import Availability, TrainingBackend
-from tmde_core.record import Record, utc_now
+from tmde_core.prompts import template_text
+from tmde_core.records.base import Record, utc_now
+from tmde_core.records.finetune import ENDED, FineTuneConfig, FineTuneRun, Progress, RunStatus
+from tmde_core.records.runtimes import Availability
+from tmde_core.records.traces import Trace
+from tmde_core.sdk.training import TrainingBackend
+from tmde_core.sdk.worker.kit import RunEvents
+from tmde_core.sdk.worker.run_files import CANCEL_FILE, EVENTS_FILE, STOPPED_FILE
 from tmde_core.settings import SETTINGS_FILE, Settings
-from tmde_core.settings_file import update_settings_file
+from tmde_core.settings.file import update_settings_file
 from tmde_core.storage.database import Database
 from tmde_core.storage.events import FileLog
 from tmde_core.templates.store import TemplateStore
-from tmde_core.traces.records import Trace
 from tmde_core.traces.service import TraceService
 
 log = structlog.get_logger(__name__)

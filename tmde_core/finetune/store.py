@@ -13,8 +13,8 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.errors import ConflictError
-from tmde_core.finetune.records import ENDED, FineTuneConfig, FineTuneMetrics, FineTuneRun, RunAttempt, RunStatus
-from tmde_core.record import Record, to_json, utc_now
+from tmde_core.records.base import Record, to_json, utc_now
+from tmde_core.records.finetune import ENDED, FineTuneConfig, FineTuneMetrics, FineTuneRun, RunAttempt, RunStatus
 from tmde_core.storage.database import Database
 
 Runs = list[FineTuneRun]

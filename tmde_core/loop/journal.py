@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import msgspec
 
-from tmde_core.benchmark.questions import content_hash
+from tmde_core.benchmark.questions.files import content_hash
 from tmde_core.errors import ConflictError, InsufficientStorageError
 from tmde_core.loop.records import Entry, Finished, LoopPlan
-from tmde_core.ports import Question
-from tmde_core.record import to_json
+from tmde_core.records.base import to_json
+from tmde_core.records.questions import Question
 
 E = TypeVar("E", bound=msgspec.Struct)
 

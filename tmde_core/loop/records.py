@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from tmde_core.benchmark.statistics import PairedDifference
-from tmde_core.record import Record
+from tmde_core.benchmark.results.statistics import PairedDifference
+from tmde_core.records.base import Record
 
 PRACTICE, HELD_OUT = "practice", "held-out"
 

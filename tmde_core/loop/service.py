@@ -17,13 +17,10 @@ from uuid import UUID
 
 import msgspec
 
-from tmde_core.benchmark.statistics import paired_difference
+from tmde_core.benchmark.results.statistics import paired_difference
 from tmde_core.debate.judging import chosen_judge, judged
-from tmde_core.debate.prompts import proposer_opening
-from tmde_core.debate.records import Debate, DebateConfig
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError, WorkerFailedError
-from tmde_core.finetune.dataset import normalised
-from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
+from tmde_core.finetune.dataset.selection import normalised
 from tmde_core.loop.journal import Journal
 from tmde_core.loop.records import (
     HELD_OUT,
@@ -40,9 +37,14 @@ from tmde_core.loop.records import (
     Trained,
 )
 from tmde_core.loop.watcher import Watcher
-from tmde_core.ports import AdapterRef, ChatDelta, ChatRequest, JudgeItem, Question
+from tmde_core.prompts import proposer_opening
+from tmde_core.records.chat import AdapterRef, ChatDelta, ChatRequest
+from tmde_core.records.debate import Debate, DebateConfig
+from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
+from tmde_core.records.judging import JudgeItem
+from tmde_core.records.questions import Question
+from tmde_core.records.traces import TraceSource
 from tmde_core.services import Services
-from tmde_core.traces.records import TraceSource
 
 RIGHT = 8.0
 """Scores from here on count as right: the verifier gives 10 or 0, and a rubric judge's 8 is good enough to train on."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tmde_core.lora.records import Comparison, FieldDifference, LoRAAdapter, Manifest
+from tmde_core.records.lora import Comparison, FieldDifference, LoRAAdapter, Manifest
 
 ARGUMENTS_FILE = "training_args.json"
 MAX_ARGUMENTS_BYTES = 1024 * 1024

@@ -16,12 +16,16 @@ import msgspec
 import structlog
 
 from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError, NotFoundError
-from tmde_core.lora.audit import AuditTrail, chain
+from tmde_core.lora.activation.audit import AuditTrail, chain
+from tmde_core.lora.activation.intents import Intents
+from tmde_core.lora.activation.switch import Switch
 from tmde_core.lora.compare import compared, training_of
-from tmde_core.lora.forms import Forms
-from tmde_core.lora.intents import Intents
-from tmde_core.lora.lease import Lease, is_leased, shared, sole
-from tmde_core.lora.records import (
+from tmde_core.lora.files.forms import Forms
+from tmde_core.lora.files.lease import Lease, is_leased, shared, sole
+from tmde_core.lora.files.store import AdapterStore
+from tmde_core.plugins import Plugins
+from tmde_core.records.chat import AdapterRef
+from tmde_core.records.lora import (
     MAX_TAGS,
     STABLE,
     TAG,
@@ -36,10 +40,6 @@ from tmde_core.lora.records import (
     Trigger,
     Verification,
 )
-from tmde_core.lora.store import AdapterStore
-from tmde_core.lora.switch import Switch
-from tmde_core.plugins import Plugins
-from tmde_core.ports import AdapterRef
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tmde_core.lora.records import LoRAAdapter
 from tmde_core.notifications.service import NotificationService
+from tmde_core.records.lora import LoRAAdapter
 
 PAGE = "/finetune/versions"
 

@@ -20,8 +20,8 @@ import structlog
 
 from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.finetune.store import stamp
-from tmde_core.notifications.records import Level, Notification
-from tmde_core.record import to_json, utc_now
+from tmde_core.records.base import to_json, utc_now
+from tmde_core.records.notifications import Level, Notification
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.events import Event

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tmde_core.finetune.records import FineTuneRun
-from tmde_core.notifications.records import Level
 from tmde_core.notifications.service import NotificationService
+from tmde_core.records.finetune import FineTuneRun
+from tmde_core.records.notifications import Level
 
 PAGE = "/finetune"
 ADAPTER_PAGE = "/finetune/versions?adapter={}"

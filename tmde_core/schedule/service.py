@@ -19,11 +19,11 @@ import structlog
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.finetune.store import stamp
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.schedule import Action, Decision, ScheduleName, ScheduleStatus
 from tmde_core.schedule.cron import Cron
-from tmde_core.schedule.records import Action, Decision, ScheduleName, ScheduleStatus
 from tmde_core.settings import ENVIRONMENT, SETTINGS_FILE, ScheduleSettings, Settings, load_settings
-from tmde_core.settings_file import update_settings_file
+from tmde_core.settings.file import update_settings_file
 from tmde_core.storage.database import Database
 
 log = structlog.get_logger(__name__)

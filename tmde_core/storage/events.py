@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tmde_core.record import Record
+from tmde_core.records.base import Record
 from tmde_core.storage.durable import storage_errors
 
 TERMINAL = frozenset({"complete", "error", "cancelled"})

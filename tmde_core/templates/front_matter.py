@@ -14,8 +14,8 @@ import yaml
 from msgspec import Meta
 
 from tmde_core.errors import InvalidInputError, TooLargeError
-from tmde_core.record import Record
-from tmde_core.wrong_values import in_words
+from tmde_core.records.base import Record
+from tmde_core.records.wrong_values import in_words
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 8

@@ -13,10 +13,10 @@ from uuid import UUID, uuid5
 import structlog
 
 from tmde_core.errors import NotFoundError, TmdeError
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.templates import ScoredTemplate, Template
 from tmde_core.storage.database import Database
 from tmde_core.templates.front_matter import TemplateFile, parse_template
-from tmde_core.templates.records import ScoredTemplate, Template
 
 log = structlog.get_logger(__name__)
 

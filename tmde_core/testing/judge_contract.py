@@ -18,17 +18,10 @@ from typing import Any
 import pytest
 
 from tmde_core.errors import WorkerFailedError
-from tmde_core.ports import (
-    ChatDelta,
-    ChatEnd,
-    ChatItem,
-    Judge,
-    JudgeItem,
-    Message,
-    RuntimeCapabilities,
-    TokenLogprob,
-    Verdict,
-)
+from tmde_core.records.chat import ChatDelta, ChatEnd, ChatItem, Message, TokenLogprob
+from tmde_core.records.judging import JudgeItem, Verdict
+from tmde_core.records.runtimes import RuntimeCapabilities
+from tmde_core.sdk.judges import Judge
 
 
 @dataclass
@@ -52,7 +45,7 @@ class ScriptedJudgeModel:
         json_schema: dict[str, Any] | None = None,  # noqa: ARG002 the port's
         temperature: float = 0.0,  # noqa: ARG002 the port's
     ) -> AsyncGenerator[ChatItem, None]:
-        """See `tmde_core.ports.JudgeModel.chat`."""
+        """See `tmde_core.sdk.judges.JudgeModel.chat`."""
         self.prompts.append(tuple(messages))
         if self.error is not None:
             raise self.error

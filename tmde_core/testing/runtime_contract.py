@@ -21,7 +21,8 @@ from contextlib import aclosing
 from typing import Any
 
 from tmde_core.errors import AdapterInvalidError, ContextOverflowError, NotFoundError, TmdeError
-from tmde_core.ports import AdapterRef, ChatDelta, ChatEnd, ChatItem, ChatRequest, Message, ModelRuntime
+from tmde_core.records.chat import AdapterRef, ChatDelta, ChatEnd, ChatItem, ChatRequest, Message
+from tmde_core.sdk.runtimes import ModelRuntime
 
 ABSENT_ADAPTER = AdapterRef(id="8a0a2f0e-0000-4000-8000-000000000000", directory="/nonexistent/adapter")
 

@@ -17,23 +17,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tmde_core.debate.prompts import role_of
 from tmde_core.errors import AdapterInvalidError, ContextOverflowError, NotFoundError
 from tmde_core.plugins import Plugins
-from tmde_core.ports import (
-    AdapterRef,
-    Availability,
-    ChatDelta,
-    ChatEnd,
-    ChatItem,
-    ChatRequest,
-    ModelInfo,
-    RuntimeCapabilities,
-    RuntimeDescriptor,
-    RuntimeStatus,
-    TokenAlternative,
-    TokenLogprob,
-)
+from tmde_core.prompts import role_of
+from tmde_core.records.chat import AdapterRef, ChatDelta, ChatEnd, ChatItem, ChatRequest, TokenAlternative, TokenLogprob
+from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeCapabilities, RuntimeStatus
+from tmde_core.sdk.runtimes import RuntimeDescriptor
 from tmde_core.settings import Roles, RoleSettings, Settings, SupervisorSettings
 
 ACCEPT = '{"issues": [], "score": 9, "verdict": "accept"}'
@@ -79,7 +68,7 @@ DEFAULT_SCRIPT: RoleScript = {
 
 @dataclass
 class ScriptedRuntime:
-    """See the module's docstring. Implements `tmde_core.ports.ModelRuntime`."""
+    """See the module's docstring. Implements `tmde_core.sdk.runtimes.ModelRuntime`."""
 
     script: Script = field(default_factory=lambda: DEFAULT_SCRIPT)
     capabilities: RuntimeCapabilities = field(

@@ -15,11 +15,10 @@ from uuid import UUID, uuid4
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from tmde_core.debate.records import Critique, Round
 from tmde_core.errors import InvalidInputError
-from tmde_core.record import Record, from_json, to_json, utc_now
-from tmde_core.storage.database import Database
-from tmde_core.traces.records import (
+from tmde_core.records.base import Record, from_json, to_json, utc_now
+from tmde_core.records.debate import Critique, Round
+from tmde_core.records.traces import (
     ImportReport,
     Rating,
     RoleModel,
@@ -29,6 +28,7 @@ from tmde_core.traces.records import (
     TokenCounts,
     Trace,
 )
+from tmde_core.storage.database import Database
 from tmde_core.traces.store import TraceStore
 
 MAX_LINE_BYTES = 1_000_000

@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid5
 
-from tmde_core.debate.records import Round
 from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.records.debate import Round
+from tmde_core.records.traces import RoleModel, Timings, Trace
 from tmde_core.traces.exchange import Entry, in_utc
-from tmde_core.traces.records import RoleModel, Timings, Trace
 
 NAMESPACE = UUID("6f9a3c1e-5d0b-4b83-9b52-3d0a1f4a7c11")
 """Ids that are no UUIDs become UUIDs within this namespace, always the same one, so that a second import finds them."""

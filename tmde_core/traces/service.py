@@ -11,12 +11,12 @@ from uuid import UUID
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.finetune.lineage import LineageService
-from tmde_core.lora.store import AdapterStore
-from tmde_core.record import utc_now
+from tmde_core.lora.files.store import AdapterStore
+from tmde_core.records.base import utc_now
+from tmde_core.records.traces import ImportReport, Trace, TraceFilter, TracePage, TraceStats, Withdrawal
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
 from tmde_core.traces import exchange, original
-from tmde_core.traces.records import ImportReport, Trace, TraceFilter, TracePage, TraceStats, Withdrawal
 from tmde_core.traces.store import PassedOver, Scored, TraceStore, Where, to_text
 
 MAX_LIMIT = 200

@@ -15,11 +15,11 @@ from uuid import UUID
 import aiosqlite
 import msgspec
 
-from tmde_core.debate.records import Critique, Round
 from tmde_core.errors import InvalidInputError, UnprocessableError
-from tmde_core.record import Record, to_json
+from tmde_core.records.base import Record, to_json
+from tmde_core.records.debate import Critique, Round
+from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace, TraceFilter
 from tmde_core.storage.database import Database
-from tmde_core.traces.records import RoleModel, Timings, TokenCounts, Trace, TraceFilter
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.ports import (
+from tmde_core.records.judging import (
     Check,
     ChoiceCheck,
     CodeCheck,
@@ -16,9 +16,9 @@ from tmde_core.ports import (
     FactsCheck,
     FormCheck,
     NumberCheck,
-    Question,
     RegexCheck,
 )
+from tmde_core.records.questions import Question
 
 KINDS = (
     ("number", "a number"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from tmde_core.benchmark.records import BenchmarkRun, DomainMetrics
+from tmde_core.records.benchmark import BenchmarkRun, DomainMetrics
 from tmde_ui.benchmark_words import answerer, domain_name, domain_place
 from tmde_ui.chart import Bar, bars, radar
 from tmde_ui.elements import Tag

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from nicegui import ui
 
-from tmde_core.benchmark.custom import DIFFICULTIES, MAX_CRITERIA, question_from
-from tmde_core.benchmark.scoring import Score
+from tmde_core.benchmark.questions.custom import DIFFICULTIES, MAX_CRITERIA, question_from
+from tmde_core.benchmark.running.scoring import Score
 from tmde_core.errors import InvalidInputError, TmdeError
-from tmde_core.ports import Criterion, NumberCheck, Question
+from tmde_core.records.judging import Criterion, NumberCheck
+from tmde_core.records.questions import Question
 from tmde_core.services import Services
 from tmde_ui.benchmark_checks import COUNTED, FORMS, KINDS, blocks, fields_of, wire_of
 from tmde_ui.benchmark_words import DOMAINS

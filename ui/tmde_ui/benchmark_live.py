@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tmde_core.benchmark.records import BenchmarkRun
 from tmde_core.errors import ConflictError
+from tmde_core.records.benchmark import BenchmarkRun
 from tmde_core.services import Services
 from tmde_ui.benchmark_state import Answered, BenchmarkState
 from tmde_ui.benchmark_words import STATUS, answerer, asked, domain_name, figure, kind, quality, took

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tmde_core.benchmark.records import BenchmarkQuestion
+from tmde_core.records.benchmark import BenchmarkQuestion
 from tmde_core.services import Services
 from tmde_ui.asking import ask_once
 from tmde_ui.benchmark_checks import is_checked

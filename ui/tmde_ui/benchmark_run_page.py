@@ -6,8 +6,8 @@ import contextlib
 
 from nicegui import ui
 
-from tmde_core.benchmark.records import BenchmarkRun
 from tmde_core.errors import NotFoundError
+from tmde_core.records.benchmark import BenchmarkRun
 from tmde_core.services import Services
 from tmde_ui.asking import ask_once
 from tmde_ui.benchmark_compare import ComparisonView

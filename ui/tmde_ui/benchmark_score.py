@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from tmde_core.benchmark.records import BenchmarkRun, RunComparison, Summary
-from tmde_core.benchmark.report import difference_words
+from tmde_core.benchmark.results.report import difference_words
+from tmde_core.records.benchmark import BenchmarkRun, RunComparison, Summary
 from tmde_ui.benchmark_live import answers_words
 from tmde_ui.benchmark_words import OUTCOMES, answerer, between, change, day, figure, kind
 from tmde_ui.elements import Tag, button, link

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nicegui import ui
 
-from tmde_core.benchmark.records import ActivationMark, SeriesPoint, Summary
+from tmde_core.records.benchmark import ActivationMark, SeriesPoint, Summary
 from tmde_ui.benchmark_words import answerer, day, figure, kind
 from tmde_ui.chart import Band, Mark, Series, chart, decimated, time_ticks
 from tmde_ui.elements import Tag, button

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
-from tmde_core.benchmark.records import BenchmarkRun, Interval, Outcome
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.benchmark import BenchmarkRun, Interval, Outcome
 from tmde_ui.words import count, duration, short_id
 
 TYPES = ("quick", "full", "custom")

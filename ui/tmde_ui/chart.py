@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from tmde_core.record import Record
+from tmde_core.records.base import Record
 
 Point = tuple[float, float]
 

@@ -17,7 +17,7 @@ from nicegui import app as pages
 from nicegui import ui
 
 from tmde_core.api.app import create_app as create_api
-from tmde_core.api.origin import OriginGuard
+from tmde_core.api.web.origin import OriginGuard
 from tmde_core.services import Services
 from tmde_ui import benchmark_import, imports, theme, versions_import
 from tmde_ui.live import Live

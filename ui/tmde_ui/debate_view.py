@@ -5,10 +5,10 @@ from __future__ import annotations
 from uuid import UUID
 
 from tmde_core.errors import TmdeError
+from tmde_core.records.templates import Template
+from tmde_core.records.traces import Trace
 from tmde_core.services import Services
 from tmde_core.storage.events import Event, EventLog
-from tmde_core.templates.records import Template
-from tmde_core.traces.records import Trace
 from tmde_ui.elements import Modal, Tag, button, link
 from tmde_ui.live import Live
 from tmde_ui.render import prose, rendered

@@ -10,9 +10,9 @@ import structlog
 
 from tmde_core.errors import TmdeError
 from tmde_core.finetune.presets import PRESETS, Preset
-from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
 from tmde_core.finetune.service import BackendReport
-from tmde_core.record import to_json
+from tmde_core.records.base import to_json
+from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
 from tmde_core.services import Services
 from tmde_ui import finetune_preview
 from tmde_ui.elements import Modal, Tag, button

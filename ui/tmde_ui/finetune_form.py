@@ -9,8 +9,8 @@ import msgspec
 
 from tmde_core.errors import InvalidInputError
 from tmde_core.finetune.ranges import Range, config_from, ranges
-from tmde_core.finetune.records import FineTuneConfig
 from tmde_core.finetune.service import BackendReport
+from tmde_core.records.finetune import FineTuneConfig
 from tmde_ui.elements import Tag
 from tmde_ui.finetune_words import NAMES, figure_of
 

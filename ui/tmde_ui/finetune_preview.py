@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from tmde_core.finetune.records import FineTunePreview
-from tmde_core.ports import MaskedPiece
+from tmde_core.records.finetune import FineTunePreview
+from tmde_core.records.training import MaskedPiece
 from tmde_ui.chart import columns
 from tmde_ui.elements import Tag, link
 from tmde_ui.finetune_words import left_out, why

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tmde_core.finetune.records import FineTuneRun, LeftOut
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.finetune import FineTuneRun, LeftOut
 from tmde_ui.words import count, duration
 
 NAMES: Mapping[str, str] = {

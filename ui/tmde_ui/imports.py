@@ -18,9 +18,9 @@ from nicegui.element import Element
 from starlette.responses import Response
 
 from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeError, TooLargeError
-from tmde_core.record import to_json
+from tmde_core.records.base import to_json
+from tmde_core.records.traces import ImportReport
 from tmde_core.services import Services
-from tmde_core.traces.records import ImportReport
 from tmde_ui.elements import Tag, outliving
 
 ADDRESS = "/traces/import"

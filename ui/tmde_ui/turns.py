@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tmde_core.debate.critique import RATHER_RIGHT, contradiction
-from tmde_core.debate.records import Critique
+from tmde_core.records.debate import Critique
 from tmde_ui.elements import Tag, chip
 from tmde_ui.render import prose, rendered
 from tmde_ui.stream import Stream

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tmde_core.errors import TmdeError
+from tmde_core.records.traces import Trace
 from tmde_core.services import Services
-from tmde_core.traces.records import Trace
 from tmde_ui.elements import Tag, button
 from tmde_ui.forms import on_submit
 from tmde_ui.render import prose, rendered

@@ -8,7 +8,7 @@ from uuid import UUID
 from nicegui import ui
 
 from tmde_core.errors import TmdeError
-from tmde_core.lora.records import LoRAAdapter
+from tmde_core.records.lora import LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.elements import Tag, button
 from tmde_ui.forms import on_submit

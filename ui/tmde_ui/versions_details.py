@@ -7,7 +7,7 @@ from typing import Protocol
 from nicegui import ui
 
 from tmde_core.errors import TmdeError
-from tmde_core.lora.records import AdapterDetails, LoRAAdapter
+from tmde_core.records.lora import AdapterDetails, LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.asking import ask_once
 from tmde_ui.elements import Tag, button, link

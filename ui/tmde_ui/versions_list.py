@@ -8,7 +8,7 @@ from uuid import UUID
 
 from nicegui import ui
 
-from tmde_core.lora.records import LoRAAdapter, StorageFigures
+from tmde_core.records.lora import LoRAAdapter, StorageFigures
 from tmde_core.services import Services
 from tmde_ui.elements import Tag, button, link
 from tmde_ui.versions_details import Surroundings

@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 
 from tmde_core.errors import TmdeError
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
 
 _MARKS = re.compile(r"\*\*|__|`+|^#{1,6} |^> |^[-*] ", re.MULTILINE)
 

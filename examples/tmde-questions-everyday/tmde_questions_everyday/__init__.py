@@ -7,8 +7,8 @@ from importlib.resources import files
 
 import msgspec
 
-from tmde_core import hookimpl
-from tmde_core.ports import Question, SuiteDescriptor
+from tmde_core.sdk import hookimpl
+from tmde_core.sdk.suites import Question, SuiteDescriptor
 
 
 def questions() -> Sequence[Question]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmde_bench_default.panel import PanelJudge
-from tmde_bench_default.rubric import RubricJudge
+from tmde_bench_default.judges.panel import PanelJudge
+from tmde_bench_default.judges.rubric import RubricJudge
+from tmde_bench_default.judges.verifier import VerifierJudge
 from tmde_bench_default.suite import suites
-from tmde_bench_default.verifier import VerifierJudge
-from tmde_core import hookimpl
-from tmde_core.ports import JudgeDescriptor, SuiteDescriptor
+from tmde_core.sdk import hookimpl
+from tmde_core.sdk.judges import JudgeDescriptor
+from tmde_core.sdk.suites import SuiteDescriptor
 
 
 @hookimpl

@@ -8,7 +8,8 @@ from importlib.resources import files
 
 import msgspec
 
-from tmde_core.ports import JudgeAnchor, JudgeItem, Question, SuiteDescriptor
+from tmde_core.sdk.judges import JudgeItem
+from tmde_core.sdk.suites import JudgeAnchor, Question, SuiteDescriptor
 
 NAME = "tmde-50"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from tmde_core.finetune.records import FineTuneConfig
-from tmde_core.ports import Availability, ResourceEstimate, TrainingJob, WorkerCommand
-from tmde_cpu.adapter_form import conversion
+from tmde_core.sdk.runtimes import Availability
+from tmde_core.sdk.training import FineTuneConfig, ResourceEstimate, TrainingJob, WorkerCommand
 from tmde_cpu.base_name import resolve_base_model
+from tmde_cpu.gguf.adapter_form import conversion
 
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "gguf", "numpy")
 
@@ -75,19 +75,19 @@ class CpuBackend:
             InvalidInputError: the base model does not exist or cannot be trained.
         """
         resolve_base_model(self._data_dir, job.base_model)
-        return _worker("tmde_cpu.trainer", job)
+        return _worker("tmde_cpu.training.trainer", job)
 
     def preview(self, job: TrainingJob) -> WorkerCommand:
-        """See `tmde_core.ports.PreviewingBackend`.
+        """See `tmde_core.sdk.training.PreviewingBackend`.
 
         Raises:
             InvalidInputError: the base model does not exist or cannot be trained.
         """
         resolve_base_model(self._data_dir, job.base_model)
-        return _worker("tmde_cpu.preview_worker", job)
+        return _worker("tmde_cpu.training.preview_worker", job)
 
     def convert(self, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
-        """See `tmde_core.ports.ConvertingBackend`."""
+        """See `tmde_core.sdk.training.ConvertingBackend`."""
         return conversion(self._data_dir, adapter_dir, base_model)
 
 

@@ -19,10 +19,10 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from tmde_core.errors import InvalidInputError
-from tmde_core.finetune.worker import BaseIdentity, TrainingFailedError
-from tmde_core.record import Record, from_json, to_json
-from tmde_core.storage.durable import sha256_of
+from tmde_core.sdk.errors import InvalidInputError
+from tmde_core.sdk.files import sha256_of
+from tmde_core.sdk.records import Record, from_json, to_json
+from tmde_core.sdk.worker import BaseIdentity, TrainingFailedError
 from tmde_cpu.base_name import resolve_base_model
 
 MARKER_FILE = "tmde-source.json"

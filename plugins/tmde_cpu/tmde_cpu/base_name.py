@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tmde_core.errors import InvalidInputError
+from tmde_core.sdk.errors import InvalidInputError
 from tmde_cpu.embedded import EMBEDDED_FILE, verify_embedded
 
 EMBEDDED_NAMES = frozenset({"", EMBEDDED_FILE, Path(EMBEDDED_FILE).stem, "SmolLM2-135M-Instruct"})

@@ -20,7 +20,7 @@ from typing import IO
 
 import msgspec
 
-from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeError, WorkerFailedError
+from tmde_core.sdk.errors import InsufficientStorageError, InvalidInputError, TmdeError, WorkerFailedError
 
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED_BYTES = 98_362_432

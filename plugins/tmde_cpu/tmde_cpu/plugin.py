@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tmde_core import hookimpl
-from tmde_core.ports import (
-    Availability,
-    BackendDescriptor,
-    ModelRuntime,
-    RuntimeContext,
-    RuntimeDescriptor,
-    TrainingBackend,
-)
+from tmde_core.sdk import hookimpl
+from tmde_core.sdk.runtimes import Availability, ModelRuntime, RuntimeContext, RuntimeDescriptor
+from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
 
 
 @hookimpl
@@ -36,13 +30,13 @@ def tmde_training_backends() -> Sequence[BackendDescriptor]:
 
 
 def _embedded(context: RuntimeContext) -> ModelRuntime:
-    from tmde_cpu.runtime import EmbeddedRuntime
+    from tmde_cpu.serving.runtime import EmbeddedRuntime
 
     return EmbeddedRuntime(context)
 
 
 def _embedded_availability(context: RuntimeContext) -> Availability:
-    from tmde_cpu.runtime import availability
+    from tmde_cpu.serving.runtime import availability
 
     return availability(context)
 

@@ -16,9 +16,9 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from tmde_core.finetune.records import Dataset, FineTuneConfig
-from tmde_core.ports import Message, TrainingExample, TrainingJob
-from tmde_core.record import to_json
+from tmde_core.sdk.records import to_json
+from tmde_core.sdk.runtimes import Message
+from tmde_core.sdk.training import Dataset, FineTuneConfig, TrainingExample, TrainingJob
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import msgspec
 
-from tmde_core.chat_http import response_error, transport_error
-from tmde_core.errors import RuntimeTimeoutError, TmdeError, WorkerFailedError
-from tmde_core.ports import ChatItem
+from tmde_core.sdk.chat_http import response_error, transport_error
+from tmde_core.sdk.errors import RuntimeTimeoutError, TmdeError, WorkerFailedError
+from tmde_core.sdk.runtimes import ChatItem
 from tmde_runtime_http.options import HttpOptions
 
 RETRIED = frozenset({429, 502, 503, 504})

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from tmde_core.chat_http import response_error
-from tmde_core.errors import AdapterInvalidError, NotFoundError
-from tmde_core.ports import AdapterRef, RuntimeCapabilities
+from tmde_core.sdk.chat_http import response_error
+from tmde_core.sdk.errors import AdapterInvalidError, NotFoundError
+from tmde_core.sdk.runtimes import AdapterRef, RuntimeCapabilities
 from tmde_runtime_http.connection import Connection
 from tmde_runtime_http.options import Flavor
 

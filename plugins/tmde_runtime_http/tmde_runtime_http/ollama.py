@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import msgspec
 
-from tmde_core.chat_http import MAX_ERROR_BYTES, MAX_EVENT_BYTES, response_error, transport_error
-from tmde_core.errors import AdapterInvalidError, NotFoundError, WorkerFailedError
-from tmde_core.ports import (
+from tmde_core.sdk.chat_http import MAX_ERROR_BYTES, MAX_EVENT_BYTES, response_error, transport_error
+from tmde_core.sdk.errors import AdapterInvalidError, NotFoundError, WorkerFailedError
+from tmde_core.sdk.runtimes import (
     AdapterRef,
     ChatDelta,
     ChatEnd,
@@ -38,7 +38,7 @@ SCHEMAS_SINCE = (0, 5, 0)
 
 
 class OllamaRuntime:
-    """See `tmde_core.ports.ModelRuntime`."""
+    """See `tmde_core.sdk.runtimes.ModelRuntime`."""
 
     def __init__(self, context: RuntimeContext) -> None:
         self._options = parse_options(NAME, context.settings, OllamaOptions)

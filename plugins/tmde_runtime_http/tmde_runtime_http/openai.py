@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import msgspec
 
-from tmde_core.chat_http import chat_body, stream_chat
-from tmde_core.errors import NotFoundError, WorkerFailedError
-from tmde_core.ports import (
+from tmde_core.sdk.chat_http import chat_body, stream_chat
+from tmde_core.sdk.errors import NotFoundError, WorkerFailedError
+from tmde_core.sdk.runtimes import (
     AdapterRef,
     ChatItem,
     ChatRequest,
@@ -28,7 +28,7 @@ NAME = "openai"
 
 
 class OpenAIRuntime:
-    """See `tmde_core.ports.ModelRuntime`."""
+    """See `tmde_core.sdk.runtimes.ModelRuntime`."""
 
     def __init__(self, context: RuntimeContext) -> None:
         self._options = parse_options(NAME, context.settings, OpenAIOptions)

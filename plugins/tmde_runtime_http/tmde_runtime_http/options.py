@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from tmde_core.errors import InvalidInputError
-from tmde_core.wrong_values import in_words
+from tmde_core.sdk.errors import InvalidInputError
+from tmde_core.sdk.records import in_words
 
 Flavor = Literal["auto", "vllm", "llama-server", "lm-studio", "generic"]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmde_core import hookimpl
-from tmde_core.ports import Availability, ModelRuntime, RuntimeContext, RuntimeDescriptor
+from tmde_core.sdk import hookimpl
+from tmde_core.sdk.runtimes import Availability, ModelRuntime, RuntimeContext, RuntimeDescriptor
 
 
 def _ollama(context: RuntimeContext) -> ModelRuntime:

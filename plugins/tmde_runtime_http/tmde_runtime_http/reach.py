@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import httpx
 
-from tmde_core.errors import TmdeError
-from tmde_core.ports import Availability, RuntimeContext
+from tmde_core.sdk.errors import TmdeError
+from tmde_core.sdk.runtimes import Availability, RuntimeContext
 from tmde_runtime_http.options import OllamaOptions, OpenAIOptions, parse_options
 
 PROBE_SECONDS = 1.5

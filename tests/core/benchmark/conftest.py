@@ -11,16 +11,11 @@ import pytest
 
 from tests.core.lora.conftest import publish_adapter
 from tmde_core.plugins import Plugins
-from tmde_core.ports import (
-    ChatRequest,
-    Criterion,
-    JudgeDescriptor,
-    JudgeItem,
-    Question,
-    RegexCheck,
-    SuiteDescriptor,
-    Verdict,
-)
+from tmde_core.records.chat import ChatRequest
+from tmde_core.records.judging import Criterion, JudgeItem, RegexCheck, Verdict
+from tmde_core.records.questions import Question
+from tmde_core.sdk.judges import JudgeDescriptor
+from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.services import Services, open_services
 from tmde_core.testing.scripted import ScriptedRuntime, scripted_plugins, scripted_settings
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tmde_core.benchmark.calibration import Rated, report
-from tmde_core.ports import JudgeDescriptor, Verdict
+from tmde_core.benchmark.running.calibration import Rated, report
+from tmde_core.records.judging import Verdict
+from tmde_core.sdk.judges import JudgeDescriptor
 
 
 def test_a_judge_that_ranks_as_people_do_is_told_apart_from_one_that_does_not():

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.benchmark.conftest import QUESTIONS, question
-from tmde_core.benchmark.comparison import compare, differences
-from tmde_core.benchmark.metrics import efficiency, measure, tmde_score
-from tmde_core.benchmark.planning import comparable_hash
-from tmde_core.benchmark.records import BenchmarkResult, BenchmarkRun, EfficiencyReference
-from tmde_core.benchmark.scoring import combined
-from tmde_core.ports import Verdict
-from tmde_core.record import utc_now
+from tmde_core.benchmark.results.comparison import compare, differences
+from tmde_core.benchmark.results.metrics import efficiency, measure, tmde_score
+from tmde_core.benchmark.running.planning import comparable_hash
+from tmde_core.benchmark.running.scoring import combined
+from tmde_core.records.base import utc_now
+from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun, EfficiencyReference
+from tmde_core.records.judging import Verdict
 
 RUN = BenchmarkRun(
     id=uuid4(),

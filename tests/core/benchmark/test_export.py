@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.benchmark.test_comparison import run
-from tmde_core.benchmark.export import ExportedRun, csv_lines, harmless
-from tmde_core.benchmark.records import BenchmarkResult
+from tmde_core.benchmark.results.export import ExportedRun, csv_lines, harmless
+from tmde_core.records.benchmark import BenchmarkResult
 
 
 def rows(*texts: str) -> tuple[bytes, list[dict[str, str]]]:

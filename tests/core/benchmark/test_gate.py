@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from tmde_core.benchmark.gate import asking, decide
-from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkRun, DomainComparison, PairedComparison, RunComparison
-from tmde_core.benchmark.report import difference_words, p_words
+from tmde_core.benchmark.results.report import difference_words, p_words
 from tmde_core.errors import ConflictError, WorkerFailedError
-from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, DomainComparison, PairedComparison, RunComparison
+from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
 from tmde_core.settings import BenchmarkSettings
 from tmde_core.testing.scripted import Reply
 
@@ -104,7 +104,7 @@ async def test_a_baseline_that_is_there_is_not_asked_again(services, adapter, ru
 
 async def test_a_domain_that_falls_vetoes_though_the_whole_is_better(services, adapter, model, monkeypatch):
     from tests.core.benchmark import conftest
-    from tmde_core.benchmark.questionbank import QuestionBank
+    from tmde_core.benchmark.questions.bank import QuestionBank
 
     asked = tuple(conftest.question(n, "mathematics" if n < 12 else "science") for n in range(40))
     monkeypatch.setattr(QuestionBank, "_questions", staticmethod(lambda _: asked))

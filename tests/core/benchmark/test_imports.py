@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core.benchmark.custom import question_from
-from tmde_core.benchmark.imports import read_entries
+from tmde_core.benchmark.questions.custom import question_from
+from tmde_core.benchmark.questions.imports import read_entries
 from tmde_core.errors import InvalidInputError
-from tmde_core.ports import ChoiceCheck, FactsCheck, NumberCheck, Question
-from tmde_core.record import from_json, to_json
+from tmde_core.records.base import from_json, to_json
+from tmde_core.records.judging import ChoiceCheck, FactsCheck, NumberCheck
+from tmde_core.records.questions import Question
 
 
 def read(*entries, **options):

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from tmde_core.benchmark.runner import JudgeSource, panel_roles
-from tmde_core.ports import ModelPanel
+from tmde_core.benchmark.running.runner import JudgeSource, panel_roles
+from tmde_core.sdk.judges import ModelPanel
 from tmde_core.settings import BenchmarkSettings, RoleSettings
 
 

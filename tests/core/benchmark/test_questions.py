@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tmde_core.benchmark.questions import content_hash, parse_questions, read_questions
+from tmde_core.benchmark.questions.files import content_hash, parse_questions, read_questions
 from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.plugins import Plugins
-from tmde_core.ports import JudgeItem
+from tmde_core.records.judging import JudgeItem
 
 SHIPPED = Path(__file__).parents[3] / "data" / "questions" / "numbers.jsonl"
 

@@ -11,11 +11,14 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.core.benchmark.conftest import QUESTIONS, benchmark_plugins, question
-from tmde_core.benchmark.calibration import Rated
-from tmde_core.benchmark.questionbank import QuestionBank
-from tmde_core.benchmark.records import BenchmarkPlan
+from tmde_core.benchmark.questions.bank import QuestionBank
+from tmde_core.benchmark.running.calibration import Rated
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, WorkerFailedError
-from tmde_core.ports import Criterion, JudgeAnchor, JudgeDescriptor, JudgeItem, Message, Question, RegexCheck, Verdict
+from tmde_core.records.benchmark import BenchmarkPlan
+from tmde_core.records.chat import Message
+from tmde_core.records.judging import Criterion, JudgeItem, RegexCheck, Verdict
+from tmde_core.records.questions import JudgeAnchor, Question
+from tmde_core.sdk.judges import JudgeDescriptor
 from tmde_core.services import open_services
 from tmde_core.testing.scripted import Reply
 
@@ -426,7 +429,7 @@ CUT_OFF = """
 import asyncio, sys
 from pathlib import Path
 from tests.core.benchmark.conftest import benchmark_plugins
-from tmde_core.benchmark.records import BenchmarkPlan
+from tmde_core.records.benchmark import BenchmarkPlan
 from tmde_core.services import open_services
 from tmde_core.testing.scripted import Reply, ScriptedRuntime, scripted_settings
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmde_core.benchmark.records import Interval
-from tmde_core.benchmark.statistics import (
+from tmde_core.benchmark.results.statistics import (
     bootstrap_interval,
     holm,
     mean_interval,
@@ -20,6 +19,7 @@ from tmde_core.benchmark.statistics import (
     questions_needed,
 )
 from tmde_core.errors import InvalidInputError
+from tmde_core.records.benchmark import Interval
 
 
 def test_a_clear_gain_is_better_and_the_other_way_round_worse():

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tmde_core.debate.service import DebateService
-from tmde_core.lora.lease import Lease
+from tmde_core.lora.files.lease import Lease
 from tmde_core.plugins import Plugins
-from tmde_core.ports import AdapterRef
+from tmde_core.records.chat import AdapterRef
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database

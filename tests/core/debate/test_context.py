@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmde_core.debate.context import Conversation, QuestionTooLongError, TokenSizes, shortened
-from tmde_core.ports import Message, RuntimeCapabilities
+from tmde_core.records.chat import Message
+from tmde_core.records.runtimes import RuntimeCapabilities
 from tmde_core.testing import ScriptedRuntime
 
 OPENING = (Message(role="system", content="Be good."), Message(role="user", content="What is the question?"))

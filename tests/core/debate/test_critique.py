@@ -14,7 +14,7 @@ from tmde_core.debate.critique import (
     parse_critique,
     without_echoes,
 )
-from tmde_core.debate.records import Critique, Issue
+from tmde_core.records.debate import Critique, Issue
 
 GOOD = '{"issues": [{"severity": "major", "text": "No reason is given."}], "score": 4, "verdict": "revise"}'
 READ = Critique(issues=(Issue(severity="major", text="No reason is given."),), score=4.0, verdict="revise")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tmde_core.debate.records import DebateConfig
+from tmde_core.records.debate import DebateConfig
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,6 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from tmde_core.debate.prompts import role_of
-from tmde_core.debate.records import DebateConfig
 from tmde_core.debate.service import LOGS_KEPT, trace_id_of
 from tmde_core.debate.store import DebateStore
 from tmde_core.errors import (
@@ -22,7 +20,12 @@ from tmde_core.errors import (
     WorkerFailedError,
 )
 from tmde_core.plugins import Plugins
-from tmde_core.ports import AdapterRef, JudgeDescriptor, RuntimeCapabilities, Verdict
+from tmde_core.prompts import role_of
+from tmde_core.records.chat import AdapterRef
+from tmde_core.records.debate import DebateConfig
+from tmde_core.records.judging import Verdict
+from tmde_core.records.runtimes import RuntimeCapabilities
+from tmde_core.sdk.judges import JudgeDescriptor
 from tmde_core.testing import ACCEPT, DEFAULT_SCRIPT, REVISE, Reply, ScriptedRuntime, scripted_settings
 
 ADAPTER = AdapterRef(id="8a8f7a46-8a5c-4a6f-9d0a-0d6f2f1c9b11", directory="adapters/8a8f")

@@ -10,13 +10,15 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from tmde_core.finetune import supervisor
+from tmde_core.finetune.supervision import supervisor
 from tmde_core.plugins import Plugins
-from tmde_core.ports import Availability, BackendDescriptor, ResourceEstimate, TrainingJob, WorkerCommand
+from tmde_core.records.runtimes import Availability
+from tmde_core.records.traces import Trace
+from tmde_core.records.training import ResourceEstimate, TrainingJob, WorkerCommand
+from tmde_core.sdk.training import BackendDescriptor
 from tmde_core.services import open_services
 from tmde_core.settings import Settings
 from tmde_core.testing.scripted import ScriptedRuntime, scripted_plugins, scripted_settings
-from tmde_core.traces.records import Trace
 
 WORKER = Path(__file__).with_name("stand_in_worker.py")
 NAMESPACE = UUID("00000000-0000-0000-0000-00000000abcd")

@@ -8,7 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from tmde_core.finetune.records import FineTuneConfig
+from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.services import open_services
 
 

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tmde_core.finetune import vitals
-from tmde_core.finetune.records import FineTuneMetrics
-from tmde_core.finetune.worker import BaseIdentity, RunWorker
-from tmde_core.lora import publish as publishing
+from tmde_core.records.finetune import FineTuneMetrics
+from tmde_core.sdk import adapters as publishing
+from tmde_core.sdk.worker import vitals
+from tmde_core.sdk.worker.kit import BaseIdentity, RunWorker
 
 CHECKPOINT_STEPS = 5
 STEP_SECONDS = 0.01

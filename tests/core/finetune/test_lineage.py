@@ -10,7 +10,7 @@ import pytest
 
 from tests.core.lora.conftest import publish_adapter
 from tmde_core.errors import NotFoundError
-from tmde_core.finetune.records import FineTuneConfig
+from tmde_core.records.finetune import FineTuneConfig
 
 
 async def trained(services, how: str = "quick") -> UUID:

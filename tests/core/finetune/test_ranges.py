@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tmde_core.errors import InvalidInputError
 from tmde_core.finetune.presets import PRESETS
 from tmde_core.finetune.ranges import Range, checked, config_from, ranges
-from tmde_core.finetune.records import FineTuneConfig
+from tmde_core.records.finetune import FineTuneConfig
 
 NUMERIC = [entry for entry in ranges().values() if entry.minimum is not None]
 

@@ -18,11 +18,11 @@ import msgspec
 import pytest
 
 from tests.core.finetune.conftest import make_trace
-from tmde_core.finetune import supervisor
-from tmde_core.finetune.records import FineTuneConfig
-from tmde_core.lora.store import AdapterStore
+from tmde_core.finetune.supervision import supervisor
+from tmde_core.lora.files.store import AdapterStore
 from tmde_core.plugins import Plugins
-from tmde_core.ports import TrainingJob, WorkerCommand
+from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.records.training import TrainingJob, WorkerCommand
 from tmde_core.services import open_services
 from tmde_core.settings import load_settings
 from tmde_cpu.backend import CpuBackend
@@ -33,7 +33,7 @@ DEADLINE_SECONDS = 120.0
 TOML = "[supervisor]\nniceness = 0\n[benchmark]\nafter_training = false\n"
 """Nothing but training, and that at its full share beside other tests."""
 
-HELD_TRAINER = Path(__file__).parents[2] / "tmde_cpu" / "held_trainer.py"
+HELD_TRAINER = Path(__file__).parents[2] / "tmde_cpu" / "training" / "held_trainer.py"
 
 
 async def fill(data_dir: Path) -> Path:

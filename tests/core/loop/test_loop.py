@@ -10,22 +10,18 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from tmde_core.debate.records import DebateConfig
 from tmde_core.errors import ConflictError, InsufficientTracesError, InvalidInputError, WorkerFailedError
 from tmde_core.loop.journal import Journal
 from tmde_core.loop.records import Asked, LoopPlan, Practised, Trained
 from tmde_core.loop.service import Loop
 from tmde_core.loop.watcher import Watcher
 from tmde_core.plugins import Plugins
-from tmde_core.ports import (
-    Availability,
-    BackendDescriptor,
-    ChatRequest,
-    Question,
-    ResourceEstimate,
-    TrainingJob,
-    WorkerCommand,
-)
+from tmde_core.records.chat import ChatRequest
+from tmde_core.records.debate import DebateConfig
+from tmde_core.records.questions import Question
+from tmde_core.records.runtimes import Availability
+from tmde_core.records.training import ResourceEstimate, TrainingJob, WorkerCommand
+from tmde_core.sdk.training import BackendDescriptor
 from tmde_core.services import Services, open_services
 from tmde_core.testing.scripted import (
     ACCEPT,
@@ -39,8 +35,8 @@ from tmde_core.testing.scripted import (
 WORKER = """
 import sys
 from pathlib import Path
-from tmde_core.finetune.records import FineTuneMetrics
-from tmde_core.finetune.worker import BaseIdentity, RunWorker
+from tmde_core.records.finetune import FineTuneMetrics
+from tmde_core.sdk.worker.kit import BaseIdentity, RunWorker
 
 with RunWorker(Path(sys.argv[1])) as run:
     staging = run.staging()

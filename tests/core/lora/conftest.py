@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tmde_core.lora.publish import publish, staging_directory
-from tmde_core.lora.records import Manifest
-from tmde_core.ports import ChatRequest, TokenAlternative, TokenLogprob
+from tmde_core.records.chat import ChatRequest, TokenAlternative, TokenLogprob
+from tmde_core.records.lora import Manifest
+from tmde_core.sdk.adapters import publish, staging_directory
 from tmde_core.services import open_services
 from tmde_core.testing.scripted import Reply, ScriptedRuntime, scripted_plugins, scripted_settings
 

@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.finetune.records import FineTuneMetrics, FineTuneRun
 from tmde_core.notifications import service as module
 from tmde_core.notifications.service import NotificationService
 from tmde_core.notifications.training import teller, words
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.finetune import FineTuneMetrics, FineTuneRun
 from tmde_core.settings import NotifySettings, Settings
 from tmde_core.storage.database import Database
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.core.finetune.conftest import make_trace, stand_in_plugins
 from tmde_core.errors import ConflictError, InvalidInputError, WorkerFailedError
-from tmde_core.finetune.records import FineTuneConfig
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
+from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.schedule.service import ScheduleService
 from tmde_core.services import open_services
 from tmde_core.settings import ScheduleSettings, Settings

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tmde_core.debate.records import Critique, Issue, Round
 from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.records.debate import Critique, Issue, Round
+from tmde_core.records.traces import RoleModel, SkippedLine, Timings, TokenCounts, Trace
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
 from tmde_core.traces.exchange import MAX_LINE_BYTES, from_line, lines_of, to_line
-from tmde_core.traces.records import RoleModel, SkippedLine, Timings, TokenCounts, Trace
 from tmde_core.traces.service import TraceService
 
 

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tmde_core.debate.records import Critique, Issue, Round
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
+from tmde_core.records.debate import Critique, Issue, Round
+from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace, TraceFilter
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
-from tmde_core.traces.records import RoleModel, Timings, TokenCounts, Trace, TraceFilter
 from tmde_core.traces.service import TraceService
 from tmde_core.traces.store import TraceStore, Where, encode_cursor, fts_query, page_sql
 

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tmde_core import hookimpl
-from tmde_core.ports import (
-    Availability,
-    JudgeDescriptor,
-    JudgeItem,
-    JudgeModel,
-    ModelRuntime,
-    Question,
-    RuntimeContext,
-    RuntimeDescriptor,
-    SuiteDescriptor,
-    Verdict,
-)
+from tmde_core.sdk import hookimpl
+from tmde_core.sdk.judges import JudgeDescriptor, JudgeItem, JudgeModel, Verdict
+from tmde_core.sdk.runtimes import Availability, ModelRuntime, RuntimeContext, RuntimeDescriptor
+from tmde_core.sdk.suites import Question, SuiteDescriptor
 
 
 class LengthJudge:
     """Likes short answers: ten points for nothing, one less for every hundred characters."""
 
     async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-        """See `tmde_core.ports.Judge`."""
+        """See `tmde_core.sdk.judges.Judge`."""
         return Verdict(score=max(0.0, 10 - len(item.answer) / 100), judge="length")
 
 
@@ -34,7 +25,7 @@ def no_runtime(context: RuntimeContext) -> ModelRuntime:
 
 @hookimpl
 def tmde_judges() -> list[JudgeDescriptor]:
-    """See `tmde_core.hookspecs`."""
+    """See `tmde_core.sdk.hooks`."""
     return [JudgeDescriptor(name="length", summary="likes short answers", create=LengthJudge)]
 
 
@@ -50,7 +41,7 @@ def tmde_benchmark_suites() -> Iterator[SuiteDescriptor]:
 
 @hookimpl
 def tmde_model_runtimes() -> list[RuntimeDescriptor]:
-    """See `tmde_core.hookspecs`."""
+    """See `tmde_core.sdk.hooks`."""
     return [
         RuntimeDescriptor(
             name="acme",

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from tmde_core import hookimpl
-from tmde_core.ports import JudgeDescriptor, JudgeItem, JudgeModel, Question, SuiteDescriptor, Verdict
+from tmde_core.sdk import hookimpl
+from tmde_core.sdk.judges import JudgeDescriptor, JudgeItem, JudgeModel, Verdict
+from tmde_core.sdk.suites import Question, SuiteDescriptor
 
 
 class StrictJudge:
     """Likes nothing."""
 
     async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-        """See `tmde_core.ports.Judge`."""
+        """See `tmde_core.sdk.judges.Judge`."""
         return Verdict(score=0.0, judge="strict")
 
 
 @hookimpl
 def tmde_judges() -> list[JudgeDescriptor]:
-    """See `tmde_core.hookspecs`."""
+    """See `tmde_core.sdk.hooks`."""
     return [JudgeDescriptor(name="strict", summary="likes nothing", create=StrictJudge)]
 
 

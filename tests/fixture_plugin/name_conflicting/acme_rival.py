@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from tmde_core import hookimpl
-from tmde_core.ports import JudgeDescriptor, JudgeItem, JudgeModel, Verdict
+from tmde_core.sdk import hookimpl
+from tmde_core.sdk.judges import JudgeDescriptor, JudgeItem, JudgeModel, Verdict
 
 
 class RivalJudge:
     """Likes everything."""
 
     async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-        """See `tmde_core.ports.Judge`."""
+        """See `tmde_core.sdk.judges.Judge`."""
         return Verdict(score=10.0, judge="length")
 
 

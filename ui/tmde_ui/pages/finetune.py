@@ -7,10 +7,10 @@ from uuid import UUID
 
 from nicegui import ui
 
-from tmde_core.finetune.records import ENDED, FineTuneRun
-from tmde_core.schedule.records import ScheduleStatus
+from tmde_core.records.finetune import ENDED, FineTuneRun
+from tmde_core.records.schedule import ScheduleStatus
+from tmde_core.records.traces import TraceStats
 from tmde_core.services import Services
-from tmde_core.traces.records import TraceStats
 from tmde_ui.elements import Tag, button, link
 from tmde_ui.finetune_dialog import RunDialog
 from tmde_ui.finetune_live import TrainingPanel

@@ -10,8 +10,8 @@ from fastapi import Request
 from nicegui import ui
 
 from tmde_core.errors import InvalidInputError
+from tmde_core.records.traces import ImportReport, Trace, TraceFilter, TracePage, TraceStats
 from tmde_core.services import Services
-from tmde_core.traces.records import ImportReport, Trace, TraceFilter, TracePage, TraceStats
 from tmde_ui.elements import Modal, Tag, button, chip, choice, link
 from tmde_ui.forms import form_fields
 from tmde_ui.frame import frame

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from fastapi import Request
 from nicegui import ui
 
-from tmde_core.lora.records import LoRAAdapter
+from tmde_core.records.lora import LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.elements import Tag, button
 from tmde_ui.finetune_tabs import tabs

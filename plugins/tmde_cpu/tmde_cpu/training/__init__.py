@@ -1,1 +1,1 @@
-"""The parts of the CPU trainer: examples, packing, attention, checkpoints. Imported by the worker process only."""
+"""The CPU training backend's worker."""

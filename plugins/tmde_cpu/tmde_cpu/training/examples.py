@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tmde_core.errors import InvalidInputError
-from tmde_core.finetune.worker import TrainingFailedError
-from tmde_core.ports import TrainingExample
-from tmde_core.record import from_json
+from tmde_core.sdk.errors import InvalidInputError
+from tmde_core.sdk.records import from_json
+from tmde_core.sdk.training import TrainingExample
+from tmde_core.sdk.worker import TrainingFailedError
 
 
 @dataclass(frozen=True)

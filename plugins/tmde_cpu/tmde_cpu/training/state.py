@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from tmde_core.finetune.worker import TrainingFailedError
-from tmde_core.record import Record, from_json, to_json
+from tmde_core.sdk.records import Record, from_json, to_json
+from tmde_core.sdk.worker import TrainingFailedError
 
 STATE_FILE, WEIGHTS_FILE, BEST_FILE, OPTIMIZER_FILE = (
     "state.json",

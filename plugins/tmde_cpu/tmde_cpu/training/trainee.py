@@ -12,8 +12,8 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM
 
-from tmde_core.finetune.records import FineTuneConfig
-from tmde_core.finetune.vitals import memory
+from tmde_core.sdk.training import FineTuneConfig
+from tmde_core.sdk.worker import memory
 from tmde_cpu.training import attention, layers
 from tmde_cpu.training.packing import Pack
 

@@ -1,0 +1,1 @@
+"""Deciding criteria by machine."""

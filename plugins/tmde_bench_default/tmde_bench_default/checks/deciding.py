@@ -1,0 +1,173 @@
+"""Decides criteria by machine: one function for each kind of `tmde_core.sdk.judges.Check`.
+
+An empty answer passes no check, not even one that only forbids something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+
+import regex  # type: ignore[import-untyped]
+
+from tmde_bench_default.checks.code import problems_of, tried
+from tmde_bench_default.checks.committed import number_of, option_of, plain, stated
+from tmde_bench_default.checks.forms import count_problems, counted, form_problems, formed
+from tmde_core.sdk.judges import (
+    Check,
+    ChoiceCheck,
+    CodeCheck,
+    CountCheck,
+    Criterion,
+    FactsCheck,
+    FormCheck,
+    NumberCheck,
+    RegexCheck,
+)
+from tmde_core.sdk.records import Record
+
+MAX_ANSWER_CHARS = 50_000
+"""Longer answers are checked by their end, where the final answer stands."""
+
+MAX_PATTERN_CHARS = 500
+PATTERN_SECONDS = 0.5
+"""A pattern that backtracks for longer is given up."""
+
+
+class Outcome(Record):
+    """What a check says."""
+
+    score: float | None
+    """0–1; None: it could not be checked."""
+    reason: str
+
+
+async def outcome_of(check: Check, answer: str) -> Outcome:
+    """Check one answer.
+
+    Raises:
+        InvalidInputError, WorkerFailedError: a code check could not be run.
+    """
+    answer = answer[-MAX_ANSWER_CHARS:]
+    if not answer.strip():
+        return Outcome(score=0.0, reason="The answer is empty.")
+    match check:
+        case CodeCheck():
+            return await _code(answer, check)
+        case RegexCheck():
+            return await asyncio.to_thread(_regex, answer, check)
+        case NumberCheck():
+            return _number(answer, check)
+        case ChoiceCheck():
+            return _choice(answer, check)
+        case FactsCheck():
+            return _facts(answer, check)
+        case CountCheck():
+            score, reason = counted(answer, check)
+            return Outcome(score=score, reason=reason)
+        case FormCheck():
+            score, reason = formed(answer, check)
+            return Outcome(score=score, reason=reason)
+
+
+def searched(pattern: str, answer: str) -> tuple[bool | None, str]:
+    """Whether the pattern occurs, whatever the case; None and the reason when that cannot be told.
+
+    The `regex` package is used because it can be stopped.
+    """
+    if len(pattern) > MAX_PATTERN_CHARS:
+        return None, f"The pattern has {len(pattern)} characters; at most {MAX_PATTERN_CHARS} are allowed."
+    try:
+        found = regex.search(pattern, answer, flags=regex.IGNORECASE, timeout=PATTERN_SECONDS, concurrent=True)
+    except TimeoutError:
+        return None, f"The pattern took longer than {PATTERN_SECONDS} s; make it simpler."
+    except (regex.error, RecursionError, OverflowError, MemoryError) as error:
+        return None, f"The pattern is not a valid regular expression: {error}."
+    return found is not None, f"The pattern {'occurs' if found else 'does not occur'} in the answer."
+
+
+def _number(answer: str, check: NumberCheck) -> Outcome:
+    found, reason = number_of(answer)
+    if found is None:
+        return Outcome(score=0.0, reason=f"{reason} Expected {check.value:g}.")
+    # A float such as 0.1 is compared as it is written, not as its binary neighbour.
+    right = abs(found - Decimal(repr(check.value))) <= Decimal(repr(check.tolerance))
+    return Outcome(score=float(right), reason=f"Its number is {found:g}; expected {check.value:g}.")
+
+
+def _choice(answer: str, check: ChoiceCheck) -> Outcome:
+    found, reason = option_of(answer, check.options)
+    right = found is not None and found.casefold() == check.answer.casefold()
+    return Outcome(score=float(right), reason=f"It chooses {found!r}; expected {check.answer!r}." if found else reason)
+
+
+def _facts(answer: str, check: FactsCheck) -> Outcome:
+    text = plain(answer)
+    if wrong := next((wording for wording in check.forbidden if stated(text, plain(wording))), None):
+        return Outcome(score=0.0, reason=f"It says {wrong!r}, which is wrong.")
+    missing = [fact[0] for fact in check.facts if not any(stated(text, plain(wording)) for wording in fact)]
+    share = 1 - len(missing) / len(check.facts) if check.facts else 1.0
+    return Outcome(
+        score=share,
+        reason=f"It does not say {', '.join(missing)}." if missing else "It states every fact that it must.",
+    )
+
+
+def _regex(answer: str, check: RegexCheck) -> Outcome:
+    found, reason = searched(check.pattern, answer)
+    return Outcome(score=None if found is None else float(found != check.absent), reason=reason)
+
+
+async def _code(answer: str, check: CodeCheck) -> Outcome:
+    result = await tried(answer, check)
+    failure = f" First failure: {result.failure}." if result.failure else ""
+    return Outcome(
+        score=result.passed / result.tests, reason=f"Its code passes {result.passed} of {result.tests} tests.{failure}"
+    )
+
+
+# ---------------------------------------------------------------------------------- what is wrong with a check itself
+
+
+def problems(criterion: Criterion) -> list[str]:
+    """Why a criterion's check cannot work, one sentence each; nothing when it can, or when a judge decides it."""
+    match criterion.check:
+        case None:
+            return []
+        case RegexCheck(pattern=pattern):
+            return _pattern_problems(pattern)
+        case CodeCheck(tests=tests):
+            return problems_of(tests)
+        case CountCheck() as check:
+            return count_problems(check)
+        case FormCheck() as check:
+            return form_problems(check)
+        case NumberCheck(value=value, tolerance=tolerance):
+            finite = math.isfinite(value) and math.isfinite(tolerance)
+            return [] if finite else ["The number check's value and tolerance must be finite numbers."]
+        case ChoiceCheck(answer=answer, options=options):
+            return _choice_problems(answer, options)
+        case FactsCheck(facts=facts, forbidden=forbidden):
+            if not facts and not forbidden:
+                return ["The facts check has neither facts nor forbidden wordings: every answer would pass."]
+            empty = any(not fact or not all(wording.strip() for wording in fact) for fact in facts)
+            blank = not all(wording.strip() for wording in forbidden)
+            return ["A fact needs at least one wording, and no wording may be empty."] if empty or blank else []
+
+
+def _pattern_problems(pattern: str) -> list[str]:
+    if not pattern:
+        return ["The pattern is empty: every answer would match."]
+    found, reason = searched(pattern, "a" * 200 + "!")
+    return [reason] if found is None else []
+
+
+def _choice_problems(answer: str, options: Sequence[str]) -> list[str]:
+    folded = [option.strip().casefold() for option in options]
+    if len(folded) < 2 or not all(folded):
+        return ["The choice check needs at least two options, none of them empty."]
+    if len(set(folded)) < len(folded):
+        return ["The choice check names an option twice."]
+    return [] if answer.strip().casefold() in folded else [f"The answer {answer[:40]!r} is none of the options."]

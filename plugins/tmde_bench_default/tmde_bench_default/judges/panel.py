@@ -1,0 +1,77 @@
+"""The panel: several judges grade the same answer; their mean is the score, and how far they differ is told.
+
+Where the Judge's seat has several models (`tmde_core.sdk.judges.ModelPanel`), each of them is a judge. Where it has one, that model is asked
+in three ways, which differ in order and wording: what is left of its opinion then does not depend on how it was asked.
+A criterion, or an answer without criteria, needs a grade from at least half of the judges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from statistics import fmean
+
+from tmde_bench_default.judges.rubric import PLAIN, Framing, Grade, by_criterion, graded, none, open_criteria
+from tmde_core.sdk.errors import TmdeError
+from tmde_core.sdk.judges import Criterion, JudgeItem, JudgeModel, ModelPanel, Verdict
+
+FRAMINGS = (
+    PLAIN,
+    Framing(task="First look for what is wrong with this answer, then grade it with a number"),
+    Framing(task="Say with a number how good this answer is", answer_first=True),
+)
+
+ENOUGH = 0.5
+"""Share of the judges that must have given a grade."""
+
+
+class PanelJudge:
+    """Asks several judges."""
+
+    async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
+        """See the module's docstring."""
+        if model is None:
+            return none("The panel needs a model and was given none.", "panel")
+        judges = _judges(model)
+        if not item.criteria:
+            told = together(await _asked(judges, item, None))
+            criteria = {} if told.score is None else {"overall": told.score}
+            return Verdict(score=told.score, reasons=(told.reason,), criteria=criteria, judge="panel")
+        grades = {one.name: together(await _asked(judges, item, one)) for one in open_criteria(item)}
+        return by_criterion(item.criteria, grades, "panel")
+
+
+def together(grades: Sequence[Grade]) -> Grade:
+    """The mean of the grades there are, and how far they differ."""
+    scores = [grade.score for grade in grades if grade.score is not None]
+    if len(scores) < ENOUGH * len(grades) or not scores:
+        why = next((grade.reason for grade in grades if grade.score is None), "")
+        return Grade(score=None, reason=f"Only {len(scores)} of {len(grades)} judges gave a grade. {why}".strip())
+    listed = ", ".join("none" if grade.score is None else f"{grade.score:.1f}" for grade in grades)
+    apart = max(scores) - min(scores)
+    return Grade(
+        score=round(fmean(scores), 3),
+        reason=f"Mean of {len(scores)} judges {fmean(scores):.1f} ({listed}); they differ by {apart:.1f}.",
+    )
+
+
+def _judges(model: JudgeModel) -> list[tuple[JudgeModel, Framing]]:
+    members = list(model.members) if isinstance(model, ModelPanel) else []
+    if len(members) > 1:
+        return [(member, PLAIN) for member in members]
+    return [(model, framing) for framing in FRAMINGS]
+
+
+async def _asked(
+    judges: Sequence[tuple[JudgeModel, Framing]], item: JudgeItem, criterion: Criterion | None
+) -> list[Grade]:
+    asked = (_or_none(graded(model, item, criterion, framing)) for model, framing in judges)
+    return list(await asyncio.gather(*asked))
+
+
+async def _or_none(grade: Awaitable[Grade]) -> Grade:
+    """A judge that is away is one opinion less, and ends nobody else's."""
+    try:
+        return await grade
+    except TmdeError as error:
+        return Grade(score=None, reason=error.detail)

@@ -1,0 +1,139 @@
+"""The verifier: compares an answer with a reference by rule. 10 when they agree, 0 when they do not, nothing in between.
+
+A missing reference, an unknown check or a bad pattern is no verdict: then nothing was compared.
+
+Where an item has criteria, those with a check are decided by it (see `checks`), and the rest is left to a judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from tmde_bench_default.checks.answers import choice_in, final_part, normalised, number_in, parse_number, tolerance
+from tmde_bench_default.checks.deciding import MAX_ANSWER_CHARS, outcome_of, problems, searched
+from tmde_core.sdk.errors import TmdeError
+from tmde_core.sdk.judges import Criterion, JudgeItem, JudgeModel, Verdict
+
+RIGHT, WRONG = 10.0, 0.0
+
+LONGEST_CONTAINED = 80
+"""Characters. A longer reference without a check is prose, which no rule can compare."""
+
+
+class VerifierJudge:
+    """Checks by rule; needs no model."""
+
+    async def score(self, item: JudgeItem, model: JudgeModel | None = None) -> Verdict:  # noqa: ARG002 the port's
+        """Compare the answer with the reference, or decide its criteria."""
+        if item.criteria:
+            return await check_criteria(item.answer, item.criteria)
+        reference = (item.reference or "").strip()
+        if not reference:
+            return _none("There is no reference answer to compare with.")
+        check = item.check or inferred_check(reference)
+        if check is None:
+            return _none("The reference is prose; say how to compare it (number, choice, exact, contains or regex).")
+        answer = item.answer[-MAX_ANSWER_CHARS:]
+        if check == "regex":
+            return await asyncio.to_thread(check_regex, answer, reference)
+        if check not in CHECKS:
+            return _none(f"There is no check called {check!r}; there are {', '.join([*CHECKS, 'regex'])}.")
+        return CHECKS[check](answer, reference)
+
+    def problems(self, criterion: Criterion) -> Sequence[str]:
+        """See `tmde_core.sdk.judges.CheckingJudge`."""
+        return problems(criterion)
+
+
+async def check_criteria(answer: str, criteria: Sequence[Criterion]) -> Verdict:
+    """Each criterion that has a check, and their weighted mean; what could not be checked is left out, with the reason."""
+    scores: dict[str, float] = {}
+    reasons: list[str] = []
+    total = weight = 0.0
+    for criterion in criteria:
+        if criterion.check is None:
+            continue
+        try:
+            outcome = await outcome_of(criterion.check, answer)
+        except TmdeError as error:
+            reasons.append(f"{criterion.name}: {error.detail}")
+            continue
+        reasons.append(f"{criterion.name}: {outcome.reason}")
+        if outcome.score is not None:
+            scores[criterion.name] = round(10 * outcome.score, 3)
+            total += criterion.weight * outcome.score
+            weight += criterion.weight
+    if not scores:
+        return Verdict(score=None, reasons=tuple(reasons) or ("No criterion has a check.",), judge="verifier")
+    return Verdict(score=round(10 * total / weight, 3), reasons=tuple(reasons), criteria=scores, judge="verifier")
+
+
+def inferred_check(reference: str) -> str | None:
+    """How a reference is compared when nobody said: as a number or a letter if it is one, else it must be contained."""
+    if parse_number(reference) is not None:
+        return "number"
+    if len(reference) == 1 and reference.isalpha() and reference.isascii():
+        return "choice"
+    return "contains" if len(reference) <= LONGEST_CONTAINED else None
+
+
+def check_number(answer: str, reference: str) -> Verdict:
+    """The answer's final number against the reference's."""
+    wanted = parse_number(reference)
+    if wanted is None:
+        return _none(f"The reference {reference[:40]!r} is not a number.")
+    found = number_in(answer)
+    if found is None:
+        return _verdict(False, f"The answer has no number; expected {reference}.")
+    return _verdict(
+        abs(found - wanted) <= tolerance(reference, wanted), f"The answer's number is {found:g}; expected {reference}."
+    )
+
+
+def check_choice(answer: str, reference: str) -> Verdict:
+    """The letter, or the word of a known set such as yes and no, that the answer settles on."""
+    wanted = reference.strip(" ().:").casefold()
+    found = choice_in(answer, wanted)
+    return _verdict(
+        found == wanted,
+        f"The answer chooses {found!r}; expected {reference!r}." if found else "The answer chooses nothing.",
+    )
+
+
+def check_exact(answer: str, reference: str) -> Verdict:
+    """The whole answer, or its marked final part, equals the reference but for case, punctuation and blanks."""
+    wanted = normalised(reference)
+    marked = final_part(answer)
+    right = normalised(answer) == wanted or (marked is not None and normalised(marked) == wanted)
+    return _verdict(right, "The answer equals the reference." if right else "The answer differs from the reference.")
+
+
+def check_contains(answer: str, reference: str) -> Verdict:
+    """The reference's words stand in the answer, together and in order."""
+    wanted = normalised(reference)
+    right = bool(wanted) and f" {wanted} " in f" {normalised(answer)} "
+    return _verdict(right, f"The answer {'contains' if right else 'does not contain'} {reference[:80]!r}.")
+
+
+def check_regex(answer: str, pattern: str) -> Verdict:
+    """The pattern occurs in the answer, whatever the case."""
+    found, reason = searched(pattern, answer)
+    return _none(reason) if found is None else _verdict(found, reason)
+
+
+CHECKS: dict[str, Callable[[str, str], Verdict]] = {
+    "number": check_number,
+    "choice": check_choice,
+    "exact": check_exact,
+    "contains": check_contains,
+}
+
+
+def _verdict(right: bool, reason: str) -> Verdict:
+    score = RIGHT if right else WRONG
+    return Verdict(score=score, reasons=(reason,), criteria={"correct": score}, judge="verifier")
+
+
+def _none(reason: str) -> Verdict:
+    return Verdict(score=None, reasons=(reason,), judge="verifier")

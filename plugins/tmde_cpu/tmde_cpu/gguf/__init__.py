@@ -1,0 +1,1 @@
+"""GGUF files: reading headers, converting models and adapters."""

@@ -1,0 +1,29 @@
+"""How to make the GGUF form of an adapter that was not trained here. Light: the server asks this."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path, PurePosixPath
+
+from tmde_core.sdk.errors import InvalidInputError
+from tmde_core.sdk.training import WorkerCommand
+from tmde_cpu.base_name import resolve_base_model
+
+
+def conversion(data_dir: Path, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
+    """The worker that compares the adapter with its base model and writes `adapter.gguf`; None when the base is not known here."""
+    base = _known(data_dir, base_model)
+    if base is None:
+        return None
+    return WorkerCommand(argv=(sys.executable, "-m", "tmde_cpu.gguf.adapter_form_worker", str(adapter_dir), str(base)))
+
+
+def _known(data_dir: Path, base_model: str) -> Path | None:
+    """The base model's file or directory. A name such as `HuggingFaceTB/SmolLM2-135M-Instruct` is also looked for without its publisher."""
+    for name in (base_model, PurePosixPath(base_model).name):
+        if name:
+            try:
+                return resolve_base_model(data_dir, name)
+            except (InvalidInputError, OSError, ValueError):
+                continue
+    return None

@@ -1,0 +1,151 @@
+"""Compares an adapter with its base model and writes its GGUF form: `python -m tmde_cpu.gguf.adapter_form_worker ADAPTER_DIR BASE`.
+
+BASE is a GGUF file or a directory with config.json and safetensors; only their heads are read, so this takes a second where
+loading the model would take half a minute. Prints a `tmde_core.sdk.training.ServedForm`. Runs in a subprocess only.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import msgspec
+import numpy as np
+
+from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE
+from tmde_core.sdk.errors import TmdeError
+from tmde_core.sdk.records import to_json
+from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, read_tensors
+from tmde_core.sdk.training import ServedForm
+from tmde_cpu.gguf.header import read_header, read_shapes
+from tmde_cpu.gguf.lora import ARCHITECTURES, UnsupportedModelError, write_form
+
+SHOWN = 3
+"""Matrices that a reason names; the rest are counted."""
+
+_NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Base:
+    """What the heads of the base model's files say."""
+
+    def __init__(self, config: Mapping[str, Any], shapes: Shapes) -> None:
+        self.config = config
+        """The fields of config.json that the conversion needs."""
+        self._shapes = shapes
+        architecture = ARCHITECTURES.get(config["model_type"])
+        if architecture is None:
+            raise UnsupportedModelError(
+                f"Models of the kind {config['model_type']!r} have no GGUF form of an adapter here."
+            )
+        self._names = gguf.get_tensor_name_map(architecture, int(config["num_hidden_layers"]))
+
+    def matrix(self, module: str) -> tuple[int, ...] | None:
+        """The shape [out, in] of a module's weight, by the name that transformers gives it; None when there is none."""
+        mapped = self._names.get_name(module)
+        return self._shapes.get(f"{module}.weight") or self._shapes.get(f"{mapped}.weight")
+
+
+def main(adapter_dir: Path, base: Path) -> int:
+    """Do it; the exit status is 0 also when the adapter does not fit, because that is an answer."""
+    try:
+        form = make(adapter_dir, base)
+    except (TmdeError, SafetensorsError, OSError, ValueError, KeyError) as error:
+        told = error.detail if isinstance(error, TmdeError) else f"{type(error).__name__}: {error}"
+        sys.stderr.write(f"The GGUF form could not be made: {' '.join(told.split())[:300]}\n")
+        return 1
+    sys.stdout.write(to_json(form).decode() + "\n")
+    return 0
+
+
+def make(adapter_dir: Path, base_path: Path) -> ServedForm:
+    """Write `adapter.gguf`, unless the adapter does not fit the base model or there is no such form."""
+    try:
+        base = _of_directory(base_path) if base_path.is_dir() else _of_gguf(base_path)
+        weights = adapter_dir / WEIGHTS_FILE
+        tensors = read_tensors(weights)
+        if reasons := misfits(tensors, base, base_path.name):
+            return ServedForm(reasons=tuple(reasons))
+        lora = msgspec.json.decode((adapter_dir / CONFIG_FILE).read_bytes())
+        write_form(_loaded(weights, tensors), float(lora["lora_alpha"]), base.config, adapter_dir / GGUF_FILE)
+    except UnsupportedModelError as error:
+        (adapter_dir / GGUF_FILE).unlink(missing_ok=True)
+        return ServedForm(note=f"{error} It cannot be served by llama.cpp.")
+    return ServedForm()
+
+
+def misfits(tensors: tuple[Tensor, ...], base: Base, name: str) -> list[str]:
+    """Why the matrices do not belong to the base model, in sentences."""
+    unknown, misshapen = [], []
+    for tensor in tensors:
+        found = _NAME.fullmatch(tensor.name)
+        matrix = base.matrix(found["module"]) if found else None
+        if found is None or matrix is None or len(matrix) != 2:
+            unknown.append(tensor.name)
+            continue
+        # B · A has the shape of the matrix, [out, in]: A is [rank, in], B is [out, rank].
+        place = 1 if found["side"] == "A" else 0
+        if tensor.shape[place] != matrix[place]:
+            misshapen.append(f"{tensor.name} {list(tensor.shape)} for {list(matrix)}")
+    told = []
+    if unknown:
+        told.append(f"The base model {name} has no matrix for {_some(unknown)}.")
+    if misshapen:
+        told.append(f"These have the wrong shape for the base model {name}: {_some(misshapen)}.")
+    return told
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
+
+
+def _of_directory(path: Path) -> Base:
+    config = msgspec.json.decode((path / "config.json").read_bytes())
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        shapes |= {tensor.name: tensor.shape for tensor in read_tensors(file)}
+    return Base(config, shapes)
+
+
+def _of_gguf(path: Path) -> Base:
+    header = read_header(path)
+    kinds = {gguf.MODEL_ARCH_NAMES[architecture]: kind for kind, architecture in reversed(list(ARCHITECTURES.items()))}
+    kind = header.architecture
+
+    def figure(key: str) -> Any:
+        return header.metadata.get(f"{kind}.{key}")
+
+    if kind not in kinds or figure("block_count") is None or figure("attention.head_count") is None:
+        raise UnsupportedModelError(f"Models of the kind {kind!r} have no GGUF form of an adapter here.")
+    config = {
+        "model_type": kinds[kind],
+        "num_hidden_layers": figure("block_count"),
+        "num_attention_heads": figure("attention.head_count"),
+        "num_key_value_heads": figure("attention.head_count_kv"),
+    }
+    return Base(config, read_shapes(path))
+
+
+def _loaded(path: Path, tensors: tuple[Tensor, ...]) -> dict[str, np.ndarray[Any, Any]]:
+    """The tensors by name. numpy knows no bfloat16: that is the upper half of a float32, so it becomes one."""
+    content = np.memmap(path, np.uint8, "r")
+    loaded: dict[str, np.ndarray[Any, Any]] = {}
+    for tensor in tensors:
+        raw = content[tensor.begin : tensor.end]
+        if tensor.dtype == "BF16":
+            values = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
+        else:
+            values = np.frombuffer(raw, "<f4" if tensor.dtype == "F32" else "<f2")
+        loaded[tensor.name] = values.reshape(tensor.shape)
+    return loaded
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

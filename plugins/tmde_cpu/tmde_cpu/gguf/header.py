@@ -1,0 +1,162 @@
+"""Reads the metadata at the head of a GGUF file: enough to list models and to refuse what is none.
+
+Written out here because PyPI's `gguf` brings numpy with it, and the server's own process stays light.
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little endian).
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from tmde_core.sdk.errors import InvalidInputError
+
+MAGIC = b"GGUF"
+MAX_METADATA = 64 * 1024 * 1024
+"""A vocabulary of 256,000 tokens with its merges takes about 15 MB."""
+MAX_ENTRIES = 4096
+MAX_TENSORS = 100_000
+MAX_DIMENSIONS = 4
+
+_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+
+
+class GgufHeader(msgspec.Struct, frozen=True):
+    """What the head of a GGUF file says. Arrays (the vocabulary) are left out."""
+
+    metadata: dict[str, Any]
+    tensors: int
+
+    @property
+    def kind(self) -> str:
+        """`model`, `adapter`, `mmproj`, …; files from before the field existed are models."""
+        return str(self.metadata.get("general.type", "model"))
+
+    @property
+    def architecture(self) -> str:
+        """`llama`, `qwen2`, …"""
+        return str(self.metadata.get("general.architecture", ""))
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the model was trained to see at once."""
+        value = self.metadata.get(f"{self.architecture}.context_length")
+        return value if isinstance(value, int) else None
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether the file says how a chat is written."""
+        return bool(self.metadata.get("tokenizer.chat_template"))
+
+
+def read_header(path: Path) -> GgufHeader:
+    """The header of the file at `path`.
+
+    Raises:
+        InvalidInputError: it is not there, cannot be read, or is no whole GGUF header; names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Reader(file).header()
+    except FileNotFoundError:
+        raise InvalidInputError(f"The model file {path} is not there.", field="model") from None
+    except OSError as error:
+        raise InvalidInputError(f"The model file {path} cannot be read: {error.strerror}.", field="model") from None
+    except (ValueError, struct.error, UnicodeDecodeError):
+        raise InvalidInputError(
+            f"The model file {path} is no GGUF file, or is damaged. Replace it with a whole one.", field="model"
+        ) from None
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The tensors of a GGUF file and their shapes, the innermost dimension last, as everywhere but in GGUF.
+
+    Raises:
+        InvalidInputError: see `read_header`.
+    """
+    read_header(path)
+    try:
+        with path.open("rb") as file:
+            return _Reader(file).shapes()
+    except (OSError, ValueError, struct.error, UnicodeDecodeError):
+        raise InvalidInputError(
+            f"The model file {path} is damaged. Replace it with a whole one.", field="model"
+        ) from None
+
+
+class _Reader:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._left = MAX_METADATA
+
+    def header(self) -> GgufHeader:
+        if self._take(4) != MAGIC or self._number("I") not in (2, 3):
+            raise ValueError("magic or version")
+        tensors, entries = self._number("Q"), self._number("Q")
+        if entries > MAX_ENTRIES:
+            raise ValueError("entries")
+        metadata: dict[str, Any] = {}
+        for _ in range(entries):
+            name = self._string()
+            value = self._value(self._number("I"))
+            if value is not None:
+                metadata[name] = value
+        return GgufHeader(metadata, tensors)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        header = self.header()
+        if header.tensors > MAX_TENSORS:
+            raise ValueError("tensors")
+        found = {}
+        for _ in range(header.tensors):
+            name, dimensions = self._string(), self._number("I")
+            if dimensions > MAX_DIMENSIONS:
+                raise ValueError("dimensions")
+            found[name] = tuple(self._number("Q") for _ in range(dimensions))[::-1]
+            self._skip(4 + 8)  # its type and where it lies
+        return found
+
+    def _value(self, kind: int) -> Any:
+        if kind in _NUMBERS:
+            return self._number(_NUMBERS[kind])
+        if kind == _STRING:
+            return self._string()
+        if kind == _ARRAY:
+            return self._skip_array()
+        raise ValueError("kind")
+
+    def _skip_array(self) -> None:
+        kind, count = self._number("I"), self._number("Q")
+        if kind in _NUMBERS:
+            self._skip(count * struct.calcsize("<" + _NUMBERS[kind]))
+        elif kind == _STRING:
+            for _ in range(count):
+                self._skip(self._number("Q"))
+        else:
+            raise ValueError("array")
+
+    def _string(self) -> str:
+        return self._take(self._number("Q")).decode("utf-8")
+
+    def _number(self, form: str) -> Any:
+        return struct.unpack("<" + form, self._take(struct.calcsize("<" + form)))[0]
+
+    def _take(self, size: int) -> bytes:
+        self._charge(size)
+        data = self._file.read(size)
+        if len(data) != size:
+            raise ValueError("cut short")
+        return data
+
+    def _skip(self, size: int) -> None:
+        self._charge(size)
+        self._file.seek(size, 1)
+
+    def _charge(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("too long")

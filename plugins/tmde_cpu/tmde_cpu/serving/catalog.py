@@ -1,0 +1,140 @@
+"""Which models there are: files in the models directory, and what the settings name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from tmde_core.sdk.errors import InvalidInputError, NotFoundError
+from tmde_core.sdk.runtimes import ModelInfo
+from tmde_cpu.embedded import EMBEDDED_FILE, verify_embedded
+from tmde_cpu.gguf.header import GgufHeader, read_header
+from tmde_cpu.serving.options import DEFAULT_CONTEXT, Options
+
+RUNTIME = "embedded"
+
+
+class ModelSource(msgspec.Struct, frozen=True):
+    """A model by its name, and where it lies: a GGUF file, or a directory of safetensors."""
+
+    name: str
+    path: Path
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it must be converted before it is served."""
+        return self.path.is_dir()
+
+
+class Catalog:
+    """Finds models by name. Only what lies in the models directory or stands in the settings can be named."""
+
+    def __init__(self, models_dir: Path, options: Options) -> None:
+        self._models_dir = models_dir
+        self._options = options
+        self._headers: dict[tuple[Path, int, int], GgufHeader] = {}
+
+    @property
+    def default(self) -> ModelSource:
+        """The model that answers when none is named."""
+        return self._source(self._options.model or EMBEDDED_FILE)
+
+    def find(self, name: str) -> ModelSource:
+        """The model called `name`; empty: the default.
+
+        Raises:
+            NotFoundError: there is none; lists those there are.
+        """
+        known = self._sources()
+        if not name:
+            return self.default
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise NotFoundError(
+                f"The embedded runtime has no model called {name[:120]!r}; there are: {listed}. "
+                f"Put its GGUF file into {self._models_dir}, or name it under [runtimes.embedded] in the settings."
+            )
+        return known[name]
+
+    def check(self, source: ModelSource) -> None:
+        """Make sure that the model is there and looks whole.
+
+        Raises:
+            InvalidInputError: it does not; names the file and says what to do.
+        """
+        if source.path == self._models_dir / EMBEDDED_FILE:
+            verify_embedded(self._models_dir)
+        elif source.is_directory:
+            if not any(source.path.glob("*.safetensors")):
+                raise InvalidInputError(
+                    f"The model directory {source.path} holds no *.safetensors files.", field="model"
+                )
+        elif (header := self.header(source.path)).kind != "model":
+            raise InvalidInputError(f"{source.path} is a GGUF {header.kind}, not a model.", field="model")
+
+    def context(self, source: ModelSource) -> int:
+        """Tokens that one prompt and its answer may have together."""
+        trained = None if source.is_directory else self.header(source.path).context_length
+        wanted = self._options.context or DEFAULT_CONTEXT
+        return min(wanted, trained) if trained else wanted
+
+    def list(self, loaded: set[str]) -> list[ModelInfo]:
+        """Every model, the default first. Reads headers only."""
+        default = self.default
+        sources = {default.name: default, **self._sources()}
+        return [self._info(source, source.name in loaded, source == default) for source in sources.values()]
+
+    def header(self, path: Path) -> GgufHeader:
+        """The file's metadata, read once for each version of the file."""
+        try:
+            found = path.stat()
+        except OSError:
+            return read_header(path)  # raises with the sentence
+        key = (path, found.st_size, found.st_mtime_ns)
+        if key not in self._headers:
+            self._headers[key] = read_header(path)
+        return self._headers[key]
+
+    def _sources(self) -> dict[str, ModelSource]:
+        named = [self._source(text) for text in (self._options.model, *self._options.models) if text]
+        files = sorted(self._models_dir.glob("*.gguf"))
+        there = [
+            ModelSource(file.name, file) for file in files if not file.name.startswith(".") and self._is_model(file)
+        ]
+        return {source.name: source for source in (*there, *named)}
+
+    def _source(self, text: str) -> ModelSource:
+        path = Path(text).expanduser()
+        return ModelSource(path.name, path if path.is_absolute() else self._models_dir / path)
+
+    def _is_model(self, file: Path) -> bool:
+        try:
+            return self.header(file).kind == "model"
+        except InvalidInputError:
+            return True  # a damaged one is listed, with what is wrong: it would be missed otherwise
+
+    def _info(self, source: ModelSource, loaded: bool, default: bool) -> ModelInfo:
+        size, context, detail = None, None, ""
+        try:
+            if source.is_directory:
+                size, detail = _directory_size(source.path), "safetensors; converted to GGUF when it is first used"
+            else:
+                size = source.path.stat().st_size if source.path.exists() else None
+            context = self.context(source)
+        except InvalidInputError as error:
+            detail = error.detail
+        return ModelInfo(
+            name=source.name,
+            runtime=RUNTIME,
+            context_length=context,
+            size_bytes=size,
+            path=str(source.path),
+            loaded=loaded,
+            default=default,
+            detail=detail,
+        )
+
+
+def _directory_size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.glob("*.safetensors"))

@@ -1,0 +1,330 @@
+"""One model being served: which child answers now, which ones still finish, and what happens when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from tmde_core.sdk.errors import AdapterInvalidError, InvalidInputError, TmdeError, WorkerFailedError
+from tmde_core.sdk.runtimes import AdapterRef
+from tmde_cpu.gguf.header import read_header
+from tmde_cpu.serving.child import ServerChild, server_job
+from tmde_cpu.serving.gate import Gate
+from tmde_cpu.serving.options import Options
+from tmde_cpu.serving.server_log import ServerLog
+
+log = structlog.get_logger(__name__)
+
+ADAPTER_FILE = "adapter.gguf"
+MAX_ADAPTERS = 4
+"""Kept loaded at the same time; the one unused for longest makes room."""
+
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 30.0
+HEALTHY_SECONDS = 60.0
+"""A child that lived so long starts the delays over."""
+PATIENCE_SECONDS = 5.0
+"""A request waits for a restart that comes this soon; otherwise it is told."""
+
+
+class Generation:
+    """One child with the adapters it was started with. They are named at start, so each new set needs a new child."""
+
+    def __init__(self, child: ServerChild, adapters: Sequence[AdapterRef]) -> None:
+        self.child = child
+        self.adapters = {adapter.id: adapter for adapter in adapters}
+        self._order = [adapter.id for adapter in adapters]
+        self._users = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.started = time.monotonic()
+
+    def serves(self, adapter: AdapterRef) -> bool:
+        """Whether requests may name it here."""
+        return self.adapters.get(adapter.id) == adapter
+
+    def lora(self, adapter: AdapterRef | None) -> list[dict[str, float]]:
+        """The `lora` field of a request: a scale for every adapter there is, so that nothing is left to defaults."""
+        wanted = adapter.id if adapter else None
+        return [{"id": place, "scale": 1.0 if id_ == wanted else 0.0} for place, id_ in enumerate(self._order)]
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[None]:
+        """Holds the child for a request."""
+        self._users += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._idle.set()
+
+    async def drain(self) -> None:
+        """Stop the child once nobody uses it. (When it dies under its users, they fail and so stop using it.)"""
+        await self._idle.wait()
+        await self.child.stop()
+
+
+class ServedModel:
+    """A model file and the children that serve it."""
+
+    def __init__(self, name: str, path: Path, context: int, options: Options, server_log: ServerLog) -> None:
+        self.name = name
+        self.path = path
+        self.context = context
+        self.gate = Gate(options.slots)
+        self.restarts = 0
+        self._options = options
+        self._log = server_log
+        self._current: Generation | None = None
+        self._changing = asyncio.Lock()
+        self._recent: dict[str, AdapterRef] = {}
+        """The loaded adapters, the one used last at the end."""
+        self._in_use: dict[str, int] = {}
+        self._delay = FIRST_DELAY_SECONDS
+        self._retry_at = 0.0
+        self._restarted: asyncio.Future[None] | None = None
+        """While restarting: done when the next attempt has ended."""
+        self._failure = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._retiring: set[Generation] = set()
+        self._stopped = False
+
+    # ------------------------------------------------------------------------------------- requests
+
+    @asynccontextmanager
+    async def lease(self, adapter: AdapterRef | None) -> AsyncIterator[Generation]:
+        """A child that answers with `adapter`, held until the `with` block ends.
+
+        Raises:
+            AdapterInvalidError: the adapter cannot be served.
+            InvalidInputError: the model cannot be loaded.
+            WorkerFailedError: there is no server now; says why.
+        """
+        generation = await self._alive()
+        while adapter is not None and not generation.serves(adapter):
+            await self.load_adapter(adapter)
+            generation = await self._alive()
+        if adapter is not None:
+            self._touch(adapter)
+            self._in_use[adapter.id] = self._in_use.get(adapter.id, 0) + 1
+        try:
+            async with generation.used():
+                yield generation
+        finally:
+            if adapter is not None:
+                self._in_use[adapter.id] -= 1
+
+    async def start(self) -> None:
+        """Load the model unless it is loaded or being restarted."""
+        async with self._changing:
+            if self._stopped:
+                raise WorkerFailedError("The embedded runtime has been stopped.")
+            if self._current is None and self._restarted is None:
+                self._put(await self._spawn(()))
+
+    async def _alive(self) -> Generation:
+        while True:
+            if self._stopped:
+                raise WorkerFailedError("The embedded runtime has been stopped.")
+            if self._current is not None and self._current.child.alive:
+                return self._current
+            if self._current is not None:  # it died this instant: let the watcher see it too
+                await asyncio.sleep(0)
+            elif self._restarted is None:
+                await self.start()
+            else:
+                await self._wait_for_restart(self._restarted)
+
+    async def _wait_for_restart(self, restarted: asyncio.Future[None]) -> None:
+        wait = self._retry_at - time.monotonic()
+        if wait > PATIENCE_SECONDS:
+            raise WorkerFailedError(
+                f"The embedded model server keeps failing ({self._failure}). It is started again in {wait:.0f} s.",
+                retryAfter=round(wait),
+            )
+        await asyncio.shield(restarted)
+
+    # ------------------------------------------------------------------------------------- adapters
+
+    async def load_adapter(self, adapter: AdapterRef) -> None:
+        """Start a child that also has `adapter`, and let it answer from now on. The old one finishes what it has begun.
+
+        Raises:
+            AdapterInvalidError: its GGUF form is missing, damaged, or not made for this model.
+        """
+        await self._alive()
+        async with self._changing:
+            if self._current is not None and self._current.serves(adapter):
+                self._touch(adapter)
+                return
+            _check_adapter(adapter, self.path)
+            kept = self._room_for(adapter)
+            try:
+                generation = await self._spawn((*kept, adapter))
+            except InvalidInputError as error:
+                raise AdapterInvalidError(
+                    f"The adapter {adapter.id} cannot be served by {self.name}: {error.detail}"
+                ) from None
+            old = self._current
+            self._recent = {ref.id: ref for ref in (*kept, adapter)}
+            self._put(generation)
+            if old is not None:
+                self._spawn_task(self._retire(old))
+
+    def unload_adapter(self, adapter_id: str) -> None:
+        """Answer no more with it. Its memory is freed with the next child; a few megabytes are not worth a restart."""
+        self._recent.pop(adapter_id, None)
+        if self._current is not None:
+            self._current.adapters.pop(adapter_id, None)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Ids of the adapters that answer now."""
+        return tuple(self._current.adapters) if self._current else ()
+
+    def _touch(self, adapter: AdapterRef) -> None:
+        self._recent.pop(adapter.id, None)
+        self._recent[adapter.id] = adapter
+
+    def _room_for(self, adapter: AdapterRef) -> list[AdapterRef]:
+        """The loaded adapters that stay: files that are gone, and the least recently used, make room, never one in use."""
+        others = [ref for ref in self._recent.values() if ref.id != adapter.id and adapter_file(ref).is_file()]
+        spare = [ref for ref in others if not self._in_use.get(ref.id)]
+        gone = {ref.id for ref in spare[: max(0, len(others) + 1 - MAX_ADAPTERS)]}
+        return [ref for ref in others if ref.id not in gone]
+
+    # ------------------------------------------------------------------------------------- children
+
+    async def _spawn(self, adapters: Sequence[AdapterRef]) -> Generation:
+        options = self._options
+        job = server_job(
+            self.path,
+            [adapter_file(adapter) for adapter in adapters],
+            context=self.context,
+            slots=options.slots,
+            threads=options.thread_count,
+            batch=options.batch,
+        )
+        return Generation(await ServerChild.start(job, self._log), adapters)
+
+    def _put(self, generation: Generation) -> None:
+        self._current = generation
+        self._spawn_task(self._watch(generation))
+
+    async def _watch(self, generation: Generation) -> None:
+        """Wait for the child's end; if it was the one that answers, put another in its place."""
+        await asyncio.shield(generation.child.exited)
+        if generation is not self._current or self._stopped:
+            return
+        self._current = None
+        self._restarted = asyncio.get_running_loop().create_future()
+        if time.monotonic() - generation.started > HEALTHY_SECONDS:
+            self._delay = FIRST_DELAY_SECONDS
+        self._schedule()
+        self._failure = await generation.child.obituary()
+        log.warning("embedded.child_ended", model=self.name, how=self._failure)
+        await generation.child.stop()
+        adapters: Sequence[AdapterRef] = tuple(ref for ref in self._recent.values() if adapter_file(ref).is_file())
+        while not await self._restart(adapters):
+            adapters = ()  # one of them may be what it stumbles over; whoever needs one loads it again
+
+    def _schedule(self) -> None:
+        self._retry_at = time.monotonic() + self._delay
+        self._delay = min(self._delay * 2, LONGEST_DELAY_SECONDS)
+
+    async def _restart(self, adapters: Sequence[AdapterRef]) -> bool:
+        await asyncio.sleep(self._retry_at - time.monotonic())
+        self.restarts += 1
+        attempt = self._restarted
+        try:
+            async with self._changing:
+                generation = await self._spawn(adapters)
+                self._recent = {ref.id: ref for ref in adapters}
+                self._restarted = None
+                self._put(generation)
+        except TmdeError as error:
+            self._failure = error.detail
+            self._restarted = asyncio.get_running_loop().create_future()
+            self._schedule()
+            log.warning("embedded.restart_failed", model=self.name, why=error.detail)
+        if attempt is not None and not attempt.done():
+            attempt.set_result(None)
+        return self._restarted is None
+
+    async def _retire(self, generation: Generation) -> None:
+        self._retiring.add(generation)
+        try:
+            await generation.drain()
+        finally:
+            self._retiring.discard(generation)
+
+    def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -------------------------------------------------------------------------------- state and end
+
+    @property
+    def state(self) -> Literal["stopped", "ready", "restarting"]:
+        """Whether it answers now."""
+        if self._restarted is not None:
+            return "restarting"
+        return "ready" if self._current is not None and self._current.child.alive else "stopped"
+
+    @property
+    def failure(self) -> str:
+        """Why it is being restarted."""
+        return self._failure if self._restarted is not None else ""
+
+    @property
+    def pids(self) -> list[int]:
+        """The children, the one that answers first."""
+        generations = [self._current, *self._retiring]
+        return [generation.child.pid for generation in generations if generation is not None and generation.child.alive]
+
+    async def stop(self) -> None:
+        """End every child; requests under way fail."""
+        self._stopped = True
+        if self._restarted is not None and not self._restarted.done():
+            self._restarted.set_result(None)
+        generations = [generation for generation in (self._current, *self._retiring) if generation is not None]
+        self._current = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(generation.child.stop() for generation in generations))
+
+
+def adapter_file(adapter: AdapterRef) -> Path:
+    """The form of an adapter that llama.cpp serves."""
+    return Path(adapter.directory) / ADAPTER_FILE
+
+
+def _check_adapter(adapter: AdapterRef, model: Path) -> None:
+    file = adapter_file(adapter)
+    if not file.is_file():
+        raise AdapterInvalidError(
+            f"The adapter {adapter.id} cannot be served: it has no {ADAPTER_FILE}. That is made from the base model that the adapter "
+            f"names ({ADAPTER_FILE} needs its weights' order): put that model into the models directory and try again."
+        )
+    try:
+        header, base = read_header(file), read_header(model)
+    except InvalidInputError as error:
+        raise AdapterInvalidError(f"The adapter {adapter.id} cannot be served: {error.detail}") from None
+    if header.kind != "adapter" or header.metadata.get("adapter.type") != "lora":
+        raise AdapterInvalidError(
+            f"The adapter {adapter.id} cannot be served: {file} is a GGUF file, but no LoRA adapter."
+        )
+    if header.architecture != base.architecture:
+        raise AdapterInvalidError(
+            f"The adapter {adapter.id} is made for the architecture {header.architecture}; {model.name} is {base.architecture}."
+        )

@@ -1,0 +1,123 @@
+"""Looks at a dataset before it is trained on: `python -m tmde_cpu.training.preview_worker RUN_DIR/job.json`.
+
+Writes a `PreviewReport`. Lengths and loss mask come from the model's own tokenizer and template. Time and memory come from a
+measurement of this machine with this model, some seconds long, which is remembered (`tmde_cpu.training.calibration`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from tmde_core.sdk.errors import TmdeError
+from tmde_core.sdk.files import write_whole
+from tmde_core.sdk.records import from_json, to_json
+from tmde_core.sdk.training import (
+    PREVIEW_FILE,
+    ExampleTokens,
+    FineTuneConfig,
+    MaskedPiece,
+    PreviewReport,
+    ResourceEstimate,
+    TrainingJob,
+)
+from tmde_core.sdk.worker import TrainingFailedError
+from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
+from tmde_cpu.training.calibration import Calibration, calibrated
+from tmde_cpu.training.examples import Example, encode, read_examples
+from tmde_cpu.training.packing import Pack, pack_all
+from tmde_cpu.training.trainer import data_order, pack_limit
+
+START_SECONDS = 12.0
+"""Loading libraries and model, writing the adapter."""
+VALIDATION_SHARE = 0.35
+"""Of a training pass: forward only."""
+ADAPTER_COPIES = 4
+"""Weights, gradients and AdamW's two moments."""
+
+
+def preview(job: TrainingJob) -> PreviewReport:
+    """Everything that can be told beforehand."""
+    config = msgspec.convert(job.config, FineTuneConfig)
+    directory = ensure_base_model(Path(job.data_dir), job.base_model)
+    tokenizer = load_tokenizer(directory)
+    train = [encode(example, tokenizer) for example in read_examples(Path(job.train_file))]
+    val = [encode(example, tokenizer) for example in read_examples(Path(job.val_file))]
+    lengths = [_lengths(example, "train") for example in train] + [_lengths(example, "val") for example in val]
+    fitting, held_out = ([one for one in part if len(one.tokens) <= config.max_seq_length] for part in (train, val))
+    estimate, measured = ResourceEstimate(), False
+    if fitting:
+        packs, longest = _work(fitting, held_out, config)
+        found = calibrated(Path(job.data_dir), directory, identify(directory, job.base_model), config, longest)
+        estimate, measured = _estimated(found, packs, longest, config), True
+    return PreviewReport(
+        examples=tuple(lengths),
+        first_example=_pieces(train[0], tokenizer) if train else (),
+        estimate=estimate,
+        calibrated=measured,
+    )
+
+
+def _lengths(example: Example, split: Any) -> ExampleTokens:
+    return ExampleTokens(
+        trace_id=example.trace_id, split=split, total=len(example.tokens), supervised=example.supervised
+    )
+
+
+def _pieces(example: Example, tokenizer: Any) -> tuple[MaskedPiece, ...]:
+    """The example as the model sees it: special tokens and all, in the two parts that the loss tells apart."""
+    read, learned = example.tokens[: example.answer_start], example.tokens[example.answer_start :]
+    return tuple(
+        MaskedPiece(text=tokenizer.decode(part, clean_up_tokenization_spaces=False), supervised=supervised)
+        for part, supervised in ((read, False), (learned, True))
+    )
+
+
+def _work(train: Sequence[Example], val: Sequence[Example], config: FineTuneConfig) -> tuple[float, Pack]:
+    """Tokens that a run computes, with validation in tokens of the same cost; and its longest pack."""
+    limit = pack_limit(config)
+    step = config.batch_size * config.gradient_accumulation_steps
+    packs: list[Pack] = []
+    order = data_order(len(train), config.seed, 0)
+    for first in range(0, len(order), step):
+        packs += pack_all([train[index] for index in order[first : first + step]], limit)
+    validation = sum(pack.size for pack in pack_all(val, limit)) * VALIDATION_SHARE
+    steps = -(-len(train) // step)
+    validations = 1 + (steps // config.eval_steps if config.eval_steps else 0)
+    tokens = config.epochs * (sum(pack.size for pack in packs) + validation * validations)
+    return tokens, max(packs, key=lambda pack: pack.size)
+
+
+def _estimated(found: Calibration, tokens: float, longest: Pack, config: FineTuneConfig) -> ResourceEstimate:
+    adapter = found.adapter_bytes_per_rank * config.lora_rank
+    return ResourceEstimate(
+        ram_bytes=int(found.loaded_bytes + found.bytes_per_token * longest.size + ADAPTER_COPIES * adapter),
+        seconds=round(START_SECONDS + tokens * found.seconds_per_token, 1),
+    )
+
+
+def main(job_path: Path) -> int:
+    """Write the report; a failure is one sentence on stderr."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    try:
+        job = from_json(job_path.read_bytes(), TrainingJob)
+        write_whole(Path(job.run_dir) / PREVIEW_FILE, to_json(preview(job)))
+    except (TrainingFailedError, TmdeError) as error:
+        sys.stderr.write(f"{error.detail}\n")
+        return 1
+    except MemoryError:
+        sys.stderr.write(
+            "There is not enough memory to load the base model. Close other programs, or choose a smaller one.\n"
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

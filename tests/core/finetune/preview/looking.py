@@ -1,0 +1,48 @@
+"""A training backend that can look at a dataset beforehand: a real process that says what it is told to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.core.finetune.conftest import StandInBackend
+from tmde_core.plugins import Plugins
+from tmde_core.records.questions import Question
+from tmde_core.records.training import TrainingJob, WorkerCommand
+from tmde_core.sdk.suites import SuiteDescriptor
+from tmde_core.sdk.training import BackendDescriptor
+
+REPORT = """
+import json, sys
+from pathlib import Path
+told = json.loads(sys.argv[2])
+if "fail" in told:
+    sys.exit(told["fail"])
+job = json.loads(Path(sys.argv[1]).read_text())
+examples = []
+for split in ("train", "val"):
+    for line in Path(job[split + "File"]).read_text().splitlines():
+        one = json.loads(line)
+        total = told.get(one["instruction"], 40)
+        examples.append({"traceId": one["traceId"], "split": split, "total": total, "supervised": told.get("supervised", 9)})
+report = {"examples": examples, "firstExample": [{"text": "Q", "supervised": False}, {"text": "A", "supervised": True}],
+          "estimate": {"seconds": 12.5, "ramBytes": 7}, "calibrated": True}
+Path(job["runDir"], "preview.json").write_text(json.dumps(report))
+"""
+
+
+class Looking(StandInBackend):
+    """Answers what `told` says: tokens by question, `supervised` of each, or a sentence to `fail` with."""
+
+    told = "{}"
+
+    def preview(self, job: TrainingJob) -> WorkerCommand:
+        return WorkerCommand(argv=(sys.executable, "-c", REPORT, str(Path(job.run_dir) / "job.json"), self.told))
+
+
+def looking_plugins(plugins: Plugins) -> Plugins:
+    """With the backend `looking`, and the suite `suite` of one question."""
+    plugins.backends.add(BackendDescriptor(name="looking", summary="looks", create=lambda _: Looking()), "tests")
+    question = Question(id="seas", query="Why is the sea salt?", domain="science")
+    plugins.suites.add(SuiteDescriptor(name="suite", summary="", questions=lambda: (question,)), "tests")
+    return plugins

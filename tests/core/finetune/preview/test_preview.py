@@ -1,0 +1,188 @@
+"""What a run would do, told beforehand by a real worker process that pretends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.core.finetune.conftest import make_trace, settings_on, stand_in_plugins
+from tests.core.finetune.preview.looking import Looking, looking_plugins
+from tmde_core.errors import InvalidInputError, PluginUnavailableError
+from tmde_core.finetune.preview.service import histogram
+from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.records.questions import Question
+from tmde_core.records.training import WorkerCommand
+from tmde_core.services import open_services
+
+
+@pytest.fixture
+def looking(monkeypatch):
+    def tell(told: str) -> None:
+        monkeypatch.setattr(Looking, "told", told)
+
+    return tell
+
+
+@pytest.fixture
+async def services(data_dir: Path):
+    async with open_services(settings_on(data_dir), looking_plugins(stand_in_plugins())) as opened:
+        for number in range(20):
+            await opened.traces.add(make_trace(f"What is {number} times 7?", f"It is {number * 7}.", minutes=number))
+        yield opened
+
+
+def config(**changes) -> FineTuneConfig:
+    return FineTuneConfig(backend="looking", min_traces=5, batch_size=2, gradient_accumulation_steps=2, **changes)
+
+
+async def test_a_preview_counts_what_a_run_would_learn_and_leaves_nothing_behind(services, data_dir):
+    before = sorted(path.name for path in data_dir.iterdir())
+    found = await services.previews.preview(config(epochs=2))
+    assert (found.examples, found.train_examples, found.val_examples, found.refusal) == (20, 17, 3, None)
+    assert (found.total_tokens, found.supervised_tokens, found.longest) == (17 * 40, 17 * 9, 40)
+    assert found.total_steps == 10  # seventeen examples in steps of four, twice
+    assert [(piece.text, piece.supervised) for piece in found.first_example] == [("Q", False), ("A", True)]
+    assert (found.estimated_seconds, found.estimated_ram_bytes, found.calibrated) == (12.5, 7, True)
+    assert sum(bucket.examples for bucket in found.histogram) == 20
+    assert sorted(path.name for path in data_dir.iterdir()) == before
+    assert await services.finetune.list() == ([], 0)
+
+
+async def test_whatever_is_left_out_is_said_with_its_reason(services, looking):
+    looking('{"What is 19 times 7?": 600}')
+    same = make_trace("what is  3 times 7", "Twenty-one.", minutes=99, auto_score=8.5)
+    leak = make_trace("Tell me: why is the sea salt?", minutes=99)
+    gone = make_trace("What is 88 times 7?", minutes=99)
+    asked = make_trace("Who asked?", minutes=99, source="benchmark")
+    poor, unscored = make_trace("Poor?", auto_score=3.25), make_trace("Unscored?", auto_score=None)
+    for one in (same, leak, gone, asked, unscored, poor, make_trace("Poor too?", source="benchmark", auto_score=3.0)):
+        await services.traces.add(one)
+    await services.traces.withdraw(gone.id, "It is wrong.")
+    found = await services.previews.preview(config(max_seq_length=512))
+    assert found.left_out_by_reason == {
+        "too-long": 1, "withdrawn": 1, "duplicate": 1, "leak": 1, "benchmark": 1, "low-score": 2,
+    }  # fmt: skip
+    told = {one.reason: one for one in reversed(found.left_out)}
+    assert (told["benchmark"].trace_id, told["benchmark"].detail) == (asked.id, "A benchmark asked for it.")
+    assert [(one.trace_id, one.detail) for one in found.left_out if one.reason == "low-score"] == [
+        (poor.id, "Its score is 3.25; 8 is the least."), (unscored.id, "It has no score."),
+    ]  # fmt: skip
+    assert "suite/seas" in told["leak"].detail
+    assert told["leak"].trace_id == leak.id
+    assert told["too-long"].detail == "It has 600 tokens; maxSeqLength is 512."
+    assert (found.examples, found.longest) == (19, 600)
+
+
+async def test_own_benchmark_questions_are_protected_too(services):
+    await services.benchmark.add_question(Question(id="own", query="What is 5 times 7?", domain="mathematics"))
+    found = await services.previews.preview(config())
+    assert [one.detail for one in found.left_out] == ["It equals the benchmark question custom/own."]
+
+
+async def test_what_a_run_would_be_refused_for_is_shown_and_not_raised(services, looking):
+    few = await services.previews.preview(FineTuneConfig(backend="looking", min_traces=50))
+    assert (few.examples, few.required) == (20, 50)
+    assert "needs 50 different questions" in few.refusal
+    looking('{"supervised": 0}')
+    assert "Not a single token" in (await services.previews.preview(config())).refusal
+    looking('{"fail": "The chat template is strange."}')
+    strange = await services.previews.preview(config())
+    assert strange.refusal == "The chat template is strange."
+    assert strange.total_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("told", "note"),
+    [
+        ('{"fail": 7}', "The preview's process ended with 7, so lengths are not known."),
+        ('{"supervised": {}}', "The backend's preview wrote no report that can be read, so lengths are not known."),
+        ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)), so lengths are not known."),
+    ],
+)  # fmt: skip
+async def test_a_preview_that_breaks_hides_nothing_that_is_known_without_it(services, looking, told, note):
+    looking(told)
+    found = await services.previews.preview(config())
+    assert (found.examples, found.refusal, found.total_tokens) == (20, None, None)
+    assert found.note.endswith(note)
+
+
+async def test_a_preview_process_that_cannot_be_started_or_hangs_is_said_and_leaves_no_process(
+    services, data_dir, monkeypatch
+):
+    monkeypatch.setattr(Looking, "preview", lambda _, job: WorkerCommand(argv=("/no/such/program",)))
+    assert "'/no/such/program' cannot be started" in (await services.previews.preview(config())).note
+    pid = data_dir / "pid"
+    hang = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    monkeypatch.setattr(Looking, "preview", lambda _, job: WorkerCommand(argv=(sys.executable, "-c", hang)))
+    monkeypatch.setattr("tmde_core.finetune.preview.process.SECONDS", 0.5)
+    assert "took longer than" in (await services.previews.preview(config())).note
+    assert not psutil.pid_exists(int(pid.read_text()))
+
+
+async def test_many_left_out_are_counted_and_some_are_named(services, monkeypatch):
+    monkeypatch.setattr("tmde_core.finetune.preview.service.LISTED", 2)
+    for number in range(5):
+        await services.traces.add(make_trace("What is 3 times 7?", str(number), minutes=number, auto_score=8.5))
+        await services.traces.add(make_trace(f"Poor {number}?", auto_score=float(number)))
+    found = await services.previews.preview(config())
+    assert found.left_out_by_reason == {"duplicate": 5, "low-score": 5}
+    assert [one.reason for one in found.left_out] == ["duplicate", "duplicate", "low-score", "low-score"]
+
+
+async def test_examples_that_are_too_long_and_leave_too_few_are_said(services, looking):
+    looking('{"What is 19 times 7?": 600}')
+    found = await services.previews.preview(FineTuneConfig(backend="looking", min_traces=20, max_seq_length=512))
+    assert found.refusal is None
+    assert found.note.startswith("Of 20 examples 19 fit into maxSeqLength (512 tokens), fewer than the 20 ")
+    looking("{" + ", ".join(f'"What is {number} times 7?": 600' for number in range(20)) + "}")
+    assert "Every example is longer than maxSeqLength (512 tokens)" in (
+        await services.previews.preview(config(max_seq_length=512))
+    ).refusal  # fmt: skip
+
+
+async def test_while_a_run_is_in_progress_no_second_model_is_loaded(services, monkeypatch):
+    monkeypatch.setattr(Looking, "preview", None)
+    run = await services.finetune.start(FineTuneConfig(backend="stand-in", base_model="endless", min_traces=5))
+    try:
+        found = await services.previews.preview(config())
+    finally:
+        await services.finetune.cancel(run.id)
+    assert (found.examples, found.total_tokens) == (20, None)
+    assert f"run {run.id} is in progress" in found.refusal
+    assert "no training run is in progress" in found.note
+
+
+async def test_a_backend_that_cannot_look_is_previewed_without_tokens(services):
+    found = await services.previews.preview(FineTuneConfig(backend="stand-in", min_traces=5))
+    assert (found.examples, found.total_tokens, found.refusal) == (20, None, None)
+    assert "cannot look at tokens" in found.note
+
+
+async def test_a_preview_refuses_what_no_run_could_have(services):
+    with pytest.raises(InvalidInputError, match="looking"):
+        await services.previews.preview(FineTuneConfig(backend="nowhere"))
+    with pytest.raises(PluginUnavailableError, match="It lacks a card"):
+        await services.previews.preview(FineTuneConfig(backend="lacking"))
+    with pytest.raises(InvalidInputError, match="loraRank"):
+        await services.previews.preview(FineTuneConfig(lora_rank=3))
+
+
+def test_a_histogram_has_a_dozen_bars_at_most_and_counts_everything_where_it_belongs():
+    for lengths in ([], [7], list(range(1000)), [3, 12_000]):
+        bars = histogram(lengths)
+        assert len(bars) <= 12
+        assert [bar.examples for bar in bars] == [sum(bar.low <= one < bar.high for one in lengths) for bar in bars]
+        assert sum(bar.examples for bar in bars) == len(lengths)
+
+
+async def test_what_a_killed_preview_left_behind_goes_at_the_next_start(services, data_dir):
+    left, young = data_dir / ".preview-old", data_dir / ".preview-young"
+    for directory in (left, young):
+        directory.mkdir()
+    os.utime(left, (1, 1))
+    services.previews.sweep()
+    assert (left.exists(), young.exists()) == (False, True)

@@ -1,0 +1,293 @@
+"""The worker as a process, on a model of a few thousand parameters: what it leaves behind, however it ends.
+
+Where nothing is asked about the process itself it has its libraries loaded when it begins: see `tests.warm`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from tests import warm
+from tmde_core.errors import InvalidInputError
+from tmde_core.records.base import from_json
+from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.records.lora import Manifest
+from tmde_core.sdk.runtimes import Message
+from tmde_core.sdk.training import TrainingBackend, TrainingExample, TrainingJob
+from tmde_core.sdk.worker.kit import checkpoints
+from tmde_core.storage.durable import sha256_of
+from tmde_core.storage.events import Event, FileLog
+from tmde_cpu.backend import CpuBackend
+from tmde_cpu.testing import times_tables, write_job
+
+EXAMPLES = times_tables(range(2, 8))
+HELD_TRAINER = Path(__file__).with_name("held_trainer.py")
+
+
+@pytest.fixture
+def config(tiny_model) -> FineTuneConfig:
+    return FineTuneConfig(
+        base_model=str(tiny_model),
+        lora_rank=4,
+        batch_size=4,
+        gradient_accumulation_steps=1,
+        epochs=3,
+        learning_rate=1e-3,
+    )
+
+
+def command(job: Path, *, held: bool = False) -> dict[str, Any]:
+    plan = CpuBackend(job.parents[2]).plan(from_json(job.read_bytes(), TrainingJob))
+    args = (sys.executable, str(HELD_TRAINER), str(job)) if held else plan.argv
+    return {"args": args, "env": {**os.environ, **plan.env, "OMP_NUM_THREADS": "1"}}
+
+
+def run(job: Path, *, as_planned: bool = False) -> int:
+    given, log = command(job), job.parent / "worker.log"
+    if as_planned:
+        with log.open("ab") as opened:
+            return subprocess.run(**given, check=False, stdout=opened, stderr=opened).returncode
+    done = warm.run(given["args"], given["env"])
+    log.write_text(done.stdout + done.stderr)
+    return done.returncode
+
+
+def events(job: Path, kind: str = "") -> list[Event]:
+    return [event for event in FileLog(job.parent / "events.jsonl").read() if kind in ("", event.type)]
+
+
+def adapter(job: Path) -> Path:
+    return job.parents[2] / "lora-adapters" / job.parent.name
+
+
+def wait_for(job: Path, kind: str, process: subprocess.Popen[bytes]) -> None:
+    while not events(job, kind):
+        assert process.poll() is None, (job.parent / "worker.log").read_text()
+        time.sleep(0.01)
+
+
+def test_a_run_leaves_a_whole_adapter_its_manifest_and_every_step_in_the_log(tmp_path, config):
+    job = write_job(tmp_path, EXAMPLES[:32], EXAMPLES[32:], config)
+    assert run(job, as_planned=True) == 0, (job.parent / "worker.log").read_text()
+    kinds = [event.type for event in events(job)]
+    assert kinds.count("progress") == 8 * 3
+    assert kinds.count("eval") == 3
+    assert kinds[-1] == "complete"
+    first, last = events(job, "progress")[0].data, events(job, "progress")[-1].data
+    assert last["loss"] < first["loss"]
+    assert last["step"] == last["totalSteps"] == 24
+    assert {"learningRate", "tokensPerSecond", "rssBytes", "etaSeconds"} <= last.keys()
+    assert last["etaSeconds"] == 0
+    names = {"adapter_model.safetensors", "adapter_config.json", "adapter.gguf", "training_args.json", "metrics.json"}
+    assert {file.name for file in adapter(job).iterdir()} == names | {"manifest.json"}
+    manifest = from_json((adapter(job) / "manifest.json").read_bytes(), Manifest)
+    assert manifest.files == {name: sha256_of(adapter(job) / name) for name in names}
+    assert manifest.traces_used == len(EXAMPLES)
+    assert manifest.base_model_sha256
+    assert manifest.tokenizer_sha256
+    assert manifest.chat_template_sha256
+    assert manifest.metrics["bestValLoss"] == min(event.data["evalLoss"] for event in events(job, "eval"))
+    assert not list((tmp_path / "lora-adapters").glob(".*"))
+    assert len(checkpoints(job.parent)) == 2
+
+
+def test_peft_itself_loads_the_adapter_and_it_changes_the_model(tmp_path, config):
+    job = write_job(tmp_path, EXAMPLES[:32], EXAMPLES[32:], config)
+    assert run(job) == 0
+    script = (
+        "import sys, torch\n"
+        "from transformers import AutoModelForCausalLM\n"
+        "from peft import PeftModel\n"
+        "base = AutoModelForCausalLM.from_pretrained(sys.argv[1])\n"
+        "ids = torch.arange(20)[None]\n"
+        "before = base(ids).logits\n"
+        "after = PeftModel.from_pretrained(base, sys.argv[2])(ids).logits\n"
+        "assert (before - after).abs().max() > 1e-3\n"
+    )
+    done = warm.run([sys.executable, "-c", script, config.base_model, str(adapter(job))])
+    assert done.returncode == 0, done.stderr
+
+
+def test_equal_input_gives_the_same_bits_also_when_killed_and_resumed(tmp_path, config):
+    whole = write_job(tmp_path / "whole", EXAMPLES[:32], EXAMPLES[32:], config)
+    assert run(whole) == 0
+
+    killed = write_job(tmp_path / "killed", EXAMPLES[:32], EXAMPLES[32:], config)
+    with subprocess.Popen(
+        **command(killed, held=True), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        wait_for(killed, "checkpoint", process)
+        process.kill()
+    assert not adapter(killed).exists()
+    (start,) = checkpoints(killed.parent)
+    write_job(
+        tmp_path / "killed", EXAMPLES[:32], EXAMPLES[32:], config, run_id=UUID(killed.parent.name), resume_from=start
+    )
+    assert run(killed) == 0, (killed.parent / "worker.log").read_text()
+    assert any("going on after step" in event.data["text"] for event in events(killed, "log"))
+    for name in ("adapter_model.safetensors", "adapter.gguf", "adapter_config.json"):
+        assert sha256_of(adapter(killed) / name) == sha256_of(adapter(whole) / name)
+
+    other = msgspec.structs.replace(config, seed=1)
+    different = write_job(tmp_path / "other", EXAMPLES[:32], EXAMPLES[32:], other, resume_from=start)
+    assert run(different) == 1
+    assert events(different)[-1].data["reason"] == "bad-checkpoint"
+
+
+def test_sigterm_cancels_and_leaves_no_adapter_and_no_lock(tmp_path, config):
+    job = write_job(tmp_path, EXAMPLES * 4, [], msgspec.structs.replace(config, epochs=10, batch_size=1))
+    with subprocess.Popen(**command(job), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for(job, "progress", process)
+        with (job.parent / "lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert msgspec.json.decode((job.parent / "lock").read_bytes())["pid"] == process.pid
+        assert (job.parent / "heartbeat").exists()
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 143
+    assert [event.type for event in events(job)][-1] == "cancelled"
+    assert not list((tmp_path / "lora-adapters").iterdir())
+    with (job.parent / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def failure(job: Path) -> dict[str, Any]:
+    assert run(job) == 1
+    assert events(job)[-1].type == "error"
+    assert not adapter(job).exists()
+    return events(job)[-1].data
+
+
+def test_a_run_in_which_no_example_fits_is_refused_with_that_reason(tmp_path, config):
+    messages = (Message("user", "Why?"), Message("assistant", "Because. " * 200))
+    job = write_job(tmp_path, [TrainingExample("Why?", "", "", messages, str(uuid4()))], [], config)
+    job.write_bytes(job.read_bytes().replace(b'"maxSeqLength":4096', b'"maxSeqLength":512'))
+    assert failure(job)["reason"] == "no-trainable-tokens"
+    assert "longer than 512 tokens" in events(job, "log")[0].data["text"]
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_with_that_reason(tmp_path, tiny_model, config):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "model"
+    broken.mkdir()
+    for file in tiny_model.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.norm.weight"] = torch.full_like(tensors["model.norm.weight"], float("nan"))
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    job = write_job(tmp_path, EXAMPLES, [], msgspec.structs.replace(config, base_model=str(broken)))
+    problem = failure(job)
+    assert problem["reason"] == "nan-loss"
+    assert "step 1" in problem["detail"]
+
+
+def test_the_validation_loss_is_measured_in_between_too_and_the_best_weights_are_published(tmp_path, config):
+    job = write_job(tmp_path, EXAMPLES[:32], EXAMPLES[32:], msgspec.structs.replace(config, eval_steps=3, epochs=2))
+    assert run(job) == 0, (job.parent / "worker.log").read_text()
+    assert [event.data["step"] for event in events(job, "eval")] == [3, 6, 8, 9, 12, 15, 16]
+    assert [event.data["epoch"] for event in events(job, "eval")] == [1, 1, 1, 2, 2, 2, 2]
+    best = min(event.data["evalLoss"] for event in events(job, "eval"))
+    assert events(job)[-1].data["metrics"]["bestValLoss"] == best
+
+
+def test_training_stops_when_the_validation_loss_has_not_fallen_three_times(tmp_path, config):
+    def answering(examples: list[TrainingExample], answer: str) -> list[TrainingExample]:
+        return [
+            msgspec.structs.replace(one, output=answer, messages=(*one.messages[:-1], Message("assistant", answer)))
+            for one in examples
+        ]
+
+    # The surer the model becomes of the one answer, the less it expects the other.
+    learned, held_out = answering(EXAMPLES, "yes yes yes yes"), answering(EXAMPLES[:6], "7 times 8 is 56")
+    job = write_job(tmp_path, learned, held_out, msgspec.structs.replace(config, epochs=10, eval_steps=4))
+    assert run(job) == 0, (job.parent / "worker.log").read_text()
+    seen = events(job, "eval")
+    assert [event.data["best"] for event in seen[-4:]] == [True, False, False, False]
+    assert any("Stopped early" in event.data["text"] for event in events(job, "log"))
+    metrics = events(job)[-1].data["metrics"]
+    assert metrics["totalSteps"] == seen[-1].data["step"] < 90
+    assert metrics["bestValLoss"] == seen[-4].data["evalLoss"] < metrics["finalValLoss"]
+
+
+def test_half_the_batch_and_twice_the_accumulation_go_on_from_the_checkpoint(tmp_path, config):
+    whole = write_job(tmp_path, EXAMPLES[:32], [], config)
+    assert run(whole) == 0
+    start = checkpoints(whole.parent)[0]
+    halved = msgspec.structs.replace(config, batch_size=2, gradient_accumulation_steps=2)
+    job = write_job(tmp_path, EXAMPLES[:32], [], halved, resume_from=start)
+    assert run(job) == 0, (job.parent / "worker.log").read_text()
+    assert events(job, "progress")[0].data["step"] == int(start.name.rsplit("-", 1)[1]) + 1
+    other = write_job(tmp_path, EXAMPLES[:32], [], msgspec.structs.replace(config, batch_size=2), resume_from=start)
+    assert run(other) == 1
+    assert failure(other)["reason"] == "bad-checkpoint"
+
+
+@pytest.mark.parametrize(("loss", "reason"), [(0.0, "zero-loss"), (1.0, "nothing-learned")])
+def test_steps_that_teach_nothing_fail_the_run_with_that_reason(tmp_path, config, loss, reason):
+    job = write_job(tmp_path, EXAMPLES[:16], [], config)
+    program = (
+        "import sys; from pathlib import Path; from tmde_cpu.training import trainer; "
+        f"trainer.optimizer_step = lambda *_: ({loss}, 5); sys.exit(trainer.main(Path(sys.argv[1])))"
+    )
+    ran = warm.run([sys.executable, "-c", program, str(job)], command(job)["env"])
+    assert ran.returncode == 1
+    assert (events(job)[-1].type, events(job)[-1].data["reason"]) == ("error", reason)
+    assert not adapter(job).exists()
+
+
+def test_a_run_that_learns_nothing_is_no_success():
+    from tmde_core.sdk.worker.kit import TrainingFailedError
+    from tmde_cpu.training import trainer
+
+    for loss in (0.0, float("nan"), float("inf")):
+        with pytest.raises(TrainingFailedError, match="step 3"):
+            trainer._must_be_sane(loss, 3)
+    zero = {"x.lora_A.weight": trainer.torch.ones(2), "x.lora_B.weight": trainer.torch.zeros(2)}
+    with pytest.raises(TrainingFailedError, match="every B matrix"):
+        trainer._must_have_learned(zero)
+    trainer._must_have_learned(zero | {"y.lora_B.weight": trainer.torch.ones(1)})
+
+
+def test_a_damaged_dataset_is_named_in_the_error(tmp_path, config):
+    job = write_job(tmp_path, EXAMPLES, [], config)
+    (job.parent / "train.jsonl").write_text("{}\n")
+    problem = failure(job)
+    assert problem["reason"] == "bad-dataset"
+    assert "line 1" in problem["detail"]
+
+
+def test_an_adapter_that_exists_is_never_written_over(tmp_path, config):
+    job = write_job(tmp_path, EXAMPLES, [], config)
+    adapter(job).mkdir()
+    assert run(job) == 1
+    assert events(job)[-1].data["reason"] == "adapter-exists"
+    assert not list(adapter(job).iterdir())
+
+
+def test_the_backend_plans_without_torch_and_names_a_missing_base_model(tmp_path, config):
+    backend = CpuBackend(tmp_path)
+    assert isinstance(backend, TrainingBackend)
+    assert backend.availability().ok
+    job = from_json(write_job(tmp_path, EXAMPLES, [], config).read_bytes(), TrainingJob)
+    assert backend.plan(job).env["OMP_WAIT_POLICY"] == "passive"
+    estimate = backend.estimate(job)
+    assert estimate.ram_bytes
+    assert estimate.seconds
+    with pytest.raises(InvalidInputError, match="no base model 'nowhere'"):
+        backend.plan(msgspec.structs.replace(job, base_model="nowhere"))
+    with pytest.raises(InvalidInputError, match="lacks"):
+        backend.plan(msgspec.structs.replace(job, base_model=str(tmp_path)))
+    script = "import sys, tmde_cpu.backend, tmde_core.sdk.worker.kit; assert not {'torch', 'transformers', 'gguf'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,1 @@
+"""The routes of adapters and their archives."""

@@ -1,0 +1,105 @@
+"""Adapters carried away and brought in, and asked side by side."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+from uuid import UUID
+
+from litestar import get, post
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Stream
+from msgspec import Meta
+
+from tmde_core.api.web.multipart import file_in
+from tmde_core.api.web.requests import AnyRequest, Given, body_of
+from tmde_core.api.web.schema import FORM, described
+from tmde_core.api.web.streams import OpenStreams
+from tmde_core.records.base import Record, parse_id
+from tmde_core.records.lora import LoRAAdapter
+
+Format = Annotated[
+    Literal["peft", "peft-bin", "gguf"],
+    QueryParameter(
+        name="format", description="A .tar.gz in PEFT's layout, the same with adapter_model.bin, or one GGUF file."
+    ),
+]
+
+
+class AskBody(Record):
+    """A question for several versions."""
+
+    question: str
+    adapter_ids: Annotated[tuple[str | None, ...], Meta(min_length=1, max_length=4)] = (None,)
+    """Adapters' ids; null is the base model."""
+    max_tokens: int = 384
+    temperature: float = 0.0
+    seed: int = 0
+
+
+class Asked(Record):
+    """Where to hear the answers."""
+
+    ask_id: UUID
+    events_url: str
+
+
+@get(
+    "/api/lora/{adapter_id:str}/export",
+    **described(
+        "exportAdapter", "Adapters", errors=(400, 404, 422), returns=("application/gzip", "application/octet-stream")
+    ),
+)
+async def export(adapter_id: FromPath[str], services: Given, format: Format = "peft") -> Stream:  # noqa: A002
+    """An adapter as one file, streamed."""
+    made = await services.archives.export(parse_id(adapter_id, "adapter"), format)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{made.filename}"',
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+    }
+    if made.size_bytes is not None:
+        headers["Content-Length"] = str(made.size_bytes)
+    return Stream(made.chunks, media_type=made.media_type, headers=headers)
+
+
+@post(
+    "/api/lora/import",
+    status_code=201,
+    request_max_body_size=None,
+    **described("importAdapter", "Adapters", takes=FORM, errors=(400, 413, 415, 422, 507)),
+)
+async def bring_in(request: AnyRequest, services: Given) -> LoRAAdapter:
+    """Take in an archive, sent as the field `file` of a form; whole or not at all."""
+    return await services.archives.import_archive(_pieces(request), "api")
+
+
+async def _pieces(request: AnyRequest) -> AsyncIterator[bytes]:
+    async for piece in file_in(request, "file"):
+        yield piece
+
+
+@post(
+    "/api/lora/ask", status_code=202, **described("askAdapters", "Adapters", body=AskBody, errors=(400, 404, 409, 422))
+)
+async def ask(request: AnyRequest, services: Given) -> Asked:
+    """Ask the base model and adapters the same question at once."""
+    wanted = await body_of(request, AskBody)
+    versions = [parse_id(one, "adapter") if one is not None else None for one in wanted.adapter_ids]
+    identity = await services.ask.ask(
+        wanted.question,
+        versions,
+        max_tokens=wanted.max_tokens,
+        temperature=wanted.temperature,
+        seed=wanted.seed,
+    )
+    return Asked(ask_id=identity, events_url=f"/api/lora/ask/{identity}/events")
+
+
+@get("/api/lora/ask/{ask_id:str}/events", **described("watchAsk", "Adapters", errors=(400, 404), stream=True))
+async def answers(ask_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
+    """What each version says, as it says it: server-sent events."""
+    return streams.respond(request, services.ask.events(parse_id(ask_id, "question")))
+
+
+ROUTES = (export, bring_in, ask, answers)

@@ -1,0 +1,356 @@
+"""Benchmarks: run, watch, look, compare, export; and the questions that are asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import delete, get, post, put
+from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import Response, Stream
+from msgspec import Meta
+
+from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset, body_of
+from tmde_core.api.web.schema import described
+from tmde_core.api.web.streams import OpenStreams
+from tmde_core.benchmark.questions.custom import question_from
+from tmde_core.benchmark.results.export import csv_lines
+from tmde_core.benchmark.results.report import report_html
+from tmde_core.benchmark.running.scoring import Score
+from tmde_core.errors import InvalidInputError
+from tmde_core.records.base import Record, in_utc, parse_id, to_json
+from tmde_core.records.benchmark import (
+    BenchmarkPlan,
+    BenchmarkQuestion,
+    BenchmarkResult,
+    BenchmarkRun,
+    GateDecision,
+    Mode,
+    RunComparison,
+    RunStatus,
+    RunType,
+    Summary,
+)
+from tmde_core.records.questions import Question
+
+CSV = "text/csv"
+
+From = Annotated[datetime | None, QueryParameter(name="from", description="Begun at this time or later, ISO 8601.")]
+To = Annotated[datetime | None, QueryParameter(name="to", description="Begun at this time or earlier, ISO 8601.")]
+AdapterId = Annotated[str | None, QueryParameter(name="adapterId")]
+
+
+class BenchmarkBody(Record):
+    """What to run."""
+
+    type: RunType
+    question_ids: tuple[str, ...] = ()
+    """Only for `custom`."""
+    suite: str = ""
+    mode: Mode = "debate"
+    adapter_id: str | None = None
+    """Left out: what is active."""
+    base: bool = False
+    """Ask the base model."""
+    repeats: Annotated[int, Meta(ge=1, le=10)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 42
+    judge: str = ""
+
+
+class BenchmarkStarted(Record):
+    """Where to watch the run that was started."""
+
+    run_id: UUID
+    status: RunStatus
+    progress_url: str
+
+
+class BenchmarkList(Listing, frozen=True):
+    """A page of runs, newest first."""
+
+    items: tuple[BenchmarkRun, ...] = ()
+
+
+class ResultList(Listing, frozen=True):
+    """A page of answers, by question."""
+
+    items: tuple[BenchmarkResult, ...] = ()
+
+
+class QuestionList(Listing, frozen=True):
+    """The questions."""
+
+    items: tuple[BenchmarkQuestion, ...] = ()
+
+
+class DecisionList(Listing, frozen=True):
+    """What the gate decided, newest first."""
+
+    items: tuple[GateDecision, ...] = ()
+
+
+class GateBody(Record):
+    """Which adapter the gate shall judge."""
+
+    adapter_id: str
+    full: bool = False
+    """All questions, twice, instead of the quick ten."""
+
+
+class DryRunBody(Record):
+    """A question and an answer to try its checks on."""
+
+    question: dict[str, Any]
+    answer: str
+
+
+@post(
+    "/api/benchmark",
+    status_code=202,
+    **described("startBenchmark", "Benchmarks", body=BenchmarkBody, errors=(400, 404, 409, 422, 502, 503)),
+)
+async def start(request: AnyRequest, services: Given) -> BenchmarkStarted:
+    """Begin a run. It asks in the background: a debate that arrives is served first."""
+    wanted = await body_of(request, BenchmarkBody)
+    values = msgspec.structs.asdict(wanted)
+    adapter = parse_id(wanted.adapter_id, "adapter") if wanted.adapter_id is not None else None
+    run = await services.benchmark.start(BenchmarkPlan(**{**values, "adapter_id": adapter}), triggered_by="api")
+    return BenchmarkStarted(run_id=run.id, status=run.status, progress_url=f"/api/benchmark/{run.id}/progress")
+
+
+@get("/api/benchmark", **described("listBenchmarks", "Benchmarks", errors=(400, 404)))
+async def listing(
+    services: Given,
+    limit: Limit = 50,
+    offset: Offset = 0,
+    from_: From = None,
+    to: To = None,
+    adapter_id: AdapterId = None,
+    type_: Annotated[RunType | None, QueryParameter(name="type")] = None,
+    status: FromQuery[RunStatus | None] = None,
+    mode: FromQuery[Mode | None] = None,
+) -> BenchmarkList:
+    """Runs, newest first."""
+    adapter = _adapter(adapter_id)
+    begin, last = _utc(from_, "from"), _utc(to, "to")
+    items, total = await services.benchmark.list(limit, offset, begin, last, adapter, type_, status, mode)
+    return BenchmarkList(items=tuple(items), total=total)
+
+
+@get("/api/benchmark/summary", **described("benchmarkSummary", "Benchmarks", errors=(400, 404)))
+async def summary(
+    services: Given,
+    from_: From = None,
+    to: To = None,
+    adapter_id: AdapterId = None,
+    type_: Annotated[RunType | None, QueryParameter(name="type")] = None,
+    mode: FromQuery[Mode | None] = None,
+) -> Summary:
+    """The dashboard's data: the series, and the newest run against the one before it and against its baseline."""
+    return await services.benchmark.summary(_utc(from_, "from"), _utc(to, "to"), _adapter(adapter_id), mode, type_)
+
+
+@get("/api/benchmark/compare", **described("compareBenchmarks", "Benchmarks", errors=(400, 404, 409)))
+async def compare(services: Given, a: FromQuery[str], b: FromQuery[str]) -> RunComparison:
+    """B against A, paired by question, with 95 % intervals."""
+    return await services.benchmark.compare(parse_id(a, "benchmark run"), parse_id(b, "benchmark run"))
+
+
+@get(
+    "/api/benchmark/export",
+    **described("exportBenchmarks", "Benchmarks", returns=("application/json", CSV), errors=(400,)),
+)
+async def export(
+    services: Given,
+    format_: Annotated[Literal["json", "csv"], QueryParameter(name="format")] = "json",
+    from_: From = None,
+    to: To = None,
+) -> Stream:
+    """Every run with its answers, as JSON or CSV."""
+    exported = await services.benchmark.exported(_utc(from_, "from"), _utc(to, "to"))
+
+    async def content() -> AsyncIterator[bytes]:
+        if format_ == "csv":
+            for line in csv_lines(exported):
+                yield line
+        else:
+            yield to_json({"items": exported, "total": len(exported)})
+
+    return Stream(
+        content(),
+        media_type=CSV if format_ == "csv" else "application/json",
+        headers={"Content-Disposition": f'attachment; filename="benchmarks.{format_}"'},
+    )
+
+
+@get("/api/benchmark/questions", **described("listQuestions", "Benchmarks", errors=(400, 404)))
+async def questions(
+    services: Given,
+    domain: FromQuery[str | None] = None,
+    difficulty: FromQuery[str | None] = None,
+    suite: FromQuery[str | None] = None,
+) -> QuestionList:
+    """The questions of all suites, one's own among them."""
+    found = await services.benchmark.questions(domain, difficulty, suite)
+    return QuestionList(items=tuple(found), total=len(found))
+
+
+@post(
+    "/api/benchmark/questions",
+    status_code=201,
+    **described("addQuestion", "Benchmarks", body=Question, errors=(400, 409)),
+)
+async def add_question(request: AnyRequest, services: Given) -> BenchmarkQuestion:
+    """Add a question of one's own."""
+    given = await body_of(request, dict[str, Any])
+    return await services.benchmark.add_question(question_from(given))
+
+
+@post(
+    "/api/benchmark/questions/dry-run",
+    status_code=200,
+    **described("tryQuestion", "Benchmarks", body=DryRunBody, errors=(400,)),
+)
+async def dry_run(request: AnyRequest, services: Given) -> Score:
+    """What the machine's checks of a question say of an answer; nothing is kept."""
+    given = await body_of(request, DryRunBody)
+    return await services.benchmark.dry_run(question_from(given.question), given.answer)
+
+
+@put(
+    "/api/benchmark/questions/{question_id:str}",
+    **described("replaceQuestion", "Benchmarks", body=Question, errors=(400, 404, 409)),
+)
+async def replace_question(request: AnyRequest, question_id: FromPath[str], services: Given) -> BenchmarkQuestion:
+    """Change a question of one's own, whole and in one step; runs that asked the earlier one keep it."""
+    given = await body_of(request, dict[str, Any])
+    if given.setdefault("id", question_id) != question_id:
+        raise InvalidInputError("id: it is another one than the address names. A question keeps its id.", field="id")
+    return await services.benchmark.replace_question(question_from(given))
+
+
+@delete(
+    "/api/benchmark/questions/{question_id:str}",
+    status_code=200,
+    **described("removeQuestion", "Benchmarks", errors=(404, 409)),
+)
+async def remove_question(question_id: FromPath[str], services: Given) -> None:
+    """Remove a question of one's own; runs that asked it keep it."""
+    await services.benchmark.remove_question(question_id)
+
+
+@post(
+    "/api/benchmark/gate",
+    status_code=202,
+    **described("judgeAdapter", "Benchmarks", body=GateBody, errors=(400, 404)),
+)
+async def judge(request: AnyRequest, services: Given) -> None:
+    """Measure an adapter against the base model and the active one, and decide what becomes of it, in the background. What is
+    decided is in the list and in the notifications.
+    """
+    wanted = await body_of(request, GateBody)
+    await services.gate.begin(parse_id(wanted.adapter_id, "adapter"), wanted.full)
+
+
+@get("/api/benchmark/gate", **described("gateDecisions", "Benchmarks", errors=(400, 404)))
+async def gate(services: Given, limit: Limit = 20, adapter_id: AdapterId = None) -> DecisionList:
+    """What the gate decided of new adapters, and why."""
+    found = await services.gate.decisions(limit, _adapter(adapter_id))
+    return DecisionList(items=tuple(found), total=len(found))
+
+
+@get("/api/benchmark/{run_id:str}", **described("getBenchmark", "Benchmarks", errors=(404,)))
+async def show(run_id: FromPath[str], services: Given) -> BenchmarkRun:
+    """One run."""
+    return await services.benchmark.get(parse_id(run_id, "benchmark run"))
+
+
+@get("/api/benchmark/{run_id:str}/results", **described("benchmarkResults", "Benchmarks", errors=(400, 404)))
+async def results(run_id: FromPath[str], services: Given, limit: Limit = 50, offset: Offset = 0) -> ResultList:
+    """The answers of a run."""
+    items, total = await services.benchmark.results(parse_id(run_id, "benchmark run"), limit, offset)
+    return ResultList(items=tuple(items), total=total)
+
+
+@get(
+    "/api/benchmark/{run_id:str}/progress",
+    **described("watchBenchmark", "Benchmarks", errors=(400, 404, 409), stream=True),
+)
+async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
+    """How the run goes, as it goes: server-sent events."""
+    return streams.respond(request, await services.benchmark.events(parse_id(run_id, "benchmark run")))
+
+
+@get(
+    "/api/benchmark/{run_id:str}/report",
+    **described("benchmarkReport", "Benchmarks", errors=(404, 409), returns="text/html"),
+)
+async def report(run_id: FromPath[str], services: Given) -> Response[bytes]:
+    """The run as one HTML file that opens offline."""
+    identity = parse_id(run_id, "benchmark run")
+    content = (await report_html(services.benchmark, identity)).encode()
+    return Response(
+        content,
+        media_type="text/html",
+        headers={"Content-Disposition": f'attachment; filename="benchmark-{str(identity)[:8]}.html"'},
+    )
+
+
+@post(
+    "/api/benchmark/{run_id:str}/resume",
+    status_code=202,
+    **described("resumeBenchmark", "Benchmarks", errors=(404, 409)),
+)
+async def resume(run_id: FromPath[str], services: Given) -> BenchmarkRun:
+    """Go on with a run that was cut off; only the unanswered questions are asked."""
+    return await services.benchmark.resume(parse_id(run_id, "benchmark run"))
+
+
+@delete("/api/benchmark/{run_id:str}", status_code=200, **described("endBenchmark", "Benchmarks", errors=(404, 409)))
+async def end(run_id: FromPath[str], services: Given) -> BenchmarkRun:
+    """Cancel a running one; delete an ended one."""
+    identity = parse_id(run_id, "benchmark run")
+    run = await services.benchmark.get(identity)
+    if run.status in ("pending", "running"):
+        return await services.benchmark.cancel(identity)
+    await services.benchmark.delete(identity)
+    return run
+
+
+def _utc(moment: datetime | None, field: str) -> datetime | None:
+    return moment and in_utc(moment, field)
+
+
+def _adapter(text: str | None) -> UUID | None:
+    """An adapter's id in a query: a malformed one is a bad parameter, not a missing thing."""
+    if text is None:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidInputError(f"adapterId: {text[:60]!r} is no id.", field="adapterId") from None
+
+
+ROUTES = (
+    start,
+    listing,
+    summary,
+    compare,
+    export,
+    questions,
+    add_question,
+    replace_question,
+    dry_run,
+    remove_question,
+    judge,
+    gate,
+    show,
+    results,
+    progress,
+    report,
+    resume,
+    end,
+)

@@ -1,0 +1,48 @@
+"""What a person should know: list, dismiss, follow."""
+
+from __future__ import annotations
+
+from litestar import get, post
+from litestar.params import FromPath, FromQuery
+from litestar.response import Stream
+from litestar.types import ControllerRouterHandler
+
+from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset
+from tmde_core.api.web.schema import described
+from tmde_core.api.web.streams import OpenStreams
+from tmde_core.records.base import parse_id
+from tmde_core.records.notifications import Notification
+
+
+class NotificationList(Listing, frozen=True):
+    """A page of notifications, newest first."""
+
+    items: tuple[Notification, ...] = ()
+
+
+@get("/api/notifications", **described("listNotifications", "System", errors=(400,)))
+async def listing(
+    services: Given, limit: Limit = 50, offset: Offset = 0, dismissed: FromQuery[bool] = False
+) -> NotificationList:
+    """Notifications, newest first; the dismissed ones only when asked for."""
+    items, total = await services.notifications.list(limit, dismissed, offset)
+    return NotificationList(items=tuple(items), total=total)
+
+
+@post(
+    "/api/notifications/{notification_id:str}/dismiss",
+    status_code=200,
+    **described("dismissNotification", "System", errors=(404,)),
+)
+async def dismiss(notification_id: FromPath[str], services: Given) -> Notification:
+    """Do not show it any more."""
+    return await services.notifications.dismiss(parse_id(notification_id, "notification"))
+
+
+@get("/api/events", **described("followNotifications", "System", errors=(400,), stream=True))
+async def events(request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
+    """Notifications as they come: server-sent events that end only with the server."""
+    return streams.respond(request, services.notifications)
+
+
+ROUTES: tuple[ControllerRouterHandler, ...] = (listing, dismiss, events)

@@ -1,0 +1,38 @@
+"""Reasoning templates: list, search, look."""
+
+from __future__ import annotations
+
+from litestar import get
+from litestar.params import FromPath, FromQuery
+
+from tmde_core.api.web.requests import Given, Limit, Listing, Offset
+from tmde_core.api.web.schema import described
+from tmde_core.records.base import parse_id
+from tmde_core.records.templates import Template
+
+
+class TemplateList(Listing, frozen=True):
+    """A page of templates."""
+
+    items: tuple[Template, ...] = ()
+
+
+@get("/api/templates", **described("listTemplates", "Templates", errors=(400,)))
+async def listing(
+    services: Given, q: FromQuery[str | None] = None, limit: Limit = 50, offset: Offset = 0
+) -> TemplateList:
+    """The templates by name, or those that fit the question in `q`, best first."""
+    if q is not None and q.strip():
+        found = [scored.template for scored in await services.templates.search(q, offset + limit)]
+    else:
+        found = list(await services.templates.list())
+    return TemplateList(items=tuple(found[offset : offset + limit]), total=len(found))
+
+
+@get("/api/templates/{template_id:str}", **described("getTemplate", "Templates", errors=(404,)))
+async def show(template_id: FromPath[str], services: Given) -> Template:
+    """One template."""
+    return await services.templates.get(parse_id(template_id, "template"))
+
+
+ROUTES = (listing, show)

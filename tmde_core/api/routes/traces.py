@@ -1,0 +1,164 @@
+"""Traces: list, look, rate, withdraw, import, export."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import get, post
+from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import Stream
+
+from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, body_of, require_type
+from tmde_core.api.web.schema import described
+from tmde_core.errors import TooLargeError
+from tmde_core.records.base import Record, parse_id
+from tmde_core.records.traces import ImportReport, Rating, Trace, TraceFilter, TraceStats
+from tmde_core.traces.exchange import lines_of
+
+IMPORT_BYTES = 4 * 1024**3
+"""Some million traces. Read line by line, so memory is not what bounds it; the disk is."""
+
+NDJSON = "application/x-ndjson"
+IMPORT_TYPES = (NDJSON, "application/jsonl", "application/json", "text/plain", "application/octet-stream", "")
+
+
+class TraceView(Trace, frozen=True):
+    """A trace, and what counts for training."""
+
+    quality_score: float | None = None
+    """The person's rating where there is one, else the judge's score."""
+
+
+class TraceList(Listing, frozen=True):
+    """A page of traces, newest first."""
+
+    items: tuple[TraceView, ...] = ()
+
+
+class RateBody(Record):
+    """A person's judgement of an answer."""
+
+    rating: Rating
+    corrected_answer: str | None = None
+    """What is trained on in place of the answer, which is kept."""
+
+
+class WithdrawBody(Record):
+    """Why a trace shall not be trained on."""
+
+    reason: str
+
+
+class WithdrawalView(Record):
+    """The withdrawn trace, and what it has already taught."""
+
+    trace: TraceView
+    runs: tuple[UUID, ...]
+    adapters: tuple[UUID, ...]
+
+
+def viewed(trace: Trace) -> TraceView:
+    """The trace as the API shows it."""
+    return TraceView(**msgspec.structs.asdict(trace), quality_score=trace.quality_score)
+
+
+@get("/api/traces", **described("listTraces", "Traces", errors=(400,)))
+async def listing(
+    services: Given,
+    limit: Limit = 50,
+    cursor: FromQuery[str | None] = None,
+    q: Annotated[
+        str | None, QueryParameter(description="Words that query or answer hold; the last may be a beginning.")
+    ] = None,
+    min_quality: Annotated[float | None, QueryParameter(name="minQuality", ge=0, le=10)] = None,
+    rated: FromQuery[bool | None] = None,
+    eligible: FromQuery[bool | None] = None,
+    source: Annotated[str | None, QueryParameter(description="api, cli, ui, import, loop or benchmark.")] = None,
+) -> TraceList:
+    """Search and page through the traces, newest first."""
+    wanted = TraceFilter(q=q, min_quality=min_quality, rated=rated, eligible=eligible, source=source)
+    page = await services.traces.list(wanted, limit, cursor)
+    return TraceList(items=tuple(map(viewed, page.items)), total=page.total, next_cursor=page.next_cursor)
+
+
+@get("/api/traces/stats", **described("traceStats", "Traces"))
+async def stats(services: Given) -> TraceStats:
+    """Total, eligible, rated, by domain, since the last training run."""
+    return await services.traces.stats()
+
+
+@get("/api/traces/export", media_type=NDJSON, **described("exportTraces", "Traces", returns=NDJSON))
+async def export(services: Given) -> Stream:
+    """Every trace, one a line; it can be imported again unchanged."""
+    return Stream(
+        services.traces.export_jsonl(),
+        media_type=NDJSON,
+        headers={"Content-Disposition": 'attachment; filename="traces.jsonl"'},
+    )
+
+
+@post(
+    "/api/traces/import",
+    status_code=200,
+    request_max_body_size=None,
+    **described("importTraces", "Traces", takes=NDJSON, errors=(400, 413, 415, 507)),
+)
+async def bring_in(request: AnyRequest, services: Given) -> ImportReport:
+    """Take in traces, one a line. Bad lines are reported by number and leave nothing behind; the others are kept."""
+    require_type(request, IMPORT_TYPES, NDJSON)
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > IMPORT_BYTES:
+        raise _too_large()
+    return await services.traces.import_jsonl(lines_of(_bounded(request.stream())))
+
+
+async def _bounded(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > IMPORT_BYTES:
+            raise _too_large()
+        yield chunk
+
+
+def _too_large() -> TooLargeError:
+    return TooLargeError(
+        f"An import may have at most {IMPORT_BYTES // 1024**3} GiB; split the file.", limit=IMPORT_BYTES
+    )
+
+
+@get("/api/traces/{trace_id:str}", **described("getTrace", "Traces", errors=(404,)))
+async def show(trace_id: FromPath[str], services: Given) -> TraceView:
+    """A trace with rounds, models, adapter, templates, timings and scores."""
+    return viewed(await services.traces.get(parse_id(trace_id, "trace")))
+
+
+@post(
+    "/api/traces/{trace_id:str}/rate",
+    status_code=200,
+    **described("rateTrace", "Traces", body=RateBody, errors=(400, 404)),
+)
+async def rate(trace_id: FromPath[str], request: AnyRequest, services: Given) -> TraceView:
+    """Rate the answer from 1 to 10, and correct it."""
+    identity = parse_id(trace_id, "trace")
+    given = await body_of(request, RateBody)
+    return viewed(await services.traces.rate(identity, given.rating, given.corrected_answer))
+
+
+@post(
+    "/api/traces/{trace_id:str}/withdraw",
+    status_code=200,
+    **described("withdrawTrace", "Traces", body=WithdrawBody, errors=(400, 404)),
+)
+async def withdraw(trace_id: FromPath[str], request: AnyRequest, services: Given) -> WithdrawalView:
+    """Never train on this trace again; names the runs and adapters that learned from it."""
+    identity = parse_id(trace_id, "trace")
+    given = await body_of(request, WithdrawBody)
+    done = await services.traces.withdraw(identity, given.reason)
+    return WithdrawalView(trace=viewed(done.trace), runs=done.runs, adapters=done.adapters)
+
+
+ROUTES = (listing, stats, export, bring_in, show, rate, withdraw)

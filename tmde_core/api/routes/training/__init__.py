@@ -1,0 +1,1 @@
+"""The routes of training runs, previews and schedules."""

@@ -1,0 +1,173 @@
+"""Training runs: start, watch, look, cancel, configure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import delete, get, post, put
+from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import Stream
+from msgspec import Meta
+
+from tmde_core.api.routes.traces import TraceView, viewed
+from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset, body_of
+from tmde_core.api.web.schema import described
+from tmde_core.api.web.streams import OpenStreams
+from tmde_core.finetune.ranges import config_from
+from tmde_core.finetune.service import BackendReport
+from tmde_core.records.base import Record, parse_id
+from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, Progress, RunStatus
+
+Lines = Annotated[int, QueryParameter(ge=1, le=1000, description="How many lines, 1–1000.")]
+
+
+class FineTuneBody(Record):
+    """What this run does otherwise than the configuration says."""
+
+    config: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Fields of FineTuneConfig; those left out are as configured."""
+    triggered_by: Annotated[str, Meta(min_length=1, max_length=40)] = "user"
+
+
+class RunStarted(Record):
+    """Where to watch the run that was started."""
+
+    run_id: UUID
+    status: RunStatus
+    progress_url: str
+
+
+class RunList(Listing, frozen=True):
+    """A page of training runs, newest first."""
+
+    items: tuple[FineTuneRun, ...] = ()
+
+
+class MetricList(Listing, frozen=True):
+    """Every logged step, oldest first."""
+
+    items: tuple[Progress, ...] = ()
+
+
+class RunTraceList(Listing, frozen=True):
+    """The traces of a run, oldest first."""
+
+    items: tuple[TraceView, ...] = ()
+
+
+class LogTail(Record):
+    """The end of what a run's processes printed, oldest line first."""
+
+    lines: tuple[str, ...]
+
+
+class BackendList(Listing, frozen=True):
+    """The training backends."""
+
+    items: tuple[BackendReport, ...] = ()
+
+
+@post(
+    "/api/finetune",
+    status_code=202,
+    **described("startFineTune", "Fine-tuning", body=FineTuneBody, errors=(400, 409, 422, 503, 507)),
+)
+async def start(request: AnyRequest, services: Given) -> RunStarted:
+    """Freeze a dataset of the eligible traces and start training on it."""
+    wanted = await body_of(request, FineTuneBody, optional=True)
+    config = config_from(wanted.config, services.finetune.config())
+    run = await services.finetune.start(config, wanted.triggered_by)
+    return _started(run)
+
+
+@get("/api/finetune", **described("listFineTunes", "Fine-tuning", errors=(400,)))
+async def listing(
+    services: Given, limit: Limit = 50, offset: Offset = 0, status: FromQuery[RunStatus | None] = None
+) -> RunList:
+    """Training runs, newest first."""
+    items, total = await services.finetune.list(limit, offset, status)
+    return RunList(items=tuple(items), total=total)
+
+
+@get("/api/finetune/config", **described("getFineTuneConfig", "Fine-tuning"))
+async def config(services: Given) -> FineTuneConfig:
+    """The hyperparameters of a run that is given no others."""
+    return services.finetune.config()
+
+
+@put(
+    "/api/finetune/config",
+    **described("putFineTuneConfig", "Fine-tuning", body=FineTuneConfig, errors=(400, 503, 507)),
+)
+async def configure(request: AnyRequest, services: Given) -> FineTuneConfig:
+    """Change the hyperparameters, in the settings file too; those left out stay."""
+    values = await body_of(request, dict[str, Any])
+    return await services.finetune.set_config(config_from(values, services.finetune.config()))
+
+
+@get("/api/finetune/backends", sync_to_thread=True, **described("listBackends", "Fine-tuning"))
+def backends(services: Given) -> BackendList:
+    """Each training backend, available or why not, and the environment it runs in."""
+    found = services.finetune.backends()
+    return BackendList(items=tuple(found), total=len(found))
+
+
+@get("/api/finetune/{run_id:str}", **described("getFineTune", "Fine-tuning", errors=(404,)))
+async def show(run_id: FromPath[str], services: Given) -> FineTuneRun:
+    """One training run."""
+    return await services.finetune.get(parse_id(run_id, "training run"))
+
+
+@get("/api/finetune/{run_id:str}/progress", **described("watchFineTune", "Fine-tuning", errors=(400, 404), stream=True))
+async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
+    """How the run goes, as it goes: server-sent events."""
+    run = await services.finetune.get(parse_id(run_id, "training run"))
+    return streams.respond(request, services.finetune.events(run.id))
+
+
+@get("/api/finetune/{run_id:str}/metrics", **described("fineTuneMetrics", "Fine-tuning", errors=(404,)))
+async def metrics(run_id: FromPath[str], services: Given) -> MetricList:
+    """Every logged step, for charts."""
+    steps = await services.finetune.metrics(parse_id(run_id, "training run"))
+    return MetricList(items=tuple(steps), total=len(steps))
+
+
+@get("/api/finetune/{run_id:str}/traces", **described("fineTuneTraces", "Fine-tuning", errors=(404,)))
+async def traces(run_id: FromPath[str], services: Given) -> RunTraceList:
+    """The traces that the run was trained on."""
+    found = await services.finetune.traces_of(parse_id(run_id, "training run"))
+    return RunTraceList(items=tuple(map(viewed, found)), total=len(found))
+
+
+@delete(
+    "/api/finetune/{run_id:str}", status_code=200, **described("cancelFineTune", "Fine-tuning", errors=(404, 409, 502))
+)
+async def cancel(run_id: FromPath[str], services: Given) -> FineTuneRun:
+    """Cancel a run in progress."""
+    return await services.finetune.cancel(parse_id(run_id, "training run"))
+
+
+@post(
+    "/api/finetune/{run_id:str}/resume",
+    status_code=202,
+    **described("resumeFineTune", "Fine-tuning", errors=(400, 404, 409, 502, 503, 507)),
+)
+async def resume(run_id: FromPath[str], services: Given) -> RunStarted:
+    """Go on with a run that failed or was cancelled, from its newest complete checkpoint."""
+    return _started(await services.finetune.resume(parse_id(run_id, "training run")))
+
+
+@get("/api/finetune/{run_id:str}/log", **described("fineTuneLog", "Fine-tuning", errors=(400, 404)))
+async def log(run_id: FromPath[str], services: Given, lines: Lines = 40) -> LogTail:
+    """The end of what the run's processes printed."""
+    text = await services.finetune.log_tail(parse_id(run_id, "training run"), lines)
+    return LogTail(lines=tuple(text.splitlines()))
+
+
+def _started(run: FineTuneRun) -> RunStarted:
+    return RunStarted(run_id=run.id, status="pending", progress_url=f"/api/finetune/{run.id}/progress")
+
+
+ROUTES = (start, listing, config, configure, backends, show, progress, metrics, traces, cancel, resume, log)

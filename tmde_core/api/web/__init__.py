@@ -1,0 +1,1 @@
+"""What all routes share: requests, problems, event streams, and the checks of Host and Origin."""

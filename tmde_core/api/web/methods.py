@@ -1,0 +1,86 @@
+"""HEAD and OPTIONS, which every path has (RFC 9110, sections 9.3.2 and 9.3.7) and no handler has to write."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tmde_core.api.web.origin import App, Message, Receive, Scope, Send
+
+NEVER_OFFERED = "TRACE"
+"""Asked with this method, the router answers 405 and names those that a path has."""
+
+
+class HeadAndOptions:
+    """Answers HEAD as GET without the body, and OPTIONS with the methods of the path."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif scope["method"] == "HEAD":
+            await self._head(scope, send)
+        elif scope["method"] == "OPTIONS":
+            await self._app({**scope, "method": NEVER_OFFERED}, receive, _allowing(send))
+        else:
+            await self._app(scope, receive, _naming_head(send))
+
+    async def _head(self, scope: Scope, send: Send) -> None:
+        """A stream of events ends after its head, as if the client had left: it could go on for hours."""
+        answered = asyncio.Event()
+        heard = False
+
+        async def hearing() -> Message:
+            nonlocal heard
+            if not heard:
+                heard = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await answered.wait()
+            return {"type": "http.disconnect"}
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+            elif not answered.is_set():
+                answered.set()
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await self._app({**scope, "method": "GET"}, hearing, _naming_head(sending))
+
+
+def _allowing(send: Send) -> Send:
+    """A 405 becomes a 204 that names the methods; everything else stays, such as the 404 of a path that is not there."""
+    named = False
+
+    async def sending(message: Any) -> None:
+        nonlocal named
+        if message["type"] == "http.response.start" and message["status"] == 405:
+            named = True
+            kept = [pair for pair in message["headers"] if bytes(pair[0]).lower() == b"allow"]
+            await send({**message, "status": 204, "headers": kept})
+        else:
+            await send({**message, "body": b""} if named else message)
+
+    return _naming_head(sending)
+
+
+def _naming_head(send: Send) -> Send:
+    """Where a response names GET as allowed, HEAD is as well."""
+
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            headers = [
+                (name, _with_head(value) if bytes(name).lower() == b"allow" else value)
+                for name, value in message.get("headers", ())
+            ]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return sending
+
+
+def _with_head(allow: bytes) -> bytes:
+    methods = {method.strip() for method in bytes(allow).split(b",")}
+    return b", ".join(sorted(methods | {b"HEAD"} if b"GET" in methods else methods))

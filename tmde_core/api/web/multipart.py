@@ -1,0 +1,50 @@
+"""A file in a form, read piece by piece: however large it is, a few kilobytes of it are in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import multipart
+
+from tmde_core.api.web.problems import UnsupportedMediaTypeError
+from tmde_core.api.web.requests import AnyRequest
+from tmde_core.errors import InvalidInputError
+
+FIELDS = 8
+"""Parts that a form may have."""
+HEADER_BYTES = 4096
+
+
+async def file_in(request: AnyRequest, field: str) -> AsyncIterator[bytes]:
+    """The content of one file field of a `multipart/form-data` body (RFC 7578); other fields are passed over.
+
+    Raises:
+        UnsupportedMediaTypeError: the body is no form.
+        InvalidInputError: it is broken, or has the field never or twice.
+    """
+    declared, options = multipart.parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get("boundary", "")
+    if declared != "multipart/form-data" or not 1 <= len(boundary) <= 70:
+        wanted = "multipart/form-data"
+        raise UnsupportedMediaTypeError(
+            f"The body is declared as {declared[:80] or 'nothing'}; send the file as the field `{field}` of a form ({wanted}).",
+            wanted=wanted,
+        )
+    found, within = 0, False
+    try:
+        with multipart.PushMultipartParser(boundary, max_header_size=HEADER_BYTES, max_segment_count=FIELDS) as parser:
+            async for chunk in request.stream():
+                for event in parser.parse(chunk) if chunk else ():
+                    if isinstance(event, multipart.MultipartSegment):
+                        within = event.name == field
+                        found += within
+                        if found > 1:
+                            raise InvalidInputError(f"{field}: the form has it twice; send one file.", field=field)
+                    elif event is None:
+                        within = False
+                    elif within:
+                        yield bytes(event)
+    except multipart.MultipartError as error:
+        raise InvalidInputError(f"The form cannot be read: {error}. Send it again.", field=field) from None
+    if not found:
+        raise InvalidInputError(f"{field}: the form has no file called `{field}`.", field=field)

@@ -1,0 +1,1 @@
+"""Asking several adapters the same question, side by side."""

@@ -1,0 +1,258 @@
+"""Which questions there are: the suites of plugins, and one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+import msgspec
+import structlog
+
+from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
+from tmde_core.finetune.dataset.leaks import Protected
+from tmde_core.finetune.dataset.selection import normalised
+from tmde_core.finetune.store import stamp
+from tmde_core.plugins import Plugins
+from tmde_core.records.base import to_json, utc_now
+from tmde_core.records.benchmark import DOMAINS, BenchmarkPlan, BenchmarkQuestion
+from tmde_core.records.questions import Question
+from tmde_core.sdk.suites import SuiteDescriptor
+from tmde_core.storage.database import Database
+
+log = structlog.get_logger(__name__)
+
+CUSTOM = "custom"
+"""The suite of one's own questions."""
+
+QUICK = 10
+DIFFICULTIES = ("easy", "medium", "hard")
+
+Listed = list[BenchmarkQuestion]
+Anchors = list[tuple[str, Question, str]]
+Clashes = list[ConflictError | None]
+"""The class below has a method called `list`, which would hide the type."""
+
+
+class QuestionBank:
+    """The questions of one data directory."""
+
+    def __init__(self, database: Database, plugins: Plugins) -> None:
+        self._db = database
+        self._plugins = plugins
+
+    async def list(self, domain: str | None = None, difficulty: str | None = None, suite: str | None = None) -> Listed:
+        """Built-in questions and one's own.
+
+        Raises:
+            InvalidInputError: no such domain or difficulty.
+            NotFoundError: no such suite.
+        """
+        if difficulty is not None and difficulty not in DIFFICULTIES:
+            raise InvalidInputError(
+                f"difficulty: {difficulty[:40]!r} is not one of {', '.join(DIFFICULTIES)}.", field="difficulty"
+            )
+        everything = await self._all(suite)
+        known = sorted({*DOMAINS, *(question.domain for question in everything)})
+        if domain is not None and domain not in known:
+            raise InvalidInputError(f"domain: {domain[:40]!r} is not one of {', '.join(known)}.", field="domain")
+        return [
+            question
+            for question in everything
+            if (domain is None or question.domain == domain)
+            and (difficulty is None or question.difficulty == difficulty)
+        ]
+
+    async def chosen(self, plan: BenchmarkPlan) -> tuple[str, Sequence[Question]]:
+        """The suite's name and the questions that a plan asks for.
+
+        Raises:
+            InvalidInputError: a custom run without questions, or questions with another type.
+            NotFoundError: no such suite or question.
+        """
+        if plan.type == "custom":
+            return await self._picked(plan)
+        if plan.question_ids:
+            raise InvalidInputError(
+                "questionIds: only a run of type `custom` chooses its questions.", field="questionIds"
+            )
+        suite = self._suite(plan.suite)
+        questions = self._questions(suite)
+        if plan.type == "quick":
+            quick = self._quick(suite, questions)
+            questions = [question for question in questions if question.id in quick]
+        return suite.name, questions
+
+    async def _picked(self, plan: BenchmarkPlan) -> tuple[str, Sequence[Question]]:
+        everything = await self._all(plan.suite or None)
+        if not plan.question_ids:
+            if plan.suite and everything:
+                return plan.suite, [one.question for one in everything]
+            raise InvalidInputError("questionIds: a custom run needs at least one question.", field="questionIds")
+        known = {one.id: one.question for one in everything}
+        missing = [name for name in plan.question_ids if name not in known]
+        if missing:
+            raise InvalidInputError(
+                f"questionIds: there is no question called {', '.join(repr(name[:60]) for name in missing[:5])}.",
+                field="questionIds",
+            )
+        return plan.suite or CUSTOM, [known[name] for name in dict.fromkeys(plan.question_ids)]
+
+    async def own(self) -> Sequence[Question]:
+        """One's own questions, oldest first."""
+        rows = await self._db.rows("SELECT question FROM benchmark_questions ORDER BY created_at, id")
+        return [msgspec.json.decode(row[0], type=Question) for row in rows]
+
+    async def add(self, question: Question) -> BenchmarkQuestion:
+        """Keep a question of one's own, which has been checked.
+
+        Raises:
+            ConflictError: the id is taken, or the question equals another.
+        """
+        (clash,) = await self.clashes([question])
+        if clash is not None:
+            raise clash
+        await self.add_all([question])
+        return _own(question)
+
+    async def clashes(self, questions: Sequence[Question], instead_of: str = "") -> Clashes:
+        """For each question, why it cannot be added to those that are there and those before it; None where it can.
+
+        Args:
+            instead_of: the id of a question that they would take the place of.
+        """
+        everything = [one for one in await self._all(None) if one.id != instead_of]
+        ids = {one.id for one in everything}
+        asked = {normalised(one.question.query): one for one in everything}
+        found: Clashes = []
+        for question in questions:
+            same = asked.get(normalised(question.query))
+            if question.id in ids:
+                words = f"There is a question with the id {question.id!r} already. Choose another id."
+                found.append(ConflictError(words))
+            elif same is not None:
+                kind = "built-in question" if same.builtin else "question"
+                found.append(ConflictError(f"The {kind} {same.id!r} asks the same.", questionId=same.id))
+            else:
+                found.append(None)
+                ids.add(question.id)
+                asked[normalised(question.query)] = _own(question)
+        return found
+
+    async def add_all(self, questions: Iterable[Question]) -> None:
+        """Keep questions that clash with nothing; all of them or none."""
+        rows = [(one.id, stamp(utc_now()), to_json(one).decode()) for one in questions]
+        async with self._db.transaction() as connection:
+            await connection.executemany(
+                "INSERT INTO benchmark_questions (id, created_at, question) VALUES (?, ?, ?)", rows
+            )
+
+    async def replace(self, question: Question) -> BenchmarkQuestion:
+        """Put a question, which has been checked, in the place of one's own of that id, in one step; runs that asked the earlier one
+        keep it.
+
+        Raises:
+            NotFoundError: no such question.
+            ConflictError: it is built in, or the question equals another.
+        """
+        (clash,) = await self.clashes([question], instead_of=question.id)
+        if clash is not None:
+            raise clash
+        values = (to_json(question).decode(), question.id)
+        if not await self._db.write("UPDATE benchmark_questions SET question = ? WHERE id = ?", values):
+            await self._not_own(question.id, "changed")
+        return _own(question)
+
+    async def remove(self, question_id: str) -> None:
+        """Remove a question of one's own; runs that asked it keep it.
+
+        Raises:
+            NotFoundError: no such question.
+            ConflictError: it is built in.
+        """
+        if not await self._db.write("DELETE FROM benchmark_questions WHERE id = ?", (question_id,)):
+            await self._not_own(question_id, "removed")
+
+    async def _not_own(self, question_id: str, done: str) -> NoReturn:
+        if any(question.id == question_id for question in await self._all(None)):
+            raise ConflictError(f"The question {question_id!r} is built in and cannot be {done}.", builtin=True)
+        raise NotFoundError(f"There is no question called {question_id[:60]!r}.")
+
+    async def protected(self) -> Sequence[Protected]:
+        """Every question that must not be trained on: all but those made for practice."""
+        found = [Protected(f"{CUSTOM}/{one.id}", one.query) for one in await self.own()]
+        for suite in self.suites():
+            try:
+                asked = self._questions(suite)
+            except Exception as error:  # a plugin's own defect must not stop training; its suite cannot run either
+                log.warning("questions.suite_unreadable", suite=suite.name, error=f"{type(error).__name__}: {error}")
+                continue
+            found += [Protected(f"{suite.name}/{one.id}", one.query) for one in asked if one.split != "practice"]
+        return found
+
+    def suites(self) -> Sequence[SuiteDescriptor]:
+        """The suites of the plugins; the first is the default."""
+        return sorted(self._plugins.suites, key=lambda suite: (not suite.default, suite.name))
+
+    def anchors(self) -> Anchors:
+        """The frozen answers by which a judge's constancy is seen: id, question, answer."""
+        found = []
+        for suite in self.suites():
+            for number, anchor in enumerate(suite.anchors() if suite.anchors else ()):
+                item = anchor.item
+                question = Question(
+                    id=f"{suite.name}/{number}",
+                    query=item.question,
+                    reference=item.reference,
+                    check=item.check,
+                    rubric=item.rubric,
+                    criteria=item.criteria,
+                )
+                found.append((question.id, question, item.answer))
+        return found
+
+    async def _all(self, suite: str | None) -> Listed:
+        found: Listed = []
+        if suite != CUSTOM:
+            for one in [self._suite(suite)] if suite else self.suites():
+                questions = self._questions(one)
+                quick = self._quick(one, questions)
+                found += [_builtin(question, one.name, question.id in quick) for question in questions]
+        if suite in (None, CUSTOM):
+            found += [_own(question) for question in await self.own()]
+        return found
+
+    def _suite(self, name: str) -> SuiteDescriptor:
+        suites = self.suites()
+        if not name and suites:
+            return suites[0]
+        if name not in self._plugins.suites:
+            known = ", ".join(suite.name for suite in suites) or "none"
+            raise NotFoundError(f"There is no suite called {name[:60]!r}; there are: {known}.")
+        return self._plugins.suites.get(name)
+
+    @staticmethod
+    def _questions(suite: SuiteDescriptor) -> Sequence[Question]:
+        return tuple(suite.questions())
+
+    @staticmethod
+    def _quick(suite: SuiteDescriptor, questions: Iterable[Question]) -> frozenset[str]:
+        return frozenset(suite.quick or [question.id for question in questions][:QUICK])
+
+
+def _builtin(question: Question, suite: str, quick: bool) -> BenchmarkQuestion:
+    return BenchmarkQuestion(builtin=True, suite=suite, quick=quick, **_figures(question))
+
+
+def _own(question: Question) -> BenchmarkQuestion:
+    return BenchmarkQuestion(builtin=False, suite=CUSTOM, **_figures(question))
+
+
+def _figures(question: Question) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "domain": question.domain,
+        "difficulty": question.difficulty,
+        "query": question.query,
+        "reference": question.reference,
+        "question": question,
+    }

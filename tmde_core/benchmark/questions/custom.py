@@ -1,0 +1,173 @@
+"""Questions of one's own: what makes one, and one clear sentence where it is wrong."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from tmde_core.debate.question import checked_question
+from tmde_core.errors import InvalidInputError
+from tmde_core.records.base import invalid_field, to_json
+from tmde_core.records.benchmark import DOMAINS
+from tmde_core.records.judging import (
+    ChoiceCheck,
+    CodeCheck,
+    CountCheck,
+    Criterion,
+    FactsCheck,
+    FormCheck,
+    NumberCheck,
+    RegexCheck,
+)
+from tmde_core.records.questions import Question
+from tmde_core.settings import MAX_QUERY_BYTES
+
+DIFFICULTIES = ("easy", "medium", "hard")
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+MAX_TEXT = 8_000
+MAX_CRITERIA = 20
+
+
+def question_from(given: Mapping[str, Any]) -> Question:
+    """A question from its wire form, checked through and through; without an id it gets one.
+
+    Raises:
+        InvalidInputError: a field is missing, unknown or wrong; context has `field`.
+    """
+    values: dict[Any, Any] = {"id": f"own-{uuid4().hex[:8]}", **given}
+    if odd := next((name for name in values if not isinstance(name, str)), None):
+        raise InvalidInputError(f"{str(odd)[:40]!r}: the names of fields must be text.", field=str(odd)[:40])
+    difficulty = values.get("difficulty")
+    if isinstance(difficulty, str) and difficulty not in DIFFICULTIES:
+        raise _wrong("difficulty", f"{difficulty[:40]!r} is not one of {', '.join(DIFFICULTIES)}")
+    try:
+        question = msgspec.convert(values, Question)
+        to_json(question)
+    except msgspec.ValidationError as error:
+        raise invalid_field(error, Question) from None
+    except UnicodeEncodeError:
+        raise _wrong("query", "or another text holds half a character (a lone surrogate); write it anew") from None
+    if "domain" not in values:
+        raise _wrong("domain", f"this field is missing; it is one of {', '.join(DOMAINS)}")
+    _check_words(question)
+    if not question.criteria:
+        _check_simple(question)
+    _check_criteria(question.criteria)
+    return question
+
+
+def _check_words(question: Question) -> None:
+    if not ID.fullmatch(question.id):
+        raise _wrong("id", "must be 1 to 80 of letters, digits, `.`, `_` and `-`, beginning with a letter or digit")
+    if not question.query.strip():
+        raise _wrong("query", "is empty; a question belongs there")
+    if len(question.query.encode("utf-8", "replace")) > MAX_QUERY_BYTES:
+        raise _wrong("query", f"is longer than {MAX_QUERY_BYTES // 1024} KiB")
+    checked_question(question.query)  # a debate would refuse binary data in every run
+    if question.domain not in DOMAINS:
+        raise _wrong("domain", f"{question.domain[:40]!r} is not one of {', '.join(DOMAINS)}")
+
+
+def _check_simple(question: Question) -> None:
+    """A question without criteria needs a reference or a rubric, else nobody can score it."""
+    if not (question.reference or "").strip() and not (question.rubric or "").strip():
+        raise _wrong("criteria", "the rubric is empty: name at least one criterion, or give a reference answer")
+    if question.check == "regex" and question.reference:
+        problem = _pattern_problem(question.reference)
+        if problem:
+            raise _wrong("reference", problem)
+
+
+def _check_criteria(criteria: tuple[Criterion, ...]) -> None:
+    if len(criteria) > MAX_CRITERIA:
+        raise _wrong("criteria", f"has {len(criteria)} entries; {MAX_CRITERIA} are the most")
+    names = [criterion.name for criterion in criteria]
+    for number, criterion in enumerate(criteria):
+        field = f"criteria[{number}]"
+        if not criterion.name.strip() or len(criterion.name) > 80:
+            raise _wrong(f"{field}.name", "must have 1 to 80 characters")
+        if names.count(criterion.name) > 1:
+            raise _wrong(f"{field}.name", f"{criterion.name!r} stands there twice; names must differ")
+        if criterion.check is None and not criterion.description.strip():
+            raise _wrong(f"{field}.description", "is empty: without a check a judge needs to know what to look for")
+        problem = problem_of(criterion)
+        if problem:
+            raise _wrong(f"{field}.check", problem)
+
+
+def problem_of(criterion: Criterion) -> str | None:
+    """Why a criterion's check can never work; None when it can."""
+    check = criterion.check
+    if isinstance(check, RegexCheck):
+        return _pattern_problem(check.pattern)
+    if isinstance(check, NumberCheck):
+        return None if abs(check.value) < 1e300 else "the number is too large"
+    if isinstance(check, ChoiceCheck):
+        folded = [option.casefold() for option in check.options]
+        if len(set(folded)) < 2:
+            return "a choice needs at least two different options"
+        return None if check.answer.casefold() in folded else f"the answer {check.answer!r} is none of the options"
+    if isinstance(check, FactsCheck):
+        if not check.facts or not all(any(word.strip() for word in fact) for fact in check.facts):
+            return "every fact needs at least one wording"
+        return None
+    if isinstance(check, CountCheck):
+        if check.maximum is not None and check.maximum < check.minimum:
+            return f"the minimum ({check.minimum}) is above the maximum ({check.maximum})"
+        return None if check.minimum or check.maximum is not None else "it counts, but names no limit"
+    if isinstance(check, CodeCheck):
+        return _code_problem(check)
+    if isinstance(check, FormCheck):
+        return _form_problem(check)
+    return None
+
+
+def _pattern_problem(pattern: str) -> str | None:
+    if not pattern:
+        return "the pattern is empty"
+    if len(pattern) > MAX_TEXT:
+        return f"the pattern is longer than {MAX_TEXT:,} characters"
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        return f"the pattern is no regular expression: {error}"
+    return None
+
+
+def _code_problem(check: CodeCheck) -> str | None:
+    if not check.tests:
+        return "a code check needs at least one test"
+    for number, test in enumerate(check.tests, 1):
+        try:
+            ast.parse(test)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            return f"test {number} is no Python: {error.__class__.__name__}: {error}"
+    return None
+
+
+def _form_problem(check: FormCheck) -> str | None:
+    if check.form == "unique-words":
+        return None
+    if not check.value.strip():
+        return f"the form {check.form!r} needs a value"
+    if check.form == "list" and not (check.value.isascii() and check.value.isdigit() and 0 < int(check.value) < 1000):
+        return "the value of `list` is the number of items"
+    if check.form == "no-letter" and len(check.value.strip()) != 1:
+        return "the value of `no-letter` is one letter"
+    if check.form == "json":
+        try:
+            schema = json.loads(check.value)
+        except (ValueError, RecursionError) as error:
+            return f"the value of `json` is no JSON Schema: {error}"
+        return None if isinstance(schema, dict) else "the value of `json` is no JSON Schema: it must be an object"
+    return None
+
+
+def _wrong(field: str, sentence: str) -> InvalidInputError:
+    return InvalidInputError(f"{field}: {sentence}.", field=field)

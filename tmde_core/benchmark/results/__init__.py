@@ -1,0 +1,1 @@
+"""What runs measured: metrics, statistics, comparisons, reports and exports."""

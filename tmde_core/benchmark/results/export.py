@@ -1,0 +1,108 @@
+"""Benchmark runs as JSON and as CSV for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tmde_core.records.base import Record
+from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection")."""
+
+RUN_COLUMNS = (
+    "run_id", "started_at", "type", "mode", "suite", "suite_sha256", "adapter_id", "base_model", "judge", "repeats", "status",
+    "tmde_score", "avg_quality", "quality_low", "quality_high", "avg_response_time_ms", "tokens_per_second", "avg_rounds",
+    "early_termination_rate", "unscored", "failed", "verdict_vs_previous", "verdict_vs_baseline",
+)  # fmt: skip
+RESULT_COLUMNS = (
+    "question_id", "repeat", "domain", "difficulty", "result", "quality_score", "response_time_ms", "tokens", "rounds",
+    "early_stopped", "tries", "query", "answer", "error",
+)  # fmt: skip
+
+
+class ExportedRun(Record):
+    """A run with its answers."""
+
+    run: BenchmarkRun
+    results: tuple[BenchmarkResult, ...]
+
+
+def csv_lines(runs: Sequence[ExportedRun]) -> Iterator[bytes]:
+    """One answer a line, the run's figures before it; RFC 4180: CRLF, quotes doubled, UTF-8."""
+    yield _line((*RUN_COLUMNS, *RESULT_COLUMNS))
+    for exported in runs:
+        head = _run_cells(exported.run)
+        for result in exported.results:
+            yield _line((*head, *_result_cells(result)))
+        if not exported.results:
+            yield _line((*head, *([None] * len(RESULT_COLUMNS))))
+
+
+def harmless(value: Any) -> Any:
+    """The cell, with text that a spreadsheet would compute made plain by an apostrophe before it."""
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
+    return "" if value is None else value
+
+
+def _line(cells: Sequence[Any]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n").writerow([harmless(cell) for cell in cells])
+    return out.getvalue().encode()
+
+
+def _run_cells(run: BenchmarkRun) -> tuple[Any, ...]:
+    metrics = run.metrics
+    figures: tuple[Any, ...] = (None,) * 10
+    if metrics is not None:
+        figures = (
+            metrics.tmde_score,
+            metrics.avg_quality.mean,
+            metrics.avg_quality.low,
+            metrics.avg_quality.high,
+            metrics.avg_response_time_ms.mean,
+            metrics.tokens_per_second.mean,
+            metrics.avg_rounds.mean,
+            metrics.early_termination_rate.mean,
+            metrics.unscored,
+            metrics.failed,
+        )
+    return (
+        str(run.id),
+        run.started_at.isoformat().replace("+00:00", "Z"),
+        run.type,
+        run.mode,
+        run.suite,
+        run.suite_sha256,
+        str(run.adapter_id) if run.adapter_id else "base",
+        run.base_model,
+        run.judge,
+        run.repeats,
+        run.status,
+        *figures,
+        run.verdict_vs_previous,
+        run.verdict_vs_baseline,
+    )
+
+
+def _result_cells(result: BenchmarkResult) -> tuple[Any, ...]:
+    return (
+        result.question_id,
+        result.repeat,
+        result.domain,
+        result.difficulty,
+        result.status,
+        result.quality_score,
+        result.response_time_ms,
+        result.tokens,
+        result.rounds,
+        result.early_stopped,
+        result.tries,
+        result.query,
+        result.answer,
+        result.error,
+    )

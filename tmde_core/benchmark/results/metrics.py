@@ -1,0 +1,152 @@
+"""The figures of a run, and the TMDE score that sums them up.
+
+    TMDE score = 100 · (Q / 10)^w · E^(1 − w)
+
+Q is the mean quality (0–10), w the weight of quality (0.8), and E the mean of three ratios against a reference, each clipped
+to 0–1: response time (reference / measured), rounds (reference / measured) and early terminations (measured / reference).
+The reference is stored with the baseline; a run without a baseline is its own reference. Being faster than the
+reference adds nothing, so speed cannot buy score; Q = 0 gives 0, and Q = 10 at the reference's pace gives 100.
+In proposer mode there are no rounds, and E is the response time's ratio alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from tmde_core.benchmark.results.statistics import mean_interval
+from tmde_core.records.benchmark import (
+    BenchmarkMetrics,
+    BenchmarkResult,
+    DomainMetrics,
+    EfficiencyReference,
+    Interval,
+    Mode,
+)
+
+QUALITY_WEIGHT = 0.8
+MAX_UNSCORED = 0.1
+"""A larger share of answers without verdict makes a run inconclusive."""
+
+
+def tmde_score(quality: float, efficiency: float, quality_weight: float = QUALITY_WEIGHT) -> float:
+    """The composite, 0–100; see the module's docstring.
+
+    Args:
+        quality: 0–10.
+        efficiency: 0–1.
+        quality_weight: w, 0.5–1.
+    """
+    share = min(1.0, max(0.0, quality / 10))
+    return float(100 * share**quality_weight * min(1.0, max(0.0, efficiency)) ** (1 - quality_weight))
+
+
+def efficiency(
+    response_ms: float | None,
+    rounds: float | None,
+    early_rate: float | None,
+    reference: EfficiencyReference,
+    mode: Mode,
+) -> float:
+    """E of the module's docstring, 0–1; figures that are not known count as the reference's."""
+    ratios = [_ratio(reference.response_time_ms, response_ms)]
+    if mode == "debate":
+        ratios += [_ratio(reference.rounds, rounds), _ratio(early_rate, reference.early_termination_rate)]
+    return fmean(ratios)
+
+
+def _ratio(best: float | None, actual: float | None) -> float:
+    if best is None or actual is None or actual <= 0:
+        return 1.0
+    return min(1.0, max(0.0, best / actual))
+
+
+def by_question(results: Iterable[BenchmarkResult]) -> dict[str, list[BenchmarkResult]]:
+    """Question → its answers."""
+    found: dict[str, list[BenchmarkResult]] = defaultdict(list)
+    for result in results:
+        found[result.question_id].append(result)
+    return dict(found)
+
+
+def quality_of(answers: Sequence[BenchmarkResult]) -> float | None:
+    """The mean score of one question's answers; None when none has a verdict."""
+    scores = [answer.quality_score for answer in answers if answer.quality_score is not None]
+    return fmean(scores) if scores else None
+
+
+def reference_of(metrics: BenchmarkMetrics) -> EfficiencyReference:
+    """What later runs are held against when this one is their baseline."""
+    return EfficiencyReference(
+        response_time_ms=metrics.avg_response_time_ms.mean,
+        rounds=metrics.avg_rounds.mean,
+        early_termination_rate=metrics.early_termination_rate.mean,
+    )
+
+
+def measure(
+    results: Sequence[BenchmarkResult],
+    mode: Mode,
+    quality_weight: float = QUALITY_WEIGHT,
+    reference: EfficiencyReference | None = None,
+    judge_drift: float | None = None,
+) -> BenchmarkMetrics:
+    """The figures of a run. A question's repeats are averaged first: they are not independent of each other.
+
+    Args:
+        reference: the baseline's; None: this run is its own.
+    """
+    questions = by_question(results)
+    answered = [result for result in results if result.status != "failed"]
+    quality = _interval(questions, lambda answer: answer.quality_score)
+    time = _interval(questions, lambda answer: answer.response_time_ms)
+    debate = mode == "debate"
+    rounds = _interval(questions, lambda answer: float(answer.rounds)) if debate else Interval(mean=None)
+    early = _interval(questions, lambda answer: float(answer.early_stopped)) if debate else Interval(mean=None)
+    own = EfficiencyReference(response_time_ms=time.mean, rounds=rounds.mean, early_termination_rate=early.mean)
+    reference = reference or own
+    e = efficiency(time.mean, rounds.mean, early.mean, reference, mode)
+    unscored = sum(result.quality_score is None for result in answered)
+    return BenchmarkMetrics(
+        tmde_score=None if quality.mean is None else round(tmde_score(quality.mean, e, quality_weight), 3),
+        avg_quality=quality,
+        avg_response_time_ms=time,
+        tokens_per_second=_interval(questions, lambda answer: answer.tokens_per_second),
+        avg_rounds=rounds,
+        early_termination_rate=early,
+        domains=_domains(results),
+        questions=len(results),
+        unscored=unscored,
+        failed=len(results) - len(answered),
+        conclusive=bool(results) and unscored + len(results) - len(answered) <= MAX_UNSCORED * len(results),
+        efficiency=round(e, 4),
+        quality_weight=quality_weight,
+        judge_drift=judge_drift,
+        reference=reference,
+    )
+
+
+def _interval(questions: dict[str, list[BenchmarkResult]], figure: object) -> Interval:
+    assert callable(figure)
+    means = []
+    for answers in questions.values():
+        known = [value for answer in answers if answer.status != "failed" and (value := figure(answer)) is not None]
+        if known:
+            means.append(fmean(known))
+    return mean_interval(means)
+
+
+def _domains(results: Sequence[BenchmarkResult]) -> tuple[DomainMetrics, ...]:
+    domains: dict[str, list[BenchmarkResult]] = defaultdict(list)
+    for result in results:
+        domains[result.domain].append(result)
+    return tuple(
+        DomainMetrics(
+            domain=domain,
+            quality=_interval(by_question(answers), lambda answer: answer.quality_score),
+            unscored=sum(answer.status == "unscored" for answer in answers),
+            failed=sum(answer.status == "failed" for answer in answers),
+        )
+        for domain, answers in domains.items()
+    )

@@ -1,0 +1,70 @@
+"""The run of this process, and what those who watch it are told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import msgspec
+
+from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
+from tmde_core.storage.events import MemoryLog
+
+
+@dataclass
+class Live:
+    """The run of this process."""
+
+    run: BenchmarkRun
+    events: MemoryLog
+    lock: IO[str]
+    done: int = 0
+    score: float = 0.0
+    scored: int = 0
+    began: float = field(default_factory=time.monotonic)
+    begun_with: int = 0
+    task: asyncio.Task[None] | None = None
+    closing: bool = False
+    """Its end is being stored, which nobody may cut short."""
+
+    def cancel(self) -> None:
+        """Cancel the task, once, and not any more when it has come to its end."""
+        if self.task is not None and not self.closing and not self.task.cancelling():
+            self.task.cancel()
+
+
+def count(live: Live, result: BenchmarkResult) -> None:
+    """Take an answer into the mean so far."""
+    if result.quality_score is not None:
+        live.score += result.quality_score
+        live.scored += 1
+
+
+def tell(live: Live, result: BenchmarkResult) -> None:
+    """Tell that an answer has come, and how long the others will take."""
+    here = live.done - live.begun_with
+    pace = (time.monotonic() - live.began) / here if here else None
+    live.events.append(
+        "progress",
+        {
+            "done": live.done,
+            "total": live.run.questions_total,
+            "questionId": result.question_id,
+            "domain": result.domain,
+            "score": result.quality_score,
+            "meanScore": live.score / live.scored if live.scored else None,
+            "etaSeconds": round(pace * (live.run.questions_total - live.done), 1) if pace is not None else None,
+            "status": result.status,
+        },
+    )
+
+
+def ending(run: BenchmarkRun) -> tuple[str, dict[str, Any]]:
+    """The last event of a run: its type and data."""
+    if run.status == "completed":
+        return "complete", {"runId": str(run.id), "metrics": msgspec.to_builtins(run.metrics)}
+    if run.status == "cancelled":
+        return "cancelled", {"runId": str(run.id)}
+    return "error", {"runId": str(run.id), "status": run.status, "detail": run.error_message or "It was interrupted."}

@@ -1,0 +1,97 @@
+"""A run's figures and verdicts, once its questions are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from tmde_core.benchmark.questions.bank import QuestionBank
+from tmde_core.benchmark.results import comparison
+from tmde_core.benchmark.results.metrics import measure
+from tmde_core.benchmark.running.planning import comparable_hash
+from tmde_core.benchmark.running.runner import Runner, drift
+from tmde_core.benchmark.store import BenchmarkStore
+from tmde_core.records.benchmark import BenchmarkRun, RunComparison
+from tmde_core.settings import Settings
+
+UNSCORED_WARNING = "More than 10 % of the answers have no verdict, so this run decides nothing."
+DRIFT_LIMIT = 1.0
+"""Points of 10 by which the judge's view of the frozen answers may move before it is said."""
+
+
+class Measuring:
+    """Sums runs up and sets them against each other."""
+
+    def __init__(self, store: BenchmarkStore, bank: QuestionBank, settings: Settings) -> None:
+        self._store = store
+        self._bank = bank
+        self._settings = settings
+
+    async def compared(self, a: BenchmarkRun, b: BenchmarkRun) -> RunComparison:
+        """B against A, kept for later."""
+        found = await asyncio.to_thread(
+            comparison.compare,
+            a,
+            b,
+            await self._store.results(a.id),
+            await self._store.results(b.id),
+            await self._store.questions(b.id),
+        )
+        await self._store.keep_comparison(found)
+        return found
+
+    async def measured(self, run: BenchmarkRun, runner: Runner) -> None:
+        """Figures of the run, against its baseline's pace, and what the judge says of the frozen answers."""
+        baseline = await self._store.latest(comparable_hash(run), before=run.started_at, without=run.id)
+        results = await self._store.results(run.id)
+        moved = await self._judge_drift(runner)
+        metrics = await asyncio.to_thread(
+            measure,
+            results,
+            run.mode,
+            self._settings.benchmark.quality_weight,
+            baseline.metrics.reference if baseline and baseline.metrics else None,
+            moved,
+        )
+        warnings = list(run.warnings)
+        if not metrics.conclusive:
+            warnings.append(UNSCORED_WARNING)
+        unheard = [result.error for result in results if result.error and result.status != "failed"]
+        if unheard:
+            warnings.append(
+                f"The judge could not be asked about {len(unheard)} of {len(results)} answers ({unheard[0]}) "
+                "There only the machine's checks count."
+            )
+        if moved is not None and moved > DRIFT_LIMIT:
+            warnings.append(
+                f"The judge has moved: it scores ten frozen answers {moved:.1f} points of 10 otherwise than at first. "
+                "Earlier runs cannot be trusted to compare."
+            )
+        await self._store.update(msgspec.structs.replace(run, metrics=metrics, warnings=tuple(warnings)))
+
+    async def _judge_drift(self, runner: Runner) -> float | None:
+        anchors = self._bank.anchors()
+        now = await runner.anchor_scores(anchors) if anchors else {}
+        if not now:
+            return None
+        role = self._settings.roles.judge
+        judge = f"{runner.run.judge} {role.runtime} {role.model}"
+        first = await self._store.anchors(judge)
+        await self._store.keep_anchors(judge, now)
+        return drift(first or now, now)
+
+    async def judged(self, run: BenchmarkRun) -> BenchmarkRun:
+        """The run with its verdicts against the run before it and against the base model."""
+        comparable = comparable_hash(run)
+        baseline = await self._store.latest(comparable, before=run.started_at, without=run.id)
+        previous = await self._store.latest(comparable, any_adapter=True, before=run.started_at, without=run.id)
+        verdicts: dict[str, Any] = {}
+        for name, other in (("baseline", baseline), ("previous", previous)):
+            if other is None:
+                continue
+            found = await self.compared(other, run)
+            verdicts[f"verdict_vs_{name}"] = found.quality.outcome
+            verdicts[f"{name}_run_id"] = other.id
+        return msgspec.structs.replace(run, **verdicts)

@@ -1,0 +1,168 @@
+"""What a run will ask, of which weights, and what two runs must share to be compared."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+
+from tmde_core.benchmark.questions.bank import QuestionBank
+from tmde_core.benchmark.questions.files import content_hash
+from tmde_core.benchmark.running.runner import adapter_ref
+from tmde_core.errors import ConflictError, InvalidInputError
+from tmde_core.lora.files.base_match import require_same_base, served_model, weights_hash
+from tmde_core.lora.service import LoraService
+from tmde_core.plugins import Plugins
+from tmde_core.records.base import to_json, utc_now
+from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, Trigger
+from tmde_core.records.chat import AdapterRef
+from tmde_core.records.questions import Question
+from tmde_core.records.runtimes import ModelInfo
+from tmde_core.runtimes import Runtimes
+from tmde_core.settings import Settings
+
+DEFAULT_REPEATS = {"quick": 1, "full": 2, "custom": 2}
+
+
+class Planner:
+    """Turns plans into runs."""
+
+    def __init__(
+        self, settings: Settings, plugins: Plugins, runtimes: Runtimes, lora: LoraService, bank: QuestionBank
+    ) -> None:
+        self._settings = settings
+        self._plugins = plugins
+        self._runtimes = runtimes
+        self._lora = lora
+        self._bank = bank
+
+    async def run_of(
+        self, plan: BenchmarkPlan, triggered_by: Trigger
+    ) -> tuple[BenchmarkRun, Sequence[Question], AdapterRef | None]:
+        """The run that a plan makes, not stored yet, with its questions and adapter.
+
+        Raises:
+            ConflictError: the adapter belongs to another base model.
+            NotFoundError: no such suite, question or adapter.
+            InvalidInputError: a custom run without questions, or questions with another type; base and an adapter; no such judge.
+            AdapterInvalidError: the adapter's files are damaged.
+            PluginUnavailableError: no such runtime.
+        """
+        suite, questions = await self._bank.chosen(plan)
+        judge = plan.judge or self._settings.benchmark.judge
+        if judge != "auto":
+            self._plugins.judges.chosen(judge, "judge")
+        base = await self._base()
+        adapter = await self._adapter(plan, base)
+        repeats = plan.repeats or DEFAULT_REPEATS[plan.type]
+        run = BenchmarkRun(
+            id=uuid4(),
+            type=plan.type,
+            mode=plan.mode,
+            suite=suite,
+            status="running",
+            started_at=utc_now(),
+            adapter_id=UUID(adapter.id) if adapter else None,
+            base_model=base.name,
+            base_model_sha256=await asyncio.to_thread(weights_hash, base.path) if base.path else None,
+            suite_sha256=content_hash(questions),
+            adapter_sha256=(await self._lora.get(UUID(adapter.id))).sha256 if adapter else None,
+            repeats=repeats,
+            seed=plan.seed,
+            judge=judge,
+            questions_total=len(questions) * repeats,
+            triggered_by=triggered_by,
+            warnings=self._warnings(questions, judge),
+            settings=self._used(),
+        )
+        return run, questions, adapter
+
+    async def resumed(self, run: BenchmarkRun) -> AdapterRef | None:
+        """The adapter of a run that is to go on, when the rest would be asked as the first answers were.
+
+        Raises:
+            ConflictError: the base model, the adapter or the settings are others now.
+            NotFoundError: the adapter is gone.
+        """
+        base = await self._base()
+        sha256 = await asyncio.to_thread(weights_hash, base.path) if base.path else None
+        if (run.base_model, run.base_model_sha256) != (base.name, sha256):
+            raise ConflictError(
+                f"The run began with the base model {run.base_model!r}; {base.name!r} would answer the rest. Start a new run."
+            )
+        before, now = dict(run.settings), self._used()
+        if list(before.get("benchmark", {}).get("panel") or ()) != list(now["benchmark"]["panel"]):
+            raise ConflictError(
+                "`benchmark.panel` has changed since the run began; the rest would be judged by others. Start a new run, or put it back."
+            )
+        for name in ("roles", *(("debate",) if run.mode == "debate" else ())):
+            if before.get(name) != now[name]:
+                raise ConflictError(
+                    f"The settings under [{name}] have changed since the run began; its answers would not compare. "
+                    "Start a new run, or put them back."
+                )
+        if run.adapter_id is None:
+            return None
+        adapter = await self._lora.get(run.adapter_id)
+        if adapter.sha256 != run.adapter_sha256:
+            raise ConflictError(f"The adapter {run.adapter_id} has other weights now than when the run began.")
+        return adapter_ref(adapter.id, adapter.path)
+
+    async def _base(self) -> ModelInfo:
+        role = self._settings.roles.proposer
+        runtime = await self._runtimes.get(role.runtime)
+        return served_model(await runtime.models(), role.model, role.runtime)
+
+    async def _adapter(self, plan: BenchmarkPlan, base: ModelInfo) -> AdapterRef | None:
+        if plan.base:
+            if plan.adapter_id is not None:
+                raise InvalidInputError("base: a run asks the base model or an adapter, not both.", field="base")
+            return None
+        if plan.adapter_id is None:
+            return self._lora.active_ref()
+        adapter = await self._lora.get(plan.adapter_id)
+        manifest = await asyncio.to_thread(self._lora.store.verified, plan.adapter_id)
+        await require_same_base(manifest, base)
+        await self._lora.completed(manifest)
+        return adapter_ref(adapter.id, adapter.path)
+
+    def _warnings(self, questions: Sequence[Question], judge: str) -> tuple[str, ...]:
+        roles = self._settings.roles
+        open_ = any(criterion.check is None for question in questions for criterion in question.criteria)
+        same = (roles.judge.runtime, roles.judge.model) == (roles.proposer.runtime, roles.proposer.model)
+        if open_ and judge != "verifier" and same:
+            return (
+                "The judge is the Proposer's own model: it judges its own answers. Choose another under [roles.judge].",
+            )
+        return ()
+
+    def _used(self) -> dict[str, Any]:
+        """The settings that an answer depends on, as they are now."""
+        return {
+            "roles": msgspec.to_builtins(self._settings.roles),
+            "debate": msgspec.to_builtins(self._settings.debate),
+            "benchmark": msgspec.to_builtins(self._settings.benchmark),
+        }
+
+
+def comparable_hash(run: BenchmarkRun) -> str:
+    """What two runs must share to be compared without a word: questions, mode, judge, repeats, base model, roles and debate."""
+    shared = [
+        run.suite_sha256,
+        run.mode,
+        run.judge,
+        run.repeats,
+        run.seed,
+        run.base_model_sha256 or run.base_model,
+        run.settings.get("roles"),
+        run.settings.get("debate") if run.mode == "debate" else None,
+    ]
+    if panel := (run.settings.get("benchmark") or {}).get(
+        "panel"
+    ):  # runs without one keep the hash they had before there were any
+        shared.append(panel)
+    return hashlib.sha256(to_json(shared)).hexdigest()

@@ -1,0 +1,348 @@
+"""Asks the questions of a run, several at once, and has the answers scored.
+
+Every model call is marked as background, so a debate that arrives is served next. An answer is in the database before it is
+counted, so a run that is cut off goes on with the questions that have none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from uuid import UUID, uuid5
+
+import msgspec
+import structlog
+
+from tmde_core.benchmark.running.scoring import Scorer, item_of
+from tmde_core.debate.context import Conversation
+from tmde_core.debate.engine import Engine
+from tmde_core.debate.seats import JudgeSeat, Seat, Tally, roles_of
+from tmde_core.errors import ContextOverflowError, EmptyAnswerError, TmdeError, WorkerFailedError
+from tmde_core.plugins import Plugins
+from tmde_core.prompts import proposer_opening
+from tmde_core.records.base import to_json
+from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
+from tmde_core.records.chat import AdapterRef
+from tmde_core.records.debate import DebateConfig
+from tmde_core.records.questions import Question
+from tmde_core.runtimes import Runtimes
+from tmde_core.sdk.judges import JudgeModel
+from tmde_core.sdk.runtimes import ModelRuntime
+from tmde_core.settings import RoleSettings, Settings
+from tmde_core.storage.events import MemoryLog
+from tmde_core.templates.store import TemplateStore
+
+log = structlog.get_logger(__name__)
+
+PARALLEL = 8
+"""Questions asked at once. The runtime lets as many through as it has slots; the others wait there, in line."""
+
+TRIES = 3
+"""A question that fails is asked twice more."""
+
+FAILURES_IN_A_ROW = 4
+"""After so many questions that failed, one after the other, the model is gone (or the judge, where no check could decide): the
+run stops and can be resumed."""
+
+Keep = Callable[[BenchmarkResult, bytes | None], Awaitable[None]]
+
+
+@dataclass
+class JudgeSource:
+    """The Judge's model, started when it is first needed, and once."""
+
+    settings: Settings
+    runtimes: Runtimes
+    seed: int = 0
+    _seat: JudgeSeat | None = None
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def model(self) -> JudgeModel:
+        """The model in its seat.
+
+        Raises:
+            TmdeError: it cannot be started.
+        """
+        async with self._lock:
+            if self._seat is None:
+                role = self.settings.roles.judge
+                seats = [await self._sit(one) for one in (role, *panel_roles(role, self.settings.benchmark.panel))]
+                self._seat = JudgeSeat(seats[0], [JudgeSeat(seat) for seat in seats] if len(seats) > 1 else ())
+        return self._seat
+
+    async def _sit(self, role: RoleSettings) -> Seat:
+        runtime = await self.runtimes.get(role.runtime)
+        return Seat("judge", role, runtime, Tally(), seed=self.seed, background=True)
+
+
+def panel_roles(judge: RoleSettings, names: Sequence[str]) -> list[RoleSettings]:
+    """The Judge role's settings with the runtime and model of each further member, written RUNTIME or RUNTIME:MODEL."""
+    pairs = (name.partition(":") for name in names)
+    return [msgspec.structs.replace(judge, runtime=runtime, model=model) for runtime, _, model in pairs]
+
+
+@dataclass
+class Slot:
+    """One answer that is to be had."""
+
+    question: Question
+    repeat: int
+
+
+@dataclass
+class Runner:
+    """One run under way in this process."""
+
+    run: BenchmarkRun
+    settings: Settings
+    plugins: Plugins
+    runtimes: Runtimes
+    templates: TemplateStore
+    adapter: AdapterRef | None
+    keep: Keep
+    """Puts an answer, with its debate as JSON, into the database."""
+    parallel: int = PARALLEL
+    _failed_in_a_row: int = 0
+    _unjudged_in_a_row: int = 0
+
+    def __post_init__(self) -> None:
+        judge = JudgeSource(self.settings, self.runtimes, self.run.seed)
+        self._scorer = Scorer(self.plugins, self.run.judge, judge.model)
+
+    async def ask_all(self, slots: Sequence[Slot]) -> None:
+        """Ask everything; returns when each slot has its answer or its failure.
+
+        Raises:
+            WorkerFailedError: the model, or a judge without whom nothing can be scored, does not answer any more; what was
+                answered is kept.
+        """
+        waiting = iter(slots)
+
+        async def work() -> None:
+            for slot in waiting:
+                await self._one(slot)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self.parallel, len(slots))):
+                    group.create_task(work())
+        except* TmdeError as found:
+            failure: BaseException = found
+            while isinstance(failure, BaseExceptionGroup):
+                failure = failure.exceptions[0]
+        else:
+            return
+        raise failure
+
+    async def _one(self, slot: Slot) -> None:
+        """Ask one question, up to three times."""
+        problem: TmdeError | None = None
+        for number in range(1, TRIES + 1):
+            try:
+                result, trace = await self._answer(slot)
+            except ContextOverflowError as error:  # asking again changes nothing
+                problem = error
+                break
+            except TmdeError as error:
+                problem = error
+                log.warning("benchmark.try_failed", question=slot.question.id, number=number, error=error.detail)
+            except Exception as error:  # a plugin's defect on one question must not cost the others their answers
+                last = number == TRIES
+                log.warning("benchmark.try_failed", question=slot.question.id, error=repr(error), exc_info=last)
+                problem = WorkerFailedError(f"An unexpected {type(error).__name__}; the log has it.")
+            else:
+                if not result.answer.strip() and number < TRIES:
+                    continue
+                self._failed_in_a_row = 0
+                await self.keep(msgspec.structs.replace(result, tries=number), trace)
+                self._mind_the_judge(result)
+                return
+        assert problem is not None
+        self._failed_in_a_row += 1
+        await self.keep(self._blank(slot, status="failed", tries=number, error=problem.detail), None)
+        if self._failed_in_a_row >= FAILURES_IN_A_ROW:
+            raise WorkerFailedError(
+                f"{FAILURES_IN_A_ROW} questions in a row could not be answered: {problem.detail} "
+                "Put that right, then resume the benchmark; what was answered is kept."
+            )
+
+    async def _answer(self, slot: Slot) -> tuple[BenchmarkResult, bytes | None]:
+        asked = self._by_debate if self.run.mode == "debate" else self._by_proposer
+        result, trace = await asked(slot)
+        if not result.answer.strip():
+            return self._nothing_said(slot, result), trace
+        score = await self._scorer.score(slot.question, result.answer)
+        return (
+            msgspec.structs.replace(
+                result,
+                status="unscored" if score.score is None else "scored",
+                quality_score=score.score,
+                criteria=score.criteria,
+                reasons=score.reasons,
+                error=score.judge_error,
+            ),
+            trace,
+        )
+
+    def _nothing_said(self, slot: Slot, result: BenchmarkResult) -> BenchmarkResult:
+        """The model ended its answer before it began: that is its answer, and worth nothing. An adapter that silences the model
+        must not pass for one that could not be measured.
+        """
+        return msgspec.structs.replace(
+            result,
+            status="scored",
+            quality_score=0.0,
+            criteria={criterion.name: 0.0 for criterion in slot.question.criteria},
+            reasons=("The model gave an empty answer.",),
+        )
+
+    def _mind_the_judge(self, result: BenchmarkResult) -> None:
+        """After some answers without verdict because the judge's model is away, stop: it can be resumed when it is back."""
+        if result.quality_score is not None:
+            self._unjudged_in_a_row = 0
+            return
+        self._unjudged_in_a_row = self._unjudged_in_a_row + 1 if result.error else 0
+        if self._unjudged_in_a_row >= FAILURES_IN_A_ROW:
+            raise WorkerFailedError(
+                f"The judge could not be asked about {FAILURES_IN_A_ROW} answers in a row: {result.error} "
+                "Put that right, then resume the benchmark; what was scored is kept."
+            )
+
+    async def _by_debate(self, slot: Slot) -> tuple[BenchmarkResult, bytes | None]:
+        identity = uuid5(self.run.id, f"{slot.question.id} {slot.repeat}")
+        engine = Engine(
+            debate_id=identity,
+            trace_id=identity,
+            query=slot.question.query,
+            config=DebateConfig(judge="none", seed=self._seed(slot)),
+            source="benchmark",
+            settings=self.settings,
+            plugins=self.plugins,
+            runtimes=self.runtimes,
+            templates=self.templates,
+            adapter=self.adapter,
+            log=MemoryLog(),
+            background=True,
+        )
+        began = time.perf_counter()
+        try:
+            trace = await engine.run()
+        except EmptyAnswerError:  # an answer, as it is one when the Proposer is asked alone
+            ms = round((time.perf_counter() - began) * 1000, 3)
+            return self._blank(
+                slot, response_time_ms=ms, tokens=engine.tally.completion, rounds=len(engine.rounds)
+            ), None
+        if self.adapter is not None and engine.adapter is None:
+            raise WorkerFailedError(f"The adapter {self.adapter.id} could not take part in the debate.")
+        seconds = trace.timings.total_ms / 1000
+        return (
+            self._blank(
+                slot,
+                answer=trace.final_answer,
+                response_time_ms=trace.timings.total_ms,
+                tokens=trace.tokens.completion,
+                tokens_per_second=trace.tokens.completion / seconds if seconds else None,
+                rounds=len(trace.rounds),
+                early_stopped=trace.early_stopped,
+            ),
+            to_json(trace),
+        )
+
+    async def _by_proposer(self, slot: Slot) -> tuple[BenchmarkResult, bytes | None]:
+        # One answer is greedy: what is compared is the model, not the luck of sampling. Several answers must differ.
+        role = roles_of(self.settings.roles, DebateConfig(temperature=0.0 if self.run.repeats == 1 else None)).proposer
+        runtime = await self.runtimes.get(role.runtime)
+        await self._load(runtime, role.model)
+        tally = Tally()
+        seat = Seat("proposer", role, runtime, tally, seed=self._seed(slot), adapter=self.adapter, background=True)
+        began = time.perf_counter()
+        conversation = Conversation(proposer_opening(slot.question.query, ""))
+        spoken = await seat.speak(conversation, 1, lambda _: None)
+        seconds = time.perf_counter() - began
+        return (
+            self._blank(
+                slot,
+                answer=spoken.text.encode("utf-8", "replace").decode(),  # half a surrogate pair cannot be stored
+                response_time_ms=round(seconds * 1000, 3),
+                tokens=tally.completion,
+                tokens_per_second=tally.completion / seconds if tally.completion else None,
+                rounds=1,
+            ),
+            None,
+        )
+
+    async def _load(self, runtime: ModelRuntime, model: str) -> None:
+        if self.adapter is None:
+            return
+        if not runtime.capabilities.adapters:
+            raise WorkerFailedError("The Proposer's runtime cannot serve adapters, so this one cannot be measured.")
+        await runtime.load_adapter(self.adapter, model)
+
+    def _seed(self, slot: Slot) -> int:
+        """Each answer's own, and the same for every adapter: the runs that are compared share their luck."""
+        digest = hashlib.sha256(f"{self.run.seed}:{slot.question.id}:{slot.repeat}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
+
+    def _blank(self, slot: Slot, **fields: object) -> BenchmarkResult:
+        values: dict[str, object] = {
+            "run_id": self.run.id,
+            "question_id": slot.question.id,
+            "repeat": slot.repeat,
+            "status": "unscored",
+            "domain": slot.question.domain,
+            "difficulty": slot.question.difficulty,
+            "query": slot.question.query,
+        }
+        return BenchmarkResult(**{**values, **fields})  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------------------------ the judge's constancy
+
+    async def anchor_scores(self, anchors: Sequence[tuple[str, Question, str]]) -> dict[str, float]:
+        """What the judge says of the frozen answers now; those without verdict are missing.
+
+        Args:
+            anchors: id, question and answer of each.
+        """
+        name = self._scorer.model_judge
+        if name is None:
+            return {}
+        found: dict[str, float] = {}
+        for identity, question, answer in anchors:
+            verdict, _ = await self._scorer.ask(name, item_of(question, answer))
+            if verdict.score is not None:
+                found[identity] = verdict.score
+            elif not found:
+                break  # a judge that has no verdict on the first will have none on the others
+        return found
+
+
+def drift(first: dict[str, float], now: dict[str, float]) -> float | None:
+    """Mean absolute change of the scores that both have, 0–10; None when they share none."""
+    shared = [abs(now[name] - first[name]) for name in now if name in first]
+    return round(fmean(shared), 3) if shared else None
+
+
+def unanswered(questions: Sequence[Question], repeats: int, results: Sequence[BenchmarkResult]) -> list[Slot]:
+    """What is still to be asked: also what failed, and what has no verdict because the judge was away. All questions once, then
+    all a second time.
+    """
+    done = {
+        (result.question_id, result.repeat)
+        for result in results
+        if result.status != "failed" and (result.quality_score is not None or not result.error)
+    }
+    return [
+        Slot(question, repeat)
+        for repeat in range(repeats)
+        for question in questions
+        if (question.id, repeat) not in done
+    ]
+
+
+def adapter_ref(adapter_id: UUID, path: str) -> AdapterRef:
+    """How runtimes are told of an adapter."""
+    return AdapterRef(id=str(adapter_id), directory=path)

@@ -1,0 +1,115 @@
+"""One answer's score: the machine tells what it can, the judge the rest, and what nobody can tell stays open."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+
+from tmde_core.debate.judging import AUTO, NONE, WITH_REFERENCE, WITHOUT_REFERENCE, judged, verdict_of
+from tmde_core.errors import TmdeError
+from tmde_core.plugins import Plugins
+from tmde_core.records.base import Record
+from tmde_core.records.judging import Criterion, JudgeItem, Verdict
+from tmde_core.records.questions import Question
+from tmde_core.sdk.judges import JudgeModel
+
+ENOUGH_WEIGHT = 0.5
+"""Share of the weight that must be scored for the answer to count: with less, the score would be of another question."""
+
+JudgeModelSource = Callable[[], Awaitable[JudgeModel | None]]
+"""Starts the judge's model only when a criterion needs it."""
+
+
+class Score(Record):
+    """What was made of one answer."""
+
+    score: float | None
+    """0–10; None: no verdict."""
+    criteria: dict[str, float | None] = msgspec.field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    judge_error: str | None = None
+    """Why the judge's model could not be asked, where it was needed."""
+
+
+class Scorer:
+    """Scores answers with the machine's checks and one judge."""
+
+    def __init__(self, plugins: Plugins, judge: str, model: JudgeModelSource) -> None:
+        self._plugins = plugins
+        self._judge = WITHOUT_REFERENCE if judge == AUTO else judge
+        self._model = model
+
+    async def score(self, question: Question, answer: str) -> Score:
+        """Judge one answer. Never raises for a judge's sake: what it cannot score is open, never 0."""
+        item = item_of(question, answer)
+        if not question.criteria:
+            return await self._simple(item)
+        verdicts = [await judged(self._plugins, WITH_REFERENCE, item, None)] if _checked(question.criteria) else []
+        problem = None
+        if self._judge != WITH_REFERENCE and not all(criterion.check for criterion in question.criteria):
+            verdict, problem = await self.ask(self._judge, item)
+            verdicts.append(verdict)
+        return combined(question.criteria, verdicts, problem)
+
+    async def _simple(self, item: JudgeItem) -> Score:
+        name = WITH_REFERENCE if item.reference and (item.check or not item.rubric) else self._judge
+        verdict, problem = await self.ask(name, item)
+        return Score(
+            score=verdict.score, criteria=dict(verdict.criteria), reasons=verdict.reasons, judge_error=_detail(problem)
+        )
+
+    @property
+    def model_judge(self) -> str | None:
+        """The judge that asks a model; None when only the machine's checks score."""
+        plugins = self._plugins.judges
+        return self._judge if self._judge in plugins and plugins.get(self._judge).needs_model else None
+
+    async def ask(self, name: str, item: JudgeItem) -> tuple[Verdict, TmdeError | None]:
+        """One judge's verdict, and why its model could not be asked; then there is no verdict."""
+        if name == NONE or name not in self._plugins.judges:
+            return await judged(self._plugins, name, item, None), None
+        try:
+            model = await self._model() if self._plugins.judges.get(name).needs_model else None
+            return await verdict_of(self._plugins, name, item, model), None
+        except TmdeError as error:
+            reason = f"The judge could not be asked: {error.detail}"
+            return Verdict(score=None, reasons=(reason,), judge=name), error
+
+
+def item_of(question: Question, answer: str) -> JudgeItem:
+    """What judges are given."""
+    return JudgeItem(
+        question=question.query,
+        answer=answer,
+        reference=question.reference,
+        check=question.check,
+        rubric=question.rubric,
+        criteria=question.criteria,
+    )
+
+
+def combined(criteria: Sequence[Criterion], verdicts: Sequence[Verdict], problem: TmdeError | None = None) -> Score:
+    """The weighted mean over the criteria that somebody scored, when they hold at least half of the weight."""
+    told: Mapping[str, float] = {name: score for verdict in verdicts for name, score in verdict.criteria.items()}
+    scores = {criterion.name: told.get(criterion.name) for criterion in criteria}
+    reasons = tuple(reason for verdict in verdicts for reason in verdict.reasons)
+    return Score(score=weighted(criteria, scores), criteria=scores, reasons=reasons, judge_error=_detail(problem))
+
+
+def weighted(criteria: Sequence[Criterion], scores: Mapping[str, float | None]) -> float | None:
+    """The weighted mean of the known scores, 0–10; None when they hold less than half of the weight."""
+    total = sum(criterion.weight for criterion in criteria)
+    known = [(criterion.weight, score) for criterion in criteria if (score := scores.get(criterion.name)) is not None]
+    weight = sum(share for share, _ in known)
+    if not known or weight < ENOUGH_WEIGHT * total:
+        return None
+    return round(sum(share * score for share, score in known) / weight, 4)
+
+
+def _checked(criteria: Sequence[Criterion]) -> bool:
+    return any(criterion.check is not None for criterion in criteria)
+
+
+def _detail(problem: TmdeError | None) -> str | None:
+    return problem.detail if problem else None

@@ -1,0 +1,195 @@
+"""A debate on the terminal: roles in colour as they speak, the Skeptic's verdicts in panels, the answer at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import msgspec
+from rich import box
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.status import Status
+from rich.text import Text
+
+from tmde_core.cli.kit.output import duration, plain
+from tmde_core.records.debate import Critique, Round
+from tmde_core.storage.events import Event
+
+COLOURS = {"proposer": "cyan", "skeptic": "yellow", "synthesizer": "green", "judge": "magenta"}
+SEVERITIES = {"critical": "bold red", "major": "red", "minor": "dim"}
+
+
+class DebateView:
+    """Prints the events of one debate."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._speaking = ""
+        self._synthesis = ""
+        self._status: Status | None = None
+        self.failure: str | None = None
+        """The sentence of the `error` event, once it has come."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._quiet()
+
+    def show(self, event: Event) -> None:
+        """Print one event."""
+        show = getattr(self, f"_on_{event.type}", None)
+        if show is not None:
+            show(event.data)
+
+    def _on_start(self, data: dict[str, Any]) -> None:
+        who = sorted({f"{model['runtime']} {model['model']}".strip() for model in data.get("models", {}).values()})
+        adapter = f", adapter {data['adapterId']}" if data.get("adapterId") else ""
+        self._out.print(Text(plain(f"Asking {', '.join(who)}{adapter}"), style="dim"))
+
+    def _on_retrieval(self, data: dict[str, Any]) -> None:
+        names = ", ".join(str(template["name"]) for template in data.get("templates", ()))
+        if names:
+            self._out.print(Text(plain(f"Template: {names}"), style="dim"))
+
+    def _on_round_start(self, data: dict[str, Any]) -> None:
+        self._end_line()
+        self._rule(f"Round {data['round']}")
+
+    def _on_token(self, data: dict[str, Any]) -> None:
+        role, text = str(data["role"]), plain(str(data["text"]))
+        if role in ("skeptic", "judge"):
+            # Their words are data; what they mean is shown when they are complete.
+            self._wait("The Skeptic reads …" if role == "skeptic" else "The Judge reads …")
+            return
+        self._quiet()
+        if role != self._speaking:
+            self._end_line()
+            self._speaking = role
+            if role == "proposer":
+                self._out.print(Text("Proposer", style=f"bold {COLOURS[role]}"))
+        if role == "synthesizer":
+            self._synthesis += text
+        self._out.print(Text(text, style=COLOURS.get(role, "")), end="", soft_wrap=True)
+
+    def _on_round_end(self, data: dict[str, Any]) -> None:
+        self._end_line()
+        print_critique(self._out, data.get("critique") or {}, str(data.get("critiqueText") or ""))
+
+    def _on_early_stop(self, data: dict[str, Any]) -> None:
+        self._out.print(Text(plain(f"Stopped early: {data['reason']}"), style="dim"))
+
+    def _on_synthesis_start(self, _data: dict[str, Any]) -> None:
+        self._end_line()
+        self._rule("Answer")
+
+    def _on_synthesis(self, _data: dict[str, Any]) -> None:
+        self._end_line()
+
+    def _on_warning(self, data: dict[str, Any]) -> None:
+        self._end_line()
+        self._out.print(Text(plain(f"Note: {data.get('detail', '')}"), style="yellow"))
+
+    def _on_complete(self, data: dict[str, Any]) -> None:
+        self._end_line()
+        answer = plain(str(data["finalAnswer"]))
+        if answer.strip() != self._synthesis.strip():
+            print_text(self._out, "Answer", answer, style="bold green")
+        tokens, timings = data.get("tokens") or {}, data.get("timings") or {}
+        score = data.get("score")
+        scored = "no verdict" if score is None else f"score {score:g} of 10"
+        judge = f" ({data['judge']})" if data.get("judge") else ""
+        read = tokens.get("prompt", 0)
+        cached = f" ({100 * tokens.get('cached', 0) / read:.0f} % cached)" if read else ""
+        rounds = data.get("rounds", 0)
+        self._out.print()
+        self._out.print(
+            Text.assemble(
+                (f"{scored}{judge}", "bold"),
+                f" · {rounds} round{'' if rounds == 1 else 's'} · {duration(timings.get('totalMs', 0) / 1000)}"
+                f" · {read} tokens read{cached}, {tokens.get('completion', 0)} written",
+            )
+        )
+        for reason in data.get("reasons") or ():
+            self._out.print(Text(plain(f"  {reason}"), style="dim"))
+        self._out.print(Text(f"trace {data['traceId']}", style="dim"))
+
+    def _on_error(self, data: dict[str, Any]) -> None:
+        self._end_line()
+        self.failure = str(data.get("detail", "The debate failed."))
+
+    def _on_cancelled(self, _data: dict[str, Any]) -> None:
+        self._end_line()
+        self.failure = "The debate was cancelled."
+
+    def _rule(self, title: str) -> None:
+        _print_rule(self._out, title)
+
+    def _wait(self, what: str) -> None:
+        if self._status is None:
+            self._end_line()
+            self._status = Status(what, console=self._out)
+            if self._out.is_terminal:
+                self._status.start()
+        else:
+            self._status.update(what)
+
+    def _quiet(self) -> None:
+        if self._status is not None:
+            with contextlib.suppress(RuntimeError):
+                self._status.stop()
+            self._status = None
+
+    def _end_line(self) -> None:
+        self._quiet()
+        if self._speaking:
+            self._out.print()
+            self._speaking = ""
+
+
+def print_critique(out: Console, critique: dict[str, Any], text: str) -> None:
+    """The Skeptic's verdict: score, issues by severity. Its own words where it broke the form.
+
+    A panel on a terminal; into a pipe plain lines, which `grep` can use.
+    """
+    score, malformed = critique.get("score"), critique.get("malformed") or not critique
+    parts = (
+        "Skeptic",
+        None if score is None else f"{score:g} of 10",
+        critique.get("verdict"),
+        "not in the form asked for" if malformed else None,
+    )
+    title = " · ".join(part for part in parts if part)
+    lines = [
+        Text.assemble((f"{issue['severity']:<9}", SEVERITIES.get(issue["severity"], "")), plain(str(issue["text"])))
+        for issue in critique.get("issues") or ()
+    ] or [Text(plain(text).strip() if malformed else "no issues named", style="dim")]
+    if out.is_terminal:
+        out.print(
+            Panel(Group(*lines), title=title, title_align="left", border_style=COLOURS["skeptic"], box=box.ROUNDED)
+        )
+        return
+    out.print(Text(title))
+    for line in lines:
+        out.print(Text.assemble("  ", line))
+
+
+def _print_rule(out: Console, title: str) -> None:
+    out.print(Rule(title, style="dim", align="left") if out.is_terminal else Text(f"--- {title}"))
+
+
+def print_round(out: Console, round_: Round) -> None:
+    """A round that is over."""
+    _print_rule(out, f"Round {round_.number}")
+    out.print(Text("Proposer", style=f"bold {COLOURS['proposer']}"))
+    out.print(Text(plain(round_.proposal).strip(), style=COLOURS["proposer"]))
+    if round_.critique is not None or round_.critique_text:
+        critique: Critique = round_.critique or Critique(malformed=True)
+        print_critique(out, msgspec.to_builtins(critique), round_.critique_text)
+
+
+def print_text(out: Console, title: str, text: str, style: str = "") -> None:
+    """A heading and the text below it."""
+    out.print()
+    out.print(Text(title, style="bold"))
+    out.print(Text(plain(text).strip(), style=style))

@@ -1,0 +1,1 @@
+"""`tmde doctor`."""

@@ -1,0 +1,236 @@
+"""What `tmde doctor` looks at. Each check stands alone: one that fails hides none of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from tmde_core import __version__
+from tmde_core.cli.kit.invocation import Invocation
+from tmde_core.cli.kit.logs import log_to_file
+from tmde_core.cli.kit.output import plain, size
+from tmde_core.errors import TmdeError
+from tmde_core.plugins import Plugins
+from tmde_core.records.base import Record
+from tmde_core.runtimes import Runtimes
+from tmde_core.settings import SETTINGS_FILE, Settings, default_data_dir
+from tmde_core.storage.database import Database
+
+LEAST_PYTHON = (3, 11)
+LEAST_SQLITE = (3, 38)
+"""STRICT tables came with 3.37, the JSON functions that are always there with 3.38."""
+LEAST_DISK_BYTES = 2 * 10**9
+"""A model, its safetensors form, and a few adapters."""
+LEAST_FREE_MEMORY_BYTES = 1 * 10**9
+"""The embedded model served, with room for the server; training needs some 3 GB more."""
+
+
+class Check(Record):
+    """One thing that was looked at. `lacking` is no harm, or only to some uses; `broken` stops TMDE."""
+
+    name: str
+    status: Literal["ok", "lacking", "broken"]
+    detail: str
+
+
+async def examine(invocation: Invocation) -> list[Check]:
+    """Look at everything."""
+    checks = [_python(), _sqlite(), _machine(), _memory()]
+    settings = None
+    try:
+        settings = invocation.settings()
+        log_to_file(settings)
+        file = settings.data_path / SETTINGS_FILE
+        checks.append(
+            Check("settings", "ok", f"{file}{'' if file.exists() else ' (not there: everything as shipped)'}")
+        )
+    except TmdeError as error:
+        checks.append(Check("settings", "broken", error.detail))
+    checks.append(_disk(settings.data_path if settings else invocation.data_dir or default_data_dir()))
+    if settings is not None:
+        checks += [_writable(settings), await _database(settings), _server(settings)]
+    plugins = Plugins.load()
+    checks += list(_plugins(plugins))
+    if settings is not None:
+        checks += await _runtimes(plugins, settings)
+        checks += list(_backends(plugins, settings))
+    checks.append(_ui())
+    return [Check(check.name, check.status, plain(check.detail)) for check in checks]
+
+
+def _python() -> Check:
+    version = platform.python_version()
+    where = f"{version} ({sys.executable}), TMDE {__version__}"
+    if sys.version_info < LEAST_PYTHON:
+        return Check("python", "broken", f"{where}: TMDE needs 3.11 or later.")
+    return Check("python", "ok", where)
+
+
+def _sqlite() -> Check:
+    with sqlite3.connect(":memory:") as connection:
+        try:
+            connection.execute("CREATE VIRTUAL TABLE probe USING fts5 (text)")
+            has_fts = True
+        except sqlite3.Error:
+            has_fts = False
+    connection.close()
+    if not has_fts:
+        return Check(
+            "sqlite", "broken", f"{sqlite3.sqlite_version} lacks FTS5. Use a Python whose sqlite3 module has it."
+        )
+    if sqlite3.sqlite_version_info < LEAST_SQLITE:
+        return Check("sqlite", "broken", f"{sqlite3.sqlite_version} is too old: 3.38 or later is needed.")
+    return Check("sqlite", "ok", f"{sqlite3.sqlite_version} with FTS5")
+
+
+def _machine() -> Check:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Check(
+        "processor",
+        "ok",
+        f"{cores} cores for this process, {platform.machine()}, {platform.system()} {platform.release()}",
+    )
+
+
+def _memory() -> Check:
+    memory = psutil.virtual_memory()
+    detail = f"{size(memory.available)} free of {size(memory.total)}"
+    if memory.available < LEAST_FREE_MEMORY_BYTES:
+        return Check("memory", "lacking", f"{detail}: the embedded model may be slow or fail. End other programs.")
+    return Check("memory", "ok", detail)
+
+
+def _disk(directory: Path) -> Check:
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    usage = shutil.disk_usage(directory)
+    detail = f"{size(usage.free)} free where the data are ({directory})"
+    if usage.free < LEAST_DISK_BYTES:
+        return Check("disk", "lacking", f"{detail}: training needs {size(LEAST_DISK_BYTES)}. Free some space.")
+    return Check("disk", "ok", detail)
+
+
+def _writable(settings: Settings) -> Check:
+    probe = settings.data_path / f".doctor-{os.getpid()}"
+    try:
+        probe.write_bytes(b"x" * 4096)
+    except OSError as error:
+        return Check("data directory", "broken", f"{settings.data_dir} cannot be written: {error.strerror}.")
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return Check("data directory", "ok", settings.data_dir)
+
+
+async def _database(settings: Settings) -> Check:
+    path = settings.data_path / "tmde.db"
+    try:
+        async with Database.open(path) as database:
+            fault = await database.value("PRAGMA quick_check(1)")
+            traces = await database.value("SELECT count(*) FROM traces")
+    except (TmdeError, sqlite3.Error) as error:
+        return Check("database", "broken", str(error))
+    if fault != "ok":
+        return Check("database", "broken", f"{path} is damaged: {fault}. Export what can be read, and restore a copy.")
+    return Check("database", "ok", f"{path}: {traces} traces, {size(path.stat().st_size)}")
+
+
+def _server(settings: Settings) -> Check:
+    """Whether a server holds the data directory; either way is fine."""
+    try:
+        with (settings.data_path / "server.lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return Check("server", "ok", f"process {file.read(20).strip() or 'unknown'} serves this data directory")
+    except OSError:
+        pass
+    return Check("server", "ok", "none runs on this data directory; `tmde serve` starts one")
+
+
+def _plugins(plugins: Plugins) -> Iterator[Check]:
+    infos = plugins.infos()
+    if not infos:
+        yield Check("plugins", "broken", "No plugin is installed, so there is no model to ask. Install tmde-cpu.")
+    for info in infos:
+        where = f"{info.distribution or info.module} {info.version or ''}".strip()
+        if info.problems:
+            problems = " ".join(problem.detail for problem in info.problems)
+            yield Check(f"plugin {info.name}", "lacking", f"{where}: {problems}")
+        else:
+            yield Check(f"plugin {info.name}", "ok", where)
+
+
+async def _runtimes(plugins: Plugins, settings: Settings) -> list[Check]:
+    """Every runtime; one that a role of the debate uses is essential."""
+    roles = settings.roles
+    used = {role.runtime for role in (roles.proposer, roles.skeptic, roles.synthesizer)}
+    runtimes = Runtimes(plugins, settings)
+    checks = [
+        Check(
+            f"runtime {name}",
+            "broken",
+            f"The settings name it, but no plugin provides it; there are {', '.join(plugins.runtimes.names()) or 'none'}.",
+        )
+        for name in sorted(used)
+        if name not in plugins.runtimes
+    ]
+    for report in await runtimes.reports():
+        name = f"runtime {report.name}"
+        if report.availability.ok:
+            checks.append(Check(name, "ok", await _default_model(runtimes, report.name) or report.summary))
+        else:
+            checks.append(Check(name, "broken" if report.name in used else "lacking", report.availability.reason))
+    await runtimes.stop()
+    return checks
+
+
+async def _default_model(runtimes: Runtimes, name: str) -> str:
+    """The default model with its size, and the SHA-256 of its file when it is one."""
+    try:
+        models = await runtimes.made(name).models()
+    except (TmdeError, OSError):
+        return ""
+    for model in models:
+        if model.default:
+            file = Path(model.path) if model.path else None
+            digest = f", sha256 {await asyncio.to_thread(_sha256, file)}" if file and file.is_file() else ""
+            return f"{model.name}, {size(model.size_bytes)}{digest}"
+    return ""
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _backends(plugins: Plugins, settings: Settings) -> Iterator[Check]:
+    """Every training backend; without one everything but training works."""
+    for descriptor in plugins.backends:
+        name = f"training {descriptor.name}"
+        try:
+            availability = descriptor.create(settings.data_path).availability()
+        except Exception as error:  # a plugin's own defect must not hide the other checks
+            yield Check(name, "lacking", f"{type(error).__name__}: {error}")
+            continue
+        yield Check(name, "ok" if availability.ok else "lacking", availability.reason or descriptor.summary)
+
+
+def _ui() -> Check:
+    for entry_point in importlib.metadata.entry_points(group="tmde.ui", name="default"):
+        version = entry_point.dist.version if entry_point.dist else ""
+        return Check("pages", "ok", f"{entry_point.dist.name if entry_point.dist else entry_point.value} {version}")
+    return Check("pages", "lacking", "tmde-ui is not installed: `tmde serve` offers the API only.")

@@ -1,0 +1,1 @@
+"""`tmde finetune` and `tmde worker`."""

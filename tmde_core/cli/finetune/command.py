@@ -1,0 +1,319 @@
+"""`tmde finetune …`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import msgspec
+import typer
+
+from tmde_core.cli.finetune import preview as finetune_preview
+from tmde_core.cli.finetune import schedule as finetune_schedule
+from tmde_core.cli.finetune.watch import end_with, watched
+from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.output import (
+    JsonFlag,
+    duration,
+    plain,
+    print_fields,
+    print_json,
+    print_table,
+)
+from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
+from tmde_core.finetune.ranges import config_from, ranges
+from tmde_core.records.base import parse_id
+from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, RunAttempt
+
+if TYPE_CHECKING:
+    from tmde_core.services import Services
+
+command = typer.Typer(
+    rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="Train adapters on good traces."
+)
+
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A hyperparameter for this run, as NAME=VALUE; may be repeated.", metavar="NAME=VALUE"),
+]
+RunId = Annotated[str | None, typer.Argument(help="The run's id; without it, the one in progress.", metavar="[ID]")]
+AnyRunId = Annotated[
+    str | None, typer.Argument(help="The run's id; without it, the one in progress or else the newest.", metavar="[ID]")
+]
+
+_INTERRUPTED = "its process is gone; the next `tmde serve`, or `tmde finetune watch`, goes on with it"
+
+STATUSES = ("pending", "running", "completed", "failed", "cancelled")
+
+
+@command.command()
+def start(
+    ctx: typer.Context,
+    set_: Assignments = None,
+    backend: Annotated[str | None, typer.Option(help="Which training backend.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Train an adapter on the eligible traces. The run goes on by itself, whatever becomes of this program."""
+
+    async def begin(services: Services) -> FineTuneRun:
+        changes = _values(set_ or ()) | ({"backend": backend} if backend else {})
+        run = await services.finetune.start(config_from(changes, services.finetune.config()), triggered_by="user")
+        if not json or not watch:
+            _announce(run, json)
+        return await watched(services, run.id, json) if watch else run
+
+    run = with_services(ctx, begin)
+    if watch:
+        end_with(run, json)
+
+
+@command.command()
+def watch(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
+    """Follow a run until it ends, and go on with it if its process has died. Ctrl-C stops watching, not the run."""
+
+    async def follow(services: Services) -> FineTuneRun:
+        return await watched(services, await _chosen(services, run), json)
+
+    end_with(with_services(ctx, follow), json)
+
+
+@command.command("list")
+def list_(
+    ctx: typer.Context,
+    status: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(STATUSES)}.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 50,
+    offset: Annotated[int, typer.Option(min=0, help="How many to skip.")] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Runs, newest first."""
+    if status is not None and status not in STATUSES:
+        raise InvalidInputError(f"--status: must be one of {', '.join(STATUSES)}.", field="status")
+    runs, total = with_services(ctx, lambda services: services.finetune.list(limit, offset, status))  # type: ignore[arg-type]
+    if json:
+        print_json({"items": runs, "total": total})
+        return
+    rows = [
+        (
+            str(run.id),
+            run.started_at,
+            run.status,
+            run.traces_used,
+            run.metrics.final_train_loss if run.metrics else None,
+            run.metrics.best_val_loss if run.metrics else None,
+            run.error_message or "",
+        )
+        for run in runs
+    ]
+    print_table(
+        ("id", "started", "status", "traces", "loss", "best val", "error"),
+        rows,
+        empty="No training run yet. `tmde finetune start` begins one; `tmde traces stats` says whether there is enough.",
+        right=("traces", "loss", "best val"),
+    )
+
+
+@command.command()
+def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> None:
+    """One run: its configuration, its attempts and what it measured."""
+
+    async def get(services: Services) -> tuple[FineTuneRun, bool]:
+        found = await services.finetune.get(await _newest(services, run))
+        return found, services.finetune.interrupted(found)
+
+    found, interrupted = with_services(ctx, get)
+    if json:
+        print_json(found)
+        return
+    metrics = msgspec.structs.asdict(found.metrics) if found.metrics else {}
+    took = (found.completed_at - found.started_at).total_seconds() if found.completed_at else None
+    print_fields(
+        (
+            ("id", str(found.id)),
+            ("status", found.status),
+            ("waits for", "a `tmde worker`" if found.queued else None),
+            ("interrupted", _INTERRUPTED if interrupted else None),
+            ("error", found.error_message),
+            ("started", found.started_at),
+            ("ended", found.completed_at),
+            ("took", duration(took) if took is not None else None),
+            ("traces", found.traces_used),
+            ("examples", f"{found.train_examples} to train on, {found.val_examples} to validate on"),
+            ("base model", found.base_model),
+            ("adapter", found.lora_path),
+            ("started by", found.triggered_by),
+            *((f"attempt {attempt.number}", _told(attempt)) for attempt in found.attempts),
+            *((name.replace("_", " "), value) for name, value in metrics.items()),
+            *((name, value) for name, value in msgspec.structs.asdict(found.config).items()),
+        )
+    )
+
+
+@command.command()
+def cancel(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
+    """End a run with all its processes, or take it out of the queue; complete checkpoints are kept."""
+
+    async def stop(services: Services) -> FineTuneRun:
+        return await services.finetune.cancel(await _chosen(services, run))
+
+    found = with_services(ctx, stop)
+    if json:
+        print_json(found)
+    else:
+        typer.echo(f"Cancelled the training run {found.id}.")
+
+
+@command.command()
+def resume(
+    ctx: typer.Context,
+    run: Annotated[
+        str | None, typer.Argument(help="The run's id; without it, the newest that can be resumed.", metavar="[ID]")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Go on with a run that failed or was cancelled, from its newest checkpoint."""
+
+    async def go_on(services: Services) -> FineTuneRun:
+        found = await services.finetune.resume(await _resumable(services, run))
+        if not json:
+            typer.echo(f"Training run {found.id} goes on. `tmde finetune watch` follows it.")
+        elif not watch:
+            print_json(found)
+        return await watched(services, found.id, json) if watch else found
+
+    found = with_services(ctx, go_on)
+    if watch:
+        end_with(found, json)
+
+
+@command.command()
+def log(
+    ctx: typer.Context,
+    run: AnyRunId = None,
+    lines: Annotated[int, typer.Option(min=1, max=1000, help="How many lines.")] = 40,
+) -> None:
+    """The end of what a run's processes printed."""
+
+    async def tail(services: Services) -> str:
+        return await services.finetune.log_tail(await _newest(services, run), lines)
+
+    if text := with_services(ctx, tail):
+        typer.echo(plain(text))
+    else:
+        typer.echo("The run's processes have printed nothing.", err=True)
+
+
+@command.command()
+def config(
+    ctx: typer.Context,
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="What to change; nothing shows what is set.", metavar="[NAME=VALUE]…")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Show or change the hyperparameters that a run has unless it is given others."""
+
+    async def put(services: Services) -> FineTuneConfig:
+        before = services.finetune.config()
+        return await services.finetune.set_config(config_from(_values(changes), before)) if changes else before
+
+    found = with_services(ctx, put)
+    if json:
+        print_json(found)
+        return
+    rows = []
+    for (name, value), allowed in zip(msgspec.structs.asdict(found).items(), ranges().values(), strict=True):
+        span = (
+            f"{_figure(allowed.minimum)}–{_figure(allowed.maximum)}"
+            if allowed.minimum is not None and allowed.maximum is not None
+            else ""
+        )
+        rows.append((name, value, " | ".join(allowed.choices) or span))
+    print_table(("name", "value", "allowed"), rows, empty="", right=("value",))
+
+
+# --------------------------------------------------------------------------------------------- inside
+
+
+def _values(assignments: Sequence[str]) -> dict[str, Any]:
+    """`learning_rate=3e-4` and the like, in the names and types of the wire."""
+    known = ranges()
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, sign, text = assignment.partition("=")
+        if not sign:
+            raise InvalidInputError(f"{assignment!r} is no NAME=VALUE; `tmde finetune config` lists the names.")
+        head, *tail = name.strip().replace("-", "_").split("_")
+        field = head + "".join(part[:1].upper() + part[1:] for part in tail)
+        numeric = field in known and isinstance(known[field].default, int | float)
+        values[field] = _number(text.strip()) if numeric else text.strip()
+    return values
+
+
+def _figure(number: float) -> str:
+    """A bound as one would type it: 1000000 and 0.00001, not 1e+06 and 1e-05."""
+    return f"{number:.10f}".rstrip("0").rstrip(".")
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text  # the check of ranges says what is wrong with it
+
+
+async def _chosen(services: Services, text: str | None) -> UUID:
+    if text is not None:
+        return parse_id(text, "training run")
+    current = await services.finetune.current()
+    if current is None:
+        raise ConflictError("No training run is in progress. `tmde finetune list` shows those that have ended.")
+    return current.id
+
+
+async def _newest(services: Services, text: str | None) -> UUID:
+    if text is not None or await services.finetune.current() is not None:
+        return await _chosen(services, text)
+    runs, _ = await services.finetune.list(limit=1)
+    if not runs:
+        raise NotFoundError("There has been no training run yet. `tmde finetune start` begins one.")
+    return runs[0].id
+
+
+async def _resumable(services: Services, text: str | None) -> UUID:
+    if text is not None:
+        return parse_id(text, "training run")
+    runs, _ = await services.finetune.list(limit=200)
+    for run in runs:
+        if services.finetune.resumable(run):
+            return run.id
+    raise ConflictError(
+        "No training run can be resumed: it must have failed or been cancelled, and have a checkpoint. "
+        "`tmde finetune list` shows all runs."
+    )
+
+
+def _told(attempt: RunAttempt) -> str:
+    """An attempt in a line."""
+    took = duration((attempt.ended_at - attempt.started_at).total_seconds()) if attempt.ended_at else "so far"
+    start = "" if attempt.resumed_from_step is None else f"from step {attempt.resumed_from_step}, "
+    sizes = f"batch {attempt.batch_size} × {attempt.gradient_accumulation_steps}"
+    return f"{attempt.outcome}, {start}{sizes}, {took}" + (f": {attempt.reason}" if attempt.reason else "")
+
+
+def _announce(run: FineTuneRun, json: bool) -> None:
+    if json:
+        print_json(run)
+        return
+    begun = "waits for a `tmde worker` to train" if run.queued else "has started"
+    typer.echo(
+        f"Training run {run.id} {begun} on {run.traces_used} traces ({run.train_examples} examples to train on, "
+        f"{run.val_examples} to validate on). `tmde finetune watch` follows it."
+    )
+
+
+finetune_preview.register(command, _values)
+finetune_schedule.register(command)

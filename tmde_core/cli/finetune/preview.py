@@ -1,0 +1,126 @@
+"""`tmde finetune preview` and `tmde traces lineage`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.output import (
+    JsonFlag,
+    console,
+    duration,
+    error_console,
+    plain,
+    print_fields,
+    print_json,
+    print_table,
+    size,
+)
+from tmde_core.finetune.preview.service import LISTED
+from tmde_core.finetune.ranges import config_from
+from tmde_core.records.base import parse_id
+from tmde_core.records.finetune import FineTunePreview
+
+SHOWN_LEFT_OUT = 10
+BAR = 40
+"""Characters of the longest bar."""
+EXAMPLE_CHARS = 4_000
+"""Of the first example; an answer may be of any length."""
+
+
+def preview_command(values: Callable[[Sequence[str]], dict[str, Any]]) -> Callable[..., None]:
+    """The command; `values` reads NAME=VALUE as `tmde finetune start` does."""
+
+    def preview(
+        ctx: typer.Context,
+        set_: Annotated[
+            list[str] | None,
+            typer.Option("--set", help="A hyperparameter, as NAME=VALUE; may be repeated.", metavar="NAME=VALUE"),
+        ] = None,
+        backend: Annotated[str | None, typer.Option(help="Which training backend.")] = None,
+        json: JsonFlag = False,
+    ) -> None:
+        """What a run would be trained on, what is left out and why, and what it would take. Starts nothing."""
+        changes = values(set_ or ()) | ({"backend": backend} if backend else {})
+        if not json:
+            error_console().print("Looking at the examples; a model may have to be measured first …", style="dim")
+        found = with_services(
+            ctx, lambda services: services.previews.preview(config_from(changes, services.finetune.config()))
+        )
+        if json:
+            print_json(found)
+        else:
+            _print(found)
+
+    return preview
+
+
+def lineage(
+    ctx: typer.Context,
+    id: Annotated[str, typer.Argument(help="The trace's id.", metavar="ID")],
+    json: JsonFlag = False,
+) -> None:
+    """Which runs and adapters learned from a trace."""
+    found = with_services(ctx, lambda services: services.lineage.of_trace(parse_id(id, "trace")))
+    if json:
+        print_json(found)
+        return
+    rows = [("run", str(run)) for run in found.runs] + [("adapter", str(adapter)) for adapter in found.adapters]
+    print_table(("what", "id"), rows, empty="Nothing has learned from this trace.")
+
+
+def _print(found: FineTunePreview) -> None:
+    tokens = None
+    if found.total_tokens is not None:
+        tokens = f"{found.supervised_tokens:,} of {found.total_tokens:,} are learned from"
+    memory = size(found.estimated_ram_bytes) if found.estimated_ram_bytes else None
+    rough = "" if found.calibrated else " (rough: not measured on this machine yet)"
+    print_fields(
+        (
+            ("would begin", "no: " + found.refusal if found.refusal else "yes"),
+            ("examples", f"{found.examples:,} ({found.required:,} needed)"),
+            ("to train on", found.train_examples),
+            ("to validate on", found.val_examples),
+            ("left out", ", ".join(f"{count:,} {why}" for why, count in found.left_out_by_reason.items()) or None),
+            ("tokens", tokens),
+            ("longest", f"{found.longest:,} tokens" if found.longest else None),
+            ("steps", f"{found.total_steps:,}" if found.total_steps else None),
+            ("takes about", duration(found.estimated_seconds) + rough if found.estimated_seconds else None),
+            ("memory", memory),
+            ("video memory", size(found.estimated_vram_bytes) if found.estimated_vram_bytes else None),
+            ("note", found.note if found.note != found.refusal else None),
+        )
+    )
+    out = console()
+    if found.histogram:
+        out.print("\nExamples by tokens", style="bold")
+        most = max(bucket.examples for bucket in found.histogram)
+        for bucket in found.histogram:
+            bar = "█" * round(BAR * bucket.examples / most) or ("▏" if bucket.examples else "")
+            out.print(Text(f"{bucket.low:>6,} to {bucket.high - 1:>6,}  {bucket.examples:>5,}  {bar}"))
+    if found.left_out:
+        out.print("\nLeft out", style="bold")
+        for one in found.left_out[:SHOWN_LEFT_OUT]:
+            out.print(Text(f"  {one.trace_id}  {one.reason}: {plain(one.detail)}"))
+        if (more := sum(found.left_out_by_reason.values()) - min(len(found.left_out), SHOWN_LEFT_OUT)) > 0:
+            out.print(f"  and {more:,} more; --json has up to {LISTED} of each kind")
+    if found.first_example:
+        out.print("\nThe first example; what is marked is learned from", style="bold")
+        example, room = Text(), EXAMPLE_CHARS
+        for piece in found.first_example:
+            text = plain(piece.text)[: max(room, 0)]
+            # Marked with brackets too: colour is not always there.
+            example.append(f"⟦{text}⟧" if piece.supervised else text, style="bold green" if piece.supervised else "dim")
+            room -= len(text)
+        if room <= 0:
+            example.append(" … (it goes on)")
+        out.print(example)
+
+
+def register(command: typer.Typer, values: Callable[[Sequence[str]], dict[str, Any]]) -> None:
+    """Put it under `tmde finetune`."""
+    command.command("preview")(preview_command(values))

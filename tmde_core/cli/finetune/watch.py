@@ -1,0 +1,130 @@
+"""A training run as it goes, on a terminal or in a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+import typer
+
+from tmde_core.cli.kit.output import duration, error_console, plain, print_json_line
+from tmde_core.records.finetune import FineTuneRun
+from tmde_core.storage.events import Event
+
+if TYPE_CHECKING:
+    from tmde_core.services import Services
+
+
+async def watched(services: Services, run_id: UUID, json: bool) -> FineTuneRun:
+    """Show the run's events until it has ended; its row tells how."""
+    events = services.finetune.events(run_id)
+    seen = 0
+    with contextlib.nullcontext() if json else TrainingBar() as bar:
+
+        def take(event: Event) -> None:
+            nonlocal seen
+            seen = event.id
+            if bar is None:
+                print_json_line(event)
+            else:
+                bar.take(event)
+
+        async def follow() -> None:
+            async for event in events.follow():
+                take(event)
+
+        following = asyncio.create_task(follow())
+        try:
+            run = await services.finetune.wait(run_id)
+        finally:
+            # A worker that was killed wrote no last event: the follower would wait for it for ever.
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        for event in events.read(seen):
+            take(event)
+    return run
+
+
+def end_with(run: FineTuneRun, json: bool) -> None:
+    """The last word on a run that was watched; exit code 1 unless it was completed."""
+    if not json:
+        if run.status == "completed":
+            loss = (
+                f", final loss {run.metrics.final_train_loss:.3f}"
+                if run.metrics and run.metrics.final_train_loss
+                else ""
+            )
+            typer.echo(f"Completed{loss}. `tmde lora activate {run.id}` lets the adapter answer.")
+        elif run.status == "cancelled":
+            typer.echo(f"The training run {run.id} was cancelled.", err=True)
+        else:
+            typer.echo(
+                f"Error: the training run {run.id} has failed: {run.error_message or 'no reason was given'}", err=True
+            )
+    if run.status != "completed":
+        raise typer.Exit(1)
+
+
+def figures(data: Mapping[str, Any]) -> str:
+    """What a step reports, as `loss 1.234, eval 1.301, 35 tokens/s, 4 min 05 s left`; what is not known is left out."""
+    parts = []
+    for name, form in (("loss", "loss {:.3f}"), ("evalLoss", "eval {:.3f}"), ("tokensPerSecond", "{:.0f} tokens/s")):
+        if isinstance(value := data.get(name), int | float):
+            parts.append(form.format(value))
+    if isinstance(left := data.get("etaSeconds"), int | float) and left > 0:
+        parts.append(f"{duration(float(left))} left")
+    return ", ".join(parts)
+
+
+class TrainingBar:
+    """A bar on stderr that stays on its line; one line a step where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
+
+        self._console = error_console()
+        self._live = sys.stderr.isatty()
+        # All of it fits into 80 columns; a narrower terminal cuts the end, for a second line would make the view jump.
+        self._bar = Progress(
+            BarColumn(bar_width=10),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            console=self._console,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task("Training begins", total=None)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def take(self, event: Event) -> None:
+        """Show one event."""
+        data = event.data
+        if event.type == "progress":
+            self._step(data)
+        elif event.type == "eval":
+            best = ", the best so far" if data.get("best") else ""
+            loss = data.get("evalLoss")
+            told = f"{loss:.3f}" if isinstance(loss, int | float) else "unknown"
+            self._say(f"step {data.get('step')}: validation loss {told}{best}")
+        elif event.type == "log":
+            self._say(str(data.get("text", "")))
+
+    def _step(self, data: Mapping[str, Any]) -> None:
+        step, total, rest = data.get("step"), data.get("totalSteps"), figures(data)
+        line = f"step {step} of {total}" + (f": {rest}" if rest else "")
+        if self._live:
+            self._bar.update(self._task, completed=step, total=total, description=line)
+        else:
+            typer.echo(line, err=True)
+
+    def _say(self, text: str) -> None:
+        self._console.print(plain(text), markup=False)

@@ -1,0 +1,1 @@
+"""What all commands share: invocation, output, logs and crash reports."""

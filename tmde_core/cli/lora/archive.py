@@ -1,0 +1,255 @@
+"""`tmde lora export`, `import` and `ask`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast, get_args
+from uuid import UUID
+
+import typer
+from rich.columns import Columns
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.output import (
+    JsonFlag,
+    console,
+    duration,
+    error_console,
+    plain,
+    print_json,
+    print_json_line,
+    size,
+)
+from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeError
+from tmde_core.lora.archive.layout import Format
+from tmde_core.records.base import parse_id
+
+if TYPE_CHECKING:
+    from tmde_core.lora.archive.service import Export
+    from tmde_core.records.lora import LoRAAdapter
+    from tmde_core.services import Services
+
+FORMATS: tuple[str, ...] = get_args(Format)
+PIECE = 256 * 1024
+
+AdapterId = Annotated[str, typer.Argument(help="The adapter's id.", metavar="ID")]
+
+
+def export(
+    ctx: typer.Context,
+    id: AdapterId,
+    format_: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "peft",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to; a directory, a file, or - for standard output.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that exists.")] = False,
+) -> None:
+    """Carry an adapter away: an archive in PEFT's layout, or one GGUF file for llama.cpp and Ollama."""
+    if format_ not in FORMATS:
+        raise InvalidInputError(f"--format: {format_[:40]!r} is not one of {', '.join(FORMATS)}.", field="format")
+
+    async def carry(services: Services) -> Path | None:
+        made = await services.archives.export(parse_id(id, "adapter"), cast("Format", format_))
+        if output is not None and str(output) == "-":
+            async for chunk in made.chunks:
+                sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+            return None
+        target = output or Path()
+        target = target / made.filename if target.is_dir() else target
+        await _write(made, target, force)
+        return target
+
+    target = with_services(ctx, carry)
+    if target is not None:
+        typer.echo(f"Wrote {target} ({size(target.stat().st_size)}).")
+
+
+async def _write(made: Export, target: Path, force: bool) -> None:
+    """The whole file or none: it has its name only when it is complete."""
+    if target.exists() and not force:
+        raise InvalidInputError(f"{target} exists. Choose another name with --output, or write over it with --force.")
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with unfinished.open("xb") as file:
+                async for chunk in made.chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise InsufficientStorageError(
+            f"{target} cannot be written: {error.strerror}. Free some space or choose another place; nothing was left behind."
+        ) from None
+
+
+def import_(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(help="A .tar.gz; - for standard input.", metavar="FILE")],
+    json: JsonFlag = False,
+) -> None:
+    """Bring in an adapter: an archive of TMDE's, or a plain PEFT one of any tool. It is checked first, whole or not at all."""
+
+    async def bring(services: Services) -> LoRAAdapter:
+        return await services.archives.import_archive(_pieces(file))
+
+    try:
+        adapter = with_services(ctx, bring)
+    except TmdeError as error:
+        reasons = error.context.get("reasons")
+        if json or not isinstance(reasons, Sequence) or isinstance(reasons, str) or len(reasons) < 2:
+            raise
+        err = error_console()
+        err.print(f"The archive was refused, for {len(reasons)} reasons; nothing was kept:", style="bold red")
+        for reason in reasons:
+            err.print(Text(f"  - {plain(str(reason))}"))
+        raise typer.Exit(1) from None
+    if json:
+        print_json(adapter)
+    else:
+        typer.echo(
+            f"The adapter {adapter.id} is here, for the base model {plain(adapter.base_model)}. "
+            f"`tmde lora activate {adapter.id}` lets it answer."
+        )
+
+
+async def _pieces(name: str) -> AsyncIterator[bytes]:
+    try:
+        with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:  # noqa: ASYNC230 - nothing else runs here
+            while piece := file.read(PIECE):
+                yield piece
+    except OSError as error:
+        raise InvalidInputError(f"{name} cannot be read: {error.strerror}.") from None
+
+
+def ask(
+    ctx: typer.Context,
+    question: Annotated[str, typer.Argument(help="What to ask.", metavar="QUESTION")],
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter", "-a", help="An adapter's id; may be repeated. Without one: the newest.", metavar="ID"
+        ),
+    ] = None,
+    base: Annotated[bool, typer.Option("--base/--no-base", help="Ask the base model too.")] = True,
+    max_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens of each answer, at most.")] = 384,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=2, help="0 is greedy: the weights alone make the difference.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same for all.")] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Ask the base model and adapters the same question, side by side. Nothing is activated."""
+
+    async def compare(services: Services) -> bool:
+        versions: list[UUID | None] = [None] if base else []
+        versions += [parse_id(one, "adapter") for one in adapter or ()]
+        if not adapter and (newest := await services.lora.list(valid=True)):
+            versions.append(newest[0].id)
+        identity = await services.ask.ask(question, versions, max_tokens=max_tokens, temperature=temperature, seed=seed)
+        with _view(versions, json) as view:
+            async for event in services.ask.events(identity).follow():
+                view.show(event.type, event.data)
+        return view.failed
+
+    if with_services(ctx, compare):
+        raise typer.Exit(1)
+
+
+def _view(versions: Sequence[UUID | None], json: bool) -> _View:
+    if json:
+        return _View()
+    return _Beside(versions) if sys.stdout.isatty() else _Below()
+
+
+class _View:
+    """JSON Lines: one event a line."""
+
+    failed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, kind: str, data: dict[str, Any]) -> None:
+        self.failed = self.failed or kind == "error"
+        print_json_line({"type": kind, **data})
+
+
+class _Below(_View):
+    """For a pipe: each answer when it is there, under the name of who gave it."""
+
+    def show(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "answer":
+            typer.echo(f"== {_name(data['version'])} ({_figures(data)})\n{plain(str(data['text']))}\n")
+        elif kind == "failed":
+            typer.echo(f"== {_name(data['version'])}\n{plain(str(data['detail']))}\n", err=True)
+        elif kind == "error":
+            self.failed = True
+            typer.echo(plain(str(data["detail"])), err=True)
+
+
+class _Beside(_View):
+    """For a terminal: a panel for each version, filling at once."""
+
+    def __init__(self, versions: Sequence[UUID | None]) -> None:
+        self._out = console()
+        self._said = {str(one) if one else None: Text() for one in versions}
+        self._titles = {version: _name(version) for version in self._said}
+        self._live = Live(
+            console=self._out, refresh_per_second=12, vertical_overflow="visible", get_renderable=self._drawn
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def _drawn(self) -> Columns:
+        width = max(24, self._out.width // max(len(self._said), 1) - 1)
+        panels = [
+            Panel(text or Text("…", style="dim"), title=self._titles[version], title_align="left", width=width)
+            for version, text in self._said.items()
+        ]
+        return Columns(panels, padding=(0, 1))
+
+    def show(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "token":
+            self._said[data["version"]].append(plain(str(data["text"])))
+        elif kind == "answer":
+            self._titles[data["version"]] = f"{_name(data['version'])} · {_figures(data)}"
+        elif kind == "failed":
+            self._said[data["version"]] = Text(plain(str(data["detail"])), style="red")
+        elif kind == "error":
+            self.failed = True
+            for text in self._said.values():
+                if not text:
+                    text.append(plain(str(data["detail"])), style="red")
+
+
+def _name(version: str | None) -> str:
+    return f"adapter {version[:8]}" if version else "base model"
+
+
+def _figures(data: dict[str, Any]) -> str:
+    return f"{data['tokens']} tokens, {duration(data['ms'] / 1000)}"
+
+
+def register(command: typer.Typer) -> None:
+    """Put them under `tmde lora`."""
+    command.command()(export)
+    command.command("import")(import_)
+    command.command()(ask)

@@ -1,0 +1,202 @@
+"""`tmde lora …`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.output import JsonFlag, print_fields, print_json, print_table, size
+from tmde_core.cli.lora import archive as lora_archive
+from tmde_core.cli.lora import versions as lora_versions
+from tmde_core.errors import InvalidInputError
+from tmde_core.records.base import in_utc, parse_id
+from tmde_core.records.lora import LoRAAdapter
+
+command = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Adapters: list, activate, roll back, compare, carry away. One answers, or the base model.",
+)
+
+AdapterId = Annotated[str, typer.Argument(help="The adapter's id.", metavar="ID")]
+
+
+@command.command("list")
+def list_(
+    ctx: typer.Context,
+    tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
+    valid: Annotated[
+        bool | None, typer.Option("--valid/--invalid", help="Only sound ones, or only damaged ones.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Adapters, newest first."""
+    adapters = with_services(ctx, lambda services: services.lora.list(tag=tag, valid=valid))
+    if json:
+        print_json(adapters)
+        return
+    rows = [
+        (
+            str(adapter.id),
+            adapter.created_at,
+            "active" if adapter.is_active else "" if adapter.is_valid else "damaged",
+            adapter.gate,
+            adapter.traces_used,
+            size(adapter.size_bytes),
+            ", ".join(adapter.tags),
+        )
+        for adapter in adapters
+    ]
+    print_table(
+        ("id", "created", "state", "gate", "traces", "size", "tags"),
+        rows,
+        empty="There are no adapters. `tmde finetune start` trains one.",
+        right=("traces", "size"),
+    )
+
+
+@command.command()
+def show(ctx: typer.Context, id: AdapterId, json: JsonFlag = False) -> None:
+    """One adapter, and where it came from."""
+    adapter = with_services(ctx, lambda services: services.lora.details(parse_id(id, "adapter")))
+    if json:
+        print_json(adapter)
+    else:
+        _print(adapter)
+        print_fields(lora_versions.details_fields(adapter.lineage, adapter.history))
+
+
+@command.command()
+def active(ctx: typer.Context, json: JsonFlag = False) -> None:
+    """The adapter that answers."""
+    adapter = with_services(ctx, lambda services: services.lora.active())
+    if json:
+        print_json(adapter)
+    elif adapter is None:
+        typer.echo("No adapter is active: the base model answers.")
+    else:
+        _print(adapter)
+
+
+@command.command()
+def activate(
+    ctx: typer.Context,
+    id: AdapterId,
+    force: Annotated[bool, typer.Option("--force", help="Although the gate holds it back.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Let an adapter answer from the next debate on. It is probed first; when that fails nothing changes."""
+    adapter = with_services(
+        ctx, lambda services: services.lora.activate(parse_id(id, "adapter"), by="user", force=force)
+    )
+    _say_active(adapter, json)
+
+
+@command.command()
+def rollback(
+    ctx: typer.Context,
+    id: Annotated[
+        str | None, typer.Argument(help="To this adapter; without it, to the one before.", metavar="[ID]")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Go back to what answered before."""
+    wanted: UUID | None = parse_id(id, "adapter") if id else None
+    _say_active(with_services(ctx, lambda services: services.lora.rollback(wanted)), json)
+
+
+@command.command()
+def deactivate(ctx: typer.Context, json: JsonFlag = False) -> None:
+    """Let the base model answer from the next debate on."""
+    with_services(ctx, lambda services: services.lora.deactivate(by="user"))
+    _say_active(None, json)
+
+
+@command.command()
+def history(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 50,
+    offset: Annotated[int, typer.Option(min=0, help="How many to skip.")] = 0,
+    at: Annotated[
+        str | None, typer.Option(help="Only say what answered then, such as 2026-11-24T08:30; without a zone, UTC.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """What was done with adapters, by whom and when, newest first; or what answered at a moment."""
+    if at is not None:
+        _live_at(ctx, at, json)
+        return
+    events = with_services(ctx, lambda services: services.lora.events(limit, offset))
+    if json:
+        print_json(events)
+        return
+    rows = [
+        (
+            event.timestamp,
+            event.operation,
+            "unsettled" if event.success is None else "done" if event.success else "failed",
+            str(event.adapter_id or "base model"),
+            event.triggered_by,
+            event.error_message or event.note or "",
+        )
+        for event in events
+    ]
+    print_table(
+        ("when", "what", "outcome", "adapter", "by", "detail"), rows, empty="Nothing was ever done with an adapter."
+    )
+
+
+def _live_at(ctx: typer.Context, at: str, json: bool) -> None:
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        raise InvalidInputError(f"--at: {at[:40]!r} is no time. Write it as 2026-11-24T08:30.", field="at") from None
+    found = with_services(ctx, lambda services: services.lora.live_at(in_utc(moment, "at")))
+    if json:
+        print_json(found)
+        return
+    who = f"adapter {found.adapter_id}" if found.adapter_id else "the base model"
+    print_fields((("at", found.at), ("answered", who), ("since", found.since), ("until", found.until)))
+
+
+def _say_active(adapter: LoRAAdapter | None, json: bool) -> None:
+    if json:
+        print_json(adapter)
+    elif adapter is None:
+        typer.echo("The base model answers from the next debate on.")
+    else:
+        typer.echo(f"The adapter {adapter.id} answers from the next debate on.")
+
+
+def _print(adapter: LoRAAdapter) -> None:
+    metrics = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in adapter.metrics.items()
+        if value is not None
+    )
+    print_fields(
+        (
+            ("id", str(adapter.id)),
+            ("created", adapter.created_at),
+            ("base model", adapter.base_model),
+            ("active", adapter.is_active),
+            ("gate", adapter.gate),
+            ("valid", adapter.is_valid),
+            ("because", adapter.invalid_reason),
+            ("traces", adapter.traces_used),
+            ("size", size(adapter.size_bytes)),
+            ("tags", ", ".join(adapter.tags)),
+            ("metrics", metrics),
+            ("sha256", adapter.sha256),
+            ("path", adapter.path),
+        )
+    )
+
+
+lora_versions.register(command)
+lora_archive.register(command)

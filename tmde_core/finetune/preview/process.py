@@ -1,0 +1,91 @@
+"""The process that looks at a dataset for the preview: started, waited for, ended, and its report read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+
+from tmde_core.errors import TmdeError
+from tmde_core.finetune.supervision.supervisor import give_way
+from tmde_core.records.base import from_json
+from tmde_core.records.training import PreviewReport, WorkerCommand
+
+log = structlog.get_logger(__name__)
+
+SECONDS = 300.0
+"""After which it is ended; a model is loaded and measured in less."""
+MAX_REPORT_BYTES = 64 * 1024**2
+TRACEBACK = "Traceback (most recent call last):"
+
+
+class Failure(NamedTuple):
+    """A preview worker found out nothing."""
+
+    sentence: str
+    refuses: bool = False
+    """It is what a run would fail for too."""
+
+
+async def look(command: WorkerCommand, report: Path, niceness: int) -> PreviewReport | Failure:
+    """Run a preview worker to its end and read what it has written; cancelled, the worker is ended."""
+    failure = await _run(command, niceness)
+    if failure is not None:
+        return failure
+    try:
+        return await asyncio.to_thread(_read, report)
+    except (TmdeError, FileNotFoundError, ValueError) as error:
+        log.warning("finetune.preview_unreadable", error=str(error))
+        return Failure("The backend's preview wrote no report that can be read, so lengths are not known.")
+
+
+def _read(file: Path) -> PreviewReport:
+    with file.open("rb") as opened:
+        report = from_json(opened.read(MAX_REPORT_BYTES), PreviewReport)
+    for example in report.examples:
+        UUID(example.trace_id)
+    return report
+
+
+async def _run(command: WorkerCommand, niceness: int) -> Failure | None:
+    """Run a preview worker; returns why it failed, or None."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command.argv,
+            env={**os.environ, **command.env},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        program = command.argv[0] if command.argv else ""
+        return Failure(f"The preview's process {program!r} cannot be started: {reason}.")
+    give_way(process.pid, niceness)
+    try:
+        async with asyncio.timeout(SECONDS):
+            _, err = await process.communicate()
+    except TimeoutError:
+        return Failure(
+            f"Looking at the tokens took longer than {SECONDS:.0f} s and was ended. A run can begin all the same."
+        )
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if process.returncode == 0:
+        return None
+    said = err.decode("utf-8", "replace").strip().splitlines()
+    log.warning("finetune.preview_failed", status=process.returncode, stderr=said[-20:])
+    if process.returncode == 1 and said and TRACEBACK not in said:
+        return Failure(said[-1][:500], refuses=True)
+    last = f" ({said[-1][:300]})" if said else ""
+    return Failure(f"The preview's process ended with {process.returncode}{last}, so lengths are not known.")

@@ -1,0 +1,211 @@
+"""Starts the processes of runs: the first one on a dataset that is frozen for it, later ones on what is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from tmde_core.errors import ConflictError, InsufficientStorageError, PluginUnavailableError
+from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze
+from tmde_core.finetune.store import RunStore
+from tmde_core.finetune.supervision import supervisor
+from tmde_core.finetune.supervision.attempts import Try, opened
+from tmde_core.finetune.supervision.watchdog import step_of
+from tmde_core.lora.files.store import AdapterStore
+from tmde_core.plugins import Plugins
+from tmde_core.records.base import to_json
+from tmde_core.records.finetune import Dataset, FineTuneConfig, FineTuneRun, RunAttempt
+from tmde_core.records.training import TrainingJob
+from tmde_core.sdk.adapters import staging_directory
+from tmde_core.sdk.training import TrainingBackend
+from tmde_core.sdk.worker.kit import RunEvents, checkpoints
+from tmde_core.sdk.worker.run_files import EVENTS_FILE, JOB_FILE, STOPPED_FILE
+from tmde_core.sdk.worker.vitals import HEARTBEAT_FILE
+from tmde_core.settings import Settings
+from tmde_core.storage.durable import storage_errors, write_whole
+
+log = structlog.get_logger(__name__)
+
+RUNS_DIR = "runs"
+
+DISK_BYTES = 500 * 1024**2
+"""What a run may need: at rank 128 the embedded model's adapter has 78 MB in float32; it is kept as safetensors and
+GGUF, and two checkpoints hold it with the optimiser's two moments."""
+
+
+class Launcher:
+    """Prepares runs' directories and starts workers in them. Who starts one holds the run's leash."""
+
+    def __init__(self, settings: Settings, plugins: Plugins, adapters: AdapterStore, store: RunStore) -> None:
+        self._settings = settings
+        self._plugins = plugins
+        self.adapters = adapters
+        self._store = store
+
+    def run_dir(self, run_id: UUID) -> Path:
+        """Where the run's files are, or would be."""
+        return self._settings.data_path / RUNS_DIR / str(run_id)
+
+    async def ready_backend(self, name: str) -> TrainingBackend:
+        """The backend, able to work here.
+
+        Raises:
+            InvalidInputError: no such backend; the detail lists those there are.
+            PluginUnavailableError: it lacks something.
+        """
+        backend = self._plugins.backends.chosen(name, "backend").create(self._settings.data_path)
+        availability = await asyncio.to_thread(backend.availability)
+        if not availability.ok:
+            raise PluginUnavailableError(
+                f"The training backend {name!r} cannot work here: {availability.reason}", name=name
+            )
+        return backend
+
+    def require_space(self) -> None:
+        """Refuse to begin what would fill the disk.
+
+        Raises:
+            InsufficientStorageError: context has `need` and `have` in bytes.
+        """
+        # Adapters or runs may lie on disks of their own.
+        places = [self._settings.data_path, self._settings.data_path / RUNS_DIR, self.adapters.directory]
+        frees = {place: shutil.disk_usage(place).free for place in places if place.is_dir()}
+        place, free = min(frees.items(), key=lambda one: one[1])
+        if free < DISK_BYTES:
+            raise InsufficientStorageError(
+                f"A training run needs up to {DISK_BYTES // 1024**2} MB of disk in {place}; "
+                f"{free // 1024**2} MB are free. Free some space and start again.",
+                need=DISK_BYTES,
+                have=free,
+            )
+
+    def make_directory(self, run_id: UUID) -> Path:
+        """The directory of a new run, and the one its adapter will be in.
+
+        Raises:
+            InsufficientStorageError: they cannot be made.
+        """
+        run_dir, adapters = self.run_dir(run_id), self.adapters.directory
+        with storage_errors(run_dir):
+            try:
+                adapters.mkdir(parents=True, exist_ok=True)
+                run_dir.mkdir(parents=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise InsufficientStorageError(
+                    f"{error.filename} is in the way: a directory should be there. Move it away and start again."
+                ) from None
+        return run_dir
+
+    async def prepare(self, run_id: UUID, config: FineTuneConfig, selection: Selection) -> Dataset:
+        """Freeze the dataset and ask the backend whether it can train this.
+
+        Raises:
+            InsufficientStorageError: the disk is full.
+            InvalidInputError: the base model does not exist or cannot be trained.
+        """
+        dataset = await asyncio.to_thread(freeze, selection, self.run_dir(run_id))
+        backend = await self.ready_backend(config.backend)
+        await asyncio.to_thread(backend.plan, self._write_job(run_id, config, None))
+        return dataset
+
+    def require_resumable(self, run: FineTuneRun) -> None:
+        """Refuse what cannot go on.
+
+        Raises:
+            ConflictError: it is not failed or cancelled, has no complete checkpoint, or its adapter exists.
+        """
+        if run.status not in ("failed", "cancelled"):
+            raise ConflictError(
+                f"The training run {run.id} is {run.status}. Only one that failed or was cancelled can be resumed.",
+                status=run.status,
+            )
+        if self.adapters.path(run.id).exists():
+            raise ConflictError(
+                f"The training run {run.id} has published its adapter already, so there is nothing to resume. Start a new run."
+            )
+        run_dir = self.run_dir(run.id)
+        if not checkpoints(run_dir) or not (run_dir / TRAIN_FILE).exists():
+            raise ConflictError(
+                f"The training run {run.id} has no complete checkpoint to go on from. Start a new run instead."
+            )
+
+    async def launch(
+        self, run: FineTuneRun, attempts: tuple[RunAttempt, ...], wanted: Try, leash: int
+    ) -> subprocess.Popen[bytes] | None:
+        """Start the next process of a run; None when the run is no longer as `run` says.
+
+        Args:
+            attempts: those there were, all ended.
+
+        Raises:
+            ConflictError: another run is in progress.
+            PluginUnavailableError, InvalidInputError, InsufficientStorageError: see `ready_backend`, `prepare`.
+            WorkerFailedError: the program cannot be started; the row says that an attempt has begun.
+        """
+        run_dir = self.run_dir(run.id)
+        if not (run_dir / TRAIN_FILE).exists():
+            raise ConflictError(f"The files of the training run {run.id} are gone.")
+        backend = await self.ready_backend(run.config.backend)
+        await asyncio.to_thread(self.require_space)
+        if wanted.anew:
+            await asyncio.to_thread(self._forget_checkpoints, run_dir)
+        newest = next(reversed(checkpoints(run_dir)), None)
+        config = msgspec.structs.replace(
+            run.config,
+            batch_size=wanted.batch_size,
+            gradient_accumulation_steps=wanted.gradient_accumulation_steps,
+        )
+        job = self._write_job(run.id, config, newest)
+        command = await asyncio.to_thread(backend.plan, job)
+        begun = opened(attempts, wanted, None if newest is None else step_of(newest))
+        if not await self._store.attempt(run, begun):
+            return None
+        for name in (STOPPED_FILE, HEARTBEAT_FILE):
+            (run_dir / name).unlink(missing_ok=True)
+        if len(begun) > 1:
+            self._mark(run_dir, begun)
+        niceness = self._settings.supervisor.niceness
+        process = supervisor.launch(command, supervisor.mark_of(run.id, len(begun)), run_dir, leash, niceness)
+        log.info("finetune.launched", run=str(run.id), attempt=len(begun), backend=config.backend, pid=process.pid)
+        return process
+
+    def _mark(self, run_dir: Path, attempts: tuple[RunAttempt, ...]) -> None:
+        """Say in the event log that it goes on; a terminal event before it is then no longer the last."""
+        *_, before, now = attempts
+        where = "from the first step" if now.resumed_from_step is None else f"after step {now.resumed_from_step}"
+        smaller = ""
+        if now.batch_size != before.batch_size:
+            smaller = f", with batches of {now.batch_size} and {now.gradient_accumulation_steps} accumulation steps"
+        why = f"{before.reason} " if now.automatic else ""
+        RunEvents(run_dir / EVENTS_FILE).log(f"{why}Attempt {now.number} begins {where}{smaller}.", attempt=now.number)
+
+    def _forget_checkpoints(self, run_dir: Path) -> None:
+        """Those of another batch size are of no use, and would be taken for newer ones."""
+        doomed = run_dir / ".checkpoints"
+        shutil.rmtree(doomed, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            (run_dir / "checkpoints").rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def _write_job(self, run_id: UUID, config: FineTuneConfig, resume_from: Path | None) -> TrainingJob:
+        run_dir = self.run_dir(run_id)
+        job = TrainingJob(
+            run_id=str(run_id),
+            run_dir=str(run_dir),
+            train_file=str(run_dir / TRAIN_FILE),
+            val_file=str(run_dir / VAL_FILE),
+            output_dir=str(staging_directory(self.adapters.directory, run_id)),
+            base_model=config.base_model,
+            data_dir=self._settings.data_dir,
+            config=msgspec.to_builtins(config),
+            resume_from=None if resume_from is None else str(resume_from),
+        )
+        write_whole(run_dir / JOB_FILE, msgspec.json.format(to_json(job), indent=2) + b"\n")
+        return job

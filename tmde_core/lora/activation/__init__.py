@@ -1,0 +1,1 @@
+"""Switching adapters: the audit trail, the probe and the switch."""

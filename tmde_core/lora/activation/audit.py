@@ -1,0 +1,143 @@
+"""The audit trail: every switch of the active adapter, import and deletion; who asked for it, and how it ended."""
+
+# ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from tmde_core.records.base import utc_now
+from tmde_core.records.lora import LiveAt, LoRAActivationEvent, Operation, Trigger
+from tmde_core.storage.database import Database
+
+_SWITCHED = "success = 1 AND operation IN ('activate', 'rollback', 'deactivate')"
+
+
+class AuditTrail:
+    """The rows of `lora_events`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(
+        self, adapter_id: UUID | None, previous: UUID | None, by: Trigger, operation: Operation = "activate"
+    ) -> int:
+        """Write an intent: to switch from `previous` to `adapter_id` (None is the base model), to import or delete it.
+
+        Returns:
+            The event's id.
+        """
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "INSERT INTO lora_events (timestamp, adapter_id, previous_adapter_id, triggered_by, operation) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (_stamp(utc_now()), _text(adapter_id), _text(previous), by, operation),
+            )
+            return int(cursor.lastrowid or 0)
+
+    async def close(
+        self,
+        event_id: int,
+        success: bool,
+        message: str | None = None,
+        note: str | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        """Settle an intent; one that is settled stays as it is.
+
+        Args:
+            at: when it happened, where that is known: what was live at a moment is read from these times.
+        """
+        await self._database.write(
+            "UPDATE lora_events SET success = ?, error_message = ?, note = ?, timestamp = coalesce(?, timestamp) "
+            "WHERE id = ? AND success IS NULL",
+            (int(success), message, note, _stamp(at) if at else None, event_id),
+        )
+
+    async def events(self, limit: int, offset: int = 0, adapter_id: UUID | None = None) -> list[LoRAActivationEvent]:
+        """Events, newest first; with an adapter only those that it had a part in."""
+        clause, values = ("", [])
+        if adapter_id is not None:
+            clause, values = "WHERE adapter_id = ? OR previous_adapter_id = ?", [str(adapter_id), str(adapter_id)]
+        rows = await self._database.rows(
+            f"SELECT * FROM lora_events {clause} ORDER BY id DESC LIMIT ? OFFSET ?", [*values, limit, offset]
+        )
+        return [_event(row) for row in rows]
+
+    async def count(self) -> int:
+        """How many events there are."""
+        return int(await self._database.value("SELECT count(*) FROM lora_events"))
+
+    async def unsettled(self) -> list[LoRAActivationEvent]:
+        """Intents whose process ended before they did, oldest first."""
+        rows = await self._database.rows("SELECT * FROM lora_events WHERE success IS NULL ORDER BY id")
+        return [_event(row) for row in rows]
+
+    async def history(self) -> list[LoRAActivationEvent]:
+        """Every switch that happened, oldest first."""
+        rows = await self._database.rows(f"SELECT * FROM lora_events WHERE {_SWITCHED} ORDER BY id")
+        return [_event(row) for row in rows]
+
+    async def live_at(self, moment: datetime) -> LiveAt:
+        """What answered at a moment: the last switch before it, and when the next one came."""
+        row = await self._database.row(
+            f"SELECT adapter_id, timestamp AS since, (SELECT min(timestamp) FROM lora_events WHERE {_SWITCHED} AND timestamp > :at) "
+            f"AS until FROM lora_events WHERE {_SWITCHED} AND timestamp <= :at ORDER BY id DESC LIMIT 1",
+            {"at": _stamp(moment.astimezone(UTC))},
+        )
+        if row is None:
+            first = await self._database.value(f"SELECT min(timestamp) FROM lora_events WHERE {_SWITCHED}")
+            return LiveAt(at=moment, adapter_id=None, until=_moment(first))
+        return LiveAt(
+            at=moment, adapter_id=_uuid(row["adapter_id"]), since=_moment(row["since"]), until=_moment(row["until"])
+        )
+
+
+def chain(history: Sequence[LoRAActivationEvent]) -> list[UUID | None]:
+    """What answered, as a stack: the base model (None) below, what answers now on top.
+
+    An activation puts its adapter on top; a rollback takes off what lies above its target. So after A, B, C two
+    rollbacks leave A, and a third the base model. A rollback to something that is not below counts as an activation.
+    """
+    stack: list[UUID | None] = [None]
+    for event in history:
+        target = event.adapter_id
+        below = stack[:-1]
+        if event.operation == "rollback" and target in below:
+            last = max(index for index, adapter_id in enumerate(below) if adapter_id == target)
+            del stack[last + 1 :]
+        elif stack[-1] != target:
+            stack.append(target)
+    return stack
+
+
+def _event(row: sqlite3.Row) -> LoRAActivationEvent:
+    return LoRAActivationEvent(
+        id=row["id"],
+        timestamp=datetime.fromisoformat(row["timestamp"]).astimezone(UTC),
+        adapter_id=_uuid(row["adapter_id"]),
+        previous_adapter_id=_uuid(row["previous_adapter_id"]),
+        triggered_by=row["triggered_by"],
+        success=None if row["success"] is None else bool(row["success"]),
+        error_message=row["error_message"],
+        operation=row["operation"],
+        note=row["note"],
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+def _uuid(text: str | None) -> UUID | None:
+    return UUID(text) if text else None
+
+
+def _text(adapter_id: UUID | None) -> str | None:
+    return str(adapter_id) if adapter_id else None
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

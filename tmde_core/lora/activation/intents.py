@@ -1,0 +1,101 @@
+"""Imports and deletions as the audit trail tells them: announced, carried out, and closed by what is on the disk then.
+
+A process may end at any step. What it left open is settled by the next start: see `Intents.settle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tmde_core.errors import TmdeError
+from tmde_core.lora.activation.audit import AuditTrail
+from tmde_core.lora.activation.switch import Switch, carried_through, reason_of
+from tmde_core.lora.files.store import AdapterStore
+from tmde_core.records.lora import LoRAActivationEvent, LoRAAdapter, Manifest, Trigger
+from tmde_core.sdk.adapters import publish
+from tmde_core.storage.durable import storage_errors
+
+IMPORTS_LOCK = ".imports.lock"
+"""Shared by all who publish an import, from its intent to its row in the audit trail."""
+
+UNDONE = "TMDE ended before it was done; nothing changed."
+
+
+class Intents:
+    """Carries out what the audit trail announces, and settles what was announced and cut off."""
+
+    def __init__(self, store: AdapterStore, audit: AuditTrail, switch: Switch) -> None:
+        self._store = store
+        self._audit = audit
+        self._switch = switch
+
+    async def admit(self, staging: Path, manifest: Manifest, origin: str, by: Trigger) -> None:
+        """Publish an import. See `LoraService.admit`."""
+        with self._importing():
+            event = await self._audit.open(manifest.id, self._store.active_id(), by, "import")
+            try:
+                await carried_through(publish, staging, self._store.directory, manifest)
+            except BaseException as error:
+                # A staging directory that is gone was renamed; what has the id without that is another's.
+                there = not staging.is_dir() and self._store.path(manifest.id).is_dir()
+                await asyncio.shield(self._audit.close(event, there, None if there else reason_of(error), origin))
+                raise
+            await asyncio.shield(self._audit.close(event, True, note=origin))
+
+    async def remove(self, adapter: LoRAAdapter, by: Trigger) -> None:
+        """Delete an adapter. Within `Switch.alone` only."""
+        event = await self._audit.open(adapter.id, self._store.active_id(), by, "delete")
+        freed = f"{adapter.size_bytes:,} bytes freed."
+        try:
+            await carried_through(self._store.take_away, adapter.id)
+        except BaseException as error:
+            there = self._store.has(adapter.id)
+            message = reason_of(error) if there else None
+            await asyncio.shield(self._audit.close(event, not there, message, None if there else freed))
+            raise
+        await asyncio.shield(self._audit.close(event, True, note=freed))
+
+    async def settle(self) -> None:
+        """Close what a crash left open, of switches too. Within `Switch.alone` only."""
+        importing = self._somebody_imports()
+        for event in await self._audit.unsettled():
+            if event.operation in ("import", "delete"):
+                if event.operation == "delete" or not importing:
+                    await self._settle_files(event)
+            else:
+                await self._settle_switch(event)
+
+    async def _settle_files(self, event: LoRAActivationEvent) -> None:
+        there = event.adapter_id is not None and self._store.has(event.adapter_id)
+        happened = there == (event.operation == "import")
+        await self._audit.close(event.id, happened, None if happened else UNDONE)
+
+    async def _settle_switch(self, event: LoRAActivationEvent) -> None:
+        pointer = self._store.pointer()
+        if pointer is None or pointer.adapter_id != event.adapter_id or pointer.since < event.timestamp:
+            await self._audit.close(event.id, False, UNDONE)
+            return
+        tried = None
+        if event.adapter_id is not None:
+            with suppress(TmdeError):
+                tried = await asyncio.to_thread(self._store.manifest, event.adapter_id)
+        await self._switch.succeeded(event.id, pointer, tried)
+
+    @contextmanager
+    def _importing(self) -> Iterator[None]:
+        """Says to other processes that an import's intent is not abandoned."""
+        with storage_errors(self._store.directory), (self._store.directory / IMPORTS_LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
+
+    def _somebody_imports(self) -> bool:
+        with (self._store.directory / IMPORTS_LOCK).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False

@@ -1,0 +1,1 @@
+"""Adapters as archives: export, import and everything that checks a foreign archive."""

@@ -1,0 +1,263 @@
+"""Whether the files that came out of an archive are an adapter that can be served here, and all the reasons why not."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from tmde_core.errors import TmdeError
+from tmde_core.lora.archive.foreign_json import ForeignJsonError, read_object
+from tmde_core.lora.archive.layout import ARGUMENTS_FILE, METRICS_FILE
+from tmde_core.lora.archive.unpack import Unpacked
+from tmde_core.records.base import from_json
+from tmde_core.records.lora import MANIFEST_VERSION, MAX_TAGS, TAG, Manifest
+from tmde_core.sdk.adapters import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
+from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, not_finite, read_tensors
+
+RANKS = range(1, 1025)
+MAX_ALPHA = 65_536.0
+MAX_BASE_NAME = 500
+SHOWN = 3
+"""Tensors that a reason names; the rest are counted."""
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_TENSOR = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
+
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    "use_dora": (False,),
+    "use_rslora": (False,),
+    "use_qalora": (False,),
+    "lora_bias": (False,),
+    "fan_in_fan_out": (False,),
+    "rank_pattern": ({},),
+    "alpha_pattern": ({},),
+    "modules_to_save": ([],),
+    "layer_replication": ([],),
+    "target_parameters": ([],),
+    "trainable_token_indices": ([], {}),
+    "alora_invocation_tokens": ([],),
+    "megatron_config": ({},),
+}
+"""Fields of adapter_config.json → what they may be beside null: everything else changes what the weights mean, and the servers
+that read the GGUF form know plain LoRA only."""
+
+CHANGED_BASES = ("pissa", "olora", "corda", "loftq")
+"""Ways to start that change the base model's own weights, so that the adapter means nothing on the model as it is published."""
+
+
+class Checked(NamedTuple):
+    """What the files say."""
+
+    reasons: list[str]
+    manifest: Manifest | None
+    """As it is in the archive; None in an archive of another tool."""
+    base_model: str
+    shapes_sound: bool
+    """Configuration and weights agree with each other, so that comparing them with the base model makes sense."""
+
+
+def check(directory: Path, unpacked: Unpacked) -> Checked:
+    """Read everything that was unpacked into `directory`.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    reasons: list[str] = []
+    config: dict[str, Any] | None = None
+    tensors: tuple[Tensor, ...] | None = None
+    if CONFIG_FILE in unpacked.hashes:
+        config, found = _config(directory / CONFIG_FILE)
+        reasons += found
+    if WEIGHTS_FILE in unpacked.hashes:
+        tensors, found = _weights(directory / WEIGHTS_FILE)
+        reasons += found
+    sound = config is not None and tensors is not None and not reasons
+    if config is not None and tensors:
+        found = _shapes(tensors, config)
+        reasons += found
+        sound = sound and not found
+    for name in (ARGUMENTS_FILE, METRICS_FILE):
+        if name in unpacked.hashes:
+            reasons += _plain_object(directory / name)
+    manifest = None
+    if unpacked.manifest is not None:
+        manifest, found = _manifest(unpacked.manifest, unpacked.hashes)
+        reasons += found
+    told = config.get("base_model_name_or_path") if config else None
+    base = manifest.base_model if manifest else told if isinstance(told, str) else ""
+    if config is not None and not base:
+        reasons.append("It does not say which base model it belongs to (base_model_name_or_path).")
+    return Checked(reasons, manifest, base, sound)
+
+
+# ------------------------------------------------------------------------------------ configuration
+
+
+def _config(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    try:
+        config = read_object(path.read_bytes())
+    except ForeignJsonError as error:
+        return None, [f"{CONFIG_FILE} cannot be used: {error}."]
+    wrong = []
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        wrong.append(f"it is of the kind {str(kind)[:40]!r}; TMDE serves LORA")
+    if config.get("task_type") not in (None, "CAUSAL_LM"):
+        wrong.append(f"its task is {str(config['task_type'])[:40]!r}; TMDE serves CAUSAL_LM")
+    if type(config.get("r")) is not int or config["r"] not in RANKS:
+        wrong.append(
+            f"the rank r must be a whole number from {RANKS[0]} to {RANKS[-1]}, it is {str(config.get('r'))[:40]}"
+        )
+    alpha = config.get("lora_alpha")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha <= MAX_ALPHA:
+        wrong.append(f"lora_alpha must be a number above 0, it is {str(alpha)[:40]}")
+    if not _targets_are_sound(config.get("target_modules")):
+        wrong.append("target_modules must be a list of names, or one text")
+    base = config.get("base_model_name_or_path")
+    if base is not None and not _is_name(base):
+        wrong.append("base_model_name_or_path is no name")
+    wrong += [
+        f"{name} is set, which the servers of adapters here do not know"
+        for name, plain in PLAIN.items()
+        if (value := config.get(name)) is not None and value not in plain
+    ]
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.casefold().startswith(CHANGED_BASES):
+        wrong.append(
+            f"it began with {start[:20]!r}, which changes the base model; convert it to plain LoRA with PEFT first"
+        )
+    return config, [f"{CONFIG_FILE} cannot be used: {one}." for one in wrong]
+
+
+def _targets_are_sound(value: Any) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) <= 1000
+    return isinstance(value, list) and 0 < len(value) <= 5000 and all(isinstance(one, str) and one for one in value)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_BASE_NAME and (value.isprintable() or not value)
+
+
+# ------------------------------------------------------------------------------------------ weights
+
+
+def _weights(path: Path) -> tuple[tuple[Tensor, ...] | None, list[str]]:
+    try:
+        tensors = read_tensors(path)
+        spoilt = not_finite(path, tensors)
+    except SafetensorsError as error:
+        return None, [f"{WEIGHTS_FILE} cannot be used: {error}."]
+    if not tensors:
+        return None, [f"{WEIGHTS_FILE} cannot be used: it holds nothing."]
+    if spoilt:
+        return tensors, [f"{WEIGHTS_FILE} cannot be used: NaN or infinity in {_some(spoilt)}."]
+    return tensors, []
+
+
+def _shapes(tensors: tuple[Tensor, ...], config: dict[str, Any]) -> list[str]:
+    """Whether the tensors are pairs of LoRA matrices of the rank that the configuration says, of the modules that it names."""
+    rank, targets = config.get("r"), config.get("target_modules")
+    sides: dict[str, dict[str, Tensor]] = {"A": {}, "B": {}}
+    foreign, misshapen, untargeted = [], [], []
+    for tensor in tensors:
+        found = _TENSOR.fullmatch(tensor.name)
+        if found is None:
+            foreign.append(tensor.name)
+            continue
+        module = found["module"]
+        sides[found["side"]][module] = tensor
+        # A is [rank, in], B is [out, rank].
+        if len(tensor.shape) != 2 or not all(tensor.shape) or tensor.shape[0 if found["side"] == "A" else 1] != rank:
+            misshapen.append(f"{tensor.name} {list(tensor.shape)}")
+        if isinstance(targets, list) and not any(module == one or module.endswith(f".{one}") for one in targets):
+            untargeted.append(tensor.name)
+    alone = sorted(sides["A"].keys() ^ sides["B"].keys())
+    return [
+        f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}: {text} {_some(names)}."
+        for text, names in (
+            ("these are no LoRA matrices:", foreign),
+            (f"these are not of rank {rank}:", misshapen),
+            ("these have no counterpart:", alone),
+            ("target_modules does not name", untargeted),
+        )
+        if names
+    ]
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(name[:120] for name in names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
+
+
+# ----------------------------------------------------------------------------------------- manifest
+
+
+def _plain_object(path: Path) -> list[str]:
+    try:
+        read_object(path.read_bytes())
+    except ForeignJsonError as error:
+        return [f"{path.name} cannot be used: {error}."]
+    return []
+
+
+def _manifest(content: bytes, hashes: dict[str, str]) -> tuple[Manifest | None, list[str]]:
+    try:
+        version = read_object(content).get("format", MANIFEST_VERSION)
+        if type(version) is int and version > MANIFEST_VERSION:
+            return None, [
+                f"It was exported by a newer version of TMDE (format {version}). Update TMDE, then import it."
+            ]
+        manifest = from_json(content, Manifest)
+    except ForeignJsonError as error:
+        return None, [f"{MANIFEST_FILE} cannot be used: {error}."]
+    except TmdeError as error:
+        return None, [f"{MANIFEST_FILE} cannot be used: {error.detail}"]
+    wrong = [f"it does not name {name}" for name in REQUIRED_FILES if name not in manifest.files]
+    wrong += [
+        f"{name} has the SHA-256 {hashes[name][:12]}…, it says {told[:12]}…"
+        for name, told in manifest.files.items()
+        if name in hashes and hashes[name] != told
+    ]
+    if not _is_dated(manifest.created_at):
+        wrong.append("createdAt is no time of this century with its zone")
+    if not _is_name(manifest.base_model) or not manifest.base_model:
+        wrong.append("baseModel is no name")
+    if len(manifest.tags) > MAX_TAGS or len(set(manifest.tags)) != len(manifest.tags):
+        wrong.append(f"it has more than {MAX_TAGS} tags, or one twice")
+    if bad := [tag for tag in manifest.tags if not TAG.fullmatch(tag)]:
+        wrong.append(f"{bad[0][:60]!r} is no tag (1–40 letters, digits, '-', '_', '.')")
+    if manifest.traces_used < 0:
+        wrong.append("tracesUsed is negative")
+    told_hashes = (
+        manifest.base_model_sha256,
+        manifest.tokenizer_sha256,
+        manifest.chat_template_sha256,
+        manifest.dataset_sha256,
+    )
+    if any(one is not None and not _HASH.fullmatch(one) for one in told_hashes):
+        wrong.append("a hash is no SHA-256")
+    if not _lineage_is_sound(manifest.lineage):
+        wrong.append("its lineage names runs and traces by what are no ids")
+    return manifest, [f"{MANIFEST_FILE} cannot be believed: {one}." for one in wrong]
+
+
+def _is_dated(moment: datetime) -> bool:
+    return moment.tzinfo is not None and 2000 <= moment.year < 2100
+
+
+def _lineage_is_sound(lineage: dict[str, Any]) -> bool:
+    traces = lineage.get("traceIds", [])
+    run = lineage.get("runId")
+    return isinstance(traces, list) and all(map(_is_id, traces)) and (run is None or _is_id(run))
+
+
+def _is_id(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and str(UUID(value)) == value
+    except ValueError:
+        return False

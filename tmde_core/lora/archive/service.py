@@ -1,0 +1,235 @@
+"""Adapters carried away and brought in: archives written as a stream, and read as if an enemy had made them.
+
+An import is received into a file without a name, taken apart by `unpack`, looked through by `archive_check`, compared with its base
+model and given its served form by a training backend's worker, and published in one rename. Everything lies in one staging directory
+until then, which is locked while the import lives, so that a start of TMDE knows what a crash has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import IO, TypeVar
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+
+from tmde_core.errors import AdapterInvalidError, ConflictError, TooLargeError
+from tmde_core.lora.archive.check import Checked, check
+from tmde_core.lora.archive.layout import MAX_ARCHIVE_BYTES, Format, folder_of
+from tmde_core.lora.archive.pack import checked_file, must_come_back, packed
+from tmde_core.lora.archive.torch_file import TorchFile
+from tmde_core.lora.archive.unpack import Unpacked, unpack
+from tmde_core.lora.files.forms import locked_staging
+from tmde_core.lora.service import LoraService
+from tmde_core.records.base import Record, utc_now
+from tmde_core.records.lora import LoRAAdapter, Manifest, Trigger
+from tmde_core.records.training import ServedForm
+from tmde_core.sdk.adapters import GGUF_FILE, WEIGHTS_FILE, staging_directory
+from tmde_core.sdk.safetensors_header import SafetensorsError, read_tensors
+from tmde_core.storage.durable import storage_errors
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+WRITE_BYTES = 1024 * 1024
+"""Received pieces are written together in blocks of this size."""
+
+REASONS_TOLD = 3
+"""In the sentence; `reasons` has all of them."""
+
+
+class Export(Record, frozen=True):
+    """A file that is being written while it is read."""
+
+    filename: str
+    media_type: str
+    chunks: AsyncIterator[bytes]
+    size_bytes: int | None = None
+
+
+class ArchiveService:
+    """Export and import of adapters."""
+
+    def __init__(self, lora: LoraService) -> None:
+        self._lora = lora
+
+    # ----------------------------------------------------------------------------------- carried away
+
+    async def export(self, adapter_id: UUID, format: Format = "peft") -> Export:  # noqa: A002 - the word for it
+        """An adapter as one file, streamed in constant memory.
+
+        Raises:
+            NotFoundError: no such adapter.
+            AdapterInvalidError: its files are damaged, or it has no GGUF form and none can be made.
+            UnprocessableError: too large for adapter_model.bin.
+            TooLargeError: the archive would be larger than an import takes.
+        """
+        manifest = await asyncio.to_thread(self._lora.store.verified, adapter_id)
+        directory, name = self._lora.store.path(adapter_id), folder_of(adapter_id)
+        if format == "gguf":
+            manifest = await self._lora.completed(manifest)
+            if GGUF_FILE not in manifest.files:
+                raise AdapterInvalidError(
+                    f"The adapter {adapter_id} has no GGUF form, and its base model {manifest.base_model!r}, which making one needs, "
+                    "is not here. Export it in the format peft, or put the base model into the models directory.",
+                    adapterId=str(adapter_id),
+                )
+            path = directory / GGUF_FILE
+            chunks = checked_file(path, manifest.files[GGUF_FILE])
+            return Export(f"{name}.gguf", "application/octet-stream", _threaded(chunks), path.stat().st_size)
+        if format == "peft":
+            must_come_back(directory, manifest)
+        pickle = await asyncio.to_thread(_torch_file, directory / WEIGHTS_FILE) if format == "peft-bin" else None
+        suffix = "-bin" if pickle else ""
+        return Export(f"{name}{suffix}.tar.gz", "application/gzip", _threaded(packed(directory, manifest, pickle)))
+
+    # ------------------------------------------------------------------------------------ brought in
+
+    async def import_archive(self, chunks: AsyncIterator[bytes], by: Trigger = "user") -> LoRAAdapter:
+        """Take in an archive, whole or not at all.
+
+        Raises:
+            InvalidInputError: no archive.
+            TooLargeError: larger than an adapter may be.
+            AdapterInvalidError: hostile or damaged; `reasons` has every reason. Nothing is left behind.
+            InsufficientStorageError: no space.
+        """
+        async with locked_staging(self._lora.store.directory) as staging:
+            with storage_errors(self._lora.store.directory), _unnamed(staging) as file:
+                await _receive(chunks, file)
+                unpacked, checked = await _finished(lambda stopped: _examine(file, staging, stopped))
+            reasons = [*unpacked.reasons, *checked.reasons]
+            form = await self._lora.forms.make(staging, checked.base_model) if checked.shapes_sound else None
+            if form is not None:
+                reasons += form.reasons
+            if reasons:
+                raise refused(reasons)
+            return await self._admitted(staging, unpacked, checked, form, by)
+
+    async def _admitted(
+        self, staging: Path, unpacked: Unpacked, checked: Checked, form: ServedForm | None, by: Trigger
+    ) -> LoRAAdapter:
+        """Publish what has been found sound, under its own id if that is free."""
+        told = checked.manifest
+        manifest = told or Manifest(id=uuid4(), created_at=utc_now(), base_model=checked.base_model)
+        manifest = msgspec.structs.replace(manifest, gate="candidate", files={}, size_bytes=0)
+        origin = _origin(unpacked, checked, form, (staging / GGUF_FILE).is_file())
+        if not self._is_taken(manifest.id):
+            with contextlib.suppress(ConflictError):
+                return await self._admit(staging, manifest, origin, by)
+        lineage = {**manifest.lineage, "originId": str(manifest.id)}
+        renamed = msgspec.structs.replace(manifest, id=uuid4(), lineage=lineage)
+        return await self._admit(staging, renamed, f"{origin}; its id {manifest.id} was taken", by)
+
+    async def _admit(self, staging: Path, manifest: Manifest, origin: str, by: Trigger) -> LoRAAdapter:
+        adapter = await self._lora.admit(staging, manifest, origin, by)
+        log.info("archive.imported", adapter=str(manifest.id), origin=origin, by=by)
+        return adapter
+
+    def _is_taken(self, adapter_id: UUID) -> bool:
+        """Whether an adapter has the id, or will: a training run builds it."""
+        directory = self._lora.store.directory
+        return os.path.lexists(directory / str(adapter_id)) or os.path.lexists(staging_directory(directory, adapter_id))
+
+
+def refused(reasons: list[str]) -> AdapterInvalidError:
+    """The error that says why an archive was not taken."""
+    shown = " ".join(reasons[:REASONS_TOLD])
+    more = f" And {len(reasons) - REASONS_TOLD} more." if len(reasons) > REASONS_TOLD else ""
+    return AdapterInvalidError(f"The archive was refused and nothing was kept. {shown}{more}", reasons=reasons)
+
+
+def _origin(unpacked: Unpacked, checked: Checked, form: ServedForm | None, has_form: bool) -> str:
+    """Where it came from and what was left out, for the audit trail."""
+    parts = ["from an archive of TMDE" if checked.manifest else "from an archive of another tool"]
+    if unpacked.ignored:
+        shown = ", ".join(name[:60] for name in unpacked.ignored[:5])
+        more = f" and {len(unpacked.ignored) - 5} more" if len(unpacked.ignored) > 5 else ""
+        parts.append(f"passed over {shown}{more}")
+    if checked.manifest and checked.manifest.gate != "candidate":
+        parts.append(f"its gate was {checked.manifest.gate!r} there")
+    if not has_form:
+        why = form.note if form else f"its base model {checked.base_model!r} is not here"
+        parts.append(f"without GGUF form: {why}")
+    return "; ".join(parts)
+
+
+def _torch_file(weights: Path) -> TorchFile:
+    try:
+        return TorchFile(weights, read_tensors(weights))
+    except SafetensorsError as error:
+        raise AdapterInvalidError(f"{WEIGHTS_FILE} cannot be read: {error}.") from None
+
+
+# ---------------------------------------------------------------------------------- files and threads
+
+
+def _unnamed(directory: Path) -> IO[bytes]:
+    """A file that is gone when it is closed, however that comes about."""
+    return tempfile.TemporaryFile(dir=directory)
+
+
+async def _receive(chunks: AsyncIterator[bytes], file: IO[bytes]) -> None:
+    size, ready = 0, bytearray()
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > MAX_ARCHIVE_BYTES:
+            raise TooLargeError(
+                f"The archive has more than {MAX_ARCHIVE_BYTES // 1024**3} GiB, which no adapter has.",
+                limit=MAX_ARCHIVE_BYTES,
+            )
+        ready += chunk
+        if len(ready) >= WRITE_BYTES:
+            await asyncio.to_thread(file.write, bytes(ready))
+            ready.clear()
+    await asyncio.to_thread(file.write, bytes(ready))
+    file.seek(0)
+
+
+def _examine(file: IO[bytes], staging: Path, stopped: Callable[[], bool]) -> tuple[Unpacked, Checked]:
+    unpacked = unpack(file, staging, stopped)
+    return unpacked, check(staging, unpacked)
+
+
+async def _finished(work: Callable[[Callable[[], bool]], T]) -> T:
+    """Work in a thread that is always waited for: nobody deletes a directory while it still writes there.
+
+    Args:
+        work: is given a function that says whether it should stop.
+    """
+    stop = threading.Event()
+    task = asyncio.ensure_future(asyncio.to_thread(work, stop.is_set))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait({task})
+        task.exception()  # has been seen: asyncio complains of errors that nobody looks at
+        raise
+
+
+async def _threaded(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """A blocking iterator without blocking. One piece at a time: who reads slowly lets it wait, who leaves ends it."""
+    step: asyncio.Future[bytes] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, chunks, b""))
+            piece = await asyncio.shield(step)
+            if not piece:
+                return
+            yield piece
+    finally:
+        if step is not None:
+            await asyncio.wait({step})
+            step.exception()
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()

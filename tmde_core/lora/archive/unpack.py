@@ -1,0 +1,117 @@
+"""Takes the files of an adapter out of an archive, into an empty directory, by names that this module chooses.
+
+No name from the archive ever becomes a path: a member is written only when it is called exactly like one of the files an
+adapter has, under that constant, with `O_EXCL | O_NOFOLLOW`, relative to the directory that was opened before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from tmde_core.lora.archive.layout import (
+    ARGUMENTS_FILE,
+    MAX_BYTES,
+    MAX_OTHER_BYTES,
+    METRICS_FILE,
+    PICKLE_FILE,
+    PICKLES,
+)
+from tmde_core.lora.archive.tar_reader import DamagedArchiveError, Member, TarReader
+from tmde_core.sdk.adapters import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
+
+WRITTEN = frozenset({WEIGHTS_FILE, CONFIG_FILE, ARGUMENTS_FILE, METRICS_FILE})
+"""Kept as they are. The manifest is read and written anew; the GGUF form is made anew from the weights, because it is read
+by a program in C++ that trusts it; the notes are ours."""
+
+
+@dataclass
+class Unpacked:
+    """What came out of an archive."""
+
+    reasons: list[str] = field(default_factory=list)
+    """Why it is refused; empty when nothing was found wrong so far."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """Known file → SHA-256 of its content, written or not."""
+    manifest: bytes | None = None
+    ignored: list[str] = field(default_factory=list)
+    """Names of files that mean nothing here."""
+    folders: set[str] = field(default_factory=set)
+
+
+def unpack(file: IO[bytes], directory: Path, stopped: Callable[[], bool] = lambda: False) -> Unpacked:
+    """Write the adapter's files into `directory`, which is empty.
+
+    Raises:
+        InvalidInputError: the file is no gzipped tar archive.
+        TooLargeError: it holds more than an adapter may have.
+        OSError: the directory cannot be written.
+    """
+    reader = TarReader(file, stopped)
+    found = Unpacked()
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        for member in reader.members():
+            _take(reader, member, opened, found)
+    except DamagedArchiveError as reason:
+        reader.refuse(str(reason))
+    else:
+        if len(found.folders) > 1:
+            reader.refuse(f"The adapter's files lie in {len(found.folders)} different folders.")
+        reader.reasons += [f"It has no {name}." for name in REQUIRED_FILES if name not in found.hashes]
+    finally:
+        os.close(opened)
+    found.reasons = reader.reasons
+    return found
+
+
+def _take(reader: TarReader, member: Member, directory: int, found: Unpacked) -> None:
+    path = PurePosixPath(member.name)
+    name = path.name
+    if member.kind == "folder":
+        if len(path.parts) > 1:
+            found.ignored.append(member.name)
+        return
+    if name.casefold().endswith(PICKLES):
+        hint = " Export it in the format peft, without the .bin." if name == PICKLE_FILE else ""
+        reader.refuse(
+            f"{member.name!r} is a pickle, which runs code when it is loaded; pack the adapter without it.{hint}"
+        )
+        return
+    if name not in MAX_BYTES:
+        if member.size > MAX_OTHER_BYTES:
+            reader.refuse(f"{member.name!r} has {member.size:,} bytes and is no part of an adapter.")
+        found.ignored.append(member.name)
+        return
+    if name in found.hashes:
+        reader.refuse(f"There is more than one {name}.")
+        return
+    if member.size > MAX_BYTES[name]:
+        reader.refuse(f"{member.name!r} has {member.size:,} bytes; at most {MAX_BYTES[name]:,} are taken.")
+        return
+    found.folders.add(str(path.parent))
+    found.hashes[name] = _copied(reader, name, directory, found)
+
+
+def _copied(reader: TarReader, name: str, directory: int, found: Unpacked) -> str:
+    """Write or keep the content; returns its SHA-256."""
+    digest = hashlib.sha256()
+    if name in WRITTEN:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(name, flags, 0o644, dir_fd=directory), "wb") as output:
+            for block in reader.content():
+                digest.update(block)
+                output.write(block)
+    else:
+        kept = []
+        for block in reader.content():
+            digest.update(block)
+            if name == MANIFEST_FILE:
+                kept.append(block)
+        if name == MANIFEST_FILE:
+            found.manifest = b"".join(kept)
+    return digest.hexdigest()

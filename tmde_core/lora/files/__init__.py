@@ -1,0 +1,1 @@
+"""Adapters on disk: the store, their files, leases and what reading all bytes has found."""

@@ -1,0 +1,77 @@
+"""Whether an adapter belongs to the model that would serve it. On another one it gives gibberish."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+from tmde_core.errors import ConflictError, NotFoundError
+from tmde_core.records.lora import Manifest
+from tmde_core.records.runtimes import ModelInfo
+from tmde_core.storage.durable import sha256_of
+
+_hashes: dict[tuple[str, int, int], str] = {}
+"""(path, bytes, modification time) → SHA-256, so that a model of gigabytes is read once a process."""
+
+
+def served_model(models: Sequence[ModelInfo], name: str, runtime: str) -> ModelInfo:
+    """The model that answers for `name`; an empty name is the runtime's default.
+
+    Raises:
+        NotFoundError: the runtime has no such model.
+    """
+    for model in models:
+        if (model.name == name) if name else model.default:
+            return model
+    if not name and models:
+        return models[0]
+    known = ", ".join(model.name for model in models) or "none"
+    raise NotFoundError(f"The runtime {runtime!r} serves no model called {name!r}; it has: {known}.")
+
+
+async def require_same_base(manifest: Manifest, served: ModelInfo) -> None:
+    """Compare by content where both hashes can be had, else by name.
+
+    Raises:
+        ConflictError: they differ; names both.
+    """
+    wanted = manifest.base_model_sha256
+    actual = await asyncio.to_thread(weights_hash, served.path) if wanted and served.path else None
+    if wanted and actual:
+        if wanted == actual:
+            return
+        differ = f" (SHA-256 {wanted[:12]}… and {actual[:12]}…)"
+    elif _bare(manifest.base_model) == _bare(served.name):
+        return
+    else:
+        differ = ""
+    raise ConflictError(
+        f"The adapter {manifest.id} was trained on {manifest.base_model!r}, but the Proposer's model is {served.name!r}{differ}. "
+        "Choose that base model for the Proposer in the settings, or train an adapter for this one.",
+        adapterBase=manifest.base_model,
+        servedBase=served.name,
+    )
+
+
+def weights_hash(path: str) -> str | None:
+    """SHA-256 of the one file that holds the weights; None when there is no such file."""
+    found = Path(path)
+    if found.is_dir():
+        weights = list(found.glob("*.safetensors"))
+        if len(weights) != 1:
+            return None
+        found = weights[0]
+    try:
+        state = found.stat()
+        key = (str(found), state.st_size, state.st_mtime_ns)
+        if key not in _hashes:
+            _hashes[key] = sha256_of(found)
+    except OSError:
+        return None
+    return _hashes[key]
+
+
+def _bare(name: str) -> str:
+    """A model's name without its folder, publisher and file ending."""
+    return PurePath(name).name.casefold().removesuffix(".gguf")

@@ -1,0 +1,260 @@
+"""What one directory of an adapter says of itself, without hashing: a manifest that holds, or the reason why it does not.
+
+Paths are texts here: pathlib doubles the time of a long list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import msgspec
+
+from tmde_core.errors import TmdeError
+from tmde_core.records.base import from_json
+from tmde_core.records.lora import MANIFEST_VERSION, Heading, LoRAAdapter, Manifest
+from tmde_core.sdk.adapters import MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
+
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+"""Trace ids of a hundred thousand traces fit; a larger file is no manifest of ours."""
+
+Digest = Callable[[Path], str]
+
+T = TypeVar("T", bound="Manifest | Brief")
+
+
+class UnsoundError(Exception):
+    """Why a directory is no sound adapter."""
+
+
+class _Format(msgspec.Struct):
+    """The one field of a manifest that every format has."""
+
+    format: int = MANIFEST_VERSION
+
+
+class Brief(Heading, frozen=True):
+    """A manifest as the list reads it: the lineage, a hundred ids of traces, is passed over."""
+
+    lineage: msgspec.Raw = msgspec.Raw(b"{}")
+    format: int = MANIFEST_VERSION
+
+
+Version = tuple[int, int, int]
+"""Inode, modification time and size: a manifest is always replaced, never written in place."""
+
+
+class Known(NamedTuple):
+    """What was read of a sound adapter, and holds while its manifest is the same."""
+
+    version: Version
+    adapter: LoRAAdapter
+    """As it is listed while it is not active."""
+    files: tuple[str, ...]
+
+
+def version_of(path: str) -> Version | None:
+    """What tells one manifest of a directory from a later one; None when it has none."""
+    try:
+        found = os.stat(f"{path}/{MANIFEST_FILE}")  # noqa: PTH116 - see above
+    except OSError:
+        return None
+    return _version(found)
+
+
+def _version(found: os.stat_result) -> Version:
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def flaw_of(file: Path, told: str, digest: Digest) -> str | None:
+    """What is wrong with a file's content, in a sentence."""
+    try:
+        actual = digest(file)
+    except OSError as error:
+        return f"{file.name} cannot be read ({error.strerror})."
+    if actual == told:
+        return None
+    return f"{file.name} has changed since it was published (SHA-256 {actual[:12]}…, expected {told[:12]}…)."
+
+
+def _listed(heading: Heading, path: str) -> LoRAAdapter:
+    """A sound adapter as it is listed while it is not active."""
+    return LoRAAdapter(
+        id=heading.id,
+        created_at=heading.created_at,
+        base_model=heading.base_model,
+        is_active=False,
+        tags=heading.tags,
+        metrics=heading.metrics,
+        traces_used=heading.traces_used,
+        size_bytes=heading.size_bytes,
+        sha256=heading.files[WEIGHTS_FILE],
+        path=path,
+        is_valid=True,
+        invalid_reason=None,
+        gate=heading.gate,
+    )
+
+
+def _size_of(path: Path) -> int:
+    """What lies in a directory of any kind, in bytes; a link has none."""
+    found = 0
+    for folder, _, files in os.walk(path) if not path.is_symlink() else ():
+        for name in files:
+            with contextlib.suppress(OSError):
+                found += os.lstat(f"{folder}/{name}").st_size
+    return found
+
+
+def unsound(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
+    """A directory that is no sound adapter as it is listed; without an id of its own it gets one from its name."""
+    identity = _identity(path.name) or uuid5(NAMESPACE_URL, f"foreign:{path.name}")
+    try:
+        created = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+    except OSError:
+        created = datetime.fromtimestamp(0, UTC)
+    return LoRAAdapter(
+        id=identity,
+        created_at=created.replace(microsecond=0),
+        base_model="",
+        is_active=identity == active,
+        tags=(),
+        metrics={},
+        traces_used=0,
+        size_bytes=_size_of(path),
+        sha256="",
+        path=str(path),
+        is_valid=False,
+        invalid_reason=reason,
+        gate="candidate",
+    )
+
+
+def read_manifest(path: str, name: str) -> Manifest:
+    """The manifest of a directory called `name`, if that is a sound adapter as far as can be told without hashing.
+
+    Raises:
+        UnsoundError: it is not; says why.
+    """
+    content, _ = manifest_bytes(path)
+    manifest = decoded(content, Manifest)
+    _must_hold(manifest, name)
+    check_files(path, manifest.files, manifest.size_bytes)
+    return manifest
+
+
+def read_known(path: str, name: str) -> Known:
+    """The same as far as the list needs it.
+
+    Raises:
+        UnsoundError: as `read_manifest`.
+    """
+    content, version = manifest_bytes(path)
+    brief = decoded(content, Brief)
+    if bytes(brief.lineage)[:1] != b"{":
+        decoded(content, Manifest)  # which says what is wrong
+    _must_hold(brief, name)
+    check_files(path, brief.files, brief.size_bytes)
+    return Known(version, _listed(brief, path), tuple(brief.files))
+
+
+def _must_hold(heading: Heading, name: str) -> None:
+    if str(heading.id) != name:
+        raise UnsoundError(f"It is foreign: the directory is called {name!r}, its manifest says {heading.id}.")
+    if heading.created_at.tzinfo is None:
+        raise UnsoundError(f"Its {MANIFEST_FILE} says when it was made without a time zone.")
+    missing = [file for file in REQUIRED_FILES if file not in heading.files]
+    if missing:
+        raise UnsoundError(f"Its manifest does not name {', '.join(missing)}.")
+    if odd := [file for file in heading.files if "/" in file or file.startswith(".")]:
+        raise UnsoundError(f"Its manifest names the file {odd[0]!r}, which is no plain file name.")
+
+
+def manifest_bytes(path: str) -> tuple[bytes, Version]:
+    """The text of a directory's manifest, and its version.
+
+    Raises:
+        UnsoundError: there is none, or none that can be read.
+    """
+    try:
+        # As the system has it: a file object costs as much again. Not waiting: a pipe of that name has no writer.
+        descriptor = os.open(f"{path}/{MANIFEST_FILE}", os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            found = os.fstat(descriptor)
+            # No more than it has: Python first makes room for all that is asked for.
+            content = os.read(descriptor, min(found.st_size, MAX_MANIFEST_BYTES) + 1)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        half = any(Path(path, name).exists() for name in REQUIRED_FILES)
+        raise UnsoundError(
+            f"It has no {MANIFEST_FILE}: {'it was not made by TMDE; import it' if half else 'it is foreign or half copied'}."
+        ) from None
+    except OSError as error:
+        raise UnsoundError(f"Its {MANIFEST_FILE} cannot be read: {error.strerror}.") from None
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise UnsoundError(f"Its {MANIFEST_FILE} is larger than {MAX_MANIFEST_BYTES // 1024**2} MB.")
+    return content, _version(found)
+
+
+def decoded(content: bytes, as_type: type[T]) -> T:
+    """A manifest from its text.
+
+    Raises:
+        UnsoundError: it is damaged, or of a newer format.
+    """
+    try:
+        manifest = from_json(content, as_type)
+    except TmdeError as error:
+        _refuse_newer(_format_of(content))
+        raise UnsoundError(f"Its {MANIFEST_FILE} is damaged: {error.detail}") from None
+    _refuse_newer(manifest.format)
+    return manifest
+
+
+def _format_of(content: bytes) -> int:
+    """The format of a manifest that cannot be read as ours: perhaps because it is newer."""
+    try:
+        return msgspec.json.decode(content, type=_Format).format
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return MANIFEST_VERSION
+
+
+def _refuse_newer(version: int) -> None:
+    if version > MANIFEST_VERSION:
+        raise UnsoundError(
+            f"It was written by a newer version of TMDE (format {version}, this one knows {MANIFEST_VERSION}). Update TMDE."
+        )
+
+
+def check_files(path: str, files: Iterable[str], size_bytes: int) -> None:
+    """The files that a manifest names are there and have its size in all.
+
+    Raises:
+        UnsoundError: they are not.
+    """
+    size, lstat, is_plain = 0, os.lstat, stat.S_ISREG
+    for name in files:
+        try:
+            found = lstat(f"{path}/{name}")
+        except (OSError, ValueError):
+            raise UnsoundError(f"Its file {name} is missing.") from None
+        if not is_plain(found.st_mode):
+            raise UnsoundError(f"Its file {name} is not a plain file.")
+        size += found.st_size
+    if size != size_bytes:
+        raise UnsoundError(f"Its files have {size:,} bytes in all where the manifest says {size_bytes:,}.")
+
+
+def _identity(name: str) -> UUID | None:
+    try:
+        identity = UUID(name)
+    except ValueError:
+        return None
+    return identity if str(identity) == name else None

@@ -1,0 +1,112 @@
+"""What each role is told. Pure functions, so that training sees exactly what a debate shows.
+
+Every role's conversation only ever grows: round N+1's messages are round N's messages and answer with one more user
+turn. A server with a prompt cache then reads nothing twice. The wording is short and plain because models of 135M
+parameters must follow it too: a long system prompt makes them talk about the system prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tmde_core.records.chat import ChatRequest, Message
+from tmde_core.records.debate import Critique, Role, Round
+from tmde_core.records.templates import Template
+
+PROPOSER_SYSTEM = "You are a helpful assistant. Give a short answer."
+"""Of five wordings tried on the embedded model, none answered more practice questions, and this one makes the shortest answers."""
+
+SKEPTIC_SYSTEM = (
+    'You check answers. Reply in JSON: "score" from 0 (wrong) to 10 (right), "verdict" ("accept" or "revise"), and "issues", a '
+    'list of at most 3 mistakes in the answer, each with "severity" (minor, major or critical) and "text". If the answer is '
+    "right, issues is []."
+)
+"""Without an example: small models copy examples. The score comes first, because after a list of issues it was always the same."""
+
+SYNTHESIZER_SYSTEM = "You are a helpful assistant. Give the final answer to the question."
+
+ELLIPSIS = "…"
+
+_STEPS = re.compile(
+    r"^(?:#+ *)?Steps:? *\n(.*?)(?=^(?:#+ *)?(?:Examples?|Checks):|^#|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE
+)
+
+
+def proposer_opening(query: str, templates_text: str = "") -> tuple[Message, ...]:
+    """The Proposer's first prompt, and the prompt that training examples are built on.
+
+    Without templates the model sees the question as it was asked and nothing else. With templates the question comes last:
+    where a method came after it, small models recited the method.
+    """
+    content = (
+        f"Here is a method that may help.\n\n{templates_text}\n\nNow answer this question: {query}"
+        if templates_text
+        else query
+    )
+    return Message(role="system", content=PROPOSER_SYSTEM), Message(role="user", content=content)
+
+
+def template_text(template: Template) -> str:
+    """What the Proposer is shown of a template: its steps, where it has a part called that, else all of it.
+
+    The example in a template is for people; small models answer the example instead of the question.
+    """
+    found = _STEPS.search(template.body)
+    return found[1].strip() if found else template.body.strip()
+
+
+def proposer_revision(critique: Critique) -> Message:
+    """The turn that hands the Skeptic's critique to the Proposer."""
+    said = critique_for_people(critique)
+    if not said:
+        return Message(role="user", content="Are you sure? Answer the question again.")
+    return Message(
+        role="user",
+        content=f"A reviewer says:\n{said}\n\nAnswer the question again. Correct what is wrong and keep what is right.",
+    )
+
+
+def skeptic_opening(query: str, proposal: str) -> tuple[Message, ...]:
+    """The Skeptic's first prompt."""
+    return (
+        Message(role="system", content=SKEPTIC_SYSTEM),
+        Message(role="user", content=f"Question:\n{query}\n\nAnswer to check:\n{proposal}"),
+    )
+
+
+def skeptic_next(proposal: str) -> Message:
+    """The turn that hands a revised proposal to the Skeptic."""
+    return Message(role="user", content=f"Revised answer to check:\n{proposal}")
+
+
+def synthesizer_opening(query: str, rounds: Sequence[Round]) -> tuple[Message, ...]:
+    """The Synthesizer's only prompt: the last proposals, what is still open about the last one, and at the end the question.
+
+    The proposal before the last is shown only while the last one has faults that matter; otherwise it only confuses.
+    """
+    *earlier, last = rounds
+    issues = last.critique.issues if last.critique else ()
+    parts = [f"Here is a draft answer:\n{last.proposal}"]
+    if earlier and earlier[-1].proposal != last.proposal and any(issue.severity != "minor" for issue in issues):
+        parts.insert(0, f"Here is an earlier draft:\n{earlier[-1].proposal}")
+    if last.critique is not None and issues:
+        parts.append(f"A reviewer says:\n{critique_for_people(last.critique)}")
+    parts.append(f"Now give the final answer to this question: {query}")
+    return Message(role="system", content=SYNTHESIZER_SYSTEM), Message(role="user", content="\n\n".join(parts))
+
+
+def critique_for_people(critique: Critique) -> str:
+    """A critique as plain lines, for the Proposer and the Synthesizer; empty when it names nothing."""
+    return "\n".join(f"- {issue.text} ({issue.severity})" for issue in critique.issues)
+
+
+def role_of(request: ChatRequest) -> Role:
+    """Which role a request was built for; whatever is no debate prompt is the judge's."""
+    system = request.messages[0].content if request.messages else ""
+    roles: dict[str, Role] = {
+        PROPOSER_SYSTEM: "proposer",
+        SKEPTIC_SYSTEM: "skeptic",
+        SYNTHESIZER_SYSTEM: "synthesizer",
+    }
+    return roles.get(system, "judge")

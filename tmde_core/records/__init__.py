@@ -1,0 +1,1 @@
+"""Plain data that several rooms share. Records know no store, service or plugin."""

@@ -1,0 +1,97 @@
+"""The base of every immutable record: frozen, strict, camelCase on the wire."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any, TypeVar, dataclass_transform
+from uuid import UUID
+
+import msgspec
+
+from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.records.wrong_values import in_words
+
+T = TypeVar("T")
+
+
+# msgspec lets subclasses inherit `frozen`; type checkers need to be told so.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class Record(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """An immutable value with named fields. JSON names are camelCase, unknown fields are refused."""
+
+
+def utc_now() -> datetime:
+    """The present instant in UTC, cut to milliseconds, so that it reads back equal from storage."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def in_utc(moment: datetime, field: str) -> datetime:
+    """A moment that came from outside, in UTC; one without zone is taken for UTC.
+
+    Raises:
+        InvalidInputError: UTC has no such year.
+    """
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
+        raise InvalidInputError(f"{field}: {moment.isoformat()} is beyond the years 1 to 9999.", field=field) from None
+
+
+def parse_id(text: str, what: str) -> UUID:
+    """Parse an id that came from outside; a malformed one names nothing, so it is not found.
+
+    Raises:
+        NotFoundError: `text` is no canonical UUID.
+    """
+    try:
+        parsed = UUID(text)
+    except (ValueError, AttributeError, TypeError):
+        parsed = None
+    if parsed is None or str(parsed) != str(text).lower():
+        raise NotFoundError(f"There is no {what} with the id {str(text)[:60]!r}.")
+    return parsed
+
+
+def to_json(value: Any) -> bytes:
+    """Encode a record, or plain data that holds records, as compact UTF-8 JSON."""
+    return msgspec.json.encode(value)
+
+
+_WIRE_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_NAMED = re.compile(r"^Object (?P<what>contains unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
+
+
+def from_json(data: bytes | str, as_type: type[T]) -> T:
+    """Decode JSON into a record.
+
+    Raises:
+        InvalidInputError: not JSON, an unknown or missing field, or a value of the wrong type; says where.
+    """
+    try:
+        return msgspec.json.decode(data, type=as_type)
+    except msgspec.ValidationError as error:
+        raise invalid_field(error, as_type) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInputError(f"This is not valid JSON: {error}.") from None
+
+
+def invalid_field(error: msgspec.ValidationError, of: Any = None) -> InvalidInputError:
+    """Turn msgspec's complaint into ours: a sentence, and the field's path as context.
+
+    Args:
+        of: the type that was wanted; the sentence then names what a field with few choices may be.
+    """
+    text = str(error)
+    found = _WIRE_PATH.search(text)
+    path = found["path"].replace("[...]", "") if found else ""  # "[...]": somewhere inside what is not looked into
+    sentence = text[: found.start()] if found else text
+    if named := _NAMED.match(sentence):
+        path = ".".join(part for part in (path, named["name"][:60]) if part)
+        missing = named["what"] == "missing required"
+        sentence = "this field is missing" if missing else "there is no such field"
+    else:
+        sentence = in_words(sentence, of, path)
+    where = f"{path}: " if path else "This " if sentence.startswith("must ") else ""
+    return InvalidInputError(f"{where}{sentence}.", field=path or None)

@@ -1,0 +1,178 @@
+"""What a training run is, what it is asked to do, and what it measured."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from tmde_core.records.base import Record
+from tmde_core.records.training import MaskedPiece
+
+RunStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
+ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+
+
+class FineTuneConfig(Record):
+    """Hyperparameters; the ranges are checked wherever a config is decoded."""
+
+    lora_rank: Annotated[int, Meta(ge=4, le=128)] = 16
+    lora_alpha: Annotated[int, Meta(ge=8, le=256)] = 32
+    learning_rate: Annotated[float, Meta(ge=1e-5, le=1e-3)] = 2e-4
+    batch_size: Annotated[int, Meta(ge=1, le=32)] = 4
+    gradient_accumulation_steps: Annotated[int, Meta(ge=1, le=16)] = 4
+    epochs: Annotated[int, Meta(ge=1, le=10)] = 3
+    max_seq_length: Annotated[int, Meta(ge=512, le=8192)] = 4096
+    warmup_ratio: Annotated[float, Meta(ge=0, le=0.5)] = 0.03
+    eval_steps: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    """Validate every so many optimizer steps too, beside the end of each epoch; 0: at epochs only."""
+    weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    lr_scheduler: Literal["cosine", "linear"] = "cosine"
+    min_quality_score: Annotated[float, Meta(ge=0, le=10)] = 8.0
+    min_traces: Annotated[int, Meta(ge=1, le=1_000_000)] = 50
+    """Fewest examples that a run starts with (`FINETUNE_MIN_TRACES`)."""
+    base_model: str = ""
+    """A model of the backend, or a directory of safetensors; empty: the embedded model."""
+    backend: str = "cpu"
+    seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 42
+
+
+class FineTuneMetrics(Record):
+    """What a run measured. What was never logged is None."""
+
+    final_train_loss: float | None = None
+    final_val_loss: float | None = None
+    best_val_loss: float | None = None
+    total_steps: int | None = None
+    training_time_seconds: float | None = None
+    peak_vram_gb: float | None = None
+    peak_ram_gb: float | None = None
+    perplexity: float | None = None
+    """exp of the best validation loss."""
+    tokens_per_second: float | None = None
+    """Supervised tokens a second of training."""
+
+
+AttemptOutcome = Literal["running", "completed", "failed", "cancelled", "killed", "hung", "out-of-memory"]
+
+
+class RunAttempt(Record):
+    """One process that worked on a run. A run has several when it was resumed or tried again with smaller batches."""
+
+    number: int
+    """From 1."""
+    started_at: datetime
+    batch_size: int
+    gradient_accumulation_steps: int
+    ended_at: datetime | None = None
+    outcome: AttemptOutcome = "running"
+    reason: str = ""
+    """Why it ended, for a person."""
+    resumed_from_step: int | None = None
+    automatic: bool = False
+    """Begun because of how the attempt before it ended; a person began the others."""
+
+
+class FineTuneRun(Record):
+    """One training run."""
+
+    id: UUID
+    started_at: datetime
+    completed_at: datetime | None = None
+    status: RunStatus = "pending"
+    traces_used: int = 0
+    train_examples: int = 0
+    val_examples: int = 0
+    lora_path: str | None = None
+    base_model: str = ""
+    config: FineTuneConfig = msgspec.field(default_factory=FineTuneConfig)
+    metrics: FineTuneMetrics | None = None
+    error_message: str | None = None
+    triggered_by: str = "user"
+    dataset_hash: str | None = None
+    attempts: tuple[RunAttempt, ...] = ()
+    queued: bool = False
+    """Pending until a `tmde worker` takes it."""
+
+
+class Progress(Record):
+    """Where a run stands."""
+
+    step: int
+    total_steps: int
+    loss: float | None = None
+    eval_loss: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    rss_bytes: int | None = None
+    eta_seconds: float | None = None
+    step_seconds: float | None = None
+    """Since the step before it in the same process."""
+    status: RunStatus = "running"
+
+
+class LeftOut(Record):
+    """A trace that is not in a dataset, and why."""
+
+    trace_id: UUID
+    reason: Literal["duplicate", "leak", "withdrawn", "too-long", "benchmark", "empty", "low-score"]
+    detail: str = ""
+
+
+class Dataset(Record):
+    """A frozen dataset: which traces, which files, and the hash of their content."""
+
+    sha256: str
+    trace_ids: tuple[UUID, ...]
+    train_examples: int
+    val_examples: int
+    left_out: tuple[LeftOut, ...] = ()
+
+
+class TokenBucket(Record):
+    """One bar of a histogram: how many examples have `low` ≤ tokens < `high`."""
+
+    low: int
+    high: int
+    examples: int
+
+
+class FineTunePreview(Record):
+    """What a run with this configuration would do, without doing it."""
+
+    config: FineTuneConfig
+    examples: int
+    train_examples: int
+    val_examples: int
+    required: int
+    refusal: str | None = None
+    """What `start` would answer now; None when it would begin."""
+    left_out: tuple[LeftOut, ...] = ()
+    """At most a hundred of each reason."""
+    left_out_by_reason: dict[str, int] = msgspec.field(default_factory=dict)
+    """All of them, counted."""
+    total_tokens: int | None = None
+    supervised_tokens: int | None = None
+    longest: int | None = None
+    """Tokens of the longest example."""
+    histogram: tuple[TokenBucket, ...] = ()
+    first_example: tuple[MaskedPiece, ...] = ()
+    total_steps: int | None = None
+    estimated_seconds: float | None = None
+    estimated_ram_bytes: int | None = None
+    estimated_vram_bytes: int | None = None
+    calibrated: bool = False
+    note: str = ""
+    """Why figures are missing, where they are."""
+
+
+class TraceLineage(Record):
+    """What one trace has taught."""
+
+    trace_id: UUID
+    runs: tuple[UUID, ...] = ()
+    adapters: tuple[UUID, ...] = ()
+    """Those of the runs that were completed, whether or not they have been deleted since."""

@@ -1,0 +1,36 @@
+"""A reasoning template: a way to think about a kind of question."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from tmde_core.records.base import Record
+
+TemplateSource = Literal["starter", "local", "community"]
+
+
+class Template(Record, frozen=True):
+    """One template as it is stored."""
+
+    id: UUID
+    name: str
+    description: str
+    domain: str
+    methodology: str
+    keywords: tuple[str, ...]
+    body: str
+    """Markdown, without the front matter."""
+    source: TemplateSource
+    sha256: str
+    """Of the file as it came, hex."""
+    created_at: datetime
+    updated_at: datetime
+
+
+class ScoredTemplate(Record, frozen=True):
+    """A template that was found for a question, and how well it fits: BM25, higher is better."""
+
+    template: Template
+    score: float

@@ -1,0 +1,135 @@
+"""A trace: the immutable record of one finished debate, and what people said of it afterwards."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from tmde_core.records.base import Record
+from tmde_core.records.debate import Round
+
+Rating = Annotated[int, Meta(ge=1, le=10)]
+Score = Annotated[float, Meta(ge=0, le=10)]
+
+
+class RoleModel(Record):
+    """Which model played a role."""
+
+    runtime: str
+    model: str
+
+
+class Timings(Record):
+    """Milliseconds spent in each part."""
+
+    total_ms: float = 0.0
+    retrieval_ms: float = 0.0
+    synthesis_ms: float = 0.0
+    scoring_ms: float = 0.0
+
+
+class TokenCounts(Record):
+    """Tokens over all model calls of the debate."""
+
+    prompt: int = 0
+    cached: int = 0
+    """Of `prompt`: those that came out of the prompt cache."""
+    completion: int = 0
+
+
+class Trace(Record):
+    """One finished debate."""
+
+    id: UUID
+    created_at: datetime
+    query: str
+    final_answer: str
+    domain: str | None = None
+    rounds: tuple[Round, ...] = ()
+    early_stopped: bool = False
+    stop_reason: str = ""
+    auto_score: float | None = None
+    """0–10 by the judge; None is "no verdict", never 0."""
+    judge: str | None = None
+    score_reasons: tuple[str, ...] = ()
+    user_rating: int | None = None
+    """1–10."""
+    corrected_answer: str | None = None
+    """What a person says the answer should have been; trained on instead of `final_answer`."""
+    withdrawn_at: datetime | None = None
+    withdrawn_reason: str | None = None
+    models: dict[str, RoleModel] = msgspec.field(default_factory=dict)
+    """Role → model."""
+    adapter_id: str | None = None
+    templates_used: tuple[str, ...] = ()
+    timings: Timings = Timings()
+    tokens: TokenCounts = TokenCounts()
+    source: str = "api"
+    """api, cli, ui, import, loop or benchmark."""
+
+    @property
+    def quality_score(self) -> float | None:
+        """What counts for training: the person's rating where there is one, else the judge's score."""
+        return float(self.user_rating) if self.user_rating is not None else self.auto_score
+
+
+class TraceFilter(Record):
+    """Which traces are wanted."""
+
+    q: str | None = None
+    min_quality: float | None = None
+    rated: bool | None = None
+    eligible: bool | None = None
+    """At least the settings' `min_quality_score`, not withdrawn, not of a benchmark."""
+    source: str | None = None
+
+
+class TracePage(Record):
+    """One page of traces, newest first."""
+
+    items: tuple[Trace, ...]
+    total: int
+    next_cursor: str | None = None
+
+
+class TraceStats(Record):
+    """Figures of the whole store."""
+
+    total: int
+    eligible: int
+    rated: int
+    withdrawn: int
+    by_domain: dict[str, int]
+    since_last_run: int
+    """Eligible traces that came after the last completed training run began."""
+
+
+class SkippedLine(Record):
+    """A line of an import that was left out, and why."""
+
+    line: int
+    reason: str
+
+
+class ImportReport(Record):
+    """What an import did."""
+
+    imported: int
+    skipped: tuple[SkippedLine, ...] = ()
+    """The lines that were left out, in order; the first 10,000 of them."""
+    skipped_total: int = 0
+
+
+class Withdrawal(Record):
+    """The answer to a withdrawal: the trace, and what it has already taught."""
+
+    trace: Trace
+    runs: tuple[UUID, ...] = ()
+    adapters: tuple[UUID, ...] = ()
+
+
+TraceSource = Literal["api", "cli", "ui", "import", "loop", "benchmark"]

@@ -1,0 +1,153 @@
+"""The head of a safetensors file, read strictly, and its numbers looked through, without the library.
+
+    8 bytes   length N of the header, little endian
+    N bytes   JSON: tensor name → {dtype, shape, data_offsets: [begin, end]}, and perhaps `__metadata__`
+    the rest  the tensors, one after the other, without holes
+
+The format: https://huggingface.co/docs/safetensors/index#format. A file that says anything else of itself is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+from typing import IO, Any
+
+from tmde_core.lora.archive.foreign_json import ForeignJsonError, read_object
+from tmde_core.records.base import Record
+
+MAX_HEADER_BYTES = 8 * 1024 * 1024
+"""An adapter of all projections of 100 layers has 1,400 tensors, which take 200 kB."""
+MAX_TENSORS = 20_000
+MAX_DIMENSIONS = 8
+MAX_NAME = 300
+
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+"""The types that adapters are saved in."""
+
+SCAN_BYTES = 4 * 1024 * 1024
+
+_METADATA = "__metadata__"
+_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+
+
+class SafetensorsError(ValueError):
+    """Why the file is refused, in a sentence without its full stop."""
+
+
+class Tensor(Record, frozen=True):
+    """One tensor: where it lies in the file, in bytes from its beginning."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_tensors(path: Path) -> tuple[Tensor, ...]:
+    """The tensors of a file, in the order in which they lie there.
+
+    Raises:
+        SafetensorsError: the header is damaged, or says what is not so.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        content, start = _header(file, size)
+    try:
+        entries = read_object(content)
+    except ForeignJsonError as error:
+        raise SafetensorsError(f"its header is damaged: {error}") from None
+    metadata = entries.pop(_METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise SafetensorsError("its header is damaged: the metadata are not texts")
+    if len(entries) > MAX_TENSORS:
+        raise SafetensorsError(f"its header names {len(entries):,} tensors; at most {MAX_TENSORS:,} are read")
+    tensors = sorted(
+        (_tensor(name, entry, start) for name, entry in entries.items()), key=lambda one: (one.begin, one.end)
+    )
+    _must_be_dense(tensors, start, size)
+    return tuple(tensors)
+
+
+def not_finite(path: Path, tensors: tuple[Tensor, ...]) -> list[str]:
+    """The names of the tensors that hold NaN or infinity. Reads the file in pieces."""
+    import numpy as np
+
+    found = []
+    with path.open("rb") as file:
+        for tensor in tensors:
+            file.seek(tensor.begin)
+            left = tensor.end - tensor.begin
+            while left:
+                block = file.read(min(SCAN_BYTES, left))
+                left -= len(block)
+                if tensor.dtype == "BF16":
+                    # A bfloat16 is the upper half of a float32: infinite or no number when all eight bits of the exponent are set.
+                    sound = not bool(((np.frombuffer(block, "<u2") & 0x7F80) == 0x7F80).any())
+                else:
+                    sound = bool(np.isfinite(np.frombuffer(block, "<f4" if tensor.dtype == "F32" else "<f2")).all())
+                if not sound:
+                    found.append(tensor.name)
+                    break
+    return found
+
+
+def _header(file: IO[bytes], size: int) -> tuple[bytes, int]:
+    """The header's text, and where the tensors begin."""
+    head = file.read(8)
+    if head.startswith(_PICKLES):
+        raise SafetensorsError("it is no safetensors file but a pickle, which would run code when it is loaded")
+    if len(head) < 8:
+        raise SafetensorsError("it is no safetensors file: it ends before its header")
+    length = struct.unpack("<Q", head)[0]
+    if length > MAX_HEADER_BYTES:
+        raise SafetensorsError(f"it is no safetensors file: its header would have {length:,} bytes")
+    if 8 + length > size:
+        raise SafetensorsError(f"it is cut short: its header has {length:,} bytes, the whole file {size:,}")
+    content = file.read(length)
+    if not content.startswith(b"{"):
+        raise SafetensorsError("it is no safetensors file: its header is no JSON object")
+    return content, 8 + length
+
+
+def _tensor(name: str, entry: Any, start: int) -> Tensor:
+    told = f"its header is damaged: the tensor {name[:80]!r}"
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise SafetensorsError(f"{told} has no decent name")
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise SafetensorsError(f"{told} needs dtype, shape and data_offsets, and nothing else")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+        raise SafetensorsError(
+            f"the tensor {name[:80]!r} is of the type {str(dtype)[:20]!r}; read are {', '.join(ITEM_BYTES)}"
+        )
+    if not _counts(shape) or len(shape) > MAX_DIMENSIONS:
+        raise SafetensorsError(f"{told} has no sound shape")
+    if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise SafetensorsError(f"{told} has no sound offsets")
+    needed = math.prod(shape) * ITEM_BYTES[dtype]
+    if offsets[1] - offsets[0] != needed:
+        raise SafetensorsError(
+            f"its header lies: the tensor {name[:80]!r} has {offsets[1] - offsets[0]:,} bytes where its shape needs {needed:,}"
+        )
+    return Tensor(name=name, dtype=dtype, shape=tuple(shape), begin=start + offsets[0], end=start + offsets[1])
+
+
+def _counts(values: Any) -> bool:
+    """Whether it is a list of whole numbers from 0 on; a bool is none."""
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
+
+
+def _must_be_dense(tensors: list[Tensor], start: int, size: int) -> None:
+    position = start
+    for tensor in tensors:
+        if tensor.begin != position:
+            what = "overlaps the one before it" if tensor.begin < position else "leaves a hole before it"
+            raise SafetensorsError(f"its header lies: the tensor {tensor.name[:80]!r} {what}")
+        position = tensor.end
+    if position != size:
+        raise SafetensorsError(f"its header lies: the tensors end at byte {position:,}, the file at byte {size:,}")

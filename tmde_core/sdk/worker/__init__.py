@@ -1,0 +1,25 @@
+"""The kit of a process that trains: the run's event log, heartbeat, checkpoints, cancellation and publication."""
+
+from __future__ import annotations
+
+from tmde_core.sdk.worker.kit import (
+    BaseIdentity,
+    CancelledRunError,
+    RunEvents,
+    RunWorker,
+    TrainingFailedError,
+    checkpoints,
+    explain,
+)
+from tmde_core.sdk.worker.vitals import memory
+
+__all__ = [
+    "BaseIdentity",
+    "CancelledRunError",
+    "RunEvents",
+    "RunWorker",
+    "TrainingFailedError",
+    "checkpoints",
+    "explain",
+    "memory",
+]

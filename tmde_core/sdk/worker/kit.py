@@ -1,0 +1,421 @@
+"""The kit of every training worker: what a process that trains must do around the training itself.
+
+    with RunWorker(Path(sys.argv[1])) as worker:
+        train(worker)              # worker.job, worker.config, worker.events; ends with worker.publish(…)
+    sys.exit(worker.exit_code)
+
+The supervisor reads what the kit writes into the run's directory:
+
+- `lock`: held with `flock` for the life of the process; its text is `{"pid": …, "createTime": …}`.
+- `heartbeat`: rewritten every `HEARTBEAT_SECONDS` while the process lives (`vitals`).
+- `activity`: touched by `RunWorker.working` within a step that takes long.
+- `checkpoints/step-N`: complete, or not there; the newest `CHECKPOINTS_KEPT` are kept.
+- `events.jsonl`: `progress`, `eval`, `checkpoint`, `log`, and one last `complete`, `error` or `cancelled`.
+
+SIGTERM cancels, and so does a file `cancel` in the run's directory, which also reaches a process in a container. An
+exception in the body becomes an `error` event with a reason a person understands; its trace goes to the worker's log.
+Lack of memory is only a `log` event: the supervisor tries again with smaller batches, and has the last word when it
+cannot. Nothing here imports a training library: backends with environments of their own use it too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Final, NoReturn, Self, TextIO
+from uuid import UUID
+
+import msgspec
+import psutil
+
+from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, TmdeError
+from tmde_core.records.base import Record, from_json, to_json, utc_now
+from tmde_core.records.finetune import (
+    Dataset,
+    FineTuneConfig,
+    FineTuneMetrics,
+    Progress,
+)
+from tmde_core.records.lora import Manifest
+from tmde_core.records.training import TrainingJob
+from tmde_core.sdk.adapters import publish
+from tmde_core.sdk.worker.run_files import (
+    ACTIVITY_FILE,
+    EVENTS_FILE,
+    LOCK_FILE,
+    stopped_because,
+    wanted_cancelled,
+)
+from tmde_core.sdk.worker.vitals import beat
+from tmde_core.storage.durable import sync_directory, sync_file
+from tmde_core.storage.events import FileLog
+
+HEARTBEAT_SECONDS = 2.0
+ACTIVITY_SECONDS = 1.0
+"""`RunWorker.working` may be called as often as one likes; it touches its file no more often than this."""
+
+OUT_OF_MEMORY: Final = "out-of-memory"
+
+EXIT_COMPLETE, EXIT_FAILED, EXIT_CANCELLED, EXIT_REFUSED = 0, 1, 143, 2
+
+TRACE_LINES = 20
+
+CHECKPOINTS_KEPT = 2
+_CHECKPOINT_NAME = re.compile(r"step-(\d{8})")
+
+
+class TrainingFailedError(Exception):
+    """Training cannot go on. `reason` is a stable word for programs, `detail` a sentence for people."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class CancelledRunError(BaseException):
+    """SIGTERM arrived. Not an `Exception`, so that no library swallows it."""
+
+
+class BaseIdentity(Record, frozen=True):
+    """What the adapter was trained on; serving it on anything else gives gibberish."""
+
+    name: str
+    """As the settings have it."""
+    model_sha256: str | None = None
+    tokenizer_sha256: str | None = None
+    chat_template_sha256: str | None = None
+
+
+class RunEvents:
+    """The run's event log, with a method for each kind of event that is not the last one."""
+
+    def __init__(self, path: Path) -> None:
+        self.log_file = FileLog(path)
+        self._started: float | None = None
+        self._first_step = 0
+        self._last: float | None = None
+
+    def progress(
+        self,
+        step: int,
+        total_steps: int,
+        *,
+        loss: float | None = None,
+        eval_loss: float | None = None,
+        learning_rate: float | None = None,
+        tokens_per_second: float | None = None,
+        rss_bytes: int | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        """Report an optimizer step. Without `eta_seconds` the mean pace of this process is extrapolated."""
+        now = time.monotonic()
+        step_seconds = None if self._last is None else round(now - self._last, 3)
+        self._last = now
+        if self._started is None:
+            self._started, self._first_step = now, step
+        elif eta_seconds is None and step > self._first_step:
+            pace = (now - self._started) / (step - self._first_step)
+            eta_seconds = pace * (total_steps - step)
+        self._append(
+            "progress",
+            Progress(
+                step=step,
+                total_steps=total_steps,
+                loss=loss,
+                eval_loss=eval_loss,
+                learning_rate=learning_rate,
+                tokens_per_second=tokens_per_second,
+                rss_bytes=rss_bytes,
+                eta_seconds=None if eta_seconds is None else round(eta_seconds, 1),
+                step_seconds=step_seconds,
+            ),
+        )
+
+    def eval(
+        self,
+        step: int,
+        eval_loss: float,
+        *,
+        epoch: int | None = None,
+        best: bool = False,
+    ) -> None:
+        """Report a validation; `best` when no earlier one was lower."""
+        self._append("eval", {"step": step, "evalLoss": eval_loss, "epoch": epoch, "best": best})
+
+    def checkpoint(self, step: int, path: Path) -> None:
+        """Report a complete checkpoint."""
+        self._append("checkpoint", {"step": step, "path": str(path)})
+
+    def log(self, text: str, **facts: Any) -> None:
+        """Say something in words; `facts` are for programs."""
+        self._append("log", {"text": text, **facts})
+
+    def end(self, type_: str, data: dict[str, Any]) -> None:
+        """Append the worker's last event. A full disk must not hide the exit code, so that failure is only printed."""
+        try:
+            self._append(type_, data)
+        except (OSError, TmdeError) as error:
+            sys.stderr.write(f"The last event ({type_}) could not be written: {error}\n")
+
+    def _append(self, type_: str, data: Any) -> None:
+        self.log_file.append(type_, msgspec.to_builtins(data))
+
+
+class RunWorker:
+    """One training run, seen from inside its process. Use it as a context manager, in the main thread."""
+
+    def __init__(self, job_path: Path) -> None:
+        self.job_path = job_path
+        self.exit_code = EXIT_REFUSED
+        self._lock: TextIO | None = None
+        self._stop = threading.Event()
+        self._published: dict[str, Any] | None = None
+        self._worked = 0.0
+
+    def __enter__(self) -> Self:
+        try:
+            self.job = from_json(self.job_path.read_bytes(), TrainingJob)
+            self.config = msgspec.convert(self.job.config, FineTuneConfig)
+        except (OSError, TmdeError, msgspec.ValidationError) as problem:
+            self._refuse(f"The job file {self.job_path} cannot be read: {problem}")
+        self.run_dir = Path(self.job.run_dir)
+        self._take_lock()
+        self.events = RunEvents(self.run_dir / EVENTS_FILE)
+        signal.signal(signal.SIGTERM, _raise_cancelled)
+        self._beat()
+        threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True).start()
+        if self.adapter_dir.exists():
+            error = TrainingFailedError(
+                "adapter-exists",
+                f"The adapter directory {self.adapter_dir} exists already. Start a new run instead.",
+            )
+            self.__exit__(TrainingFailedError, error, None)
+            raise SystemExit(self.exit_code)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from here on the outcome is decided
+        self._stop.set()
+        if error is None and self._published is None:
+            error = TrainingFailedError("crash", "The worker ended without publishing an adapter.")
+        if isinstance(error, CancelledRunError | KeyboardInterrupt):
+            self._discard_staging()
+            self.exit_code = EXIT_CANCELLED
+            stopped = stopped_because(self.run_dir)
+            if stopped is None:
+                self.events.end("cancelled", {})
+            else:
+                self.events.end("error", msgspec.to_builtins(stopped))
+        elif error is not None:
+            lines = traceback.format_exception(error)
+            sys.stderr.write("".join(lines))
+            reason, detail = explain(error)
+            self._discard_staging()
+            self.exit_code = EXIT_FAILED
+            tail = "".join(lines).splitlines()[-TRACE_LINES:]
+            if reason == OUT_OF_MEMORY:
+                self.events.end("log", {"text": detail, "reason": reason})
+            else:
+                self.events.end("error", {"reason": reason, "detail": detail, "trace": "\n".join(tail)})
+        else:
+            self.exit_code = EXIT_COMPLETE
+            self.events.end("complete", self._published or {})
+        if self._lock is not None:
+            self._lock.close()
+        return True
+
+    @property
+    def adapter_dir(self) -> Path:
+        """Where the finished adapter will be; its id is the run's."""
+        return Path(self.job.data_dir) / "lora-adapters" / self.job.run_id
+
+    def staging(self) -> Path:
+        """A fresh, empty directory to build the adapter in; what an earlier attempt left there is removed."""
+        path = Path(self.job.output_dir)
+        if not self._is_staging(path):
+            raise InvalidInputError(f"The output directory {path} must have a hidden name that ends in the run's id.")
+        self._discard_staging()
+        path.mkdir(parents=True)
+        return path
+
+    def checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Keep what `write` puts into the directory it is given; the rename makes it a checkpoint, whole or not at all."""
+        directory = self.run_dir / "checkpoints"
+        target = directory / f"step-{step:08d}"
+        building = directory / f".{target.name}"
+        for leftover in directory.glob(".*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        building.mkdir(parents=True)
+        try:
+            write(building)
+            for file in building.iterdir():
+                sync_file(file)
+            sync_directory(building)
+        except BaseException:  # a full disk gets its room back, and the earlier checkpoints stand
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        if target.exists():  # written by the attempt that this one resumes
+            target.rename(directory / f".old-{target.name}")
+        building.rename(target)
+        sync_directory(directory)
+        for old in checkpoints(self.run_dir)[:-CHECKPOINTS_KEPT]:
+            hidden = old.rename(directory / f".old-{old.name}")  # a half deleted one must not look complete
+            shutil.rmtree(hidden, ignore_errors=True)
+        self.events.checkpoint(step, target)
+        return target
+
+    def working(self) -> None:
+        """Say that a step which takes long gets on: without a step or this for ten minutes the process counts as hung."""
+        now = time.monotonic()
+        if now - self._worked >= ACTIVITY_SECONDS:
+            self._worked = now
+            with contextlib.suppress(OSError):
+                (self.run_dir / ACTIVITY_FILE).touch()
+
+    def publish(
+        self,
+        metrics: FineTuneMetrics,
+        base: BaseIdentity,
+        training: dict[str, Any] | None = None,
+    ) -> Path:
+        """Add training_args.json, metrics.json and the manifest to the staging directory and make it an adapter.
+
+        From here on SIGTERM comes too late: an adapter that exists is a completed run.
+
+        `training` holds further facts for training_args.json: versions, threads, target modules.
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        staging = Path(self.job.output_dir)
+        dataset = self._dataset()
+        arguments = {
+            "config": self.config,
+            "baseModel": base,
+            "backend": self.config.backend,
+            **(training or {}),
+        }
+        _write(staging / "training_args.json", arguments)
+        _write(staging / "metrics.json", metrics)
+        manifest = Manifest(
+            id=UUID(self.job.run_id),
+            created_at=utc_now(),
+            base_model=base.name,
+            base_model_sha256=base.model_sha256,
+            tokenizer_sha256=base.tokenizer_sha256,
+            chat_template_sha256=base.chat_template_sha256,
+            traces_used=len(dataset.trace_ids) if dataset else 0,
+            dataset_sha256=dataset.sha256 if dataset else None,
+            metrics=msgspec.to_builtins(metrics),
+            lineage={
+                "runId": self.job.run_id,
+                "traceIds": [str(trace_id) for trace_id in dataset.trace_ids] if dataset else [],
+            },
+        )
+        path = publish(staging, self.adapter_dir.parent, manifest)
+        self._published = {
+            "adapterId": self.job.run_id,
+            "metrics": msgspec.to_builtins(metrics),
+        }
+        return path
+
+    def _dataset(self) -> Dataset | None:
+        """The frozen dataset's record, which the service wrote beside the examples."""
+        with contextlib.suppress(FileNotFoundError):
+            return from_json((self.run_dir / "dataset.json").read_bytes(), Dataset)
+        return None
+
+    def _discard_staging(self) -> None:
+        path = Path(self.job.output_dir)
+        if self._is_staging(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _is_staging(self, path: Path) -> bool:
+        """Only such a directory may be removed: a mistaken job must not delete anything else."""
+        return path.name.startswith(".") and path.name.endswith(self.job.run_id)
+
+    def _take_lock(self) -> None:
+        self._lock = (self.run_dir / LOCK_FILE).open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._refuse(f"Another process already trains the run {self.job.run_id}.")
+        self._lock.truncate(0)
+        self._lock.write(to_json({"pid": os.getpid(), "createTime": psutil.Process().create_time()}).decode())
+        self._lock.flush()
+
+    def _heartbeat(self) -> None:
+        asked = False
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            self._beat()
+            if not asked and wanted_cancelled(self.run_dir):
+                asked = True
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def _beat(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk is reported by what needs the space, not by the pulse
+            beat(self.run_dir)
+
+    def _refuse(self, sentence: str) -> NoReturn:
+        sys.stderr.write(sentence + "\n")
+        raise SystemExit(EXIT_REFUSED)
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first. The last one is what `TrainingJob.resume_from` should name."""
+    directory = run_dir / "checkpoints"
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if _CHECKPOINT_NAME.fullmatch(path.name))
+
+
+def explain(error: BaseException) -> tuple[str, str]:
+    """What failed, as a stable word and a sentence that says what to do.
+
+    Libraries' errors are told apart by their text, because this module may not import the libraries.
+    """
+    if isinstance(error, TrainingFailedError):
+        return error.reason, error.detail
+    if isinstance(error, ConflictError):
+        return "adapter-exists", error.detail
+    if isinstance(error, InsufficientStorageError):
+        return "disk-full", error.detail
+    if isinstance(error, TmdeError):
+        return error.code.replace("_", "-"), error.detail
+    text = " ".join(str(error).split())
+    lowered = text.lower()
+    if isinstance(error, MemoryError) or "out of memory" in lowered or "can't allocate memory" in lowered:
+        return (
+            OUT_OF_MEMORY,
+            "There was not enough memory for a training step. Lower the batch size or the maximum sequence length.",
+        )
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "no space left on device" in lowered:
+        return "disk-full", "The disk is full. Free some space, then resume the run."
+    return (
+        "crash",
+        f"The trainer stopped at an error it did not expect: {type(error).__name__}: {text[:300]}",
+    )
+
+
+def _raise_cancelled(_signal: int, _frame: FrameType | None) -> None:
+    raise CancelledRunError
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_bytes(msgspec.json.format(to_json(value), indent=2) + b"\n")
