@@ -19,9 +19,17 @@ from nicegui import ui
 from tmde_core.api.app import create_app as create_api
 from tmde_core.api.origin import OriginGuard
 from tmde_core.services import Services
-from tmde_ui import benchmark_import, imports, theme, versions_import
-from tmde_ui.live import Live
-from tmde_ui.pages import benchmark, debate, finetune, plugins, problems, trace, traces, versions
+from tmde_ui.benchmark import page as benchmark
+from tmde_ui.benchmark.questions import imports as benchmark_import
+from tmde_ui.debate import page as debate
+from tmde_ui.finetune import page as finetune
+from tmde_ui.kit.shell import problems, theme
+from tmde_ui.kit.shell.live import Live
+from tmde_ui.plugins import page as plugins
+from tmde_ui.traces import imports, trace
+from tmde_ui.traces import page as traces
+from tmde_ui.versions import imports as versions_import
+from tmde_ui.versions import page as versions
 
 log = structlog.get_logger(__name__)
 
