@@ -1,16 +1,11 @@
-"""A run's state on the page, and how its figures are said."""
+"""A run's state on the page."""
 
 from __future__ import annotations
-
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tmde_core.storage.events import Event
 from tmde_ui.finetune.state import MESSAGES_KEPT, TrainingState
-from tmde_ui.finetune.words import age, coming, figure_of, on_the_clock
-
-NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)  # a Tuesday
 
 
 def events(*described: tuple[str, dict]) -> list[Event]:
@@ -62,40 +57,3 @@ def test_a_talkative_run_is_cut_short():
     state = TrainingState(events(*(("log", {"text": "x" * 10_000}) for _ in range(500))))
     assert len(state.said) == MESSAGES_KEPT
     assert len(state.said[-1].text) == 2_000
-
-
-@pytest.mark.parametrize(
-    ("past", "words"),
-    [
-        (timedelta(seconds=5), "just now"),
-        (timedelta(minutes=1), "1 minute ago"),
-        (timedelta(minutes=59), "59 minutes ago"),
-        (timedelta(hours=23), "23 hours ago"),
-        (timedelta(days=3), "3 days ago"),
-        (timedelta(days=60), "25 Sep 2026"),
-    ],
-)
-def test_ages(past, words):
-    assert age(NOW - past, NOW) == words
-
-
-@pytest.mark.parametrize(
-    ("moment", "words"),
-    [
-        (datetime(2026, 11, 24, 13, tzinfo=UTC), "today 14:00"),
-        (datetime(2026, 11, 24, 23, 30, tzinfo=UTC), "tomorrow 00:30"),
-        (datetime(2026, 11, 29, 1, tzinfo=UTC), "Sunday 02:00"),
-        (datetime(2026, 12, 6, 1, tzinfo=UTC), "6 Dec 02:00"),
-    ],
-)
-def test_what_is_coming_is_told_by_the_schedules_own_clock(moment, words):
-    assert coming(moment, "Europe/Berlin", NOW) == words
-
-
-def test_an_unknown_zone_is_no_reason_to_fail():
-    assert on_the_clock(NOW, "Mars/Olympus") == "Tue 24 Nov 2026, 09:30"
-
-
-@pytest.mark.parametrize(("value", "words"), [(1e-5, "0.00001"), (2e-4, "0.0002"), (16, "16"), (0.03, "0.03")])
-def test_small_figures_are_written_out(value, words):
-    assert figure_of(value) == words

@@ -10,20 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_ui.kit.chart.lines import (
-    Band,
-    Bar,
-    Mark,
-    Series,
-    bars,
-    chart,
-    columns,
-    decimated,
-    figure,
-    radar,
-    ticks,
-    time_ticks,
-)
+from tmde_ui.kit.chart.axes import figure, ticks, time_ticks
+from tmde_ui.kit.chart.lines import Band, Mark, Series, chart, decimated
+from tmde_ui.kit.chart.shapes import Bar, bars, columns, radar
 
 finite = st.floats(-1e6, 1e6)
 

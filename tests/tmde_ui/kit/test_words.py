@@ -1,31 +1,9 @@
-"""Figures and times as people read them."""
+"""Figures as people read them."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
-import pytest
-
 from tmde_core.errors import NotFoundError
 from tmde_ui.kit import words
-
-NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "said"),
-    [(None, ""), (0, "1 ms"), (40, "40 ms"), (840, "0.8 s"), (9_940, "9.9 s"), (9_960, "10 s"), (59_400, "59 s"), (59_600, "1 min 00 s"), (185_000, "3 min 05 s"), (7_500_000, "2 h 05 min")],
-)  # fmt: skip
-def test_durations(milliseconds, said):
-    assert words.duration(milliseconds) == said
-
-
-@pytest.mark.parametrize(
-    ("before", "said"),
-    [(timedelta(seconds=5), "just now"), (timedelta(minutes=12), "12 min ago"), (timedelta(hours=3), "3 h ago"), (timedelta(days=19), "1 Nov 2026")],
-)  # fmt: skip
-def test_how_long_ago(before, said):
-    assert words.ago(NOW - before, NOW) == said
 
 
 def test_scores_have_no_needless_decimals_and_none_is_no_zero():

@@ -11,9 +11,9 @@ from tmde_core.schedule.records import ScheduleStatus
 from tmde_core.services import Services
 from tmde_core.settings import BenchmarkSettings
 from tmde_ui.benchmark.words import GATES, answerer
-from tmde_ui.finetune.words import age, coming
 from tmde_ui.kit.elements import Tag, button, chip, link
-from tmde_ui.kit.words import exact, sentence
+from tmde_ui.kit.times import age, coming, exact
+from tmde_ui.kit.words import sentence
 
 SHOWN_DECISIONS = 5
 SHOWN_ALERTS = 3

@@ -20,6 +20,7 @@ from tmde_ui.benchmark.filters import Wanted, filters
 from tmde_ui.benchmark.gate import Alerts, GatePanel
 from tmde_ui.benchmark.meters import Meters, Readings
 from tmde_ui.benchmark.panel import BenchmarkPanel
+from tmde_ui.benchmark.questions.imports import register_upload
 from tmde_ui.benchmark.questions.panel import OwnQuestions
 from tmde_ui.benchmark.results.domains import DomainCharts
 from tmde_ui.benchmark.results.score import ScoreLine
@@ -31,6 +32,7 @@ from tmde_ui.kit.runs.schedule import SchedulePanel
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.live import Live
 from tmde_ui.kit.shell.problems import page
+from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.tending import begin, look_again, part
 
 log = structlog.get_logger(__name__)
@@ -39,22 +41,24 @@ EVENTS = 200
 """Of the audit trail are looked through for activations."""
 
 
-def register(services: Services, live: Live) -> None:
+def register(site: Site) -> None:
     """Put the pages into the app."""
+    services, live = site.services, site.live
     comparisons = Comparisons(services.benchmark)
     readings = Readings(services.settings.data_path)
+    register_upload(site)
 
-    @page("/benchmark", live)
+    @page("/benchmark", site)
     async def benchmark(request: Request) -> None:
         wanted = Wanted.read(dict(request.query_params))
-        with frame(live, "Benchmark", here="/benchmark"), Tag("div", classes="stack wide"):
+        with frame(site, "Benchmark", here="/benchmark"), Tag("div", classes="stack wide"):
             await BenchmarkPage(services, live, wanted, comparisons, readings).build()
 
-    @page("/benchmark/{run_id:uuid}", live)
+    @page("/benchmark/{run_id:uuid}", site)
     async def one_run(run_id: UUID) -> None:
         run = await services.benchmark.get(run_id)
         title = f"Benchmark of {run.started_at.day} {run.started_at:%b %Y, %H:%M} UTC"
-        with frame(live, title, here="/benchmark"), Tag("div", classes="stack wide"):
+        with frame(site, title, here="/benchmark"), Tag("div", classes="stack wide"):
             with Tag("div", classes="stack tight"):
                 link("← All runs", "/benchmark", "small")
                 Tag("h1", title)

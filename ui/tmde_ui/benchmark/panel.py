@@ -12,7 +12,8 @@ from tmde_ui.benchmark.words import STATUS, answerer, asked, domain_name, figure
 from tmde_ui.kit.elements import Tag, link
 from tmde_ui.kit.runs.panel import TIME_LEFT, RunPanel
 from tmde_ui.kit.shell.live import Live
-from tmde_ui.kit.words import count, duration, score
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, score
 
 GOING = ("pending", "running")
 

@@ -17,7 +17,7 @@ from tmde_ui.benchmark.words import BY, answerer, asked, figure, kind, quality, 
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button, facts, link
 from tmde_ui.kit.shell.live import Live
-from tmde_ui.kit.words import duration, exact
+from tmde_ui.kit.times import duration, exact
 
 
 class RunPage:

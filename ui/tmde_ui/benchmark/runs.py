@@ -10,10 +10,10 @@ from tmde_core.services import Services
 from tmde_ui.benchmark.filters import Wanted
 from tmde_ui.benchmark.panel import GOING
 from tmde_ui.benchmark.words import BY, OUTCOMES, STATUS, answerer, asked, figure, kind
-from tmde_ui.finetune.words import age
 from tmde_ui.kit.elements import Tag, button, chip, link
 from tmde_ui.kit.shell.live import Live
-from tmde_ui.kit.words import exact, sentence
+from tmde_ui.kit.times import age, exact
+from tmde_ui.kit.words import sentence
 
 PER_PAGE = 10
 

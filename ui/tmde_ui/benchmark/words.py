@@ -8,7 +8,8 @@ from uuid import UUID
 
 from tmde_core.benchmark.records import BenchmarkRun, Interval, Outcome
 from tmde_core.record import utc_now
-from tmde_ui.kit.words import count, duration, short_id
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, short_id
 
 TYPES = ("quick", "full", "custom")
 

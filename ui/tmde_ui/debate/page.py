@@ -19,7 +19,9 @@ from tmde_ui.kit.forms import CTRL_ENTER, TOO_LARGE, on_submit
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.live import Live
 from tmde_ui.kit.shell.problems import page
-from tmde_ui.kit.words import ago, exact, score, sentence, snippet
+from tmde_ui.kit.shell.site import Site
+from tmde_ui.kit.times import ago, exact
+from tmde_ui.kit.words import score, sentence, snippet
 
 RECENT = 8
 
@@ -31,20 +33,21 @@ EXAMPLES = (
 """What an empty page offers to begin with."""
 
 
-def register(services: Services, live: Live) -> None:
+def register(site: Site) -> None:
     """Put the debate's pages into the app."""
+    services, live = site.services, site.live
 
-    @page("/", live)
+    @page("/", site)
     async def ask() -> None:
-        with frame(live, "Debate", here="/"):
+        with frame(site, "Debate", here="/"):
             content = Tag("div", classes="stack wide lane")
             with content:
                 await _ask_page(services, live, content)
 
-    @page("/debates/{debate_id}", live)
+    @page("/debates/{debate_id}", site)
     async def watch(debate_id: str) -> None:
         debate = await services.debates.get(parse_id(debate_id, "debate"))
-        with frame(live, _title(debate), here="/"):
+        with frame(site, _title(debate), here="/"):
             await _debate(services, live, debate)
 
 

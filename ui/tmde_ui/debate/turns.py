@@ -8,7 +8,8 @@ from tmde_ui.debate.transcript import Exchange, Phase
 from tmde_ui.kit.elements import Tag, chip
 from tmde_ui.kit.render import prose, rendered
 from tmde_ui.kit.stream import Stream
-from tmde_ui.kit.words import duration, score
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import score
 
 
 class Turn:

@@ -17,7 +17,8 @@ from tmde_ui.kit.render import prose, rendered
 from tmde_ui.kit.shell.live import Live
 from tmde_ui.kit.stream import Stream
 from tmde_ui.kit.tending import Soon, begin
-from tmde_ui.kit.words import count, duration, sentence, short_id
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, sentence, short_id
 
 PAINT_SECONDS = 0.05
 """Tokens are painted at most this often; a fast model writes several in between."""

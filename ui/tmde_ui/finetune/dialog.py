@@ -14,11 +14,11 @@ from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
 from tmde_core.finetune.service import BackendReport
 from tmde_core.record import to_json
 from tmde_core.services import Services
-from tmde_ui.finetune import preview as finetune_preview
 from tmde_ui.finetune.form import ConfigForm
-from tmde_ui.finetune.words import figure_of
+from tmde_ui.finetune.preview import draw_preview
 from tmde_ui.kit.elements import Modal, Tag, button
 from tmde_ui.kit.forms import form_fields, on_press
+from tmde_ui.kit.hyperparameters import figure_of
 from tmde_ui.kit.tending import Soon, begin
 from tmde_ui.kit.words import sentence
 
@@ -111,7 +111,7 @@ class RunDialog:
             preview = await self._services.previews.preview(config)
             self._box.clear()
             with self._box:
-                finetune_preview.draw(preview)
+                draw_preview(preview)
             self._previewed = config
             words = "As of now, with these values."
         except TmdeError as error:

@@ -11,8 +11,8 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.finetune.ranges import Range, config_from, ranges
 from tmde_core.finetune.records import FineTuneConfig
 from tmde_core.finetune.service import BackendReport
-from tmde_ui.finetune.words import NAMES, figure_of
 from tmde_ui.kit.elements import Tag
+from tmde_ui.kit.hyperparameters import NAMES, figure_of
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Learning", ("epochs", "learningRate", "lrScheduler", "warmupRatio", "weightDecay")),

@@ -14,33 +14,35 @@ from tmde_core.traces.records import TraceStats
 from tmde_ui.finetune.dialog import RunDialog
 from tmde_ui.finetune.panel import TrainingPanel
 from tmde_ui.finetune.runs import RunList, UsedTraces, record
-from tmde_ui.finetune.words import age, coming, status_of
+from tmde_ui.finetune.words import status_of
 from tmde_ui.kit.elements import Tag, button, link
 from tmde_ui.kit.runs.schedule import SchedulePanel
 from tmde_ui.kit.shell.frame import frame
-from tmde_ui.kit.shell.live import Live
 from tmde_ui.kit.shell.problems import page
+from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.shell.tabs import tabs
 from tmde_ui.kit.tending import begin, look_again, part
+from tmde_ui.kit.times import age, coming
 from tmde_ui.kit.words import count, score
 
 COUNT_EVERY = 10
 """Traces are counted with every tenth look."""
 
 
-def register(services: Services, live: Live) -> None:
+def register(site: Site) -> None:
     """Put the pages into the app."""
+    services, live = site.services, site.live
 
-    @page("/finetune", live)
+    @page("/finetune", site)
     async def finetune() -> None:
-        with frame(live, "Fine-tuning", here="/finetune"), Tag("div", classes="stack wide"):
-            await TrainingPage(services, live).build()
+        with frame(site, "Fine-tuning", here="/finetune"), Tag("div", classes="stack wide"):
+            await TrainingPage(site).build()
 
-    @page("/finetune/{run_id:uuid}", live)
+    @page("/finetune/{run_id:uuid}", site)
     async def one_run(run_id: UUID) -> None:
         run = await services.finetune.get(run_id)
         title = f"Training of {run.started_at.day} {run.started_at:%b %Y, %H:%M} UTC"
-        with frame(live, title, here="/finetune"), Tag("div", classes="stack wide"):
+        with frame(site, title, here="/finetune"), Tag("div", classes="stack wide"):
             with Tag("div", classes="stack tight"):
                 link("← All runs", "/finetune", "small")
                 Tag("h1", title)
@@ -69,9 +71,10 @@ async def _used(services: Services, run: FineTuneRun) -> None:
 class TrainingPage:
     """The page `/finetune`: builds its parts and keeps them true while it is open."""
 
-    def __init__(self, services: Services, live: Live) -> None:
-        self._services = services
-        self._live = live
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._services = site.services
+        self._live = site.live
         self._panel: TrainingPanel | None = None
         self._current: FineTuneRun | None = None
         self._looks = 0
@@ -82,7 +85,7 @@ class TrainingPage:
             with Tag("div", classes="line spread"):
                 Tag("h1", "Fine-tuning")
                 self._run_now = button("Run Now", "primary", test="run-now", aria_haspopup="dialog")
-            tabs("/finetune")
+            tabs(self._site, "/finetune")
             self._line = Tag("p", classes="muted tabular", data_testid="status-line")
         self._live_box = Tag("div", classes="maybe")
         self._cards()

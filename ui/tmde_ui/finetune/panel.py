@@ -12,12 +12,14 @@ from tmde_core.errors import TmdeError
 from tmde_core.finetune.records import ENDED, FineTuneRun
 from tmde_core.services import Services
 from tmde_ui.finetune.state import TrainingState
-from tmde_ui.finetune.words import loss, status_of, took
+from tmde_ui.finetune.words import status_of, took
 from tmde_ui.kit.chart.lines import Series, chart
 from tmde_ui.kit.elements import Tag, link
+from tmde_ui.kit.hyperparameters import loss
 from tmde_ui.kit.runs.panel import PAINT_SECONDS, TIME_LEFT, RunPanel
 from tmde_ui.kit.shell.live import Live
-from tmde_ui.kit.words import count, duration, size
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, size
 
 TAIL_LINES = 40
 

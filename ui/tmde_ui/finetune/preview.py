@@ -7,9 +7,10 @@ from nicegui import ui
 from tmde_core.finetune.records import FineTunePreview
 from tmde_core.ports import MaskedPiece
 from tmde_ui.finetune.words import left_out, why
-from tmde_ui.kit.chart.lines import columns
+from tmde_ui.kit.chart.shapes import columns
 from tmde_ui.kit.elements import Tag, link
-from tmde_ui.kit.words import count, duration, short_id, size
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, short_id, size
 
 SHOWN_LEFT_OUT = 50
 """Traces that are listed by name; the rest is counted."""
@@ -18,7 +19,7 @@ MAX_EXAMPLE_CHARS = 40_000
 """Of the first example; an answer may be of any length, and the page has to stay quick."""
 
 
-def draw(preview: FineTunePreview) -> None:
+def draw_preview(preview: FineTunePreview) -> None:
     """Everything the preview says."""
     if preview.refusal:
         Tag("p", preview.refusal, "notice warm", data_testid="refusal")

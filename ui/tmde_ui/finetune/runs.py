@@ -11,10 +11,12 @@ from tmde_core.errors import TmdeError
 from tmde_core.finetune.records import FineTuneRun
 from tmde_core.services import Services
 from tmde_core.traces.records import Trace
-from tmde_ui.finetune.words import BY, NAMES, age, figure_of, loss, made_of, status_of, took
+from tmde_ui.finetune.words import BY, made_of, status_of, took
 from tmde_ui.kit.elements import Tag, button, chip, facts, link
+from tmde_ui.kit.hyperparameters import NAMES, figure_of, loss
 from tmde_ui.kit.shell.live import Live
-from tmde_ui.kit.words import count, exact, score, sentence, short_id, snippet
+from tmde_ui.kit.times import age, exact
+from tmde_ui.kit.words import count, score, sentence, short_id, snippet
 
 PER_PAGE = 10
 TRACES_PER_PAGE = 25

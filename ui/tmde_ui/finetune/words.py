@@ -4,31 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tmde_core.finetune.records import FineTuneRun, LeftOut
 from tmde_core.record import utc_now
-from tmde_ui.kit.words import count, duration
-
-NAMES: Mapping[str, str] = {
-    "loraRank": "LoRA rank",
-    "loraAlpha": "LoRA alpha",
-    "learningRate": "Learning rate",
-    "batchSize": "Batch size",
-    "gradientAccumulationSteps": "Accumulation steps",
-    "epochs": "Epochs",
-    "maxSeqLength": "Longest example, tokens",
-    "warmupRatio": "Warm-up",
-    "evalSteps": "Validate every … steps",
-    "weightDecay": "Weight decay",
-    "lrScheduler": "Schedule of the rate",
-    "minQualityScore": "Lowest score",
-    "minTraces": "Fewest examples",
-    "baseModel": "Base model",
-    "backend": "Backend",
-    "seed": "Seed",
-}
-"""Hyperparameter on the wire → its name on the page. One that is missing goes by its name on the wire."""
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count
 
 STATUS: Mapping[str, tuple[str, str]] = {
     "pending": ("starting", "accent"),
@@ -65,11 +45,6 @@ def status_of(run: FineTuneRun) -> tuple[str, str]:
     return ("waiting", "accent") if run.queued and run.status == "pending" else STATUS[run.status]
 
 
-def loss(value: float | None) -> str:
-    """A loss to three decimals; a dash where it was never measured."""
-    return "–" if value is None else f"{value:.3f}"
-
-
 def took(run: FineTuneRun, now: datetime | None = None) -> str:
     """How long a run took, or takes so far."""
     end = run.completed_at or now or utc_now()
@@ -81,41 +56,6 @@ def made_of(run: FineTuneRun) -> str:
     return count(run.traces_used, "trace")
 
 
-def age(moment: datetime, now: datetime | None = None) -> str:
-    """`just now`, `12 minutes ago`, `3 days ago`, then the date."""
-    seconds = ((now or utc_now()) - moment).total_seconds()
-    for length, unit, most in ((60, "minute", 60), (3600, "hour", 24), (86_400, "day", 31)):
-        if seconds < 60:
-            return "just now"
-        if seconds < length * most:
-            return f"{count(int(seconds // length), unit)} ago"
-    return f"{moment.day} {moment:%b %Y}"
-
-
-def coming(moment: datetime, zone: str, now: datetime | None = None) -> str:
-    """A future instant by that zone's clock: `today 14:00`, `tomorrow 02:00`, `Sunday 02:00`, `6 Dec 02:00`."""
-    place = zone_of(zone)
-    local, today = moment.astimezone(place), (now or utc_now()).astimezone(place)
-    days = (local.date() - today.date()).days
-    near = {0: "today", 1: "tomorrow"}.get(days)
-    day = near or (f"{local:%A}" if 1 < days < 7 else f"{local.day} {local:%b}")
-    return f"{day} {local:%H:%M}"
-
-
-def on_the_clock(moment: datetime, zone: str) -> str:
-    """An instant by that zone's clock: `Sun 29 Nov 2026, 02:00`."""
-    local = moment.astimezone(zone_of(zone))
-    return f"{local:%a} {local.day} {local:%b %Y, %H:%M}"
-
-
-def zone_of(name: str) -> ZoneInfo:
-    """The time zone; UTC where there is none of that name."""
-    try:
-        return ZoneInfo(name or "UTC")
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return ZoneInfo("UTC")
-
-
 def left_out(by_reason: Mapping[str, int]) -> str:
     """`3 left out: 2 same question as another, 1 withdrawn`."""
     parts = ", ".join(f"{number:,} {LEFT_OUT.get(reason, reason)}" for reason, number in by_reason.items() if number)
@@ -125,11 +65,3 @@ def left_out(by_reason: Mapping[str, int]) -> str:
 def why(one: LeftOut) -> str:
     """Why one trace was left out."""
     return one.detail or f"It is {LEFT_OUT.get(one.reason, one.reason)}."
-
-
-def figure_of(value: object) -> str:
-    """A hyperparameter's value as a person would type it."""
-    if not isinstance(value, float):
-        return str(value)
-    plain = f"{value:g}"
-    return plain if "e" not in plain else f"{value:.12f}".rstrip("0")

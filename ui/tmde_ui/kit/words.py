@@ -3,46 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 
 from tmde_core.errors import TmdeError
-from tmde_core.record import utc_now
 
 _MARKS = re.compile(r"\*\*|__|`+|^#{1,6} |^> |^[-*] ", re.MULTILINE)
-
-
-def duration(milliseconds: float | None) -> str:
-    """`40 ms`, `0.8 s`, `12 s`, `3 min 05 s`; nothing for None."""
-    if milliseconds is None:
-        return ""
-    if milliseconds < 95:
-        return f"{max(milliseconds, 1):.0f} ms"
-    seconds = milliseconds / 1000
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def ago(moment: datetime, now: datetime | None = None) -> str:
-    """`just now`, `12 min ago`, `3 h ago`, then the date."""
-    seconds = ((now or utc_now()) - moment).total_seconds()
-    if seconds < 60:
-        return "just now"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min ago"
-    if seconds < 86_400:
-        return f"{int(seconds // 3600)} h ago"
-    return f"{moment.day} {moment:%b %Y}"
-
-
-def exact(moment: datetime) -> str:
-    """The instant in UTC, to the second."""
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def score(value: float | None) -> str:

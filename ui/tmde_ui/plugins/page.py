@@ -11,8 +11,8 @@ from tmde_core.runtimes import RuntimeReport
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, chip
 from tmde_ui.kit.shell.frame import frame
-from tmde_ui.kit.shell.live import Live
 from tmde_ui.kit.shell.problems import page
+from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.tending import begin, part
 from tmde_ui.kit.words import count, size
 
@@ -29,13 +29,14 @@ _STAGE = {
 }
 
 
-def register(services: Services, live: Live) -> None:
+def register(site: Site) -> None:
     """Put the page into the app."""
+    services = site.services
 
-    @page("/plugins", live)
+    @page("/plugins", site)
     async def plugins() -> None:
         infos = services.plugins.infos()
-        with frame(live, "Plugins", here="/plugins"), Tag("div", classes="stack wide"):
+        with frame(site, "Plugins", here="/plugins"), Tag("div", classes="stack wide"):
             with Tag("div", classes="stack tight"):
                 Tag("h1", "Plugins")
                 broken = sum(info.status != "ok" for info in infos)

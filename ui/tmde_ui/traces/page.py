@@ -12,13 +12,16 @@ from nicegui import ui
 from tmde_core.errors import InvalidInputError
 from tmde_core.services import Services
 from tmde_core.traces.records import ImportReport, Trace, TraceFilter, TracePage, TraceStats
+from tmde_ui.kit.dropzone import DropZone
 from tmde_ui.kit.elements import Modal, Tag, button, chip, choice, link
 from tmde_ui.kit.forms import form_fields
 from tmde_ui.kit.shell.frame import frame
-from tmde_ui.kit.shell.live import Live
 from tmde_ui.kit.shell.problems import page
-from tmde_ui.kit.words import ago, count, exact, score, snippet, source
-from tmde_ui.traces.imports import DropZone, report_of
+from tmde_ui.kit.shell.site import Site
+from tmde_ui.kit.times import ago, exact
+from tmde_ui.kit.words import count, score, snippet, source
+from tmde_ui.traces import trace_page
+from tmde_ui.traces.imports import ADDRESS, ENDINGS, MAX_IMPORT_BYTES, register_upload, report_of
 
 PER_PAGE = 25
 SHOWN_SKIPPED = 100
@@ -147,14 +150,17 @@ class TraceList:
             self._to_the_top()
 
 
-def register(services: Services, live: Live) -> None:
+def register(site: Site) -> None:
     """Put the page into the app."""
+    services = site.services
+    register_upload(site)
+    trace_page.register(site)
 
-    @page("/traces", live)
+    @page("/traces", site)
     async def traces(request: Request) -> None:
         wanted = Wanted.read(dict(request.query_params))
         stats = await services.traces.stats()
-        with frame(live, "Traces", here="/traces"), Tag("div", classes="stack"):
+        with frame(site, "Traces", here="/traces"), Tag("div", classes="stack"):
             with Tag("div", classes="line spread"):
                 with Tag("div", classes="stack tight"):
                     Tag("h1", "Traces")
@@ -242,7 +248,7 @@ def _import_dialog(imported: Any) -> Modal:
             "A JSON Lines file with one trace a line (question and answer are enough), or the SQLite file of the original project.",
             "muted",
         )
-        with DropZone(done):
+        with DropZone(done, ADDRESS, ENDINGS, MAX_IMPORT_BYTES):
             Tag("strong", "Drop a file here")
         report = Tag("div", classes="stack tight", role="status", data_testid="import-report")
     return dialog

@@ -12,7 +12,8 @@ from tmde_core.services import Services
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button, link
 from tmde_ui.kit.forms import on_submit
-from tmde_ui.kit.words import count, duration, sentence, short_id, size
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, sentence, short_id, size
 from tmde_ui.versions.lineage import draw_lineage, is_here, named, traces_of
 from tmde_ui.versions.words import measured
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Request
+from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -17,19 +17,20 @@ from tmde_core.errors import TmdeError
 from tmde_core.lora.archive_layout import MAX_ARCHIVE_BYTES
 from tmde_core.lora.records import LoRAAdapter
 from tmde_core.record import to_json
-from tmde_core.services import Services
+from tmde_ui.kit.dropzone import GONE, DropZone, refusal, refused
 from tmde_ui.kit.elements import Modal, Tag
-from tmde_ui.traces.imports import GONE, DropZone, refusal, refused
+from tmde_ui.kit.shell.site import Site
 from tmde_ui.versions.words import ADDRESS, name_of
 
 IMPORT_ADDRESS = f"{ADDRESS}/import"
 ENDINGS = ".tar.gz,.tgz,.gz"
 
 
-def register(web: FastAPI, services: Services) -> None:
+def register_upload(site: Site) -> None:
     """Put the address that takes archives into the app."""
+    services = site.services
 
-    @web.post(IMPORT_ADDRESS, include_in_schema=False)
+    @site.web.post(IMPORT_ADDRESS, include_in_schema=False)
     async def take(request: Request) -> Response:
         try:
             adapter = await services.archives.import_archive(request.stream(), "user")

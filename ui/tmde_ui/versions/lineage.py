@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from tmde_core.errors import NotFoundError
 from tmde_core.lora.records import AdapterDetails
 from tmde_core.services import Services
-from tmde_ui.finetune.words import age
 from tmde_ui.kit.elements import Tag, facts, link
-from tmde_ui.kit.words import exact, short_id, snippet
+from tmde_ui.kit.times import age, exact
+from tmde_ui.kit.words import short_id, snippet
 from tmde_ui.versions.words import GATES, deed, figure, hyperparameter, identity
 
 SHOWN_EVENTS = 10

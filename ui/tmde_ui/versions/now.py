@@ -9,9 +9,9 @@ from tmde_core.errors import ConflictError, TmdeError
 from tmde_core.lora.records import LiveAt, LoRAAdapter
 from tmde_core.record import Record, utc_now
 from tmde_core.services import Services
-from tmde_ui.finetune.words import age
 from tmde_ui.kit.elements import Tag, button
-from tmde_ui.kit.words import exact, sentence
+from tmde_ui.kit.times import age, exact
+from tmde_ui.kit.words import sentence
 from tmde_ui.versions.words import losses, name_of
 
 Changed = Callable[[], Awaitable[None]]

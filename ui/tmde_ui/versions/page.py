@@ -9,15 +9,14 @@ from fastapi import Request
 from nicegui import ui
 
 from tmde_core.lora.records import LoRAAdapter
-from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button
 from tmde_ui.kit.shell.frame import frame
-from tmde_ui.kit.shell.live import Live
 from tmde_ui.kit.shell.problems import page
+from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.shell.tabs import tabs
 from tmde_ui.kit.tending import begin, look_again
 from tmde_ui.versions.compare.panel import ComparePanel
-from tmde_ui.versions.imports import import_dialog
+from tmde_ui.versions.imports import import_dialog, register_upload
 from tmde_ui.versions.list import AdapterList
 from tmde_ui.versions.now import NowPanel, standing
 from tmde_ui.versions.trail import Trail
@@ -27,21 +26,23 @@ STORAGE_EVERY = 10
 """The disk is looked at with every tenth look."""
 
 
-def register(services: Services, live: Live) -> None:
+def register(site: Site) -> None:
     """Put the page into the app."""
+    register_upload(site)
 
-    @page(ADDRESS, live)
+    @page(ADDRESS, site)
     async def versions(request: Request) -> None:
-        with frame(live, "Adapter versions", here="/finetune"), Tag("div", classes="stack wide"):
-            await VersionsPage(services, live, dict(request.query_params)).build()
+        with frame(site, "Adapter versions", here="/finetune"), Tag("div", classes="stack wide"):
+            await VersionsPage(site, dict(request.query_params)).build()
 
 
 class VersionsPage:
     """Builds the page's parts and keeps them true while it is open. What is open stands in the address."""
 
-    def __init__(self, services: Services, live: Live, wanted: dict[str, str]) -> None:
-        self._services = services
-        self._live = live
+    def __init__(self, site: Site, wanted: dict[str, str]) -> None:
+        self._site = site
+        self._services = site.services
+        self._live = site.live
         self._wanted = wanted
         self._opened = identity(wanted.get("adapter"))
         self._looks = 0
@@ -54,7 +55,7 @@ class VersionsPage:
             with Tag("div", classes="line spread"):
                 Tag("h1", "Adapter versions")
                 self._import = button("Import", test="import", aria_haspopup="dialog")
-            tabs(ADDRESS)
+            tabs(self._site, ADDRESS)
         self._now = NowPanel(self._services, self.changed)
         self._missing = Tag("p", classes="notice warm", role="status", data_testid="missing").show(visible=False)
         self._list = AdapterList(self._services, self)

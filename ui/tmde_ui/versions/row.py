@@ -5,10 +5,10 @@ from __future__ import annotations
 from tmde_core.errors import TmdeError
 from tmde_core.lora.records import LoRAAdapter
 from tmde_core.services import Services
-from tmde_ui.finetune.words import age
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button, chip
-from tmde_ui.kit.words import count, exact, sentence, short_id, size
+from tmde_ui.kit.times import age, exact
+from tmde_ui.kit.words import count, sentence, short_id, size
 from tmde_ui.versions.details import Details, Surroundings
 from tmde_ui.versions.words import GATES, losses
 

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from tmde_core.lora.records import LiveAt, LoRAActivationEvent
 from tmde_core.record import utc_now
 from tmde_core.services import Services
-from tmde_ui.finetune.words import age
 from tmde_ui.kit.elements import Tag, button, chip
 from tmde_ui.kit.forms import on_submit
-from tmde_ui.kit.words import exact
+from tmde_ui.kit.times import age, exact
 from tmde_ui.versions.words import BY, deed, name_of
 
 PER_PAGE = 10

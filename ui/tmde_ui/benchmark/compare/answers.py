@@ -14,7 +14,8 @@ from tmde_core.services import Services
 from tmde_ui.benchmark.words import answerer, day
 from tmde_ui.kit.elements import Tag, chip
 from tmde_ui.kit.render import prose, rendered
-from tmde_ui.kit.words import count, duration, score, sentence
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, score, sentence
 
 SHOWN_REASONS = 20
 

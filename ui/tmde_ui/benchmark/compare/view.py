@@ -22,7 +22,8 @@ from tmde_ui.benchmark.compare.answers import Drill
 from tmde_ui.benchmark.compare.pairs import Comparisons, Pair
 from tmde_ui.benchmark.words import NOTHING, OUTCOMES, answerer, change, day, domain_name, domain_place, figure
 from tmde_ui.kit.elements import Tag, button, choice, link
-from tmde_ui.kit.words import count, duration, score, sentence, snippet
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, score, sentence, snippet
 
 SHOWN = 50
 """Questions that are listed at first."""

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
-from fastapi import FastAPI, Request
+from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -18,19 +18,21 @@ from tmde_core.errors import InvalidInputError, TmdeError, TooLargeError, Unproc
 from tmde_core.record import to_json
 from tmde_core.services import Services
 from tmde_ui.benchmark.words import domain_name
+from tmde_ui.kit.dropzone import FILE_NAME, GONE, DropZone, refusal, refused
 from tmde_ui.kit.elements import Modal, Tag, choice
+from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.words import count
-from tmde_ui.traces.imports import FILE_NAME, GONE, DropZone, refusal, refused
 
 IMPORT_ADDRESS = "/benchmark/questions/import"
 ENDINGS = ".jsonl,.ndjson,.json,.yaml,.yml"
 YAML = (".yaml", ".yml")
 
 
-def register(web: FastAPI, services: Services) -> None:
+def register_upload(site: Site) -> None:
     """Put the address that takes files of questions into the app."""
+    services = site.services
 
-    @web.post(IMPORT_ADDRESS, include_in_schema=False)
+    @site.web.post(IMPORT_ADDRESS, include_in_schema=False)
     async def take(request: Request, domain: str = "reasoning", difficulty: str = "medium") -> Response:
         try:
             name = unquote(request.headers.get(FILE_NAME, ""))

@@ -6,7 +6,7 @@ from nicegui import ui
 
 from tmde_core.benchmark.records import BenchmarkRun, DomainMetrics
 from tmde_ui.benchmark.words import answerer, domain_name, domain_place
-from tmde_ui.kit.chart.lines import Bar, bars, radar
+from tmde_ui.kit.chart.shapes import Bar, bars, radar
 from tmde_ui.kit.elements import Tag
 
 TOP = 10.0

@@ -9,9 +9,8 @@ from tmde_core.benchmark.records import BenchmarkRun, RunComparison, Summary
 from tmde_core.benchmark.report import difference_words
 from tmde_ui.benchmark.panel import answers_words
 from tmde_ui.benchmark.words import OUTCOMES, answerer, between, change, day, figure, kind
-from tmde_ui.finetune.words import age
 from tmde_ui.kit.elements import Tag, button, link
-from tmde_ui.kit.words import exact
+from tmde_ui.kit.times import age, exact
 
 
 class ScoreLine:

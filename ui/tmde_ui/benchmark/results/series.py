@@ -9,7 +9,8 @@ from nicegui import ui
 
 from tmde_core.benchmark.records import ActivationMark, SeriesPoint, Summary
 from tmde_ui.benchmark.words import answerer, day, figure, kind
-from tmde_ui.kit.chart.lines import Band, Mark, Series, chart, decimated, time_ticks
+from tmde_ui.kit.chart.axes import time_ticks
+from tmde_ui.kit.chart.lines import Band, Mark, Series, chart, decimated
 from tmde_ui.kit.chart.zoom import Readable, Zoom
 from tmde_ui.kit.elements import Tag, button
 from tmde_ui.kit.words import count, short_id

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from tmde_core.errors import TmdeError
 from tmde_core.schedule.records import Decision, ScheduleName, ScheduleStatus
 from tmde_core.services import Services
-from tmde_ui.finetune.words import coming, on_the_clock
 from tmde_ui.kit.elements import Tag, button, chip
 from tmde_ui.kit.forms import on_submit
+from tmde_ui.kit.times import coming, on_the_clock
 from tmde_ui.kit.words import sentence, short_id
 
 _WHAT = {"finetune": "training", "benchmark": "a benchmark"}

@@ -11,38 +11,30 @@ from tmde_ui.kit.elements import Tag, close_button, icon, link
 from tmde_ui.kit.shell import theme
 from tmde_ui.kit.shell.bell import Bell
 from tmde_ui.kit.shell.live import Live, Situation
+from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.words import sentence, short_id
-
-PAGES = (
-    ("Debate", "/"),
-    ("Traces", "/traces"),
-    ("Fine-tuning", "/finetune"),
-    ("Benchmark", "/benchmark"),
-    ("Plugins", "/plugins"),
-)
-"""The navigation, in order. A new page is added here."""
 
 
 @contextmanager
-def frame(live: Live, title: str, *, here: str | None = None, narrow: bool = False) -> Iterator[None]:
+def frame(site: Site, title: str, *, here: str | None = None, narrow: bool = False) -> Iterator[None]:
     """Put the page's content into the frame.
 
     Args:
-        live: tells what is going on.
+        site: knows the pages and what is going on.
         title: of the browser's tab.
         here: the navigation entry to mark, by its address.
         narrow: text-heavy page, kept to a readable width.
     """
     ui.page_title(f"{title} · TMDE")
-    drawer = _drawer(here)
+    drawer = _drawer(site, here)
     link("Skip to content", "#main", "skip")
     with Tag("header", classes="bar"), Tag("div", classes="bar-inner"):
         with Tag("a", classes="brand", href="/", aria_label="TMDE, to the start"):
             ui.html(theme.LOGO, sanitize=False, tag="span")
             Tag("span", "TMDE")
-        _navigation(here)
-        _situation(live)
-        Bell(live)
+        _navigation(site, here)
+        _situation(site.live)
+        Bell(site.live)
         with Tag(
             "button", classes="icon-button", type="button", aria_label="Light or dark", data_testid="theme"
         ) as toggle:
@@ -69,18 +61,18 @@ def _mishaps() -> None:
     ui.context.client.on_exception(tell)
 
 
-def _navigation(here: str | None) -> None:
+def _navigation(site: Site, here: str | None) -> None:
     with Tag("nav", classes="nav", aria_label="Pages"):
-        for name, address in PAGES:
-            link(name, address, aria_current="page" if address == here else None)
+        for page in site.entries():
+            link(page.title, page.path, aria_current="page" if page.path == here else None)
 
 
-def _drawer(here: str | None) -> Tag:
+def _drawer(site: Site, here: str | None) -> Tag:
     with Tag("dialog", classes="drawer", aria_label="Menu", data_testid="drawer") as drawer:
         with Tag("div", classes="line spread"):
             Tag("span", "Menu", "eyebrow")
             close_button(drawer)
-        _navigation(here)
+        _navigation(site, here)
     return drawer
 
 

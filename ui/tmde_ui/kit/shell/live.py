@@ -20,7 +20,7 @@ from tmde_core.errors import NotFoundError
 from tmde_core.finetune.records import FineTuneRun
 from tmde_core.notifications.records import Notification
 from tmde_core.services import Services
-from tmde_ui.kit.words import duration
+from tmde_ui.kit.times import duration
 
 log = structlog.get_logger(__name__)
 

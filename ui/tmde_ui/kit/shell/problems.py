@@ -15,7 +15,7 @@ from starlette.responses import Response
 from tmde_core.errors import TmdeError
 from tmde_ui.kit.elements import Tag, link
 from tmde_ui.kit.shell.frame import frame
-from tmde_ui.kit.shell.live import Live
+from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.words import sentence
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ BUILD_SECONDS = 30.0
 """How long a page may take to be made. NiceGUI's own 3 s are short for a machine that trains meanwhile."""
 
 
-def page(path: str, live: Live) -> Callable[[Callable[P, Awaitable[None]]], Callable[P, Awaitable[None]]]:
+def page(path: str, site: Site) -> Callable[[Callable[P, Awaitable[None]]], Callable[P, Awaitable[None]]]:
     """`ui.page`, and an error of ours becomes a page that says what is wrong, with the error's status."""
 
     def decorate(build: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
@@ -39,7 +39,7 @@ def page(path: str, live: Live) -> Callable[[Callable[P, Awaitable[None]]], Call
                 client.content.clear()
                 client.status_code = error.status
                 with client:
-                    _problem(live, "Not found" if error.status == 404 else error.title, error.detail)
+                    _problem(site, "Not found" if error.status == 404 else error.title, error.detail)
 
         ui.page(path, response_timeout=BUILD_SECONDS)(guarded)
         return guarded
@@ -47,23 +47,23 @@ def page(path: str, live: Live) -> Callable[[Callable[P, Awaitable[None]]], Call
     return decorate
 
 
-def register(live: Live) -> None:
+def register(site: Site) -> None:
     """Put the handlers into the app."""
 
     @app.exception_handler(404)
     async def unknown_address(request: Request, _error: Exception) -> Response:
         with Client(nicegui_page(""), request=request) as client:
-            _problem(live, "There is no such page", f"Nothing lives at {request.url.path[:120]}.")
+            _problem(site, "There is no such page", f"Nothing lives at {request.url.path[:120]}.")
         return client.build_response(request, 404)
 
     @app.on_page_exception
     def failed_page(error: Exception) -> None:
         log.error("ui.page_failed", error=f"{type(error).__name__}: {error}")
-        _problem(live, "This page could not be made", sentence(error))
+        _problem(site, "This page could not be made", sentence(error))
 
 
-def _problem(live: Live, title: str, detail: str) -> None:
-    with frame(live, title), Tag("section", classes="empty", data_testid="problem"):
+def _problem(site: Site, title: str, detail: str) -> None:
+    with frame(site, title), Tag("section", classes="empty", data_testid="problem"):
         Tag("h1", title)
         Tag("p", detail)
         with Tag("div", classes="line"):

@@ -14,7 +14,8 @@ from tmde_ui.kit.forms import CTRL_ENTER, on_submit
 from tmde_ui.kit.render import prose, rendered
 from tmde_ui.kit.stream import Stream
 from tmde_ui.kit.tending import Soon, begin
-from tmde_ui.kit.words import count, duration, sentence, short_id
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, sentence, short_id
 from tmde_ui.versions.compare.answers import Answer, Answers
 from tmde_ui.versions.words import name_of
 

@@ -13,20 +13,22 @@ from tmde_ui.debate.view import DebateView
 from tmde_ui.kit.elements import Modal, Tag, button, facts, link
 from tmde_ui.kit.forms import on_submit
 from tmde_ui.kit.shell.frame import frame
-from tmde_ui.kit.shell.live import Live
 from tmde_ui.kit.shell.problems import page
-from tmde_ui.kit.words import count, duration, exact, sentence, short_id, source
+from tmde_ui.kit.shell.site import Site
+from tmde_ui.kit.times import duration, exact
+from tmde_ui.kit.words import count, sentence, short_id, source
 
 _ROLES = ("proposer", "skeptic", "synthesizer", "judge")
 
 
-def register(services: Services, live: Live) -> None:
+def register(site: Site) -> None:
     """Put the page into the app."""
+    services, live = site.services, site.live
 
-    @page("/traces/{trace_id}", live)
+    @page("/traces/{trace_id}", site)
     async def trace_page(trace_id: str) -> None:
         trace = await services.traces.get(parse_id(trace_id, "trace"))
-        with frame(live, trace.query[:60], here="/traces"), Tag("div", classes="stack wide"):
+        with frame(site, trace.query[:60], here="/traces"), Tag("div", classes="stack wide"):
             with Tag("div", classes="stack"):
                 link("← All traces", "/traces", "small")
                 withdrawn = Tag("div", classes="maybe", data_testid="withdrawn")
