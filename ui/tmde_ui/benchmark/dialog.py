@@ -14,11 +14,11 @@ from tmde_core.benchmark.questionbank import QUICK
 from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkQuestion, BenchmarkRun
 from tmde_core.errors import TmdeError
 from tmde_core.lora.records import LoRAAdapter
-from tmde_core.record import to_json
 from tmde_core.services import Services
 from tmde_ui.benchmark.words import answerer, domain_name, domain_place
-from tmde_ui.kit.elements import Modal, Tag, button, choice, field
+from tmde_ui.kit.elements import Modal, Tag, button, choice, field, open_on_press
 from tmde_ui.kit.forms import on_press, on_submit
+from tmde_ui.kit.script import call
 from tmde_ui.kit.tending import begin
 from tmde_ui.kit.words import count, sentence, snippet
 
@@ -68,19 +68,15 @@ class BenchmarkDialog:
 
     def opens_with(self, control: Tag) -> None:
         """Let a button open it; what can be chosen is asked for each time."""
-        control.on(
-            "click", self._opened, js_handler=f"() => {{ getHtmlElement({self.modal.id}).showModal(); emit(); }}"
-        )
+        open_on_press(control, self.modal)
+        control.on("click", self._opened, args=[])
 
     async def offer_base(self, type_: str, mode: str) -> None:
         """Open it with the base model chosen."""
         await self._opened()
-        chosen = to_json({"who": BASE, "type": type_, "how": mode}).decode()
         with self.modal:
-            ui.run_javascript(f"""
-              const form = getHtmlElement({self._form.id});
-              for (const [name, value] of Object.entries({chosen})) form.elements[name].value = value;
-              getHtmlElement({self.modal.id}).showModal();""")
+            ui.run_javascript(call("fillForm", self._form.id, {"who": BASE, "type": type_, "how": mode}))
+        self.modal.open()
 
     async def _opened(self) -> None:
         self._say("")
@@ -150,8 +146,7 @@ class BenchmarkDialog:
             return
         finally:
             self._start.put(disabled=False)
-        with self.modal:
-            self.modal.close()
+        self.modal.close()
         # On its own: the page is drawn anew for the run, and this handler's element with it.
         begin(lambda: self._started(run), "show a new benchmark")
 

@@ -13,6 +13,7 @@ import msgspec
 from tmde_ui.benchmark.words import MODES, TYPES
 from tmde_ui.kit.elements import Tag, button, choice
 from tmde_ui.kit.forms import form_fields
+from tmde_ui.kit.script import call
 from tmde_ui.kit.words import short_id
 
 TYPE_CHOICES = (("", "any type"), *((name, name) for name in TYPES))
@@ -95,14 +96,7 @@ def filters(wanted: Wanted, adapters: Sequence[UUID], changed: Changed) -> Tag:
         await changed(now)
 
     form_fields(form, read)
-    reset.on(
-        "click",
-        js_handler=f"""() => {{
-      const form = getHtmlElement({form.id});
-      for (const field of form.elements) if (field.name) field.value = "";
-      form.elements.start.dispatchEvent(new Event("input", {{ bubbles: true }}));
-    }}""",
-    )
+    reset.on("click", js_handler=f"() => {call('emptyForm', form.id)}")
     return problem
 
 

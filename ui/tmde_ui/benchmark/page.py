@@ -201,8 +201,7 @@ class BenchmarkPage:
         if self._panel is None or self._panel.run.id != run.id or self._panel.over:
             await self._show(run)
         await self._look()
-        with self._live_box:
-            ui.run_javascript(f"getHtmlElement({self._live_box.id}).scrollIntoView({{block: 'nearest'}})")
+        self._live_box.bring_into_view()
 
     async def _show(self, run: BenchmarkRun) -> None:
         if self._panel is not None:

@@ -15,7 +15,8 @@ from tmde_core.settings import MAX_QUERY_BYTES
 from tmde_ui.debate.transcript import from_log
 from tmde_ui.debate.view import DebateView
 from tmde_ui.kit.elements import Tag, button, choice, field, link
-from tmde_ui.kit.forms import CTRL_ENTER, TOO_LARGE, on_submit
+from tmde_ui.kit.forms import TOO_LARGE, on_submit, submit_on_ctrl_enter
+from tmde_ui.kit.script import call
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.live import Live
 from tmde_ui.kit.shell.problems import page
@@ -83,7 +84,7 @@ async def _ask_page(services: Services, live: Live, content: Tag) -> None:
             message.say(sentence(error)).show()
             return
         live.nudge()
-        ui.run_javascript(f"tmdeNowAt('/debates/{debate.id}')")
+        ui.run_javascript(call("showAddress", f"/debates/{debate.id}"))
         ui.page_title(f"{_title(debate)} · TMDE")
         content.clear()
         content.classes(remove="lane")
@@ -118,7 +119,7 @@ async def _ask_page(services: Services, live: Live, content: Tag) -> None:
                     with Tag("button", classes="example", type="button", data_testid="example") as offer:
                         Tag("span", kind, "eyebrow")
                         Tag("span", example)
-                    offer.on("click", js_handler=_fill(question, example))
+                    offer.on("click", js_handler=f"() => {call('fillField', question.id, example)}")
 
 
 def _ask_form(services: Services) -> tuple[Tag, Tag, Tag]:
@@ -130,7 +131,7 @@ def _ask_form(services: Services) -> tuple[Tag, Tag, Tag]:
                 "textarea", classes="input", name="query", rows="3", autofocus=True, required=True, data_testid="query",
                 aria_label="Your question", placeholder="Ask something that is worth a second thought …",
             )  # fmt: skip
-            question.on("keydown", js_handler=CTRL_ENTER)
+            submit_on_ctrl_enter(question)
             with Tag("div", classes="ask-foot"):
                 with Tag("details", data_testid="options"):
                     Tag("summary", "Options")
@@ -169,11 +170,6 @@ def _running(services: Services) -> None:
                         Tag("span", snippet(debate.query), "q")
                     Tag("span", f"round {len(debate.rounds) + 1}", "cell")
                     Tag("span", ago(debate.created_at), "cell when")
-
-
-def _fill(question: Tag, text: str) -> str:
-    value = msgspec.json.encode(text).decode()
-    return f"() => {{ const box = getHtmlElement({question.id}); box.value = {value}; box.focus(); }}"
 
 
 def _question(fields: dict[str, str]) -> str:

@@ -9,16 +9,16 @@ import msgspec
 import structlog
 
 from tmde_core.errors import TmdeError
-from tmde_core.finetune.presets import PRESETS, Preset
+from tmde_core.finetune.presets import PRESETS
 from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
 from tmde_core.finetune.service import BackendReport
-from tmde_core.record import to_json
 from tmde_core.services import Services
 from tmde_ui.finetune.form import ConfigForm
 from tmde_ui.finetune.preview import draw_preview
-from tmde_ui.kit.elements import Modal, Tag, button
+from tmde_ui.kit.elements import Modal, Tag, button, open_on_press
 from tmde_ui.kit.forms import form_fields, on_press
 from tmde_ui.kit.hyperparameters import figure_of
+from tmde_ui.kit.script import call
 from tmde_ui.kit.tending import Soon, begin
 from tmde_ui.kit.words import sentence
 
@@ -67,15 +67,13 @@ class RunDialog:
 
     def opens_with(self, control: Tag) -> None:
         """Let a button open it; the first time, and after a run, the preview is made at once."""
-        fields = f"Object.fromEntries(new FormData(getHtmlElement({self._form.id})))"
-        show = f"getHtmlElement({self.modal.id}).showModal()"
 
-        async def opened(event: object) -> None:
+        async def opened(fields: dict[str, str]) -> None:
             self._say("")
-            args = getattr(event, "args", None)
-            await self._now({str(name): str(value) for name, value in args.items()} if isinstance(args, dict) else {})
+            await self._now(fields)
 
-        control.on("click", opened, js_handler=f"() => {{ {show}; emit({fields}); }}")
+        open_on_press(control, self.modal)
+        on_press(control, self._form, opened)
 
     # -------------------------------------------------------------------------------------- preview
 
@@ -152,8 +150,7 @@ class RunDialog:
         finally:
             self._start.put(disabled=False)
         self._say("")
-        with self.modal:
-            self.modal.close()
+        self.modal.close()
         await self._started(run)
 
     async def _keep(self, fields: dict[str, str]) -> None:
@@ -181,14 +178,5 @@ class RunDialog:
                     with Tag("button", classes="preset", type="button", data_testid="preset") as offer:
                         Tag("strong", preset.name)
                         Tag("span", preset.about)
-                    offer.on("click", js_handler=self._fill(preset))
-
-    def _fill(self, preset: Preset) -> str:
-        """Puts the values into their fields, as if a person had typed them."""
-        typed = to_json({name: figure_of(value) for name, value in preset.values.items()}).decode()
-        return f"""() => {{
-          const fields = getHtmlElement({self._form.id}).elements;
-          let last;
-          for (const [name, value] of Object.entries({typed})) (last = fields[name]).value = value;
-          last.dispatchEvent(new Event("input", {{ bubbles: true }}));
-        }}"""
+                    typed = {name: figure_of(value) for name, value in preset.values.items()}
+                    offer.on("click", js_handler=f"() => {call('typeIntoForm', self._form.id, typed)}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-from nicegui import ui
-
 from tmde_core.finetune.records import ENDED, FineTuneRun
 from tmde_core.schedule.records import ScheduleStatus
 from tmde_core.services import Services
@@ -167,8 +165,7 @@ class TrainingPage:
         if self._panel is None or self._panel.run.id != run.id:
             await self._show(run)
         await self._say_status()
-        with self._live_box:
-            ui.run_javascript(f"getHtmlElement({self._live_box.id}).scrollIntoView({{block: 'nearest'}})")
+        self._live_box.bring_into_view()
 
     async def _show(self, run: FineTuneRun) -> None:
         if self._panel is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tmde_core.errors import TmdeError
-from tmde_ui.kit.elements import Modal, Tag, button
+from tmde_ui.kit.elements import Modal, Tag, button, close_on_press
 from tmde_ui.kit.words import sentence
 
 
@@ -39,7 +39,7 @@ def ask_once(
         complaint = Tag("p", classes="notice bad", role="alert").show(visible=False)
         with Tag("div", classes="line"):
             confirm = button(yes, "primary", test=f"confirm-{test}")
-            button(no).on("click", js_handler=f"() => getHtmlElement({dialog.id})?.close()")
+            close_on_press(button(no), dialog)
 
     async def agreed() -> None:
         confirm.say(doing or yes).put(disabled=True)
@@ -49,8 +49,7 @@ def ask_once(
             confirm.say(yes)
             complaint.say(sentence(error)).show()
             return
-        with place:
-            dialog.close()
+        dialog.close()
         if then is not None:
             await then()
 

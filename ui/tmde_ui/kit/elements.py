@@ -56,6 +56,14 @@ class Tag(TextElement):
         """Show or hide (`hidden` also takes it away from screen readers)."""
         return self.put(hidden=not visible)
 
+    def bring_into_view(self, block: str = "nearest") -> None:
+        """Scroll the page to it.
+
+        Args:
+            block: where it comes to stand: nearest, start, center.
+        """
+        self.run_method("scrollIntoView", {"block": block})
+
     def clear(self) -> Self:
         """Take away what is in it."""
         _still_open(self.client)
@@ -150,18 +158,29 @@ class Modal(Tag):
 
     def open(self) -> None:
         """Show it above the page."""
-        ui.run_javascript(f"getHtmlElement({self.id}).showModal()")
+        self.run_method("showModal")
 
     def close(self) -> None:
-        """Take it away."""
-        ui.run_javascript(f"getHtmlElement({self.id})?.close()")  # it may be gone already
+        """Take it away. A person may have closed it before, and some dialogs are deleted then."""
+        if not self.is_deleted:
+            self.run_method("close")
 
 
 def close_button(dialog: Tag) -> None:
     """The cross that closes a dialog, in the browser alone."""
     with Tag("button", classes="icon-button", type="button", aria_label="Close") as cross:
         icon("close")
-    cross.on("click", js_handler=f"() => getHtmlElement({dialog.id})?.close()")
+    close_on_press(cross, dialog)
+
+
+def open_on_press(control: Tag, dialog: Tag) -> None:
+    """Let a button open a dialog, in the browser alone."""
+    control.on("click", js_handler=f"() => getHtmlElement({dialog.id}).showModal()")
+
+
+def close_on_press(control: Tag, dialog: Tag) -> None:
+    """Let a button close a dialog, in the browser alone. The dialog may be gone already."""
+    control.on("click", js_handler=f"() => getHtmlElement({dialog.id})?.close()")
 
 
 _PATHS = {

@@ -8,25 +8,13 @@ from typing import Any
 from nicegui import events
 
 from tmde_ui.kit.elements import Tag
+from tmde_ui.kit.script import call
 
 MAX_FORM_BYTES = 512 * 1024
 """More is not sent: the browser's connection to the server carries messages of up to a megabyte."""
 
-_SUBMIT = f"""(event) => {{
-  event.preventDefault();
-  const fields = Object.fromEntries(new FormData(event.target));
-  const bytes = new Blob(Object.values(fields)).size;
-  emit(bytes > {MAX_FORM_BYTES} ? {{ too_large: bytes }} : fields);
-}}"""
-
 TOO_LARGE = "too_large"
-
-CTRL_ENTER = """(event) => {
-  if ((event.ctrlKey || event.metaKey) && event.key === "Enter") {
-    event.preventDefault();
-    event.target.form.requestSubmit();
-  }
-}"""
+"""The one field of a form that was not sent."""
 
 Submitted = Callable[[dict[str, str]], Awaitable[None]]
 
@@ -37,7 +25,12 @@ def on_submit(form: Tag, handler: Submitted) -> None:
     async def handle(event: events.GenericEventArguments) -> None:
         await handler(_fields(event.args))
 
-    form.on("submit", handle, js_handler=_SUBMIT)
+    form.on("submit", handle, js_handler=f"(event) => emit(tmde.submittedFields(event, {MAX_FORM_BYTES}))")
+
+
+def submit_on_ctrl_enter(field: Tag) -> None:
+    """Let Ctrl and Enter in a field submit its form."""
+    field.on("keydown", js_handler="(event) => tmde.submitOnCtrlEnter(event)")
 
 
 def on_press(control: Tag, form: Tag, handler: Submitted) -> None:
@@ -46,19 +39,13 @@ def on_press(control: Tag, form: Tag, handler: Submitted) -> None:
     async def handle(event: events.GenericEventArguments) -> None:
         await handler(_fields(event.args))
 
-    fields = f"Object.fromEntries(new FormData(getHtmlElement({form.id})))"
-    control.on("click", handle, js_handler=f"() => emit({fields})")
+    control.on("click", handle, js_handler=f"() => emit({call('formFields', form.id)})")
 
 
 def _fields(args: Any) -> dict[str, str]:
     """What came from a browser may be anything."""
     return {str(name): str(value) for name, value in args.items()} if isinstance(args, dict) else {}
 
-
-_FIELDS = """(event) => {
-  const form = event.target.form;
-  if (form) emit(Object.fromEntries(new FormData(form)));
-}"""
 
 TYPING_SECONDS = 0.25
 """While a person types, the server is asked at most this often, and always after the last key."""
@@ -70,5 +57,6 @@ def form_fields(form: Tag, handler: Submitted) -> None:
     async def handle(event: events.GenericEventArguments) -> None:
         await handler(_fields(event.args))
 
-    form.on("input", handle, js_handler=_FIELDS, throttle=TYPING_SECONDS, leading_events=False)
+    script = "(event) => event.target.form && emit(tmde.formFields(event.target.form))"
+    form.on("input", handle, js_handler=script, throttle=TYPING_SECONDS, leading_events=False)
     form.on("submit", js_handler="(event) => event.preventDefault()")

@@ -13,7 +13,7 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.services import Services
 from tmde_core.traces.records import ImportReport, Trace, TraceFilter, TracePage, TraceStats
 from tmde_ui.kit.dropzone import DropZone
-from tmde_ui.kit.elements import Modal, Tag, button, chip, choice, link
+from tmde_ui.kit.elements import Modal, Tag, button, chip, choice, link, open_on_press
 from tmde_ui.kit.forms import form_fields
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
@@ -177,7 +177,7 @@ def register(site: Site) -> None:
                 await listing.restart()
 
             dialog = _import_dialog(imported)
-        bring.on("click", js_handler=f"() => getHtmlElement({dialog.id}).showModal()")
+        open_on_press(bring, dialog)
         form_fields(form, lambda fields: listing.change(Wanted.read(fields)))
 
 

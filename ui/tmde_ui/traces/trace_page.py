@@ -10,7 +10,7 @@ from tmde_core.services import Services
 from tmde_core.traces.records import Trace, Withdrawal
 from tmde_ui.debate.transcript import from_trace
 from tmde_ui.debate.view import DebateView
-from tmde_ui.kit.elements import Modal, Tag, button, facts, link
+from tmde_ui.kit.elements import Modal, Tag, button, facts, link, open_on_press
 from tmde_ui.kit.forms import on_submit
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
@@ -120,7 +120,7 @@ def _withdraw(services: Services, trace: Trace, shown: Tag) -> None:
             Tag("p", _consequences(done), "notice warm", role="status")
         ui.run_javascript("scrollTo(0, 0)")
 
-    start.on("click", js_handler=f"() => getHtmlElement({dialog.id}).showModal()")
+    open_on_press(start, dialog)
     on_submit(form, withdraw)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from nicegui import ui
-
 from tmde_core.errors import TmdeError
 from tmde_core.lora.records import AdapterDetails, LoRAAdapter
 from tmde_core.services import Services
@@ -97,8 +95,7 @@ class Details:
         async def add(fields: dict[str, str]) -> None:
             name = fields.get("tag", "").strip()
             if name and await self._tag(add=(name,)):
-                with form:
-                    ui.run_javascript(f"getHtmlElement({form.id}).reset()")
+                form.run_method("reset")
 
         on_submit(form, add)
 

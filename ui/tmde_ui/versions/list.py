@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
-from nicegui import ui
-
 from tmde_core.lora.records import LoRAAdapter, StorageFigures
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button, link
@@ -84,8 +82,7 @@ class AdapterList:
         await self.show(self._all)
         row = self._rows[adapter_id]
         await row.open()
-        with row.element:
-            ui.run_javascript(f"getHtmlElement({row.element.id}).scrollIntoView({{block: 'nearest'}})")
+        row.element.bring_into_view()
         return True
 
     def _show_empty(self, filled: bool) -> None:
@@ -106,5 +103,4 @@ class AdapterList:
     async def _turn(self, by: int) -> None:
         self._first = max(0, self._first + by)
         await self.show(self._all)
-        with self._list:
-            ui.run_javascript(f"getHtmlElement({self._list.id}).scrollIntoView({{block: 'start'}})")
+        self._list.bring_into_view("start")

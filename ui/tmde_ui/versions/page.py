@@ -9,7 +9,7 @@ from fastapi import Request
 from nicegui import ui
 
 from tmde_core.lora.records import LoRAAdapter
-from tmde_ui.kit.elements import Tag, button
+from tmde_ui.kit.elements import Tag, button, open_on_press
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
@@ -62,7 +62,7 @@ class VersionsPage:
         self._compare = ComparePanel(self._services, self._write_address)
         self._trail = Trail(self._services)
         dialog = import_dialog(self._imported)
-        self._import.on("click", js_handler=f"() => getHtmlElement({dialog.id}).showModal()")
+        open_on_press(self._import, dialog)
         await self._look()
         self._list.show_storage(await self._services.lora.storage())
         if self._opened is not None and not await self._list.open(self._opened):

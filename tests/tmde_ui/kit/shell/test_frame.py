@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from tmde_ui.pages import PAGES
+
 pytestmark = pytest.mark.slow
 
 PATHS = ("/", "/traces", "/finetune", "/plugins", "/traces/00000000-0000-0000-0000-000000000001")
@@ -22,6 +24,14 @@ def test_no_page_scrolls_sideways(open_page, path, width):
     page = open_page(path, width=width)
     expect(page.locator("main h1")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+@pytest.mark.parametrize("listed", PAGES, ids=lambda listed: listed.path)
+def test_every_page_of_the_table_is_served_and_marked_in_the_navigation(open_page, listed):
+    page = open_page(listed.path)
+    expect(page.locator("main h1")).to_be_visible()
+    marked = page.get_by_role("navigation", name="Pages").locator("[aria-current=page]")
+    expect(marked).to_have_attribute("href", listed.under or listed.path)
 
 
 def test_the_system_chooses_light_or_dark_until_a_person_does(open_page):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from nicegui import ui
-
 from tmde_core.benchmark.metrics import by_question, quality_of
 from tmde_core.benchmark.records import (
     BenchmarkMetrics,
@@ -73,8 +71,7 @@ class ComparisonView:
 
     def into_view(self) -> None:
         """Bring it into view."""
-        with self._section:
-            ui.run_javascript(f"getHtmlElement({self._section.id}).scrollIntoView({{block: 'start'}})")
+        self._section.bring_into_view("start")
 
     async def _chosen(self, event: object) -> None:
         key = getattr(event, "args", None)
@@ -269,7 +266,7 @@ class _Questions:
                 opened.append(True)
                 await self._drill.fill(body, row.question_id)
 
-        details.on("toggle", open_, js_handler="(event) => { if (event.target.open) emit(); }")
+        details.on("toggle", open_, js_handler="(event) => event.target.open && emit()")
 
 
 def _moved(row: QuestionComparison) -> tuple[int, float]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 
-from nicegui import ui
-
 from tmde_core.benchmark.custom import DIFFICULTIES, MAX_CRITERIA, question_from
 from tmde_core.benchmark.scoring import Score
 from tmde_core.errors import InvalidInputError, TmdeError
@@ -17,11 +15,6 @@ from tmde_ui.benchmark.words import DOMAINS
 from tmde_ui.kit.elements import Modal, Tag, button, choice, field
 from tmde_ui.kit.forms import TOO_LARGE, on_press, on_submit
 from tmde_ui.kit.words import score, sentence
-
-_SHOW_KIND = """(event) => {
-  for (const part of event.target.closest(".criterion").querySelectorAll("[data-kind]"))
-    part.hidden = part.dataset.kind !== event.target.value;
-}"""
 
 _AT_CRITERION = re.compile(r"criteria\[(\d+)\]")
 
@@ -48,8 +41,7 @@ class QuestionEditor:
         self._body.clear()
         with self._body:
             self._draw(question)
-        with self.modal:
-            self.modal.open()
+        self.modal.open()
 
     # -------------------------------------------------------------------------------------- drawing
 
@@ -116,7 +108,7 @@ class QuestionEditor:
                     "Weight", f"{prefix}weight", defaultValue=value("weight") or "1", inputmode="decimal", maxlength="6"
                 )
                 decides = choice("Decided by", f"{prefix}kind", KINDS, kind, data_testid="kind")
-            decides.on("change", js_handler=_SHOW_KIND)
+            decides.on("change", js_handler="(event) => tmde.showChosenKind(event.target, '.criterion')")
             for name, _ in KINDS:
                 with Tag("div", classes="options", data_kind=name).show(visible=name == kind):
                     _parameters(name, prefix, value)
@@ -165,7 +157,7 @@ class QuestionEditor:
         found = await self._services.benchmark.dry_run(question, fields.get("answer", ""))
         with self._tried:
             _tell(question, found)
-            ui.run_javascript(f"getHtmlElement({self._tried.id}).scrollIntoView({{block: 'center'}})")
+        self._tried.bring_into_view("center")
 
     async def _keep(self, fields: dict[str, str]) -> None:
         question = self._question(fields)
@@ -179,8 +171,7 @@ class QuestionEditor:
             return
         finally:
             self._keep_button.put(disabled=False)
-        with self.modal:
-            self.modal.close()
+        self.modal.close()
         await self._kept()
 
     async def _store(self, question: Question) -> None:

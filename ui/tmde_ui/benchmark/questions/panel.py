@@ -9,7 +9,7 @@ from tmde_ui.benchmark.questions.editor import QuestionEditor
 from tmde_ui.benchmark.questions.imports import import_dialog
 from tmde_ui.benchmark.words import domain_name
 from tmde_ui.kit.asking import ask_once
-from tmde_ui.kit.elements import Tag, button
+from tmde_ui.kit.elements import Tag, button, open_on_press
 from tmde_ui.kit.words import count, snippet
 
 
@@ -31,7 +31,7 @@ class OwnQuestions:
         self._editor = QuestionEditor(services, self.show)
         fresh.on("click", self._editor.open, args=[])
         dialog = import_dialog(self.show)
-        bring.on("click", js_handler=f"() => getHtmlElement({dialog.id}).showModal()")
+        open_on_press(bring, dialog)
 
     async def show(self) -> None:
         """Draw them when they have changed."""

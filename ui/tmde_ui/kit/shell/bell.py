@@ -110,8 +110,7 @@ class Bell:
 
     def _keep_focus(self) -> None:
         """The button that was pressed goes away: the keyboard stays in the panel."""
-        with self._panel:
-            ui.run_javascript(f"document.getElementById('{PANEL}').focus()")
+        self._panel.run_method("focus")
 
 
 def _is_ours(address: str) -> bool:

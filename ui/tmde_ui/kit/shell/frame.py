@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from nicegui import ui
 
-from tmde_ui.kit.elements import Tag, close_button, icon, link
+from tmde_ui.kit.elements import Tag, close_button, icon, link, open_on_press
 from tmde_ui.kit.shell import theme
 from tmde_ui.kit.shell.bell import Bell
 from tmde_ui.kit.shell.live import Live, Situation
@@ -40,12 +40,12 @@ def frame(site: Site, title: str, *, here: str | None = None, narrow: bool = Fal
         ) as toggle:
             icon("sun", "sun")
             icon("moon", "moon")
-        toggle.on("click", js_handler="() => tmdeToggleTheme()")
+        toggle.on("click", js_handler="() => tmde.toggleTheme()")
         with Tag(
             "button", classes="icon-button menu-button", type="button", aria_label="Menu", data_testid="menu"
         ) as menu:
             icon("menu")
-        menu.on("click", js_handler=f"() => getHtmlElement({drawer.id}).showModal()")
+        open_on_press(menu, drawer)
     with Tag("main", classes="page narrow" if narrow else "page", id="main", tabindex="-1"):
         _mishaps()
         yield

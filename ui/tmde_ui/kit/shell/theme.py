@@ -101,45 +101,19 @@ def variables() -> str:
     return f":root{{{_declare(LIGHT)}color-scheme:light}}:root[data-theme=dark]{{{_declare(DARK)}color-scheme:dark}}"
 
 
-def stylesheet_url() -> str:
-    """Where the stylesheet is served; the address changes with its content, so that it may be cached."""
-    digest = hashlib.sha256((ASSETS / "tmde.css").read_bytes()).hexdigest()[:12]
-    return f"/assets/tmde.css?v={digest}"
-
-
-HEAD_SCRIPT = """
-(() => {
-  const media = matchMedia("(prefers-color-scheme: dark)");
-  const stored = () => { try { return localStorage.getItem("tmde-theme"); } catch { return null; } };
-  const apply = () => {
-    const theme = stored() ?? (media.matches ? "dark" : "light");
-    document.documentElement.dataset.theme = theme;
-  };
-  window.tmdeToggleTheme = () => {
-    const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    try { localStorage.setItem("tmde-theme", next); } catch { /* private mode: it lasts until the next page */ }
-    document.documentElement.dataset.theme = next;
-  };
-  media.addEventListener("change", apply);
-  addEventListener("storage", apply);
-  apply();
-  let shown = location.pathname;
-  window.tmdeNowAt = (path) => { history.pushState({}, "", path); shown = location.pathname; };
-  addEventListener("popstate", () => { if (location.pathname !== shown) location.reload(); });
-})();
-"""
-"""Runs before the first paint, so that no page flashes in the other scheme. Without a choice the system's is followed.
-
-`tmdeNowAt` gives what is shown an address of its own; going back from there loads the page that was before."""
+def asset_url(name: str) -> str:
+    """Where a file of `assets/` is served; the address changes with its content, so that it may be cached."""
+    digest = hashlib.sha256((ASSETS / name).read_bytes()).hexdigest()[:12]
+    return f"/assets/{name}?v={digest}"
 
 
 def head() -> str:
-    """What every page carries in its head."""
+    """What every page carries in its head. The script is waited for: it chooses the scheme before the first paint."""
     return (
         f"<style>{variables()}</style>"
-        f'<link rel="stylesheet" href="{stylesheet_url()}">'
+        f'<link rel="stylesheet" href="{asset_url("tmde.css")}">'
         '<meta name="referrer" content="same-origin">'
-        f"<script>{HEAD_SCRIPT}</script>"
+        f'<script src="{asset_url("tmde.js")}"></script>'
     )
 
 

@@ -10,7 +10,7 @@ from tmde_core.errors import TmdeError
 from tmde_core.services import Services
 from tmde_core.storage.events import EventLog
 from tmde_ui.kit.elements import Tag, button
-from tmde_ui.kit.forms import CTRL_ENTER, on_submit
+from tmde_ui.kit.forms import on_submit, submit_on_ctrl_enter
 from tmde_ui.kit.render import prose, rendered
 from tmde_ui.kit.stream import Stream
 from tmde_ui.kit.tending import Soon, begin
@@ -51,7 +51,7 @@ class AskPanel:
                     "textarea", classes="input", id="side-by-side", name="question", rows="2", maxlength="8000",
                     placeholder="Which is larger: 623 or 175?", data_testid="ask-question",
                 )  # fmt: skip
-                field.on("keydown", js_handler=CTRL_ENTER)
+                submit_on_ctrl_enter(field)
             with Tag("div", classes="line"):
                 self._go = button("Ask them", type_="submit", test="ask")
                 self._whom = Tag("span", classes="small muted", data_testid="whom")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from nicegui import ui
-
 from tmde_core.errors import TmdeError
 from tmde_core.lora.records import LoRAAdapter
 from tmde_core.services import Services
@@ -133,8 +131,7 @@ class ComparePanel:
 
     def into_view(self) -> None:
         """Bring it to where the person looks."""
-        with self._section:
-            ui.run_javascript(f"getHtmlElement({self._section.id}).scrollIntoView({{block: 'start'}})")
+        self._section.bring_into_view("start")
 
     # ------------------------------------------------------------------------------------- comparing
 
