@@ -15,14 +15,18 @@ from uuid import UUID
 
 import uvicorn
 
-from tmde_core import hookimpl
-from tmde_core.debate.records import Critique, Issue, Round
+from tmde_core.sdk import hookimpl
+from tmde_core.records.debate import Critique, Issue, Round
 from tmde_core.errors import WorkerFailedError
 from tmde_core.plugins import Plugins
-from tmde_core.ports import Availability, ChatRequest, JudgeDescriptor, RuntimeDescriptor, Verdict
+from tmde_core.records.runtimes import Availability
+from tmde_core.records.chat import ChatRequest
+from tmde_core.sdk.judges import JudgeDescriptor
+from tmde_core.sdk.runtimes import RuntimeDescriptor
+from tmde_core.records.judging import Verdict
 from tmde_core.services import Services, open_services
 from tmde_core.testing.scripted import ACCEPT, Reply, ScriptedRuntime, scripted_settings
-from tmde_core.traces.records import RoleModel, Timings, TokenCounts, Trace
+from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace
 from tmde_ui.compose import create_app
 
 FIRST = (

@@ -17,7 +17,7 @@ from nicegui import app as pages
 from nicegui import ui
 
 from tmde_core.api.app import create_app as create_api
-from tmde_core.api.origin import OriginGuard
+from tmde_core.api.web.origin import OriginGuard
 from tmde_core.services import Services
 from tmde_ui.kit.shell import problems, theme
 from tmde_ui.kit.shell.live import Live

@@ -21,8 +21,8 @@ from nicegui import Client, app
 
 import tmde_bench_default.plugin
 from tests.tmde_ui.scripted_server import HOSTILE, say
-from tmde_core.benchmark.metrics import tmde_score
-from tmde_core.benchmark.records import (
+from tmde_core.benchmark.results.metrics import tmde_score
+from tmde_core.records.benchmark import (
     BenchmarkMetrics,
     BenchmarkPlan,
     BenchmarkRun,
@@ -31,11 +31,14 @@ from tmde_core.benchmark.records import (
     Interval,
 )
 from tmde_core.benchmark.service import comparable_hash
-from tmde_core.lora.publish import publish, staging_directory
-from tmde_core.lora.records import Manifest
+from tmde_core.sdk.adapters import publish, staging_directory
+from tmde_core.records.lora import Manifest
 from tmde_core.plugins import Plugins
-from tmde_core.ports import ChatRequest, Criterion, Question, RegexCheck, SuiteDescriptor
-from tmde_core.record import utc_now
+from tmde_core.records.chat import ChatRequest
+from tmde_core.records.judging import Criterion, RegexCheck
+from tmde_core.records.questions import Question
+from tmde_core.sdk.suites import SuiteDescriptor
+from tmde_core.records.base import utc_now
 from tmde_core.services import Services, open_services
 from tmde_core.testing.scripted import (
     ACCEPT,

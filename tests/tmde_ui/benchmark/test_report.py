@@ -13,13 +13,13 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.conftest import link_models
-from tmde_core.benchmark.comparison import compare
-from tmde_core.benchmark.metrics import measure
-from tmde_core.benchmark.records import DOMAINS, BenchmarkResult, BenchmarkRun
-from tmde_core.benchmark.report import page as report_page
-from tmde_core.benchmark.report import report_html
-from tmde_core.finetune.records import FineTuneConfig
-from tmde_core.record import utc_now
+from tmde_core.benchmark.results.comparison import compare
+from tmde_core.benchmark.results.metrics import measure
+from tmde_core.records.benchmark import DOMAINS, BenchmarkResult, BenchmarkRun
+from tmde_core.benchmark.results.report import page as report_page
+from tmde_core.benchmark.results.report import report_html
+from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.records.base import utc_now
 from tmde_core.services import open_services
 from tmde_core.settings import load_settings
 

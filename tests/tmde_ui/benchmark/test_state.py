@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core.benchmark.custom import question_from
-from tmde_core.benchmark.metrics import tmde_score
-from tmde_core.benchmark.records import SeriesPoint
+from tmde_core.benchmark.questions.custom import question_from
+from tmde_core.benchmark.results.metrics import tmde_score
+from tmde_core.records.benchmark import SeriesPoint
 from tmde_core.errors import InvalidInputError
-from tmde_core.lora.records import LoRAActivationEvent
-from tmde_core.record import to_json
-from tmde_core.schedule.records import ScheduleStatus
+from tmde_core.records.lora import LoRAActivationEvent
+from tmde_core.records.base import to_json
+from tmde_core.records.schedule import ScheduleStatus
 from tmde_core.settings import BenchmarkSettings
 from tmde_core.storage.events import Event
 from tmde_ui.benchmark.compare.pairs import switches

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from tmde_core.debate.records import Critique, Debate, DebateConfig, Issue, Round
-from tmde_core.record import utc_now
+from tmde_core.records.debate import Critique, Debate, DebateConfig, Issue, Round
+from tmde_core.records.base import utc_now
 from tmde_core.storage.events import Event
-from tmde_core.traces.records import Timings, Trace
+from tmde_core.records.traces import Timings, Trace
 from tmde_ui.debate.transcript import Transcript, from_log, from_trace
 
 DEBATE = Debate(id=UUID(int=1), query="Why?", status="running", created_at=utc_now())

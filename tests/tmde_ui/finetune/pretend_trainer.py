@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tmde_core.finetune.records import FineTuneMetrics
-from tmde_core.finetune.worker import BaseIdentity, RunWorker, TrainingFailedError
-from tmde_core.ports import PREVIEW_FILE, ExampleTokens, MaskedPiece, PreviewReport, ResourceEstimate, TrainingJob
-from tmde_core.record import from_json, to_json
+from tmde_core.records.finetune import FineTuneMetrics
+from tmde_core.sdk.worker.kit import BaseIdentity, RunWorker, TrainingFailedError
+from tmde_core.records.training import PREVIEW_FILE, ExampleTokens, MaskedPiece, PreviewReport, ResourceEstimate, TrainingJob
+from tmde_core.records.base import from_json, to_json
 
 
 def orders(data_dir: str) -> dict[str, Any]:

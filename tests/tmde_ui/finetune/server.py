@@ -14,8 +14,10 @@ import structlog
 import uvicorn
 
 from tests.tmde_ui.scripted_server import add_traces, say
-from tmde_core.finetune.records import FineTuneConfig
-from tmde_core.ports import Availability, BackendDescriptor, ResourceEstimate, TrainingJob, WorkerCommand
+from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.records.runtimes import Availability
+from tmde_core.sdk.training import BackendDescriptor
+from tmde_core.records.training import ResourceEstimate, TrainingJob, WorkerCommand
 from tmde_core.services import Services, open_services
 from tmde_core.testing.scripted import ScriptedRuntime, scripted_plugins, scripted_settings
 from tmde_ui.compose import create_app

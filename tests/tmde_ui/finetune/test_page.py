@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tmde_core.finetune import supervisor
+from tmde_core.finetune.supervision import supervisor
 
 pytestmark = pytest.mark.slow
 

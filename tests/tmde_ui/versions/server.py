@@ -16,13 +16,13 @@ from uuid import UUID, uuid4
 import structlog
 import uvicorn
 
-from tests.core.lora.archives import CONFIG, safetensors, weights
+from tests.core.lora.archive.archives import CONFIG, safetensors, weights
 from tests.tmde_ui.scripted_server import add_traces, say
-from tmde_core.benchmark.records import BenchmarkRun, DomainComparison, PairedComparison, RunComparison
-from tmde_core.debate.prompts import role_of
-from tmde_core.lora.publish import publish, staging_directory
-from tmde_core.lora.records import Manifest
-from tmde_core.ports import ChatRequest
+from tmde_core.records.benchmark import BenchmarkRun, DomainComparison, PairedComparison, RunComparison
+from tmde_core.prompts import role_of
+from tmde_core.sdk.adapters import publish, staging_directory
+from tmde_core.records.lora import Manifest
+from tmde_core.records.chat import ChatRequest
 from tmde_core.services import Services, open_services
 from tmde_core.testing.scripted import (
     DEFAULT_SCRIPT,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.core.lora.archives import file_info, packed, peft_files, unpacked, with_member
+from tests.core.lora.archive.archives import file_info, packed, peft_files, unpacked, with_member
 
 pytestmark = pytest.mark.slow
 

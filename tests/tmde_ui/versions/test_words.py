@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core.lora.records import LoRAActivationEvent
-from tmde_core.record import utc_now
+from tmde_core.records.lora import LoRAActivationEvent
+from tmde_core.records.base import utc_now
 from tmde_core.storage.events import Event
 from tmde_ui.versions.compare.answers import Answers
 from tmde_ui.versions.words import LONGEST_FIGURE, deed, figure, identity, losses, measured

@@ -9,11 +9,11 @@ from uuid import UUID
 import structlog
 from nicegui import ui
 
-from tmde_core.benchmark.planning import DEFAULT_REPEATS
-from tmde_core.benchmark.questionbank import QUICK
-from tmde_core.benchmark.records import BenchmarkPlan, BenchmarkQuestion, BenchmarkRun
+from tmde_core.benchmark.running.planning import DEFAULT_REPEATS
+from tmde_core.benchmark.questions.bank import QUICK
+from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkQuestion, BenchmarkRun
 from tmde_core.errors import TmdeError
-from tmde_core.lora.records import LoRAAdapter
+from tmde_core.records.lora import LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.benchmark.words import answerer, domain_name, domain_place
 from tmde_ui.kit.elements import Modal, Tag, button, choice, field, open_on_press

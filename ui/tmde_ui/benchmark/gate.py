@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmde_core.benchmark.records import GateDecision
+from tmde_core.records.benchmark import GateDecision
 from tmde_core.errors import TmdeError
-from tmde_core.notifications.records import Notification
-from tmde_core.schedule.records import ScheduleStatus
+from tmde_core.records.notifications import Notification
+from tmde_core.records.schedule import ScheduleStatus
 from tmde_core.services import Services
 from tmde_core.settings import BenchmarkSettings
 from tmde_ui.benchmark.words import GATES, answerer

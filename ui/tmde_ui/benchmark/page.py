@@ -9,7 +9,7 @@ import structlog
 from fastapi import Request
 from nicegui import ui
 
-from tmde_core.benchmark.records import BenchmarkRun, Summary
+from tmde_core.records.benchmark import BenchmarkRun, Summary
 from tmde_core.errors import InvalidInputError
 from tmde_core.services import Services
 from tmde_ui.benchmark.compare.pairs import Comparisons, Pair, pairs_of, switches

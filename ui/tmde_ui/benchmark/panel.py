@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tmde_core.benchmark.records import BenchmarkRun
+from tmde_core.records.benchmark import BenchmarkRun
 from tmde_core.errors import ConflictError
 from tmde_core.services import Services
 from tmde_ui.benchmark.state import Answered, BenchmarkState

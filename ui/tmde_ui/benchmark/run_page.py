@@ -6,7 +6,7 @@ import contextlib
 
 from nicegui import ui
 
-from tmde_core.benchmark.records import BenchmarkRun
+from tmde_core.records.benchmark import BenchmarkRun
 from tmde_core.errors import NotFoundError
 from tmde_core.services import Services
 from tmde_ui.benchmark.compare.pairs import Comparisons, pairs_of

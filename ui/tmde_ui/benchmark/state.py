@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from tmde_core.record import Record
+from tmde_core.records.base import Record
 from tmde_core.storage.events import TERMINAL, Event
 
 ANSWERS_KEPT = 100

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
-from tmde_core.benchmark.records import BenchmarkRun, Interval, Outcome
-from tmde_core.record import utc_now
+from tmde_core.records.benchmark import BenchmarkRun, Interval, Outcome
+from tmde_core.records.base import utc_now
 from tmde_ui.kit.times import duration
 from tmde_ui.kit.words import count, short_id
 

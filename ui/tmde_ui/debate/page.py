@@ -7,9 +7,9 @@ from typing import Any, Literal, cast
 import msgspec
 from nicegui import ui
 
-from tmde_core.debate.records import Debate, DebateConfig
+from tmde_core.records.debate import Debate, DebateConfig
 from tmde_core.errors import ConflictError, InvalidInputError, TmdeError
-from tmde_core.record import parse_id
+from tmde_core.records.base import parse_id
 from tmde_core.services import Services
 from tmde_core.settings import MAX_QUERY_BYTES
 from tmde_ui.debate.transcript import from_log

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import msgspec
 
 from tmde_core.debate.critique import parse_critique
-from tmde_core.debate.records import Critique, Debate, Round
+from tmde_core.records.debate import Critique, Debate, Round
 from tmde_core.storage.events import Event
-from tmde_core.traces.records import Trace
+from tmde_core.records.traces import Trace
 
 Phase = Literal["starting", "proposing", "checking", "synthesis", "scoring", "ended"]
 Outcome = Literal["running", "completed", "failed", "cancelled", "interrupted"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tmde_core.debate.critique import RATHER_RIGHT, contradiction
-from tmde_core.debate.records import Critique
+from tmde_core.records.debate import Critique
 from tmde_ui.debate.transcript import Exchange, Phase
 from tmde_ui.kit.elements import Tag, chip
 from tmde_ui.kit.render import prose, rendered

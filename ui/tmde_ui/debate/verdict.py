@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from tmde_core.errors import TmdeError
 from tmde_core.services import Services
-from tmde_core.traces.records import Trace
+from tmde_core.records.traces import Trace
 from tmde_ui.kit.elements import Tag, button
 from tmde_ui.kit.forms import on_submit
 from tmde_ui.kit.render import prose, rendered

@@ -7,8 +7,8 @@ from uuid import UUID
 from tmde_core.errors import TmdeError
 from tmde_core.services import Services
 from tmde_core.storage.events import Event, EventLog
-from tmde_core.templates.records import Template
-from tmde_core.traces.records import Trace
+from tmde_core.records.templates import Template
+from tmde_core.records.traces import Trace
 from tmde_ui.debate.transcript import TemplateUse, Transcript
 from tmde_ui.debate.turns import RoundView
 from tmde_ui.debate.verdict import Rating, corrected_answer, score_line

@@ -10,7 +10,7 @@ import structlog
 
 from tmde_core.errors import TmdeError
 from tmde_core.finetune.presets import PRESETS
-from tmde_core.finetune.records import FineTuneConfig, FineTuneRun
+from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
 from tmde_core.finetune.service import BackendReport
 from tmde_core.services import Services
 from tmde_ui.finetune.form import ConfigForm

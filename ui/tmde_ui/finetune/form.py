@@ -9,7 +9,7 @@ import msgspec
 
 from tmde_core.errors import InvalidInputError
 from tmde_core.finetune.ranges import Range, config_from, ranges
-from tmde_core.finetune.records import FineTuneConfig
+from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.finetune.service import BackendReport
 from tmde_ui.kit.elements import Tag
 from tmde_ui.kit.hyperparameters import NAMES, figure_of

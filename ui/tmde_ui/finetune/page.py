@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-from tmde_core.finetune.records import ENDED, FineTuneRun
-from tmde_core.schedule.records import ScheduleStatus
+from tmde_core.records.finetune import ENDED, FineTuneRun
+from tmde_core.records.schedule import ScheduleStatus
 from tmde_core.services import Services
-from tmde_core.traces.records import TraceStats
+from tmde_core.records.traces import TraceStats
 from tmde_ui.finetune.dialog import RunDialog
 from tmde_ui.finetune.panel import TrainingPanel
 from tmde_ui.finetune.runs import RunList, UsedTraces, record

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from nicegui import ui
 
 from tmde_core.errors import TmdeError
-from tmde_core.finetune.records import ENDED, FineTuneRun
+from tmde_core.records.finetune import ENDED, FineTuneRun
 from tmde_core.services import Services
 from tmde_ui.finetune.state import TrainingState
 from tmde_ui.finetune.words import status_of, took

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from tmde_core.finetune.records import FineTunePreview
-from tmde_core.ports import MaskedPiece
+from tmde_core.records.finetune import FineTunePreview
+from tmde_core.records.training import MaskedPiece
 from tmde_ui.finetune.words import left_out, why
 from tmde_ui.kit.chart.shapes import columns
 from tmde_ui.kit.elements import Tag, link

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from tmde_core.errors import TmdeError
-from tmde_core.finetune.records import FineTuneRun
+from tmde_core.records.finetune import FineTuneRun
 from tmde_core.services import Services
-from tmde_core.traces.records import Trace
+from tmde_core.records.traces import Trace
 from tmde_ui.finetune.words import BY, made_of, status_of, took
 from tmde_ui.kit.elements import Tag, button, chip, facts, link
 from tmde_ui.kit.hyperparameters import NAMES, figure_of, loss

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tmde_core.finetune.records import Progress
-from tmde_core.record import Record
+from tmde_core.records.finetune import Progress
+from tmde_core.records.base import Record
 from tmde_core.storage.events import TERMINAL, Event
 
 MESSAGES_KEPT = 100

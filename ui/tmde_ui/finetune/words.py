@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from tmde_core.finetune.records import FineTuneRun, LeftOut
-from tmde_core.record import utc_now
+from tmde_core.records.finetune import FineTuneRun, LeftOut
+from tmde_core.records.base import utc_now
 from tmde_ui.kit.times import duration
 from tmde_ui.kit.words import count
 

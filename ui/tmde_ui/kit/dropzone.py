@@ -14,7 +14,7 @@ from nicegui.element import Element
 from starlette.responses import Response
 
 from tmde_core.errors import TmdeError
-from tmde_core.record import to_json
+from tmde_core.records.base import to_json
 from tmde_ui.kit.elements import Tag, outliving
 
 FILE_NAME = "x-file-name"

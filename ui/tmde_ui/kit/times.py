@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tmde_core.record import utc_now
+from tmde_core.records.base import utc_now
 from tmde_ui.kit.words import count
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from tmde_core.plugins import PluginInfo
-from tmde_core.ports import ModelInfo
+from tmde_core.records.runtimes import ModelInfo
 from tmde_core.runtimes import RuntimeReport
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, chip

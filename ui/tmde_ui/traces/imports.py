@@ -12,9 +12,9 @@ from fastapi import Request
 from starlette.responses import Response
 
 from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeError, TooLargeError
-from tmde_core.record import to_json
+from tmde_core.records.base import to_json
 from tmde_core.services import Services
-from tmde_core.traces.records import ImportReport
+from tmde_core.records.traces import ImportReport
 from tmde_ui.kit.dropzone import refused
 from tmde_ui.kit.shell.site import Site
 

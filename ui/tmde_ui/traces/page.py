@@ -11,7 +11,7 @@ from nicegui import ui
 
 from tmde_core.errors import InvalidInputError
 from tmde_core.services import Services
-from tmde_core.traces.records import ImportReport, Trace, TraceFilter, TracePage, TraceStats
+from tmde_core.records.traces import ImportReport, Trace, TraceFilter, TracePage, TraceStats
 from tmde_ui.kit.dropzone import DropZone
 from tmde_ui.kit.elements import Modal, Tag, button, chip, choice, link, open_on_press
 from tmde_ui.kit.forms import form_fields

@@ -5,9 +5,9 @@ from __future__ import annotations
 from nicegui import ui
 
 from tmde_core.errors import TmdeError
-from tmde_core.record import parse_id
+from tmde_core.records.base import parse_id
 from tmde_core.services import Services
-from tmde_core.traces.records import Trace, Withdrawal
+from tmde_core.records.traces import Trace, Withdrawal
 from tmde_ui.debate.transcript import from_trace
 from tmde_ui.debate.view import DebateView
 from tmde_ui.kit.elements import Modal, Tag, button, facts, link, open_on_press

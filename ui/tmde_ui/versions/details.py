@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from tmde_core.errors import TmdeError
-from tmde_core.lora.records import AdapterDetails, LoRAAdapter
+from tmde_core.records.lora import AdapterDetails, LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button, link

@@ -14,9 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from tmde_core.errors import TmdeError
-from tmde_core.lora.archive_layout import MAX_ARCHIVE_BYTES
-from tmde_core.lora.records import LoRAAdapter
-from tmde_core.record import to_json
+from tmde_core.lora.archive.layout import MAX_ARCHIVE_BYTES
+from tmde_core.records.lora import LoRAAdapter
+from tmde_core.records.base import to_json
 from tmde_ui.kit.dropzone import GONE, DropZone, refusal, refused
 from tmde_ui.kit.elements import Modal, Tag
 from tmde_ui.kit.shell.site import Site

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tmde_core.errors import NotFoundError
-from tmde_core.lora.records import AdapterDetails
+from tmde_core.records.lora import AdapterDetails
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, facts, link
 from tmde_ui.kit.times import age, exact

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
-from tmde_core.lora.records import LoRAAdapter, StorageFigures
+from tmde_core.records.lora import LoRAAdapter, StorageFigures
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button, link
 from tmde_ui.kit.words import count, size

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from tmde_core.errors import ConflictError, TmdeError
-from tmde_core.lora.records import LiveAt, LoRAAdapter
-from tmde_core.record import Record, utc_now
+from tmde_core.records.lora import LiveAt, LoRAAdapter
+from tmde_core.records.base import Record, utc_now
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button
 from tmde_ui.kit.times import age, exact

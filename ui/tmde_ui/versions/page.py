@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from fastapi import Request
 from nicegui import ui
 
-from tmde_core.lora.records import LoRAAdapter
+from tmde_core.records.lora import LoRAAdapter
 from tmde_ui.kit.elements import Tag, button, open_on_press
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page

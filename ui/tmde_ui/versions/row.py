@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tmde_core.errors import TmdeError
-from tmde_core.lora.records import LoRAAdapter
+from tmde_core.records.lora import LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button, chip

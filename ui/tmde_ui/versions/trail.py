@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tmde_core.lora.records import LiveAt, LoRAActivationEvent
-from tmde_core.record import utc_now
+from tmde_core.records.lora import LiveAt, LoRAActivationEvent
+from tmde_core.records.base import utc_now
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button, chip
 from tmde_ui.kit.forms import on_submit

@@ -9,8 +9,8 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.errors import NotFoundError
-from tmde_core.lora.records import LoRAActivationEvent, LoRAAdapter
-from tmde_core.record import parse_id
+from tmde_core.records.lora import LoRAActivationEvent, LoRAAdapter
+from tmde_core.records.base import parse_id
 from tmde_ui.kit.hyperparameters import NAMES, figure_of, loss
 from tmde_ui.kit.words import short_id
 

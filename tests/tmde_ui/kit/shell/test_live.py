@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
-from tmde_core.finetune.records import Progress
-from tmde_core.ports import AdapterRef
+from tmde_core.records.finetune import Progress
+from tmde_core.records.chat import AdapterRef
 from tmde_ui.kit.shell.live import Job, Live, Situation
 
 

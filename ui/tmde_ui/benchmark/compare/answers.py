@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from tmde_core.benchmark.records import BenchmarkResult, BenchmarkRun
+from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
 from tmde_core.errors import NotFoundError, TmdeError
 from tmde_core.services import Services
 from tmde_ui.benchmark.words import answerer, day

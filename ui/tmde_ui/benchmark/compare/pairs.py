@@ -6,10 +6,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from uuid import UUID
 
-from tmde_core.benchmark.records import BenchmarkRun, RunComparison, SeriesPoint
+from tmde_core.records.benchmark import BenchmarkRun, RunComparison, SeriesPoint
 from tmde_core.benchmark.service import BenchmarkService
-from tmde_core.lora.records import LoRAActivationEvent
-from tmde_core.record import Record
+from tmde_core.records.lora import LoRAActivationEvent
+from tmde_core.records.base import Record
 from tmde_ui.benchmark.words import answerer
 
 KEPT = 32

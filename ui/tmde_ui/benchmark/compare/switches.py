@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from tmde_core.benchmark.report import difference_words
+from tmde_core.benchmark.results.report import difference_words
 from tmde_core.errors import TmdeError
 from tmde_ui.benchmark.compare.pairs import Comparisons, Pair, Switch
 from tmde_ui.benchmark.words import OUTCOMES, answerer, change, day, figure

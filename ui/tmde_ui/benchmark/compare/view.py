@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from tmde_core.benchmark.metrics import by_question, quality_of
-from tmde_core.benchmark.records import (
+from tmde_core.benchmark.results.metrics import by_question, quality_of
+from tmde_core.records.benchmark import (
     BenchmarkMetrics,
     BenchmarkRun,
     Outcome,
     QuestionComparison,
     RunComparison,
 )
-from tmde_core.benchmark.report import chance_words
+from tmde_core.benchmark.results.report import chance_words
 from tmde_core.errors import TmdeError
 from tmde_core.services import Services
 from tmde_ui.benchmark.compare.answers import Drill

@@ -7,18 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.ports import (
-    Check,
-    ChoiceCheck,
-    CodeCheck,
-    CountCheck,
-    Criterion,
-    FactsCheck,
-    FormCheck,
-    NumberCheck,
-    Question,
-    RegexCheck,
-)
+from tmde_core.records.judging import Check, ChoiceCheck, CodeCheck, CountCheck, Criterion, FactsCheck, FormCheck, NumberCheck, RegexCheck
+from tmde_core.records.questions import Question
 
 KINDS = (
     ("number", "a number"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 
-from tmde_core.benchmark.custom import DIFFICULTIES, MAX_CRITERIA, question_from
-from tmde_core.benchmark.scoring import Score
+from tmde_core.benchmark.questions.custom import DIFFICULTIES, MAX_CRITERIA, question_from
+from tmde_core.benchmark.running.scoring import Score
 from tmde_core.errors import InvalidInputError, TmdeError
-from tmde_core.ports import Criterion, NumberCheck, Question
+from tmde_core.records.judging import Criterion, NumberCheck
+from tmde_core.records.questions import Question
 from tmde_core.services import Services
 from tmde_ui.benchmark.questions.checks import COUNTED, FORMS, KINDS, blocks, fields_of, wire_of
 from tmde_ui.benchmark.words import DOMAINS

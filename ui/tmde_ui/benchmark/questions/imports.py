@@ -11,11 +11,11 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from tmde_core.benchmark.custom import DIFFICULTIES
-from tmde_core.benchmark.imports import MAX_FILE_BYTES, QuestionImport
-from tmde_core.benchmark.records import DOMAINS
+from tmde_core.benchmark.questions.custom import DIFFICULTIES
+from tmde_core.benchmark.questions.imports import MAX_FILE_BYTES, QuestionImport
+from tmde_core.records.benchmark import DOMAINS
 from tmde_core.errors import InvalidInputError, TmdeError, TooLargeError, UnprocessableError
-from tmde_core.record import to_json
+from tmde_core.records.base import to_json
 from tmde_core.services import Services
 from tmde_ui.benchmark.words import domain_name
 from tmde_ui.kit.dropzone import FILE_NAME, GONE, DropZone, refusal, refused

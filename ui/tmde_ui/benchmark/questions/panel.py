@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tmde_core.benchmark.records import BenchmarkQuestion
+from tmde_core.records.benchmark import BenchmarkQuestion
 from tmde_core.services import Services
 from tmde_ui.benchmark.questions.checks import is_checked
 from tmde_ui.benchmark.questions.editor import QuestionEditor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from tmde_core.benchmark.records import BenchmarkRun, DomainMetrics
+from tmde_core.records.benchmark import BenchmarkRun, DomainMetrics
 from tmde_ui.benchmark.words import answerer, domain_name, domain_place
 from tmde_ui.kit.chart.shapes import Bar, bars, radar
 from tmde_ui.kit.elements import Tag

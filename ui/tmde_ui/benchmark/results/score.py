@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from tmde_core.benchmark.records import BenchmarkRun, RunComparison, Summary
-from tmde_core.benchmark.report import difference_words
+from tmde_core.records.benchmark import BenchmarkRun, RunComparison, Summary
+from tmde_core.benchmark.results.report import difference_words
 from tmde_ui.benchmark.panel import answers_words
 from tmde_ui.benchmark.words import OUTCOMES, answerer, between, change, day, figure, kind
 from tmde_ui.kit.elements import Tag, button, link

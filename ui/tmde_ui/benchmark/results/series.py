@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nicegui import ui
 
-from tmde_core.benchmark.records import ActivationMark, SeriesPoint, Summary
+from tmde_core.records.benchmark import ActivationMark, SeriesPoint, Summary
 from tmde_ui.benchmark.words import answerer, day, figure, kind
 from tmde_ui.kit.chart.axes import time_ticks
 from tmde_ui.kit.chart.lines import Band, Mark, Series, chart, decimated

@@ -11,7 +11,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-from tmde_core.record import Record
+from tmde_core.records.base import Record
 from tmde_ui.kit.chart.axes import Place, Point, figure, round_axis, span, ticks
 
 MAX_POINTS = 600

@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from tmde_core.record import Record
+from tmde_core.records.base import Record
 from tmde_ui.kit.chart.axes import figure
 
 COLUMN_PIXELS = 76

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import ClassVar, Generic, Protocol, TypeVar
 from uuid import UUID
 
-from tmde_core.benchmark.records import BenchmarkRun
+from tmde_core.records.benchmark import BenchmarkRun
 from tmde_core.errors import TmdeError
-from tmde_core.finetune.records import FineTuneRun
+from tmde_core.records.finetune import FineTuneRun
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button
 from tmde_ui.kit.shell.live import Live

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tmde_core.errors import TmdeError
-from tmde_core.schedule.records import Decision, ScheduleName, ScheduleStatus
+from tmde_core.records.schedule import Decision, ScheduleName, ScheduleStatus
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button, chip
 from tmde_ui.kit.forms import on_submit

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from nicegui import ui
 
-from tmde_core.notifications.records import Notification
+from tmde_core.records.notifications import Notification
 from tmde_ui.kit.elements import Tag, button, icon, link
 from tmde_ui.kit.shell.live import Live, Situation
 from tmde_ui.kit.words import count

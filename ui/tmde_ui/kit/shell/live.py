@@ -17,8 +17,8 @@ import msgspec
 import structlog
 
 from tmde_core.errors import NotFoundError
-from tmde_core.finetune.records import FineTuneRun
-from tmde_core.notifications.records import Notification
+from tmde_core.records.finetune import FineTuneRun
+from tmde_core.records.notifications import Notification
 from tmde_core.services import Services
 from tmde_ui.kit.times import duration
 

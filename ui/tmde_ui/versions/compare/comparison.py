@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tmde_core.benchmark.records import PairedComparison, RunComparison
-from tmde_core.benchmark.report import chance_words
-from tmde_core.lora.records import Comparison, FieldDifference
+from tmde_core.records.benchmark import PairedComparison, RunComparison
+from tmde_core.benchmark.results.report import chance_words
+from tmde_core.records.lora import Comparison, FieldDifference
 from tmde_ui.kit.elements import Tag, chip, link
 from tmde_ui.kit.words import count, short_id
 from tmde_ui.versions.lineage import Named, draw_named

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from tmde_core.errors import TmdeError
-from tmde_core.lora.records import LoRAAdapter
+from tmde_core.records.lora import LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button
 from tmde_ui.kit.forms import on_submit
