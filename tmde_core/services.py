@@ -19,8 +19,8 @@ from tmde_core.finetune.preview.service import PreviewService
 from tmde_core.finetune.scheduled import ScheduledTraining
 from tmde_core.finetune.service import FineTuneService
 from tmde_core.lora.archive.service import ArchiveService
-from tmde_core.lora.files.patrol import Patrol
 from tmde_core.lora.files.store import AdapterStore
+from tmde_core.lora.patrol import Patrol
 from tmde_core.lora.service import LoraService
 from tmde_core.notifications.damage import damage_teller
 from tmde_core.notifications.service import NotificationService

@@ -35,7 +35,7 @@ from tmde_core.notifications.service import NotificationService
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, DomainComparison, GateDecision, RunComparison
 from tmde_core.records.finetune import FineTuneRun
-from tmde_core.schedule.service import Verdict
+from tmde_core.records.schedule import ScheduleOutcome
 from tmde_core.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -229,15 +229,16 @@ class GateService:
 
     # ------------------------------------------------------------------------------------ schedule
 
-    async def scheduled(self, due: datetime) -> Verdict:
+    async def scheduled(self, due: datetime) -> ScheduleOutcome:
         """Measure what is active, in the background; what follows is decided at its end."""
         if (other := self._benchmark.running()) is not None:
-            return "skipped", f"A benchmark is running ({other.id}).", None
+            return ScheduleOutcome("skipped", f"A benchmark is running ({other.id}).")
         run = await self._benchmark.start(asking(), triggered_by="schedule")
         task = asyncio.create_task(self._watched(run), name=f"scheduled benchmark {run.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return "started", f"The quick benchmark of {due:%Y-%m-%d %H:%M} UTC was started.", str(run.id)
+        started = f"The quick benchmark of {due:%Y-%m-%d %H:%M} UTC was started."
+        return ScheduleOutcome("started", started, str(run.id))
 
     async def _watched(self, run: BenchmarkRun) -> None:
         try:

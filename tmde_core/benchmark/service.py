@@ -14,7 +14,7 @@ import structlog
 
 from tmde_core.benchmark.questions.bank import QuestionBank
 from tmde_core.benchmark.questions.imports import QuestionImport, SkippedEntry, read_entries
-from tmde_core.benchmark.results.reading import BenchmarkReading
+from tmde_core.benchmark.reading import BenchmarkReading
 from tmde_core.benchmark.running.calibration import CalibrationReport, Rated, report
 from tmde_core.benchmark.running.live import Live, count, ending, tell
 from tmde_core.benchmark.running.measuring import Measuring

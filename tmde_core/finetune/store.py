@@ -16,6 +16,7 @@ from tmde_core.errors import ConflictError
 from tmde_core.records.base import Record, to_json, utc_now
 from tmde_core.records.finetune import ENDED, FineTuneConfig, FineTuneMetrics, FineTuneRun, RunAttempt, RunStatus
 from tmde_core.storage.database import Database
+from tmde_core.storage.stamps import stamp
 
 Runs = list[FineTuneRun]
 Attempts = tuple[RunAttempt, ...]
@@ -201,8 +202,3 @@ def _stored(text: str, as_type: Any) -> Any:
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
-
-
-def stamp(moment: datetime) -> str:
-    """A time as SQLite keeps it: text order is time order."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,7 +8,7 @@ import binascii
 import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from tmde_core.records.base import Record, to_json
 from tmde_core.records.debate import Critique, Round
 from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace, TraceFilter
 from tmde_core.storage.database import Database
+from tmde_core.storage.stamps import stamp
 
 T = TypeVar("T")
 
@@ -57,12 +58,6 @@ class Details(Record):
     timings: Timings = Timings()
     tokens: TokenCounts = TokenCounts()
     score_reasons: tuple[str, ...] = ()
-
-
-def to_text(moment: datetime) -> str:
-    """A time as the tables hold it: UTC, milliseconds, `Z`; a time without zone is taken for UTC."""
-    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return aware.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def encode_cursor(created_at: str, seq: int) -> str:
@@ -246,7 +241,7 @@ def _trace_row(trace: Trace) -> tuple[Any, ...]:
     )
     return (
         str(trace.id),
-        to_text(trace.created_at),
+        stamp(trace.created_at),
         trace.query,
         trace.final_answer,
         trace.domain,
@@ -256,7 +251,7 @@ def _trace_row(trace: Trace) -> tuple[Any, ...]:
         trace.judge,
         trace.user_rating,
         trace.corrected_answer,
-        to_text(trace.withdrawn_at) if trace.withdrawn_at else None,
+        stamp(trace.withdrawn_at) if trace.withdrawn_at else None,
         trace.withdrawn_reason,
         trace.adapter_id,
         trace.source,

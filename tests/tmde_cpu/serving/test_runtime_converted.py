@@ -12,8 +12,8 @@ from tests import warm
 from tmde_core.errors import InvalidInputError
 from tmde_core.sdk.runtimes import RuntimeContext
 from tmde_core.testing.runtime_contract import answer, question
-from tmde_cpu.serving.quality import quality
 from tmde_cpu.serving.runtime import EmbeddedRuntime
+from tmde_cpu.serving.simple_questions import quality
 
 pytestmark = pytest.mark.slow
 
