@@ -103,6 +103,15 @@ class RunStore:
         rows = await self._database.rows("SELECT trace_id FROM run_traces WHERE run_id = ?", (str(run_id),))
         return [UUID(row[0]) for row in rows]
 
+    async def given(self, trace_id: UUID) -> list[tuple[UUID, RunStatus]]:
+        """The runs that were given a trace, oldest first, and how each one stands."""
+        rows = await self._database.rows(
+            "SELECT run.id, run.status FROM run_traces AS used JOIN finetune_runs AS run ON run.id = used.run_id "
+            "WHERE used.trace_id = ? ORDER BY run.started_at, run.id",
+            (str(trace_id),),
+        )
+        return [(UUID(row["id"]), row["status"]) for row in rows]
+
     async def running(self, run_id: UUID) -> None:
         """The worker has begun."""
         await self._database.write(
