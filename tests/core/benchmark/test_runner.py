@@ -301,7 +301,7 @@ async def test_a_built_in_question_stays_and_an_equal_one_is_refused(services):
 
 
 async def test_a_question_is_changed_in_one_step_and_keeps_its_place(services, monkeypatch):
-    bank = services.benchmark.bank
+    bank = services.questions
     for number in (98, 99):
         await bank.add(question(number))
     writes = []

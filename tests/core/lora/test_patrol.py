@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tmde_core.errors import AdapterInvalidError
-from tmde_core.lora.files import patrol
+from tmde_core.lora import patrol
 from tmde_core.lora.patrol import Patrol
 from tmde_core.records.base import utc_now
 from tmde_core.records.lora import ActivePointer
