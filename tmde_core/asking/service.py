@@ -21,10 +21,10 @@ from tmde_core.lora.files.base_match import require_same_base, served_model
 from tmde_core.lora.service import LoraService
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.chat import AdapterRef
-from tmde_core.runtimes import Runtimes
 from tmde_core.sdk.runtimes import ModelRuntime
-from tmde_core.settings import RoleSettings, Settings
+from tmde_core.settings import RoleSettings
 from tmde_core.storage.events import MemoryLog
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -46,9 +46,8 @@ class _Asked:
 class SideBySide:
     """Asks several versions the same question at once, and streams what each says."""
 
-    def __init__(self, settings: Settings, runtimes: Runtimes, lora: LoraService) -> None:
-        self._settings = settings
-        self._runtimes = runtimes
+    def __init__(self, workspace: Workspace, lora: LoraService) -> None:
+        self._workspace = workspace
         self._lora = lora
         self._asked: OrderedDict[UUID, _Asked] = OrderedDict()
 
@@ -83,7 +82,7 @@ class SideBySide:
         if len(self._under_way()) >= UNDERWAY:
             raise ConflictError(f"{UNDERWAY} questions are being answered already. Wait for one of them.")
         role = msgspec.structs.replace(
-            self._settings.roles.proposer, max_tokens=max_tokens, temperature=float(temperature)
+            self._workspace.settings.roles.proposer, max_tokens=max_tokens, temperature=float(temperature)
         )
         references = await self._references(versions, role)
         with ExitStack() as held:
@@ -111,15 +110,15 @@ class SideBySide:
             if version is None:
                 references.append(None)
                 continue
-            manifest = await asyncio.to_thread(self._lora.store.manifest, version)
-            runtime = await self._runtimes.get(role.runtime)
+            manifest = await self._lora.manifest(version)
+            runtime = await self._workspace.runtimes.get(role.runtime)
             if not runtime.capabilities.adapters:
                 raise AdapterInvalidError(
                     f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, such as 'embedded'."
                 )
             await require_same_base(manifest, served_model(await runtime.models(), role.model, role.runtime))
             await self._lora.completed(manifest)
-            references.append(AdapterRef(id=str(version), directory=str(self._lora.store.path(version))))
+            references.append(self._lora.reference(version))
         return references
 
     def events(self, ask_id: UUID) -> MemoryLog:
@@ -154,7 +153,7 @@ class SideBySide:
     ) -> None:
         """All versions at once. It never raises: how each ended is in the log."""
         try:
-            runtime = await self._runtimes.get(role.runtime)
+            runtime = await self._workspace.runtimes.get(role.runtime)
             for reference in references:
                 if reference is not None:  # one after the other: each may need a model server of its own
                     await runtime.load_adapter(reference, role.model)

@@ -7,10 +7,10 @@ import math
 import structlog
 
 from tmde_core.errors import TmdeError
-from tmde_core.plugins import Plugins, context_for
+from tmde_core.plugins import context_for
 from tmde_core.records.judging import JudgeItem, Verdict
 from tmde_core.sdk.judges import JudgeModel
-from tmde_core.settings import Settings
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -21,9 +21,9 @@ AUTO = "auto"
 class Judges:
     """The judges that plugins offer: which one scores what, and what it says."""
 
-    def __init__(self, plugins: Plugins, settings: Settings) -> None:
-        self._plugins = plugins
-        self._settings = settings
+    def __init__(self, workspace: Workspace) -> None:
+        self._plugins = workspace.plugins
+        self._settings = workspace.settings
 
     def choose(self, judge: str, reference: str | None) -> str:
         """Return the name of a debate's judge; `none` when nobody judges.

@@ -17,16 +17,12 @@ from tmde_core.debate.question import checked_question
 from tmde_core.debate.store import INTERRUPTED, DebateStore
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.lora.service import LoraService
-from tmde_core.plugins import Plugins
 from tmde_core.records.base import utc_now
 from tmde_core.records.debate import Debate, DebateConfig, DebateStatus
 from tmde_core.records.traces import Trace
-from tmde_core.runtimes import Runtimes
-from tmde_core.settings import Settings
-from tmde_core.storage.database import Database
 from tmde_core.storage.events import MemoryLog
-from tmde_core.templates.store import TemplateStore
 from tmde_core.traces.service import TraceService
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -60,19 +56,13 @@ class DebateService:
 
     def __init__(
         self,
-        database: Database,
-        settings: Settings,
-        plugins: Plugins,
-        runtimes: Runtimes,
-        templates: TemplateStore,
+        store: DebateStore,
+        workspace: Workspace,
         traces: TraceService,
         lora: LoraService,
     ) -> None:
-        self._store = DebateStore(database)
-        self._settings = settings
-        self._plugins = plugins
-        self._runtimes = runtimes
-        self._templates = templates
+        self._store = store
+        self._workspace = workspace
         self._traces = traces
         self._lora = lora
         self._live: dict[UUID, _Live] = {}
@@ -95,10 +85,7 @@ class DebateService:
             query=query,
             config=config,
             source=source,
-            settings=self._settings,
-            plugins=self._plugins,
-            runtimes=self._runtimes,
-            templates=self._templates,
+            workspace=self._workspace,
             adapter=adapter,
             log=MemoryLog(),
             background=source == "benchmark",
@@ -226,7 +213,7 @@ class DebateService:
     # ---------------------------------------------------------------------------------------- inside
 
     def _check(self, config: DebateConfig) -> None:
-        chosen = override(self._settings.debate, config)
+        chosen = override(self._workspace.settings.debate, config)
         if chosen.min_rounds > chosen.max_rounds:
             raise InvalidInputError(
                 f"minRounds is {chosen.min_rounds} and maxRounds {chosen.max_rounds}: the least cannot be more than the most.",
@@ -236,9 +223,9 @@ class DebateService:
             raise InvalidInputError(
                 f"check is {config.check!r}, but there is no reference to compare the answer with.", field="reference"
             )
-        roles = self._settings.roles
+        roles = self._workspace.settings.roles
         for role in (roles.proposer, roles.skeptic, roles.synthesizer):
-            self._runtimes.made(role.runtime)
+            self._workspace.runtimes.made(role.runtime)
 
     async def _run(self, live: _Live) -> None:
         """The task of one debate. It never raises: how the debate ended is in the row and in the log."""

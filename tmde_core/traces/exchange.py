@@ -4,7 +4,6 @@ One line is one trace. `query` and `finalAnswer` are required; everything else t
 what is exported holds all of it, so that it imports again unchanged. Memory stays constant however long a file is.
 """
 
-# ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
@@ -28,7 +27,6 @@ from tmde_core.records.traces import (
     TokenCounts,
     Trace,
 )
-from tmde_core.storage.database import Database
 from tmde_core.traces.store import TraceStore
 
 MAX_LINE_BYTES = 1_000_000
@@ -215,14 +213,12 @@ async def entries(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIterato
                 yield number, error.detail
 
 
-async def import_lines(
-    database: Database, store: TraceStore, lines: AsyncIterator[bytes] | Iterable[bytes]
-) -> ImportReport:
+async def import_lines(store: TraceStore, lines: AsyncIterator[bytes] | Iterable[bytes]) -> ImportReport:
     """See `TraceService.import_jsonl`."""
-    return await import_entries(database, store, entries(lines))
+    return await import_entries(store, entries(lines))
 
 
-async def import_entries(database: Database, store: TraceStore, found: AsyncIterator[Entry]) -> ImportReport:
+async def import_entries(store: TraceStore, found: AsyncIterator[Entry]) -> ImportReport:
     """Keep the traces, a batch a transaction; say of each line that was left out why."""
     report = _Report()
     batch: list[tuple[int, Trace]] = []
@@ -234,28 +230,20 @@ async def import_entries(database: Database, store: TraceStore, found: AsyncIter
         batch.append((number, outcome))
         size += len(outcome.query) + len(outcome.final_answer) + sum(len(round_.proposal) for round_ in outcome.rounds)
         if len(batch) >= BATCH_TRACES or size >= BATCH_BYTES:
-            await _keep(database, store, batch, report)
+            await _keep(store, batch, report)
             batch, size = [], 0
-    await _keep(database, store, batch, report)
+    await _keep(store, batch, report)
     return report.finished()
 
 
-async def _keep(database: Database, store: TraceStore, batch: list[tuple[int, Trace]], report: _Report) -> None:
+async def _keep(store: TraceStore, batch: list[tuple[int, Trace]], report: _Report) -> None:
     if not batch:
         return
-    new: dict[UUID, Trace] = {}
-    async with database.transaction() as connection:
-        marks = ",".join("?" * len(batch))
-        ids = [str(trace.id) for _, trace in batch]
-        rows = await connection.execute_fetchall(f"SELECT id FROM traces WHERE id IN ({marks})", ids)
-        known = {UUID(row["id"]) for row in rows}
-        for number, trace in batch:
-            if trace.id in known or trace.id in new:
-                report.skip(number, f"There is a trace with the id {trace.id} already.")
-            else:
-                new[trace.id] = trace
-        await store.insert(connection, new.values())
-    report.imported += len(new)
+    kept = await store.add_new([trace for _, trace in batch])
+    for (number, trace), new in zip(batch, kept, strict=True):
+        if not new:
+            report.skip(number, f"There is a trace with the id {trace.id} already.")
+    report.imported += sum(kept)
 
 
 class _Report:

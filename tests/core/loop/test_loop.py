@@ -104,7 +104,8 @@ async def opened(tmp_path: Path, runtime: ScriptedRuntime):
 
 def loop_on(services: Services, asked: list[Question], plan: LoopPlan = PLAN, watcher: Watcher | None = None) -> Loop:
     journal = Journal.of(services.settings.data_path / "loops", asked, plan)
-    return Loop(services, asked, plan, journal, watcher or Watcher())
+    parts = (services.workspace, services.debates, services.traces, services.finetune, services.lora)
+    return Loop(*parts, asked, plan, journal, watcher or Watcher())
 
 
 async def test_a_loop_trains_on_what_scored_activates_it_and_reports_the_gain(opened: Services):

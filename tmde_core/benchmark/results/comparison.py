@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from tmde_core.benchmark.results.metrics import by_question, efficiency, quality_of, tmde_score
+from tmde_core.benchmark.results.metrics import by_question, efficiency, quality_of, tmde_score, weighted
 from tmde_core.benchmark.results.statistics import (
     bootstrap_interval,
     holm,
@@ -14,7 +14,6 @@ from tmde_core.benchmark.results.statistics import (
     paired_difference,
     questions_needed,
 )
-from tmde_core.benchmark.running.scoring import weighted
 from tmde_core.records.benchmark import (
     BenchmarkResult,
     BenchmarkRun,

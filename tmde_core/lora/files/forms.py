@@ -17,14 +17,14 @@ import structlog
 
 from tmde_core.errors import AdapterInvalidError, InsufficientStorageError, TmdeError
 from tmde_core.lora.files.store import AdapterStore
-from tmde_core.plugins import Plugins, context_for
+from tmde_core.plugins import context_for
 from tmde_core.records.base import from_json
 from tmde_core.records.lora import Manifest
 from tmde_core.records.training import ServedForm, WorkerCommand
 from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE, staging_directory
 from tmde_core.sdk.training import ConvertingBackend
-from tmde_core.settings import Settings
 from tmde_core.storage.durable import storage_errors
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -35,9 +35,8 @@ CONVERSION_SECONDS = 600.0
 class Forms:
     """Asks the backends for the form that llama.cpp serves."""
 
-    def __init__(self, settings: Settings, plugins: Plugins, store: AdapterStore) -> None:
-        self._settings = settings
-        self._plugins = plugins
+    def __init__(self, workspace: Workspace, store: AdapterStore) -> None:
+        self._workspace = workspace
         self._store = store
 
     async def complete(self, manifest: Manifest) -> None:
@@ -74,7 +73,7 @@ class Forms:
         Raises:
             InsufficientStorageError: no space.
         """
-        for descriptor in self._plugins.backends:
+        for descriptor in self._workspace.plugins.backends:
             try:
                 command = await asyncio.to_thread(self._conversion, descriptor.name, directory, base_model)
             except Exception as error:  # a plugin's own defect must not hide the other backends
@@ -98,8 +97,8 @@ class Forms:
             )
 
     def _conversion(self, backend: str, directory: Path, base_model: str) -> WorkerCommand | None:
-        descriptor = self._plugins.backends.get(backend)
-        made = descriptor.create(context_for(descriptor, self._settings))
+        descriptor = self._workspace.plugins.backends.get(backend)
+        made = descriptor.create(context_for(descriptor, self._workspace.settings))
         return made.convert(directory, base_model) if isinstance(made, ConvertingBackend) else None
 
 
