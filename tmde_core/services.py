@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,7 +29,7 @@ from tmde_core.runtimes import Runtimes
 from tmde_core.schedule.service import ScheduleService
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
-from tmde_core.storage.durable import storage_errors
+from tmde_core.storage.locks import FileLock
 from tmde_core.templates.store import TemplateStore
 from tmde_core.traces.service import TraceService
 
@@ -140,21 +139,15 @@ def _hold(settings: Settings, stack: AsyncExitStack) -> None:
     """Take the server's lock on the data directory; the kernel releases it however this process ends."""
     path = settings.data_path / "server.lock"
     try:
-        file = stack.enter_context(path.open("a+"))
+        lock = FileLock.try_acquire(path)
     except OSError as error:
         raise InsufficientStorageError(
             f"The data directory {settings.data_dir} cannot be written: {error.strerror}."
         ) from None
-    try:
-        with storage_errors(settings.data_path):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        other = file.read(20).strip()
+    if lock is None:
+        other = path.read_text(encoding="utf-8")[:20].strip()
         raise ConflictError(
             f"Another TMDE server (process {other or 'unknown'}) uses the data directory {settings.data_dir}. "
             "Stop it, or choose another directory with --data-dir."
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+        )
+    stack.enter_context(lock).write(str(os.getpid()).encode())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import IO, Any
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -43,12 +42,13 @@ from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.durable import storage_errors
 from tmde_core.storage.events import MemoryLog
+from tmde_core.storage.locks import FileLock
 from tmde_core.templates.store import TemplateStore
 
 log = structlog.get_logger(__name__)
 
 LOCK_FILE = "benchmark.lock"
-"""Held with `flock` by the process that runs a benchmark: one at a time, and a row without it is a dead one."""
+"""Locked by the process that runs a benchmark: one at a time, and a row without it is a dead one."""
 
 LOGS_KEPT = 20
 Questions = list[BenchmarkQuestion]
@@ -99,7 +99,7 @@ class BenchmarkService(BenchmarkReading):
                 return await self._begin(run, questions, adapter, lock, ())
             except BaseException:
                 if self._live is None or self._live.lock is not lock:
-                    lock.close()
+                    lock.release()
                 raise
 
     async def resume(self, run_id: UUID) -> BenchmarkRun:
@@ -122,7 +122,7 @@ class BenchmarkService(BenchmarkReading):
                 return await self._begin(run, questions, adapter, lock, await self.store.results(run_id))
             except BaseException:
                 if self._live is None or self._live.lock is not lock:
-                    lock.close()
+                    lock.release()
                 raise
 
     async def _begin(
@@ -130,7 +130,7 @@ class BenchmarkService(BenchmarkReading):
         run: BenchmarkRun,
         questions: Sequence[Question],
         adapter: AdapterRef | None,
-        lock: IO[str],
+        lock: FileLock,
         earlier: Sequence[BenchmarkResult],
     ) -> BenchmarkRun:
         lease = await self._lora.lease(adapter)
@@ -354,7 +354,7 @@ class BenchmarkService(BenchmarkReading):
                         run, status="interrupted", error_message="TMDE ended in the middle. Resume it to ask the rest."
                     )
                 )
-            lock.close()
+            lock.release()
         if serving:
             interrupted = await self.store.interrupted()
             if interrupted:
@@ -397,7 +397,7 @@ class BenchmarkService(BenchmarkReading):
         while len(self._ended) > LOGS_KEPT:
             self._ended.popitem(last=False)
         self._live = None
-        live.lock.close()
+        live.lock.release()
         live.events.append(*ending(run))
 
     async def _closed(self, live: Live, ended: dict[str, Any]) -> BenchmarkRun:
@@ -408,7 +408,7 @@ class BenchmarkService(BenchmarkReading):
         await self.store.update(run)
         return run
 
-    def _locked(self) -> IO[str]:
+    def _locked(self) -> FileLock:
         """The lock on running a benchmark.
 
         Raises:
@@ -416,17 +416,14 @@ class BenchmarkService(BenchmarkReading):
         """
         path = self._settings.data_path / LOCK_FILE
         with storage_errors(path.parent):
-            file = path.open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
+            lock = FileLock.try_acquire(path)
+        if lock is None:
             live = self._live
             raise ConflictError(
                 "A benchmark is running. Wait for its end, or cancel it.",
                 **({"runId": str(live.run.id)} if live else {}),
-            ) from None
-        return file
+            )
+        return lock
 
 
 __all__ = ["ENDED", "BenchmarkService", "comparable_hash"]
