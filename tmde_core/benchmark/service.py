@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -41,7 +40,7 @@ from tmde_core.runtimes import Runtimes
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.durable import storage_errors
-from tmde_core.storage.events import MemoryLog
+from tmde_core.storage.events import EndedLogs, MemoryLog
 from tmde_core.storage.locks import FileLock
 from tmde_core.templates.store import TemplateStore
 
@@ -51,6 +50,7 @@ LOCK_FILE = "benchmark.lock"
 """Locked by the process that runs a benchmark: one at a time, and a row without it is a dead one."""
 
 LOGS_KEPT = 20
+"""Event logs of ended runs that stay in memory."""
 Questions = list[BenchmarkQuestion]
 
 
@@ -77,7 +77,7 @@ class BenchmarkService(BenchmarkReading):
         """Questions asked at once."""
         self._planner = Planner(settings, plugins, runtimes, lora, self.bank)
         self._starting = asyncio.Lock()
-        self._ended: OrderedDict[UUID, MemoryLog] = OrderedDict()
+        self._ended = EndedLogs(LOGS_KEPT)
 
     # ---------------------------------------------------------------------------------- starting
 
@@ -149,7 +149,7 @@ class BenchmarkService(BenchmarkReading):
         runner = Runner(
             run, self._settings, self._plugins, self._runtimes, self._templates, adapter, keep, self.parallel
         )
-        self._ended.pop(run.id, None)
+        self._ended.forget(run.id)
         live.events.append("start", {"runId": str(run.id), "total": run.questions_total, "done": done})
 
         async def go() -> None:
@@ -179,8 +179,8 @@ class BenchmarkService(BenchmarkReading):
         """
         if self._live is not None and self._live.run.id == run_id:
             return self._live.events
-        if run_id in self._ended:
-            return self._ended[run_id]
+        if (ended := self._ended.get(run_id)) is not None:
+            return ended
         run = await self.get(run_id)
         if run.status in ("pending", "running"):
             raise ConflictError("This benchmark runs in another TMDE process, so it cannot be watched from here.")
@@ -338,7 +338,7 @@ class BenchmarkService(BenchmarkReading):
         if run.status in ("pending", "running"):
             raise ConflictError("This benchmark is running. Cancel it first.", status=run.status)
         await self.store.delete(run_id)
-        self._ended.pop(run_id, None)
+        self._ended.forget(run_id)
 
     async def settle(self, serving: bool = False) -> None:
         """Mark what a crash left running as interrupted; the server goes on with the newest."""
@@ -393,9 +393,7 @@ class BenchmarkService(BenchmarkReading):
         except Exception as error:  # the disk is full, say: the next start finds the row running and its lock free
             log.warning("benchmark.end_not_stored", run=str(live.run.id), error=repr(error))
             run = msgspec.structs.replace(live.run, status="failed", error_message="Its end could not be stored.")
-        self._ended[run.id] = live.events
-        while len(self._ended) > LOGS_KEPT:
-            self._ended.popitem(last=False)
+        self._ended.keep(run.id, live.events)
         self._live = None
         live.lock.release()
         live.events.append(*ending(run))
