@@ -13,9 +13,10 @@ Two locks in one process exclude each other as those of two processes do. Lock f
 for them: who waits on a deleted file and who makes a new one would both hold "the" lock. Where the locked thing itself may be
 deleted, such as an adapter's directory, ask `FileLock.is_current` after the lock is held.
 
-`filelock` and `portalocker` cannot do this. Both release with LOCK_UN, which takes the lock from the child that inherited it;
-both wait by asking again and again, where `flock` wakes the waiter; both lock only files that they open for writing themselves,
-not directories. filelock's native lock is exclusive only, and becomes a mere marker file where the file system has no `flock`.
+The lock objects of `filelock` and `portalocker` cannot do this. They open a lock file for writing themselves, so they cannot lock
+a directory, and they release with LOCK_UN, which takes the lock from the child that inherited it. filelock's native lock is
+exclusive only, asks again and again instead of waiting, and becomes a mere marker file where the file system has no `flock`.
+What is left, `filelock.lock_descriptor` and `portalocker.lock`, is little more than the call of `flock` below.
 """
 
 from __future__ import annotations
