@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
@@ -12,7 +11,7 @@ from uuid import UUID
 
 from tmde_core.errors import ConflictError, InsufficientStorageError
 from tmde_core.storage.database import Database
-from tmde_core.storage.durable import storage_errors
+from tmde_core.storage.locks import FileLock
 from tmde_core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -350,23 +349,17 @@ def _held(settings: Settings) -> Iterator[None]:
     """Hold the server's lock on the data directory; the kernel releases it however this process ends."""
     path = settings.data_path / "server.lock"
     try:
-        file = path.open("a+")
+        lock = FileLock.try_acquire(path)
     except OSError as error:
         raise InsufficientStorageError(
             f"The data directory {settings.data_dir} cannot be written: {error.strerror}."
         ) from None
-    with file:
-        try:
-            with storage_errors(settings.data_path):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            other = file.read(20).strip()
-            raise ConflictError(
-                f"Another TMDE server (process {other or 'unknown'}) uses the data directory {settings.data_dir}. "
-                "Stop it, or choose another directory with --data-dir."
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    if lock is None:
+        other = path.read_text(encoding="utf-8")[:20].strip()
+        raise ConflictError(
+            f"Another TMDE server (process {other or 'unknown'}) uses the data directory {settings.data_dir}. "
+            "Stop it, or choose another directory with --data-dir."
+        )
+    with lock:
+        lock.write(str(os.getpid()).encode())
         yield

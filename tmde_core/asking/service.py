@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from tmde_core.prompts import proposer_opening
 from tmde_core.records.chat import AdapterRef
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.settings import RoleSettings
-from tmde_core.storage.events import MemoryLog
+from tmde_core.storage.events import EndedLogs, MemoryLog
 from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
@@ -49,7 +48,8 @@ class SideBySide:
     def __init__(self, workspace: Workspace, lora: LoraService) -> None:
         self._workspace = workspace
         self._lora = lora
-        self._asked: OrderedDict[UUID, _Asked] = OrderedDict()
+        self._live: dict[UUID, _Asked] = {}
+        self._ended = EndedLogs(KEPT)
 
     async def ask(
         self,
@@ -90,18 +90,17 @@ class SideBySide:
                 held.enter_context(await self._lora.lease(reference))
             leases = held.pop_all()
         identity, asked = uuid4(), _Asked()
-        self._asked[identity] = asked
-        while len(self._asked) > KEPT:
-            oldest = next(iter(self._asked.values()))
-            if oldest.task is not None and not oldest.task.done():
-                break
-            self._asked.popitem(last=False)
+        self._live[identity] = asked
         asked.log.append("start", {"question": query, "versions": [_name(one) for one in versions]})
         asked.task = asyncio.create_task(
             self._answered(asked.log, query, references, role, seed), name=f"ask {identity}"
         )
+        asked.task.add_done_callback(lambda _: self._retire(identity))
         asked.task.add_done_callback(lambda _: leases.close())
         return identity
+
+    def _retire(self, identity: UUID) -> None:
+        self._ended.keep(identity, self._live.pop(identity).log)
 
     async def _references(self, versions: Sequence[UUID | None], role: RoleSettings) -> list[AdapterRef | None]:
         """How the runtime is told of each version, once it is known that it can answer."""
@@ -130,12 +129,14 @@ class SideBySide:
         Raises:
             NotFoundError: no such question, or it was asked too long ago.
         """
-        if ask_id not in self._asked:
+        live = self._live.get(ask_id)
+        events = live.log if live is not None else self._ended.get(ask_id)
+        if events is None:
             raise NotFoundError(f"There is no question with the id {ask_id}; the last {KEPT} are kept.")
-        return self._asked[ask_id].log
+        return events
 
     def _under_way(self) -> list[_Asked]:
-        return [one for one in self._asked.values() if one.task is not None and not one.task.done()]
+        return [one for one in self._live.values() if one.task is not None and not one.task.done()]
 
     async def stop(self) -> None:
         """End what is under way."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import IO, Any
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -39,15 +37,17 @@ from tmde_core.records.judging import JudgeItem
 from tmde_core.records.questions import Question
 from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.storage.durable import storage_errors
-from tmde_core.storage.events import MemoryLog
+from tmde_core.storage.events import EndedLogs, MemoryLog
+from tmde_core.storage.locks import FileLock
 from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
 LOCK_FILE = "benchmark.lock"
-"""Held with `flock` by the process that runs a benchmark: one at a time, and a row without it is a dead one."""
+"""Locked by the process that runs a benchmark: one at a time, and a row without it is a dead one."""
 
 LOGS_KEPT = 20
+"""Event logs of ended runs that stay in memory."""
 Questions = list[BenchmarkQuestion]
 
 
@@ -68,7 +68,7 @@ class BenchmarkService(BenchmarkReading):
         """Questions asked at once."""
         self._planner = Planner(workspace, lora, bank)
         self._starting = asyncio.Lock()
-        self._ended: OrderedDict[UUID, MemoryLog] = OrderedDict()
+        self._ended = EndedLogs(LOGS_KEPT)
 
     # ---------------------------------------------------------------------------------- starting
 
@@ -90,7 +90,7 @@ class BenchmarkService(BenchmarkReading):
                 return await self._begin(run, questions, adapter, lock, ())
             except BaseException:
                 if self._live is None or self._live.lock is not lock:
-                    lock.close()
+                    lock.release()
                 raise
 
     async def resume(self, run_id: UUID) -> BenchmarkRun:
@@ -113,7 +113,7 @@ class BenchmarkService(BenchmarkReading):
                 return await self._begin(run, questions, adapter, lock, await self._store.results(run_id))
             except BaseException:
                 if self._live is None or self._live.lock is not lock:
-                    lock.close()
+                    lock.release()
                 raise
 
     async def _begin(
@@ -121,7 +121,7 @@ class BenchmarkService(BenchmarkReading):
         run: BenchmarkRun,
         questions: Sequence[Question],
         adapter: AdapterRef | None,
-        lock: IO[str],
+        lock: FileLock,
         earlier: Sequence[BenchmarkResult],
     ) -> BenchmarkRun:
         lease = await self._lora.lease(adapter)
@@ -138,7 +138,7 @@ class BenchmarkService(BenchmarkReading):
             tell(live, result)
 
         runner = Runner(run, self._workspace, adapter, keep, self.parallel)
-        self._ended.pop(run.id, None)
+        self._ended.forget(run.id)
         live.events.append("start", {"runId": str(run.id), "total": run.questions_total, "done": done})
 
         async def go() -> None:
@@ -168,8 +168,8 @@ class BenchmarkService(BenchmarkReading):
         """
         if self._live is not None and self._live.run.id == run_id:
             return self._live.events
-        if run_id in self._ended:
-            return self._ended[run_id]
+        if (ended := self._ended.get(run_id)) is not None:
+            return ended
         run = await self.get(run_id)
         if run.status in ("pending", "running"):
             raise ConflictError("This benchmark runs in another TMDE process, so it cannot be watched from here.")
@@ -333,7 +333,7 @@ class BenchmarkService(BenchmarkReading):
         if run.status in ("pending", "running"):
             raise ConflictError("This benchmark is running. Cancel it first.", status=run.status)
         await self._store.delete(run_id)
-        self._ended.pop(run_id, None)
+        self._ended.forget(run_id)
 
     async def settle(self, serving: bool = False) -> None:
         """Mark what a crash left running as interrupted; the server goes on with the newest."""
@@ -349,7 +349,7 @@ class BenchmarkService(BenchmarkReading):
                         run, status="interrupted", error_message="TMDE ended in the middle. Resume it to ask the rest."
                     )
                 )
-            lock.close()
+            lock.release()
         if serving:
             interrupted = await self._store.interrupted()
             if interrupted:
@@ -388,11 +388,9 @@ class BenchmarkService(BenchmarkReading):
         except Exception as error:  # the disk is full, say: the next start finds the row running and its lock free
             log.warning("benchmark.end_not_stored", run=str(live.run.id), error=repr(error))
             run = msgspec.structs.replace(live.run, status="failed", error_message="Its end could not be stored.")
-        self._ended[run.id] = live.events
-        while len(self._ended) > LOGS_KEPT:
-            self._ended.popitem(last=False)
+        self._ended.keep(run.id, live.events)
         self._live = None
-        live.lock.close()
+        live.lock.release()
         live.events.append(*ending(run))
 
     async def _closed(self, live: Live, ended: dict[str, Any]) -> BenchmarkRun:
@@ -403,7 +401,7 @@ class BenchmarkService(BenchmarkReading):
         await self._store.update(run)
         return run
 
-    def _locked(self) -> IO[str]:
+    def _locked(self) -> FileLock:
         """The lock on running a benchmark.
 
         Raises:
@@ -411,17 +409,14 @@ class BenchmarkService(BenchmarkReading):
         """
         path = self._workspace.settings.data_path / LOCK_FILE
         with storage_errors(path.parent):
-            file = path.open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
+            lock = FileLock.try_acquire(path)
+        if lock is None:
             live = self._live
             raise ConflictError(
                 "A benchmark is running. Wait for its end, or cancel it.",
                 **({"runId": str(live.run.id)} if live else {}),
-            ) from None
-        return file
+            )
+        return lock
 
 
 __all__ = ["ENDED", "BenchmarkService", "comparable_hash"]

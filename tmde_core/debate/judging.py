@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import structlog
 
 from tmde_core.errors import TmdeError
@@ -99,4 +100,4 @@ def _require_sound(verdict: object, name: str) -> Verdict:
     score = verdict.score
     if score is not None and not (math.isfinite(score) and 0 <= score <= 10):
         return Verdict(score=None, reasons=(f"The judge's score {score} is not between 0 and 10.",), judge=name)
-    return Verdict(score=score, reasons=verdict.reasons, criteria=verdict.criteria, judge=name)
+    return msgspec.structs.replace(verdict, judge=name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict
 from dataclasses import dataclass
 from uuid import UUID, uuid4, uuid5
 
@@ -20,7 +19,7 @@ from tmde_core.lora.service import LoraService
 from tmde_core.records.base import utc_now
 from tmde_core.records.debate import Debate, DebateConfig, DebateStatus
 from tmde_core.records.traces import Trace
-from tmde_core.storage.events import MemoryLog
+from tmde_core.storage.events import EndedLogs, MemoryLog
 from tmde_core.traces.service import TraceService
 from tmde_core.workspace import Workspace
 
@@ -66,7 +65,7 @@ class DebateService:
         self._traces = traces
         self._lora = lora
         self._live: dict[UUID, _Live] = {}
-        self._ended: OrderedDict[UUID, MemoryLog] = OrderedDict()
+        self._ended = EndedLogs(LOGS_KEPT)
 
     async def start(self, query: str, config: DebateConfig = AS_SET, *, source: str = "api") -> Debate:
         """Start a debate and return at once.
@@ -137,8 +136,8 @@ class DebateService:
         """
         if debate_id in self._live:
             return self._live[debate_id].engine.log
-        if debate_id in self._ended:
-            return self._ended[debate_id]
+        if (ended := self._ended.get(debate_id)) is not None:
+            return ended
         debate = await self._store.get(debate_id)
         if debate.status == "running":
             raise ConflictError(
@@ -242,7 +241,8 @@ class DebateService:
             log.exception("debate.failed", debate=str(debate_id))
             detail = f"The debate failed with an unexpected {type(error).__name__}; the log has the details."
             ending = await self._failed(debate_id, "internal", detail)
-        self._retire(debate_id, engine.log)
+        self._live.pop(debate_id, None)
+        self._ended.keep(debate_id, engine.log)
         engine.log.append(*ending)
 
     async def _complete(self, live: _Live, trace: Trace) -> tuple[str, dict[str, object]]:
@@ -267,12 +267,6 @@ class DebateService:
             # The disk is full, say. The next start will find the row running and its process gone.
             log.warning("debate.end_not_stored", debate=str(debate_id), error=error.detail)
         return "error", {"code": code, "detail": detail}
-
-    def _retire(self, debate_id: UUID, events: MemoryLog) -> None:
-        self._live.pop(debate_id, None)
-        self._ended[debate_id] = events
-        while len(self._ended) > LOGS_KEPT:
-            self._ended.popitem(last=False)
 
     async def _trace_of(self, debate: Debate) -> Trace | None:
         return await self._trace(debate.trace_id) if debate.trace_id else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -184,12 +183,12 @@ class FineTuneService:
                 train = [example.trace_id for example in selection.train]
                 await self._store.insert(run, train, [example.trace_id for example in selection.val])
             except BaseException:
-                os.close(leash)
+                leash.release()
                 shutil.rmtree(run_dir, ignore_errors=True)
                 raise
             log.info("finetune.started", run=str(run_id), examples=len(selection), queued=run.queued)
             if run.queued:
-                os.close(leash)
+                leash.release()
             else:
                 await self.watching.begin(run, first_try(config), leash)
         return await self._store.get(run_id) or run
@@ -218,11 +217,11 @@ class FineTuneService:
                     RunEvents(self.run_dir(run_id) / EVENTS_FILE).log("It waits for a worker to resume it.")
                     await self._store.enqueue(run)
             except BaseException:
-                os.close(leash)
+                leash.release()
                 raise
             log.info("finetune.resumed", run=str(run_id), queued=self._enqueues)
             if self._enqueues:
-                os.close(leash)
+                leash.release()
             else:
                 await self.watching.begin(run, resumed(run), leash)
         return await self._store.get(run_id) or run

@@ -95,46 +95,28 @@ class TraceLine(Record):
             if not text.strip():
                 raise InvalidInputError(f"{name}: must not be blank.", field=name)
         rounds = tuple(
-            Round(
-                number=round_.number or place,
-                proposal=round_.proposal,
-                critique=round_.critique,
-                critique_text=round_.critique_text,
-                proposer_ms=round_.proposer_ms,
-                skeptic_ms=round_.skeptic_ms,
-            )
+            Round(**{**msgspec.structs.asdict(round_), "number": round_.number or place})
             for place, round_ in enumerate(self.rounds, 1)
         )
         if len({round_.number for round_ in rounds}) != len(rounds):
             raise InvalidInputError("rounds: two rounds have the same number.", field="rounds")
         scored = self.auto_score is not UNSET
         auto_score = self.quality_score if self.auto_score is UNSET else self.auto_score
-        return Trace(
-            id=self.id or uuid4(),
-            created_at=in_utc(self.created_at, "createdAt") or utc_now(),
-            query=self.query,
-            final_answer=self.final_answer,
-            domain=self.domain,
-            rounds=tuple(sorted(rounds, key=lambda round_: round_.number)),
-            early_stopped=self.early_stopped,
-            stop_reason=self.stop_reason,
-            auto_score=auto_score,
-            judge=self.judge if scored or auto_score is None else "import",
-            score_reasons=self.score_reasons,
-            user_rating=self.user_rating,
-            corrected_answer=self.corrected_answer,
-            withdrawn_at=in_utc(self.withdrawn_at, "withdrawnAt"),
-            withdrawn_reason=self.withdrawn_reason,
-            models={
+        told = msgspec.structs.asdict(self)
+        del told["quality_score"]  # is told by `auto_score` and `user_rating`
+        told |= {
+            "id": self.id or uuid4(),
+            "created_at": in_utc(self.created_at, "createdAt") or utc_now(),
+            "rounds": tuple(sorted(rounds, key=lambda round_: round_.number)),
+            "auto_score": auto_score,
+            "judge": self.judge if scored or auto_score is None else "import",
+            "withdrawn_at": in_utc(self.withdrawn_at, "withdrawnAt"),
+            "models": {
                 role: model if isinstance(model, RoleModel) else RoleModel(runtime="", model=model)
                 for role, model in self.models.items()
             },
-            adapter_id=self.adapter_id,
-            templates_used=self.templates_used,
-            timings=self.timings,
-            tokens=self.tokens,
-            source=self.source,
-        )
+        }
+        return Trace(**told)
 
 
 def in_utc(moment: datetime | None, field: str) -> datetime | None:

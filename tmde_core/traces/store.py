@@ -297,13 +297,7 @@ _INSERT_ROUND = (
 
 
 def _trace_row(trace: Trace) -> tuple[Any, ...]:
-    details = Details(
-        models=trace.models,
-        templates_used=trace.templates_used,
-        timings=trace.timings,
-        tokens=trace.tokens,
-        score_reasons=trace.score_reasons,
-    )
+    details = Details(**{name: getattr(trace, name) for name in Details.__struct_fields__})
     return (
         str(trace.id),
         stamp(trace.created_at),
@@ -361,17 +355,13 @@ def _trace(row: sqlite3.Row, rounds: Iterable[Round]) -> Trace:
         stop_reason=row["stop_reason"],
         auto_score=row["auto_score"],
         judge=row["judge"],
-        score_reasons=details.score_reasons,
         user_rating=row["user_rating"],
         corrected_answer=row["corrected_answer"],
         withdrawn_at=datetime.fromisoformat(withdrawn) if withdrawn else None,
         withdrawn_reason=row["withdrawn_reason"],
-        models=details.models,
         adapter_id=row["adapter_id"],
-        templates_used=details.templates_used,
-        timings=details.timings,
-        tokens=details.tokens,
         source=row["source"],
+        **msgspec.structs.asdict(details),
     )
 
 

@@ -93,7 +93,9 @@ def runtime() -> ScriptedRuntime:
 @pytest.fixture
 async def opened(tmp_path: Path, runtime: ScriptedRuntime):
     plugins = scripted_plugins(runtime, Plugins.load())
-    plugins.backends.add(BackendDescriptor("pretend", "pretends", lambda _: PretendingBackend()), "tests")
+    plugins.backends.add(
+        BackendDescriptor(name="pretend", summary="pretends", create=lambda _: PretendingBackend()), "tests"
+    )
     data = tmp_path / "data"
     data.mkdir()
     settings = scripted_settings(data)

@@ -21,9 +21,9 @@ from tmde_core.records.finetune import TraceLineage
 from tmde_core.records.traces import RoleModel, SkippedLine, Timings, TokenCounts, Trace
 from tmde_core.settings import Settings
 from tmde_core.storage.database import Database
-from tmde_core.traces.exchange import MAX_LINE_BYTES, from_line, lines_of, to_line
+from tmde_core.traces.exchange import MAX_LINE_BYTES, LineRound, TraceLine, from_line, lines_of, to_line
 from tmde_core.traces.service import TraceService
-from tmde_core.traces.store import TraceStore
+from tmde_core.traces.store import COLUMNS, Details, TraceStore
 
 
 @pytest.fixture
@@ -46,6 +46,14 @@ def traces(database: Database) -> TraceService:
 
 
 # ------------------------------------------------------------------------------------------ round trip
+
+
+def test_every_field_of_a_trace_has_its_place_in_the_store_and_in_a_line():
+    stored = {*COLUMNS.split(", "), *Details.__struct_fields__, "rounds"} - {"seq", "details"}
+    assert stored == set(Trace.__struct_fields__)
+    assert set(TraceLine.__struct_fields__) == {*Trace.__struct_fields__, "quality_score"}
+    assert set(LineRound.__struct_fields__) == set(Round.__struct_fields__)
+
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 filled = texts.filter(lambda text: bool(text.strip()))

@@ -30,6 +30,7 @@ from tmde_core.sdk.worker.run_files import EVENTS_FILE, JOB_FILE, STOPPED_FILE
 from tmde_core.sdk.worker.vitals import HEARTBEAT_FILE
 from tmde_core.settings import Settings
 from tmde_core.storage.durable import storage_errors, write_whole
+from tmde_core.storage.locks import FileLock
 from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
@@ -139,7 +140,7 @@ class Launcher:
             )
 
     async def launch(
-        self, run: FineTuneRun, attempts: tuple[RunAttempt, ...], wanted: Try, leash: int
+        self, run: FineTuneRun, attempts: tuple[RunAttempt, ...], wanted: Try, leash: FileLock
     ) -> subprocess.Popen[bytes] | None:
         """Start the next process of a run; None when the run is no longer as `run` says.
 

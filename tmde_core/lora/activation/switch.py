@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
@@ -23,6 +22,7 @@ from tmde_core.records.chat import AdapterRef
 from tmde_core.records.lora import ActivePointer, Manifest, Operation, Trigger
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.storage.durable import storage_errors
+from tmde_core.storage.locks import FileLock
 from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LOCK_FILE = ".activation.lock"
-"""Held with `flock` during a switch, so that the server and a command line cannot both switch."""
+"""Locked during a switch, so that the server and a command line cannot both switch."""
 
 FORCED = "Activated by force although the benchmark holds it back."
 
@@ -61,13 +61,10 @@ class Switch:
         async with self._lock:
             with storage_errors(self._store.directory):
                 self._store.directory.mkdir(parents=True, exist_ok=True)
-                file = (self._store.directory / LOCK_FILE).open("a")
-            with file:
-                try:
-                    with storage_errors(self._store.directory):
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise busy from None
+                lock = FileLock.try_acquire(self._store.directory / LOCK_FILE)
+            if lock is None:
+                raise busy
+            with lock:
                 yield
 
     async def to(self, target: UUID | None, by: Trigger, force: bool, operation: Operation) -> None:

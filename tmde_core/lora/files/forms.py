@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -24,6 +23,7 @@ from tmde_core.records.training import ServedForm, WorkerCommand
 from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE, staging_directory
 from tmde_core.sdk.training import ConvertingBackend
 from tmde_core.storage.durable import storage_errors
+from tmde_core.storage.locks import FileLock
 from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
@@ -118,20 +118,19 @@ async def locked_staging(adapters: Path) -> AsyncIterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
+        lock.release()
 
 
-def _locked_directory(adapters: Path) -> tuple[Path, int]:
-    """An empty staging directory and the descriptor whose lock says that somebody lives who uses it."""
+def _locked_directory(adapters: Path) -> tuple[Path, FileLock]:
+    """An empty staging directory and the lock that says that somebody lives who uses it."""
     with storage_errors(adapters):
         while True:
             path = staging_directory(adapters, uuid4())
             path.mkdir(parents=True)
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.is_dir():
+            lock = FileLock.acquire(path, create=False)
+            if lock.is_current():
                 return path, lock
-            os.close(lock)  # a start of TMDE swept it away before it was locked
+            lock.release()  # a start of TMDE swept it away before it was locked
 
 
 async def _run(command: WorkerCommand) -> ServedForm:

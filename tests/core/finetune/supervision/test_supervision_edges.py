@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import itertools
 import os
 import shutil
@@ -69,15 +68,15 @@ async def test_a_run_whose_directory_somebody_removed_fails_and_keeps_nobody_wai
 
 
 async def test_a_watch_outlives_an_error_of_the_machine(services, monkeypatch):
-    take, failures = supervisor._take, iter((errno.EMFILE, errno.ENOSPC))
+    take, failures = supervisor.take_leash, iter((errno.EMFILE, errno.ENOSPC))
 
-    def failing(run_dir, operation):
-        if operation == fcntl.LOCK_EX and (number := next(failures, None)) is not None:
+    def failing(run_dir):
+        if (number := next(failures, None)) is not None:
             raise OSError(number, os.strerror(number))
-        return take(run_dir, operation)
+        return take(run_dir)
 
     run = await services.finetune.start(config("says-nothing"))
-    monkeypatch.setattr(supervisor, "_take", failing)
+    monkeypatch.setattr(supervisor, "take_leash", failing)
     (services.finetune.run_dir(run.id) / "go").touch()
     assert (await asyncio.wait_for(services.finetune.wait(run.id), 60)).status == "completed"
     assert next(failures, None) is None
