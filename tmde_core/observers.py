@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 
 Listener = Callable[[Event], Awaitable[None]]
 
+Publish = Callable[[Event], asyncio.Task[None]]
+"""`Observers.publish`: what a service is given to tell of what it does."""
+
 LISTENER_SECONDS = 5.0
 """What TMDE's own listeners get to finish when this process ends."""
 OBSERVER_SECONDS = 2.0
