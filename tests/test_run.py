@@ -299,7 +299,7 @@ def test_serve_and_tmde_hand_over_with_the_data_directory_and_from_any_directory
     assert own.log[0] == f"model {here / 'own data'}"
 
 
-@pytest.mark.parametrize("word", ["test"])
+@pytest.mark.parametrize("word", ["test", "shake"])
 def test_the_tests_get_their_packages_and_pytest_its_arguments(word: str, checkout: Checkout):
     done = checkout.run(word, "-k", "some thing")
     assert [line for line in done.log if "dev.txt" in line]
@@ -328,7 +328,7 @@ def test_an_unknown_word_shows_the_known_ones(checkout: Checkout):
 
 def test_every_word_is_in_the_help(checkout: Checkout):
     words = re.findall(r"^  ([a-z]+)\)$", (REPOSITORY / "run").read_text(), re.MULTILINE)
-    assert {"serve", "test"} <= set(words)
+    assert {"serve", "test", "shake"} <= set(words)
     assert [word for word in words if not re.search(rf"^  {word} ", checkout.run("help").words, re.MULTILINE)] == []
 
 
