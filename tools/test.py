@@ -27,7 +27,7 @@ import pytest
 from tools.failures import Failure, Failures
 
 MOST = 20
-"""So many failed tests are run again. When more fail, the cause is a change, not chance."""
+"""At most so many failed tests are run again. When more fail, the cause is a change, not chance."""
 
 GRACE_SECONDS = 10.0
 """For so long an interrupted test may clean up: as long as pytest-xdist gives its workers."""
@@ -54,7 +54,8 @@ def main(arguments: list[str]) -> int:
         with interrupts_noted() as interrupts:
             passed = run_alone(f"{first.root}{os.sep}{failure.node_id}", arguments, interrupts)
         if interrupts:
-            return pytest.ExitCode.INTERRUPTED
+            code = pytest.ExitCode.INTERRUPTED
+            break
         if passed:
             unsteady.append(failure)
     if unsteady:
