@@ -9,11 +9,16 @@ from uuid import uuid4
 
 import pytest
 
+from tests.core.lora.conftest import publish_adapter, sane
 from tmde_core import observers
+from tmde_core.debate.service import trace_id_of
+from tmde_core.errors import WorkerFailedError
 from tmde_core.observers import Observers
 from tmde_core.plugins import Plugins
 from tmde_core.sdk import hookimpl
-from tmde_core.sdk.events import AdapterDamaged, Event
+from tmde_core.sdk.events import AdapterActivated, AdapterDamaged, DebateEnded, Event
+from tmde_core.services import open_services
+from tmde_core.testing import ScriptedRuntime, scripted_plugins, scripted_settings
 
 
 def happened(reason: str = "A bit flipped.") -> AdapterDamaged:
@@ -139,3 +144,34 @@ async def test_the_end_waits_for_what_a_listener_has_begun():
     gate.set()
     await ending
     assert len(done) == 1
+
+
+async def test_a_plugin_hears_what_services_do(tmp_path):
+    heard: list[Event] = []
+
+    def observe(event):
+        heard.append(event)
+
+    observe.__name__ = "tmde_event"
+    runtime = ScriptedRuntime()
+    plugins = scripted_plugins(runtime, Plugins.load())
+    plugins.add("watcher", SimpleNamespace(tmde_event=hookimpl(observe)))
+    async with open_services(scripted_settings(tmp_path), plugins) as services:
+        good = await services.debates.start("What is 6 times 7?")
+        await services.debates.wait(good.id)
+        runtime.script = {"proposer": WorkerFailedError("It broke.")}
+        bad = await services.debates.start("What is 6 times 8?")
+        await services.debates.wait(bad.id)
+        adapter = publish_adapter(tmp_path)
+        runtime.script = sane
+        await services.lora.activate(adapter)
+        await services.lora.rollback()
+    ended = [event for event in heard if isinstance(event, DebateEnded)]
+    assert [(one.debate_id, one.status) for one in ended] == [(good.id, "completed"), (bad.id, "failed")]
+    assert ended[0].trace_id == trace_id_of(good.id)
+    assert ended[1].error_message == "It broke."
+    switched = [event for event in heard if isinstance(event, AdapterActivated)]
+    assert [(one.adapter_id, one.previous_adapter_id, one.triggered_by) for one in switched] == [
+        (adapter, None, "user"),
+        (None, adapter, "rollback"),
+    ]

@@ -8,7 +8,7 @@ from tmde_core.notifications.service import NotificationService
 from tmde_core.records.notifications import Level
 from tmde_core.sdk.events import AdapterDamaged, BenchmarkDecided, Event, RunFinished
 
-FINETUNE_PAGE = "/finetune"
+TRAINING_PAGE = "/finetune"
 VERSIONS_PAGE = "/finetune/versions"
 ADAPTER_PAGE = "/finetune/versions?adapter={}"
 BENCHMARK_PAGE = "/benchmark"
@@ -59,8 +59,8 @@ def _describe_run(event: RunFinished) -> Words:
         return Words(kind, "success", title, detail, ADAPTER_PAGE.format(event.run_id))
     if event.status == "cancelled":
         detail = f"Run {name}. Its checkpoints are kept; it can be resumed."
-        return Words(kind, "info", "Training was cancelled", detail, FINETUNE_PAGE)
-    return Words(kind, "error", "Training failed", event.error_message or f"Run {name} gave no reason.", FINETUNE_PAGE)
+        return Words(kind, "info", "Training was cancelled", detail, TRAINING_PAGE)
+    return Words(kind, "error", "Training failed", event.error_message or f"Run {name} gave no reason.", TRAINING_PAGE)
 
 
 def _describe_damage(event: AdapterDamaged) -> Words:
