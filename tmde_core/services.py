@@ -153,7 +153,7 @@ class Services:
         from tmde_core.notifications.listener import EventNotifier
         from tmde_core.observers import Observers
 
-        observers = Observers(self.plugins)
+        observers = Observers(self.plugins, self.settings.data_path)
         observers.subscribe(EventNotifier(self.notifications).hear)
         observers.subscribe(self._measure)
         return self._stopped(observers)

@@ -85,7 +85,9 @@ def open_table(tmp_path: Path) -> Open:
             await templates.seed()
             workspace = Workspace(settings, templates, plugins)
             traces = TraceService(TraceStore(database), settings, untaught)
-            debates = DebateService(DebateStore(database), workspace, traces, lora, Observers(plugins).publish)
+            debates = DebateService(
+                DebateStore(database), workspace, traces, lora, Observers(plugins, tmp_path).publish
+            )
             try:
                 yield Table(debates, runtime, database, traces, templates, plugins, settings, lora)
             finally:
