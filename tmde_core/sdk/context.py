@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, dataclass_transform
 
 import msgspec
 import structlog
@@ -15,6 +15,8 @@ from tmde_core.records.base import Record
 __all__ = ["Descriptor", "MakingDescriptor", "PluginContext", "PluginSettings"]
 
 
+# msgspec lets subclasses inherit `frozen`; type checkers need to be told so.
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class PluginSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of a plugin's own settings: a table such as `[judges.length]` in `tmde.toml`.
 
