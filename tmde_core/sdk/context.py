@@ -1,4 +1,4 @@
-"""What a plugin is told of its host, and what all descriptors have in common."""
+"""What `create` is given, the base of a plugin's settings, and what all descriptors have in common."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ S_co = TypeVar("S_co", bound=PluginSettings, covariant=True)
 
 @dataclass(frozen=True)
 class PluginContext(Generic[S_co]):
-    """What every `create` is given."""
+    """What every `create` is given: the data directory, the plugin's settings, and a logger."""
 
     data_dir: Path
     """The data directory. A plugin keeps its own files in a folder of its own name below it."""
@@ -60,6 +60,6 @@ class MakingDescriptor(Descriptor, frozen=True, kw_only=True):
     """A descriptor of something that is made with settings of its own."""
 
     settings: type[PluginSettings] = PluginSettings
-    """The type of its settings table; left out, it has no settings."""
+    """The type of its settings table. Without one it has no settings."""
     default: bool = False
-    """Whether it is used where the settings say `auto`. Of several, the first in the order of plugin names is used."""
+    """Whether it is used where the settings say `auto`. If several say so, the first by plugin name is used."""
