@@ -180,7 +180,7 @@ def write_job(tmp_path: Path, base: Path, *, times: int = 1, **values: object) -
 
 
 def train(job: Path) -> int:
-    done = warm.run([sys.executable, str(WORKER), str(job)])
+    done = warm.run([sys.executable, str(WORKER), str(job), "q_proj", "v_proj"])
     (job.parent / "worker.log").write_text(done.stdout + done.stderr, encoding="utf-8")
     return done.returncode
 
@@ -193,10 +193,11 @@ def adapter(job: Path) -> Path:
     return job.parents[2] / "lora-adapters" / job.parent.name
 
 
+@pytest.mark.slow
 def test_the_plan_of_the_backend_trains_in_the_environment(
     environment: Environment, trainer_module, tiny_model: Path, tmp_path: Path
 ):
-    backend = trainer_module.PlainBackend(make_context(data_dir=tmp_path))
+    backend = trainer_module.PlainBackend(make_context(trainer_module.PlainSettings, targets=["q_proj"]))
     assert isinstance(backend, TrainingBackend)
     assert backend.availability().ok
     job = write_job(tmp_path, tiny_model)
@@ -214,6 +215,7 @@ def test_the_plan_of_the_backend_trains_in_the_environment(
     assert {file.name for file in adapter(job).iterdir()} == names
 
 
+@pytest.mark.slow
 def test_the_adapter_changes_the_model_when_peft_loads_it(tiny_model: Path, tmp_path: Path):
     job = write_job(tmp_path, tiny_model)
     assert train(job) == 0, (job.parent / "worker.log").read_text(encoding="utf-8")
@@ -231,6 +233,7 @@ def test_the_adapter_changes_the_model_when_peft_loads_it(tiny_model: Path, tmp_
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(tiny_model: Path, tmp_path: Path):
     whole = write_job(tmp_path / "whole", tiny_model)
     assert train(whole) == 0, (whole.parent / "worker.log").read_text(encoding="utf-8")
@@ -242,6 +245,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(tiny_mo
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_leaves_no_adapter(tiny_model: Path, tmp_path: Path):
     job = write_job(tmp_path, tiny_model, times=8, epochs=10, batch_size=1)
     (job.parent / "cancel").touch()
@@ -255,4 +259,4 @@ def test_the_backend_refuses_a_base_model_that_is_not_there(trainer_module, base
     job = from_json(write_job(tmp_path, Path("x")).read_bytes(), TrainingJob)
     job = msgspec.structs.replace(job, base_model=base_model)
     with pytest.raises(InvalidInputError, match=r"config\.json"):
-        trainer_module.PlainBackend(make_context(data_dir=tmp_path)).plan(job)
+        trainer_module.PlainBackend(make_context(trainer_module.PlainSettings)).plan(job)

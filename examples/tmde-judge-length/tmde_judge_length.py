@@ -18,12 +18,13 @@ class LengthJudge:
         self.per_point = context.settings.per_point
 
     async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-        length = len(item.answer)
-        reason = f"The answer has {length:,} characters; {self.per_point:,} of them cost a point."
-        return Verdict(score=max(0.0, 10 - length / self.per_point), reasons=(reason,), judge="length")
+        reason = f"The answer has {len(item.answer):,} characters."
+        return Verdict(score=max(0.0, 10 - len(item.answer) / self.per_point), reasons=(reason,))
 
 
 @hookimpl
 def tmde_judges() -> list[JudgeDescriptor]:
     summary = "likes short answers"
-    return [JudgeDescriptor(name="length", summary=summary, settings=LengthSettings, create=LengthJudge)]
+    return [
+        JudgeDescriptor(name="length", summary=summary, settings=LengthSettings, create=LengthJudge)
+    ]

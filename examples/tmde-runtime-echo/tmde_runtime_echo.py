@@ -1,4 +1,4 @@
-"""A model runtime without a model: it repeats the words of the last message. One word counts as one token."""
+"""A model runtime without a model: it repeats the last message. One word counts as one token."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -8,7 +8,12 @@ from msgspec import Meta
 
 from tmde_core.sdk import hookimpl
 from tmde_core.sdk.context import PluginContext, PluginSettings
-from tmde_core.sdk.errors import AdapterInvalidError, ContextOverflowError, NotFoundError, WorkerFailedError
+from tmde_core.sdk.errors import (
+    AdapterInvalidError,
+    ContextOverflowError,
+    NotFoundError,
+    WorkerFailedError,
+)
 from tmde_core.sdk.runtimes import (
     AdapterRef,
     Availability,
@@ -46,11 +51,11 @@ class EchoRuntime:
         if request.adapter is not None:
             raise self._no_adapters()
         if request.model not in ("", MODEL):
-            raise NotFoundError(f"The echo runtime has no model {request.model!r}; it has {MODEL!r}.")
+            raise NotFoundError(f"There is no model {request.model!r}; the only one is {MODEL!r}.")
         prompt = [word for message in request.messages for word in message.content.split()]
         if len(prompt) >= self._context_tokens:
-            sentence = f"The prompt of {len(prompt):,} words does not fit the context of {self._context_tokens:,}."
-            raise ContextOverflowError(f"{sentence} Shorten it, or raise context_tokens.", limit=self._context_tokens)
+            sizes = f"{len(prompt):,} words do not fit the context of {self._context_tokens:,}"
+            raise ContextOverflowError(f"{sizes}. Shorten the prompt.", limit=self._context_tokens)
         words = request.messages[-1].content.split() or ["Nothing."]
         answer = words[: min(request.max_tokens, self._context_tokens - len(prompt))]
         for number, word in enumerate(answer):
@@ -66,7 +71,8 @@ class EchoRuntime:
         )
 
     async def models(self) -> Sequence[ModelInfo]:
-        return [ModelInfo(name=MODEL, runtime="echo", context_length=self._context_tokens, default=True)]
+        length = self._context_tokens
+        return [ModelInfo(name=MODEL, runtime="echo", context_length=length, default=True)]
 
     async def count_tokens(self, texts: Sequence[str], model: str = "") -> list[int] | None:
         return [len(text.split()) for text in texts]

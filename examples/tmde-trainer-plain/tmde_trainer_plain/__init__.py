@@ -1,4 +1,4 @@
-"""A training backend that plans a plain LoRA run. The worker module trains, in a process of its own."""
+"""A training backend that plans a plain LoRA run. The module `worker` trains in a subprocess."""
 
 import sys
 from importlib.util import find_spec
@@ -7,14 +7,21 @@ from pathlib import Path
 from tmde_core.sdk import hookimpl
 from tmde_core.sdk.context import PluginContext, PluginSettings
 from tmde_core.sdk.errors import InvalidInputError
-from tmde_core.sdk.training import Availability, BackendDescriptor, ResourceEstimate, TrainingJob, WorkerCommand
+from tmde_core.sdk.runtimes import Availability
+from tmde_core.sdk.training import BackendDescriptor, ResourceEstimate, TrainingJob, WorkerCommand
 
 LIBRARIES = ("torch", "transformers", "peft", "safetensors")
+# Threads that spin while they wait slow each other down when the machine is busy.
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
+
+
+class PlainSettings(PluginSettings):
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
 
 
 class PlainBackend:
-    def __init__(self, context: PluginContext[PluginSettings]) -> None:
-        self._log = context.log
+    def __init__(self, context: PluginContext[PlainSettings]) -> None:
+        self._targets = context.settings.targets
 
     def availability(self) -> Availability:
         missing = ", ".join(name for name in LIBRARIES if find_spec(name) is None)
@@ -22,18 +29,21 @@ class PlainBackend:
 
     def estimate(self, job: TrainingJob) -> ResourceEstimate:
         weights = sum(file.stat().st_size for file in Path(job.base_model).glob("*.safetensors"))
-        return ResourceEstimate(ram_bytes=500_000_000 + 3 * weights)  # the libraries; weights, gradients, activations
+        return ResourceEstimate(ram_bytes=500_000_000 + 3 * weights)  # libraries, model, gradients
 
     def plan(self, job: TrainingJob) -> WorkerCommand:
         for name in ("config.json", "tokenizer.json", "*.safetensors"):
             if not job.base_model or not any(Path(job.base_model).glob(name)):
-                raise InvalidInputError(f"Name a directory as the base model: {job.base_model!r} has no {name}.")
-        argv = (sys.executable, "-m", "tmde_trainer_plain.worker", str(Path(job.run_dir) / "job.json"))
-        return WorkerCommand(argv=argv, env={"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"})
+                raise InvalidInputError(f"The base model {job.base_model!r} has no {name}.")
+        worker = (sys.executable, "-m", "tmde_trainer_plain.worker")
+        job_file = str(Path(job.run_dir) / "job.json")
+        return WorkerCommand(argv=(*worker, job_file, *self._targets), env=ENVIRONMENT)
 
 
 @hookimpl
 def tmde_training_backends() -> list[BackendDescriptor]:
     return [
-        BackendDescriptor(name="plain", summary="a plain LoRA loop with transformers and peft", create=PlainBackend)
+        BackendDescriptor(
+            name="plain", summary="a plain LoRA loop", settings=PlainSettings, create=PlainBackend
+        )
     ]
