@@ -231,7 +231,7 @@ def _described(doc: str, annotation: ast.expr) -> str:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Meta"
         for keyword in node.keywords
     }
-    told = [str(ast.literal_eval(meta[word])) for word in ("description", "title") if word in meta]
+    told = [first_sentence(ast.literal_eval(meta[word])) for word in ("description", "title") if word in meta]
     sentence = first_sentence(doc) or next(iter(told), "")
     limits = [f"{words} {ast.unparse(meta[word])}" for word, words in _RANGES.items() if word in meta]
     return " ".join(part for part in (sentence, f"({', '.join(limits)})" if limits else "") if part)

@@ -14,5 +14,6 @@ FILE = "events-seen.jsonl"
 def tmde_event(event: Event) -> None:
     line = to_json({"event": type(event).__name__, "facts": event})
     data_dir = Path(os.environ.get("TMDE_DATA_DIR") or "~/.local/share/tmde").expanduser()
+    data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / FILE).open("ab") as file:
         file.write(line + b"\n")

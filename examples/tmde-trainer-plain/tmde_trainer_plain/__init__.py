@@ -3,6 +3,9 @@
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from tmde_core.sdk import hookimpl
 from tmde_core.sdk.context import PluginContext, PluginSettings
@@ -16,7 +19,7 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
 
 
 class PlainSettings(PluginSettings):
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    targets: Annotated[tuple[str, ...], Meta(title="Modules to adapt")] = ("q_proj", "v_proj")
 
 
 class PlainBackend:
