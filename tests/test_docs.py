@@ -30,6 +30,11 @@ from tmde_runtime_http.options import OllamaSettings, OpenAISettings
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+PROSE_COLUMNS = 100
+WRAPPED = [file for file in DOCS if file.name not in ("CONTRIBUTING.md", "plugins.md")]
+"""Both are still to be wrapped."""
+UNBREAKABLE = re.compile(r"^(\s*([-*]|\d+\.)\s+)?\S+$")
+"""A line of one word, such as a link, cannot be broken."""
 
 
 def page(name: str) -> str:
@@ -196,6 +201,39 @@ def test_every_word_of_run_is_in_the_guide_for_contributors(word: str):
 def test_links_to_files_lead_somewhere(file: Path):
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8"))
     assert [target for target in targets if not (file.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+def test_links_to_headings_lead_somewhere(file: Path):
+    def anchors(text: str) -> set[str]:
+        titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+    text = file.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]*\.md|)#([^)]+)\)", text)
+    lost = [
+        (target, anchor)
+        for target, anchor in links
+        if anchor not in anchors((file.parent / target).read_text(encoding="utf-8") if target else text)
+    ]
+    assert lost == []
+
+
+@pytest.mark.parametrize("file", WRAPPED, ids=lambda file: file.name)
+def test_prose_lines_have_at_most_100_columns(file: Path):
+    prose = re.sub(r"^```.*?^```", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    too_long = [
+        line
+        for line in prose.splitlines()
+        if len(line) > PROSE_COLUMNS and not line.startswith(("|", "#", "    ")) and not UNBREAKABLE.match(line)
+    ]
+    assert too_long == []
+
+
+def test_the_glossary_lists_each_term_once_in_alphabetical_order():
+    terms = [term.casefold() for term in re.findall(r"^\*\*(.+?)\.\*\* ", page("glossary.md"), re.MULTILINE)]
+    assert len(terms) > 50
+    assert terms == sorted(set(terms))
 
 
 def test_every_distribution_has_the_version_of_the_core():

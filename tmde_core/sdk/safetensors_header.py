@@ -14,8 +14,8 @@ import struct
 from pathlib import Path
 from typing import IO, Any
 
-from tmde_core.lora.archive.foreign_json import ForeignJsonError, read_object
 from tmde_core.records.base import Record
+from tmde_core.records.foreign_json import ForeignJsonError, read_object
 
 __all__ = [
     "ITEM_BYTES",

@@ -13,6 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
+from tmde_core.finetune.lineage import LineageService
+from tmde_core.finetune.store import RunStore
+from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.debate import Critique, Issue, Round
 from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace, TraceFilter
 from tmde_core.settings import Settings
@@ -72,8 +75,10 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def traces(database: Database) -> TraceService:
-    return TraceService(database, Settings())
+def traces(database: Database, tmp_path: Path) -> TraceService:
+    store = TraceStore(database)
+    lineage = LineageService(store, RunStore(database), AdapterStore(tmp_path))
+    return TraceService(store, Settings(), lineage.taught)
 
 
 async def test_what_is_added_reads_back_equal(traces: TraceService) -> None:
