@@ -84,13 +84,13 @@ def test_the_example_in_each_hooks_docstring_runs(hook: str):
 
 async def test_the_plugin_on_the_page_works():
     names: dict[str, Any] = {"__name__": "acme"}
-    exec(blocks(page("plugins.md"), "python")[0], names)
+    exec(compile(blocks(page("plugins.md"), "python")[0], "acme", "exec", dont_inherit=True), names)
     plugins = Plugins()
     assert plugins.add("acme", SimpleNamespace(**names)).status == "ok"
-    item = judges.JudgeItem(question="?", answer="x" * 200)
-    assert (await plugins.judges.get("length").create(make_context()).score(item, None)).score == 8.0
+    item, length = judges.JudgeItem(question="?", answer="x" * 200), plugins.judges.get("length")
+    assert (await length.create(make_context(length.settings)).score(item, None)).score == 8.0
     project = tomllib.loads(blocks(page("plugins.md"), "toml")[0])
-    assert project["project"]["entry-points"][hooks.ENTRY_POINT_GROUP] == {"acme": "acme"}
+    assert project["project"]["entry-points"][hooks.ENTRY_POINT_GROUP] == {"judge_length": "tmde_judge_length"}
 
 
 # ------------------------------------------------------------------------------------------ settings

@@ -41,19 +41,26 @@ class FineTuneConfig(Record):
 
 
 class FineTuneMetrics(Record):
-    """What a run measured. What was never logged is None."""
+    """What a run measured. A figure that was never logged is None."""
 
     final_train_loss: float | None = None
+    """Loss of the last step."""
     final_val_loss: float | None = None
+    """Loss of the last validation."""
     best_val_loss: float | None = None
+    """The lowest loss of a validation."""
     total_steps: int | None = None
+    """Optimizer steps that were done."""
     training_time_seconds: float | None = None
+    """Time spent in these steps."""
     peak_vram_gb: float | None = None
+    """Most memory of the graphics card, gigabytes."""
     peak_ram_gb: float | None = None
+    """Most main memory, gigabytes."""
     perplexity: float | None = None
-    """exp of the best validation loss."""
+    """The exponential of the best validation loss."""
     tokens_per_second: float | None = None
-    """Supervised tokens a second of training."""
+    """Learned tokens for each second of training."""
 
 
 AttemptOutcome = Literal["running", "completed", "failed", "cancelled", "killed", "hung", "out-of-memory"]
@@ -123,13 +130,18 @@ class LeftOut(Record):
 
 
 class Dataset(Record):
-    """A frozen dataset: which traces, which files, and the hash of their content."""
+    """A frozen dataset: its traces, and the hash of its content."""
 
     sha256: str
+    """Hash of the examples."""
     trace_ids: tuple[UUID, ...]
+    """The traces that became examples."""
     train_examples: int
+    """Examples that are trained on."""
     val_examples: int
+    """Examples that are held out for validation."""
     left_out: tuple[LeftOut, ...] = ()
+    """The traces that did not become examples, and why."""
 
 
 class TokenBucket(Record):

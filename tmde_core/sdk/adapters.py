@@ -22,19 +22,35 @@ from tmde_core.storage.durable import (
     sync_file,
 )
 
+__all__ = [
+    "CONFIG_FILE",
+    "GGUF_FILE",
+    "MANIFEST_FILE",
+    "REQUIRED_FILES",
+    "STAGING_PREFIX",
+    "WEIGHTS_FILE",
+    "Manifest",
+    "publish",
+    "staging_directory",
+]
+
 MANIFEST_FILE = "manifest.json"
+"""The name of the manifest."""
 WEIGHTS_FILE = "adapter_model.safetensors"
+"""The name of the file of weights, as PEFT has it."""
 CONFIG_FILE = "adapter_config.json"
+"""The name of PEFT's configuration."""
 GGUF_FILE = "adapter.gguf"
+"""The name of the GGUF form, which only some runtimes need."""
 REQUIRED_FILES = (WEIGHTS_FILE, CONFIG_FILE)
-"""Without these a directory is no adapter. The GGUF form is needed only by runtimes that serve GGUF."""
+"""The files that every adapter has. The GGUF form is needed only by runtimes that serve GGUF."""
 
 STAGING_PREFIX = ".staging-"
-"""Directories of this name in the adapters directory are being built: on the same filesystem, never listed."""
+"""Starts the name of a directory in which an adapter is being built. Such directories are never listed as adapters."""
 
 
 def staging_directory(adapters_dir: Path, adapter_id: object) -> Path:
-    """Where an adapter is built before it is published."""
+    """Return the directory in which an adapter is built before it is published."""
     return adapters_dir / f"{STAGING_PREFIX}{adapter_id}"
 
 

@@ -1,7 +1,7 @@
-"""The OpenAI-style chat wire: one streamed request to `/v1/chat/completions`, and what comes back.
+"""The chat protocol of OpenAI-style servers: one streamed request to `/v1/chat/completions` and its answer.
 
-Shared by every runtime plugin whose server speaks this dialect (llama.cpp, vLLM, Ollama, LM Studio, …). The client, its
-address, key and time-outs belong to the runtime; this module knows only bodies, events and errors.
+For every runtime plugin whose server speaks it (llama.cpp, vLLM, Ollama, LM Studio, …). The runtime owns the client
+with its address, key and time-outs. This module makes request bodies and turns events and errors into TMDE's own.
 """
 
 from __future__ import annotations
@@ -25,22 +25,38 @@ from tmde_core.errors import (
 )
 from tmde_core.records.chat import ChatDelta, ChatEnd, ChatItem, ChatRequest, TokenAlternative, TokenLogprob
 
+__all__ = [
+    "CHAT_PATH",
+    "LEAST_LOGPROB",
+    "MAX_ERROR_BYTES",
+    "MAX_EVENT_BYTES",
+    "chat_body",
+    "response_error",
+    "stream_chat",
+    "transport_error",
+]
+
 CHAT_PATH = "/v1/chat/completions"
+"""Where such servers answer chats."""
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
-"""No honest event is longer: a token with 20 alternatives takes 3 KB. A server that sends more is cut off."""
+"""The longest event that is read. A token with 20 alternatives takes 3 KB. A server that sends more is cut off."""
 MAX_ERROR_BYTES = 64 * 1024
+"""The most that is read of the body of an error."""
 LEAST_LOGPROB = -9999.0
-"""Stands for minus infinity, which JSON cannot say (vLLM writes the same figure)."""
+"""Stands for minus infinity, which JSON cannot express. vLLM writes the same number."""
 
 
 def chat_body(
     request: ChatRequest, *, model: str | None = None, extra: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The JSON body for `request`.
+    """Return the JSON body for `request`.
 
-    `model` is sent instead of `request.model` (a served adapter's name, say). `extra` holds fields of one server's
-    dialect (`cache_prompt`, `lora`, `id_slot`, …); they win over ours.
+    Args:
+        request: what is asked.
+        model: sent instead of `request.model`, such as the name of a served adapter.
+        extra: further fields that one server understands (`cache_prompt`, `lora`, `id_slot`, …). They replace fields
+            of the same name.
     """
     body: dict[str, Any] = {
         "model": request.model if model is None else model,
@@ -78,9 +94,15 @@ async def stream_chat(
 ) -> AsyncGenerator[ChatItem, None]:
     """Send `body` and stream the answer: any number of `ChatDelta`, then exactly one `ChatEnd`.
 
-    Closing the iterator, or cancelling the task that reads it, closes the connection, which is how such servers learn
-    that they can stop generating. `server` is what errors call the server ("the embedded model server", "the vLLM server
-    at …"); `model` is the name for `ChatEnd.model`, empty takes the server's own.
+    Closing the iterator, or cancelling the task that reads it, closes the connection. The server then stops generating.
+
+    Args:
+        client: knows the server's address, key and time-outs.
+        body: the request, as `chat_body` makes it.
+        server: what errors call the server, such as "the vLLM server at …".
+        model: the name for `ChatEnd.model`; empty: the name that the server gives.
+        path: where the server answers chats.
+        headers: sent in addition.
 
     Raises:
         ContextOverflowError, NotFoundError, UnauthorizedError, RuntimeTimeoutError, WorkerFailedError.
@@ -331,10 +353,10 @@ _NO_MODEL = re.compile(
 
 
 def response_error(status: int, body: bytes, server: str, retry_after: str | None = None) -> TmdeError:
-    """Our error for a server's answer that is none, with its own words where it gave some.
+    """Return TMDE's error for a response that is no answer, with the server's own words where it gave some.
 
-    `context` has `status`, and `retryAfter` (seconds) when the server named it; a context overflow has `limit` and
-    `promptTokens` when it said so.
+    The error's `context` has `status`. It has `retryAfter` (seconds) if the server named it, and for a context overflow
+    `limit` and `promptTokens` if the server named them.
     """
     told = _told(body)
     said = f" It said: {told.message}" if told.message else ""
@@ -371,7 +393,7 @@ def response_error(status: int, body: bytes, server: str, retry_after: str | Non
 
 
 def transport_error(error: httpx.HTTPError, server: str) -> WorkerFailedError:
-    """Our error for a connection that could not be made, broke, or fell silent."""
+    """Return TMDE's error for a connection that could not be made, broke, or fell silent."""
     who = _start(server)
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return RuntimeTimeoutError(f"{who} could not be reached in time.")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, hashes, locks between processes, and storage errors as sentences."""
+"""Files that are written completely or not at all, hashes, locks between processes, and storage errors as sentences."""
 
 from __future__ import annotations
 

@@ -48,8 +48,11 @@ __all__ = [
 ]
 
 PROJECT = "tmde"
+"""The name under which pluggy knows TMDE's hooks."""
 ENTRY_POINT_GROUP = "tmde.plugins"
+"""The entry-point group of plugins."""
 COMMAND_GROUP = "tmde.commands"
+"""The entry-point group of plugins' commands."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
@@ -60,19 +63,22 @@ class Hook(NamedTuple):
     """What a provider hook is."""
 
     name: str
+    """The name of the function that a plugin writes."""
     noun: str
-    """What one of its things is called in a sentence."""
+    """What a thing of this kind is called in a sentence."""
     descriptor: type[Descriptor]
+    """The type of the descriptors that the hook returns."""
     table: str = ""
-    """The table of `tmde.toml` that holds the settings of its things: `[TABLE.NAME]`; empty: they have none."""
+    """The table of `tmde.toml` that holds the settings: `[TABLE.NAME]`. Empty: things of this kind have no settings."""
     reserved: frozenset[str] = frozenset()
-    """Names that the settings give a meaning of their own."""
+    """Names that no thing of this kind may have, because the settings give them a meaning."""
 
 
 HOOKS: dict[str, Hook] = {}
 """Every provider hook, by name."""
 
 OBSERVER = "tmde_event"
+"""The name of the observer hook."""
 
 
 def _provider(
