@@ -19,7 +19,7 @@ import structlog
 from tmde_core.debate.configuration import override
 from tmde_core.debate.context import Conversation
 from tmde_core.debate.critique import CRITIQUE_SCHEMA, accepted, parse_critique, without_echoes
-from tmde_core.debate.judging import NONE, chosen_judge, judged
+from tmde_core.debate.judging import NONE, Judges
 from tmde_core.debate.seats import JudgeSeat, Seat, Spoken, Tally, roles_of
 from tmde_core.errors import AdapterInvalidError, EmptyAnswerError, TmdeError
 from tmde_core.prompts import (
@@ -66,7 +66,8 @@ class Engine:
     def __post_init__(self) -> None:
         self.debate = override(self.workspace.settings.debate, self.config)
         self.roles = roles_of(self.workspace.settings.roles, self.config)
-        self.judge = chosen_judge(self.workspace.plugins, self.debate.judge, self.config.reference)
+        self.judges = Judges(self.workspace)
+        self.judge = self.judges.choose(self.debate.judge, self.config.reference)
         self.tally = Tally()
         self._seats: dict[Role, Seat] = {}
         self._models: dict[str, RoleModel] = {}
@@ -239,7 +240,7 @@ class Engine:
         )
         model: JudgeSeat | None = None
         reasons: tuple[str, ...] = ()
-        if self.judge in self.workspace.plugins.judges and self.workspace.plugins.judges.get(self.judge).needs_model:
+        if self.judges.needs_model(self.judge):
             try:
                 model = JudgeSeat(await self._seat("judge"))
             except TmdeError as error:
@@ -247,7 +248,7 @@ class Engine:
         verdict = (
             Verdict(score=None, reasons=reasons, judge=self.judge)
             if reasons
-            else await judged(self.workspace.plugins, self.judge, item, model)
+            else await self.judges.judge(self.judge, item, model)
         )
         self.log.append("scoring", {"score": verdict.score, "judge": verdict.judge, "reasons": list(verdict.reasons)})
         return verdict

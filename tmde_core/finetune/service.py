@@ -22,6 +22,7 @@ from tmde_core.finetune.supervision.attempts import first_try, resumed
 from tmde_core.finetune.supervision.launch import Launcher
 from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, Listener, Watching
 from tmde_core.lora.files.store import AdapterStore
+from tmde_core.plugins import context_for
 from tmde_core.prompts import template_text
 from tmde_core.records.base import Record, utc_now
 from tmde_core.records.finetune import ENDED, FineTuneConfig, FineTuneRun, Progress, RunStatus
@@ -99,7 +100,7 @@ class FineTuneService:
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
         config = checked(config)
-        self._workspace.plugins.backends.chosen(config.backend, "backend")
+        self._workspace.plugins.backends.choose(config.backend, "backend")
         before = msgspec.structs.asdict(self._config)
         changes = {name: value for name, value in msgspec.structs.asdict(config).items() if value != before[name]}
         if changes:
@@ -124,7 +125,8 @@ class FineTuneService:
 
     def _availability(self, name: str) -> Availability:
         try:
-            return self._workspace.plugins.backends.get(name).create(self._settings.data_path).availability()
+            descriptor = self._workspace.plugins.backends.get(name)
+            return descriptor.create(context_for(descriptor, self._workspace.settings)).availability()
         except Exception as error:  # a plugin's own defect must not hide the other backends
             return Availability(ok=False, reason=f"{type(error).__name__}: {error}")
 

@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.benchmark.results.statistics import paired_difference
-from tmde_core.debate.judging import chosen_judge, judged
+from tmde_core.debate.judging import AUTO, Judges
 from tmde_core.debate.service import DebateService
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError, WorkerFailedError
 from tmde_core.finetune.dataset.selection import normalised
@@ -145,9 +145,9 @@ class Loop:
 
         async def one(question: Question) -> None:
             answer = await self._ask(question, adapter)
-            verdict = await judged(
-                self.workspace.plugins,
-                chosen_judge(self.workspace.plugins, "auto", question.reference),
+            judges = Judges(self.workspace)
+            verdict = await judges.judge(
+                judges.choose(AUTO, question.reference),
                 JudgeItem(question=question.query, answer=answer, reference=question.reference, check=question.check),
                 None,
             )

@@ -113,9 +113,9 @@ class StoredSettings:
         if not new.host.strip():
             raise InvalidInputError("host: must name an address to listen on.", field="host")
         for role in ("proposer", "skeptic", "synthesizer", "judge"):
-            self._plugins.runtimes.chosen(getattr(new.roles, role).runtime, f"roles.{role}.runtime")
+            self._plugins.runtimes.choose(getattr(new.roles, role).runtime, f"roles.{role}.runtime")
         if new.finetune != self._finetune.config():
-            self._plugins.backends.chosen(new.finetune.backend, "finetune.backend")
+            self._plugins.backends.choose(new.finetune.backend, "finetune.backend")
         return new
 
     def _require_free(self, changes: Mapping[str, Any]) -> None:

@@ -9,15 +9,16 @@ import asyncio
 import sys
 from pathlib import Path
 
+from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.errors import TmdeError
-from tmde_core.sdk.runtimes import RuntimeContext
+from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime
 from tmde_cpu.serving.simple_questions import QualityReport, quality
 
 
 async def _main(data_dir: Path, model: str) -> QualityReport:
-    settings = {"models": [model]} if Path(model).is_absolute() else {}
-    runtime = EmbeddedRuntime(RuntimeContext(data_dir=str(data_dir), settings=settings))
+    settings = EmbeddedSettings(models=(model,) if Path(model).is_absolute() else ())
+    runtime = EmbeddedRuntime(PluginContext(data_dir, settings))
     try:
         return await quality(runtime, Path(model).name)
     finally:
