@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import importlib
 import json
 import re
@@ -244,3 +245,23 @@ def test_every_distribution_has_the_version_of_the_core():
     ]
     versions = {file: tomllib.loads(file.read_text(encoding="utf-8"))["project"]["version"] for file in projects}
     assert set(versions.values()) == {tmde_core.__version__}, versions
+
+
+def parts_of_the_core() -> set[str]:
+    """The packages and modules right below `tmde_core`, as the page writes them."""
+    core = REPOSITORY / "tmde_core"
+    packages = {f"{file.parent.name}/" for file in core.glob("*/__init__.py")}
+    return packages | {file.name for file in core.glob("*.py") if file.name != "__init__.py"}
+
+
+def test_the_page_on_architecture_names_every_part_of_the_core_and_no_other():
+    table = page("architecture.md").split("| Part of `tmde_core/`", 1)[1].split("\n\n", 1)[0]
+    assert set(re.findall(r"`([a-z_]+(?:/|\.py))`", table)) == parts_of_the_core()
+
+
+def test_the_page_on_architecture_shows_the_layers_that_the_contract_holds():
+    contracts = configparser.ConfigParser(interpolation=None)
+    contracts.read(REPOSITORY / ".importlinter", encoding="utf-8")
+    held = contracts["importlinter:contract:layers"]["layers"].strip()
+    (shown,) = blocks(page("architecture.md"), "text")
+    assert shown.strip() == held

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
 import structlog
@@ -17,7 +18,9 @@ from tmde_core.records.base import utc_now
 from tmde_core.records.templates import ScoredTemplate, Template
 from tmde_core.storage.database import Database
 from tmde_core.storage.stamps import stamp
-from tmde_core.templates.front_matter import TemplateFile, parse_template
+
+if TYPE_CHECKING:
+    from tmde_core.templates.front_matter import TemplateFile
 
 log = structlog.get_logger(__name__)
 
@@ -125,6 +128,8 @@ def match_expression(query: str) -> str:
 
 
 def _changed(files: Iterable[Path], known: dict[str, str]) -> Iterable[tuple[UUID, TemplateFile, str]]:
+    from tmde_core.templates.front_matter import parse_template  # loads a YAML reader, which listing does not need
+
     for path in files:
         try:
             content = path.read_bytes()

@@ -13,7 +13,7 @@ import typer
 from tmde_core.cli.finetune import preview as finetune_preview
 from tmde_core.cli.finetune import schedule as finetune_schedule
 from tmde_core.cli.finetune.watch import end_with, watched
-from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.invocation import with_reading, with_services
 from tmde_core.cli.kit.output import (
     JsonFlag,
     duration,
@@ -91,7 +91,7 @@ def list_(
     """Runs, newest first."""
     if status is not None and status not in STATUSES:
         raise InvalidInputError(f"--status: must be one of {', '.join(STATUSES)}.", field="status")
-    runs, total = with_services(ctx, lambda services: services.finetune.list(limit, offset, status))  # type: ignore[arg-type]
+    runs, total = with_reading(ctx, lambda services: services.finetune.list(limit, offset, status))  # type: ignore[arg-type]
     if json:
         print_json({"items": runs, "total": total})
         return
@@ -123,7 +123,7 @@ def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> No
         found = await services.finetune.get(await _newest(services, run))
         return found, services.finetune.interrupted(found)
 
-    found, interrupted = with_services(ctx, get)
+    found, interrupted = with_reading(ctx, get)
     if json:
         print_json(found)
         return
@@ -200,7 +200,7 @@ def log(
     async def tail(services: Services) -> str:
         return await services.finetune.log_tail(await _newest(services, run), lines)
 
-    if text := with_services(ctx, tail):
+    if text := with_reading(ctx, tail):
         typer.echo(plain(text))
     else:
         typer.echo("The run's processes have printed nothing.", err=True)
