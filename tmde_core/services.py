@@ -23,12 +23,12 @@ from tmde_core.lora.files.patrol import Patrol
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.service import LoraService
 from tmde_core.notifications.damage import damage_teller
-from tmde_core.notifications.service import NotificationService
+from tmde_core.notifications.service import NotificationService, check_webhook
 from tmde_core.notifications.training import teller
 from tmde_core.plugins import Plugins
 from tmde_core.runtimes import Runtimes
-from tmde_core.schedule.service import ScheduleService
-from tmde_core.settings import Settings
+from tmde_core.schedule.service import ScheduleService, check_schedules
+from tmde_core.settings import Check, LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.durable import storage_errors
 from tmde_core.templates.store import TemplateStore
@@ -39,7 +39,7 @@ from tmde_core.traces.service import TraceService
 class Services:
     """Every service of one open data directory."""
 
-    settings: Settings
+    live: LiveSettings
     plugins: Plugins
     database: Database
     runtimes: Runtimes
@@ -56,6 +56,11 @@ class Services:
     ask: SideBySide
     benchmark: BenchmarkService
     gate: GateService
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force now."""
+        return self.live.current
 
 
 @asynccontextmanager
@@ -76,30 +81,31 @@ async def open_services(
         if serving:
             _hold(settings, stack)
         plugins = plugins or Plugins.load()
+        live = LiveSettings(settings, _checks(plugins))
         database = await stack.enter_async_context(Database.open(settings.data_path / "tmde.db"))
         runtimes = Runtimes(plugins, settings)
         stack.push_async_callback(runtimes.stop)
         templates = TemplateStore(database)
         await templates.seed()
         lineage = LineageService(database, AdapterStore(settings.data_path))
-        traces = TraceService(database, settings)
-        notifications = NotificationService(database, settings)
+        traces = TraceService(database, live)
+        notifications = NotificationService(database, live)
         stack.push_async_callback(notifications.stop)
         lora = LoraService(database, settings, runtimes, plugins)
-        finetune = FineTuneService(database, settings, plugins, traces, lora, QuestionBank(database, plugins).protected)
+        finetune = FineTuneService(database, live, plugins, traces, lora, QuestionBank(database, plugins).protected)
         debates = DebateService(database, settings, plugins, runtimes, templates, traces, lora)
         stack.push_async_callback(debates.stop)
         stack.push_async_callback(finetune.stop)
         ask = SideBySide(settings, runtimes, lora)
         stack.push_async_callback(ask.stop)
-        benchmark = BenchmarkService(database, settings, plugins, runtimes, templates, lora)
+        benchmark = BenchmarkService(database, live, plugins, runtimes, templates, lora)
         stack.push_async_callback(benchmark.stop)
         lora.benchmarks = benchmark.of_adapters
-        gate = GateService(settings, benchmark, lora, notifications)
+        gate = GateService(live, benchmark, lora, notifications)
         stack.push_async_callback(gate.stop)
         finetune.when_ended(teller(notifications))
         finetune.when_ended(gate.after_training)
-        schedules = ScheduleService(database, settings)
+        schedules = ScheduleService(database, live)
         schedules.register("benchmark", gate.scheduled)
         schedules.register("finetune", ScheduledTraining(finetune, traces).decide)
         stack.push_async_callback(schedules.stop)
@@ -116,7 +122,7 @@ async def open_services(
             stack.push_async_callback(patrol.stop)
             await patrol.start()
         yield Services(
-            settings=settings,
+            live=live,
             plugins=plugins,
             database=database,
             runtimes=runtimes,
@@ -134,6 +140,23 @@ async def open_services(
             benchmark=benchmark,
             gate=gate,
         )
+
+
+def _checks(plugins: Plugins) -> tuple[Check, ...]:
+    """What new settings must pass beside their ranges, before they are stored."""
+
+    def check_runtimes(wanted: Settings, stored: Settings) -> None:
+        for role in ("proposer", "skeptic", "synthesizer", "judge"):
+            runtime = getattr(wanted.roles, role).runtime
+            # An old choice may have lost its plugin. It must not stand in the way of other settings.
+            if runtime != getattr(stored.roles, role).runtime:
+                plugins.runtimes.chosen(runtime, f"roles.{role}.runtime")
+
+    def check_backend(wanted: Settings, stored: Settings) -> None:
+        if wanted.finetune != stored.finetune:
+            plugins.backends.chosen(wanted.finetune.backend, "finetune.backend")
+
+    return check_schedules, check_webhook, check_runtimes, check_backend
 
 
 def _hold(settings: Settings, stack: AsyncExitStack) -> None:

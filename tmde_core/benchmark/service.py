@@ -39,7 +39,7 @@ from tmde_core.records.chat import AdapterRef
 from tmde_core.records.judging import JudgeItem
 from tmde_core.records.questions import Question
 from tmde_core.runtimes import Runtimes
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings
 from tmde_core.storage.database import Database
 from tmde_core.storage.durable import storage_errors
 from tmde_core.storage.events import MemoryLog
@@ -60,7 +60,7 @@ class BenchmarkService(BenchmarkReading):
     def __init__(
         self,
         database: Database,
-        settings: Settings,
+        settings: LiveSettings,
         plugins: Plugins,
         runtimes: Runtimes,
         templates: TemplateStore,
@@ -68,7 +68,7 @@ class BenchmarkService(BenchmarkReading):
     ) -> None:
         store = BenchmarkStore(database)
         self.bank = QuestionBank(database, plugins)
-        super().__init__(store, Measuring(store, self.bank, settings), lora)
+        super().__init__(store, Measuring(store, self.bank), lora)
         self._settings = settings
         self._plugins = plugins
         self._runtimes = runtimes
@@ -147,7 +147,7 @@ class BenchmarkService(BenchmarkReading):
             tell(live, result)
 
         runner = Runner(
-            run, self._settings, self._plugins, self._runtimes, self._templates, adapter, keep, self.parallel
+            run, self._settings.current, self._plugins, self._runtimes, self._templates, adapter, keep, self.parallel
         )
         self._ended.pop(run.id, None)
         live.events.append("start", {"runId": str(run.id), "total": run.questions_total, "done": done})
@@ -274,7 +274,7 @@ class BenchmarkService(BenchmarkReading):
             TmdeError: its model is away.
         """
         name = self._plugins.judges.chosen(judge, "judge").name if judge else WITHOUT_REFERENCE
-        seat = JudgeSource(self._settings, self._runtimes)
+        seat = JudgeSource(self._settings.current, self._runtimes)
         scorer = Scorer(self._plugins, name, seat.model)
         scores = []
         for number, one in enumerate(rated, 1):
@@ -414,7 +414,7 @@ class BenchmarkService(BenchmarkReading):
         Raises:
             ConflictError: somebody else holds it.
         """
-        path = self._settings.data_path / LOCK_FILE
+        path = self._settings.started.data_path / LOCK_FILE
         with storage_errors(path.parent):
             file = path.open("a")
         try:

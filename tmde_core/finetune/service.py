@@ -31,8 +31,7 @@ from tmde_core.records.traces import Trace
 from tmde_core.sdk.training import TrainingBackend
 from tmde_core.sdk.worker.kit import RunEvents
 from tmde_core.sdk.worker.run_files import CANCEL_FILE, EVENTS_FILE, STOPPED_FILE
-from tmde_core.settings import SETTINGS_FILE, Settings
-from tmde_core.settings.file import update_settings_file
+from tmde_core.settings import LiveSettings
 from tmde_core.storage.database import Database
 from tmde_core.storage.events import FileLog
 from tmde_core.templates.store import TemplateStore
@@ -65,7 +64,7 @@ class FineTuneService:
     def __init__(
         self,
         database: Database,
-        settings: Settings,
+        settings: LiveSettings,
         plugins: Plugins,
         traces: TraceService,
         lora: LoraService,
@@ -82,8 +81,7 @@ class FineTuneService:
         self._traces = traces
         self._templates = TemplateStore(database)
         self._store = RunStore(database)
-        self._config = settings.finetune
-        self._launcher = Launcher(settings, plugins, lora.store, self._store)
+        self._launcher = Launcher(settings.started, plugins, lora.store, self._store)
         self.watching = Watching(self._store, self._launcher, launches=not self._enqueues)
         self._starting = asyncio.Lock()
         self._ends: dict[UUID, asyncio.Task[FineTuneRun]] = {}
@@ -92,25 +90,20 @@ class FineTuneService:
 
     def config(self) -> FineTuneConfig:
         """The hyperparameters that a run has unless it is given others."""
-        return self._config
+        return self._settings.current.finetune
 
     async def set_config(self, config: FineTuneConfig) -> FineTuneConfig:
         """Change the default hyperparameters, here and in the settings file.
 
         Raises:
             InvalidInputError: a value is out of its range, or there is no such backend.
+            ConflictError: an environment variable sets one of them.
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
         config = checked(config)
         self._plugins.backends.chosen(config.backend, "backend")
-        before = msgspec.structs.asdict(self._config)
-        changes = {name: value for name, value in msgspec.structs.asdict(config).items() if value != before[name]}
-        if changes:
-            file = self._settings.data_path / SETTINGS_FILE
-            await asyncio.to_thread(update_settings_file, file, {"finetune": changes})
-        self._config = config
-        self._traces.min_quality_score = config.min_quality_score
-        return config
+        await self._settings.change({"finetune": msgspec.to_builtins(config)})
+        return self.config()
 
     def backends(self) -> list[BackendReport]:
         """Every backend, available or why not."""
@@ -127,7 +120,7 @@ class FineTuneService:
 
     def _availability(self, name: str) -> Availability:
         try:
-            return self._plugins.backends.get(name).create(self._settings.data_path).availability()
+            return self._plugins.backends.get(name).create(self._settings.started.data_path).availability()
         except Exception as error:  # a plugin's own defect must not hide the other backends
             return Availability(ok=False, reason=f"{type(error).__name__}: {error}")
 
@@ -158,7 +151,7 @@ class FineTuneService:
             InvalidInputError: a value is out of its range, there is no such backend, or the base model does not exist or cannot be trained.
             WorkerFailedError: the worker cannot be started.
         """
-        config = checked(config or self._config)
+        config = checked(config or self.config())
         async with self._starting:
             await self._require_idle()
             await self._launcher.ready_backend(config.backend)
@@ -430,7 +423,7 @@ class FineTuneService:
     @property
     def _enqueues(self) -> bool:
         """Whether runs are left to a `tmde worker`."""
-        return self._settings.supervisor.place == "worker"
+        return self._settings.started.supervisor.place == "worker"
 
     async def _looked_at(self, run: FineTuneRun) -> FineTuneRun:
         # Not one that this process is just starting: that gets its watch together with its process.

@@ -14,7 +14,7 @@ from tmde_core.finetune.lineage import LineageService
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.base import utc_now
 from tmde_core.records.traces import ImportReport, Trace, TraceFilter, TracePage, TraceStats, Withdrawal
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings
 from tmde_core.storage.database import Database
 from tmde_core.traces import exchange, original
 from tmde_core.traces.store import PassedOver, Scored, TraceStore, Where, to_text
@@ -32,17 +32,18 @@ Values = list[Any]
 
 
 class TraceService:
-    """The store of finished debates.
+    """The store of finished debates."""
 
-    `min_quality_score` is what counts as eligible; it starts as the settings have it and follows the training
-    configuration when that is changed.
-    """
-
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: LiveSettings) -> None:
         self._db = database
         self._store = TraceStore(database)
-        self._lineage = LineageService(database, AdapterStore(settings.data_path))
-        self.min_quality_score = settings.finetune.min_quality_score
+        self._lineage = LineageService(database, AdapterStore(settings.started.data_path))
+        self._settings = settings
+
+    @property
+    def min_quality_score(self) -> float:
+        """A trace that scores at least this is eligible for training. The training configuration says it."""
+        return self._settings.current.finetune.min_quality_score
 
     async def add(self, trace: Trace) -> None:
         """Keep a finished debate, with its rounds, all or nothing.

@@ -12,7 +12,7 @@ from tmde_core.lora.files.lease import Lease
 from tmde_core.plugins import Plugins
 from tmde_core.records.chat import AdapterRef
 from tmde_core.runtimes import Runtimes
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.events import MemoryLog
 from tmde_core.templates.store import TemplateStore
@@ -74,7 +74,7 @@ def open_table(tmp_path: Path) -> Open:
             runtimes = Runtimes(plugins, settings)
             templates = TemplateStore(database)
             await templates.seed()
-            traces = TraceService(database, settings)
+            traces = TraceService(database, LiveSettings(settings))
             debates = DebateService(database, settings, plugins, runtimes, templates, traces, lora)
             try:
                 yield Table(debates, runtime, database, traces, templates, plugins, settings, lora)

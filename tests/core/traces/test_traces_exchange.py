@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.records.debate import Critique, Issue, Round
 from tmde_core.records.traces import RoleModel, SkippedLine, Timings, TokenCounts, Trace
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.traces.exchange import MAX_LINE_BYTES, from_line, lines_of, to_line
 from tmde_core.traces.service import TraceService
@@ -32,7 +32,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def traces(database: Database) -> TraceService:
-    return TraceService(database, Settings())
+    return TraceService(database, LiveSettings(Settings()))
 
 
 # ------------------------------------------------------------------------------------------ round trip
@@ -111,7 +111,7 @@ def test_a_line_tells_the_whole_trace(trace: Trace) -> None:
 async def test_what_is_exported_imports_again_unchanged(made: list[Trace]) -> None:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         async with Database.open(Path(one) / "a.db") as a, Database.open(Path(other) / "b.db") as b:
-            source, target = TraceService(a, Settings()), TraceService(b, Settings())
+            source, target = TraceService(a, LiveSettings(Settings())), TraceService(b, LiveSettings(Settings()))
             for trace in made:
                 await source.add(trace)
             lines = [line async for line in source.export_jsonl()]

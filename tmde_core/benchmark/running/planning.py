@@ -23,7 +23,7 @@ from tmde_core.records.chat import AdapterRef
 from tmde_core.records.questions import Question
 from tmde_core.records.runtimes import ModelInfo
 from tmde_core.runtimes import Runtimes
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings
 
 DEFAULT_REPEATS = {"quick": 1, "full": 2, "custom": 2}
 
@@ -32,7 +32,7 @@ class Planner:
     """Turns plans into runs."""
 
     def __init__(
-        self, settings: Settings, plugins: Plugins, runtimes: Runtimes, lora: LoraService, bank: QuestionBank
+        self, settings: LiveSettings, plugins: Plugins, runtimes: Runtimes, lora: LoraService, bank: QuestionBank
     ) -> None:
         self._settings = settings
         self._plugins = plugins
@@ -53,7 +53,7 @@ class Planner:
             PluginUnavailableError: no such runtime.
         """
         suite, questions = await self._bank.chosen(plan)
-        judge = plan.judge or self._settings.benchmark.judge
+        judge = plan.judge or self._settings.current.benchmark.judge
         if judge != "auto":
             self._plugins.judges.chosen(judge, "judge")
         base = await self._base()
@@ -113,7 +113,7 @@ class Planner:
         return adapter_ref(adapter.id, adapter.path)
 
     async def _base(self) -> ModelInfo:
-        role = self._settings.roles.proposer
+        role = self._settings.current.roles.proposer
         runtime = await self._runtimes.get(role.runtime)
         return served_model(await runtime.models(), role.model, role.runtime)
 
@@ -131,7 +131,7 @@ class Planner:
         return adapter_ref(adapter.id, adapter.path)
 
     def _warnings(self, questions: Sequence[Question], judge: str) -> tuple[str, ...]:
-        roles = self._settings.roles
+        roles = self._settings.current.roles
         open_ = any(criterion.check is None for question in questions for criterion in question.criteria)
         same = (roles.judge.runtime, roles.judge.model) == (roles.proposer.runtime, roles.proposer.model)
         if open_ and judge != "verifier" and same:
@@ -143,9 +143,9 @@ class Planner:
     def _used(self) -> dict[str, Any]:
         """The settings that an answer depends on, as they are now."""
         return {
-            "roles": msgspec.to_builtins(self._settings.roles),
-            "debate": msgspec.to_builtins(self._settings.debate),
-            "benchmark": msgspec.to_builtins(self._settings.benchmark),
+            "roles": msgspec.to_builtins(self._settings.current.roles),
+            "debate": msgspec.to_builtins(self._settings.current.debate),
+            "benchmark": msgspec.to_builtins(self._settings.current.benchmark),
         }
 
 
