@@ -13,9 +13,9 @@ from tmde_core.records.fields import Field, fields_of
 from tmde_core.records.finetune import FineTuneConfig
 
 
-def ranges() -> dict[str, Field]:
+def ranges(record: type[FineTuneConfig] = FineTuneConfig) -> dict[str, Field]:
     """Every hyperparameter by its name on the wire, in the order of the record."""
-    return {field.wire_name: field for field in fields_of(FineTuneConfig)}
+    return {field.wire_name: field for field in fields_of(record)}
 
 
 def config_from(values: Mapping[str, Any], base: FineTuneConfig | None = None) -> FineTuneConfig:

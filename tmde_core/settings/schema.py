@@ -54,10 +54,10 @@ class RoleSettings(Record):
 class Roles(Record):
     """The four roles of a debate."""
 
-    proposer: Annotated[RoleSettings, Meta(title="Proposer")] = RoleSettings(temperature=0.7, max_tokens=384)
-    skeptic: Annotated[RoleSettings, Meta(title="Skeptic")] = RoleSettings(temperature=0.3, max_tokens=256)
-    synthesizer: Annotated[RoleSettings, Meta(title="Synthesizer")] = RoleSettings(temperature=0.3, max_tokens=384)
-    judge: Annotated[RoleSettings, Meta(title="Judge")] = RoleSettings(temperature=0.0, max_tokens=16)
+    proposer: RoleSettings = RoleSettings(temperature=0.7, max_tokens=384)
+    skeptic: RoleSettings = RoleSettings(temperature=0.3, max_tokens=256)
+    synthesizer: RoleSettings = RoleSettings(temperature=0.3, max_tokens=384)
+    judge: RoleSettings = RoleSettings(temperature=0.0, max_tokens=16)
 
 
 class DebateSettings(Record):
@@ -230,8 +230,8 @@ class Settings(Record):
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(title="Log level", description="What is logged.")
     ] = "info"
-    debate: Annotated[DebateSettings, Meta(title="Debates")] = DebateSettings()
-    roles: Annotated[Roles, Meta(title="Roles")] = Roles()
+    debate: DebateSettings = DebateSettings()
+    roles: Roles = Roles()
     runtimes: Annotated[
         PluginTable,
         Meta(title="Runtimes", description="`[runtimes.NAME]` belongs to the plugin that provides the runtime."),
@@ -249,11 +249,11 @@ class Settings(Record):
         PluginTable,
         Meta(title="Registries", description="`[registries.NAME]` belongs to the plugin that provides the registry."),
     ] = msgspec.field(default_factory=dict)
-    finetune: Annotated[FineTuneConfig, Meta(title="Training")] = FineTuneConfig()
-    schedule: Annotated[ScheduleSettings, Meta(title="Schedules")] = ScheduleSettings()
-    notify: Annotated[NotifySettings, Meta(title="Notifications")] = NotifySettings()
-    supervisor: Annotated[SupervisorSettings, Meta(title="Supervisor")] = SupervisorSettings()
-    benchmark: Annotated[BenchmarkSettings, Meta(title="Benchmarks")] = BenchmarkSettings()
+    finetune: FineTuneConfig = FineTuneConfig()
+    schedule: ScheduleSettings = ScheduleSettings()
+    notify: NotifySettings = NotifySettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
+    benchmark: BenchmarkSettings = BenchmarkSettings()
 
     @property
     def data_path(self) -> Path:

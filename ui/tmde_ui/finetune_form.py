@@ -23,7 +23,9 @@ class ConfigForm:
 
     def __init__(self, config: FineTuneConfig) -> None:
         self._config = config
-        self._ranges = ranges()
+        self._ranges = ranges(type(config))
+        self.groups = by_group((field for field in self._ranges.values() if field.name != "backend"), GROUPS)
+        """The fields that are typed, as they are shown together."""
         self._errors: dict[str, Tag] = {}
         self._inputs: dict[str, Tag] = {}
 
@@ -31,8 +33,7 @@ class ConfigForm:
         """Put the fields into the form that is open."""
         values = msgspec.to_builtins(self._config)
         self._backends(backends, str(values["backend"]))
-        typed = [field for field in self._ranges.values() if field.name != "backend"]
-        for title, fields in by_group(typed, GROUPS).items():
+        for title, fields in self.groups.items():
             with Tag("fieldset", classes="parameters"):
                 Tag("legend", title or "Further", "eyebrow")
                 for field in fields:

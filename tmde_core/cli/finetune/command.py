@@ -211,7 +211,7 @@ def log(
         typer.echo("The run's processes have printed nothing.", err=True)
 
 
-def _config_help(fields: Iterable[Field]) -> str:
+def config_help(fields: Iterable[Field]) -> str:
     """The help of `tmde finetune config`: what can be set, what it may be and what it does."""
     lines = []
     for field in fields:
@@ -235,7 +235,7 @@ def _figure(number: float) -> str:
     return f"{number:.10f}".rstrip("0").rstrip(".")
 
 
-@command.command(help=_config_help(ranges().values()))
+@command.command(help=config_help(ranges().values()))
 def config(
     ctx: typer.Context,
     changes: Annotated[
