@@ -9,25 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.core.settings.environment import OTHER, wired
 from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError
 from tmde_core.settings import ENVIRONMENT, PLUGIN_TABLES, LiveSettings, Settings, load_settings
 from tmde_core.settings import live as module
-
-OTHER: dict[str, tuple[str, Any]] = {
-    "TMDE_HOST": ("127.0.0.1", "0.0.0.0"),
-    "TMDE_PORT": ("8000", 9000),
-    "TMDE_LOG_LEVEL": ("debug", "error"),
-    "FINETUNE_MIN_TRACES": ("5", 9),
-    "FINETUNE_MIN_QUALITY": ("5", 9.0),
-    "FINETUNE_BACKEND": ("cpu", "other"),
-    "FINETUNE_BASE_MODEL": ("a", "b"),
-    "FINETUNE_SCHEDULE": ("0 2 * * 0", "0 3 * * 0"),
-    "FINETUNE_TIMEZONE": ("UTC", "Europe/Berlin"),
-    "BENCHMARK_SCHEDULE": ("0 2 * * 0", "0 3 * * 0"),
-    "TMDE_WEBHOOK_URL": ("http://a.example", "http://b.example"),
-    "TMDE_SUPERVISOR": ("worker", "server"),
-}
-"""For each variable the value in the environment, and one that somebody wants instead."""
 
 
 def opened(directory: Path, text: str = "", checks: Any = (), **environ: str) -> LiveSettings:
@@ -39,14 +24,6 @@ def opened(directory: Path, text: str = "", checks: Any = (), **environ: str) ->
 def in_file(directory: Path) -> dict[str, Any]:
     file = directory / "tmde.toml"
     return tomllib.loads(file.read_text()) if file.exists() else {}
-
-
-def wired(path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """A value below its names on the wire."""
-    head, *rest = path
-    first, *parts = head.split("_")
-    name = first + "".join(part.capitalize() for part in parts)
-    return {name: wired(tuple(rest), value) if rest else value}
 
 
 def test_every_variable_is_tried():
