@@ -149,6 +149,17 @@ async def test_the_webhook_gets_each_as_json(database, receive):
     assert service.webhook_problem is None
 
 
+async def test_a_webhook_that_is_set_while_it_runs_gets_the_next_one(database, receive, tmp_path):
+    receiver = receive(204)
+    live = LiveSettings(Settings(data_dir=str(tmp_path)))
+    service = NotificationService(database, live)
+    await service.notify("a", "info", "Before")
+    await live.change({"notify": {"webhookUrl": receiver.url}})
+    await service.notify("a", "info", "After")
+    await asyncio.gather(*service._calls)
+    assert [msgspec.json.decode(body)["title"] for body in receiver.got] == ["After"]
+
+
 async def test_a_webhook_that_stumbles_is_called_again_and_one_that_falls_costs_nothing(database, receive, monkeypatch):
     monkeypatch.setattr(module, "PAUSES", (0.0, 0.0))
     stumbles = receive(500, 200)

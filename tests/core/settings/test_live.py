@@ -201,3 +201,11 @@ async def test_the_tables_of_plugins_are_all_treated_alike(tmp_path: Path, table
     }
     with pytest.raises(InvalidInputError, match=rf"{table}\.acme\.someName: null cannot be stored"):
         await live.change({table: {"acme": {"someName": None}}})
+
+
+def test_nothing_else_writes_the_file():
+    core = Path(module.__file__).parents[1]
+    writers = {
+        file.relative_to(core).as_posix() for file in core.rglob("*.py") if "update_settings_file" in file.read_text()
+    }
+    assert writers == {"settings/file.py", "settings/live.py"}
