@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from tmde_core.records.chat import ChatEnd, ChatRequest, Message
-from tmde_core.sdk.runtimes import RuntimeContext
+from tmde_core.sdk.context import PluginContext
 from tmde_cpu.embedded import verify_embedded
 from tmde_cpu.serving.openmp import WAITING
-from tmde_cpu.serving.options import usable_cores
+from tmde_cpu.serving.options import EmbeddedSettings, usable_cores
 from tmde_cpu.serving.quality import QualityReport, quality
 from tmde_cpu.serving.runtime import EmbeddedRuntime
 
@@ -89,7 +89,7 @@ async def _measure(data_dir: Path) -> str:
     # The same for transformers: with spinning threads it falls from 17 to 3 tokens a second on a busy machine, and a
     # comparison with that would flatter us.
     slow, _ = _child(["-c", TRANSFORMERS, str(data_dir), threads, STORY], environment)
-    runtime = EmbeddedRuntime(RuntimeContext(data_dir=str(data_dir)))
+    runtime = EmbeddedRuntime(PluginContext(data_dir, EmbeddedSettings()))
     try:
         await runtime.start()
         rates: dict[str, list[float]] = {"tmde": [], "bare": [], "transformers": []}

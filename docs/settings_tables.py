@@ -14,8 +14,8 @@ import msgspec
 
 from tmde_core.records.fields import Field, fields_of
 from tmde_core.settings import ENVIRONMENT, Roles, RoleSettings, Settings
-from tmde_cpu.serving.options import Options
-from tmde_runtime_http.options import HttpOptions, OllamaOptions, OpenAIOptions
+from tmde_cpu.serving.options import EmbeddedSettings
+from tmde_runtime_http.options import HttpSettings, OllamaSettings, OpenAISettings
 
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = "| Setting | Default | Range | Meaning |\n|---|---|---|---|\n"
@@ -81,8 +81,8 @@ def _of_each_role(name: str) -> str:
 
 def openai() -> str:
     """What is other than in the table of Ollama."""
-    shared = {field.name: field for field in fields_of(HttpOptions)}
-    return HEAD + "".join(row(field) for field in fields_of(OpenAIOptions) if shared.get(field.name) != field)
+    shared = {field.name: field for field in fields_of(HttpSettings)}
+    return HEAD + "".join(row(field) for field in fields_of(OpenAISettings) if shared.get(field.name) != field)
 
 
 def environment(variables: Iterable[tuple[str, tuple[str, ...]]] = ENVIRONMENT.items()) -> str:
@@ -96,8 +96,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "server": server,
     "debate": lambda: parts("debate"),
     "roles": roles,
-    "runtimes.embedded": lambda: rows(Options),
-    "runtimes.ollama": lambda: rows(OllamaOptions),
+    "runtimes.embedded": lambda: rows(EmbeddedSettings),
+    "runtimes.ollama": lambda: rows(OllamaSettings),
     "runtimes.openai": openai,
     "training": lambda: parts("finetune"),
     "by-itself": lambda: parts("schedule", "notify", "supervisor"),

@@ -21,15 +21,21 @@ from typer.main import get_command
 import tmde_core
 from docs.settings_tables import TABLES, renewed
 from tmde_core.cli.app import COMMANDS
-from tmde_core.plugins import KINDS, Plugins
-from tmde_core.sdk import hookimpl, judges, registries, runtimes, suites, training
-from tmde_core.sdk import hooks as hookspecs
+from tmde_core.plugins import Plugins
+from tmde_core.sdk import hookimpl, hooks, judges, registries, runtimes, suites, training
+from tmde_core.sdk.context import PluginSettings
 from tmde_core.settings import ENVIRONMENT, PLUGIN_TABLES, Roles, Settings, load_settings
-from tmde_cpu.serving.options import Options
-from tmde_runtime_http.options import OllamaOptions, OpenAIOptions
+from tmde_core.testing import make_context
+from tmde_cpu.serving.options import EmbeddedSettings
+from tmde_runtime_http.options import OllamaSettings, OpenAISettings
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+PROSE_COLUMNS = 100
+WRAPPED = [file for file in DOCS if file.name not in ("CONTRIBUTING.md", "plugins.md")]
+"""Both are still to be wrapped."""
+UNBREAKABLE = re.compile(r"^(\s*([-*]|\d+\.)\s+)?\S+$")
+"""A line of one word, such as a link, cannot be broken."""
 
 
 def page(name: str) -> str:
@@ -43,9 +49,9 @@ def blocks(text: str, language: str) -> list[str]:
 # ------------------------------------------------------------------------------------------- plugins
 
 
-@pytest.mark.parametrize("hook", hookspecs.HOOKS)
+@pytest.mark.parametrize("hook", list(hooks.HOOKS))
 def test_every_hook_and_its_descriptor_are_documented(hook: str):
-    assert f"| `{hook}` | `{KINDS[hook][1].__name__}` |" in page("plugins.md")
+    assert f"| `{hook}` | `{hooks.HOOKS[hook].descriptor.__name__}` |" in page("plugins.md")
 
 
 @pytest.mark.parametrize("port", ["TrainingBackend", "ModelRuntime", "Judge", "Question"])
@@ -55,19 +61,19 @@ def test_every_port_is_documented(port: str):
 
 
 def test_hooks_is_every_function_that_is_marked():
-    marked = [name for name in dir(hookspecs) if hasattr(getattr(hookspecs, name), "tmde_spec")]
-    assert sorted(hookspecs.HOOKS) == sorted(marked)
+    marked = [name for name in dir(hooks) if hasattr(getattr(hooks, name), "tmde_spec")]
+    assert sorted([*hooks.HOOKS, hooks.OBSERVER]) == sorted(marked)
 
 
 class Anything:
     """Stands for whatever an example's author has written elsewhere."""
 
 
-@pytest.mark.parametrize("hook", hookspecs.HOOKS)
+@pytest.mark.parametrize("hook", list(hooks.HOOKS))
 def test_the_example_in_each_hooks_docstring_runs(hook: str):
-    _, _, example = (getattr(hookspecs, hook).__doc__ or "").partition("\n\n")
+    _, _, example = (getattr(hooks, hook).__doc__ or "").partition("\n\n")
     source = textwrap.dedent(example)
-    names: dict[str, Any] = {"hookimpl": hookimpl}
+    names: dict[str, Any] = {"hookimpl": hookimpl, "MySettings": PluginSettings}
     for module in (judges, registries, runtimes, suites, training):
         names |= {name: getattr(module, name) for name in dir(module)}
     used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
@@ -83,9 +89,9 @@ async def test_the_plugin_on_the_page_works():
     plugins = Plugins()
     assert plugins.add("acme", SimpleNamespace(**names)).status == "ok"
     item = judges.JudgeItem(question="?", answer="x" * 200)
-    assert (await plugins.judges.get("length").create().score(item, None)).score == 8.0
+    assert (await plugins.judges.get("length").create(make_context()).score(item, None)).score == 8.0
     project = tomllib.loads(blocks(page("plugins.md"), "toml")[0])
-    assert project["project"]["entry-points"][hookspecs.ENTRY_POINT_GROUP] == {"acme": "acme"}
+    assert project["project"]["entry-points"][hooks.ENTRY_POINT_GROUP] == {"acme": "acme"}
 
 
 # ------------------------------------------------------------------------------------------ settings
@@ -136,7 +142,8 @@ def test_every_setting_of_a_role_is_documented_with_its_defaults():
 
 
 @pytest.mark.parametrize(
-    ("runtime", "options"), [("embedded", Options()), ("ollama", OllamaOptions()), ("openai", OpenAIOptions())]
+    ("runtime", "options"),
+    [("embedded", EmbeddedSettings()), ("ollama", OllamaSettings()), ("openai", OpenAISettings())],
 )
 def test_every_setting_of_a_shipped_runtime_is_documented_with_its_default(runtime: str, options: msgspec.Struct):
     text = page("configuration.md")
@@ -206,6 +213,39 @@ def test_every_word_of_run_is_in_the_guide_for_contributors(word: str):
 def test_links_to_files_lead_somewhere(file: Path):
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8"))
     assert [target for target in targets if not (file.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+def test_links_to_headings_lead_somewhere(file: Path):
+    def anchors(text: str) -> set[str]:
+        titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+    text = file.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]*\.md|)#([^)]+)\)", text)
+    lost = [
+        (target, anchor)
+        for target, anchor in links
+        if anchor not in anchors((file.parent / target).read_text(encoding="utf-8") if target else text)
+    ]
+    assert lost == []
+
+
+@pytest.mark.parametrize("file", WRAPPED, ids=lambda file: file.name)
+def test_prose_lines_have_at_most_100_columns(file: Path):
+    prose = re.sub(r"^```.*?^```", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    too_long = [
+        line
+        for line in prose.splitlines()
+        if len(line) > PROSE_COLUMNS and not line.startswith(("|", "#", "    ")) and not UNBREAKABLE.match(line)
+    ]
+    assert too_long == []
+
+
+def test_the_glossary_lists_each_term_once_in_alphabetical_order():
+    terms = [term.casefold() for term in re.findall(r"^\*\*(.+?)\.\*\* ", page("glossary.md"), re.MULTILINE)]
+    assert len(terms) > 50
+    assert terms == sorted(set(terms))
 
 
 def test_every_distribution_has_the_version_of_the_core():

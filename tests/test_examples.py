@@ -17,9 +17,12 @@ import asyncio, sys
 import msgspec
 from tmde_core.benchmark.questions.custom import question_from
 from tmde_core.benchmark.running.scoring import Scorer
+from tmde_core.debate.judging import Judges
 from tmde_core.plugins import Plugins
+from tmde_core.settings import Settings
 
 plugins = Plugins.load()
+judges = Judges(plugins, Settings())
 suite = plugins.suites.get("everyday")
 
 async def nobody():
@@ -29,7 +32,7 @@ async def main():
     found = []
     for question in suite.questions():
         question_from(msgspec.to_builtins(question))
-        score = await Scorer(plugins, "verifier", nobody).score(question, question.reference)
+        score = await Scorer(judges, judges.checking, nobody).score(question, question.reference)
         found.append([question.id, question.id in suite.quick, score.score])
     sys.stdout.buffer.write(b"\\n" + msgspec.json.encode(found))
 

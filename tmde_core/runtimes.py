@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import structlog
 
 from tmde_core.errors import TmdeError
-from tmde_core.plugins import Plugins
+from tmde_core.plugins import Plugins, context_for
 from tmde_core.records.base import Record
 from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeStatus
-from tmde_core.sdk.runtimes import ModelRuntime, RuntimeContext
+from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -37,10 +37,6 @@ class Runtimes:
         self._started: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
 
-    def context(self, name: str) -> RuntimeContext:
-        """What the runtime called `name` is told of its host."""
-        return RuntimeContext(data_dir=self._settings.data_dir, settings=self._settings.runtimes.get(name, {}))
-
     def made(self, name: str) -> ModelRuntime:
         """The runtime, started or not.
 
@@ -48,7 +44,8 @@ class Runtimes:
             PluginUnavailableError: no plugin provides it.
         """
         if name not in self._made:
-            self._made[name] = self._plugins.runtimes.get(name).create(self.context(name))
+            descriptor = self._plugins.runtimes.get(name)
+            self._made[name] = descriptor.create(context_for(descriptor, self._settings))
         return self._made[name]
 
     async def get(self, name: str) -> ModelRuntime:
@@ -81,7 +78,8 @@ class Runtimes:
         reports = []
         for descriptor in self._plugins.runtimes:
             try:
-                availability = await asyncio.to_thread(descriptor.availability, self.context(descriptor.name))
+                context = context_for(descriptor, self._settings)
+                availability = await asyncio.to_thread(descriptor.availability, context)
                 status = await self.made(descriptor.name).status()
             except Exception as error:  # a plugin's own defect must not hide the other runtimes
                 told = error.detail if isinstance(error, TmdeError) else f"{type(error).__name__}: {error}"

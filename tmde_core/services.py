@@ -150,11 +150,11 @@ def _checks(plugins: Plugins) -> tuple[Check, ...]:
             runtime = getattr(wanted.roles, role).runtime
             # An old choice may have lost its plugin. It must not stand in the way of other settings.
             if runtime != getattr(stored.roles, role).runtime:
-                plugins.runtimes.chosen(runtime, f"roles.{role}.runtime")
+                plugins.runtimes.choose(runtime, f"roles.{role}.runtime")
 
     def check_backend(wanted: Settings, stored: Settings) -> None:
         if wanted.finetune != stored.finetune:
-            plugins.backends.chosen(wanted.finetune.backend, "finetune.backend")
+            plugins.backends.choose(wanted.finetune.backend, "finetune.backend")
 
     return check_schedules, check_webhook, check_runtimes, check_backend
 

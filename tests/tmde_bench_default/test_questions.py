@@ -14,6 +14,7 @@ from tmde_core.finetune.dataset.selection import normalised
 from tmde_core.plugins import Plugins
 from tmde_core.records.benchmark import DOMAINS
 from tmde_core.sdk.judges import CheckingJudge
+from tmde_core.testing import make_context
 
 QUESTIONS = {question.id: question for question in questions()}
 
@@ -113,6 +114,6 @@ def test_the_plugin_offers_the_suite_and_a_judge_that_knows_bad_checks():
     plugins = Plugins.load()
     assert plugins.suites.get("tmde-50") == suites()[0]
     assert plugins.suites.get("tmde-50").default
-    assert isinstance(plugins.judges.get("verifier").create(), CheckingJudge)
-    assert not isinstance(plugins.judges.get("rubric").create(), CheckingJudge)
+    assert isinstance(plugins.judges.get("verifier").create(make_context()), CheckingJudge)
+    assert not isinstance(plugins.judges.get("rubric").create(make_context()), CheckingJudge)
     assert VerifierJudge().problems(questions()[0].criteria[0]) == []

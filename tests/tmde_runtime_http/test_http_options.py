@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from tmde_core.errors import InvalidInputError
-from tmde_runtime_http.options import OLLAMA_URL, OllamaOptions, OpenAIOptions, parse_options
+from tmde_core.testing import make_context
+from tmde_runtime_http.options import OLLAMA_URL, OllamaSettings, OpenAISettings
+
+
+def read(name: str, table: dict[str, Any], settings: type) -> Any:
+    return make_context(settings, table=f"runtimes.{name}", **table).settings
 
 
 @pytest.mark.parametrize(
@@ -32,35 +37,35 @@ from tmde_runtime_http.options import OLLAMA_URL, OllamaOptions, OpenAIOptions, 
 )
 def test_a_bad_setting_is_named(table: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        parse_options("openai", table, OpenAIOptions)
+        read("openai", table, OpenAISettings)
     assert caught.value.context["field"] == f"runtimes.openai.{field}"
     assert f"runtimes.openai.{field}" in caught.value.detail
 
 
 @pytest.mark.parametrize("text", ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"])
 def test_an_address_may_end_as_people_copy_it(text: str) -> None:
-    assert parse_options("openai", {"base_url": text}, OpenAIOptions).base_url == "http://h:1"
+    assert read("openai", {"base_url": text}, OpenAISettings).base_url == "http://h:1"
 
 
 def test_an_address_keeps_its_path() -> None:
-    assert parse_options("openai", {"base_url": "https://h/api/v1"}, OpenAIOptions).base_url == "https://h/api"
+    assert read("openai", {"base_url": "https://h/api/v1"}, OpenAISettings).base_url == "https://h/api"
 
 
 def test_ollama_needs_no_settings() -> None:
-    assert parse_options("ollama", {}, OllamaOptions).base_url == OLLAMA_URL
+    assert read("ollama", {}, OllamaSettings).base_url == OLLAMA_URL
 
 
 def test_a_key_comes_from_the_table_or_from_the_environment_but_not_from_both() -> None:
-    assert parse_options("openai", {"api_key": "k"}, OpenAIOptions).key({}) == "k"
-    assert parse_options("openai", {"api_key_env": "K"}, OpenAIOptions).key({"K": "k"}) == "k"
-    assert parse_options("openai", {}, OpenAIOptions).key({}) == ""
+    assert read("openai", {"api_key": "k"}, OpenAISettings).key({}) == "k"
+    assert read("openai", {"api_key_env": "K"}, OpenAISettings).key({"K": "k"}) == "k"
+    assert read("openai", {}, OpenAISettings).key({}) == ""
     for table, environ in (
         ({"api_key_env": "K"}, {}),
         ({"api_key": "k", "api_key_env": "K"}, {"K": "k"}),
         ({"api_key": "k\nx"}, {}),
     ):
         with pytest.raises(InvalidInputError, match="api_key"):
-            parse_options("openai", table, OpenAIOptions).key(environ)
+            read("openai", table, OpenAISettings).key(environ)
 
 
 def test_the_plugin_module_loads_no_http_client() -> None:

@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 
 from tmde_core.errors import AdapterInvalidError, ContextOverflowError, NotFoundError, WorkerFailedError
-from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime, RuntimeContext
+from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime
+from tmde_core.testing import make_context
 from tmde_core.testing.fake_servers import WORDS, FakeOllama, serving
 from tmde_core.testing.runtime_contract import RuntimeContract
 from tmde_runtime_http.ollama import OllamaRuntime
+from tmde_runtime_http.options import OllamaSettings
 from tmde_runtime_http.reach import ollama_availability
 
 
 @asynccontextmanager
 async def _runtime(server: FakeOllama, **settings: Any) -> AsyncIterator[OllamaRuntime]:
     async with serving(server) as url:
-        runtime = OllamaRuntime(RuntimeContext(data_dir="", settings={"base_url": url, **settings}))
+        runtime = OllamaRuntime(make_context(OllamaSettings, base_url=url, **settings))
         await runtime.start()
         try:
             yield runtime
@@ -142,14 +144,14 @@ async def test_closing_the_stream_hangs_up() -> None:
 
 async def test_availability_says_how_to_start_ollama() -> None:
     async with serving(FakeOllama()) as url:
-        context = RuntimeContext(data_dir="", settings={"base_url": url})
+        context = make_context(OllamaSettings, base_url=url)
         assert (await asyncio.to_thread(ollama_availability, context)).ok
     gone = await asyncio.to_thread(ollama_availability, context)
     assert "ollama serve" in gone.reason
 
 
 def test_the_runtime_has_the_shape_of_its_port() -> None:
-    assert isinstance(OllamaRuntime(RuntimeContext(data_dir="")), ModelRuntime)
+    assert isinstance(OllamaRuntime(make_context(OllamaSettings)), ModelRuntime)
 
 
 class TestOllamaContract(RuntimeContract):

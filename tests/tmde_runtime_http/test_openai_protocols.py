@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from tmde_core.errors import AdapterInvalidError, RuntimeTimeoutError, WorkerFailedError
-from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, RuntimeContext
+from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message
+from tmde_core.testing import make_context
 from tmde_core.testing.fake_servers import WORDS, FakeServer, FakeVllm, FlakyServer, serving
 from tmde_core.testing.runtime_contract import RuntimeContract
 from tmde_runtime_http import connection
 from tmde_runtime_http.openai import OpenAIRuntime
+from tmde_runtime_http.options import OpenAISettings
 
 CHAT = "/v1/chat/completions"
 ADAPTER = AdapterRef(id="33333333-3333-4333-8333-333333333333", directory="/data/lora-adapters/3333")
@@ -24,7 +26,7 @@ ASK = ChatRequest(model="", messages=(Message(role="user", content="2+2?"),))
 @asynccontextmanager
 async def _runtime(server: FakeServer, **settings: Any) -> AsyncIterator[OpenAIRuntime]:
     async with serving(server) as url:
-        runtime = OpenAIRuntime(RuntimeContext(data_dir="", settings={"base_url": url, **settings}))
+        runtime = OpenAIRuntime(make_context(OpenAISettings, base_url=url, **settings))
         await runtime.start()
         try:
             yield runtime
@@ -202,7 +204,7 @@ async def test_silence_between_tokens_is_a_time_out() -> None:
 async def test_a_server_that_went_away_is_tried_again_and_then_named() -> None:
     server = FlakyServer("ok")
     async with serving(server) as url:
-        runtime = OpenAIRuntime(RuntimeContext(data_dir="", settings={"base_url": url, "retries": 1}))
+        runtime = OpenAIRuntime(make_context(OpenAISettings, base_url=url, retries=1))
         await runtime.start()
     with pytest.raises(WorkerFailedError, match="cannot be reached"):
         await _text(runtime)
@@ -230,7 +232,7 @@ async def test_stopping_ends_a_pause_between_attempts(monkeypatch: pytest.Monkey
 
 async def test_an_unknown_host_is_one_sentence() -> None:
     settings = {"base_url": "http://no-such-host.invalid:8000", "connect_timeout": 2.0}
-    runtime = OpenAIRuntime(RuntimeContext(data_dir="", settings=settings))
+    runtime = OpenAIRuntime(make_context(OpenAISettings, **settings))
     with pytest.raises(WorkerFailedError, match=r"no-such-host\.invalid"):
         await runtime.start()
     status = await runtime.status()
@@ -239,7 +241,7 @@ async def test_an_unknown_host_is_one_sentence() -> None:
 
 
 async def test_a_runtime_without_an_address_says_where_to_put_one() -> None:
-    runtime = OpenAIRuntime(RuntimeContext(data_dir=""))
+    runtime = OpenAIRuntime(make_context(OpenAISettings))
     assert list(await runtime.models()) == []
     with pytest.raises(WorkerFailedError, match=r"\[runtimes\.openai\]"):
         await runtime.start()

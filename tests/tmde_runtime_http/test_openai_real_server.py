@@ -22,9 +22,12 @@ from tmde_core.errors import (
     UnauthorizedError,
     WorkerFailedError,
 )
-from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime, RuntimeContext
+from tmde_core.sdk.context import PluginContext
+from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime
+from tmde_core.testing import make_context
 from tmde_core.testing.runtime_contract import ServedModelContract
 from tmde_runtime_http.openai import OpenAIRuntime
+from tmde_runtime_http.options import OpenAISettings
 from tmde_runtime_http.plugin import tmde_model_runtimes
 
 KEY = "a-key-for-tests"
@@ -68,8 +71,8 @@ async def runtime(url: str) -> AsyncIterator[OpenAIRuntime]:
     await made.stop()
 
 
-def _context(url: str, **more: Any) -> RuntimeContext:
-    return RuntimeContext(data_dir="", settings={"base_url": url, "api_key": KEY, **more})
+def _context(url: str, **more: Any) -> PluginContext[OpenAISettings]:
+    return make_context(OpenAISettings, **{"base_url": url, "api_key": KEY, **more})
 
 
 async def _say(runtime: ModelRuntime, **request: Any) -> tuple[str, list[ChatDelta], ChatEnd]:
@@ -222,14 +225,13 @@ async def test_availability_says_what_is_wrong(url: str) -> None:
     ask = offered["openai"].availability
 
     def asked(**settings: Any) -> str:
-        found = ask(RuntimeContext(data_dir="", settings=settings))
+        found = ask(make_context(OpenAISettings, **settings))
         return "ok" if found.ok else found.reason
 
     assert await asyncio.to_thread(asked, base_url=f"{url}/v1/", api_key=KEY) == "ok"
     assert "refuses the key" in await asyncio.to_thread(asked, base_url=url)
     assert "No server is configured" in await asyncio.to_thread(asked)
     assert "does not answer at http://127.0.0.1:9" in await asyncio.to_thread(asked, base_url="http://127.0.0.1:9")
-    assert "runtimes.openai.retries" in await asyncio.to_thread(asked, base_url=url, retries=-1)
 
 
 def test_the_runtime_has_the_shape_of_its_port() -> None:

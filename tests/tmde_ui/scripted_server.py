@@ -109,7 +109,7 @@ class Working:
 
     @hookimpl
     def tmde_judges(self):
-        return [JudgeDescriptor(name="rubric", summary="likes every answer", create=EasyJudge)]
+        return [JudgeDescriptor(name="rubric", summary="likes every answer", create=lambda _context: EasyJudge())]
 
 
 class Misspelt:

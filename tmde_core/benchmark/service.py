@@ -22,7 +22,7 @@ from tmde_core.benchmark.running.planning import Planner, comparable_hash
 from tmde_core.benchmark.running.runner import PARALLEL, JudgeSource, Runner, unanswered
 from tmde_core.benchmark.running.scoring import Score, Scorer
 from tmde_core.benchmark.store import BenchmarkStore
-from tmde_core.debate.judging import WITHOUT_REFERENCE
+from tmde_core.debate.judging import Judges
 from tmde_core.errors import ConflictError, TmdeError
 from tmde_core.lora.service import LoraService
 from tmde_core.plugins import Plugins
@@ -273,9 +273,10 @@ class BenchmarkService(BenchmarkReading):
             InvalidInputError: no such judge.
             TmdeError: its model is away.
         """
-        name = self._plugins.judges.chosen(judge, "judge").name if judge else WITHOUT_REFERENCE
+        judges = Judges(self._plugins, self._settings.current)
+        name = self._plugins.judges.choose(judge, "judge").name if judge else judges.default
         seat = JudgeSource(self._settings.current, self._runtimes)
-        scorer = Scorer(self._plugins, name, seat.model)
+        scorer = Scorer(judges, name, seat.model)
         scores = []
         for number, one in enumerate(rated, 1):
             verdict, problem = await scorer.ask(name, JudgeItem(question=one.question, answer=one.answer))
@@ -292,7 +293,8 @@ class BenchmarkService(BenchmarkReading):
         async def nobody() -> None:
             return None
 
-        return await Scorer(self._plugins, "verifier", nobody).score(question, answer)
+        judges = Judges(self._plugins, self._settings.current)
+        return await Scorer(judges, judges.checking, nobody).score(question, answer)
 
     # -------------------------------------------------------------------------- ending, settling
 

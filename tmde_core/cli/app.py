@@ -9,6 +9,7 @@ sentence on stderr and exit code 1; usage errors exit with 2; anything unforesee
 from __future__ import annotations
 
 import importlib
+import operator
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ from typer.main import get_command as click_command
 from typer.main import get_group
 
 from tmde_core.cli.kit.invocation import Invocation
-from tmde_core.errors import TmdeError
+from tmde_core.entry_points import PluginCommand, find_commands
+from tmde_core.errors import PluginUnavailableError, TmdeError
 
 DATA_DIR_HELP = "Where TMDE keeps its data; else TMDE_DATA_DIR, else the platform's place."
 
@@ -51,25 +53,60 @@ COMMANDS: dict[str, Entry] = {
 
 
 class LazyGroup(TyperGroup):
-    """A group whose help comes from `COMMANDS` and whose commands are imported when called."""
+    """A group whose help comes from `COMMANDS` and packages' metadata, and whose commands are imported when called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The table's order, which is that of a first acquaintance."""
-        return list(COMMANDS)
+        """Return TMDE's own commands in the order of a first acquaintance, then those of plugins."""
+        return [*COMMANDS, *(command.name for command in _plugin_commands())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import the command; None for a name that is not in the table."""
-        entry = COMMANDS.get(cmd_name)
-        return None if entry is None else _load(cmd_name, entry)
+        """Import the command; None for a name that nobody provides."""
+        if (entry := COMMANDS.get(cmd_name)) is not None:
+            return _wrap(cmd_name, importlib.import_module(entry.module).command)
+        added = next((one for one in _plugin_commands() if one.name == cmd_name), None)
+        return None if added is None else _wrap(cmd_name, _import_added(added))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The list of commands, without importing any."""
+        """Write the list of commands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+        if added := _plugin_commands():
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(one.name, f"{one.summary} ({one.distribution})") for one in added])
 
 
-def _load(name: str, entry: Entry) -> Any:
-    found = importlib.import_module(entry.module).command
+def _plugin_commands() -> list[PluginCommand]:
+    """Return the commands of plugins that can be used."""
+    return [command for command in find_commands() if not command.problem]
+
+
+def _import_added(added: PluginCommand) -> Any:
+    """Import a plugin's command.
+
+    Raises:
+        PluginUnavailableError: it cannot be imported, or is no command.
+    """
+    module, _, attribute = added.target.partition(":")
+    try:
+        found = operator.attrgetter(attribute or "command")(importlib.import_module(module))
+    except BaseException as error:  # a plugin's module may even call sys.exit()
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise PluginUnavailableError(
+            f"The command {added.name!r} of the package {added.distribution!r} cannot be loaded: "
+            f"{type(error).__name__}: {error}. Update or uninstall that package.",
+            name=added.name,
+        ) from error
+    if not callable(found):
+        raise PluginUnavailableError(
+            f"The command {added.name!r} of the package {added.distribution!r} is neither a function nor a typer.Typer.",
+            name=added.name,
+        )
+    return found
+
+
+def _wrap(name: str, found: Any) -> Any:
+    """Make a loaded command part of `tmde`, with `--data-dir` on each of its leaves."""
     if not isinstance(found, typer.Typer):
         wrapper = _typer()
         wrapper.command(name)(found)

@@ -19,7 +19,7 @@ import structlog
 from tmde_core.debate.configuration import override
 from tmde_core.debate.context import Conversation
 from tmde_core.debate.critique import CRITIQUE_SCHEMA, accepted, parse_critique, without_echoes
-from tmde_core.debate.judging import NONE, chosen_judge, judged
+from tmde_core.debate.judging import NONE, Judges
 from tmde_core.debate.seats import JudgeSeat, Seat, Spoken, Tally, roles_of
 from tmde_core.errors import AdapterInvalidError, EmptyAnswerError, TmdeError
 from tmde_core.plugins import Plugins
@@ -71,7 +71,8 @@ class Engine:
     def __post_init__(self) -> None:
         self.debate = override(self.settings.debate, self.config)
         self.roles = roles_of(self.settings.roles, self.config)
-        self.judge = chosen_judge(self.plugins, self.debate.judge, self.config.reference)
+        self.judges = Judges(self.plugins, self.settings)
+        self.judge = self.judges.choose(self.debate.judge, self.config.reference)
         self.tally = Tally()
         self._seats: dict[Role, Seat] = {}
         self._models: dict[str, RoleModel] = {}
@@ -242,7 +243,7 @@ class Engine:
         )
         model: JudgeSeat | None = None
         reasons: tuple[str, ...] = ()
-        if self.judge in self.plugins.judges and self.plugins.judges.get(self.judge).needs_model:
+        if self.judges.needs_model(self.judge):
             try:
                 model = JudgeSeat(await self._seat("judge"))
             except TmdeError as error:
@@ -250,7 +251,7 @@ class Engine:
         verdict = (
             Verdict(score=None, reasons=reasons, judge=self.judge)
             if reasons
-            else await judged(self.plugins, self.judge, item, model)
+            else await self.judges.judge(self.judge, item, model)
         )
         self.log.append("scoring", {"score": verdict.score, "judge": verdict.judge, "reasons": list(verdict.reasons)})
         return verdict

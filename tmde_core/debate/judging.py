@@ -7,64 +7,95 @@ import math
 import structlog
 
 from tmde_core.errors import TmdeError
-from tmde_core.plugins import Plugins
+from tmde_core.plugins import Plugins, context_for
 from tmde_core.records.judging import JudgeItem, Verdict
 from tmde_core.sdk.judges import JudgeModel
+from tmde_core.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 NONE = "none"
 AUTO = "auto"
-WITH_REFERENCE = "verifier"
-WITHOUT_REFERENCE = "rubric"
 
 
-def chosen_judge(plugins: Plugins, judge: str, reference: str | None) -> str:
-    """The judge's name for a debate; `none` when nobody judges.
+class Judges:
+    """The judges that plugins offer: which one scores what, and what it says."""
 
-    Raises:
-        InvalidInputError: a judge was named and no plugin provides it.
-    """
-    if judge == NONE:
-        return NONE
-    if judge == AUTO:
-        return WITH_REFERENCE if reference else WITHOUT_REFERENCE
-    return plugins.judges.chosen(judge, "judge").name
+    def __init__(self, plugins: Plugins, settings: Settings) -> None:
+        self._plugins = plugins
+        self._settings = settings
+
+    def choose(self, judge: str, reference: str | None) -> str:
+        """Return the name of a debate's judge; `none` when nobody judges.
+
+        Args:
+            judge: a name, `none`, or `auto`: the judge that checks where there is a reference, else the default one.
+
+        Raises:
+            InvalidInputError: a judge was named and no plugin provides it.
+        """
+        if judge == NONE:
+            return NONE
+        if judge == AUTO:
+            return self.checking if reference else self.default
+        return self._plugins.judges.choose(judge, "judge").name
+
+    @property
+    def checking(self) -> str:
+        """The judge that decides by checks and references; `none` when no plugin offers one."""
+        return next((one.name for one in self._plugins.judges if one.checks), NONE)
+
+    @property
+    def default(self) -> str:
+        """The judge that scores what no check can; `none` when no plugin offers one."""
+        chosen = self._plugins.judges.default()
+        return NONE if chosen is None else chosen.name
+
+    def offers(self, name: str) -> bool:
+        """Whether a plugin offers the judge."""
+        return name in self._plugins.judges
+
+    def checks(self, name: str) -> bool:
+        """Whether the judge decides by checks and references."""
+        return name in self._plugins.judges and self._plugins.judges.get(name).checks
+
+    def needs_model(self, name: str) -> bool:
+        """Whether the judge is there and asks a model."""
+        return name in self._plugins.judges and self._plugins.judges.get(name).needs_model
+
+    async def judge(self, name: str, item: JudgeItem, model: JudgeModel | None) -> Verdict:
+        """Return the judge's verdict on an answer; no verdict, with the reason, when the judge is missing or fails."""
+        if name == NONE:
+            return Verdict(score=None, reasons=("No judge was asked.",))
+        if name not in self._plugins.judges:
+            return Verdict(score=None, reasons=(f"No plugin provides the judge {name!r}.",), judge=name)
+        try:
+            return await self.ask(name, item, model)
+        except TmdeError as error:
+            return Verdict(score=None, reasons=(f"The judge could not score the answer: {error.detail}",), judge=name)
+
+    async def ask(self, name: str, item: JudgeItem, model: JudgeModel | None) -> Verdict:
+        """Return the verdict of a judge that is there; no verdict, with the reason, when the judge itself is defective.
+
+        Raises:
+            TmdeError: its model is away or fails, or its settings are wrong.
+        """
+        descriptor = self._plugins.judges.get(name)
+        try:
+            verdict = await descriptor.create(context_for(descriptor, self._settings)).score(item, model)
+        except TmdeError:
+            raise
+        except Exception as error:  # a judge is a plugin: its defects must not cost anyone a debate
+            log.warning("judge.failed", judge=name, error=repr(error))
+            return Verdict(score=None, reasons=(f"The judge failed with {type(error).__name__}: {error}.",), judge=name)
+        return _require_sound(verdict, name)
 
 
-async def judged(plugins: Plugins, name: str, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-    """The judge's verdict on an answer; no verdict, with the reason, when the judge is missing or fails."""
-    if name == NONE:
-        return Verdict(score=None, reasons=("No judge was asked.",))
-    if name not in plugins.judges:
-        return Verdict(score=None, reasons=(f"No plugin provides the judge {name!r}.",), judge=name)
-    try:
-        return await verdict_of(plugins, name, item, model)
-    except TmdeError as error:
-        return Verdict(score=None, reasons=(f"The judge could not score the answer: {error.detail}",), judge=name)
-
-
-async def verdict_of(plugins: Plugins, name: str, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-    """The verdict of a judge that is there; no verdict, with the reason, when the judge itself is defective.
-
-    Raises:
-        TmdeError: its model is away, or fails.
-    """
-    try:
-        verdict = await plugins.judges.get(name).create().score(item, model)
-    except TmdeError:
-        raise
-    except Exception as error:  # a judge is a plugin: its defects must not cost anyone a debate
-        log.warning("judge.failed", judge=name, error=repr(error))
-        return Verdict(score=None, reasons=(f"The judge failed with {type(error).__name__}: {error}.",), judge=name)
-    return _sound(verdict, name)
-
-
-def _sound(verdict: object, name: str) -> Verdict:
+def _require_sound(verdict: object, name: str) -> Verdict:
+    """Return the verdict under the judge's name; no verdict, with the reason, when it is not one."""
     if not isinstance(verdict, Verdict):
-        return Verdict(
-            score=None, reasons=(f"The judge returned a {type(verdict).__name__} instead of a verdict.",), judge=name
-        )
+        reason = f"The judge returned a {type(verdict).__name__} instead of a verdict."
+        return Verdict(score=None, reasons=(reason,), judge=name)
     score = verdict.score
     if score is not None and not (math.isfinite(score) and 0 <= score <= 10):
         return Verdict(score=None, reasons=(f"The judge's score {score} is not between 0 and 10.",), judge=name)

@@ -22,7 +22,7 @@ from tmde_core.finetune.supervision.attempts import first_try, resumed
 from tmde_core.finetune.supervision.launch import Launcher
 from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, Listener, Watching
 from tmde_core.lora.service import LoraService
-from tmde_core.plugins import Plugins
+from tmde_core.plugins import Plugins, context_for
 from tmde_core.prompts import template_text
 from tmde_core.records.base import Record, utc_now
 from tmde_core.records.finetune import ENDED, FineTuneConfig, FineTuneRun, Progress, RunStatus
@@ -101,7 +101,7 @@ class FineTuneService:
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
         config = checked(config)
-        self._plugins.backends.chosen(config.backend, "backend")
+        self._plugins.backends.choose(config.backend, "backend")
         await self._settings.change({"finetune": msgspec.to_builtins(config)})
         return self.config()
 
@@ -120,7 +120,8 @@ class FineTuneService:
 
     def _availability(self, name: str) -> Availability:
         try:
-            return self._plugins.backends.get(name).create(self._settings.started.data_path).availability()
+            descriptor = self._plugins.backends.get(name)
+            return descriptor.create(context_for(descriptor, self._settings.started)).availability()
         except Exception as error:  # a plugin's own defect must not hide the other backends
             return Availability(ok=False, reason=f"{type(error).__name__}: {error}")
 

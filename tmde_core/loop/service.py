@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.benchmark.results.statistics import paired_difference
-from tmde_core.debate.judging import chosen_judge, judged
+from tmde_core.debate.judging import AUTO, Judges
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError, WorkerFailedError
 from tmde_core.finetune.dataset.selection import normalised
 from tmde_core.loop.journal import Journal
@@ -137,9 +137,9 @@ class Loop:
 
         async def one(question: Question) -> None:
             answer = await self._ask(question, adapter)
-            verdict = await judged(
-                self.services.plugins,
-                chosen_judge(self.services.plugins, "auto", question.reference),
+            judges = Judges(self.services.plugins, self.services.settings)
+            verdict = await judges.judge(
+                judges.choose(AUTO, question.reference),
                 JudgeItem(question=question.query, answer=answer, reference=question.reference, check=question.check),
                 None,
             )

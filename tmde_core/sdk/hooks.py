@@ -1,32 +1,93 @@
 """Every hook, on one page.
 
 A plugin is a module (or object) named by an entry point in the group `tmde.plugins`. It marks functions with
-`tmde_core.hookimpl` and gives them the names below. Each returns a list of descriptors; nothing else happens until
-the core asks. A plugin's `pyproject.toml`:
+`tmde_core.sdk.hookimpl` and gives them the names below. A *provider* hook takes no arguments and returns a list of
+descriptors. Nothing else happens until the core asks for one of the things described. The *observer* hook is called
+with what happened. A plugin's `pyproject.toml`:
 
     [project.entry-points."tmde.plugins"]
     my_plugin = "my_plugin.plugin"
+
+A plugin's own commands are entry points as well, so that `tmde --help` can list them without importing anything. The
+name is the word after `tmde`; the value leads to a function or a `typer.Typer`, as in `tmde_core.sdk.commands`:
+
+    [project.entry-points."tmde.commands"]
+    my-word = "my_plugin.commands:command"
+
+`HOOKS` is made from the functions below. A new provider hook is one function here, and a descriptor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import pluggy
 
+from tmde_core.sdk.context import Descriptor
+from tmde_core.sdk.events import Event
 from tmde_core.sdk.judges import JudgeDescriptor
 from tmde_core.sdk.registries import RegistryDescriptor
 from tmde_core.sdk.runtimes import RuntimeDescriptor
 from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.sdk.training import BackendDescriptor
 
-hookspec = pluggy.HookspecMarker("tmde")
+__all__ = [
+    "COMMAND_GROUP",
+    "ENTRY_POINT_GROUP",
+    "HOOKS",
+    "OBSERVER",
+    "PROJECT",
+    "Hook",
+    "tmde_benchmark_suites",
+    "tmde_event",
+    "tmde_judges",
+    "tmde_model_runtimes",
+    "tmde_registries",
+    "tmde_training_backends",
+]
 
 PROJECT = "tmde"
 ENTRY_POINT_GROUP = "tmde.plugins"
+COMMAND_GROUP = "tmde.commands"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+
+F = TypeVar("F", bound=Callable[..., object])
 
 
-@hookspec
+class Hook(NamedTuple):
+    """What a provider hook is."""
+
+    name: str
+    noun: str
+    """What one of its things is called in a sentence."""
+    descriptor: type[Descriptor]
+    table: str = ""
+    """The table of `tmde.toml` that holds the settings of its things: `[TABLE.NAME]`; empty: they have none."""
+    reserved: frozenset[str] = frozenset()
+    """Names that the settings give a meaning of their own."""
+
+
+HOOKS: dict[str, Hook] = {}
+"""Every provider hook, by name."""
+
+OBSERVER = "tmde_event"
+
+
+def _provider(
+    noun: str, descriptor: type[Descriptor], *, table: str = "", reserved: frozenset[str] = frozenset()
+) -> Callable[[F], F]:
+    """Enter the decorated function in `HOOKS`."""
+
+    def enter(function: F) -> F:
+        HOOKS[function.__name__] = Hook(function.__name__, noun, descriptor, table, reserved)
+        return hookspec(function)
+
+    return enter
+
+
+@_provider("training backend", BackendDescriptor, table="backends", reserved=frozenset({"auto"}))
 def tmde_training_backends() -> Sequence[BackendDescriptor]:  # type: ignore[empty-body]
     """Offer ways to train an adapter.
 
@@ -36,7 +97,7 @@ def tmde_training_backends() -> Sequence[BackendDescriptor]:  # type: ignore[emp
     """
 
 
-@hookspec
+@_provider("model runtime", RuntimeDescriptor, table="runtimes", reserved=frozenset({"auto"}))
 def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:  # type: ignore[empty-body]
     """Offer ways to ask a model.
 
@@ -46,6 +107,7 @@ def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:  # type: ignore[empty-
             RuntimeDescriptor(
                 name="mine",
                 summary="talks to my server",
+                settings=MySettings,
                 create=MyRuntime,
                 availability=lambda context: Availability(ok=True),
             )
@@ -53,7 +115,7 @@ def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:  # type: ignore[empty-
     """
 
 
-@hookspec
+@_provider("judge", JudgeDescriptor, table="judges", reserved=frozenset({"auto", "none"}))
 def tmde_judges() -> Sequence[JudgeDescriptor]:  # type: ignore[empty-body]
     """Offer ways to score an answer.
 
@@ -63,7 +125,7 @@ def tmde_judges() -> Sequence[JudgeDescriptor]:  # type: ignore[empty-body]
     """
 
 
-@hookspec
+@_provider("benchmark suite", SuiteDescriptor)
 def tmde_benchmark_suites() -> Sequence[SuiteDescriptor]:  # type: ignore[empty-body]
     """Offer sets of questions.
 
@@ -73,7 +135,7 @@ def tmde_benchmark_suites() -> Sequence[SuiteDescriptor]:  # type: ignore[empty-
     """
 
 
-@hookspec
+@_provider("registry", RegistryDescriptor, table="registries")
 def tmde_registries() -> Sequence[RegistryDescriptor]:  # type: ignore[empty-body]
     """Offer places to share templates.
 
@@ -83,10 +145,16 @@ def tmde_registries() -> Sequence[RegistryDescriptor]:  # type: ignore[empty-bod
     """
 
 
-HOOKS = (
-    "tmde_training_backends",
-    "tmde_model_runtimes",
-    "tmde_judges",
-    "tmde_benchmark_suites",
-    "tmde_registries",
-)
+@hookspec
+def tmde_event(event: Event) -> None:
+    """Hear of what happened: a debate ended, a run finished, an adapter was activated, a benchmark decided.
+
+    It is called in a thread of the plugin's own, one event after the other, in every process that TMDE runs in: the
+    server, and a command that ends a debate or a run by itself. It may take its time. What it raises is recorded as a
+    problem of the plugin and harms nobody else. An observer that falls far behind misses events.
+
+    @hookimpl
+    def tmde_event(event):
+        if isinstance(event, RunFinished):
+            print(f"Run {event.run_id} {event.status}")
+    """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from tmde_core.records.base import Record
 from tmde_core.records.chat import ChatItem, Message
 from tmde_core.records.judging import (
     Check,
@@ -21,6 +20,7 @@ from tmde_core.records.judging import (
     Verdict,
 )
 from tmde_core.records.runtimes import RuntimeCapabilities
+from tmde_core.sdk.context import MakingDescriptor, PluginContext
 
 __all__ = [
     "ChatItem",
@@ -87,10 +87,12 @@ class CheckingJudge(Protocol):
         """Why the criterion's check cannot work (a pattern that does not compile, say), one sentence each; empty when it can."""
 
 
-class JudgeDescriptor(Record):
-    """A judge that a plugin offers."""
+class JudgeDescriptor(MakingDescriptor, frozen=True, kw_only=True):
+    """A judge that a plugin offers. Its settings table is `[judges.NAME]`."""
 
-    name: str
-    summary: str
-    create: Callable[[], Judge]
+    create: Callable[[PluginContext[Any]], Judge]
     needs_model: bool = False
+    """Whether it asks the Judge role's model."""
+    checks: bool = False
+    """Whether it decides criteria by their `check` and answers by their reference, without a model. Where the settings
+    say `auto`, the first such judge scores what can be checked, and the `default` judge the rest."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from tmde_core.records.base import Record
+from tmde_core.sdk.context import MakingDescriptor, PluginContext
 
 __all__ = ["RegistryDescriptor"]
 
 
-class RegistryDescriptor(Record):
-    """A template registry client that a plugin offers (its port comes with the registry)."""
+class RegistryDescriptor(MakingDescriptor, frozen=True, kw_only=True):
+    """A template registry client that a plugin offers. Its settings table is `[registries.NAME]`.
 
-    name: str
-    summary: str
-    create: Callable[[Mapping[str, Any]], Any]
+    The port of the client comes with the registry; until then nothing calls `create`.
+    """
+
+    create: Callable[[PluginContext[Any]], Any]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import msgspec
-
-from tmde_core.records.base import Record
 from tmde_core.records.chat import (
     AdapterRef,
     ChatDelta,
@@ -21,6 +17,7 @@ from tmde_core.records.chat import (
     TokenLogprob,
 )
 from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeCapabilities, RuntimeStatus
+from tmde_core.sdk.context import MakingDescriptor, PluginContext
 
 __all__ = [
     "AdapterRef",
@@ -34,7 +31,6 @@ __all__ = [
     "ModelInfo",
     "ModelRuntime",
     "RuntimeCapabilities",
-    "RuntimeContext",
     "RuntimeDescriptor",
     "RuntimeStatus",
     "TokenAlternative",
@@ -94,24 +90,9 @@ class ModelRuntime(Protocol):
         """State for `doctor`, the API and the pages; never raises, never starts anything."""
 
 
-class RuntimeContext(Record):
-    """What a runtime may know of its host."""
+class RuntimeDescriptor(MakingDescriptor, frozen=True, kw_only=True):
+    """A model runtime that a plugin offers. Its settings table is `[runtimes.NAME]`."""
 
-    data_dir: str
-    settings: dict[str, Any] = msgspec.field(default_factory=dict)
-    """The `[runtimes.NAME]` table of the settings, as it stands there."""
-
-    @property
-    def models_dir(self) -> Path:
-        """Where model files are kept."""
-        return Path(self.data_dir) / "models"
-
-
-class RuntimeDescriptor(Record):
-    """A model runtime that a plugin offers."""
-
-    name: str
-    """Unique, lower case; what settings call it."""
-    summary: str
-    create: Callable[[RuntimeContext], ModelRuntime]
-    availability: Callable[[RuntimeContext], Availability]
+    create: Callable[[PluginContext[Any]], ModelRuntime]
+    availability: Callable[[PluginContext[Any]], Availability]
+    """Whether it can work on this machine now. Called from a thread; it may wait for a second or two."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tmde_core.records.base import Record
 from tmde_core.records.questions import JudgeAnchor, Question
+from tmde_core.sdk.context import Descriptor
 
 __all__ = ["JudgeAnchor", "Question", "SuiteDescriptor"]
 
 
-class SuiteDescriptor(Record):
+class SuiteDescriptor(Descriptor, frozen=True, kw_only=True):
     """A set of questions that a plugin offers."""
 
-    name: str
-    summary: str
     questions: Callable[[], Sequence[Question]]
     quick: tuple[str, ...] = ()
     """Ids of the balanced few that a quick run asks; empty: the first ten."""

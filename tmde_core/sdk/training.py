@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from tmde_core.records.base import Record
 from tmde_core.records.finetune import Dataset, FineTuneConfig, FineTuneMetrics
 from tmde_core.records.runtimes import Availability
 from tmde_core.records.training import (
@@ -21,6 +20,7 @@ from tmde_core.records.training import (
     TrainingJob,
     WorkerCommand,
 )
+from tmde_core.sdk.context import MakingDescriptor, PluginContext
 
 __all__ = [
     "PREVIEW_FILE",
@@ -90,12 +90,9 @@ class ConvertingBackend(Protocol):
         """
 
 
-class BackendDescriptor(Record):
-    """A training backend that a plugin offers."""
+class BackendDescriptor(MakingDescriptor, frozen=True, kw_only=True):
+    """A training backend that a plugin offers. Its settings table is `[backends.NAME]`."""
 
-    name: str
-    summary: str
-    create: Callable[[Path], TrainingBackend]
-    """Given the data directory."""
+    create: Callable[[PluginContext[Any]], TrainingBackend]
     environment: str = sys.prefix
     """The directory of the Python environment that its workers run in; left out, TMDE's own."""

@@ -1,5 +1,6 @@
 """Fakes at the ports and the contract suites that plugin authors run against their plugins."""
 
+from tmde_core.testing.contexts import make_context
 from tmde_core.testing.scripted import (
     ACCEPT,
     DEFAULT_SCRIPT,
@@ -18,6 +19,7 @@ __all__ = [
     "Reply",
     "ScriptedRuntime",
     "digit_logprobs",
+    "make_context",
     "scripted_plugins",
     "scripted_settings",
 ]

@@ -20,19 +20,21 @@ def tmde_judges() -> Sequence[JudgeDescriptor]:
         JudgeDescriptor(
             name="rubric",
             summary="a model grades the answer; the mean over its probabilities of the grades counts (G-Eval)",
-            create=RubricJudge,
+            create=lambda _context: RubricJudge(),
             needs_model=True,
+            default=True,
         ),
         JudgeDescriptor(
             name="panel",
             summary="several models, or one asked in three ways, grade the answer; the mean counts and the disagreement is told",
-            create=PanelJudge,
+            create=lambda _context: PanelJudge(),
             needs_model=True,
         ),
         JudgeDescriptor(
             name="verifier",
             summary="checks by rule: an answer against its reference, and criteria by their checks, code in a sandbox",
-            create=VerifierJudge,
+            create=lambda _context: VerifierJudge(),
+            checks=True,
         ),
     ]
 

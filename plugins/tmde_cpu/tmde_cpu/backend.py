@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from tmde_core.sdk.context import PluginContext, PluginSettings
 from tmde_core.sdk.runtimes import Availability
 from tmde_core.sdk.training import FineTuneConfig, ResourceEstimate, TrainingJob, WorkerCommand
 from tmde_cpu.base_name import resolve_base_model
@@ -38,8 +39,8 @@ START_SECONDS = 12.0
 class CpuBackend:
     """Plans training with transformers and peft in float32 (a `TrainingBackend`)."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
+    def __init__(self, context: PluginContext[PluginSettings]) -> None:
+        self._data_dir = context.data_dir
 
     def availability(self) -> Availability:
         """Whether the libraries are installed; they are looked for, not imported."""

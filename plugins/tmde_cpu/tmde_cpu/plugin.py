@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from tmde_core.sdk import hookimpl
-from tmde_core.sdk.runtimes import Availability, ModelRuntime, RuntimeContext, RuntimeDescriptor
+from tmde_core.sdk.context import PluginContext, PluginSettings
+from tmde_core.sdk.runtimes import Availability, ModelRuntime, RuntimeDescriptor
 from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
+from tmde_cpu.serving.options import EmbeddedSettings
 
 
 @hookimpl
@@ -17,6 +18,8 @@ def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:
         RuntimeDescriptor(
             name="embedded",
             summary="llama.cpp on this machine's CPU, with a small model that is always there",
+            settings=EmbeddedSettings,
+            default=True,
             create=_embedded,
             availability=_embedded_availability,
         )
@@ -26,22 +29,26 @@ def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:
 @hookimpl
 def tmde_training_backends() -> Sequence[BackendDescriptor]:
     """The backend `cpu`."""
-    return [BackendDescriptor(name="cpu", summary="trains LoRA adapters on the CPU, in float32", create=_cpu_backend)]
+    return [
+        BackendDescriptor(
+            name="cpu", summary="trains LoRA adapters on the CPU, in float32", default=True, create=_cpu_backend
+        )
+    ]
 
 
-def _embedded(context: RuntimeContext) -> ModelRuntime:
+def _embedded(context: PluginContext[EmbeddedSettings]) -> ModelRuntime:
     from tmde_cpu.serving.runtime import EmbeddedRuntime
 
     return EmbeddedRuntime(context)
 
 
-def _embedded_availability(context: RuntimeContext) -> Availability:
+def _embedded_availability(context: PluginContext[EmbeddedSettings]) -> Availability:
     from tmde_cpu.serving.runtime import availability
 
     return availability(context)
 
 
-def _cpu_backend(data_dir: Path) -> TrainingBackend:
+def _cpu_backend(context: PluginContext[PluginSettings]) -> TrainingBackend:
     from tmde_cpu.backend import CpuBackend
 
-    return CpuBackend(data_dir)
+    return CpuBackend(context)

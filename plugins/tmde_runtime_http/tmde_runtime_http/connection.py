@@ -15,7 +15,7 @@ import msgspec
 from tmde_core.sdk.chat_http import response_error, transport_error
 from tmde_core.sdk.errors import RuntimeTimeoutError, TmdeError, WorkerFailedError
 from tmde_core.sdk.runtimes import ChatItem
-from tmde_runtime_http.options import HttpOptions
+from tmde_runtime_http.options import HttpSettings
 
 RETRIED = frozenset({429, 502, 503, 504})
 """Busy, or a proxy whose server is coming up. Any other status would come again."""
@@ -31,7 +31,7 @@ MAX_ANSWER_BYTES = 8 * 1024 * 1024
 class Connection:
     """A client to the server at `options.base_url`. Opened by `open`, ended by `close`; both may be repeated."""
 
-    def __init__(self, options: HttpOptions, server: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, options: HttpSettings, server: str, headers: Mapping[str, str] | None = None) -> None:
         self.server = server
         self._options = options
         self._headers = dict(headers or {})

@@ -13,6 +13,7 @@ import httpx
 import msgspec
 
 from tmde_core.sdk.chat_http import MAX_ERROR_BYTES, MAX_EVENT_BYTES, response_error, transport_error
+from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.errors import AdapterInvalidError, NotFoundError, WorkerFailedError
 from tmde_core.sdk.runtimes import (
     AdapterRef,
@@ -22,13 +23,12 @@ from tmde_core.sdk.runtimes import (
     ChatRequest,
     ModelInfo,
     RuntimeCapabilities,
-    RuntimeContext,
     RuntimeStatus,
     TokenAlternative,
     TokenLogprob,
 )
 from tmde_runtime_http.connection import Connection
-from tmde_runtime_http.options import OllamaOptions, parse_options
+from tmde_runtime_http.options import OllamaSettings
 
 NAME = "ollama"
 LOGPROBS_SINCE = (0, 12, 11)
@@ -40,8 +40,8 @@ SCHEMAS_SINCE = (0, 5, 0)
 class OllamaRuntime:
     """See `tmde_core.sdk.runtimes.ModelRuntime`."""
 
-    def __init__(self, context: RuntimeContext) -> None:
-        self._options = parse_options(NAME, context.settings, OllamaOptions)
+    def __init__(self, context: PluginContext[OllamaSettings]) -> None:
+        self._options = context.settings
         self._connection = Connection(self._options, f"Ollama at {self._options.base_url}")
         self._version: tuple[int, ...] = ()
         self._listing: list[dict[str, Any]] = []

@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from tmde_core.sdk.chat_http import chat_body, stream_chat
+from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.errors import NotFoundError, WorkerFailedError
 from tmde_core.sdk.runtimes import (
     AdapterRef,
@@ -17,12 +18,11 @@ from tmde_core.sdk.runtimes import (
     ChatRequest,
     ModelInfo,
     RuntimeCapabilities,
-    RuntimeContext,
     RuntimeStatus,
 )
 from tmde_runtime_http.connection import Connection
 from tmde_runtime_http.flavors import Generic, detect, find_model
-from tmde_runtime_http.options import OpenAIOptions, parse_options
+from tmde_runtime_http.options import OpenAISettings
 
 NAME = "openai"
 
@@ -30,8 +30,8 @@ NAME = "openai"
 class OpenAIRuntime:
     """See `tmde_core.sdk.runtimes.ModelRuntime`."""
 
-    def __init__(self, context: RuntimeContext) -> None:
-        self._options = parse_options(NAME, context.settings, OpenAIOptions)
+    def __init__(self, context: PluginContext[OpenAISettings]) -> None:
+        self._options = context.settings
         key = self._options.key()
         self._connection = Connection(
             self._options,

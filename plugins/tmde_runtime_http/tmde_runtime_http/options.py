@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
+from tmde_core.sdk.context import PluginSettings
 from tmde_core.sdk.errors import InvalidInputError
-from tmde_core.sdk.records import in_words
 
 Flavor = Literal["auto", "vllm", "llama-server", "lm-studio", "generic"]
 Seconds = Annotated[float, Meta(gt=0, le=3600, extra={"unit": "seconds"})]
@@ -21,7 +21,7 @@ OLLAMA_URL = "http://127.0.0.1:11434"
 """Where Ollama listens when nobody tells it otherwise."""
 
 
-class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HttpSettings(PluginSettings, frozen=True, kw_only=True):
     """The settings that both runtimes share. Times in seconds."""
 
     base_url: Annotated[str, Meta(title="Address", description="Where the server listens.")] = ""
@@ -63,8 +63,11 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ),
     ] = 3
 
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "base_url", _plain_url(self.base_url))
 
-class OllamaOptions(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class OllamaSettings(HttpSettings, frozen=True, kw_only=True):
     """`[runtimes.ollama]`."""
 
     base_url: Annotated[str, Meta(title="Address", description="Where Ollama listens.")] = OLLAMA_URL
@@ -78,7 +81,7 @@ class OllamaOptions(HttpOptions, frozen=True, kw_only=True, forbid_unknown_field
     ] = "5m"
 
 
-class OpenAIOptions(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OpenAISettings(HttpSettings, frozen=True, kw_only=True):
     """`[runtimes.openai]`."""
 
     base_url: Annotated[
@@ -132,30 +135,12 @@ class OpenAIOptions(HttpOptions, frozen=True, kw_only=True, forbid_unknown_field
         return key
 
 
-Options = TypeVar("Options", bound=HttpOptions)
-
-
-def parse_options(name: str, table: Mapping[str, Any], as_type: type[Options]) -> Options:
-    """Read the table `[runtimes.NAME]`.
+def _plain_url(text: str) -> str:
+    """Return the address without a trailing `/` or `/v1`, which people copy along; empty stays empty.
 
     Raises:
-        InvalidInputError: an unknown setting, or a value of the wrong type or range; names the setting.
+        ValueError: the text is no http(s) address.
     """
-    try:
-        options = msgspec.convert(dict(table), as_type)
-    except msgspec.ValidationError as error:
-        sentence, _, where = str(error).partition(" - at ")
-        unknown = re.search(r"unknown field `([^`]*)`", sentence)
-        if unknown:
-            known = ", ".join(as_type.__struct_fields__)
-            raise _bad(name, unknown[1], f"there is no such setting; there are {known}") from None
-        field = where.strip("`").removeprefix("$.")
-        raise _bad(name, field or "the table", in_words(sentence, as_type, field)) from None
-    return msgspec.structs.replace(options, base_url=_base_url(name, options.base_url))
-
-
-def _base_url(name: str, text: str) -> str:
-    """The address without a trailing `/` or `/v1`, which people copy along; empty stays empty."""
     if not text:
         return ""
     try:
@@ -165,7 +150,7 @@ def _base_url(name: str, text: str) -> str:
     except ValueError:
         fits = False
     if not fits:
-        raise _bad(name, "base_url", f"{text!r} is no address like http://127.0.0.1:8000")
+        raise ValueError(f"base_url: {text!r} is no address like http://127.0.0.1:8000")
     return re.sub(r"(/v1)?/*$", "", text)
 
 

@@ -6,20 +6,18 @@ from collections.abc import Mapping
 
 import httpx
 
+from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.errors import TmdeError
-from tmde_core.sdk.runtimes import Availability, RuntimeContext
-from tmde_runtime_http.options import OllamaOptions, OpenAIOptions, parse_options
+from tmde_core.sdk.runtimes import Availability
+from tmde_runtime_http.options import OllamaSettings, OpenAISettings
 
 PROBE_SECONDS = 1.5
 """A server on this machine answers within milliseconds; whoever looks at the page shall not wait for one that is away."""
 
 
-def ollama_availability(context: RuntimeContext) -> Availability:
+def ollama_availability(context: PluginContext[OllamaSettings]) -> Availability:
     """Whether Ollama answers."""
-    try:
-        options = parse_options("ollama", context.settings, OllamaOptions)
-    except TmdeError as error:
-        return Availability(ok=False, reason=error.detail)
+    options = context.settings
     return _probe(
         f"{options.base_url}/api/version",
         {},
@@ -27,10 +25,10 @@ def ollama_availability(context: RuntimeContext) -> Availability:
     )
 
 
-def openai_availability(context: RuntimeContext) -> Availability:
+def openai_availability(context: PluginContext[OpenAISettings]) -> Availability:
     """Whether a server is configured, answers and takes the key."""
+    options = context.settings
     try:
-        options = parse_options("openai", context.settings, OpenAIOptions)
         key = options.key()
     except TmdeError as error:
         return Availability(ok=False, reason=error.detail)

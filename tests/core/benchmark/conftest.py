@@ -47,7 +47,10 @@ class PatternJudge:
 
 def benchmark_plugins(runtime: ScriptedRuntime) -> Plugins:
     plugins = scripted_plugins(runtime)
-    plugins.judges.add(JudgeDescriptor(name="verifier", summary="patterns", create=PatternJudge), "tests")
+    plugins.judges.add(
+        JudgeDescriptor(name="verifier", summary="patterns", checks=True, create=lambda _context: PatternJudge()),
+        "tests",
+    )
     plugins.suites.add(
         SuiteDescriptor(
             name="dozen",

@@ -32,7 +32,9 @@ async def test_the_service_asks_the_judge_for_each_rated_answer(services):
         async def score(self, item, model):
             return Verdict(score=min(10.0, float(len(item.answer))), judge="length")
 
-    services.plugins.judges.add(JudgeDescriptor(name="length", summary="likes long answers", create=Length), "tests")
+    services.plugins.judges.add(
+        JudgeDescriptor(name="length", summary="likes long answers", create=lambda _context: Length()), "tests"
+    )
     rated = [Rated(question="Why?", answer="x" * n, rating=float(n)) for n in range(1, 11)]
     seen = []
     found = await services.benchmark.calibrate(rated, "length", seen.append)

@@ -86,7 +86,8 @@ def test_runs_of_other_questions_are_never_compared_silently():
 
 def test_runs_that_other_models_judged_are_never_compared_silently():
     def judged(model: str, *panel: str, by: str = "rubric"):
-        seats = {"roles": {"judge": {"runtime": "local", "model": model}}, "benchmark": {"panel": list(panel)}}
+        needs = {} if by == "rubric" else {"judgeNeedsModel": False}
+        seats = {"roles": {"judge": {"runtime": "local", "model": model}}, "benchmark": {"panel": list(panel)}} | needs
         return run(judge=by, settings=seats)
 
     assert differences(judged("small"), judged("small")) == ()

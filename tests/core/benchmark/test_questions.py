@@ -11,6 +11,7 @@ from tmde_core.benchmark.questions.files import content_hash, parse_questions, r
 from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.plugins import Plugins
 from tmde_core.records.judging import JudgeItem
+from tmde_core.testing import make_context
 
 SHIPPED = Path(__file__).parents[3] / "data" / "questions" / "numbers.jsonl"
 
@@ -81,7 +82,7 @@ async def test_the_check_of_a_comparison_cannot_be_passed_by_naming_the_number_i
     answer: str, right: bool
 ):
     question = next(one for one in read_questions(SHIPPED) if one.id == "larger-490-836")
-    judge = Plugins.load().judges.get("verifier").create()
+    judge = Plugins.load().judges.get("verifier").create(make_context())
     item = JudgeItem(question=question.query, answer=answer, reference=question.reference, check=question.check)
     verdict = await judge.score(item, None)
     assert verdict.score == (10 if right else 0)

@@ -354,7 +354,12 @@ def judged(services, runtime, model):
 
     found = Judged()
     runtime.script = found.answer
-    services.plugins.judges.add(JudgeDescriptor("rubric", "style", StyleJudge, needs_model=True), "tests")
+    services.plugins.judges.add(
+        JudgeDescriptor(
+            name="rubric", summary="style", create=lambda _context: StyleJudge(), needs_model=True, default=True
+        ),
+        "tests",
+    )
     return found
 
 
@@ -467,6 +472,10 @@ async def test_a_run_whose_process_was_killed_goes_on_with_the_unanswered_questi
 async def test_a_run_warns_when_the_judge_is_the_proposers_own_model(services, data_dir, runtime, monkeypatch):
     assert (await finished(services)).warnings == ()  # checks decide everything
     monkeypatch.setattr("tests.core.benchmark.conftest.QUESTIONS", (question(0, open_weight=0.5), *QUESTIONS[1:]))
+    rubric = JudgeDescriptor(
+        name="rubric", summary="style", create=lambda _context: StyleJudge(), needs_model=True, default=True
+    )
+    services.plugins.judges.add(rubric, "tests")
     run = await finished(services)
     assert run.warnings[0].startswith("The judge is the Proposer's own model")
     roles = services.settings.roles

@@ -509,7 +509,7 @@ class WildJudge:
 @pytest.mark.parametrize(("judge", "says"), [(RaisingJudge, "ZeroDivisionError"), (WildJudge, "not between 0 and 10")])
 async def test_a_judge_that_fails_costs_no_debate_and_gives_no_score(open_table, judge, says):
     plugins = Plugins()
-    plugins.judges.add(JudgeDescriptor(name="mine", summary="", create=judge), "test")
+    plugins.judges.add(JudgeDescriptor(name="mine", summary="", create=lambda _context: judge()), "test")
     async with open_table(plugins=plugins) as table:
         debate, log = await table.ask(config=DebateConfig(judge="mine"))
         assert debate.status == "completed"

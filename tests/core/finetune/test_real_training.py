@@ -1,6 +1,6 @@
 """The same with the trainer that ships, on a model of a few thousand parameters.
 
-On the embedded model it trains in tests/core/lora/test_real_versions.py and in tests/tmde_ui/test_benchmark_report.py.
+On the embedded model it trains in tests/core/lora/test_real_versions.py and in tests/tmde_ui/benchmark/test_report.py.
 """
 
 from __future__ import annotations

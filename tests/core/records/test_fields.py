@@ -13,8 +13,8 @@ from tmde_core.records.base import Record
 from tmde_core.records.fields import by_group, fields_of
 from tmde_core.records.finetune import GROUPS, FineTuneConfig
 from tmde_core.settings import Settings
-from tmde_ui.finetune_form import ConfigForm
-from tmde_ui.finetune_words import NAMES
+from tmde_ui.finetune.form import ConfigForm
+from tmde_ui.kit.hyperparameters import NAMES
 
 
 class More(FineTuneConfig, frozen=True):

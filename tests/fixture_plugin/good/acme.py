@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tmde_core.sdk import hookimpl
+from tmde_core.sdk.context import PluginContext, PluginSettings
 from tmde_core.sdk.judges import JudgeDescriptor, JudgeItem, JudgeModel, Verdict
-from tmde_core.sdk.runtimes import Availability, ModelRuntime, RuntimeContext, RuntimeDescriptor
+from tmde_core.sdk.runtimes import Availability, ModelRuntime, RuntimeDescriptor
 from tmde_core.sdk.suites import Question, SuiteDescriptor
 
 
@@ -18,7 +19,7 @@ class LengthJudge:
         return Verdict(score=max(0.0, 10 - len(item.answer) / 100), judge="length")
 
 
-def no_runtime(context: RuntimeContext) -> ModelRuntime:
+def no_runtime(context: PluginContext[PluginSettings]) -> ModelRuntime:
     """There is nothing to make: `availability` says so first."""
     raise NotImplementedError("the ACME computer is not connected")
 
@@ -26,7 +27,7 @@ def no_runtime(context: RuntimeContext) -> ModelRuntime:
 @hookimpl
 def tmde_judges() -> list[JudgeDescriptor]:
     """See `tmde_core.sdk.hooks`."""
-    return [JudgeDescriptor(name="length", summary="likes short answers", create=LengthJudge)]
+    return [JudgeDescriptor(name="length", summary="likes short answers", create=lambda _context: LengthJudge())]
 
 
 @hookimpl

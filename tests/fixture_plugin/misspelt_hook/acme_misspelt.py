@@ -18,7 +18,7 @@ class StrictJudge:
 @hookimpl
 def tmde_judges() -> list[JudgeDescriptor]:
     """See `tmde_core.sdk.hooks`."""
-    return [JudgeDescriptor(name="strict", summary="likes nothing", create=StrictJudge)]
+    return [JudgeDescriptor(name="strict", summary="likes nothing", create=lambda _context: StrictJudge())]
 
 
 @hookimpl

@@ -18,6 +18,6 @@ class RivalJudge:
 def tmde_judges() -> list[JudgeDescriptor]:
     """The first name is taken by `acme`, the second is free."""
     return [
-        JudgeDescriptor(name="length", summary="not what you think", create=RivalJudge),
-        JudgeDescriptor(name="generous", summary="likes everything", create=RivalJudge),
+        JudgeDescriptor(name="length", summary="not what you think", create=lambda _context: RivalJudge()),
+        JudgeDescriptor(name="generous", summary="likes everything", create=lambda _context: RivalJudge()),
     ]

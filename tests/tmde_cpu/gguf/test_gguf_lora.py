@@ -19,6 +19,7 @@ from tests import warm
 from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.training import TrainingJob
+from tmde_core.testing import make_context
 from tmde_cpu.backend import CpuBackend
 from tmde_cpu.gguf.lora import permute
 from tmde_cpu.testing import times_tables, write_job
@@ -117,7 +118,7 @@ def trained(tmp_path_factory, embedded_model) -> Path:
     train = [example for example in times_tables(range(2, 13), SYSTEM) if example.instruction not in held_out][::2]
     config = FineTuneConfig(epochs=1, batch_size=8, gradient_accumulation_steps=1, learning_rate=5e-4)
     job = write_job(data_dir, train, [], config)
-    plan = CpuBackend(data_dir).plan(from_json(job.read_bytes(), TrainingJob))
+    plan = CpuBackend(make_context(data_dir=data_dir)).plan(from_json(job.read_bytes(), TrainingJob))
     done = warm.run(plan.argv, {**os.environ, **plan.env})
     assert done.returncode == 0, done.stderr
     return data_dir / "lora-adapters" / job.parent.name

@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 
 from tests import warm
 from tmde_core.errors import InvalidInputError
-from tmde_core.sdk.runtimes import RuntimeContext
+from tmde_core.testing import make_context
 from tmde_core.testing.runtime_contract import answer, question
+from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.quality import quality
 from tmde_cpu.serving.runtime import EmbeddedRuntime
 
@@ -32,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 
 def runtime_of(data_dir: Path, **settings: object) -> EmbeddedRuntime:
-    return EmbeddedRuntime(RuntimeContext(data_dir=str(data_dir), settings=settings))
+    return EmbeddedRuntime(make_context(EmbeddedSettings, str(data_dir), **settings))
 
 
 async def test_the_embedded_model_answers_simple_questions(tmp_path: Path, embedded_model: Path) -> None:

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.sdk.runtimes import RuntimeContext
+from tmde_core.testing import make_context
 from tmde_cpu.gguf.header import read_header
 from tmde_cpu.serving import server_log
 from tmde_cpu.serving.catalog import Catalog
 from tmde_cpu.serving.gate import Gate
-from tmde_cpu.serving.options import Options, parse_options
+from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime, availability
 from tmde_cpu.serving.server_log import LastLines, ServerLog
 
@@ -23,14 +23,13 @@ from tmde_cpu.serving.server_log import LastLines, ServerLog
     ("table", "told"),
     [
         ({"slots": 0}, "slots: must be a whole number of at least 1"),
-        ({"contxt": 1}, "contxt: there is no such field"),
+        ({"contxt": 1}, "contxt: there is no such setting"),
         ({"models": "one.gguf"}, "models: must be a list"),
     ],
 )
 def test_a_wrong_setting_is_named(table: dict[str, object], told: str) -> None:
-    with pytest.raises(InvalidInputError, match=rf"\[runtimes\.embedded\]: .*{told}"):
-        parse_options(table)
-    assert told in availability(RuntimeContext(data_dir="/nonexistent", settings=table)).reason
+    with pytest.raises(InvalidInputError, match=rf"runtimes\.embedded\.{told}"):
+        make_context(EmbeddedSettings, table="runtimes.embedded", **table)
 
 
 async def holder(gate: Gate, background: bool, order: list[str], name: str, leave: asyncio.Event) -> None:
@@ -94,7 +93,7 @@ def test_only_listed_models_can_be_named(tmp_path: Path, embedded_model: Path) -
     models.mkdir()
     (models / "here.gguf").symlink_to(embedded_model)
     (models / ".staged.gguf").symlink_to(embedded_model)
-    catalog = Catalog(models, Options(models=(str(embedded_model),), context=100_000))
+    catalog = Catalog(models, EmbeddedSettings(models=(str(embedded_model),), context=100_000))
     assert catalog.context(catalog.find("here.gguf")) == 8192
     assert catalog.find(embedded_model.name).path == embedded_model
     for name in (".staged.gguf", str(models / "here.gguf"), "../models/here.gguf"):
@@ -103,11 +102,11 @@ def test_only_listed_models_can_be_named(tmp_path: Path, embedded_model: Path) -
 
 
 async def test_status_and_models_start_nothing(tmp_path: Path) -> None:
-    runtime = EmbeddedRuntime(RuntimeContext(data_dir=str(tmp_path)))
+    runtime = EmbeddedRuntime(make_context(EmbeddedSettings, str(tmp_path)))
     assert (await runtime.status()).state == "stopped"
     models = await runtime.models()
     assert [(model.default, model.loaded) for model in models] == [(True, False)]
-    assert "Run ./run setup" in availability(RuntimeContext(data_dir=str(tmp_path))).reason
+    assert "Run ./run setup" in availability(make_context(EmbeddedSettings, str(tmp_path))).reason
     await runtime.stop()
 
 

@@ -14,8 +14,10 @@ import pytest_asyncio
 from gguf import GGUFWriter
 
 from tmde_core.errors import AdapterInvalidError
-from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, RuntimeContext
+from tmde_core.sdk.runtimes import AdapterRef, ChatDelta
+from tmde_core.testing import make_context
 from tmde_core.testing.runtime_contract import ServedModelContract, answer, question
+from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime
 from tmde_cpu.serving.served import MAX_ADAPTERS
 
@@ -32,7 +34,7 @@ def make_data_dir(directory: Path, model: Path) -> Path:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def runtime(tmp_path_factory: pytest.TempPathFactory, embedded_model: Path) -> AsyncIterator[EmbeddedRuntime]:
     data_dir = make_data_dir(tmp_path_factory.mktemp("served") / "data", embedded_model)
-    made = EmbeddedRuntime(RuntimeContext(data_dir=str(data_dir)))
+    made = EmbeddedRuntime(make_context(EmbeddedSettings, str(data_dir)))
     await made.start()
     yield made
     await made.stop()

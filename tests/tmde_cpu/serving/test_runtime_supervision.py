@@ -11,10 +11,12 @@ import psutil
 import pytest
 
 from tmde_core.errors import InvalidInputError, WorkerFailedError
-from tmde_core.sdk.runtimes import ChatDelta, RuntimeContext
+from tmde_core.sdk.runtimes import ChatDelta
+from tmde_core.testing import make_context
 from tmde_core.testing.runtime_contract import answer, question
 from tmde_cpu.embedded import EMBEDDED_FILE
 from tmde_cpu.serving import served
+from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime, availability
 from tmde_cpu.serving.served import ServedModel
 
@@ -32,7 +34,7 @@ def data_dir(tmp_path: Path, embedded_model: Path) -> Path:
 
 @pytest.fixture
 async def runtime(data_dir: Path) -> AsyncIterator[EmbeddedRuntime]:
-    made = EmbeddedRuntime(RuntimeContext(data_dir=str(data_dir)))
+    made = EmbeddedRuntime(make_context(EmbeddedSettings, str(data_dir)))
     await made.start()
     yield made
     await made.stop()
@@ -116,11 +118,10 @@ async def test_stopping_ends_the_child_and_the_requests_under_way(runtime: Embed
 
 PARENT = """
 import asyncio, sys
-from tmde_core.ports import RuntimeContext
 from tmde_cpu.serving.runtime import EmbeddedRuntime
 
 async def main():
-    runtime = EmbeddedRuntime(RuntimeContext(data_dir=sys.argv[1]))
+    runtime = EmbeddedRuntime(make_context(EmbeddedSettings, sys.argv[1]))
     await runtime.start()
     print((await runtime.status()).pid, flush=True)
     await asyncio.Event().wait()
@@ -178,7 +179,7 @@ async def test_a_missing_or_damaged_model_is_named(
             content = whole.read(content)
     if content is not None:
         (tmp_path / "models" / settings.get("model", EMBEDDED_FILE)).write_bytes(content)
-    context = RuntimeContext(data_dir=str(tmp_path), settings=settings)
+    context = make_context(EmbeddedSettings, str(tmp_path), **settings)
     made = EmbeddedRuntime(context)
     with pytest.raises(InvalidInputError, match=told):
         await made.start()

@@ -14,6 +14,7 @@ from tests import warm
 from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.training import PreviewingBackend, PreviewReport, TrainingJob
+from tmde_core.testing import make_context
 from tmde_cpu.backend import CpuBackend
 from tmde_cpu.testing import times_tables, write_job
 
@@ -21,7 +22,7 @@ EXAMPLES = times_tables(range(2, 7))
 
 
 def previewed(job: Path) -> CompletedProcess[str]:
-    backend = CpuBackend(job.parents[2])
+    backend = CpuBackend(make_context(data_dir=job.parents[2]))
     assert isinstance(backend, PreviewingBackend)
     plan = backend.preview(from_json(job.read_bytes(), TrainingJob))
     return warm.run(plan.argv, {**os.environ, **plan.env, "OMP_NUM_THREADS": "1"})

@@ -28,6 +28,7 @@ from tmde_core.sdk.training import TrainingBackend, TrainingExample, TrainingJob
 from tmde_core.sdk.worker.kit import checkpoints
 from tmde_core.storage.durable import sha256_of
 from tmde_core.storage.events import Event, FileLog
+from tmde_core.testing import make_context
 from tmde_cpu.backend import CpuBackend
 from tmde_cpu.testing import times_tables, write_job
 
@@ -48,7 +49,7 @@ def config(tiny_model) -> FineTuneConfig:
 
 
 def command(job: Path, *, held: bool = False) -> dict[str, Any]:
-    plan = CpuBackend(job.parents[2]).plan(from_json(job.read_bytes(), TrainingJob))
+    plan = CpuBackend(make_context(data_dir=job.parents[2])).plan(from_json(job.read_bytes(), TrainingJob))
     args = (sys.executable, str(HELD_TRAINER), str(job)) if held else plan.argv
     return {"args": args, "env": {**os.environ, **plan.env, "OMP_NUM_THREADS": "1"}}
 
@@ -277,7 +278,7 @@ def test_an_adapter_that_exists_is_never_written_over(tmp_path, config):
 
 
 def test_the_backend_plans_without_torch_and_names_a_missing_base_model(tmp_path, config):
-    backend = CpuBackend(tmp_path)
+    backend = CpuBackend(make_context(data_dir=tmp_path))
     assert isinstance(backend, TrainingBackend)
     assert backend.availability().ok
     job = from_json(write_job(tmp_path, EXAMPLES, [], config).read_bytes(), TrainingJob)

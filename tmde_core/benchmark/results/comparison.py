@@ -48,7 +48,7 @@ def differences(a: BenchmarkRun, b: BenchmarkRun) -> tuple[str, ...]:
 def judge_models(run: BenchmarkRun) -> str:
     """Which models scored what no check decides, `runtime:model` each; empty where none was asked, or it is not known."""
     judge = (run.settings.get("roles") or {}).get("judge") or {}
-    if run.judge == "verifier" or not judge:
+    if not judge or run.settings.get("judgeNeedsModel") is False:
         return ""
     panel = (run.settings.get("benchmark") or {}).get("panel") or ()
     return ", ".join([f"{judge.get('runtime')}:{judge.get('model')}".removesuffix(":"), *panel])

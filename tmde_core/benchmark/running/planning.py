@@ -13,6 +13,7 @@ import msgspec
 from tmde_core.benchmark.questions.bank import QuestionBank
 from tmde_core.benchmark.questions.files import content_hash
 from tmde_core.benchmark.running.runner import adapter_ref
+from tmde_core.debate.judging import AUTO, Judges
 from tmde_core.errors import ConflictError, InvalidInputError
 from tmde_core.lora.files.base_match import require_same_base, served_model, weights_hash
 from tmde_core.lora.service import LoraService
@@ -54,8 +55,8 @@ class Planner:
         """
         suite, questions = await self._bank.chosen(plan)
         judge = plan.judge or self._settings.current.benchmark.judge
-        if judge != "auto":
-            self._plugins.judges.chosen(judge, "judge")
+        if judge != AUTO:
+            self._plugins.judges.choose(judge, "judge")
         base = await self._base()
         adapter = await self._adapter(plan, base)
         repeats = plan.repeats or DEFAULT_REPEATS[plan.type]
@@ -77,7 +78,7 @@ class Planner:
             questions_total=len(questions) * repeats,
             triggered_by=triggered_by,
             warnings=self._warnings(questions, judge),
-            settings=self._used(),
+            settings=self._used(judge),
         )
         return run, questions, adapter
 
@@ -94,7 +95,7 @@ class Planner:
             raise ConflictError(
                 f"The run began with the base model {run.base_model!r}; {base.name!r} would answer the rest. Start a new run."
             )
-        before, now = dict(run.settings), self._used()
+        before, now = dict(run.settings), self._used(run.judge)
         if list(before.get("benchmark", {}).get("panel") or ()) != list(now["benchmark"]["panel"]):
             raise ConflictError(
                 "`benchmark.panel` has changed since the run began; the rest would be judged by others. Start a new run, or put it back."
@@ -134,18 +135,23 @@ class Planner:
         roles = self._settings.current.roles
         open_ = any(criterion.check is None for question in questions for criterion in question.criteria)
         same = (roles.judge.runtime, roles.judge.model) == (roles.proposer.runtime, roles.proposer.model)
-        if open_ and judge != "verifier" and same:
+        if open_ and same and self._needs_model(judge):
             return (
                 "The judge is the Proposer's own model: it judges its own answers. Choose another under [roles.judge].",
             )
         return ()
 
-    def _used(self) -> dict[str, Any]:
-        """The settings that an answer depends on, as they are now."""
+    def _needs_model(self, judge: str) -> bool:
+        judges = Judges(self._plugins, self._settings.current)
+        return judges.needs_model(judges.default if judge == AUTO else judge)
+
+    def _used(self, judge: str) -> dict[str, Any]:
+        """Return the settings that an answer and its score depend on, as they are now."""
         return {
             "roles": msgspec.to_builtins(self._settings.current.roles),
             "debate": msgspec.to_builtins(self._settings.current.debate),
             "benchmark": msgspec.to_builtins(self._settings.current.benchmark),
+            "judgeNeedsModel": self._needs_model(judge),
         }
 
 

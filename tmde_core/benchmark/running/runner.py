@@ -20,6 +20,7 @@ import structlog
 from tmde_core.benchmark.running.scoring import Scorer, item_of
 from tmde_core.debate.context import Conversation
 from tmde_core.debate.engine import Engine
+from tmde_core.debate.judging import Judges
 from tmde_core.debate.seats import JudgeSeat, Seat, Tally, roles_of
 from tmde_core.errors import ContextOverflowError, EmptyAnswerError, TmdeError, WorkerFailedError
 from tmde_core.plugins import Plugins
@@ -111,7 +112,7 @@ class Runner:
 
     def __post_init__(self) -> None:
         judge = JudgeSource(self.settings, self.runtimes, self.run.seed)
-        self._scorer = Scorer(self.plugins, self.run.judge, judge.model)
+        self._scorer = Scorer(Judges(self.plugins, self.settings), self.run.judge, judge.model)
 
     async def ask_all(self, slots: Sequence[Slot]) -> None:
         """Ask everything; returns when each slot has its answer or its failure.

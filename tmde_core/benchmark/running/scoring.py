@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
-from tmde_core.debate.judging import AUTO, NONE, WITH_REFERENCE, WITHOUT_REFERENCE, judged, verdict_of
+from tmde_core.debate.judging import AUTO, NONE, Judges
 from tmde_core.errors import TmdeError
-from tmde_core.plugins import Plugins
 from tmde_core.records.base import Record
 from tmde_core.records.judging import Criterion, JudgeItem, Verdict
 from tmde_core.records.questions import Question
@@ -35,9 +34,9 @@ class Score(Record):
 class Scorer:
     """Scores answers with the machine's checks and one judge."""
 
-    def __init__(self, plugins: Plugins, judge: str, model: JudgeModelSource) -> None:
-        self._plugins = plugins
-        self._judge = WITHOUT_REFERENCE if judge == AUTO else judge
+    def __init__(self, judges: Judges, judge: str, model: JudgeModelSource) -> None:
+        self._judges = judges
+        self._judge = judges.default if judge == AUTO else judge
         self._model = model
 
     async def score(self, question: Question, answer: str) -> Score:
@@ -45,15 +44,18 @@ class Scorer:
         item = item_of(question, answer)
         if not question.criteria:
             return await self._simple(item)
-        verdicts = [await judged(self._plugins, WITH_REFERENCE, item, None)] if _checked(question.criteria) else []
+        verdicts = []
+        if _checked(question.criteria):
+            verdicts.append(await self._judges.judge(self._judges.checking, item, None))
         problem = None
-        if self._judge != WITH_REFERENCE and not all(criterion.check for criterion in question.criteria):
+        if not self._judges.checks(self._judge) and not all(criterion.check for criterion in question.criteria):
             verdict, problem = await self.ask(self._judge, item)
             verdicts.append(verdict)
         return combined(question.criteria, verdicts, problem)
 
     async def _simple(self, item: JudgeItem) -> Score:
-        name = WITH_REFERENCE if item.reference and (item.check or not item.rubric) else self._judge
+        checkable = item.reference and (item.check or not item.rubric)
+        name = self._judges.checking if checkable else self._judge
         verdict, problem = await self.ask(name, item)
         return Score(
             score=verdict.score, criteria=dict(verdict.criteria), reasons=verdict.reasons, judge_error=_detail(problem)
@@ -62,16 +64,15 @@ class Scorer:
     @property
     def model_judge(self) -> str | None:
         """The judge that asks a model; None when only the machine's checks score."""
-        plugins = self._plugins.judges
-        return self._judge if self._judge in plugins and plugins.get(self._judge).needs_model else None
+        return self._judge if self._judges.needs_model(self._judge) else None
 
     async def ask(self, name: str, item: JudgeItem) -> tuple[Verdict, TmdeError | None]:
         """One judge's verdict, and why its model could not be asked; then there is no verdict."""
-        if name == NONE or name not in self._plugins.judges:
-            return await judged(self._plugins, name, item, None), None
+        if name == NONE or not self._judges.offers(name):
+            return await self._judges.judge(name, item, None), None
         try:
-            model = await self._model() if self._plugins.judges.get(name).needs_model else None
-            return await verdict_of(self._plugins, name, item, model), None
+            model = await self._model() if self._judges.needs_model(name) else None
+            return await self._judges.ask(name, item, model), None
         except TmdeError as error:
             reason = f"The judge could not be asked: {error.detail}"
             return Verdict(score=None, reasons=(reason,), judge=name), error

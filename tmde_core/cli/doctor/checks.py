@@ -23,7 +23,7 @@ from tmde_core.cli.kit.invocation import Invocation
 from tmde_core.cli.kit.logs import log_to_file
 from tmde_core.cli.kit.output import plain, size
 from tmde_core.errors import TmdeError
-from tmde_core.plugins import Plugins
+from tmde_core.plugins import Plugins, context_for
 from tmde_core.records.base import Record
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import SETTINGS_FILE, Settings, default_data_dir
@@ -222,7 +222,7 @@ def _backends(plugins: Plugins, settings: Settings) -> Iterator[Check]:
     for descriptor in plugins.backends:
         name = f"training {descriptor.name}"
         try:
-            availability = descriptor.create(settings.data_path).availability()
+            availability = descriptor.create(context_for(descriptor, settings)).availability()
         except Exception as error:  # a plugin's own defect must not hide the other checks
             yield Check(name, "lacking", f"{type(error).__name__}: {error}")
             continue

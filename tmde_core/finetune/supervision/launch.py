@@ -19,7 +19,7 @@ from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import Try, opened
 from tmde_core.finetune.supervision.watchdog import step_of
 from tmde_core.lora.files.store import AdapterStore
-from tmde_core.plugins import Plugins
+from tmde_core.plugins import Plugins, context_for
 from tmde_core.records.base import to_json
 from tmde_core.records.finetune import Dataset, FineTuneConfig, FineTuneRun, RunAttempt
 from tmde_core.records.training import TrainingJob
@@ -60,7 +60,8 @@ class Launcher:
             InvalidInputError: no such backend; the detail lists those there are.
             PluginUnavailableError: it lacks something.
         """
-        backend = self._plugins.backends.chosen(name, "backend").create(self._settings.data_path)
+        descriptor = self._plugins.backends.choose(name, "backend")
+        backend = descriptor.create(context_for(descriptor, self._settings))
         availability = await asyncio.to_thread(backend.availability)
         if not availability.ok:
             raise PluginUnavailableError(

@@ -17,7 +17,7 @@ import structlog
 
 from tmde_core.errors import AdapterInvalidError, InsufficientStorageError, TmdeError
 from tmde_core.lora.files.store import AdapterStore
-from tmde_core.plugins import Plugins
+from tmde_core.plugins import Plugins, context_for
 from tmde_core.records.base import from_json
 from tmde_core.records.lora import Manifest
 from tmde_core.records.training import ServedForm, WorkerCommand
@@ -98,7 +98,8 @@ class Forms:
             )
 
     def _conversion(self, backend: str, directory: Path, base_model: str) -> WorkerCommand | None:
-        made = self._plugins.backends.get(backend).create(self._settings.data_path)
+        descriptor = self._plugins.backends.get(backend)
+        made = descriptor.create(context_for(descriptor, self._settings))
         return made.convert(directory, base_model) if isinstance(made, ConvertingBackend) else None
 
 

@@ -10,7 +10,7 @@ from tmde_core.sdk.errors import InvalidInputError, NotFoundError
 from tmde_core.sdk.runtimes import ModelInfo
 from tmde_cpu.embedded import EMBEDDED_FILE, verify_embedded
 from tmde_cpu.gguf.header import GgufHeader, read_header
-from tmde_cpu.serving.options import DEFAULT_CONTEXT, Options
+from tmde_cpu.serving.options import DEFAULT_CONTEXT, EmbeddedSettings
 
 RUNTIME = "embedded"
 
@@ -30,7 +30,7 @@ class ModelSource(msgspec.Struct, frozen=True):
 class Catalog:
     """Finds models by name. Only what lies in the models directory or stands in the settings can be named."""
 
-    def __init__(self, models_dir: Path, options: Options) -> None:
+    def __init__(self, models_dir: Path, options: EmbeddedSettings) -> None:
         self._models_dir = models_dir
         self._options = options
         self._headers: dict[tuple[Path, int, int], GgufHeader] = {}

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import psutil
 from msgspec import Meta
 
-from tmde_core.sdk.errors import InvalidInputError
-from tmde_core.sdk.records import invalid_field
+from tmde_core.sdk.context import PluginSettings
 
 DEFAULT_CONTEXT = 4096
 """Tokens in each slot unless the settings say otherwise, or the model was trained on fewer. Four slots of the embedded
 model then take 380 MB beside its weights; its full 8192 would take twice that."""
 
 
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EmbeddedSettings(PluginSettings, frozen=True, kw_only=True):
     """How the embedded runtime serves. Every field may be left out."""
 
     model: Annotated[
@@ -76,22 +74,6 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def thread_count(self) -> int:
         """Threads that compute."""
         return self.threads or usable_cores()
-
-
-def parse_options(table: dict[str, Any]) -> Options:
-    """The options in `table`.
-
-    Raises:
-        InvalidInputError: an unknown key, or a value of the wrong type or out of range; names the key.
-    """
-    try:
-        return msgspec.convert(table, Options)
-    except msgspec.ValidationError as error:
-        problem = invalid_field(error, Options)
-        raise InvalidInputError(
-            f"In the settings, [runtimes.embedded]: {problem.detail} Correct tmde.toml and start again.",
-            field=problem.context.get("field"),
-        ) from None
 
 
 def usable_cores() -> int:

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import msgspec
 
+from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.errors import TmdeError
 from tmde_core.sdk.records import Record
-from tmde_core.sdk.runtimes import ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime, RuntimeContext
+from tmde_core.sdk.runtimes import ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime
 
 EXTRACT = 'Extract the name and {what} from this text as JSON with the keys "name" and "{what}".\n\nText: {text}'
 
@@ -142,10 +143,11 @@ def _rate(tokens: int, ms: float) -> float:
 
 
 async def _main(data_dir: Path, model: str) -> QualityReport:
+    from tmde_cpu.serving.options import EmbeddedSettings
     from tmde_cpu.serving.runtime import EmbeddedRuntime
 
-    settings = {"models": [model]} if Path(model).is_absolute() else {}
-    runtime = EmbeddedRuntime(RuntimeContext(data_dir=str(data_dir), settings=settings))
+    settings = EmbeddedSettings(models=(model,) if Path(model).is_absolute() else ())
+    runtime = EmbeddedRuntime(PluginContext(data_dir, settings))
     try:
         return await quality(runtime, Path(model).name)
     finally:

@@ -13,6 +13,7 @@ import msgspec
 import psutil
 
 from tmde_core.sdk.chat_http import chat_body, response_error, transport_error
+from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.errors import TmdeError, WorkerFailedError
 from tmde_core.sdk.runtimes import (
     AdapterRef,
@@ -21,14 +22,13 @@ from tmde_core.sdk.runtimes import (
     ChatRequest,
     ModelInfo,
     RuntimeCapabilities,
-    RuntimeContext,
     RuntimeStatus,
 )
 from tmde_cpu.gguf.served_form import served_form
 from tmde_cpu.serving.catalog import Catalog, ModelSource
 from tmde_cpu.serving.child import SERVER
 from tmde_cpu.serving.loopback import stream_loopback
-from tmde_cpu.serving.options import parse_options
+from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.quality import QualityReport, quality
 from tmde_cpu.serving.served import Generation, ServedModel
 from tmde_cpu.serving.server_log import ServerLog
@@ -42,10 +42,10 @@ class EmbeddedRuntime:
 
     capabilities = RuntimeCapabilities(json_schema=True, logprobs=True, adapters=True, token_counts=True)
 
-    def __init__(self, context: RuntimeContext) -> None:
-        self._options = parse_options(context.settings)
+    def __init__(self, context: PluginContext[EmbeddedSettings]) -> None:
+        self._options = context.settings
         self._catalog = Catalog(context.models_dir, self._options)
-        self._log = ServerLog(Path(context.data_dir) / "logs" / "embedded.log")
+        self._log = ServerLog(context.data_dir / "logs" / "embedded.log")
         self._models_dir = context.models_dir
         self._data_dir = context.data_dir
         self._served: dict[str, ServedModel] = {}
@@ -144,7 +144,7 @@ class EmbeddedRuntime:
 
     async def _quality_of(self, file: Path) -> QualityReport:
         """What the model in `file` is worth, asked through a runtime of its own that nobody else can reach yet."""
-        trial = EmbeddedRuntime(RuntimeContext(data_dir=self._data_dir, settings={"model": str(file), "slots": 1}))
+        trial = EmbeddedRuntime(PluginContext(self._data_dir, EmbeddedSettings(model=str(file), slots=1)))
         try:
             return await quality(trial)
         finally:
@@ -181,10 +181,10 @@ def _rss(pid: int) -> int:
     return 0
 
 
-def availability(context: RuntimeContext) -> Availability:
+def availability(context: PluginContext[EmbeddedSettings]) -> Availability:
     """Whether the default model is there and the settings are right. Starts nothing."""
     try:
-        catalog = Catalog(context.models_dir, parse_options(context.settings))
+        catalog = Catalog(context.models_dir, context.settings)
         catalog.check(catalog.default)
     except TmdeError as error:
         return Availability(ok=False, reason=error.detail)

@@ -16,7 +16,7 @@ from tmde_core.sdk.runtimes import AdapterRef
 from tmde_cpu.gguf.header import read_header
 from tmde_cpu.serving.child import ServerChild, server_job
 from tmde_cpu.serving.gate import Gate
-from tmde_cpu.serving.options import Options
+from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.server_log import ServerLog
 
 log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ class Generation:
 class ServedModel:
     """A model file and the children that serve it."""
 
-    def __init__(self, name: str, path: Path, context: int, options: Options, server_log: ServerLog) -> None:
+    def __init__(self, name: str, path: Path, context: int, options: EmbeddedSettings, server_log: ServerLog) -> None:
         self.name = name
         self.path = path
         self.context = context

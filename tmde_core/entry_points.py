@@ -1,0 +1,86 @@
+"""The commands that plugins bring, found in the metadata of installed packages without importing anything.
+
+`tmde --help` lists them, so this module imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+COMMAND_GROUP = "tmde.commands"
+WORD = re.compile(r"[a-z][a-z0-9-]{0,39}")
+
+BUILT_IN = frozenset(
+    {
+        "serve",
+        "debate",
+        "loop",
+        "traces",
+        "finetune",
+        "worker",
+        "lora",
+        "bench",
+        "notifications",
+        "templates",
+        "models",
+        "plugins",
+        "doctor",
+    }
+)
+"""TMDE's own commands, which no plugin can replace. A test compares them with those of the command line."""
+
+
+class PluginCommand(NamedTuple):
+    """One command of a plugin."""
+
+    name: str
+    """The word after `tmde`."""
+    target: str
+    """Where it is: `module:attribute`."""
+    distribution: str
+    version: str
+    summary: str
+    """The package's own summary."""
+    problem: str = ""
+    """Why it cannot be used; empty when it can."""
+
+
+def find_commands() -> list[PluginCommand]:
+    """Return the commands of all installed packages, by name; those that cannot be used say why."""
+    points = importlib.metadata.entry_points(group=COMMAND_GROUP)
+    found: dict[str, PluginCommand] = {}
+    refused: list[PluginCommand] = []
+    for command in sorted(_read(points), key=lambda one: (one.name, one.distribution)):
+        if command.problem:
+            refused.append(command)
+        elif (other := found.get(command.name)) is not None:
+            sentence = (
+                f"The command {command.name!r} is already provided by the package {other.distribution!r}; that of "
+                f"{command.distribution!r} is left out. Uninstall one of them."
+            )
+            refused.append(command._replace(problem=sentence))
+        else:
+            found[command.name] = command
+    return [*found.values(), *refused]
+
+
+def _read(points: Iterable[importlib.metadata.EntryPoint]) -> Iterable[PluginCommand]:
+    for point in points:
+        problem = ""
+        if point.name in BUILT_IN:
+            problem = f"`tmde {point.name}` is a command of TMDE itself; the plugin's is left out. Rename it."
+        elif not WORD.fullmatch(point.name):
+            problem = f"{point.name[:60]!r} cannot be a command: a word is 1 to 40 of a–z, 0–9 and '-', and starts with a letter."
+        distribution = point.dist
+        summary = (distribution.metadata["Summary"] or "") if distribution else ""
+        yield PluginCommand(
+            point.name,
+            point.value,
+            distribution.name if distribution else "",
+            distribution.version if distribution else "",
+            " ".join(summary.split())[:120],
+            problem,
+        )

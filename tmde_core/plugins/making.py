@@ -1,0 +1,75 @@
+"""Making what descriptors describe: each is given its context, with its own validated settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from tmde_core.errors import InvalidInputError
+from tmde_core.records.base import invalid_field
+from tmde_core.sdk.context import MakingDescriptor, PluginContext, PluginSettings
+from tmde_core.sdk.hooks import HOOKS
+from tmde_core.settings import Settings
+
+S = TypeVar("S", bound=PluginSettings)
+
+
+def context_for(descriptor: MakingDescriptor, settings: Settings) -> PluginContext[Any]:
+    """Return what `create` is given.
+
+    Raises:
+        InvalidInputError: the settings table of the descriptor does not fit its type; names the setting.
+    """
+    return PluginContext(
+        data_dir=settings.data_path,
+        settings=read_table(descriptor, settings),
+        log=structlog.get_logger("tmde.plugin").bind(plugin=descriptor.name),
+    )
+
+
+def read_table(descriptor: MakingDescriptor, settings: Settings) -> PluginSettings:
+    """Return the settings of one descriptor, validated.
+
+    Raises:
+        InvalidInputError: an unknown setting, or a value of the wrong type or range; names the setting.
+    """
+    table = table_of(descriptor)
+    values = getattr(settings, table, {}).get(descriptor.name, {})
+    return read_settings(values, descriptor.settings, f"{table}.{descriptor.name}")
+
+
+def read_settings(values: Mapping[str, Any], as_type: type[S], table: str) -> S:
+    """Return a settings table as its type.
+
+    Args:
+        values: the table, as `tmde.toml` has it.
+        table: its name, for the sentence of an error.
+
+    Raises:
+        InvalidInputError: an unknown setting, or a value of the wrong type or range; names the setting.
+    """
+    try:
+        return msgspec.convert(dict(values), as_type)
+    except msgspec.ValidationError as error:
+        raise _explain(invalid_field(error, as_type), as_type, table) from None
+
+
+def _explain(problem: InvalidInputError, as_type: type[PluginSettings], table: str) -> InvalidInputError:
+    """Say where a wrong setting stands in the file."""
+    known = as_type.__struct_fields__
+    field, sentence = str(problem.context.get("field") or ""), problem.detail
+    head, _, rest = sentence.partition(": ")
+    if head in (field, *known):  # the second: what `__post_init__` says of a setting
+        field, sentence = head, rest
+    if field and field.partition(".")[0] not in known:
+        sentence = f"there is no such setting; there are {', '.join(known) or 'none'}."
+    path = ".".join(part for part in (table, field) if part)
+    return InvalidInputError(f"In the settings, {path}: {sentence} Correct it and start again.", field=path)
+
+
+def table_of(descriptor: MakingDescriptor) -> str:
+    """Return the name of the table that holds the settings of this kind of thing."""
+    return next(hook.table for hook in HOOKS.values() if type(descriptor) is hook.descriptor)
