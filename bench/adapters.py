@@ -160,7 +160,7 @@ async def activation(data_dir: Path) -> tuple[float, float, int]:
             began = time.perf_counter()
             await services.lora.activate((a, b)[number % 2])
             activated.append(time.perf_counter() - began)
-            verified.append(_timed(lambda: services.lora.store.verified(a)))
+            verified.append(_timed(lambda: services.stores.adapters.verified(a)))
         size = (await services.lora.get(a)).size_bytes
     return median(verified), median(activated), size
 

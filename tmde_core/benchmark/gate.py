@@ -29,13 +29,14 @@ import structlog
 from tmde_core.benchmark.results.report import chance_words, p_words
 from tmde_core.benchmark.results.statistics import holm, outcome_of
 from tmde_core.benchmark.service import BenchmarkService
+from tmde_core.benchmark.store import BenchmarkStore
 from tmde_core.errors import ConflictError, TmdeError, WorkerFailedError
 from tmde_core.lora.service import LoraService
 from tmde_core.notifications.service import NotificationService
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, DomainComparison, GateDecision, RunComparison
 from tmde_core.records.finetune import FineTuneRun
-from tmde_core.schedule.service import Verdict
+from tmde_core.records.schedule import ScheduleOutcome
 from tmde_core.settings import LiveSettings
 
 log = structlog.get_logger(__name__)
@@ -56,18 +57,20 @@ class GateService:
         benchmark: BenchmarkService,
         lora: LoraService,
         notifications: NotificationService,
+        store: BenchmarkStore,
     ) -> None:
         self._settings = settings
         self._benchmark = benchmark
         self._lora = lora
         self._notifications = notifications
+        self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
         self._one = asyncio.Lock()
         self._serving = False
 
     async def decisions(self, limit: int = 20, adapter_id: UUID | None = None) -> list[GateDecision]:
         """What the gate decided, newest first."""
-        return await self._benchmark.store.decisions(limit, adapter_id)
+        return await self._store.decisions(limit, adapter_id)
 
     async def after_training(self, run: FineTuneRun) -> None:
         """Measure the adapter of a completed run, in the background. Only the server does; it has the time."""
@@ -92,7 +95,7 @@ class GateService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _wanted(self) -> bool:
-        return self._settings.current.benchmark.after_training and bool(self._benchmark.bank.suites())
+        return self._settings.current.benchmark.after_training and bool(self._benchmark.suites())
 
     def _spawn(self, adapter_id: UUID, full: bool = False) -> None:
         task = asyncio.create_task(self._measured(adapter_id, full), name=f"gate {adapter_id}")
@@ -161,7 +164,7 @@ class GateService:
                 active_run_id=now.id if now else None,
                 activated=await self._act(adapter_id, gate, reason),
             )
-            await self._benchmark.store.add_decision(decision)
+            await self._store.add_decision(decision)
         await self._tell(decision)
         return decision
 
@@ -229,15 +232,16 @@ class GateService:
 
     # ------------------------------------------------------------------------------------ schedule
 
-    async def scheduled(self, due: datetime) -> Verdict:
+    async def scheduled(self, due: datetime) -> ScheduleOutcome:
         """Measure what is active, in the background; what follows is decided at its end."""
         if (other := self._benchmark.running()) is not None:
-            return "skipped", f"A benchmark is running ({other.id}).", None
+            return ScheduleOutcome("skipped", f"A benchmark is running ({other.id}).")
         run = await self._benchmark.start(asking(), triggered_by="schedule")
         task = asyncio.create_task(self._watched(run), name=f"scheduled benchmark {run.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return "started", f"The quick benchmark of {due:%Y-%m-%d %H:%M} UTC was started.", str(run.id)
+        started = f"The quick benchmark of {due:%Y-%m-%d %H:%M} UTC was started."
+        return ScheduleOutcome("started", started, str(run.id))
 
     async def _watched(self, run: BenchmarkRun) -> None:
         try:

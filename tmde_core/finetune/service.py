@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -21,8 +20,8 @@ from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import first_try, resumed
 from tmde_core.finetune.supervision.launch import Launcher
 from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, Listener, Watching
-from tmde_core.lora.service import LoraService
-from tmde_core.plugins import Plugins, context_for
+from tmde_core.lora.files.store import AdapterStore
+from tmde_core.plugins import context_for
 from tmde_core.prompts import template_text
 from tmde_core.records.base import Record, utc_now
 from tmde_core.records.finetune import ENDED, FineTuneConfig, FineTuneRun, Progress, RunStatus
@@ -32,10 +31,9 @@ from tmde_core.sdk.training import TrainingBackend
 from tmde_core.sdk.worker.kit import RunEvents
 from tmde_core.sdk.worker.run_files import CANCEL_FILE, EVENTS_FILE, STOPPED_FILE
 from tmde_core.settings import LiveSettings
-from tmde_core.storage.database import Database
 from tmde_core.storage.events import FileLog
-from tmde_core.templates.store import TemplateStore
 from tmde_core.traces.service import TraceService
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -63,26 +61,25 @@ class FineTuneService:
 
     def __init__(
         self,
-        database: Database,
+        store: RunStore,
         settings: LiveSettings,
-        plugins: Plugins,
+        workspace: Workspace,
         traces: TraceService,
-        lora: LoraService,
+        adapters: AdapterStore,
         protected: Callable[[], Awaitable[Sequence[Protected]]],
     ) -> None:
-        """Build it on an open database.
+        """Build it on its stores.
 
         Args:
             protected: the benchmark's questions as they are now, which are never trained on.
         """
         self._protected = protected
         self._settings = settings
-        self._plugins = plugins
+        self._workspace = workspace
         self._traces = traces
-        self._templates = TemplateStore(database)
-        self._store = RunStore(database)
-        self._launcher = Launcher(settings.started, plugins, lora.store, self._store)
-        self.watching = Watching(self._store, self._launcher, launches=not self._enqueues)
+        self._store = store
+        self._launcher = Launcher(settings.started, workspace, adapters, store)
+        self.watching = Watching(store, self._launcher, launches=not self._enqueues)
         self._starting = asyncio.Lock()
         self._ends: dict[UUID, asyncio.Task[FineTuneRun]] = {}
 
@@ -101,7 +98,7 @@ class FineTuneService:
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
         config = checked(config)
-        self._plugins.backends.choose(config.backend, "backend")
+        self._workspace.plugins.backends.choose(config.backend, "backend")
         await self._settings.change({"finetune": msgspec.to_builtins(config)})
         return self.config()
 
@@ -111,17 +108,17 @@ class FineTuneService:
             BackendReport(
                 name=descriptor.name,
                 summary=descriptor.summary,
-                plugin=self._plugins.backends.provider(descriptor.name),
+                plugin=self._workspace.plugins.backends.provider(descriptor.name),
                 availability=self._availability(descriptor.name),
                 environment=descriptor.environment,
             )
-            for descriptor in self._plugins.backends
+            for descriptor in self._workspace.plugins.backends
         ]
 
     def _availability(self, name: str) -> Availability:
         try:
-            descriptor = self._plugins.backends.get(name)
-            return descriptor.create(context_for(descriptor, self._settings.started)).availability()
+            descriptor = self._workspace.plugins.backends.get(name)
+            return descriptor.create(context_for(descriptor, self._workspace.settings)).availability()
         except Exception as error:  # a plugin's own defect must not hide the other backends
             return Availability(ok=False, reason=f"{type(error).__name__}: {error}")
 
@@ -130,7 +127,7 @@ class FineTuneService:
     async def selection(self, config: FineTuneConfig) -> Selection:
         """What a run with this configuration would be trained on now, and what is left out and why."""
         traces = await self._traces.eligible(config.min_quality_score)
-        texts = {template.name: template_text(template) for template in await self._templates.list()}
+        texts = {template.name: template_text(template) for template in await self._workspace.templates.list()}
 
         def templates_text(names: Sequence[str]) -> str:
             return "\n\n".join(texts[name] for name in names if name in texts)
@@ -179,12 +176,12 @@ class FineTuneService:
                 train = [example.trace_id for example in selection.train]
                 await self._store.insert(run, train, [example.trace_id for example in selection.val])
             except BaseException:
-                os.close(leash)
+                leash.release()
                 shutil.rmtree(run_dir, ignore_errors=True)
                 raise
             log.info("finetune.started", run=str(run_id), examples=len(selection), queued=run.queued)
             if run.queued:
-                os.close(leash)
+                leash.release()
             else:
                 await self.watching.begin(run, first_try(config), leash)
         return await self._store.get(run_id) or run
@@ -213,11 +210,11 @@ class FineTuneService:
                     RunEvents(self.run_dir(run_id) / EVENTS_FILE).log("It waits for a worker to resume it.")
                     await self._store.enqueue(run)
             except BaseException:
-                os.close(leash)
+                leash.release()
                 raise
             log.info("finetune.resumed", run=str(run_id), queued=self._enqueues)
             if self._enqueues:
-                os.close(leash)
+                leash.release()
             else:
                 await self.watching.begin(run, resumed(run), leash)
         return await self._store.get(run_id) or run

@@ -19,12 +19,12 @@ import msgspec
 import structlog
 
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.finetune.store import stamp
 from tmde_core.records.base import to_json, utc_now
 from tmde_core.records.notifications import Level, Notification
 from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.events import Event
+from tmde_core.storage.stamps import stamp
 
 log = structlog.get_logger(__name__)
 

@@ -17,12 +17,12 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from tmde_core.errors import InvalidInputError, NotFoundError, TmdeError
-from tmde_core.finetune.store import stamp
 from tmde_core.records.base import utc_now
-from tmde_core.records.schedule import Action, Decision, ScheduleName, ScheduleStatus
+from tmde_core.records.schedule import Decision, ScheduleName, ScheduleOutcome, ScheduleStatus
 from tmde_core.schedule.cron import Cron
 from tmde_core.settings import LiveSettings, ScheduleSettings, Settings
 from tmde_core.storage.database import Database
+from tmde_core.storage.stamps import stamp
 
 log = structlog.get_logger(__name__)
 
@@ -35,9 +35,7 @@ SHOWN_RUNS, SHOWN_DECISIONS = 5, 10
 NAMES: tuple[ScheduleName, ...] = ("finetune", "benchmark")
 CUT_OFF = "TMDE ended while this was being decided."
 
-Verdict = tuple[Action, str, str | None]
-"""Action, reason, run id."""
-Decide = Callable[[datetime], Awaitable[Verdict]]
+Decide = Callable[[datetime], Awaitable[ScheduleOutcome]]
 """Given the due instant: do it, or say why not."""
 
 
@@ -122,7 +120,7 @@ class ScheduleService:
             )
         except sqlite3.IntegrityError:
             return await self._decision(name, due)
-        action, reason, run_id = await self._verdict(name, due)
+        action, reason, run_id = await self._outcome(name, due)
         await self._db.write(
             "UPDATE schedule_decisions SET decided_at = ?, action = ?, reason = ?, run_id = ? WHERE schedule = ? AND due_at = ?",
             (stamp(self._clock()), action, reason, run_id, name, stamp(due)),
@@ -130,16 +128,16 @@ class ScheduleService:
         log.info("schedule.decided", schedule=name, due=stamp(due), action=action, reason=reason)
         return await self._decision(name, due)
 
-    async def _verdict(self, name: ScheduleName, due: datetime) -> Verdict:
+    async def _outcome(self, name: ScheduleName, due: datetime) -> ScheduleOutcome:
         if self._clock() - due > CATCH_UP:
-            return "skipped", "TMDE was not running then, and that is more than a day ago.", None
+            return ScheduleOutcome("skipped", "TMDE was not running then, and that is more than a day ago.")
         try:
             return await self._deciders[name](due)
         except TmdeError as error:
-            return "failed", error.detail, None
+            return ScheduleOutcome("failed", error.detail)
         except Exception as error:
             log.exception("schedule.decision_failed", schedule=name)
-            return "failed", f"An unexpected {type(error).__name__}; the log has the details.", None
+            return ScheduleOutcome("failed", f"An unexpected {type(error).__name__}; the log has the details.")
 
     # ------------------------------------------------------------------------------------- reading
 

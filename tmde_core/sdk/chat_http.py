@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, Literal
 
@@ -118,26 +119,38 @@ async def stream_chat(
 # ------------------------------------------------------------------------------- server-sent events
 
 
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
 class EventParser:
     """Cuts a byte stream into the `data` of its server-sent events (comments and other fields are dropped).
 
-    Works on bytes: a character that arrives in two blocks is only decoded once it is whole.
+    Works on bytes: a character that arrives in two blocks is only decoded once it is whole. Lines end with LF, CR or CRLF.
+
+    The package `httpx-sse` reads httpx responses only, and the embedded model's connection is none. It also keeps an endless
+    event in memory, and loses the first event after a byte order mark and a last one without a blank line.
     """
 
     def __init__(self, server: str) -> None:
         self._server = server
         self._rest = bytearray()
         self._searched = 0
+        self._begun = False
+        self._after_cr = False
         self._data: list[bytes] = []
         self._size = 0
 
     def feed(self, block: bytes) -> Iterator[bytes]:
         """The events that `block` completes."""
+        if self._after_cr and block:
+            block, self._after_cr = block.removeprefix(b"\n"), False
         self._rest += block
         start = 0
-        while (end := self._rest.find(b"\n", max(start, self._searched))) >= 0:
-            line = bytes(self._rest[start:end]).rstrip(b"\r")
-            start, self._searched = end + 1, 0
+        while found := _LINE_END.search(self._rest, max(start, self._searched)):
+            line = bytes(self._rest[start : found.start()])
+            start, self._searched = found.end(), 0
+            # The LF of this CR may be in the next block.
+            self._after_cr = start == len(self._rest) and self._rest.endswith(b"\r")
             if (data := self._line(line)) is not None:
                 yield data
         del self._rest[:start]
@@ -147,20 +160,22 @@ class EventParser:
     def close(self) -> Iterator[bytes]:
         """The event that the end of the stream completes: some servers leave out the last blank line."""
         if self._rest:
-            last, self._rest = bytes(self._rest).rstrip(b"\r"), bytearray()
+            last, self._rest = bytes(self._rest), bytearray()
             self._line(last)
         if self._data:
             yield b"\n".join(self._data)
             self._data = []
 
     def _line(self, line: bytes) -> bytes | None:
+        if not self._begun:
+            line, self._begun = line.removeprefix(BOM_UTF8), True
         if not line:
             data, self._data, self._size = self._data, [], 0
             return b"\n".join(data) if data else None
         if line.startswith(b"data:"):
             value = line[5:].removeprefix(b" ")
             self._data.append(value)
-            self._size += len(value)
+            self._size += len(value) + 1  # with its line end, or empty lines would never be too many
             self._bound(self._size)
         return None
 

@@ -14,8 +14,8 @@ import struct
 from pathlib import Path
 from typing import IO, Any
 
-from tmde_core.lora.archive.foreign_json import ForeignJsonError, read_object
 from tmde_core.records.base import Record
+from tmde_core.records.foreign_json import ForeignJsonError, read_object
 
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 """An adapter of all projections of 100 layers has 1,400 tensors, which take 200 kB."""

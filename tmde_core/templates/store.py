@@ -16,6 +16,7 @@ from tmde_core.errors import NotFoundError, TmdeError
 from tmde_core.records.base import utc_now
 from tmde_core.records.templates import ScoredTemplate, Template
 from tmde_core.storage.database import Database
+from tmde_core.storage.stamps import stamp
 from tmde_core.templates.front_matter import TemplateFile, parse_template
 
 log = structlog.get_logger(__name__)
@@ -60,7 +61,7 @@ class TemplateStore:
         changed = list(_changed(files, known))
         if not changed:
             return
-        now = _stamp(utc_now())
+        now = stamp(utc_now())
         async with self._database.transaction() as connection:
             for identity, file, digest in changed:
                 await connection.execute(
@@ -161,7 +162,3 @@ def _template(row: sqlite3.Row) -> Template:
         created_at=datetime.fromisoformat(row["created_at"]),
         updated_at=datetime.fromisoformat(row["updated_at"]),
     )
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -99,7 +99,7 @@ async def test_the_shipped_trainer_goes_from_traces_to_a_sound_adapter(undisturb
         assert run.metrics is not None
         assert run.metrics.final_train_loss is not None
         assert len(await services.finetune.metrics(run.id)) == run.metrics.total_steps
-        manifest = services.lora.store.verified(run.id)
+        manifest = services.stores.adapters.verified(run.id)
         assert {
             "adapter_model.safetensors",
             "adapter_config.json",

@@ -132,8 +132,8 @@ async def past_runs(services: Services, number: int, mode: str = "proposer", ada
             completed_at=at + timedelta(minutes=3), metrics=metrics, questions_total=10, questions_done=10,
             adapter_id=UUID(adapter) if adapter else None, judge="auto",
         )  # fmt: skip
-        await services.benchmark.store.insert(msgspec.structs.replace(run), [], comparable_hash(run))
-        await services.benchmark.store.update(run)
+        await services.stores.benchmark.insert(msgspec.structs.replace(run), [], comparable_hash(run))
+        await services.stores.benchmark.update(run)
 
 
 def publish_adapter(directory: Path) -> str:

@@ -124,7 +124,7 @@ async def obey(services: Services, script: Script) -> None:
             active = await services.lora.active()
             answer = str(active.id) if active else None
         elif do == "spoil":
-            file = services.lora.store.path(UUID(command["id"])) / "adapter_model.safetensors"
+            file = services.stores.adapters.path(UUID(command["id"])) / "adapter_model.safetensors"
             file.write_bytes(b"x" * file.stat().st_size)
         elif do == "break":
             script.broken.add(command["id"])

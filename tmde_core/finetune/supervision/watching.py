@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -27,6 +26,7 @@ from tmde_core.finetune.supervision.watchdog import Watchdog
 from tmde_core.records.finetune import ENDED, FineTuneRun
 from tmde_core.sdk.worker.run_files import EVENTS_FILE, note_stopped, wanted_cancelled
 from tmde_core.storage.events import FileLog
+from tmde_core.storage.locks import FileLock
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +99,7 @@ class Watching:
         try:
             return await self._record(run, Ending(kind="cancelled", outcome=Outcome(status="cancelled")))
         finally:
-            os.close(leash)
+            leash.release()
 
     async def take(self, run: FineTuneRun) -> bool:
         """Start a worker on a queued run; False when somebody else does, or is cancelling it, or it cannot be started."""
@@ -108,8 +108,8 @@ class Watching:
             return False
         return await self._busy(run.id, self._begin(run, resumed(run), leash)) is not None
 
-    async def begin(self, run: FineTuneRun, wanted: Try, leash: int) -> None:
-        """Start the next worker of a run that is new, or that a person resumes; closes the leash.
+    async def begin(self, run: FineTuneRun, wanted: Try, leash: FileLock) -> None:
+        """Start the next worker of a run that is new, or that a person resumes; releases the leash.
 
         Raises:
             TmdeError: see `Launcher.launch`; the run has failed.
@@ -154,7 +154,7 @@ class Watching:
             return await over
         except asyncio.CancelledError:
             if over.done() and not over.cancelled() and over.exception() is None:
-                os.close(over.result().leash)
+                over.result().leash.release()
             over.cancel()
             raise
         finally:
@@ -195,7 +195,7 @@ class Watching:
 
     # ------------------------------------------------------------------------------------ settling
 
-    def _free_leash(self, run_id: UUID) -> int | None:
+    def _free_leash(self, run_id: UUID) -> FileLock | None:
         run_dir = self._launcher.run_dir(run_id)
         return None if supervisor.is_alive(run_dir) else supervisor.try_leash(run_dir)
 
@@ -235,9 +235,9 @@ class Watching:
                 self.watch(run_id, process)  # where this is no watch already
             return process
         finally:
-            os.close(death.leash)
+            death.leash.release()
 
-    async def _begin(self, run: FineTuneRun, wanted: Try, leash: int, *, raises: bool = False) -> Process | None:
+    async def _begin(self, run: FineTuneRun, wanted: Try, leash: FileLock, *, raises: bool = False) -> Process | None:
         try:
             if wanted_cancelled(self._launcher.run_dir(run.id)):
                 return None
@@ -249,7 +249,7 @@ class Watching:
                 raise
             return None
         finally:
-            os.close(leash)
+            leash.release()
         if process is not None:
             self.watch(run.id, process)
         return process

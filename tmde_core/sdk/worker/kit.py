@@ -6,7 +6,7 @@
 
 The supervisor reads what the kit writes into the run's directory:
 
-- `lock`: held with `flock` for the life of the process; its text is `{"pid": …, "createTime": …}`.
+- `lock`: locked (`storage.locks`) for the life of the process; its text is `{"pid": …, "createTime": …}`.
 - `heartbeat`: rewritten every `HEARTBEAT_SECONDS` while the process lives (`vitals`).
 - `activity`: touched by `RunWorker.working` within a step that takes long.
 - `checkpoints/step-N`: complete, or not there; the newest `CHECKPOINTS_KEPT` are kept.
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -34,7 +33,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final, NoReturn, Self, TextIO
+from typing import Any, Final, NoReturn, Self
 from uuid import UUID
 
 import msgspec
@@ -61,6 +60,7 @@ from tmde_core.sdk.worker.run_files import (
 from tmde_core.sdk.worker.vitals import beat
 from tmde_core.storage.durable import sync_directory, sync_file
 from tmde_core.storage.events import FileLog
+from tmde_core.storage.locks import FileLock
 
 HEARTBEAT_SECONDS = 2.0
 ACTIVITY_SECONDS = 1.0
@@ -180,7 +180,7 @@ class RunWorker:
     def __init__(self, job_path: Path) -> None:
         self.job_path = job_path
         self.exit_code = EXIT_REFUSED
-        self._lock: TextIO | None = None
+        self._lock: FileLock | None = None
         self._stop = threading.Event()
         self._published: dict[str, Any] | None = None
         self._worked = 0.0
@@ -239,7 +239,7 @@ class RunWorker:
             self.exit_code = EXIT_COMPLETE
             self.events.end("complete", self._published or {})
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
         return True
 
     @property
@@ -351,14 +351,10 @@ class RunWorker:
         return path.name.startswith(".") and path.name.endswith(self.job.run_id)
 
     def _take_lock(self) -> None:
-        self._lock = (self.run_dir / LOCK_FILE).open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        self._lock = FileLock.try_acquire(self.run_dir / LOCK_FILE)
+        if self._lock is None:
             self._refuse(f"Another process already trains the run {self.job.run_id}.")
-        self._lock.truncate(0)
-        self._lock.write(to_json({"pid": os.getpid(), "createTime": psutil.Process().create_time()}).decode())
-        self._lock.flush()
+        self._lock.write(to_json({"pid": os.getpid(), "createTime": psutil.Process().create_time()}))
 
     def _heartbeat(self) -> None:
         asked = False

@@ -109,7 +109,7 @@ class BenchmarkDialog:
 
     def _sizes(self) -> tuple[int, int]:
         """Questions of a quick and of a full run; none where the suite's plugin is broken, which a start then tells."""
-        suites = self._services.benchmark.bank.suites()
+        suites = self._services.benchmark.suites()
         try:
             whole = len(tuple(suites[0].questions())) if suites else 0
         except Exception as error:
@@ -123,7 +123,7 @@ class BenchmarkDialog:
         who = [(ACTIVE, now), (BASE, "the base model")]
         who += [(str(one.id), answerer(one.id)) for one in adapters if not one.is_active]
         _offer(self._who, who, ACTIVE)
-        suites = self._services.benchmark.bank.suites()
+        suites = self._services.benchmark.suites()
         _offer(self._suite, [("" if one.default else one.name, f"{one.name}: {one.summary}") for one in suites], "")
         judges = [(one.name, f"{one.name}: {one.summary}") for one in self._services.plugins.judges]
         _offer(self._judge, [("", f"as set: {self._services.settings.benchmark.judge}"), *judges], "")

@@ -39,7 +39,7 @@ class BenchmarkReading:
     """The part of `BenchmarkService` that changes nothing."""
 
     def __init__(self, store: BenchmarkStore, measuring: Measuring, lora: LoraService) -> None:
-        self.store = store
+        self._store = store
         self._measuring = measuring
         self._lora = lora
         self._live: Live | None = None
@@ -55,7 +55,7 @@ class BenchmarkReading:
         Raises:
             NotFoundError: there is none with that id.
         """
-        run = await self.store.get(run_id)
+        run = await self._store.get(run_id)
         if run is None:
             raise NotFoundError(f"There is no benchmark run with the id {run_id}.")
         return await self._counted(run)
@@ -64,7 +64,7 @@ class BenchmarkReading:
         if run.status == "completed":
             return run
         live = self._live
-        done = live.done if live is not None and live.run.id == run.id else len(await self.store.results(run.id))
+        done = live.done if live is not None and live.run.id == run.id else len(await self._store.results(run.id))
         return msgspec.structs.replace(run, questions_done=min(done, run.questions_total))
 
     async def list(
@@ -84,7 +84,7 @@ class BenchmarkReading:
             InvalidInputError: the dates are the wrong way round.
         """
         wanted = _wanted(start, end, adapter_id, type, status, mode)
-        runs, total = await self.store.page(wanted, limit, offset)
+        runs, total = await self._store.page(wanted, limit, offset)
         return [await self._counted(run) for run in runs], total
 
     async def results(self, run_id: UUID, limit: int = 200, offset: int = 0) -> tuple[Sequence[BenchmarkResult], int]:
@@ -94,7 +94,7 @@ class BenchmarkReading:
             NotFoundError: no such run.
         """
         await self.get(run_id)
-        found = await self.store.results(run_id)
+        found = await self._store.results(run_id)
         return found[offset : offset + limit], len(found)
 
     async def asked(self, run_id: UUID) -> Sequence[Question]:
@@ -104,7 +104,7 @@ class BenchmarkReading:
             NotFoundError: no such run.
         """
         await self.get(run_id)
-        return await self.store.questions(run_id)
+        return await self._store.questions(run_id)
 
     async def result(self, run_id: UUID, question_id: str) -> tuple[BenchmarkResult, ...]:
         """Every answer to one question of a run.
@@ -113,14 +113,14 @@ class BenchmarkReading:
             NotFoundError: no such run, or it has no answer to that question.
         """
         await self.get(run_id)
-        found = tuple(await self.store.results(run_id, question_id))
+        found = tuple(await self._store.results(run_id, question_id))
         if not found:
             raise NotFoundError(f"The benchmark {run_id} has no answer to a question called {question_id[:60]!r}.")
         return found
 
     async def trace(self, run_id: UUID, question_id: str, repeat: int = 0) -> dict[str, Any] | None:
         """The debate behind an answer, as a trace on the wire; None in proposer mode."""
-        return await self.store.trace(run_id, question_id, repeat)
+        return await self._store.trace(run_id, question_id, repeat)
 
     async def summary(
         self,
@@ -136,7 +136,7 @@ class BenchmarkReading:
             InvalidInputError: the dates are the wrong way round.
         """
         wanted = _wanted(start, end, adapter_id, type, None, mode)
-        series = await self.store.series(wanted)
+        series = await self._store.series(wanted)
         active = self._lora.active_ref()
         answering = UUID(active.id) if active else None
         if not series:
@@ -144,8 +144,8 @@ class BenchmarkReading:
         spoken_of = answering if adapter_id is None else adapter_id
         newest = next((point for point in reversed(series) if point.adapter_id == spoken_of), series[-1])
         current = await self.get(newest.run_id)
-        previous = await self.store.get(current.previous_run_id) if current.previous_run_id else None
-        baseline = await self.store.get(current.baseline_run_id) if current.baseline_run_id else None
+        previous = await self._store.get(current.previous_run_id) if current.previous_run_id else None
+        baseline = await self._store.get(current.baseline_run_id) if current.baseline_run_id else None
         return Summary(
             total=len(series),
             series=tuple(series),
@@ -154,8 +154,8 @@ class BenchmarkReading:
             current=current,
             previous=previous,
             baseline=baseline,
-            vs_previous=await self.store.comparison(previous.id, current.id) if previous else None,
-            vs_baseline=await self.store.comparison(baseline.id, current.id) if baseline else None,
+            vs_previous=await self._store.comparison(previous.id, current.id) if previous else None,
+            vs_baseline=await self._store.comparison(baseline.id, current.id) if baseline else None,
         )
 
     async def _activations(self, first: datetime) -> tuple[ActivationMark, ...]:
@@ -185,7 +185,7 @@ class BenchmarkReading:
     async def of_adapters(self, a: UUID, b: UUID) -> RunComparison | None:
         """B's newest completed run against A's newest that asked the same in the same way; None when there is no such pair."""
         runs_a, runs_b = [
-            (await self.store.page(RunFilter(adapter_id=one, status="completed"), PAIRED, 0))[0] for one in (a, b)
+            (await self._store.page(RunFilter(adapter_id=one, status="completed"), PAIRED, 0))[0] for one in (a, b)
         ]
         of_a: dict[str, BenchmarkRun] = {}
         for run in runs_a:
@@ -202,7 +202,7 @@ class BenchmarkReading:
             InvalidInputError: the dates are the wrong way round.
         """
         runs, _ = await self.list(100_000, 0, start, end)
-        return [ExportedRun(run=run, results=tuple(await self.store.results(run.id))) for run in reversed(runs)]
+        return [ExportedRun(run=run, results=tuple(await self._store.results(run.id))) for run in reversed(runs)]
 
 
 def _wanted(

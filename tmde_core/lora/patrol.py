@@ -22,6 +22,7 @@ import structlog
 
 from tmde_core.errors import NotFoundError
 from tmde_core.lora.files.on_disk import version_of
+from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.service import LoraService
 from tmde_core.records.base import utc_now
 from tmde_core.records.lora import LoRAAdapter
@@ -49,9 +50,16 @@ class Patrol:
     """Looks after all adapters of one data directory, from `start` to `stop`."""
 
     def __init__(
-        self, lora: LoraService, tell: Tell, *, first: float = FIRST_SECONDS, pace: float = BYTES_A_SECOND
+        self,
+        lora: LoraService,
+        store: AdapterStore,
+        tell: Tell,
+        *,
+        first: float = FIRST_SECONDS,
+        pace: float = BYTES_A_SECOND,
     ) -> None:
         self._lora = lora
+        self._store = store
         self._tell = tell
         self._first = first
         self._pace = pace
@@ -80,13 +88,13 @@ class Patrol:
 
     async def round(self) -> None:
         """Read every adapter that was not read within a day, the active one first; those found damaged again in any case."""
-        readings, saved = self._lora.store.readings, time.monotonic()
+        readings, saved = self._store.readings, time.monotonic()
         try:
             with ThreadPoolExecutor(1, "patrol", _step_back) as thread:
                 for adapter in self._due(await self._lora.list()):
                     with suppress(NotFoundError, _StoppedError):
                         await asyncio.get_running_loop().run_in_executor(
-                            thread, self._lora.store.flaws, adapter.id, self._unhurried
+                            thread, self._store.flaws, adapter.id, self._unhurried
                         )
                         now = await self._lora.get(adapter.id)
                         if adapter.is_valid and not now.is_valid:
@@ -101,7 +109,7 @@ class Patrol:
         await asyncio.to_thread(readings.save)
 
     def _due(self, adapters: list[LoRAAdapter]) -> list[LoRAAdapter]:
-        readings, since = self._lora.store.readings, utc_now() - timedelta(seconds=BETWEEN_SECONDS)
+        readings, since = self._store.readings, utc_now() - timedelta(seconds=BETWEEN_SECONDS)
         last = {one.id: readings.last(Path(one.path).name, version_of(one.path)) for one in adapters}
         due = [one for one in adapters if last[one.id] <= since or not one.is_valid]
         return sorted(due, key=lambda one: (not one.is_active, last[one.id]))

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from tmde_core.sdk.errors import InsufficientStorageError, InvalidInputError
-from tmde_cpu.serving.quality import QualityReport
+from tmde_cpu.serving.simple_questions import QualityReport
 
 log = structlog.get_logger(__name__)
 

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from tmde_core.errors import AdapterInvalidError
-from tmde_core.lora.files import patrol
-from tmde_core.lora.files.patrol import Patrol
+from tmde_core.lora import patrol
+from tmde_core.lora.patrol import Patrol
 from tmde_core.records.base import utc_now
 from tmde_core.records.lora import ActivePointer
 
@@ -28,11 +28,11 @@ def patrols(services, told):
     async def tell(adapter) -> None:
         told.append(adapter)
 
-    return lambda **options: Patrol(services.lora, tell, **{"pace": FAST, **options})
+    return lambda **options: Patrol(services.lora, services.stores.adapters, tell, **{"pace": FAST, **options})
 
 
 def spoil(services, identity) -> tuple:
-    file = services.lora.store.path(identity) / "adapter_model.safetensors"
+    file = services.stores.adapters.path(identity) / "adapter_model.safetensors"
     sound = file.read_bytes()
     file.write_bytes(sound[::-1])
     return file, sound
@@ -64,17 +64,17 @@ async def test_the_active_one_comes_first_and_what_is_deleted_meanwhile_stops_no
 ):
     newest, active, gone = published(data_dir), published(data_dir, age=9), published(data_dir, age=20)
     # Activation would read it, and then it is not due.
-    services.lora.store.point_at(ActivePointer(adapter_id=active, previous_adapter_id=None, since=utc_now()))
+    services.stores.adapters.point_at(ActivePointer(adapter_id=active, previous_adapter_id=None, since=utc_now()))
     seen = []
-    flaws = services.lora.store.flaws
+    flaws = services.stores.adapters.flaws
 
     def noted(adapter_id, *arguments):
         if not seen:
-            services.lora.store.take_away(gone)
+            services.stores.adapters.take_away(gone)
         seen.append(adapter_id)
         return flaws(adapter_id, *arguments)
 
-    monkeypatch.setattr(services.lora.store, "flaws", noted)
+    monkeypatch.setattr(services.stores.adapters, "flaws", noted)
     await patrols().round()
     assert seen == [active, newest, gone]
     assert told == []
@@ -88,7 +88,7 @@ async def test_a_restart_forgets_neither_the_damage_nor_where_the_pass_was(opene
         told.append(adapter.id)
 
     async def round_of(services, until: int) -> None:
-        flaws = services.lora.store.flaws
+        flaws = services.stores.adapters.flaws
 
         def noted(adapter_id, *arguments):
             if len(seen) == until:
@@ -96,8 +96,8 @@ async def test_a_restart_forgets_neither_the_damage_nor_where_the_pass_was(opene
             seen.append(adapter_id)
             return flaws(adapter_id, *arguments)
 
-        monkeypatch.setattr(services.lora.store, "flaws", noted)
-        await Patrol(services.lora, tell, pace=FAST).round()
+        monkeypatch.setattr(services.stores.adapters, "flaws", noted)
+        await Patrol(services.lora, services.stores.adapters, tell, pace=FAST).round()
 
     async with opened(data_dir) as services:
         spoil(services, identities[1])
@@ -115,7 +115,7 @@ async def test_a_restart_forgets_neither_the_damage_nor_where_the_pass_was(opene
 async def test_what_is_kept_of_a_reading_never_makes_an_adapter_good(services, opened, data_dir, published):
     identity = published(data_dir)
     await services.lora.verify(identity)
-    services.lora.store.readings.save()
+    services.stores.adapters.readings.save()
     spoil(services, identity)
     async with opened(data_dir) as restarted:
         with pytest.raises(AdapterInvalidError, match="has changed since it was published"):
@@ -131,7 +131,7 @@ async def test_a_tag_does_not_hide_the_damage_and_a_kept_reading_that_cannot_be_
     spoil(services, identity)
     await services.lora.verify(identity)
     assert not (await services.lora.tag(identity, add=["mine"])).is_valid
-    (services.lora.store.directory / ".readings.json").write_text('{"x": 1}')
+    (services.stores.adapters.directory / ".readings.json").write_text('{"x": 1}')
     async with opened(data_dir) as restarted:
         assert (await restarted.lora.get(identity)).is_valid  # until it is read again
     assert not (await services.lora.get(identity)).is_valid
@@ -139,7 +139,7 @@ async def test_a_tag_does_not_hide_the_damage_and_a_kept_reading_that_cannot_be_
 
 async def test_it_reads_in_a_thread_of_the_lowest_priority_at_its_pace(services, data_dir, published, monkeypatch):
     identity = published(data_dir)
-    file = services.lora.store.path(identity) / "adapter.gguf"
+    file = services.stores.adapters.path(identity) / "adapter.gguf"
     priorities = []
     sha256 = patrol.hashlib.sha256
 
@@ -148,11 +148,13 @@ async def test_it_reads_in_a_thread_of_the_lowest_priority_at_its_pace(services,
         return sha256()
 
     monkeypatch.setattr(patrol.hashlib, "sha256", noted)
-    await Patrol(services.lora, lambda _: asyncio.sleep(0), pace=FAST).round()
+    await Patrol(services.lora, services.stores.adapters, lambda _: asyncio.sleep(0), pace=FAST).round()
     assert set(priorities) == {19}
     assert os.getpriority(os.PRIO_PROCESS, 0) < 19
     began = time.perf_counter()
-    Patrol(services.lora, lambda _: asyncio.sleep(0), pace=file.stat().st_size * 10)._unhurried(file)
+    Patrol(
+        services.lora, services.stores.adapters, lambda _: asyncio.sleep(0), pace=file.stat().st_size * 10
+    )._unhurried(file)
     assert time.perf_counter() - began >= 0.1
 
 
