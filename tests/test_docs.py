@@ -201,7 +201,7 @@ def test_the_commands_are_those_that_are_documented():
     assert commands() == re.findall(r"^\| `(tmde [a-z ]+)` \|", page("commands.md"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("word", ["serve", "test", "check", "bench", "format"])
+@pytest.mark.parametrize("word", ["serve", "test", "shake", "check", "bench", "format"])
 def test_every_word_of_run_is_in_the_guide_for_contributors(word: str):
     assert f"./run {word}" in (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 

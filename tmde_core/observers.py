@@ -8,21 +8,28 @@ raises is recorded as its plugin's problem, and an observer that falls far behin
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import structlog
 
 from tmde_core.plugins import Plugins
+from tmde_core.plugins.catalog import Observe
 from tmde_core.plugins.records import describe_error
+from tmde_core.sdk.context import PluginContext, PluginSettings
 from tmde_core.sdk.events import Event
 
 log = structlog.get_logger(__name__)
 
 Listener = Callable[[Event], Awaitable[None]]
+
+Publish = Callable[[Event], asyncio.Task[None]]
+"""`Observers.publish`: what a service is given to tell of what it does."""
 
 LISTENER_SECONDS = 5.0
 """What TMDE's own listeners get to finish when this process ends."""
@@ -35,10 +42,13 @@ MOST_WAITING = 1000
 class Observers:
     """The listeners of one process."""
 
-    def __init__(self, plugins: Plugins) -> None:
+    def __init__(self, plugins: Plugins, data_dir: Path) -> None:
         self._listeners: list[Listener] = []
         self._telling: set[asyncio.Task[None]] = set()
-        self._threads = [_ObserverThread(name, function, plugins.report) for name, function in plugins.observers()]
+        self._threads = [
+            _ObserverThread(name, _bind(function, name, data_dir), plugins.report)
+            for name, function in plugins.observers()
+        ]
 
     def subscribe(self, listener: Listener) -> None:
         """Have `listener` awaited with every event from now on; what it raises is logged."""
@@ -79,6 +89,18 @@ class Observers:
             thread.finish()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _bind(function: Observe, plugin: str, data_dir: Path) -> Callable[[Event], object]:
+    """Return a plugin's observer as a function of the event alone; it is given its context if it takes one."""
+    if "context" not in inspect.signature(function).parameters:
+        return function
+    log = structlog.get_logger("tmde.plugin").bind(plugin=plugin)
+    return functools.partial(_call_with_context, function, PluginContext(data_dir, PluginSettings(), log))
+
+
+def _call_with_context(function: Observe, context: PluginContext[PluginSettings], event: Event) -> object:
+    return function(event=event, context=context)
 
 
 class _ObserverThread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
     from tmde_core.lora.files.store import AdapterStore
     from tmde_core.lora.service import LoraService
     from tmde_core.notifications.service import NotificationService
+    from tmde_core.observers import Observers
     from tmde_core.plugins import Plugins
     from tmde_core.records.benchmark import RunComparison
-    from tmde_core.records.finetune import FineTuneRun, TraceLineage
+    from tmde_core.records.finetune import TraceLineage
     from tmde_core.runtimes import Runtimes
     from tmde_core.schedule.service import ScheduleService
+    from tmde_core.sdk.events import Event
     from tmde_core.settings import Settings
     from tmde_core.templates.store import TemplateStore
     from tmde_core.traces.service import TraceService
@@ -166,6 +169,23 @@ class Services:
         return self.stores.templates
 
     @cached_property
+    def observers(self) -> Observers:
+        """Who is told of what happens: people, the gate, and the plugins' observers."""
+        from tmde_core.notifications.listener import EventNotifier
+        from tmde_core.observers import Observers
+
+        observers = Observers(self.plugins, self.settings.data_path)
+        observers.subscribe(EventNotifier(self.notifications).hear)
+        observers.subscribe(self._measure)
+        return self._stopped(observers)
+
+    async def _measure(self, event: Event) -> None:
+        await self.gate.hear(event)  # the gate is built after who tells it, so that it is stopped before
+
+    def _publish(self, event: Event) -> asyncio.Task[None]:
+        return self.observers.publish(event)
+
+    @cached_property
     def questions(self) -> QuestionBank:
         """The questions of benchmarks: those of plugins, and one's own."""
         from tmde_core.benchmark.questions.bank import QuestionBank
@@ -212,7 +232,7 @@ class Services:
         from tmde_core.lora.service import LoraService
 
         audit = AuditTrail(self.database)
-        return LoraService(self.stores.adapters, audit, self.forms, self.workspace, self._compared)
+        return LoraService(self.stores.adapters, audit, self.forms, self.workspace, self._compared, self._publish)
 
     async def _compared(self, a: UUID, b: UUID) -> RunComparison | None:
         return await self.benchmark.of_adapters(a, b)
@@ -230,7 +250,9 @@ class Services:
         from tmde_core.debate.service import DebateService
         from tmde_core.debate.store import DebateStore
 
-        return self._stopped(DebateService(DebateStore(self.database), self.workspace, self.traces, self.lora))
+        return self._stopped(
+            DebateService(DebateStore(self.database), self.workspace, self.traces, self.lora, self._publish)
+        )
 
     @cached_property
     def finetune(self) -> FineTuneService:
@@ -238,22 +260,18 @@ class Services:
         from tmde_core.finetune.service import FineTuneService
 
         service = FineTuneService(
-            self.stores.runs, self.live, self.workspace, self.traces, self.stores.adapters, self._protected
+            self.stores.runs,
+            self.live,
+            self.workspace,
+            self.traces,
+            self.stores.adapters,
+            self._protected,
+            self._publish,
         )
-        service.when_ended(self._notify_of_training)
-        service.when_ended(self._measure_adapter)
         return self._stopped(service)
 
     async def _protected(self) -> Sequence[Protected]:
         return await self.questions.protected()
-
-    async def _notify_of_training(self, run: FineTuneRun) -> None:
-        from tmde_core.notifications.training import teller
-
-        await teller(self.notifications)(run)
-
-    async def _measure_adapter(self, run: FineTuneRun) -> None:
-        await self.gate.after_training(run)
 
     @cached_property
     def previews(self) -> PreviewService:
@@ -274,7 +292,9 @@ class Services:
         """Benchmark runs."""
         from tmde_core.benchmark.service import BenchmarkService
 
-        return self._stopped(BenchmarkService(self.stores.benchmark, self.questions, self.workspace, self.lora))
+        return self._stopped(
+            BenchmarkService(self.stores.benchmark, self.questions, self.workspace, self.lora, self._publish)
+        )
 
     @cached_property
     def gate(self) -> GateService:
@@ -282,7 +302,7 @@ class Services:
         from tmde_core.benchmark.gate import GateService
 
         return self._stopped(
-            GateService(self.live, self.benchmark, self.lora, self.notifications, self.stores.benchmark)
+            GateService(self.live, self.benchmark, self.lora, self.notifications, self.stores.benchmark, self._publish)
         )
 
     @cached_property
@@ -314,7 +334,7 @@ class Services:
     def _build(self) -> None:
         """Build every service, in the order in which the last is stopped first."""
         for name in (
-            "workspace", "lineage", "traces", "notifications", "lora", "archives", "debates", "finetune", "previews", "ask",
+            "workspace", "lineage", "traces", "notifications", "observers", "lora", "archives", "debates", "finetune", "previews", "ask",
             "benchmark", "gate", "schedules",
         ):  # fmt: skip
             getattr(self, name)
@@ -322,12 +342,11 @@ class Services:
     async def serve(self) -> None:
         """Begin what only the server does: schedules, measuring new adapters, reading adapters again now and then."""
         from tmde_core.lora.patrol import Patrol
-        from tmde_core.notifications.damage import damage_teller
 
         await self.gate.start()
         await self.schedules.start()
         self.previews.sweep()
-        patrol = self._stopped(Patrol(self.lora, self.stores.adapters, damage_teller(self.notifications)))
+        patrol = self._stopped(Patrol(self.lora, self.stores.adapters, self._publish))
         await patrol.start()
 
 

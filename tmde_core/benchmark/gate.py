@@ -33,10 +33,11 @@ from tmde_core.benchmark.store import BenchmarkStore
 from tmde_core.errors import ConflictError, TmdeError, WorkerFailedError
 from tmde_core.lora.service import LoraService
 from tmde_core.notifications.service import NotificationService
+from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, DomainComparison, GateDecision, RunComparison
-from tmde_core.records.finetune import FineTuneRun
 from tmde_core.records.schedule import ScheduleOutcome
+from tmde_core.sdk.events import BenchmarkDecided, Event, RunFinished
 from tmde_core.settings import LiveSettings
 
 log = structlog.get_logger(__name__)
@@ -58,12 +59,14 @@ class GateService:
         lora: LoraService,
         notifications: NotificationService,
         store: BenchmarkStore,
+        publish: Publish,
     ) -> None:
         self._settings = settings
         self._benchmark = benchmark
         self._lora = lora
         self._notifications = notifications
         self._store = store
+        self._publish = publish
         self._tasks: set[asyncio.Task[None]] = set()
         self._one = asyncio.Lock()
         self._serving = False
@@ -72,10 +75,10 @@ class GateService:
         """What the gate decided, newest first."""
         return await self._store.decisions(limit, adapter_id)
 
-    async def after_training(self, run: FineTuneRun) -> None:
-        """Measure the adapter of a completed run, in the background. Only the server does; it has the time."""
-        if self._serving and run.status == "completed" and self._wanted():
-            self._spawn(run.id)
+    async def hear(self, event: Event) -> None:
+        """Measure the adapter of a completed training run, in the background. Only the server does; it has the time."""
+        if isinstance(event, RunFinished) and event.status == "completed" and self._serving and self._wanted():
+            self._spawn(event.run_id)
 
     async def start(self) -> None:
         """Take up what was left: adapters that were trained while no server ran, or whose measuring was cut off."""
@@ -165,7 +168,9 @@ class GateService:
                 activated=await self._act(adapter_id, gate, reason),
             )
             await self._store.add_decision(decision)
-        await self._tell(decision)
+        await self._publish(
+            BenchmarkDecided(adapter_id=adapter_id, gate=gate, reason=reason, activated=decision.activated)
+        )
         return decision
 
     async def _run(
@@ -211,24 +216,6 @@ class GateService:
             )
             return False
         return True
-
-    async def _tell(self, decision: GateDecision) -> None:
-        name = str(decision.adapter_id)[:8]
-        if decision.gate == "held-back":
-            await self._notifications.notify(
-                "benchmark.worse", "error", f"Adapter {name} is worse and held back", decision.reason, PAGE
-            )
-        elif decision.gate == "proven":
-            title = f"Adapter {name} is better" + (" and answers now" if decision.activated else "")
-            await self._notifications.notify("benchmark.better", "success", title, decision.reason, PAGE)
-        else:
-            await self._notifications.notify(
-                "benchmark.inconclusive",
-                "info",
-                f"Adapter {name}: no difference that can be told from noise",
-                f"{decision.reason} The full benchmark can tell more: `tmde bench gate {decision.adapter_id} --full`.",
-                PAGE,
-            )
 
     # ------------------------------------------------------------------------------------ schedule
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import msgspec
@@ -23,6 +23,7 @@ from tmde_core.benchmark.store import BenchmarkStore
 from tmde_core.debate.judging import Judges
 from tmde_core.errors import ConflictError, TmdeError
 from tmde_core.lora.service import LoraService
+from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import (
     ENDED,
@@ -35,6 +36,7 @@ from tmde_core.records.benchmark import (
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.judging import JudgeItem
 from tmde_core.records.questions import Question
+from tmde_core.sdk.events import BenchmarkEnded
 from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.storage.durable import storage_errors
 from tmde_core.storage.events import EndedLogs, MemoryLog
@@ -60,10 +62,12 @@ class BenchmarkService(BenchmarkReading):
         bank: QuestionBank,
         workspace: Workspace,
         lora: LoraService,
+        publish: Publish,
     ) -> None:
         super().__init__(store, Measuring(store, bank), lora)
         self._bank = bank
         self._workspace = workspace
+        self._publish = publish
         self.parallel = PARALLEL
         """Questions asked at once."""
         self._planner = Planner(workspace, lora, bank)
@@ -392,6 +396,8 @@ class BenchmarkService(BenchmarkReading):
         self._live = None
         live.lock.release()
         live.events.append(*ending(run))
+        if run.status in ENDED:  # an interrupted one goes on at the next start
+            self._publish(_ended(run))
 
     async def _closed(self, live: Live, ended: dict[str, Any]) -> BenchmarkRun:
         run = await self._store.get(live.run.id) or live.run
@@ -417,6 +423,16 @@ class BenchmarkService(BenchmarkReading):
                 **({"runId": str(live.run.id)} if live else {}),
             )
         return lock
+
+
+def _ended(run: BenchmarkRun) -> BenchmarkEnded:
+    """Return the event that tells of a run's end."""
+    return BenchmarkEnded(
+        run_id=run.id,
+        status=cast("Literal['completed', 'failed', 'cancelled']", run.status),
+        adapter_id=run.adapter_id,
+        tmde_score=run.metrics.tmde_score if run.metrics else None,
+    )
 
 
 __all__ = ["ENDED", "BenchmarkService", "comparable_hash"]

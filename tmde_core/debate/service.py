@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID, uuid4, uuid5
 
@@ -16,9 +17,11 @@ from tmde_core.debate.question import checked_question
 from tmde_core.debate.store import INTERRUPTED, DebateStore
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.lora.service import LoraService
+from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
 from tmde_core.records.debate import Debate, DebateConfig, DebateStatus
 from tmde_core.records.traces import Trace
+from tmde_core.sdk.events import DebateEnded
 from tmde_core.storage.events import EndedLogs, MemoryLog
 from tmde_core.traces.service import TraceService
 from tmde_core.workspace import Workspace
@@ -59,11 +62,13 @@ class DebateService:
         workspace: Workspace,
         traces: TraceService,
         lora: LoraService,
+        publish: Publish,
     ) -> None:
         self._store = store
         self._workspace = workspace
         self._traces = traces
         self._lora = lora
+        self._publish = publish
         self._live: dict[UUID, _Live] = {}
         self._ended = EndedLogs(LOGS_KEPT)
 
@@ -244,6 +249,7 @@ class DebateService:
         self._live.pop(debate_id, None)
         self._ended.keep(debate_id, engine.log)
         engine.log.append(*ending)
+        self._publish(_ended(live, *ending))
 
     async def _complete(self, live: _Live, trace: Trace) -> tuple[str, dict[str, object]]:
         """Store the trace and then the row; a cancellation that comes in between waits for both."""
@@ -276,6 +282,18 @@ class DebateService:
             return await self._traces.get(trace_id)
         except NotFoundError:
             return None
+
+
+def _ended(live: _Live, kind: str, data: Mapping[str, object]) -> DebateEnded:
+    """Return the event that tells of a debate's end, from the last event of its log."""
+    adapter = live.engine.adapter
+    return DebateEnded(
+        debate_id=live.debate.id,
+        status="completed" if kind == "complete" else "cancelled" if kind == "cancelled" else "failed",
+        trace_id=trace_id_of(live.debate.id) if kind == "complete" else None,
+        adapter_id=UUID(adapter.id) if adapter else None,
+        error_message=str(data["detail"]) if kind == "error" else None,
+    )
 
 
 def trace_id_of(debate_id: UUID) -> UUID:

@@ -19,8 +19,9 @@ from tmde_core.finetune.store import RunStore
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import first_try, resumed
 from tmde_core.finetune.supervision.launch import Launcher
-from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, Listener, Watching
+from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, Watching
 from tmde_core.lora.files.store import AdapterStore
+from tmde_core.observers import Publish
 from tmde_core.plugins import context_for
 from tmde_core.prompts import template_text
 from tmde_core.records.base import Record, utc_now
@@ -67,11 +68,13 @@ class FineTuneService:
         traces: TraceService,
         adapters: AdapterStore,
         protected: Callable[[], Awaitable[Sequence[Protected]]],
+        publish: Publish,
     ) -> None:
         """Build it on its stores.
 
         Args:
             protected: the benchmark's questions as they are now, which are never trained on.
+            publish: tells of each run whose end this process records.
         """
         self._protected = protected
         self._settings = settings
@@ -79,7 +82,7 @@ class FineTuneService:
         self._traces = traces
         self._store = store
         self._launcher = Launcher(settings.started, workspace, adapters, store)
-        self.watching = Watching(store, self._launcher, launches=not self._enqueues)
+        self.watching = Watching(store, self._launcher, publish, launches=not self._enqueues)
         self._starting = asyncio.Lock()
         self._ends: dict[UUID, asyncio.Task[FineTuneRun]] = {}
 
@@ -341,10 +344,6 @@ class FineTuneService:
         return sorted(found, key=lambda trace: (trace.created_at, trace.id))
 
     # -------------------------------------------------------------------------- ending, settling
-
-    def when_ended(self, listener: Listener) -> None:
-        """Have `listener` awaited with each run whose end this process records; what it raises is logged."""
-        self.watching.when_ended(listener)
 
     async def wait(self, run_id: UUID) -> FineTuneRun:
         """Wait until the run has ended. Who waits also looks after it: it goes on here if its worker dies.

@@ -12,7 +12,6 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -24,8 +23,10 @@ from tmde_core.errors import NotFoundError
 from tmde_core.lora.files.on_disk import version_of
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.service import LoraService
+from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
 from tmde_core.records.lora import LoRAAdapter
+from tmde_core.sdk.events import AdapterDamaged
 
 log = structlog.get_logger(__name__)
 
@@ -39,8 +40,6 @@ BYTES_A_SECOND = 16 * 1024 * 1024
 """A thousand adapters of 20 MB take twenty minutes a day."""
 LOWEST = 19
 
-Tell = Callable[[LoRAAdapter], Awaitable[None]]
-
 
 class _StoppedError(Exception):
     """The server ends."""
@@ -53,14 +52,14 @@ class Patrol:
         self,
         lora: LoraService,
         store: AdapterStore,
-        tell: Tell,
+        publish: Publish,
         *,
         first: float = FIRST_SECONDS,
         pace: float = BYTES_A_SECOND,
     ) -> None:
         self._lora = lora
         self._store = store
-        self._tell = tell
+        self._publish = publish
         self._first = first
         self._pace = pace
         self._task: asyncio.Task[None] | None = None
@@ -99,7 +98,10 @@ class Patrol:
                         now = await self._lora.get(adapter.id)
                         if adapter.is_valid and not now.is_valid:
                             log.error("patrol.damaged", adapter=str(now.id), reason=now.invalid_reason)
-                            await self._tell(now)
+                            reason = now.invalid_reason or ""
+                            await self._publish(
+                                AdapterDamaged(adapter_id=now.id, is_active=now.is_active, reason=reason)
+                            )
                     if time.monotonic() - saved > SAVE_SECONDS:
                         await asyncio.to_thread(readings.save)
                         saved = time.monotonic()

@@ -22,6 +22,7 @@ from tmde_core.lora.compare import compared, training_of
 from tmde_core.lora.files.forms import Forms
 from tmde_core.lora.files.lease import Lease, is_leased, shared, sole
 from tmde_core.lora.files.store import AdapterStore
+from tmde_core.observers import Publish
 from tmde_core.records.benchmark import RunComparison
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.lora import (
@@ -35,10 +36,12 @@ from tmde_core.records.lora import (
     LoRAActivationEvent,
     LoRAAdapter,
     Manifest,
+    Operation,
     StorageFigures,
     Trigger,
     Verification,
 )
+from tmde_core.sdk.events import AdapterActivated
 from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
@@ -58,18 +61,26 @@ class LoraService:
     """The adapters of one data directory and the one that is active."""
 
     def __init__(
-        self, store: AdapterStore, audit: AuditTrail, forms: Forms, workspace: Workspace, benchmarks: Benchmarks
+        self,
+        store: AdapterStore,
+        audit: AuditTrail,
+        forms: Forms,
+        workspace: Workspace,
+        benchmarks: Benchmarks,
+        publish: Publish,
     ) -> None:
         """Build it on its stores.
 
         Args:
             benchmarks: compares the newest benchmark runs of two adapters.
+            publish: tells of each switch that this process makes.
         """
         self._store = store
         self._audit = audit
         self._forms = forms
         self._workspace = workspace
         self._benchmarks = benchmarks
+        self._publish = publish
         self._switch = Switch(workspace, store, audit, forms)
         self._intents = Intents(store, audit, self._switch)
 
@@ -365,7 +376,7 @@ class LoraService:
         """
         async with self._switch.alone():
             await self.get(adapter_id)
-            await self._switch.to(adapter_id, by, force, "activate")
+            await self._switch_to(adapter_id, by, force, "activate")
         return await self.get(adapter_id)
 
     async def rollback(self, adapter_id: UUID | None = None, by: Trigger = "rollback") -> LoRAAdapter | None:
@@ -383,7 +394,7 @@ class LoraService:
             else:
                 target = await self._previous()
             # The gate does not matter: what has answered before may answer again.
-            await self._switch.to(target, by, True, "rollback")
+            await self._switch_to(target, by, True, "rollback")
         return await self.active()
 
     async def rollback_target(self) -> UUID | None:
@@ -402,7 +413,13 @@ class LoraService:
         """
         async with self._switch.alone():
             if self._store.active_id() is not None or self._store.points_nowhere():
-                await self._switch.to(None, by, False, "deactivate")
+                await self._switch_to(None, by, False, "deactivate")
+
+    async def _switch_to(self, target: UUID | None, by: Trigger, force: bool, operation: Operation) -> None:
+        """Let `target` answer and tell of it; None is the base model. Within `alone` only."""
+        before = self._store.active_id()
+        await self._switch.to(target, by, force, operation)
+        self._publish(AdapterActivated(adapter_id=target, previous_adapter_id=before, triggered_by=by))
 
     async def settle(self) -> None:
         """Close the intents that a crash left open; whether they happened is read from the disk.

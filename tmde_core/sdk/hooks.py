@@ -24,7 +24,7 @@ from typing import NamedTuple, TypeVar
 
 import pluggy
 
-from tmde_core.sdk.context import Descriptor
+from tmde_core.sdk.context import Descriptor, PluginContext, PluginSettings
 from tmde_core.sdk.events import Event
 from tmde_core.sdk.judges import JudgeDescriptor
 from tmde_core.sdk.registries import RegistryDescriptor
@@ -146,15 +146,16 @@ def tmde_registries() -> Sequence[RegistryDescriptor]:  # type: ignore[empty-bod
 
 
 @hookspec
-def tmde_event(event: Event) -> None:
+def tmde_event(event: Event, context: PluginContext[PluginSettings]) -> None:
     """Hear of what happened: a debate ended, a run finished, an adapter was activated, a benchmark decided.
 
     It is called in a thread of the plugin's own, one event after the other, in every process that TMDE runs in: the
     server, and a command that ends a debate or a run by itself. It may take its time. What it raises is recorded as a
-    problem of the plugin and harms nobody else. An observer that falls far behind misses events.
+    problem of the plugin and harms nobody else. An observer that falls far behind misses events. Leave out `context`
+    if you do not need the data directory or the logger.
 
     @hookimpl
-    def tmde_event(event):
+    def tmde_event(event, context):
         if isinstance(event, RunFinished):
-            print(f"Run {event.run_id} {event.status}")
+            context.log.info("run finished", run=str(event.run_id), status=event.status)
     """

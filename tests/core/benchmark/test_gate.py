@@ -13,7 +13,7 @@ from tmde_core.benchmark.results.report import difference_words, p_words
 from tmde_core.errors import ConflictError, WorkerFailedError
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, DomainComparison, PairedComparison, RunComparison
-from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
+from tmde_core.sdk.events import RunFinished
 from tmde_core.testing.scripted import Reply
 
 RUN = BenchmarkRun(
@@ -250,15 +250,13 @@ async def test_a_completed_training_is_followed_by_the_quick_benchmark_where_tha
     model.right[None] = everything
     async with opened(serving=True) as services:
         harmful = adapter(nothing)
-        run = FineTuneRun(
-            id=harmful, started_at=utc_now(), status="completed", base_model="scripted-1", config=FineTuneConfig()
-        )
+        run = RunFinished(run_id=harmful, status="completed", triggered_by="user", traces_used=60)
         await services.live.change({"benchmark": {"afterTraining": False}})
-        await services.gate.after_training(run)
+        await services.gate.hear(run)
         await services.live.change({"benchmark": {"afterTraining": True}})
-        await services.gate.after_training(msgspec.structs.replace(run, status="failed"))
+        await services.gate.hear(msgspec.structs.replace(run, status="failed"))
         assert not services.gate._tasks
-        await services.gate.after_training(run)
+        await services.gate.hear(run)
         await asyncio.gather(*services.gate._tasks)
         assert [one.gate for one in await services.gate.decisions(adapter_id=harmful)] == ["held-back"]
 

@@ -11,6 +11,7 @@ import pytest
 from tmde_core.debate.service import DebateService
 from tmde_core.debate.store import DebateStore
 from tmde_core.lora.files.lease import Lease
+from tmde_core.observers import Observers
 from tmde_core.plugins import Plugins
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.finetune import TraceLineage
@@ -84,7 +85,9 @@ def open_table(tmp_path: Path) -> Open:
             await templates.seed()
             workspace = Workspace(live := LiveSettings(settings), templates, plugins)
             traces = TraceService(TraceStore(database), live, untaught)
-            debates = DebateService(DebateStore(database), workspace, traces, lora)
+            debates = DebateService(
+                DebateStore(database), workspace, traces, lora, Observers(plugins, tmp_path).publish
+            )
             try:
                 yield Table(debates, runtime, database, traces, templates, plugins, settings, lora)
             finally:

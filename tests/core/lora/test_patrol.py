@@ -25,8 +25,8 @@ def told() -> list:
 
 @pytest.fixture
 def patrols(services, told):
-    async def tell(adapter) -> None:
-        told.append(adapter)
+    async def tell(event) -> None:
+        told.append(event)
 
     return lambda **options: Patrol(services.lora, services.stores.adapters, tell, **{"pace": FAST, **options})
 
@@ -47,7 +47,7 @@ async def test_damage_is_listed_with_its_reason_and_told_once(services, data_dir
     assert listed[sound].is_valid
     assert not listed[damaged].is_valid
     assert "adapter_model.safetensors has changed since it was published" in (listed[damaged].invalid_reason or "")
-    assert [one.id for one in told] == [damaged]
+    assert [one.adapter_id for one in told] == [damaged]
 
 
 async def test_a_restored_adapter_is_sound_again(services, data_dir, published, patrols):
@@ -84,8 +84,8 @@ async def test_a_restart_forgets_neither_the_damage_nor_where_the_pass_was(opene
     identities = [published(data_dir, age=age) for age in range(4)]
     told, seen = [], []
 
-    async def tell(adapter) -> None:
-        told.append(adapter.id)
+    async def tell(event) -> None:
+        told.append(event.adapter_id)
 
     async def round_of(services, until: int) -> None:
         flaws = services.stores.adapters.flaws

@@ -14,10 +14,10 @@ import pytest
 
 from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.notifications import service as module
+from tmde_core.notifications.listener import EventNotifier, describe_event
 from tmde_core.notifications.service import NotificationService
-from tmde_core.notifications.training import teller, words
-from tmde_core.records.base import utc_now
-from tmde_core.records.finetune import FineTuneMetrics, FineTuneRun
+from tmde_core.records.finetune import FineTuneMetrics
+from tmde_core.sdk.events import RunFinished
 from tmde_core.settings import LiveSettings, NotifySettings, Settings
 from tmde_core.storage.database import Database
 
@@ -186,17 +186,17 @@ def test_what_is_no_web_address_is_refused_at_start(database, url):
         NotificationService(database, LiveSettings(Settings(notify=NotifySettings(webhook_url=url))))
 
 
-def ended(status, **fields) -> FineTuneRun:
-    return FineTuneRun(id=uuid4(), started_at=utc_now(), status=status, traces_used=60, **fields)
+def ended(status, **fields) -> RunFinished:
+    return RunFinished(run_id=uuid4(), status=status, triggered_by="user", traces_used=60, **fields)
 
 
 async def test_the_end_of_a_training_run_is_told_with_its_figures_or_its_reason(notifications):
-    tell = teller(notifications)
+    tell = EventNotifier(notifications).hear
     run = ended("completed", metrics=FineTuneMetrics(best_val_loss=0.5))
     await tell(run)
     await tell(ended("failed", error_message="The disk is full."))
     (failed, completed), _ = await notifications.list()
     assert (completed.level, completed.detail) == ("success", "60 traces, validation loss 0.500.")
-    assert completed.href == f"/finetune/versions?adapter={run.id}"
+    assert completed.href == f"/finetune/versions?adapter={run.run_id}"
     assert (failed.kind, failed.detail, failed.href) == ("finetune.failed", "The disk is full.", "/finetune")
-    assert words(ended("cancelled"))[0] == "info"
+    assert describe_event(ended("cancelled")).level == "info"

@@ -118,10 +118,10 @@ async def test_the_worker_stands_back_for_everything_else(services):
 async def test_the_end_of_a_run_is_told_to_people_and_its_adapter_is_given_to_the_gate(stand_in, data_dir, monkeypatch):
     given = []
 
-    async def noted(_gate, run) -> None:
-        given.append(run.id)
+    async def noted(_gate, event) -> None:
+        given.append(event.run_id)
 
-    monkeypatch.setattr(GateService, "after_training", noted)
+    monkeypatch.setattr(GateService, "hear", noted)
     async with stand_in(data_dir, serving=True) as services:
         for number in range(20):
             await services.traces.add(make_trace(f"What is {number} times 7?", minutes=number))
