@@ -20,11 +20,12 @@ import typer
 from typer.main import get_command
 
 import tmde_core
+from docs.settings_tables import TABLES, renewed
 from tmde_core.cli.app import COMMANDS
 from tmde_core.plugins import Plugins
 from tmde_core.sdk import hookimpl, hooks, judges, registries, runtimes, suites, training
 from tmde_core.sdk.context import PluginSettings
-from tmde_core.settings import ENVIRONMENT, Roles, Settings, load_settings
+from tmde_core.settings import ENVIRONMENT, PLUGIN_TABLES, Roles, Settings, load_settings
 from tmde_core.testing import make_context
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_runtime_http.options import OllamaSettings, OpenAISettings
@@ -104,7 +105,7 @@ def shown(value: object) -> str:
 def settings() -> Iterator[tuple[str, object]]:
     """Every setting but roles and runtimes, with its default."""
     for name, value in msgspec.structs.asdict(Settings()).items():
-        if name in ("roles", "runtimes"):
+        if name in ("roles", *PLUGIN_TABLES):
             continue
         if isinstance(value, msgspec.Struct):
             yield from ((f"{name}.{inner}", default) for inner, default in msgspec.structs.asdict(value).items())
@@ -115,6 +116,17 @@ def settings() -> Iterator[tuple[str, object]]:
 @pytest.mark.parametrize(("name", "default"), list(settings()))
 def test_every_setting_is_documented_with_its_default(name: str, default: object):
     assert f"| `{name}` | {shown(default)} |" in page("configuration.md")
+
+
+def test_the_tables_of_settings_are_those_that_the_settings_make():
+    """`python docs/settings_tables.py` writes them."""
+    assert renewed(page("configuration.md")) == page("configuration.md")
+    assert set(re.findall(r"<!-- settings: (\S+) -->", page("configuration.md"))) == TABLES.keys()
+
+
+@pytest.mark.parametrize("table", PLUGIN_TABLES)
+def test_every_kind_of_plugins_table_is_named(table: str):
+    assert f"`[{table}.NAME]`" in page("configuration.md")
 
 
 def test_every_setting_of_a_role_is_documented_with_its_defaults():

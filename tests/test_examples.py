@@ -32,11 +32,11 @@ from tmde_core.benchmark.questions.custom import question_from
 from tmde_core.benchmark.running.scoring import Scorer
 from tmde_core.debate.judging import Judges
 from tmde_core.plugins import Plugins
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings, Settings
 from tmde_core.workspace import Workspace
 
 plugins = Plugins.load()
-judges = Judges(Workspace(Settings(), None, plugins))
+judges = Judges(Workspace(LiveSettings(Settings()), None, plugins))
 suite = plugins.suites.get("everyday")
 
 async def nobody():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import UUID
 
 from tmde_core.errors import ConflictError, InsufficientStorageError
+from tmde_core.settings import LiveSettings
 from tmde_core.storage.database import Database
 from tmde_core.storage.locks import FileLock
 from tmde_core.workspace import Workspace
@@ -114,11 +115,31 @@ class Services:
             stack: what is open as long as the data directory is; stops the services that were built, the newest first.
             plugins: None loads the installed ones when they are needed.
         """
-        self.settings = settings
+        self.live = LiveSettings(settings, [self._check])
         self.database = database
         self.stores = Stores(settings, database)
         self._stack = stack
         self._given = plugins
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force now."""
+        return self.live.current
+
+    def _check(self, wanted: Settings, stored: Settings) -> None:
+        """Check what new settings must pass beside their ranges, before they are stored."""
+        from tmde_core.notifications.service import check_webhook
+        from tmde_core.schedule.service import check_schedules
+
+        check_schedules(wanted, stored)
+        check_webhook(wanted, stored)
+        for role in ("proposer", "skeptic", "synthesizer", "judge"):
+            runtime = getattr(wanted.roles, role).runtime
+            # An old choice may have lost its plugin. It must not stand in the way of other settings.
+            if runtime != getattr(stored.roles, role).runtime:
+                self.plugins.runtimes.choose(runtime, f"roles.{role}.runtime")
+        if wanted.finetune != stored.finetune:
+            self.plugins.backends.choose(wanted.finetune.backend, "finetune.backend")
 
     def _stopped(self, service: S) -> S:
         """Have a service stopped at the end."""
@@ -130,7 +151,7 @@ class Services:
     @cached_property
     def workspace(self) -> Workspace:
         """What services that ask models share."""
-        return self._stopped(Workspace(self.settings, self.stores.templates, self._given))
+        return self._stopped(Workspace(self.live, self.stores.templates, self._given))
 
     @property
     def plugins(self) -> Plugins:
@@ -192,7 +213,7 @@ class Services:
         """Finished debates."""
         from tmde_core.traces.service import TraceService
 
-        return TraceService(self.stores.traces, self.settings, self._taught)
+        return TraceService(self.stores.traces, self.live, self._taught)
 
     async def _taught(self, trace_id: UUID) -> TraceLineage:
         return await self.lineage.taught(trace_id)
@@ -202,7 +223,7 @@ class Services:
         """What a person should know."""
         from tmde_core.notifications.service import NotificationService
 
-        return self._stopped(NotificationService(self.database, self.settings))
+        return self._stopped(NotificationService(self.database, self.live))
 
     @cached_property
     def lora(self) -> LoraService:
@@ -240,7 +261,7 @@ class Services:
 
         service = FineTuneService(
             self.stores.runs,
-            self.settings,
+            self.live,
             self.workspace,
             self.traces,
             self.stores.adapters,
@@ -281,9 +302,7 @@ class Services:
         from tmde_core.benchmark.gate import GateService
 
         return self._stopped(
-            GateService(
-                self.settings, self.benchmark, self.lora, self.notifications, self.stores.benchmark, self._publish
-            )
+            GateService(self.live, self.benchmark, self.lora, self.notifications, self.stores.benchmark, self._publish)
         )
 
     @cached_property
@@ -292,7 +311,7 @@ class Services:
         from tmde_core.finetune.scheduled import ScheduledTraining
         from tmde_core.schedule.service import ScheduleService
 
-        service = ScheduleService(self.database, self.settings)
+        service = ScheduleService(self.database, self.live)
         service.register("benchmark", self.gate.scheduled)
         service.register("finetune", ScheduledTraining(self.finetune, self.traces).decide)
         return self._stopped(service)

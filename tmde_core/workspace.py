@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tmde_core.plugins import Plugins
     from tmde_core.runtimes import Runtimes
-    from tmde_core.settings import Settings
+    from tmde_core.settings import LiveSettings, Settings
     from tmde_core.templates.store import TemplateStore
 
 
@@ -20,10 +20,15 @@ class Workspace:
     Plugins are loaded when they are first needed. A command that lists records needs none.
     """
 
-    settings: Settings
+    live: LiveSettings
     templates: TemplateStore
     given: Plugins | None = None
     """The plugins to use; None loads the installed ones."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force now."""
+        return self.live.current
 
     @cached_property
     def plugins(self) -> Plugins:

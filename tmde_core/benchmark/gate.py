@@ -38,7 +38,7 @@ from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, DomainComparison, GateDecision, RunComparison
 from tmde_core.records.schedule import ScheduleOutcome
 from tmde_core.sdk.events import BenchmarkDecided, Event, RunFinished
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings
 
 log = structlog.get_logger(__name__)
 
@@ -54,14 +54,14 @@ class GateService:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: LiveSettings,
         benchmark: BenchmarkService,
         lora: LoraService,
         notifications: NotificationService,
         store: BenchmarkStore,
         publish: Publish,
     ) -> None:
-        self._settings = settings.benchmark
+        self._settings = settings
         self._benchmark = benchmark
         self._lora = lora
         self._notifications = notifications
@@ -98,7 +98,7 @@ class GateService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _wanted(self) -> bool:
-        return self._settings.after_training and bool(self._benchmark.suites())
+        return self._settings.current.benchmark.after_training and bool(self._benchmark.suites())
 
     def _spawn(self, adapter_id: UUID, full: bool = False) -> None:
         task = asyncio.create_task(self._measured(adapter_id, full), name=f"gate {adapter_id}")
@@ -205,7 +205,7 @@ class GateService:
 
     async def _act(self, adapter_id: UUID, gate: Gate, reason: str) -> bool:
         await self._lora.set_gate(adapter_id, gate, reason)
-        if gate != "proven" or not self._settings.auto_activate:
+        if gate != "proven" or not self._settings.current.benchmark.auto_activate:
             return False
         try:
             await self._lora.activate(adapter_id, by="gate")
@@ -252,7 +252,7 @@ class GateService:
             return
         name = str(run.adapter_id)[:8]
         await self._lora.set_gate(run.adapter_id, "held-back", reason)
-        if not self._settings.auto_rollback:
+        if not self._settings.current.benchmark.auto_rollback:
             await self._notifications.notify(
                 "benchmark.worse", "error", f"The active adapter {name} is worse", f"{reason} Roll it back.", PAGE
             )

@@ -64,7 +64,7 @@ class BenchmarkService(BenchmarkReading):
         lora: LoraService,
         publish: Publish,
     ) -> None:
-        super().__init__(store, Measuring(store, bank, workspace.settings), lora)
+        super().__init__(store, Measuring(store, bank), lora)
         self._bank = bank
         self._workspace = workspace
         self._publish = publish

@@ -31,8 +31,7 @@ from tmde_core.records.traces import Trace
 from tmde_core.sdk.training import TrainingBackend
 from tmde_core.sdk.worker.kit import RunEvents
 from tmde_core.sdk.worker.run_files import CANCEL_FILE, EVENTS_FILE, STOPPED_FILE
-from tmde_core.settings import SETTINGS_FILE, Settings
-from tmde_core.settings.file import update_settings_file
+from tmde_core.settings import LiveSettings
 from tmde_core.storage.events import FileLog
 from tmde_core.traces.service import TraceService
 from tmde_core.workspace import Workspace
@@ -64,7 +63,7 @@ class FineTuneService:
     def __init__(
         self,
         store: RunStore,
-        settings: Settings,
+        settings: LiveSettings,
         workspace: Workspace,
         traces: TraceService,
         adapters: AdapterStore,
@@ -82,8 +81,7 @@ class FineTuneService:
         self._workspace = workspace
         self._traces = traces
         self._store = store
-        self._config = settings.finetune
-        self._launcher = Launcher(settings, workspace, adapters, store)
+        self._launcher = Launcher(settings.started, workspace, adapters, store)
         self.watching = Watching(store, self._launcher, publish, launches=not self._enqueues)
         self._starting = asyncio.Lock()
         self._ends: dict[UUID, asyncio.Task[FineTuneRun]] = {}
@@ -92,25 +90,20 @@ class FineTuneService:
 
     def config(self) -> FineTuneConfig:
         """The hyperparameters that a run has unless it is given others."""
-        return self._config
+        return self._settings.current.finetune
 
     async def set_config(self, config: FineTuneConfig) -> FineTuneConfig:
         """Change the default hyperparameters, here and in the settings file.
 
         Raises:
             InvalidInputError: a value is out of its range, or there is no such backend.
+            ConflictError: an environment variable sets one of them.
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
         config = checked(config)
         self._workspace.plugins.backends.choose(config.backend, "backend")
-        before = msgspec.structs.asdict(self._config)
-        changes = {name: value for name, value in msgspec.structs.asdict(config).items() if value != before[name]}
-        if changes:
-            file = self._settings.data_path / SETTINGS_FILE
-            await asyncio.to_thread(update_settings_file, file, {"finetune": changes})
-        self._config = config
-        self._traces.min_quality_score = config.min_quality_score
-        return config
+        await self._settings.change({"finetune": msgspec.to_builtins(config)})
+        return self.config()
 
     def backends(self) -> list[BackendReport]:
         """Every backend, available or why not."""
@@ -159,7 +152,7 @@ class FineTuneService:
             InvalidInputError: a value is out of its range, there is no such backend, or the base model does not exist or cannot be trained.
             WorkerFailedError: the worker cannot be started.
         """
-        config = checked(config or self._config)
+        config = checked(config or self.config())
         async with self._starting:
             await self._require_idle()
             await self._launcher.ready_backend(config.backend)
@@ -427,7 +420,7 @@ class FineTuneService:
     @property
     def _enqueues(self) -> bool:
         """Whether runs are left to a `tmde worker`."""
-        return self._settings.supervisor.place == "worker"
+        return self._settings.started.supervisor.place == "worker"
 
     async def _looked_at(self, run: FineTuneRun) -> FineTuneRun:
         # Not one that this process is just starting: that gets its watch together with its process.

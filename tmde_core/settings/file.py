@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-
 from tmde_core.errors import InvalidInputError
 from tmde_core.storage.durable import storage_errors, write_whole
 from tmde_core.storage.locks import FileLock
@@ -24,6 +21,9 @@ def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
         InvalidInputError: the file is no TOML.
         InsufficientStorageError: it cannot be written.
     """
+    import tomlkit  # only who writes needs it; most commands only read
+    from tomlkit.exceptions import TOMLKitError
+
     # Two who change different settings at the same time both succeed.
     with storage_errors(path), FileLock.acquire(path.with_name(f".{path.name}.lock")):
         try:
@@ -37,6 +37,8 @@ def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
 
 
 def _merge(table: Any, changes: Mapping[str, Any]) -> None:
+    import tomlkit
+
     for name, value in changes.items():
         if isinstance(value, Mapping):
             if name not in table:

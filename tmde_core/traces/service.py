@@ -10,7 +10,7 @@ from uuid import UUID
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.records.finetune import TraceLineage
 from tmde_core.records.traces import ImportReport, Trace, TraceFilter, TracePage, TraceStats, Withdrawal
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings
 from tmde_core.traces import exchange, original
 from tmde_core.traces.store import PassedOver, Scored, TraceStore
 
@@ -29,13 +29,9 @@ Ids = list[UUID]
 
 
 class TraceService:
-    """The store of finished debates.
+    """The store of finished debates."""
 
-    `min_quality_score` is what counts as eligible; it starts as the settings have it and follows the training
-    configuration when that is changed.
-    """
-
-    def __init__(self, store: TraceStore, settings: Settings, taught: Taught) -> None:
+    def __init__(self, store: TraceStore, settings: LiveSettings, taught: Taught) -> None:
         """Build it on an open store.
 
         Args:
@@ -43,7 +39,12 @@ class TraceService:
         """
         self._store = store
         self._taught = taught
-        self.min_quality_score = settings.finetune.min_quality_score
+        self._settings = settings
+
+    @property
+    def min_quality_score(self) -> float:
+        """A trace that scores at least this is eligible for training. The training configuration says it."""
+        return self._settings.current.finetune.min_quality_score
 
     async def add(self, trace: Trace) -> None:
         """Keep a finished debate, with its rounds, all or nothing.

@@ -15,7 +15,7 @@ from tmde_core.observers import Observers
 from tmde_core.plugins import Plugins
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.finetune import TraceLineage
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.events import MemoryLog
 from tmde_core.templates.store import TemplateStore
@@ -83,8 +83,8 @@ def open_table(tmp_path: Path) -> Open:
         async with Database.open(tmp_path / "tmde.db") as database:
             templates = TemplateStore(database)
             await templates.seed()
-            workspace = Workspace(settings, templates, plugins)
-            traces = TraceService(TraceStore(database), settings, untaught)
+            workspace = Workspace(live := LiveSettings(settings), templates, plugins)
+            traces = TraceService(TraceStore(database), live, untaught)
             debates = DebateService(
                 DebateStore(database), workspace, traces, lora, Observers(plugins, tmp_path).publish
             )

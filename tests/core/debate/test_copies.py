@@ -9,7 +9,7 @@ from tmde_core.debate.seats import roles_of
 from tmde_core.records.debate import DebateConfig
 from tmde_core.records.judging import JudgeItem, Verdict
 from tmde_core.sdk.judges import JudgeDescriptor
-from tmde_core.settings import Roles, RoleSettings, Settings
+from tmde_core.settings import LiveSettings, Roles, RoleSettings, Settings
 from tmde_core.testing import scripted_plugins
 from tmde_core.testing.scripted import ScriptedRuntime
 from tmde_core.workspace import Workspace
@@ -42,7 +42,7 @@ def test_a_debates_own_budget_changes_nothing_else_of_a_role():
 async def test_a_verdict_is_given_its_judges_name_and_changed_in_nothing_else():
     plugins = scripted_plugins(ScriptedRuntime())
     plugins.judges.add(JudgeDescriptor(name="future", summary="s", create=lambda _context: FutureJudge()), "acme")
-    verdict = await Judges(Workspace(Settings(), None, plugins)).ask(
+    verdict = await Judges(Workspace(LiveSettings(Settings()), None, plugins)).ask(
         "future", JudgeItem(question="q", answer="a"), None
     )
     assert verdict == FutureVerdict(score=7.0, reasons=("So.",), judge="future", confidence=0.9)

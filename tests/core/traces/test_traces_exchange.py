@@ -19,7 +19,7 @@ from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.records.debate import Critique, Issue, Round
 from tmde_core.records.finetune import TraceLineage
 from tmde_core.records.traces import RoleModel, SkippedLine, Timings, TokenCounts, Trace
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.traces.exchange import MAX_LINE_BYTES, LineRound, TraceLine, from_line, lines_of, to_line
 from tmde_core.traces.service import TraceService
@@ -37,7 +37,7 @@ async def untaught(trace_id: UUID) -> TraceLineage:
 
 
 def service(database: Database) -> TraceService:
-    return TraceService(TraceStore(database), Settings(), untaught)
+    return TraceService(TraceStore(database), LiveSettings(Settings()), untaught)
 
 
 @pytest.fixture

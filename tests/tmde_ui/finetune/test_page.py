@@ -203,6 +203,21 @@ def test_values_can_be_kept_as_defaults(open_page, server):
     expect(page.get_by_label("LoRA rank")).to_have_value("12")
 
 
+def test_a_default_that_the_environment_sets_is_not_kept_and_the_variable_is_named(
+    browser, tmp_path, training_server, monkeypatch
+):
+    monkeypatch.setenv("FINETUNE_BASE_MODEL", "small")
+    started = training_server(tmp_path)
+    page = browser.new_page()
+    page.goto(f"{started.url}/finetune")
+    page.get_by_test_id("run-now").click()
+    page.get_by_label("Base model").fill("large")
+    page.get_by_test_id("save-defaults").click()
+    expect(page.get_by_test_id("run-said")).to_contain_text("The environment variable FINETUNE_BASE_MODEL sets this")
+    page.close()
+    assert started.stop()[0] == 0
+
+
 # ------------------------------------------------------------------------------------------ a live run
 
 

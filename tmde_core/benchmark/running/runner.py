@@ -103,11 +103,14 @@ class Runner:
     keep: Keep
     """Puts an answer, with its debate as JSON, into the database."""
     parallel: int = PARALLEL
+    settings: Settings = field(init=False)
+    """As they were when the run began here. They may change while it goes on."""
     _failed_in_a_row: int = 0
     _unjudged_in_a_row: int = 0
 
     def __post_init__(self) -> None:
-        judge = JudgeSource(self.workspace.settings, self.workspace.runtimes, self.run.seed)
+        self.settings = self.workspace.settings
+        judge = JudgeSource(self.settings, self.workspace.runtimes, self.run.seed)
         self._scorer = Scorer(Judges(self.workspace), self.run.judge, judge.model)
 
     async def ask_all(self, slots: Sequence[Slot]) -> None:
@@ -248,9 +251,7 @@ class Runner:
 
     async def _by_proposer(self, slot: Slot) -> tuple[BenchmarkResult, bytes | None]:
         # One answer is greedy: what is compared is the model, not the luck of sampling. Several answers must differ.
-        role = roles_of(
-            self.workspace.settings.roles, DebateConfig(temperature=0.0 if self.run.repeats == 1 else None)
-        ).proposer
+        role = roles_of(self.settings.roles, DebateConfig(temperature=0.0 if self.run.repeats == 1 else None)).proposer
         runtime = await self.workspace.runtimes.get(role.runtime)
         await self._load(runtime, role.model)
         tally = Tally()

@@ -8,19 +8,12 @@ from typing import Any
 import msgspec
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.finetune.ranges import Range, config_from, ranges
+from tmde_core.finetune.ranges import config_from, ranges
 from tmde_core.finetune.service import BackendReport
-from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.records.fields import Field, by_group
+from tmde_core.records.finetune import GROUPS, FineTuneConfig
 from tmde_ui.kit.elements import Tag
-from tmde_ui.kit.hyperparameters import NAMES, figure_of
-
-GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Learning", ("epochs", "learningRate", "lrScheduler", "warmupRatio", "weightDecay")),
-    ("Adapter", ("loraRank", "loraAlpha", "baseModel", "seed")),
-    ("Batches", ("batchSize", "gradientAccumulationSteps", "maxSeqLength", "evalSteps")),
-    ("Data", ("minQualityScore", "minTraces")),
-)
-"""How the fields are grouped. A hyperparameter that is in none comes last."""
+from tmde_ui.kit.hyperparameters import figure_of, labelled
 
 MAX_TYPED = 400
 
@@ -30,7 +23,9 @@ class ConfigForm:
 
     def __init__(self, config: FineTuneConfig) -> None:
         self._config = config
-        self._ranges = ranges()
+        self._ranges = ranges(type(config))
+        self.groups = by_group((field for field in self._ranges.values() if field.name != "backend"), GROUPS)
+        """The fields that are typed, as they are shown together."""
         self._errors: dict[str, Tag] = {}
         self._inputs: dict[str, Tag] = {}
 
@@ -38,13 +33,11 @@ class ConfigForm:
         """Put the fields into the form that is open."""
         values = msgspec.to_builtins(self._config)
         self._backends(backends, str(values["backend"]))
-        grouped = {name for _, names in GROUPS for name in names} | {"backend"}
-        rest = tuple(name for name in self._ranges if name not in grouped)
-        for title, names in (*GROUPS, *((("Further", rest),) if rest else ())):
+        for title, fields in self.groups.items():
             with Tag("fieldset", classes="parameters"):
-                Tag("legend", title, "eyebrow")
-                for name in names:
-                    self._field(self._ranges[name], values[name])
+                Tag("legend", title or "Further", "eyebrow")
+                for field in fields:
+                    self._field(field, values[field.wire_name])
 
     def read(self, fields: Mapping[str, str]) -> FineTuneConfig | None:
         """The configuration that was typed; None, with the reasons beside their fields, when there is none."""
@@ -68,7 +61,7 @@ class ConfigForm:
     def _typed(self, name: str, text: str) -> Any:
         """What was typed, as the kind of value that belongs there; text that is no number stays text, and is complained of."""
         text = text.strip()[:MAX_TYPED]
-        if not isinstance(self._ranges[name].default, int | float):
+        if not self._ranges[name].is_number:
             return text
         for kind in (int, float):
             try:
@@ -77,12 +70,12 @@ class ConfigForm:
                 continue
         return text
 
-    def _field(self, one: Range, value: object) -> None:
-        name = one.field
+    def _field(self, one: Field, value: object) -> None:
+        name = one.wire_name
         described = f"about-{name} wrong-{name}"
         with Tag("div", classes="field parameter"):
             with Tag("div", classes="line spread"):
-                Tag("label", NAMES.get(name, name), for_=f"field-{name}")
+                Tag("label", labelled(one), for_=f"field-{name}")
                 Tag("span", _range(one), "range tabular")
             if one.choices:
                 with Tag(
@@ -93,11 +86,11 @@ class ConfigForm:
             else:
                 control = Tag(
                     "input", classes="input tabular", id=f"field-{name}", name=name, autocomplete="off", spellcheck="false",
-                    inputmode="text" if isinstance(one.default, str) else "decimal", defaultValue=figure_of(value),
+                    inputmode="text" if not one.is_number else "decimal", defaultValue=figure_of(value),
                     aria_describedby=described, data_testid=f"field-{name}", maxlength=str(MAX_TYPED),
                     placeholder="the embedded model" if name == "baseModel" else None,
                 )  # fmt: skip
-            Tag("p", one.about, "about", id=f"about-{name}")
+            Tag("p", one.help, "about", id=f"about-{name}")
             self._errors[name] = Tag(
                 "p", classes="wrong", id=f"wrong-{name}", role="alert", data_testid=f"wrong-{name}"
             )
@@ -128,7 +121,7 @@ class ConfigForm:
             self._inputs["backend"] = group
 
 
-def _range(one: Range) -> str:
+def _range(one: Field) -> str:
     if one.minimum is None or one.maximum is None:
         return ""
     return f"{_bound(one.minimum)} – {_bound(one.maximum)}"

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-NAMES: Mapping[str, str] = {
-    "loraRank": "LoRA rank",
-    "loraAlpha": "LoRA alpha",
-    "learningRate": "Learning rate",
-    "batchSize": "Batch size",
-    "gradientAccumulationSteps": "Accumulation steps",
-    "epochs": "Epochs",
-    "maxSeqLength": "Longest example, tokens",
-    "warmupRatio": "Warm-up",
-    "evalSteps": "Validate every … steps",
-    "weightDecay": "Weight decay",
-    "lrScheduler": "Schedule of the rate",
-    "minQualityScore": "Lowest score",
-    "minTraces": "Fewest examples",
-    "baseModel": "Base model",
-    "backend": "Backend",
-    "seed": "Seed",
-}
+from tmde_core.records.fields import Field, fields_of
+from tmde_core.records.finetune import FineTuneConfig
+
+
+def labelled(field: Field) -> str:
+    """What a field is called on the page, with its unit: `Longest example, tokens`."""
+    return ", ".join(part for part in (field.title, field.unit) if part)
+
+
+NAMES: Mapping[str, str] = {field.wire_name: labelled(field) for field in fields_of(FineTuneConfig)}
 """Hyperparameter on the wire → its name on the page. One that is missing goes by its name on the wire."""
 
 
