@@ -129,15 +129,18 @@ class Services:
     def _check(self, wanted: Settings, stored: Settings) -> None:
         """Check what new settings must pass beside their ranges, before they are stored."""
         from tmde_core.notifications.service import check_webhook
+        from tmde_core.plugins.making import check_tables
         from tmde_core.schedule.service import check_schedules
+        from tmde_core.sdk.hooks import AUTO
 
         check_schedules(wanted, stored)
         check_webhook(wanted, stored)
         for role in ("proposer", "skeptic", "synthesizer", "judge"):
             runtime = getattr(wanted.roles, role).runtime
             # An old choice may have lost its plugin. It must not stand in the way of other settings.
-            if runtime != getattr(stored.roles, role).runtime:
+            if runtime not in (AUTO, getattr(stored.roles, role).runtime):
                 self.plugins.runtimes.choose(runtime, f"roles.{role}.runtime")
+        check_tables(self.plugins, wanted, stored)
         if wanted.finetune != stored.finetune:
             self.plugins.backends.choose(wanted.finetune.backend, "finetune.backend")
 

@@ -27,8 +27,10 @@ class Workspace:
 
     @property
     def settings(self) -> Settings:
-        """The settings in force now."""
-        return self.live.current
+        """The settings in force now, with names in place of `auto`. Loads the plugins."""
+        from tmde_core.plugins.defaults import resolve_roles
+
+        return resolve_roles(self.live.current, self.plugins)
 
     @cached_property
     def plugins(self) -> Plugins:

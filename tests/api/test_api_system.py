@@ -117,10 +117,10 @@ def test_what_the_environment_sets_is_changed_there(live, refused, monkeypatch, 
 
 
 def test_secrets_are_masked_and_survive_being_sent_back(own_live) -> None:
-    table = {"ollama": {"url": "http://127.0.0.1:1", "api_key": "s3cret"}}
+    table = {"openai": {"base_url": "http://127.0.0.1:1", "api_key": "s3cret"}}
     answer = own_live.client.put("/api/settings", json={"runtimes": table})
     assert "s3cret" not in answer.text
-    assert answer.json()["runtimes"]["ollama"]["api_key"] == "********"
+    assert answer.json()["runtimes"]["openai"]["api_key"] == "********"
     own_live.client.put("/api/settings", json=answer.json() | {"logLevel": "debug"})
     text = (own_live.services.settings.data_path / "tmde.toml").read_text()
     assert tomllib.loads(text) == {"runtimes": table, "log_level": "debug"}

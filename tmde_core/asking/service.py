@@ -113,7 +113,7 @@ class SideBySide:
             runtime = await self._workspace.runtimes.get(role.runtime)
             if not runtime.capabilities.adapters:
                 raise AdapterInvalidError(
-                    f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, such as 'embedded'."
+                    f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, under [roles.proposer]."
                 )
             await require_same_base(manifest, served_model(await runtime.models(), role.model, role.runtime))
             await self._lora.completed(manifest)

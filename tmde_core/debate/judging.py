@@ -10,13 +10,13 @@ import structlog
 from tmde_core.errors import TmdeError
 from tmde_core.plugins import context_for
 from tmde_core.records.judging import JudgeItem, Verdict
+from tmde_core.sdk.hooks import AUTO
 from tmde_core.sdk.judges import JudgeModel
 from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
 NONE = "none"
-AUTO = "auto"
 
 
 class Judges:

@@ -23,6 +23,7 @@ from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, Watching
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.observers import Publish
 from tmde_core.plugins import context_for
+from tmde_core.plugins.defaults import resolve_backend
 from tmde_core.prompts import template_text
 from tmde_core.records.base import Record, utc_now
 from tmde_core.records.finetune import ENDED, FineTuneConfig, FineTuneRun, Progress, RunStatus
@@ -51,6 +52,8 @@ class BackendReport(Record):
     availability: Availability
     environment: str
     """The directory of the Python environment that its workers run in."""
+    default: bool = False
+    """Whether `auto` stands for it."""
 
 
 class FineTuneService:
@@ -114,6 +117,7 @@ class FineTuneService:
                 plugin=self._workspace.plugins.backends.provider(descriptor.name),
                 availability=self._availability(descriptor.name),
                 environment=descriptor.environment,
+                default=descriptor.name == getattr(self._workspace.plugins.backends.default(), "name", None),
             )
             for descriptor in self._workspace.plugins.backends
         ]
@@ -152,7 +156,7 @@ class FineTuneService:
             InvalidInputError: a value is out of its range, there is no such backend, or the base model does not exist or cannot be trained.
             WorkerFailedError: the worker cannot be started.
         """
-        config = checked(config or self.config())
+        config = self.resolve(config or self.config())
         async with self._starting:
             await self._require_idle()
             await self._launcher.ready_backend(config.backend)
@@ -229,6 +233,14 @@ class FineTuneService:
         except ConflictError:
             return False
         return True
+
+    def resolve(self, config: FineTuneConfig) -> FineTuneConfig:
+        """Return a configuration as a run has it: checked, with a backend's name in place of `auto`.
+
+        Raises:
+            InvalidInputError: a value is out of its range, or there is no such backend.
+        """
+        return resolve_backend(checked(config), self._workspace.plugins)
 
     async def ready_backend(self, name: str) -> TrainingBackend:
         """The backend, able to work here.

@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.benchmark.results.statistics import paired_difference
-from tmde_core.debate.judging import AUTO, Judges
+from tmde_core.debate.judging import Judges
 from tmde_core.debate.service import DebateService
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError, WorkerFailedError
 from tmde_core.finetune.dataset.selection import normalised
@@ -47,6 +47,7 @@ from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
 from tmde_core.records.judging import JudgeItem
 from tmde_core.records.questions import Question
 from tmde_core.records.traces import TraceSource
+from tmde_core.sdk.hooks import AUTO
 from tmde_core.traces.service import TraceService
 from tmde_core.workspace import Workspace
 

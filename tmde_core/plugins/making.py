@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from tmde_core.errors import InvalidInputError
+from tmde_core.plugins.catalog import Plugins
 from tmde_core.records.base import invalid_field
 from tmde_core.sdk.context import MakingDescriptor, PluginContext, PluginSettings
 from tmde_core.sdk.hooks import HOOKS
@@ -37,7 +38,7 @@ def read_table(descriptor: MakingDescriptor, settings: Settings) -> PluginSettin
         InvalidInputError: an unknown setting, or a value of the wrong type or range; names the setting.
     """
     table = table_of(descriptor)
-    values = getattr(settings, table, {}).get(descriptor.name, {})
+    values = getattr(settings, table).get(descriptor.name, {})
     return read_settings(values, descriptor.settings, f"{table}.{descriptor.name}")
 
 
@@ -68,6 +69,20 @@ def _explain(problem: InvalidInputError, as_type: type[PluginSettings], table: s
         sentence = f"there is no such setting; there are {', '.join(known) or 'none'}."
     path = ".".join(part for part in (table, field) if part)
     return InvalidInputError(f"In the settings, {path}: {sentence} Correct it and start again.", field=path)
+
+
+def check_tables(plugins: Plugins, wanted: Settings, stored: Settings) -> None:
+    """Check the plugins' tables that differ from the stored ones; a table of no plugin is left alone.
+
+    Raises:
+        InvalidInputError: a setting that its plugin does not know or allow.
+    """
+    for hook in HOOKS.values():
+        if not hook.table or getattr(wanted, hook.table) == getattr(stored, hook.table):
+            continue
+        for descriptor in plugins.shelf(hook.descriptor):
+            if isinstance(descriptor, MakingDescriptor):
+                read_table(descriptor, wanted)
 
 
 def table_of(descriptor: MakingDescriptor) -> str:

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from tmde_core.errors import InvalidInputError, PluginUnavailableError
 from tmde_core.sdk.context import Descriptor
+from tmde_core.sdk.hooks import AUTO
 
 D = TypeVar("D", bound=Descriptor)
 
@@ -38,11 +39,15 @@ class Shelf(Generic[D]):
         return self._items[name]
 
     def choose(self, name: str, field: str) -> D:
-        """Return the descriptor that a person names in `field`; an unknown name is their mistake, not our lack.
+        """Return the descriptor that a person names in `field`, or the default one for `auto`.
+
+        An unknown name is the person's mistake, not our lack.
 
         Raises:
             InvalidInputError: there is none; the detail and `available` list those there are.
         """
+        if name == AUTO and (default := self.default()) is not None:
+            return default
         if name not in self._items:
             raise InvalidInputError(f"{field}: {self._describe_missing(name)}", field=field, available=self.names())
         return self._items[name]

@@ -167,10 +167,10 @@ class FineTuneConfig(Record):
         str,
         Meta(
             title="Backend",
-            description="What trains: `tmde plugins` lists them. Each has an environment of its own.",
+            description="What trains: `tmde plugins` lists them. `auto`: the default one.",
             extra={"group": "Backend"},
         ),
-    ] = "cpu"
+    ] = "auto"
     seed: Annotated[
         int,
         Meta(

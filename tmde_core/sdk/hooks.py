@@ -33,6 +33,7 @@ from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.sdk.training import BackendDescriptor
 
 __all__ = [
+    "AUTO",
     "COMMAND_GROUP",
     "ENTRY_POINT_GROUP",
     "HOOKS",
@@ -80,6 +81,10 @@ HOOKS: dict[str, Hook] = {}
 OBSERVER = "tmde_event"
 """The name of the observer hook."""
 
+AUTO = "auto"
+"""Stands in the settings for what a plugin marks as the default."""
+"""The name of the observer hook."""
+
 
 def _provider(
     noun: str, descriptor: type[Descriptor], *, table: str = "", reserved: frozenset[str] = frozenset()
@@ -93,7 +98,7 @@ def _provider(
     return enter
 
 
-@_provider("training backend", BackendDescriptor, table="backends", reserved=frozenset({"auto"}))
+@_provider("training backend", BackendDescriptor, table="backends", reserved=frozenset({AUTO}))
 def tmde_training_backends() -> Sequence[BackendDescriptor]:  # type: ignore[empty-body]
     """Offer ways to train an adapter.
 
@@ -103,7 +108,7 @@ def tmde_training_backends() -> Sequence[BackendDescriptor]:  # type: ignore[emp
     """
 
 
-@_provider("model runtime", RuntimeDescriptor, table="runtimes", reserved=frozenset({"auto"}))
+@_provider("model runtime", RuntimeDescriptor, table="runtimes", reserved=frozenset({AUTO}))
 def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:  # type: ignore[empty-body]
     """Offer ways to ask a model.
 
@@ -121,7 +126,7 @@ def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:  # type: ignore[empty-
     """
 
 
-@_provider("judge", JudgeDescriptor, table="judges", reserved=frozenset({"auto", "none"}))
+@_provider("judge", JudgeDescriptor, table="judges", reserved=frozenset({AUTO, "none"}))
 def tmde_judges() -> Sequence[JudgeDescriptor]:  # type: ignore[empty-body]
     """Offer ways to score an answer.
 

@@ -32,8 +32,12 @@ class RoleSettings(Record):
     """Which model plays a role, and how."""
 
     runtime: Annotated[
-        Name, Meta(title="Runtime", description="The runtime's name: `tmde models` lists what each one has.")
-    ] = "embedded"
+        Name,
+        Meta(
+            title="Runtime",
+            description="The runtime's name: `tmde models` lists what each one has. `auto`: the default one.",
+        ),
+    ] = "auto"
     model: Annotated[
         str, Meta(title="Model", description="The runtime's own name of the model; empty: its default.")
     ] = ""

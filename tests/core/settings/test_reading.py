@@ -32,7 +32,7 @@ def test_without_a_file_everything_has_its_default(tmp_path: Path):
 def test_the_file_is_read(tmp_path: Path):
     settings = load(tmp_path, "port = 9000\n[roles.judge]\nruntime = 'ollama'\n[runtimes.ollama]\nbaseUrl_x = 'y'\n")
     assert (settings.port, settings.roles.judge.runtime) == (9000, "ollama")
-    assert settings.roles.proposer.runtime == "embedded"
+    assert settings.roles.proposer.runtime == "auto"
     assert settings.runtimes == {"ollama": {"baseUrl_x": "y"}}
 
 

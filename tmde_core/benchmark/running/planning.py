@@ -13,7 +13,7 @@ import msgspec
 from tmde_core.benchmark.questions.bank import QuestionBank
 from tmde_core.benchmark.questions.files import content_hash
 from tmde_core.benchmark.running.runner import adapter_ref
-from tmde_core.debate.judging import AUTO, Judges
+from tmde_core.debate.judging import Judges
 from tmde_core.errors import ConflictError, InvalidInputError
 from tmde_core.lora.files.base_match import require_same_base, served_model, weights_hash
 from tmde_core.lora.service import LoraService
@@ -22,6 +22,7 @@ from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, Trigger
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.questions import Question
 from tmde_core.records.runtimes import ModelInfo
+from tmde_core.sdk.hooks import AUTO
 from tmde_core.workspace import Workspace
 
 DEFAULT_REPEATS = {"quick": 1, "full": 2, "custom": 2}

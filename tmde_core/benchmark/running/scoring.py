@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from tmde_core.benchmark.results.metrics import weighted
-from tmde_core.debate.judging import AUTO, NONE, Judges
+from tmde_core.debate.judging import NONE, Judges
 from tmde_core.errors import TmdeError
 from tmde_core.records.base import Record
 from tmde_core.records.judging import Criterion, JudgeItem, Verdict
 from tmde_core.records.questions import Question
+from tmde_core.sdk.hooks import AUTO
 from tmde_core.sdk.judges import JudgeModel
 
 JudgeModelSource = Callable[[], Awaitable[JudgeModel | None]]

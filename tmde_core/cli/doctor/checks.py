@@ -23,6 +23,7 @@ from tmde_core.cli.kit.logs import log_to_file
 from tmde_core.cli.kit.output import plain, size
 from tmde_core.errors import InsufficientStorageError, TmdeError
 from tmde_core.plugins import Plugins, context_for
+from tmde_core.plugins.defaults import resolve_roles
 from tmde_core.records.base import Record
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import SETTINGS_FILE, Settings, default_data_dir
@@ -173,7 +174,7 @@ def _plugins(plugins: Plugins) -> Iterator[Check]:
 
 async def _runtimes(plugins: Plugins, settings: Settings) -> list[Check]:
     """Every runtime; one that a role of the debate uses is essential."""
-    roles = settings.roles
+    roles = resolve_roles(settings, plugins).roles
     used = {role.runtime for role in (roles.proposer, roles.skeptic, roles.synthesizer)}
     runtimes = Runtimes(plugins, settings)
     checks = [

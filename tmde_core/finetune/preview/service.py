@@ -22,7 +22,6 @@ import msgspec
 from tmde_core.errors import ConflictError, InsufficientStorageError, InsufficientTracesError
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze, require_enough
 from tmde_core.finetune.preview.process import SECONDS, Failure, look
-from tmde_core.finetune.ranges import checked
 from tmde_core.finetune.service import FineTuneService
 from tmde_core.records.base import to_json
 from tmde_core.records.finetune import FineTuneConfig, FineTunePreview, LeftOut, TokenBucket
@@ -62,7 +61,7 @@ class PreviewService:
             PluginUnavailableError: the backend cannot work here.
             InsufficientStorageError: no space for the dataset.
         """
-        config = checked(config or self._finetune.config())
+        config = self._finetune.resolve(config or self._finetune.config())
         backend = await self._finetune.ready_backend(config.backend)
         selection = await self._finetune.selection(config)
         others, counted = await self._passed_over(config)

@@ -12,6 +12,7 @@ from tmde_core.finetune.ranges import config_from, ranges
 from tmde_core.finetune.service import BackendReport
 from tmde_core.records.fields import Field, by_group
 from tmde_core.records.finetune import GROUPS, FineTuneConfig
+from tmde_core.sdk.hooks import AUTO
 from tmde_ui.kit.elements import Tag
 from tmde_ui.kit.hyperparameters import figure_of, labelled
 
@@ -99,7 +100,7 @@ class ConfigForm:
     def _backends(self, backends: Sequence[BackendReport], chosen: str) -> None:
         with Tag("fieldset", classes="backends", data_testid="backends") as group:
             Tag("legend", "Backend", "eyebrow")
-            for backend in backends:
+            for backend in (*_automatic(backends), *backends):
                 with Tag("label", classes="backend"):
                     Tag(
                         "input",
@@ -129,3 +130,12 @@ def _range(one: Field) -> str:
 
 def _bound(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else figure_of(value)
+
+
+def _automatic(backends: Sequence[BackendReport]) -> list[BackendReport]:
+    """Return the choice that leaves the backend to TMDE; none where no backend is the default one."""
+    return [
+        msgspec.structs.replace(backend, name=AUTO, summary=f"takes {backend.name}")
+        for backend in backends
+        if backend.default
+    ]
