@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from tmde_core.benchmark.service import BenchmarkService
     from tmde_core.benchmark.store import BenchmarkStore
     from tmde_core.debate.service import DebateService
+    from tmde_core.debate.store import DebateStore
     from tmde_core.finetune.dataset.leaks import Protected
     from tmde_core.finetune.lineage import LineageService
     from tmde_core.finetune.preview.service import PreviewService
     from tmde_core.finetune.service import FineTuneService
     from tmde_core.finetune.store import RunStore
+    from tmde_core.lora.activation.audit import AuditTrail
     from tmde_core.lora.archive.service import ArchiveService
     from tmde_core.lora.files.forms import Forms
     from tmde_core.lora.files.store import AdapterStore
@@ -80,6 +82,20 @@ class Stores:
         from tmde_core.traces.store import TraceStore
 
         return TraceStore(self.database)
+
+    @cached_property
+    def debates(self) -> DebateStore:
+        """Debates, under way and ended."""
+        from tmde_core.debate.store import DebateStore
+
+        return DebateStore(self.database)
+
+    @cached_property
+    def audit(self) -> AuditTrail:
+        """What was done with adapters, and who asked for it."""
+        from tmde_core.lora.activation.audit import AuditTrail
+
+        return AuditTrail(self.database)
 
     @cached_property
     def runs(self) -> RunStore:
@@ -231,11 +247,11 @@ class Services:
     @cached_property
     def lora(self) -> LoraService:
         """Adapters, and the one that answers."""
-        from tmde_core.lora.activation.audit import AuditTrail
         from tmde_core.lora.service import LoraService
 
-        audit = AuditTrail(self.database)
-        return LoraService(self.stores.adapters, audit, self.forms, self.workspace, self._compared, self._publish)
+        return LoraService(
+            self.stores.adapters, self.stores.audit, self.forms, self.workspace, self._compared, self._publish
+        )
 
     async def _compared(self, a: UUID, b: UUID) -> RunComparison | None:
         return await self.benchmark.of_adapters(a, b)
@@ -251,11 +267,8 @@ class Services:
     def debates(self) -> DebateService:
         """Debates."""
         from tmde_core.debate.service import DebateService
-        from tmde_core.debate.store import DebateStore
 
-        return self._stopped(
-            DebateService(DebateStore(self.database), self.workspace, self.traces, self.lora, self._publish)
-        )
+        return self._stopped(DebateService(self.stores.debates, self.workspace, self.traces, self.lora, self._publish))
 
     @cached_property
     def finetune(self) -> FineTuneService:
