@@ -173,11 +173,12 @@ def commands() -> list[str]:
 
 
 def leaves(words: str, command: Any) -> list[str]:
-    """The command, or those below it."""
+    """The command, or those below it, or both."""
     below = getattr(command, "commands", None)
     if not below:
         return [words]
-    return [leaf for name, sub in below.items() for leaf in leaves(f"{words} {name}", sub)]
+    found = [words] if command.invoke_without_command else []
+    return found + [leaf for name, sub in below.items() for leaf in leaves(f"{words} {name}", sub)]
 
 
 def test_the_commands_are_those_that_are_documented():

@@ -15,7 +15,7 @@ from tmde_core.sdk.context import PluginSettings
 from tmde_core.sdk.errors import InvalidInputError
 
 Flavor = Literal["auto", "vllm", "llama-server", "lm-studio", "generic"]
-Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Seconds = Annotated[float, Meta(gt=0, le=3600, extra={"unit": "seconds"})]
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 """Where Ollama listens when nobody tells it otherwise."""
@@ -24,18 +24,44 @@ OLLAMA_URL = "http://127.0.0.1:11434"
 class HttpSettings(PluginSettings, frozen=True, kw_only=True):
     """The settings that both runtimes share. Times in seconds."""
 
-    base_url: str = ""
-    model: str = ""
-    """Used where a role names none; empty: the first that the server lists."""
-    context_length: Annotated[int, Meta(ge=256, le=10_000_000)] = 4096
-    """Tokens of context, where the server does not tell."""
-    connect_timeout: Seconds = 5.0
-    first_token_timeout: Seconds = 120.0
-    """From sending the request to the first token: covers loading the model and reading the prompt."""
-    token_timeout: Seconds = 60.0
-    """Longest silence between two tokens."""
-    retries: Annotated[int, Meta(ge=0, le=10)] = 3
-    """Further attempts when the server cannot be reached or is busy, before the first token only."""
+    base_url: Annotated[str, Meta(title="Address", description="Where the server listens.")] = ""
+    model: Annotated[
+        str,
+        Meta(
+            title="Default model",
+            description="Used where a role names none; empty: the first that the server lists.",
+        ),
+    ] = ""
+    context_length: Annotated[
+        int,
+        Meta(
+            ge=256,
+            le=10_000_000,
+            title="Context",
+            description="Tokens of context, where the server does not tell.",
+            extra={"unit": "tokens"},
+        ),
+    ] = 4096
+    connect_timeout: Annotated[Seconds, Meta(title="Time to connect", description="For making the connection.")] = 5.0
+    first_token_timeout: Annotated[
+        Seconds,
+        Meta(
+            title="Time to the first token",
+            description="From sending a request to its first token: covers loading the model and reading the prompt.",
+        ),
+    ] = 120.0
+    token_timeout: Annotated[
+        Seconds, Meta(title="Time between tokens", description="Longest silence between two tokens.")
+    ] = 60.0
+    retries: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10,
+            title="Further attempts",
+            description="Further attempts when the server cannot be reached or is busy, before the first token only.",
+        ),
+    ] = 3
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "base_url", _plain_url(self.base_url))
@@ -44,22 +70,54 @@ class HttpSettings(PluginSettings, frozen=True, kw_only=True):
 class OllamaSettings(HttpSettings, frozen=True, kw_only=True):
     """`[runtimes.ollama]`."""
 
-    base_url: str = OLLAMA_URL
-    keep_alive: Annotated[str, Meta(pattern=r"^(-1|0|\d+(ms|s|m|h))$")] = "5m"
-    """How long Ollama keeps the model in memory afterwards; `-1` for ever."""
+    base_url: Annotated[str, Meta(title="Address", description="Where Ollama listens.")] = OLLAMA_URL
+    keep_alive: Annotated[
+        str,
+        Meta(
+            pattern=r"^(-1|0|\d+(ms|s|m|h))$",
+            title="Time in memory",
+            description="How long Ollama keeps the model in memory afterwards; `-1` for ever.",
+        ),
+    ] = "5m"
 
 
 class OpenAISettings(HttpSettings, frozen=True, kw_only=True):
     """`[runtimes.openai]`."""
 
-    api_key: str = ""
-    api_key_env: Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
-    """Name of the environment variable that holds the key; keeps it out of the file."""
-    flavor: Flavor = "auto"
-    json_schema: bool | None = None
-    """Whether the server enforces JSON schemas; None: by its flavor."""
-    logprobs: bool | None = None
-    """Whether the server reports token probabilities; None: by its flavor."""
+    base_url: Annotated[
+        str,
+        Meta(
+            title="Address",
+            description="The server's address, such as `http://127.0.0.1:8000`. It must be set.",
+        ),
+    ] = ""
+    api_key: Annotated[str, Meta(title="Key", description="The key, where the server wants one.")] = ""
+    api_key_env: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
+            title="Variable with the key",
+            description="Better: the name of the environment variable that holds the key.",
+        ),
+    ] = ""
+    flavor: Annotated[
+        Flavor,
+        Meta(
+            title="Kind of server",
+            description="What kind of server it is; decides how adapters are loaded.",
+        ),
+    ] = "auto"
+    json_schema: Annotated[
+        bool | None,
+        Meta(title="JSON schemas", description="Whether the server enforces JSON schemas; unset: by its flavor."),
+    ] = None
+    logprobs: Annotated[
+        bool | None,
+        Meta(
+            title="Token probabilities",
+            description="Whether the server reports token probabilities; unset: by its flavor.",
+        ),
+    ] = None
 
     def key(self, environ: Mapping[str, str] = os.environ) -> str:
         """The API key, or the empty string.
