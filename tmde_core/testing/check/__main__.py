@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -83,10 +84,10 @@ class Listener:
 
 
 def check(name: str, data_dir: str, base_model: str | None, output: IO[bytes], log: IO[bytes]) -> int:
-    """Run the contracts; returns the exit status: 0 unless pytest itself failed.
+    """Check what is installed; returns the exit status: 0 once all is checked, whatever was found.
 
     Raises:
-        InvalidInputError: there is no such plugin or thing.
+        TmdeError: settings are wrong.
     """
     settings = load_settings(Path(data_dir))
     with tempfile.TemporaryDirectory(prefix="tmde-check-", ignore_cleanup_errors=True) as scratch:
@@ -96,13 +97,14 @@ def check(name: str, data_dir: str, base_model: str | None, output: IO[bytes], l
             (own / "models").symlink_to(models, target_is_directory=True)
         os.environ["TMDE_DATA_DIR"] = str(own)  # a plugin that looks for it shall not find the person's files
         plugins = Plugins.load()
-        chosen = choose(name, plugins)
-        installed.add_classes(
-            Work(plugins, chosen.plugin, chosen.targets, msgspec.structs.replace(settings, data_dir=str(own)))
-        )
+        try:
+            chosen = choose(name, plugins)
+        except InvalidInputError as error:
+            sys.stderr.write(error.detail + "\n")
+            return WRONG_USAGE
+        work = Work(plugins, chosen.plugin, chosen.targets, msgspec.structs.replace(settings, data_dir=str(own)))
         listener = Listener(output)
-        status = _run_pytest(Path(scratch), listener, base_model)
-        listener.finish()
+        status = run_contracts(work, Path(scratch), listener, base_model)
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             log.seek(0)
             tail = log.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
@@ -112,8 +114,22 @@ def check(name: str, data_dir: str, base_model: str | None, output: IO[bytes], l
     return 0
 
 
-def _run_pytest(scratch: Path, listener: Listener, base_model: str | None) -> int:
-    """Run pytest on `installed`, out of reach of any project's settings and of other plugins of pytest."""
+def run_contracts(
+    work: Work, scratch: Path, listener: Listener, base_model: str | None, extra: Sequence[str] = ()
+) -> int:
+    """Run pytest on the contracts, out of reach of any project's settings and of other plugins of pytest.
+
+    Args:
+        work: what is checked.
+        scratch: a directory for pytest's own files.
+        listener: hears what is found.
+        base_model: what training backends train.
+        extra: further arguments for pytest.
+
+    Returns:
+        The exit status of pytest.
+    """
+    installed.set_classes(work)
     for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
         os.environ.pop(name, None)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -123,7 +139,9 @@ def _run_pytest(scratch: Path, listener: Listener, base_model: str | None) -> in
     arguments += ["--import-mode=importlib", "-p", "no:cacheprovider", "-p", "tmde_core.testing.plugin"]
     if base_model:
         arguments += ["--tmde-base-model", base_model]
-    return int(pytest.main([*arguments, str(installed.__file__)], plugins=[listener]))
+    status = int(pytest.main([*arguments, *extra, str(installed.__file__)], plugins=[listener]))
+    listener.finish()
+    return status
 
 
 def _sentence(call: pytest.CallInfo[None]) -> str:
@@ -144,9 +162,6 @@ def main(arguments: list[str]) -> int:
         os.dup2(log.fileno(), 1)
         try:
             return check(name, data_dir, base_model, output, log)
-        except InvalidInputError as error:
-            sys.stderr.write(error.detail + "\n")
-            return WRONG_USAGE
         except TmdeError as error:
             sys.stderr.write(error.detail + "\n")
             return 1

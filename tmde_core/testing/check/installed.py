@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from tmde_core.plugins import PluginInfo, Plugins, context_for
+from tmde_core.sdk.context import MakingDescriptor
 from tmde_core.sdk.hooks import HOOKS
 from tmde_core.settings import Settings
 from tmde_core.testing.check.findings import Target
@@ -39,8 +40,14 @@ class Work(NamedTuple):
     """On a data directory of its own, with the person's tables of settings."""
 
 
-def add_classes(work: Work) -> None:
-    """Add a test class for each target to this module. Its attribute `tmde_target` says which target it is for."""
+def set_classes(work: Work) -> None:
+    """Give this module a test class for each target. Its attribute `tmde_target` says which target it is for.
+
+    Raises:
+        InvalidInputError: the settings of a target are wrong.
+    """
+    for name in [name for name in globals() if name.startswith("Test")]:
+        del globals()[name]
     for number, target in enumerate(work.targets):
         contract, members = _describe(target, work)
         name = f"Test{number}"
@@ -48,14 +55,21 @@ def add_classes(work: Work) -> None:
 
 
 def _describe(target: Target, work: Work) -> tuple[type, dict[str, Any]]:
-    """Return the contract of a target, and what a subclass of it says."""
+    """Return the contract of a target, and what a subclass of it says.
+
+    Raises:
+        InvalidInputError: the settings of the target are wrong.
+    """
     if target.kind == PLUGIN:
         return PluginContract, _plugin(work.plugin)
     hook = next(hook for hook in HOOKS.values() if hook.noun == target.kind)
     descriptor: Any = work.plugins.shelf(hook.descriptor).get(target.name)
 
+    # Suites are not made, so they have no settings. A wrong setting is the person's mistake and no broken rule: it ends the check.
+    context = context_for(descriptor, work.settings) if isinstance(descriptor, MakingDescriptor) else None
+
     def make(_: object) -> Any:
-        return descriptor.create(context_for(descriptor, work.settings))
+        return descriptor.create(context)
 
     contract, members = _CONTRACTS[target.kind]
     return contract, members(descriptor, make, work)

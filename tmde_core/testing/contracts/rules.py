@@ -93,14 +93,15 @@ class LoopThread:
         if not self._thread.is_alive():  # else a coroutine blocks it; the thread ends with the process
             self._loop.close()
 
-    def run(self, work: Coroutine[Any, Any, T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+    def run(self, work: Coroutine[Any, Any, T], what: str, seconds: float | None = None) -> T:
         """Run a coroutine to its end and return its result; what it raises is raised here.
 
         Args:
             work: the coroutine.
             what: the plugin's function, for the sentence when it does not end.
-            seconds: how long it may take.
+            seconds: how long it may take; None: `PATIENCE_SECONDS`.
         """
+        seconds = seconds or PATIENCE_SECONDS
         future = asyncio.run_coroutine_threadsafe(_caught(work), self._loop)
         try:
             result, error = future.result(seconds)
@@ -124,7 +125,7 @@ class LoopThread:
         await self._loop.shutdown_default_executor()
 
 
-def run(work: Coroutine[Any, Any, T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+def run(work: Coroutine[Any, Any, T], what: str, seconds: float | None = None) -> T:
     """Run one coroutine in a loop of its own. See `LoopThread.run`."""
     with LoopThread() as loop:
         return loop.run(work, what, seconds)
