@@ -120,7 +120,7 @@ print(*taken)
 
 def listing(data_dir: Path) -> tuple[float, float]:
     """Milliseconds to list a thousand (medians): the first time in each of several new processes, and later there."""
-    _thousand(data_dir)
+    thousand(data_dir)
     first, later = [], []
     for _ in range(RUNS):
         command = [sys.executable, "-c", LISTING, str(data_dir)]
@@ -131,7 +131,7 @@ def listing(data_dir: Path) -> tuple[float, float]:
     return median(first) * 1000, median(later) * 1000
 
 
-def _thousand(data_dir: Path) -> None:
+def thousand(data_dir: Path) -> None:
     """Adapters whose manifests are as long as real ones; the list never looks into the weights."""
     directory = data_dir / "lora-adapters"
     original = made(data_dir)
@@ -160,7 +160,7 @@ async def activation(data_dir: Path) -> tuple[float, float, int]:
             began = time.perf_counter()
             await services.lora.activate((a, b)[number % 2])
             activated.append(time.perf_counter() - began)
-            verified.append(_timed(lambda: services.lora.store.verified(a)))
+            verified.append(_timed(lambda: services.stores.adapters.verified(a)))
         size = (await services.lora.get(a)).size_bytes
     return median(verified), median(activated), size
 

@@ -139,8 +139,8 @@ async def _fill(services: Services) -> None:
             id=uuid4(), type="quick", mode="proposer", suite="tmde-50", status="completed", started_at=utc_now(),
             completed_at=utc_now(), metrics=metrics, questions_total=10, questions_done=10,
         )  # fmt: skip
-        await services.benchmark.store.insert(msgspec.structs.replace(run), [], comparable_hash(run))
-        await services.benchmark.store.update(run)
+        await services.stores.benchmark.insert(msgspec.structs.replace(run), [], comparable_hash(run))
+        await services.stores.benchmark.update(run)
 
 
 def main() -> str:

@@ -65,8 +65,8 @@ async def _fill(services: Services) -> None:
             id=uuid4(), type="quick", mode="proposer", suite="tmde-50", status="completed", started_at=at, completed_at=at,
             metrics=metrics, questions_total=10, questions_done=10,
         )  # fmt: skip
-        await services.benchmark.store.insert(run, [], comparable_hash(run))
-        await services.benchmark.store.update(run)
+        await services.stores.benchmark.insert(run, [], comparable_hash(run))
+        await services.stores.benchmark.update(run)
 
 
 async def _load(page: Page, address: str) -> float:

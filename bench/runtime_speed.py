@@ -24,8 +24,8 @@ from tmde_core.sdk.context import PluginContext
 from tmde_cpu.embedded import verify_embedded
 from tmde_cpu.serving.openmp import WAITING
 from tmde_cpu.serving.options import EmbeddedSettings, usable_cores
-from tmde_cpu.serving.quality import QualityReport, quality
 from tmde_cpu.serving.runtime import EmbeddedRuntime
+from tmde_cpu.serving.simple_questions import QualityReport, quality
 
 ROUNDS = 8
 TOKENS = 160

@@ -1,10 +1,12 @@
 """How soon the program and the server answer, and what the server takes while it does nothing.
 
-Each figure is a fresh process: `tmde --help` from start to end, and `tmde serve` from start to the first byte of the first page.
+Each figure is a fresh process: `tmde --help` and three lists from start to end, and `tmde serve` from start to the first byte of the
+first page. The lists are shown in an empty data directory, and in one with a thousand adapters and a thousand traces.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,12 +17,22 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
+from adapters import thousand
+
+from tmde_core.records.traces import Trace
+from tmde_core.storage.database import Database
+from tmde_core.traces.store import TraceStore
 
 RUNS = 7
 HELP_LIMIT_S = 0.2
+LIST_LIMIT_S = 0.4
+LISTS = ("lora", "traces", "finetune")
+TRACES = 1_000
 FIRST_BYTE_LIMIT_S = 2.5
 IDLE_LIMIT_MB = 250
 SHUTDOWN_LIMIT_S = 1.0
@@ -30,12 +42,20 @@ TMDE = Path(sys.executable).with_name("tmde")
 
 def main() -> str:
     """Measure; returns a Markdown section. Raises SystemExit when a limit is missed."""
-    helped = [_help() for _ in range(RUNS)]
+    helped = [_timed("--help") for _ in range(RUNS)]
     with tempfile.TemporaryDirectory() as directory:
         served = [_serve(Path(directory) / "data") for _ in range(RUNS)]
+        empty, full = Path(directory) / "empty", Path(directory) / "full"
+        asyncio.run(_fill(full))
+        listed = [
+            (f"`tmde {word} list`, {what}", _listed(word, data), LIST_LIMIT_S, "s")
+            for word in LISTS
+            for what, data in (("nothing there", empty), ("a thousand adapters and traces", full))
+        ]
     first, resident, stopped = (statistics.median(column) for column in zip(*served, strict=True))
     rows = (
         ("`tmde --help`", statistics.median(helped), HELP_LIMIT_S, "s"),
+        *listed,
         ("`tmde serve` to the first byte of the first page", first, FIRST_BYTE_LIMIT_S, "s"),
         ("the server's resident memory when idle, without the model", resident, IDLE_LIMIT_MB, "MB"),
         ("SIGTERM to the end of the process", stopped, SHUTDOWN_LIMIT_S, "s"),
@@ -49,10 +69,34 @@ def main() -> str:
     return text
 
 
-def _help() -> float:
+def _timed(*arguments: str | Path) -> float:
+    """Seconds that one command takes as a whole process."""
     began = time.perf_counter()
-    subprocess.run([TMDE, "--help"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([TMDE, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - began
+
+
+def _listed(word: str, data: Path) -> float:
+    """The median of a list. The first one, which makes the database, does not count."""
+    seconds = [_timed("--data-dir", data, word, "list") for _ in range(RUNS + 1)]
+    return statistics.median(seconds[1:])
+
+
+async def _fill(data: Path) -> None:
+    """A thousand adapters and a thousand traces."""
+    thousand(data)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    traces = [
+        Trace(
+            id=uuid4(),
+            created_at=start + timedelta(minutes=number),
+            query=f"What is {number} + {number}?",
+            final_answer="A number.",
+        )
+        for number in range(TRACES)
+    ]
+    async with Database.open(data / "tmde.db") as database, database.transaction() as connection:
+        await TraceStore(database).insert(connection, traces)
 
 
 def _serve(data: Path) -> tuple[float, float, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from tmde_core.sdk.worker.kit import RunEvents
 from tmde_core.sdk.worker.run_files import EVENTS_FILE
 from tmde_core.sdk.worker.vitals import beat
 from tmde_core.storage.database import Database
+from tmde_core.storage.locks import FileLock
 
 SUBSCRIBERS = (1, 500)
 SECONDS = 20.0
@@ -50,7 +50,7 @@ class Cost(NamedTuple):
     resident_mb: float
 
 
-async def running(data_dir: Path) -> tuple[FineTuneRun, int]:
+async def running(data_dir: Path) -> tuple[FineTuneRun, FileLock]:
     """A run in progress whose process is this one: its row, and the leash that says that it lives."""
     run = FineTuneRun(
         id=uuid4(), started_at=utc_now(), status="running", base_model="none", config=FineTuneConfig(),
@@ -146,7 +146,7 @@ async def measure(data_dir: Path) -> list[Cost]:
     finally:
         stop.set()
         await reporting
-        os.close(leash)
+        leash.release()
 
 
 def main() -> str:

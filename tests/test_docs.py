@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import importlib
 import json
 import re
@@ -20,17 +21,23 @@ from typer.main import get_command
 
 import tmde_core
 import tmde_core.testing
+from docs.settings_tables import TABLES, renewed
 from tmde_core.cli.app import COMMANDS
 from tmde_core.plugins import Plugins
 from tmde_core.sdk import hookimpl, hooks, judges, registries, runtimes, suites, training
 from tmde_core.sdk.context import PluginSettings
-from tmde_core.settings import ENVIRONMENT, Roles, Settings, load_settings
+from tmde_core.settings import ENVIRONMENT, PLUGIN_TABLES, Roles, Settings, load_settings
 from tmde_core.testing import contracts, fake_servers, make_context, plugin
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_runtime_http.options import OllamaSettings, OpenAISettings
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+PROSE_COLUMNS = 100
+WRAPPED = [file for file in DOCS if file.name not in ("CONTRIBUTING.md", "plugins.md")]
+"""Both are still to be wrapped."""
+UNBREAKABLE = re.compile(r"^(\s*([-*]|\d+\.)\s+)?\S+$")
+"""A line of one word, such as a link, cannot be broken."""
 
 
 def page(name: str) -> str:
@@ -80,13 +87,13 @@ def test_the_example_in_each_hooks_docstring_runs(hook: str):
 
 async def test_the_plugin_on_the_page_works():
     names: dict[str, Any] = {"__name__": "acme"}
-    exec(blocks(page("plugins.md"), "python")[0], names)
+    exec(compile(blocks(page("plugins.md"), "python")[0], "acme", "exec", dont_inherit=True), names)
     plugins = Plugins()
     assert plugins.add("acme", SimpleNamespace(**names)).status == "ok"
-    item = judges.JudgeItem(question="?", answer="x" * 200)
-    assert (await plugins.judges.get("length").create(make_context()).score(item, None)).score == 8.0
+    item, length = judges.JudgeItem(question="?", answer="x" * 200), plugins.judges.get("length")
+    assert (await length.create(make_context(length.settings)).score(item, None)).score == 8.0
     project = tomllib.loads(blocks(page("plugins.md"), "toml")[0])
-    assert project["project"]["entry-points"][hooks.ENTRY_POINT_GROUP] == {"acme": "acme"}
+    assert project["project"]["entry-points"][hooks.ENTRY_POINT_GROUP] == {"judge_length": "tmde_judge_length"}
 
 
 # ------------------------------------------------------------------------------------- testing plugins
@@ -117,7 +124,7 @@ def shown(value: object) -> str:
 def settings() -> Iterator[tuple[str, object]]:
     """Every setting but roles and runtimes, with its default."""
     for name, value in msgspec.structs.asdict(Settings()).items():
-        if name in ("roles", "runtimes"):
+        if name in ("roles", *PLUGIN_TABLES):
             continue
         if isinstance(value, msgspec.Struct):
             yield from ((f"{name}.{inner}", default) for inner, default in msgspec.structs.asdict(value).items())
@@ -128,6 +135,17 @@ def settings() -> Iterator[tuple[str, object]]:
 @pytest.mark.parametrize(("name", "default"), list(settings()))
 def test_every_setting_is_documented_with_its_default(name: str, default: object):
     assert f"| `{name}` | {shown(default)} |" in page("configuration.md")
+
+
+def test_the_tables_of_settings_are_those_that_the_settings_make():
+    """`python docs/settings_tables.py` writes them."""
+    assert renewed(page("configuration.md")) == page("configuration.md")
+    assert set(re.findall(r"<!-- settings: (\S+) -->", page("configuration.md"))) == TABLES.keys()
+
+
+@pytest.mark.parametrize("table", PLUGIN_TABLES)
+def test_every_kind_of_plugins_table_is_named(table: str):
+    assert f"`[{table}.NAME]`" in page("configuration.md")
 
 
 def test_every_setting_of_a_role_is_documented_with_its_defaults():
@@ -204,7 +222,7 @@ def test_the_commands_are_those_that_are_documented():
     assert commands() == re.findall(r"^\| `(tmde [a-z ]+)` \|", page("commands.md"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("word", ["serve", "test", "check", "bench", "format"])
+@pytest.mark.parametrize("word", ["serve", "test", "shake", "check", "bench", "format"])
 def test_every_word_of_run_is_in_the_guide_for_contributors(word: str):
     assert f"./run {word}" in (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -218,6 +236,39 @@ def test_links_to_files_lead_somewhere(file: Path):
     assert [target for target in targets if not (file.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+def test_links_to_headings_lead_somewhere(file: Path):
+    def anchors(text: str) -> set[str]:
+        titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+    text = file.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]*\.md|)#([^)]+)\)", text)
+    lost = [
+        (target, anchor)
+        for target, anchor in links
+        if anchor not in anchors((file.parent / target).read_text(encoding="utf-8") if target else text)
+    ]
+    assert lost == []
+
+
+@pytest.mark.parametrize("file", WRAPPED, ids=lambda file: file.name)
+def test_prose_lines_have_at_most_100_columns(file: Path):
+    prose = re.sub(r"^```.*?^```", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    too_long = [
+        line
+        for line in prose.splitlines()
+        if len(line) > PROSE_COLUMNS and not line.startswith(("|", "#", "    ")) and not UNBREAKABLE.match(line)
+    ]
+    assert too_long == []
+
+
+def test_the_glossary_lists_each_term_once_in_alphabetical_order():
+    terms = [term.casefold() for term in re.findall(r"^\*\*(.+?)\.\*\* ", page("glossary.md"), re.MULTILINE)]
+    assert len(terms) > 50
+    assert terms == sorted(set(terms))
+
+
 def test_every_distribution_has_the_version_of_the_core():
     projects = [
         REPOSITORY / "pyproject.toml",
@@ -226,3 +277,23 @@ def test_every_distribution_has_the_version_of_the_core():
     ]
     versions = {file: tomllib.loads(file.read_text(encoding="utf-8"))["project"]["version"] for file in projects}
     assert set(versions.values()) == {tmde_core.__version__}, versions
+
+
+def parts_of_the_core() -> set[str]:
+    """The packages and modules right below `tmde_core`, as the page writes them."""
+    core = REPOSITORY / "tmde_core"
+    packages = {f"{file.parent.name}/" for file in core.glob("*/__init__.py")}
+    return packages | {file.name for file in core.glob("*.py") if file.name != "__init__.py"}
+
+
+def test_the_page_on_architecture_names_every_part_of_the_core_and_no_other():
+    table = page("architecture.md").split("| Part of `tmde_core/`", 1)[1].split("\n\n", 1)[0]
+    assert set(re.findall(r"`([a-z_]+(?:/|\.py))`", table)) == parts_of_the_core()
+
+
+def test_the_page_on_architecture_shows_the_layers_that_the_contract_holds():
+    contracts = configparser.ConfigParser(interpolation=None)
+    contracts.read(REPOSITORY / ".importlinter", encoding="utf-8")
+    held = contracts["importlinter:contract:layers"]["layers"].strip()
+    (shown,) = blocks(page("architecture.md"), "text")
+    assert shown.strip() == held

@@ -299,10 +299,11 @@ def test_serve_and_tmde_hand_over_with_the_data_directory_and_from_any_directory
     assert own.log[0] == f"model {here / 'own data'}"
 
 
-def test_the_tests_get_their_packages_and_pytest_its_arguments(checkout: Checkout):
-    done = checkout.run("test", "-k", "some thing")
+@pytest.mark.parametrize("word", ["test", "shake"])
+def test_the_tests_get_their_packages_and_pytest_its_arguments(word: str, checkout: Checkout):
+    done = checkout.run(word, "-k", "some thing")
     assert [line for line in done.log if "dev.txt" in line]
-    assert done.log[-1] == "run pytest -n 3 --dist worksteal -k some thing"
+    assert done.log[-1] == f"run tools.{word} -n 3 --dist worksteal -k some thing"
 
 
 def test_a_browser_that_cannot_be_installed_names_the_command(checkout: Checkout):
@@ -315,7 +316,7 @@ def test_a_browser_that_cannot_be_installed_names_the_command(checkout: Checkout
     assert done.code == 1
     assert "sudo -n apt-get update" in done.log
     assert "sudo apt-get install chromium" in done.words
-    assert not [line for line in done.log if line.startswith("run pytest")]
+    assert not [line for line in done.log if line.startswith("run tools.test")]
 
 
 def test_an_unknown_word_shows_the_known_ones(checkout: Checkout):
@@ -323,6 +324,12 @@ def test_an_unknown_word_shows_the_known_ones(checkout: Checkout):
     assert done.code == 2
     assert 'no word "sevre"' in done.words
     assert "serve" in done.words
+
+
+def test_every_word_is_in_the_help(checkout: Checkout):
+    words = re.findall(r"^  ([a-z]+)\)$", (REPOSITORY / "run").read_text(), re.MULTILINE)
+    assert {"serve", "test", "shake"} <= set(words)
+    assert [word for word in words if not re.search(rf"^  {word} ", checkout.run("help").words, re.MULTILINE)] == []
 
 
 def test_help_needs_no_set_up(checkout: Checkout):

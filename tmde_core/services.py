@@ -2,159 +2,404 @@
 
 from __future__ import annotations
 
-import fcntl
+import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol, TypeVar
+from uuid import UUID
 
-from tmde_core.asking.service import SideBySide
-from tmde_core.benchmark.gate import GateService
-from tmde_core.benchmark.questions.bank import QuestionBank
-from tmde_core.benchmark.service import BenchmarkService
-from tmde_core.debate.service import DebateService
 from tmde_core.errors import ConflictError, InsufficientStorageError
-from tmde_core.finetune.lineage import LineageService
-from tmde_core.finetune.preview.service import PreviewService
-from tmde_core.finetune.scheduled import ScheduledTraining
-from tmde_core.finetune.service import FineTuneService
-from tmde_core.lora.archive.service import ArchiveService
-from tmde_core.lora.files.patrol import Patrol
-from tmde_core.lora.files.store import AdapterStore
-from tmde_core.lora.service import LoraService
-from tmde_core.notifications.damage import damage_teller
-from tmde_core.notifications.service import NotificationService
-from tmde_core.notifications.training import teller
-from tmde_core.plugins import Plugins
-from tmde_core.runtimes import Runtimes
-from tmde_core.schedule.service import ScheduleService
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings
 from tmde_core.storage.database import Database
-from tmde_core.storage.durable import storage_errors
-from tmde_core.templates.store import TemplateStore
-from tmde_core.traces.service import TraceService
+from tmde_core.storage.locks import FileLock
+from tmde_core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tmde_core.asking.service import SideBySide
+    from tmde_core.benchmark.gate import GateService
+    from tmde_core.benchmark.questions.bank import QuestionBank
+    from tmde_core.benchmark.service import BenchmarkService
+    from tmde_core.benchmark.store import BenchmarkStore
+    from tmde_core.debate.service import DebateService
+    from tmde_core.finetune.dataset.leaks import Protected
+    from tmde_core.finetune.lineage import LineageService
+    from tmde_core.finetune.preview.service import PreviewService
+    from tmde_core.finetune.service import FineTuneService
+    from tmde_core.finetune.store import RunStore
+    from tmde_core.lora.archive.service import ArchiveService
+    from tmde_core.lora.files.forms import Forms
+    from tmde_core.lora.files.store import AdapterStore
+    from tmde_core.lora.service import LoraService
+    from tmde_core.notifications.service import NotificationService
+    from tmde_core.observers import Observers
+    from tmde_core.plugins import Plugins
+    from tmde_core.records.benchmark import RunComparison
+    from tmde_core.records.finetune import TraceLineage
+    from tmde_core.runtimes import Runtimes
+    from tmde_core.schedule.service import ScheduleService
+    from tmde_core.sdk.events import Event
+    from tmde_core.settings import Settings
+    from tmde_core.templates.store import TemplateStore
+    from tmde_core.traces.service import TraceService
+    from tmde_core.traces.store import TraceStore
 
 
-@dataclass(frozen=True)
+class Stoppable(Protocol):
+    """A service that has something to end."""
+
+    async def stop(self) -> None:
+        """End what is under way."""
+
+
+S = TypeVar("S", bound=Stoppable)
+
+
+class Stores:
+    """What is kept in one open data directory. Each store is built once, when it is first asked for.
+
+    Modules are imported in the properties, here and in `Services`: a command that lists one kind of record does not wait for
+    the code of the others.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+
+    @cached_property
+    def adapters(self) -> AdapterStore:
+        """The adapters on the disk."""
+        from tmde_core.lora.files.store import AdapterStore
+
+        return AdapterStore(self.settings.data_path)
+
+    @cached_property
+    def traces(self) -> TraceStore:
+        """Finished debates."""
+        from tmde_core.traces.store import TraceStore
+
+        return TraceStore(self.database)
+
+    @cached_property
+    def runs(self) -> RunStore:
+        """Training runs."""
+        from tmde_core.finetune.store import RunStore
+
+        return RunStore(self.database)
+
+    @cached_property
+    def templates(self) -> TemplateStore:
+        """Reasoning templates."""
+        from tmde_core.templates.store import TemplateStore
+
+        return TemplateStore(self.database)
+
+    @cached_property
+    def benchmark(self) -> BenchmarkStore:
+        """Benchmark runs, their answers, and what the gate decided."""
+        from tmde_core.benchmark.store import BenchmarkStore
+
+        return BenchmarkStore(self.database)
+
+
 class Services:
-    """Every service of one open data directory."""
+    """Every service of one open data directory. Each is built when it is first asked for, and stopped when all is closed."""
 
-    settings: Settings
-    plugins: Plugins
-    database: Database
-    runtimes: Runtimes
-    templates: TemplateStore
-    traces: TraceService
-    lora: LoraService
-    finetune: FineTuneService
-    debates: DebateService
-    notifications: NotificationService
-    schedules: ScheduleService
-    previews: PreviewService
-    lineage: LineageService
-    archives: ArchiveService
-    ask: SideBySide
-    benchmark: BenchmarkService
-    gate: GateService
+    def __init__(
+        self, settings: Settings, database: Database, stack: AsyncExitStack, plugins: Plugins | None = None
+    ) -> None:
+        """Build nothing yet.
+
+        Args:
+            stack: what is open as long as the data directory is; stops the services that were built, the newest first.
+            plugins: None loads the installed ones when they are needed.
+        """
+        self.live = LiveSettings(settings, [self._check])
+        self.database = database
+        self.stores = Stores(settings, database)
+        self._stack = stack
+        self._given = plugins
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force now."""
+        return self.live.current
+
+    def _check(self, wanted: Settings, stored: Settings) -> None:
+        """Check what new settings must pass beside their ranges, before they are stored."""
+        from tmde_core.notifications.service import check_webhook
+        from tmde_core.schedule.service import check_schedules
+
+        check_schedules(wanted, stored)
+        check_webhook(wanted, stored)
+        for role in ("proposer", "skeptic", "synthesizer", "judge"):
+            runtime = getattr(wanted.roles, role).runtime
+            # An old choice may have lost its plugin. It must not stand in the way of other settings.
+            if runtime != getattr(stored.roles, role).runtime:
+                self.plugins.runtimes.choose(runtime, f"roles.{role}.runtime")
+        if wanted.finetune != stored.finetune:
+            self.plugins.backends.choose(wanted.finetune.backend, "finetune.backend")
+
+    def _stopped(self, service: S) -> S:
+        """Have a service stopped at the end."""
+        self._stack.push_async_callback(service.stop)
+        return service
+
+    # -------------------------------------------------------------------------------- what services share
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """What services that ask models share."""
+        return self._stopped(Workspace(self.live, self.stores.templates, self._given))
+
+    @property
+    def plugins(self) -> Plugins:
+        """Every plugin."""
+        return self.workspace.plugins
+
+    @property
+    def runtimes(self) -> Runtimes:
+        """The model runtimes of this process."""
+        return self.workspace.runtimes
+
+    @property
+    def templates(self) -> TemplateStore:
+        """Reasoning templates."""
+        return self.stores.templates
+
+    @cached_property
+    def observers(self) -> Observers:
+        """Who is told of what happens: people, the gate, and the plugins' observers."""
+        from tmde_core.notifications.listener import EventNotifier
+        from tmde_core.observers import Observers
+
+        observers = Observers(self.plugins, self.settings.data_path)
+        observers.subscribe(EventNotifier(self.notifications).hear)
+        observers.subscribe(self._measure)
+        return self._stopped(observers)
+
+    async def _measure(self, event: Event) -> None:
+        await self.gate.hear(event)  # the gate is built after who tells it, so that it is stopped before
+
+    def _publish(self, event: Event) -> asyncio.Task[None]:
+        return self.observers.publish(event)
+
+    @cached_property
+    def questions(self) -> QuestionBank:
+        """The questions of benchmarks: those of plugins, and one's own."""
+        from tmde_core.benchmark.questions.bank import QuestionBank
+
+        return QuestionBank(self.database, self.plugins)
+
+    @cached_property
+    def forms(self) -> Forms:
+        """The forms of adapters that runtimes serve."""
+        from tmde_core.lora.files.forms import Forms
+
+        return Forms(self.workspace, self.stores.adapters)
+
+    # ------------------------------------------------------------------------------------------- services
+
+    @cached_property
+    def lineage(self) -> LineageService:
+        """Who learned from what."""
+        from tmde_core.finetune.lineage import LineageService
+
+        return LineageService(self.stores.traces, self.stores.runs, self.stores.adapters)
+
+    @cached_property
+    def traces(self) -> TraceService:
+        """Finished debates."""
+        from tmde_core.traces.service import TraceService
+
+        return TraceService(self.stores.traces, self.live, self._taught)
+
+    async def _taught(self, trace_id: UUID) -> TraceLineage:
+        return await self.lineage.taught(trace_id)
+
+    @cached_property
+    def notifications(self) -> NotificationService:
+        """What a person should know."""
+        from tmde_core.notifications.service import NotificationService
+
+        return self._stopped(NotificationService(self.database, self.live))
+
+    @cached_property
+    def lora(self) -> LoraService:
+        """Adapters, and the one that answers."""
+        from tmde_core.lora.activation.audit import AuditTrail
+        from tmde_core.lora.service import LoraService
+
+        audit = AuditTrail(self.database)
+        return LoraService(self.stores.adapters, audit, self.forms, self.workspace, self._compared, self._publish)
+
+    async def _compared(self, a: UUID, b: UUID) -> RunComparison | None:
+        return await self.benchmark.of_adapters(a, b)
+
+    @cached_property
+    def archives(self) -> ArchiveService:
+        """Adapters carried away and brought in."""
+        from tmde_core.lora.archive.service import ArchiveService
+
+        return ArchiveService(self.lora, self.stores.adapters, self.forms)
+
+    @cached_property
+    def debates(self) -> DebateService:
+        """Debates."""
+        from tmde_core.debate.service import DebateService
+        from tmde_core.debate.store import DebateStore
+
+        return self._stopped(
+            DebateService(DebateStore(self.database), self.workspace, self.traces, self.lora, self._publish)
+        )
+
+    @cached_property
+    def finetune(self) -> FineTuneService:
+        """Training runs. Whichever process records the end of one tells of it."""
+        from tmde_core.finetune.service import FineTuneService
+
+        service = FineTuneService(
+            self.stores.runs,
+            self.live,
+            self.workspace,
+            self.traces,
+            self.stores.adapters,
+            self._protected,
+            self._publish,
+        )
+        return self._stopped(service)
+
+    async def _protected(self) -> Sequence[Protected]:
+        return await self.questions.protected()
+
+    @cached_property
+    def previews(self) -> PreviewService:
+        """What a training run would do."""
+        from tmde_core.finetune.preview.service import PreviewService
+
+        return PreviewService(self.settings, self.finetune, self.traces)
+
+    @cached_property
+    def ask(self) -> SideBySide:
+        """One question, answered by several adapters at once."""
+        from tmde_core.asking.service import SideBySide
+
+        return self._stopped(SideBySide(self.workspace, self.lora))
+
+    @cached_property
+    def benchmark(self) -> BenchmarkService:
+        """Benchmark runs."""
+        from tmde_core.benchmark.service import BenchmarkService
+
+        return self._stopped(
+            BenchmarkService(self.stores.benchmark, self.questions, self.workspace, self.lora, self._publish)
+        )
+
+    @cached_property
+    def gate(self) -> GateService:
+        """Measures new adapters."""
+        from tmde_core.benchmark.gate import GateService
+
+        return self._stopped(
+            GateService(self.live, self.benchmark, self.lora, self.notifications, self.stores.benchmark, self._publish)
+        )
+
+    @cached_property
+    def schedules(self) -> ScheduleService:
+        """What happens by itself, and when."""
+        from tmde_core.finetune.scheduled import ScheduledTraining
+        from tmde_core.schedule.service import ScheduleService
+
+        service = ScheduleService(self.database, self.live)
+        service.register("benchmark", self.gate.scheduled)
+        service.register("finetune", ScheduledTraining(self.finetune, self.traces).decide)
+        return self._stopped(service)
+
+    # ----------------------------------------------------------------------------------- opening, serving
+
+    async def settle(self, serving: bool) -> None:
+        """Build every service and settle what a crash left open: debates, activations, training runs, benchmarks.
+
+        Raises:
+            InvalidInputError: a setting cannot be used: a schedule, the address of the webhook.
+        """
+        await self.templates.seed()
+        self._build()
+        await self.debates.settle()
+        await self.lora.settle()
+        await self.finetune.settle(watch=serving)
+        await self.benchmark.settle(serving)
+
+    def _build(self) -> None:
+        """Build every service, in the order in which the last is stopped first."""
+        for name in (
+            "workspace", "lineage", "traces", "notifications", "observers", "lora", "archives", "debates", "finetune", "previews", "ask",
+            "benchmark", "gate", "schedules",
+        ):  # fmt: skip
+            getattr(self, name)
+
+    async def serve(self) -> None:
+        """Begin what only the server does: schedules, measuring new adapters, reading adapters again now and then."""
+        from tmde_core.lora.patrol import Patrol
+
+        await self.gate.start()
+        await self.schedules.start()
+        self.previews.sweep()
+        patrol = self._stopped(Patrol(self.lora, self.stores.adapters, self._publish))
+        await patrol.start()
+
+
+@asynccontextmanager
+async def open_reading(settings: Settings, plugins: Plugins | None = None) -> AsyncIterator[Services]:
+    """Open the data directory for a command that only reads: nothing is settled, and only what is asked for is loaded.
+
+    Raises:
+        InsufficientStorageError: the directory cannot be written.
+    """
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.open(settings.data_path / "tmde.db"))
+        yield Services(settings, database, stack, plugins)
 
 
 @asynccontextmanager
 async def open_services(
     settings: Settings, plugins: Plugins | None = None, *, serving: bool = False
 ) -> AsyncIterator[Services]:
-    """Open the data directory and build the services on it.
+    """Open the data directory, build the services on it and settle what a crash left open.
 
     Args:
-        serving: this process is the server: it alone may hold the directory as a server, and it settles what a
-            crash left open (interrupted debates, adopted training runs, open activation intents).
+        serving: this process is the server: it alone may hold the directory as a server, goes on with what a crash
+            interrupted, and does what is scheduled.
 
     Raises:
         ConflictError: another server uses this data directory.
         InsufficientStorageError: the directory cannot be written.
     """
-    async with AsyncExitStack() as stack:
-        if serving:
-            _hold(settings, stack)
-        plugins = plugins or Plugins.load()
-        database = await stack.enter_async_context(Database.open(settings.data_path / "tmde.db"))
-        runtimes = Runtimes(plugins, settings)
-        stack.push_async_callback(runtimes.stop)
-        templates = TemplateStore(database)
-        await templates.seed()
-        lineage = LineageService(database, AdapterStore(settings.data_path))
-        traces = TraceService(database, settings)
-        notifications = NotificationService(database, settings)
-        stack.push_async_callback(notifications.stop)
-        lora = LoraService(database, settings, runtimes, plugins)
-        finetune = FineTuneService(database, settings, plugins, traces, lora, QuestionBank(database, plugins).protected)
-        debates = DebateService(database, settings, plugins, runtimes, templates, traces, lora)
-        stack.push_async_callback(debates.stop)
-        stack.push_async_callback(finetune.stop)
-        ask = SideBySide(settings, runtimes, lora)
-        stack.push_async_callback(ask.stop)
-        benchmark = BenchmarkService(database, settings, plugins, runtimes, templates, lora)
-        stack.push_async_callback(benchmark.stop)
-        lora.benchmarks = benchmark.of_adapters
-        gate = GateService(settings, benchmark, lora, notifications)
-        stack.push_async_callback(gate.stop)
-        finetune.when_ended(teller(notifications))
-        finetune.when_ended(gate.after_training)
-        schedules = ScheduleService(database, settings)
-        schedules.register("benchmark", gate.scheduled)
-        schedules.register("finetune", ScheduledTraining(finetune, traces).decide)
-        stack.push_async_callback(schedules.stop)
-        await debates.settle()
-        await lora.settle()
-        await finetune.settle(watch=serving)
-        await benchmark.settle(serving)
-        previews = PreviewService(settings, finetune, traces)
-        if serving:
-            await gate.start()
-            await schedules.start()
-            previews.sweep()
-            patrol = Patrol(lora, damage_teller(notifications))
-            stack.push_async_callback(patrol.stop)
-            await patrol.start()
-        yield Services(
-            settings=settings,
-            plugins=plugins,
-            database=database,
-            runtimes=runtimes,
-            templates=templates,
-            traces=traces,
-            lora=lora,
-            finetune=finetune,
-            debates=debates,
-            notifications=notifications,
-            schedules=schedules,
-            previews=previews,
-            lineage=lineage,
-            archives=ArchiveService(lora),
-            ask=ask,
-            benchmark=benchmark,
-            gate=gate,
-        )
+    with _held(settings) if serving else nullcontext():
+        async with open_reading(settings, plugins) as services:
+            await services.settle(serving)
+            if serving:
+                await services.serve()
+            yield services
 
 
-def _hold(settings: Settings, stack: AsyncExitStack) -> None:
-    """Take the server's lock on the data directory; the kernel releases it however this process ends."""
+@contextmanager
+def _held(settings: Settings) -> Iterator[None]:
+    """Hold the server's lock on the data directory; the kernel releases it however this process ends."""
     path = settings.data_path / "server.lock"
     try:
-        file = stack.enter_context(path.open("a+"))
+        lock = FileLock.try_acquire(path)
     except OSError as error:
         raise InsufficientStorageError(
             f"The data directory {settings.data_dir} cannot be written: {error.strerror}."
         ) from None
-    try:
-        with storage_errors(settings.data_path):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        other = file.read(20).strip()
+    if lock is None:
+        other = path.read_text(encoding="utf-8")[:20].strip()
         raise ConflictError(
             f"Another TMDE server (process {other or 'unknown'}) uses the data directory {settings.data_dir}. "
             "Stop it, or choose another directory with --data-dir."
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+        )
+    with lock:
+        lock.write(str(os.getpid()).encode())
+        yield

@@ -257,7 +257,7 @@ def test_what_stands_in_the_way_of_a_start_is_one_sentence_with_the_right_code(r
         patched.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3 * 1024**2))
         full = refused(start(ready), 507, "insufficient_storage")
         assert (full["have"], full["need"]) == (3 * 1024**2, 500 * 1024**2)
-    adapters = ready.services.lora.store.directory
+    adapters = ready.services.stores.adapters.directory
     if adapters.exists():
         adapters.rmdir()
     adapters.write_text("not a directory")

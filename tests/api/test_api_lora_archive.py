@@ -34,7 +34,7 @@ NOBODY = "6f1c1d52-3b0c-4f0e-9c64-0a5a5c1c2f37"
 
 
 def directory_of(live) -> Path:
-    return live.services.lora.store.directory
+    return live.services.stores.adapters.directory
 
 
 def published(live, files: dict[str, bytes] | None = None, **fields) -> str:

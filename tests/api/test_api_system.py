@@ -2,7 +2,18 @@ from __future__ import annotations
 
 import tomllib
 
+import pytest
+
+from tests.core.settings.environment import OTHER, wired
 from tmde_core import __version__
+from tmde_core.settings import ENVIRONMENT
+
+SCHEDULES = {
+    "FINETUNE_SCHEDULE": ("/api/finetune/schedule", "expression"),
+    "FINETUNE_TIMEZONE": ("/api/benchmark/schedule", "timezone"),
+    "BENCHMARK_SCHEDULE": ("/api/benchmark/schedule", "expression"),
+}
+"""Variable → where else its schedule can be changed, and what the field is called there."""
 
 
 def test_health_tells_the_version(live) -> None:
@@ -85,11 +96,24 @@ def test_settings_that_cannot_hold_are_refused_whole(live, refused) -> None:
     assert not file.exists()
 
 
-def test_what_the_environment_sets_is_changed_there(own_live, refused, monkeypatch) -> None:
-    monkeypatch.setenv("TMDE_PORT", "8321")
-    assert (
-        refused(own_live.client.put("/api/settings", json={"port": 9000}), 409, "conflict")["variable"] == "TMDE_PORT"
-    )
+@pytest.mark.parametrize("variable", ENVIRONMENT)
+def test_what_the_environment_sets_is_changed_there(live, refused, monkeypatch, variable) -> None:
+    value, other = OTHER[variable]
+    other = {"other": "stand-in"}.get(other, other)
+    monkeypatch.setenv(variable, value)
+    before = live.client.get("/api/settings").json()
+    bodies = {"/api/settings": wired(ENVIRONMENT[variable], other)}
+    if variable in SCHEDULES:
+        path, name = SCHEDULES[variable]
+        bodies[path] = {name: other}
+    elif ENVIRONMENT[variable][0] == "finetune":
+        bodies["/api/finetune/config"] = wired(ENVIRONMENT[variable][1:], other)
+    for path, body in bodies.items():
+        problem = refused(live.client.put(path, json=body), 409, "conflict")
+        assert problem["variable"] == variable
+        assert f"The environment variable {variable} sets this" in problem["detail"]
+    assert live.client.get("/api/settings").json() == before
+    assert not (live.services.settings.data_path / "tmde.toml").exists()
 
 
 def test_secrets_are_masked_and_survive_being_sent_back(own_live) -> None:

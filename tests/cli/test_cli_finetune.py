@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.settings.environment import OTHER
 from tmde_core.cli.finetune.watch import TrainingBar, figures
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.plugins import Plugins
+from tmde_core.settings import ENVIRONMENT
 from tmde_core.storage.events import Event
 
 HERE = Path(__file__).parents[1] / "core" / "finetune"
@@ -118,6 +120,46 @@ def test_the_ranges_are_written_as_one_would_type_them(cli) -> None:
     assert "0.00001–0.001" in shown
     assert "0–2147483647" in shown
     assert "e+" not in shown
+
+
+CHANGES = {
+    "FINETUNE_MIN_TRACES": ("finetune", "config", "minTraces=9"),
+    "FINETUNE_MIN_QUALITY": ("finetune", "config", "min_quality_score=9"),
+    "FINETUNE_BACKEND": ("finetune", "config", "backend=lacking"),
+    "FINETUNE_BASE_MODEL": ("finetune", "config", "base-model=b"),
+    "FINETUNE_SCHEDULE": ("finetune", "schedule", "--set", "0 3 * * 0"),
+    "FINETUNE_TIMEZONE": ("finetune", "schedule", "--timezone", "Europe/Berlin"),
+    "BENCHMARK_SCHEDULE": ("bench", "schedule", "--set", "0 3 * * 0"),
+}
+"""Variable → the command that would change what it sets."""
+
+
+@pytest.mark.parametrize("variable", CHANGES)
+def test_what_the_environment_sets_is_not_changed_here_and_the_variable_is_named(
+    cli, data_dir: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    value = "stand-in" if variable == "FINETUNE_BACKEND" else OTHER[variable][0]
+    monkeypatch.setenv(variable, value)
+    *command, _ = CHANGES[variable] if "config" in CHANGES[variable] else (*CHANGES[variable][:2], "")
+    file, before = (data_dir / "tmde.toml").read_text(), cli(*command, "--json").json
+    refused = cli(*CHANGES[variable])
+    assert refused.code == 1
+    assert refused.out == ""
+    assert refused.err == (
+        f"Error: The environment variable {variable} sets this, and it wins over the file. Change it there.\n"
+    )
+    assert (data_dir / "tmde.toml").read_text() == file
+    assert cli(*command, "--json").json == before
+
+
+def test_every_variable_that_a_command_could_change_is_tried() -> None:
+    assert CHANGES.keys() == {name for name, path in ENVIRONMENT.items() if path[0] in ("finetune", "schedule")}
+
+
+def test_the_help_says_what_each_hyperparameter_may_be_and_does(cli) -> None:
+    told = cli("finetune", "config", "--help").out
+    assert "lora_rank  4–128\n" in told
+    assert "How much the adapter can hold." in told
 
 
 def test_a_failed_run_is_told_with_its_reason_and_its_log(cli) -> None:

@@ -56,7 +56,7 @@ def test_every_command_can_be_loaded_and_takes_the_data_directory(name: str) -> 
     assert isinstance(importlib.import_module(entry.module).command, typer.Typer) or callable(
         importlib.import_module(entry.module).command
     )
-    loaded = app._load(name, entry)
+    loaded = app._wrap(name, importlib.import_module(entry.module).command)
     for leaf in app._leaves(loaded):
         assert "--data-dir" in [option for parameter in leaf.params for option in parameter.opts], leaf.name
 

@@ -170,7 +170,7 @@ def test_a_runtime_that_lacks_something_says_what_beside_the_models(process: Tmd
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "tmde.toml").write_text("[runtimes.embedded]\nslots = 0\n")
     ran = process("models")
-    assert "embedded: In the settings, [runtimes.embedded]: slots:" in ran.err
+    assert "embedded: In the settings, runtimes.embedded.slots:" in ran.err
 
 
 def test_plugins_show_what_they_provide(process: Tmde) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 
@@ -119,7 +120,7 @@ async def test_log_probabilities_are_read_and_kept_in_range() -> None:
     assert first == ChatDelta(text="a", logprobs=(TokenLogprob(token="a", logprob=0.0, top=top),))
 
 
-@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
 async def test_any_cut_of_the_bytes_reads_the_same(newline: bytes) -> None:
     stream = b": a comment\n\nevent: x\nid: 7\n" + delta("naïve – 日本 🦉") + finish() + DONE
     whole = EVENT_STREAM + stream.replace(b"\n", newline)
@@ -129,9 +130,16 @@ async def test_any_cut_of_the_bytes_reads_the_same(newline: bytes) -> None:
     assert isinstance(items[-1], ChatEnd)
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))), st.data())
-def test_the_parser_gives_every_event_back_whatever_the_blocks(texts: list[str], data: st.DataObject) -> None:
-    stream = b"".join(b"data: " + text.encode() + b"\n\n" for text in texts)
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    st.booleans(),
+    st.data(),
+)
+def test_the_parser_gives_every_event_back_whatever_the_blocks(
+    texts: list[str], newline: bytes, marked: bool, data: st.DataObject
+) -> None:
+    stream = BOM_UTF8 * marked + b"".join(b"data: " + text.encode() + newline * 2 for text in texts)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     parser = EventParser("x")
     found: list[bytes] = []
@@ -164,6 +172,14 @@ async def test_a_stream_that_goes_wrong_fails_with_the_reason(tail: bytes, told:
     async with serving([EVENT_STREAM, delta("x"), tail]) as client:
         with pytest.raises(WorkerFailedError, match=told):
             await asked(client)
+
+
+def test_an_event_of_endless_empty_lines_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_http, "MAX_EVENT_BYTES", 1000)
+    parser = EventParser("x")
+    assert list(parser.feed(b"data:\n" * 1000)) == []
+    with pytest.raises(WorkerFailedError, match="over 1000 bytes"):
+        list(parser.feed(b"data:\n"))
 
 
 async def test_closing_the_iterator_closes_the_connection() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
-HERE = Path(__file__).parent
+REPOSITORY = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
     "--no-sandbox",
@@ -30,14 +30,15 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 class ScriptedServer:
-    """The process of `scripted_server.py`, or of another script that obeys in the same way."""
+    """The process of `scripted_server`, or of another module that obeys in the same way."""
 
-    def __init__(self, directory: Path, script: str = "scripted_server.py", *arguments: str) -> None:
+    def __init__(self, directory: Path, module: str = "tests.tmde_ui.scripted_server", *arguments: str) -> None:
         # NiceGUI behaves differently when it believes to be in a test.
         self._log = (directory / "server.log").open("a+")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / script), str(directory), *arguments],
+            [sys.executable, "-m", module, str(directory), *arguments],
+            cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -82,11 +83,11 @@ class ScriptedServer:
 
 
 class TrainingServer(ScriptedServer):
-    """The process of `training_server.py`, and the orders of its worker."""
+    """The process of `finetune/server.py`, and the orders of its worker."""
 
     def __init__(self, directory: Path, port: str = "0") -> None:
         self.directory = directory
-        super().__init__(directory, "training_server.py", port)
+        super().__init__(directory, "tests.tmde_ui.finetune.server", port)
 
     def order(self, **orders: Any) -> None:
         """Say how far the worker may go, and what comes then."""

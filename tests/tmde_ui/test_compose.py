@@ -90,8 +90,9 @@ def test_pages_may_load_nothing_from_elsewhere_and_set_no_cookie(server):
     ]
 
 
-def test_the_stylesheet_may_be_kept_and_changes_its_address_with_its_content(server):
-    address = re.search(r"/assets/tmde\.css\?v=[0-9a-f]{12}", httpx.get(server.url).text)
+@pytest.mark.parametrize("name", ["tmde.css", "tmde.js"])
+def test_style_and_script_may_be_kept_and_change_their_address_with_their_content(server, name):
+    address = re.search(rf"/assets/{re.escape(name)}\?v=[0-9a-f]{{12}}", httpx.get(server.url).text)
     assert address is not None
     answer = httpx.get(server.url + address[0])
     assert answer.status_code == 200

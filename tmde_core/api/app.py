@@ -21,7 +21,6 @@ from tmde_core.api.web.requests import JSON_BODY_BYTES
 from tmde_core.api.web.schema import routes_for
 from tmde_core.api.web.streams import Streams
 from tmde_core.services import Services
-from tmde_core.settings.changing import StoredSettings
 
 DOMAINS = (
     debates,
@@ -45,13 +44,11 @@ class Api(Litestar):
     """The API as an ASGI app. Every request passes the check of Host and Origin first."""
 
     def __init__(self, services: Services, streams: Streams) -> None:
-        stored = StoredSettings(services.settings, services.plugins, services.finetune, services.schedules)
         super().__init__(
             route_handlers=[*ROUTES, *routes_for(ROUTES)],
             dependencies={
                 "services": Provide(lambda: services, sync_to_thread=False),
                 "streams": Provide(lambda: streams, sync_to_thread=False),
-                "stored": Provide(lambda: stored, sync_to_thread=False),
             },
             exception_handlers=HANDLERS,
             request_max_body_size=JSON_BODY_BYTES,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,10 +20,10 @@ from tmde_core.lora.files.base_match import require_same_base, served_model
 from tmde_core.lora.service import LoraService
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.chat import AdapterRef
-from tmde_core.runtimes import Runtimes
 from tmde_core.sdk.runtimes import ModelRuntime
-from tmde_core.settings import RoleSettings, Settings
-from tmde_core.storage.events import MemoryLog
+from tmde_core.settings import RoleSettings
+from tmde_core.storage.events import EndedLogs, MemoryLog
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -46,11 +45,11 @@ class _Asked:
 class SideBySide:
     """Asks several versions the same question at once, and streams what each says."""
 
-    def __init__(self, settings: Settings, runtimes: Runtimes, lora: LoraService) -> None:
-        self._settings = settings
-        self._runtimes = runtimes
+    def __init__(self, workspace: Workspace, lora: LoraService) -> None:
+        self._workspace = workspace
         self._lora = lora
-        self._asked: OrderedDict[UUID, _Asked] = OrderedDict()
+        self._live: dict[UUID, _Asked] = {}
+        self._ended = EndedLogs(KEPT)
 
     async def ask(
         self,
@@ -83,7 +82,7 @@ class SideBySide:
         if len(self._under_way()) >= UNDERWAY:
             raise ConflictError(f"{UNDERWAY} questions are being answered already. Wait for one of them.")
         role = msgspec.structs.replace(
-            self._settings.roles.proposer, max_tokens=max_tokens, temperature=float(temperature)
+            self._workspace.settings.roles.proposer, max_tokens=max_tokens, temperature=float(temperature)
         )
         references = await self._references(versions, role)
         with ExitStack() as held:
@@ -91,18 +90,17 @@ class SideBySide:
                 held.enter_context(await self._lora.lease(reference))
             leases = held.pop_all()
         identity, asked = uuid4(), _Asked()
-        self._asked[identity] = asked
-        while len(self._asked) > KEPT:
-            oldest = next(iter(self._asked.values()))
-            if oldest.task is not None and not oldest.task.done():
-                break
-            self._asked.popitem(last=False)
+        self._live[identity] = asked
         asked.log.append("start", {"question": query, "versions": [_name(one) for one in versions]})
         asked.task = asyncio.create_task(
             self._answered(asked.log, query, references, role, seed), name=f"ask {identity}"
         )
+        asked.task.add_done_callback(lambda _: self._retire(identity))
         asked.task.add_done_callback(lambda _: leases.close())
         return identity
+
+    def _retire(self, identity: UUID) -> None:
+        self._ended.keep(identity, self._live.pop(identity).log)
 
     async def _references(self, versions: Sequence[UUID | None], role: RoleSettings) -> list[AdapterRef | None]:
         """How the runtime is told of each version, once it is known that it can answer."""
@@ -111,15 +109,15 @@ class SideBySide:
             if version is None:
                 references.append(None)
                 continue
-            manifest = await asyncio.to_thread(self._lora.store.manifest, version)
-            runtime = await self._runtimes.get(role.runtime)
+            manifest = await self._lora.manifest(version)
+            runtime = await self._workspace.runtimes.get(role.runtime)
             if not runtime.capabilities.adapters:
                 raise AdapterInvalidError(
                     f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, such as 'embedded'."
                 )
             await require_same_base(manifest, served_model(await runtime.models(), role.model, role.runtime))
             await self._lora.completed(manifest)
-            references.append(AdapterRef(id=str(version), directory=str(self._lora.store.path(version))))
+            references.append(self._lora.reference(version))
         return references
 
     def events(self, ask_id: UUID) -> MemoryLog:
@@ -131,12 +129,14 @@ class SideBySide:
         Raises:
             NotFoundError: no such question, or it was asked too long ago.
         """
-        if ask_id not in self._asked:
+        live = self._live.get(ask_id)
+        events = live.log if live is not None else self._ended.get(ask_id)
+        if events is None:
             raise NotFoundError(f"There is no question with the id {ask_id}; the last {KEPT} are kept.")
-        return self._asked[ask_id].log
+        return events
 
     def _under_way(self) -> list[_Asked]:
-        return [one for one in self._asked.values() if one.task is not None and not one.task.done()]
+        return [one for one in self._live.values() if one.task is not None and not one.task.done()]
 
     async def stop(self) -> None:
         """End what is under way."""
@@ -154,7 +154,7 @@ class SideBySide:
     ) -> None:
         """All versions at once. It never raises: how each ended is in the log."""
         try:
-            runtime = await self._runtimes.get(role.runtime)
+            runtime = await self._workspace.runtimes.get(role.runtime)
             for reference in references:
                 if reference is not None:  # one after the other: each may need a model server of its own
                     await runtime.load_adapter(reference, role.model)

@@ -29,14 +29,16 @@ import structlog
 from tmde_core.benchmark.results.report import chance_words, p_words
 from tmde_core.benchmark.results.statistics import holm, outcome_of
 from tmde_core.benchmark.service import BenchmarkService
+from tmde_core.benchmark.store import BenchmarkStore
 from tmde_core.errors import ConflictError, TmdeError, WorkerFailedError
 from tmde_core.lora.service import LoraService
 from tmde_core.notifications.service import NotificationService
+from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, DomainComparison, GateDecision, RunComparison
-from tmde_core.records.finetune import FineTuneRun
-from tmde_core.schedule.service import Verdict
-from tmde_core.settings import Settings
+from tmde_core.records.schedule import ScheduleOutcome
+from tmde_core.sdk.events import BenchmarkDecided, Event, RunFinished
+from tmde_core.settings import LiveSettings
 
 log = structlog.get_logger(__name__)
 
@@ -52,27 +54,31 @@ class GateService:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: LiveSettings,
         benchmark: BenchmarkService,
         lora: LoraService,
         notifications: NotificationService,
+        store: BenchmarkStore,
+        publish: Publish,
     ) -> None:
-        self._settings = settings.benchmark
+        self._settings = settings
         self._benchmark = benchmark
         self._lora = lora
         self._notifications = notifications
+        self._store = store
+        self._publish = publish
         self._tasks: set[asyncio.Task[None]] = set()
         self._one = asyncio.Lock()
         self._serving = False
 
     async def decisions(self, limit: int = 20, adapter_id: UUID | None = None) -> list[GateDecision]:
         """What the gate decided, newest first."""
-        return await self._benchmark.store.decisions(limit, adapter_id)
+        return await self._store.decisions(limit, adapter_id)
 
-    async def after_training(self, run: FineTuneRun) -> None:
-        """Measure the adapter of a completed run, in the background. Only the server does; it has the time."""
-        if self._serving and run.status == "completed" and self._wanted():
-            self._spawn(run.id)
+    async def hear(self, event: Event) -> None:
+        """Measure the adapter of a completed training run, in the background. Only the server does; it has the time."""
+        if isinstance(event, RunFinished) and event.status == "completed" and self._serving and self._wanted():
+            self._spawn(event.run_id)
 
     async def start(self) -> None:
         """Take up what was left: adapters that were trained while no server ran, or whose measuring was cut off."""
@@ -92,7 +98,7 @@ class GateService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _wanted(self) -> bool:
-        return self._settings.after_training and bool(self._benchmark.bank.suites())
+        return self._settings.current.benchmark.after_training and bool(self._benchmark.suites())
 
     def _spawn(self, adapter_id: UUID, full: bool = False) -> None:
         task = asyncio.create_task(self._measured(adapter_id, full), name=f"gate {adapter_id}")
@@ -161,8 +167,10 @@ class GateService:
                 active_run_id=now.id if now else None,
                 activated=await self._act(adapter_id, gate, reason),
             )
-            await self._benchmark.store.add_decision(decision)
-        await self._tell(decision)
+            await self._store.add_decision(decision)
+        await self._publish(
+            BenchmarkDecided(adapter_id=adapter_id, gate=gate, reason=reason, activated=decision.activated)
+        )
         return decision
 
     async def _run(
@@ -197,7 +205,7 @@ class GateService:
 
     async def _act(self, adapter_id: UUID, gate: Gate, reason: str) -> bool:
         await self._lora.set_gate(adapter_id, gate, reason)
-        if gate != "proven" or not self._settings.auto_activate:
+        if gate != "proven" or not self._settings.current.benchmark.auto_activate:
             return False
         try:
             await self._lora.activate(adapter_id, by="gate")
@@ -209,35 +217,18 @@ class GateService:
             return False
         return True
 
-    async def _tell(self, decision: GateDecision) -> None:
-        name = str(decision.adapter_id)[:8]
-        if decision.gate == "held-back":
-            await self._notifications.notify(
-                "benchmark.worse", "error", f"Adapter {name} is worse and held back", decision.reason, PAGE
-            )
-        elif decision.gate == "proven":
-            title = f"Adapter {name} is better" + (" and answers now" if decision.activated else "")
-            await self._notifications.notify("benchmark.better", "success", title, decision.reason, PAGE)
-        else:
-            await self._notifications.notify(
-                "benchmark.inconclusive",
-                "info",
-                f"Adapter {name}: no difference that can be told from noise",
-                f"{decision.reason} The full benchmark can tell more: `tmde bench gate {decision.adapter_id} --full`.",
-                PAGE,
-            )
-
     # ------------------------------------------------------------------------------------ schedule
 
-    async def scheduled(self, due: datetime) -> Verdict:
+    async def scheduled(self, due: datetime) -> ScheduleOutcome:
         """Measure what is active, in the background; what follows is decided at its end."""
         if (other := self._benchmark.running()) is not None:
-            return "skipped", f"A benchmark is running ({other.id}).", None
+            return ScheduleOutcome("skipped", f"A benchmark is running ({other.id}).")
         run = await self._benchmark.start(asking(), triggered_by="schedule")
         task = asyncio.create_task(self._watched(run), name=f"scheduled benchmark {run.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return "started", f"The quick benchmark of {due:%Y-%m-%d %H:%M} UTC was started.", str(run.id)
+        started = f"The quick benchmark of {due:%Y-%m-%d %H:%M} UTC was started."
+        return ScheduleOutcome("started", started, str(run.id))
 
     async def _watched(self, run: BenchmarkRun) -> None:
         try:
@@ -261,7 +252,7 @@ class GateService:
             return
         name = str(run.adapter_id)[:8]
         await self._lora.set_gate(run.adapter_id, "held-back", reason)
-        if not self._settings.auto_rollback:
+        if not self._settings.current.benchmark.auto_rollback:
             await self._notifications.notify(
                 "benchmark.worse", "error", f"The active adapter {name} is worse", f"{reason} Roll it back.", PAGE
             )

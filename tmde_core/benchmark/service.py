@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import IO, Any
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import msgspec
@@ -14,7 +12,7 @@ import structlog
 
 from tmde_core.benchmark.questions.bank import QuestionBank
 from tmde_core.benchmark.questions.imports import QuestionImport, SkippedEntry, read_entries
-from tmde_core.benchmark.results.reading import BenchmarkReading
+from tmde_core.benchmark.reading import BenchmarkReading
 from tmde_core.benchmark.running.calibration import CalibrationReport, Rated, report
 from tmde_core.benchmark.running.live import Live, count, ending, tell
 from tmde_core.benchmark.running.measuring import Measuring
@@ -25,7 +23,7 @@ from tmde_core.benchmark.store import BenchmarkStore
 from tmde_core.debate.judging import Judges
 from tmde_core.errors import ConflictError, TmdeError
 from tmde_core.lora.service import LoraService
-from tmde_core.plugins import Plugins
+from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import (
     ENDED,
@@ -38,19 +36,20 @@ from tmde_core.records.benchmark import (
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.judging import JudgeItem
 from tmde_core.records.questions import Question
-from tmde_core.runtimes import Runtimes
-from tmde_core.settings import Settings
-from tmde_core.storage.database import Database
+from tmde_core.sdk.events import BenchmarkEnded
+from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.storage.durable import storage_errors
-from tmde_core.storage.events import MemoryLog
-from tmde_core.templates.store import TemplateStore
+from tmde_core.storage.events import EndedLogs, MemoryLog
+from tmde_core.storage.locks import FileLock
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
 LOCK_FILE = "benchmark.lock"
-"""Held with `flock` by the process that runs a benchmark: one at a time, and a row without it is a dead one."""
+"""Locked by the process that runs a benchmark: one at a time, and a row without it is a dead one."""
 
 LOGS_KEPT = 20
+"""Event logs of ended runs that stay in memory."""
 Questions = list[BenchmarkQuestion]
 
 
@@ -59,25 +58,21 @@ class BenchmarkService(BenchmarkReading):
 
     def __init__(
         self,
-        database: Database,
-        settings: Settings,
-        plugins: Plugins,
-        runtimes: Runtimes,
-        templates: TemplateStore,
+        store: BenchmarkStore,
+        bank: QuestionBank,
+        workspace: Workspace,
         lora: LoraService,
+        publish: Publish,
     ) -> None:
-        store = BenchmarkStore(database)
-        self.bank = QuestionBank(database, plugins)
-        super().__init__(store, Measuring(store, self.bank, settings), lora)
-        self._settings = settings
-        self._plugins = plugins
-        self._runtimes = runtimes
-        self._templates = templates
+        super().__init__(store, Measuring(store, bank), lora)
+        self._bank = bank
+        self._workspace = workspace
+        self._publish = publish
         self.parallel = PARALLEL
         """Questions asked at once."""
-        self._planner = Planner(settings, plugins, runtimes, lora, self.bank)
+        self._planner = Planner(workspace, lora, bank)
         self._starting = asyncio.Lock()
-        self._ended: OrderedDict[UUID, MemoryLog] = OrderedDict()
+        self._ended = EndedLogs(LOGS_KEPT)
 
     # ---------------------------------------------------------------------------------- starting
 
@@ -95,11 +90,11 @@ class BenchmarkService(BenchmarkReading):
             lock = self._locked()
             try:
                 run, questions, adapter = await self._planner.run_of(plan, triggered_by)
-                await self.store.insert(run, questions, comparable_hash(run))
+                await self._store.insert(run, questions, comparable_hash(run))
                 return await self._begin(run, questions, adapter, lock, ())
             except BaseException:
                 if self._live is None or self._live.lock is not lock:
-                    lock.close()
+                    lock.release()
                 raise
 
     async def resume(self, run_id: UUID) -> BenchmarkRun:
@@ -115,14 +110,14 @@ class BenchmarkService(BenchmarkReading):
                 raise ConflictError(f"The benchmark {run_id} cannot be resumed: it is {run.status}.", status=run.status)
             lock = self._locked()
             try:
-                questions = await self.store.questions(run_id)
+                questions = await self._store.questions(run_id)
                 adapter = await self._planner.resumed(run)
                 run = msgspec.structs.replace(run, status="running", completed_at=None, error_message=None)
-                await self.store.update(run)
-                return await self._begin(run, questions, adapter, lock, await self.store.results(run_id))
+                await self._store.update(run)
+                return await self._begin(run, questions, adapter, lock, await self._store.results(run_id))
             except BaseException:
                 if self._live is None or self._live.lock is not lock:
-                    lock.close()
+                    lock.release()
                 raise
 
     async def _begin(
@@ -130,7 +125,7 @@ class BenchmarkService(BenchmarkReading):
         run: BenchmarkRun,
         questions: Sequence[Question],
         adapter: AdapterRef | None,
-        lock: IO[str],
+        lock: FileLock,
         earlier: Sequence[BenchmarkResult],
     ) -> BenchmarkRun:
         lease = await self._lora.lease(adapter)
@@ -141,15 +136,13 @@ class BenchmarkService(BenchmarkReading):
             count(live, result)
 
         async def keep(result: BenchmarkResult, trace: bytes | None) -> None:
-            await self.store.add_result(result, trace)
+            await self._store.add_result(result, trace)
             live.done += 1
             count(live, result)
             tell(live, result)
 
-        runner = Runner(
-            run, self._settings, self._plugins, self._runtimes, self._templates, adapter, keep, self.parallel
-        )
-        self._ended.pop(run.id, None)
+        runner = Runner(run, self._workspace, adapter, keep, self.parallel)
+        self._ended.forget(run.id)
         live.events.append("start", {"runId": str(run.id), "total": run.questions_total, "done": done})
 
         async def go() -> None:
@@ -164,7 +157,7 @@ class BenchmarkService(BenchmarkReading):
     async def reusable(self, plan: BenchmarkPlan, adapter_id: UUID | None) -> BenchmarkRun | None:
         """The newest completed run that asked what this plan would, in the same way, of the same weights."""
         run, _, _ = await self._planner.run_of(plan, "gate")
-        found = await self.store.latest(comparable_hash(run), adapter_id=adapter_id)
+        found = await self._store.latest(comparable_hash(run), adapter_id=adapter_id)
         return found if found is not None and found.adapter_sha256 == run.adapter_sha256 else None
 
     # ----------------------------------------------------------------------------------- reading
@@ -179,14 +172,18 @@ class BenchmarkService(BenchmarkReading):
         """
         if self._live is not None and self._live.run.id == run_id:
             return self._live.events
-        if run_id in self._ended:
-            return self._ended[run_id]
+        if (ended := self._ended.get(run_id)) is not None:
+            return ended
         run = await self.get(run_id)
         if run.status in ("pending", "running"):
             raise ConflictError("This benchmark runs in another TMDE process, so it cannot be watched from here.")
         events = MemoryLog()
         events.append(*ending(run))
         return events
+
+    def suites(self) -> Sequence[SuiteDescriptor]:
+        """The suites of the plugins; the first is the default."""
+        return self._bank.suites()
 
     async def questions(
         self, domain: str | None = None, difficulty: str | None = None, suite: str | None = None
@@ -197,7 +194,7 @@ class BenchmarkService(BenchmarkReading):
             InvalidInputError: no such domain or difficulty.
             NotFoundError: no such suite.
         """
-        return await self.bank.list(domain, difficulty, suite)
+        return await self._bank.list(domain, difficulty, suite)
 
     async def add_question(self, question: Question) -> BenchmarkQuestion:
         """Keep a question of one's own, which `custom.question_from` has checked.
@@ -205,7 +202,7 @@ class BenchmarkService(BenchmarkReading):
         Raises:
             ConflictError: the id is taken, or another question asks the same.
         """
-        return await self.bank.add(question)
+        return await self._bank.add(question)
 
     async def replace_question(self, question: Question) -> BenchmarkQuestion:
         """Change a question of one's own, which `custom.question_from` has checked; runs that asked the earlier one keep it.
@@ -214,7 +211,7 @@ class BenchmarkService(BenchmarkReading):
             NotFoundError: no such question.
             ConflictError: it is built in, or another question asks the same.
         """
-        return await self.bank.replace(question)
+        return await self._bank.replace(question)
 
     async def remove_question(self, question_id: str) -> None:
         """Remove a question of one's own; runs that asked it keep it.
@@ -223,7 +220,7 @@ class BenchmarkService(BenchmarkReading):
             NotFoundError: no such question.
             ConflictError: it is built in.
         """
-        await self.bank.remove(question_id)
+        await self._bank.remove(question_id)
 
     async def import_questions(
         self,
@@ -245,7 +242,7 @@ class BenchmarkService(BenchmarkReading):
         """
         entries = read_entries(content, as_yaml=as_yaml, domain=domain, difficulty=difficulty)
         read = await asyncio.to_thread(list, entries)  # YAML of 16 MiB takes its time
-        clashes = iter(await self.bank.clashes([entry for _, entry in read if isinstance(entry, Question)]))
+        clashes = iter(await self._bank.clashes([entry for _, entry in read if isinstance(entry, Question)]))
         taken: list[Question] = []
         skipped: list[SkippedEntry] = []
         for line, entry in read:
@@ -257,7 +254,7 @@ class BenchmarkService(BenchmarkReading):
                 taken.append(entry)
         if skipped and whole:
             taken.clear()
-        await self.bank.add_all(taken)
+        await self._bank.add_all(taken)
         return QuestionImport(imported=tuple(one.id for one in taken), skipped=tuple(skipped))
 
     async def calibrate(
@@ -273,9 +270,9 @@ class BenchmarkService(BenchmarkReading):
             InvalidInputError: no such judge.
             TmdeError: its model is away.
         """
-        judges = Judges(self._plugins, self._settings)
-        name = self._plugins.judges.choose(judge, "judge").name if judge else judges.default
-        seat = JudgeSource(self._settings, self._runtimes)
+        judges = Judges(self._workspace)
+        name = self._workspace.plugins.judges.choose(judge, "judge").name if judge else judges.default
+        seat = JudgeSource(self._workspace.settings, self._workspace.runtimes)
         scorer = Scorer(judges, name, seat.model)
         scores = []
         for number, one in enumerate(rated, 1):
@@ -293,7 +290,7 @@ class BenchmarkService(BenchmarkReading):
         async def nobody() -> None:
             return None
 
-        judges = Judges(self._plugins, self._settings)
+        judges = Judges(self._workspace)
         return await Scorer(judges, judges.checking, nobody).score(question, answer)
 
     # -------------------------------------------------------------------------- ending, settling
@@ -339,26 +336,26 @@ class BenchmarkService(BenchmarkReading):
         run = await self.get(run_id)
         if run.status in ("pending", "running"):
             raise ConflictError("This benchmark is running. Cancel it first.", status=run.status)
-        await self.store.delete(run_id)
-        self._ended.pop(run_id, None)
+        await self._store.delete(run_id)
+        self._ended.forget(run_id)
 
     async def settle(self, serving: bool = False) -> None:
         """Mark what a crash left running as interrupted; the server goes on with the newest."""
-        unfinished = await self.store.unfinished()
+        unfinished = await self._store.unfinished()
         if unfinished:
             try:
                 lock = self._locked()
             except ConflictError:
                 return  # another process is at it
             for run in unfinished:
-                await self.store.update(
+                await self._store.update(
                     msgspec.structs.replace(
                         run, status="interrupted", error_message="TMDE ended in the middle. Resume it to ask the rest."
                     )
                 )
-            lock.close()
+            lock.release()
         if serving:
-            interrupted = await self.store.interrupted()
+            interrupted = await self._store.interrupted()
             if interrupted:
                 try:
                     await self.resume(interrupted[-1].id)
@@ -395,40 +392,47 @@ class BenchmarkService(BenchmarkReading):
         except Exception as error:  # the disk is full, say: the next start finds the row running and its lock free
             log.warning("benchmark.end_not_stored", run=str(live.run.id), error=repr(error))
             run = msgspec.structs.replace(live.run, status="failed", error_message="Its end could not be stored.")
-        self._ended[run.id] = live.events
-        while len(self._ended) > LOGS_KEPT:
-            self._ended.popitem(last=False)
+        self._ended.keep(run.id, live.events)
         self._live = None
-        live.lock.close()
+        live.lock.release()
         live.events.append(*ending(run))
+        if run.status in ENDED:  # an interrupted one goes on at the next start
+            self._publish(_ended(run))
 
     async def _closed(self, live: Live, ended: dict[str, Any]) -> BenchmarkRun:
-        run = await self.store.get(live.run.id) or live.run
+        run = await self._store.get(live.run.id) or live.run
         run = msgspec.structs.replace(run, completed_at=utc_now(), questions_done=live.done, **ended)
         if run.status == "completed":
             run = await self._measuring.judged(run)
-        await self.store.update(run)
+        await self._store.update(run)
         return run
 
-    def _locked(self) -> IO[str]:
+    def _locked(self) -> FileLock:
         """The lock on running a benchmark.
 
         Raises:
             ConflictError: somebody else holds it.
         """
-        path = self._settings.data_path / LOCK_FILE
+        path = self._workspace.settings.data_path / LOCK_FILE
         with storage_errors(path.parent):
-            file = path.open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
+            lock = FileLock.try_acquire(path)
+        if lock is None:
             live = self._live
             raise ConflictError(
                 "A benchmark is running. Wait for its end, or cancel it.",
                 **({"runId": str(live.run.id)} if live else {}),
-            ) from None
-        return file
+            )
+        return lock
+
+
+def _ended(run: BenchmarkRun) -> BenchmarkEnded:
+    """Return the event that tells of a run's end."""
+    return BenchmarkEnded(
+        run_id=run.id,
+        status=cast("Literal['completed', 'failed', 'cancelled']", run.status),
+        adapter_id=run.adapter_id,
+        tmde_score=run.metrics.tmde_score if run.metrics else None,
+    )
 
 
 __all__ = ["ENDED", "BenchmarkService", "comparable_hash"]

@@ -12,7 +12,6 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.errors import ConflictError
-from tmde_core.finetune.store import stamp
 from tmde_core.records.base import Record, to_json, utc_now
 from tmde_core.records.benchmark import (
     BenchmarkResult,
@@ -26,6 +25,7 @@ from tmde_core.records.benchmark import (
 )
 from tmde_core.records.questions import Question
 from tmde_core.storage.database import Database
+from tmde_core.storage.stamps import stamp
 
 Runs = list[BenchmarkRun]
 

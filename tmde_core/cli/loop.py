@@ -97,7 +97,8 @@ async def _run(settings: Settings, file: Path, plan: LoopPlan, *, again: bool) -
             TimeElapsedColumn(),
             console=error_console(),
         ) as progress:
-            return await Loop(services, questions, plan, journal, _Bars(progress)).run()
+            parts = (services.workspace, services.debates, services.traces, services.finetune, services.lora)
+            return await Loop(*parts, questions, plan, journal, _Bars(progress)).run()
 
 
 class _Bars(Watcher):

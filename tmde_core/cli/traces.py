@@ -11,8 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from tmde_core.cli.finetune.preview import lineage
-from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.invocation import with_reading, with_services
 from tmde_core.cli.kit.output import (
     JsonFlag,
     console,
@@ -60,7 +59,7 @@ def list_(
 ) -> None:
     """Traces, newest first."""
     wanted = TraceFilter(q=q, min_quality=min_quality, rated=rated, eligible=eligible, source=source)
-    page = with_services(ctx, lambda services: services.traces.list(wanted, limit, cursor))
+    page = with_reading(ctx, lambda services: services.traces.list(wanted, limit, cursor))
     if json:
         print_json(page)
         return
@@ -87,7 +86,7 @@ def list_(
 @command.command()
 def show(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
     """One trace with the whole debate."""
-    trace = with_services(ctx, lambda services: services.traces.get(parse_id(id, "trace")))
+    trace = with_reading(ctx, lambda services: services.traces.get(parse_id(id, "trace")))
     if json:
         print_json(trace)
         return
@@ -211,7 +210,7 @@ def export(
                 staged.unlink(missing_ok=True)
         return count
 
-    count = with_services(ctx, write)
+    count = with_reading(ctx, write)
     if file is not None and str(file) != "-":
         typer.echo(f"Exported {count} {_traces(count)} to {file}.", err=True)
 
@@ -219,7 +218,7 @@ def export(
 @command.command()
 def stats(ctx: typer.Context, json: JsonFlag = False) -> None:
     """How many traces there are, and how many can be trained on."""
-    found = with_services(ctx, lambda services: services.traces.stats())
+    found = with_reading(ctx, lambda services: services.traces.stats())
     if json:
         print_json(found)
         return
@@ -233,6 +232,17 @@ def stats(ctx: typer.Context, json: JsonFlag = False) -> None:
             *((f"domain {name}", count) for name, count in found.by_domain.items()),
         )
     )
+
+
+@command.command()
+def lineage(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
+    """Which runs and adapters learned from a trace."""
+    found = with_reading(ctx, lambda services: services.lineage.of_trace(parse_id(id, "trace")))
+    if json:
+        print_json(found)
+        return
+    rows = [("run", str(run)) for run in found.runs] + [("adapter", str(adapter)) for adapter in found.adapters]
+    print_table(("what", "id"), rows, empty="Nothing has learned from this trace.")
 
 
 async def _write(services: Services, stream: IO[bytes]) -> int:
@@ -253,6 +263,3 @@ def _opened(file: Path) -> IO[bytes]:
 
 def _traces(count: int) -> str:
     return "trace" if count == 1 else "traces"
-
-
-command.command("lineage")(lineage)

@@ -22,7 +22,6 @@ from tmde_core.debate.critique import CRITIQUE_SCHEMA, accepted, parse_critique,
 from tmde_core.debate.judging import NONE, Judges
 from tmde_core.debate.seats import JudgeSeat, Seat, Spoken, Tally, roles_of
 from tmde_core.errors import AdapterInvalidError, EmptyAnswerError, TmdeError
-from tmde_core.plugins import Plugins
 from tmde_core.prompts import (
     proposer_opening,
     proposer_revision,
@@ -37,10 +36,9 @@ from tmde_core.records.debate import Critique, DebateConfig, Role, Round
 from tmde_core.records.judging import JudgeItem, Verdict
 from tmde_core.records.templates import ScoredTemplate
 from tmde_core.records.traces import RoleModel, Timings, Trace
-from tmde_core.runtimes import Runtimes
-from tmde_core.settings import RoleSettings, Settings
+from tmde_core.settings import RoleSettings
 from tmde_core.storage.events import MemoryLog
-from tmde_core.templates.store import TemplateStore
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -57,10 +55,7 @@ class Engine:
     query: str
     config: DebateConfig
     source: str
-    settings: Settings
-    plugins: Plugins
-    runtimes: Runtimes
-    templates: TemplateStore
+    workspace: Workspace
     adapter: AdapterRef | None
     log: MemoryLog
     background: bool = False
@@ -69,9 +64,9 @@ class Engine:
     final_answer: str | None = None
 
     def __post_init__(self) -> None:
-        self.debate = override(self.settings.debate, self.config)
-        self.roles = roles_of(self.settings.roles, self.config)
-        self.judges = Judges(self.plugins, self.settings)
+        self.debate = override(self.workspace.settings.debate, self.config)
+        self.roles = roles_of(self.workspace.settings.roles, self.config)
+        self.judges = Judges(self.workspace)
         self.judge = self.judges.choose(self.debate.judge, self.config.reference)
         self.tally = Tally()
         self._seats: dict[Role, Seat] = {}
@@ -135,7 +130,9 @@ class Engine:
 
     async def _retrieve(self) -> float:
         began = time.perf_counter()
-        self.found = await self.templates.search(self.query, self.debate.templates) if self.debate.templates else []
+        self.found = (
+            await self.workspace.templates.search(self.query, self.debate.templates) if self.debate.templates else []
+        )
         took = _ms_since(began)
         self.log.append(
             "retrieval",
@@ -265,7 +262,7 @@ class Engine:
     async def _seat(self, role: Role) -> Seat:
         if role not in self._seats:
             settings = self._role(role)
-            runtime = await self.runtimes.get(settings.runtime)
+            runtime = await self.workspace.runtimes.get(settings.runtime)
             self._seats[role] = Seat(
                 role, settings, runtime, self.tally, seed=self.config.seed, background=self.background
             )

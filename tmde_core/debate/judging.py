@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import structlog
 
 from tmde_core.errors import TmdeError
-from tmde_core.plugins import Plugins, context_for
+from tmde_core.plugins import context_for
 from tmde_core.records.judging import JudgeItem, Verdict
 from tmde_core.sdk.judges import JudgeModel
-from tmde_core.settings import Settings
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -21,9 +22,9 @@ AUTO = "auto"
 class Judges:
     """The judges that plugins offer: which one scores what, and what it says."""
 
-    def __init__(self, plugins: Plugins, settings: Settings) -> None:
-        self._plugins = plugins
-        self._settings = settings
+    def __init__(self, workspace: Workspace) -> None:
+        self._plugins = workspace.plugins
+        self._settings = workspace.settings
 
     def choose(self, judge: str, reference: str | None) -> str:
         """Return the name of a debate's judge; `none` when nobody judges.
@@ -99,4 +100,4 @@ def _require_sound(verdict: object, name: str) -> Verdict:
     score = verdict.score
     if score is not None and not (math.isfinite(score) and 0 <= score <= 10):
         return Verdict(score=None, reasons=(f"The judge's score {score} is not between 0 and 10.",), judge=name)
-    return Verdict(score=score, reasons=verdict.reasons, criteria=verdict.criteria, judge=name)
+    return msgspec.structs.replace(verdict, judge=name)

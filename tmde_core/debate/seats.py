@@ -9,6 +9,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from tmde_core.debate.context import Conversation, QuestionTooLongError, TokenSizes
 from tmde_core.errors import ContextOverflowError, WorkerFailedError
 from tmde_core.records.base import Record
@@ -219,19 +221,16 @@ def roles_of(roles: Roles, config: DebateConfig) -> Roles:
     """The settings' roles with this debate's own wishes put over them."""
     budget = config.max_tokens
     warmth = config.temperature
-    return Roles(
+    return msgspec.structs.replace(
+        roles,
         proposer=_with(roles.proposer, budget, warmth),
-        skeptic=roles.skeptic,
         synthesizer=_with(roles.synthesizer, budget, None),
-        judge=roles.judge,
     )
 
 
 def _with(role: RoleSettings, max_tokens: int | None, temperature: float | None) -> RoleSettings:
-    return RoleSettings(
-        runtime=role.runtime,
-        model=role.model,
+    return msgspec.structs.replace(
+        role,
         temperature=role.temperature if temperature is None else temperature,
-        top_p=role.top_p,
         max_tokens=role.max_tokens if max_tokens is None else max_tokens,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID, uuid4, uuid5
 
@@ -17,16 +17,14 @@ from tmde_core.debate.question import checked_question
 from tmde_core.debate.store import INTERRUPTED, DebateStore
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.lora.service import LoraService
-from tmde_core.plugins import Plugins
+from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
 from tmde_core.records.debate import Debate, DebateConfig, DebateStatus
 from tmde_core.records.traces import Trace
-from tmde_core.runtimes import Runtimes
-from tmde_core.settings import Settings
-from tmde_core.storage.database import Database
-from tmde_core.storage.events import MemoryLog
-from tmde_core.templates.store import TemplateStore
+from tmde_core.sdk.events import DebateEnded
+from tmde_core.storage.events import EndedLogs, MemoryLog
 from tmde_core.traces.service import TraceService
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -60,23 +58,19 @@ class DebateService:
 
     def __init__(
         self,
-        database: Database,
-        settings: Settings,
-        plugins: Plugins,
-        runtimes: Runtimes,
-        templates: TemplateStore,
+        store: DebateStore,
+        workspace: Workspace,
         traces: TraceService,
         lora: LoraService,
+        publish: Publish,
     ) -> None:
-        self._store = DebateStore(database)
-        self._settings = settings
-        self._plugins = plugins
-        self._runtimes = runtimes
-        self._templates = templates
+        self._store = store
+        self._workspace = workspace
         self._traces = traces
         self._lora = lora
+        self._publish = publish
         self._live: dict[UUID, _Live] = {}
-        self._ended: OrderedDict[UUID, MemoryLog] = OrderedDict()
+        self._ended = EndedLogs(LOGS_KEPT)
 
     async def start(self, query: str, config: DebateConfig = AS_SET, *, source: str = "api") -> Debate:
         """Start a debate and return at once.
@@ -95,10 +89,7 @@ class DebateService:
             query=query,
             config=config,
             source=source,
-            settings=self._settings,
-            plugins=self._plugins,
-            runtimes=self._runtimes,
-            templates=self._templates,
+            workspace=self._workspace,
             adapter=adapter,
             log=MemoryLog(),
             background=source == "benchmark",
@@ -150,8 +141,8 @@ class DebateService:
         """
         if debate_id in self._live:
             return self._live[debate_id].engine.log
-        if debate_id in self._ended:
-            return self._ended[debate_id]
+        if (ended := self._ended.get(debate_id)) is not None:
+            return ended
         debate = await self._store.get(debate_id)
         if debate.status == "running":
             raise ConflictError(
@@ -226,7 +217,7 @@ class DebateService:
     # ---------------------------------------------------------------------------------------- inside
 
     def _check(self, config: DebateConfig) -> None:
-        chosen = override(self._settings.debate, config)
+        chosen = override(self._workspace.settings.debate, config)
         if chosen.min_rounds > chosen.max_rounds:
             raise InvalidInputError(
                 f"minRounds is {chosen.min_rounds} and maxRounds {chosen.max_rounds}: the least cannot be more than the most.",
@@ -236,9 +227,9 @@ class DebateService:
             raise InvalidInputError(
                 f"check is {config.check!r}, but there is no reference to compare the answer with.", field="reference"
             )
-        roles = self._settings.roles
+        roles = self._workspace.settings.roles
         for role in (roles.proposer, roles.skeptic, roles.synthesizer):
-            self._runtimes.made(role.runtime)
+            self._workspace.runtimes.made(role.runtime)
 
     async def _run(self, live: _Live) -> None:
         """The task of one debate. It never raises: how the debate ended is in the row and in the log."""
@@ -255,8 +246,10 @@ class DebateService:
             log.exception("debate.failed", debate=str(debate_id))
             detail = f"The debate failed with an unexpected {type(error).__name__}; the log has the details."
             ending = await self._failed(debate_id, "internal", detail)
-        self._retire(debate_id, engine.log)
+        self._live.pop(debate_id, None)
+        self._ended.keep(debate_id, engine.log)
         engine.log.append(*ending)
+        self._publish(_ended(live, *ending))
 
     async def _complete(self, live: _Live, trace: Trace) -> tuple[str, dict[str, object]]:
         """Store the trace and then the row; a cancellation that comes in between waits for both."""
@@ -281,12 +274,6 @@ class DebateService:
             log.warning("debate.end_not_stored", debate=str(debate_id), error=error.detail)
         return "error", {"code": code, "detail": detail}
 
-    def _retire(self, debate_id: UUID, events: MemoryLog) -> None:
-        self._live.pop(debate_id, None)
-        self._ended[debate_id] = events
-        while len(self._ended) > LOGS_KEPT:
-            self._ended.popitem(last=False)
-
     async def _trace_of(self, debate: Debate) -> Trace | None:
         return await self._trace(debate.trace_id) if debate.trace_id else None
 
@@ -295,6 +282,18 @@ class DebateService:
             return await self._traces.get(trace_id)
         except NotFoundError:
             return None
+
+
+def _ended(live: _Live, kind: str, data: Mapping[str, object]) -> DebateEnded:
+    """Return the event that tells of a debate's end, from the last event of its log."""
+    adapter = live.engine.adapter
+    return DebateEnded(
+        debate_id=live.debate.id,
+        status="completed" if kind == "complete" else "cancelled" if kind == "cancelled" else "failed",
+        trace_id=trace_id_of(live.debate.id) if kind == "complete" else None,
+        adapter_id=UUID(adapter.id) if adapter else None,
+        error_message=str(data["detail"]) if kind == "error" else None,
+    )
 
 
 def trace_id_of(debate_id: UUID) -> UUID:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -13,6 +13,7 @@ from tmde_core.errors import NotFoundError
 from tmde_core.records.base import from_json, to_json, utc_now
 from tmde_core.records.debate import Debate, DebateConfig, DebateStatus
 from tmde_core.storage.database import Database
+from tmde_core.storage.stamps import stamp
 
 INTERRUPTED = "The debate was cut off because TMDE ended while it ran. Ask the question again."
 
@@ -32,7 +33,7 @@ class DebateStore:
                 debate.query,
                 debate.status,
                 to_json(debate.config).decode(),
-                _stamp(debate.created_at),
+                stamp(debate.created_at),
                 debate.adapter_id,
                 debate.source,
                 owner_pid,
@@ -52,7 +53,7 @@ class DebateStore:
         await self._database.write(
             "UPDATE debates SET status = ?, ended_at = ?, trace_id = ?, adapter_id = ?, error_message = ? "
             "WHERE id = ? AND status = 'running'",
-            (status, _stamp(utc_now()), str(trace_id) if trace_id else None, adapter_id, error_message, str(debate_id)),
+            (status, stamp(utc_now()), str(trace_id) if trace_id else None, adapter_id, error_message, str(debate_id)),
         )
 
     async def get(self, debate_id: UUID) -> Debate:
@@ -105,7 +106,3 @@ def _debate(row: sqlite3.Row) -> Debate:
         error_message=row["error_message"],
         source=row["source"],
     )
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

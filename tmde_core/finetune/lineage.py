@@ -7,17 +7,19 @@ from collections.abc import Container
 from uuid import UUID
 
 from tmde_core.errors import NotFoundError
+from tmde_core.finetune.store import RunStore
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.finetune import TraceLineage
 from tmde_core.records.lora import Manifest
-from tmde_core.storage.database import Database
+from tmde_core.traces.store import TraceStore
 
 
 class LineageService:
     """Answers from the records of runs, and from the manifests of adapters, which may have come from elsewhere."""
 
-    def __init__(self, database: Database, adapters: AdapterStore) -> None:
-        self._db = database
+    def __init__(self, traces: TraceStore, runs: RunStore, adapters: AdapterStore) -> None:
+        self._traces = traces
+        self._runs = runs
         self._adapters = adapters
 
     async def of_trace(self, trace_id: UUID) -> TraceLineage:
@@ -26,23 +28,19 @@ class LineageService:
         Raises:
             NotFoundError: no such trace.
         """
-        if not await self._db.value("SELECT count(*) FROM traces WHERE id = ?", (str(trace_id),)):
+        if not await self._traces.has(trace_id):
             raise NotFoundError(f"There is no trace with the id '{trace_id}'.")
         return await self.taught(trace_id)
 
     async def taught(self, trace_id: UUID) -> TraceLineage:
         """As `of_trace`, of a trace that may be gone."""
-        rows = await self._db.rows(
-            "SELECT run.id, run.status FROM run_traces AS used JOIN finetune_runs AS run ON run.id = used.run_id "
-            "WHERE used.trace_id = ? ORDER BY run.started_at, run.id",
-            (str(trace_id),),
-        )
+        runs = await self._runs.given(trace_id)
         # What a run trained has its id. It counts although it was deleted: somebody may have exported it.
-        adapters = dict.fromkeys(UUID(row["id"]) for row in rows if row["status"] == "completed")
+        adapters = dict.fromkeys(run for run, status in runs if status == "completed")
         manifests = await asyncio.to_thread(self._adapters.manifests)
-        given = {row["id"] for row in rows}
+        given = {str(run) for run, _ in runs}
         adapters |= dict.fromkeys(one.id for one in manifests if _taught(one, str(trace_id), given))
-        return TraceLineage(trace_id=trace_id, runs=tuple(UUID(row["id"]) for row in rows), adapters=tuple(adapters))
+        return TraceLineage(trace_id=trace_id, runs=tuple(run for run, _ in runs), adapters=tuple(adapters))
 
 
 def _taught(manifest: Manifest, trace_id: str, runs: Container[str]) -> bool:

@@ -8,63 +8,14 @@ from typing import Any
 import msgspec
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.records.base import Record, invalid_field
+from tmde_core.records.base import invalid_field
+from tmde_core.records.fields import Field, fields_of
 from tmde_core.records.finetune import FineTuneConfig
 
-Bounds = msgspec.inspect.IntType | msgspec.inspect.FloatType
 
-
-ABOUT: Mapping[str, str] = {
-    "loraRank": "How much the adapter can hold. More learns more detail, takes more memory and forgets more.",
-    "loraAlpha": "How strongly the adapter speaks. Twice the rank is usual.",
-    "learningRate": "How far each step goes. Too high and the loss jumps or is no number; too low and little is learned.",
-    "batchSize": "Examples that are looked at together. Halve it when memory runs out.",
-    "gradientAccumulationSteps": "Batches that make up one step. Twice as many with half the batch learns the same in less memory.",
-    "epochs": "How often every example is seen. Too often, and answers are learned by heart.",
-    "maxSeqLength": "Longer examples are left out, never cut. Memory grows with the longest one.",
-    "warmupRatio": "Share of the steps in which the rate rises from nothing.",
-    "evalSteps": "Looks at the held-out examples so often, beside the end of each epoch. 0: only then.",
-    "weightDecay": "Pulls the weights towards zero, which works against learning by heart.",
-    "lrScheduler": "How the rate falls after the warm-up: along a cosine, or evenly.",
-    "minQualityScore": "Only answers that score at least this are learned from.",
-    "minTraces": "With fewer examples no run begins.",
-    "baseModel": "A model of the backend, or a directory of safetensors. Empty: the embedded model.",
-    "backend": "What trains: each has an environment of its own.",
-    "seed": "The same seed and examples give the same adapter.",
-}
-"""A word on what each hyperparameter does, for a person who has to choose."""
-
-
-class Range(Record):
-    """What one hyperparameter may be."""
-
-    field: str
-    """Its name on the wire."""
-    default: Any
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    about: str = ""
-    """What it does."""
-
-
-def ranges() -> dict[str, Range]:
+def ranges(record: type[FineTuneConfig] = FineTuneConfig) -> dict[str, Field]:
     """Every hyperparameter by its name on the wire, in the order of the record."""
-    described = msgspec.inspect.type_info(FineTuneConfig)
-    assert isinstance(described, msgspec.inspect.StructType)
-    found = {}
-    for field in described.fields:
-        kind = field.type
-        bounds = kind if isinstance(kind, Bounds) else None
-        found[field.encode_name] = Range(
-            field=field.encode_name,
-            default=field.default,
-            minimum=bounds.ge if bounds else None,
-            maximum=bounds.le if bounds else None,
-            choices=tuple(map(str, kind.values)) if isinstance(kind, msgspec.inspect.LiteralType) else (),
-            about=ABOUT.get(field.encode_name, ""),
-        )
-    return found
+    return {field.wire_name: field for field in fields_of(record)}
 
 
 def config_from(values: Mapping[str, Any], base: FineTuneConfig | None = None) -> FineTuneConfig:
@@ -97,8 +48,8 @@ def checked(config: FineTuneConfig) -> FineTuneConfig:
     return config_from(msgspec.to_builtins(config))
 
 
-def _check(allowed: Range, value: Any) -> None:
-    name = allowed.field
+def _check(allowed: Field, value: Any) -> None:
+    name = allowed.wire_name
     if allowed.choices and value not in allowed.choices:
         raise InvalidInputError(
             f"{name}: {str(value)[:60]!r} is not one of {', '.join(allowed.choices)}.", field=name, value=value
@@ -106,7 +57,7 @@ def _check(allowed: Range, value: Any) -> None:
     if allowed.minimum is None or allowed.maximum is None:
         return
     span = f"from {_figure(allowed.minimum)} to {_figure(allowed.maximum)}"
-    whole = isinstance(allowed.default, int)
+    whole = allowed.kind == "int"
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise InvalidInputError(
             f"{name}: {str(value)[:60]!r} is not a {'whole ' if whole else ''}number {span}.",

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from tmde_core.errors import ConflictError, InsufficientTracesError
 from tmde_core.finetune.service import FineTuneService
-from tmde_core.schedule.service import Verdict
+from tmde_core.records.schedule import ScheduleOutcome
 from tmde_core.traces.service import TraceService
 
 
@@ -17,24 +17,23 @@ class ScheduledTraining:
         self._finetune = finetune
         self._traces = traces
 
-    async def decide(self, _due: datetime) -> Verdict:
+    async def decide(self, _due: datetime) -> ScheduleOutcome:
         """Start a run, or say why not: one is in progress, or too few new traces came since the last successful one."""
         run = await self._finetune.current()
         if run is not None:
-            return "skipped", f"The training run {run.id} is in progress.", None
+            return ScheduleOutcome("skipped", f"The training run {run.id} is in progress.")
         needed = self._finetune.config().min_traces
         stats = await self._traces.stats()
         if stats.since_last_run < needed:
-            return (
+            return ScheduleOutcome(
                 "skipped",
                 f"{stats.since_last_run} good traces have come since the last successful run; {needed} are needed.",
-                None,
             )
         try:
             started = await self._finetune.start(triggered_by="schedule")
         except (ConflictError, InsufficientTracesError) as error:
-            return "skipped", error.detail, None
-        return (
+            return ScheduleOutcome("skipped", error.detail)
+        return ScheduleOutcome(
             "started",
             f"{stats.since_last_run} good traces have come since the last successful run.",
             str(started.id),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -20,9 +19,10 @@ from tmde_core.finetune.store import RunStore
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import first_try, resumed
 from tmde_core.finetune.supervision.launch import Launcher
-from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, Listener, Watching
-from tmde_core.lora.service import LoraService
-from tmde_core.plugins import Plugins, context_for
+from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, Watching
+from tmde_core.lora.files.store import AdapterStore
+from tmde_core.observers import Publish
+from tmde_core.plugins import context_for
 from tmde_core.prompts import template_text
 from tmde_core.records.base import Record, utc_now
 from tmde_core.records.finetune import ENDED, FineTuneConfig, FineTuneRun, Progress, RunStatus
@@ -31,12 +31,10 @@ from tmde_core.records.traces import Trace
 from tmde_core.sdk.training import TrainingBackend
 from tmde_core.sdk.worker.kit import RunEvents
 from tmde_core.sdk.worker.run_files import CANCEL_FILE, EVENTS_FILE, STOPPED_FILE
-from tmde_core.settings import SETTINGS_FILE, Settings
-from tmde_core.settings.file import update_settings_file
-from tmde_core.storage.database import Database
+from tmde_core.settings import LiveSettings
 from tmde_core.storage.events import FileLog
-from tmde_core.templates.store import TemplateStore
 from tmde_core.traces.service import TraceService
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -64,27 +62,27 @@ class FineTuneService:
 
     def __init__(
         self,
-        database: Database,
-        settings: Settings,
-        plugins: Plugins,
+        store: RunStore,
+        settings: LiveSettings,
+        workspace: Workspace,
         traces: TraceService,
-        lora: LoraService,
+        adapters: AdapterStore,
         protected: Callable[[], Awaitable[Sequence[Protected]]],
+        publish: Publish,
     ) -> None:
-        """Build it on an open database.
+        """Build it on its stores.
 
         Args:
             protected: the benchmark's questions as they are now, which are never trained on.
+            publish: tells of each run whose end this process records.
         """
         self._protected = protected
         self._settings = settings
-        self._plugins = plugins
+        self._workspace = workspace
         self._traces = traces
-        self._templates = TemplateStore(database)
-        self._store = RunStore(database)
-        self._config = settings.finetune
-        self._launcher = Launcher(settings, plugins, lora.store, self._store)
-        self.watching = Watching(self._store, self._launcher, launches=not self._enqueues)
+        self._store = store
+        self._launcher = Launcher(settings.started, workspace, adapters, store)
+        self.watching = Watching(store, self._launcher, publish, launches=not self._enqueues)
         self._starting = asyncio.Lock()
         self._ends: dict[UUID, asyncio.Task[FineTuneRun]] = {}
 
@@ -92,25 +90,20 @@ class FineTuneService:
 
     def config(self) -> FineTuneConfig:
         """The hyperparameters that a run has unless it is given others."""
-        return self._config
+        return self._settings.current.finetune
 
     async def set_config(self, config: FineTuneConfig) -> FineTuneConfig:
         """Change the default hyperparameters, here and in the settings file.
 
         Raises:
             InvalidInputError: a value is out of its range, or there is no such backend.
+            ConflictError: an environment variable sets one of them.
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
         config = checked(config)
-        self._plugins.backends.choose(config.backend, "backend")
-        before = msgspec.structs.asdict(self._config)
-        changes = {name: value for name, value in msgspec.structs.asdict(config).items() if value != before[name]}
-        if changes:
-            file = self._settings.data_path / SETTINGS_FILE
-            await asyncio.to_thread(update_settings_file, file, {"finetune": changes})
-        self._config = config
-        self._traces.min_quality_score = config.min_quality_score
-        return config
+        self._workspace.plugins.backends.choose(config.backend, "backend")
+        await self._settings.change({"finetune": msgspec.to_builtins(config)})
+        return self.config()
 
     def backends(self) -> list[BackendReport]:
         """Every backend, available or why not."""
@@ -118,17 +111,17 @@ class FineTuneService:
             BackendReport(
                 name=descriptor.name,
                 summary=descriptor.summary,
-                plugin=self._plugins.backends.provider(descriptor.name),
+                plugin=self._workspace.plugins.backends.provider(descriptor.name),
                 availability=self._availability(descriptor.name),
                 environment=descriptor.environment,
             )
-            for descriptor in self._plugins.backends
+            for descriptor in self._workspace.plugins.backends
         ]
 
     def _availability(self, name: str) -> Availability:
         try:
-            descriptor = self._plugins.backends.get(name)
-            return descriptor.create(context_for(descriptor, self._settings)).availability()
+            descriptor = self._workspace.plugins.backends.get(name)
+            return descriptor.create(context_for(descriptor, self._workspace.settings)).availability()
         except Exception as error:  # a plugin's own defect must not hide the other backends
             return Availability(ok=False, reason=f"{type(error).__name__}: {error}")
 
@@ -137,7 +130,7 @@ class FineTuneService:
     async def selection(self, config: FineTuneConfig) -> Selection:
         """What a run with this configuration would be trained on now, and what is left out and why."""
         traces = await self._traces.eligible(config.min_quality_score)
-        texts = {template.name: template_text(template) for template in await self._templates.list()}
+        texts = {template.name: template_text(template) for template in await self._workspace.templates.list()}
 
         def templates_text(names: Sequence[str]) -> str:
             return "\n\n".join(texts[name] for name in names if name in texts)
@@ -159,7 +152,7 @@ class FineTuneService:
             InvalidInputError: a value is out of its range, there is no such backend, or the base model does not exist or cannot be trained.
             WorkerFailedError: the worker cannot be started.
         """
-        config = checked(config or self._config)
+        config = checked(config or self.config())
         async with self._starting:
             await self._require_idle()
             await self._launcher.ready_backend(config.backend)
@@ -186,12 +179,12 @@ class FineTuneService:
                 train = [example.trace_id for example in selection.train]
                 await self._store.insert(run, train, [example.trace_id for example in selection.val])
             except BaseException:
-                os.close(leash)
+                leash.release()
                 shutil.rmtree(run_dir, ignore_errors=True)
                 raise
             log.info("finetune.started", run=str(run_id), examples=len(selection), queued=run.queued)
             if run.queued:
-                os.close(leash)
+                leash.release()
             else:
                 await self.watching.begin(run, first_try(config), leash)
         return await self._store.get(run_id) or run
@@ -220,11 +213,11 @@ class FineTuneService:
                     RunEvents(self.run_dir(run_id) / EVENTS_FILE).log("It waits for a worker to resume it.")
                     await self._store.enqueue(run)
             except BaseException:
-                os.close(leash)
+                leash.release()
                 raise
             log.info("finetune.resumed", run=str(run_id), queued=self._enqueues)
             if self._enqueues:
-                os.close(leash)
+                leash.release()
             else:
                 await self.watching.begin(run, resumed(run), leash)
         return await self._store.get(run_id) or run
@@ -352,10 +345,6 @@ class FineTuneService:
 
     # -------------------------------------------------------------------------- ending, settling
 
-    def when_ended(self, listener: Listener) -> None:
-        """Have `listener` awaited with each run whose end this process records; what it raises is logged."""
-        self.watching.when_ended(listener)
-
     async def wait(self, run_id: UUID) -> FineTuneRun:
         """Wait until the run has ended. Who waits also looks after it: it goes on here if its worker dies.
 
@@ -431,7 +420,7 @@ class FineTuneService:
     @property
     def _enqueues(self) -> bool:
         """Whether runs are left to a `tmde worker`."""
-        return self._settings.supervisor.place == "worker"
+        return self._settings.started.supervisor.place == "worker"
 
     async def _looked_at(self, run: FineTuneRun) -> FineTuneRun:
         # Not one that this process is just starting: that gets its watch together with its process.

@@ -16,6 +16,7 @@ from tmde_core.errors import ConflictError
 from tmde_core.records.base import Record, to_json, utc_now
 from tmde_core.records.finetune import ENDED, FineTuneConfig, FineTuneMetrics, FineTuneRun, RunAttempt, RunStatus
 from tmde_core.storage.database import Database
+from tmde_core.storage.stamps import stamp
 
 Runs = list[FineTuneRun]
 Attempts = tuple[RunAttempt, ...]
@@ -101,6 +102,15 @@ class RunStore:
         """The traces that a run was given."""
         rows = await self._database.rows("SELECT trace_id FROM run_traces WHERE run_id = ?", (str(run_id),))
         return [UUID(row[0]) for row in rows]
+
+    async def given(self, trace_id: UUID) -> list[tuple[UUID, RunStatus]]:
+        """The runs that were given a trace, oldest first, and how each one stands."""
+        rows = await self._database.rows(
+            "SELECT run.id, run.status FROM run_traces AS used JOIN finetune_runs AS run ON run.id = used.run_id "
+            "WHERE used.trace_id = ? ORDER BY run.started_at, run.id",
+            (str(trace_id),),
+        )
+        return [(UUID(row["id"]), row["status"]) for row in rows]
 
     async def running(self, run_id: UUID) -> None:
         """The worker has begun."""
@@ -201,8 +211,3 @@ def _stored(text: str, as_type: Any) -> Any:
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
-
-
-def stamp(moment: datetime) -> str:
-    """A time as SQLite keeps it: text order is time order."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

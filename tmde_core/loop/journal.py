@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from tmde_core.errors import ConflictError, InsufficientStorageError
 from tmde_core.loop.records import Entry, Finished, LoopPlan
 from tmde_core.records.base import to_json
 from tmde_core.records.questions import Question
+from tmde_core.storage.locks import FileLock
 
 E = TypeVar("E", bound=msgspec.Struct)
 
@@ -57,16 +57,14 @@ class Journal:
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            file = (self.directory / "lock").open("a")
+            lock = FileLock.try_acquire(self.directory / "lock")
         except OSError as error:
             raise InsufficientStorageError(f"{self.directory} cannot be written: {error.strerror}.") from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConflictError(
-                    f"Another process runs this loop ({self.directory}). Wait for it, or change the questions or options."
-                ) from None
+        if lock is None:
+            raise ConflictError(
+                f"Another process runs this loop ({self.directory}). Wait for it, or change the questions or options."
+            )
+        with lock:
             self._entries = list(self._read())
             yield
 

@@ -19,8 +19,10 @@ import msgspec
 
 from tmde_core.benchmark.results.statistics import paired_difference
 from tmde_core.debate.judging import AUTO, Judges
+from tmde_core.debate.service import DebateService
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError, WorkerFailedError
 from tmde_core.finetune.dataset.selection import normalised
+from tmde_core.finetune.service import FineTuneService
 from tmde_core.loop.journal import Journal
 from tmde_core.loop.records import (
     HELD_OUT,
@@ -37,6 +39,7 @@ from tmde_core.loop.records import (
     Trained,
 )
 from tmde_core.loop.watcher import Watcher
+from tmde_core.lora.service import LoraService
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.chat import AdapterRef, ChatDelta, ChatRequest
 from tmde_core.records.debate import Debate, DebateConfig
@@ -44,7 +47,8 @@ from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
 from tmde_core.records.judging import JudgeItem
 from tmde_core.records.questions import Question
 from tmde_core.records.traces import TraceSource
-from tmde_core.services import Services
+from tmde_core.traces.service import TraceService
+from tmde_core.workspace import Workspace
 
 RIGHT = 8.0
 """Scores from here on count as right: the verifier gives 10 or 0, and a rubric judge's 8 is good enough to train on."""
@@ -60,7 +64,11 @@ BATCH_SIZE = 8
 class Loop:
     """One loop over one file of questions."""
 
-    services: Services
+    workspace: Workspace
+    debates: DebateService
+    traces: TraceService
+    finetune: FineTuneService
+    lora: LoraService
     questions: Sequence[Question]
     plan: LoopPlan
     journal: Journal
@@ -97,7 +105,7 @@ class Loop:
     async def _go(self) -> None:
         started = self.journal.last(Started)
         if started is None:
-            ref = self.services.lora.active_ref()
+            ref = self.lora.active_ref()
             started = Started(adapter_id=ref.id if ref else None)
             self.journal.append(started)
         await self._refuse_leaks()
@@ -107,7 +115,7 @@ class Loop:
             await self._practise_all()
         adapter_id = await self._train()
         if self.journal.last(Activated) is None:
-            await self.services.lora.activate(adapter_id, by="user")
+            await self.lora.activate(adapter_id, by="user")
             self.journal.append(Activated(adapter_id=str(adapter_id)))
         await self._ask_all("after", await self._adapter(str(adapter_id)))
         await self._finish()
@@ -115,14 +123,14 @@ class Loop:
     async def _adapter(self, adapter_id: str | None) -> AdapterRef | None:
         if adapter_id is None:
             return None
-        adapter = await self.services.lora.get(UUID(adapter_id))
+        adapter = await self.lora.get(UUID(adapter_id))
         return AdapterRef(id=str(adapter.id), directory=adapter.path)
 
     async def _refuse_leaks(self) -> None:
         """Held-out questions among the traces that would be trained on make the comparison worthless."""
-        quality = self.services.finetune.config().min_quality_score
+        quality = self.finetune.config().min_quality_score
         asked = {normalised(question.query): question.id for question in self.held_out}
-        for trace in await self.services.traces.eligible(quality):
+        for trace in await self.traces.eligible(quality):
             if normalised(trace.query) in asked:
                 raise ConflictError(
                     f"The trace {trace.id} holds the held-out question {asked[normalised(trace.query)]!r} and would be trained "
@@ -137,7 +145,7 @@ class Loop:
 
         async def one(question: Question) -> None:
             answer = await self._ask(question, adapter)
-            judges = Judges(self.services.plugins, self.services.settings)
+            judges = Judges(self.workspace)
             verdict = await judges.judge(
                 judges.choose(AUTO, question.reference),
                 JudgeItem(question=question.query, answer=answer, reference=question.reference, check=question.check),
@@ -146,13 +154,13 @@ class Loop:
             self.journal.append(Asked(phase=phase, question_id=question.id, answer=answer, score=verdict.score))
             self.watcher.piece(None if verdict.score is None else verdict.score >= RIGHT)
 
-        with await self.services.lora.lease(adapter):
+        with await self.lora.lease(adapter):
             await self._each([question for question in self.held_out if question.id not in done], one)
 
     async def _ask(self, question: Question, adapter: AdapterRef | None) -> str:
         """The Proposer's own greedy answer."""
-        role = self.services.settings.roles.proposer
-        runtime = await self.services.runtimes.get(role.runtime)
+        role = self.workspace.settings.roles.proposer
+        runtime = await self.workspace.runtimes.get(role.runtime)
         request = ChatRequest(
             model=role.model,
             messages=proposer_opening(question.query),
@@ -208,18 +216,18 @@ class Loop:
         if debate.trace_id is None:
             entry = Practised(question_id=question.id, attempt=attempt, trace_id=None, score=None)
             return entry, debate.error_message or f"it was {debate.status}"
-        trace = await self.services.traces.get(debate.trace_id)
+        trace = await self.traces.get(debate.trace_id)
         entry = Practised(question_id=question.id, attempt=attempt, trace_id=str(trace.id), score=trace.auto_score)
         return entry, None
 
     async def _debated(self, query: str, config: DebateConfig, source: TraceSource = "loop") -> Debate:
         """A debate from start to end; cancelled with us when we are."""
-        debate = await self.services.debates.start(query, config, source=source)
+        debate = await self.debates.start(query, config, source=source)
         try:
-            return await self.services.debates.wait(debate.id)
+            return await self.debates.wait(debate.id)
         except asyncio.CancelledError:
             with contextlib.suppress(TmdeError):  # it may have ended in the meantime
-                await self.services.debates.cancel(debate.id)
+                await self.debates.cancel(debate.id)
             raise
 
     async def _train(self) -> UUID:
@@ -227,13 +235,13 @@ class Loop:
         trained = self.journal.last(Trained)
         run = await self._known_run(trained)
         if run is None or run.status in {"failed", "cancelled"}:
-            run = await self.services.finetune.start(self._training_config(), triggered_by="loop")
+            run = await self.finetune.start(self._training_config(), triggered_by="loop")
             self.journal.append(Trained(run_id=str(run.id)))
         self.watcher.step(f"Training on {run.train_examples} examples", 1, 0)
         if run.status != "completed":
             watching = asyncio.create_task(self._watch(run.id))
             try:
-                run = await self.services.finetune.wait(run.id)
+                run = await self.finetune.wait(run.id)
             finally:
                 watching.cancel()
         if run.status != "completed":
@@ -247,13 +255,13 @@ class Loop:
         if trained is None:
             return None
         try:
-            return await self.services.finetune.get(UUID(trained.run_id))
+            return await self.finetune.get(UUID(trained.run_id))
         except NotFoundError:
             return None
 
     def _training_config(self) -> FineTuneConfig:
         return msgspec.structs.replace(
-            self.services.finetune.config(),
+            self.finetune.config(),
             epochs=self.plan.epochs,
             learning_rate=self.plan.learning_rate,
             batch_size=BATCH_SIZE,
@@ -265,7 +273,7 @@ class Loop:
         )
 
     async def _watch(self, run_id: UUID) -> None:
-        async for event in self.services.finetune.events(run_id).follow():
+        async for event in self.finetune.events(run_id).follow():
             if event.type == "progress":
                 data = event.data
                 self.watcher.training(
@@ -284,7 +292,7 @@ class Loop:
         debate = await self._debated(question.query, config, "benchmark")
         if debate.trace_id is None:
             raise WorkerFailedError(f"The last debate failed: {debate.error_message}")
-        trace = await self.services.traces.get(debate.trace_id)
+        trace = await self.traces.get(debate.trace_id)
         self.journal.append(
             Finished(query=trace.query, answer=trace.final_answer, trace_id=str(trace.id), adapter_id=trace.adapter_id)
         )

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -23,7 +22,8 @@ from tmde_core.lora.compare import compared, training_of
 from tmde_core.lora.files.forms import Forms
 from tmde_core.lora.files.lease import Lease, is_leased, shared, sole
 from tmde_core.lora.files.store import AdapterStore
-from tmde_core.plugins import Plugins
+from tmde_core.observers import Publish
+from tmde_core.records.benchmark import RunComparison
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.lora import (
     MAX_TAGS,
@@ -36,13 +36,13 @@ from tmde_core.records.lora import (
     LoRAActivationEvent,
     LoRAAdapter,
     Manifest,
+    Operation,
     StorageFigures,
     Trigger,
     Verification,
 )
-from tmde_core.runtimes import Runtimes
-from tmde_core.settings import Settings
-from tmde_core.storage.database import Database
+from tmde_core.sdk.events import AdapterActivated
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ HISTORY = 50
 LEASE_PAUSE_SECONDS = 0.02
 """Between two tries for a lease while somebody asks whether the adapter may be deleted."""
 
-Benchmarks = Callable[[UUID, UUID], Awaitable[Any]]
+Benchmarks = Callable[[UUID, UUID], Awaitable[RunComparison | None]]
 Adapters = list[LoRAAdapter]
 Events = list[LoRAActivationEvent]
 """The class below has a method called `list`, which would hide the type."""
@@ -60,16 +60,29 @@ Events = list[LoRAActivationEvent]
 class LoraService:
     """The adapters of one data directory and the one that is active."""
 
-    def __init__(self, database: Database, settings: Settings, runtimes: Runtimes, plugins: Plugins) -> None:
-        self.store = AdapterStore(settings.data_path)
-        self.forms = Forms(settings, plugins, self.store)
-        self._settings = settings
-        self._runtimes = runtimes
-        self._audit = AuditTrail(database)
-        self._switch = Switch(settings, self.store, self._audit, runtimes, self.forms)
-        self._intents = Intents(self.store, self._audit, self._switch)
-        self.benchmarks: Benchmarks = _none
-        """Compares the benchmark runs of two adapters; whoever has some puts it here."""
+    def __init__(
+        self,
+        store: AdapterStore,
+        audit: AuditTrail,
+        forms: Forms,
+        workspace: Workspace,
+        benchmarks: Benchmarks,
+        publish: Publish,
+    ) -> None:
+        """Build it on its stores.
+
+        Args:
+            benchmarks: compares the newest benchmark runs of two adapters.
+            publish: tells of each switch that this process makes.
+        """
+        self._store = store
+        self._audit = audit
+        self._forms = forms
+        self._workspace = workspace
+        self._benchmarks = benchmarks
+        self._publish = publish
+        self._switch = Switch(workspace, store, audit, forms)
+        self._intents = Intents(store, audit, self._switch)
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -80,7 +93,7 @@ class LoraService:
             tag: only those that carry it.
             valid: only the sound ones, or only the others.
         """
-        found = await asyncio.to_thread(self.store.list)
+        found = await asyncio.to_thread(self._store.list)
         return [
             adapter
             for adapter in found
@@ -93,11 +106,33 @@ class LoraService:
         Raises:
             NotFoundError: there is none with that id.
         """
-        return await asyncio.to_thread(self.store.get, adapter_id)
+        return await asyncio.to_thread(self._store.get, adapter_id)
+
+    async def manifest(self, adapter_id: UUID) -> Manifest:
+        """The manifest of a sound adapter.
+
+        Raises:
+            NotFoundError: no such adapter.
+            AdapterInvalidError: it is not sound; says why.
+        """
+        return await asyncio.to_thread(self._store.manifest, adapter_id)
+
+    async def verified(self, adapter_id: UUID) -> Manifest:
+        """The manifest, after every file was read and its SHA-256 found as the manifest has it.
+
+        Raises:
+            NotFoundError: no such adapter.
+            AdapterInvalidError: it is not sound; says which files and why.
+        """
+        return await asyncio.to_thread(self._store.verified, adapter_id)
+
+    def reference(self, adapter_id: UUID) -> AdapterRef:
+        """How runtimes are told of an adapter."""
+        return AdapterRef(id=str(adapter_id), directory=str(self._store.path(adapter_id)))
 
     async def active(self) -> LoRAAdapter | None:
         """The adapter that answers; None when the base model does."""
-        active = self.store.active_id()
+        active = self._store.active_id()
         return await self.get(active) if active else None
 
     async def pinned(self) -> tuple[AdapterRef | None, Lease]:
@@ -122,8 +157,8 @@ class LoraService:
 
     def active_ref(self) -> AdapterRef | None:
         """What answers now. A look at one file's time stamp, no more."""
-        active = self.store.active_id()
-        return AdapterRef(id=str(active), directory=str(self.store.path(active))) if active else None
+        active = self._store.active_id()
+        return self.reference(active) if active else None
 
     async def events(self, limit: int = 50, offset: int = 0) -> Events:
         """The audit trail, newest first."""
@@ -147,7 +182,7 @@ class LoraService:
         history = tuple(await self._audit.events(HISTORY, adapter_id=adapter_id))
         known = msgspec.structs.asdict(adapter)
         try:
-            manifest = await asyncio.to_thread(self.store.manifest, adapter_id)
+            manifest = await asyncio.to_thread(self._store.manifest, adapter_id)
         except AdapterInvalidError:
             return AdapterDetails(**known, history=history)
         return AdapterDetails(
@@ -170,15 +205,15 @@ class LoraService:
             AdapterInvalidError: one of them is not sound.
         """
         first, second = await self.get(a), await self.get(b)
-        of_a, of_b = [await asyncio.to_thread(self.store.manifest, one) for one in (a, b)]
+        of_a, of_b = [await asyncio.to_thread(self._store.manifest, one) for one in (a, b)]
         trained = [await asyncio.to_thread(training_of, Path(one.path)) for one in (first, second)]
         found = compared(first, second, of_a, of_b, *trained)
-        return msgspec.structs.replace(found, benchmark=await self.benchmarks(a, b))
+        return msgspec.structs.replace(found, benchmark=await self._benchmarks(a, b))
 
     async def storage(self) -> StorageFigures:
         """What the adapters take of the disk."""
         adapters = await self.list()
-        directory = self.store.directory if self.store.directory.is_dir() else self._settings.data_path
+        directory = self._store.directory if self._store.directory.is_dir() else self._workspace.settings.data_path
         free = await asyncio.to_thread(shutil.disk_usage, directory)
         return StorageFigures(
             adapters=len(adapters),
@@ -194,7 +229,7 @@ class LoraService:
             NotFoundError: no such adapter.
         """
         began = time.perf_counter()
-        reasons, size = await asyncio.to_thread(self.store.flaws, adapter_id)
+        reasons, size = await asyncio.to_thread(self._store.flaws, adapter_id)
         adapter = await self.details(adapter_id)
         return Verification(
             adapter_id=adapter_id,
@@ -229,7 +264,7 @@ class LoraService:
                 raise InvalidInputError(f"tags: an adapter has {MAX_TAGS} at most.", field="tags")
             return msgspec.structs.replace(manifest, tags=kept)
 
-        await asyncio.to_thread(self.store.edit, adapter_id, change)
+        await asyncio.to_thread(self._store.edit, adapter_id, change)
         return await self.get(adapter_id)
 
     async def set_gate(self, adapter_id: UUID, gate: Gate, note: str = "") -> LoRAAdapter:
@@ -240,7 +275,7 @@ class LoraService:
             AdapterInvalidError: it is not sound.
         """
         await asyncio.to_thread(
-            self.store.edit, adapter_id, lambda manifest: msgspec.structs.replace(manifest, gate=gate)
+            self._store.edit, adapter_id, lambda manifest: msgspec.structs.replace(manifest, gate=gate)
         )
         log.info("lora.gate", adapter=str(adapter_id), gate=gate, note=note)
         return await self.get(adapter_id)
@@ -295,8 +330,8 @@ class LoraService:
 
     async def _kept(self) -> set[UUID]:
         """What pruning never touches: what answers, and what a rollback would go to."""
-        pointer = self.store.pointer()
-        safe = {self.store.active_id(), pointer.previous_adapter_id if pointer else None}
+        pointer = self._store.pointer()
+        safe = {self._store.active_id(), pointer.previous_adapter_id if pointer else None}
         with suppress(ConflictError):
             safe.add(await self._previous())
         return {one for one in safe if one is not None}
@@ -310,8 +345,8 @@ class LoraService:
             AdapterInvalidError: it is damaged, does not fit its base model, or the form cannot be made.
             InsufficientStorageError: no space.
         """
-        await self.forms.complete(manifest)
-        return await asyncio.to_thread(self.store.manifest, manifest.id)
+        await self._forms.complete(manifest)
+        return await asyncio.to_thread(self._store.manifest, manifest.id)
 
     async def admit(self, staging: Path, manifest: Manifest, origin: str, by: Trigger = "user") -> LoRAAdapter:
         """Make what an import has built an adapter of this directory, with a row in the audit trail.
@@ -341,7 +376,7 @@ class LoraService:
         """
         async with self._switch.alone():
             await self.get(adapter_id)
-            await self._switch.to(adapter_id, by, force, "activate")
+            await self._switch_to(adapter_id, by, force, "activate")
         return await self.get(adapter_id)
 
     async def rollback(self, adapter_id: UUID | None = None, by: Trigger = "rollback") -> LoRAAdapter | None:
@@ -359,7 +394,7 @@ class LoraService:
             else:
                 target = await self._previous()
             # The gate does not matter: what has answered before may answer again.
-            await self._switch.to(target, by, True, "rollback")
+            await self._switch_to(target, by, True, "rollback")
         return await self.active()
 
     async def rollback_target(self) -> UUID | None:
@@ -377,38 +412,40 @@ class LoraService:
             ConflictError: another switch is under way.
         """
         async with self._switch.alone():
-            if self.store.active_id() is not None or self.store.points_nowhere():
-                await self._switch.to(None, by, False, "deactivate")
+            if self._store.active_id() is not None or self._store.points_nowhere():
+                await self._switch_to(None, by, False, "deactivate")
+
+    async def _switch_to(self, target: UUID | None, by: Trigger, force: bool, operation: Operation) -> None:
+        """Let `target` answer and tell of it; None is the base model. Within `alone` only."""
+        before = self._store.active_id()
+        await self._switch.to(target, by, force, operation)
+        self._publish(AdapterActivated(adapter_id=target, previous_adapter_id=before, triggered_by=by))
 
     async def settle(self) -> None:
         """Close the intents that a crash left open; whether they happened is read from the disk.
 
         Does nothing while another process is switching: its intent is not abandoned.
         """
-        if not self.store.directory.is_dir():
+        if not self._store.directory.is_dir():
             return
         try:
             async with self._switch.alone():
                 await self._intents.settle()
-                await asyncio.to_thread(self.store.sweep)
+                await asyncio.to_thread(self._store.sweep)
         except ConflictError:
             log.info("lora.settle_skipped", reason="another process is switching adapters")
 
     async def _previous(self) -> UUID | None:
         """What answered before what answers now, without adapters that are gone."""
         stack = chain(await self._audit.history())
-        pointer = self.store.pointer()
-        now = self.store.active_id()
+        pointer = self._store.pointer()
+        now = self._store.active_id()
         if pointer is not None and stack[-1] != pointer.adapter_id:
             # The pointer is the truth; a trail that disagrees (another database) is not followed.
             stack = [None, pointer.previous_adapter_id, pointer.adapter_id]
-        below = [target for target in stack[:-1] if target is None or self.store.path(target).is_dir()]
+        below = [target for target in stack[:-1] if target is None or self._store.path(target).is_dir()]
         while below and below[-1] == now:
             below.pop()
         if not below:
             raise ConflictError("There is nothing to roll back: the base model answers and nothing answered before it.")
         return below[-1]
-
-
-async def _none(_a: UUID, _b: UUID) -> None:
-    return None

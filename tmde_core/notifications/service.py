@@ -19,12 +19,12 @@ import msgspec
 import structlog
 
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.finetune.store import stamp
 from tmde_core.records.base import to_json, utc_now
 from tmde_core.records.notifications import Level, Notification
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.events import Event
+from tmde_core.storage.stamps import stamp
 
 log = structlog.get_logger(__name__)
 
@@ -45,9 +45,10 @@ Notifications = list[Notification]
 class NotificationService:
     """The notifications of one data directory. It is an `EventLog` too, one whose `follow` never ends."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: LiveSettings) -> None:
         self._db = database
-        self._webhook = checked_webhook(settings.notify.webhook_url)
+        checked_webhook(settings.current.notify.webhook_url)
+        self._settings = settings
         self._latest = 0
         self._followers = 0
         self._changed = asyncio.Event()
@@ -76,8 +77,8 @@ class NotificationService:
             seq=seq, id=identity, created_at=now, kind=kind, level=level, title=title, detail=detail, href=href
         )
         self._wake(seq)
-        if self._webhook:
-            call = asyncio.create_task(self._call(made), name=f"webhook {seq}")
+        if webhook := self._settings.current.notify.webhook_url:
+            call = asyncio.create_task(self._call(webhook, made), name=f"webhook {seq}")
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
         return made
@@ -157,7 +158,7 @@ class NotificationService:
                 self._wake(int(await self._db.value("SELECT coalesce(max(seq), 0) FROM notifications")))
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _call(self, made: Notification) -> None:
+    async def _call(self, webhook: str, made: Notification) -> None:
         """Send it, three times at most. No redirects: what is sent goes to the address that was set."""
         import httpx  # not needed by who has no webhook
 
@@ -165,9 +166,7 @@ class NotificationService:
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=False) as client:
             for pause in (*PAUSES, None):
                 try:
-                    answer = await client.post(
-                        self._webhook, content=body, headers={"Content-Type": "application/json"}
-                    )
+                    answer = await client.post(webhook, content=body, headers={"Content-Type": "application/json"})
                     if answer.is_success:
                         self.webhook_problem = None
                         return
@@ -176,8 +175,8 @@ class NotificationService:
                     problem = str(error) or type(error).__name__
                 if pause is not None:
                     await asyncio.sleep(pause)
-        self.webhook_problem = f"The webhook {_host(self._webhook)} could not be told of {made.title!r}: {problem}."
-        log.warning("webhook.failed", host=_host(self._webhook), kind=made.kind, problem=problem)
+        self.webhook_problem = f"The webhook {_host(webhook)} could not be told of {made.title!r}: {problem}."
+        log.warning("webhook.failed", host=_host(webhook), kind=made.kind, problem=problem)
 
 
 def checked_webhook(url: str) -> str:
@@ -197,6 +196,15 @@ def checked_webhook(url: str) -> str:
             field="notify.webhookUrl",
         )
     return url
+
+
+def check_webhook(wanted: Settings, _stored: Settings) -> None:
+    """Check the webhook's address before it is set; see `LiveSettings`.
+
+    Raises:
+        InvalidInputError: it is not an http(s) address.
+    """
+    checked_webhook(wanted.notify.webhook_url)
 
 
 def _host(url: str) -> str:

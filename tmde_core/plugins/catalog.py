@@ -16,7 +16,6 @@ from tmde_core.plugins.records import Entry, PluginInfo, Provision, describe_err
 from tmde_core.plugins.shelf import Shelf
 from tmde_core.plugins.validating import find_flaw, find_implementations
 from tmde_core.sdk.context import Descriptor
-from tmde_core.sdk.events import Event
 from tmde_core.sdk.hooks import HOOKS, OBSERVER
 from tmde_core.sdk.judges import JudgeDescriptor
 from tmde_core.sdk.registries import RegistryDescriptor
@@ -29,7 +28,8 @@ MAX_DESCRIPTORS = 100
 
 D = TypeVar("D", bound=Descriptor)
 
-Observe = Callable[[Event], object]
+Observe = Callable[..., object]
+"""A plugin's `tmde_event`: takes `event`, and `context` if it likes."""
 
 
 class Plugins:

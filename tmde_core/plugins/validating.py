@@ -64,8 +64,8 @@ def _validate(entry: Entry, name: str, function: object) -> tuple[str, Callable[
             if implementation.hookwrapper or implementation.wrapper:
                 entry.fail("register", f"{name} is marked as a wrapper; hooks are called one by one and not wrapped.")
                 return None
-            if hook == OBSERVER and not implementation.argnames:
-                entry.fail("register", f"{name} takes no argument; it is called with the event.")
+            if hook == OBSERVER and "event" not in implementation.argnames:
+                entry.fail("register", f"{name} does not take `event`, the argument that it is called with.")
                 return None
             return hook, implementation.function
     return None  # an optional hook of another version of TMDE
@@ -75,7 +75,7 @@ def _describe_invalid(name: str, error: pluggy.PluginValidationError) -> str:
     if "unknown hook" in str(error):
         return f"No hook is called {name}; the hooks are {', '.join(ALL_HOOKS)}."
     if found := re.search(r"Argument\(s\) \{(.*)\} are declared", str(error)):
-        wanted = "it is called with the event only" if name == OBSERVER else "hooks take no arguments"
+        wanted = "it is called with `event` and `context`" if name == OBSERVER else "hooks take no arguments"
         return f"{name} asks for the argument {found[1]}; {wanted}."
     return f"{name} is not valid: {describe_error(error)}"
 

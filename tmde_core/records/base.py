@@ -22,7 +22,7 @@ class Record(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
 
 
 def utc_now() -> datetime:
-    """The present instant in UTC, cut to milliseconds, so that it reads back equal from storage."""
+    """Return the present moment in UTC, cut to milliseconds, so that it reads back equal from storage."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
@@ -78,10 +78,11 @@ def from_json(data: bytes | str, as_type: type[T]) -> T:
 
 
 def invalid_field(error: msgspec.ValidationError, of: Any = None) -> InvalidInputError:
-    """Turn msgspec's complaint into ours: a sentence, and the field's path as context.
+    """Turn an error of msgspec into one of TMDE: a sentence, with the path of the field as context.
 
     Args:
-        of: the type that was wanted; the sentence then names what a field with few choices may be.
+        error: what msgspec raised.
+        of: the type that was wanted. The sentence then lists the choices of a field that has few.
     """
     text = str(error)
     found = _WIRE_PATH.search(text)

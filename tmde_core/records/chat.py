@@ -1,4 +1,4 @@
-"""What a model is asked and what it answers: messages, requests and the items of a streamed answer."""
+"""What a model is asked and what it answers: messages, requests, and the items of a streamed answer."""
 
 from __future__ import annotations
 
@@ -7,79 +7,101 @@ from typing import Any, Literal
 from tmde_core.records.base import Record
 
 ChatRole = Literal["system", "user", "assistant"]
+"""Who says a message."""
 
 
 class Message(Record):
     """One turn of a chat."""
 
     role: ChatRole
+    """Who says it."""
     content: str
+    """The text."""
 
 
 class AdapterRef(Record):
-    """A LoRA adapter by id, with the directory that holds its files (safetensors and GGUF form)."""
+    """A LoRA adapter: its id, and the directory that holds its files."""
 
     id: str
+    """The adapter's id."""
     directory: str
+    """The directory that holds its files."""
 
 
 class ChatRequest(Record):
-    """What a model is asked. A runtime that lacks a wish ignores it, but never an `adapter`: that it refuses."""
+    """What a model is asked. A runtime ignores wishes that it cannot fulfil, except `adapter`, which it refuses."""
 
     model: str
     """The runtime's own name of the model; empty means its default."""
     messages: tuple[Message, ...]
+    """The conversation, the oldest message first. The answer continues it."""
     temperature: float = 0.7
-    """0 is greedy."""
+    """How freely tokens are sampled. 0 always takes the likeliest one."""
     top_p: float = 0.95
+    """Only the likeliest tokens that together have this probability are sampled."""
     max_tokens: int = 512
+    """The answer has at most this many tokens."""
     seed: int | None = None
+    """Makes sampling repeatable; None: the runtime chooses."""
     stop: tuple[str, ...] = ()
+    """Texts that end the answer."""
     json_schema: dict[str, Any] | None = None
-    """The answer shall be one JSON value of this schema, where the runtime can enforce it."""
+    """The JSON Schema that the answer has to follow, if the runtime can enforce it."""
     top_logprobs: int = 0
     """How many alternatives to report for each generated token; 0 reports none."""
     adapter: AdapterRef | None = None
+    """The adapter that has to answer; None: the base model."""
     background: bool = False
-    """Served only while no foreground request waits."""
+    """Whether it has to wait while other requests do."""
 
 
 class TokenAlternative(Record):
-    """A token that could have come at this place, with its natural-log probability (≤ 0)."""
+    """A token that could have come at this place."""
 
     token: str
+    """The token's text."""
     logprob: float
+    """Its natural-log probability, at most 0."""
 
 
 class TokenLogprob(Record):
-    """A generated token, its natural-log probability, and the likeliest alternatives, likeliest first."""
+    """A generated token and its alternatives."""
 
     token: str
+    """The token's text."""
     logprob: float
+    """Its natural-log probability, at most 0."""
     top: tuple[TokenAlternative, ...] = ()
+    """The likeliest tokens at this place, the likeliest first."""
 
 
 class ChatDelta(Record):
-    """A piece of the answer, as it is generated. The pieces joined are the answer."""
+    """A piece of the answer. The pieces joined are the answer."""
 
     text: str
+    """The next piece of text."""
     logprobs: tuple[TokenLogprob, ...] = ()
+    """The tokens of this piece, where the request asked for them."""
 
 
 class ChatEnd(Record):
     """The last item of every successful stream."""
 
     finish_reason: Literal["stop", "length"]
+    """`stop`: the model ended the answer; `length`: the token limit did."""
     prompt_tokens: int = 0
+    """Tokens of the prompt."""
     cached_tokens: int = 0
-    """How many of `prompt_tokens` came out of the prompt cache."""
+    """The part of `prompt_tokens` that came from the prompt cache."""
     completion_tokens: int = 0
+    """Tokens of the answer."""
     prompt_ms: float | None = None
-    """Time spent reading the prompt, milliseconds, where the runtime says."""
+    """Time to read the prompt, milliseconds; None: unknown."""
     completion_ms: float | None = None
-    """Time spent generating, milliseconds, where the runtime says."""
+    """Time to generate the answer, milliseconds; None: unknown."""
     model: str = ""
-    """The model that answered, by the runtime's own name."""
+    """The runtime's own name of the model that answered."""
 
 
 ChatItem = ChatDelta | ChatEnd
+"""One item of a streamed answer."""

@@ -16,44 +16,194 @@ RunStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
+GROUPS = ("Learning", "Adapter", "Batches", "Data")
+"""The order in which the groups of hyperparameters are shown."""
+
+
 class FineTuneConfig(Record):
     """Hyperparameters; the ranges are checked wherever a config is decoded."""
 
-    lora_rank: Annotated[int, Meta(ge=4, le=128)] = 16
-    lora_alpha: Annotated[int, Meta(ge=8, le=256)] = 32
-    learning_rate: Annotated[float, Meta(ge=1e-5, le=1e-3)] = 2e-4
-    batch_size: Annotated[int, Meta(ge=1, le=32)] = 4
-    gradient_accumulation_steps: Annotated[int, Meta(ge=1, le=16)] = 4
-    epochs: Annotated[int, Meta(ge=1, le=10)] = 3
-    max_seq_length: Annotated[int, Meta(ge=512, le=8192)] = 4096
-    warmup_ratio: Annotated[float, Meta(ge=0, le=0.5)] = 0.03
-    eval_steps: Annotated[int, Meta(ge=0, le=10_000)] = 0
-    """Validate every so many optimizer steps too, beside the end of each epoch; 0: at epochs only."""
-    weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.01
-    lr_scheduler: Literal["cosine", "linear"] = "cosine"
-    min_quality_score: Annotated[float, Meta(ge=0, le=10)] = 8.0
-    min_traces: Annotated[int, Meta(ge=1, le=1_000_000)] = 50
-    """Fewest examples that a run starts with (`FINETUNE_MIN_TRACES`)."""
-    base_model: str = ""
-    """A model of the backend, or a directory of safetensors; empty: the embedded model."""
-    backend: str = "cpu"
-    seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 42
+    lora_rank: Annotated[
+        int,
+        Meta(
+            ge=4,
+            le=128,
+            title="LoRA rank",
+            description="How much the adapter can hold. More learns more detail, takes more memory and forgets more.",
+            extra={"group": "Adapter"},
+        ),
+    ] = 16
+    lora_alpha: Annotated[
+        int,
+        Meta(
+            ge=8,
+            le=256,
+            title="LoRA alpha",
+            description="How strongly the adapter speaks: its weight is alpha divided by rank. Twice the rank is usual.",
+            extra={"group": "Adapter"},
+        ),
+    ] = 32
+    learning_rate: Annotated[
+        float,
+        Meta(
+            ge=1e-5,
+            le=1e-3,
+            title="Learning rate",
+            description=(
+                "How far each step goes. Too high and the loss jumps or is no number; too low and little is learned."
+            ),
+            extra={"group": "Learning"},
+        ),
+    ] = 2e-4
+    batch_size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=32,
+            title="Batch size",
+            description="Examples that are looked at together. Halve it when memory runs out.",
+            extra={"group": "Batches"},
+        ),
+    ] = 4
+    gradient_accumulation_steps: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=16,
+            title="Accumulation steps",
+            description=(
+                "Batches that make up one step. Twice as many with half the batch learns the same in less memory."
+            ),
+            extra={"group": "Batches"},
+        ),
+    ] = 4
+    epochs: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10,
+            title="Epochs",
+            description="How often every example is seen. Too often, and answers are learned by heart.",
+            extra={"group": "Learning"},
+        ),
+    ] = 3
+    max_seq_length: Annotated[
+        int,
+        Meta(
+            ge=512,
+            le=8192,
+            title="Longest example",
+            description="Longer examples are left out and listed, never cut. Memory grows with the longest one.",
+            extra={"group": "Batches", "unit": "tokens"},
+        ),
+    ] = 4096
+    warmup_ratio: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.5,
+            title="Warm-up",
+            description="Share of the steps in which the rate rises from nothing.",
+            extra={"group": "Learning"},
+        ),
+    ] = 0.03
+    eval_steps: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            title="Validate every … steps",
+            description="Looks at the held-out examples so often, beside the end of each epoch. 0: only then.",
+            extra={"group": "Batches"},
+        ),
+    ] = 0
+    weight_decay: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            title="Weight decay",
+            description="AdamW's. Pulls the weights towards zero, which works against learning by heart.",
+            extra={"group": "Learning"},
+        ),
+    ] = 0.01
+    lr_scheduler: Annotated[
+        Literal["cosine", "linear"],
+        Meta(
+            title="Schedule of the rate",
+            description="How the rate falls after the warm-up: along a cosine, or evenly.",
+            extra={"group": "Learning"},
+        ),
+    ] = "cosine"
+    min_quality_score: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=10,
+            title="Lowest score",
+            description="Only answers that are rated or scored at least this are learned from.",
+            extra={"group": "Data"},
+        ),
+    ] = 8.0
+    min_traces: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            title="Fewest examples",
+            description="With fewer examples no run begins.",
+            extra={"group": "Data"},
+        ),
+    ] = 50
+    base_model: Annotated[
+        str,
+        Meta(
+            title="Base model",
+            description="A model of the backend, or a directory of safetensors. Empty: the embedded model.",
+            extra={"group": "Adapter"},
+        ),
+    ] = ""
+    backend: Annotated[
+        str,
+        Meta(
+            title="Backend",
+            description="What trains: `tmde plugins` lists them. Each has an environment of its own.",
+            extra={"group": "Backend"},
+        ),
+    ] = "cpu"
+    seed: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**31 - 1,
+            title="Seed",
+            description="The same seed and examples give the same adapter.",
+            extra={"group": "Adapter"},
+        ),
+    ] = 42
 
 
 class FineTuneMetrics(Record):
-    """What a run measured. What was never logged is None."""
+    """What a run measured. A figure that was never logged is None."""
 
     final_train_loss: float | None = None
+    """Loss of the last step."""
     final_val_loss: float | None = None
+    """Loss of the last validation."""
     best_val_loss: float | None = None
+    """The lowest loss of a validation."""
     total_steps: int | None = None
+    """Optimizer steps that were done."""
     training_time_seconds: float | None = None
+    """Time spent in these steps."""
     peak_vram_gb: float | None = None
+    """Most memory of the graphics card, gigabytes."""
     peak_ram_gb: float | None = None
+    """Most main memory, gigabytes."""
     perplexity: float | None = None
-    """exp of the best validation loss."""
+    """The exponential of the best validation loss."""
     tokens_per_second: float | None = None
-    """Supervised tokens a second of training."""
+    """Learned tokens for each second of training."""
 
 
 AttemptOutcome = Literal["running", "completed", "failed", "cancelled", "killed", "hung", "out-of-memory"]
@@ -123,13 +273,18 @@ class LeftOut(Record):
 
 
 class Dataset(Record):
-    """A frozen dataset: which traces, which files, and the hash of their content."""
+    """A frozen dataset: its traces, and the hash of its content."""
 
     sha256: str
+    """Hash of the examples."""
     trace_ids: tuple[UUID, ...]
+    """The traces that became examples."""
     train_examples: int
+    """Examples that are trained on."""
     val_examples: int
+    """Examples that are held out for validation."""
     left_out: tuple[LeftOut, ...] = ()
+    """The traces that did not become examples, and why."""
 
 
 class TokenBucket(Record):

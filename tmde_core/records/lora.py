@@ -24,30 +24,43 @@ MAX_TAGS = 20
 
 
 class Heading(Record):
-    """What a manifest says of the adapter itself. The list reads no more: where it came from is the longer part."""
+    """The first part of a manifest: what the adapter is. Lists read only this part, because the lineage is long."""
 
     id: UUID
+    """The adapter's id: that of the run that made it, or a new one for an import."""
     created_at: datetime
+    """When it was published."""
     base_model: str
+    """The base model, as the run named it."""
     base_model_sha256: str | None = None
+    """SHA-256 of the base model's weights; None: unknown."""
     tokenizer_sha256: str | None = None
+    """SHA-256 of the base model's tokenizer; None: unknown."""
     chat_template_sha256: str | None = None
+    """SHA-256 of the base model's chat template; None: unknown."""
     traces_used: int = 0
+    """How many traces it was trained on."""
     dataset_sha256: str | None = None
+    """Hash of the dataset; None: unknown."""
     metrics: dict[str, Any] = msgspec.field(default_factory=dict)
+    """`FineTuneMetrics` in its wire form."""
     tags: tuple[str, ...] = ()
+    """Names that people gave it."""
     gate: Gate = "candidate"
+    """What the benchmarks said of it."""
     size_bytes: int = 0
+    """Size of all files together."""
     files: dict[str, str] = msgspec.field(default_factory=dict)
-    """File name → SHA-256, hex."""
+    """The SHA-256 of every other file by its name, hex."""
 
 
 class Manifest(Heading, frozen=True):
-    """`manifest.json`: what the adapter is, where it came from, and the SHA-256 of every other file."""
+    """The file `manifest.json`: what the adapter is, where it came from, and the SHA-256 of every other file."""
 
     lineage: dict[str, Any] = msgspec.field(default_factory=dict)
-    """`runId`, `traceIds`."""
+    """Where it came from: `runId`, `traceIds`."""
     format: int = MANIFEST_VERSION
+    """Version of the manifest's own format."""
 
 
 class LoRAAdapter(Record):

@@ -1,4 +1,4 @@
-"""Questions whose answers can be checked or judged, and the graded answers that hold a judge to its scale."""
+"""Questions whose answers can be checked or judged, and graded answers that show whether a judge keeps its scale."""
 
 from __future__ import annotations
 
@@ -12,21 +12,29 @@ class Question(Record):
     """A question whose answer can be checked or judged."""
 
     id: str
+    """Unique within the suite."""
     query: str
+    """The question as the model is asked."""
     reference: str | None = None
+    """A right answer, where there is one."""
     check: str | None = None
+    """How `reference` is compared: number, choice, exact, contains or regex."""
     domain: str = "general"
+    """The subject, such as `arithmetic`; results are also grouped by it."""
     difficulty: Literal["easy", "medium", "hard"] = "medium"
+    """How hard it is; results are also grouped by it."""
     rubric: str | None = None
+    """What a good answer has, in words."""
     split: str | None = None
-    """In a practice file: `practice` or `held-out`."""
+    """In a practice file: `practice` or `held-out`. Suites leave it out."""
     criteria: tuple[Criterion, ...] = ()
-    """Named, weighted criteria of a benchmark question."""
+    """What counts in an answer, by name and weight."""
 
 
 class JudgeAnchor(Record):
-    """A frozen, graded answer. It is rescored at each run, so that a judge that has moved is noticed."""
+    """A graded answer that each run scores again, so that a judge whose scale has moved is noticed."""
 
     item: JudgeItem
+    """The question with the graded answer."""
     grade: float
-    """What a careful person gives it, 0–10."""
+    """The score that a careful person gives it, 0–10."""

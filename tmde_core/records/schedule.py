@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tmde_core.records.base import Record
 
 ScheduleName = Literal["finetune", "benchmark"]
 Action = Literal["started", "skipped", "failed"]
+
+
+class ScheduleOutcome(NamedTuple):
+    """What came of a schedule that was due, as the service that it is for says."""
+
+    action: Action
+    reason: str
+    """One sentence for a person."""
+    run_id: str | None = None
 
 
 class Decision(Record):

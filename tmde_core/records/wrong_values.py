@@ -53,11 +53,14 @@ _LONGEST = 60
 
 
 def in_words(complaint: str, of: Any = None, path: str = "") -> str:
-    """The part of a sentence that follows the field's name; a complaint that is not known stays as it is.
+    """Turn msgspec's text about a wrong value into the part of a sentence that follows the field's name.
+
+    A text that is not known stays as it is.
 
     Args:
-        complaint: msgspec's, without the place.
-        of, path: the record and the place in it, from which it is seen what a field with few choices may be.
+        complaint: msgspec's text, without the place.
+        of: the record. With it, the sentence lists the choices of a field that has few.
+        path: the place in the record.
     """
     if complaint in _WHOLE:
         return _WHOLE[complaint]

@@ -14,17 +14,15 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
-import msgspec
 import structlog
 
-from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
-from tmde_core.finetune.store import stamp
+from tmde_core.errors import InvalidInputError, NotFoundError, TmdeError
 from tmde_core.records.base import utc_now
-from tmde_core.records.schedule import Action, Decision, ScheduleName, ScheduleStatus
+from tmde_core.records.schedule import Decision, ScheduleName, ScheduleOutcome, ScheduleStatus
 from tmde_core.schedule.cron import Cron
-from tmde_core.settings import ENVIRONMENT, SETTINGS_FILE, ScheduleSettings, Settings, load_settings
-from tmde_core.settings.file import update_settings_file
+from tmde_core.settings import LiveSettings, ScheduleSettings, Settings
 from tmde_core.storage.database import Database
+from tmde_core.storage.stamps import stamp
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +35,7 @@ SHOWN_RUNS, SHOWN_DECISIONS = 5, 10
 NAMES: tuple[ScheduleName, ...] = ("finetune", "benchmark")
 CUT_OFF = "TMDE ended while this was being decided."
 
-Verdict = tuple[Action, str, str | None]
-"""Action, reason, run id."""
-Decide = Callable[[datetime], Awaitable[Verdict]]
+Decide = Callable[[datetime], Awaitable[ScheduleOutcome]]
 """Given the due instant: do it, or say why not."""
 
 
@@ -50,18 +46,17 @@ class ScheduleService:
         InvalidInputError: a schedule in the settings cannot be read, or never comes due.
     """
 
-    def __init__(self, database: Database, settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, database: Database, settings: LiveSettings, clock: Callable[[], datetime] = utc_now) -> None:
         self._db = database
-        self._data = settings.data_path
+        self._data = settings.started.data_path
         self._clock = clock
-        self._crons = crons(settings.schedule)
-        self.settings = settings.schedule
-        """As they are in force."""
+        self._settings = settings
+        self._crons = crons(settings.current.schedule)
         self._deciders: dict[ScheduleName, Decide] = {}
         self._marks: dict[ScheduleName, datetime] = {}
-        self._file_state = self._file()
         self._changed = asyncio.Event()
         self._waiting: asyncio.Task[None] | None = None
+        settings.subscribe(self._follow)
 
     def register(self, name: ScheduleName, decide: Decide) -> None:
         """Say what to do when a schedule comes due."""
@@ -87,7 +82,7 @@ class ScheduleService:
     async def _wait(self) -> None:
         while True:
             self._changed.clear()
-            self._reread()
+            self._settings.reread()
             try:
                 seconds = await self.tick()
             except Exception:
@@ -125,7 +120,7 @@ class ScheduleService:
             )
         except sqlite3.IntegrityError:
             return await self._decision(name, due)
-        action, reason, run_id = await self._verdict(name, due)
+        action, reason, run_id = await self._outcome(name, due)
         await self._db.write(
             "UPDATE schedule_decisions SET decided_at = ?, action = ?, reason = ?, run_id = ? WHERE schedule = ? AND due_at = ?",
             (stamp(self._clock()), action, reason, run_id, name, stamp(due)),
@@ -133,16 +128,16 @@ class ScheduleService:
         log.info("schedule.decided", schedule=name, due=stamp(due), action=action, reason=reason)
         return await self._decision(name, due)
 
-    async def _verdict(self, name: ScheduleName, due: datetime) -> Verdict:
+    async def _outcome(self, name: ScheduleName, due: datetime) -> ScheduleOutcome:
         if self._clock() - due > CATCH_UP:
-            return "skipped", "TMDE was not running then, and that is more than a day ago.", None
+            return ScheduleOutcome("skipped", "TMDE was not running then, and that is more than a day ago.")
         try:
             return await self._deciders[name](due)
         except TmdeError as error:
-            return "failed", error.detail, None
+            return ScheduleOutcome("failed", error.detail)
         except Exception as error:
             log.exception("schedule.decision_failed", schedule=name)
-            return "failed", f"An unexpected {type(error).__name__}; the log has the details.", None
+            return ScheduleOutcome("failed", f"An unexpected {type(error).__name__}; the log has the details.")
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -150,7 +145,7 @@ class ScheduleService:
         """How a schedule stands, with its last decisions."""
         cron = self._crons.get(name)
         decisions = await self.decisions(name, SHOWN_DECISIONS)
-        zone = cron.timezone if cron else self.settings.timezone or "UTC"
+        zone = cron.timezone if cron else self._settings.current.schedule.timezone or "UTC"
         upcoming: list[datetime] = []
         moment = self._clock()
         while cron is not None and len(upcoming) < SHOWN_RUNS:
@@ -159,7 +154,7 @@ class ScheduleService:
         return ScheduleStatus(
             schedule=name,
             enabled=cron is not None,
-            expression=_expression(self.settings, name),
+            expression=_expression(self._settings.current.schedule, name),
             timezone=zone,
             description=cron.describe() if cron else "off",
             next_runs=tuple(upcoming),
@@ -203,43 +198,15 @@ class ScheduleService:
             changes[name] = expression.strip()
         if timezone is not None:
             changes["timezone"] = timezone.strip()
-        for variable, path in ENVIRONMENT.items():
-            if path[0] == "schedule" and path[1] in changes and os.environ.get(variable):
-                raise ConflictError(
-                    f"The environment variable {variable} sets this. Change it there.", variable=variable
-                )
-        wanted = msgspec.structs.replace(self.settings, **changes)
-        crons(wanted)
-        if changes:
-            await asyncio.to_thread(update_settings_file, self._data / SETTINGS_FILE, {"schedule": changes})
-        self.apply(wanted)
+        await self._settings.change({"schedule": changes})
         return await self.status(name)
 
-    def apply(self, settings: ScheduleSettings) -> None:
-        """Follow other settings from now on, which have been checked."""
-        if settings != self.settings:
-            self._crons = crons(settings)
-            self.settings = settings
+    def _follow(self, before: Settings, now: Settings) -> None:
+        """Wait by other schedules from now on, which have been checked."""
+        if now.schedule != before.schedule:
+            self._crons = crons(now.schedule)
             self._marks = dict.fromkeys(NAMES, self._clock())  # what was never due was not missed either
-        self._changed.set()
-
-    def _reread(self) -> None:
-        """Follow the settings file when someone else (a command line) has changed it."""
-        state = self._file()
-        if state == self._file_state:
-            return
-        self._file_state = state
-        try:
-            self.apply(load_settings(self._data).schedule)
-        except TmdeError as error:
-            log.warning("schedule.settings_unreadable", error=error.detail)
-
-    def _file(self) -> tuple[int, int] | None:
-        try:
-            found = (self._data / SETTINGS_FILE).stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size
+            self._changed.set()
 
     def _touch(self) -> None:
         with contextlib.suppress(OSError):
@@ -273,6 +240,15 @@ def crons(settings: ScheduleSettings) -> dict[ScheduleName, Cron]:
             field = "timezone" if error.context.get("field") == "timezone" else name
             raise InvalidInputError(f"schedule.{field}: {error.detail}", field=f"schedule.{field}") from None
     return found
+
+
+def check_schedules(wanted: Settings, _stored: Settings) -> None:
+    """Check the schedules before they are set; see `LiveSettings`.
+
+    Raises:
+        InvalidInputError: one cannot be read, or never comes due; names the setting.
+    """
+    crons(wanted.schedule)
 
 
 def _expression(settings: ScheduleSettings, name: ScheduleName) -> str:

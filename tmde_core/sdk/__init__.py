@@ -1,13 +1,16 @@
 """The public package: all that a plugin may import of TMDE's core.
 
-`hookimpl` marks a plugin's functions as hooks. Everything else is in one module for each kind of plugin:
+`hookimpl` marks a plugin's functions as hooks. Everything else is in the modules below:
 
 - `tmde_core.sdk.hooks`: every hook, with an example.
-- `tmde_core.sdk.training`, `runtimes`, `judges`, `suites`, `registries`: ports, descriptors and values by kind.
+- `tmde_core.sdk.context`: what `create` is given, and the base of a plugin's settings.
+- `tmde_core.sdk.training`, `runtimes`, `judges`, `suites`, `registries`: the protocols, descriptors and values of each kind.
 - `tmde_core.sdk.worker`: the kit of a process that trains.
-- `tmde_core.sdk.chat_http`: the chat dialect of OpenAI-style servers.
-- `tmde_core.sdk.adapters`: the files of an adapter.
-- `tmde_core.sdk.files`: files that are whole or not there.
+- `tmde_core.sdk.events`: what an observer hears of.
+- `tmde_core.sdk.commands`: what a plugin's own commands need.
+- `tmde_core.sdk.chat_http`: the chat protocol of OpenAI-style servers.
+- `tmde_core.sdk.adapters`, `safetensors_header`: the files of an adapter.
+- `tmde_core.sdk.files`: files that are written completely or not at all.
 - `tmde_core.sdk.records`: the base of immutable records, and JSON.
 - `tmde_core.sdk.errors`: the errors that plugins raise.
 

@@ -24,20 +24,37 @@ from tmde_core.storage.durable import (
     sync_file,
 )
 
+__all__ = [
+    "CONFIG_FILE",
+    "GGUF_FILE",
+    "MANIFEST_FILE",
+    "REQUIRED_FILES",
+    "STAGING_PREFIX",
+    "WEIGHTS_FILE",
+    "Flaw",
+    "Manifest",
+    "find_flaw",
+    "publish",
+    "staging_directory",
+]
+
 MANIFEST_FILE = "manifest.json"
+"""The name of the manifest."""
 WEIGHTS_FILE = "adapter_model.safetensors"
+"""The name of the file of weights, as PEFT has it."""
 CONFIG_FILE = "adapter_config.json"
+"""The name of PEFT's configuration."""
 GGUF_FILE = "adapter.gguf"
+"""The name of the GGUF form, which only some runtimes need."""
 REQUIRED_FILES = (WEIGHTS_FILE, CONFIG_FILE)
-"""Without these a directory is no adapter. The GGUF form is needed only by runtimes that serve GGUF."""
+"""The files that every adapter has. The GGUF form is needed only by runtimes that serve GGUF."""
 
 STAGING_PREFIX = ".staging-"
-"""Directories of this name in the adapters directory are being built: on the same filesystem, never listed."""
+"""Starts the name of a directory in which an adapter is being built. Such directories are never listed as adapters."""
 
-
-B_MATRIX = "lora_b"
+_B_MATRIX = "lora_b"
 """Stands in the name of every B matrix, in capital or small letters. B begins at zero, so what is learned shows in it."""
-SHOWN = 3
+_SHOWN = 3
 """Tensors that a flaw names; the rest are counted."""
 
 
@@ -71,13 +88,13 @@ def find_flaw(directory: Path, base_model: str) -> Flaw | None:
     except SafetensorsError as error:
         return Flaw("bad-weights", f"The trained weights in {WEIGHTS_FILE} cannot be used: {error}.")
     if spoilt:
-        more = f" and {len(spoilt) - SHOWN} more" if len(spoilt) > SHOWN else ""
+        more = f" and {len(spoilt) - _SHOWN} more" if len(spoilt) > _SHOWN else ""
         return Flaw(
             "nan-weights",
-            f"The trained weights hold NaN or infinity in {', '.join(spoilt[:SHOWN])}{more}. Lower the learning rate and "
+            f"The trained weights hold NaN or infinity in {', '.join(spoilt[:_SHOWN])}{more}. Lower the learning rate and "
             "start again.",
         )
-    learned = [tensor for tensor in tensors if B_MATRIX in tensor.name.lower()]
+    learned = [tensor for tensor in tensors if _B_MATRIX in tensor.name.lower()]
     if not learned:
         return Flaw(
             "bad-weights",
@@ -90,7 +107,7 @@ def find_flaw(directory: Path, base_model: str) -> Flaw | None:
 
 
 def staging_directory(adapters_dir: Path, adapter_id: object) -> Path:
-    """Where an adapter is built before it is published."""
+    """Return the directory in which an adapter is built before it is published."""
     return adapters_dir / f"{STAGING_PREFIX}{adapter_id}"
 
 

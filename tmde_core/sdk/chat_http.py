@@ -1,13 +1,14 @@
-"""The OpenAI-style chat wire: one streamed request to `/v1/chat/completions`, and what comes back.
+"""The chat protocol of OpenAI-style servers: one streamed request to `/v1/chat/completions` and its answer.
 
-Shared by every runtime plugin whose server speaks this dialect (llama.cpp, vLLM, Ollama, LM Studio, …). The client, its
-address, key and time-outs belong to the runtime; this module knows only bodies, events and errors.
+For every runtime plugin whose server speaks it (llama.cpp, vLLM, Ollama, LM Studio, …). The runtime owns the client
+with its address, key and time-outs. This module makes request bodies and turns events and errors into TMDE's own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, Literal
 
@@ -24,22 +25,38 @@ from tmde_core.errors import (
 )
 from tmde_core.records.chat import ChatDelta, ChatEnd, ChatItem, ChatRequest, TokenAlternative, TokenLogprob
 
+__all__ = [
+    "CHAT_PATH",
+    "LEAST_LOGPROB",
+    "MAX_ERROR_BYTES",
+    "MAX_EVENT_BYTES",
+    "chat_body",
+    "response_error",
+    "stream_chat",
+    "transport_error",
+]
+
 CHAT_PATH = "/v1/chat/completions"
+"""Where such servers answer chats."""
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
-"""No honest event is longer: a token with 20 alternatives takes 3 KB. A server that sends more is cut off."""
+"""The longest event that is read. A token with 20 alternatives takes 3 KB. A server that sends more is cut off."""
 MAX_ERROR_BYTES = 64 * 1024
+"""The most that is read of the body of an error."""
 LEAST_LOGPROB = -9999.0
-"""Stands for minus infinity, which JSON cannot say (vLLM writes the same figure)."""
+"""Stands for minus infinity, which JSON cannot express. vLLM writes the same number."""
 
 
 def chat_body(
     request: ChatRequest, *, model: str | None = None, extra: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The JSON body for `request`.
+    """Return the JSON body for `request`.
 
-    `model` is sent instead of `request.model` (a served adapter's name, say). `extra` holds fields of one server's
-    dialect (`cache_prompt`, `lora`, `id_slot`, …); they win over ours.
+    Args:
+        request: what is asked.
+        model: sent instead of `request.model`, such as the name of a served adapter.
+        extra: further fields that one server understands (`cache_prompt`, `lora`, `id_slot`, …). They replace fields
+            of the same name.
     """
     body: dict[str, Any] = {
         "model": request.model if model is None else model,
@@ -77,9 +94,15 @@ async def stream_chat(
 ) -> AsyncGenerator[ChatItem, None]:
     """Send `body` and stream the answer: any number of `ChatDelta`, then exactly one `ChatEnd`.
 
-    Closing the iterator, or cancelling the task that reads it, closes the connection, which is how such servers learn
-    that they can stop generating. `server` is what errors call the server ("the embedded model server", "the vLLM server
-    at …"); `model` is the name for `ChatEnd.model`, empty takes the server's own.
+    Closing the iterator, or cancelling the task that reads it, closes the connection. The server then stops generating.
+
+    Args:
+        client: knows the server's address, key and time-outs.
+        body: the request, as `chat_body` makes it.
+        server: what errors call the server, such as "the vLLM server at …".
+        model: the name for `ChatEnd.model`; empty: the name that the server gives.
+        path: where the server answers chats.
+        headers: sent in addition.
 
     Raises:
         ContextOverflowError, NotFoundError, UnauthorizedError, RuntimeTimeoutError, WorkerFailedError.
@@ -118,26 +141,38 @@ async def stream_chat(
 # ------------------------------------------------------------------------------- server-sent events
 
 
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
 class EventParser:
     """Cuts a byte stream into the `data` of its server-sent events (comments and other fields are dropped).
 
-    Works on bytes: a character that arrives in two blocks is only decoded once it is whole.
+    Works on bytes: a character that arrives in two blocks is only decoded once it is whole. Lines end with LF, CR or CRLF.
+
+    The package `httpx-sse` reads httpx responses only, and the embedded model's connection is none. It also keeps an endless
+    event in memory, and loses the first event after a byte order mark and a last one without a blank line.
     """
 
     def __init__(self, server: str) -> None:
         self._server = server
         self._rest = bytearray()
         self._searched = 0
+        self._begun = False
+        self._after_cr = False
         self._data: list[bytes] = []
         self._size = 0
 
     def feed(self, block: bytes) -> Iterator[bytes]:
         """The events that `block` completes."""
+        if self._after_cr and block:
+            block, self._after_cr = block.removeprefix(b"\n"), False
         self._rest += block
         start = 0
-        while (end := self._rest.find(b"\n", max(start, self._searched))) >= 0:
-            line = bytes(self._rest[start:end]).rstrip(b"\r")
-            start, self._searched = end + 1, 0
+        while found := _LINE_END.search(self._rest, max(start, self._searched)):
+            line = bytes(self._rest[start : found.start()])
+            start, self._searched = found.end(), 0
+            # The LF of this CR may be in the next block.
+            self._after_cr = start == len(self._rest) and self._rest.endswith(b"\r")
             if (data := self._line(line)) is not None:
                 yield data
         del self._rest[:start]
@@ -147,20 +182,22 @@ class EventParser:
     def close(self) -> Iterator[bytes]:
         """The event that the end of the stream completes: some servers leave out the last blank line."""
         if self._rest:
-            last, self._rest = bytes(self._rest).rstrip(b"\r"), bytearray()
+            last, self._rest = bytes(self._rest), bytearray()
             self._line(last)
         if self._data:
             yield b"\n".join(self._data)
             self._data = []
 
     def _line(self, line: bytes) -> bytes | None:
+        if not self._begun:
+            line, self._begun = line.removeprefix(BOM_UTF8), True
         if not line:
             data, self._data, self._size = self._data, [], 0
             return b"\n".join(data) if data else None
         if line.startswith(b"data:"):
             value = line[5:].removeprefix(b" ")
             self._data.append(value)
-            self._size += len(value)
+            self._size += len(value) + 1  # with its line end, or empty lines would never be too many
             self._bound(self._size)
         return None
 
@@ -316,10 +353,10 @@ _NO_MODEL = re.compile(
 
 
 def response_error(status: int, body: bytes, server: str, retry_after: str | None = None) -> TmdeError:
-    """Our error for a server's answer that is none, with its own words where it gave some.
+    """Return TMDE's error for a response that is no answer, with the server's own words where it gave some.
 
-    `context` has `status`, and `retryAfter` (seconds) when the server named it; a context overflow has `limit` and
-    `promptTokens` when it said so.
+    The error's `context` has `status`. It has `retryAfter` (seconds) if the server named it, and for a context overflow
+    `limit` and `promptTokens` if the server named them.
     """
     told = _told(body)
     said = f" It said: {told.message}" if told.message else ""
@@ -356,7 +393,7 @@ def response_error(status: int, body: bytes, server: str, retry_after: str | Non
 
 
 def transport_error(error: httpx.HTTPError, server: str) -> WorkerFailedError:
-    """Our error for a connection that could not be made, broke, or fell silent."""
+    """Return TMDE's error for a connection that could not be made, broke, or fell silent."""
     who = _start(server)
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return RuntimeTimeoutError(f"{who} could not be reached in time.")

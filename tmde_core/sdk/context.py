@@ -1,10 +1,10 @@
-"""What a plugin is told of its host, and what all descriptors have in common."""
+"""What `create` is given, the base of a plugin's settings, and what all descriptors have in common."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, dataclass_transform
 
 import msgspec
 import structlog
@@ -15,6 +15,8 @@ from tmde_core.records.base import Record
 __all__ = ["Descriptor", "MakingDescriptor", "PluginContext", "PluginSettings"]
 
 
+# msgspec lets subclasses inherit `frozen`; type checkers need to be told so.
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class PluginSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of a plugin's own settings: a table such as `[judges.length]` in `tmde.toml`.
 
@@ -30,7 +32,7 @@ S_co = TypeVar("S_co", bound=PluginSettings, covariant=True)
 
 @dataclass(frozen=True)
 class PluginContext(Generic[S_co]):
-    """What every `create` is given."""
+    """What every `create` is given: the data directory, the plugin's settings, and a logger."""
 
     data_dir: Path
     """The data directory. A plugin keeps its own files in a folder of its own name below it."""
@@ -58,6 +60,6 @@ class MakingDescriptor(Descriptor, frozen=True, kw_only=True):
     """A descriptor of something that is made with settings of its own."""
 
     settings: type[PluginSettings] = PluginSettings
-    """The type of its settings table; left out, it has no settings."""
+    """The type of its settings table. Without one it has no settings."""
     default: bool = False
-    """Whether it is used where the settings say `auto`. Of several, the first in the order of plugin names is used."""
+    """Whether it is used where the settings say `auto`. If several say so, the first by plugin name is used."""

@@ -1,7 +1,8 @@
-"""Files that are whole or not there: atomic writes, hashes, and storage errors as sentences."""
+"""Files that are written completely or not at all, hashes, locks between processes, and storage errors as sentences."""
 
 from __future__ import annotations
 
 from tmde_core.storage.durable import sha256_of, storage_errors, sync_directory, sync_file, write_whole
+from tmde_core.storage.locks import FileLock
 
-__all__ = ["sha256_of", "storage_errors", "sync_directory", "sync_file", "write_whole"]
+__all__ = ["FileLock", "sha256_of", "storage_errors", "sync_directory", "sync_file", "write_whole"]

@@ -24,7 +24,7 @@ from typing import NamedTuple, TypeVar
 
 import pluggy
 
-from tmde_core.sdk.context import Descriptor
+from tmde_core.sdk.context import Descriptor, PluginContext, PluginSettings
 from tmde_core.sdk.events import Event
 from tmde_core.sdk.judges import JudgeDescriptor
 from tmde_core.sdk.registries import RegistryDescriptor
@@ -48,8 +48,11 @@ __all__ = [
 ]
 
 PROJECT = "tmde"
+"""The name under which pluggy knows TMDE's hooks."""
 ENTRY_POINT_GROUP = "tmde.plugins"
+"""The entry-point group of plugins."""
 COMMAND_GROUP = "tmde.commands"
+"""The entry-point group of plugins' commands."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
@@ -60,19 +63,22 @@ class Hook(NamedTuple):
     """What a provider hook is."""
 
     name: str
+    """The name of the function that a plugin writes."""
     noun: str
-    """What one of its things is called in a sentence."""
+    """What a thing of this kind is called in a sentence."""
     descriptor: type[Descriptor]
+    """The type of the descriptors that the hook returns."""
     table: str = ""
-    """The table of `tmde.toml` that holds the settings of its things: `[TABLE.NAME]`; empty: they have none."""
+    """The table of `tmde.toml` that holds the settings: `[TABLE.NAME]`. Empty: things of this kind have no settings."""
     reserved: frozenset[str] = frozenset()
-    """Names that the settings give a meaning of their own."""
+    """Names that no thing of this kind may have, because the settings give them a meaning."""
 
 
 HOOKS: dict[str, Hook] = {}
 """Every provider hook, by name."""
 
 OBSERVER = "tmde_event"
+"""The name of the observer hook."""
 
 
 def _provider(
@@ -146,15 +152,16 @@ def tmde_registries() -> Sequence[RegistryDescriptor]:  # type: ignore[empty-bod
 
 
 @hookspec
-def tmde_event(event: Event) -> None:
+def tmde_event(event: Event, context: PluginContext[PluginSettings]) -> None:
     """Hear of what happened: a debate ended, a run finished, an adapter was activated, a benchmark decided.
 
     It is called in a thread of the plugin's own, one event after the other, in every process that TMDE runs in: the
     server, and a command that ends a debate or a run by itself. It may take its time. What it raises is recorded as a
-    problem of the plugin and harms nobody else. An observer that falls far behind misses events.
+    problem of the plugin and harms nobody else. An observer that falls far behind misses events. Leave out `context`
+    if you do not need the data directory or the logger.
 
     @hookimpl
-    def tmde_event(event):
+    def tmde_event(event, context):
         if isinstance(event, RunFinished):
-            print(f"Run {event.run_id} {event.status}")
+            context.log.info("run finished", run=str(event.run_id), status=event.status)
     """

@@ -1,4 +1,4 @@
-"""Judges: the port and its optional parts, its descriptor, and the values they exchange."""
+"""Judges: the protocol and its optional parts, the descriptor, and the values that judges are given and return."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ __all__ = [
 
 
 class JudgeModel(Protocol):
-    """The Judge role's model, bound to its runtime and settings."""
+    """The Judge role's model, with the runtime and settings of that role."""
 
     @property
-    def capabilities(self) -> RuntimeCapabilities: ...
+    def capabilities(self) -> RuntimeCapabilities:
+        """What the model's runtime can do beyond plain chat."""
 
     def chat(
         self,
@@ -59,16 +60,17 @@ class JudgeModel(Protocol):
         top_logprobs: int = 0,
         json_schema: dict[str, Any] | None = None,
         temperature: float = 0.0,
-    ) -> AsyncIterator[ChatItem]: ...
+    ) -> AsyncIterator[ChatItem]:
+        """Stream the model's answer, as `tmde_core.sdk.runtimes.ModelRuntime.chat` does."""
 
 
 @runtime_checkable
 class ModelPanel(JudgeModel, Protocol):
-    """The Judge's model with others beside it. Optional: a judge that asks several models asks `members`, others never look."""
+    """The Judge role's model together with others. A judge may ask all `members`; most judges ignore them."""
 
     @property
     def members(self) -> Sequence[JudgeModel]:
-        """All of them, the Judge role's own first; empty where there are no others."""
+        """Every model, the Judge role's own first. Empty if there are no others."""
 
 
 @runtime_checkable
@@ -76,23 +78,24 @@ class Judge(Protocol):
     """Scores answers."""
 
     async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-        """Judge one answer. A judge that needs no model ignores it; one that needs one and has none gives no verdict."""
+        """Score one answer. A judge that needs a model and is given none gives no verdict."""
 
 
 @runtime_checkable
 class CheckingJudge(Protocol):
-    """A judge that decides criteria by their `check`. Optional; TMDE's own `verifier` is one."""
+    """A judge that decides criteria by their `check`. Optional."""
 
     def problems(self, criterion: Criterion) -> Sequence[str]:
-        """Why the criterion's check cannot work (a pattern that does not compile, say), one sentence each; empty when it can."""
+        """Return why the criterion's check cannot work, one sentence each. Empty if it can work."""
 
 
 class JudgeDescriptor(MakingDescriptor, frozen=True, kw_only=True):
     """A judge that a plugin offers. Its settings table is `[judges.NAME]`."""
 
     create: Callable[[PluginContext[Any]], Judge]
+    """Makes the judge."""
     needs_model: bool = False
-    """Whether it asks the Judge role's model."""
+    """Whether it asks the Judge role's model. The model is only then given to `score`."""
     checks: bool = False
-    """Whether it decides criteria by their `check` and answers by their reference, without a model. Where the settings
-    say `auto`, the first such judge scores what can be checked, and the `default` judge the rest."""
+    """Whether it decides by checks and reference answers, without a model. Where the settings say `auto`, the first such
+    judge scores what can be checked, and the `default` judge scores the rest."""

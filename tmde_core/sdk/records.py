@@ -1,4 +1,4 @@
-"""The base of immutable records, their JSON form, and complaints about wrong values in plain words."""
+"""The base of immutable records, their JSON form, and sentences about wrong values."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ __all__ = ["RegistryDescriptor"]
 
 
 class RegistryDescriptor(MakingDescriptor, frozen=True, kw_only=True):
-    """A template registry client that a plugin offers. Its settings table is `[registries.NAME]`.
+    """A client of a template registry that a plugin offers. Its settings table is `[registries.NAME]`.
 
-    The port of the client comes with the registry; until then nothing calls `create`.
+    The protocol of the client comes with the registry. Until then nothing calls `create`.
     """
 
     create: Callable[[PluginContext[Any]], Any]
+    """Makes the client."""

@@ -1,4 +1,4 @@
-"""Model runtimes: the port, its descriptor, and the values they exchange."""
+"""Model runtimes: the protocol, the descriptor, and the values that runtimes are given and return."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ __all__ = [
 
 @runtime_checkable
 class ModelRuntime(Protocol):
-    """Serves chat. One instance serves every caller of the process, concurrently."""
+    """Serves chat. One instance serves all callers of the process at the same time."""
 
     @property
-    def capabilities(self) -> RuntimeCapabilities: ...
+    def capabilities(self) -> RuntimeCapabilities:
+        """What it can do beyond plain chat. May be a plain attribute."""
 
     async def start(self) -> None:
-        """Get ready to answer. Called once before use; calling it again is harmless.
+        """Get ready to answer. It is called before use; calling it again changes nothing.
 
         Raises:
             WorkerFailedError: the server does not start or cannot be reached; the detail says why.
@@ -54,7 +55,7 @@ class ModelRuntime(Protocol):
         """
 
     async def stop(self) -> None:
-        """Release everything. Requests under way end with WorkerFailedError."""
+        """Release everything. Running requests end with WorkerFailedError."""
 
     def chat(self, request: ChatRequest) -> AsyncIterator[ChatItem]:
         """Stream the answer: any number of `ChatDelta`, then exactly one `ChatEnd`.
@@ -68,31 +69,32 @@ class ModelRuntime(Protocol):
         """
 
     async def models(self) -> Sequence[ModelInfo]:
-        """What can be named in `ChatRequest.model`."""
+        """Return the models that `ChatRequest.model` may name."""
 
     async def count_tokens(self, texts: Sequence[str], model: str = "") -> list[int] | None:
-        """Tokens in each text, without any template; None where the runtime cannot tell."""
+        """Return the tokens of each text, without any template; None if the runtime cannot tell."""
 
     async def context_length(self, model: str = "") -> int:
-        """Tokens that one prompt and its answer may have together."""
+        """Return how many tokens one prompt and its answer may have together."""
 
     async def load_adapter(self, adapter: AdapterRef, model: str = "") -> None:
-        """Make the adapter answer requests that name it. Requests under way are not disturbed.
+        """Make the adapter answer requests that name it. Running requests are not disturbed.
 
         Raises:
             AdapterInvalidError: the runtime refuses it, or cannot serve adapters.
         """
 
     async def unload_adapter(self, adapter_id: str) -> None:
-        """Forget the adapter; unknown ids are ignored."""
+        """Forget the adapter. Unknown ids are ignored."""
 
     async def status(self) -> RuntimeStatus:
-        """State for `doctor`, the API and the pages; never raises, never starts anything."""
+        """Return the state for `doctor`, the API and the pages. It never raises and never starts anything."""
 
 
 class RuntimeDescriptor(MakingDescriptor, frozen=True, kw_only=True):
     """A model runtime that a plugin offers. Its settings table is `[runtimes.NAME]`."""
 
     create: Callable[[PluginContext[Any]], ModelRuntime]
+    """Makes the runtime. It is not started yet."""
     availability: Callable[[PluginContext[Any]], Availability]
-    """Whether it can work on this machine now. Called from a thread; it may wait for a second or two."""
+    """Says whether it can work on this machine now. It is called in a thread and may take a second or two."""

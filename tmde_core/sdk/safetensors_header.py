@@ -1,4 +1,4 @@
-"""The head of a safetensors file, read strictly, and its numbers looked through, without the library.
+"""Reads the header of a safetensors file strictly, and checks its numbers, without the safetensors library.
 
     8 bytes   length N of the header, little endian
     N bytes   JSON: tensor name → {dtype, shape, data_offsets: [begin, end]}, and perhaps `__metadata__`
@@ -15,17 +15,33 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from tmde_core.lora.archive.foreign_json import ForeignJsonError, read_object
 from tmde_core.records.base import Record
+from tmde_core.records.foreign_json import ForeignJsonError, read_object
+
+__all__ = [
+    "ITEM_BYTES",
+    "MAX_DIMENSIONS",
+    "MAX_HEADER_BYTES",
+    "MAX_NAME",
+    "MAX_TENSORS",
+    "SafetensorsError",
+    "Tensor",
+    "all_zero",
+    "not_finite",
+    "read_tensors",
+]
 
 MAX_HEADER_BYTES = 8 * 1024 * 1024
-"""An adapter of all projections of 100 layers has 1,400 tensors, which take 200 kB."""
+"""The longest header that is read. An adapter of all projections of 100 layers has 1,400 tensors, which take 200 kB."""
 MAX_TENSORS = 20_000
+"""The most tensors that a header may name."""
 MAX_DIMENSIONS = 8
+"""The most dimensions that a tensor may have."""
 MAX_NAME = 300
+"""The most characters that a tensor's name may have."""
 
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
-"""The types that adapters are saved in."""
+"""The types that adapters are saved in, with the bytes of one number."""
 
 SCAN_BYTES = 4 * 1024 * 1024
 
@@ -34,24 +50,29 @@ _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 
 class SafetensorsError(ValueError):
-    """Why the file is refused, in a sentence without its full stop."""
+    """The file is refused; the text says why, without a full stop."""
 
 
 class Tensor(Record, frozen=True):
-    """One tensor: where it lies in the file, in bytes from its beginning."""
+    """One tensor of a file."""
 
     name: str
+    """Its name."""
     dtype: str
+    """The type of its numbers: a key of `ITEM_BYTES`."""
     shape: tuple[int, ...]
+    """Its dimensions."""
     begin: int
+    """Where its numbers begin, in bytes from the start of the file."""
     end: int
+    """Where they end."""
 
 
 def read_tensors(path: Path) -> tuple[Tensor, ...]:
-    """The tensors of a file, in the order in which they lie there.
+    """Return the tensors of a file in the order of their numbers.
 
     Raises:
-        SafetensorsError: the header is damaged, or says what is not so.
+        SafetensorsError: the header is damaged or does not fit the file.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:

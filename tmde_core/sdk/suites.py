@@ -1,4 +1,4 @@
-"""Benchmark suites: the descriptor, and the questions and graded answers that it offers."""
+"""Benchmark suites: the descriptor, and the questions and graded answers of a suite."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ class SuiteDescriptor(Descriptor, frozen=True, kw_only=True):
     """A set of questions that a plugin offers."""
 
     questions: Callable[[], Sequence[Question]]
+    """Returns the questions. It is called when the suite is used, not at start-up."""
     quick: tuple[str, ...] = ()
-    """Ids of the balanced few that a quick run asks; empty: the first ten."""
+    """Ids of the questions that a quick run asks; empty: the first ten questions."""
     anchors: Callable[[], Sequence[JudgeAnchor]] | None = None
+    """Returns graded answers that each run scores again; None: the suite has none."""
     default: bool = False
-    """Asked when a run names no suite."""
+    """Whether it is asked when a run names no suite."""

@@ -1,4 +1,4 @@
-"""Training backends: the port and its optional parts, its descriptor, and the values they exchange."""
+"""Training backends: the protocol and its optional parts, the descriptor, and the values of a training job."""
 
 from __future__ import annotations
 
@@ -45,15 +45,16 @@ __all__ = [
 
 @runtime_checkable
 class TrainingBackend(Protocol):
-    """Plans training; never trains. The supervisor runs the plan in a detached process."""
+    """Plans training and never trains. TMDE runs the plan in a process of its own."""
 
-    def availability(self) -> Availability: ...
+    def availability(self) -> Availability:
+        """Say whether it can train on this machine now. It imports no training library."""
 
     def estimate(self, job: TrainingJob) -> ResourceEstimate:
-        """What the job will need; unknown figures are None."""
+        """Return what the job will need. Unknown figures are None."""
 
     def plan(self, job: TrainingJob) -> WorkerCommand:
-        """The command whose process trains, logs with `tmde_core.sdk.worker.kit` and fills `output_dir`.
+        """Return the command of a process that trains. The process uses `tmde_core.sdk.worker.RunWorker`.
 
         Raises:
             InvalidInputError: the base model does not exist or cannot be trained.
@@ -62,12 +63,13 @@ class TrainingBackend(Protocol):
 
 @runtime_checkable
 class PreviewingBackend(Protocol):
-    """A training backend that can also look at a dataset before the run. Optional: others are previewed without tokens."""
+    """A training backend that can also look at a dataset before the run. Optional: without it a preview counts no tokens."""
 
     def preview(self, job: TrainingJob) -> WorkerCommand:
-        """The command whose process writes a `PreviewReport` as `preview.json` into `job.run_dir`, and trains nothing.
+        """Return the command of a process that writes a `PreviewReport` as `preview.json` into `job.run_dir`.
 
-        It may measure for some seconds and remember what it measured. A failure is one sentence on stderr and exit status 1.
+        The process trains nothing. It may measure for some seconds and keep the result. If it fails, it writes one
+        sentence to stderr and exits with 1.
 
         Raises:
             InvalidInputError: the base model does not exist or cannot be trained.
@@ -76,17 +78,20 @@ class PreviewingBackend(Protocol):
 
 @runtime_checkable
 class ConvertingBackend(Protocol):
-    """A training backend that can also make the served form of an adapter that it has not trained. Optional: without one, an
-    adapter from an archive can be kept, listed and exported, but not be served by a runtime that wants another form.
+    """A training backend that can also create the GGUF form of an adapter that it has not trained. Optional.
+
+    Without such a backend, a runtime that needs the GGUF form cannot serve imported adapters.
     """
 
     def convert(self, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
-        """The command whose process compares the adapter with its base model, writes `adapter.gguf` beside the weights, and prints
-        a `ServedForm`; None when this backend does not know the base model. A failure is one sentence on stderr and exit status 1.
+        """Return the command of a process that creates the GGUF form; None if the base model is unknown here.
+
+        The process compares the adapter with its base model, writes `adapter.gguf` beside the weights, and prints a
+        `ServedForm`. If it fails, it writes one sentence to stderr and exits with 1.
 
         Args:
             adapter_dir: holds `adapter_model.safetensors` and `adapter_config.json`, both checked for themselves.
-            base_model: as the adapter names it; nobody has checked it.
+            base_model: the name in the adapter's configuration, which nobody has checked.
         """
 
 
@@ -94,5 +99,6 @@ class BackendDescriptor(MakingDescriptor, frozen=True, kw_only=True):
     """A training backend that a plugin offers. Its settings table is `[backends.NAME]`."""
 
     create: Callable[[PluginContext[Any]], TrainingBackend]
+    """Makes the backend."""
     environment: str = sys.prefix
-    """The directory of the Python environment that its workers run in; left out, TMDE's own."""
+    """The directory of the Python environment of its workers. The default is TMDE's own environment."""

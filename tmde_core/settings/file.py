@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-
 from tmde_core.errors import InvalidInputError
 from tmde_core.storage.durable import storage_errors, write_whole
+from tmde_core.storage.locks import FileLock
 
 
 def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
@@ -24,9 +21,11 @@ def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
         InvalidInputError: the file is no TOML.
         InsufficientStorageError: it cannot be written.
     """
-    with storage_errors(path), path.with_name(f".{path.name}.lock").open("a") as lock:
-        # Two who change different settings at the same time both succeed.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    import tomlkit  # only who writes needs it; most commands only read
+    from tomlkit.exceptions import TOMLKitError
+
+    # Two who change different settings at the same time both succeed.
+    with storage_errors(path), FileLock.acquire(path.with_name(f".{path.name}.lock")):
         try:
             document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
         except (TOMLKitError, UnicodeDecodeError) as error:
@@ -38,6 +37,8 @@ def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
 
 
 def _merge(table: Any, changes: Mapping[str, Any]) -> None:
+    import tomlkit
+
     for name, value in changes.items():
         if isinstance(value, Mapping):
             if name not in table:

@@ -1,8 +1,4 @@
-"""Settings: one frozen struct, read once from file and environment, then passed on explicitly.
-
-`tmde.toml` in the data directory is the file; environment variables win over it, and flags over both. Keys in the
-file are snake_case; on the wire (`GET /api/settings`) they are camelCase like everything else.
-"""
+"""Reads the settings: `tmde.toml` in the data directory, environment variables over it, flags over both."""
 
 from __future__ import annotations
 
@@ -11,139 +7,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
 from tmde_core.errors import InsufficientStorageError, InvalidInputError
-from tmde_core.records.base import Record
-from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.wrong_values import in_words
-
-SETTINGS_FILE = "tmde.toml"
-MAX_QUERY_BYTES = 32 * 1024
-
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
-
-
-class RoleSettings(Record):
-    """Which model plays a role, and how."""
-
-    runtime: Name = "embedded"
-    model: str = ""
-    """The runtime's name of the model; empty: its default."""
-    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
-    top_p: Annotated[float, Meta(gt=0, le=1)] = 0.95
-    max_tokens: Annotated[int, Meta(ge=1, le=32_768)] = 384
-
-
-class Roles(Record):
-    """The four roles of a debate."""
-
-    proposer: RoleSettings = RoleSettings(temperature=0.7, max_tokens=384)
-    skeptic: RoleSettings = RoleSettings(temperature=0.3, max_tokens=256)
-    synthesizer: RoleSettings = RoleSettings(temperature=0.3, max_tokens=384)
-    judge: RoleSettings = RoleSettings(temperature=0.0, max_tokens=16)
-
-
-class DebateSettings(Record):
-    """How a debate runs. A single debate may override each of these in its `config`."""
-
-    min_rounds: Annotated[int, Meta(ge=1, le=10)] = 1
-    max_rounds: Annotated[int, Meta(ge=1, le=10)] = 3
-    accept_score: Annotated[float, Meta(ge=0, le=10)] = 8.0
-    """The debate ends early when the Skeptic accepts, or scores at least this and names nothing above minor."""
-    templates: Annotated[int, Meta(ge=0, le=5)] = 1
-    """How many reasoning templates are retrieved."""
-    synthesis: Literal["always", "when-disputed", "never"] = "always"
-    """`when-disputed`: an answer that the Skeptic accepted stands as it is. `never`: the last proposal is final."""
-    judge: str = "auto"
-    """A judge's name; `auto`: the verifier where there is a reference, else the rubric judge; `none`."""
-
-
-class ScheduleSettings(Record):
-    """When things happen by themselves: five-field cron expressions; `off` or empty: never."""
-
-    finetune: str = "0 2 * * 0"
-    benchmark: str = ""
-    timezone: str = ""
-    """IANA name, such as Europe/Berlin; empty: the machine's."""
-
-
-class NotifySettings(Record):
-    """Who else is told."""
-
-    webhook_url: str = ""
-    """An http(s) address that gets each notification as JSON by POST; empty: nobody."""
-
-
-class SupervisorSettings(Record):
-    """Who starts training processes."""
-
-    place: Literal["server", "worker"] = "server"
-    """`worker`: the server only enqueues; a `tmde worker` elsewhere, on the same data directory, trains."""
-    niceness: Annotated[int, Meta(ge=0, le=19)] = 10
-    """How far training stands back; beside a busy process, at 10, it gets a tenth of a core, so that it gets on."""
-
-
-class BenchmarkSettings(Record):
-    """How adapters are measured, and what follows from it."""
-
-    judge: str = "auto"
-    """A judge's name; `auto`: the verifier where a criterion can be checked, else the rubric judge."""
-    panel: tuple[str, ...] = ()
-    """Models that the judge `panel` asks beside the Judge role's: RUNTIME or RUNTIME:MODEL."""
-    after_training: bool = True
-    """Run the quick benchmark on each new adapter."""
-    auto_activate: bool = False
-    """Activate an adapter that the quick benchmark proves better."""
-    auto_rollback: bool = False
-    """Roll back an active adapter that a scheduled benchmark proves worse."""
-    quality_weight: Annotated[float, Meta(ge=0.5, le=1)] = 0.8
-    """Exponent of quality in the TMDE score; efficiency has the rest."""
-
-
-class Settings(Record):
-    """Everything that can be set."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65_535)] = 8321
-    data_dir: str = ""
-    allowed_hosts: tuple[str, ...] = ()
-    """Further Host names that browsers may use, beside loopback names and `host`."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    debate: DebateSettings = DebateSettings()
-    roles: Roles = Roles()
-    runtimes: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
-    """`[runtimes.NAME]` tables; what may stand in each is the runtime plugin's business."""
-    finetune: FineTuneConfig = FineTuneConfig()
-    schedule: ScheduleSettings = ScheduleSettings()
-    notify: NotifySettings = NotifySettings()
-    supervisor: SupervisorSettings = SupervisorSettings()
-    benchmark: BenchmarkSettings = BenchmarkSettings()
-
-    @property
-    def data_path(self) -> Path:
-        """The data directory."""
-        return Path(self.data_dir)
-
-
-ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
-    "TMDE_HOST": ("host",),
-    "TMDE_PORT": ("port",),
-    "TMDE_LOG_LEVEL": ("log_level",),
-    "FINETUNE_MIN_TRACES": ("finetune", "min_traces"),
-    "FINETUNE_MIN_QUALITY": ("finetune", "min_quality_score"),
-    "FINETUNE_BACKEND": ("finetune", "backend"),
-    "FINETUNE_BASE_MODEL": ("finetune", "base_model"),
-    "FINETUNE_SCHEDULE": ("schedule", "finetune"),
-    "FINETUNE_TIMEZONE": ("schedule", "timezone"),
-    "BENCHMARK_SCHEDULE": ("schedule", "benchmark"),
-    "TMDE_WEBHOOK_URL": ("notify", "webhook_url"),
-    "TMDE_SUPERVISOR": ("supervisor", "place"),
-}
-"""Environment variable → the setting that it overrides."""
+from tmde_core.settings.schema import ENVIRONMENT, PLUGIN_TABLES, SETTINGS_FILE, Roles, Settings
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -165,6 +35,15 @@ def load_settings(
     """
     directory = (data_dir or default_data_dir(environ)).expanduser().absolute()
     _make(directory)
+    return read_settings(directory, environ, flags)
+
+
+def read_settings(directory: Path, environ: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of a data directory that exists.
+
+    Raises:
+        InvalidInputError: as `load_settings`.
+    """
     file = directory / SETTINGS_FILE
     text = _read(file)
     try:
@@ -190,11 +69,11 @@ def _check(tree: dict[str, Any], source: str, text: str) -> Settings:
         settings = msgspec.convert(_with_role_defaults(_wire(tree)), Settings, strict=False)
     except msgspec.ValidationError as error:
         found = re.search(r"`\$\.([^`]*)`", str(error))
-        field = _snake(found.group(1)) if found else ""
+        field = snake(found.group(1)) if found else ""
         unknown = re.search(r"unknown field `([^`]*)`", str(error))
         if unknown:
-            field = ".".join(part for part in (field, _snake(unknown.group(1))) if part)
-            sentence = f"there is no setting called `{_snake(unknown.group(1))}`"
+            field = ".".join(part for part in (field, snake(unknown.group(1))) if part)
+            sentence = f"there is no setting called `{snake(unknown.group(1))}`"
         else:
             sentence = in_words(str(error).split(" - at ")[0], Settings, found.group(1) if found else "")
         raise _refused(source, text, field, sentence) from None
@@ -244,8 +123,8 @@ def _line_of(text: str, field: str) -> int | None:
 
 
 def _wire(tree: Any, path: tuple[str, ...] = ()) -> Any:
-    """snake_case keys to the camelCase of the wire; the tables below `runtimes` belong to plugins and stay as they are."""
-    if not isinstance(tree, dict) or path[:1] == ("runtimes",):
+    """snake_case keys to the camelCase of the wire. What is in plugins' tables stays as it is."""
+    if not isinstance(tree, dict) or (path and path[0] in PLUGIN_TABLES):
         return tree
     return {_camel(key): _wire(value, (*path, key)) for key, value in tree.items()}
 
@@ -255,7 +134,8 @@ def _camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in tail)
 
 
-def _snake(name: str) -> str:
+def snake(name: str) -> str:
+    """A name of the wire as the file spells it."""
     return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match.group(1).lower(), name)
 
 

@@ -32,9 +32,13 @@ Parameters = Sequence[Any] | dict[str, Any]
 class Database:
     """An open database. `async with Database.open(path) as db`."""
 
-    def __init__(self, writer: aiosqlite.Connection, readers: asyncio.Queue[aiosqlite.Connection]) -> None:
+    def __init__(self, path: Path, writer: aiosqlite.Connection, connections: list[aiosqlite.Connection]) -> None:
+        """Build it on an open writer; `connections` are closed with the database, and readers are added to them."""
+        self._path = path
         self._writer = writer
-        self._readers = readers
+        self._connections = connections
+        self._idle: list[aiosqlite.Connection] = []
+        self._reading = asyncio.Semaphore(READERS)
         self._write_lock = asyncio.Lock()
         self._writing: asyncio.Task[Any] | None = None
 
@@ -53,13 +57,7 @@ class Database:
                 writer = await _connect(path)
                 connections.append(writer)
                 await _migrate(writer, path)
-                readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
-                for _ in range(READERS):
-                    reader = await _connect(path)
-                    connections.append(reader)
-                    await reader.execute("PRAGMA query_only = ON")
-                    readers.put_nowait(reader)
-            yield cls(writer, readers)
+            yield cls(path, writer, connections)
         finally:
             for connection in reversed(connections):
                 await connection.close()
@@ -105,12 +103,21 @@ class Database:
 
     async def rows(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
         """Read rows."""
-        reader = await self._readers.get()
-        try:
-            with _explained(None):
-                return list(await reader.execute_fetchall(sql, parameters))
-        finally:
-            self._readers.put_nowait(reader)
+        async with self._reading:
+            reader = self._idle.pop() if self._idle else await self._new_reader()
+            try:
+                with _explained(None):
+                    return list(await reader.execute_fetchall(sql, parameters))
+            finally:
+                self._idle.append(reader)
+
+    async def _new_reader(self) -> aiosqlite.Connection:
+        """One more reading connection. Made when all others are busy: most commands need one."""
+        with _explained(self._path):
+            reader = await _connect(self._path)
+            self._connections.append(reader)
+            await reader.execute("PRAGMA query_only = ON")
+        return reader
 
     async def row(self, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None:
         """Read the first row, if there is one."""

@@ -17,7 +17,7 @@ TEMPORARY = ".tmp"
 
 
 def sync_directory(directory: Path) -> None:
-    """Bring a directory's entries to the disk: without it a rename may be undone by a power cut."""
+    """Write a directory's entries to the disk. Without this a power cut may undo a rename."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -26,7 +26,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def sync_file(file: Path) -> None:
-    """Bring a file's content to the disk."""
+    """Write a file's content to the disk."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -35,7 +35,7 @@ def sync_file(file: Path) -> None:
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Replace a file by `content`; a reader sees the old bytes or the new ones, never a mixture.
+    """Replace the content of a file. A reader sees the old bytes or the new ones, never a mixture.
 
     Raises:
         InsufficientStorageError: the disk is full, or the directory cannot be written.
@@ -56,14 +56,14 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 def sha256_of(file: Path) -> str:
-    """SHA-256 of a file's content, hex; constant memory."""
+    """Return the SHA-256 of a file's content as hexadecimal digits. Large files need no more memory."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn "no space", "read-only" and "no locks" into the sentence that a person understands.
+    """Turn a full disk, a read-only disk and missing file locks into a sentence for people.
 
     Raises:
         InsufficientStorageError: in place of the OSError.

@@ -13,6 +13,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import UUID
 
 import msgspec
 
@@ -81,6 +82,30 @@ class MemoryLog:
             if self._closed:
                 return
             await self._changed.wait()
+
+
+class EndedLogs:
+    """The logs of what ended last, kept in memory for readers that come a little later."""
+
+    def __init__(self, most: int) -> None:
+        """Keep the logs of the last `most` things."""
+        self._most = most
+        self._logs: dict[UUID, MemoryLog] = {}
+
+    def keep(self, identity: UUID, log: MemoryLog) -> None:
+        """Keep the log of something that ends now; the oldest goes when there are too many."""
+        self.forget(identity)
+        self._logs[identity] = log
+        while len(self._logs) > self._most:
+            del self._logs[next(iter(self._logs))]
+
+    def forget(self, identity: UUID) -> None:
+        """Let go of a log: what it tells of goes on, or was deleted."""
+        self._logs.pop(identity, None)
+
+    def get(self, identity: UUID) -> MemoryLog | None:
+        """Return a kept log; None if there is none, or no longer."""
+        return self._logs.get(identity)
 
 
 class FileLog:

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
 import structlog
@@ -16,7 +17,10 @@ from tmde_core.errors import NotFoundError, TmdeError
 from tmde_core.records.base import utc_now
 from tmde_core.records.templates import ScoredTemplate, Template
 from tmde_core.storage.database import Database
-from tmde_core.templates.front_matter import TemplateFile, parse_template
+from tmde_core.storage.stamps import stamp
+
+if TYPE_CHECKING:
+    from tmde_core.templates.front_matter import TemplateFile
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +64,7 @@ class TemplateStore:
         changed = list(_changed(files, known))
         if not changed:
             return
-        now = _stamp(utc_now())
+        now = stamp(utc_now())
         async with self._database.transaction() as connection:
             for identity, file, digest in changed:
                 await connection.execute(
@@ -124,6 +128,8 @@ def match_expression(query: str) -> str:
 
 
 def _changed(files: Iterable[Path], known: dict[str, str]) -> Iterable[tuple[UUID, TemplateFile, str]]:
+    from tmde_core.templates.front_matter import parse_template  # loads a YAML reader, which listing does not need
+
     for path in files:
         try:
             content = path.read_bytes()
@@ -161,7 +167,3 @@ def _template(row: sqlite3.Row) -> Template:
         created_at=datetime.fromisoformat(row["created_at"]),
         updated_at=datetime.fromisoformat(row["updated_at"]),
     )
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -17,13 +17,15 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from tmde_core.errors import AdapterInvalidError, ContextOverflowError, NotFoundError
 from tmde_core.plugins import Plugins
 from tmde_core.prompts import role_of
 from tmde_core.records.chat import AdapterRef, ChatDelta, ChatEnd, ChatItem, ChatRequest, TokenAlternative, TokenLogprob
 from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeCapabilities, RuntimeStatus
 from tmde_core.sdk.runtimes import RuntimeDescriptor
-from tmde_core.settings import Roles, RoleSettings, Settings, SupervisorSettings
+from tmde_core.settings import Roles, Settings, SupervisorSettings
 
 ACCEPT = '{"issues": [], "score": 9, "verdict": "accept"}'
 REVISE = '{"issues": [{"severity": "major", "text": "It gives no reason."}], "score": 4, "verdict": "revise"}'
@@ -205,22 +207,12 @@ def scripted_plugins(runtime: ScriptedRuntime, base: Plugins | None = None) -> P
 
 def scripted_settings(data_dir: Path, runtime: str = "scripted") -> Settings:
     """Settings on `data_dir` in which every role is played by the scripted runtime."""
-    shipped = Roles()
+    shipped = msgspec.structs.asdict(Roles())
+    roles = {name: msgspec.structs.replace(role, runtime=runtime) for name, role in shipped.items()}
     return Settings(
         data_dir=str(data_dir),
         supervisor=SupervisorSettings(niceness=0),  # training that only pretends need not stand back for other tests
-        roles=Roles(
-            proposer=_on(shipped.proposer, runtime),
-            skeptic=_on(shipped.skeptic, runtime),
-            synthesizer=_on(shipped.synthesizer, runtime),
-            judge=_on(shipped.judge, runtime),
-        ),
-    )
-
-
-def _on(role: RoleSettings, runtime: str) -> RoleSettings:
-    return RoleSettings(
-        runtime=runtime, model=role.model, temperature=role.temperature, top_p=role.top_p, max_tokens=role.max_tokens
+        roles=Roles(**roles),
     )
 
 

@@ -4,7 +4,6 @@ One line is one trace. `query` and `finalAnswer` are required; everything else t
 what is exported holds all of it, so that it imports again unchanged. Memory stays constant however long a file is.
 """
 
-# ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
@@ -28,7 +27,6 @@ from tmde_core.records.traces import (
     TokenCounts,
     Trace,
 )
-from tmde_core.storage.database import Database
 from tmde_core.traces.store import TraceStore
 
 MAX_LINE_BYTES = 1_000_000
@@ -97,46 +95,28 @@ class TraceLine(Record):
             if not text.strip():
                 raise InvalidInputError(f"{name}: must not be blank.", field=name)
         rounds = tuple(
-            Round(
-                number=round_.number or place,
-                proposal=round_.proposal,
-                critique=round_.critique,
-                critique_text=round_.critique_text,
-                proposer_ms=round_.proposer_ms,
-                skeptic_ms=round_.skeptic_ms,
-            )
+            Round(**{**msgspec.structs.asdict(round_), "number": round_.number or place})
             for place, round_ in enumerate(self.rounds, 1)
         )
         if len({round_.number for round_ in rounds}) != len(rounds):
             raise InvalidInputError("rounds: two rounds have the same number.", field="rounds")
         scored = self.auto_score is not UNSET
         auto_score = self.quality_score if self.auto_score is UNSET else self.auto_score
-        return Trace(
-            id=self.id or uuid4(),
-            created_at=in_utc(self.created_at, "createdAt") or utc_now(),
-            query=self.query,
-            final_answer=self.final_answer,
-            domain=self.domain,
-            rounds=tuple(sorted(rounds, key=lambda round_: round_.number)),
-            early_stopped=self.early_stopped,
-            stop_reason=self.stop_reason,
-            auto_score=auto_score,
-            judge=self.judge if scored or auto_score is None else "import",
-            score_reasons=self.score_reasons,
-            user_rating=self.user_rating,
-            corrected_answer=self.corrected_answer,
-            withdrawn_at=in_utc(self.withdrawn_at, "withdrawnAt"),
-            withdrawn_reason=self.withdrawn_reason,
-            models={
+        told = msgspec.structs.asdict(self)
+        del told["quality_score"]  # is told by `auto_score` and `user_rating`
+        told |= {
+            "id": self.id or uuid4(),
+            "created_at": in_utc(self.created_at, "createdAt") or utc_now(),
+            "rounds": tuple(sorted(rounds, key=lambda round_: round_.number)),
+            "auto_score": auto_score,
+            "judge": self.judge if scored or auto_score is None else "import",
+            "withdrawn_at": in_utc(self.withdrawn_at, "withdrawnAt"),
+            "models": {
                 role: model if isinstance(model, RoleModel) else RoleModel(runtime="", model=model)
                 for role, model in self.models.items()
             },
-            adapter_id=self.adapter_id,
-            templates_used=self.templates_used,
-            timings=self.timings,
-            tokens=self.tokens,
-            source=self.source,
-        )
+        }
+        return Trace(**told)
 
 
 def in_utc(moment: datetime | None, field: str) -> datetime | None:
@@ -215,14 +195,12 @@ async def entries(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIterato
                 yield number, error.detail
 
 
-async def import_lines(
-    database: Database, store: TraceStore, lines: AsyncIterator[bytes] | Iterable[bytes]
-) -> ImportReport:
+async def import_lines(store: TraceStore, lines: AsyncIterator[bytes] | Iterable[bytes]) -> ImportReport:
     """See `TraceService.import_jsonl`."""
-    return await import_entries(database, store, entries(lines))
+    return await import_entries(store, entries(lines))
 
 
-async def import_entries(database: Database, store: TraceStore, found: AsyncIterator[Entry]) -> ImportReport:
+async def import_entries(store: TraceStore, found: AsyncIterator[Entry]) -> ImportReport:
     """Keep the traces, a batch a transaction; say of each line that was left out why."""
     report = _Report()
     batch: list[tuple[int, Trace]] = []
@@ -234,28 +212,20 @@ async def import_entries(database: Database, store: TraceStore, found: AsyncIter
         batch.append((number, outcome))
         size += len(outcome.query) + len(outcome.final_answer) + sum(len(round_.proposal) for round_ in outcome.rounds)
         if len(batch) >= BATCH_TRACES or size >= BATCH_BYTES:
-            await _keep(database, store, batch, report)
+            await _keep(store, batch, report)
             batch, size = [], 0
-    await _keep(database, store, batch, report)
+    await _keep(store, batch, report)
     return report.finished()
 
 
-async def _keep(database: Database, store: TraceStore, batch: list[tuple[int, Trace]], report: _Report) -> None:
+async def _keep(store: TraceStore, batch: list[tuple[int, Trace]], report: _Report) -> None:
     if not batch:
         return
-    new: dict[UUID, Trace] = {}
-    async with database.transaction() as connection:
-        marks = ",".join("?" * len(batch))
-        ids = [str(trace.id) for _, trace in batch]
-        rows = await connection.execute_fetchall(f"SELECT id FROM traces WHERE id IN ({marks})", ids)
-        known = {UUID(row["id"]) for row in rows}
-        for number, trace in batch:
-            if trace.id in known or trace.id in new:
-                report.skip(number, f"There is a trace with the id {trace.id} already.")
-            else:
-                new[trace.id] = trace
-        await store.insert(connection, new.values())
-    report.imported += len(new)
+    kept = await store.add_new([trace for _, trace in batch])
+    for (number, trace), new in zip(batch, kept, strict=True):
+        if not new:
+            report.skip(number, f"There is a trace with the id {trace.id} already.")
+    report.imported += sum(kept)
 
 
 class _Report:

@@ -1,23 +1,18 @@
 """Traces: kept, listed, rated, withdrawn, brought in and taken out."""
 
-# ruff: noqa: S608 - statements are put together from this package's own constants; values are always parameters
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
-from tmde_core.finetune.lineage import LineageService
-from tmde_core.lora.files.store import AdapterStore
-from tmde_core.records.base import utc_now
+from tmde_core.records.finetune import TraceLineage
 from tmde_core.records.traces import ImportReport, Trace, TraceFilter, TracePage, TraceStats, Withdrawal
-from tmde_core.settings import Settings
-from tmde_core.storage.database import Database
+from tmde_core.settings import LiveSettings
 from tmde_core.traces import exchange, original
-from tmde_core.traces.store import PassedOver, Scored, TraceStore, Where, to_text
+from tmde_core.traces.store import PassedOver, Scored, TraceStore
 
 MAX_LIMIT = 200
 MAX_CORRECTED_BYTES = 64 * 1024
@@ -25,24 +20,31 @@ MAX_CORRECTED_BYTES = 64 * 1024
 MAX_REASON = 2_000
 EVERYTHING = TraceFilter()
 
+Taught = Callable[[UUID], Awaitable[TraceLineage]]
+"""Says which runs and adapters a trace has taught, whether the trace is still there or not."""
+
 Traces = list[Trace]
 Ids = list[UUID]
 """The class below has a method called `list`, which would hide the type."""
-Values = list[Any]
 
 
 class TraceService:
-    """The store of finished debates.
+    """The store of finished debates."""
 
-    `min_quality_score` is what counts as eligible; it starts as the settings have it and follows the training
-    configuration when that is changed.
-    """
+    def __init__(self, store: TraceStore, settings: LiveSettings, taught: Taught) -> None:
+        """Build it on an open store.
 
-    def __init__(self, database: Database, settings: Settings) -> None:
-        self._db = database
-        self._store = TraceStore(database)
-        self._lineage = LineageService(database, AdapterStore(settings.data_path))
-        self.min_quality_score = settings.finetune.min_quality_score
+        Args:
+            taught: which runs and adapters a trace has taught.
+        """
+        self._store = store
+        self._taught = taught
+        self._settings = settings
+
+    @property
+    def min_quality_score(self) -> float:
+        """A trace that scores at least this is eligible for training. The training configuration says it."""
+        return self._settings.current.finetune.min_quality_score
 
     async def add(self, trace: Trace) -> None:
         """Keep a finished debate, with its rounds, all or nothing.
@@ -51,8 +53,7 @@ class TraceService:
             ConflictError: a trace with this id exists.
         """
         try:
-            async with self._db.transaction() as connection:
-                await self._store.insert(connection, [trace])
+            await self._store.add(trace)
         except sqlite3.IntegrityError as error:
             if "UNIQUE" not in str(error):
                 raise InvalidInputError(f"The trace {trace.id} cannot be kept: {error}.") from error
@@ -103,18 +104,13 @@ class TraceService:
             raise InvalidInputError(
                 "rating: must be a whole number from 1 to 10.", field="rating", minimum=1, maximum=10
             )
-        changes = "user_rating = ?"
-        values: Values = [rating]
-        if corrected_answer is not None:
-            if len(corrected_answer.encode("utf-8", "replace")) > MAX_CORRECTED_BYTES:
-                raise InvalidInputError(
-                    f"correctedAnswer: must be at most {MAX_CORRECTED_BYTES // 1024} KiB long.",
-                    field="correctedAnswer",
-                    limit=MAX_CORRECTED_BYTES,
-                )
-            changes += ", corrected_answer = ?"
-            values.append(corrected_answer if corrected_answer.strip() else None)
-        if not await self._db.write(f"UPDATE traces SET {changes} WHERE id = ?", [*values, str(trace_id)]):
+        if corrected_answer is not None and len(corrected_answer.encode("utf-8", "replace")) > MAX_CORRECTED_BYTES:
+            raise InvalidInputError(
+                f"correctedAnswer: must be at most {MAX_CORRECTED_BYTES // 1024} KiB long.",
+                field="correctedAnswer",
+                limit=MAX_CORRECTED_BYTES,
+            )
+        if not await self._store.rate(trace_id, rating, corrected_answer):
             raise NotFoundError(f"There is no trace with the id '{trace_id}'.")
         return await self.get(trace_id)
 
@@ -132,33 +128,13 @@ class TraceService:
                 f"reason: say in 1 to {MAX_REASON:,} characters why the trace is withdrawn.", field="reason"
             )
         await self.get(trace_id)
-        await self._db.write(
-            "UPDATE traces SET withdrawn_at = ?, withdrawn_reason = ? WHERE id = ? AND withdrawn_at IS NULL",
-            (to_text(utc_now()), reason.strip(), str(trace_id)),
-        )
-        taught = await self._lineage.taught(trace_id)
+        await self._store.withdraw(trace_id, reason.strip())
+        taught = await self._taught(trace_id)
         return Withdrawal(trace=await self.get(trace_id), runs=taught.runs, adapters=taught.adapters)
 
     async def stats(self) -> TraceStats:
         """Figures of the whole store."""
-        clause, parameters = Where(TraceFilter(eligible=True), self.min_quality_score).sql()
-        last_run = await self._db.value("SELECT max(started_at) FROM finetune_runs WHERE status = 'completed'")
-        counts = await self._db.row(
-            f"SELECT count(*) AS eligible, count(*) FILTER (WHERE created_at > ?) AS since FROM traces {clause}",
-            [last_run or "", *parameters],
-        )
-        domains = await self._db.rows("SELECT domain, count(*) FROM traces GROUP BY domain")
-        by_domain: dict[str, int] = {}
-        for row in domains:
-            by_domain[row[0] or "unknown"] = by_domain.get(row[0] or "unknown", 0) + row[1]
-        return TraceStats(
-            total=sum(by_domain.values()),
-            eligible=counts["eligible"] if counts else 0,
-            rated=await self._db.value("SELECT count(*) FROM traces WHERE user_rating IS NOT NULL"),
-            withdrawn=await self._db.value("SELECT count(*) FROM traces WHERE withdrawn_at IS NOT NULL"),
-            by_domain=dict(sorted(by_domain.items())),
-            since_last_run=counts["since"] if counts else 0,
-        )
+        return await self._store.stats(self.min_quality_score)
 
     async def eligible(self, min_quality: float) -> Traces:
         """Every trace that may be trained on, oldest first: good enough, not withdrawn, not of a benchmark."""
@@ -174,7 +150,7 @@ class TraceService:
 
     async def import_jsonl(self, lines: AsyncIterator[bytes] | Iterable[bytes]) -> ImportReport:
         """Take in traces, one JSON object a line; a line that cannot be taken is reported and leaves nothing behind."""
-        return await exchange.import_lines(self._db, self._store, lines)
+        return await exchange.import_lines(self._store, lines)
 
     def export_jsonl(self) -> AsyncIterator[bytes]:
         """Every trace as one line of JSON, in the order they were stored."""
@@ -187,4 +163,4 @@ class TraceService:
             NotFoundError: there is no such file.
             InvalidInputError: it is no SQLite file, or not one of that project.
         """
-        return await exchange.import_entries(self._db, self._store, original.entries(path))
+        return await exchange.import_entries(self._store, original.entries(path))

@@ -8,7 +8,7 @@ import binascii
 import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -16,10 +16,11 @@ import aiosqlite
 import msgspec
 
 from tmde_core.errors import InvalidInputError, UnprocessableError
-from tmde_core.records.base import Record, to_json
+from tmde_core.records.base import Record, to_json, utc_now
 from tmde_core.records.debate import Critique, Round
-from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace, TraceFilter
+from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace, TraceFilter, TraceStats
 from tmde_core.storage.database import Database
+from tmde_core.storage.stamps import stamp
 
 T = TypeVar("T")
 
@@ -57,12 +58,6 @@ class Details(Record):
     timings: Timings = Timings()
     tokens: TokenCounts = TokenCounts()
     score_reasons: tuple[str, ...] = ()
-
-
-def to_text(moment: datetime) -> str:
-    """A time as the tables hold it: UTC, milliseconds, `Z`; a time without zone is taken for UTC."""
-    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return aware.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def encode_cursor(created_at: str, seq: int) -> str:
@@ -222,6 +217,71 @@ class TraceStore:
                 rounds.setdefault(row["trace_id"], []).append(_round(row))
         return [_trace(row, rounds.get(row["id"], ())) for row in rows]
 
+    async def has(self, trace_id: UUID) -> bool:
+        """Whether there is such a trace."""
+        return bool(await self._db.value("SELECT count(*) FROM traces WHERE id = ?", (str(trace_id),)))
+
+    async def add(self, trace: Trace) -> None:
+        """Keep a trace with its rounds, all or nothing; an id that is taken raises `sqlite3.IntegrityError`."""
+        async with self._db.transaction() as connection:
+            await self.insert(connection, [trace])
+
+    async def add_new(self, traces: Sequence[Trace]) -> list[bool]:
+        """Keep those traces whose id is not taken, in one transaction; says of each whether it was kept."""
+        kept: list[bool] = []
+        async with self._db.transaction() as connection:
+            marks = ",".join("?" * len(traces))
+            rows = await connection.execute_fetchall(
+                f"SELECT id FROM traces WHERE id IN ({marks})", [str(trace.id) for trace in traces]
+            )
+            taken = {UUID(row["id"]) for row in rows}
+            for trace in traces:
+                kept.append(trace.id not in taken)
+                taken.add(trace.id)
+            await self.insert(connection, [trace for trace, new in zip(traces, kept, strict=True) if new])
+        return kept
+
+    async def rate(self, trace_id: UUID, rating: int, corrected_answer: str | None) -> bool:
+        """Store a rating; False when there is no such trace.
+
+        Args:
+            corrected_answer: None leaves an earlier correction as it is, blank text removes it.
+        """
+        changes = "user_rating = ?"
+        values: list[int | str | None] = [rating]
+        if corrected_answer is not None:
+            changes += ", corrected_answer = ?"
+            values.append(corrected_answer if corrected_answer.strip() else None)
+        return bool(await self._db.write(f"UPDATE traces SET {changes} WHERE id = ?", [*values, str(trace_id)]))
+
+    async def withdraw(self, trace_id: UUID, reason: str) -> None:
+        """Mark a trace as withdrawn now; one that is withdrawn keeps its first reason."""
+        await self._db.write(
+            "UPDATE traces SET withdrawn_at = ?, withdrawn_reason = ? WHERE id = ? AND withdrawn_at IS NULL",
+            (stamp(utc_now()), reason, str(trace_id)),
+        )
+
+    async def stats(self, min_quality_score: float) -> TraceStats:
+        """Figures of the whole table."""
+        clause, parameters = Where(TraceFilter(eligible=True), min_quality_score).sql()
+        last_run = await self._db.value("SELECT max(started_at) FROM finetune_runs WHERE status = 'completed'")
+        counts = await self._db.row(
+            f"SELECT count(*) AS eligible, count(*) FILTER (WHERE created_at > ?) AS since FROM traces {clause}",
+            [last_run or "", *parameters],
+        )
+        domains = await self._db.rows("SELECT domain, count(*) FROM traces GROUP BY domain")
+        by_domain: dict[str, int] = {}
+        for row in domains:
+            by_domain[row[0] or "unknown"] = by_domain.get(row[0] or "unknown", 0) + row[1]
+        return TraceStats(
+            total=sum(by_domain.values()),
+            eligible=counts["eligible"] if counts else 0,
+            rated=await self._db.value("SELECT count(*) FROM traces WHERE user_rating IS NOT NULL"),
+            withdrawn=await self._db.value("SELECT count(*) FROM traces WHERE withdrawn_at IS NOT NULL"),
+            by_domain=dict(sorted(by_domain.items())),
+            since_last_run=counts["since"] if counts else 0,
+        )
+
     async def insert(self, connection: aiosqlite.Connection, traces: Iterable[Trace]) -> None:
         """Insert within an open transaction; an id that is taken raises `sqlite3.IntegrityError`."""
         traces = list(traces)
@@ -237,16 +297,10 @@ _INSERT_ROUND = (
 
 
 def _trace_row(trace: Trace) -> tuple[Any, ...]:
-    details = Details(
-        models=trace.models,
-        templates_used=trace.templates_used,
-        timings=trace.timings,
-        tokens=trace.tokens,
-        score_reasons=trace.score_reasons,
-    )
+    details = Details(**{name: getattr(trace, name) for name in Details.__struct_fields__})
     return (
         str(trace.id),
-        to_text(trace.created_at),
+        stamp(trace.created_at),
         trace.query,
         trace.final_answer,
         trace.domain,
@@ -256,7 +310,7 @@ def _trace_row(trace: Trace) -> tuple[Any, ...]:
         trace.judge,
         trace.user_rating,
         trace.corrected_answer,
-        to_text(trace.withdrawn_at) if trace.withdrawn_at else None,
+        stamp(trace.withdrawn_at) if trace.withdrawn_at else None,
         trace.withdrawn_reason,
         trace.adapter_id,
         trace.source,
@@ -301,17 +355,13 @@ def _trace(row: sqlite3.Row, rounds: Iterable[Round]) -> Trace:
         stop_reason=row["stop_reason"],
         auto_score=row["auto_score"],
         judge=row["judge"],
-        score_reasons=details.score_reasons,
         user_rating=row["user_rating"],
         corrected_answer=row["corrected_answer"],
         withdrawn_at=datetime.fromisoformat(withdrawn) if withdrawn else None,
         withdrawn_reason=row["withdrawn_reason"],
-        models=details.models,
         adapter_id=row["adapter_id"],
-        templates_used=details.templates_used,
-        timings=details.timings,
-        tokens=details.tokens,
         source=row["source"],
+        **msgspec.structs.asdict(details),
     )
 
 

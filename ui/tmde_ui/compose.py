@@ -19,9 +19,10 @@ from nicegui import ui
 from tmde_core.api.app import create_app as create_api
 from tmde_core.api.web.origin import OriginGuard
 from tmde_core.services import Services
-from tmde_ui import benchmark_import, imports, theme, versions_import
-from tmde_ui.live import Live
-from tmde_ui.pages import benchmark, debate, finetune, plugins, problems, trace, traces, versions
+from tmde_ui.kit.shell import problems, theme
+from tmde_ui.kit.shell.live import Live
+from tmde_ui.kit.shell.site import Site
+from tmde_ui.pages import PAGES
 
 log = structlog.get_logger(__name__)
 
@@ -100,14 +101,12 @@ def create_app(services: Services) -> Composition:
 
 def _create_web(services: Services, live: Live) -> FastAPI:
     web = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    imports.register(web, services)
-    versions_import.register(web, services)
-    benchmark_import.register(web, services)
     ui.add_head_html(theme.head(), shared=True)
     pages.add_static_files("/assets", theme.ASSETS, max_cache_age=31_536_000)
-    for page in (debate, traces, trace, finetune, versions, benchmark, plugins):
-        page.register(services, live)
-    problems.register(live)
+    site = Site(services, live, web, PAGES)
+    for page in PAGES:
+        page.register(site)
+    problems.register(site)
     ui.run_with(
         web,
         title="TMDE",

@@ -1,25 +1,20 @@
 """Six everyday questions as a suite of TMDE's benchmark."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.resources import files
 
-import msgspec
-
 from tmde_core.sdk import hookimpl
+from tmde_core.sdk.records import from_json
 from tmde_core.sdk.suites import Question, SuiteDescriptor
 
 
 def questions() -> Sequence[Question]:
-    """The questions, read when they are asked for."""
     lines = files(__name__).joinpath("questions.jsonl").read_bytes().splitlines()
-    return [msgspec.json.decode(line, type=Question) for line in lines if line.strip()]
+    return [from_json(line, Question) for line in lines if line.strip()]
 
 
 @hookimpl
-def tmde_benchmark_suites() -> Sequence[SuiteDescriptor]:
-    """The suite."""
+def tmde_benchmark_suites() -> list[SuiteDescriptor]:
     return [
         SuiteDescriptor(
             name="everyday",

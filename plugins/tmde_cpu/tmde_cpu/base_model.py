@@ -6,7 +6,6 @@ that holds config.json, safetensors and a tokenizer is taken as it is.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
 import tempfile
@@ -20,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tmde_core.sdk.errors import InvalidInputError
-from tmde_core.sdk.files import sha256_of
+from tmde_core.sdk.files import FileLock, sha256_of
 from tmde_core.sdk.records import Record, from_json, to_json
 from tmde_core.sdk.worker import BaseIdentity, TrainingFailedError
 from tmde_cpu.base_name import resolve_base_model
@@ -58,8 +57,7 @@ def ensure_base_model(data_dir: Path, name_or_path: str) -> Path:
     if _marker(target) == wanted:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel drops it, however this process ends
+    with FileLock.acquire(target.parent / f".{target.name}.lock"):
         if _marker(target) != wanted:
             _replace(target, source, wanted)
     return target

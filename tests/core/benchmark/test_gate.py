@@ -13,8 +13,7 @@ from tmde_core.benchmark.results.report import difference_words, p_words
 from tmde_core.errors import ConflictError, WorkerFailedError
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, DomainComparison, PairedComparison, RunComparison
-from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
-from tmde_core.settings import BenchmarkSettings
+from tmde_core.sdk.events import RunFinished
 from tmde_core.testing.scripted import Reply
 
 RUN = BenchmarkRun(
@@ -55,7 +54,7 @@ async def test_an_adapter_that_is_better_is_proven_and_left_to_the_person(servic
 
 
 async def test_a_proven_adapter_is_activated_where_that_is_wished(services, adapter):
-    services.gate._settings = BenchmarkSettings(auto_activate=True)
+    await services.live.change({"benchmark": {"autoActivate": True}})
     good = adapter(everything)
     decision = await services.gate.judge(good)
     assert decision.activated
@@ -147,7 +146,7 @@ def test_p_is_never_rounded_across_what_decides():
 
 
 async def test_an_active_adapter_that_has_become_worse_is_rolled_back_where_that_is_wished(services, adapter, model):
-    services.gate._settings = BenchmarkSettings(auto_rollback=True)
+    await services.live.change({"benchmark": {"autoRollback": True}})
     model.right[None] = everything
     spoiled = adapter(nothing)
     await services.lora.activate(spoiled)
@@ -179,7 +178,7 @@ async def _events(services):
 async def test_the_schedule_measures_the_active_adapter_and_rolls_a_worse_one_back(opened, adapter, model, data_dir):
     model.right[None] = everything
     async with opened() as services:
-        services.gate._settings = BenchmarkSettings(auto_rollback=True)
+        await services.live.change({"benchmark": {"autoRollback": True}})
         good, spoiled = adapter(everything, age=1), adapter(nothing)
         await services.lora.activate(good)
         await services.lora.activate(spoiled)
@@ -251,15 +250,13 @@ async def test_a_completed_training_is_followed_by_the_quick_benchmark_where_tha
     model.right[None] = everything
     async with opened(serving=True) as services:
         harmful = adapter(nothing)
-        run = FineTuneRun(
-            id=harmful, started_at=utc_now(), status="completed", base_model="scripted-1", config=FineTuneConfig()
-        )
-        services.gate._settings = BenchmarkSettings(after_training=False)
-        await services.gate.after_training(run)
-        services.gate._settings = BenchmarkSettings()
-        await services.gate.after_training(msgspec.structs.replace(run, status="failed"))
+        run = RunFinished(run_id=harmful, status="completed", triggered_by="user", traces_used=60)
+        await services.live.change({"benchmark": {"afterTraining": False}})
+        await services.gate.hear(run)
+        await services.live.change({"benchmark": {"afterTraining": True}})
+        await services.gate.hear(msgspec.structs.replace(run, status="failed"))
         assert not services.gate._tasks
-        await services.gate.after_training(run)
+        await services.gate.hear(run)
         await asyncio.gather(*services.gate._tasks)
         assert [one.gate for one in await services.gate.decisions(adapter_id=harmful)] == ["held-back"]
 

@@ -124,7 +124,7 @@ async def test_two_who_cancel_at_once_leave_room_for_the_next_run(services, runt
 
 async def test_a_run_whose_end_is_being_stored_cannot_be_cancelled_any_more(services, monkeypatch):
     storing, go_on = asyncio.Event(), asyncio.Event()
-    update = services.benchmark.store.update
+    update = services.stores.benchmark.update
 
     async def slow(run):
         if run.status == "completed":
@@ -132,7 +132,7 @@ async def test_a_run_whose_end_is_being_stored_cannot_be_cancelled_any_more(serv
             await go_on.wait()
         await update(run)
 
-    monkeypatch.setattr(services.benchmark.store, "update", slow)
+    monkeypatch.setattr(services.stores.benchmark, "update", slow)
     run = await services.benchmark.start(ALONE)
     await storing.wait()
     cancelling = asyncio.create_task(services.benchmark.cancel(run.id))
@@ -277,35 +277,35 @@ async def test_a_plan_that_cannot_be_run_is_refused_and_leaves_the_way_free(serv
 
 async def test_one_asks_only_the_questions_one_chose_one_s_own_among_them(services):
     own = question(99)
-    await services.benchmark.bank.add(own)
+    await services.questions.add(own)
     run = await finished(
         services, BenchmarkPlan(type="custom", mode="proposer", question_ids=("q02", "q99"), repeats=1)
     )
     results, _ = await services.benchmark.results(run.id)
     assert [result.question_id for result in results] == ["q02", "q99"]
-    await services.benchmark.bank.remove("q99")
+    await services.questions.remove("q99")
     assert (await services.benchmark.get(run.id)).questions_total == 2
 
 
 async def test_a_built_in_question_stays_and_an_equal_one_is_refused(services):
     with pytest.raises(ConflictError, match="built in"):
-        await services.benchmark.bank.remove("q01")
+        await services.questions.remove("q01")
     with pytest.raises(NotFoundError):
-        await services.benchmark.bank.remove("nope")
+        await services.questions.remove("nope")
     twin = question(1)
     with pytest.raises(ConflictError, match="id 'q01'"):
-        await services.benchmark.bank.add(twin)
+        await services.questions.add(twin)
     same = type(twin)(id="other", query=" question NUMBER 1 ", criteria=(Criterion("a", check=RegexCheck("a")),))
     with pytest.raises(ConflictError, match="asks the same"):
-        await services.benchmark.bank.add(same)
+        await services.questions.add(same)
 
 
 async def test_a_question_is_changed_in_one_step_and_keeps_its_place(services, monkeypatch):
-    bank = services.benchmark.bank
+    bank = services.questions
     for number in (98, 99):
         await bank.add(question(number))
     writes = []
-    write = services.benchmark.bank._db.write
+    write = services.questions._db.write
 
     async def watched(statement, values=()):
         writes.append(statement)

@@ -4,20 +4,25 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from tmde_core.debate.service import DebateService
+from tmde_core.debate.store import DebateStore
 from tmde_core.lora.files.lease import Lease
+from tmde_core.observers import Observers
 from tmde_core.plugins import Plugins
 from tmde_core.records.chat import AdapterRef
-from tmde_core.runtimes import Runtimes
-from tmde_core.settings import Settings
+from tmde_core.records.finetune import TraceLineage
+from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.events import MemoryLog
 from tmde_core.templates.store import TemplateStore
 from tmde_core.testing import ScriptedRuntime, scripted_plugins, scripted_settings
 from tmde_core.traces.service import TraceService
+from tmde_core.traces.store import TraceStore
+from tmde_core.workspace import Workspace
 
 
 @dataclass
@@ -28,6 +33,11 @@ class PinnedAdapter:
 
     async def pinned(self) -> tuple[AdapterRef | None, Lease]:
         return self.ref, Lease()
+
+
+async def untaught(trace_id: UUID) -> TraceLineage:
+    """Nothing has learned from a trace here."""
+    return TraceLineage(trace_id=trace_id, runs=(), adapters=())
 
 
 @dataclass
@@ -71,16 +81,18 @@ def open_table(tmp_path: Path) -> Open:
         plugins = scripted_plugins(runtime, plugins or Plugins.load())
         lora = PinnedAdapter()
         async with Database.open(tmp_path / "tmde.db") as database:
-            runtimes = Runtimes(plugins, settings)
             templates = TemplateStore(database)
             await templates.seed()
-            traces = TraceService(database, settings)
-            debates = DebateService(database, settings, plugins, runtimes, templates, traces, lora)
+            workspace = Workspace(live := LiveSettings(settings), templates, plugins)
+            traces = TraceService(TraceStore(database), live, untaught)
+            debates = DebateService(
+                DebateStore(database), workspace, traces, lora, Observers(plugins, tmp_path).publish
+            )
             try:
                 yield Table(debates, runtime, database, traces, templates, plugins, settings, lora)
             finally:
                 await debates.stop()
-                await runtimes.stop()
+                await workspace.stop()
 
     return opened
 

@@ -29,7 +29,7 @@ async def test_run_and_traces_name_each_other(services, taught):
     found = await services.lineage.of_trace(taught)
     assert (found.runs, found.adapters) == ((run, failed), (run,))
     assert taught in [trace.id for trace in await services.finetune.traces_of(run)]
-    assert services.lora.store.manifest(run).lineage["traceIds"].count(str(taught)) == 1
+    assert services.stores.adapters.manifest(run).lineage["traceIds"].count(str(taught)) == 1
 
 
 async def test_withdrawing_a_trace_names_every_adapter_that_it_tainted(services, data_dir: Path, taught):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tmde_core.errors import InvalidInputError
 from tmde_core.finetune.presets import PRESETS
-from tmde_core.finetune.ranges import Range, checked, config_from, ranges
+from tmde_core.finetune.ranges import checked, config_from, ranges
+from tmde_core.records.fields import Field
 from tmde_core.records.finetune import FineTuneConfig
 
 NUMERIC = [entry for entry in ranges().values() if entry.minimum is not None]
@@ -20,7 +21,7 @@ NUMERIC = [entry for entry in ranges().values() if entry.minimum is not None]
 
 def test_the_ranges_are_those_of_the_contract():
     spans: dict[str, tuple[object, object, object]] = {
-        entry.field: (entry.minimum, entry.maximum, entry.default) for entry in NUMERIC
+        entry.wire_name: (entry.minimum, entry.maximum, entry.default) for entry in NUMERIC
     }
     assert spans["loraRank"] == (4, 128, 16)
     assert spans["loraAlpha"] == (8, 256, 32)
@@ -32,39 +33,39 @@ def test_the_ranges_are_those_of_the_contract():
 
 
 @given(st.sampled_from(NUMERIC), st.integers(-(10**9), 10**9) | st.floats())
-def test_a_number_is_taken_exactly_when_it_is_in_its_range(entry: Range, value: float):
+def test_a_number_is_taken_exactly_when_it_is_in_its_range(entry: Field, value: float):
     assert entry.minimum is not None
     assert entry.maximum is not None
     whole = isinstance(entry.default, int)
     if entry.minimum <= value <= entry.maximum and (isinstance(value, int) or not whole):
-        assert msgspec.to_builtins(config_from({entry.field: value}))[entry.field] == value
+        assert msgspec.to_builtins(config_from({entry.wire_name: value}))[entry.wire_name] == value
     else:
         with pytest.raises(InvalidInputError) as caught:
-            config_from({entry.field: value})
-        assert caught.value.context["field"] == entry.field
+            config_from({entry.wire_name: value})
+        assert caught.value.context["field"] == entry.wire_name
         assert str(value) in caught.value.detail
 
 
-def beside(entry: Range, bound: float, up: bool) -> float:
+def beside(entry: Field, bound: float, up: bool) -> float:
     """The next value that the field could have."""
     if isinstance(entry.default, int):
         return int(bound) + (1 if up else -1)
     return math.nextafter(bound, math.inf if up else -math.inf)
 
 
-@pytest.mark.parametrize("entry", NUMERIC, ids=lambda entry: entry.field)
-def test_each_range_takes_its_bounds_and_what_is_just_inside_and_refuses_what_is_just_outside(entry: Range):
+@pytest.mark.parametrize("entry", NUMERIC, ids=lambda entry: entry.wire_name)
+def test_each_range_takes_its_bounds_and_what_is_just_inside_and_refuses_what_is_just_outside(entry: Field):
     assert entry.minimum is not None
     assert entry.maximum is not None
     low, high = entry.minimum, entry.maximum
     for value in (low, high, beside(entry, low, True), beside(entry, high, False)):
-        assert msgspec.to_builtins(config_from({entry.field: value}))[entry.field] == value
+        assert msgspec.to_builtins(config_from({entry.wire_name: value}))[entry.wire_name] == value
     for value in (beside(entry, low, False), beside(entry, high, True)):
         with pytest.raises(InvalidInputError) as caught:
-            config_from({entry.field: value})
+            config_from({entry.wire_name: value})
         told = caught.value
-        assert told.context == {"field": entry.field, "value": value, "minimum": low, "maximum": high}
-        assert told.detail.startswith(f"{entry.field}: {value} is out of range; it must be from ")
+        assert told.context == {"field": entry.wire_name, "value": value, "minimum": low, "maximum": high}
+        assert told.detail.startswith(f"{entry.wire_name}: {value} is out of range; it must be from ")
         assert re.search(r"from [\d.,e+-]+ to [\d.,e+-]+\.$", told.detail)
 
 
@@ -99,7 +100,7 @@ def test_a_config_that_was_built_and_not_decoded_is_checked_too():
 
 
 def test_every_hyperparameter_says_what_it_does():
-    assert [name for name, entry in ranges().items() if not entry.about] == []
+    assert [name for name, entry in ranges().items() if not entry.help] == []
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)

@@ -1,6 +1,6 @@
 """The same with the trainer that ships, on a model of a few thousand parameters.
 
-On the embedded model it trains in tests/core/lora/test_real_versions.py and in tests/tmde_ui/test_benchmark_report.py.
+On the embedded model it trains in tests/core/lora/test_real_versions.py and in tests/tmde_ui/benchmark/test_report.py.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ async def test_the_shipped_trainer_goes_from_traces_to_a_sound_adapter(undisturb
         assert run.metrics is not None
         assert run.metrics.final_train_loss is not None
         assert len(await services.finetune.metrics(run.id)) == run.metrics.total_steps
-        manifest = services.lora.store.verified(run.id)
+        manifest = services.stores.adapters.verified(run.id)
         assert {
             "adapter_model.safetensors",
             "adapter_config.json",

@@ -92,7 +92,9 @@ def runtime() -> ScriptedRuntime:
 @pytest.fixture
 async def opened(tmp_path: Path, runtime: ScriptedRuntime):
     plugins = scripted_plugins(runtime, Plugins.load())
-    plugins.backends.add(BackendDescriptor("pretend", "pretends", lambda _: PretendingBackend()), "tests")
+    plugins.backends.add(
+        BackendDescriptor(name="pretend", summary="pretends", create=lambda _: PretendingBackend()), "tests"
+    )
     data = tmp_path / "data"
     data.mkdir()
     settings = scripted_settings(data)
@@ -103,7 +105,8 @@ async def opened(tmp_path: Path, runtime: ScriptedRuntime):
 
 def loop_on(services: Services, asked: list[Question], plan: LoopPlan = PLAN, watcher: Watcher | None = None) -> Loop:
     journal = Journal.of(services.settings.data_path / "loops", asked, plan)
-    return Loop(services, asked, plan, journal, watcher or Watcher())
+    parts = (services.workspace, services.debates, services.traces, services.finetune, services.lora)
+    return Loop(*parts, asked, plan, journal, watcher or Watcher())
 
 
 async def test_a_loop_trains_on_what_scored_activates_it_and_reports_the_gain(opened: Services):

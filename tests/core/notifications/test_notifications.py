@@ -14,11 +14,11 @@ import pytest
 
 from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.notifications import service as module
+from tmde_core.notifications.listener import EventNotifier, describe_event
 from tmde_core.notifications.service import NotificationService
-from tmde_core.notifications.training import teller, words
-from tmde_core.records.base import utc_now
-from tmde_core.records.finetune import FineTuneMetrics, FineTuneRun
-from tmde_core.settings import NotifySettings, Settings
+from tmde_core.records.finetune import FineTuneMetrics
+from tmde_core.sdk.events import RunFinished
+from tmde_core.settings import LiveSettings, NotifySettings, Settings
 from tmde_core.storage.database import Database
 
 
@@ -30,7 +30,7 @@ async def database(tmp_path):
 
 @pytest.fixture
 def notifications(database) -> NotificationService:
-    return NotificationService(database, Settings())
+    return NotificationService(database, LiveSettings(Settings()))
 
 
 async def test_what_is_told_is_listed_newest_first_until_it_is_dismissed(notifications):
@@ -77,7 +77,7 @@ async def test_a_follower_that_comes_back_gets_only_what_it_has_not(notification
 
 async def test_what_another_process_tells_reaches_the_followers_here(notifications, database, monkeypatch):
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
-    elsewhere = NotificationService(database, Settings())
+    elsewhere = NotificationService(database, LiveSettings(Settings()))
     async with aclosing(notifications.follow()) as events:
         upcoming = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0)
@@ -135,7 +135,7 @@ def receive() -> Iterator:
 
 
 async def told(database, url: str) -> NotificationService:
-    service = NotificationService(database, Settings(notify=NotifySettings(webhook_url=url)))
+    service = NotificationService(database, LiveSettings(Settings(notify=NotifySettings(webhook_url=url))))
     await service.notify("a", "info", "Hello")
     await asyncio.gather(*service._calls)
     return service
@@ -147,6 +147,17 @@ async def test_the_webhook_gets_each_as_json(database, receive):
     (body,) = receiver.got
     assert msgspec.json.decode(body)["title"] == "Hello"
     assert service.webhook_problem is None
+
+
+async def test_a_webhook_that_is_set_while_it_runs_gets_the_next_one(database, receive, tmp_path):
+    receiver = receive(204)
+    live = LiveSettings(Settings(data_dir=str(tmp_path)))
+    service = NotificationService(database, live)
+    await service.notify("a", "info", "Before")
+    await live.change({"notify": {"webhookUrl": receiver.url}})
+    await service.notify("a", "info", "After")
+    await asyncio.gather(*service._calls)
+    assert [msgspec.json.decode(body)["title"] for body in receiver.got] == ["After"]
 
 
 async def test_a_webhook_that_stumbles_is_called_again_and_one_that_falls_costs_nothing(database, receive, monkeypatch):
@@ -172,20 +183,20 @@ async def test_a_webhook_that_redirects_is_not_followed(database, receive, monke
 @pytest.mark.parametrize("url", ["ftp://example.org/x", "example.org", "file:///etc/passwd", "http://", "http://[x"])
 def test_what_is_no_web_address_is_refused_at_start(database, url):
     with pytest.raises(InvalidInputError, match=r"notify\.webhook_url"):
-        NotificationService(database, Settings(notify=NotifySettings(webhook_url=url)))
+        NotificationService(database, LiveSettings(Settings(notify=NotifySettings(webhook_url=url))))
 
 
-def ended(status, **fields) -> FineTuneRun:
-    return FineTuneRun(id=uuid4(), started_at=utc_now(), status=status, traces_used=60, **fields)
+def ended(status, **fields) -> RunFinished:
+    return RunFinished(run_id=uuid4(), status=status, triggered_by="user", traces_used=60, **fields)
 
 
 async def test_the_end_of_a_training_run_is_told_with_its_figures_or_its_reason(notifications):
-    tell = teller(notifications)
+    tell = EventNotifier(notifications).hear
     run = ended("completed", metrics=FineTuneMetrics(best_val_loss=0.5))
     await tell(run)
     await tell(ended("failed", error_message="The disk is full."))
     (failed, completed), _ = await notifications.list()
     assert (completed.level, completed.detail) == ("success", "60 traces, validation loss 0.500.")
-    assert completed.href == f"/finetune/versions?adapter={run.id}"
+    assert completed.href == f"/finetune/versions?adapter={run.run_id}"
     assert (failed.kind, failed.detail, failed.href) == ("finetune.failed", "The disk is full.", "/finetune")
-    assert words(ended("cancelled"))[0] == "info"
+    assert describe_event(ended("cancelled")).level == "info"

@@ -11,9 +11,9 @@ from tests.core.finetune.conftest import make_trace, stand_in_plugins
 from tmde_core.errors import ConflictError, InvalidInputError, WorkerFailedError
 from tmde_core.records.base import utc_now
 from tmde_core.records.finetune import FineTuneConfig
-from tmde_core.schedule.service import ScheduleService
+from tmde_core.schedule.service import ScheduleService, check_schedules
 from tmde_core.services import open_services
-from tmde_core.settings import ScheduleSettings, Settings
+from tmde_core.settings import LiveSettings, ScheduleSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.testing.scripted import scripted_settings
 
@@ -47,7 +47,7 @@ async def database(tmp_path):
 def scheduled(tmp_path, database, clock, expression: str = "0 2 * * 0"):
     """A schedule service, and the due instants that it was asked to decide."""
     settings = Settings(data_dir=str(tmp_path), schedule=ScheduleSettings(finetune=expression, timezone="UTC"))
-    service = ScheduleService(database, settings, clock)
+    service = ScheduleService(database, LiveSettings(settings, [check_schedules]), clock)
     asked: list[datetime] = []
 
     async def decide(due: datetime):
@@ -161,7 +161,7 @@ async def test_a_schedule_that_a_command_line_changed_is_followed(tmp_path, data
     service, _ = scheduled(tmp_path, database, clock)
     other, _ = scheduled(tmp_path, database, clock)
     await other.set("finetune", "off")
-    service._reread()
+    service._settings.reread()
     assert not (await service.status("finetune")).enabled
 
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from tmde_core.errors import InsufficientStorageError
 from tmde_core.storage import events as module
-from tmde_core.storage.events import Event, EventLog, FileLog, MemoryLog
+from tmde_core.storage.events import EndedLogs, Event, EventLog, FileLog, MemoryLog
 
 
 @pytest.fixture(autouse=True)
@@ -201,3 +202,14 @@ async def test_a_long_log_is_followed_in_pieces_and_its_last_event_is_found_from
     last = log.last()
     assert last is not None
     assert (last.type, last.data) == ("complete", {"number": 50})
+
+
+def test_the_logs_of_what_ended_last_are_kept():
+    logs = EndedLogs(2)
+    first, second, third = [(uuid4(), MemoryLog()) for _ in range(3)]
+    for identity, log in (first, second, first, third):
+        logs.keep(identity, log)
+    assert [logs.get(identity) for identity, _ in (first, second, third)] == [first[1], None, third[1]]
+    logs.forget(first[0])
+    logs.forget(first[0])
+    assert logs.get(first[0]) is None

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 
 from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.records.debate import Critique, Issue, Round
+from tmde_core.records.finetune import TraceLineage
 from tmde_core.records.traces import RoleModel, SkippedLine, Timings, TokenCounts, Trace
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
-from tmde_core.traces.exchange import MAX_LINE_BYTES, from_line, lines_of, to_line
+from tmde_core.traces.exchange import MAX_LINE_BYTES, LineRound, TraceLine, from_line, lines_of, to_line
 from tmde_core.traces.service import TraceService
+from tmde_core.traces.store import COLUMNS, Details, TraceStore
 
 
 @pytest.fixture
@@ -30,12 +32,28 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         yield opened
 
 
+async def untaught(trace_id: UUID) -> TraceLineage:
+    return TraceLineage(trace_id=trace_id, runs=(), adapters=())
+
+
+def service(database: Database) -> TraceService:
+    return TraceService(TraceStore(database), LiveSettings(Settings()), untaught)
+
+
 @pytest.fixture
 def traces(database: Database) -> TraceService:
-    return TraceService(database, Settings())
+    return service(database)
 
 
 # ------------------------------------------------------------------------------------------ round trip
+
+
+def test_every_field_of_a_trace_has_its_place_in_the_store_and_in_a_line():
+    stored = {*COLUMNS.split(", "), *Details.__struct_fields__, "rounds"} - {"seq", "details"}
+    assert stored == set(Trace.__struct_fields__)
+    assert set(TraceLine.__struct_fields__) == {*Trace.__struct_fields__, "quality_score"}
+    assert set(LineRound.__struct_fields__) == set(Round.__struct_fields__)
+
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 filled = texts.filter(lambda text: bool(text.strip()))
@@ -111,7 +129,7 @@ def test_a_line_tells_the_whole_trace(trace: Trace) -> None:
 async def test_what_is_exported_imports_again_unchanged(made: list[Trace]) -> None:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         async with Database.open(Path(one) / "a.db") as a, Database.open(Path(other) / "b.db") as b:
-            source, target = TraceService(a, Settings()), TraceService(b, Settings())
+            source, target = service(a), service(b)
             for trace in made:
                 await source.add(trace)
             lines = [line async for line in source.export_jsonl()]

@@ -13,9 +13,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
+from tmde_core.finetune.lineage import LineageService
+from tmde_core.finetune.store import RunStore
+from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.debate import Critique, Issue, Round
+from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace, TraceFilter
-from tmde_core.settings import Settings
+from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.traces.service import TraceService
 from tmde_core.traces.store import TraceStore, Where, encode_cursor, fts_query, page_sql
@@ -72,8 +76,10 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def traces(database: Database) -> TraceService:
-    return TraceService(database, Settings())
+def traces(database: Database, tmp_path: Path) -> TraceService:
+    store = TraceStore(database)
+    lineage = LineageService(store, RunStore(database), AdapterStore(tmp_path))
+    return TraceService(store, LiveSettings(Settings()), lineage.taught)
 
 
 async def test_what_is_added_reads_back_equal(traces: TraceService) -> None:
@@ -270,8 +276,8 @@ async def test_the_figures_count_each_trace_once(traces: TraceService, database:
         (str(uuid4()), "2026-01-01T00:00:00.000Z"),
     )
     assert (await traces.stats()).since_last_run == 1
-    traces.min_quality_score = 9.5
-    assert (await traces.stats()).eligible == 1
+    strict = LiveSettings(Settings(finetune=FineTuneConfig(min_quality_score=9.5)))
+    assert (await TraceService(TraceStore(database), strict, traces._taught).stats()).eligible == 1
 
 
 async def test_an_empty_store_has_figures_too(traces: TraceService) -> None:

@@ -13,8 +13,8 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.testing import make_context
 from tmde_core.testing.contracts.runtimes import answer, question
 from tmde_cpu.serving.options import EmbeddedSettings
-from tmde_cpu.serving.quality import quality
 from tmde_cpu.serving.runtime import EmbeddedRuntime
+from tmde_cpu.serving.simple_questions import quality
 
 pytestmark = pytest.mark.slow
 

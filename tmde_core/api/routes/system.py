@@ -6,18 +6,14 @@ import time
 from typing import Any, Literal
 
 from litestar import get, put
-from litestar.di import NamedDependency
-from litestar.params import SkipValidation
 
 from tmde_core import __version__
 from tmde_core.api.web.requests import AnyRequest, Given, body_of
 from tmde_core.api.web.schema import described
 from tmde_core.records.base import Record
 from tmde_core.resources import Resources, read_resources
-from tmde_core.settings import Settings
-from tmde_core.settings.changing import StoredSettings
+from tmde_core.settings import LiveSettings, Settings
 
-Stored = NamedDependency[SkipValidation[StoredSettings]]
 STARTED = time.monotonic()
 
 
@@ -55,16 +51,24 @@ async def resources(services: Given) -> Resources:
 
 
 @get("/api/settings", sync_to_thread=False, **described("getSettings", "System"))
-def settings(stored: Stored) -> SettingsView:
+def settings(services: Given) -> SettingsView:
     """The settings as they are stored."""
-    return SettingsView(**stored.masked(), restart_required=stored.restart_required)
+    return _viewed(services.live)
 
 
 @put("/api/settings", **described("putSettings", "System", body=Settings, errors=(400, 409, 507)))
-async def change_settings(request: AnyRequest, stored: Stored) -> SettingsView:
+async def change_settings(request: AnyRequest, services: Given) -> SettingsView:
     """Change settings; those left out stay. All are checked before any is written."""
-    await stored.change(await body_of(request, dict[str, Any]))
-    return SettingsView(**stored.masked(), restart_required=stored.restart_required)
+    values = await body_of(request, dict[str, Any])
+    values.pop(
+        "restartRequired", None
+    )  # stands in what GET answers, so that the whole answer may be sent back, changed
+    await services.live.change(values)
+    return _viewed(services.live)
+
+
+def _viewed(live: LiveSettings) -> SettingsView:
+    return SettingsView(**live.masked(), restart_required=live.restart_required)
 
 
 ROUTES = (health, resources, settings, change_settings)

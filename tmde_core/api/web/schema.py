@@ -21,7 +21,7 @@ from tmde_core import __version__
 from tmde_core.api.web.problems import MEDIA_TYPE
 from tmde_core.records.base import Record
 
-PROVIDED = ("services", "streams", "stored")
+PROVIDED = ("services", "streams")
 """The names under which handlers are given what is no part of the request."""
 
 METHODS = ("get", "post", "put", "delete")

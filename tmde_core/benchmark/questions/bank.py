@@ -11,13 +11,13 @@ import structlog
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.finetune.dataset.leaks import Protected
 from tmde_core.finetune.dataset.selection import normalised
-from tmde_core.finetune.store import stamp
 from tmde_core.plugins import Plugins
 from tmde_core.records.base import to_json, utc_now
 from tmde_core.records.benchmark import DOMAINS, BenchmarkPlan, BenchmarkQuestion
 from tmde_core.records.questions import Question
 from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.storage.database import Database
+from tmde_core.storage.stamps import stamp
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from tmde_core.benchmark.results.metrics import by_question, efficiency, quality_of, tmde_score
+import msgspec
+
+from tmde_core.benchmark.results.metrics import by_question, efficiency, quality_of, tmde_score, weighted
 from tmde_core.benchmark.results.statistics import (
     bootstrap_interval,
     holm,
@@ -14,7 +16,6 @@ from tmde_core.benchmark.results.statistics import (
     paired_difference,
     questions_needed,
 )
-from tmde_core.benchmark.running.scoring import weighted
 from tmde_core.records.benchmark import (
     BenchmarkResult,
     BenchmarkRun,
@@ -77,7 +78,7 @@ def compare(
     quality = _paired(both)
     decides = not differs and all(run.metrics is None or run.metrics.conclusive for run in (a, b))
     if not decides:
-        quality = _without_verdict(quality)
+        quality = msgspec.structs.replace(quality, outcome="inconclusive")
     score = _score(a, b, answers_a, answers_b, both) if quality.n > 1 else None
     return RunComparison(
         a=a,
@@ -143,20 +144,6 @@ def _paired(rows: Sequence[QuestionComparison]) -> PairedComparison:
     )
 
 
-def _without_verdict(found: PairedComparison) -> PairedComparison:
-    return PairedComparison(
-        n=found.n,
-        a=found.a,
-        b=found.b,
-        difference=found.difference,
-        low=found.low,
-        high=found.high,
-        p=found.p,
-        outcome="inconclusive",
-        questions_needed=found.questions_needed,
-    )
-
-
 def _domains(rows: Sequence[QuestionComparison], decides: bool) -> tuple[DomainComparison, ...]:
     """Each domain; without a verdict where the runs decide nothing. Its p is Holm's adjusted one, so that five looks do not find what one would not."""
     groups: dict[str, list[QuestionComparison]] = defaultdict(list)
@@ -167,17 +154,10 @@ def _domains(rows: Sequence[QuestionComparison], decides: bool) -> tuple[DomainC
     return tuple(
         DomainComparison(
             domain=domain,
-            quality=PairedComparison(
-                n=one.n,
-                a=one.a,
-                b=one.b,
-                difference=one.difference,
-                low=one.low,
-                high=one.high,
-                p=one.p,
+            quality=msgspec.structs.replace(
+                one,
                 p_adjusted=adjusted[domain],
                 outcome=outcome_of(one.low, one.high, adjusted[domain]) if decides else "inconclusive",
-                questions_needed=one.questions_needed,
             ),
         )
         for domain, one in found.items()

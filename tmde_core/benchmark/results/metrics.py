@@ -12,7 +12,7 @@ In proposer mode there are no rounds, and E is the response time's ratio alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from tmde_core.benchmark.results.statistics import mean_interval
@@ -24,10 +24,13 @@ from tmde_core.records.benchmark import (
     Interval,
     Mode,
 )
+from tmde_core.records.judging import Criterion
 
 QUALITY_WEIGHT = 0.8
 MAX_UNSCORED = 0.1
 """A larger share of answers without verdict makes a run inconclusive."""
+ENOUGH_WEIGHT = 0.5
+"""Share of the weight that must be scored for the answer to count: with less, the score would be of another question."""
 
 
 def tmde_score(quality: float, efficiency: float, quality_weight: float = QUALITY_WEIGHT) -> float:
@@ -60,6 +63,16 @@ def _ratio(best: float | None, actual: float | None) -> float:
     if best is None or actual is None or actual <= 0:
         return 1.0
     return min(1.0, max(0.0, best / actual))
+
+
+def weighted(criteria: Sequence[Criterion], scores: Mapping[str, float | None]) -> float | None:
+    """The weighted mean of the known scores, 0–10; None when they hold less than half of the weight."""
+    total = sum(criterion.weight for criterion in criteria)
+    known = [(criterion.weight, score) for criterion in criteria if (score := scores.get(criterion.name)) is not None]
+    weight = sum(share for share, _ in known)
+    if not known or weight < ENOUGH_WEIGHT * total:
+        return None
+    return round(sum(share * score for share, score in known) / weight, 4)
 
 
 def by_question(results: Iterable[BenchmarkResult]) -> dict[str, list[BenchmarkResult]]:

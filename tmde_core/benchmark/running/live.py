@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
 from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
 from tmde_core.storage.events import MemoryLog
+from tmde_core.storage.locks import FileLock
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Live:
 
     run: BenchmarkRun
     events: MemoryLog
-    lock: IO[str]
+    lock: FileLock
     done: int = 0
     score: float = 0.0
     scored: int = 0

@@ -14,7 +14,6 @@ from tmde_core.benchmark.running.planning import comparable_hash
 from tmde_core.benchmark.running.runner import Runner, drift
 from tmde_core.benchmark.store import BenchmarkStore
 from tmde_core.records.benchmark import BenchmarkRun, RunComparison
-from tmde_core.settings import Settings
 
 UNSCORED_WARNING = "More than 10 % of the answers have no verdict, so this run decides nothing."
 DRIFT_LIMIT = 1.0
@@ -24,10 +23,9 @@ DRIFT_LIMIT = 1.0
 class Measuring:
     """Sums runs up and sets them against each other."""
 
-    def __init__(self, store: BenchmarkStore, bank: QuestionBank, settings: Settings) -> None:
+    def __init__(self, store: BenchmarkStore, bank: QuestionBank) -> None:
         self._store = store
         self._bank = bank
-        self._settings = settings
 
     async def compared(self, a: BenchmarkRun, b: BenchmarkRun) -> RunComparison:
         """B against A, kept for later."""
@@ -51,7 +49,7 @@ class Measuring:
             measure,
             results,
             run.mode,
-            self._settings.benchmark.quality_weight,
+            runner.settings.benchmark.quality_weight,
             baseline.metrics.reference if baseline and baseline.metrics else None,
             moved,
         )
@@ -76,7 +74,7 @@ class Measuring:
         now = await runner.anchor_scores(anchors) if anchors else {}
         if not now:
             return None
-        role = self._settings.roles.judge
+        role = runner.settings.roles.judge
         judge = f"{runner.run.judge} {role.runtime} {role.model}"
         first = await self._store.anchors(judge)
         await self._store.keep_anchors(judge, now)

@@ -17,14 +17,12 @@ from tmde_core.debate.judging import AUTO, Judges
 from tmde_core.errors import ConflictError, InvalidInputError
 from tmde_core.lora.files.base_match import require_same_base, served_model, weights_hash
 from tmde_core.lora.service import LoraService
-from tmde_core.plugins import Plugins
 from tmde_core.records.base import to_json, utc_now
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, Trigger
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.questions import Question
 from tmde_core.records.runtimes import ModelInfo
-from tmde_core.runtimes import Runtimes
-from tmde_core.settings import Settings
+from tmde_core.workspace import Workspace
 
 DEFAULT_REPEATS = {"quick": 1, "full": 2, "custom": 2}
 
@@ -32,12 +30,8 @@ DEFAULT_REPEATS = {"quick": 1, "full": 2, "custom": 2}
 class Planner:
     """Turns plans into runs."""
 
-    def __init__(
-        self, settings: Settings, plugins: Plugins, runtimes: Runtimes, lora: LoraService, bank: QuestionBank
-    ) -> None:
-        self._settings = settings
-        self._plugins = plugins
-        self._runtimes = runtimes
+    def __init__(self, workspace: Workspace, lora: LoraService, bank: QuestionBank) -> None:
+        self._workspace = workspace
         self._lora = lora
         self._bank = bank
 
@@ -54,9 +48,9 @@ class Planner:
             PluginUnavailableError: no such runtime.
         """
         suite, questions = await self._bank.chosen(plan)
-        judge = plan.judge or self._settings.benchmark.judge
+        judge = plan.judge or self._workspace.settings.benchmark.judge
         if judge != AUTO:
-            self._plugins.judges.choose(judge, "judge")
+            self._workspace.plugins.judges.choose(judge, "judge")
         base = await self._base()
         adapter = await self._adapter(plan, base)
         repeats = plan.repeats or DEFAULT_REPEATS[plan.type]
@@ -114,8 +108,8 @@ class Planner:
         return adapter_ref(adapter.id, adapter.path)
 
     async def _base(self) -> ModelInfo:
-        role = self._settings.roles.proposer
-        runtime = await self._runtimes.get(role.runtime)
+        role = self._workspace.settings.roles.proposer
+        runtime = await self._workspace.runtimes.get(role.runtime)
         return served_model(await runtime.models(), role.model, role.runtime)
 
     async def _adapter(self, plan: BenchmarkPlan, base: ModelInfo) -> AdapterRef | None:
@@ -126,13 +120,13 @@ class Planner:
         if plan.adapter_id is None:
             return self._lora.active_ref()
         adapter = await self._lora.get(plan.adapter_id)
-        manifest = await asyncio.to_thread(self._lora.store.verified, plan.adapter_id)
+        manifest = await self._lora.verified(plan.adapter_id)
         await require_same_base(manifest, base)
         await self._lora.completed(manifest)
         return adapter_ref(adapter.id, adapter.path)
 
     def _warnings(self, questions: Sequence[Question], judge: str) -> tuple[str, ...]:
-        roles = self._settings.roles
+        roles = self._workspace.settings.roles
         open_ = any(criterion.check is None for question in questions for criterion in question.criteria)
         same = (roles.judge.runtime, roles.judge.model) == (roles.proposer.runtime, roles.proposer.model)
         if open_ and same and self._needs_model(judge):
@@ -142,15 +136,15 @@ class Planner:
         return ()
 
     def _needs_model(self, judge: str) -> bool:
-        judges = Judges(self._plugins, self._settings)
+        judges = Judges(self._workspace)
         return judges.needs_model(judges.default if judge == AUTO else judge)
 
     def _used(self, judge: str) -> dict[str, Any]:
         """Return the settings that an answer and its score depend on, as they are now."""
         return {
-            "roles": msgspec.to_builtins(self._settings.roles),
-            "debate": msgspec.to_builtins(self._settings.debate),
-            "benchmark": msgspec.to_builtins(self._settings.benchmark),
+            "roles": msgspec.to_builtins(self._workspace.settings.roles),
+            "debate": msgspec.to_builtins(self._workspace.settings.debate),
+            "benchmark": msgspec.to_builtins(self._workspace.settings.benchmark),
             "judgeNeedsModel": self._needs_model(judge),
         }
 

@@ -23,7 +23,6 @@ from tmde_core.debate.engine import Engine
 from tmde_core.debate.judging import Judges
 from tmde_core.debate.seats import JudgeSeat, Seat, Tally, roles_of
 from tmde_core.errors import ContextOverflowError, EmptyAnswerError, TmdeError, WorkerFailedError
-from tmde_core.plugins import Plugins
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.base import to_json
 from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
@@ -35,7 +34,7 @@ from tmde_core.sdk.judges import JudgeModel
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.settings import RoleSettings, Settings
 from tmde_core.storage.events import MemoryLog
-from tmde_core.templates.store import TemplateStore
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -99,20 +98,20 @@ class Runner:
     """One run under way in this process."""
 
     run: BenchmarkRun
-    settings: Settings
-    plugins: Plugins
-    runtimes: Runtimes
-    templates: TemplateStore
+    workspace: Workspace
     adapter: AdapterRef | None
     keep: Keep
     """Puts an answer, with its debate as JSON, into the database."""
     parallel: int = PARALLEL
+    settings: Settings = field(init=False)
+    """As they were when the run began here. They may change while it goes on."""
     _failed_in_a_row: int = 0
     _unjudged_in_a_row: int = 0
 
     def __post_init__(self) -> None:
-        judge = JudgeSource(self.settings, self.runtimes, self.run.seed)
-        self._scorer = Scorer(Judges(self.plugins, self.settings), self.run.judge, judge.model)
+        self.settings = self.workspace.settings
+        judge = JudgeSource(self.settings, self.workspace.runtimes, self.run.seed)
+        self._scorer = Scorer(Judges(self.workspace), self.run.judge, judge.model)
 
     async def ask_all(self, slots: Sequence[Slot]) -> None:
         """Ask everything; returns when each slot has its answer or its failure.
@@ -221,10 +220,7 @@ class Runner:
             query=slot.question.query,
             config=DebateConfig(judge="none", seed=self._seed(slot)),
             source="benchmark",
-            settings=self.settings,
-            plugins=self.plugins,
-            runtimes=self.runtimes,
-            templates=self.templates,
+            workspace=self.workspace,
             adapter=self.adapter,
             log=MemoryLog(),
             background=True,
@@ -256,7 +252,7 @@ class Runner:
     async def _by_proposer(self, slot: Slot) -> tuple[BenchmarkResult, bytes | None]:
         # One answer is greedy: what is compared is the model, not the luck of sampling. Several answers must differ.
         role = roles_of(self.settings.roles, DebateConfig(temperature=0.0 if self.run.repeats == 1 else None)).proposer
-        runtime = await self.runtimes.get(role.runtime)
+        runtime = await self.workspace.runtimes.get(role.runtime)
         await self._load(runtime, role.model)
         tally = Tally()
         seat = Seat("proposer", role, runtime, tally, seed=self._seed(slot), adapter=self.adapter, background=True)

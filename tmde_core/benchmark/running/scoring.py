@@ -6,15 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
+from tmde_core.benchmark.results.metrics import weighted
 from tmde_core.debate.judging import AUTO, NONE, Judges
 from tmde_core.errors import TmdeError
 from tmde_core.records.base import Record
 from tmde_core.records.judging import Criterion, JudgeItem, Verdict
 from tmde_core.records.questions import Question
 from tmde_core.sdk.judges import JudgeModel
-
-ENOUGH_WEIGHT = 0.5
-"""Share of the weight that must be scored for the answer to count: with less, the score would be of another question."""
 
 JudgeModelSource = Callable[[], Awaitable[JudgeModel | None]]
 """Starts the judge's model only when a criterion needs it."""
@@ -96,16 +94,6 @@ def combined(criteria: Sequence[Criterion], verdicts: Sequence[Verdict], problem
     scores = {criterion.name: told.get(criterion.name) for criterion in criteria}
     reasons = tuple(reason for verdict in verdicts for reason in verdict.reasons)
     return Score(score=weighted(criteria, scores), criteria=scores, reasons=reasons, judge_error=_detail(problem))
-
-
-def weighted(criteria: Sequence[Criterion], scores: Mapping[str, float | None]) -> float | None:
-    """The weighted mean of the known scores, 0–10; None when they hold less than half of the weight."""
-    total = sum(criterion.weight for criterion in criteria)
-    known = [(criterion.weight, score) for criterion in criteria if (score := scores.get(criterion.name)) is not None]
-    weight = sum(share for share, _ in known)
-    if not known or weight < ENOUGH_WEIGHT * total:
-        return None
-    return round(sum(share * score for share, score in known) / weight, 4)
 
 
 def _checked(criteria: Sequence[Criterion]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -22,12 +21,13 @@ from tmde_core import __version__
 from tmde_core.cli.kit.invocation import Invocation
 from tmde_core.cli.kit.logs import log_to_file
 from tmde_core.cli.kit.output import plain, size
-from tmde_core.errors import TmdeError
+from tmde_core.errors import InsufficientStorageError, TmdeError
 from tmde_core.plugins import Plugins, context_for
 from tmde_core.records.base import Record
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import SETTINGS_FILE, Settings, default_data_dir
 from tmde_core.storage.database import Database
+from tmde_core.storage.locks import is_locked
 
 LEAST_PYTHON = (3, 11)
 LEAST_SQLITE = (3, 38)
@@ -150,14 +150,11 @@ async def _database(settings: Settings) -> Check:
 
 def _server(settings: Settings) -> Check:
     """Whether a server holds the data directory; either way is fine."""
-    try:
-        with (settings.data_path / "server.lock").open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return Check("server", "ok", f"process {file.read(20).strip() or 'unknown'} serves this data directory")
-    except OSError:
-        pass
+    path = settings.data_path / "server.lock"
+    with suppress(OSError, InsufficientStorageError):
+        if is_locked(path):
+            process = path.read_text(encoding="utf-8")[:20].strip() or "unknown"
+            return Check("server", "ok", f"process {process} serves this data directory")
     return Check("server", "ok", "none runs on this data directory; `tmde serve` starts one")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ import typer
 from tmde_core.cli.finetune import preview as finetune_preview
 from tmde_core.cli.finetune import schedule as finetune_schedule
 from tmde_core.cli.finetune.watch import end_with, watched
-from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.invocation import with_reading, with_services
 from tmde_core.cli.kit.output import (
     JsonFlag,
     duration,
@@ -25,6 +26,7 @@ from tmde_core.cli.kit.output import (
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.finetune.ranges import config_from, ranges
 from tmde_core.records.base import parse_id
+from tmde_core.records.fields import Field
 from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, RunAttempt
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ AnyRunId = Annotated[
 ]
 
 _INTERRUPTED = "its process is gone; the next `tmde serve`, or `tmde finetune watch`, goes on with it"
+
+HELP_WIDTH = 76
+"""Columns of a terminal of 80 that are left inside the help."""
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 
@@ -91,7 +96,7 @@ def list_(
     """Runs, newest first."""
     if status is not None and status not in STATUSES:
         raise InvalidInputError(f"--status: must be one of {', '.join(STATUSES)}.", field="status")
-    runs, total = with_services(ctx, lambda services: services.finetune.list(limit, offset, status))  # type: ignore[arg-type]
+    runs, total = with_reading(ctx, lambda services: services.finetune.list(limit, offset, status))  # type: ignore[arg-type]
     if json:
         print_json({"items": runs, "total": total})
         return
@@ -123,7 +128,7 @@ def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> No
         found = await services.finetune.get(await _newest(services, run))
         return found, services.finetune.interrupted(found)
 
-    found, interrupted = with_services(ctx, get)
+    found, interrupted = with_reading(ctx, get)
     if json:
         print_json(found)
         return
@@ -200,13 +205,37 @@ def log(
     async def tail(services: Services) -> str:
         return await services.finetune.log_tail(await _newest(services, run), lines)
 
-    if text := with_services(ctx, tail):
+    if text := with_reading(ctx, tail):
         typer.echo(plain(text))
     else:
         typer.echo("The run's processes have printed nothing.", err=True)
 
 
-@command.command()
+def config_help(fields: Iterable[Field]) -> str:
+    """The help of `tmde finetune config`: what can be set, what it may be and what it does."""
+    lines = []
+    for field in fields:
+        lines.append("  ".join(part for part in (field.name, _allowed(field)) if part))
+        lines.append(textwrap.fill(field.help, HELP_WIDTH, initial_indent="  ", subsequent_indent="  "))
+    # \b keeps click from joining the lines.
+    return "\n".join(("Show or change the hyperparameters that a run has unless it is given others.", "", "\b", *lines))
+
+
+def _allowed(field: Field) -> str:
+    """`4–128`, `cosine | linear`; empty for what may be anything."""
+    if field.choices:
+        return " | ".join(field.choices)
+    if field.minimum is None or field.maximum is None:
+        return ""
+    return f"{_figure(field.minimum)}–{_figure(field.maximum)}"
+
+
+def _figure(number: float) -> str:
+    """A bound as one would type it: 1000000 and 0.00001, not 1e+06 and 1e-05."""
+    return f"{number:.10f}".rstrip("0").rstrip(".")
+
+
+@command.command(help=config_help(ranges().values()))
 def config(
     ctx: typer.Context,
     changes: Annotated[
@@ -214,7 +243,7 @@ def config(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Show or change the hyperparameters that a run has unless it is given others."""
+    """Show or change the hyperparameters."""
 
     async def put(services: Services) -> FineTuneConfig:
         before = services.finetune.config()
@@ -224,14 +253,7 @@ def config(
     if json:
         print_json(found)
         return
-    rows = []
-    for (name, value), allowed in zip(msgspec.structs.asdict(found).items(), ranges().values(), strict=True):
-        span = (
-            f"{_figure(allowed.minimum)}–{_figure(allowed.maximum)}"
-            if allowed.minimum is not None and allowed.maximum is not None
-            else ""
-        )
-        rows.append((name, value, " | ".join(allowed.choices) or span))
+    rows = [(field.name, getattr(found, field.name), _allowed(field)) for field in ranges().values()]
     print_table(("name", "value", "allowed"), rows, empty="", right=("value",))
 
 
@@ -248,14 +270,9 @@ def _values(assignments: Sequence[str]) -> dict[str, Any]:
             raise InvalidInputError(f"{assignment!r} is no NAME=VALUE; `tmde finetune config` lists the names.")
         head, *tail = name.strip().replace("-", "_").split("_")
         field = head + "".join(part[:1].upper() + part[1:] for part in tail)
-        numeric = field in known and isinstance(known[field].default, int | float)
+        numeric = field in known and known[field].is_number
         values[field] = _number(text.strip()) if numeric else text.strip()
     return values
-
-
-def _figure(number: float) -> str:
-    """A bound as one would type it: 1000000 and 0.00001, not 1e+06 and 1e-05."""
-    return f"{number:.10f}".rstrip("0").rstrip(".")
 
 
 def _number(text: str) -> Any:

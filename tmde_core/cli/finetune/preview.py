@@ -1,4 +1,4 @@
-"""`tmde finetune preview` and `tmde traces lineage`."""
+"""`tmde finetune preview`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ from tmde_core.cli.kit.output import (
     plain,
     print_fields,
     print_json,
-    print_table,
     size,
 )
-from tmde_core.finetune.preview.service import LISTED
 from tmde_core.finetune.ranges import config_from
-from tmde_core.records.base import parse_id
 from tmde_core.records.finetune import FineTunePreview
 
 SHOWN_LEFT_OUT = 10
@@ -59,21 +56,9 @@ def preview_command(values: Callable[[Sequence[str]], dict[str, Any]]) -> Callab
     return preview
 
 
-def lineage(
-    ctx: typer.Context,
-    id: Annotated[str, typer.Argument(help="The trace's id.", metavar="ID")],
-    json: JsonFlag = False,
-) -> None:
-    """Which runs and adapters learned from a trace."""
-    found = with_services(ctx, lambda services: services.lineage.of_trace(parse_id(id, "trace")))
-    if json:
-        print_json(found)
-        return
-    rows = [("run", str(run)) for run in found.runs] + [("adapter", str(adapter)) for adapter in found.adapters]
-    print_table(("what", "id"), rows, empty="Nothing has learned from this trace.")
-
-
 def _print(found: FineTunePreview) -> None:
+    from tmde_core.finetune.preview.service import LISTED  # here, so that lists of runs do not wait for it
+
     tokens = None
     if found.total_tokens is not None:
         tokens = f"{found.supervised_tokens:,} of {found.total_tokens:,} are learned from"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import typer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tmde_core.settings import Settings
 
 T = TypeVar("T")
+Opening: TypeAlias = "Callable[[Settings], AbstractAsyncContextManager[Services]]"
 
 
 @dataclass
@@ -42,16 +44,31 @@ def settings_of(ctx: typer.Context, **flags: Any) -> Settings:
 def with_services(ctx: typer.Context, action: Callable[[Services], Awaitable[T]]) -> T:
     """Open the data directory beside whatever server uses it, do `action`, close it again.
 
-    Ctrl-C cancels `action`, closes everything and raises KeyboardInterrupt.
+    What a crash left open is settled first. Ctrl-C cancels `action`, closes everything and raises KeyboardInterrupt.
     """
-    from tmde_core.cli.kit.logs import log_to_file
     from tmde_core.services import open_services
+
+    return _run(ctx, open_services, action)
+
+
+def with_reading(ctx: typer.Context, action: Callable[[Services], Awaitable[T]]) -> T:
+    """Open the data directory for an `action` that only reads, and close it again.
+
+    Nothing is settled, and only what `action` asks for is loaded: a list appears at once.
+    """
+    from tmde_core.services import open_reading
+
+    return _run(ctx, open_reading, action)
+
+
+def _run(ctx: typer.Context, opening: Opening, action: Callable[[Services], Awaitable[T]]) -> T:
+    from tmde_core.cli.kit.logs import log_to_file
 
     settings = settings_of(ctx)
     log_to_file(settings)
 
     async def opened() -> T:
-        async with open_services(settings) as services:
+        async with opening(settings) as services:
             return await action(services)
 
     return asyncio.run(opened())

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.invocation import with_reading, with_services
 from tmde_core.cli.kit.output import JsonFlag, print_fields, print_json, print_table, size
 from tmde_core.cli.lora import archive as lora_archive
 from tmde_core.cli.lora import versions as lora_versions
@@ -36,7 +36,7 @@ def list_(
     json: JsonFlag = False,
 ) -> None:
     """Adapters, newest first."""
-    adapters = with_services(ctx, lambda services: services.lora.list(tag=tag, valid=valid))
+    adapters = with_reading(ctx, lambda services: services.lora.list(tag=tag, valid=valid))
     if json:
         print_json(adapters)
         return
@@ -74,7 +74,7 @@ def show(ctx: typer.Context, id: AdapterId, json: JsonFlag = False) -> None:
 @command.command()
 def active(ctx: typer.Context, json: JsonFlag = False) -> None:
     """The adapter that answers."""
-    adapter = with_services(ctx, lambda services: services.lora.active())
+    adapter = with_reading(ctx, lambda services: services.lora.active())
     if json:
         print_json(adapter)
     elif adapter is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tmde_core.cli.kit.invocation import with_services
+from tmde_core.cli.kit.invocation import with_reading, with_services
 from tmde_core.cli.kit.output import Cell, JsonFlag, cell, duration, print_fields, print_json, print_table, size
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import parse_id
@@ -169,7 +169,7 @@ def _print_benchmark(found: Any) -> None:
 
 def storage(ctx: typer.Context, json: JsonFlag = False) -> None:
     """What the adapters take of the disk."""
-    found = with_services(ctx, lambda services: services.lora.storage())
+    found = with_reading(ctx, lambda services: services.lora.storage())
     if json:
         print_json(found)
         return

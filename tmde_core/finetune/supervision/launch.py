@@ -19,7 +19,7 @@ from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import Try, opened
 from tmde_core.finetune.supervision.watchdog import step_of
 from tmde_core.lora.files.store import AdapterStore
-from tmde_core.plugins import Plugins, context_for
+from tmde_core.plugins import context_for
 from tmde_core.records.base import to_json
 from tmde_core.records.finetune import Dataset, FineTuneConfig, FineTuneRun, RunAttempt
 from tmde_core.records.training import TrainingJob
@@ -30,6 +30,8 @@ from tmde_core.sdk.worker.run_files import EVENTS_FILE, JOB_FILE, STOPPED_FILE
 from tmde_core.sdk.worker.vitals import HEARTBEAT_FILE
 from tmde_core.settings import Settings
 from tmde_core.storage.durable import storage_errors, write_whole
+from tmde_core.storage.locks import FileLock
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -43,9 +45,9 @@ GGUF, and two checkpoints hold it with the optimiser's two moments."""
 class Launcher:
     """Prepares runs' directories and starts workers in them. Who starts one holds the run's leash."""
 
-    def __init__(self, settings: Settings, plugins: Plugins, adapters: AdapterStore, store: RunStore) -> None:
+    def __init__(self, settings: Settings, workspace: Workspace, adapters: AdapterStore, store: RunStore) -> None:
         self._settings = settings
-        self._plugins = plugins
+        self._workspace = workspace
         self.adapters = adapters
         self._store = store
 
@@ -60,8 +62,8 @@ class Launcher:
             InvalidInputError: no such backend; the detail lists those there are.
             PluginUnavailableError: it lacks something.
         """
-        descriptor = self._plugins.backends.choose(name, "backend")
-        backend = descriptor.create(context_for(descriptor, self._settings))
+        descriptor = self._workspace.plugins.backends.choose(name, "backend")
+        backend = descriptor.create(context_for(descriptor, self._workspace.settings))
         availability = await asyncio.to_thread(backend.availability)
         if not availability.ok:
             raise PluginUnavailableError(
@@ -138,7 +140,7 @@ class Launcher:
             )
 
     async def launch(
-        self, run: FineTuneRun, attempts: tuple[RunAttempt, ...], wanted: Try, leash: int
+        self, run: FineTuneRun, attempts: tuple[RunAttempt, ...], wanted: Try, leash: FileLock
     ) -> subprocess.Popen[bytes] | None:
         """Start the next process of a run; None when the run is no longer as `run` says.
 

@@ -1,7 +1,7 @@
 """The worker process of a run: started detached, known to be alive or dead without doubt, ended completely.
 
-Life and death are read from the *leash*, a file in the run's directory that is locked with `flock` before the worker
-is started and whose descriptor the worker inherits. The kernel lets go of it when the last process that holds it is
+Life and death are read from the *leash*, a file in the run's directory that is locked before the worker
+is started and whose lock the worker inherits (`storage.locks`). The kernel lets go of it when the last process that holds it is
 gone, so there is no moment between "started" and "says it is alive" at which a crash of the server could be
 misread, no process id that might have been reused, and waiting for the end costs one sleeping thread. Whoever waits is
 given the leash: of several processes that watch a run exactly one settles what a death means, and only the holder
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -27,8 +26,9 @@ from typing import NamedTuple
 
 import psutil
 
-from tmde_core.errors import WorkerFailedError
+from tmde_core.errors import InsufficientStorageError, WorkerFailedError
 from tmde_core.records.training import WorkerCommand
+from tmde_core.storage.locks import FileLock, is_locked
 
 LEASH_FILE = "leash"
 LEASH_TRIES, LEASH_PAUSE_SECONDS = 25, 0.02
@@ -54,40 +54,34 @@ WORDS_CHARACTERS = 400
 class Death(NamedTuple):
     """The worker of a run is dead."""
 
-    leash: int
-    """Held by the receiver, who must close it."""
+    leash: FileLock
+    """Held by the receiver, who must release it."""
     status: int | None
     """Its exit status, where it was our child."""
 
 
-def take_leash(run_dir: Path) -> int:
-    """Create and lock the leash of a run that is being prepared; returns the descriptor to hand to `launch`."""
-    return _take(run_dir, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def take_leash(run_dir: Path) -> FileLock:
+    """Take the leash of a run, to hand it to `launch`. Waits while the worker lives, or another process has the leash.
+
+    Raises:
+        OSError: the leash cannot be created, or no descriptors are left.
+        InsufficientStorageError: the file system has no locks.
+    """
+    return FileLock.acquire(_leash_of(run_dir))
 
 
-def try_leash(run_dir: Path) -> int | None:
+def try_leash(run_dir: Path) -> FileLock | None:
     """Take the leash of a run whose worker is dead; None when the worker, or someone who settles its end, has it. Blocks briefly."""
     for _ in range(LEASH_TRIES):
-        with contextlib.suppress(BlockingIOError):
-            return take_leash(run_dir)
+        if (leash := FileLock.try_acquire(_leash_of(run_dir))) is not None:
+            return leash
         time.sleep(LEASH_PAUSE_SECONDS)
     return None
 
 
 def is_alive(run_dir: Path) -> bool:
     """Whether the run is being prepared or its worker lives."""
-    try:
-        descriptor = os.open(run_dir / LEASH_FILE, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        # Shared, so that two who ask at the same time do not take each other for the worker.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_locked(run_dir / LEASH_FILE)
 
 
 def mark_of(run_id: object, attempt: int) -> str:
@@ -95,7 +89,7 @@ def mark_of(run_id: object, attempt: int) -> str:
     return f"{run_id}/{attempt}"
 
 
-def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: int, niceness: int) -> subprocess.Popen[bytes]:
+def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: FileLock, niceness: int) -> subprocess.Popen[bytes]:
     """Start the worker in a session of its own; nothing ties it to this process but the directory.
 
     Raises:
@@ -112,7 +106,7 @@ def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: int, nicenes
                 env=environment,
                 start_new_session=True,
                 close_fds=True,
-                pass_fds=(leash,),
+                pass_fds=(leash.fileno(),),
             )
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -135,7 +129,7 @@ def give_way(pid: int, niceness: int) -> None:
 
 
 def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> asyncio.Future[Death]:
-    """Done when the run's worker is dead and the leash is ours; an OSError where the leash cannot be had.
+    """Done when the run's worker is dead and the leash is ours; the error of `take_leash` where it cannot be had.
 
     The waiting begins now, in a daemon thread, which keeps nobody from exiting. Cancelling the future only stops listening.
     """
@@ -144,11 +138,11 @@ def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = No
 
     def tell(death: Death) -> None:
         if over.done():
-            os.close(death.leash)
+            death.leash.release()
         else:
             over.set_result(death)
 
-    def fail(error: OSError) -> None:
+    def fail(error: OSError | InsufficientStorageError) -> None:
         if not over.done():
             over.set_exception(error)
 
@@ -159,15 +153,15 @@ def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = No
             with contextlib.suppress(WorkerFailedError):
                 end_family(mark, grace_seconds=0)  # a descendant may hold the leash
         try:
-            death = Death(_take(run_dir, fcntl.LOCK_EX), status)
-        except OSError as error:  # no descriptors left, say: who waits looks again later
+            death = Death(take_leash(run_dir), status)
+        except (OSError, InsufficientStorageError) as error:  # no descriptors left, say: who waits looks again later
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(fail, error)
             return
         try:
             loop.call_soon_threadsafe(tell, death)
         except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
-            os.close(death.leash)
+            death.leash.release()
 
     threading.Thread(target=wait, name=f"run-{run_dir.name[:8]}", daemon=True).start()
     return over
@@ -270,15 +264,9 @@ def obituary(run_dir: Path, status: int | None, *, of_memory: bool = False) -> s
     return f"The training process {how}.{said}"
 
 
-def _take(run_dir: Path, operation: int) -> int:
+def _leash_of(run_dir: Path) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)  # a person may have removed it; that must not stop anything
-    descriptor = os.open(run_dir / LEASH_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, operation)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return run_dir / LEASH_FILE
 
 
 def _carries(process: psutil.Process, mark: str) -> bool:

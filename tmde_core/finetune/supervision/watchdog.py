@@ -6,8 +6,6 @@ has had no chance to move, and must not take that for a hang.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import statistics
 import time
@@ -20,6 +18,7 @@ from tmde_core.sdk.worker.kit import checkpoints
 from tmde_core.sdk.worker.run_files import ACTIVITY_FILE, EVENTS_FILE, LOCK_FILE, Stopped
 from tmde_core.sdk.worker.vitals import HEARTBEAT_FILE
 from tmde_core.storage.events import FileLog
+from tmde_core.storage.locks import FileLock
 
 MAX_LOOKS = 5
 """A pause between two looks counts as so many looks at the most."""
@@ -112,15 +111,12 @@ class Watchdog:
     def _has_let_go(self) -> bool:
         """Whether the trainer's lock is free: then the trainer is dead."""
         try:
-            descriptor = os.open(self._run_dir / LOCK_FILE, os.O_RDONLY)
+            lock = FileLock.try_acquire(self._run_dir / LOCK_FILE, shared=True, create=False)
         except OSError:
             return False  # it has not come so far
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if lock is None:
             return False
-        finally:
-            os.close(descriptor)
+        lock.release()
         return True
 
 

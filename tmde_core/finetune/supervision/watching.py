@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import structlog
@@ -24,13 +23,15 @@ from tmde_core.finetune.supervision.attempts import Try, closed, following, resu
 from tmde_core.finetune.supervision.ending import Ending, close_log, examine
 from tmde_core.finetune.supervision.launch import Launcher
 from tmde_core.finetune.supervision.watchdog import Watchdog
+from tmde_core.observers import Publish
 from tmde_core.records.finetune import ENDED, FineTuneRun
+from tmde_core.sdk.events import RunFinished
 from tmde_core.sdk.worker.run_files import EVENTS_FILE, note_stopped, wanted_cancelled
 from tmde_core.storage.events import FileLog
+from tmde_core.storage.locks import FileLock
 
 log = structlog.get_logger(__name__)
 
-Listener = Callable[[FineTuneRun], Awaitable[None]]
 Process = subprocess.Popen[bytes]
 
 QUEUE_SECONDS = 0.5
@@ -42,7 +43,7 @@ TELLING_SECONDS = 5.0
 class Watching:
     """The watches of this process, at most one a run."""
 
-    def __init__(self, store: RunStore, launcher: Launcher, *, launches: bool) -> None:
+    def __init__(self, store: RunStore, launcher: Launcher, publish: Publish, *, launches: bool) -> None:
         """`launches`: whether this process may start the next attempt of a run that it watches."""
         self.limits = Limits()
         self.launches = launches
@@ -50,15 +51,11 @@ class Watching:
         """Whether every live run is watched, not only those that someone here waits for."""
         self._store = store
         self._launcher = launcher
-        self._listeners: list[Listener] = []
+        self._publish = publish
         self._looking = asyncio.Lock()
         self._watches: dict[UUID, asyncio.Task[None]] = {}
         self._settling: dict[UUID, asyncio.Task[Process | None]] = {}
         self._telling: dict[UUID, asyncio.Task[None]] = {}
-
-    def when_ended(self, listener: Listener) -> None:
-        """Have `listener` awaited with each run whose end this process records."""
-        self._listeners.append(listener)
 
     def watch(self, run_id: UUID, process: Process | None = None) -> asyncio.Task[None]:
         """The task that sees a run to its end."""
@@ -99,7 +96,7 @@ class Watching:
         try:
             return await self._record(run, Ending(kind="cancelled", outcome=Outcome(status="cancelled")))
         finally:
-            os.close(leash)
+            leash.release()
 
     async def take(self, run: FineTuneRun) -> bool:
         """Start a worker on a queued run; False when somebody else does, or is cancelling it, or it cannot be started."""
@@ -108,8 +105,8 @@ class Watching:
             return False
         return await self._busy(run.id, self._begin(run, resumed(run), leash)) is not None
 
-    async def begin(self, run: FineTuneRun, wanted: Try, leash: int) -> None:
-        """Start the next worker of a run that is new, or that a person resumes; closes the leash.
+    async def begin(self, run: FineTuneRun, wanted: Try, leash: FileLock) -> None:
+        """Start the next worker of a run that is new, or that a person resumes; releases the leash.
 
         Raises:
             TmdeError: see `Launcher.launch`; the run has failed.
@@ -154,7 +151,7 @@ class Watching:
             return await over
         except asyncio.CancelledError:
             if over.done() and not over.cancelled() and over.exception() is None:
-                os.close(over.result().leash)
+                over.result().leash.release()
             over.cancel()
             raise
         finally:
@@ -195,7 +192,7 @@ class Watching:
 
     # ------------------------------------------------------------------------------------ settling
 
-    def _free_leash(self, run_id: UUID) -> int | None:
+    def _free_leash(self, run_id: UUID) -> FileLock | None:
         run_dir = self._launcher.run_dir(run_id)
         return None if supervisor.is_alive(run_dir) else supervisor.try_leash(run_dir)
 
@@ -235,9 +232,9 @@ class Watching:
                 self.watch(run_id, process)  # where this is no watch already
             return process
         finally:
-            os.close(death.leash)
+            death.leash.release()
 
-    async def _begin(self, run: FineTuneRun, wanted: Try, leash: int, *, raises: bool = False) -> Process | None:
+    async def _begin(self, run: FineTuneRun, wanted: Try, leash: FileLock, *, raises: bool = False) -> Process | None:
         try:
             if wanted_cancelled(self._launcher.run_dir(run.id)):
                 return None
@@ -249,7 +246,7 @@ class Watching:
                 raise
             return None
         finally:
-            os.close(leash)
+            leash.release()
         if process is not None:
             self.watch(run.id, process)
         return process
@@ -262,15 +259,20 @@ class Watching:
         if recorded:
             log.info("finetune.ended", run=str(run.id), status=ending.outcome.status, error=ending.outcome.error)
             ended = await self._store.get(run.id)
-            if ended is not None and self._listeners:
-                task = asyncio.create_task(self._tell(ended), name=f"tell of {run.id}")
+            if ended is not None:
+                task = self._publish(_finished(ended))
                 self._telling[run.id] = task
                 task.add_done_callback(lambda _: self._telling.pop(run.id, None))
         return recorded
 
-    async def _tell(self, run: FineTuneRun) -> None:
-        for listener in self._listeners:
-            try:
-                await listener(run)
-            except Exception:  # one listener's defect must not keep the end from the others
-                log.exception("finetune.listener_failed", run=str(run.id))
+
+def _finished(run: FineTuneRun) -> RunFinished:
+    """Return the event that tells of a run's end."""
+    return RunFinished(
+        run_id=run.id,
+        status=cast("Literal['completed', 'failed', 'cancelled']", run.status),
+        triggered_by=run.triggered_by,
+        traces_used=run.traces_used,
+        metrics=run.metrics,
+        error_message=run.error_message,
+    )

@@ -11,6 +11,7 @@ from uuid import UUID
 from tmde_core.records.base import utc_now
 from tmde_core.records.lora import LiveAt, LoRAActivationEvent, Operation, Trigger
 from tmde_core.storage.database import Database
+from tmde_core.storage.stamps import stamp
 
 _SWITCHED = "success = 1 AND operation IN ('activate', 'rollback', 'deactivate')"
 
@@ -33,7 +34,7 @@ class AuditTrail:
             cursor = await connection.execute(
                 "INSERT INTO lora_events (timestamp, adapter_id, previous_adapter_id, triggered_by, operation) "
                 "VALUES (?, ?, ?, ?, ?)",
-                (_stamp(utc_now()), _text(adapter_id), _text(previous), by, operation),
+                (stamp(utc_now()), _text(adapter_id), _text(previous), by, operation),
             )
             return int(cursor.lastrowid or 0)
 
@@ -53,7 +54,7 @@ class AuditTrail:
         await self._database.write(
             "UPDATE lora_events SET success = ?, error_message = ?, note = ?, timestamp = coalesce(?, timestamp) "
             "WHERE id = ? AND success IS NULL",
-            (int(success), message, note, _stamp(at) if at else None, event_id),
+            (int(success), message, note, stamp(at) if at else None, event_id),
         )
 
     async def events(self, limit: int, offset: int = 0, adapter_id: UUID | None = None) -> list[LoRAActivationEvent]:
@@ -85,7 +86,7 @@ class AuditTrail:
         row = await self._database.row(
             f"SELECT adapter_id, timestamp AS since, (SELECT min(timestamp) FROM lora_events WHERE {_SWITCHED} AND timestamp > :at) "
             f"AS until FROM lora_events WHERE {_SWITCHED} AND timestamp <= :at ORDER BY id DESC LIMIT 1",
-            {"at": _stamp(moment.astimezone(UTC))},
+            {"at": stamp(moment.astimezone(UTC))},
         )
         if row is None:
             first = await self._database.value(f"SELECT min(timestamp) FROM lora_events WHERE {_SWITCHED}")
@@ -137,7 +138,3 @@ def _uuid(text: str | None) -> UUID | None:
 
 def _text(adapter_id: UUID | None) -> str | None:
     return str(adapter_id) if adapter_id else None
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

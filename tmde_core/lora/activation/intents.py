@@ -6,7 +6,6 @@ A process may end at any step. What it left open is settled by the next start: s
 from __future__ import annotations
 
 import asyncio
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.lora import LoRAActivationEvent, LoRAAdapter, Manifest, Trigger
 from tmde_core.sdk.adapters import publish
 from tmde_core.storage.durable import storage_errors
+from tmde_core.storage.locks import FileLock
 
 IMPORTS_LOCK = ".imports.lock"
 """Shared by all who publish an import, from its intent to its row in the audit trail."""
@@ -88,14 +88,16 @@ class Intents:
     @contextmanager
     def _importing(self) -> Iterator[None]:
         """Says to other processes that an import's intent is not abandoned."""
-        with storage_errors(self._store.directory), (self._store.directory / IMPORTS_LOCK).open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH)
+        with storage_errors(self._store.directory), FileLock.acquire(self._imports_lock, shared=True):
             yield
 
     def _somebody_imports(self) -> bool:
-        with (self._store.directory / IMPORTS_LOCK).open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        lock = FileLock.try_acquire(self._imports_lock)
+        if lock is None:
+            return True
+        lock.release()
         return False
+
+    @property
+    def _imports_lock(self) -> Path:
+        return self._store.directory / IMPORTS_LOCK

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
@@ -21,10 +20,10 @@ from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.base import utc_now
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.lora import ActivePointer, Manifest, Operation, Trigger
-from tmde_core.runtimes import Runtimes
 from tmde_core.sdk.runtimes import ModelRuntime
-from tmde_core.settings import Settings
 from tmde_core.storage.durable import storage_errors
+from tmde_core.storage.locks import FileLock
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +31,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LOCK_FILE = ".activation.lock"
-"""Held with `flock` during a switch, so that the server and a command line cannot both switch."""
+"""Locked during a switch, so that the server and a command line cannot both switch."""
 
 FORCED = "Activated by force although the benchmark holds it back."
 
@@ -40,14 +39,11 @@ FORCED = "Activated by force although the benchmark holds it back."
 class Switch:
     """Changes which adapter answers."""
 
-    def __init__(
-        self, settings: Settings, store: AdapterStore, audit: AuditTrail, runtimes: Runtimes, forms: Forms
-    ) -> None:
+    def __init__(self, workspace: Workspace, store: AdapterStore, audit: AuditTrail, forms: Forms) -> None:
         self._forms = forms
-        self._settings = settings
+        self._workspace = workspace
         self._store = store
         self._audit = audit
-        self._runtimes = runtimes
         self._lock = asyncio.Lock()
         self._probed: dict[tuple[str, str, str, int], Answer] = {}
 
@@ -65,13 +61,10 @@ class Switch:
         async with self._lock:
             with storage_errors(self._store.directory):
                 self._store.directory.mkdir(parents=True, exist_ok=True)
-                file = (self._store.directory / LOCK_FILE).open("a")
-            with file:
-                try:
-                    with storage_errors(self._store.directory):
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise busy from None
+                lock = FileLock.try_acquire(self._store.directory / LOCK_FILE)
+            if lock is None:
+                raise busy
+            with lock:
                 yield
 
     async def to(self, target: UUID | None, by: Trigger, force: bool, operation: Operation) -> None:
@@ -123,7 +116,7 @@ class Switch:
     async def unload(self, adapter_id: str) -> None:
         """Let the Proposer's runtime go of an adapter, if it is running."""
         try:
-            runtime = self._runtimes.made(self._settings.roles.proposer.runtime)
+            runtime = self._workspace.runtimes.made(self._workspace.settings.roles.proposer.runtime)
             if (await runtime.status()).state == "ready":
                 await runtime.unload_adapter(adapter_id)
         except TmdeError as error:
@@ -143,8 +136,8 @@ class Switch:
                 f"The benchmark holds the adapter {adapter_id} back: it was found worse. Activate it with force if you must.",
                 gate=manifest.gate,
             )
-        role = self._settings.roles.proposer
-        runtime = await self._runtimes.get(role.runtime)
+        role = self._workspace.settings.roles.proposer
+        runtime = await self._workspace.runtimes.get(role.runtime)
         if not runtime.capabilities.adapters:
             raise AdapterInvalidError(
                 f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, such as 'embedded'."

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from tmde_core.errors import TmdeError
-from tmde_core.lora.archive.foreign_json import ForeignJsonError, read_object
 from tmde_core.lora.archive.layout import ARGUMENTS_FILE, METRICS_FILE
 from tmde_core.lora.archive.unpack import Unpacked
 from tmde_core.records.base import from_json
+from tmde_core.records.foreign_json import ForeignJsonError, read_object
 from tmde_core.records.lora import MANIFEST_VERSION, MAX_TAGS, TAG, Manifest
 from tmde_core.sdk.adapters import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
 from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, not_finite, read_tensors

@@ -26,7 +26,8 @@ from tmde_core.lora.archive.layout import MAX_ARCHIVE_BYTES, Format, folder_of
 from tmde_core.lora.archive.pack import checked_file, must_come_back, packed
 from tmde_core.lora.archive.torch_file import TorchFile
 from tmde_core.lora.archive.unpack import Unpacked, unpack
-from tmde_core.lora.files.forms import locked_staging
+from tmde_core.lora.files.forms import Forms, locked_staging
+from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.service import LoraService
 from tmde_core.records.base import Record, utc_now
 from tmde_core.records.lora import LoRAAdapter, Manifest, Trigger
@@ -58,8 +59,10 @@ class Export(Record, frozen=True):
 class ArchiveService:
     """Export and import of adapters."""
 
-    def __init__(self, lora: LoraService) -> None:
+    def __init__(self, lora: LoraService, store: AdapterStore, forms: Forms) -> None:
         self._lora = lora
+        self._store = store
+        self._forms = forms
 
     # ----------------------------------------------------------------------------------- carried away
 
@@ -72,8 +75,8 @@ class ArchiveService:
             UnprocessableError: too large for adapter_model.bin.
             TooLargeError: the archive would be larger than an import takes.
         """
-        manifest = await asyncio.to_thread(self._lora.store.verified, adapter_id)
-        directory, name = self._lora.store.path(adapter_id), folder_of(adapter_id)
+        manifest = await asyncio.to_thread(self._store.verified, adapter_id)
+        directory, name = self._store.path(adapter_id), folder_of(adapter_id)
         if format == "gguf":
             manifest = await self._lora.completed(manifest)
             if GGUF_FILE not in manifest.files:
@@ -102,12 +105,12 @@ class ArchiveService:
             AdapterInvalidError: hostile or damaged; `reasons` has every reason. Nothing is left behind.
             InsufficientStorageError: no space.
         """
-        async with locked_staging(self._lora.store.directory) as staging:
-            with storage_errors(self._lora.store.directory), _unnamed(staging) as file:
+        async with locked_staging(self._store.directory) as staging:
+            with storage_errors(self._store.directory), _unnamed(staging) as file:
                 await _receive(chunks, file)
                 unpacked, checked = await _finished(lambda stopped: _examine(file, staging, stopped))
             reasons = [*unpacked.reasons, *checked.reasons]
-            form = await self._lora.forms.make(staging, checked.base_model) if checked.shapes_sound else None
+            form = await self._forms.make(staging, checked.base_model) if checked.shapes_sound else None
             if form is not None:
                 reasons += form.reasons
             if reasons:
@@ -136,7 +139,7 @@ class ArchiveService:
 
     def _is_taken(self, adapter_id: UUID) -> bool:
         """Whether an adapter has the id, or will: a training run builds it."""
-        directory = self._lora.store.directory
+        directory = self._store.directory
         return os.path.lexists(directory / str(adapter_id)) or os.path.lexists(staging_directory(directory, adapter_id))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -17,14 +16,15 @@ import structlog
 
 from tmde_core.errors import AdapterInvalidError, InsufficientStorageError, TmdeError
 from tmde_core.lora.files.store import AdapterStore
-from tmde_core.plugins import Plugins, context_for
+from tmde_core.plugins import context_for
 from tmde_core.records.base import from_json
 from tmde_core.records.lora import Manifest
 from tmde_core.records.training import ServedForm, WorkerCommand
 from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE, staging_directory
 from tmde_core.sdk.training import ConvertingBackend
-from tmde_core.settings import Settings
 from tmde_core.storage.durable import storage_errors
+from tmde_core.storage.locks import FileLock
+from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -35,9 +35,8 @@ CONVERSION_SECONDS = 600.0
 class Forms:
     """Asks the backends for the form that llama.cpp serves."""
 
-    def __init__(self, settings: Settings, plugins: Plugins, store: AdapterStore) -> None:
-        self._settings = settings
-        self._plugins = plugins
+    def __init__(self, workspace: Workspace, store: AdapterStore) -> None:
+        self._workspace = workspace
         self._store = store
 
     async def complete(self, manifest: Manifest) -> None:
@@ -74,7 +73,7 @@ class Forms:
         Raises:
             InsufficientStorageError: no space.
         """
-        for descriptor in self._plugins.backends:
+        for descriptor in self._workspace.plugins.backends:
             try:
                 command = await asyncio.to_thread(self._conversion, descriptor.name, directory, base_model)
             except Exception as error:  # a plugin's own defect must not hide the other backends
@@ -98,8 +97,8 @@ class Forms:
             )
 
     def _conversion(self, backend: str, directory: Path, base_model: str) -> WorkerCommand | None:
-        descriptor = self._plugins.backends.get(backend)
-        made = descriptor.create(context_for(descriptor, self._settings))
+        descriptor = self._workspace.plugins.backends.get(backend)
+        made = descriptor.create(context_for(descriptor, self._workspace.settings))
         return made.convert(directory, base_model) if isinstance(made, ConvertingBackend) else None
 
 
@@ -119,20 +118,19 @@ async def locked_staging(adapters: Path) -> AsyncIterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
+        lock.release()
 
 
-def _locked_directory(adapters: Path) -> tuple[Path, int]:
-    """An empty staging directory and the descriptor whose lock says that somebody lives who uses it."""
+def _locked_directory(adapters: Path) -> tuple[Path, FileLock]:
+    """An empty staging directory and the lock that says that somebody lives who uses it."""
     with storage_errors(adapters):
         while True:
             path = staging_directory(adapters, uuid4())
             path.mkdir(parents=True)
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.is_dir():
+            lock = FileLock.acquire(path, create=False)
+            if lock.is_current():
                 return path, lock
-            os.close(lock)  # a start of TMDE swept it away before it was locked
+            lock.release()  # a start of TMDE swept it away before it was locked
 
 
 async def _run(command: WorkerCommand) -> ServedForm:

@@ -1,14 +1,12 @@
 """Who answers by an adapter holds a lease on it, so that nobody deletes it meanwhile, in whatever process.
 
-A lease is a shared `flock` on the adapter's directory; deleting takes the exclusive one. The kernel lets go of it when its holder dies,
-and nothing has to be cleared away. Where the file system has no `flock` nobody can hold one, so nothing is deleted there
+A lease is a shared lock on the adapter's directory (`storage.locks`); deleting takes the exclusive one. The kernel lets go of it when its holder dies,
+and nothing has to be cleared away. Where the file system has no locks nobody can hold one, so nothing is deleted there
 while that cannot be told: see `sole`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,8 @@ from typing import Self
 
 import structlog
 
-from tmde_core.errors import ConflictError, NotFoundError
+from tmde_core.errors import ConflictError, InsufficientStorageError, NotFoundError
+from tmde_core.storage.locks import FileLock
 
 log = structlog.get_logger(__name__)
 
@@ -25,14 +24,13 @@ log = structlog.get_logger(__name__)
 class Lease:
     """Keeps an adapter on the disk until it is released or this process ends. Releasing again does nothing."""
 
-    def __init__(self, descriptor: int | None = None) -> None:
-        self._descriptor = descriptor
+    def __init__(self, lock: FileLock | None = None) -> None:
+        self._lock = lock
 
     def release(self) -> None:
         """Let go of it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -50,24 +48,20 @@ def shared(directory: Path) -> Lease | None:
         NotFoundError: there is no such adapter, or no longer.
     """
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        lock = FileLock.try_acquire(directory, shared=True, create=False)
     except FileNotFoundError:
         raise NotFoundError(f"There is no adapter with the id {directory.name}.") from None
-    except OSError as error:  # a link, say: whoever answers by it will find that out and say it better
+    except (OSError, InsufficientStorageError) as error:
+        # A link: whoever answers by it will find that out and say it better. No locks: answers are more important, and
+        # whoever deletes finds the same.
         log.warning("lease.not_had", directory=str(directory), error=str(error))
         return Lease()
-    lease = Lease(descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lease.release()
+    if lock is None:
         return None
-    except OSError as error:  # answers are more important: whoever deletes finds the same
-        log.warning("lease.not_had", directory=str(directory), error=str(error))
-    if not _still_there(directory, descriptor):
-        lease.release()
+    if not lock.is_current():
+        lock.release()
         raise NotFoundError(f"The adapter {directory.name} has just been deleted.")
-    return lease
+    return Lease(lock)
 
 
 @contextmanager
@@ -78,23 +72,22 @@ def sole(directory: Path) -> Iterator[None]:
         ConflictError: somebody holds one, or it cannot be told.
     """
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:  # a link, a file, or gone: nothing that anybody could be answered by
+        lock = FileLock.try_acquire(directory, create=False)
+    except InsufficientStorageError as error:
+        why = getattr(error.__cause__, "strerror", error.detail)
+        raise ConflictError(
+            f"It cannot be told whether a process of TMDE still uses the adapter {directory.name}: the file system of "
+            f"{directory.parent} has no locks ({why}). Stop every TMDE, then remove {directory} by hand."
+        ) from None
+    except OSError:  # a link, or gone: nothing that anybody could be answered by
         yield
         return
-    with Lease(descriptor):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConflictError(
-                f"The adapter {directory.name} answers a debate, benchmark or question that has not ended yet, here or in "
-                "another process. Try again when it has."
-            ) from None
-        except OSError as error:
-            raise ConflictError(
-                f"It cannot be told whether a process of TMDE still uses the adapter {directory.name}: the file system of "
-                f"{directory.parent} has no locks ({error.strerror}). Stop every TMDE, then remove {directory} by hand."
-            ) from None
+    if lock is None:
+        raise ConflictError(
+            f"The adapter {directory.name} answers a debate, benchmark or question that has not ended yet, here or in "
+            "another process. Try again when it has."
+        )
+    with lock:
         yield
 
 
@@ -105,10 +98,3 @@ def is_leased(directory: Path) -> bool:
             return False
     except ConflictError:
         return True
-
-
-def _still_there(directory: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.lstat(directory), os.fstat(descriptor))
-    except OSError:
-        return False

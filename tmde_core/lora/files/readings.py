@@ -10,6 +10,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from tmde_core.errors import TmdeError
@@ -85,7 +86,7 @@ class Readings:
         """Let what was found hold for a manifest that was written anew without changing what it says of the files."""
         reading = self._kept.get(name)
         if reading is not None and reading.version == before and after is not None:
-            self._kept[name] = Reading(version=after, at=reading.at, flaw=reading.flaw)
+            self._kept[name] = msgspec.structs.replace(reading, version=after)
             self.save()
 
     def save(self) -> None:

@@ -13,7 +13,6 @@ adapter is listed too, with the reason, and never stops the others.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from tmde_core.records.base import from_json, to_json
 from tmde_core.records.lora import ActivePointer, LoRAAdapter, Manifest
 from tmde_core.sdk.adapters import MANIFEST_FILE, STAGING_PREFIX
 from tmde_core.storage.durable import TEMPORARY, sha256_of, storage_errors, sync_directory, sync_file, write_whole
+from tmde_core.storage.locks import FileLock, is_locked
 
 ADAPTERS_DIR = "lora-adapters"
 ACTIVE_FILE = "active.json"
@@ -280,8 +280,7 @@ class AdapterStore:
             AdapterInvalidError: it is not sound.
             InsufficientStorageError: the disk is full or read-only; nothing has changed.
         """
-        with storage_errors(self.directory), (self.directory / EDIT_LOCK).open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with storage_errors(self.directory), FileLock.acquire(self.directory / EDIT_LOCK):
             before = self.manifest(adapter_id)
             after = change(before)
             if after != before:
@@ -317,18 +316,17 @@ class AdapterStore:
             _remove(path)
         for path in self.directory.glob(f"{STAGING_PREFIX}*"):
             leash = self.directory.parent / "runs" / path.name.removeprefix(STAGING_PREFIX) / "leash"
-            if not _held(path) and not _held(leash):
+            if not is_locked(path) and not is_locked(leash):  # an import that builds it, a training run
                 _remove(path)
 
     def sweep_unfinished_files(self) -> None:
         """Delete half-written pointers and manifests that a crash left. Only while nobody switches."""
         for path in self.directory.glob(f".*{TEMPORARY}"):
             path.unlink(missing_ok=True)
-        with (self.directory / EDIT_LOCK).open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return  # somebody writes a manifest; the next start looks again
+        lock = FileLock.try_acquire(self.directory / EDIT_LOCK)
+        if lock is None:
+            return  # somebody writes a manifest; the next start looks again
+        with lock:
             for path in self.directory.glob(f"*/.*{TEMPORARY}"):
                 path.unlink(missing_ok=True)
 
@@ -343,21 +341,6 @@ def _sound(path: Path) -> Manifest:
     if path.is_symlink():
         raise UnsoundError(LINK)
     return read_manifest(str(path), path.name)
-
-
-def _held(path: Path) -> bool:
-    """Whether some process holds a lock on the file or directory: an import that builds it, a training run."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _remove(path: Path) -> None:

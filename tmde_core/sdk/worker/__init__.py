@@ -1,4 +1,7 @@
-"""The kit of a process that trains: the run's event log, heartbeat, checkpoints, cancellation and publication."""
+"""The kit of a process that trains: the run's event log, heartbeat, checkpoints, cancellation and publication.
+
+Import from here. The modules inside (`kit`, `vitals`, `run_files`) are private.
+"""
 
 from __future__ import annotations
 

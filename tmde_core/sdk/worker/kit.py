@@ -1,4 +1,4 @@
-"""The kit of every training worker: what a process that trains must do around the training itself.
+"""What a training process does around the training itself. Private: import from `tmde_core.sdk.worker`.
 
     with RunWorker(Path(sys.argv[1])) as worker:
         train(worker)              # worker.job, worker.config, worker.events; ends with worker.publish(…)
@@ -6,10 +6,10 @@
 
 The supervisor reads what the kit writes into the run's directory:
 
-- `lock`: held with `flock` for the life of the process; its text is `{"pid": …, "createTime": …}`.
+- `lock`: locked (`storage.locks`) for the life of the process; its text is `{"pid": …, "createTime": …}`.
 - `heartbeat`: rewritten every `HEARTBEAT_SECONDS` while the process lives (`vitals`).
-- `activity`: touched by `RunWorker.working` within a step that takes long.
-- `checkpoints/step-N`: complete, or not there; the newest `CHECKPOINTS_KEPT` are kept.
+- `activity`: touched by `RunWorker.working` during a long step.
+- `checkpoints/step-N`: complete or not there; the newest `CHECKPOINTS_KEPT` are kept.
 - `events.jsonl`: `progress`, `eval`, `checkpoint`, `log`, and one last `complete`, `error` or `cancelled`.
 
 SIGTERM cancels, and so does a file `cancel` in the run's directory, which also reaches a process in a container. An
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -34,7 +33,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final, NoReturn, Self, TextIO
+from typing import Any, Final, NoReturn, Self
 from uuid import UUID
 
 import msgspec
@@ -61,10 +60,29 @@ from tmde_core.sdk.worker.run_files import (
 from tmde_core.sdk.worker.vitals import beat
 from tmde_core.storage.durable import sync_directory, sync_file
 from tmde_core.storage.events import FileLog
+from tmde_core.storage.locks import FileLock
+
+__all__ = [
+    "ACTIVITY_SECONDS",
+    "CHECKPOINTS_KEPT",
+    "EXIT_CANCELLED",
+    "EXIT_COMPLETE",
+    "EXIT_FAILED",
+    "EXIT_REFUSED",
+    "HEARTBEAT_SECONDS",
+    "OUT_OF_MEMORY",
+    "BaseIdentity",
+    "CancelledRunError",
+    "RunEvents",
+    "RunWorker",
+    "TrainingFailedError",
+    "checkpoints",
+    "explain",
+]
 
 HEARTBEAT_SECONDS = 2.0
 ACTIVITY_SECONDS = 1.0
-"""`RunWorker.working` may be called as often as one likes; it touches its file no more often than this."""
+"""The shortest time between two touches of the activity file, however often `RunWorker.working` is called."""
 
 OUT_OF_MEMORY: Final = "out-of-memory"
 
@@ -86,21 +104,24 @@ class TrainingFailedError(Exception):
 
 
 class CancelledRunError(BaseException):
-    """SIGTERM arrived. Not an `Exception`, so that no library swallows it."""
+    """The run is cancelled: SIGTERM arrived. It is no `Exception`, so that no library swallows it."""
 
 
 class BaseIdentity(Record, frozen=True):
-    """What the adapter was trained on; serving it on anything else gives gibberish."""
+    """The base model that the adapter was trained on. On any other model the adapter gives gibberish."""
 
     name: str
-    """As the settings have it."""
+    """The name or path that the settings give it."""
     model_sha256: str | None = None
+    """SHA-256 of the file of its weights."""
     tokenizer_sha256: str | None = None
+    """SHA-256 of its tokenizer.json."""
     chat_template_sha256: str | None = None
+    """SHA-256 of the text of its chat template."""
 
 
 class RunEvents:
-    """The run's event log, with a method for each kind of event that is not the last one."""
+    """The run's event log."""
 
     def __init__(self, path: Path) -> None:
         self.log_file = FileLog(path)
@@ -120,7 +141,7 @@ class RunEvents:
         rss_bytes: int | None = None,
         eta_seconds: float | None = None,
     ) -> None:
-        """Report an optimizer step. Without `eta_seconds` the mean pace of this process is extrapolated."""
+        """Report an optimizer step. Without `eta_seconds` the time left is worked out from the mean pace of this process."""
         now = time.monotonic()
         step_seconds = None if self._last is None else round(now - self._last, 3)
         self._last = now
@@ -152,7 +173,7 @@ class RunEvents:
         epoch: int | None = None,
         best: bool = False,
     ) -> None:
-        """Report a validation; `best` when no earlier one was lower."""
+        """Report a validation. `best` says that no earlier loss was lower."""
         self._append("eval", {"step": step, "evalLoss": eval_loss, "epoch": epoch, "best": best})
 
     def checkpoint(self, step: int, path: Path) -> None:
@@ -160,11 +181,11 @@ class RunEvents:
         self._append("checkpoint", {"step": step, "path": str(path)})
 
     def log(self, text: str, **facts: Any) -> None:
-        """Say something in words; `facts` are for programs."""
+        """Report something in words; `facts` are for programs."""
         self._append("log", {"text": text, **facts})
 
     def end(self, type_: str, data: dict[str, Any]) -> None:
-        """Append the worker's last event. A full disk must not hide the exit code, so that failure is only printed."""
+        """Append the last event. `RunWorker` calls it. If the disk is full, the failure is printed and not raised."""
         try:
             self._append(type_, data)
         except (OSError, TmdeError) as error:
@@ -175,12 +196,16 @@ class RunEvents:
 
 
 class RunWorker:
-    """One training run, seen from inside its process. Use it as a context manager, in the main thread."""
+    """One training run inside its process, with `job`, `config` and `events`, and at the end `exit_code`.
+
+    Use it as a context manager in the main thread. In the `with` block, `job` is the `TrainingJob`, `config` its
+    `FineTuneConfig`, and `events` the `RunEvents`. Afterwards the process has to end with `exit_code`.
+    """
 
     def __init__(self, job_path: Path) -> None:
         self.job_path = job_path
         self.exit_code = EXIT_REFUSED
-        self._lock: TextIO | None = None
+        self._lock: FileLock | None = None
         self._stop = threading.Event()
         self._published: dict[str, Any] | None = None
         self._worked = 0.0
@@ -239,16 +264,16 @@ class RunWorker:
             self.exit_code = EXIT_COMPLETE
             self.events.end("complete", self._published or {})
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
         return True
 
     @property
     def adapter_dir(self) -> Path:
-        """Where the finished adapter will be; its id is the run's."""
+        """The directory of the finished adapter, whose id is the id of the run."""
         return Path(self.job.data_dir) / "lora-adapters" / self.job.run_id
 
     def staging(self) -> Path:
-        """A fresh, empty directory to build the adapter in; what an earlier attempt left there is removed."""
+        """Return an empty directory to build the adapter in. What an earlier attempt left there is removed."""
         path = Path(self.job.output_dir)
         if not self._is_staging(path):
             raise InvalidInputError(f"The output directory {path} must have a hidden name that ends in the run's id.")
@@ -257,7 +282,7 @@ class RunWorker:
         return path
 
     def checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
-        """Keep what `write` puts into the directory it is given; the rename makes it a checkpoint, whole or not at all."""
+        """Keep a checkpoint: `write` is given an empty directory to fill. A checkpoint is complete or not there."""
         directory = self.run_dir / "checkpoints"
         target = directory / f"step-{step:08d}"
         building = directory / f".{target.name}"
@@ -283,7 +308,7 @@ class RunWorker:
         return target
 
     def working(self) -> None:
-        """Say that a step which takes long gets on: without a step or this for ten minutes the process counts as hung."""
+        """Report progress during a long step. A process that reports nothing for ten minutes counts as hung."""
         now = time.monotonic()
         if now - self._worked >= ACTIVITY_SECONDS:
             self._worked = now
@@ -358,14 +383,10 @@ class RunWorker:
         return path.name.startswith(".") and path.name.endswith(self.job.run_id)
 
     def _take_lock(self) -> None:
-        self._lock = (self.run_dir / LOCK_FILE).open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        self._lock = FileLock.try_acquire(self.run_dir / LOCK_FILE)
+        if self._lock is None:
             self._refuse(f"Another process already trains the run {self.job.run_id}.")
-        self._lock.truncate(0)
-        self._lock.write(to_json({"pid": os.getpid(), "createTime": psutil.Process().create_time()}).decode())
-        self._lock.flush()
+        self._lock.write(to_json({"pid": os.getpid(), "createTime": psutil.Process().create_time()}))
 
     def _heartbeat(self) -> None:
         asked = False
@@ -385,7 +406,7 @@ class RunWorker:
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first. The last one is what `TrainingJob.resume_from` should name."""
+    """Return the complete checkpoints of a run, the oldest first."""
     directory = run_dir / "checkpoints"
     if not directory.is_dir():
         return []
@@ -393,9 +414,9 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 
 def explain(error: BaseException) -> tuple[str, str]:
-    """What failed, as a stable word and a sentence that says what to do.
+    """Return what failed, as a stable word for programs and a sentence that says what to do.
 
-    Libraries' errors are told apart by their text, because this module may not import the libraries.
+    The errors of libraries are told apart by their text, because this module may not import the libraries.
     """
     if isinstance(error, TrainingFailedError):
         return error.reason, error.detail

@@ -1,4 +1,4 @@
-"""The names of what lies in a run's directory beside the dataset, and the supervisor's own note of why it ended a process."""
+"""The names of the files of a run, and the supervisor's note of why it ended a process. Private to TMDE."""
 
 from __future__ import annotations
 
@@ -11,12 +11,25 @@ import msgspec
 from tmde_core.records.base import Record, to_json
 from tmde_core.storage.durable import write_whole
 
+__all__ = [
+    "ACTIVITY_FILE",
+    "CANCEL_FILE",
+    "EVENTS_FILE",
+    "JOB_FILE",
+    "LOCK_FILE",
+    "STOPPED_FILE",
+    "Stopped",
+    "note_stopped",
+    "stopped_because",
+    "wanted_cancelled",
+]
+
 EVENTS_FILE = "events.jsonl"
 JOB_FILE = "job.json"
 LOCK_FILE = "lock"
 ACTIVITY_FILE = "activity"
 CANCEL_FILE = "cancel"
-"""Its presence says that a person wants the run to end, whoever finds the worker dead first."""
+"""Its presence says that a person wants the run to end."""
 STOPPED_FILE = "stopped.json"
 
 
@@ -29,18 +42,18 @@ class Stopped(Record, frozen=True):
 
 
 def note_stopped(run_dir: Path, stopped: Stopped) -> None:
-    """Keep the reason, for whoever records the end. The first one counts."""
+    """Keep the reason for the record of the run's end. The first reason counts."""
     if stopped_because(run_dir) is None:
         write_whole(run_dir / STOPPED_FILE, to_json(stopped))
 
 
 def stopped_because(run_dir: Path) -> Stopped | None:
-    """Why the supervisor ended the process, None when it did not."""
+    """Return why the supervisor ended the process; None if it did not."""
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode((run_dir / STOPPED_FILE).read_bytes(), type=Stopped)
     return None
 
 
 def wanted_cancelled(run_dir: Path) -> bool:
-    """Whether a person has asked for the end of the run."""
+    """Return whether a person has cancelled the run."""
     return (run_dir / CANCEL_FILE).exists()

@@ -1,4 +1,4 @@
-"""The heartbeat of a training process: that it lives, and how much memory there was.
+"""The heartbeat of a training process: it is alive, and this much memory is left. Private, but for `memory`.
 
 A process that is killed for lack of memory cannot say so. Two things tell afterwards: the kernel counts whom it kills
 for memory, in the control group of the process or for the whole machine; and the last heartbeat says how much was left,
@@ -15,6 +15,8 @@ import msgspec
 import psutil
 
 from tmde_core.records.base import Record, to_json
+
+__all__ = ["HEARTBEAT_FILE", "Vitals", "beat", "died_of_memory", "last_beat", "memory", "oom_counter", "oom_kills"]
 
 HEARTBEAT_FILE = "heartbeat"
 
@@ -63,7 +65,7 @@ def beat(run_dir: Path) -> None:
 
 
 def last_beat(run_dir: Path) -> Vitals | None:
-    """The last heartbeat of a run's process, None where there is none that can be read."""
+    """Return the last heartbeat of a run's process; None if it cannot be read."""
     try:
         return msgspec.json.decode((run_dir / HEARTBEAT_FILE).read_bytes(), type=Vitals)
     except (OSError, msgspec.MsgspecError):
@@ -71,7 +73,7 @@ def last_beat(run_dir: Path) -> Vitals | None:
 
 
 def died_of_memory(last: Vitals | None) -> bool:
-    """Whether a process that was killed from outside, and whose last heartbeat this is, was killed for lack of memory."""
+    """Return whether a process with this last heartbeat, killed from outside, was killed for lack of memory."""
     if last is None:
         return False
     now = oom_kills(Path(last.oom_counter))
@@ -81,7 +83,7 @@ def died_of_memory(last: Vitals | None) -> bool:
 
 
 def memory() -> tuple[int, int]:
-    """Bytes in all and bytes available: the machine's, or the control group's where that allows less."""
+    """Return the bytes of memory in all and available: the machine's, or the control group's if that allows less."""
     machine = psutil.virtual_memory()
     group = _cgroup()
     if group is not None:
@@ -94,7 +96,7 @@ def memory() -> tuple[int, int]:
 
 
 def oom_counter() -> Path:
-    """Where the kernel counts those it killed for memory: in this process's control group, else in the whole machine."""
+    """Return the file in which the kernel counts processes killed for memory: this control group's, else the machine's."""
     group = _cgroup()
     if group is not None and (group / "memory.events").exists():
         return group / "memory.events"
@@ -102,7 +104,7 @@ def oom_counter() -> Path:
 
 
 def oom_kills(counter: Path) -> int | None:
-    """How many were killed so far, None where it is not told."""
+    """Return how many were killed so far; None if the kernel does not say."""
     return _counted(counter, "oom_kill")
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import textwrap
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ import msgspec
 import pytest
 
 from tmde_core.entry_points import find_commands
+from tmde_core.observers import bind
 from tmde_core.plugins import Plugins
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record, from_json, utc_now
 from tmde_core.sdk.context import Descriptor, MakingDescriptor, PluginSettings
+from tmde_core.sdk.events import Event
 from tmde_core.sdk.hooks import HOOKS
 from tmde_core.testing.contracts.rules import broken, calling, require, run
 from tmde_core.testing.events import sample_events
@@ -108,7 +110,7 @@ class PluginContract:
     def test_its_observer_takes_every_event(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """One of each kind, and one of a kind that comes with a later release."""
         monkeypatch.setenv("TMDE_DATA_DIR", str(tmp_path))  # made-up events shall not reach the person's files
-        for observe in self._observers():
+        for observe in self._observers(tmp_path):
             events: list[Any] = [*sample_events(), EventOfALaterRelease(at=utc_now())]
             for event in events:
                 kind = type(event).__name__
@@ -120,7 +122,10 @@ class PluginContract:
                     f"tmde_event() with {'an event of an unknown kind' if later else f'a {kind}'}",
                     f"TMDE lists that as a problem of the plugin, and nothing was observed. {advice}",
                 ):
-                    run(asyncio.to_thread(observe, event), "tmde_event()")
+                    returned = run(asyncio.to_thread(observe, event), "tmde_event()")
+                if inspect.iscoroutine(returned):
+                    returned.close()
+                    broken("tmde_event() is asynchronous, and TMDE does not await it. Write a plain function.")
 
     def test_its_commands_can_be_imported(self) -> None:
         """Each leads to a function or a `typer.Typer`."""
@@ -159,8 +164,8 @@ class PluginContract:
             for descriptor in plugins.shelf(hook.descriptor):
                 yield hook.noun, descriptor
 
-    def _observers(self) -> list[Any]:
-        return [observe for _, observe in self._loaded()[0].observers()]
+    def _observers(self, data_dir: Path) -> list[Callable[[Event], object]]:
+        return [bind(observe, name, data_dir) for name, observe in self._loaded()[0].observers()]
 
     def _look(self, data_dir: Path) -> Loaded:
         if not self.module:

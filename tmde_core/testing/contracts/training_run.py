@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +18,7 @@ from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.training import TrainingExample, TrainingJob, WorkerCommand
 from tmde_core.sdk.worker.run_files import EVENTS_FILE, JOB_FILE, LOCK_FILE
 from tmde_core.storage.events import Event, FileLog
+from tmde_core.storage.locks import is_locked
 from tmde_core.testing.contracts.rules import broken
 from tmde_core.testing.training_jobs import times_tables, write_job
 
@@ -81,12 +80,14 @@ class TrainingRun:
         self._seen = len(FileLog(self.run_dir / EVENTS_FILE).read())
         self._told = None
         self._attempt += 1
-        leash = supervisor.take_leash(self.run_dir)
-        try:
+        leash = supervisor.try_leash(self.run_dir)
+        if leash is None:
+            broken(
+                "A process of the worker before still lives. TMDE starts none beside it. End all processes with the worker."
+            )
+        with leash:
             mark = supervisor.mark_of(self.run_id, self._attempt)
             self._process = supervisor.launch(command, mark, self.run_dir, leash, 0)
-        finally:
-            os.close(leash)
 
     def resume_from(self, checkpoint: Path) -> TrainingJob:
         """Write the job of an attempt that goes on from a checkpoint."""
@@ -107,7 +108,7 @@ class TrainingRun:
         """Wait for the first step; False if the worker ends before it."""
         self._wait(lambda: bool(self.events("progress")), "the first progress event")
         begun = bool(self.events("progress"))
-        held = _is_locked(self.run_dir / LOCK_FILE)
+        held = is_locked(self.run_dir / LOCK_FILE)
         if begun and self._lives():
             self.lock_was_held = held
         return begun
@@ -156,17 +157,3 @@ class TrainingRun:
                     f"getting on for ten minutes. Look at the worker's log{': ' + last if last else ', which is empty.'}"
                 )
             time.sleep(LOOK_SECONDS)
-
-
-def _is_locked(file: Path) -> bool:
-    try:
-        descriptor = os.open(file, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -18,20 +18,57 @@ model then take 380 MB beside its weights; its full 8192 would take twice that."
 class EmbeddedSettings(PluginSettings, frozen=True, kw_only=True):
     """How the embedded runtime serves. Every field may be left out."""
 
-    model: str = ""
-    """The default model: a file's name in the models directory, the absolute path of a GGUF, or of a directory of
-    safetensors. Empty: the embedded model."""
-    models: tuple[str, ...] = ()
-    """Further ones, as above, that a role may name. Each gets a server of its own when it is first asked."""
-    context: Annotated[int, Meta(ge=256, le=1_048_576)] | None = None
-    """Tokens that one prompt and its answer may have together."""
-    slots: Annotated[int, Meta(ge=1, le=64)] = 4
-    """How many answers are generated at the same time."""
-    threads: Annotated[int, Meta(ge=1, le=512)] | None = None
-    """None: one for each physical core that this process may use."""
-    batch: Annotated[int, Meta(ge=1, le=2048)] = 16
-    """Prompt tokens read in one step. A cancelled request is noticed between steps: 16 take 0.1 s with the embedded
-    model on two cores. 64 read a prompt a sixth faster and notice after 0.4 s."""
+    model: Annotated[
+        str,
+        Meta(
+            title="Default model",
+            description=(
+                "The default model: a file in `data/models/`, the absolute path of a GGUF file, or of a directory of "
+                "safetensors. Empty: the embedded model."
+            ),
+        ),
+    ] = ""
+    models: Annotated[
+        tuple[str, ...],
+        Meta(
+            title="Further models",
+            description="Further ones that a role may name. Each gets a server of its own when it is first asked.",
+        ),
+    ] = ()
+    context: (
+        Annotated[
+            int,
+            Meta(
+                ge=256,
+                le=1_048_576,
+                title="Context",
+                description=(
+                    "Tokens that a prompt and its answer may have together; unset: 4096, or what the model was trained on "
+                    "if that is less."
+                ),
+                extra={"unit": "tokens"},
+            ),
+        ]
+        | None
+    ) = None
+    slots: Annotated[
+        int,
+        Meta(ge=1, le=64, title="Answers at a time", description="How many answers are generated at the same time."),
+    ] = 4
+    threads: (
+        Annotated[int, Meta(ge=1, le=512, title="Threads", description="Unset: one for each physical core.")] | None
+    ) = None
+    # A cancelled request is noticed between steps: 16 tokens take 0.1 s with the embedded model on two cores. 64 read a
+    # prompt a sixth faster and notice after 0.4 s.
+    batch: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2048,
+            title="Tokens in a step",
+            description="Prompt tokens read in one step. More reads faster and notices a cancellation later.",
+        ),
+    ] = 16
 
     @property
     def thread_count(self) -> int:

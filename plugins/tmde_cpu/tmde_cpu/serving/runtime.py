@@ -24,14 +24,14 @@ from tmde_core.sdk.runtimes import (
     RuntimeCapabilities,
     RuntimeStatus,
 )
-from tmde_cpu.gguf.served_form import served_form
 from tmde_cpu.serving.catalog import Catalog, ModelSource
 from tmde_cpu.serving.child import SERVER
 from tmde_cpu.serving.loopback import stream_loopback
 from tmde_cpu.serving.options import EmbeddedSettings
-from tmde_cpu.serving.quality import QualityReport, quality
 from tmde_cpu.serving.served import Generation, ServedModel
+from tmde_cpu.serving.served_form import served_form
 from tmde_cpu.serving.server_log import ServerLog
+from tmde_cpu.serving.simple_questions import QualityReport, quality
 
 END_NOTICE_SECONDS = 1.0
 """How long a broken connection waits for the news that the child has ended."""

@@ -317,15 +317,15 @@ async def test_a_run_is_not_resumed_while_another_is_in_progress(services):
 async def test_every_listener_is_told_of_the_end_once_also_when_another_fails(services):
     told = []
 
-    async def fails(_run):
+    async def fails(_event):
         raise RuntimeError("a defect of mine")
 
-    async def listens(run):
+    async def listens(event):
         await asyncio.sleep(0)
-        told.append((run.id, run.status))
+        told.append((event.run_id, event.status))
 
-    services.finetune.when_ended(fails)
-    services.finetune.when_ended(listens)
+    services.observers.subscribe(fails)
+    services.observers.subscribe(listens)
     one, two = await trained(services, "quick"), await trained(services, "raises")
     await services.finetune.list()
     assert told == [(one.id, "completed"), (two.id, "failed")]

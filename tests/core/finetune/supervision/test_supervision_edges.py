@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import itertools
 import os
 import shutil
@@ -22,7 +21,7 @@ from tmde_core.finetune.supervision import supervisor
 
 
 def nothing_is_left(services, run) -> bool:
-    hidden = list(services.lora.store.directory.glob(".staging-*"))
+    hidden = list(services.stores.adapters.directory.glob(".staging-*"))
     return not supervisor.family(str(run.id)) and not hidden
 
 
@@ -69,15 +68,15 @@ async def test_a_run_whose_directory_somebody_removed_fails_and_keeps_nobody_wai
 
 
 async def test_a_watch_outlives_an_error_of_the_machine(services, monkeypatch):
-    take, failures = supervisor._take, iter((errno.EMFILE, errno.ENOSPC))
+    take, failures = supervisor.take_leash, iter((errno.EMFILE, errno.ENOSPC))
 
-    def failing(run_dir, operation):
-        if operation == fcntl.LOCK_EX and (number := next(failures, None)) is not None:
+    def failing(run_dir):
+        if (number := next(failures, None)) is not None:
             raise OSError(number, os.strerror(number))
-        return take(run_dir, operation)
+        return take(run_dir)
 
     run = await services.finetune.start(config("says-nothing"))
-    monkeypatch.setattr(supervisor, "_take", failing)
+    monkeypatch.setattr(supervisor, "take_leash", failing)
     (services.finetune.run_dir(run.id) / "go").touch()
     assert (await asyncio.wait_for(services.finetune.wait(run.id), 60)).status == "completed"
     assert next(failures, None) is None
@@ -118,7 +117,7 @@ async def test_a_run_that_is_cancelled_while_it_publishes_is_whole_or_not_there(
         assert (await services.lora.verify(run.id)).is_valid
     else:
         assert (await cancelling).status == "cancelled"
-        assert not services.lora.store.has(run.id)
+        assert not services.stores.adapters.has(run.id)
     assert nothing_is_left(services, run)
 
 
@@ -127,14 +126,14 @@ async def test_a_disk_that_is_full_when_the_adapter_is_published_fails_the_run_w
     last = await seen(services, run, "error")
     assert last.data["reason"] == "disk-full"
     assert "is full" in (await services.finetune.get(run.id)).error_message
-    assert not services.lora.store.has(run.id)
+    assert not services.stores.adapters.has(run.id)
     assert nothing_is_left(services, run)
     await services.finetune.resume(run.id)
     assert (await services.finetune.wait(run.id)).status == "completed"
 
 
 async def test_a_full_disk_for_the_adapters_alone_is_refused_by_its_name(services, monkeypatch):
-    adapters = services.lora.store.directory
+    adapters = services.stores.adapters.directory
     adapters.mkdir(exist_ok=True)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 if path == adapters else 1024**4))
     with pytest.raises(InsufficientStorageError, match=f"of disk in {adapters}; 0 MB are free"):

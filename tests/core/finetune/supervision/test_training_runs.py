@@ -97,7 +97,7 @@ async def test_the_worker_is_detached_and_told_everything_in_a_file(services):
     assert supervisor._session(worker.pid) == worker.pid
     job = json.loads((run_dir / "job.json").read_text())
     assert (job["runId"], job["config"]["minTraces"]) == (str(run.id), 5)
-    assert Path(job["outputDir"]).parent == services.lora.store.directory
+    assert Path(job["outputDir"]).parent == services.stores.adapters.directory
     (run_dir / "go").touch()
     assert (await services.finetune.wait(run.id)).status == "completed"
 
@@ -118,10 +118,10 @@ async def test_the_worker_stands_back_for_everything_else(services):
 async def test_the_end_of_a_run_is_told_to_people_and_its_adapter_is_given_to_the_gate(stand_in, data_dir, monkeypatch):
     given = []
 
-    async def noted(_gate, run) -> None:
-        given.append(run.id)
+    async def noted(_gate, event) -> None:
+        given.append(event.run_id)
 
-    monkeypatch.setattr(GateService, "after_training", noted)
+    monkeypatch.setattr(GateService, "hear", noted)
     async with stand_in(data_dir, serving=True) as services:
         for number in range(20):
             await services.traces.add(make_trace(f"What is {number} times 7?", minutes=number))
@@ -179,7 +179,7 @@ async def test_a_failed_run_says_why_and_leaves_no_half_adapter(services, what, 
     ended = await services.finetune.wait(run.id)
     assert ended.status == "failed"
     assert re.search(reason, ended.error_message), ended.error_message
-    assert not list(services.lora.store.directory.glob(".staging-*"))
+    assert not list(services.stores.adapters.directory.glob(".staging-*"))
     assert await services.lora.active() is None
     assert (await seen(services, run, "error" if what != "spoils-its-adapter" else "complete")) is not None
 
@@ -212,7 +212,7 @@ async def test_cancelling_ends_the_worker_and_publishes_nothing(services):
     assert cancelled.status == "cancelled"
     assert not supervisor.is_alive(services.finetune.run_dir(run.id))
     assert no_process_of(run)
-    assert not list(services.lora.store.directory.glob("[!.]*"))
+    assert not list(services.stores.adapters.directory.glob("[!.]*"))
     assert await seen(services, run, "cancelled")
 
 
@@ -238,7 +238,7 @@ async def test_a_worker_that_ignores_sigterm_is_killed_and_counts_as_cancelled(s
     await appeared(services.finetune.run_dir(run.id) / "deaf")
     assert (await services.finetune.cancel(run.id)).status == "cancelled"
     assert no_process_of(run)
-    assert not list(services.lora.store.directory.glob(".staging-*"))
+    assert not list(services.stores.adapters.directory.glob(".staging-*"))
 
 
 async def test_a_crashed_worker_leaves_no_descendant_behind(services):

@@ -113,7 +113,7 @@ async def test_an_adapter_that_is_gone_is_passed_over(services, data_dir, publis
     a, b, c = (published(data_dir) for _ in range(3))
     for identity in (a, b, c):
         await services.lora.activate(identity)
-    services.lora.store.path(b).rename(data_dir / "gone")
+    services.stores.adapters.path(b).rename(data_dir / "gone")
     assert (await services.lora.rollback()).id == a
 
 
@@ -194,7 +194,7 @@ async def test_an_adapter_that_changes_nothing_is_refused(opened, data_dir, publ
 
 async def test_a_changed_file_is_found_before_anything_is_loaded(services, active, data_dir, published, runtime):
     identity = published(data_dir)
-    weights = services.lora.store.path(identity) / "adapter_model.safetensors"
+    weights = services.stores.adapters.path(identity) / "adapter_model.safetensors"
     weights.write_bytes(b"x" * weights.stat().st_size)
     with pytest.raises(AdapterInvalidError, match=r"has changed since it was published"):
         await services.lora.activate(identity)
@@ -247,7 +247,7 @@ async def test_the_gate_holds_back_until_it_is_forced_and_that_is_recorded(servi
     adapter = await services.lora.activate(identity, force=True)
     assert adapter.gate == "forced"
     assert (await last(services)).note == "Activated by force although the benchmark holds it back."
-    services.lora.store.verified(identity)
+    services.stores.adapters.verified(identity)
 
 
 async def test_a_full_disk_at_the_switch_changes_nothing(services, active, data_dir, published, monkeypatch):
@@ -260,7 +260,7 @@ async def test_a_full_disk_at_the_switch_changes_nothing(services, active, data_
         await services.lora.activate(identity)
     monkeypatch.undo()
     await failed(services, active, "is full")
-    assert not list(services.lora.store.directory.glob(".*.tmp"))
+    assert not list(services.stores.adapters.directory.glob(".*.tmp"))
 
 
 # ------------------------------------------------------------------- two at once, and crashes
@@ -345,7 +345,7 @@ async def test_the_lock_is_free_again_after_every_switch(services, active):
 async def test_the_list_can_be_narrowed(services, data_dir, published):
     tagged, sound = published(data_dir, tags=("stable",)), published(data_dir)
     broken = published(data_dir)
-    (services.lora.store.path(broken) / "manifest.json").unlink()
+    (services.stores.adapters.path(broken) / "manifest.json").unlink()
     assert [adapter.id for adapter in await services.lora.list(tag="stable")] == [tagged]
     assert {adapter.id for adapter in await services.lora.list(valid=True)} == {tagged, sound}
     assert [adapter.id for adapter in await services.lora.list(valid=False)] == [broken]

@@ -69,7 +69,7 @@ async def whole(archive: Path):
 
 async def disorder(services) -> str | None:
     """What is not in order after a start, in words."""
-    store = services.lora.store
+    store = services.stores.adapters
     if not store.directory.is_dir():
         return None
     left = [path.name for path in store.directory.rglob(".*") if not path.name.endswith(".lock")]

@@ -58,7 +58,7 @@ async def test_cancelled_while_the_pointer_is_written_the_trail_says_what_the_po
     go.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert services.lora.store.active_id() == identity
+    assert services.stores.adapters.active_id() == identity
     assert (await last(services)).success is True
 
 
@@ -81,7 +81,7 @@ async def test_a_forced_adapter_stays_held_back_when_the_pointer_cannot_be_writt
 async def test_a_crash_right_after_a_forced_switch_is_settled_as_forced(services, opened, data_dir, published):
     identity = published(data_dir, gate="held-back")
     await services.lora._audit.open(identity, None, "user")
-    services.lora.store.point_at(ActivePointer(adapter_id=identity, previous_adapter_id=None, since=utc_now()))
+    services.stores.adapters.point_at(ActivePointer(adapter_id=identity, previous_adapter_id=None, since=utc_now()))
     async with opened(data_dir) as again:
         event = await last(again)
         assert (event.success, event.note) == (
@@ -105,7 +105,7 @@ async def test_what_was_live_is_counted_from_the_switch_and_not_from_its_intent(
     await asyncio.sleep(0.01)
     gate.set()
     await task
-    pointer = services.lora.store.active()
+    pointer = services.stores.adapters.active()
     assert pointer is not None
     assert (await services.lora.live_at(intent + timedelta(milliseconds=1))).adapter_id is None
     live = await services.lora.live_at(pointer.since)
@@ -115,9 +115,9 @@ async def test_what_was_live_is_counted_from_the_switch_and_not_from_its_intent(
 async def test_a_pointer_to_what_is_gone_is_put_right_by_deactivating(services, data_dir, published):
     identity = published(data_dir)
     await services.lora.activate(identity)
-    services.lora.store.path(identity).rename(data_dir / "gone")
+    services.stores.adapters.path(identity).rename(data_dir / "gone")
     await services.lora.deactivate()
-    assert services.lora.store.active().adapter_id is None
+    assert services.stores.adapters.active().adapter_id is None
 
 
 # --------------------------------------------------------------------- imports, and deletions too
@@ -161,7 +161,7 @@ async def test_an_import_that_is_cancelled_while_it_is_published_is_recorded_as_
         await task
     (adapter,) = await services.lora.list(valid=True)
     assert ((await last(services)).adapter_id, (await last(services)).success) == (adapter.id, True)
-    assert not list(services.lora.store.directory.glob(".staging-*"))
+    assert not list(services.stores.adapters.directory.glob(".staging-*"))
 
 
 async def test_the_same_archive_imported_several_times_at_once_becomes_as_many_adapters(services, monkeypatch):
@@ -184,7 +184,7 @@ async def test_the_same_archive_imported_several_times_at_once_becomes_as_many_a
     assert len({one.id for one in made}) == 3
     assert first.id in {one.id for one in made}
     for one in made:
-        services.lora.store.verified(one.id)
+        services.stores.adapters.verified(one.id)
 
 
 async def test_a_cancelled_deletion_is_finished_before_another_switch_begins(
@@ -207,12 +207,12 @@ async def test_a_cancelled_deletion_is_finished_before_another_switch_begins(
 
 async def test_what_an_end_in_the_middle_left_does_not_stop_the_next_deletion(services, data_dir, published):
     identity = published(data_dir)
-    left = services.lora.store.directory / f".deleting-{identity}"
+    left = services.stores.adapters.directory / f".deleting-{identity}"
     left.mkdir()
     (left / "adapter.gguf").write_bytes(b"half")
     await services.lora.delete(identity)
     assert not left.exists()
-    assert not services.lora.store.path(identity).exists()
+    assert not services.stores.adapters.path(identity).exists()
 
 
 async def test_a_foreign_directory_can_be_deleted_and_that_is_settled_by_what_is_there(services, opened, data_dir):
@@ -255,9 +255,9 @@ async def test_what_answers_a_debate_or_a_question_is_not_deleted(services, data
 
 async def test_a_start_does_not_take_the_unfinished_manifest_of_somebody_who_writes_one(services, data_dir, published):
     identity = published(data_dir)
-    unfinished = services.lora.store.path(identity) / ".manifest.json.1.tmp"
+    unfinished = services.stores.adapters.path(identity) / ".manifest.json.1.tmp"
     unfinished.write_text("{")
-    with (services.lora.store.directory / EDIT_LOCK).open("a") as lock:
+    with (services.stores.adapters.directory / EDIT_LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         await services.lora.settle()
         assert unfinished.exists()
@@ -292,7 +292,7 @@ def test_listing_in_many_threads_while_adapters_are_deleted_never_fails_and_show
 
 async def test_damage_that_an_activation_finds_is_listed_until_the_file_is_restored(services, data_dir, published):
     identity = published(data_dir)
-    file = services.lora.store.path(identity) / "adapter.gguf"
+    file = services.stores.adapters.path(identity) / "adapter.gguf"
     sound = file.read_bytes()
     file.write_bytes(sound[::-1])
     with pytest.raises(AdapterInvalidError, match="has changed"):
@@ -308,7 +308,7 @@ async def test_damage_that_an_activation_finds_is_listed_until_the_file_is_resto
 
 async def test_both_of_two_who_change_the_same_manifest_are_heard(services, data_dir, published):
     identity = published(data_dir)
-    store = services.lora.store
+    store = services.stores.adapters
 
     def tagged(name: str) -> None:
         store.edit(identity, lambda manifest: msgspec.structs.replace(manifest, tags=(*manifest.tags, name)))

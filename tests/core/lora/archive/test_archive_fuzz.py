@@ -24,7 +24,7 @@ def everything(directory: Path) -> set[tuple[str, int]]:
 
 
 async def test_mutated_archives_are_refused_by_name_write_nothing_outside_and_leave_nothing(services, tmp_path):
-    store = services.lora.store
+    store = services.stores.adapters
     await services.archives.import_archive(pieces(packed(peft_files())))
     before = everything(tmp_path)
     seen: Counter[str] = Counter()

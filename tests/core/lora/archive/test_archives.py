@@ -78,7 +78,7 @@ async def refusal(services, content: bytes) -> list[str]:
 
 
 def nothing_is_left(services) -> None:
-    directory = services.lora.store.directory
+    directory = services.stores.adapters.directory
     assert not directory.exists() or not [path for path in directory.iterdir() if path.name != ".activation.lock"]
 
 
@@ -89,7 +89,7 @@ async def test_the_same_adapter_gives_the_same_bytes_with_everything_in_it(servi
     identity = publish_real(data_dir, tags=("stable",), metrics={"finalTrainLoss": 0.5})
     first = await exported(services, identity)
     assert first == await exported(services, identity)
-    kept = content_of(services.lora.store.path(identity))
+    kept = content_of(services.stores.adapters.path(identity))
     found = unpacked(first)
     assert found.keys() == {*kept, "NOTES.md"}
     assert all(found[name] == content for name, content in kept.items())
@@ -112,7 +112,7 @@ async def test_the_gguf_form_is_exported_as_the_file_itself(services, data_dir, 
     identity = published(data_dir)
     export = await services.archives.export(identity, "gguf")
     content = b"".join([chunk async for chunk in export.chunks])
-    assert content == (services.lora.store.path(identity) / "adapter.gguf").read_bytes()
+    assert content == (services.stores.adapters.path(identity) / "adapter.gguf").read_bytes()
     assert (export.filename, export.size_bytes) == (f"tmde-adapter-{str(identity)[:8]}.gguf", len(content))
 
 
@@ -122,7 +122,7 @@ async def test_what_an_import_would_not_take_is_not_exported_and_the_largest_tha
     identity = publish_real(data_dir)
     content = await exported(services, identity)
     # An archive of exactly what may be exported, and with a limit of one byte less none.
-    whole = sum(file.stat().st_size + 1024 for file in services.lora.store.path(identity).iterdir())
+    whole = sum(file.stat().st_size + 1024 for file in services.stores.adapters.path(identity).iterdir())
     for module in (pack, archive, tar_reader):
         name = "MAX_INFLATED_BYTES" if module is tar_reader else "MAX_ARCHIVE_BYTES"
         monkeypatch.setattr(module, name, len(content))
@@ -153,7 +153,7 @@ async def test_what_cannot_be_exported_is_refused_before_the_first_byte(services
     with pytest.raises(AdapterInvalidError, match="no GGUF form"):
         await services.archives.export(publish_real(data_dir), "gguf")
     damaged = published(data_dir)
-    file = services.lora.store.path(damaged) / "adapter_model.safetensors"
+    file = services.stores.adapters.path(damaged) / "adapter_model.safetensors"
     file.write_bytes(b"x" * file.stat().st_size)
     for form in ("peft", "peft-bin"):
         with pytest.raises(AdapterInvalidError, match="has changed since it was published"):
@@ -163,7 +163,7 @@ async def test_what_cannot_be_exported_is_refused_before_the_first_byte(services
 async def test_a_file_that_changes_during_the_export_breaks_the_stream_off(services, data_dir):
     identity = publish_real(data_dir)
     export = await services.archives.export(identity)
-    file = services.lora.store.path(identity) / "adapter_model.safetensors"
+    file = services.stores.adapters.path(identity) / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[::-1])
     with pytest.raises(AdapterInvalidError, match="has changed while it was exported"):
         async for _ in export.chunks:
@@ -204,7 +204,7 @@ async def test_exported_deleted_and_imported_it_is_the_same_to_the_bit(services,
         dataset_sha256="a" * 64,
         lineage={"runId": str(uuid4()), "traceIds": [str(uuid4())]},
     )
-    path = services.lora.store.path(identity)
+    path = services.stores.adapters.path(identity)
     before = content_of(path)
     content = await exported(services, identity)
     for file in path.iterdir():
@@ -218,24 +218,24 @@ async def test_exported_deleted_and_imported_it_is_the_same_to_the_bit(services,
         False,
     )
     assert content_of(path) == before
-    services.lora.store.verified(identity)
+    services.stores.adapters.verified(identity)
 
 
 async def test_a_taken_id_gets_a_new_one_that_names_its_origin(services, data_dir):
     identity = publish_real(data_dir, tags=("stable",), gate="proven")
-    before = content_of(services.lora.store.path(identity))
+    before = content_of(services.stores.adapters.path(identity))
     adapter = await imported(services, await exported(services, identity))
     assert adapter.id != identity
-    manifest = services.lora.store.verified(adapter.id)
+    manifest = services.stores.adapters.verified(adapter.id)
     assert manifest.lineage["originId"] == str(identity)
     assert (manifest.tags, manifest.gate) == (("stable",), "candidate")
-    assert content_of(services.lora.store.path(identity)) == before
+    assert content_of(services.stores.adapters.path(identity)) == before
 
 
 async def test_an_id_that_a_training_run_is_building_counts_as_taken(services, data_dir):
     identity = publish_real(data_dir)
     content = await exported(services, identity)
-    path = services.lora.store.path(identity)
+    path = services.stores.adapters.path(identity)
     path.rename(staging_directory(path.parent, identity))
     assert (await imported(services, content)).id != identity
 
@@ -248,10 +248,10 @@ async def test_an_id_that_a_training_run_is_building_counts_as_taken(services, d
 async def test_an_archive_of_another_tool_is_taken_in(services, folder, form):
     files = peft_files() | {"README.md": b"# hello", "tokenizer.json": b"{}", "._adapter_config.json": b"\0\5\x16"}
     adapter = await imported(services, gzip.compress(tar(files, folder, form)))
-    manifest = services.lora.store.verified(adapter.id)
+    manifest = services.stores.adapters.verified(adapter.id)
     assert manifest.files.keys() == {"adapter_config.json", "adapter_model.safetensors"}
     assert (manifest.base_model, manifest.gate, manifest.traces_used) == ("scripted-1", "candidate", 0)
-    kept = content_of(services.lora.store.path(adapter.id))
+    kept = content_of(services.stores.adapters.path(adapter.id))
     assert {name: kept[name] for name in manifest.files} == peft_files()
 
 
@@ -444,10 +444,10 @@ def lying_manifests() -> list[tuple[dict, str]]:
 @pytest.mark.parametrize(("changes", "word"), lying_manifests())
 async def test_manifests_that_lie_are_refused(services, data_dir, changes, word):
     identity = publish_real(data_dir)
-    files = content_of(services.lora.store.path(identity))
-    for file in services.lora.store.path(identity).iterdir():
+    files = content_of(services.stores.adapters.path(identity))
+    for file in services.stores.adapters.path(identity).iterdir():
         file.unlink()
-    services.lora.store.path(identity).rmdir()
+    services.stores.adapters.path(identity).rmdir()
     files["manifest.json"] = json.dumps(json.loads(files["manifest.json"]) | changes).encode()
     reasons = await refusal(services, packed(files))
     assert any(word in reason for reason in reasons), reasons

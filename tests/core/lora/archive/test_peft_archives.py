@@ -80,14 +80,14 @@ async def test_what_peft_saves_comes_in_and_what_goes_out_it_loads_with_the_same
     async with open_services(load_settings(data_dir, environ={}), Plugins.load()) as services:
         adapter = await services.archives.import_archive(pieces(archive.read_bytes()))
         assert adapter.is_valid
-        kept = services.lora.store.path(adapter.id)
+        kept = services.stores.adapters.path(adapter.id)
         saved = tmp_path / "saved"
         for name in ("adapter_model.safetensors", "adapter_config.json"):
             assert (kept / name).read_bytes() == (saved / name).read_bytes()
         assert (kept / "adapter.gguf").is_file(), "its base model is here, so it has a form that can be served"
         base.rename(tmp_path / "tiny")
         early = await services.archives.import_archive(pieces(archive.read_bytes()))
-        assert not (services.lora.store.path(early.id) / "adapter.gguf").exists()
+        assert not (services.stores.adapters.path(early.id) / "adapter.gguf").exists()
         (tmp_path / "tiny").rename(base)
         late = await services.archives.export(early.id, "gguf")
         assert b"".join([piece async for piece in late.chunks]) == (kept / "adapter.gguf").read_bytes()
@@ -111,4 +111,4 @@ async def test_matrices_of_other_shapes_than_the_base_models_are_refused(data_di
         with pytest.raises(AdapterInvalidError) as error:
             await services.archives.import_archive(pieces(packed(peft_files(base_model_name_or_path="tiny"))))
         assert "wrong shape for the base model tiny" in error.value.context["reasons"][0]
-        assert not list(services.lora.store.directory.glob(".staging-*"))
+        assert not list(services.stores.adapters.directory.glob(".staging-*"))

@@ -32,7 +32,7 @@ def holder(services):
 
     def hold(identity) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(services.lora.store.path(identity))],
+            [sys.executable, "-c", HOLDER, str(services.stores.adapters.path(identity))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         begun.append(process)
@@ -58,18 +58,18 @@ async def test_what_another_process_answers_by_is_neither_deleted_nor_pruned_unt
     process.kill()
     process.wait()
     await services.lora.delete(identity)
-    assert not services.lora.store.path(identity).exists()
+    assert not services.stores.adapters.path(identity).exists()
 
 
 async def test_what_is_just_being_deleted_is_waited_for_and_then_gone(services, data_dir, published):
     identity = published(data_dir)
     await services.lora.activate(identity)
     reference = services.lora.active_ref()
-    path = services.lora.store.path(identity)
+    path = services.stores.adapters.path(identity)
     with sole(path):
         assert shared(path) is None
         await services.lora.deactivate()
-        services.lora.store.take_away(identity)
+        services.stores.adapters.take_away(identity)
     with pytest.raises(NotFoundError):
         await services.lora.lease(reference)
     pinned, _ = await services.lora.pinned()
@@ -86,8 +86,9 @@ async def test_what_was_deleted_between_the_look_and_the_lease_is_not_begun_with
     def late(lora: LoraService):
         reference = look(lora)
         if not looks:
-            lora.store.point_at(lora.store.pointer().__class__(there, gone, lora.store.pointer().since))
-            lora.store.take_away(gone)
+            store = services.stores.adapters
+            store.point_at(store.pointer().__class__(there, gone, store.pointer().since))
+            store.take_away(gone)
         looks.append(reference)
         return reference
 
@@ -96,15 +97,15 @@ async def test_what_was_deleted_between_the_look_and_the_lease_is_not_begun_with
     with lease:
         assert pinned is not None
         assert pinned.id == str(there)
-        assert is_leased(services.lora.store.path(there))
-    assert not is_leased(services.lora.store.path(there))
+        assert is_leased(services.stores.adapters.path(there))
+    assert not is_leased(services.stores.adapters.path(there))
 
 
 async def test_without_flock_answers_go_on_and_deletion_says_what_is_lacking(
     services, data_dir, published, monkeypatch
 ):
     identity = published(data_dir)
-    path = services.lora.store.path(identity)
+    path = services.stores.adapters.path(identity)
     directory = path.stat()
     flock = fcntl.flock
 

@@ -182,9 +182,11 @@ async def test_an_end_between_the_file_and_the_manifest_leaves_a_sound_adapter_t
     async with arriving() as (services, adapter, backend):
         backend.script = WRITES
         with monkeypatch.context() as broken:
-            broken.setattr(services.lora.store, "rewrite", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+            broken.setattr(services.stores.adapters, "rewrite", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                services.lora.store.add_file(adapter.id, _file(Path(adapter.path).with_name("adapter.gguf"), b"half"))
+                services.stores.adapters.add_file(
+                    adapter.id, _file(Path(adapter.path).with_name("adapter.gguf"), b"half")
+                )
         assert (Path(adapter.path) / "adapter.gguf").read_bytes() == b"half"
         assert await services.lora.get(adapter.id) == adapter
         await services.lora.activate(adapter.id)

@@ -99,7 +99,7 @@ async def config(services: Given) -> FineTuneConfig:
 
 @put(
     "/api/finetune/config",
-    **described("putFineTuneConfig", "Fine-tuning", body=FineTuneConfig, errors=(400, 503, 507)),
+    **described("putFineTuneConfig", "Fine-tuning", body=FineTuneConfig, errors=(400, 409, 503, 507)),
 )
 async def configure(request: AnyRequest, services: Given) -> FineTuneConfig:
     """Change the hyperparameters, in the settings file too; those left out stay."""

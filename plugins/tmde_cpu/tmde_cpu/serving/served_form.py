@@ -1,0 +1,87 @@
+"""The GGUF that stands for a directory of safetensors: made once, and used only if it still thinks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from tmde_core.sdk.errors import InsufficientStorageError, InvalidInputError
+from tmde_cpu.serving.simple_questions import QualityReport
+
+log = structlog.get_logger(__name__)
+
+LEAST_RIGHT = 12
+"""Of 24. The embedded model gets 22 in every sound form, and got 1 in the form that was wrecked."""
+CONVERSION = 1
+"""Raised whenever converting would now give another file, so that old ones are made anew."""
+
+Check = Callable[[Path], Awaitable[QualityReport]]
+
+
+async def served_form(directory: Path, converted_dir: Path, check: Check) -> Path:
+    """The GGUF file for `directory`; converted and checked the first time.
+
+    Raises:
+        InvalidInputError: it cannot be converted, or what came out answers too few of the quality check's questions.
+        InsufficientStorageError: the file cannot be written.
+    """
+    target = converted_dir / f"{await asyncio.to_thread(_fingerprint, directory)}.gguf"
+    if target.is_file():
+        return target
+    staged = target.with_name(f".{target.stem}-{os.getpid()}.gguf")
+    try:
+        converted_dir.mkdir(parents=True, exist_ok=True)
+        await _convert(directory, staged)
+        report = await check(staged)
+        log.info("embedded.converted", source=str(directory), right=report.right, asked=report.asked)
+        if report.right < LEAST_RIGHT:
+            raise InvalidInputError(
+                f"The model {directory} was converted to GGUF, but then answered only {report.right} of {report.asked} simple "
+                f"questions ({LEAST_RIGHT} are needed), so it is not used. Name a GGUF file of the model instead.",
+                field="model",
+            )
+        staged.rename(target)
+    except OSError as error:
+        raise InsufficientStorageError(
+            f"The GGUF form of {directory} cannot be written to {converted_dir}: {error.strerror or error}."
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+    return target
+
+
+async def _convert(directory: Path, target: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *("-m", "tmde_cpu.gguf.convert", str(directory), str(target)), stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        _, told = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        lines = told.decode("utf-8", "replace").strip().splitlines() or [
+            f"the converter ended with {process.returncode}"
+        ]
+        raise InvalidInputError(f"The model {directory} cannot be served. {lines[-1]}", field="model")
+
+
+def _fingerprint(directory: Path) -> str:
+    """Changes with the small files' content and with size or time of the large ones; reading those would take minutes."""
+    digest = hashlib.sha256(f"{CONVERSION}".encode())
+    for file in sorted(directory.iterdir()):
+        found = file.stat()
+        if file.suffix == ".safetensors":
+            digest.update(f"{file.name} {found.st_size} {found.st_mtime_ns}\n".encode())
+        elif file.name in {"config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}:
+            digest.update(f"{file.name}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,218 @@
+"""What has been measured: runs, their answers, and how they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tmde_core.benchmark.results.export import ExportedRun
+from tmde_core.benchmark.running.live import Live
+from tmde_core.benchmark.running.measuring import Measuring
+from tmde_core.benchmark.running.planning import comparable_hash
+from tmde_core.benchmark.store import BenchmarkStore, RunFilter
+from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
+from tmde_core.lora.service import LoraService
+from tmde_core.records.benchmark import (
+    ActivationMark,
+    BenchmarkResult,
+    BenchmarkRun,
+    Mode,
+    RunComparison,
+    RunStatus,
+    RunType,
+    Summary,
+)
+from tmde_core.records.questions import Question
+
+PAIRED = 50
+"""Runs of each adapter that are looked through for a pair that can be compared."""
+
+Runs = list[BenchmarkRun]
+"""The class below has a method called `list`, which would hide the type."""
+
+
+class BenchmarkReading:
+    """The part of `BenchmarkService` that changes nothing."""
+
+    def __init__(self, store: BenchmarkStore, measuring: Measuring, lora: LoraService) -> None:
+        self._store = store
+        self._measuring = measuring
+        self._lora = lora
+        self._live: Live | None = None
+
+    def running(self) -> BenchmarkRun | None:
+        """The run of this process."""
+        live = self._live
+        return msgspec.structs.replace(live.run, questions_done=live.done) if live else None
+
+    async def get(self, run_id: UUID) -> BenchmarkRun:
+        """One run, as it stands.
+
+        Raises:
+            NotFoundError: there is none with that id.
+        """
+        run = await self._store.get(run_id)
+        if run is None:
+            raise NotFoundError(f"There is no benchmark run with the id {run_id}.")
+        return await self._counted(run)
+
+    async def _counted(self, run: BenchmarkRun) -> BenchmarkRun:
+        if run.status == "completed":
+            return run
+        live = self._live
+        done = live.done if live is not None and live.run.id == run.id else len(await self._store.results(run.id))
+        return msgspec.structs.replace(run, questions_done=min(done, run.questions_total))
+
+    async def list(
+        self,
+        limit: int = 50,
+        offset: int = 0,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        adapter_id: UUID | None = None,
+        type: RunType | None = None,  # noqa: A002 - the field's name
+        status: RunStatus | None = None,
+        mode: Mode | None = None,
+    ) -> tuple[Runs, int]:
+        """Runs, newest first, and how many there are in all.
+
+        Raises:
+            InvalidInputError: the dates are the wrong way round.
+        """
+        wanted = _wanted(start, end, adapter_id, type, status, mode)
+        runs, total = await self._store.page(wanted, limit, offset)
+        return [await self._counted(run) for run in runs], total
+
+    async def results(self, run_id: UUID, limit: int = 200, offset: int = 0) -> tuple[Sequence[BenchmarkResult], int]:
+        """The answers of a run, by question.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        await self.get(run_id)
+        found = await self._store.results(run_id)
+        return found[offset : offset + limit], len(found)
+
+    async def asked(self, run_id: UUID) -> Sequence[Question]:
+        """The questions of a run, as they were when it asked them.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        await self.get(run_id)
+        return await self._store.questions(run_id)
+
+    async def result(self, run_id: UUID, question_id: str) -> tuple[BenchmarkResult, ...]:
+        """Every answer to one question of a run.
+
+        Raises:
+            NotFoundError: no such run, or it has no answer to that question.
+        """
+        await self.get(run_id)
+        found = tuple(await self._store.results(run_id, question_id))
+        if not found:
+            raise NotFoundError(f"The benchmark {run_id} has no answer to a question called {question_id[:60]!r}.")
+        return found
+
+    async def trace(self, run_id: UUID, question_id: str, repeat: int = 0) -> dict[str, Any] | None:
+        """The debate behind an answer, as a trace on the wire; None in proposer mode."""
+        return await self._store.trace(run_id, question_id, repeat)
+
+    async def summary(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        adapter_id: UUID | None = None,
+        mode: Mode | None = None,
+        type: RunType | None = None,  # noqa: A002 - the field's name
+    ) -> Summary:
+        """The dashboard's data; reads nothing that grows with the answers.
+
+        Raises:
+            InvalidInputError: the dates are the wrong way round.
+        """
+        wanted = _wanted(start, end, adapter_id, type, None, mode)
+        series = await self._store.series(wanted)
+        active = self._lora.active_ref()
+        answering = UUID(active.id) if active else None
+        if not series:
+            return Summary(total=0, answering=answering)
+        spoken_of = answering if adapter_id is None else adapter_id
+        newest = next((point for point in reversed(series) if point.adapter_id == spoken_of), series[-1])
+        current = await self.get(newest.run_id)
+        previous = await self._store.get(current.previous_run_id) if current.previous_run_id else None
+        baseline = await self._store.get(current.baseline_run_id) if current.baseline_run_id else None
+        return Summary(
+            total=len(series),
+            series=tuple(series),
+            activations=await self._activations(series[0].at),
+            answering=answering,
+            current=current,
+            previous=previous,
+            baseline=baseline,
+            vs_previous=await self._store.comparison(previous.id, current.id) if previous else None,
+            vs_baseline=await self._store.comparison(baseline.id, current.id) if baseline else None,
+        )
+
+    async def _activations(self, first: datetime) -> tuple[ActivationMark, ...]:
+        events = await self._lora.events(limit=200)
+        return tuple(
+            ActivationMark(at=event.timestamp, adapter_id=event.adapter_id)
+            for event in reversed(events)
+            if event.success and event.operation in ("activate", "rollback", "deactivate")
+            if first <= event.timestamp
+        )
+
+    async def compare(self, a: UUID, b: UUID) -> RunComparison:
+        """B against A.
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: one of them has not been completed.
+        """
+        runs = [await self.get(a), await self.get(b)]
+        for run in runs:
+            if run.status != "completed":
+                raise ConflictError(
+                    f"The benchmark {run.id} is {run.status}; only completed ones can be compared.", status=run.status
+                )
+        return await self._measuring.compared(*runs)
+
+    async def of_adapters(self, a: UUID, b: UUID) -> RunComparison | None:
+        """B's newest completed run against A's newest that asked the same in the same way; None when there is no such pair."""
+        runs_a, runs_b = [
+            (await self._store.page(RunFilter(adapter_id=one, status="completed"), PAIRED, 0))[0] for one in (a, b)
+        ]
+        of_a: dict[str, BenchmarkRun] = {}
+        for run in runs_a:
+            of_a.setdefault(comparable_hash(run), run)
+        for run in runs_b:
+            if (other := of_a.get(comparable_hash(run))) is not None:
+                return await self._measuring.compared(other, run)
+        return None
+
+    async def exported(self, start: datetime | None = None, end: datetime | None = None) -> Sequence[ExportedRun]:
+        """Every run of a time with its answers, oldest first.
+
+        Raises:
+            InvalidInputError: the dates are the wrong way round.
+        """
+        runs, _ = await self.list(100_000, 0, start, end)
+        return [ExportedRun(run=run, results=tuple(await self._store.results(run.id))) for run in reversed(runs)]
+
+
+def _wanted(
+    start: datetime | None,
+    end: datetime | None,
+    adapter_id: UUID | None,
+    type_: RunType | None,
+    status: RunStatus | None,
+    mode: Mode | None,
+) -> RunFilter:
+    if start is not None and end is not None and start > end:
+        raise InvalidInputError("from: lies after `to`. Exchange the two dates.", field="from")
+    return RunFilter(start=start, end=end, adapter_id=adapter_id, type=type_, status=status, mode=mode)

@@ -1,0 +1,85 @@
+"""Turns what happened into notifications."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tmde_core.notifications.service import NotificationService
+from tmde_core.records.notifications import Level
+from tmde_core.sdk.events import AdapterDamaged, BenchmarkDecided, Event, RunFinished
+
+TRAINING_PAGE = "/finetune"
+VERSIONS_PAGE = "/finetune/versions"
+ADAPTER_PAGE = "/finetune/versions?adapter={}"
+BENCHMARK_PAGE = "/benchmark"
+
+
+class Words(NamedTuple):
+    """A notification before it is kept; see `NotificationService.notify`."""
+
+    kind: str
+    level: Level
+    title: str
+    detail: str
+    href: str
+
+
+class EventNotifier:
+    """Listens to events, and notifies a person of those that matter to them."""
+
+    def __init__(self, notifications: NotificationService) -> None:
+        self._notifications = notifications
+
+    async def hear(self, event: Event) -> None:
+        """Notify of an event, if a person should know of it."""
+        if (words := describe_event(event)) is not None:
+            await self._notifications.notify(*words)
+
+
+def describe_event(event: Event) -> Words | None:
+    """Return the notification of an event; None where a person need not be told."""
+    if isinstance(event, RunFinished):
+        return _describe_run(event)
+    if isinstance(event, AdapterDamaged):
+        return _describe_damage(event)
+    if isinstance(event, BenchmarkDecided):
+        return _describe_decision(event)
+    return None
+
+
+def _describe_run(event: RunFinished) -> Words:
+    name, kind = str(event.run_id)[:8], f"finetune.{event.status}"
+    if event.status == "completed":
+        figures = [f"{event.traces_used} traces"]
+        if event.metrics is not None and event.metrics.best_val_loss is not None:
+            figures.append(f"validation loss {event.metrics.best_val_loss:.3f}")
+        elif event.metrics is not None and event.metrics.final_train_loss is not None:
+            figures.append(f"training loss {event.metrics.final_train_loss:.3f}")
+        title, detail = f"Training is done: adapter {name}", ", ".join(figures) + "."
+        return Words(kind, "success", title, detail, ADAPTER_PAGE.format(event.run_id))
+    if event.status == "cancelled":
+        detail = f"Run {name}. Its checkpoints are kept; it can be resumed."
+        return Words(kind, "info", "Training was cancelled", detail, TRAINING_PAGE)
+    return Words(kind, "error", "Training failed", event.error_message or f"Run {name} gave no reason.", TRAINING_PAGE)
+
+
+def _describe_damage(event: AdapterDamaged) -> Words:
+    name = str(event.adapter_id)[:8]
+    what = "is damaged and answers now" if event.is_active else "is damaged"
+    do = "Roll back, then" if event.is_active else "To use it,"
+    detail = f"{event.reason} {do} restore its files, import it again or train again."
+    level: Level = "error" if event.is_active else "warning"
+    return Words("lora.damaged", level, f"Adapter {name} {what}", detail, VERSIONS_PAGE)
+
+
+def _describe_decision(event: BenchmarkDecided) -> Words:
+    name = str(event.adapter_id)[:8]
+    if event.gate == "held-back":
+        title = f"Adapter {name} is worse and held back"
+        return Words("benchmark.worse", "error", title, event.reason, BENCHMARK_PAGE)
+    if event.gate == "proven":
+        title = f"Adapter {name} is better" + (" and answers now" if event.activated else "")
+        return Words("benchmark.better", "success", title, event.reason, BENCHMARK_PAGE)
+    title = f"Adapter {name}: no difference that can be told from noise"
+    detail = f"{event.reason} The full benchmark can tell more: `tmde bench gate {event.adapter_id} --full`."
+    return Words("benchmark.inconclusive", "info", title, detail, BENCHMARK_PAGE)

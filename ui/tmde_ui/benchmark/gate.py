@@ -1,0 +1,164 @@
+"""What happens to adapters by itself: when the gate measures, activates and rolls back, and what it decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tmde_core.errors import TmdeError
+from tmde_core.records.benchmark import GateDecision
+from tmde_core.records.notifications import Notification
+from tmde_core.records.schedule import ScheduleStatus
+from tmde_core.services import Services
+from tmde_core.settings import BenchmarkSettings
+from tmde_ui.benchmark.words import GATES, answerer
+from tmde_ui.kit.elements import Tag, button, chip, link
+from tmde_ui.kit.times import age, coming, exact
+from tmde_ui.kit.words import sentence
+
+SHOWN_DECISIONS = 5
+SHOWN_ALERTS = 3
+
+LEVELS = {"error": "bad", "warning": "warm", "success": "good", "info": ""}
+"""Level → kind of notice, the gravest first."""
+
+
+class Alerts:
+    """What the gate had to say and nobody has dismissed yet: first of all that an adapter is worse."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._shown: list[Notification] = []
+        self._box = Tag("div", classes="stack tight maybe", role="status", data_testid="alerts")
+
+    async def show(self) -> None:
+        """Draw them when they have changed."""
+        newest, _ = await self._services.notifications.list(limit=50)
+        ours = [one for one in newest if one.kind.startswith("benchmark.")]
+        told = sorted(ours, key=lambda one: list(LEVELS).index(one.level))[:SHOWN_ALERTS]
+        if told == self._shown:
+            return
+        self._shown = told
+        self._box.clear()
+        with self._box:
+            for one in told:
+                self._draw(one)
+
+    def _draw(self, one: Notification) -> None:
+        with Tag("div", classes=f"notice alert {LEVELS[one.level]}", data_testid="alert"):
+            with Tag("div"):
+                Tag("strong", one.title)
+                Tag("p", one.detail)
+            done = button("Dismiss", "quiet", test="dismiss", aria_label=f"Dismiss: {one.title}")
+
+        async def dismiss() -> None:
+            await self._services.notifications.dismiss(one.id)
+            await self.show()
+
+        done.on("click", dismiss, args=[])
+
+
+class GatePanel:
+    """The gate in words, and its last decisions."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._shown: object = None
+        with Tag("section", classes="card stack", aria_label="The gate", data_testid="gate"):
+            Tag("h2", "What happens by itself")
+            self._words = Tag("ul", classes="plain-list", data_testid="gate-words")
+            with Tag("p", classes="muted small"):
+                Tag("span", "These are settings under ")
+                Tag("code", "[benchmark]", "mono")
+                Tag("span", " in ")
+                Tag("code", "tmde.toml", "mono")
+                Tag("span", "; docs/benchmarks.md says more. A person activates and rolls back among the ")
+                link("adapter versions", "/finetune/versions")
+                Tag("span", ".")
+            self._box = Tag("div", classes="stack tight")
+
+    async def show(self) -> None:
+        """Draw it when it has changed."""
+        schedule = await self._services.schedules.status("benchmark")
+        decisions = await self._services.gate.decisions(SHOWN_DECISIONS)
+        shown = (schedule.expression, schedule.next_runs[:1], decisions)
+        if shown == self._shown:
+            return
+        self._shown = shown
+        self._words.clear()
+        with self._words:
+            for line in in_words(self._services.settings.benchmark, schedule):
+                Tag("li", line)
+        self._box.clear()
+        with self._box:
+            self._draw_decisions(decisions)
+
+    def _draw_decisions(self, decisions: Sequence[GateDecision]) -> None:
+        Tag("h3", "What the gate decided")
+        if not decisions:
+            Tag(
+                "p",
+                "Nothing yet. After a training it says here whether the new adapter is better, and why.",
+                "muted small",
+            )
+            return
+        with Tag("ul", classes="decisions", data_testid="decisions"):
+            for number, one in enumerate(decisions):
+                newest = all(other.adapter_id != one.adapter_id for other in decisions[:number])
+                with Tag("li", data_testid="decision"):
+                    self._decision(one, newest)
+
+    def _decision(self, one: GateDecision, newest: bool) -> None:
+        word, kind = GATES[one.gate]
+        with Tag("div", classes="line"):
+            chip(word, kind)
+            Tag("span", answerer(one.adapter_id))
+            Tag("span", age(one.at), "muted small", title=exact(one.at))
+            if one.activated:
+                Tag("span", "activated by itself", "muted small")
+            if one.run_id is not None:
+                link("its run", f"/benchmark/{one.run_id}", "small")
+        Tag("p", one.reason, "small")
+        if one.gate == "candidate" and newest:
+            more = button(
+                "Ask it all questions", test="gate-full", title="The full benchmark, then the gate decides again."
+            )
+            said = Tag("p", classes="small maybe", role="status")
+
+            async def ask() -> None:
+                more.put(disabled=True)
+                try:
+                    await self._services.gate.begin(one.adapter_id, full=True)
+                except TmdeError as error:
+                    said.say(sentence(error))
+                    return
+                said.say("It is asked all questions now; after that the gate decides again.")
+
+            more.on("click", ask, args=[])
+
+
+def in_words(settings: BenchmarkSettings, schedule: ScheduleStatus) -> list[str]:
+    """When the gate measures, holds back, activates and rolls back: one sentence each."""
+    if settings.after_training:
+        measured = "After each training the quick benchmark asks the new adapter, without activating it"
+        lines = [
+            f"{measured}, and holds it against the base model and against what answers now.",
+            "Found worse, it is held back with an alert: activating it takes force.",
+            "Found better, it is activated by itself (auto_activate is on)."
+            if settings.auto_activate
+            else "Found better, it is marked as proven and waits for you to activate it (auto_activate is off).",
+            "Neither: it stays a candidate, and you are offered the full benchmark.",
+        ]
+    else:
+        lines = ["A new adapter is not measured by itself (after_training is off). Run a benchmark for it."]
+    back = (
+        "is rolled back with an alert (auto_rollback is on)."
+        if settings.auto_rollback
+        else "stays, with an alert (auto_rollback is off)."
+    )
+    if schedule.enabled:
+        when = schedule.description or schedule.expression
+        first = f" Next: {coming(schedule.next_runs[0], schedule.timezone)}." if schedule.next_runs else ""
+        lines.append(f"The active adapter is measured again {when}; found worse than the base model, it {back}{first}")
+    else:
+        lines.append(f"No benchmark is scheduled. With a schedule, an active adapter that it finds worse {back}")
+    return lines

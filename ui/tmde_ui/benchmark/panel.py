@@ -1,0 +1,135 @@
+"""One benchmark run on the page: how far it is, how good so far, cancel and resume; while it runs and just after."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from tmde_core.errors import ConflictError
+from tmde_core.records.benchmark import BenchmarkRun
+from tmde_core.services import Services
+from tmde_ui.benchmark.state import Answered, BenchmarkState
+from tmde_ui.benchmark.words import STATUS, answerer, asked, domain_name, figure, kind, quality, took
+from tmde_ui.kit.elements import Tag, link
+from tmde_ui.kit.runs.panel import TIME_LEFT, RunPanel
+from tmde_ui.kit.shell.live import Live
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, score
+
+GOING = ("pending", "running")
+
+
+class BenchmarkPanel(RunPanel[BenchmarkRun]):
+    """Builds itself from the run's events, then follows it."""
+
+    TITLE, KIND = "Benchmark", "benchmark"
+    FIGURES = ("Answers", "Quality", TIME_LEFT, "Without verdict", "Failed")
+
+    def __init__(
+        self,
+        services: Services,
+        live: Live,
+        run: BenchmarkRun,
+        resumed: Callable[[BenchmarkRun], Awaitable[None]],
+        ended: Callable[[], Awaitable[None]],
+        *,
+        elsewhere: bool = True,
+    ) -> None:
+        """See `RunPanel`; `elsewhere`: the run's answers are on another page, which the end links to."""
+        super().__init__(services.benchmark, live, run, resumed, ended)
+        self._services = services
+        self.state = BenchmarkState(run.questions_total, run.questions_done)
+        self._elsewhere = elsewhere
+
+    @property
+    def over(self) -> bool:
+        """See `RunPanel`."""
+        return self.run.status not in GOING
+
+    @property
+    def resumable(self) -> bool:
+        """See `RunPanel`."""
+        return self.run.status != "completed"
+
+    async def _look(self) -> None:
+        self.run = await self._services.benchmark.get(self.run.id)
+        self.state.counted(self.run.questions_done, self.run.questions_total)
+
+    async def _follow(self) -> None:
+        try:
+            events = await self._services.benchmark.events(self.run.id)
+        except ConflictError:
+            return  # it runs in another process: the row tells how many answers there are
+        async for event in events.follow():
+            self.state.apply(event)
+            self._soon.ask()
+
+    def _draw_more(self) -> None:
+        self._about.say(f"{kind(self.run.type, self.run.mode)}: {answerer(self.run.adapter_id)}")
+        with Tag("details", data_testid="benchmark-answers"):
+            Tag("summary", "Answers as they come")
+            self._said = Tag("pre", classes="log", tabindex="0", aria_label="Answers as they come")
+
+    def _paint_state(self) -> None:
+        state, metrics = self.state, self.run.metrics
+        word, colour = STATUS[self.run.status]
+        self._chip.say(word).classes(replace=f"chip {colour}")
+        waits = not self.over and not state.done
+        share = 1.0 if self.run.status == "completed" else state.share or 0.0
+        self._paint_share(None if waits else share, self._words_now(share), word)
+        mean = metrics.avg_quality.mean if self.over and metrics else state.mean
+        eta = state.eta_seconds if state.done < state.total else None
+        self._paint_figures(
+            {
+                "Answers": f"{state.done:,} of {state.total:,}",
+                "Quality": "–" if mean is None else f"{figure(mean)} of 10",
+                TIME_LEFT: "–" if eta is None else duration(max(eta, 1) * 1000),
+                "Without verdict": f"{metrics.unscored if metrics else state.unscored:,}",
+                "Failed": f"{metrics.failed if metrics else state.failed:,}",
+            }
+        )
+        self._said.say("\n".join(map(_line, reversed(state.answers))) or "None so far.")
+
+    def _words_now(self, share: float) -> str:
+        if self.over:
+            return f"It took {took(self.run)}."
+        if not self.state.done:
+            return "The first answers are being written. Debates that arrive are served first."
+        if self.state.done >= self.state.total:
+            return f"All answers are there after {took(self.run)}; they are being summed up."
+        return f"{int(100 * share)} % after {took(self.run)}"
+
+    def _ask(self) -> None:
+        # As the figures above say: the row may lag behind the events.
+        there = f"{self.state.done:,} of {count(self.state.total, 'answer')}"
+        self._ask_cancel(f"{there} are there. They are kept, and the rest can be asked later.", "Go on")
+
+    def _draw_result(self) -> None:
+        run = self.run
+        if run.status == "completed" and run.metrics is not None:
+            with Tag("p", classes="notice good"):
+                total = figure(run.metrics.tmde_score)
+                Tag("span", f"TMDE score {total}, quality {quality(run.metrics.avg_quality)}. ")
+                if self._elsewhere:
+                    link("See every answer", f"/benchmark/{run.id}", data_testid="to-answers")
+        elif run.status == "failed":
+            reason = run.error_message or "It failed and gave no reason."
+            Tag("p", reason, "notice bad", data_testid="benchmark-failure")
+        else:
+            Tag("p", f"{STATUS[run.status][0].capitalize()} after {asked(run)}, which are kept.", "notice warm")
+        for warning in run.warnings:
+            Tag("p", warning, "notice warm")
+
+
+def _line(answer: Answered) -> str:
+    verdict = {"failed": "no answer", "unscored": "no verdict"}.get(answer.status, f"{score(answer.score)} of 10")
+    return f"{answer.question_id} ({domain_name(answer.domain)}): {verdict}"
+
+
+def answers_words(run: BenchmarkRun) -> str:
+    """How many answers lack something; nothing when none does."""
+    metrics = run.metrics
+    if metrics is None:
+        return ""
+    parts = [f"{count(metrics.unscored, 'answer')} without verdict"] if metrics.unscored else []
+    parts += [f"{metrics.failed:,} failed"] if metrics.failed else []
+    return ", ".join(parts)

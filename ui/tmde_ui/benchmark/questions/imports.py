@@ -1,0 +1,117 @@
+"""Bringing in questions of one's own from a file: the dialog, and the address that takes the file, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from tmde_core.benchmark.questions.custom import DIFFICULTIES
+from tmde_core.benchmark.questions.imports import MAX_FILE_BYTES, QuestionImport
+from tmde_core.errors import InvalidInputError, TmdeError, TooLargeError, UnprocessableError
+from tmde_core.records.base import to_json
+from tmde_core.records.benchmark import DOMAINS
+from tmde_core.services import Services
+from tmde_ui.benchmark.words import domain_name
+from tmde_ui.kit.dropzone import FILE_NAME, GONE, DropZone, refusal, refused
+from tmde_ui.kit.elements import Modal, Tag, choice
+from tmde_ui.kit.shell.site import Site
+from tmde_ui.kit.words import count
+
+IMPORT_ADDRESS = "/benchmark/questions/import"
+ENDINGS = ".jsonl,.ndjson,.json,.yaml,.yml"
+YAML = (".yaml", ".yml")
+
+
+def register_upload(site: Site) -> None:
+    """Put the address that takes files of questions into the app."""
+    services = site.services
+
+    @site.web.post(IMPORT_ADDRESS, include_in_schema=False)
+    async def take(request: Request, domain: str = "reasoning", difficulty: str = "medium") -> Response:
+        try:
+            name = unquote(request.headers.get(FILE_NAME, ""))
+            report = await _take(services, await _body(request), name, domain, difficulty)
+        except TmdeError as error:
+            return refused(error)
+        except ClientDisconnect:
+            return Response(status_code=GONE)
+        return Response(to_json(report), 201, media_type="application/json")
+
+
+async def _body(request: Request) -> bytes:
+    """What was sent.
+
+    Raises:
+        TooLargeError: more than a file of questions may have.
+    """
+    content = bytearray()
+    async for block in request.stream():
+        content += block
+        if len(content) > MAX_FILE_BYTES:
+            raise TooLargeError(
+                f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB; split it into several.", limit=MAX_FILE_BYTES
+            )
+    return bytes(content)
+
+
+async def _take(services: Services, content: bytes, name: str, domain: str, difficulty: str) -> QuestionImport:
+    """All questions of the file.
+
+    Raises:
+        InvalidInputError: it is no list of questions, or empty.
+        UnprocessableError: an entry cannot be taken; `reasons` has one line for each.
+    """
+    as_yaml = name.lower().endswith(YAML)
+    report = await services.benchmark.import_questions(
+        content, as_yaml=as_yaml, domain=domain, difficulty=difficulty, whole=True
+    )
+    if report.skipped:
+        entry = "Entry" if as_yaml else "Line"
+        reasons = [f"{entry} {one.line}: {one.reason}" for one in report.skipped]
+        raise UnprocessableError("Some entries of the file cannot be taken, so none was.", reasons=reasons)
+    if not report.imported:
+        raise InvalidInputError("There is no question in the file, so there is nothing to import.")
+    return report
+
+
+def import_dialog(imported: Callable[[], Awaitable[None]]) -> Modal:
+    """The dialog that takes a file of questions; `imported` is called once they are there."""
+    dialog = Modal("Import questions", test="import-dialog")
+
+    async def done(answer: dict[str, Any]) -> None:
+        report.clear()
+        try:
+            taken = msgspec.convert(answer, QuestionImport)
+        except msgspec.ValidationError:
+            with report:
+                refusal(answer, "The file was refused and nothing of it was kept.", "the questions are")
+            return
+        with report:
+            Tag("p", f"{count(len(taken.imported), 'question')} imported. A custom run asks them.", "notice good")
+        await imported()
+
+    with dialog.body:
+        Tag(
+            "p",
+            "JSON Lines or YAML in our own form, samples of inspect_ai, or logged samples of lm-evaluation-harness. All of the file is "
+            "taken, or nothing. docs/benchmarks.md lists the fields.",
+            "muted",
+        )
+        with Tag("div", classes="options"):
+            domains = [(one, domain_name(one)) for one in DOMAINS]
+            for name, label, options, usual in (
+                ("domain", "Domain where none is given", domains, "reasoning"),
+                ("difficulty", "Difficulty where none is given", [(one, one) for one in DIFFICULTIES], "medium"),
+            ):
+                choice(label, f"import-{name}", options, usual, data_testid=f"import-{name}")
+        choices = {name: f"field-import-{name}" for name in ("domain", "difficulty")}
+        with DropZone(done, IMPORT_ADDRESS, ENDINGS, MAX_FILE_BYTES, choices=choices):
+            Tag("strong", "Drop a file here")
+        report = Tag("div", classes="stack tight", role="status", data_testid="import-report")
+    return dialog

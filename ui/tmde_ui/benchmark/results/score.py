@@ -1,0 +1,97 @@
+"""The score line: the TMDE score with quality beside it, and what it gained or lost, with how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from tmde_core.benchmark.results.report import difference_words
+from tmde_core.records.benchmark import BenchmarkRun, RunComparison, Summary
+from tmde_ui.benchmark.panel import answers_words
+from tmde_ui.benchmark.words import OUTCOMES, answerer, between, change, day, figure, kind
+from tmde_ui.kit.elements import Tag, button, link
+from tmde_ui.kit.times import age, exact
+
+
+class ScoreLine:
+    """Shows the newest run of what answers now, or else of what the filters leave."""
+
+    def __init__(self, measure_base: Callable[[BenchmarkRun], Awaitable[None]]) -> None:
+        self._measure_base = measure_base
+        self._shown: object = None
+        self._box = Tag("section", classes="card score-line", aria_label="TMDE score", data_testid="score-line")
+
+    def show(self, summary: Summary) -> None:
+        """Draw it when it has changed."""
+        run = summary.current
+        self._box.show(run is not None)
+        shown = (run, summary.answering, summary.vs_baseline, summary.vs_previous)
+        if run is None or run.metrics is None or shown == self._shown:
+            return
+        self._shown = shown
+        self._box.clear()
+        with self._box:
+            with Tag("div", classes="stack tight score-now"):
+                self._now(run, summary.answering)
+            with Tag("div", classes="versus"):
+                _versus("v. baseline", summary.vs_baseline, self._without_baseline(run), "vs-baseline")
+                _versus("v. previous", summary.vs_previous, _without_previous(run), "vs-previous")
+            for warning in run.warnings:
+                Tag("p", warning, "notice warm small")
+
+    def _now(self, run: BenchmarkRun, answering: UUID | None) -> None:
+        metrics = run.metrics
+        assert metrics is not None
+        with Tag("p", classes="line score-figures"):
+            with Tag("span", classes="score-big"):
+                Tag("strong", figure(metrics.tmde_score), "score-number tabular", data_testid="tmde-score")
+                Tag("span", "of 100", "muted small")
+            with Tag("span", classes="score-quality", data_testid="score-quality"):
+                Tag("span", f"Quality {figure(metrics.avg_quality.mean)} of 10", "tabular")
+                if span := between(metrics.avg_quality):
+                    Tag("span", f"95 % interval {span}", "muted small tabular")
+        with Tag("p", classes="muted small"):
+            Tag("span", f"{_capital(answerer(run.adapter_id))}, {kind(run.type, run.mode)}, ")
+            link(age(run.started_at), f"/benchmark/{run.id}", title=exact(run.started_at))
+        if run.adapter_id != answering:
+            now = _capital(answerer(answering))
+            Tag("p", f"{now} answers now; this is another one's score.", "muted small", data_testid="not-answering")
+        if words := answers_words(run):
+            Tag("p", f"{words}.", "muted small")
+
+    def _without_baseline(self, run: BenchmarkRun) -> Callable[[], None]:
+        def draw() -> None:
+            if run.adapter_id is None:
+                Tag("p", "This is the base model: adapters will be held against it.", "muted small")
+                return
+            Tag("p", "The base model has not been asked the same yet.", "muted small")
+            button("Measure the base model", test="measure-base").on("click", lambda: self._measure_base(run), args=[])
+
+        return draw
+
+
+def _without_previous(run: BenchmarkRun) -> Callable[[], None]:
+    def draw() -> None:
+        Tag("p", f"No run before {day(run.started_at)} asked the same in the same way.", "muted small")
+
+    return draw
+
+
+def _versus(title: str, found: RunComparison | None, without: Callable[[], None], test: str) -> None:
+    with Tag("div", classes="stack tight", data_testid=test):
+        Tag("h2", title, "eyebrow")
+        if found is None:
+            without()
+            return
+        word, kind_ = OUTCOMES[found.quality.outcome]
+        with Tag("p", classes="line"):
+            Tag("strong", change(found.score_difference, found.score_low, found.score_high), "difference tabular")
+            Tag("span", word, f"chip {kind_}")
+        Tag("p", f"Quality {difference_words(found.quality)}", "muted small")
+        link(
+            f"{_capital(answerer(found.a.adapter_id))}, {day(found.a.started_at)}", f"/benchmark/{found.a.id}", "small"
+        )
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,168 @@
+"""The score over time: every run as a point, with its interval and the moments at which another adapter began to answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from nicegui import ui
+
+from tmde_core.records.benchmark import ActivationMark, SeriesPoint, Summary
+from tmde_ui.benchmark.words import answerer, day, figure, kind
+from tmde_ui.kit.chart.axes import time_ticks
+from tmde_ui.kit.chart.lines import Band, Mark, Series, chart, decimated
+from tmde_ui.kit.chart.zoom import Readable, Zoom
+from tmde_ui.kit.elements import Tag, button
+from tmde_ui.kit.words import count, short_id
+
+COLOURS = ("accent", "proposer", "skeptic", "synthesizer", "judge", "major")
+"""Of the kinds of runs, the most frequent first. There are three types and two modes."""
+
+DOTTED = 40
+"""Up to so many points of a kind, each is marked."""
+
+LEAST_SECONDS = 60.0
+"""Nobody wants to see less of the time."""
+
+TOP = 100.0
+
+Span = tuple[float, float]
+
+
+def interval(point: SeriesPoint, weight: float) -> Span | None:
+    """The run's score at the ends of its quality's 95 % interval, efficiency as measured.
+
+    By the formula of `benchmark.metrics` the score goes with quality to the power `weight`.
+    """
+    if not point.tmde_score or not point.quality or point.low is None or point.high is None:
+        return None
+    low, high = (point.tmde_score * (max(0.0, end) / point.quality) ** weight for end in (point.low, point.high))
+    return low, min(TOP, high)
+
+
+class ScoreSeries:
+    """The chart with its zoom."""
+
+    def __init__(self, weight: float) -> None:
+        self._weight = weight
+        self._points: list[SeriesPoint] = []
+        self._marks: tuple[ActivationMark, ...] = ()
+        self._part: Span | None = None
+        """What is shown of the time; None: all."""
+        self._readable: list[SeriesPoint] = []
+        with Tag("div", classes="card stack tight", data_testid="score-chart"):
+            with Tag("div", classes="line spread"):
+                self._words = Tag("p", classes="muted small tabular", data_testid="chart-words")
+                with Tag("div", classes="line zoom-buttons", role="group", aria_label="Zoom"):
+                    self._earlier = button("Earlier", "quiet", test="zoom-earlier")
+                    self._later = button("Later", "quiet", test="zoom-later")
+                    button("Closer", "quiet", test="zoom-closer").on("click", lambda: self._zoomed(0.5, 1.0), args=[])
+                    self._all = button("All", "quiet", test="zoom-all").on("click", self._reset, args=[])
+            self._earlier.on("click", lambda: self._shift(-0.5), args=[])
+            self._later.on("click", lambda: self._shift(0.5), args=[])
+            self._chart = Zoom(
+                "Score over time. Left and right go from run to run, Enter opens one.",
+                "Drag over a stretch to go into it. Point at a run to read it, press it to open it.",
+                self._zoomed,
+                self._open,
+            )
+
+    def show(self, summary: Summary) -> None:
+        """Other runs."""
+        self._points = [point for point in summary.series if point.tmde_score is not None]
+        self._marks = summary.activations
+        self._draw()
+
+    # -------------------------------------------------------------------------------------- zooming
+
+    @property
+    def _whole(self) -> Span:
+        times = [point.at.timestamp() for point in self._points]
+        low, high = min(times), max(times)
+        margin = max(LEAST_SECONDS, 0.02 * (high - low))
+        return low - margin, high + margin
+
+    def _zoomed(self, start: float, end: float) -> None:
+        low, high = self._part or self._whole
+        width = high - low
+        self._go(low + start * width, low + end * width)
+
+    def _shift(self, by: float) -> None:
+        if self._points and self._part is not None:
+            (low, high), (first, last) = self._part, self._whole
+            move = min(max(by * (high - low), first - low), last - high)
+            self._go(low + move, high + move)
+
+    def _go(self, low: float, high: float) -> None:
+        if self._points and high - low >= LEAST_SECONDS:
+            self._part = (low, high)
+            self._draw()
+
+    def _reset(self) -> None:
+        self._part = None
+        self._draw()
+
+    def _open(self, number: int) -> None:
+        ui.navigate.to(f"/benchmark/{self._readable[number].run_id}")
+
+    # -------------------------------------------------------------------------------------- drawing
+
+    def _draw(self) -> None:
+        for control in (self._earlier, self._later, self._all):
+            control.put(disabled=self._part is None)
+        if not self._points:
+            self._words.say("")
+            self._chart.put(chart((), title="Score over time", nothing="No completed run to draw."), ())
+            return
+        low, high = self._part or self._whole
+        shown = [point for point in self._points if low <= point.at.timestamp() <= high]
+        lines, bands = self._lines(shown)
+        marks = [mark for mark in self._marks if low <= mark.at.timestamp() <= high]
+        markup = chart(
+            lines,
+            title="TMDE score over time",
+            bands=bands,
+            marks=[
+                Mark(mark.at.timestamp(), short_id(mark.adapter_id) if mark.adapter_id else "base") for mark in marks
+            ],
+            x_label="TMDE score with the 95 % interval of its quality, times in UTC",
+            x_span=(low, high),
+            y_span=(0, TOP),
+            x_ticks=time_ticks(low, high),
+            nothing="No run in this stretch of time.",
+        )
+        self._chart.put(markup, self._read(low, high))
+        since, until = (day(point.at) for point in (shown[0], shown[-1])) if shown else ("", "")
+        told = f"{count(len(shown), 'run')}, {since} to {until}" if len(shown) > 1 else count(len(shown), "run")
+        self._words.say(f"{told}; {count(len(marks), 'activation')} marked" if marks else told)
+
+    def _lines(self, shown: Sequence[SeriesPoint]) -> tuple[list[Series], list[Band]]:
+        """A line and a band for each kind of run: only runs of one kind were asked in the same way."""
+        kinds: dict[tuple[str, str], list[SeriesPoint]] = defaultdict(list)
+        for point in shown:
+            kinds[point.type, point.mode].append(point)
+        lines, bands = [], []
+        self._readable = []
+        ranked = sorted(kinds.items(), key=lambda item: -len(item[1]))
+        for colour, ((run_type, mode), points) in zip(COLOURS, ranked, strict=False):
+            by_place = {(point.at.timestamp(), point.tmde_score or 0.0): point for point in points}
+            kept = decimated(list(by_place))
+            lines.append(Series(kind(run_type, mode), tuple(kept), colour, dots=len(kept) <= DOTTED))
+            ends = ((at, interval(by_place[at, total], self._weight)) for at, total in kept)
+            bands.append(Band(tuple((at, *found) for at, found in ends if found is not None), colour))
+            self._readable += [by_place[place] for place in kept]
+        self._readable.sort(key=lambda point: point.at)
+        return lines, bands
+
+    def _read(self, low: float, high: float) -> list[Readable]:
+        return [
+            ((point.at.timestamp() - low) / (high - low), 1 - (point.tmde_score or 0.0) / TOP, _told(point))
+            for point in self._readable
+        ]
+
+
+def _told(point: SeriesPoint) -> str:
+    quality = figure(point.quality)
+    if point.low is not None and point.high is not None:
+        quality += f" ({point.low:.1f} to {point.high:.1f})"
+    return f"{day(point.at)}: {figure(point.tmde_score)}, quality {quality}; {answerer(point.adapter_id)}, {kind(point.type, point.mode)}"

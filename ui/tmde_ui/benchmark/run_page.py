@@ -1,0 +1,108 @@
+"""One benchmark run on a page of its own: live while it runs, then its record, its domains and every answer."""
+
+from __future__ import annotations
+
+import contextlib
+
+from nicegui import ui
+
+from tmde_core.errors import NotFoundError
+from tmde_core.records.benchmark import BenchmarkRun
+from tmde_core.services import Services
+from tmde_ui.benchmark.compare.pairs import Comparisons, pairs_of
+from tmde_ui.benchmark.compare.view import ComparisonView
+from tmde_ui.benchmark.panel import BenchmarkPanel
+from tmde_ui.benchmark.results.domains import DomainCharts
+from tmde_ui.benchmark.words import BY, answerer, asked, figure, kind, quality, took
+from tmde_ui.kit.asking import ask_once
+from tmde_ui.kit.elements import Tag, button, facts, link
+from tmde_ui.kit.shell.live import Live
+from tmde_ui.kit.times import duration, exact
+
+
+class RunPage:
+    """The page `/benchmark/{id}`."""
+
+    def __init__(self, services: Services, live: Live, run: BenchmarkRun, comparisons: Comparisons) -> None:
+        self._services = services
+        self._live = live
+        self._run = run
+        self._comparisons = comparisons
+
+    async def build(self) -> None:
+        """Draw it, and follow the run while it goes on."""
+        self._box = Tag("div", classes="maybe")
+        self._record = Tag("div", classes="stack wide")
+        self._domains = DomainCharts()
+        self._compared = ComparisonView(self._services, self._comparisons, "Its answers")
+        if self._run.status != "completed":
+            await self._show(self._run)
+        await self._tell()
+
+    async def _show(self, run: BenchmarkRun) -> None:
+        self._box.clear()
+        with self._box:
+            await BenchmarkPanel(self._services, self._live, run, self._show, self._tell, elsewhere=False).build()
+
+    async def _tell(self) -> None:
+        run = self._run = await self._services.benchmark.get(self._run.id)
+        baseline = None
+        if run.baseline_run_id is not None:
+            with contextlib.suppress(NotFoundError):  # it may have been deleted since
+                baseline = await self._services.benchmark.get(run.baseline_run_id)
+        self._record.clear()
+        with self._record:
+            self._draw_record(run)
+        self._domains.show(run, baseline)
+        if run.status not in ("pending", "running"):
+            await self._compared.show(pairs_of(run))
+
+    def _draw_record(self, run: BenchmarkRun) -> None:
+        metrics = run.metrics
+        with Tag("section", classes="card stack", aria_label="Record", data_testid="record"):
+            with Tag("div", classes="line spread"):
+                Tag("h2", "Record")
+                with Tag("div", classes="line"):
+                    if run.status == "completed":
+                        link("Report", f"/api/benchmark/{run.id}/report", "button", download=True, data_testid="report")
+                    if run.status not in ("pending", "running"):
+                        button("Delete", "danger", test="delete").on("click", self._ask_delete, args=[])
+            for warning in run.warnings:
+                Tag("p", warning, "notice warm")
+            facts(
+                (
+                    ("Run", str(run.id)),
+                    ("Begun", f"{exact(run.started_at)}, {BY.get(run.triggered_by, f'by {run.triggered_by}')}"),
+                    ("Took", took(run) if run.completed_at else ""),
+                    ("Who answered", f"{answerer(run.adapter_id)}, {run.adapter_id or run.base_model}"),
+                    ("Kind", kind(run.type, run.mode)),
+                    ("Answers", asked(run)),
+                    ("TMDE score", figure(metrics.tmde_score) if metrics else ""),
+                    ("Quality", quality(metrics.avg_quality) if metrics else ""),
+                    ("Response time", duration(metrics.avg_response_time_ms.mean) if metrics else ""),
+                    ("Judge", run.judge),
+                    (
+                        "Asked",
+                        f"each question {run.repeats} times, seed {run.seed}"
+                        if run.repeats > 1
+                        else f"once, seed {run.seed}",
+                    ),
+                    ("Questions", f"{run.suite}, {run.suite_sha256[:16]}"),
+                    ("Base model", run.base_model),
+                )
+            )
+
+    def _ask_delete(self) -> None:
+        async def leave() -> None:
+            ui.navigate.to("/benchmark")
+
+        ask_once(
+            self._record,
+            "Delete this run?",
+            "Its answers and its verdicts go with it. This cannot be taken back.",
+            yes="Delete the run",
+            no="Keep it",
+            deed=lambda: self._services.benchmark.delete(self._run.id),
+            then=leave,
+            test="delete",
+        )

@@ -1,0 +1,131 @@
+"""What benchmark runs are called and how their figures are said on the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from tmde_core.records.base import utc_now
+from tmde_core.records.benchmark import BenchmarkRun, Interval, Outcome
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, short_id
+
+TYPES = ("quick", "full", "custom")
+
+MODES: Mapping[str, str] = {"debate": "whole debates", "proposer": "the Proposer alone"}
+
+DOMAINS: Mapping[str, str] = {
+    "mathematics": "Mathematics",
+    "coding": "Coding",
+    "science": "Science",
+    "reasoning": "Reasoning",
+    "creative": "Creative writing",
+}
+
+STATUS: Mapping[str, tuple[str, str]] = {
+    "pending": ("starting", "accent"),
+    "running": ("running", "accent"),
+    "completed": ("done", "good"),
+    "failed": ("failed", "critical"),
+    "cancelled": ("cancelled", "major"),
+    "interrupted": ("interrupted", "major"),
+}
+"""Run status → word and kind of chip."""
+
+OUTCOMES: Mapping[Outcome, tuple[str, str]] = {
+    "better": ("better", "good"),
+    "worse": ("worse", "critical"),
+    "inconclusive": ("not yet distinguishable", ""),
+}
+"""Verdict → word and kind of chip."""
+
+GATES: Mapping[str, tuple[str, str]] = {
+    "proven": ("proven", "good"),
+    "candidate": ("candidate", ""),
+    "held-back": ("held back", "critical"),
+}
+"""What the gate made of an adapter → word and kind of chip."""
+
+BY: Mapping[str, str] = {
+    "user": "by you",
+    "api": "through the API",
+    "gate": "by the gate",
+    "schedule": "by the schedule",
+}
+
+NOTHING = "–"
+
+
+def answerer(adapter_id: UUID | None) -> str:
+    """Who answered: `the base model`, `adapter 1a2b3c4d`."""
+    return f"adapter {short_id(adapter_id)}" if adapter_id else "the base model"
+
+
+def kind(run_type: str, mode: str) -> str:
+    """`quick, the Proposer alone`."""
+    return f"{run_type}, {MODES.get(mode, mode)}"
+
+
+def domain_name(domain: str) -> str:
+    """A domain as it is headed; one that a plugin brings goes by its own name."""
+    return DOMAINS.get(domain, domain[:1].upper() + domain[1:])
+
+
+def domain_place(domain: str) -> tuple[int, str]:
+    """Sorts domains as they are listed here, others after them by name."""
+    known = list(DOMAINS)
+    return (known.index(domain) if domain in known else len(known), domain)
+
+
+def day(moment: datetime) -> str:
+    """`24 Nov 2026, 14:05`, in UTC."""
+    return f"{moment.day} {moment:%b %Y, %H:%M}"
+
+
+def figure(value: float | None, decimals: int = 1) -> str:
+    """A figure, or a dash where nothing was measured."""
+    return NOTHING if value is None else f"{value:.{decimals}f}"
+
+
+def signed(value: float, decimals: int = 1) -> str:
+    """`+3.1`, `-0.4`, and 0 without a sign."""
+    text = f"{value:+,.{decimals}f}"
+    return text if round(value, decimals) else text[1:]
+
+
+def change(difference: float | None, low: float | None = None, high: float | None = None, decimals: int = 1) -> str:
+    """`+3.1 ± 5.7`: half the width of the 95 % interval stands behind the sign."""
+    if difference is None:
+        return NOTHING
+    if low is None or high is None:
+        return signed(difference, decimals)
+    return f"{signed(difference, decimals)} ± {(high - low) / 2:.{decimals}f}"
+
+
+def between(found: Interval, decimals: int = 1) -> str:
+    """`5.1 to 7.0`; nothing where there is no interval."""
+    if found.low is None or found.high is None:
+        return ""
+    return f"{found.low:.{decimals}f} to {found.high:.{decimals}f}"
+
+
+def quality(found: Interval | None) -> str:
+    """`6.2 of 10 (95 % interval 5.1 to 7.0)`."""
+    if found is None or found.mean is None:
+        return "no verdict"
+    span = between(found)
+    return f"{found.mean:.1f} of 10" + (f" (95 % interval {span})" if span else "")
+
+
+def took(run: BenchmarkRun, now: datetime | None = None) -> str:
+    """How long a run took, or takes so far."""
+    end = run.completed_at or now or utc_now()
+    return duration(max(1.0, (end - run.started_at).total_seconds() * 1000))
+
+
+def asked(run: BenchmarkRun) -> str:
+    """`10 answers`, or `4 of 10 answers` where it did not get to the end."""
+    if run.status == "completed":
+        return count(run.questions_total, "answer")
+    return f"{run.questions_done:,} of {count(run.questions_total, 'answer')}"

@@ -1,0 +1,164 @@
+"""The two sides of a round, and the round itself, as they are written and when they are done."""
+
+from __future__ import annotations
+
+from tmde_core.debate.critique import RATHER_RIGHT, contradiction
+from tmde_core.records.debate import Critique
+from tmde_ui.debate.transcript import Exchange, Phase
+from tmde_ui.kit.elements import Tag, chip
+from tmde_ui.kit.render import prose, rendered
+from tmde_ui.kit.stream import Stream
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import score
+
+
+class Turn:
+    """One side's card: who, how long it took, what it says."""
+
+    def __init__(self, role: str, who: str) -> None:
+        self.role = role
+        with Tag("article", classes=f"turn {role}", aria_label=who, data_testid=role) as self.card:
+            with Tag("header"):
+                Tag("span", who, "who")
+                self._note = Tag("span", classes="note")
+            self.body = Tag("div", classes="stack")
+        self.done = False
+
+    def note(self, text: str, *, live: bool = False) -> None:
+        """What stands at the right of the heading."""
+        self._note.say(text)
+        self.card.classes(replace=f"turn {self.role}{' live' if live else ''}")
+
+
+class ProposerTurn(Turn):
+    """The proposal: plain text while it grows, Markdown when it is done."""
+
+    def __init__(self) -> None:
+        super().__init__("proposer", "Proposer")
+        with self.body:
+            self._stream = Stream()
+
+    def grow(self, text: str) -> None:
+        """Show what there is so far."""
+        self.note("writing", live=True)
+        self._stream.put(text)
+
+    async def finish(self, text: str, ms: float | None) -> None:
+        """Show the whole proposal."""
+        if self.done:
+            self.note(duration(ms))
+            return
+        self.done = True
+        content = await rendered(text) if text.strip() else ""
+        self.note(duration(ms))
+        self.body.clear()
+        with self.body:
+            if content:
+                prose(content)
+            else:
+                Tag("p", "The Proposer said nothing.", "muted")
+
+
+class SkepticTurn(Turn):
+    """The critique: issues with their severity appear one by one, then score and verdict."""
+
+    def __init__(self) -> None:
+        super().__init__("skeptic", "Skeptic")
+        with self.body:
+            self._stream = Stream()
+            self._issues = Tag("ul", classes="issues").show(visible=False)
+        self._rows: list[Stream] = []
+
+    def wait(self) -> None:
+        """The Proposer is not done yet."""
+        self.note("waits for the proposal")
+
+    def grow(self, critique: Critique | None, text: str) -> None:
+        """Show what can be read so far."""
+        self.note("checking", live=True)
+        if critique is None:
+            self._stream.put(text)
+        elif not critique.malformed or critique.issues:
+            self._show_issues(critique)
+
+    def finish(self, critique: Critique | None, text: str, ms: float | None) -> None:
+        """Show the whole critique."""
+        if self.done:
+            return
+        self.done = True
+        self.note(duration(ms))
+        self._stream.put("")
+        if critique is None:
+            self._stream.put(text or "The Skeptic said nothing.")
+            return
+        self._show_issues(critique)
+        with self.body:
+            if not critique.issues:
+                Tag("p", _nothing_named(critique), "muted")
+            if critique.malformed:
+                self._malformed(critique, text)
+            with Tag("div", classes="verdict"):
+                if critique.score is not None:
+                    chip(f"{score(critique.score)} of 10", data_testid="skeptic-score")
+                if critique.verdict is not None:
+                    chip(
+                        "Accepts" if critique.verdict == "accept" else "Wants a revision",
+                        "good" if critique.verdict == "accept" else "major",
+                        data_testid="verdict",
+                    )
+            if reason := contradiction(critique):
+                Tag("p", reason, "muted small", data_testid="contradiction")
+
+    def _malformed(self, critique: Critique, text: str) -> None:
+        Tag("p", "Its answer did not keep to the form, so it could not end the debate early.", "muted small")
+        if text.strip() and text.strip() != " ".join(issue.text for issue in critique.issues):
+            with Tag("details"):
+                Tag("summary", "Its own words")
+                Tag("p", text, "plain small muted")
+
+    def _show_issues(self, critique: Critique) -> None:
+        self._issues.show(bool(critique.issues))
+        if critique.issues:
+            self._stream.put("")
+        for index, issue in enumerate(critique.issues):
+            if index == len(self._rows):
+                with self._issues, Tag("li", data_testid="issue"):
+                    chip(issue.severity, issue.severity)
+                    self._rows.append(Stream())
+            self._rows[index].put(issue.text)
+
+
+class RoundView:
+    """A round: its marker and both sides."""
+
+    def __init__(self, number: int) -> None:
+        with Tag("section", aria_label=f"Round {number}", data_testid="round"):
+            with Tag("div", classes="round-head"):
+                Tag("h2", f"Round {number}", "eyebrow")
+            with Tag("div", classes="sides"):
+                self.proposer = ProposerTurn()
+                self.skeptic = SkepticTurn()
+
+    def grow(self, exchange: Exchange, phase: Phase) -> None:
+        """Show what has been written so far."""
+        if not self.proposer.done:
+            self.proposer.grow(exchange.proposal)
+        if exchange.critique_text and not self.skeptic.done:
+            self.skeptic.grow(exchange.critique_so_far, exchange.critique_text)
+        elif phase == "proposing":
+            self.skeptic.wait()
+
+    async def settle(self, exchange: Exchange) -> None:
+        """Finish what is finished: the proposal once the Skeptic speaks, both when the round has ended."""
+        if exchange.done or exchange.critique_text:
+            await self.proposer.finish(exchange.proposal, exchange.proposer_ms)
+        if exchange.done:
+            self.skeptic.finish(exchange.critique, exchange.critique_text, exchange.skeptic_ms)
+
+
+def _nothing_named(critique: Critique) -> str:
+    """What to say where there are no issues: no praise that score or verdict contradict."""
+    if critique.malformed:
+        return "Said nothing that could be read."
+    content = critique.verdict != "revise" and (critique.score is None or critique.score >= RATHER_RIGHT)
+    return "Found nothing wrong." if content else "Named nothing in particular."

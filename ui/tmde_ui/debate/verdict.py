@@ -1,0 +1,133 @@
+"""What is said about a finished answer: the judge's score and why, and a person's rating and correction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from tmde_core.errors import TmdeError
+from tmde_core.records.traces import Trace
+from tmde_core.services import Services
+from tmde_ui.kit.elements import Tag, button
+from tmde_ui.kit.forms import on_submit
+from tmde_ui.kit.render import prose, rendered
+from tmde_ui.kit.words import score, sentence
+
+RATING_OF_A_CORRECTION = 10
+"""A person who writes the right answer vouches for it, until they rate it themselves."""
+
+
+def score_line(value: float | None, judge: str | None, reasons: list[str] | tuple[str, ...]) -> None:
+    """The judge's score and its reasons, or why there is none."""
+    with Tag("div", classes="stack tight", data_testid="score"):
+        with Tag("div", classes="scoreline"):
+            if value is None:
+                Tag("span", "No verdict", "chip judge")
+                Tag(
+                    "span",
+                    "Nobody could score this answer, which is not the same as a 0. Rate it yourself.",
+                    "muted small",
+                )
+            else:
+                Tag("span", score(value), "figure")
+                Tag("span", "of 10", "of")
+                Tag("span", f"by the {judge} judge" if judge else "by the judge", "muted small")
+        if reasons:
+            with Tag("ul", classes="muted small", style="padding-left:1.2em"):
+                for reason in reasons:
+                    Tag("li", reason)
+
+
+class Rating:
+    """Rates 1–10 and corrects; saves at once and says so."""
+
+    def __init__(self, services: Services, trace: Trace, changed: Callable[[Trace], Awaitable[None]]) -> None:
+        self._services = services
+        self._changed = changed
+        self.trace = trace
+        with Tag("div", classes="stack", data_testid="rating"):
+            with Tag("fieldset"):
+                Tag("legend", "How good is it?", "small muted")
+                self._scale = Tag("div", classes="scale")
+            self._said = Tag("p", classes="small muted", role="status", data_testid="rating-said")
+            with Tag("div", classes="line"):
+                self._correct = button("Correct the answer", test="correct")
+            self._form = self._correction()
+        self._draw_scale()
+        self._correct.on("click", self._open, args=[])
+        self._say()
+
+    def _draw_scale(self) -> None:
+        self._scale.clear()
+        with self._scale:
+            for number in range(1, 11):
+                with Tag("label", title=f"{number} of 10"):
+                    radio = Tag(
+                        "input", type="radio", name=f"rating-{self.trace.id}", value=str(number),
+                        checked=self.trace.user_rating == number, aria_label=f"{number} of 10", data_testid=f"rate-{number}",
+                    )  # fmt: skip
+                    Tag("span", str(number))
+                radio.on("change", lambda number=number: self._rate(number), args=[])
+
+    def _correction(self) -> Tag:
+        with Tag("form", classes="stack tight").show(visible=False) as form:
+            with Tag("div", classes="field"):
+                Tag("label", "What it should have said", for_="correction")
+                Tag(
+                    "textarea", classes="input", id="correction", name="corrected", rows="6",
+                    defaultValue=self.trace.corrected_answer or self.trace.final_answer, data_testid="correction",
+                )  # fmt: skip
+            with Tag("div", classes="line"):
+                button("Save the correction", "primary", type_="submit", test="save-correction")
+                button("Keep it as it is", "quiet").on("click", self._close, args=[])
+        on_submit(form, self._save)
+        return form
+
+    def _open(self) -> None:
+        self._form.show()
+        self._correct.show(visible=False)
+
+    def _close(self) -> None:
+        self._form.show(visible=False)
+        self._correct.show()
+
+    async def _rate(self, number: int) -> None:
+        await self._write(number, None)
+
+    async def _save(self, fields: dict[str, str]) -> None:
+        if await self._write(self.trace.user_rating or RATING_OF_A_CORRECTION, fields.get("corrected", "")):
+            self._close()
+            self._draw_scale()
+
+    async def _write(self, rating: int, corrected: str | None) -> bool:
+        try:
+            self.trace = await self._services.traces.rate(self.trace.id, rating, corrected)
+        except TmdeError as error:
+            self._said.say(sentence(error))
+            return False
+        self._say(saved=True)
+        await self._changed(self.trace)
+        return True
+
+    def _say(self, *, saved: bool = False) -> None:
+        trace, minimum = self.trace, self._services.traces.min_quality_score
+        if trace.withdrawn_at is not None:
+            text = "Withdrawn: it is never trained on."
+        elif trace.user_rating is None:
+            text = f"Ratings of {score(minimum)} and more become training data."
+        else:
+            use = (
+                "may be trained on"
+                if trace.user_rating >= minimum
+                else f"is not trained on: that takes {score(minimum)}"
+            )
+            what = "Your correction" if trace.corrected_answer else "The answer"
+            text = f"You gave {trace.user_rating} of 10. {what} {use}."
+        self._said.say(f"Saved. {text}" if saved else text)
+
+
+async def corrected_answer(trace: Trace) -> None:
+    """The person's words, where there are some."""
+    if trace.corrected_answer:
+        with Tag("div", classes="notice", data_testid="corrected"):
+            Tag("p", "Corrected by you; this is what is trained on", "eyebrow")
+            prose(await rendered(trace.corrected_answer))

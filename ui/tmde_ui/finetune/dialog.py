@@ -1,0 +1,182 @@
+"""The dialog behind *Run Now*: the hyperparameters, what a run with them would do, and its start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import structlog
+
+from tmde_core.errors import TmdeError
+from tmde_core.finetune.presets import PRESETS
+from tmde_core.finetune.service import BackendReport
+from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
+from tmde_core.services import Services
+from tmde_ui.finetune.form import ConfigForm
+from tmde_ui.finetune.preview import draw_preview
+from tmde_ui.kit.elements import Modal, Tag, button, open_on_press
+from tmde_ui.kit.forms import form_fields, on_press
+from tmde_ui.kit.hyperparameters import figure_of
+from tmde_ui.kit.script import call
+from tmde_ui.kit.tending import Soon, begin
+from tmde_ui.kit.words import sentence
+
+log = structlog.get_logger(__name__)
+
+QUIET_SECONDS = 0.8
+"""So long after the last change the preview is made anew."""
+
+
+class RunDialog:
+    """Everything that a person decides before a run."""
+
+    def __init__(self, services: Services, started: Callable[[FineTuneRun], Awaitable[None]]) -> None:
+        self._services = services
+        self._started = started
+        self._wanted: dict[str, str] | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._previewed: FineTuneConfig | None = None
+        self._soon = Soon(self._work_on, QUIET_SECONDS)
+        self.modal = Modal("Run a training now", test="run-dialog", classes="sheet")
+
+    async def build(self, backends: Sequence[BackendReport]) -> None:
+        """Draw it; it stays closed."""
+        self._config = ConfigForm(self._services.finetune.config())
+        with self.modal.body, Tag("form", classes="run-form", novalidate=True) as self._form:
+            with Tag("div", classes="stack"):
+                self._presets()
+                self._config.draw(backends)
+            with Tag("section", classes="preview stack", aria_label="Preview", data_testid="preview") as self._preview:
+                with Tag("div", classes="line spread"):
+                    Tag("h3", "What it would be trained on")
+                    again = button("Preview", test="preview-button")
+                self._working_words = Tag(
+                    "p", classes="muted small working", role="status", data_testid="preview-status"
+                )
+                self._box = Tag("div", classes="stack")
+        with self.modal.body, Tag("div", classes="sheet-foot"):
+            self._said = Tag("p", classes="maybe", role="status", data_testid="run-said")
+            with Tag("div", classes="line"):
+                keep = button("Save as defaults", test="save-defaults")
+                self._start = button("Start training", "primary", test="start-run")
+        form_fields(self._form, self._typed)
+        on_press(again, self._form, self._now)
+        on_press(keep, self._form, self._keep)
+        on_press(self._start, self._form, self._go)
+
+    def opens_with(self, control: Tag) -> None:
+        """Let a button open it; the first time, and after a run, the preview is made at once."""
+
+        async def opened(fields: dict[str, str]) -> None:
+            self._say("")
+            await self._now(fields)
+
+        open_on_press(control, self.modal)
+        on_press(control, self._form, opened)
+
+    # -------------------------------------------------------------------------------------- preview
+
+    async def _typed(self, fields: dict[str, str]) -> None:
+        self._wanted = fields
+        self._soon.stop()
+        self._soon.ask()
+
+    async def _now(self, fields: dict[str, str]) -> None:
+        self._wanted = fields
+        self._previewed = None
+        self._work_on()
+
+    def _work_on(self) -> None:
+        """One preview at a time: a model is loaded for it. What was changed meanwhile is looked at next."""
+        if self._working is None or self._working.done():
+            self._working = begin(self._work, "preview a training run")
+
+    async def _work(self) -> None:
+        while self._wanted is not None:
+            fields, self._wanted = self._wanted, None
+            config = self._config.read(fields)
+            if config is None:
+                self._working_words.say("Correct the fields that are marked; then the preview follows.")
+            elif config != self._previewed:
+                await self._look(config)
+
+    async def _look(self, config: FineTuneConfig) -> None:
+        self._preview.put(aria_busy="true")
+        self._working_words.say("Looking at the examples. This takes some seconds; you need not wait for it.")
+        words = ""
+        try:
+            preview = await self._services.previews.preview(config)
+            self._box.clear()
+            with self._box:
+                draw_preview(preview)
+            self._previewed = config
+            words = "As of now, with these values."
+        except TmdeError as error:
+            self._box.clear()
+            self._refused(error)
+        except Exception as error:
+            log.exception("ui.preview_failed")
+            self._box.clear()
+            words = sentence(error)
+        self._working_words.say(words)
+        self._preview.put(aria_busy=None)
+
+    def _refused(self, error: TmdeError) -> None:
+        """At its field where there is one, else where the preview would stand."""
+        field = str(error.context.get("field", ""))
+        if field in msgspec.to_builtins(self._services.finetune.config()):
+            self._config.complain({field: error.detail})
+        with self._box:
+            Tag("p", sentence(error), "notice warm", data_testid="refusal")
+
+    # --------------------------------------------------------------------------------- start, defaults
+
+    async def _go(self, fields: dict[str, str]) -> None:
+        config = self._config.read(fields)
+        if config is None:
+            self._say("Correct the fields that are marked.", "bad")
+            return
+        self._start.put(disabled=True)
+        self._say("Choosing the examples and starting …")
+        try:
+            run = await self._services.finetune.start(config)
+        except TmdeError as error:
+            field = str(error.context.get("field", ""))
+            if field:
+                self._config.complain({field: error.detail})
+            self._say(sentence(error), "bad")
+            return
+        finally:
+            self._start.put(disabled=False)
+        self._say("")
+        self.modal.close()
+        await self._started(run)
+
+    async def _keep(self, fields: dict[str, str]) -> None:
+        config = self._config.read(fields)
+        if config is None:
+            self._say("Correct the fields that are marked.", "bad")
+            return
+        try:
+            await self._services.finetune.set_config(config)
+        except TmdeError as error:
+            self._say(sentence(error), "bad")
+            return
+        self._say("Saved: the schedule and every other run begin with these.", "good")
+
+    def _say(self, words: str, kind: str = "") -> None:
+        self._said.say(words).classes(replace=f"notice {kind}" if words else "maybe")
+
+    # --------------------------------------------------------------------------------------- presets
+
+    def _presets(self) -> None:
+        with Tag("fieldset", data_testid="presets"):
+            Tag("legend", "Begin with", "eyebrow")
+            with Tag("div", classes="presets"):
+                for preset in PRESETS:
+                    with Tag("button", classes="preset", type="button", data_testid="preset") as offer:
+                        Tag("strong", preset.name)
+                        Tag("span", preset.about)
+                    typed = {name: figure_of(value) for name, value in preset.values.items()}
+                    offer.on("click", js_handler=f"() => {call('typeIntoForm', self._form.id, typed)}")

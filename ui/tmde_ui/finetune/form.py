@@ -1,0 +1,131 @@
+"""The hyperparameters as a form: every one with its range and a word on what it does, and what is wrong beside its field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from tmde_core.errors import InvalidInputError
+from tmde_core.finetune.ranges import config_from, ranges
+from tmde_core.finetune.service import BackendReport
+from tmde_core.records.fields import Field, by_group
+from tmde_core.records.finetune import GROUPS, FineTuneConfig
+from tmde_ui.kit.elements import Tag
+from tmde_ui.kit.hyperparameters import figure_of, labelled
+
+MAX_TYPED = 400
+
+
+class ConfigForm:
+    """The fields of a configuration."""
+
+    def __init__(self, config: FineTuneConfig) -> None:
+        self._config = config
+        self._ranges = ranges(type(config))
+        self.groups = by_group((field for field in self._ranges.values() if field.name != "backend"), GROUPS)
+        """The fields that are typed, as they are shown together."""
+        self._errors: dict[str, Tag] = {}
+        self._inputs: dict[str, Tag] = {}
+
+    def draw(self, backends: Sequence[BackendReport]) -> None:
+        """Put the fields into the form that is open."""
+        values = msgspec.to_builtins(self._config)
+        self._backends(backends, str(values["backend"]))
+        for title, fields in self.groups.items():
+            with Tag("fieldset", classes="parameters"):
+                Tag("legend", title or "Further", "eyebrow")
+                for field in fields:
+                    self._field(field, values[field.wire_name])
+
+    def read(self, fields: Mapping[str, str]) -> FineTuneConfig | None:
+        """The configuration that was typed; None, with the reasons beside their fields, when there is none."""
+        wrong: dict[str, str] = {}
+        values = {name: self._typed(name, fields[name]) for name in self._ranges if name in fields}
+        for name, value in values.items():
+            try:
+                config_from({name: value})
+            except InvalidInputError as error:
+                wrong[name] = error.detail
+        self.complain(wrong)
+        return None if wrong else config_from(values, self._config)
+
+    def complain(self, wrong: Mapping[str, str]) -> None:
+        """Say beside each field what is wrong with it; nothing beside the others."""
+        for name, place in self._errors.items():
+            sentence = wrong.get(name, "").removeprefix(f"{name}: ")
+            place.say(sentence[:1].upper() + sentence[1:])
+            self._inputs[name].put(aria_invalid="true" if sentence else None)
+
+    def _typed(self, name: str, text: str) -> Any:
+        """What was typed, as the kind of value that belongs there; text that is no number stays text, and is complained of."""
+        text = text.strip()[:MAX_TYPED]
+        if not self._ranges[name].is_number:
+            return text
+        for kind in (int, float):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+        return text
+
+    def _field(self, one: Field, value: object) -> None:
+        name = one.wire_name
+        described = f"about-{name} wrong-{name}"
+        with Tag("div", classes="field parameter"):
+            with Tag("div", classes="line spread"):
+                Tag("label", labelled(one), for_=f"field-{name}")
+                Tag("span", _range(one), "range tabular")
+            if one.choices:
+                with Tag(
+                    "select", classes="input", id=f"field-{name}", name=name, aria_describedby=described
+                ) as control:
+                    for option in one.choices:
+                        Tag("option", option, value=option, selected=option == value)
+            else:
+                control = Tag(
+                    "input", classes="input tabular", id=f"field-{name}", name=name, autocomplete="off", spellcheck="false",
+                    inputmode="text" if not one.is_number else "decimal", defaultValue=figure_of(value),
+                    aria_describedby=described, data_testid=f"field-{name}", maxlength=str(MAX_TYPED),
+                    placeholder="the embedded model" if name == "baseModel" else None,
+                )  # fmt: skip
+            Tag("p", one.help, "about", id=f"about-{name}")
+            self._errors[name] = Tag(
+                "p", classes="wrong", id=f"wrong-{name}", role="alert", data_testid=f"wrong-{name}"
+            )
+            self._inputs[name] = control
+
+    def _backends(self, backends: Sequence[BackendReport], chosen: str) -> None:
+        with Tag("fieldset", classes="backends", data_testid="backends") as group:
+            Tag("legend", "Backend", "eyebrow")
+            for backend in backends:
+                with Tag("label", classes="backend"):
+                    Tag(
+                        "input",
+                        type="radio",
+                        name="backend",
+                        value=backend.name,
+                        defaultChecked=backend.name == chosen,
+                        disabled=not backend.availability.ok,
+                        data_testid=f"backend-{backend.name}",
+                    )
+                    with Tag("span", classes="stack tight"):
+                        Tag("strong", backend.name)
+                        Tag("span", backend.summary, "muted small")
+                        if not backend.availability.ok:
+                            Tag("span", f"Not available: {backend.availability.reason}", "small unavailable")
+            if not backends:
+                Tag("p", "No plugin provides a training backend. Install tmde-cpu and start the server again.", "muted")
+            self._errors["backend"] = Tag("p", classes="wrong", role="alert", data_testid="wrong-backend")
+            self._inputs["backend"] = group
+
+
+def _range(one: Field) -> str:
+    if one.minimum is None or one.maximum is None:
+        return ""
+    return f"{_bound(one.minimum)} – {_bound(one.maximum)}"
+
+
+def _bound(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else figure_of(value)

@@ -1,0 +1,101 @@
+"""What a run would be trained on, as the dialog shows it before any time is spent."""
+
+from __future__ import annotations
+
+from nicegui import ui
+
+from tmde_core.records.finetune import FineTunePreview
+from tmde_core.records.training import MaskedPiece
+from tmde_ui.finetune.words import left_out, why
+from tmde_ui.kit.chart.shapes import columns
+from tmde_ui.kit.elements import Tag, link
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, short_id, size
+
+SHOWN_LEFT_OUT = 50
+"""Traces that are listed by name; the rest is counted."""
+
+MAX_EXAMPLE_CHARS = 40_000
+"""Of the first example; an answer may be of any length, and the page has to stay quick."""
+
+
+def draw_preview(preview: FineTunePreview) -> None:
+    """Everything the preview says."""
+    if preview.refusal:
+        Tag("p", preview.refusal, "notice warm", data_testid="refusal")
+    with Tag("dl", classes="figures plain-figures", data_testid="preview-figures"):
+        for name, value, test in _figures(preview):
+            with Tag("div"):
+                Tag("dt", name)
+                Tag("dd", value, data_testid=test)
+    if preview.note:
+        Tag("p", preview.note, "muted small")
+    if not preview.calibrated and preview.estimated_seconds is not None:
+        Tag("p", "The estimates are rough: nothing of this size has been measured on this machine yet.", "muted small")
+    if preview.histogram:
+        with Tag("section", classes="stack tight", aria_label="Lengths"):
+            Tag("h3", "Examples by tokens")
+            ui.html(
+                columns(
+                    [(f"{bucket.low:,}", bucket.examples) for bucket in preview.histogram],
+                    title="Examples by their number of tokens, from",
+                    colour="proposer",
+                ),
+                sanitize=False,
+            )
+    if preview.left_out_by_reason:
+        _left_out(preview)
+    if preview.first_example:
+        _first_example(preview.first_example)
+
+
+def _figures(preview: FineTunePreview) -> tuple[tuple[str, str, str], ...]:
+    enough = f"{preview.examples:,} of {preview.required:,} needed"
+    split = f"{preview.train_examples:,}, and {preview.val_examples:,} held out"
+    seconds, tokens = preview.estimated_seconds, preview.total_tokens
+    learned = (
+        f"{preview.supervised_tokens:,} of {tokens:,}" if tokens and preview.supervised_tokens is not None else "–"
+    )
+    return (
+        ("Examples", enough if preview.examples < preview.required else split, "preview-examples"),
+        ("Tokens learned from", learned, "preview-tokens"),
+        ("Longest example", count(preview.longest, "token") if preview.longest else "–", "preview-longest"),
+        ("Steps", f"{preview.total_steps:,}" if preview.total_steps else "–", "preview-steps"),
+        ("Takes about", duration(seconds * 1000) if seconds else "–", "preview-time"),
+        ("Memory", _memory(preview), "preview-memory"),
+    )
+
+
+def _memory(preview: FineTunePreview) -> str:
+    card = f"{size(preview.estimated_vram_bytes)} of the card" if preview.estimated_vram_bytes else ""
+    return " and ".join(part for part in (size(preview.estimated_ram_bytes), card) if part) or "–"
+
+
+def _left_out(preview: FineTunePreview) -> None:
+    with Tag("details", data_testid="left-out"):
+        Tag("summary", left_out(preview.left_out_by_reason))
+        with Tag("ul", classes="skipped"):
+            for one in preview.left_out[:SHOWN_LEFT_OUT]:
+                with Tag("li"):
+                    link(f"Trace {short_id(one.trace_id)}", f"/traces/{one.trace_id}")
+                    Tag("span", f": {why(one)}")
+        if (more := sum(preview.left_out_by_reason.values()) - min(len(preview.left_out), SHOWN_LEFT_OUT)) > 0:
+            Tag("p", f"and {more:,} more", "muted small")
+
+
+def _first_example(pieces: tuple[MaskedPiece, ...]) -> None:
+    """The example as the model sees it. It was written by models and people, so it only ever becomes text."""
+    with Tag("section", classes="stack tight", aria_label="The first example"):
+        Tag("h3", "The first example, as the model sees it")
+        with Tag("p", classes="muted small"):
+            Tag("span", "Only ")
+            Tag("mark", "what is marked", "learned")
+            Tag("span", " is learned from; the rest is read.")
+        with Tag("div", classes="mask", tabindex="0", role="group", aria_label="Example", data_testid="mask"):
+            room = MAX_EXAMPLE_CHARS
+            for piece in pieces:
+                if room <= 0:
+                    Tag("span", " … (it goes on)")
+                    break
+                Tag("mark" if piece.supervised else "span", piece.text[:room], "learned" if piece.supervised else "")
+                room -= len(piece.text)

@@ -1,0 +1,67 @@
+"""What training is called and how its figures are said on the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from tmde_core.records.base import utc_now
+from tmde_core.records.finetune import FineTuneRun, LeftOut
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count
+
+STATUS: Mapping[str, tuple[str, str]] = {
+    "pending": ("starting", "accent"),
+    "running": ("training", "accent"),
+    "completed": ("done", "good"),
+    "failed": ("failed", "critical"),
+    "cancelled": ("cancelled", "major"),
+}
+"""Run status → word and kind of chip."""
+
+LEFT_OUT: Mapping[str, str] = {
+    "duplicate": "same question as another",
+    "leak": "too close to a benchmark question",
+    "withdrawn": "withdrawn",
+    "too-long": "longer than the longest example",
+    "benchmark": "came from a benchmark run",
+    "empty": "without an answer",
+    "low-score": "with too low a score or none",
+}
+
+BY: Mapping[str, str] = {
+    "user": "by you",
+    "ui": "by you",
+    "api": "through the API",
+    "cli": "from the command line",
+    "schedule": "by the schedule",
+    "scheduled": "by the schedule",
+    "loop": "by the loop",
+}
+
+
+def status_of(run: FineTuneRun) -> tuple[str, str]:
+    """Word and kind of chip for where a run stands."""
+    return ("waiting", "accent") if run.queued and run.status == "pending" else STATUS[run.status]
+
+
+def took(run: FineTuneRun, now: datetime | None = None) -> str:
+    """How long a run took, or takes so far."""
+    end = run.completed_at or now or utc_now()
+    return duration(max(1.0, (end - run.started_at).total_seconds() * 1000))
+
+
+def made_of(run: FineTuneRun) -> str:
+    """`62 traces`."""
+    return count(run.traces_used, "trace")
+
+
+def left_out(by_reason: Mapping[str, int]) -> str:
+    """`3 left out: 2 same question as another, 1 withdrawn`."""
+    parts = ", ".join(f"{number:,} {LEFT_OUT.get(reason, reason)}" for reason, number in by_reason.items() if number)
+    return f"{sum(by_reason.values()):,} left out: {parts}"
+
+
+def why(one: LeftOut) -> str:
+    """Why one trace was left out."""
+    return one.detail or f"It is {LEFT_OUT.get(one.reason, one.reason)}."

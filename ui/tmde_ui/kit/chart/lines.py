@@ -1,0 +1,178 @@
+"""Line charts as markup: pure functions from figures to inline SVG.
+
+The lines are drawn in a box of 100 by 100 that the browser stretches to its place, with strokes that keep their width;
+numbers and words stand beside it as HTML, so that they keep their size on a phone. Colours are names of `theme.py`, so a
+chart follows the scheme without being drawn again.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+
+from tmde_core.records.base import Record
+from tmde_ui.kit.chart.axes import Place, Point, figure, round_axis, span, ticks
+
+MAX_POINTS = 600
+"""Points of one line that are drawn. A wide screen has some two pixels for each."""
+
+LABELLED_MARKS = 6
+"""More marks than these stand without their words, which would lie upon each other."""
+
+
+class Series(Record):
+    """One line."""
+
+    name: str
+    points: tuple[Point, ...]
+    """By x. Points that are not finite are left out."""
+    colour: str = "accent"
+    dots: bool = False
+    """Mark every point, and draw the line between them dashed: few measurements, not a course."""
+
+
+class Band(Record):
+    """A ground between two lines, such as an interval."""
+
+    points: tuple[tuple[float, float, float], ...]
+    """x, lower, upper."""
+    colour: str = "accent"
+
+
+class Mark(Record):
+    """Something that happened at an x."""
+
+    x: float
+    label: str
+
+
+def chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    bands: Sequence[Band] = (),
+    marks: Sequence[Mark] = (),
+    x_label: str = "",
+    x_span: tuple[float, float] | None = None,
+    y_span: tuple[float, float] | None = None,
+    x_ticks: Sequence[tuple[float, str]] | None = None,
+    nothing: str = "Nothing has been measured yet.",
+) -> str:
+    """Lines over a common x.
+
+    Args:
+        title: what is shown; begins the description for those who cannot see it.
+        x_span, y_span: at least this much of each axis is shown.
+        x_ticks: where the x axis is labelled, and how; by default at round whole numbers.
+        nothing: the words where there is no point at all.
+    """
+    lines = [(one, decimated(_finite(one.points))) for one in series]
+    points = [point for _, line in lines for point in line]
+    edges = [(x, y) for band in bands for x, low, high in band.points for y in (low, high)]
+    shown = _finite((*points, *edges))
+    if not shown:
+        return _figure(title, [], f'<p class="chart-none">{html.escape(nothing)}</p>', "", "", "")
+    left, right = span([x for x, _ in shown], x_span)
+    bottom, top, y_ticks = round_axis([y for _, y in shown], y_span)
+    place = Place(left, right, bottom, top)
+    if x_ticks is None:
+        x_ticks = [(x, figure(x, 1)) for x in ticks(left, right, whole=True)]
+    step = y_ticks[1] - y_ticks[0]
+    drawn = [f'<path class="grid" d="{"".join(f"M0 {place.y(y)}H100" for y in y_ticks)}"/>']
+    drawn += [_band(band, place) for band in bands]
+    drawn += [f'<path class="mark" d="M{place.x(mark.x)} 0V100"/>' for mark in marks]
+    drawn += [part for one, line in lines for part in _line(one, line, place)]
+    return _figure(
+        title,
+        [one for one, line in lines if line],
+        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{"".join(drawn)}</svg>',
+        _labels("left", ((place.x(x), words) for x, words in x_ticks if left <= x <= right)),
+        _labels("top", ((place.y(y), figure(y, step)) for y in y_ticks)),
+        x_label,
+        _mark_labels(marks, place) if len(marks) <= LABELLED_MARKS else "",
+    )
+
+
+def decimated(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
+    """At most `limit` of the points, in their order, such that no peak is lost: the lowest and the highest of each stretch.
+
+    The first and the last are always among them.
+    """
+    if len(points) <= limit:
+        return list(points)
+    stretches = max(1, (limit - 2) // 2)
+    inner = points[1:-1]
+    kept = [points[0]]
+    for number in range(stretches):
+        stretch = inner[len(inner) * number // stretches : len(inner) * (number + 1) // stretches]
+        ends = {min(stretch, key=lambda point: point[1]), max(stretch, key=lambda point: point[1])}
+        kept += sorted(ends)
+    return [*kept, points[-1]]
+
+
+def _mark_labels(marks: Sequence[Mark], place: Place) -> str:
+    """Each beside its mark; to the left of it where the right edge is near."""
+    return "".join(
+        f'<span{" class=before" if float(place.x(mark.x)) > 75 else ""} style="left:{place.x(mark.x)}%">'
+        f"{html.escape(mark.label)}</span>"
+        for mark in marks
+    )
+
+
+def _finite(points: Iterable[Point]) -> list[Point]:
+    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+
+
+def _path(points: Sequence[Point], place: Place) -> str:
+    return "M" + "L".join(f"{place.x(x)} {place.y(y)}" for x, y in points)
+
+
+def _line(series: Series, points: Sequence[Point], place: Place) -> list[str]:
+    if not points:
+        return []
+    style = f'style="stroke:var(--{series.colour})"'
+    drawn = [f'<path class="line{" dashed" if series.dots else ""}" {style} d="{_path(points, place)}"/>']
+    if series.dots or len(points) == 1:
+        # A line of no length with round ends: a circle that the stretching of the box leaves round.
+        at = "".join(f"M{place.x(x)} {place.y(y)}h0.001" for x, y in points)
+        drawn.append(f'<path class="dots" {style} d="{at}"/>')
+    return drawn
+
+
+def _band(band: Band, place: Place) -> str:
+    sound = [point for point in band.points if all(map(math.isfinite, point))]
+    if not sound:
+        return ""
+    around = [(x, high) for x, _, high in sound] + [(x, low) for x, low, _ in reversed(sound)]
+    return f'<path class="band" style="fill:var(--{band.colour})" d="{_path(around, place)}Z"/>'
+
+
+def _labels(side: str, places: Iterable[tuple[str, str]]) -> str:
+    return "".join(f'<span style="{side}:{at}%">{html.escape(words)}</span>' for at, words in places)
+
+
+def _figure(
+    title: str, series: Sequence[Series], plot: str, x_axis: str, y_axis: str, x_label: str, marks: str = ""
+) -> str:
+    legend = "".join(
+        f'<span><i class="{"swatch dotted" if one.dots else "swatch"}" style="border-color:var(--{one.colour})"></i>'
+        f"{html.escape(one.name)}</span>"
+        for one in series
+    )
+    return (
+        f'<figure class="chart" role="img" aria-label="{html.escape(_spoken(title, series))}">'
+        f'<figcaption class="legend">{legend}<span class="of-x">{html.escape(x_label)}</span></figcaption>'
+        f'<div class="chart-y">{y_axis}</div><div class="plot">{plot}<div class="chart-marks">{marks}</div></div>'
+        f'<div class="chart-x">{x_axis}</div></figure>'
+    )
+
+
+def _spoken(title: str, series: Sequence[Series]) -> str:
+    """The chart in a sentence: where each line begins and ends."""
+
+    def course(one: Series) -> str:
+        points = _finite(one.points)
+        return f"{one.name} from {points[0][1]:.3g} to {points[-1][1]:.3g}"
+
+    return f"{title}: {'; '.join(map(course, series)) or 'nothing measured yet'}."

@@ -1,0 +1,133 @@
+"""A schedule on its page, of training or of benchmarks: what it says, when it comes due, what it decided, and changing it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from tmde_core.errors import TmdeError
+from tmde_core.records.schedule import Decision, ScheduleName, ScheduleStatus
+from tmde_core.services import Services
+from tmde_ui.kit.elements import Tag, button, chip
+from tmde_ui.kit.forms import on_submit
+from tmde_ui.kit.times import coming, on_the_clock
+from tmde_ui.kit.words import sentence, short_id
+
+_WHAT = {"finetune": "training", "benchmark": "a benchmark"}
+"""What a schedule starts. Its runs have their pages below its own name."""
+
+_ACTIONS = {"started": ("started", "good"), "skipped": ("skipped", ""), "failed": ("failed", "critical")}
+
+
+class SchedulePanel:
+    """Shows a schedule and lets a person change it."""
+
+    def __init__(
+        self, services: Services, changed: Callable[[], Awaitable[None]], name: ScheduleName = "finetune"
+    ) -> None:
+        self._services = services
+        self._changed = changed
+        self._name: ScheduleName = name
+        self.shown: ScheduleStatus | None = None
+        """As it is drawn; None while it is unknown."""
+
+    async def build(self) -> None:
+        """Draw it."""
+        status = await self._services.schedules.status(self._name)
+        with Tag("section", classes="card stack", aria_label="Schedule", data_testid="schedule"):
+            Tag("h2", "Schedule")
+            self._facts = Tag("div", classes="stack tight")
+            self._form(status)
+            self._decisions = Tag("div", classes="stack tight")
+        self._draw(status)
+
+    async def look(self) -> None:
+        """Draw it again when it has changed."""
+        if self.shown is not None:
+            self._draw(await self._services.schedules.status(self._name))
+
+    def _draw(self, status: ScheduleStatus) -> None:
+        if status == self.shown:
+            return
+        self.shown = status
+        self._facts.clear()
+        with self._facts:
+            Tag("p", _words(status), data_testid="schedule-words")
+            if status.enabled and status.next_runs:
+                first = status.next_runs[0]
+                Tag(
+                    "p",
+                    f"Next: {coming(first, status.timezone)} ({on_the_clock(first, status.timezone)}, {status.timezone})",
+                    "muted small tabular",
+                    data_testid="schedule-next",
+                )
+        self._decisions.clear()
+        with self._decisions:
+            Tag("h3", "What it decided")
+            if not status.decisions:
+                Tag("p", "Nothing has come due yet. What it decides, and why, will be listed here.", "muted small")
+                return
+            with Tag("ul", classes="decisions", data_testid="decisions"):
+                for decision in status.decisions:
+                    _decision(decision, status.timezone)
+
+    def _form(self, status: ScheduleStatus) -> None:
+        with Tag("details", data_testid="edit-schedule"):
+            Tag("summary", "Change")
+            with Tag("form", classes="schedule-form", novalidate=True) as form:
+                with Tag("div", classes="field"):
+                    Tag("label", "When, as a cron expression", for_="schedule-expression")
+                    Tag(
+                        "input", classes="input mono", id="schedule-expression", name="expression", maxlength="120",
+                        defaultValue=status.expression, autocomplete="off", spellcheck="false", aria_describedby="schedule-help",
+                    )  # fmt: skip
+                with Tag("div", classes="field"):
+                    Tag("label", "Time zone", for_="schedule-zone")
+                    Tag(
+                        "input", classes="input", id="schedule-zone", name="timezone", maxlength="80", autocomplete="off",
+                        defaultValue=status.timezone, spellcheck="false", placeholder="Europe/Berlin",
+                    )  # fmt: skip
+                save = button("Save", type_="submit", test="save-schedule")
+            Tag(
+                "p",
+                "Five fields: minute, hour, day of the month, month, weekday. 0 2 * * 0 is every Sunday at two; off is never.",
+                "muted small",
+                id="schedule-help",
+            )
+            said = Tag("p", classes="maybe small", role="status", data_testid="schedule-said")
+            problem = Tag("p", classes="notice bad", role="alert", data_testid="schedule-problem").show(visible=False)
+
+        async def keep(fields: dict[str, str]) -> None:
+            problem.show(visible=False)
+            said.say("")
+            save.put(disabled=True)
+            try:
+                expression = fields.get("expression", "").strip() or "off"
+                changed = await self._services.schedules.set(self._name, expression, fields.get("timezone", "").strip())
+            except TmdeError as error:
+                problem.say(sentence(error)).show()
+                return
+            finally:
+                save.put(disabled=False)
+            self._draw(changed)
+            said.say(f"Saved. {_words(changed)}")
+            await self._changed()
+
+        on_submit(form, keep)
+
+
+def _words(status: ScheduleStatus) -> str:
+    if not status.enabled:
+        return f"Switched off: {_WHAT[status.schedule]} starts only when somebody starts it."
+    words = status.description or status.expression
+    return f"{words[:1].upper()}{words[1:]}, by the clock of {status.timezone}."
+
+
+def _decision(decision: Decision, zone: str) -> None:
+    word, kind = _ACTIONS.get(decision.action, (decision.action, ""))
+    with Tag("li", data_testid="decision"):
+        with Tag("div", classes="line"):
+            chip(word, kind)
+            Tag("span", on_the_clock(decision.due_at, zone), "muted small tabular")
+            if decision.run_id:
+                Tag("a", f"run {short_id(decision.run_id)}", "small", href=f"/{decision.schedule}/{decision.run_id}")
+        Tag("p", decision.reason, "small")

@@ -1,0 +1,109 @@
+"""The frame of every page: navigation, what is going on, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nicegui import ui
+
+from tmde_ui.kit.elements import Tag, close_button, icon, link, open_on_press
+from tmde_ui.kit.shell import theme
+from tmde_ui.kit.shell.bell import Bell
+from tmde_ui.kit.shell.live import Live, Situation
+from tmde_ui.kit.shell.site import Site
+from tmde_ui.kit.words import sentence, short_id
+
+
+@contextmanager
+def frame(site: Site, title: str, *, here: str | None = None, narrow: bool = False) -> Iterator[None]:
+    """Put the page's content into the frame.
+
+    Args:
+        site: knows the pages and what is going on.
+        title: of the browser's tab.
+        here: the navigation entry to mark, by its address.
+        narrow: text-heavy page, kept to a readable width.
+    """
+    ui.page_title(f"{title} · TMDE")
+    drawer = _drawer(site, here)
+    link("Skip to content", "#main", "skip")
+    with Tag("header", classes="bar"), Tag("div", classes="bar-inner"):
+        with Tag("a", classes="brand", href="/", aria_label="TMDE, to the start"):
+            ui.html(theme.LOGO, sanitize=False, tag="span")
+            Tag("span", "TMDE")
+        _navigation(site, here)
+        _situation(site.live)
+        Bell(site.live)
+        with Tag(
+            "button", classes="icon-button", type="button", aria_label="Light or dark", data_testid="theme"
+        ) as toggle:
+            icon("sun", "sun")
+            icon("moon", "moon")
+        toggle.on("click", js_handler="() => tmde.toggleTheme()")
+        with Tag(
+            "button", classes="icon-button menu-button", type="button", aria_label="Menu", data_testid="menu"
+        ) as menu:
+            icon("menu")
+        open_on_press(menu, drawer)
+    with Tag("main", classes="page narrow" if narrow else "page", id="main", tabindex="-1"):
+        _mishaps()
+        yield
+
+
+def _mishaps() -> None:
+    """A defect while the page is used is said where the person looks; the log has the rest."""
+    notice = Tag("p", classes="notice bad", role="alert", style="margin-bottom:16px").show(visible=False)
+
+    def tell(error: Exception) -> None:
+        notice.say(sentence(error)).show()
+
+    ui.context.client.on_exception(tell)
+
+
+def _navigation(site: Site, here: str | None) -> None:
+    with Tag("nav", classes="nav", aria_label="Pages"):
+        for page in site.entries():
+            link(page.title, page.path, aria_current="page" if page.path == here else None)
+
+
+def _drawer(site: Site, here: str | None) -> Tag:
+    with Tag("dialog", classes="drawer", aria_label="Menu", data_testid="drawer") as drawer:
+        with Tag("div", classes="line spread"):
+            Tag("span", "Menu", "eyebrow")
+            close_button(drawer)
+        _navigation(site, here)
+    return drawer
+
+
+def _situation(live: Live) -> None:
+    with Tag("div", classes="status", role="status", aria_label="What is going on"):
+        with Tag("span", classes="badge", data_testid="adapter") as badge:
+            dot = Tag("span", classes="dot")
+            words = Tag("span")
+        jobs = Tag("span", classes="jobs", data_testid="jobs")
+
+    labels: list[tuple[str | None, Tag]] = []
+
+    def show(situation: Situation) -> None:
+        words.say(f"Adapter {short_id(situation.adapter)}" if situation.adapter else "Base model")
+        badge.put(
+            title=f"Adapter {situation.adapter} answers"
+            if situation.adapter
+            else "The model answers without an adapter"
+        )
+        dot.classes(replace="dot on" if situation.adapter else "dot")
+        where = [job.href for job in situation.jobs]
+        if where != [href for href, _ in labels]:
+            jobs.clear()
+            labels.clear()
+            with jobs:
+                for href in where:
+                    with Tag("a" if href else "span", classes="badge", href=href):
+                        Tag("span", classes="dot busy")
+                        labels.append((href, Tag("span")))
+        for job, (_, label) in zip(situation.jobs, labels, strict=True):
+            label.say(job.label)
+
+    show(live.now)
+    ui.context.client.on_delete(live.listen(show))

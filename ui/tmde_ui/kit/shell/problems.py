@@ -1,0 +1,71 @@
+"""What is shown instead of a page: unknown addresses, unknown ids, defects. In the frame, in one sentence, no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import ParamSpec
+
+import structlog
+from fastapi import Request
+from nicegui import Client, app, ui
+from nicegui.page import page as nicegui_page
+from starlette.responses import Response
+
+from tmde_core.errors import TmdeError
+from tmde_ui.kit.elements import Tag, link
+from tmde_ui.kit.shell.frame import frame
+from tmde_ui.kit.shell.site import Site
+from tmde_ui.kit.words import sentence
+
+log = structlog.get_logger(__name__)
+
+P = ParamSpec("P")
+
+BUILD_SECONDS = 30.0
+"""How long a page may take to be made. NiceGUI's own 3 s are short for a machine that trains meanwhile."""
+
+
+def page(path: str, site: Site) -> Callable[[Callable[P, Awaitable[None]]], Callable[P, Awaitable[None]]]:
+    """`ui.page`, and an error of ours becomes a page that says what is wrong, with the error's status."""
+
+    def decorate(build: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
+        @wraps(build)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                await build(*args, **kwargs)
+            except TmdeError as error:
+                client = ui.context.client
+                client.content.clear()
+                client.status_code = error.status
+                with client:
+                    _problem(site, "Not found" if error.status == 404 else error.title, error.detail)
+
+        ui.page(path, response_timeout=BUILD_SECONDS)(guarded)
+        return guarded
+
+    return decorate
+
+
+def register(site: Site) -> None:
+    """Put the handlers into the app."""
+
+    @app.exception_handler(404)
+    async def unknown_address(request: Request, _error: Exception) -> Response:
+        with Client(nicegui_page(""), request=request) as client:
+            _problem(site, "There is no such page", f"Nothing lives at {request.url.path[:120]}.")
+        return client.build_response(request, 404)
+
+    @app.on_page_exception
+    def failed_page(error: Exception) -> None:
+        log.error("ui.page_failed", error=f"{type(error).__name__}: {error}")
+        _problem(site, "This page could not be made", sentence(error))
+
+
+def _problem(site: Site, title: str, detail: str) -> None:
+    with frame(site, title), Tag("section", classes="empty", data_testid="problem"):
+        Tag("h1", title)
+        Tag("p", detail)
+        with Tag("div", classes="line"):
+            link("Ask a question", "/", "button primary")
+            link("Look through the traces", "/traces", "button")

@@ -1,1 +1,0 @@
-"""One module a page; each `register` puts its addresses into the app."""

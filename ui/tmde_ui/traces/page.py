@@ -1,0 +1,282 @@
+"""`/traces`: search, filter, page, bring in and take out."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from fastapi import Request
+from nicegui import ui
+
+from tmde_core.errors import InvalidInputError
+from tmde_core.records.traces import ImportReport, Trace, TraceFilter, TracePage, TraceStats
+from tmde_core.services import Services
+from tmde_ui.kit.dropzone import DropZone
+from tmde_ui.kit.elements import Modal, Tag, button, chip, choice, link, open_on_press
+from tmde_ui.kit.forms import form_fields
+from tmde_ui.kit.shell.frame import frame
+from tmde_ui.kit.shell.problems import page
+from tmde_ui.kit.shell.site import Site
+from tmde_ui.kit.times import ago, exact
+from tmde_ui.kit.words import count, score, snippet, source
+from tmde_ui.traces import trace_page
+from tmde_ui.traces.imports import ADDRESS, ENDINGS, MAX_IMPORT_BYTES, register_upload, report_of
+
+PER_PAGE = 25
+SHOWN_SKIPPED = 100
+"""Lines of an import's report that are listed; the rest is counted."""
+
+SOURCES = (("", "anywhere"), ("ui", "these pages"), ("api", "the API"), ("cli", "the command line"), ("import", "an import"), ("loop", "a loop"), ("benchmark", "a benchmark"))  # fmt: skip
+QUALITIES = (("", "any"), *((str(number), f"{number} or more") for number in range(10, 0, -1)))
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the filters say, as it stands in the address."""
+
+    q: str = ""
+    quality: str = ""
+    source: str = ""
+    rated: str = ""
+    eligible: str = ""
+
+    @classmethod
+    def read(cls, fields: dict[str, str]) -> Wanted:
+        """From a form or an address; values that the filters do not offer count as not given."""
+        return cls(
+            q=fields.get("q", "").strip()[:500],
+            quality=_offered(fields.get("quality", ""), QUALITIES),
+            source=_offered(fields.get("source", ""), SOURCES),
+            rated="on" if fields.get("rated") else "",
+            eligible="on" if fields.get("eligible") else "",
+        )
+
+    def filter(self) -> TraceFilter:
+        """As the service takes it."""
+        return TraceFilter(
+            q=self.q or None,
+            min_quality=float(self.quality) if self.quality else None,
+            source=self.source or None,
+            rated=True if self.rated else None,
+            eligible=True if self.eligible else None,
+        )
+
+    def address(self) -> str:
+        """The address of the page with these filters."""
+        given = {name: value for name, value in msgspec.structs.asdict(self).items() if value}
+        return f"/traces?{urlencode(given)}" if given else "/traces"
+
+
+class TraceList:
+    """The list below the filters; knows which page it is on."""
+
+    def __init__(self, services: Services, wanted: Wanted) -> None:
+        self._services = services
+        self.wanted = wanted
+        self._cursors: list[str | None] = [None]
+        self._asked = 0
+        self._box = Tag("div", aria_live="polite", data_testid="trace-list")
+
+    async def show(self) -> None:
+        """Ask and draw; when the filters have changed meanwhile, the later answer counts."""
+        self._asked += 1
+        asked = self._asked
+        try:
+            found = await self._services.traces.list(self.wanted.filter(), limit=PER_PAGE, cursor=self._cursors[-1])
+        except InvalidInputError:
+            self._cursors = [None]
+            found = await self._services.traces.list(self.wanted.filter(), limit=PER_PAGE)
+        if asked != self._asked:
+            return
+        self._box.clear()
+        with self._box:
+            if found.items:
+                self._rows(found)
+            elif self.wanted == Wanted():
+                _nothing_yet()
+            else:
+                _nothing_found()
+
+    async def change(self, wanted: Wanted) -> None:
+        """Other filters: back to the first page."""
+        if wanted == self.wanted:
+            return
+        self.wanted = wanted
+        self._cursors = [None]
+        ui.navigate.history.replace(wanted.address())
+        await self.show()
+
+    async def restart(self) -> None:
+        """The traces have changed: show the newest."""
+        self._cursors = [None]
+        await self.show()
+
+    def _rows(self, found: TracePage) -> None:
+        with Tag("div", classes="row heading", aria_hidden="true"):
+            for name in ("Question and answer", "Quality", "Rounds", "From"):
+                Tag("span", name)
+            Tag("span", "When", "when")
+        with Tag("ul", classes="rows"):
+            for trace in found.items:
+                _row(trace)
+        first = (len(self._cursors) - 1) * PER_PAGE + 1
+        with Tag("nav", classes="pager", aria_label="Pages of traces"):
+            newer = button("Newer", test="newer", disabled=len(self._cursors) == 1)
+            Tag(
+                "span",
+                f"{first:,}–{first + len(found.items) - 1:,} of {found.total:,}",
+                "muted small tabular",
+                data_testid="range",
+            )
+            older = button("Older", test="older", disabled=found.next_cursor is None)
+        newer.on("click", self._newer, args=[])
+        older.on("click", lambda: self._older(found.next_cursor), args=[])
+
+    def _to_the_top(self) -> None:
+        # By way of the list: the button that was pressed is gone by now, and with it the usual way to the browser.
+        with self._box:
+            ui.run_javascript("scrollTo(0, 0)")
+
+    async def _newer(self) -> None:
+        if len(self._cursors) > 1:
+            self._cursors.pop()
+            await self.show()
+            self._to_the_top()
+
+    async def _older(self, cursor: str | None) -> None:
+        if cursor is not None:
+            self._cursors.append(cursor)
+            await self.show()
+            self._to_the_top()
+
+
+def register(site: Site) -> None:
+    """Put the page into the app."""
+    services = site.services
+    register_upload(site)
+    trace_page.register(site)
+
+    @page("/traces", site)
+    async def traces(request: Request) -> None:
+        wanted = Wanted.read(dict(request.query_params))
+        stats = await services.traces.stats()
+        with frame(site, "Traces", here="/traces"), Tag("div", classes="stack"):
+            with Tag("div", classes="line spread"):
+                with Tag("div", classes="stack tight"):
+                    Tag("h1", "Traces")
+                    figures = Tag("p", _figures(stats, services), "muted", data_testid="stats")
+                with Tag("div", classes="line"):
+                    bring = button("Import", test="import")
+                    link("Export", "/api/traces/export", "button", download="traces.jsonl", data_testid="export")
+            form = _filters(wanted)
+            listing = TraceList(services, wanted)
+            await listing.show()
+
+            async def imported() -> None:
+                figures.say(_figures(await services.traces.stats(), services))
+                await listing.restart()
+
+            dialog = _import_dialog(imported)
+        open_on_press(bring, dialog)
+        form_fields(form, lambda fields: listing.change(Wanted.read(fields)))
+
+
+def _filters(wanted: Wanted) -> Tag:
+    with Tag("form", classes="filters", role="search", data_testid="filters") as form:
+        with Tag("div", classes="field"):
+            Tag("label", "Search", for_="field-q")
+            Tag("input", classes="input", id="field-q", name="q", type="search", defaultValue=wanted.q, autocomplete="off",
+                placeholder="Words of the question or the answer", data_testid="search")  # fmt: skip
+        choice("Quality", "quality", QUALITIES, wanted.quality, data_testid="quality")
+        choice("From", "source", SOURCES, wanted.source, data_testid="source")
+        for name, text, on in (("rated", "Rated", wanted.rated), ("eligible", "Fit for training", wanted.eligible)):
+            with Tag("label", classes="check"):
+                Tag("input", type="checkbox", name=name, checked=bool(on), data_testid=name)
+                Tag("span", text)
+    return form
+
+
+def _row(trace: Trace) -> None:
+    with Tag("li"), Tag("a", classes="row", href=f"/traces/{trace.id}", data_testid="trace"):
+        with Tag("div", classes="lead"):
+            Tag("span", snippet(trace.query), "q")
+            Tag("span", snippet(trace.corrected_answer or trace.final_answer), "a")
+        with Tag("span", classes="cell"):
+            if trace.withdrawn_at is not None:
+                chip("withdrawn")
+            elif trace.quality_score is None:
+                Tag("span", "no verdict", "score none")
+            else:
+                Tag("span", score(trace.quality_score), "score")
+                Tag("span", " yours" if trace.user_rating is not None else " judge", "muted")
+        Tag("span", count(len(trace.rounds), "round") if trace.rounds else "–", "cell optional")
+        Tag("span", source(trace.source), "cell optional")
+        Tag("span", ago(trace.created_at), "cell when", title=exact(trace.created_at))
+
+
+def _nothing_yet() -> None:
+    with Tag("div", classes="card empty", data_testid="empty"):
+        Tag("h2", "No traces yet")
+        Tag(
+            "p",
+            "Every debate that ends leaves its trace here: the question, what was argued, the answer and its score. The good ones become training data.",
+        )
+        link("Ask the first question", "/", "button primary")
+
+
+def _nothing_found() -> None:
+    with Tag("div", classes="card empty", data_testid="nothing-found"):
+        Tag("h2", "Nothing matches")
+        Tag("p", "Use fewer or other words, or take back a filter.")
+        link("Show all", "/traces", "button")
+
+
+def _import_dialog(imported: Any) -> Modal:
+    dialog = Modal("Import traces", test="import-dialog")
+
+    async def done(answer: dict[str, Any]) -> None:
+        outcome = report_of(answer)
+        report.clear()
+        with report:
+            _report(outcome)
+        if isinstance(outcome, ImportReport) and outcome.imported:
+            await imported()
+
+    with dialog.body:
+        Tag(
+            "p",
+            "A JSON Lines file with one trace a line (question and answer are enough), or the SQLite file of the original project.",
+            "muted",
+        )
+        with DropZone(done, ADDRESS, ENDINGS, MAX_IMPORT_BYTES):
+            Tag("strong", "Drop a file here")
+        report = Tag("div", classes="stack tight", role="status", data_testid="import-report")
+    return dialog
+
+
+def _report(outcome: ImportReport | str) -> None:
+    if isinstance(outcome, str):
+        Tag("p", outcome, "notice bad")
+        return
+    skipped = max(outcome.skipped_total, len(outcome.skipped))
+    words = f"{count(outcome.imported, 'trace')} imported" + (
+        f", {count(skipped, 'line')} skipped." if skipped else "."
+    )
+    Tag("p", words, "notice good" if outcome.imported else "notice warm")
+    if skipped:
+        with Tag("ul", classes="skipped"):
+            for line in outcome.skipped[:SHOWN_SKIPPED]:
+                Tag("li", f"Line {line.line}: {line.reason}")
+        if skipped > SHOWN_SKIPPED:
+            Tag("p", f"and {skipped - SHOWN_SKIPPED:,} more", "muted small")
+
+
+def _figures(stats: TraceStats, services: Services) -> str:
+    if not stats.total:
+        return "Debates that have ended, and what was said of them."
+    ready = f"{stats.eligible:,} fit for training ({score(services.traces.min_quality_score)} or more)"
+    return f"{count(stats.total, 'trace')} · {ready} · {stats.rated:,} rated by you"
+
+
+def _offered(value: str, options: tuple[tuple[str, str], ...]) -> str:
+    return value if any(value == offered for offered, _ in options) else ""

@@ -1,0 +1,169 @@
+"""One question, answered by the base model and adapters side by side while they write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from tmde_core.errors import TmdeError
+from tmde_core.services import Services
+from tmde_core.storage.events import EventLog
+from tmde_ui.kit.elements import Tag, button
+from tmde_ui.kit.forms import on_submit, submit_on_ctrl_enter
+from tmde_ui.kit.render import prose, rendered
+from tmde_ui.kit.stream import Stream
+from tmde_ui.kit.tending import Soon, begin
+from tmde_ui.kit.times import duration
+from tmde_ui.kit.words import count, sentence, short_id
+from tmde_ui.versions.compare.answers import Answer, Answers
+from tmde_ui.versions.words import name_of
+
+PAINT_SECONDS = 0.05
+"""Tokens are painted at most this often; a fast model writes several in between."""
+
+COLOURS = ("base", "proposer", "skeptic", "synthesizer")
+"""Column → the colour of its upper edge."""
+
+
+class AskPanel:
+    """The form and the columns of answers. A question under way, or one just answered, is found again by its id.
+
+    Args:
+        versions: whom to ask, None is the base model.
+        asked: called with the id of a question that was begun; with None when one is gone.
+    """
+
+    def __init__(
+        self, services: Services, versions: Callable[[], Sequence[UUID | None]], asked: Callable[[UUID | None], None]
+    ) -> None:
+        self._services = services
+        self._versions = versions
+        self._asked = asked
+        self._columns: dict[str | None, _Column] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._soon = Soon(self._paint, PAINT_SECONDS)
+        self._state = Answers()
+        with Tag("form", classes="stack tight", novalidate=True, data_testid="ask-form") as form:
+            with Tag("div", classes="field"):
+                self._label = Tag("label", "A question for all of them", for_="side-by-side")
+                field = Tag(
+                    "textarea", classes="input", id="side-by-side", name="question", rows="2", maxlength="8000",
+                    placeholder="Which is larger: 623 or 175?", data_testid="ask-question",
+                )  # fmt: skip
+                submit_on_ctrl_enter(field)
+            with Tag("div", classes="line"):
+                self._go = button("Ask them", type_="submit", test="ask")
+                self._whom = Tag("span", classes="small muted", data_testid="whom")
+        self._problem = Tag("p", classes="notice bad", role="alert", data_testid="ask-problem").show(visible=False)
+        self._question = Tag("p", classes="plain maybe", data_testid="asked")
+        self._box = Tag("div", classes="side-answers maybe", data_testid="answers")
+        self._spoken = Tag("p", classes="visually-hidden", role="status")
+        on_submit(form, self._ask)
+
+    def tell_whom(self) -> None:
+        """Who is chosen has changed."""
+        names = [name_of(version) for version in self._versions()]
+        self._whom.say(f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "Only the base model so far.")
+
+    async def resume(self, ask_id: UUID) -> None:
+        """Show a question that was asked before: its answers as far as they are, and the rest as it comes."""
+        try:
+            log = self._services.ask.events(ask_id)
+        except TmdeError:
+            self._asked(None)  # the server was started anew since, or other questions have pushed it out
+            return
+        self._follow(log)
+
+    async def _ask(self, fields: dict[str, str]) -> None:
+        self._problem.show(visible=False)
+        self._go.say("Asking …").put(disabled=True)
+        try:
+            ask_id = await self._services.ask.ask(fields.get("question", ""), self._versions())
+        except TmdeError as error:
+            self._problem.say(sentence(error)).show()
+            self._free()
+            return
+        self._asked(ask_id)
+        self._follow(self._services.ask.events(ask_id))
+
+    def _free(self) -> None:
+        self._go.say("Ask them").put(disabled=False)
+
+    def _follow(self, log: EventLog) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._state = Answers()
+        self._columns.clear()
+        self._box.clear()
+        self._go.say("Asking …").put(disabled=True)
+        self._task = begin(lambda: self._read(log), "follow a question")
+
+    async def _read(self, log: EventLog) -> None:
+        async for event in log.follow():
+            self._state.apply(event)
+            if event.type == "start":
+                self._draw()
+            elif event.type == "token":
+                self._soon.ask()
+            else:
+                await self._settle()
+        self._free()
+        if self._state.problem:
+            self._problem.say(self._state.problem).show()
+        self._spoken.say("All have answered." if not self._state.problem else "")
+
+    def _draw(self) -> None:
+        self._question.say(self._state.question)
+        with self._box:
+            for place, version in enumerate(self._state.of):
+                self._columns[version] = _Column(version, COLOURS[min(place, len(COLOURS) - 1)])
+
+    def _paint(self) -> None:
+        for version, column in self._columns.items():
+            column.grow(self._state.of[version])
+
+    async def _settle(self) -> None:
+        self._soon.stop()
+        self._paint()
+        for version, column in self._columns.items():
+            await column.settle(self._state.of[version])
+
+
+class _Column:
+    """What one version says."""
+
+    def __init__(self, version: str | None, colour: str) -> None:
+        self._settled = False
+        name = f"Adapter {short_id(version)}" if version else "Base model"
+        with Tag("article", classes=f"turn {colour} live", aria_label=name, data_testid="answer-of") as self._card:
+            with Tag("header"):
+                Tag("span", name, "who", title=version)
+                self._note = Tag("span", "waits", "note")
+            self._body = Tag("div", classes="stack tight")
+            with self._body:
+                self._stream = Stream()
+
+    def grow(self, answer: Answer) -> None:
+        """The words that have come since the last time."""
+        if not self._settled and answer.phase == "writing":
+            self._note.say("writes")
+            self._stream.put(answer.text)
+
+    async def settle(self, answer: Answer) -> None:
+        """Once it has ended: rendered, with its figures."""
+        if self._settled or answer.phase not in ("done", "failed"):
+            return
+        self._settled = True
+        self._card.classes(remove="live")
+        content = await rendered(answer.text) if answer.text else ""
+        self._body.clear()
+        with self._body:
+            if content:
+                prose(content)
+            if answer.phase == "failed":
+                Tag("p", answer.problem or "It did not answer.", "notice bad")
+            elif not answer.text.strip():
+                Tag("p", "It said nothing.", "muted")
+        figures = (duration(answer.ms), count(answer.tokens, "token") if answer.tokens is not None else "")
+        self._note.say(" · ".join(part for part in figures if part))

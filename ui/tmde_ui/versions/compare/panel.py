@@ -1,0 +1,165 @@
+"""Two adapters side by side: configuration, metrics, data, benchmark; and one question for both and the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from tmde_core.errors import TmdeError
+from tmde_core.records.lora import LoRAAdapter
+from tmde_core.services import Services
+from tmde_ui.kit.elements import Tag, button
+from tmde_ui.kit.forms import on_submit
+from tmde_ui.kit.words import sentence
+from tmde_ui.versions.compare.ask import AskPanel
+from tmde_ui.versions.compare.comparison import draw
+from tmde_ui.versions.lineage import named
+from tmde_ui.versions.words import identity, option
+
+OFFERED = 200
+"""Adapters to choose from, the newest; who has more opens the older one in the list and compares it from there."""
+
+SHOWN_TRACES = 20
+
+
+class ComparePanel:
+    """Chooses A and B, compares them, asks them. What is chosen stands in the page's address."""
+
+    def __init__(self, services: Services, changed: Callable[[], None]) -> None:
+        self._services = services
+        self._changed = changed
+        self._adapters: dict[UUID, LoRAAdapter] = {}
+        self._words: tuple[tuple[UUID, str], ...] = ()
+        self._picked: tuple[UUID | None, UUID | None] = (None, None)
+        """What the selects offer and show."""
+        self.a: UUID | None = None
+        self.b: UUID | None = None
+        self.ask_id: UUID | None = None
+        self.compared = False
+        """Whether a comparison is shown."""
+        with Tag("section", classes="card stack", aria_label="Compare two", data_testid="compare") as self._section:
+            Tag("h2", "Compare two")
+            self._few = Tag("p", classes="muted small", data_testid="too-few")
+            with Tag("form", classes="comparing", novalidate=True) as self._form:
+                self._select_a = self._choice("A", "compare-a")
+                self._select_b = self._choice("B", "compare-b")
+                self._go = button("Compare", type_="submit", test="compare-them")
+            self._problem = Tag("p", classes="notice bad", role="alert", data_testid="compare-problem").show(
+                visible=False
+            )
+            self._result = Tag("div", classes="stack maybe", data_testid="comparison")
+            self._ask = AskPanel(services, self._versions, self._asked)
+        on_submit(self._form, self._submit)
+
+    def _choice(self, label: str, name: str) -> Tag:
+        with Tag("div", classes="field"):
+            Tag("label", label, for_=name)
+            select = Tag("select", classes="input", id=name, name=name[-1], data_testid=name)
+        select.on("change", self._pick, js_handler="(event) => emit(event.target.name, event.target.value)")
+        return select
+
+    def _pick(self, event: object) -> None:
+        args = getattr(event, "args", None)
+        if isinstance(args, list) and len(args) == 2 and args[0] in ("a", "b"):
+            chosen = identity(args[1])
+            if chosen in self._adapters:
+                setattr(self, args[0], chosen)
+                # The browser shows it already: drawn again, it would undo the next choice.
+                self._picked = (self.a, self.b)
+                self._ask.tell_whom()
+
+    def _versions(self) -> Sequence[UUID | None]:
+        return tuple(dict.fromkeys((None, *(one for one in (self.a, self.b) if one is not None))))
+
+    def _asked(self, ask_id: UUID | None) -> None:
+        self.ask_id = ask_id
+        self._changed()
+
+    # -------------------------------------------------------------------------------------- choosing
+
+    def show(self, adapters: Sequence[LoRAAdapter]) -> None:
+        """Which adapters there are to choose from has changed."""
+        sound = [adapter for adapter in adapters if adapter.is_valid]
+        self._adapters = {adapter.id: adapter for adapter in sound}
+        if self.a not in self._adapters or self.b not in self._adapters:
+            self._suggest(sound)
+        enough = len(sound) > 1
+        self._few.say("" if enough else "There is nothing to compare until there are two sound adapters.")
+        self._few.show(not enough)
+        self._form.show(enough)
+        self._offer()
+        self._ask.tell_whom()
+
+    def _suggest(self, sound: Sequence[LoRAAdapter]) -> None:
+        """What answers now, or the one before, against the newest other."""
+        kept = [one for one in (self.a, self.b) if one in self._adapters]
+        active = [one.id for one in sound if one.is_active]
+        rest = list(dict.fromkeys((*kept, *active, *(one.id for one in sound))))
+        self.a = rest[0] if rest else None
+        self.b = rest[1] if len(rest) > 1 else None
+
+    def _offer(self) -> None:
+        """Fill both selects, where what they offer or what is chosen has changed."""
+        chosen = [self._adapters[one] for one in (self.a, self.b) if one is not None]
+        newest = list(self._adapters.values())[:OFFERED]
+        words = tuple({one.id: option(one) for one in (*newest, *chosen)}.items())
+        if (words, (self.a, self.b)) == (self._words, self._picked):
+            return
+        self._words, self._picked = words, (self.a, self.b)
+        for select, picked in ((self._select_a, self.a), (self._select_b, self.b)):
+            select.clear()
+            with select:
+                for adapter_id, text in words:
+                    Tag("option", text, value=str(adapter_id), selected=adapter_id == picked)
+
+    async def choose(self, a: UUID | None, b: UUID | None) -> None:
+        """Choose these, as far as they are there, and compare them."""
+        if a in self._adapters:
+            self.a = a
+        if b in self._adapters:
+            self.b = b
+        if self.a == self.b:
+            self.a = next((one for one in self._adapters if one != self.b), None)
+        self._offer()
+        self._ask.tell_whom()
+        await self._compare()
+
+    async def resume(self, ask_id: UUID) -> None:
+        """Show a question that was asked before."""
+        self.ask_id = ask_id
+        await self._ask.resume(ask_id)
+
+    def into_view(self) -> None:
+        """Bring it to where the person looks."""
+        self._section.bring_into_view("start")
+
+    # ------------------------------------------------------------------------------------- comparing
+
+    async def _submit(self, fields: dict[str, str]) -> None:
+        self.a = identity(fields.get("a")) or self.a
+        self.b = identity(fields.get("b")) or self.b
+        self._ask.tell_whom()
+        await self._compare()
+
+    async def _compare(self) -> None:
+        self._problem.show(visible=False)
+        if self.a is None or self.b is None or self.a == self.b:
+            self._problem.say("Choose two different adapters.").show()
+            return
+        self._go.say("Comparing …").put(disabled=True)
+        try:
+            found = await self._services.lora.compare(self.a, self.b)
+            added = await named(self._services, found.traces_added, SHOWN_TRACES)
+            removed = await named(self._services, found.traces_removed, SHOWN_TRACES)
+        except TmdeError as error:
+            self._result.clear()
+            self.compared = False
+            self._problem.say(sentence(error)).show()
+            return
+        finally:
+            self._go.say("Compare").put(disabled=False)
+        self.compared = True
+        self._changed()
+        self._result.clear()
+        with self._result:
+            draw(found, added, removed)

@@ -1,0 +1,135 @@
+"""Where an adapter came from: its run, the debates it learned from, its files, and what was done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tmde_core.errors import NotFoundError
+from tmde_core.records.lora import AdapterDetails
+from tmde_core.services import Services
+from tmde_ui.kit.elements import Tag, facts, link
+from tmde_ui.kit.times import age, exact
+from tmde_ui.kit.words import short_id, snippet
+from tmde_ui.versions.words import GATES, deed, figure, hyperparameter, identity
+
+SHOWN_EVENTS = 10
+
+Named = list[tuple[str, str | None]]
+"""What a debate asked, and the address of its trace if it is here."""
+
+
+def traces_of(details: AdapterDetails) -> Sequence[object]:
+    """The ids of the traces it learned from, as its manifest has them."""
+    listed = details.lineage.get("traceIds")
+    return listed if isinstance(listed, list) else ()
+
+
+async def named(services: Services, traces: Sequence[object], most: int) -> Named:
+    """The first of these traces by what they asked; one that is not here has its id only."""
+    found: Named = []
+    for one in traces[:most]:
+        trace_id = identity(one)
+        try:
+            if trace_id is None:
+                raise NotFoundError("It has no id of ours.")
+            trace = await services.traces.get(trace_id)
+            found.append((snippet(trace.query, 90), f"/traces/{trace_id}"))
+        except NotFoundError:
+            found.append((f"{short_id(one)}, which is not here", None))
+    return found
+
+
+async def is_here(services: Services, details: AdapterDetails) -> bool:
+    """Whether the run that made it is known here; an import's is not."""
+    run = identity(details.lineage.get("runId"))
+    try:
+        return run is not None and bool(await services.finetune.get(run))
+    except NotFoundError:
+        return False
+
+
+def draw_named(found: Named, total: int) -> None:
+    """A list of traces, as links where they are here."""
+    with Tag("ul", classes="lineage"):
+        for words, address in found:
+            with Tag("li"):
+                if address is None:
+                    Tag("span", words, "muted")
+                else:
+                    link(words, address)
+        if total > len(found):
+            Tag("li", f"and {total - len(found):,} more", "muted")
+
+
+def draw_lineage(details: AdapterDetails, taught: Named, *, run_is_here: bool) -> None:
+    """All of it.
+
+    Args:
+        details: the adapter.
+        taught: the first of the traces that it learned from.
+        run_is_here: whether its run has a page.
+    """
+    with Tag("dl", classes="facts", data_testid="lineage"):
+        _fact("Adapter", str(details.id))
+        _fact("Made", exact(details.created_at))
+        if details.is_valid:
+            _fact("Gate", GATES[details.gate][2])
+            _fact("Base model", details.base_model)
+        run = identity(details.lineage.get("runId"))
+        if run is not None:
+            Tag("dt", "Made by")
+            with Tag("dd"):
+                if run_is_here:
+                    link(f"training run {short_id(run)}", f"/finetune/{run}", data_testid="to-run")
+                else:
+                    Tag("span", f"training run {short_id(run)}, which is not here")
+        origin = details.lineage.get("originId")
+        _fact("Was called elsewhere", origin[:80] if isinstance(origin, str) else "")
+        if taught:
+            Tag("dt", "Learned from")
+            with Tag("dd"):
+                draw_named(taught, len(traces_of(details)))
+        _fact("Dataset, SHA-256", details.dataset_sha256 or "")
+        _fact("Weights, SHA-256", details.sha256)
+        _fact("Directory", details.path)
+    with Tag("div", classes="stack tight"):
+        _more("Configuration", [(hyperparameter(name), value) for name, value in _flat(details.training)])
+        _more("Files and their SHA-256", sorted(details.files.items()))
+    _history(details)
+
+
+def _fact(name: str, value: str) -> None:
+    if value:
+        Tag("dt", name)
+        Tag("dd", value)
+
+
+def _more(title: str, pairs: list[tuple[str, str]]) -> None:
+    if pairs:
+        with Tag("details"):
+            Tag("summary", title)
+            with Tag("div", style="padding-top:12px"):
+                facts(pairs)
+
+
+def _flat(tree: dict[str, object]) -> list[tuple[str, str]]:
+    """What training_args.json says, its tables opened up."""
+    found: list[tuple[str, str]] = []
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found += _flat(value)
+        else:
+            found.append((name, figure(value)))
+    return found
+
+
+def _history(details: AdapterDetails) -> None:
+    if not details.history:
+        return
+    with Tag("div", classes="stack tight"):
+        Tag("h3", "What was done with it")
+        with Tag("ul", classes="lineage", data_testid="adapter-history"):
+            for event in details.history[:SHOWN_EVENTS]:
+                words = f"{deed(event)}, {age(event.timestamp)}"
+                told = f"{words}: {event.error_message}" if event.error_message else words
+                Tag("li", told, title=exact(event.timestamp))

@@ -1,0 +1,111 @@
+"""What answers now, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from tmde_core.errors import ConflictError, TmdeError
+from tmde_core.records.base import Record, utc_now
+from tmde_core.records.lora import LiveAt, LoRAAdapter
+from tmde_core.services import Services
+from tmde_ui.kit.elements import Tag, button
+from tmde_ui.kit.times import age, exact
+from tmde_ui.kit.words import sentence
+from tmde_ui.versions.words import losses, name_of
+
+Changed = Callable[[], Awaitable[None]]
+
+
+class Standing(Record):
+    """What answers, and what a rollback would go to."""
+
+    active: LoRAAdapter | None
+    live: LiveAt
+    can_go_back: bool
+    target: UUID | None = None
+    """None: the base model."""
+
+
+async def standing(services: Services) -> Standing:
+    """How things are at this moment."""
+    active = await services.lora.active()
+    live = await services.lora.live_at(utc_now())
+    try:
+        return Standing(active=active, live=live, can_go_back=True, target=await services.lora.rollback_target())
+    except ConflictError:
+        return Standing(active=active, live=live, can_go_back=False)
+
+
+class NowPanel:
+    """The card at the top of the page."""
+
+    def __init__(self, services: Services, changed: Changed) -> None:
+        self._services = services
+        self._changed = changed
+        self._shown: Standing | None = None
+        with Tag("section", classes="card now", aria_label="Answers now", data_testid="now"):
+            with Tag("div", classes="stack tight grow"):
+                Tag("h2", "Answers now", "eyebrow")
+                self._name = Tag("p", classes="now-name", data_testid="now-name")
+                self._words = Tag("p", classes="muted small")
+            with Tag("div", classes="line"):
+                self._back = button("Roll back", test="rollback").show(visible=False)
+                self._off = button("Deactivate", test="deactivate").show(visible=False)
+            self._said = Tag("p", classes="notice bad now-said", role="alert", data_testid="now-problem").show(
+                visible=False
+            )
+        self._back.on("click", self._go_back, args=[])
+        self._off.on("click", self._deactivate, args=[])
+
+    def show(self, now: Standing) -> None:
+        """Make the card true."""
+        self._shown = now
+        active = now.active
+        name = name_of(active.id if active else None)
+        self._name.say(f"{name[:1].upper()}{name[1:]}").put(title=str(active.id) if active else None)
+        since = f"since {age(now.live.since)}" if now.live.since and now.live.adapter_id == _id(active) else ""
+        about = losses(active.metrics) if active else "The model as it was made, without an adapter."
+        self._words.say(" · ".join(part for part in (since, about) if part))
+        self._words.put(title=exact(now.live.since) if since and now.live.since else None)
+        self._back.say(f"Roll back to {name_of(now.target)}").show(now.can_go_back)
+        self._off.show(active is not None)
+
+    async def _go_back(self) -> None:
+        shown = self._shown
+        if shown is None:
+            return
+
+        async def back() -> None:
+            now = await standing(self._services)
+            if (now.can_go_back, now.target) != (shown.can_go_back, shown.target):
+                self.show(now)
+                where = f"It would now be to {name_of(now.target)}" if now.can_go_back else "There is nothing any more"
+                raise ConflictError(f"What a rollback goes to has changed meanwhile. {where}; nothing was switched.")
+            await self._services.lora.rollback()
+
+        await self._do(self._back, f"Going back to {name_of(shown.target)} …", back)
+
+    async def _deactivate(self) -> None:
+        await self._do(self._off, "Deactivating …", self._services.lora.deactivate)
+
+    async def _do(self, control: Tag, words: str, work: Callable[[], Awaitable[None]]) -> None:
+        before = control.text
+        self._said.show(visible=False)
+        control.say(words)
+        for each in (self._back, self._off):
+            each.put(disabled=True)
+        try:
+            await work()
+        except TmdeError as error:
+            self._said.say(sentence(error)).show()
+        finally:
+            if control.text == words:
+                control.say(before)
+            for each in (self._back, self._off):
+                each.put(disabled=False)
+        await self._changed()
+
+
+def _id(adapter: LoRAAdapter | None) -> UUID | None:
+    return adapter.id if adapter else None

@@ -1,0 +1,124 @@
+"""`/finetune/versions`: which adapters there are, which one answers, and everything that can be done with them."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlencode
+
+from fastapi import Request
+from nicegui import ui
+
+from tmde_core.records.lora import LoRAAdapter
+from tmde_ui.kit.elements import Tag, button, open_on_press
+from tmde_ui.kit.shell.frame import frame
+from tmde_ui.kit.shell.problems import page
+from tmde_ui.kit.shell.site import Site
+from tmde_ui.kit.shell.tabs import tabs
+from tmde_ui.kit.tending import begin, look_again
+from tmde_ui.versions.compare.panel import ComparePanel
+from tmde_ui.versions.imports import import_dialog, register_upload
+from tmde_ui.versions.list import AdapterList
+from tmde_ui.versions.now import NowPanel, standing
+from tmde_ui.versions.trail import Trail
+from tmde_ui.versions.words import ADDRESS, identity
+
+STORAGE_EVERY = 10
+"""The disk is looked at with every tenth look."""
+
+
+def register(site: Site) -> None:
+    """Put the page into the app."""
+    register_upload(site)
+
+    @page(ADDRESS, site)
+    async def versions(request: Request) -> None:
+        with frame(site, "Adapter versions", here="/finetune"), Tag("div", classes="stack wide"):
+            await VersionsPage(site, dict(request.query_params)).build()
+
+
+class VersionsPage:
+    """Builds the page's parts and keeps them true while it is open. What is open stands in the address."""
+
+    def __init__(self, site: Site, wanted: dict[str, str]) -> None:
+        self._site = site
+        self._services = site.services
+        self._live = site.live
+        self._wanted = wanted
+        self._opened = identity(wanted.get("adapter"))
+        self._looks = 0
+        self._looking = asyncio.Lock()
+        """The watch and a person's deeds both look; an older look must not draw over a newer one."""
+
+    async def build(self) -> None:
+        """Draw everything, then look after it."""
+        with Tag("div", classes="stack tight"):
+            with Tag("div", classes="line spread"):
+                Tag("h1", "Adapter versions")
+                self._import = button("Import", test="import", aria_haspopup="dialog")
+            tabs(self._site, ADDRESS)
+        self._now = NowPanel(self._services, self.changed)
+        self._missing = Tag("p", classes="notice warm", role="status", data_testid="missing").show(visible=False)
+        self._list = AdapterList(self._services, self)
+        self._compare = ComparePanel(self._services, self._write_address)
+        self._trail = Trail(self._services)
+        dialog = import_dialog(self._imported)
+        open_on_press(self._import, dialog)
+        await self._look()
+        self._list.show_storage(await self._services.lora.storage())
+        if self._opened is not None and not await self._list.open(self._opened):
+            self._missing.say(
+                f"There is no adapter {self._opened} any more. The audit trail may tell what became of it."
+            ).show()
+        a, b = identity(self._wanted.get("a")), identity(self._wanted.get("b"))
+        if a is not None and b is not None:
+            await self._compare.choose(a, b)
+        if (asked := identity(self._wanted.get("ask"))) is not None:
+            await self._compare.resume(asked)
+        begin(lambda: look_again(self._look_after, "versions"), "look after the versions page")
+
+    # ------------------------------------------------------------------------- what the rows call
+
+    async def changed(self) -> None:
+        """See `Surroundings`."""
+        self._live.nudge()
+        await self._look()
+        self._list.show_storage(await self._services.lora.storage())
+
+    def opened(self, adapter: LoRAAdapter | None) -> None:
+        """See `Surroundings`."""
+        self._opened = adapter.id if adapter else None
+        self._missing.show(visible=False)
+        self._write_address()
+
+    async def compare(self, adapter: LoRAAdapter) -> None:
+        """See `Surroundings`."""
+        await self._compare.choose(None, adapter.id)
+        self._compare.into_view()
+
+    async def _imported(self, adapter: LoRAAdapter) -> None:
+        await self.changed()
+        self.opened(adapter)
+        await self._list.open(adapter.id)
+
+    # ------------------------------------------------------------------------------------ looking
+
+    async def _look(self) -> None:
+        async with self._looking:
+            adapters = await self._services.lora.list()
+            self._now.show(await standing(self._services))
+            await self._list.show(adapters)
+            self._compare.show(adapters)
+            await self._trail.show()
+
+    async def _look_after(self) -> None:
+        self._looks += 1
+        await self._look()
+        if self._looks % STORAGE_EVERY == 0:
+            self._list.show_storage(await self._services.lora.storage())
+
+    def _write_address(self) -> None:
+        compare = self._compare
+        pair = (compare.a, compare.b) if compare.compared or compare.ask_id else (None, None)
+        wanted = {"adapter": self._opened, "a": pair[0], "b": pair[1], "ask": compare.ask_id}
+        given = {name: str(value) for name, value in wanted.items() if value}
+        ui.navigate.history.replace(f"{ADDRESS}?{urlencode(given)}" if given else ADDRESS)

@@ -1,0 +1,146 @@
+"""One adapter in the list: its line, the switch, and everything else once it is opened."""
+
+from __future__ import annotations
+
+from tmde_core.errors import TmdeError
+from tmde_core.records.lora import LoRAAdapter
+from tmde_core.services import Services
+from tmde_ui.kit.asking import ask_once
+from tmde_ui.kit.elements import Tag, button, chip
+from tmde_ui.kit.times import age, exact
+from tmde_ui.kit.words import count, sentence, short_id, size
+from tmde_ui.versions.details import Details, Surroundings
+from tmde_ui.versions.words import GATES, losses
+
+
+class AdapterRow:
+    """A list item that changes with its adapter and keeps what a person has opened or is typing in it."""
+
+    def __init__(self, services: Services, around: Surroundings, adapter: LoRAAdapter) -> None:
+        self._services = services
+        self._around = around
+        self._adapter = adapter
+        self._shown: LoRAAdapter | None = None
+        self._details: Details | None = None
+        with Tag("li", classes="version", data_testid="version") as self.element:
+            with Tag("div", classes="version-line"):
+                self._state = Tag("span", classes="version-state")
+                with Tag("span", classes="lead"):
+                    self._name = Tag("span", short_id(adapter.id), "mono name", title=str(adapter.id))
+                    self._made = Tag("span", classes="muted small", title=exact(adapter.created_at))
+                    self._tags = Tag("span", classes="tags")
+                self._losses = Tag("span", classes="cell", data_testid="adapter-losses")
+                self._data = Tag("span", classes="cell")
+                self._size = Tag("span", classes="cell", data_testid="adapter-size")
+                with Tag("span", classes="actions"):
+                    self._activate = button("Activate", test="activate")
+                    self._more = button("Details", "quiet", test="details", aria_expanded="false")
+            self._reason = Tag("p", classes="reason", data_testid="invalid-reason").show(visible=False)
+            self._problem = Tag("p", classes="notice bad", role="alert", data_testid="row-problem").show(visible=False)
+            self._box = Tag("div", classes="maybe")
+        self._more.put(aria_label=f"Details of adapter {short_id(adapter.id)}", aria_controls=f"c{self._box.id}")
+        self._activate.put(aria_label=f"Activate adapter {short_id(adapter.id)}")
+        self._activate.on("click", self._switch, args=[])
+        self._more.on("click", self._toggle, args=[])
+
+    def tell_time(self) -> None:
+        """Its age grows."""
+        self._made.say(age(self._adapter.created_at))
+
+    async def show(self, adapter: LoRAAdapter) -> None:
+        """Make the line true."""
+        self.tell_time()
+        if adapter == self._shown:
+            return
+        self._adapter = self._shown = adapter
+        self.element.classes(replace="version active" if adapter.is_active else "version")
+        self._state.clear()
+        with self._state:
+            if adapter.is_active:
+                chip("answers now", "answering", data_testid="active-badge")
+            if not adapter.is_valid:
+                chip("invalid", "critical", data_testid="invalid")
+            else:
+                word, kind, meaning = GATES[adapter.gate]
+                chip(word, kind, title=meaning, data_testid="gate")
+        self._tags.clear()
+        with self._tags:
+            for tag in adapter.tags:
+                chip(tag, "minor", data_testid="tag")
+        self._losses.say(losses(adapter.metrics) if adapter.is_valid else "")
+        self._data.say(_made_of(adapter))
+        self._size.say(size(adapter.size_bytes) if adapter.is_valid else "")
+        self._activate.show(adapter.is_valid and not adapter.is_active)
+        self._reason.say(adapter.invalid_reason or "").show(not adapter.is_valid)
+        if self._details is not None:
+            await self._details.show(adapter)
+
+    async def open(self) -> None:
+        """Show everything about it."""
+        if self._details is None:
+            self._box.clear()
+            with self._box:
+                self._details = Details(self._services, self._around, self._adapter)
+            self._more.put(aria_expanded="true").say("Close")
+            await self._details.show(self._adapter)
+
+    async def _toggle(self) -> None:
+        if self._details is None:
+            self._around.opened(self._adapter)
+            await self.open()
+            return
+        self._details = None
+        self._box.clear()
+        self._more.put(aria_expanded="false").say("Details")
+        self._around.opened(None)
+
+    # ----------------------------------------------------------------------------------- switching
+
+    async def _switch(self) -> None:
+        adapter = await self._now()
+        if adapter is not None and adapter.gate == "held-back":
+            self._ask_force()
+        elif adapter is not None:
+            await self._try(force=False)
+
+    async def _now(self) -> LoRAAdapter | None:
+        """As it is at this moment: the gate may have judged since it was drawn."""
+        try:
+            return await self._services.lora.get(self._adapter.id)
+        except TmdeError as error:
+            self._problem.say(sentence(error)).show()
+            return None
+
+    async def _try(self, *, force: bool) -> TmdeError | None:
+        """Activate it; a refusal is said under the line."""
+        self._problem.show(visible=False)
+        self._activate.say("Activating …").put(disabled=True)
+        refusal: TmdeError | None = None
+        try:
+            await self._services.lora.activate(self._adapter.id, force=force)
+        except TmdeError as error:
+            refusal = error
+            self._problem.say(sentence(error)).show()
+        finally:
+            self._activate.say("Activate").put(disabled=False)
+        await self._around.changed()
+        return refusal
+
+    def _ask_force(self) -> None:
+        ask_once(
+            self.element,
+            "Activate it although it is held back?",
+            f"The benchmark found adapter {short_id(self._adapter.id)} worse than what answers without it. It can answer all the "
+            "same; that it was forced is recorded on the adapter and in the audit trail.",
+            yes="Activate by force",
+            no="Leave it",
+            doing="Activating …",
+            deed=lambda: self._try(force=True),
+            test="force",
+        )
+
+
+def _made_of(adapter: LoRAAdapter) -> str:
+    if not adapter.is_valid:
+        return ""
+    return count(adapter.traces_used, "trace") if adapter.traces_used else "–"

@@ -1,0 +1,128 @@
+"""What is said of adapters: their gate, their figures, and what was done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tmde_core.errors import NotFoundError
+from tmde_core.records.base import parse_id
+from tmde_core.records.lora import LoRAActivationEvent, LoRAAdapter
+from tmde_ui.kit.hyperparameters import NAMES, figure_of, loss
+from tmde_ui.kit.words import short_id
+
+ADDRESS = "/finetune/versions"
+
+BASE = "the base model"
+
+GATES: Mapping[str, tuple[str, str, str]] = {
+    "candidate": ("candidate", "", "No benchmark has told yet whether it is better than what it came from."),
+    "proven": ("proven", "good", "A benchmark found it better."),
+    "held-back": ("held back", "critical", "A benchmark found it worse, so it answers only by force."),
+    "forced": ("forced", "major", "Somebody activated it although a benchmark held it back."),
+}
+"""Gate → word, kind of chip, what it means."""
+
+METRICS: Mapping[str, str] = {
+    "finalTrainLoss": "Final loss",
+    "finalValLoss": "Final loss, held out",
+    "bestValLoss": "Best loss, held out",
+    "totalSteps": "Steps",
+    "trainingTimeSeconds": "Training time, s",
+    "peakVramGb": "Most VRAM, GB",
+    "peakRamGb": "Most memory, GB",
+    "perplexity": "Perplexity",
+    "tokensPerSecond": "Tokens a second",
+}
+"""Metric on the wire → its name on the page. One that is missing goes by its name on the wire."""
+
+BY: Mapping[str, str] = {"user": "by you", "api": "through the API", "rollback": "", "gate": "by the benchmark's gate"}
+
+_DONE = {"activate": "Activated", "rollback": "Rolled back to", "import": "Imported", "delete": "Deleted"}
+_FAILED = {"activate": "activate", "rollback": "roll back to", "import": "import", "delete": "delete"}
+LONGEST_FIGURE = 200
+BEYOND = 1e15
+"""Nothing that training measures is as large; a manifest from elsewhere may say so, or hold an integer of four hundred digits."""
+
+
+def name_of(adapter_id: UUID | None) -> str:
+    """`adapter 1a2b3c4d`, or `the base model`."""
+    return BASE if adapter_id is None else f"adapter {short_id(adapter_id)}"
+
+
+def figure(value: object) -> str:
+    """A metric or hyperparameter that may have come from anywhere, short enough to stand in a table."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return _plain(value)
+    if isinstance(value, int):
+        text = f"{value:,}"
+    else:
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= LONGEST_FIGURE else f"{text[:LONGEST_FIGURE]} …"
+
+
+def losses(metrics: Mapping[str, Any]) -> str:
+    """`loss 0.874, held out 1.016`; a dash where none was measured."""
+    trained = number(metrics.get("finalTrainLoss"))
+    best = number(metrics.get("bestValLoss"))
+    held_out = best if best is not None else number(metrics.get("finalValLoss"))
+    parts = (
+        f"loss {loss(trained)}" if trained is not None else "",
+        f"held out {loss(held_out)}" if held_out is not None else "",
+    )
+    return ", ".join(part for part in parts if part) or "no losses known"
+
+
+def measured(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of every metric that has one."""
+    return [(METRICS.get(name, name), figure(value)) for name, value in metrics.items() if value is not None]
+
+
+def hyperparameter(name: str) -> str:
+    """What a hyperparameter is called on the page."""
+    return NAMES.get(name, name)
+
+
+def deed(event: LoRAActivationEvent) -> str:
+    """`Activated adapter 1a2b3c4d`, `Could not import adapter 1a2b3c4d`."""
+    what = name_of(event.adapter_id)
+    if event.operation == "deactivate":
+        return {True: "Deactivated", False: "Could not deactivate", None: "Began to deactivate"}[event.success]
+    if event.success is None:
+        return f"Began to {_FAILED[event.operation]} {what}"
+    return f"{_DONE[event.operation]} {what}" if event.success else f"Could not {_FAILED[event.operation]} {what}"
+
+
+def option(adapter: LoRAAdapter) -> str:
+    """An adapter as one line of a choice."""
+    made = adapter.created_at
+    parts = (short_id(adapter.id), f"{made.day} {made:%b %Y, %H:%M}", "answers now" if adapter.is_active else "")
+    return " · ".join((*(part for part in parts if part), *adapter.tags[:3]))
+
+
+def identity(text: object) -> UUID | None:
+    """An id that a manifest or an address names, if it is one."""
+    try:
+        return parse_id(text, "adapter") if isinstance(text, str) else None
+    except NotFoundError:
+        return None
+
+
+def number(value: object) -> float | None:
+    """A figure to reckon with; None for what is none, or larger than any measurement."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < BEYOND:
+        return None
+    return float(value)
+
+
+def _plain(value: float) -> str:
+    if 0.001 <= abs(value) < 1e9:
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
+    return figure_of(value) if 1e-9 <= abs(value) < 0.001 else f"{value:g}"
