@@ -144,14 +144,15 @@ PLUGINS = {
     ),
     "bare": (
         (
+            "from typing import Annotated\nfrom msgspec import Meta\n"
             "from tmde_core.sdk import hookimpl\nfrom tmde_core.sdk.context import PluginSettings\n"
             "from tmde_core.sdk.judges import JudgeDescriptor\n"
-            "class Mine(PluginSettings):\n    depth: int = 3\n    width: int = 3\n    '''How wide.'''\n"
+            "class Mine(PluginSettings):\n    depth: int = 3\n    width: int = 3\n    '''How wide.'''\n    height: Annotated[int, Meta(title='Height')] = 3\n"
             "@hookimpl\ndef tmde_judges():\n"
             "    return [JudgeDescriptor(name='m', summary='m', settings=Mine, create=lambda _: 1)]\n"
         ),
         "its_settings_are_described",
-        "say nothing about themselves: depth. The",
+        "say nothing about themselves: depth, width. The",
     ),
     "mute": (
         (
@@ -167,7 +168,7 @@ PLUGINS = {
         "No hook is called tmde_judgse",
     ),
     "observing": (
-        "from tmde_core.sdk import hookimpl\n@hookimpl\ndef tmde_event(event):\n    print(event.run_id)\n",
+        "from tmde_core.sdk import hookimpl\n@hookimpl\ndef tmde_event(event, context):\n    context.data_dir / event.run_id\n",
         "its_observer_takes_every_event",
         "tmde_event() with a DebateEnded raised AttributeError",
     ),
@@ -179,6 +180,11 @@ PLUGINS = {
         ),
         "its_observer_takes_every_event",
         "an event of an unknown kind raised AssertionError",
+    ),
+    "waiting": (
+        "from tmde_core.sdk import hookimpl\n@hookimpl\nasync def tmde_event(event, context):\n    pass\n",
+        "its_observer_takes_every_event",
+        "tmde_event() is asynchronous",
     ),
     "commanding": (
         "",

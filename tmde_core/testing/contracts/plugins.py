@@ -7,12 +7,10 @@ class TestMyPlugin(PluginContract):
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import inspect
 import subprocess
 import sys
-import textwrap
 import typing
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -188,16 +186,12 @@ class PluginContract:
 
 
 def undescribed(settings: type[PluginSettings]) -> list[str]:
-    """Return the names of the settings that have neither a title, nor a description, nor a docstring."""
+    """Return the names of the settings that have neither a title nor a description."""
     hints = typing.get_type_hints(settings, include_extras=True)
-    documented: set[str] = set()
-    for base in settings.__mro__:
-        if issubclass(base, PluginSettings) and base is not PluginSettings:
-            documented |= _with_docstring(base)
     return [
         name
         for name in settings.__struct_fields__
-        if name not in documented and not any(meta.title or meta.description for meta in _metas(hints[name]))
+        if not any(meta.title or meta.description for meta in _metas(hints[name]))
     ]
 
 
@@ -206,21 +200,3 @@ def _metas(hint: Any) -> Iterator[msgspec.Meta]:
     yield from (one for one in getattr(hint, "__metadata__", ()) if isinstance(one, msgspec.Meta))
     for part in typing.get_args(hint):
         yield from _metas(part)
-
-
-def _with_docstring(settings: type) -> set[str]:
-    """The fields that a text follows in the source."""
-    try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0]
-    except (OSError, TypeError, SyntaxError):
-        return set()
-    assert isinstance(body, ast.ClassDef)
-    return {
-        field.target.id
-        for field, text in zip(body.body, body.body[1:], strict=False)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    }
