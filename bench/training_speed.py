@@ -26,9 +26,9 @@ from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.training import TrainingExample, TrainingJob
 from tmde_core.sdk.context import PluginContext, PluginSettings
 from tmde_core.storage.events import FileLog
+from tmde_core.testing import times_tables, write_job
 from tmde_cpu.backend import CpuBackend
 from tmde_cpu.embedded import fetch_embedded
-from tmde_cpu.testing import times_tables, write_job
 
 SYSTEM = "Answer the question. Show the calculation, then give the result at the end."
 TRAIN_EXAMPLES, VAL_EXAMPLES, BATCH, EPOCHS = 48, 16, 8, 2

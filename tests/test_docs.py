@@ -20,13 +20,14 @@ import typer
 from typer.main import get_command
 
 import tmde_core
+import tmde_core.testing
 from docs.settings_tables import TABLES, renewed
 from tmde_core.cli.app import COMMANDS
 from tmde_core.plugins import Plugins
 from tmde_core.sdk import hookimpl, hooks, judges, registries, runtimes, suites, training
 from tmde_core.sdk.context import PluginSettings
 from tmde_core.settings import ENVIRONMENT, PLUGIN_TABLES, Roles, Settings, load_settings
-from tmde_core.testing import make_context
+from tmde_core.testing import contracts, fake_servers, make_context, plugin
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_runtime_http.options import OllamaSettings, OpenAISettings
 
@@ -93,6 +94,24 @@ async def test_the_plugin_on_the_page_works():
     assert (await length.create(make_context(length.settings)).score(item, None)).score == 8.0
     project = tomllib.loads(blocks(page("plugins.md"), "toml")[0])
     assert project["project"]["entry-points"][hooks.ENTRY_POINT_GROUP] == {"judge_length": "tmde_judge_length"}
+
+
+# ------------------------------------------------------------------------------------- testing plugins
+
+
+def test_everything_that_authors_of_plugins_test_with_is_documented():
+    text = page("testing-plugins.md")
+    names = [*tmde_core.testing.__all__, *contracts.__all__, *plugin.__all__, *fake_servers.__all__]
+    assert [name for name in names if f"`{name}`" not in text and not name.startswith("pytest_")] == []
+    assert "| `--tmde-base-model PATH` |" in text
+
+
+def test_names_that_the_page_imports_are_there():
+    for block in blocks(page("testing-plugins.md"), "python"):
+        for node in ast.parse(block).body:
+            if isinstance(node, ast.ImportFrom) and node.module != "my_plugin":
+                module = importlib.import_module(str(node.module))
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
 
 
 # ------------------------------------------------------------------------------------------ settings
@@ -191,11 +210,12 @@ def commands() -> list[str]:
 
 
 def leaves(words: str, command: Any) -> list[str]:
-    """The command, or those below it."""
+    """The command, or those below it, or both."""
     below = getattr(command, "commands", None)
     if not below:
         return [words]
-    return [leaf for name, sub in below.items() for leaf in leaves(f"{words} {name}", sub)]
+    found = [words] if command.invoke_without_command else []
+    return found + [leaf for name, sub in below.items() for leaf in leaves(f"{words} {name}", sub)]
 
 
 def test_the_commands_are_those_that_are_documented():

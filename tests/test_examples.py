@@ -16,6 +16,7 @@ import pytest
 
 from tests import warm
 from tests.examples_environment import EXAMPLES, PACKAGES, Environment, make_environment
+from tmde_core import testing
 from tmde_core.sdk.errors import InvalidInputError
 from tmde_core.sdk.events import DebateEnded
 from tmde_core.sdk.records import from_json
@@ -161,8 +162,6 @@ WORKER = EXAMPLES / "tmde-trainer-plain" / "tmde_trainer_plain" / "worker.py"
 
 def write_job(tmp_path: Path, base: Path, *, times: int = 1, **values: object) -> Path:
     """A run of the backend, ready to be trained."""
-    from tmde_cpu import testing
-
     examples = testing.times_tables(range(2, 8)) * times
     resume_from = values.pop("resume_from", None)
     fields = {"lora_rank": 4, "batch_size": 4, "gradient_accumulation_steps": 1, "epochs": 2, "learning_rate": 1e-3}

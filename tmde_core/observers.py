@@ -46,7 +46,7 @@ class Observers:
         self._listeners: list[Listener] = []
         self._telling: set[asyncio.Task[None]] = set()
         self._threads = [
-            _ObserverThread(name, _bind(function, name, data_dir), plugins.report)
+            _ObserverThread(name, bind(function, name, data_dir), plugins.report)
             for name, function in plugins.observers()
         ]
 
@@ -91,7 +91,7 @@ class Observers:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _bind(function: Observe, plugin: str, data_dir: Path) -> Callable[[Event], object]:
+def bind(function: Observe, plugin: str, data_dir: Path) -> Callable[[Event], object]:
     """Return a plugin's observer as a function of the event alone; it is given its context if it takes one."""
     if "context" not in inspect.signature(function).parameters:
         return function

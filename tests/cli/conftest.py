@@ -57,14 +57,14 @@ Process = Callable[..., Ran]
 def process(tmp_path: Path) -> Process:
     """Run `tmde …` in a process of its own, on an empty data directory."""
 
-    def ran(*arguments: str | Path, stdin: str = "") -> Ran:
+    def ran(*arguments: str | Path, stdin: str = "", timeout: float = 120) -> Ran:
         done = subprocess.run(
             command_line(tmp_path / "data", *arguments),
             input=stdin,
             capture_output=True,
             text=True,
             env=environment(),
-            timeout=120,
+            timeout=timeout,
             check=False,
         )
         return Ran(done.returncode, done.stdout, done.stderr)

@@ -5,8 +5,8 @@ import pytest
 from tmde_bench_default.judges.panel import FRAMINGS, PanelJudge
 from tmde_core.errors import WorkerFailedError
 from tmde_core.sdk.judges import CountCheck, Criterion, JudgeItem
-from tmde_core.testing import digit_logprobs
-from tmde_core.testing.judge_contract import JudgeContract, ScriptedJudgeModel
+from tmde_core.testing import ScriptedJudgeModel, digit_logprobs
+from tmde_core.testing.contracts import JudgeContract
 
 ITEM = JudgeItem(question="What is 6 times 7?", answer="42")
 

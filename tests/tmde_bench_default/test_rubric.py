@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tmde_bench_default.judges.rubric import Framing, RubricJudge, grade_masses, prompt, quoted, weighed
 from tmde_core.sdk.judges import CountCheck, Criterion, JudgeItem
 from tmde_core.sdk.runtimes import RuntimeCapabilities, TokenAlternative, TokenLogprob
-from tmde_core.testing import digit_logprobs
-from tmde_core.testing.judge_contract import JudgeContract, ScriptedJudgeModel
+from tmde_core.testing import ScriptedJudgeModel, digit_logprobs
+from tmde_core.testing.contracts import JudgeContract
 
 ITEM = JudgeItem(question="What is 6 times 7?", answer="42")
 

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from tmde_bench_default.checks.answers import final_part, normalised, number_in, numbers_in, parse_number
 from tmde_bench_default.judges.verifier import CHECKS, VerifierJudge, inferred_check
 from tmde_core.sdk.judges import JudgeItem
-from tmde_core.testing.judge_contract import JudgeContract
+from tmde_core.testing.contracts import JudgeContract
 
 
 class TestVerifierContract(JudgeContract):
+    checks = True
+
     def judge(self):
         return VerifierJudge()
 

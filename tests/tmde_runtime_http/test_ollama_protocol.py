@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,8 +12,8 @@ import pytest
 from tmde_core.errors import AdapterInvalidError, ContextOverflowError, NotFoundError, WorkerFailedError
 from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime
 from tmde_core.testing import make_context
+from tmde_core.testing.contracts import RuntimeContract
 from tmde_core.testing.fake_servers import WORDS, FakeOllama, serving
-from tmde_core.testing.runtime_contract import RuntimeContract
 from tmde_runtime_http.ollama import OllamaRuntime
 from tmde_runtime_http.options import OllamaSettings
 from tmde_runtime_http.reach import ollama_availability
@@ -157,7 +157,5 @@ def test_the_runtime_has_the_shape_of_its_port() -> None:
 class TestOllamaContract(RuntimeContract):
     """The played Ollama."""
 
-    @pytest.fixture
-    async def runtime(self) -> AsyncIterator[OllamaRuntime]:
-        async with _runtime(FakeOllama()) as made:
-            yield made
+    def runtime(self) -> AbstractAsyncContextManager[OllamaRuntime]:
+        return _runtime(FakeOllama())

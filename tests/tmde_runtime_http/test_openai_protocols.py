@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,8 +12,8 @@ import pytest
 from tmde_core.errors import AdapterInvalidError, RuntimeTimeoutError, WorkerFailedError
 from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message
 from tmde_core.testing import make_context
+from tmde_core.testing.contracts import RuntimeContract
 from tmde_core.testing.fake_servers import WORDS, FakeServer, FakeVllm, FlakyServer, serving
-from tmde_core.testing.runtime_contract import RuntimeContract
 from tmde_runtime_http import connection
 from tmde_runtime_http.openai import OpenAIRuntime
 from tmde_runtime_http.options import OpenAISettings
@@ -252,7 +252,5 @@ async def test_a_runtime_without_an_address_says_where_to_put_one() -> None:
 class TestVllmContract(RuntimeContract):
     """The played vLLM through the OpenAI runtime."""
 
-    @pytest.fixture
-    async def runtime(self) -> AsyncIterator[OpenAIRuntime]:
-        async with _runtime(FakeVllm()) as made:
-            yield made
+    def runtime(self) -> AbstractAsyncContextManager[OpenAIRuntime]:
+        return _runtime(FakeVllm())

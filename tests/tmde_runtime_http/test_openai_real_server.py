@@ -25,7 +25,7 @@ from tmde_core.errors import (
 from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.runtimes import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime
 from tmde_core.testing import make_context
-from tmde_core.testing.runtime_contract import ServedModelContract
+from tmde_core.testing.contracts import ServedModelContract
 from tmde_runtime_http.openai import OpenAIRuntime
 from tmde_runtime_http.options import OpenAISettings
 from tmde_runtime_http.plugin import tmde_model_runtimes
@@ -240,3 +240,6 @@ def test_the_runtime_has_the_shape_of_its_port() -> None:
 
 class TestServedModelContract(ServedModelContract):
     """llama-server through the OpenAI runtime."""
+
+    def runtime(self, url: str) -> OpenAIRuntime:
+        return OpenAIRuntime(_context(url))

@@ -46,7 +46,7 @@ COMMANDS: dict[str, Entry] = {
     "notifications": Entry("tmde_core.cli.notifications", "What happened that you should know."),
     "templates": Entry("tmde_core.cli.templates", "Reasoning templates: list, show, search."),
     "models": Entry("tmde_core.cli.models", "The models that can be asked."),
-    "plugins": Entry("tmde_core.cli.plugins", "What is plugged in, and what is wrong with it."),
+    "plugins": Entry("tmde_core.cli.plugins.command", "What is plugged in, and what is wrong with it."),
     "doctor": Entry("tmde_core.cli.doctor.command", "Check this machine and this installation."),
 }
 """Name → where the command is, and its line in `tmde --help`. A test compares the lines with nothing else loaded."""
@@ -120,7 +120,7 @@ def _wrap(name: str, found: Any) -> Any:
 
 def _leaves(command: Any) -> Iterator[Any]:
     children = getattr(command, "commands", None)
-    if not children:
+    if not children or command.invoke_without_command:  # such a group does something by itself
         yield command
     for child in (children or {}).values():
         yield from _leaves(child)

@@ -1,4 +1,4 @@
-"""Publishing an adapter: a finished directory becomes a version in one rename, or nothing changes.
+"""Publishing an adapter: a finished directory becomes a version in one rename, or nothing changes. And what a trained one must be.
 
 Runs inside the training worker and inside imports, so it needs files only: no database, no event loop.
 """
@@ -9,12 +9,14 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from tmde_core.errors import AdapterInvalidError, ConflictError
 from tmde_core.records.base import to_json
 from tmde_core.records.lora import Manifest
+from tmde_core.sdk.safetensors_header import SafetensorsError, all_zero, not_finite, read_tensors
 from tmde_core.storage.durable import (
     sha256_of,
     storage_errors,
@@ -29,7 +31,9 @@ __all__ = [
     "REQUIRED_FILES",
     "STAGING_PREFIX",
     "WEIGHTS_FILE",
+    "Flaw",
     "Manifest",
+    "find_flaw",
     "publish",
     "staging_directory",
 ]
@@ -47,6 +51,59 @@ REQUIRED_FILES = (WEIGHTS_FILE, CONFIG_FILE)
 
 STAGING_PREFIX = ".staging-"
 """Starts the name of a directory in which an adapter is being built. Such directories are never listed as adapters."""
+
+_B_MATRIX = "lora_b"
+"""Stands in the name of every B matrix, in capital or small letters. B begins at zero, so what is learned shows in it."""
+_SHOWN = 3
+"""Tensors that a flaw names; the rest are counted."""
+
+
+class Flaw(NamedTuple):
+    """Why a trained adapter is of no use."""
+
+    reason: str
+    """A stable word for programs."""
+    detail: str
+    """A sentence for people."""
+
+
+def find_flaw(directory: Path, base_model: str) -> Flaw | None:
+    """Say why a trained adapter is of no use; None if nothing is wrong with its weights and its base model has a name.
+
+    Reads every weight once.
+
+    Raises:
+        OSError: the weights cannot be read.
+    """
+    if not base_model.strip():
+        return Flaw(
+            "no-base-model",
+            "The adapter does not say which base model it was trained on, and on any other its answers are gibberish. "
+            "The training backend must name the base model.",
+        )
+    weights = directory / WEIGHTS_FILE
+    try:
+        tensors = read_tensors(weights)
+        spoilt = not_finite(weights, tensors)
+    except SafetensorsError as error:
+        return Flaw("bad-weights", f"The trained weights in {WEIGHTS_FILE} cannot be used: {error}.")
+    if spoilt:
+        more = f" and {len(spoilt) - _SHOWN} more" if len(spoilt) > _SHOWN else ""
+        return Flaw(
+            "nan-weights",
+            f"The trained weights hold NaN or infinity in {', '.join(spoilt[:_SHOWN])}{more}. Lower the learning rate and "
+            "start again.",
+        )
+    learned = [tensor for tensor in tensors if _B_MATRIX in tensor.name.lower()]
+    if not learned:
+        return Flaw(
+            "bad-weights",
+            f"The trained weights in {WEIGHTS_FILE} have no B matrix: no tensor has a name like "
+            "base_model.model.MODULE.lora_B.weight, as PEFT writes them.",
+        )
+    if len(all_zero(weights, learned)) == len(learned):
+        return Flaw("nothing-learned", "Training changed nothing: every B matrix of the adapter is still zero.")
+    return None
 
 
 def staging_directory(adapters_dir: Path, adapter_id: object) -> Path:

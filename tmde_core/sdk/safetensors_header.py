@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "MAX_TENSORS",
     "SafetensorsError",
     "Tensor",
+    "all_zero",
     "not_finite",
     "read_tensors",
 ]
@@ -93,27 +95,40 @@ def read_tensors(path: Path) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def not_finite(path: Path, tensors: tuple[Tensor, ...]) -> list[str]:
+def not_finite(path: Path, tensors: Sequence[Tensor]) -> list[str]:
     """The names of the tensors that hold NaN or infinity. Reads the file in pieces."""
-    import numpy as np
+    return [tensor.name for tensor, sound in _look(path, tensors, _is_finite) if not sound]
 
-    found = []
+
+def all_zero(path: Path, tensors: Sequence[Tensor]) -> list[str]:
+    """The names of the tensors that hold nothing but zeros. Reads the file in pieces."""
+    return [tensor.name for tensor, zero in _look(path, tensors, _is_zero) if zero]
+
+
+def _look(path: Path, tensors: Sequence[Tensor], holds: Callable[[bytes, str], bool]) -> Iterator[tuple[Tensor, bool]]:
+    """Say of each tensor whether `holds` is true of all its pieces."""
     with path.open("rb") as file:
         for tensor in tensors:
             file.seek(tensor.begin)
-            left = tensor.end - tensor.begin
-            while left:
-                block = file.read(min(SCAN_BYTES, left))
-                left -= len(block)
-                if tensor.dtype == "BF16":
-                    # A bfloat16 is the upper half of a float32: infinite or no number when all eight bits of the exponent are set.
-                    sound = not bool(((np.frombuffer(block, "<u2") & 0x7F80) == 0x7F80).any())
-                else:
-                    sound = bool(np.isfinite(np.frombuffer(block, "<f4" if tensor.dtype == "F32" else "<f2")).all())
-                if not sound:
-                    found.append(tensor.name)
-                    break
-    return found
+            sizes = range(tensor.end - tensor.begin, 0, -SCAN_BYTES)
+            yield tensor, all(holds(file.read(min(SCAN_BYTES, left)), tensor.dtype) for left in sizes)
+
+
+def _is_finite(block: bytes, dtype: str) -> bool:
+    import numpy as np
+
+    if dtype == "BF16":
+        # A bfloat16 is the upper half of a float32: infinite or no number when all eight bits of the exponent are set.
+        return not bool(((np.frombuffer(block, "<u2") & 0x7F80) == 0x7F80).any())
+    return bool(np.isfinite(np.frombuffer(block, "<f4" if dtype == "F32" else "<f2")).all())
+
+
+def _is_zero(block: bytes, dtype: str) -> bool:
+    import numpy as np
+
+    # Without the sign bit: -0.0 is zero as well.
+    bits = np.frombuffer(block, "<u4") & 0x7FFF_FFFF if dtype == "F32" else np.frombuffer(block, "<u2") & 0x7FFF
+    return not bool(bits.any())
 
 
 def _header(file: IO[bytes], size: int) -> tuple[bytes, int]:

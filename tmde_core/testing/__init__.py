@@ -1,25 +1,61 @@
-"""Fakes at the ports and the contract suites that plugin authors run against their plugins."""
+"""What plugin authors test with: fakes at the ports, contexts, and contracts. It is a pytest plugin as well.
 
-from tmde_core.testing.contexts import make_context
-from tmde_core.testing.scripted import (
-    ACCEPT,
-    DEFAULT_SCRIPT,
-    REVISE,
-    Reply,
-    ScriptedRuntime,
-    digit_logprobs,
-    scripted_plugins,
-    scripted_settings,
-)
+- `tmde_core.testing.contracts`: what must hold of a judge, a runtime, a training backend, a suite, a registry, a plugin.
+- `tmde_core.testing.plugin`: the fixtures. pytest loads it by itself where TMDE is installed.
+- `tmde_core.testing.fake_servers`: servers that speak the protocols of vLLM and Ollama.
+
+Names are imported when they are first used: pytest imports this package in every run, also in those that have nothing to
+do with TMDE.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tmde_core.testing.adapters import write_adapter
+    from tmde_core.testing.contexts import make_context
+    from tmde_core.testing.scripted import (
+        ACCEPT,
+        DEFAULT_SCRIPT,
+        REVISE,
+        Reply,
+        ScriptedRuntime,
+        digit_logprobs,
+        scripted_plugins,
+        scripted_settings,
+    )
+    from tmde_core.testing.scripted_judge import ScriptedJudgeModel
+    from tmde_core.testing.training_jobs import times_tables, write_job
 
 __all__ = [
     "ACCEPT",
     "DEFAULT_SCRIPT",
     "REVISE",
     "Reply",
+    "ScriptedJudgeModel",
     "ScriptedRuntime",
     "digit_logprobs",
     "make_context",
     "scripted_plugins",
     "scripted_settings",
+    "times_tables",
+    "write_adapter",
+    "write_job",
 ]
+
+_HOMES = {
+    "ScriptedJudgeModel": "scripted_judge",
+    "make_context": "contexts",
+    "times_tables": "training_jobs",
+    "write_adapter": "adapters",
+    "write_job": "training_jobs",
+}
+"""Name → its module; all others are in `scripted`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'scripted')}"), name)

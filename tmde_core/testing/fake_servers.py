@@ -20,6 +20,8 @@ from typing import Any, Literal
 import msgspec
 import uvicorn
 
+__all__ = ["WORDS", "Call", "FakeOllama", "FakeServer", "FakeVllm", "FlakyServer", "serving"]
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

@@ -19,6 +19,7 @@ from tmde_core.records.finetune import FineTuneMetrics
 from tmde_core.sdk import adapters as publishing
 from tmde_core.sdk.worker import vitals
 from tmde_core.sdk.worker.kit import BaseIdentity, RunWorker
+from tmde_core.testing.adapters import write_adapter
 
 CHECKPOINT_STEPS = 5
 STEP_SECONDS = 0.01
@@ -30,9 +31,7 @@ def wait_for(path: Path) -> None:
 
 
 def build(worker: RunWorker, content: bytes) -> None:
-    staging = worker.staging()
-    (staging / "adapter_model.safetensors").write_bytes(content)
-    (staging / "adapter_config.json").write_text("{}")
+    write_adapter(worker.staging(), content)
 
 
 def die(number: int = signal.SIGKILL) -> None:
@@ -56,7 +55,7 @@ def counted(worker: RunWorker, total: int, held_at: int | None = None) -> bytes:
             worker.checkpoint(step, lambda path, state=state: (path / "state").write_bytes(state))
         if step == held_at:
             wait_for(worker.run_dir / "go")
-    return state * 100
+    return state
 
 
 def at_publication(happens: Callable[[], None]) -> None:
@@ -94,7 +93,7 @@ def train(worker: RunWorker) -> None:
         build(worker, counted(worker, int(total), int(held_at) if held_at else None))
         worker.publish(FineTuneMetrics(final_train_loss=1.0), BaseIdentity(name="stand-in-base"))
         return
-    build(worker, worker.job.run_id.encode() * 100)
+    build(worker, worker.job.run_id.encode())
     for step in range(1, 4):
         worker.events.progress(step, 3, loss=3.0 / step)
     if what in {"checkpointed", "full"}:
@@ -130,7 +129,8 @@ def train(worker: RunWorker) -> None:
         wait_for(worker.run_dir / "go")
     worker.publish(FineTuneMetrics(final_train_loss=1.0, total_steps=3), BaseIdentity(name="stand-in-base"))
     if what == "spoils-its-adapter":
-        (worker.adapter_dir / "adapter_model.safetensors").write_bytes(b"x" * 3600)
+        weights = worker.adapter_dir / "adapter_model.safetensors"
+        weights.write_bytes(b"x" * weights.stat().st_size)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,10 @@ import sys
 from pathlib import Path
 from tmde_core.records.finetune import FineTuneMetrics
 from tmde_core.sdk.worker.kit import BaseIdentity, RunWorker
+from tmde_core.testing.adapters import write_adapter
 
 with RunWorker(Path(sys.argv[1])) as run:
-    staging = run.staging()
-    (staging / "adapter_model.safetensors").write_bytes(b"weights")
-    (staging / "adapter_config.json").write_text("{}")
+    write_adapter(run.staging())
     run.events.progress(1, 1, loss=1.0)
     run.publish(FineTuneMetrics(total_steps=1), BaseIdentity(name="scripted-1"))
 sys.exit(run.exit_code)

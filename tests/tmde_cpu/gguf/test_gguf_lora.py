@@ -19,10 +19,9 @@ from tests import warm
 from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.training import TrainingJob
-from tmde_core.testing import make_context
+from tmde_core.testing import make_context, times_tables, write_job
 from tmde_cpu.backend import CpuBackend
 from tmde_cpu.gguf.lora import permute
-from tmde_cpu.testing import times_tables, write_job
 
 SYSTEM = "Answer the question in one short sentence."
 HELD_OUT = [(a, b) for a in (3, 6, 9, 12) for b in (4, 7, 11)]

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from tests import warm
 from tmde_core.errors import InvalidInputError
 from tmde_core.testing import make_context
-from tmde_core.testing.runtime_contract import answer, question
+from tmde_core.testing.contracts.runtimes import answer, question
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime
 from tmde_cpu.serving.simple_questions import quality

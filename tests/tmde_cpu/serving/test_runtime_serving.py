@@ -16,7 +16,8 @@ from gguf import GGUFWriter
 from tmde_core.errors import AdapterInvalidError
 from tmde_core.sdk.runtimes import AdapterRef, ChatDelta
 from tmde_core.testing import make_context
-from tmde_core.testing.runtime_contract import ServedModelContract, answer, question
+from tmde_core.testing.contracts import ServedModelContract
+from tmde_core.testing.contracts.runtimes import answer, question
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime
 from tmde_cpu.serving.served import MAX_ADAPTERS
@@ -76,6 +77,10 @@ async def first_logprobs(
 
 class TestContract(ServedModelContract):
     """What must hold of every runtime."""
+
+    def runtime(self, tmde_data_dir: Path, embedded_model: Path) -> EmbeddedRuntime:
+        data_dir = make_data_dir(tmde_data_dir / "data", embedded_model)
+        return EmbeddedRuntime(make_context(EmbeddedSettings, data_dir))
 
 
 async def test_without_an_adapter_the_bare_model_answers_though_adapters_are_loaded(

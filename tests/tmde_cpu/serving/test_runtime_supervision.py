@@ -13,7 +13,7 @@ import pytest
 from tmde_core.errors import InvalidInputError, WorkerFailedError
 from tmde_core.sdk.runtimes import ChatDelta
 from tmde_core.testing import make_context
-from tmde_core.testing.runtime_contract import answer, question
+from tmde_core.testing.contracts.runtimes import answer, question
 from tmde_cpu.embedded import EMBEDDED_FILE
 from tmde_cpu.serving import served
 from tmde_cpu.serving.options import EmbeddedSettings

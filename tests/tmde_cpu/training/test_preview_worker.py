@@ -14,9 +14,8 @@ from tests import warm
 from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.training import PreviewingBackend, PreviewReport, TrainingJob
-from tmde_core.testing import make_context
+from tmde_core.testing import make_context, times_tables, write_job
 from tmde_cpu.backend import CpuBackend
-from tmde_cpu.testing import times_tables, write_job
 
 EXAMPLES = times_tables(range(2, 7))
 

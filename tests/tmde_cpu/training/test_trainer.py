@@ -28,9 +28,8 @@ from tmde_core.sdk.training import TrainingBackend, TrainingExample, TrainingJob
 from tmde_core.sdk.worker.kit import checkpoints
 from tmde_core.storage.durable import sha256_of
 from tmde_core.storage.events import Event, FileLog
-from tmde_core.testing import make_context
+from tmde_core.testing import make_context, times_tables, write_job
 from tmde_cpu.backend import CpuBackend
-from tmde_cpu.testing import times_tables, write_job
 
 EXAMPLES = times_tables(range(2, 8))
 HELD_TRAINER = Path(__file__).with_name("held_trainer.py")
@@ -248,17 +247,13 @@ def test_steps_that_teach_nothing_fail_the_run_with_that_reason(tmp_path, config
     assert not adapter(job).exists()
 
 
-def test_a_run_that_learns_nothing_is_no_success():
+def test_a_loss_that_teaches_nothing_is_no_success():
     from tmde_core.sdk.worker.kit import TrainingFailedError
     from tmde_cpu.training import trainer
 
     for loss in (0.0, float("nan"), float("inf")):
         with pytest.raises(TrainingFailedError, match="step 3"):
             trainer._must_be_sane(loss, 3)
-    zero = {"x.lora_A.weight": trainer.torch.ones(2), "x.lora_B.weight": trainer.torch.zeros(2)}
-    with pytest.raises(TrainingFailedError, match="every B matrix"):
-        trainer._must_have_learned(zero)
-    trainer._must_have_learned(zero | {"y.lora_B.weight": trainer.torch.ones(1)})
 
 
 def test_a_damaged_dataset_is_named_in_the_error(tmp_path, config):

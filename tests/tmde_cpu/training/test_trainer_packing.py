@@ -13,8 +13,8 @@ from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.runtimes import Message
 from tmde_core.sdk.training import TrainingExample
 from tmde_core.sdk.worker.kit import TrainingFailedError
+from tmde_core.testing import times_tables
 from tmde_cpu.base_model import load_tokenizer
-from tmde_cpu.testing import times_tables
 from tmde_cpu.training.examples import Example, encode, encode_all, read_examples
 from tmde_cpu.training.packing import pack, pack_all
 from tmde_cpu.training.schedule import learning_rate

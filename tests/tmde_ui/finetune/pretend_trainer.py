@@ -23,6 +23,7 @@ from tmde_core.records.training import (
     TrainingJob,
 )
 from tmde_core.sdk.worker.kit import BaseIdentity, RunWorker, TrainingFailedError
+from tmde_core.testing.adapters import write_adapter
 
 
 def orders(data_dir: str) -> dict[str, Any]:
@@ -38,9 +39,7 @@ def save(directory: Path) -> None:
 
 
 def train(worker: RunWorker) -> None:
-    staging = worker.staging()
-    (staging / "adapter_model.safetensors").write_bytes(worker.job.run_id.encode() * 100)
-    (staging / "adapter_config.json").write_text("{}")
+    write_adapter(worker.staging(), worker.job.run_id)
     step = 0
     if worker.job.resume_from:
         step = int(worker.job.resume_from.rsplit("-", 1)[1])

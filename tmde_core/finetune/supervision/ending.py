@@ -16,7 +16,7 @@ from tmde_core.finetune.supervision import supervisor
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.base import Record
 from tmde_core.records.finetune import AttemptOutcome, FineTuneMetrics
-from tmde_core.sdk.adapters import staging_directory
+from tmde_core.sdk.adapters import find_flaw, staging_directory
 from tmde_core.sdk.worker.kit import OUT_OF_MEMORY, RunEvents
 from tmde_core.sdk.worker.run_files import EVENTS_FILE, stopped_because, wanted_cancelled
 from tmde_core.sdk.worker.vitals import died_of_memory, last_beat
@@ -105,6 +105,9 @@ def _published(run_id: UUID, adapters: AdapterStore) -> Ending:
         manifest = adapters.verified(run_id)
     except TmdeError as error:
         return _failed(f"Training ended, but its adapter is damaged: {error.detail}")
+    # The worker kit refuses to publish such an adapter; a worker may have been written without the kit.
+    if (flaw := find_flaw(adapters.path(run_id), manifest.base_model)) is not None:
+        return _failed(f"Training ended, but its adapter is of no use: {flaw.detail}")
     return Ending(
         kind="completed",
         outcome=Outcome(

@@ -49,7 +49,7 @@ from tmde_core.records.finetune import (
 )
 from tmde_core.records.lora import Manifest
 from tmde_core.records.training import TrainingJob
-from tmde_core.sdk.adapters import publish
+from tmde_core.sdk.adapters import WEIGHTS_FILE, find_flaw, publish
 from tmde_core.sdk.worker.run_files import (
     ACTIVITY_FILE,
     EVENTS_FILE,
@@ -326,9 +326,16 @@ class RunWorker:
         From here on SIGTERM comes too late: an adapter that exists is a completed run.
 
         `training` holds further facts for training_args.json: versions, threads, target modules.
+
+        Raises:
+            TrainingFailedError: the adapter is of no use: its weights are all zero, not finite or not readable, or the
+                base model has no name.
         """
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         staging = Path(self.job.output_dir)
+        # What lacks its weights altogether is refused below.
+        if (staging / WEIGHTS_FILE).is_file() and (flaw := find_flaw(staging, base.name)) is not None:
+            raise TrainingFailedError(flaw.reason, flaw.detail)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         dataset = self._dataset()
         arguments = {
             "config": self.config,

@@ -7,12 +7,21 @@ import typer
 from tmde_core.cli.kit.invocation import settings_of
 from tmde_core.cli.kit.logs import log_to_file
 from tmde_core.cli.kit.output import JsonFlag, print_json, print_table
+from tmde_core.cli.plugins import check
+
+command = typer.Typer(
+    rich_markup_mode=None, add_completion=False, help="What is plugged in, and what is wrong with it."
+)
+command.command("check")(check.command)
 
 
-def command(ctx: typer.Context, json: JsonFlag = False) -> None:
+@command.callback(invoke_without_command=True)
+def list_plugins(ctx: typer.Context, json: JsonFlag = False) -> None:
     """What is plugged in, what each plugin provides, and what is wrong with it."""
     from tmde_core.plugins import Plugins
 
+    if ctx.invoked_subcommand is not None:
+        return
     log_to_file(settings_of(ctx))
     infos = Plugins.load().infos()
     if json:

@@ -1,0 +1,159 @@
+"""A training run as the supervisor would start it: a run directory, a dataset, a leash, a detached worker."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+
+from tmde_core.finetune.supervision import supervisor
+from tmde_core.finetune.supervision.ending import Ending, examine
+from tmde_core.lora.files.store import AdapterStore
+from tmde_core.records.base import from_json
+from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.records.training import TrainingExample, TrainingJob, WorkerCommand
+from tmde_core.sdk.worker.run_files import EVENTS_FILE, JOB_FILE, LOCK_FILE
+from tmde_core.storage.events import Event, FileLog
+from tmde_core.storage.locks import is_locked
+from tmde_core.testing.contracts.rules import broken
+from tmde_core.testing.training_jobs import times_tables, write_job
+
+PATIENCE_SECONDS = 1200.0
+"""For a whole run on a tiny dataset. A model that takes longer than that to load is none to test with."""
+LOOK_SECONDS = 0.005
+GRACE_SECONDS = 30.0
+"""Between SIGTERM and SIGKILL. TMDE waits 5 s; a busy machine shall not be taken for a deaf worker."""
+
+TRAINING = times_tables(range(2, 6))
+VALIDATION = times_tables(range(11, 13))
+MUCH = times_tables(range(20, 50))
+"""For runs that are to be cancelled: they must still be training by then."""
+
+SMALL = FineTuneConfig(
+    lora_rank=4,
+    lora_alpha=8,
+    learning_rate=1e-3,
+    batch_size=4,
+    gradient_accumulation_steps=1,
+    epochs=2,
+    max_seq_length=512,
+    warmup_ratio=0.0,
+)
+"""Eight steps: four in each epoch."""
+
+
+class TrainingRun:
+    """One run and its worker. Close it, whatever became of the worker."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        config: FineTuneConfig,
+        train: Sequence[TrainingExample] = TRAINING,
+        val: Sequence[TrainingExample] = VALIDATION,
+        run_id: UUID | None = None,
+    ) -> None:
+        self.data_dir = data_dir
+        self.config = config
+        self.job = from_json(write_job(data_dir, train, val, config, run_id=run_id).read_bytes(), TrainingJob)
+        self.run_id = UUID(self.job.run_id)
+        self.run_dir = Path(self.job.run_dir)
+        self.status: int | None = None
+        self.lock_was_held: bool | None = None
+        """Whether the lock was held at the first step; None where the worker was gone too soon to tell."""
+        self._attempt = 0
+        self._seen = 0
+        self._told: list[Event] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def adapter_dir(self) -> Path:
+        """Where the adapter is once it is published."""
+        return AdapterStore(self.data_dir).path(self.run_id)
+
+    def start(self, command: WorkerCommand) -> None:
+        """Start a worker. Events from before are not told again."""
+        self._seen = len(FileLog(self.run_dir / EVENTS_FILE).read())
+        self._told = None
+        self._attempt += 1
+        leash = supervisor.try_leash(self.run_dir)
+        if leash is None:
+            broken(
+                "A process of the worker before still lives. TMDE starts none beside it. End all processes with the worker."
+            )
+        with leash:
+            mark = supervisor.mark_of(self.run_id, self._attempt)
+            self._process = supervisor.launch(command, mark, self.run_dir, leash, 0)
+
+    def resume_from(self, checkpoint: Path) -> TrainingJob:
+        """Write the job of an attempt that goes on from a checkpoint."""
+        self.job = msgspec.structs.replace(self.job, resume_from=str(checkpoint))
+        (self.run_dir / JOB_FILE).write_bytes(msgspec.json.encode(self.job))
+        return self.job
+
+    def events(self, type_: str = "") -> list[Event]:
+        """Return the events of this attempt, all or those of one type."""
+        found = FileLog(self.run_dir / EVENTS_FILE).read(self._seen) if self._told is None else self._told
+        return [event for event in found if type_ in ("", event.type)]
+
+    def last(self) -> Event | None:
+        """Return the last event of this attempt."""
+        return next(reversed(self.events()), None)
+
+    def has_begun(self) -> bool:
+        """Wait for the first step; False if the worker ends before it."""
+        self._wait(lambda: bool(self.events("progress")), "the first progress event")
+        begun = bool(self.events("progress"))
+        held = is_locked(self.run_dir / LOCK_FILE)
+        if begun and self._lives():
+            self.lock_was_held = held
+        return begun
+
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Wait for the worker's end; returns its exit status."""
+        self._wait(lambda: False, "the end of the worker", seconds)
+        return self._ended()
+
+    def terminate(self) -> int:
+        """Cancel as TMDE does: SIGTERM, then SIGKILL; returns the exit status."""
+        supervisor.end(str(self.run_id), self.run_dir, GRACE_SECONDS)
+        return self._ended()
+
+    def ending(self) -> Ending:
+        """Return what TMDE makes of it. It clears away what the worker left behind, as TMDE does."""
+        return examine(self.run_id, self.run_dir, AdapterStore(self.data_dir), self.status)
+
+    def told(self) -> str:
+        """Return how the attempt ended, for a sentence about a worker that should have done otherwise."""
+        last = self.last()
+        said = last.data.get("detail") if last is not None and last.type == "error" else ""
+        return str(said or supervisor.obituary(self.run_dir, self.status))
+
+    def close(self) -> None:
+        """End what is left of the worker."""
+        supervisor.end_family(str(self.run_id), grace_seconds=0)
+
+    def _ended(self) -> int:
+        assert self._process is not None
+        self.status = self._process.wait()
+        self._told = self.events()  # another attempt may follow
+        return self.status
+
+    def _lives(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _wait(self, reached: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until something is reached or the worker has ended."""
+        until = time.monotonic() + seconds
+        while self._lives() and not reached():
+            if time.monotonic() > until:
+                last = supervisor.last_words(self.run_dir)
+                broken(
+                    f"Waited {seconds:.0f} seconds for {what}, and it has not come. TMDE's watchdog ends workers that show no sign of "
+                    f"getting on for ten minutes. Look at the worker's log{': ' + last if last else ', which is empty.'}"
+                )
+            time.sleep(LOOK_SECONDS)
