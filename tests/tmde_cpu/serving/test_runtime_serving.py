@@ -1,4 +1,4 @@
-"""The embedded runtime on the real model: the contract, adapters, cancellation, the prompt cache."""
+"""The embedded runtime on the real model: adapters, cancellation, the prompt cache."""
 
 import asyncio
 import time
@@ -16,7 +16,6 @@ from gguf import GGUFWriter
 from tmde_core.errors import AdapterInvalidError
 from tmde_core.sdk.runtimes import AdapterRef, ChatDelta
 from tmde_core.testing import make_context
-from tmde_core.testing.contracts import ServedModelContract
 from tmde_core.testing.contracts.runtimes import answer, question
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime
@@ -73,14 +72,6 @@ async def first_logprobs(
     request = question(text, max_tokens=1, top_logprobs=10, adapter=adapter)
     deltas = [item async for item in runtime.chat(request) if isinstance(item, ChatDelta)]
     return {other.token: round(other.logprob, 2) for other in deltas[0].logprobs[0].top}
-
-
-class TestContract(ServedModelContract):
-    """What must hold of every runtime."""
-
-    def runtime(self, tmde_data_dir: Path, embedded_model: Path) -> EmbeddedRuntime:
-        data_dir = make_data_dir(tmde_data_dir / "data", embedded_model)
-        return EmbeddedRuntime(make_context(EmbeddedSettings, data_dir))
 
 
 async def test_without_an_adapter_the_bare_model_answers_though_adapters_are_loaded(
