@@ -144,7 +144,7 @@ class ArchiveService:
         return adapter
 
     def _is_taken(self, adapter_id: UUID) -> bool:
-        """Return whether an adapter has the id, or a training run or import is building one with it."""
+        """Return whether an adapter has the id, or a training run is building an adapter with the id."""
         directory = self._store.directory
         return os.path.lexists(directory / str(adapter_id)) or os.path.lexists(staging_directory(directory, adapter_id))
 
