@@ -1,1 +1,1 @@
-"""Asking several adapters the same question, side by side."""
+"""Asks the base model and several adapters the same question, side by side."""

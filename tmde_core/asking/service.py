@@ -1,4 +1,4 @@
-"""The same question, answered side by side by the base model and by adapters."""
+"""Asks the base model and adapters the same question at the same time, and streams their answers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tmde_core.workspace import Workspace
 log = structlog.get_logger(__name__)
 
 MOST = 4
-"""Versions that may answer at once: base, A, B and one more."""
+"""Maximum number of versions per question: the base model, A, B and one more."""
 MAX_TOKENS = 4096
 KEPT = 20
-"""Ended questions whose events can still be read."""
+"""Number of finished questions whose events can still be read."""
 UNDERWAY = 4
-"""Questions at once; each takes several slots of the runtime."""
+"""Maximum number of questions at the same time. Each question uses several slots of the runtime."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class _Asked:
 
 
 class SideBySide:
-    """Asks several versions the same question at once, and streams what each says."""
+    """Asks several versions the same question at the same time, and streams their answers."""
 
     def __init__(self, workspace: Workspace, lora: LoraService) -> None:
         self._workspace = workspace
@@ -60,18 +60,21 @@ class SideBySide:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> UUID:
-        """Begin; the events of the id returned tell what each version says. None is the base model.
+        """Start to ask a question, and return its id. Read the answers with `events`.
 
         Args:
-            max_tokens: of each answer, 1–4096.
-            temperature: 0–2; at 0 the versions differ by their weights alone.
-            seed: the same for all, 0–2³¹-1.
+            question: the question.
+            versions: 1 to 4 different adapters; None is the base model.
+            max_tokens: maximum length of each answer in tokens, 1–4096.
+            temperature: 0–2. At 0 the answers differ only because the weights differ.
+            seed: the seed for all versions, 0–2³¹-1.
 
         Raises:
-            InvalidInputError: no question, over-long, not 1 to 4 different versions, or a figure out of its range.
+            InvalidInputError: the question is empty or too long, `versions` does not hold 1 to 4 different versions, or
+                a number is out of range.
             NotFoundError: no such adapter.
-            AdapterInvalidError: an adapter is damaged, or the Proposer's runtime serves none.
-            ConflictError: an adapter's base model is not the Proposer's, or too many questions are under way.
+            AdapterInvalidError: an adapter is damaged, or the Proposer's runtime cannot serve adapters.
+            ConflictError: an adapter's base model is not the Proposer's, or too many questions are in progress.
         """
         query = checked_question(question, "question")
         if not 1 <= len(versions) <= MOST or len(set(versions)) != len(versions):
@@ -103,7 +106,7 @@ class SideBySide:
         self._ended.keep(identity, self._live.pop(identity).log)
 
     async def _references(self, versions: Sequence[UUID | None], role: RoleSettings) -> list[AdapterRef | None]:
-        """How the runtime is told of each version, once it is known that it can answer."""
+        """Check that the runtime can serve each version, and return the references (None: the base model)."""
         references: list[AdapterRef | None] = []
         for version in versions:
             if version is None:
@@ -121,13 +124,15 @@ class SideBySide:
         return references
 
     def events(self, ask_id: UUID) -> MemoryLog:
-        """`start {question, versions}`, `token {version, text}`, `answer {version, text, ms, tokens}`, then `complete`.
+        """Return the events of a question.
 
-        A version that cannot answer has `failed {version, code, detail}` while the others go on; when none could, `error`
-        is the last. `version` is an adapter's id or null.
+        The events are `start {question, versions}`, `token {version, text}`, `answer {version, text, ms, tokens}` and
+        finally `complete`. If a version cannot answer, it has the event `failed {version, code, detail}`, and the other
+        versions continue. If no version can answer, the last event is `error {code, detail}`. If the server stops, the
+        last event is `cancelled`. `version` is an adapter's id, or null for the base model.
 
         Raises:
-            NotFoundError: no such question, or it was asked too long ago.
+            NotFoundError: no question has this id, or its events are no longer kept.
         """
         live = self._live.get(ask_id)
         events = live.log if live is not None else self._ended.get(ask_id)
@@ -139,24 +144,27 @@ class SideBySide:
         return [one for one in self._live.values() if one.task is not None and not one.task.done()]
 
     async def stop(self) -> None:
-        """End what is under way."""
+        """Cancel all questions that are in progress."""
         under_way = self._under_way()
         tasks = [one.task for one in under_way if one.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for one in under_way:
-            if not one.log.closed:  # a task that is cancelled before its first step says nothing
+            if not one.log.closed:  # a task that is cancelled before its first step writes no event
                 one.log.append("cancelled", {})
 
     async def _answered(
         self, events: MemoryLog, query: str, references: Sequence[AdapterRef | None], role: RoleSettings, seed: int
     ) -> None:
-        """All versions at once. It never raises: how each ended is in the log."""
+        """Ask all versions at the same time, and write the results to the event log.
+
+        Errors become events. The method raises only `CancelledError`.
+        """
         try:
             runtime = await self._workspace.runtimes.get(role.runtime)
             for reference in references:
-                if reference is not None:  # one after the other: each may need a model server of its own
+                if reference is not None:  # one after the other: each adapter may need its own model server
                     await runtime.load_adapter(reference, role.model)
             failed = [
                 problem

@@ -1,1 +1,1 @@
-"""The whole loop at once: ask, practise, train, activate, ask again, compare."""
+"""Runs the whole loop: ask, practise, train, activate, ask again, compare."""

@@ -1,4 +1,4 @@
-"""A loop's memory: a file to which each finished piece of work is appended, so that nothing is done twice."""
+"""Records the progress of a loop: each finished piece of work is appended to a file, so that no work is repeated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ JOURNAL_FILE = "journal.jsonl"
 
 
 class Journal:
-    """Append-only; what was appended survives a crash, and a torn last line is passed over."""
+    """Stores the entries of one loop in an append-only file.
+
+    Appended entries survive a crash. An incomplete last line is dropped when the file is read.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -32,11 +35,13 @@ class Journal:
 
     @classmethod
     def of(cls, loops: Path, questions: Sequence[Question], plan: LoopPlan, *, again: bool = False) -> Journal:
-        """The journal of these questions and this plan: the newest there is, or a new one.
+        """Return the journal for these questions and this plan: the newest existing journal, or a new one.
 
         Args:
-            loops: where all loops are kept.
-            again: begin a new loop even if the newest one has finished.
+            loops: the directory of all loops.
+            questions: the questions of the loop.
+            plan: the choices of the loop.
+            again: create a new journal if the newest loop has finished.
         """
         key = hashlib.sha256(content_hash(questions).encode() + to_json(plan)).hexdigest()[:12]
         number = 1
@@ -49,7 +54,7 @@ class Journal:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the journal to this process.
+        """Lock the journal for this process while the block runs.
 
         Raises:
             ConflictError: another process runs this loop.
@@ -69,7 +74,11 @@ class Journal:
             yield
 
     def append(self, entry: Entry) -> None:
-        """Write an entry down, on the disk before this returns."""
+        """Append an entry. The entry is on the disk when the method returns.
+
+        Raises:
+            InsufficientStorageError: the file cannot be written.
+        """
         line = to_json(entry) + b"\n"
         try:
             descriptor = os.open(self.directory / JOURNAL_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -85,11 +94,11 @@ class Journal:
         self._entries.append(entry)
 
     def all(self, kind: type[E]) -> list[E]:
-        """Every entry of a kind, oldest first."""
+        """Return all entries of a kind, oldest first."""
         return [entry for entry in self._entries if isinstance(entry, kind)]
 
     def last(self, kind: type[E]) -> E | None:
-        """The newest entry of a kind."""
+        """Return the newest entry of a kind, or None if there is no such entry."""
         found = self.all(kind)
         return found[-1] if found else None
 
@@ -98,7 +107,7 @@ class Journal:
             path = self.directory / JOURNAL_FILE
             content = path.read_bytes()
             if content and not content.endswith(b"\n"):
-                # A torn last line: cut it off, or the next entry would be glued to it.
+                # Cut off an incomplete last line, or the next entry would be appended to it.
                 content = content[: content.rfind(b"\n") + 1]
                 os.truncate(path, len(content))
             for line in content.splitlines():

@@ -1,4 +1,4 @@
-"""What a loop is asked to do, what it writes down on the way, and what it reports."""
+"""Defines the records of a loop: its plan, the entries of its journal, and its report."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Phase = Literal["before", "after"]
 
 
 class LoopPlan(Record):
-    """The choices of one loop. Two loops with the same plan and questions are the same loop, and one resumes the other."""
+    """Stores the choices of one loop. A loop with the same plan and questions resumes the earlier one."""
 
     tries: Annotated[int, Meta(ge=1, le=20)] = 3
-    """Debates for each practice question at the most; the first that scores ends them."""
+    """Maximum number of debates per practice question. The first debate with a right answer is the last one."""
     rounds: Annotated[int, Meta(ge=1, le=10)] = 1
     temperature: Annotated[float, Meta(gt=0, le=2)] = 0.8
-    """Of the Proposer while it practises: without variety nothing new is found."""
+    """The Proposer's temperature in practice debates. Without variety the Proposer finds no new answers."""
     max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 48
-    """Of one answer."""
+    """Maximum length of one answer in tokens."""
     parallel: Annotated[int, Meta(ge=1, le=32)] = 4
-    """Questions under way at once."""
+    """Number of questions at the same time."""
     epochs: Annotated[int, Meta(ge=1, le=10)] = 3
     learning_rate: Annotated[float, Meta(ge=1e-5, le=1e-3)] = 5e-4
     min_traces: Annotated[int, Meta(ge=1)] = 40
@@ -33,13 +33,13 @@ class LoopPlan(Record):
 
 
 class Started(Record, tag="started", tag_field="kind"):
-    """The adapter that answered when the loop began; None: the base model."""
+    """Records the adapter that was active when the loop began; None is the base model."""
 
     adapter_id: str | None
 
 
 class Asked(Record, tag="asked", tag_field="kind"):
-    """One held-out answer and its score, 0–10; None: no verdict."""
+    """Records one answer to a held-out question and its score, 0–10; the score None means no verdict."""
 
     phase: Phase
     question_id: str
@@ -48,7 +48,7 @@ class Asked(Record, tag="asked", tag_field="kind"):
 
 
 class Practised(Record, tag="practised", tag_field="kind"):
-    """One practice debate that ended; `trace_id` None: it failed."""
+    """Records one finished practice debate; the `trace_id` None means that the debate failed."""
 
     question_id: str
     attempt: int
@@ -57,19 +57,19 @@ class Practised(Record, tag="practised", tag_field="kind"):
 
 
 class Trained(Record, tag="trained", tag_field="kind"):
-    """The training run of this loop, from its start on."""
+    """Records the training run of this loop. The entry is written when the training run starts."""
 
     run_id: str
 
 
 class Activated(Record, tag="activated", tag_field="kind"):
-    """The adapter that answers from here on."""
+    """Records the activation of the new adapter."""
 
     adapter_id: str
 
 
 class Finished(Record, tag="finished", tag_field="kind"):
-    """The loop is over: a last debate, answered by the adapted model."""
+    """Records the end of the loop: the last debate, in which the adapted model answered."""
 
     query: str
     answer: str
@@ -81,7 +81,7 @@ Entry = Started | Asked | Practised | Trained | Activated | Finished
 
 
 class DomainRow(Record):
-    """Share of right answers in one domain, before and after, 0–1."""
+    """Stores the share of right answers in one domain before and after training, 0–1."""
 
     domain: str
     questions: int
@@ -90,15 +90,15 @@ class DomainRow(Record):
 
 
 class LoopReport(Record):
-    """What came of it."""
+    """Stores the result of a loop."""
 
     held_out: int
     practice_questions: int
     practice_debates: int
     practice_solved: int
-    """Practice questions with at least one debate that scored."""
+    """Number of practice questions with at least one right answer."""
     unscored: int
-    """Held-out questions that had no verdict before or after; they are left out of the comparison."""
+    """Number of held-out questions without a verdict before or after training. The comparison leaves them out."""
     before_adapter: str | None
     adapter_id: str
     run_id: str

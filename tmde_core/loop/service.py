@@ -1,8 +1,8 @@
-"""Runs the loop: ask the held-out questions, practise, train on what scored, activate, ask again, compare.
+"""Runs the loop: ask the held-out questions, practise, train on right answers, activate, ask again, compare.
 
-Every finished answer, debate and step is in the journal before the next begins, so a loop that was cut off goes on where
-it stopped. Held-out questions are asked of the Proposer alone, greedily: what is compared is the model's own answer with
-and without what it learnt, not the luck of sampling or the help of the other roles.
+Every finished answer, debate and step is written to the journal before the next one begins, so an interrupted loop
+resumes where it stopped. Only the Proposer answers held-out questions, with greedy decoding. So the comparison shows
+the effect of training on the model's own answers, without sampling noise and without the help of the other roles.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ from tmde_core.traces.service import TraceService
 from tmde_core.workspace import Workspace
 
 RIGHT = 8.0
-"""Scores from here on count as right: the verifier gives 10 or 0, and a rubric judge's 8 is good enough to train on."""
+"""The lowest score of a right answer. The verifier gives 10 or 0; a rubric judge's 8 is good enough for training."""
 
 FAILURES_IN_A_ROW = 5
-"""After so many failed debates in a row something is broken that practice will not mend."""
+"""The loop stops after this many failed debates in a row, because further practice would fail too."""
 
 BATCH_SIZE = 8
-"""Short examples: eight make a step of reasonable size without accumulation."""
+"""Eight short examples give a training step of reasonable size without gradient accumulation."""
 
 
 @dataclass
 class Loop:
-    """One loop over one file of questions."""
+    """Runs one loop over one file of questions."""
 
     workspace: Workspace
     debates: DebateService
@@ -91,11 +91,12 @@ class Loop:
             )
 
     async def run(self) -> LoopReport:
-        """Do what the journal does not have yet, and report.
+        """Do the work that is not in the journal yet, and return the report.
 
         Raises:
-            ConflictError: another process runs this loop, or a training run is in progress.
-            InsufficientTracesError: too few debates scored to train on.
+            ConflictError: another process runs this loop, a training run is in progress, or a held-out question would
+                be trained on.
+            InsufficientTracesError: too few debates gave a right answer to train on.
             WorkerFailedError: the model or the training failed.
         """
         with self.journal.held():
@@ -128,7 +129,10 @@ class Loop:
         return AdapterRef(id=str(adapter.id), directory=adapter.path)
 
     async def _refuse_leaks(self) -> None:
-        """Held-out questions among the traces that would be trained on make the comparison worthless."""
+        """Raise a ConflictError if a held-out question is among the training traces.
+
+        Training on a held-out question makes the comparison meaningless.
+        """
         quality = self.finetune.config().min_quality_score
         asked = {normalised(question.query): question.id for question in self.held_out}
         for trace in await self.traces.eligible(quality):
@@ -159,7 +163,7 @@ class Loop:
             await self._each([question for question in self.held_out if question.id not in done], one)
 
     async def _ask(self, question: Question, adapter: AdapterRef | None) -> str:
-        """The Proposer's own greedy answer."""
+        """Return the Proposer's own answer, with greedy decoding."""
         role = self.workspace.settings.roles.proposer
         runtime = await self.workspace.runtimes.get(role.runtime)
         request = ChatRequest(
@@ -200,7 +204,7 @@ class Loop:
         return len(attempts) >= self.plan.tries or any(one.score is not None and one.score >= RIGHT for one in attempts)
 
     async def _practise(self, question: Question, attempt: int) -> tuple[Practised, str | None]:
-        """One debate; its entry, and why it failed if it did."""
+        """Run one practice debate, and return its journal entry and the reason if the debate failed."""
         config = DebateConfig(
             min_rounds=1,
             max_rounds=self.plan.rounds,
@@ -222,17 +226,20 @@ class Loop:
         return entry, None
 
     async def _debated(self, query: str, config: DebateConfig, source: TraceSource = "loop") -> Debate:
-        """A debate from start to end; cancelled with us when we are."""
+        """Run a debate to its end. If this task is cancelled, cancel the debate too."""
         debate = await self.debates.start(query, config, source=source)
         try:
             return await self.debates.wait(debate.id)
         except asyncio.CancelledError:
-            with contextlib.suppress(TmdeError):  # it may have ended in the meantime
+            with contextlib.suppress(TmdeError):  # the debate may have ended in the meantime
                 await self.debates.cancel(debate.id)
             raise
 
     async def _train(self) -> UUID:
-        """The adapter of this loop's training run: of the one that is under way or done, else of a new one."""
+        """Return the adapter of this loop's training run.
+
+        Wait for the run in the journal; start a new one if there is none, or if that run failed or was cancelled.
+        """
         trained = self.journal.last(Trained)
         run = await self._known_run(trained)
         if run is None or run.status in {"failed", "cancelled"}:
@@ -285,10 +292,10 @@ class Loop:
                 )
 
     async def _finish(self) -> None:
-        """One whole debate, so that the record shows the adapted model answering."""
+        """Run one whole debate with the new adapter, and record the answer as the end of the loop."""
         question = self.held_out[0]
         self.watcher.step("A debate with the new adapter", 1, 0)
-        # Of the source "benchmark", like every answer to a held-out question: it is never trained on, whatever its rating.
+        # The source "benchmark" excludes this held-out question from training, whatever its rating.
         config = DebateConfig(max_rounds=1, templates=0, synthesis="never", judge="none")
         debate = await self._debated(question.query, config, "benchmark")
         if debate.trace_id is None:
@@ -300,7 +307,7 @@ class Loop:
         self.watcher.piece(None)
 
     async def _each(self, questions: Iterable[Question], work: Callable[[Question], Awaitable[None]]) -> None:
-        """Do `work` for every question, `plan.parallel` at once; the first failure stops the rest and is raised."""
+        """Run `work` for every question, `plan.parallel` at the same time. Stop at the first failure and raise it."""
         gate = asyncio.Semaphore(self.plan.parallel)
 
         async def gated(question: Question) -> None:
@@ -312,7 +319,7 @@ class Loop:
                 for question in questions:
                     group.create_task(gated(question))
         except BaseExceptionGroup as failures:
-            # Outside the group: whoever called knows errors, not bundles of them. The first one stopped the others.
+            # Callers expect a single error, not an exception group. The first error has stopped the other tasks.
             first = _first(failures)
         else:
             return
@@ -321,7 +328,7 @@ class Loop:
     # -------------------------------------------------------------------------------------- report
 
     def report(self) -> LoopReport:
-        """The comparison, from the journal alone.
+        """Return the report, computed from the journal alone.
 
         Raises:
             ConflictError: the loop has not finished.
@@ -370,7 +377,7 @@ def _domains(pairs: Sequence[tuple[Question, float, float]]) -> Iterable[DomainR
 
 
 def _first(failures: BaseExceptionGroup) -> BaseException:
-    """The first exception of a group that is none itself."""
+    """Return the first exception in a group, or in its nested groups, that is not itself a group."""
     found: BaseException = failures
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
@@ -378,5 +385,5 @@ def _first(failures: BaseExceptionGroup) -> BaseException:
 
 
 def _seed(seed: int, question_id: str, attempt: int) -> int:
-    """Another seed for every debate, the same on every machine."""
+    """Return a seed that differs for every debate and is the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed} {question_id} {attempt}".encode()).digest()[:4], "big") & 0x7FFFFFFF

@@ -1,16 +1,16 @@
-"""Who wants to see a loop going on."""
+"""Defines the interface by which a loop reports its progress."""
 
 from __future__ import annotations
 
 
 class Watcher:
-    """Is told how far the loop is. Every method may be overridden; none has to be."""
+    """Receives the progress of a loop. Every method does nothing unless a subclass overrides it."""
 
     def step(self, name: str, total: int, done: int) -> None:
-        """A step begins: `total` pieces of work, of which `done` were done before."""
+        """Report the start of a step with `total` pieces of work, of which `done` are already finished."""
 
     def piece(self, right: bool | None) -> None:
-        """One piece is done; None where right and wrong do not apply."""
+        """Report a finished piece of work. `right` is None if the piece has no right or wrong result."""
 
     def training(self, step: int, total: int, loss: float | None, eta_seconds: float | None) -> None:
-        """Training is at `step` of `total`."""
+        """Report that training has finished `step` of `total` steps."""

@@ -1,4 +1,4 @@
-"""Two adapters side by side: what they were trained with, on what, and what came of it."""
+"""Compares two adapters: their training configuration, their training data and their metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_ARGUMENTS_BYTES = 1024 * 1024
 
 
 def training_of(directory: Path) -> dict[str, Any]:
-    """What `training_args.json` says; empty where there is none, or none that can be read."""
+    """Return the content of `training_args.json`, or an empty dictionary if the file is missing or unreadable."""
     try:
         with (directory / ARGUMENTS_FILE).open("rb") as file:
             content = file.read(MAX_ARGUMENTS_BYTES + 1)
@@ -33,7 +33,16 @@ def compared(
     trained_a: Mapping[str, Any],
     trained_b: Mapping[str, Any],
 ) -> Comparison:
-    """What changed from A to B."""
+    """Return what changed from adapter A to adapter B.
+
+    Args:
+        a: the first adapter.
+        b: the second adapter.
+        of_a: the manifest of A.
+        of_b: the manifest of B.
+        trained_a: the training arguments of A; see `training_of`.
+        trained_b: the training arguments of B.
+    """
     before, after = _traces(of_a), _traces(of_b)
     return Comparison(
         a=a,
@@ -54,13 +63,17 @@ def compared(
 
 
 def _traces(manifest: Manifest) -> dict[str, None]:
-    """The traces an adapter learned from, in their order."""
+    """Return the ids of the traces that an adapter was trained on, in the order of the manifest."""
     listed = manifest.lineage.get("traceIds")
     return dict.fromkeys(map(str, listed)) if isinstance(listed, list) else {}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"config": {"epochs": 3}}` as `{"epochs": 3}`; other tables keep their name before a point."""
+    """Flatten nested tables.
+
+    The top-level table `config` loses its name: `{"config": {"epochs": 3}}` becomes `{"epochs": 3}`. Other tables keep
+    their name as a prefix: `{"data": {"size": 3}}` becomes `{"data.size": 3}`.
+    """
     found: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):

@@ -1,8 +1,9 @@
-"""While the server runs, every adapter's bytes are read again now and then, so that a bad disk is noticed before a rollback needs them.
+"""Verifies the files of all adapters once a day while the server runs.
 
-It stays out of everybody's way: one thread of the lowest priority that reads a few megabytes a second and lets the kernel forget
-them. What it finds wrong is listed as invalid with the reason, and told once. What it has found is kept (see `readings`): after a
-restart it goes on where it was.
+A bad disk is noticed before a rollback needs the damaged adapter. The patrol costs little: one thread of the lowest
+priority reads 16 MiB per second and drops the pages from the kernel's cache. A damaged adapter is listed as invalid
+with the reason, and one `AdapterDamaged` event is published. The results are stored (see `readings`), so the patrol
+continues after a restart where it stopped.
 """
 
 from __future__ import annotations
@@ -31,22 +32,24 @@ from tmde_core.sdk.events import AdapterDamaged
 log = structlog.get_logger(__name__)
 
 FIRST_SECONDS = 300.0
-"""After a start people want their answers first."""
+"""Delay before the first round, so that the first debates after a start are not slowed down."""
 BETWEEN_SECONDS = 24 * 3600.0
+"""Pause between two rounds, and the age at which a reading is repeated."""
 SAVE_SECONDS = 60.0
-"""A server that is killed reads so much again."""
+"""Interval at which results are saved. A killed server reads at most this much again."""
 PIECE = 1024 * 1024
 BYTES_A_SECOND = 16 * 1024 * 1024
-"""A thousand adapters of 20 MB take twenty minutes a day."""
+"""At this rate 1,000 adapters of 20 MB take 20 minutes a day."""
 LOWEST = 19
+"""The lowest priority of a thread on Linux (its nice value)."""
 
 
 class _StoppedError(Exception):
-    """The server ends."""
+    """The server is shutting down."""
 
 
 class Patrol:
-    """Looks after all adapters of one data directory, from `start` to `stop`."""
+    """Verifies all adapters of one data directory, from `start` to `stop`."""
 
     def __init__(
         self,
@@ -66,11 +69,11 @@ class Patrol:
         self._stopped = threading.Event()
 
     async def start(self) -> None:
-        """Begin; returns at once."""
+        """Start the rounds in the background and return at once."""
         self._task = asyncio.create_task(self._rounds(), name="patrol")
 
     async def stop(self) -> None:
-        """End within one piece."""
+        """Stop the rounds. A running read stops after the current piece of 1 MiB."""
         self._stopped.set()
         if self._task is not None:
             self._task.cancel()
@@ -81,12 +84,15 @@ class Patrol:
         while True:
             try:
                 await self.round()
-            except Exception:  # the next round may go better
+            except Exception:  # the next round may succeed
                 log.exception("patrol.failed")
             await asyncio.sleep(BETWEEN_SECONDS)
 
     async def round(self) -> None:
-        """Read every adapter that was not read within a day, the active one first; those found damaged again in any case."""
+        """Read every adapter that was not read within the last day.
+
+        The active adapter is read first. Adapters that are known to be damaged are read in every round.
+        """
         readings, saved = self._store.readings, time.monotonic()
         try:
             with ThreadPoolExecutor(1, "patrol", _step_back) as thread:
@@ -105,7 +111,7 @@ class Patrol:
                     if time.monotonic() - saved > SAVE_SECONDS:
                         await asyncio.to_thread(readings.save)
                         saved = time.monotonic()
-        except BaseException:  # the server ends: there is no time to wait for a thread
+        except BaseException:  # the server is shutting down: save here, because a thread might not finish in time
             readings.save()
             raise
         await asyncio.to_thread(readings.save)
@@ -117,7 +123,7 @@ class Patrol:
         return sorted(due, key=lambda one: (not one.is_active, last[one.id]))
 
     def _unhurried(self, file: Path) -> str:
-        """SHA-256 of a file, at the pace of `BYTES_A_SECOND`."""
+        """Return the SHA-256 of a file, read at the configured pace (`BYTES_A_SECOND` by default)."""
         digest = hashlib.sha256()
         with file.open("rb", buffering=0) as content:
             while piece := content.read(PIECE):
@@ -129,6 +135,6 @@ class Patrol:
 
 
 def _step_back() -> None:
-    """The lowest priority, for this thread alone."""
+    """Give the current thread the lowest priority."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)

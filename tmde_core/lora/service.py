@@ -1,4 +1,4 @@
-"""Which adapter answers: activate, roll back, deactivate, and what is there to choose from."""
+"""Lists, compares, tags, deletes, activates and rolls back adapters."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ from tmde_core.workspace import Workspace
 log = structlog.get_logger(__name__)
 
 HISTORY = 50
-"""Entries of the audit trail that an adapter's details show."""
+"""Number of audit trail entries in an adapter's details."""
 LEASE_PAUSE_SECONDS = 0.02
-"""Between two tries for a lease while somebody asks whether the adapter may be deleted."""
+"""Pause between two attempts to get a lease while a process checks whether the adapter may be deleted."""
 
 Benchmarks = Callable[[UUID, UUID], Awaitable[RunComparison | None]]
 Adapters = list[LoRAAdapter]
 Events = list[LoRAActivationEvent]
-"""The class below has a method called `list`, which would hide the type."""
+"""Aliases, because the method `list` of the class below hides the type `list`."""
 
 
 class LoraService:
-    """The adapters of one data directory and the one that is active."""
+    """Manages the adapters of one data directory and selects the active one."""
 
     def __init__(
         self,
@@ -69,11 +69,15 @@ class LoraService:
         benchmarks: Benchmarks,
         publish: Publish,
     ) -> None:
-        """Build it on its stores.
+        """Create the service.
 
         Args:
+            store: the adapters on disk.
+            audit: the audit trail.
+            forms: creates missing GGUF forms.
+            workspace: the settings and the runtimes.
             benchmarks: compares the newest benchmark runs of two adapters.
-            publish: tells of each switch that this process makes.
+            publish: publishes an event for each switch that this process makes.
         """
         self._store = store
         self._audit = audit
@@ -87,11 +91,11 @@ class LoraService:
     # ------------------------------------------------------------------------------------- reading
 
     async def list(self, tag: str | None = None, valid: bool | None = None) -> Adapters:
-        """Every adapter, newest first.
+        """Return all adapters, newest first.
 
         Args:
-            tag: only those that carry it.
-            valid: only the sound ones, or only the others.
+            tag: return only adapters with this tag.
+            valid: return only valid adapters (True) or only invalid ones (False).
         """
         found = await asyncio.to_thread(self._store.list)
         return [
@@ -101,52 +105,55 @@ class LoraService:
         ]
 
     async def get(self, adapter_id: UUID) -> LoRAAdapter:
-        """One adapter, sound or not.
+        """Return one adapter, valid or not.
 
         Raises:
-            NotFoundError: there is none with that id.
+            NotFoundError: no adapter has this id.
         """
         return await asyncio.to_thread(self._store.get, adapter_id)
 
     async def manifest(self, adapter_id: UUID) -> Manifest:
-        """The manifest of a sound adapter.
+        """Return the manifest of a valid adapter.
 
         Raises:
             NotFoundError: no such adapter.
-            AdapterInvalidError: it is not sound; says why.
+            AdapterInvalidError: the adapter is invalid; the message gives the reason.
         """
         return await asyncio.to_thread(self._store.manifest, adapter_id)
 
     async def verified(self, adapter_id: UUID) -> Manifest:
-        """The manifest, after every file was read and its SHA-256 found as the manifest has it.
+        """Read every file, compare its SHA-256 with the manifest, and return the manifest.
 
         Raises:
             NotFoundError: no such adapter.
-            AdapterInvalidError: it is not sound; says which files and why.
+            AdapterInvalidError: the adapter is invalid; the message names the files and the reasons.
         """
         return await asyncio.to_thread(self._store.verified, adapter_id)
 
     def reference(self, adapter_id: UUID) -> AdapterRef:
-        """How runtimes are told of an adapter."""
+        """Return the reference by which runtimes load an adapter."""
         return AdapterRef(id=str(adapter_id), directory=str(self._store.path(adapter_id)))
 
     async def active(self) -> LoRAAdapter | None:
-        """The adapter that answers; None when the base model does."""
+        """Return the active adapter, or None if the base model answers."""
         active = self._store.active_id()
         return await self.get(active) if active else None
 
     async def pinned(self) -> tuple[AdapterRef | None, Lease]:
-        """What answers now, and the lease that keeps it on the disk until what begins with it has ended."""
+        """Return a reference to the active adapter (None: the base model) and a lease that prevents its deletion."""
         while True:
             reference = self.active_ref()
-            with suppress(NotFoundError):  # it was switched off and deleted in this moment: something else answers
+            with suppress(NotFoundError):  # the adapter was just deactivated and deleted: read the pointer again
                 return reference, await self.lease(reference)
 
     async def lease(self, reference: AdapterRef | None) -> Lease:
-        """Keep an adapter from being deleted, in whatever process, until the lease is released; None is the base model.
+        """Prevent every process from deleting an adapter until the returned lease is released.
+
+        Args:
+            reference: the adapter. Pass None for the base model; its lease does nothing.
 
         Raises:
-            NotFoundError: there is no such adapter any more.
+            NotFoundError: the adapter does not exist any more.
         """
         if reference is None:
             return Lease()
@@ -156,27 +163,30 @@ class LoraService:
             await asyncio.sleep(LEASE_PAUSE_SECONDS)
 
     def active_ref(self) -> AdapterRef | None:
-        """What answers now. A look at one file's time stamp, no more."""
+        """Return a reference to the active adapter, or None if the base model answers.
+
+        The call is cheap: it reads one file only if the file has changed.
+        """
         active = self._store.active_id()
         return self.reference(active) if active else None
 
     async def events(self, limit: int = 50, offset: int = 0) -> Events:
-        """The audit trail, newest first."""
+        """Return entries of the audit trail, newest first."""
         return await self._audit.events(limit, offset)
 
     async def count_events(self) -> int:
-        """How many entries the audit trail has."""
+        """Return the number of entries in the audit trail."""
         return await self._audit.count()
 
     async def live_at(self, moment: datetime) -> LiveAt:
-        """What answered at a moment."""
+        """Return the adapter that was active at a moment."""
         return await self._audit.live_at(moment)
 
     async def details(self, adapter_id: UUID) -> AdapterDetails:
-        """One adapter, sound or not, with lineage, training configuration and what was done with it.
+        """Return one adapter, valid or not, with its lineage, training configuration and audit trail entries.
 
         Raises:
-            NotFoundError: there is none with that id.
+            NotFoundError: no adapter has this id.
         """
         adapter = await self.get(adapter_id)
         history = tuple(await self._audit.events(HISTORY, adapter_id=adapter_id))
@@ -198,11 +208,11 @@ class LoraService:
         )
 
     async def compare(self, a: UUID, b: UUID) -> Comparison:
-        """What changed from A to B: configuration, data, metrics, benchmark.
+        """Return what changed from adapter A to adapter B: configuration, data, metrics and benchmark results.
 
         Raises:
             NotFoundError: no such adapter.
-            AdapterInvalidError: one of them is not sound.
+            AdapterInvalidError: one of the two adapters is invalid.
         """
         first, second = await self.get(a), await self.get(b)
         of_a, of_b = [await asyncio.to_thread(self._store.manifest, one) for one in (a, b)]
@@ -211,7 +221,7 @@ class LoraService:
         return msgspec.structs.replace(found, benchmark=await self._benchmarks(a, b))
 
     async def storage(self) -> StorageFigures:
-        """What the adapters take of the disk."""
+        """Return how much disk space the adapters use and how much is free."""
         adapters = await self.list()
         directory = self._store.directory if self._store.directory.is_dir() else self._workspace.settings.data_path
         free = await asyncio.to_thread(shutil.disk_usage, directory)
@@ -243,12 +253,13 @@ class LoraService:
     # ------------------------------------------------------------------------------------ changing
 
     async def tag(self, adapter_id: UUID, add: Sequence[str] = (), remove: Sequence[str] = ()) -> LoRAAdapter:
-        """Put tags on an adapter and take tags off it. `stable` protects it from deletion.
+        """Add tags to an adapter and remove tags from it. The tag `stable` protects the adapter from deletion.
 
         Raises:
             NotFoundError: no such adapter.
-            InvalidInputError: a tag is not 1–40 of letters, digits, `-`, `_` and `.`, or there would be too many.
-            AdapterInvalidError: it is not sound.
+            InvalidInputError: a tag is not 1–40 characters out of letters, digits, `-`, `_` and `.`, or the adapter
+                would have more than 20 tags.
+            AdapterInvalidError: the adapter is invalid.
         """
         for name in (*add, *remove):
             if not TAG.fullmatch(name):
@@ -268,11 +279,11 @@ class LoraService:
         return await self.get(adapter_id)
 
     async def set_gate(self, adapter_id: UUID, gate: Gate, note: str = "") -> LoRAAdapter:
-        """Record what the benchmark made of an adapter.
+        """Store the benchmark's decision about an adapter in its manifest.
 
         Raises:
             NotFoundError: no such adapter.
-            AdapterInvalidError: it is not sound.
+            AdapterInvalidError: the adapter is invalid.
         """
         await asyncio.to_thread(
             self._store.edit, adapter_id, lambda manifest: msgspec.structs.replace(manifest, gate=gate)
@@ -281,11 +292,11 @@ class LoraService:
         return await self.get(adapter_id)
 
     async def delete(self, adapter_id: UUID, by: Trigger = "user") -> None:
-        """Remove an adapter from the disk, at once and completely; what was done with it stays in the audit trail.
+        """Delete an adapter from the disk. Its entries in the audit trail remain.
 
         Raises:
             NotFoundError: no such adapter.
-            ConflictError: it is active, tagged `stable`, answers something under way in any process, or a switch is under way.
+            ConflictError: the adapter is active, tagged `stable` or leased by a process, or a switch is in progress.
             InsufficientStorageError: the disk is read-only.
         """
         async with self._switch.alone():
@@ -305,17 +316,22 @@ class LoraService:
         log.info("lora.deleted", adapter=str(adapter_id), by=by)
 
     async def prune(self, keep: int, by: Trigger = "user", dry_run: bool = False) -> Adapters:
-        """Delete all but the newest `keep` adapters; never the active one, the one before it, one tagged `stable` or in use.
+        """Delete all valid adapters except the newest `keep`.
+
+        These adapters are never deleted: the active one, the target of a rollback, those tagged `stable`, and those
+        in use.
 
         Args:
-            dry_run: only say which.
+            keep: how many of the newest valid adapters to keep.
+            by: who asked for it, for the audit trail.
+            dry_run: return the adapters without deleting them.
 
         Returns:
-            What was deleted, or would be, newest first.
+            The adapters that were deleted (or would be, with `dry_run`), newest first.
 
         Raises:
             InvalidInputError: `keep` is negative.
-            ConflictError: a switch is under way.
+            ConflictError: a switch is in progress.
         """
         if keep < 0:
             raise InvalidInputError("keep: must be 0 or more.", field="keep", minimum=0)
@@ -329,7 +345,7 @@ class LoraService:
         return doomed
 
     async def _kept(self) -> set[UUID]:
-        """What pruning never touches: what answers, and what a rollback would go to."""
+        """Return the ids that pruning never deletes: the active adapter and the targets of a rollback."""
         pointer = self._store.pointer()
         safe = {self._store.active_id(), pointer.previous_adapter_id if pointer else None}
         with suppress(ConflictError):
@@ -337,26 +353,31 @@ class LoraService:
         return {one for one in safe if one is not None}
 
     async def completed(self, manifest: Manifest) -> Manifest:
-        """The manifest of an adapter after it was given the form that runtimes serve, if it had none.
+        """Create the adapter's GGUF form if it is missing, and return the manifest.
 
-        It has none when its base model was not here at its import, and stays so while that has not come.
+        The GGUF form is missing if the base model was not installed at import time. It is created once the base model
+        is available; until then the manifest is returned without it.
 
         Raises:
-            AdapterInvalidError: it is damaged, does not fit its base model, or the form cannot be made.
+            AdapterInvalidError: the adapter is damaged, does not fit its base model, or cannot be converted.
             InsufficientStorageError: no space.
         """
         await self._forms.complete(manifest)
         return await asyncio.to_thread(self._store.manifest, manifest.id)
 
     async def admit(self, staging: Path, manifest: Manifest, origin: str, by: Trigger = "user") -> LoRAAdapter:
-        """Make what an import has built an adapter of this directory, with a row in the audit trail.
+        """Publish an imported adapter and write an entry to the audit trail.
 
         Args:
-            staging: a finished directory (see `publish`); it is gone afterwards.
-            origin: where it came from, for the trail.
+            staging: the finished directory (see `publish`). It does not exist any more after the call.
+            manifest: the manifest of the new adapter.
+            origin: where the adapter came from, for the audit trail.
+            by: who asked for the import.
 
         Raises:
-            AdapterInvalidError, ConflictError, InsufficientStorageError: see `publish`.
+            AdapterInvalidError: see `publish`.
+            ConflictError: see `publish`.
+            InsufficientStorageError: see `publish`.
         """
         await self._intents.admit(staging, manifest, origin, by)
         return await self.get(manifest.id)
@@ -364,15 +385,17 @@ class LoraService:
     # ----------------------------------------------------------------------------------- switching
 
     async def activate(self, adapter_id: UUID, by: Trigger = "user", force: bool = False) -> LoRAAdapter:
-        """Make the adapter answer from the next debate on; all or nothing.
+        """Activate an adapter from the next debate on. If activation fails, nothing has changed.
 
         Args:
-            force: activate it although the gate holds it back; recorded as such.
+            adapter_id: the adapter.
+            by: who asked for it, for the audit trail.
+            force: activate the adapter even if the gate holds it back. The audit trail records this.
 
         Raises:
             NotFoundError: no such adapter.
-            ConflictError: its base model differs, the gate holds it back, or another switch is under way.
-            AdapterInvalidError: its files are damaged, the runtime refuses it, or the probe failed. Nothing has changed.
+            ConflictError: its base model differs, the gate holds it back, or another switch is in progress.
+            AdapterInvalidError: its files are damaged, the runtime rejects it, or the probe failed.
         """
         async with self._switch.alone():
             await self.get(adapter_id)
@@ -380,12 +403,15 @@ class LoraService:
         return await self.get(adapter_id)
 
     async def rollback(self, adapter_id: UUID | None = None, by: Trigger = "rollback") -> LoRAAdapter | None:
-        """Go back to what answered before, or to the adapter named; None in return is the base model.
+        """Switch back to the previously active adapter, or to `adapter_id` if it is given.
+
+        Returns:
+            The adapter that is active now; None is the base model.
 
         Raises:
-            NotFoundError: the adapter named does not exist.
-            ConflictError: nothing answered before, or another switch is under way.
-            AdapterInvalidError: the earlier adapter can no longer be used. Nothing has changed.
+            NotFoundError: no adapter has the id `adapter_id`.
+            ConflictError: there is no earlier adapter, or another switch is in progress.
+            AdapterInvalidError: the target cannot be used any more. Nothing has changed.
         """
         async with self._switch.alone():
             if adapter_id is not None:
@@ -393,12 +419,12 @@ class LoraService:
                 target: UUID | None = adapter_id
             else:
                 target = await self._previous()
-            # The gate does not matter: what has answered before may answer again.
+            # The gate is ignored: an adapter that was active before may be activated again.
             await self._switch_to(target, by, True, "rollback")
         return await self.active()
 
     async def rollback_target(self) -> UUID | None:
-        """What a rollback would go to; None is the base model.
+        """Return the id of the adapter that a rollback would activate; None is the base model.
 
         Raises:
             ConflictError: there is nothing to roll back to.
@@ -406,25 +432,26 @@ class LoraService:
         return await self._previous()
 
     async def deactivate(self, by: Trigger = "user") -> None:
-        """Let the base model answer from the next debate on.
+        """Deactivate the active adapter. The base model answers from the next debate on.
 
         Raises:
-            ConflictError: another switch is under way.
+            ConflictError: another switch is in progress.
         """
         async with self._switch.alone():
             if self._store.active_id() is not None or self._store.points_nowhere():
                 await self._switch_to(None, by, False, "deactivate")
 
     async def _switch_to(self, target: UUID | None, by: Trigger, force: bool, operation: Operation) -> None:
-        """Let `target` answer and tell of it; None is the base model. Within `alone` only."""
+        """Activate `target` (None: the base model) and publish an event. Call only within `Switch.alone`."""
         before = self._store.active_id()
         await self._switch.to(target, by, force, operation)
         self._publish(AdapterActivated(adapter_id=target, previous_adapter_id=before, triggered_by=by))
 
     async def settle(self) -> None:
-        """Close the intents that a crash left open; whether they happened is read from the disk.
+        """Close the intents that a crash left open, and delete unfinished files.
 
-        Does nothing while another process is switching: its intent is not abandoned.
+        The files on disk show whether an intent was carried out. Skip if another process is switching adapters; its
+        intent is still open.
         """
         if not self._store.directory.is_dir():
             return
@@ -436,12 +463,12 @@ class LoraService:
             log.info("lora.settle_skipped", reason="another process is switching adapters")
 
     async def _previous(self) -> UUID | None:
-        """What answered before what answers now, without adapters that are gone."""
+        """Return the adapter that was active before the current one; skip adapters that were deleted."""
         stack = chain(await self._audit.history())
         pointer = self._store.pointer()
         now = self._store.active_id()
         if pointer is not None and stack[-1] != pointer.adapter_id:
-            # The pointer is the truth; a trail that disagrees (another database) is not followed.
+            # The pointer decides. The audit trail differs if the database was replaced; then use the pointer alone.
             stack = [None, pointer.previous_adapter_id, pointer.adapter_id]
         below = [target for target in stack[:-1] if target is None or self._store.path(target).is_dir()]
         while below and below[-1] == now:

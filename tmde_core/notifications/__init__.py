@@ -1,1 +1,1 @@
-"""What a person should know: kept, shown by the bell, sent to a webhook."""
+"""Notifies people: stores notifications, shows them under the bell, and sends them to a webhook."""

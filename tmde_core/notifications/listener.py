@@ -1,4 +1,4 @@
-"""Turns what happened into notifications."""
+"""Turns events into notifications."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BENCHMARK_PAGE = "/benchmark"
 
 
 class Words(NamedTuple):
-    """A notification before it is kept; see `NotificationService.notify`."""
+    """The text of a notification before it is stored; see `NotificationService.notify`."""
 
     kind: str
     level: Level
@@ -25,19 +25,19 @@ class Words(NamedTuple):
 
 
 class EventNotifier:
-    """Listens to events, and notifies a person of those that matter to them."""
+    """Listens to events, and creates notifications for those that people should know about."""
 
     def __init__(self, notifications: NotificationService) -> None:
         self._notifications = notifications
 
     async def hear(self, event: Event) -> None:
-        """Notify of an event, if a person should know of it."""
+        """Create a notification for an event, if people should know about the event."""
         if (words := describe_event(event)) is not None:
             await self._notifications.notify(*words)
 
 
 def describe_event(event: Event) -> Words | None:
-    """Return the notification of an event; None where a person need not be told."""
+    """Return the notification for an event, or None if the event needs no notification."""
     if isinstance(event, RunFinished):
         return _describe_run(event)
     if isinstance(event, AdapterDamaged):

@@ -1,7 +1,8 @@
-"""Notifications: kept in SQLite, followed by any number of readers, sent to a webhook where one is set.
+"""Stores notifications in SQLite, streams them to readers, and sends them to a webhook if one is configured.
 
-Any process with the data directory open may add one (a training worker's end is recorded by whoever sees it first), so
-followers look at the database as well: one look a second for all of them, and only while there are any.
+Any process that uses the data directory may add a notification; for example, the first process that notices the end of
+a training run records it. Therefore the service also polls the database: once a second for all readers together, and
+only while there are readers.
 """
 
 # ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
@@ -30,12 +31,12 @@ log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 1.0
 REPLAYED = 200
-"""A reader that asks for everything gets the newest of so many; older ones are in the list."""
+"""`follow` starts with at most this many notifications, the newest; `list` returns older ones."""
 TIMEOUT_SECONDS = 10.0
 PAUSES = (1.0, 4.0)
-"""Seconds before the second and the third try."""
+"""Seconds before the second and the third attempt."""
 PATIENCE_SECONDS = 2.0
-"""How long stopping waits for webhook calls under way."""
+"""How long `stop` waits for webhook calls that are in progress."""
 
 _COLUMNS = "seq, id, created_at, kind, level, title, detail, href, dismissed_at"
 
@@ -43,7 +44,7 @@ Notifications = list[Notification]
 
 
 class NotificationService:
-    """The notifications of one data directory. It is an `EventLog` too, one whose `follow` never ends."""
+    """Manages the notifications of one data directory. The service is also an `EventLog` whose `follow` never ends."""
 
     def __init__(self, database: Database, settings: LiveSettings) -> None:
         self._db = database
@@ -55,16 +56,21 @@ class NotificationService:
         self._looking: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self.webhook_problem: str | None = None
-        """Why the last call of the webhook failed; None when it did not."""
+        """Why the last call of the webhook failed; None if it succeeded."""
 
     async def notify(
         self, kind: str, level: Level, title: str, detail: str = "", href: str | None = None
     ) -> Notification:
-        """Keep it, tell the followers, and send it to the webhook in the background. Never fails for the webhook's sake.
+        """Store a notification, pass it to the readers, and send it to the webhook in the background.
+
+        A failure of the webhook raises no error here; see `webhook_problem`.
 
         Args:
             kind: a stable word for programs, such as `finetune.completed`.
-            href: the page that shows it.
+            level: how important the notification is.
+            title: one line.
+            detail: further text.
+            href: the page that shows the subject of the notification.
         """
         identity, now = uuid4(), utc_now()
         async with self._db.transaction() as connection:
@@ -84,7 +90,13 @@ class NotificationService:
         return made
 
     async def list(self, limit: int = 50, dismissed: bool = False, offset: int = 0) -> tuple[Notifications, int]:
-        """The newest first, and how many there are; without the dismissed ones unless asked for."""
+        """Return notifications, newest first, and their total number.
+
+        Args:
+            limit: the maximum number to return.
+            dismissed: include dismissed notifications.
+            offset: how many of the newest to skip.
+        """
         clause = "" if dismissed else "WHERE dismissed_at IS NULL"
         rows = await self._db.rows(
             f"SELECT {_COLUMNS} FROM notifications {clause} ORDER BY seq DESC LIMIT ? OFFSET ?", (limit, offset)
@@ -93,7 +105,7 @@ class NotificationService:
         return [_notification(row) for row in rows], int(total)
 
     async def dismiss(self, notification_id: UUID) -> Notification:
-        """Do not show it any more. Dismissing twice changes nothing.
+        """Dismiss a notification. Dismissing it again changes nothing.
 
         Raises:
             NotFoundError: no such notification.
@@ -108,13 +120,16 @@ class NotificationService:
         return _notification(row)
 
     async def dismiss_all(self) -> int:
-        """Do not show any more what there is now; returns how many that were."""
+        """Dismiss all current notifications, and return how many there were."""
         return await self._db.write(
             "UPDATE notifications SET dismissed_at = ? WHERE dismissed_at IS NULL", (stamp(utc_now()),)
         )
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
-        """Every notification with a number above `after` (the newest 200 of them), then new ones as they come; never ends."""
+        """Yield the notifications with a number above `after`, then new ones as they arrive.
+
+        The stream starts with at most 200 stored notifications, the newest, and never ends.
+        """
         self._followers += 1
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(), name="notifications")
@@ -137,7 +152,7 @@ class NotificationService:
                 self._looking = None
 
     async def stop(self) -> None:
-        """Let webhook calls that are under way end, for a moment."""
+        """Stop polling, wait up to two seconds for webhook calls, and cancel the remaining calls."""
         if self._looking is not None:
             self._looking.cancel()
         if self._calls:
@@ -152,15 +167,18 @@ class NotificationService:
             changed.set()
 
     async def _look(self) -> None:
-        """Notice what other processes have added."""
+        """Poll the database for notifications of other processes."""
         while True:
             with contextlib.suppress(sqlite3.Error):
                 self._wake(int(await self._db.value("SELECT coalesce(max(seq), 0) FROM notifications")))
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _call(self, webhook: str, made: Notification) -> None:
-        """Send it, three times at most. No redirects: what is sent goes to the address that was set."""
-        import httpx  # not needed by who has no webhook
+        """Send a notification to the webhook, in at most three attempts.
+
+        Redirects are not followed, so a notification only reaches the configured address.
+        """
+        import httpx  # imported here, because it is needed only with a webhook
 
         body = to_json(made)
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=False) as client:
@@ -180,10 +198,10 @@ class NotificationService:
 
 
 def checked_webhook(url: str) -> str:
-    """The webhook's address.
+    """Check the webhook's address and return it. An empty address is valid: no webhook is configured.
 
     Raises:
-        InvalidInputError: it is not an http(s) address.
+        InvalidInputError: the address is not an http(s) address.
     """
     try:
         parts = urlsplit(url)
@@ -202,13 +220,13 @@ def check_webhook(wanted: Settings, _stored: Settings) -> None:
     """Check the webhook's address before it is set; see `LiveSettings`.
 
     Raises:
-        InvalidInputError: it is not an http(s) address.
+        InvalidInputError: the address is not an http(s) address.
     """
     checked_webhook(wanted.notify.webhook_url)
 
 
 def _host(url: str) -> str:
-    """What may be logged of the address: its path can hold a secret."""
+    """Return the host of an address for the log; the rest of the address can contain a secret."""
     return urlsplit(url).hostname or ""
 
 

@@ -1,1 +1,1 @@
-"""Things that happen by themselves: cron expressions, and what was decided each time."""
+"""Runs scheduled work: cron expressions, and the decision for each due time."""

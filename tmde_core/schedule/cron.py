@@ -1,13 +1,14 @@
-"""Cron expressions in a time zone. cron-converter reads the fields; the instants are computed here, in UTC.
+"""Computes the due instants of a cron expression in a time zone.
 
-As in Vixie's cron, and other than by wall-clock arithmetic:
+The package cron-converter parses the fields; this module computes the instants in UTC. The rules are those of Vixie's
+cron. Simple wall-clock arithmetic would give other results:
 
-- When day of month and weekday are both restricted, either is enough.
-- A time that the clocks skip in spring comes due once, at the first instant after the gap.
-- An hour that the clocks repeat in autumn: an expression for every hour (`*` in the hours' field) comes due in both; any other
-  one time only, the first.
-- No instant comes twice, and each call goes strictly forward.
-- An expression that never comes due (30 February) is refused when it is read, not when it is waited for.
+- If day of month and weekday are both restricted, a day matches if either matches.
+- A time that is skipped when clocks move forward in spring is due once, at the first instant after the gap.
+- If clocks move back in autumn and an hour is repeated, an expression for every hour (`*` in the hour field) is due in
+  both hours. Every other expression is due only in the first one.
+- Instants are strictly increasing; no instant is returned twice.
+- An expression that is never due, such as 30 February, is rejected when it is parsed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from cron_converter import Cron as Fields
 from tmde_core.errors import InvalidInputError
 
 HORIZON = timedelta(days=366 * 40)
-"""29 February on a given weekday comes at most 40 years later (across 2100); what has not come by then never does."""
+"""How far to search for the next due day. 29 February falls on a given weekday at least once in 40 years, even across
+2100, so an expression without a due day within 40 years is never due.
+"""
 
 WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
@@ -34,10 +37,10 @@ class Cron:
 
     Args:
         expression: minute, hour, day of month, month, weekday (0 or 7 is Sunday; names are allowed).
-        timezone: IANA name; empty: the machine's.
+        timezone: IANA name; an empty text stands for the machine's time zone.
 
     Raises:
-        InvalidInputError: no cron expression, an unknown time zone, or one that never comes due.
+        InvalidInputError: the expression is not a cron expression or is never due, or the time zone is unknown.
     """
 
     def __init__(self, expression: str, timezone: str = "") -> None:
@@ -66,12 +69,12 @@ class Cron:
             )
 
     def after(self, moment: datetime) -> datetime:
-        """The first due instant later than `moment`; UTC."""
+        """Return the first due instant after `moment`, in UTC."""
         return next(self.upcoming(moment))
 
     def upcoming(self, moment: datetime) -> Iterator[datetime]:
-        """Every due instant later than `moment`, UTC, strictly rising."""
-        # From the day before: just after midnight a repeated hour may still belong to yesterday.
+        """Yield all due instants after `moment`, in UTC, strictly increasing."""
+        # Begin one day earlier: just after midnight, a repeated hour may still belong to the previous day.
         first = moment.astimezone(self._zone).date() - timedelta(days=1)
         for day in self._dates(first):
             for instant in sorted({instant for at in self._times for instant in self._instants(day, at)}):
@@ -80,11 +83,11 @@ class Cron:
                     yield instant
 
     def between(self, after: datetime, until: datetime) -> Iterator[datetime]:
-        """Every due instant with `after` < instant ≤ `until`."""
+        """Yield all due instants with `after` < instant ≤ `until`."""
         return takewhile(lambda instant: instant <= until, self.upcoming(after))
 
     def describe(self) -> str:
-        """In words where it is one of the common kinds, else the expression itself."""
+        """Return the schedule in words if it is a common one, else a sentence with the expression."""
         _, _, day, month, weekday = self._fields
         if not (len(self._times) == 1 and month == "*"):
             return f"when `{self.expression}` comes due"
@@ -114,7 +117,7 @@ class Cron:
         return of_month or of_week if self._either else of_month and of_week
 
     def _instants(self, day: date, at: time) -> tuple[datetime, ...]:
-        """The instants, in UTC, at which the clocks show that time."""
+        """Return the due instants, in UTC, for a local date and time: one or two, see the module's rules."""
         wall = datetime.combine(day, at)
         first = wall.replace(tzinfo=self._zone, fold=0).astimezone(UTC)
         second = wall.replace(tzinfo=self._zone, fold=1).astimezone(UTC)
@@ -124,7 +127,7 @@ class Cron:
 
 
 def machine_timezone() -> str:
-    """The machine's time zone by its IANA name; UTC where that cannot be known."""
+    """Return the IANA name of the machine's time zone, or UTC if the time zone is unknown."""
     named = os.environ.get("TZ", "").lstrip(":")
     if named and _known(named):
         return named
@@ -156,7 +159,13 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def _gap_end(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
-    """The instant at which the clocks jump, between one before and one after the jump."""
+    """Return the instant at which the clocks change, by bisection.
+
+    Args:
+        before: an instant before the change.
+        after: an instant after the change.
+        zone: the time zone.
+    """
     offset = after.astimezone(zone).utcoffset()
     while after - before > timedelta(seconds=1):
         middle = before + (after - before) // 2

@@ -1,8 +1,9 @@
-"""Runs schedules: waits for what is due, decides once, records why.
+"""Runs schedules: waits until a schedule is due, decides once, and records the decision with its reason.
 
-Waiting goes in slices of a minute at most that compare with the wall clock, so a machine that slept or a clock that was set
-are noticed. Only the server waits; it leaves a mark of being alive in the data directory, and what came due between
-that mark and its next start was missed: the newest of it is done then, once, when it is less than a day old.
+The service checks the wall clock at least once a minute, so it notices if the machine slept or the clock was changed.
+Only the server waits. The server updates the modification time of a file in the data directory while it runs. Instants
+between that time and the next start were missed. At the start, only the newest missed instant is decided, and the work
+is skipped if that instant is more than a day old.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ log = structlog.get_logger(__name__)
 OFF = "off"
 SLICE_SECONDS = 60.0
 CATCH_UP = timedelta(days=1)
-"""What was missed longer ago is not made up for."""
+"""The work for a missed instant is skipped if the instant is older than this."""
 ALIVE_FILE = "schedule.alive"
 SHOWN_RUNS, SHOWN_DECISIONS = 5, 10
 NAMES: tuple[ScheduleName, ...] = ("finetune", "benchmark")
 CUT_OFF = "TMDE ended while this was being decided."
 
 Decide = Callable[[datetime], Awaitable[ScheduleOutcome]]
-"""Given the due instant: do it, or say why not."""
+"""Called with the due instant: does the work, or returns why it was skipped."""
 
 
 class ScheduleService:
-    """The schedules of one data directory.
+    """Runs the schedules of one data directory.
 
     Raises:
-        InvalidInputError: a schedule in the settings cannot be read, or never comes due.
+        InvalidInputError: a schedule in the settings is invalid or never due.
     """
 
     def __init__(self, database: Database, settings: LiveSettings, clock: Callable[[], datetime] = utc_now) -> None:
@@ -59,13 +60,13 @@ class ScheduleService:
         settings.subscribe(self._follow)
 
     def register(self, name: ScheduleName, decide: Decide) -> None:
-        """Say what to do when a schedule comes due."""
+        """Set the function that decides what to do when a schedule is due."""
         self._deciders[name] = decide
 
     # ------------------------------------------------------------------------------------- waiting
 
     async def start(self) -> None:
-        """Do what was missed, if it is less than a day old, then wait for what is due. Only in the server."""
+        """Start to wait for due schedules in the background; missed instants come first. Call only in the server."""
         now = self._clock()
         since = self._last_alive() or now
         self._marks = dict.fromkeys(NAMES, since)
@@ -92,7 +93,10 @@ class ScheduleService:
                 await asyncio.wait_for(self._changed.wait(), seconds)
 
     async def tick(self) -> float:
-        """Decide what has come due since the last look; returns how long to wait for the next, seconds, at most a minute."""
+        """Decide the schedules that were due since the last call, and return the seconds until the next call.
+
+        For each schedule only the newest due instant is decided. The result is between 0.05 and 60.
+        """
         now = self._clock()
         soonest = SLICE_SECONDS
         for name in NAMES:
@@ -101,7 +105,7 @@ class ScheduleService:
                 self._marks[name] = now
                 continue
             mark = self._marks.setdefault(name, now)
-            if now - mark > CATCH_UP * 2:  # do not count every minute of a year
+            if now - mark > CATCH_UP * 2:  # limit the number of instants after a long pause
                 mark = now - CATCH_UP * 2
             missed = list(cron.between(mark, now))
             self._marks[name] = max(now, mark)
@@ -112,7 +116,7 @@ class ScheduleService:
         return max(0.05, soonest)
 
     async def fire(self, name: ScheduleName, due: datetime) -> Decision:
-        """Decide one due instant now. Done once: a second call answers with the first decision."""
+        """Decide one due instant now, and store the decision. A second call returns the first decision."""
         try:
             await self._db.write(
                 "INSERT INTO schedule_decisions (schedule, due_at, decided_at, action, reason) VALUES (?, ?, ?, 'failed', ?)",
@@ -142,7 +146,7 @@ class ScheduleService:
     # ------------------------------------------------------------------------------------- reading
 
     async def status(self, name: ScheduleName) -> ScheduleStatus:
-        """How a schedule stands, with its last decisions."""
+        """Return the state of a schedule, with its next runs and its last decisions."""
         cron = self._crons.get(name)
         decisions = await self.decisions(name, SHOWN_DECISIONS)
         zone = cron.timezone if cron else self._settings.current.schedule.timezone or "UTC"
@@ -163,7 +167,7 @@ class ScheduleService:
         )
 
     async def decisions(self, name: ScheduleName, limit: int) -> list[Decision]:
-        """What was decided, newest first."""
+        """Return the decisions for a schedule, newest first."""
         rows = await self._db.rows(
             "SELECT schedule, due_at, decided_at, action, reason, run_id FROM schedule_decisions WHERE schedule = ? "
             "ORDER BY due_at DESC LIMIT ?",
@@ -186,12 +190,17 @@ class ScheduleService:
     async def set(
         self, name: ScheduleName, expression: str | None = None, timezone: str | None = None
     ) -> ScheduleStatus:
-        """Change a schedule, here and in the settings file; `off` as expression switches it off.
+        """Change a schedule, in memory and in the settings file.
+
+        Args:
+            name: the schedule.
+            expression: a cron expression, or `off` to switch the schedule off; None keeps the current one.
+            timezone: IANA name of the time zone of all schedules; None keeps the current one.
 
         Raises:
-            InvalidInputError: not a cron expression, an unknown time zone, or one that never comes due.
-            ConflictError: an environment variable sets it.
-            InsufficientStorageError: the file cannot be written; nothing has changed.
+            InvalidInputError: the expression is not a cron expression or is never due, or the time zone is unknown.
+            ConflictError: an environment variable sets the schedule.
+            InsufficientStorageError: the file cannot be written. Nothing has changed.
         """
         changes: dict[str, str] = {}
         if expression is not None:
@@ -202,10 +211,10 @@ class ScheduleService:
         return await self.status(name)
 
     def _follow(self, before: Settings, now: Settings) -> None:
-        """Wait by other schedules from now on, which have been checked."""
+        """Use the changed schedules from now on; `check_schedules` has checked them."""
         if now.schedule != before.schedule:
             self._crons = crons(now.schedule)
-            self._marks = dict.fromkeys(NAMES, self._clock())  # what was never due was not missed either
+            self._marks = dict.fromkeys(NAMES, self._clock())  # instants before the change were not missed
             self._changed.set()
 
     def _touch(self) -> None:
@@ -222,17 +231,17 @@ class ScheduleService:
 
 
 def crons(settings: ScheduleSettings) -> dict[ScheduleName, Cron]:
-    """The schedules that are switched on.
+    """Return the schedules that are switched on.
 
     Raises:
-        InvalidInputError: one cannot be read, or never comes due; names the setting.
+        InvalidInputError: a schedule is invalid or never due; the message names the setting.
     """
     found: dict[ScheduleName, Cron] = {}
     for name in NAMES:
         expression = _expression(settings, name)
         if expression == OFF:
             if settings.timezone:
-                Cron("0 0 * * *", settings.timezone)  # an unknown zone is said, whatever is switched on
+                Cron("0 0 * * *", settings.timezone)  # report an unknown time zone even if all schedules are off
             continue
         try:
             found[name] = Cron(expression, settings.timezone)
@@ -246,7 +255,7 @@ def check_schedules(wanted: Settings, _stored: Settings) -> None:
     """Check the schedules before they are set; see `LiveSettings`.
 
     Raises:
-        InvalidInputError: one cannot be read, or never comes due; names the setting.
+        InvalidInputError: a schedule is invalid or never due; the message names the setting.
     """
     crons(wanted.schedule)
 

@@ -1,7 +1,8 @@
 """Reads and writes template files: Markdown with YAML front matter between two lines of `---`.
 
-The text may come from strangers. Size is limited before anything parses; anchors and aliases, with which a few bytes
-grow into gigabytes, are refused; `safe_load` makes plain data only; and every field has a type and a length.
+The text may come from an untrusted source. Its size is limited before it is parsed. Anchors and aliases are rejected,
+because they can expand a few bytes to gigabytes. `safe_load` creates plain data only. Every field has a type and a
+maximum length.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Line = Annotated[str, Meta(min_length=1, max_length=80)]
 
 
 class FrontMatter(Record, frozen=True):
-    """The head of a template file."""
+    """Stores the front matter of a template file."""
 
     name: Line
     description: Annotated[str, Meta(min_length=1, max_length=400)]
@@ -37,7 +38,7 @@ class FrontMatter(Record, frozen=True):
 
 
 class TemplateFile(Record, frozen=True):
-    """A parsed template file."""
+    """Stores a parsed template file."""
 
     front: FrontMatter
     body: str
@@ -47,8 +48,9 @@ def parse_template(content: bytes | str) -> TemplateFile:
     """Parse a template file.
 
     Raises:
-        TooLargeError: more than 64 KiB.
-        InvalidInputError: not UTF-8, no front matter, or a field is missing or wrong; names line and field.
+        TooLargeError: the text has more than 64 KiB.
+        InvalidInputError: the text is not UTF-8, has no front matter or no body, or a field is missing or invalid; the
+            error names line and field.
     """
     text = _decoded(content)
     head, body = _split(text)
@@ -61,7 +63,7 @@ def parse_template(content: bytes | str) -> TemplateFile:
 
 
 def render_template(file: TemplateFile) -> str:
-    """The file's text; parsing it gives `file` again."""
+    """Return the text of a template file. `parse_template` turns the text back into `file`."""
     front = {name: getattr(file.front, name) for name in FrontMatter.__struct_fields__}
     front["keywords"] = list(file.front.keywords)
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=10_000)

@@ -1,4 +1,4 @@
-"""Reasoning templates in SQLite, found by full-text search."""
+"""Stores reasoning templates in SQLite, and finds them by full-text search."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 STARTER_NAMESPACE = UUID("6f1d2f5e-6b7a-5c0e-9a53-6d1d0f7c1d3a")
-"""Starter templates are `uuid5(this, name)`: the same on every machine."""
+"""The id of a starter template is `uuid5(STARTER_NAMESPACE, name)`, so it is the same on every machine."""
 
 MAX_WORDS = 40
-"""Words of a question that are searched for; more only slows the search down."""
+"""Maximum number of words of a question to search for. More words only make the search slower."""
 
 COLUMN_WEIGHTS = (8.0, 3.0, 2.0, 3.0, 8.0, 0.5)
 """BM25 weights of name, description, domain, methodology, keywords and body, in the order of the table's columns."""
@@ -40,25 +40,25 @@ such tell than that the their them then there these they this to two up us use w
 you your
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-"""Words that say nothing about which method fits; every question is full of them."""
+"""Words that occur in every kind of question, so they do not help to find a template."""
 
 
 def starter_directory() -> Path | None:
-    """Where the starter templates lie: inside the installed package, else in the checkout."""
+    """Return the directory of the starter templates: in the installed package, else in the checkout, else None."""
     package = Path(__file__).resolve().parents[1]
     candidates = (package / "starter" / "templates", package.parent / "data" / "templates")
     return next((path for path in candidates if path.is_dir()), None)
 
 
 class TemplateStore:
-    """The local templates."""
+    """Stores and searches the local templates."""
 
     def __init__(self, database: Database, starters: Path | None = None) -> None:
         self._database = database
         self._starters = starters or starter_directory()
 
     async def seed(self) -> None:
-        """Bring the starter templates into the table; files that have not changed are left alone."""
+        """Insert new starter templates into the table, and update those whose file has changed."""
         files = sorted(self._starters.glob("*.md")) if self._starters else []
         known = {row["id"]: row["sha256"] for row in await self._database.rows("SELECT id, sha256 FROM templates")}
         changed = list(_changed(files, known))
@@ -78,13 +78,16 @@ class TemplateStore:
                 )
 
     async def search(self, query: str, limit: int) -> list[ScoredTemplate]:
-        """The templates that fit a question best, best first; none when no telling word of it stands in the head of any."""
+        """Return the templates that fit a question best, best first.
+
+        The list is empty if no template's head contains a word of the question; see `match_expression`.
+        """
         expression = match_expression(query)
         if not expression or limit < 1:
             return []
         weights = ", ".join(str(weight) for weight in COLUMN_WEIGHTS)
         rows = await self._database.rows(
-            # bm25() takes its weights as literals only; these are numbers of this module.
+            # bm25() accepts weights only as literals; these are constants of this module.
             f"SELECT t.*, -bm25(templates_fts, {weights}) AS fit FROM templates_fts "  # noqa: S608
             "JOIN templates t ON t.seq = templates_fts.rowid WHERE templates_fts MATCH ? ORDER BY fit DESC, t.name LIMIT ?",
             (expression, limit),
@@ -92,17 +95,17 @@ class TemplateStore:
         return [ScoredTemplate(template=_template(row), score=round(float(row["fit"]), 4)) for row in rows]
 
     async def list(self) -> list[Template]:
-        """All templates, by name."""
+        """Return all templates, sorted by name."""
         return [
             _template(row)
             for row in await self._database.rows("SELECT * FROM templates ORDER BY name COLLATE NOCASE, id")
         ]
 
     async def get(self, template_id: UUID) -> Template:
-        """One template.
+        """Return one template.
 
         Raises:
-            NotFoundError: there is none with that id.
+            NotFoundError: no template has this id.
         """
         row = await self._database.row("SELECT * FROM templates WHERE id = ?", (str(template_id),))
         if row is None:
@@ -111,11 +114,11 @@ class TemplateStore:
 
 
 def match_expression(query: str) -> str:
-    """An FTS5 expression for the telling words of a question. Empty when there are none.
+    """Return an FTS5 expression for the significant words of a question, or an empty text if there are none.
 
-    At least one word must stand in a template's head; a word that only occurs in the text, in an example, says
-    nothing about what the method is for, but adds a little to the rank. Only letters and digits get through, inside quotes,
-    so that no FTS5 operator can come in from outside.
+    At least one word must occur in a template's head (name, description, domain, methodology, keywords). A word that
+    occurs only in the body, for example in an example, does not show what the method is for; it only improves the rank.
+    The words consist of letters and digits and are quoted, so a question cannot inject FTS5 operators.
     """
     words: dict[str, None] = {}
     for word in re.findall(r"[^\W_]+", query.lower()):
@@ -128,7 +131,7 @@ def match_expression(query: str) -> str:
 
 
 def _changed(files: Iterable[Path], known: dict[str, str]) -> Iterable[tuple[UUID, TemplateFile, str]]:
-    from tmde_core.templates.front_matter import parse_template  # loads a YAML reader, which listing does not need
+    from tmde_core.templates.front_matter import parse_template  # imported here, because listing needs no YAML parser
 
     for path in files:
         try:
@@ -149,7 +152,7 @@ def _columns(file: TemplateFile) -> tuple[str, str, str, str, str, str]:
 
 
 def _joined(keywords: Iterable[str]) -> str:
-    """Keywords are words or word-groups; a group's blanks become underscores, which FTS reads as separators again."""
+    """Join keywords into one text; spaces inside a keyword become underscores, which FTS treats as separators."""
     return " ".join("_".join(keyword.split()) for keyword in keywords)
 
 

@@ -1,1 +1,1 @@
-"""Switching adapters: the audit trail, the probe and the switch."""
+"""Switches the active adapter: the audit trail, the probe and the switch."""

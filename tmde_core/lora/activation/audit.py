@@ -1,4 +1,4 @@
-"""The audit trail: every switch of the active adapter, import and deletion; who asked for it, and how it ended."""
+"""Stores the audit trail: every switch, import and deletion of an adapter, who asked for it, and how it ended."""
 
 # ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SWITCHED = "success = 1 AND operation IN ('activate', 'rollback', 'deactivate')
 
 
 class AuditTrail:
-    """The rows of `lora_events`."""
+    """Reads and writes the rows of the table `lora_events`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -25,7 +25,13 @@ class AuditTrail:
     async def open(
         self, adapter_id: UUID | None, previous: UUID | None, by: Trigger, operation: Operation = "activate"
     ) -> int:
-        """Write an intent: to switch from `previous` to `adapter_id` (None is the base model), to import or delete it.
+        """Write an intent: a switch, an import or a deletion that is about to happen.
+
+        Args:
+            adapter_id: the adapter to activate, import or delete; None is the base model.
+            previous: the adapter that is active before; None is the base model.
+            by: who asked for it.
+            operation: what is about to happen.
 
         Returns:
             The event's id.
@@ -46,10 +52,14 @@ class AuditTrail:
         note: str | None = None,
         at: datetime | None = None,
     ) -> None:
-        """Settle an intent; one that is settled stays as it is.
+        """Close an intent. Do nothing if the intent is already closed.
 
         Args:
-            at: when it happened, where that is known: what was live at a moment is read from these times.
+            event_id: the event's id; see `open`.
+            success: the operation was carried out.
+            message: why the operation failed.
+            note: further details, such as the origin of an import.
+            at: when the operation happened, if this is known. `live_at` reads these times.
         """
         await self._database.write(
             "UPDATE lora_events SET success = ?, error_message = ?, note = ?, timestamp = coalesce(?, timestamp) "
@@ -58,7 +68,7 @@ class AuditTrail:
         )
 
     async def events(self, limit: int, offset: int = 0, adapter_id: UUID | None = None) -> list[LoRAActivationEvent]:
-        """Events, newest first; with an adapter only those that it had a part in."""
+        """Return events, newest first; with `adapter_id` only the events of that adapter."""
         clause, values = ("", [])
         if adapter_id is not None:
             clause, values = "WHERE adapter_id = ? OR previous_adapter_id = ?", [str(adapter_id), str(adapter_id)]
@@ -68,21 +78,21 @@ class AuditTrail:
         return [_event(row) for row in rows]
 
     async def count(self) -> int:
-        """How many events there are."""
+        """Return the number of events."""
         return int(await self._database.value("SELECT count(*) FROM lora_events"))
 
     async def unsettled(self) -> list[LoRAActivationEvent]:
-        """Intents whose process ended before they did, oldest first."""
+        """Return the intents that are still open, oldest first: they are in progress, or their process has ended."""
         rows = await self._database.rows("SELECT * FROM lora_events WHERE success IS NULL ORDER BY id")
         return [_event(row) for row in rows]
 
     async def history(self) -> list[LoRAActivationEvent]:
-        """Every switch that happened, oldest first."""
+        """Return all successful switches, oldest first."""
         rows = await self._database.rows(f"SELECT * FROM lora_events WHERE {_SWITCHED} ORDER BY id")
         return [_event(row) for row in rows]
 
     async def live_at(self, moment: datetime) -> LiveAt:
-        """What answered at a moment: the last switch before it, and when the next one came."""
+        """Return the adapter that was active at a moment, since when, and until when."""
         row = await self._database.row(
             f"SELECT adapter_id, timestamp AS since, (SELECT min(timestamp) FROM lora_events WHERE {_SWITCHED} AND timestamp > :at) "
             f"AS until FROM lora_events WHERE {_SWITCHED} AND timestamp <= :at ORDER BY id DESC LIMIT 1",
@@ -97,10 +107,11 @@ class AuditTrail:
 
 
 def chain(history: Sequence[LoRAActivationEvent]) -> list[UUID | None]:
-    """What answered, as a stack: the base model (None) below, what answers now on top.
+    """Return the active adapters as a stack: the base model (None) at the bottom, the active adapter on top.
 
-    An activation puts its adapter on top; a rollback takes off what lies above its target. So after A, B, C two
-    rollbacks leave A, and a third the base model. A rollback to something that is not below counts as an activation.
+    An activation pushes its adapter. A rollback removes everything above its target. So after the activations A, B and
+    C, two rollbacks lead to A, and a third one leads to the base model. A rollback to an adapter that is not in the
+    stack counts as an activation.
     """
     stack: list[UUID | None] = [None]
     for event in history:

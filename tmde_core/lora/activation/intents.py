@@ -1,6 +1,7 @@
-"""Imports and deletions as the audit trail tells them: announced, carried out, and closed by what is on the disk then.
+"""Imports and deletes adapters: writes an intent to the audit trail, does the work, and closes the intent.
 
-A process may end at any step. What it left open is settled by the next start: see `Intents.settle`.
+A process may end at any step. The next start closes the intents that were left open, by looking at the files on disk:
+see `Intents.settle`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from tmde_core.storage.durable import storage_errors
 from tmde_core.storage.locks import FileLock
 
 IMPORTS_LOCK = ".imports.lock"
-"""Shared by all who publish an import, from its intent to its row in the audit trail."""
+"""Held (shared) by every process that publishes an import, from the intent until the intent is closed."""
 
 UNDONE = "TMDE ended before it was done; nothing changed."
 
 
 class Intents:
-    """Carries out what the audit trail announces, and settles what was announced and cut off."""
+    """Carries out imports and deletions, and closes the intents that a crash left open."""
 
     def __init__(self, store: AdapterStore, audit: AuditTrail, switch: Switch) -> None:
         self._store = store
@@ -34,20 +35,21 @@ class Intents:
         self._switch = switch
 
     async def admit(self, staging: Path, manifest: Manifest, origin: str, by: Trigger) -> None:
-        """Publish an import. See `LoraService.admit`."""
+        """Publish an imported adapter; see `LoraService.admit`."""
         with self._importing():
             event = await self._audit.open(manifest.id, self._store.active_id(), by, "import")
             try:
                 await carried_through(publish, staging, self._store.directory, manifest)
             except BaseException as error:
-                # A staging directory that is gone was renamed; what has the id without that is another's.
+                # A missing staging directory was renamed to the adapter. If the staging directory still exists, an
+                # adapter with this id is another one.
                 there = not staging.is_dir() and self._store.path(manifest.id).is_dir()
                 await asyncio.shield(self._audit.close(event, there, None if there else reason_of(error), origin))
                 raise
             await asyncio.shield(self._audit.close(event, True, note=origin))
 
     async def remove(self, adapter: LoRAAdapter, by: Trigger) -> None:
-        """Delete an adapter. Within `Switch.alone` only."""
+        """Delete an adapter. Call only within `Switch.alone`."""
         event = await self._audit.open(adapter.id, self._store.active_id(), by, "delete")
         freed = f"{adapter.size_bytes:,} bytes freed."
         try:
@@ -60,7 +62,7 @@ class Intents:
         await asyncio.shield(self._audit.close(event, True, note=freed))
 
     async def settle(self) -> None:
-        """Close what a crash left open, of switches too. Within `Switch.alone` only."""
+        """Close the intents of imports, deletions and switches that a crash left open. Call only in `Switch.alone`."""
         importing = self._somebody_imports()
         for event in await self._audit.unsettled():
             if event.operation in ("import", "delete"):
@@ -87,7 +89,7 @@ class Intents:
 
     @contextmanager
     def _importing(self) -> Iterator[None]:
-        """Says to other processes that an import's intent is not abandoned."""
+        """Show other processes that an import is in progress, so that they do not close its intent."""
         with storage_errors(self._store.directory), FileLock.acquire(self._imports_lock, shared=True):
             yield
 

@@ -1,7 +1,7 @@
-"""The probe before an adapter may answer: does the runtime really use it, and is what it says text?
+"""Probes an adapter before its activation: the runtime must apply it, and its answer must be readable text.
 
-An adapter can be loaded and ignored, or belong to another conversion of the model and turn answers into noise. Both
-look fine until someone reads an answer, so one short greedy answer with it and one without are compared first.
+A runtime can load an adapter and ignore it. An adapter for another conversion of the model turns answers into noise. No
+error shows either fault, so the probe compares one short greedy answer with the adapter and one without.
 """
 
 from __future__ import annotations
@@ -17,30 +17,33 @@ from tmde_core.sdk.runtimes import ModelRuntime
 
 PROBE_QUESTION = "Name three colours of the rainbow and say in one sentence where a rainbow comes from."
 PROBE_TOKENS = 24
-"""Enough to see a token repeated for ever."""
+"""Length of the answer with the adapter: enough to recognise a model that repeats one token."""
 COMPARED_TOKENS = 4
-"""An adapter that is applied moves the probabilities of the very first token; a few more are asked to be sure."""
+"""Tokens to compare. An applied adapter changes the probabilities of the first token; the other three confirm it."""
 TOP = 5
 
 SMALLEST_SHIFT = 1e-3
-"""Natural-log probability. Measured on the embedded model: the same prompt asked twice gives equal figures (0.0), an
-adapter of one step at the lowest learning rate moves them by 0.28."""
+"""The smallest difference of a natural-log probability that shows that the adapter was applied.
+
+Measured on the embedded model: the same prompt twice gives a difference of 0.0; an adapter that was trained for one
+step at the lowest learning rate gives 0.28.
+"""
 
 DEGENERATE_SHARE = 0.8
-"""A text in which one word makes up more than this share says nothing. Spoilt models repeat one token for ever."""
+"""A text is rejected if one word makes up more than this share. Damaged models repeat one token endlessly."""
 DEGENERATE_WORDS = 8
-"""Texts of fewer words may repeat themselves: "No, no, no." is an answer."""
+"""Texts of fewer words may repeat one word: "No, no, no." is a valid answer."""
 
 
 class Answer(Record):
-    """One greedy answer to the probe's question."""
+    """Stores one greedy answer to the probe's question."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...]
 
 
 async def base_answer(runtime: ModelRuntime, model: str) -> Answer:
-    """What the model says without an adapter.
+    """Return the base model's answer to the probe's question.
 
     Raises:
         WorkerFailedError: the runtime failed.
@@ -49,10 +52,10 @@ async def base_answer(runtime: ModelRuntime, model: str) -> Answer:
 
 
 async def probe(runtime: ModelRuntime, adapter: AdapterRef, model: str, base: Answer) -> None:
-    """Ask the question with the adapter and compare with the answer without it.
+    """Ask the probe's question with the adapter, and compare the answer with the base model's answer.
 
     Raises:
-        AdapterInvalidError: the answer is no sane text, or the adapter changes nothing.
+        AdapterInvalidError: the answer is not readable text, or the adapter changes nothing.
         WorkerFailedError: the runtime failed.
     """
     with_adapter = await _ask(runtime, model, adapter, PROBE_TOKENS)
@@ -65,7 +68,7 @@ async def probe(runtime: ModelRuntime, adapter: AdapterRef, model: str, base: An
 
 
 def flaw_of(text: str) -> str | None:
-    """What is wrong with a text, in words; None when it is sane."""
+    """Return what is wrong with a text, in words, or None if the text is readable."""
     stripped = text.strip()
     if not stripped:
         return "empty"
@@ -80,9 +83,10 @@ def flaw_of(text: str) -> str | None:
 
 
 def shift(left: Answer, right: Answer) -> float:
-    """How far two answers are apart: the largest difference of a log-probability, infinity where the words differ.
+    """Return the largest difference between the log-probabilities of two answers.
 
-    Where both report log-probabilities, the longer answer is compared as far as the shorter one goes.
+    The result is infinity if the tokens differ. Only the tokens up to the end of the shorter answer are compared. If an
+    answer has no log-probabilities, the texts are compared: the result is 0 if they are equal, else infinity.
     """
     if not left.logprobs or not right.logprobs:
         return 0.0 if left.text == right.text else float("inf")

@@ -1,4 +1,8 @@
-"""One change of what answers: intent in the audit trail, trial in the runtime, pointer, success; or everything as before."""
+"""Switches the active adapter, completely or not at all.
+
+A switch writes an intent to the audit trail, tries the adapter in the runtime, replaces the pointer and closes the
+intent. If a step before the new pointer fails, nothing has changed.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +35,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LOCK_FILE = ".activation.lock"
-"""Locked during a switch, so that the server and a command line cannot both switch."""
+"""Locked during a switch, so that the server and the command line cannot switch at the same time."""
 
 FORCED = "Activated by force although the benchmark holds it back."
 
 
 class Switch:
-    """Changes which adapter answers."""
+    """Changes the active adapter."""
 
     def __init__(self, workspace: Workspace, store: AdapterStore, audit: AuditTrail, forms: Forms) -> None:
         self._forms = forms
@@ -49,10 +53,10 @@ class Switch:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """One switch at a time, in this process and among all.
+        """Allow one switch at a time, in this process and across processes.
 
         Raises:
-            ConflictError: another one is under way.
+            ConflictError: another switch is in progress.
             InsufficientStorageError: the directory cannot be written.
         """
         busy = ConflictError("Another switch of adapters is under way. Try again when it is done.")
@@ -68,10 +72,14 @@ class Switch:
                 yield
 
     async def to(self, target: UUID | None, by: Trigger, force: bool, operation: Operation) -> None:
-        """Let `target` answer, None is the base model. Within `alone` only.
+        """Activate `target` (None: the base model). Call only within `alone`.
+
+        If the method raises one of these errors, nothing has changed, and the audit trail gives the reason.
 
         Raises:
-            ConflictError, AdapterInvalidError, InsufficientStorageError: why not. Nothing has changed, and the event says why.
+            ConflictError: the gate holds the adapter back, or its base model differs.
+            AdapterInvalidError: the adapter is damaged, the runtime rejects it, or the probe failed.
+            InsufficientStorageError: the disk is full or read-only.
         """
         before = self._store.active_id()
         event = await self._audit.open(target, before, by, operation)
@@ -83,7 +91,8 @@ class Switch:
             pointer = ActivePointer(adapter_id=target, previous_adapter_id=before, since=utc_now())
             await carried_through(self._store.point_at, pointer)
         except BaseException as error:
-            # Cancelled while the pointer was written, or its directory not brought to the disk: it has happened.
+            # If the new pointer was written, the switch has happened: the task was cancelled during the write, or
+            # syncing the directory to the disk failed.
             if pointer is None or not self._points_at(pointer):
                 await asyncio.shield(self._failed(event, error, str(target) if tried and target != before else None))
                 raise
@@ -100,10 +109,12 @@ class Switch:
             await self.unload(loaded)
 
     async def succeeded(self, event: int, pointer: ActivePointer, tried: Manifest | None) -> None:
-        """Close an intent that was carried out.
+        """Close the intent of a successful switch.
 
         Args:
-            tried: the adapter's manifest before; one that was held back is forced now.
+            event: the event's id.
+            pointer: the new pointer.
+            tried: the adapter's manifest before the switch. The gate `held-back` changes to `forced`.
         """
         forced = tried is not None and tried.gate == "held-back"
         if tried is not None and forced:
@@ -114,7 +125,7 @@ class Switch:
         await self._audit.close(event, True, note=FORCED if forced else None, at=pointer.since)
 
     async def unload(self, adapter_id: str) -> None:
-        """Let the Proposer's runtime go of an adapter, if it is running."""
+        """Unload an adapter from the Proposer's runtime, if the runtime is running."""
         try:
             runtime = self._workspace.runtimes.made(self._workspace.settings.roles.proposer.runtime)
             if (await runtime.status()).state == "ready":
@@ -129,7 +140,7 @@ class Switch:
             return False
 
     async def _try(self, adapter_id: UUID, force: bool) -> Manifest:
-        """Verify, load and probe."""
+        """Verify, load and probe an adapter."""
         manifest = await asyncio.to_thread(self._store.manifest, adapter_id)
         if manifest.gate == "held-back" and not force:
             raise ConflictError(
@@ -143,14 +154,14 @@ class Switch:
                 f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, under [roles.proposer]."
             )
         await require_same_base(manifest, served_model(await runtime.models(), role.model, role.runtime))
-        # While the bytes are read, the base model gives the answer that the adapter's is compared with.
+        # Read the adapter's files while the base model writes the answer for the comparison.
         await together(asyncio.to_thread(self._store.verified, adapter_id), self._base_answer(runtime, role.model))
         await self._forms.complete(manifest)
         await self._trial(runtime, adapter_id, role.model)
         return manifest
 
     async def _base_answer(self, runtime: ModelRuntime, model: str) -> Answer:
-        """What the base model says to the probe; asked once a model."""
+        """Return the base model's answer to the probe; each model is asked only once."""
         served = served_model(await runtime.models(), model, "")
         key = (served.runtime, served.name, served.path or "", served.size_bytes or 0)
         if key not in self._probed:
@@ -180,7 +191,7 @@ def _forced(manifest: Manifest) -> Manifest:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something ended, for the audit trail."""
+    """Return the reason for an error, as a sentence for the audit trail."""
     if isinstance(error, TmdeError):
         return error.detail
     if isinstance(error, asyncio.CancelledError):
@@ -189,19 +200,22 @@ def reason_of(error: BaseException) -> str:
 
 
 async def carried_through(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Do something in a thread and wait for its end even when cancelled: whoever asks then what happened gets the answer."""
+    """Run a function in a thread and wait until it has finished, even if this task is cancelled.
+
+    After the call, the caller can rely on the files on disk: no thread is still changing them.
+    """
     task = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
         if not task.cancelled():
-            task.exception()  # has been seen: asyncio complains of errors that nobody looks at
+            task.exception()  # retrieve the error, or asyncio logs "exception was never retrieved"
         raise
 
 
 async def together(*work: Coroutine[Any, Any, Any]) -> None:
-    """Do several things at once; when one fails the others are ended first, then its error is raised as it is."""
+    """Run coroutines concurrently. If one fails, cancel the others, wait for them, and raise the error unchanged."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         await asyncio.gather(*tasks)

@@ -1,1 +1,1 @@
-"""Adapters as archives: export, import and everything that checks a foreign archive."""
+"""Exports adapters as archives and imports them, with all checks of foreign archives."""

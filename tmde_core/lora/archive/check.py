@@ -1,4 +1,4 @@
-"""Whether the files that came out of an archive are an adapter that can be served here, and all the reasons why not."""
+"""Checks whether the files from an archive are an adapter that TMDE can serve, and collects all reasons against it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RANKS = range(1, 1025)
 MAX_ALPHA = 65_536.0
 MAX_BASE_NAME = 500
 SHOWN = 3
-"""Tensors that a reason names; the rest are counted."""
+"""Number of tensors that a reason names; the rest are counted."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
@@ -42,26 +42,28 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "alora_invocation_tokens": ([],),
     "megatron_config": ({},),
 }
-"""Fields of adapter_config.json → what they may be beside null: everything else changes what the weights mean, and the servers
-that read the GGUF form know plain LoRA only."""
+"""Field of adapter_config.json → the values that are allowed besides null.
+
+Other values change the meaning of the weights, and the servers that read the GGUF form support only plain LoRA.
+"""
 
 CHANGED_BASES = ("pissa", "olora", "corda", "loftq")
-"""Ways to start that change the base model's own weights, so that the adapter means nothing on the model as it is published."""
+"""Initialisations that change the base model's own weights. Such an adapter does not fit the published base model."""
 
 
 class Checked(NamedTuple):
-    """What the files say."""
+    """Stores what the check of the files found."""
 
     reasons: list[str]
     manifest: Manifest | None
-    """As it is in the archive; None in an archive of another tool."""
+    """The manifest from the archive; None in an archive of another tool."""
     base_model: str
     shapes_sound: bool
-    """Configuration and weights agree with each other, so that comparing them with the base model makes sense."""
+    """Configuration and weights agree, so the GGUF form can be created and compared with the base model."""
 
 
 def check(directory: Path, unpacked: Unpacked) -> Checked:
-    """Read everything that was unpacked into `directory`.
+    """Check all files that were unpacked into `directory`.
 
     Raises:
         OSError: a file cannot be read.
@@ -160,7 +162,7 @@ def _weights(path: Path) -> tuple[tuple[Tensor, ...] | None, list[str]]:
 
 
 def _shapes(tensors: tuple[Tensor, ...], config: dict[str, Any]) -> list[str]:
-    """Whether the tensors are pairs of LoRA matrices of the rank that the configuration says, of the modules that it names."""
+    """Check that the tensors are pairs of LoRA matrices with the configuration's rank and target modules."""
     rank, targets = config.get("r"), config.get("target_modules")
     sides: dict[str, dict[str, Tensor]] = {"A": {}, "B": {}}
     foreign, misshapen, untargeted = [], [], []

@@ -1,4 +1,4 @@
-"""The page that travels with an exported adapter: what it is, and how to use it elsewhere."""
+"""Writes NOTES.md, which describes an exported adapter and its use with other tools."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from tmde_core.sdk.adapters import GGUF_FILE, WEIGHTS_FILE
 
 
 def notes(manifest: Manifest, *, pickle: bool) -> str:
-    """The text of NOTES.md; the same adapter gives the same text.
+    """Return the text of NOTES.md. The same arguments always give the same text.
 
     Args:
+        manifest: the adapter's manifest.
         pickle: the archive also holds adapter_model.bin.
     """
     base = manifest.base_model
@@ -68,6 +69,6 @@ adapter to another TMDE, export it in the format `peft`.
 
 
 def _file(base: str) -> str:
-    """What the base model's GGUF file is probably called."""
+    """Return the probable name of the base model's GGUF file."""
     name = base.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     return name if name.endswith(".gguf") else f"{name}.gguf"

@@ -1,4 +1,4 @@
-"""Writes an adapter as a .tar.gz, piece by piece: constant memory, and the same adapter gives the same bytes."""
+"""Writes an adapter as a .tar.gz, piece by piece in constant memory. The same adapter always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,19 @@ from tmde_core.sdk.adapters import MANIFEST_FILE, WEIGHTS_FILE
 
 PIECE = 1024 * 1024
 LEVEL = 0
-"""Stored: normally distributed float32 packs to 93 % at level 1 and at level 6 alike, and takes fifteen times as long."""
+"""gzip level 0: stored. Levels 1 and 6 shrink normally distributed float32 to 93 % and take 15 times as long."""
 
 
 def packed(directory: Path, manifest: Manifest, pickle: TorchFile | None = None) -> Iterator[bytes]:
-    """The archive of a published adapter whose hashes have been verified.
+    """Yield the archive of a published adapter whose hashes have been verified.
 
-    Every file is hashed again on its way out. When one has changed meanwhile the stream breaks off, so that nobody takes half of
-    the old and half of the new for an adapter.
+    Every file is hashed again while it is read. If a file has changed since the verification, the stream ends with an
+    error, so that an archive never mixes old and new files.
+
+    Args:
+        directory: the adapter's directory.
+        manifest: the adapter's manifest.
+        pickle: adapter_model.bin, if the archive should hold it.
 
     Raises:
         AdapterInvalidError: a file has changed since it was verified.
@@ -49,10 +54,10 @@ def packed(directory: Path, manifest: Manifest, pickle: TorchFile | None = None)
 
 
 def must_come_back(directory: Path, manifest: Manifest) -> None:
-    """Refuse to export what an import would not take.
+    """Check that an import would accept the archive of an adapter.
 
     Raises:
-        TooLargeError: a file, or all of them together, are larger than an archive may hold.
+        TooLargeError: a file or the whole archive would be larger than an import allows.
     """
     sizes = {name: (directory / name).stat().st_size for name in _names(manifest)}
     whole = sum(size + 2 * tarfile.BLOCKSIZE for size in sizes.values()) + MAX_BYTES[NOTES_FILE]
@@ -71,10 +76,10 @@ def _names(manifest: Manifest) -> list[str]:
 
 
 def checked_file(path: Path, expected: str) -> Iterator[bytes]:
-    """A file in pieces, hashed on its way out.
+    """Yield a file in pieces, and check its SHA-256.
 
     Raises:
-        AdapterInvalidError: its SHA-256 is not `expected`; comes after the last piece.
+        AdapterInvalidError: the SHA-256 is not `expected`. The error is raised after the last piece.
     """
     with path.open("rb") as file:
         yield from _checked(file, path.name, path.stat().st_size, expected)
@@ -84,7 +89,7 @@ def _tar(directory: Path, manifest: Manifest, pickle: TorchFile | None) -> Itera
     folder, day = folder_of(manifest.id), manifest.created_at
     text = notes(manifest, pickle=pickle is not None).encode()
     with ExitStack() as opened:
-        # All are opened before the first byte, so that deleting the adapter meanwhile does not cut the archive short.
+        # Open all files first, so that the archive is complete even if the adapter is deleted meanwhile.
         files = {name: opened.enter_context((directory / name).open("rb")) for name in _names(manifest)}
         yield _header(folder, 0, day, tarfile.DIRTYPE)
         yield from _member(f"{folder}/{NOTES_FILE}", len(text), day, iter((text,)))

@@ -1,8 +1,14 @@
-"""Adapters carried away and brought in: archives written as a stream, and read as if an enemy had made them.
+"""Exports adapters as a stream, and imports archives, which are never trusted.
 
-An import is received into a file without a name, taken apart by `unpack`, looked through by `archive_check`, compared with its base
-model and given its served form by a training backend's worker, and published in one rename. Everything lies in one staging directory
-until then, which is locked while the import lives, so that a start of TMDE knows what a crash has left.
+An import takes these steps:
+
+1. Receive the archive into an unnamed temporary file.
+2. Unpack it (`unpack`) and check its files (`check`).
+3. Let a training backend's worker compare the adapter with its base model and create the GGUF form.
+4. Publish the adapter in one rename.
+
+Until the last step all files are in one staging directory. The directory is locked during the import, so that a
+starting TMDE can tell a running import from the remains of a crash.
 """
 
 from __future__ import annotations
@@ -41,14 +47,14 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 WRITE_BYTES = 1024 * 1024
-"""Received pieces are written together in blocks of this size."""
+"""Received pieces are collected and written in blocks of this size."""
 
 REASONS_TOLD = 3
-"""In the sentence; `reasons` has all of them."""
+"""Number of reasons in the error's message; its field `reasons` has all of them."""
 
 
 class Export(Record, frozen=True):
-    """A file that is being written while it is read."""
+    """An exported file whose content is created while it is read."""
 
     filename: str
     media_type: str
@@ -57,23 +63,23 @@ class Export(Record, frozen=True):
 
 
 class ArchiveService:
-    """Export and import of adapters."""
+    """Exports and imports adapters."""
 
     def __init__(self, lora: LoraService, store: AdapterStore, forms: Forms) -> None:
         self._lora = lora
         self._store = store
         self._forms = forms
 
-    # ----------------------------------------------------------------------------------- carried away
+    # ----------------------------------------------------------------------------------------- export
 
     async def export(self, adapter_id: UUID, format: Format = "peft") -> Export:  # noqa: A002 - the word for it
-        """An adapter as one file, streamed in constant memory.
+        """Return an adapter as one file, streamed in constant memory.
 
         Raises:
             NotFoundError: no such adapter.
-            AdapterInvalidError: its files are damaged, or it has no GGUF form and none can be made.
-            UnprocessableError: too large for adapter_model.bin.
-            TooLargeError: the archive would be larger than an import takes.
+            AdapterInvalidError: the adapter is damaged, or its GGUF form is missing and cannot be created.
+            UnprocessableError: the weights are too large for adapter_model.bin.
+            TooLargeError: the archive would be larger than an import allows.
         """
         manifest = await asyncio.to_thread(self._store.verified, adapter_id)
         directory, name = self._store.path(adapter_id), folder_of(adapter_id)
@@ -94,15 +100,15 @@ class ArchiveService:
         suffix = "-bin" if pickle else ""
         return Export(f"{name}{suffix}.tar.gz", "application/gzip", _threaded(packed(directory, manifest, pickle)))
 
-    # ------------------------------------------------------------------------------------ brought in
+    # ----------------------------------------------------------------------------------------- import
 
     async def import_archive(self, chunks: AsyncIterator[bytes], by: Trigger = "user") -> LoRAAdapter:
-        """Take in an archive, whole or not at all.
+        """Import an archive. If the import fails, no file of the archive is kept.
 
         Raises:
-            InvalidInputError: no archive.
-            TooLargeError: larger than an adapter may be.
-            AdapterInvalidError: hostile or damaged; `reasons` has every reason. Nothing is left behind.
+            InvalidInputError: the file is not a gzipped tar archive.
+            TooLargeError: the archive is larger than an adapter may be.
+            AdapterInvalidError: the archive is malicious, damaged or unsupported; `reasons` has every reason.
             InsufficientStorageError: no space.
         """
         async with locked_staging(self._store.directory) as staging:
@@ -120,7 +126,7 @@ class ArchiveService:
     async def _admitted(
         self, staging: Path, unpacked: Unpacked, checked: Checked, form: ServedForm | None, by: Trigger
     ) -> LoRAAdapter:
-        """Publish what has been found sound, under its own id if that is free."""
+        """Publish a valid adapter under its own id, or under a new id if its own id is taken."""
         told = checked.manifest
         manifest = told or Manifest(id=uuid4(), created_at=utc_now(), base_model=checked.base_model)
         manifest = msgspec.structs.replace(manifest, gate="candidate", files={}, size_bytes=0)
@@ -138,20 +144,20 @@ class ArchiveService:
         return adapter
 
     def _is_taken(self, adapter_id: UUID) -> bool:
-        """Whether an adapter has the id, or will: a training run builds it."""
+        """Return whether an adapter has the id, or a training run is building an adapter with the id."""
         directory = self._store.directory
         return os.path.lexists(directory / str(adapter_id)) or os.path.lexists(staging_directory(directory, adapter_id))
 
 
 def refused(reasons: list[str]) -> AdapterInvalidError:
-    """The error that says why an archive was not taken."""
+    """Return the error for a rejected archive, with all reasons."""
     shown = " ".join(reasons[:REASONS_TOLD])
     more = f" And {len(reasons) - REASONS_TOLD} more." if len(reasons) > REASONS_TOLD else ""
     return AdapterInvalidError(f"The archive was refused and nothing was kept. {shown}{more}", reasons=reasons)
 
 
 def _origin(unpacked: Unpacked, checked: Checked, form: ServedForm | None, has_form: bool) -> str:
-    """Where it came from and what was left out, for the audit trail."""
+    """Return the origin of an import and what was left out, as a sentence for the audit trail."""
     parts = ["from an archive of TMDE" if checked.manifest else "from an archive of another tool"]
     if unpacked.ignored:
         shown = ", ".join(name[:60] for name in unpacked.ignored[:5])
@@ -176,7 +182,7 @@ def _torch_file(weights: Path) -> TorchFile:
 
 
 def _unnamed(directory: Path) -> IO[bytes]:
-    """A file that is gone when it is closed, however that comes about."""
+    """Open a temporary file without a name. The kernel deletes it when it is closed, even after a crash."""
     return tempfile.TemporaryFile(dir=directory)
 
 
@@ -203,10 +209,12 @@ def _examine(file: IO[bytes], staging: Path, stopped: Callable[[], bool]) -> tup
 
 
 async def _finished(work: Callable[[Callable[[], bool]], T]) -> T:
-    """Work in a thread that is always waited for: nobody deletes a directory while it still writes there.
+    """Run a function in a thread, and wait until it has finished even if this task is cancelled.
+
+    The wait ensures that the staging directory is not deleted while the thread still writes to it.
 
     Args:
-        work: is given a function that says whether it should stop.
+        work: the function. Its argument is a function that returns whether the work should stop.
     """
     stop = threading.Event()
     task = asyncio.ensure_future(asyncio.to_thread(work, stop.is_set))
@@ -215,12 +223,16 @@ async def _finished(work: Callable[[Callable[[], bool]], T]) -> T:
     except asyncio.CancelledError:
         stop.set()
         await asyncio.wait({task})
-        task.exception()  # has been seen: asyncio complains of errors that nobody looks at
+        task.exception()  # retrieve the error, or asyncio logs "exception was never retrieved"
         raise
 
 
 async def _threaded(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """A blocking iterator without blocking. One piece at a time: who reads slowly lets it wait, who leaves ends it."""
+    """Yield the pieces of a blocking iterator, without blocking the event loop.
+
+    Each piece is read in a thread when the consumer asks for it, so a slow consumer slows the iterator down. When the
+    consumer stops, the iterator is closed.
+    """
     step: asyncio.Future[bytes] | None = None
     try:
         while True:

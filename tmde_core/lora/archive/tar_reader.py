@@ -1,8 +1,9 @@
-"""A gzipped tar archive, walked as if an enemy had made it. Nothing here writes a file.
+"""Reads a gzipped tar archive that may be malicious. This module writes no files.
 
-The standard library's reader follows whatever an archive says: longer names from extra headers, sizes from others, links,
-holes, several archives behind each other. Here a member is a plain file or a folder, named by its own header and by nothing else;
-every other kind is a reason to refuse the whole. The walk goes on after a reason where it can, so that all of them are found at once.
+The standard library's reader accepts everything that an archive can contain: names and sizes from extra headers, links,
+sparse files, several archives in one file. This reader accepts only plain files and folders, named by their own header.
+Every other kind of member is a reason to reject the archive. The reader continues after a reason if it can, so that all
+reasons are found at once.
 
 The format: POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar's manual, "Basic Tar Format".
 """
@@ -23,21 +24,21 @@ BLOCK = 512
 PIECE = 256 * 1024
 
 MAX_INFLATED_BYTES = MAX_ARCHIVE_BYTES
-"""All members together."""
+"""The largest size of the unpacked archive."""
 MAX_INFLATION = 100
-"""Times the packed size. Weights pack to about nine tenths, text to a tenth."""
+"""The largest ratio of unpacked to packed size. Weights shrink to about nine tenths, text to one tenth."""
 FREE_INFLATION_BYTES = 8 * 1024 * 1024
-"""As long as no more than this comes out, nobody asks how little went in."""
+"""The ratio is not checked below this unpacked size."""
 MAX_MEMBERS = 64
 MAX_PAX_BYTES = 64 * 1024
 MAX_NAME = 255
 MAX_REASONS = 50
-"""More are counted, not kept."""
+"""Further reasons are dropped."""
 
 _HARMLESS_PAX = re.compile(
     r"mtime|atime|ctime|uid|gid|uname|gname|comment|LIBARCHIVE\.\S+|SCHILY\.(?!realsize)\S+|APPLE\.\S+"
 )
-"""Keys of extra headers that change neither a name nor a size nor a kind."""
+"""Keys of extra headers that change neither the name nor the size nor the kind of a member."""
 
 _KINDS = {
     b"1": "a hard link",
@@ -54,24 +55,24 @@ _KINDS = {
 }
 _WITHOUT_CONTENT = frozenset({b"1", b"2", b"3", b"4", b"6"})
 _UNWALKABLE = frozenset({b"S", b"M"})
-"""Kinds behind which nobody can tell where the next member begins."""
+"""Kinds of members after which the position of the next member is unknown."""
 
 
 class DamagedArchiveError(Exception):
-    """The walk cannot go on; says why, in a sentence."""
+    """The archive cannot be read any further; the message gives the reason, as a sentence."""
 
 
 class Member(Record, frozen=True):
-    """A plain file or a folder."""
+    """One member of the archive: a plain file or a folder."""
 
     name: str
-    """Its path, cleaned: no `./` before it, no slash behind it."""
+    """The path, without a leading `./` and without a trailing slash."""
     kind: Literal["file", "folder"]
     size: int
 
 
 class Inflated:
-    """The content of one gzip stream that is the whole of a file, bounded."""
+    """Decompresses a file that consists of exactly one gzip stream, within the size limits."""
 
     def __init__(self, file: IO[bytes], stopped: Callable[[], bool]) -> None:
         self._file = file
@@ -85,7 +86,7 @@ class Inflated:
         self._inflated = 0
 
     def take(self, count: int) -> bytes:
-        """Exactly `count` bytes, or what is left before the end."""
+        """Return the next `count` bytes, or fewer at the end of the stream."""
         while len(self._ready) < count and not self._inflater.eof:
             if self._stopped():
                 raise DamagedArchiveError("The import was interrupted.")
@@ -95,7 +96,7 @@ class Inflated:
         return block
 
     def must_end(self) -> None:
-        """What comes now is nothing but zeros, and then the end of gzip stream and file."""
+        """Check that only zeros follow, and then the end of the gzip stream and of the file."""
         while block := self.take(PIECE):
             if block.strip(b"\0"):
                 raise DamagedArchiveError("Something follows the end of the archive.")
@@ -127,29 +128,29 @@ class Inflated:
 
 
 class TarReader:
-    """Walks the members; `reasons` grows with what is wrong with them."""
+    """Reads the members of an archive, and collects in `reasons` what is wrong with them."""
 
     def __init__(self, file: IO[bytes], stopped: Callable[[], bool] = lambda: False) -> None:
         self.reasons: list[str] = []
         self._source = Inflated(file, stopped)
         self._left = 0
-        """Bytes of the present member that nobody has read."""
+        """Unread bytes of the current member."""
         self._padding = 0
         self._seen: set[str] = set()
         self._headers = 0
 
     def refuse(self, reason: str) -> None:
-        """Note a reason. The archive will not be taken."""
+        """Add a reason to reject the archive."""
         if len(self.reasons) < MAX_REASONS:
             self.reasons.append(reason)
 
     def members(self) -> Iterator[Member]:
-        """The members that are fit to be looked at, one after the other.
+        """Yield the valid members, one after the other.
 
         Raises:
-            InvalidInputError: it is no gzipped tar archive at all.
-            DamagedArchiveError: the walk ends here; the reasons so far stand.
-            TooLargeError: it inflates to more than an adapter may have.
+            InvalidInputError: the file is not a gzipped tar archive.
+            DamagedArchiveError: the archive cannot be read any further; `reasons` remains valid.
+            TooLargeError: the unpacked archive is larger than an adapter may be.
         """
         while (header := self._header()) is not None:
             member = self._member(header)
@@ -158,7 +159,7 @@ class TarReader:
         self._source.must_end()
 
     def content(self) -> Iterator[bytes]:
-        """The content of the member that came last, in pieces."""
+        """Yield the content of the current member, in pieces."""
         while self._left:
             block = self._source.take(min(PIECE, self._left))
             if not block:
@@ -167,7 +168,7 @@ class TarReader:
             yield block
 
     def _header(self) -> bytes | None:
-        """The next header; None at the end of the archive."""
+        """Return the next header, or None at the end of the archive."""
         for _ in self.content():
             pass
         if len(self._source.take(self._padding)) < self._padding:
@@ -228,7 +229,7 @@ class TarReader:
         return Member(name=cleaned, kind="folder" if flag == b"5" else "file", size=size)
 
     def _name(self, raw: bytes, is_file: bool) -> str | None:
-        """The path, cleaned; "" for the root itself, None when it is refused."""
+        """Return the cleaned path of a member: "" is the root folder, None is a rejected name."""
         shown = repr(raw[:80].decode("utf-8", "replace"))
         try:
             name = raw.decode("utf-8")
@@ -252,7 +253,7 @@ class TarReader:
         return None
 
     def _pax(self, size: int) -> None:
-        """An extra header: harmless notes are passed over, all else is a reason."""
+        """Read an extra header; ignore harmless keys, and add a reason for all other keys."""
         if size > MAX_PAX_BYTES:
             self.refuse(f"An extra header has {size:,} bytes.")
             return
@@ -281,7 +282,7 @@ def _is_header(header: bytes) -> bool:
 
 
 def _octal(field: bytes) -> int | None:
-    """A figure of a header; None when it is none, or in the binary form of figures that octal digits cannot hold."""
+    """Return an octal number of a header, or None if the field is damaged or in the binary format for large numbers."""
     text = field.split(b"\0")[0].strip(b" ")
     return int(text, 8) if re.fullmatch(rb"[0-7]{1,12}", text) else None
 

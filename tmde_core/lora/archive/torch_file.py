@@ -1,11 +1,13 @@
-"""`adapter_model.bin`: the same weights as a PyTorch file, for tools that read nothing else. Written without PyTorch.
+"""Writes `adapter_model.bin`, the weights as a PyTorch file for tools that read no safetensors. PyTorch is not needed.
 
-The file is a zip archive of stored members: a pickle that says how to put the tensors together, and one member of raw bytes for
-each tensor. Loading a pickle runs the code that it names, which is why adapters are kept as safetensors, why this file is only ever
-written, on export, and why an import refuses it. What is written here names `torch._utils._rebuild_tensor_v2`, the types of storage
-and `OrderedDict`, and nothing else, so `torch.load(…, weights_only=True)` takes it.
+The file is an uncompressed zip archive: a pickle that describes the tensors, and one member of raw bytes for each
+tensor. Loading a pickle runs the code that the pickle names. Therefore TMDE stores adapters as safetensors, writes this
+file only on export, and rejects archives that contain one. The pickle written here names only
+`torch._utils._rebuild_tensor_v2`, the storage types and `OrderedDict`, so `torch.load(…, weights_only=True)` accepts
+it.
 
-The format: https://github.com/pytorch/pytorch/blob/main/caffe2/serialize/inline_container.h and `torch/serialization.py`.
+The format: https://github.com/pytorch/pytorch/blob/main/caffe2/serialize/inline_container.h and
+`torch/serialization.py`.
 """
 
 from __future__ import annotations
@@ -23,17 +25,17 @@ from tmde_core.sdk.safetensors_header import ITEM_BYTES, Tensor
 STORAGES = {"F32": "FloatStorage", "F16": "HalfStorage", "BF16": "BFloat16Storage"}
 
 ALIGNMENT = 64
-"""PyTorch's own writer lets every tensor begin at a multiple of this, so that the file can be mapped into memory."""
+"""Every tensor begins at a multiple of this, as in PyTorch's own writer, so that the file can be mapped into memory."""
 MAX_BYTES = 2**32 - 1
-"""Beyond this a zip archive has another form."""
+"""Larger zip archives need another format, ZIP64."""
 PIECE = 1024 * 1024
 
 _DAY = (1980 - 1980) << 9 | 1 << 5 | 1
-"""1 January 1980, the first day that a zip archive knows: the same weights give the same bytes at any time."""
+"""1 January 1980, the earliest date in a zip archive. A fixed date makes the same weights give the same bytes."""
 
 
 class _Entry(Record, frozen=True):
-    """One member of the zip: its bytes, or where they lie in the file of the weights."""
+    """One member of the zip archive: its bytes, or their position in the weights file."""
 
     name: str
     crc: int
@@ -43,13 +45,17 @@ class _Entry(Record, frozen=True):
 
 
 class TorchFile:
-    """The file, laid out but not written: its size is known before the first byte is."""
+    """Plans the layout of the file, so that its size is known before it is written."""
 
     def __init__(self, weights: Path, tensors: Sequence[Tensor]) -> None:
-        """Reads the weights once, for the checksums that a zip archive has before its content.
+        """Plan the file. Read the weights once, because a zip archive stores each checksum before the content.
+
+        Args:
+            weights: the safetensors file.
+            tensors: the tensors in the safetensors file.
 
         Raises:
-            UnprocessableError: it would be larger than 4 GB.
+            UnprocessableError: the file would be larger than 4 GB.
         """
         needed = sum(tensor.end - tensor.begin + 1024 for tensor in tensors)
         if needed > MAX_BYTES:
@@ -70,10 +76,10 @@ class TorchFile:
             position += len(head) + entry.size
         self._directory = _directory(self._entries, self._places, position)
         self.size = position + len(self._directory)
-        """Bytes."""
+        """Size of the file in bytes."""
 
     def chunks(self) -> Iterator[bytes]:
-        """The file, in pieces."""
+        """Yield the file in pieces."""
         with self._weights.open("rb") as weights:
             for entry, head in zip(self._entries, self._heads, strict=True):
                 yield head + entry.content
@@ -87,7 +93,7 @@ class TorchFile:
 
 
 def pickle_of(tensors: Sequence[Tensor]) -> bytes:
-    """The pickle of `{name: tensor, …}` as `torch.save` writes it, without its memo (protocol 2)."""
+    """Return the pickle of `{name: tensor, …}` as `torch.save` writes it (protocol 2), but without memo entries."""
     parts = [b"\x80\x02}("]  # PROTO 2, EMPTY_DICT, MARK
     for number, tensor in enumerate(tensors):
         count = (tensor.end - tensor.begin) // ITEM_BYTES[tensor.dtype]
@@ -100,7 +106,7 @@ def pickle_of(tensors: Sequence[Tensor]) -> bytes:
             _whole_number(0),  # its offset in the storage
             b"(" + b"".join(map(_whole_number, tensor.shape)) + b"t",
             b"(" + b"".join(map(_whole_number, strides if tensor.shape else [])) + b"t",
-            b"\x89",  # NEWFALSE: it wants no gradient
+            b"\x89",  # NEWFALSE: requires_grad
             b"ccollections\nOrderedDict\n)R",  # no hooks
             b"tR",  # TUPLE, REDUCE
         ]
@@ -152,5 +158,8 @@ def _directory(entries: Sequence[_Entry], places: Sequence[int], position: int) 
 
 
 def _common(entry: _Entry) -> tuple[int, ...]:
-    """Version, flags (names in UTF-8), no compression, time, day, checksum, packed and plain size."""
+    """Return the fields that both kinds of header share.
+
+    In order: version, flags (names in UTF-8), no compression, time, date, checksum, packed size, unpacked size.
+    """
     return 20, 0x800, 0, 0, _DAY, entry.crc, entry.size, entry.size

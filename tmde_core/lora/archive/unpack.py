@@ -1,7 +1,8 @@
-"""Takes the files of an adapter out of an archive, into an empty directory, by names that this module chooses.
+"""Unpacks an adapter's files from an archive into an empty directory.
 
-No name from the archive ever becomes a path: a member is written only when it is called exactly like one of the files an
-adapter has, under that constant, with `O_EXCL | O_NOFOLLOW`, relative to the directory that was opened before.
+No name from the archive becomes a path. A member is written only if its name equals one of the constants for an
+adapter's files. The constant is the file's name, the file is opened with `O_EXCL | O_NOFOLLOW`, and the path is
+relative to the directory that was opened before.
 """
 
 from __future__ import annotations
@@ -25,30 +26,38 @@ from tmde_core.lora.archive.tar_reader import DamagedArchiveError, Member, TarRe
 from tmde_core.sdk.adapters import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
 
 WRITTEN = frozenset({WEIGHTS_FILE, CONFIG_FILE, ARGUMENTS_FILE, METRICS_FILE})
-"""Kept as they are. The manifest is read and written anew; the GGUF form is made anew from the weights, because it is read
-by a program in C++ that trusts it; the notes are ours."""
+"""Files that are written unchanged.
+
+The manifest is decoded and written again. The GGUF form is created again from the weights, because a C++ program reads
+it without checks. The notes are not needed.
+"""
 
 
 @dataclass
 class Unpacked:
-    """What came out of an archive."""
+    """Stores what was read from an archive."""
 
     reasons: list[str] = field(default_factory=list)
-    """Why it is refused; empty when nothing was found wrong so far."""
+    """Reasons to reject the archive; empty if no fault was found so far."""
     hashes: dict[str, str] = field(default_factory=dict)
     """Known file → SHA-256 of its content, written or not."""
     manifest: bytes | None = None
     ignored: list[str] = field(default_factory=list)
-    """Names of files that mean nothing here."""
+    """Names of the files that TMDE does not use."""
     folders: set[str] = field(default_factory=set)
 
 
 def unpack(file: IO[bytes], directory: Path, stopped: Callable[[], bool] = lambda: False) -> Unpacked:
-    """Write the adapter's files into `directory`, which is empty.
+    """Unpack the adapter's files into `directory`, which must be empty.
+
+    Args:
+        file: the archive.
+        directory: the empty directory.
+        stopped: returns whether to stop.
 
     Raises:
-        InvalidInputError: the file is no gzipped tar archive.
-        TooLargeError: it holds more than an adapter may have.
+        InvalidInputError: the file is not a gzipped tar archive.
+        TooLargeError: the unpacked archive is larger than an adapter may be.
         OSError: the directory cannot be written.
     """
     reader = TarReader(file, stopped)
@@ -98,7 +107,7 @@ def _take(reader: TarReader, member: Member, directory: int, found: Unpacked) ->
 
 
 def _copied(reader: TarReader, name: str, directory: int, found: Unpacked) -> str:
-    """Write or keep the content; returns its SHA-256."""
+    """Write the current member to its file, or keep it in memory (the manifest), and return its SHA-256."""
     digest = hashlib.sha256()
     if name in WRITTEN:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

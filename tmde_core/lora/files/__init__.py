@@ -1,1 +1,1 @@
-"""Adapters on disk: the store, their files, leases and what reading all bytes has found."""
+"""Stores adapters on disk: the store, the manifests, the leases and the results of reading all files."""

@@ -1,4 +1,4 @@
-"""Whether an adapter belongs to the model that would serve it. On another one it gives gibberish."""
+"""Checks whether an adapter fits the served model. An adapter on another base model produces gibberish."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from tmde_core.records.runtimes import ModelInfo
 from tmde_core.storage.durable import sha256_of
 
 _hashes: dict[tuple[str, int, int], str] = {}
-"""(path, bytes, modification time) → SHA-256, so that a model of gigabytes is read once a process."""
+"""(path, size in bytes, modification time) → SHA-256, so that each process reads a model of several GB only once."""
 
 
 def served_model(models: Sequence[ModelInfo], name: str, runtime: str) -> ModelInfo:
-    """The model that answers for `name`; an empty name is the runtime's default.
+    """Return the model called `name`; an empty name is the runtime's default model.
+
+    Args:
+        models: the models that the runtime serves.
+        name: the model's name in the settings.
+        runtime: the runtime's name, for the error.
 
     Raises:
         NotFoundError: the runtime has no such model.
@@ -31,10 +36,12 @@ def served_model(models: Sequence[ModelInfo], name: str, runtime: str) -> ModelI
 
 
 async def require_same_base(manifest: Manifest, served: ModelInfo) -> None:
-    """Compare by content where both hashes can be had, else by name.
+    """Check that an adapter's base model is the served model.
+
+    The two models are compared by their SHA-256 if both hashes are known, else by name.
 
     Raises:
-        ConflictError: they differ; names both.
+        ConflictError: the models differ; the message names both.
     """
     wanted = manifest.base_model_sha256
     actual = await asyncio.to_thread(weights_hash, served.path) if wanted and served.path else None
@@ -55,7 +62,7 @@ async def require_same_base(manifest: Manifest, served: ModelInfo) -> None:
 
 
 def weights_hash(path: str) -> str | None:
-    """SHA-256 of the one file that holds the weights; None when there is no such file."""
+    """Return the SHA-256 of a model's weights file, or None if there is no single weights file."""
     found = Path(path)
     if found.is_dir():
         weights = list(found.glob("*.safetensors"))
@@ -73,5 +80,5 @@ def weights_hash(path: str) -> str | None:
 
 
 def _bare(name: str) -> str:
-    """A model's name without its folder, publisher and file ending."""
+    """Return a model's name without folder, publisher and the ending `.gguf`, in lower case."""
     return PurePath(name).name.casefold().removesuffix(".gguf")

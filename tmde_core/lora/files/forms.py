@@ -1,4 +1,7 @@
-"""The served form of adapters that were not trained here: made by a training backend's worker, at the import or when it is first needed."""
+"""Creates the GGUF form of imported adapters, at import time or when the GGUF form is first needed.
+
+A training backend's worker converts the adapter.
+"""
 
 from __future__ import annotations
 
@@ -29,23 +32,25 @@ from tmde_core.workspace import Workspace
 log = structlog.get_logger(__name__)
 
 CONVERSION_SECONDS = 600.0
-"""A second for a small adapter; gigabytes are copied once."""
+"""Time limit for one conversion. A small adapter takes about one second; several GB take as long as copying them."""
 
 
 class Forms:
-    """Asks the backends for the form that llama.cpp serves."""
+    """Asks the training backends for the GGUF form that llama.cpp serves."""
 
     def __init__(self, workspace: Workspace, store: AdapterStore) -> None:
         self._workspace = workspace
         self._store = store
 
     async def complete(self, manifest: Manifest) -> None:
-        """Give a published adapter the form that it lacks because its base model was not here when it was brought in.
+        """Create the GGUF form of a published adapter if the GGUF form is missing.
 
-        Nothing happens where it has one, or no backend knows the base model yet.
+        The GGUF form is missing if the base model was not installed at import time. Do nothing if no training backend
+        knows the base model yet.
 
         Raises:
-            AdapterInvalidError: it is damaged, does not fit its base model, or the form cannot be made. Nothing has changed.
+            AdapterInvalidError: the adapter is damaged, does not fit its base model, or cannot be converted. Nothing
+                has changed.
             InsufficientStorageError: no space. Nothing has changed.
         """
         if GGUF_FILE in manifest.files:
@@ -65,10 +70,10 @@ class Forms:
                 log.info("lora.completed", adapter=str(manifest.id), file=GGUF_FILE)
 
     async def make(self, directory: Path, base_model: str) -> ServedForm | None:
-        """Have the form written into a directory with an adapter's weights and configuration.
+        """Write the GGUF form into a directory that holds an adapter's weights and configuration.
 
         Returns:
-            What the first backend that knows the base model says; None when none does.
+            The result of the first training backend that knows the base model, or None if no backend knows it.
 
         Raises:
             InsufficientStorageError: no space.
@@ -76,19 +81,22 @@ class Forms:
         for descriptor in self._workspace.plugins.backends:
             try:
                 command = await asyncio.to_thread(self._conversion, descriptor.name, directory, base_model)
-            except Exception as error:  # a plugin's own defect must not hide the other backends
+            except Exception as error:  # a defect in one plugin must not keep the other backends from trying
                 log.warning("forms.backend_failed", backend=descriptor.name, error=f"{type(error).__name__}: {error}")
                 continue
             if command is not None:
                 self._must_have_room(directory)
                 form = await _run(command)
-                if form.reasons:  # perhaps because the disk was filled meanwhile
+                if form.reasons:  # the cause may be a full disk; then report that instead
                     self._must_have_room(directory)
                 return form
         return None
 
     def _must_have_room(self, directory: Path) -> None:
-        """The form is as large as the weights at most; as much again is left to others."""
+        """Raise an error unless twice the size of the weights is free.
+
+        The GGUF form is at most as large as the weights. The second half is a reserve for other processes.
+        """
         needed = (directory / WEIGHTS_FILE).stat().st_size * 2
         if shutil.disk_usage(directory).free < needed:
             raise InsufficientStorageError(
@@ -103,7 +111,7 @@ class Forms:
 
 
 def _linked(file: Path, other: Path) -> None:
-    """The same content under another name; a copy where the filesystem has no links."""
+    """Create a hard link `other` to a file, or a copy if the filesystem has no hard links."""
     try:
         other.hardlink_to(file)
     except OSError:
@@ -112,7 +120,7 @@ def _linked(file: Path, other: Path) -> None:
 
 @asynccontextmanager
 async def locked_staging(adapters: Path) -> AsyncIterator[Path]:
-    """A directory of one's own on the adapters' filesystem; whatever is left in it afterwards goes."""
+    """Create a locked staging directory on the adapters' filesystem, and delete it after the block."""
     path, lock = await asyncio.to_thread(_locked_directory, adapters)
     try:
         yield path
@@ -122,7 +130,7 @@ async def locked_staging(adapters: Path) -> AsyncIterator[Path]:
 
 
 def _locked_directory(adapters: Path) -> tuple[Path, FileLock]:
-    """An empty staging directory and the lock that says that somebody lives who uses it."""
+    """Create an empty staging directory, and lock it to show other processes that it is in use."""
     with storage_errors(adapters):
         while True:
             path = staging_directory(adapters, uuid4())
@@ -130,11 +138,11 @@ def _locked_directory(adapters: Path) -> tuple[Path, FileLock]:
             lock = FileLock.acquire(path, create=False)
             if lock.is_current():
                 return path, lock
-            lock.release()  # a start of TMDE swept it away before it was locked
+            lock.release()  # a starting TMDE deleted the directory before it was locked: try again
 
 
 async def _run(command: WorkerCommand) -> ServedForm:
-    """Run a backend's worker; whatever goes wrong in it is a reason not to take the adapter."""
+    """Run a backend's worker and return its result; if the worker fails, the result holds the reason."""
     process = await asyncio.create_subprocess_exec(
         *command.argv,
         env={**os.environ, **command.env},

@@ -1,8 +1,8 @@
-"""Who answers by an adapter holds a lease on it, so that nobody deletes it meanwhile, in whatever process.
+"""Leases prevent any process from deleting an adapter while the adapter is in use.
 
-A lease is a shared lock on the adapter's directory (`storage.locks`); deleting takes the exclusive one. The kernel lets go of it when its holder dies,
-and nothing has to be cleared away. Where the file system has no locks nobody can hold one, so nothing is deleted there
-while that cannot be told: see `sole`.
+A lease is a shared lock on the adapter's directory (`storage.locks`); deleting takes the exclusive lock. The kernel
+releases the lock when the process ends, so no cleanup is needed. On a file system without locks nobody can hold a
+lease, so adapters are not deleted there: see `sole`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ log = structlog.get_logger(__name__)
 
 
 class Lease:
-    """Keeps an adapter on the disk until it is released or this process ends. Releasing again does nothing."""
+    """Prevents the deletion of an adapter until the lease is released or the process ends."""
 
     def __init__(self, lock: FileLock | None = None) -> None:
         self._lock = lock
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release the lease. A second call does nothing."""
         if self._lock is not None:
             self._lock.release()
 
@@ -42,18 +42,18 @@ class Lease:
 
 
 def shared(directory: Path) -> Lease | None:
-    """A lease on an adapter; None when somebody is deleting it, or asks whether it may be deleted, in this moment.
+    """Return a lease on an adapter, or None if a process is deleting the adapter or checking whether it may.
 
     Raises:
-        NotFoundError: there is no such adapter, or no longer.
+        NotFoundError: the adapter does not exist, or not any more.
     """
     try:
         lock = FileLock.try_acquire(directory, shared=True, create=False)
     except FileNotFoundError:
         raise NotFoundError(f"There is no adapter with the id {directory.name}.") from None
     except (OSError, InsufficientStorageError) as error:
-        # A link: whoever answers by it will find that out and say it better. No locks: answers are more important, and
-        # whoever deletes finds the same.
+        # Either the directory is a symbolic link: loading the adapter fails later, with a better message. Or the file
+        # system has no locks: continue without one, because `sole` then refuses to delete.
         log.warning("lease.not_had", directory=str(directory), error=str(error))
         return Lease()
     if lock is None:
@@ -66,10 +66,10 @@ def shared(directory: Path) -> Lease | None:
 
 @contextmanager
 def sole(directory: Path) -> Iterator[None]:
-    """No lease is held on the adapter, and none is given out, while the block runs.
+    """Ensure that nobody holds or gets a lease on an adapter while the block runs.
 
     Raises:
-        ConflictError: somebody holds one, or it cannot be told.
+        ConflictError: a process holds a lease, or the file system cannot tell.
     """
     try:
         lock = FileLock.try_acquire(directory, create=False)
@@ -79,7 +79,7 @@ def sole(directory: Path) -> Iterator[None]:
             f"It cannot be told whether a process of TMDE still uses the adapter {directory.name}: the file system of "
             f"{directory.parent} has no locks ({why}). Stop every TMDE, then remove {directory} by hand."
         ) from None
-    except OSError:  # a link, or gone: nothing that anybody could be answered by
+    except OSError:  # a symbolic link, or deleted: nobody can use such an adapter
         yield
         return
     if lock is None:
@@ -92,7 +92,7 @@ def sole(directory: Path) -> Iterator[None]:
 
 
 def is_leased(directory: Path) -> bool:
-    """Whether somebody holds a lease on the adapter, or that cannot be told."""
+    """Return True if a process holds a lease on the adapter, or if the file system cannot tell."""
     try:
         with sole(directory):
             return False

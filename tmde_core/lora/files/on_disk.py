@@ -1,6 +1,6 @@
-"""What one directory of an adapter says of itself, without hashing: a manifest that holds, or the reason why it does not.
+"""Reads one adapter directory without hashing: returns the manifest, or raises the reason why the adapter is invalid.
 
-Paths are texts here: pathlib doubles the time of a long list.
+Paths are strings here, because pathlib doubles the time to list many adapters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tmde_core.records.lora import MANIFEST_VERSION, Heading, LoRAAdapter, Manif
 from tmde_core.sdk.adapters import MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
-"""Trace ids of a hundred thousand traces fit; a larger file is no manifest of ours."""
+"""Enough for the ids of 100,000 traces. A larger file was not written by TMDE."""
 
 Digest = Callable[[Path], str]
 
@@ -30,37 +30,37 @@ T = TypeVar("T", bound="Manifest | Brief")
 
 
 class UnsoundError(Exception):
-    """Why a directory is no sound adapter."""
+    """A directory is not a valid adapter; the message gives the reason."""
 
 
 class _Format(msgspec.Struct):
-    """The one field of a manifest that every format has."""
+    """The only field that manifests of every format version have."""
 
     format: int = MANIFEST_VERSION
 
 
 class Brief(Heading, frozen=True):
-    """A manifest as the list reads it: the lineage, a hundred ids of traces, is passed over."""
+    """A manifest as the list reads it: the lineage is not decoded, because it can hold hundreds of trace ids."""
 
     lineage: msgspec.Raw = msgspec.Raw(b"{}")
     format: int = MANIFEST_VERSION
 
 
 Version = tuple[int, int, int]
-"""Inode, modification time and size: a manifest is always replaced, never written in place."""
+"""Inode, modification time and size of a manifest. They identify its content: a manifest is never written in place."""
 
 
 class Known(NamedTuple):
-    """What was read of a sound adapter, and holds while its manifest is the same."""
+    """Caches what was read of a valid adapter. The cache is valid while the manifest has the same version."""
 
     version: Version
     adapter: LoRAAdapter
-    """As it is listed while it is not active."""
+    """The adapter's list entry, with `is_active` False."""
     files: tuple[str, ...]
 
 
 def version_of(path: str) -> Version | None:
-    """What tells one manifest of a directory from a later one; None when it has none."""
+    """Return the version of a directory's manifest, or None if there is no manifest."""
     try:
         found = os.stat(f"{path}/{MANIFEST_FILE}")  # noqa: PTH116 - see above
     except OSError:
@@ -73,7 +73,13 @@ def _version(found: os.stat_result) -> Version:
 
 
 def flaw_of(file: Path, told: str, digest: Digest) -> str | None:
-    """What is wrong with a file's content, in a sentence."""
+    """Return what is wrong with a file's content, as a sentence, or None if the content is unchanged.
+
+    Args:
+        file: the file.
+        told: the SHA-256 in the manifest, hex.
+        digest: returns the SHA-256 of a file, hex.
+    """
     try:
         actual = digest(file)
     except OSError as error:
@@ -84,7 +90,7 @@ def flaw_of(file: Path, told: str, digest: Digest) -> str | None:
 
 
 def _listed(heading: Heading, path: str) -> LoRAAdapter:
-    """A sound adapter as it is listed while it is not active."""
+    """Return the list entry of a valid adapter, with `is_active` False."""
     return LoRAAdapter(
         id=heading.id,
         created_at=heading.created_at,
@@ -103,7 +109,7 @@ def _listed(heading: Heading, path: str) -> LoRAAdapter:
 
 
 def _size_of(path: Path) -> int:
-    """What lies in a directory of any kind, in bytes; a link has none."""
+    """Return the size of all files in a directory, in bytes. The size of a symbolic link is 0."""
     found = 0
     for folder, _, files in os.walk(path) if not path.is_symlink() else ():
         for name in files:
@@ -113,7 +119,13 @@ def _size_of(path: Path) -> int:
 
 
 def unsound(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
-    """A directory that is no sound adapter as it is listed; without an id of its own it gets one from its name."""
+    """Return the list entry of an invalid adapter; if the directory's name is not an id, derive the id from the name.
+
+    Args:
+        path: the directory.
+        reason: why the adapter is invalid.
+        active: the id in the pointer.
+    """
     identity = _identity(path.name) or uuid5(NAMESPACE_URL, f"foreign:{path.name}")
     try:
         created = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
@@ -137,10 +149,10 @@ def unsound(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
 
 
 def read_manifest(path: str, name: str) -> Manifest:
-    """The manifest of a directory called `name`, if that is a sound adapter as far as can be told without hashing.
+    """Return the manifest of the directory called `name`, after all checks that need no hashing.
 
     Raises:
-        UnsoundError: it is not; says why.
+        UnsoundError: the adapter is invalid; the message gives the reason.
     """
     content, _ = manifest_bytes(path)
     manifest = decoded(content, Manifest)
@@ -150,15 +162,15 @@ def read_manifest(path: str, name: str) -> Manifest:
 
 
 def read_known(path: str, name: str) -> Known:
-    """The same as far as the list needs it.
+    """Check a directory as `read_manifest` does, and return only what the list needs.
 
     Raises:
-        UnsoundError: as `read_manifest`.
+        UnsoundError: the adapter is invalid; the message gives the reason.
     """
     content, version = manifest_bytes(path)
     brief = decoded(content, Brief)
     if bytes(brief.lineage)[:1] != b"{":
-        decoded(content, Manifest)  # which says what is wrong
+        decoded(content, Manifest)  # raises an error that names the field
     _must_hold(brief, name)
     check_files(path, brief.files, brief.size_bytes)
     return Known(version, _listed(brief, path), tuple(brief.files))
@@ -177,17 +189,17 @@ def _must_hold(heading: Heading, name: str) -> None:
 
 
 def manifest_bytes(path: str) -> tuple[bytes, Version]:
-    """The text of a directory's manifest, and its version.
+    """Return the content of a directory's manifest and its version.
 
     Raises:
-        UnsoundError: there is none, or none that can be read.
+        UnsoundError: the manifest is missing or unreadable.
     """
     try:
-        # As the system has it: a file object costs as much again. Not waiting: a pipe of that name has no writer.
+        # A Python file object would double the time. O_NONBLOCK: opening a pipe of that name must not block.
         descriptor = os.open(f"{path}/{MANIFEST_FILE}", os.O_RDONLY | os.O_NONBLOCK)
         try:
             found = os.fstat(descriptor)
-            # No more than it has: Python first makes room for all that is asked for.
+            # Ask for the file's size only: os.read allocates a buffer of the requested size first.
             content = os.read(descriptor, min(found.st_size, MAX_MANIFEST_BYTES) + 1)
         finally:
             os.close(descriptor)
@@ -204,10 +216,10 @@ def manifest_bytes(path: str) -> tuple[bytes, Version]:
 
 
 def decoded(content: bytes, as_type: type[T]) -> T:
-    """A manifest from its text.
+    """Decode a manifest.
 
     Raises:
-        UnsoundError: it is damaged, or of a newer format.
+        UnsoundError: the manifest is damaged, or its format is newer than this version of TMDE.
     """
     try:
         manifest = from_json(content, as_type)
@@ -219,7 +231,7 @@ def decoded(content: bytes, as_type: type[T]) -> T:
 
 
 def _format_of(content: bytes) -> int:
-    """The format of a manifest that cannot be read as ours: perhaps because it is newer."""
+    """Return the format version of a manifest that cannot be decoded; a newer format may be the cause."""
     try:
         return msgspec.json.decode(content, type=_Format).format
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -234,10 +246,10 @@ def _refuse_newer(version: int) -> None:
 
 
 def check_files(path: str, files: Iterable[str], size_bytes: int) -> None:
-    """The files that a manifest names are there and have its size in all.
+    """Check that the files of a manifest exist, are plain files, and have `size_bytes` in total.
 
     Raises:
-        UnsoundError: they are not.
+        UnsoundError: a file is missing or not a plain file, or the total size differs.
     """
     size, lstat, is_plain = 0, os.lstat, stat.S_ISREG
     for name in files:

@@ -1,7 +1,7 @@
-"""What reading every byte of the adapters has found, kept beside them so that a restart does not forget it.
+"""Stores the results of reading every byte of the adapters, in a file beside the adapters that survives restarts.
 
-It is advice, never proof: it makes an adapter look damaged in the list, and it lets the pass over all adapters go on where it was. Whoever
-activates or carries away an adapter reads its bytes again whatever stands here.
+A reading marks an adapter as damaged in the list, and the patrol continues after a restart where it stopped. A reading
+is never proof: activation and export always read the adapter's files again.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ NEVER = datetime.fromtimestamp(0, UTC)
 
 
 class Reading(Record):
-    """One adapter, read as a whole."""
+    """The result of reading all files of one adapter."""
 
     version: Version
-    """Of its manifest: what is said here holds while that is the same."""
+    """Version of the adapter's manifest. The reading is valid while the manifest has this version."""
     at: datetime
     flaw: str | None = None
-    """What is wrong with it, in sentences; None when nothing is."""
+    """What is wrong with the adapter, in sentences; None if the files are unchanged."""
 
 
 class Readings:
-    """The newest reading of each adapter of a directory, by the directory's name. Any number of processes share the file."""
+    """Stores the newest reading of each adapter, by the name of its directory. All processes share the file."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -45,9 +45,9 @@ class Readings:
         self._kept: dict[str, Reading] = {}
 
     def refresh(self) -> None:
-        """Take over what another process, or this one before a restart, has found. Cheap while nothing is new."""
+        """Load the readings of other processes and of earlier runs. The call is cheap if the file has not changed."""
         try:
-            found = os.stat(self._path)  # noqa: PTH116 - part of the list, which is in a hurry
+            found = os.stat(self._path)  # noqa: PTH116 - pathlib is slower, and every listing calls this
         except OSError:
             return
         version = (found.st_ino, found.st_mtime_ns, found.st_size)
@@ -64,33 +64,48 @@ class Readings:
                 self._kept[name] = reading
 
     def flaw(self, name: str, version: Version) -> str | None:
-        """What is known to be wrong with an adapter; None when nothing is known."""
+        """Return the known damage of an adapter, or None if no damage is known."""
         reading = self._kept.get(name)
         return reading.flaw if reading is not None and reading.version == version else None
 
     def last(self, name: str, version: Version | None) -> datetime:
-        """When an adapter was read as it is now; long ago when it never was, or by a clock that was ahead of this one."""
+        """Return when the adapter's current version was last read.
+
+        The result is `NEVER` if this version was never read, or if the stored time lies in the future.
+        """
         reading = self._kept.get(name)
         if reading is None or reading.version != version or reading.at > utc_now():
             return NEVER
         return reading.at
 
     def note(self, name: str, version: Version, flaw: str | None) -> None:
-        """Remember a reading; what is new about an adapter is kept at once, that it is as it was only by the next `save`."""
+        """Store a reading. A changed result is saved at once; an unchanged result is saved by the next `save`.
+
+        Args:
+            name: the name of the adapter's directory.
+            version: the version of the adapter's manifest.
+            flaw: what is wrong with the adapter; None if the files are unchanged.
+        """
         before = self._kept.get(name)
         self._kept[name] = Reading(version=version, at=utc_now(), flaw=flaw)
         if flaw != (before.flaw if before else None):
             self.save()
 
     def carry_over(self, name: str, before: Version | None, after: Version | None) -> None:
-        """Let what was found hold for a manifest that was written anew without changing what it says of the files."""
+        """Keep a reading after the manifest was rewritten without changes to the files it lists.
+
+        Args:
+            name: the name of the adapter's directory.
+            before: the version of the old manifest.
+            after: the version of the new manifest.
+        """
         reading = self._kept.get(name)
         if reading is not None and reading.version == before and after is not None:
             self._kept[name] = msgspec.structs.replace(reading, version=after)
             self.save()
 
     def save(self) -> None:
-        """Keep all of it. A full disk costs this knowledge and nothing else."""
+        """Save all readings to the file. If this fails, only the readings are lost."""
         self.refresh()
         there = {name: reading for name, reading in self._kept.items() if (self._directory / name).is_dir()}
         try:

@@ -1,13 +1,13 @@
-"""The adapters on disk, and the pointer to the active one. Files only: no database is needed to list them.
+"""Stores the adapters and the pointer to the active adapter as files; listing them needs no database.
 
     lora-adapters/
       <id>/            one published adapter: weights, configuration, manifest.json (see `publish`)
-      .staging-<id>/   one that is being built; never listed
-      active.json      which adapter answers; the only truth about that
-      .readings.json   what reading all bytes has found (see `readings`)
+      .staging-<id>/   an adapter that is being built; never listed
+      active.json      the id of the active adapter; no other place decides this
+      .readings.json   results of reading all files (see `readings`)
 
-Listing reads each manifest and the sizes of the files it names, and hashes nothing. A directory that is no sound
-adapter is listed too, with the reason, and never stops the others.
+Listing reads each manifest and the sizes of its files; it hashes nothing. An invalid adapter is listed too, with the
+reason, and does not affect the other adapters.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ LINK = "It is a link, not a directory."
 
 Reasons = list[str]
 Manifests = list[Manifest]
-"""The class below has a method called `list`, which would hide the type."""
+"""Aliases, because the method `list` of the class below hides the type `list`."""
 
 
 class AdapterStore:
-    """The adapters of one data directory."""
+    """Stores the adapters of one data directory."""
 
     def __init__(self, data_dir: Path) -> None:
         self.directory = data_dir / ADAPTERS_DIR
@@ -64,11 +64,11 @@ class AdapterStore:
         self.readings = Readings(self.directory)
 
     def path(self, adapter_id: UUID) -> Path:
-        """Where the adapter's files are, or would be."""
+        """Return the adapter's directory, whether or not the adapter exists."""
         return self.directory / str(adapter_id)
 
     def list(self) -> list[LoRAAdapter]:
-        """Every adapter, sound or not, newest first."""
+        """Return all adapters, valid or not, newest first."""
         active = self.active_id()
         self.readings.refresh()
         try:
@@ -78,16 +78,16 @@ class AdapterStore:
             return []
         directory = str(self.directory)
         found = [self._adapter(f"{directory}/{name}", name, active, linked) for name, linked in links.items()]
-        there = [one for one in found if one.is_valid or os.path.lexists(one.path)]  # not deleted meanwhile
+        there = [one for one in found if one.is_valid or os.path.lexists(one.path)]  # skip those just deleted
         for gone in self._read.keys() - links:
-            self._read.pop(gone, None)  # another thread may be listing too
+            self._read.pop(gone, None)  # with a default, because another thread may have removed the entry
         return sorted(there, key=lambda adapter: (adapter.created_at, adapter.id.int), reverse=True)
 
     def get(self, adapter_id: UUID) -> LoRAAdapter:
-        """One adapter, sound or not.
+        """Return one adapter, valid or not.
 
         Raises:
-            NotFoundError: there is none with that id.
+            NotFoundError: no adapter has this id.
         """
         path = self.path(adapter_id)
         if os.path.lexists(path):
@@ -101,11 +101,11 @@ class AdapterStore:
         raise NotFoundError(f"There is no adapter with the id {adapter_id}.")
 
     def manifest(self, adapter_id: UUID) -> Manifest:
-        """The manifest of a sound adapter.
+        """Return the manifest of a valid adapter.
 
         Raises:
             NotFoundError: no such adapter.
-            AdapterInvalidError: it is not sound; says why.
+            AdapterInvalidError: the adapter is invalid; the message gives the reason.
         """
         adapter = self.get(adapter_id)
         try:
@@ -116,7 +116,7 @@ class AdapterStore:
             ) from None
 
     def manifests(self) -> Manifests:
-        """The manifests of all adapters, sound or not, as far as they can be read; newest first."""
+        """Return all readable manifests, of valid and invalid adapters, newest first."""
         found = []
         for adapter in self.list():
             if not Path(adapter.path).is_symlink():
@@ -126,7 +126,7 @@ class AdapterStore:
         return found
 
     def _adapter(self, path: str, name: str, active: UUID | None, linked: bool) -> LoRAAdapter:
-        """What is in the directory, as it is listed. Paths are texts here: pathlib doubles the time of a long list."""
+        """Return the list entry of a directory. Paths are strings here: pathlib doubles the time of a long list."""
         try:
             known = self._known(path, name, linked)
         except UnsoundError as reason:
@@ -139,7 +139,7 @@ class AdapterStore:
         return adapter
 
     def _known(self, path: str, name: str, linked: bool) -> Known:
-        """What the list needs of a sound adapter; its manifest is read again only when it is another one."""
+        """Return what the list needs of a valid adapter; read the manifest again only if its version has changed."""
         if linked:
             raise UnsoundError(LINK)
         known = self._read.get(name)
@@ -150,10 +150,13 @@ class AdapterStore:
         return known
 
     def flaws(self, adapter_id: UUID, digest: Digest = sha256_of) -> tuple[Reasons, int]:
-        """Everything that reading every byte finds wrong, and how many bytes those are. The list tells it from then on.
+        """Read every byte of an adapter, and return all flaws and the number of bytes.
+
+        The list shows an adapter with flaws as invalid from now on.
 
         Args:
-            digest: gives a file's SHA-256, hex.
+            adapter_id: the adapter.
+            digest: returns a file's SHA-256, hex.
 
         Raises:
             NotFoundError: no such adapter.
@@ -170,11 +173,11 @@ class AdapterStore:
         return found, manifest.size_bytes
 
     def verified(self, adapter_id: UUID) -> Manifest:
-        """The manifest, after every file was read and its SHA-256 found as the manifest has it.
+        """Read every file, compare its SHA-256 with the manifest, and return the manifest.
 
         Raises:
             NotFoundError: no such adapter.
-            AdapterInvalidError: it is not sound; says which files and why.
+            AdapterInvalidError: the adapter is invalid; the message names the files and the reasons.
         """
         manifest = self.manifest(adapter_id)
         found, _ = self.flaws(adapter_id)
@@ -187,14 +190,16 @@ class AdapterStore:
         return manifest
 
     def rewrite(self, manifest: Manifest) -> None:
-        """Replace the manifest of a published adapter (gate, tags); its other files are left alone."""
+        """Replace the manifest of a published adapter, for example to change its gate or tags."""
         path = self.path(manifest.id)
         before = version_of(str(path))
         write_whole(path / MANIFEST_FILE, msgspec.json.format(to_json(manifest), indent=2) + b"\n")
         self.readings.carry_over(path.name, before, version_of(str(path)))
 
     def active(self) -> ActivePointer | None:
-        """The pointer; None when no adapter was ever activated. Cheap: reads only when the file has changed.
+        """Return the pointer, or None if no adapter was ever activated.
+
+        The call is cheap: the file is read only if it has changed.
 
         Raises:
             AdapterInvalidError: `active.json` is damaged.
@@ -204,7 +209,7 @@ class AdapterStore:
         except FileNotFoundError:
             self._seen = None
             return None
-        # The pointer is always replaced, so a new one is a new inode even within the clock's resolution.
+        # The pointer file is always replaced, so the inode changes even if the modification time does not.
         version = (found.st_ino, found.st_mtime_ns, found.st_size)
         if self._seen is None or self._seen[0] != version:
             try:
@@ -217,13 +222,13 @@ class AdapterStore:
         return self._seen[1]
 
     def pointer(self) -> ActivePointer | None:
-        """What `active.json` says; None where it is damaged or not there."""
+        """Return the pointer, or None if `active.json` is damaged or missing."""
         with contextlib.suppress(AdapterInvalidError):
             return self.active()
         return None
 
     def points_nowhere(self) -> bool:
-        """Whether the pointer is damaged, or names an adapter that is gone: the base model answers, but it does not say so."""
+        """Check whether the pointer is damaged or names a deleted adapter. The base model answers in both cases."""
         try:
             pointer = self.active()
         except AdapterInvalidError:
@@ -231,7 +236,7 @@ class AdapterStore:
         return pointer is not None and pointer.adapter_id is not None and self.active_id() is None
 
     def has(self, adapter_id: UUID) -> bool:
-        """Whether there is such an adapter, sound or not."""
+        """Return whether the adapter exists, valid or not."""
         try:
             self.get(adapter_id)
         except NotFoundError:
@@ -239,7 +244,7 @@ class AdapterStore:
         return True
 
     def active_id(self) -> UUID | None:
-        """The adapter that answers; None when the base model does, or the pointer is damaged or points nowhere."""
+        """Return the id of the active adapter, or None if the base model answers; see `points_nowhere`."""
         try:
             pointer = self.active()
         except AdapterInvalidError:
@@ -249,36 +254,40 @@ class AdapterStore:
         return pointer.adapter_id
 
     def point_at(self, pointer: ActivePointer) -> None:
-        """Switch, in one rename.
+        """Replace the pointer, in one rename.
 
         Raises:
-            InsufficientStorageError: the disk is full or read-only; the old pointer stands.
+            InsufficientStorageError: the disk is full or read-only. The old pointer is unchanged.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         write_whole(self._active_file, to_json(pointer) + b"\n")
 
     def take_away(self, adapter_id: UUID) -> None:
-        """Delete an adapter: gone from the list in one rename, then from the disk.
+        """Delete an adapter: one rename removes it from the list, then its files are deleted.
 
         Raises:
             NotFoundError: no such adapter.
-            InsufficientStorageError: the directory is read-only; it is still there.
+            InsufficientStorageError: the directory is read-only. The adapter still exists.
         """
         path = Path(self.get(adapter_id).path)
         hidden = self.directory / f"{DELETING_PREFIX}{path.name}"
         with storage_errors(self.directory):
-            _remove(hidden)  # left by an end in the middle of deleting an adapter of the same id
+            _remove(hidden)  # left over if TMDE ended while it deleted an adapter with the same id
             path.rename(hidden)
             sync_directory(self.directory)
             _remove(hidden)
 
     def edit(self, adapter_id: UUID, change: Callable[[Manifest], Manifest]) -> Manifest:
-        """Change a manifest; of several who do so at once, in whatever process, each builds on the one before.
+        """Change a manifest. A lock across processes makes concurrent changes run one after the other.
+
+        Args:
+            adapter_id: the adapter.
+            change: returns the new manifest for the current one.
 
         Raises:
             NotFoundError: no such adapter.
-            AdapterInvalidError: it is not sound.
-            InsufficientStorageError: the disk is full or read-only; nothing has changed.
+            AdapterInvalidError: the adapter is invalid.
+            InsufficientStorageError: the disk is full or read-only. Nothing has changed.
         """
         with storage_errors(self.directory), FileLock.acquire(self.directory / EDIT_LOCK):
             before = self.manifest(adapter_id)
@@ -288,20 +297,24 @@ class AdapterStore:
             return after
 
     def add_file(self, adapter_id: UUID, file: Path) -> Manifest:
-        """Move a finished file, of this filesystem, into a published adapter that has none of that name.
+        """Move a finished file into a published adapter. Do nothing if the adapter already has a file of this name.
+
+        Args:
+            adapter_id: the adapter.
+            file: the file; it must be on the adapter's filesystem.
 
         Raises:
             NotFoundError: no such adapter.
-            AdapterInvalidError: it is not sound.
-            InsufficientStorageError: the disk is full or read-only; nothing has changed.
+            AdapterInvalidError: the adapter is invalid.
+            InsufficientStorageError: the disk is full or read-only. Nothing has changed.
         """
 
         def change(manifest: Manifest) -> Manifest:
             if file.name in manifest.files:
-                return manifest  # somebody was quicker
+                return manifest  # another process has added the file first
             sync_file(file)
             digest, size = sha256_of(file), file.stat().st_size
-            # Until the manifest names it, it is a file that means nothing, and the next one takes its place.
+            # If TMDE ends before the manifest names the file, the file is ignored, and the next attempt replaces it.
             file.replace(self.path(adapter_id) / file.name)
             sync_directory(self.path(adapter_id))
             files = dict(sorted({**manifest.files, file.name: digest}.items()))
@@ -310,41 +323,44 @@ class AdapterStore:
         return self.edit(adapter_id, change)
 
     def sweep(self) -> None:
-        """Remove what a crash left half built or half deleted. Only while nobody switches; what is held is left alone."""
+        """Remove adapters that a crash left half built or half deleted. Keep locked directories: they are in use.
+
+        Call only while no switch is in progress.
+        """
         self.sweep_unfinished_files()
         for path in self.directory.glob(f"{DELETING_PREFIX}*"):
             _remove(path)
         for path in self.directory.glob(f"{STAGING_PREFIX}*"):
             leash = self.directory.parent / "runs" / path.name.removeprefix(STAGING_PREFIX) / "leash"
-            if not is_locked(path) and not is_locked(leash):  # an import that builds it, a training run
+            if not is_locked(path) and not is_locked(leash):  # an import locks the directory, a training run its leash
                 _remove(path)
 
     def sweep_unfinished_files(self) -> None:
-        """Delete half-written pointers and manifests that a crash left. Only while nobody switches."""
+        """Delete half-written pointers and manifests that a crash left. Call only while no switch is in progress."""
         for path in self.directory.glob(f".*{TEMPORARY}"):
             path.unlink(missing_ok=True)
         lock = FileLock.try_acquire(self.directory / EDIT_LOCK)
         if lock is None:
-            return  # somebody writes a manifest; the next start looks again
+            return  # another process is writing a manifest; the next start cleans up
         with lock:
             for path in self.directory.glob(f"*/.*{TEMPORARY}"):
                 path.unlink(missing_ok=True)
 
 
 def _is_listed(entry: os.DirEntry[str]) -> bool:
-    """What is not hidden and no file; a link is, wherever it leads."""
+    """Return whether a directory entry is listed: a directory or any symbolic link that is not hidden."""
     return not entry.name.startswith(".") and (entry.is_dir() or entry.is_symlink())
 
 
 def _sound(path: Path) -> Manifest:
-    """All that the manifest of a sound adapter says."""
+    """Return the manifest of a valid adapter; raise `UnsoundError` for an invalid one."""
     if path.is_symlink():
         raise UnsoundError(LINK)
     return read_manifest(str(path), path.name)
 
 
 def _remove(path: Path) -> None:
-    """Delete a directory; a link is removed, never followed."""
+    """Delete a directory, file or symbolic link. A symbolic link is removed, not followed."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     else:
