@@ -108,7 +108,7 @@ class InsufficientStorageError(TmdeError):
 
 
 class RegistryUnreachableError(TmdeError):
-    """The template registry does not answer."""
+    """The template registry does not respond."""
 
     code, status, title = "registry_unreachable", 503, "Registry unreachable"
 
@@ -138,6 +138,6 @@ class EmptyAnswerError(WorkerFailedError):
 
 
 class RuntimeTimeoutError(WorkerFailedError):
-    """A model server did not answer in time."""
+    """A model server did not respond in time."""
 
     code, title = "runtime_timeout", "Model server timed out"

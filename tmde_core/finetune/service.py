@@ -44,7 +44,7 @@ Runs = list[FineTuneRun]
 
 
 class BackendReport(Record):
-    """One training backend, and whether it can work here."""
+    """One training backend, and whether it can work on this machine."""
 
     name: str
     summary: str

@@ -61,8 +61,7 @@ class CountCheck(Record, tag_field="kind", tag="count"):
 
 
 class FormCheck(Record, tag_field="kind", tag="form"):
-    """Passes if the answer has a given format, such as an acrostic, required words, a fixed beginning or end, or JSON.
-    """
+    """Passes if the answer has a given format, such as an acrostic, required words, a fixed beginning, or JSON."""
 
     form: Literal["acrostic", "must-use", "starts-with", "ends-with", "json", "list", "no-letter", "unique-words"]
     """The required format."""

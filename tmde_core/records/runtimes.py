@@ -11,9 +11,9 @@ class Availability(Record):
     """Whether a plugin can work on this machine now. If not, `reason` says what is missing and what to do."""
 
     ok: bool
-    """Whether it can work now."""
+    """Whether the plugin can work now."""
     reason: str = ""
-    """What is missing and what to do; empty when it can work."""
+    """What is missing and what to do; empty if the plugin can work."""
 
 
 class ModelInfo(Record):
