@@ -1,4 +1,4 @@
-"""TMDE's core. Plugins import `tmde_core.sdk` only; everything else in this package is private."""
+"""The core of TMDE. Plugins may import only `tmde_core.sdk`; everything else in this package is private."""
 
 __version__ = "0.1.0"
 

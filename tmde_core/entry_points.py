@@ -1,6 +1,6 @@
-"""The commands that plugins bring, found in the metadata of installed packages without importing anything.
+"""Finds the commands of plugins in the metadata of installed packages, without importing the packages.
 
-`tmde --help` lists them, so this module imports nothing but the standard library.
+`tmde --help` lists these commands, so this module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BUILT_IN = frozenset(
         "doctor",
     }
 )
-"""TMDE's own commands, which no plugin can replace. A test compares them with those of the command line."""
+"""TMDE's own commands, which no plugin can replace. A test compares this list with the command line."""
 
 
 class PluginCommand(NamedTuple):
@@ -39,17 +39,17 @@ class PluginCommand(NamedTuple):
     name: str
     """The word after `tmde`."""
     target: str
-    """Where it is: `module:attribute`."""
+    """The command's function or `typer.Typer`, as `module:attribute`."""
     distribution: str
     version: str
     summary: str
-    """The package's own summary."""
+    """The summary of the package."""
     problem: str = ""
-    """Why it cannot be used; empty when it can."""
+    """Why the command cannot be used; empty if it can be used."""
 
 
 def find_commands() -> list[PluginCommand]:
-    """Return the commands of all installed packages, by name; those that cannot be used say why."""
+    """Return the commands of all installed packages by name, then the commands that cannot be used, with the reason."""
     points = importlib.metadata.entry_points(group=COMMAND_GROUP)
     found: dict[str, PluginCommand] = {}
     refused: list[PluginCommand] = []

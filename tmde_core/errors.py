@@ -1,4 +1,4 @@
-"""Every error that TMDE raises on purpose.
+"""Defines every error that TMDE raises on purpose.
 
     TmdeError
     ├── NotFoundError                 404 not_found
@@ -19,8 +19,8 @@
         ├── EmptyAnswerError          502 empty_answer
         └── RuntimeTimeoutError       502 runtime_timeout
 
-`detail` is one sentence for a person: what happened, why, what to do now. `context` holds the figures and
-names that a program may want (`current`, `required`, `field`, …).
+`detail` is one sentence for a person: what happened, why, and what to do now. `context` holds the numbers and names
+that a program may need (`current`, `required`, `field`, …).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import ClassVar
 
 
 class TmdeError(Exception):
-    """The root of the tree: a sentence for people, a stable code, an HTTP status."""
+    """The base of all errors: a sentence for people, a stable code and an HTTP status."""
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
@@ -42,61 +42,61 @@ class TmdeError(Exception):
 
 
 class NotFoundError(TmdeError):
-    """The named thing does not exist."""
+    """The requested object does not exist."""
 
     code, status, title = "not_found", 404, "Not found"
 
 
 class ConflictError(TmdeError):
-    """The request does not fit the present state (already running, already ended, active, …)."""
+    """The request conflicts with the current state (already running, already ended, active, …)."""
 
     code, status, title = "conflict", 409, "Conflict"
 
 
 class InvalidInputError(TmdeError):
-    """What was sent is malformed or out of range; `context["field"]` names the field."""
+    """The input is malformed or out of range; `context["field"]` names the field."""
 
     code, status, title = "invalid_input", 400, "Invalid input"
 
 
 class UnprocessableError(TmdeError):
-    """Well-formed, but it cannot be done."""
+    """The request is well-formed but cannot be carried out."""
 
     code, status, title = "unprocessable", 422, "Cannot be done"
 
 
 class InsufficientTracesError(UnprocessableError):
-    """Too few eligible traces to train on; context has `current` and `required`."""
+    """There are too few eligible traces to train on; context has `current` and `required`."""
 
     code, title = "insufficient_traces", "Not enough traces"
 
 
 class AdapterInvalidError(UnprocessableError):
-    """An adapter's files are damaged, foreign or unfit."""
+    """The files of an adapter are damaged, do not match it or cannot be used."""
 
     code, title = "adapter_invalid", "Adapter invalid"
 
 
 class TooLargeError(TmdeError):
-    """More bytes than allowed; context has `limit`."""
+    """The input has more bytes than allowed; context has `limit`."""
 
     code, status, title = "too_large", 413, "Too large"
 
 
 class RateLimitedError(TmdeError):
-    """Too many requests; context has `retryAfter` in seconds."""
+    """There were too many requests; context has `retryAfter` in seconds."""
 
     code, status, title = "rate_limited", 429, "Too many requests"
 
 
 class UnauthorizedError(TmdeError):
-    """No key, or a wrong one."""
+    """The key is missing or wrong."""
 
     code, status, title = "unauthorized", 401, "Unauthorized"
 
 
 class ForbiddenError(TmdeError):
-    """Not allowed from here (wrong Host or Origin, not the owner)."""
+    """The request is not allowed from this client (wrong Host or Origin, not the owner)."""
 
     code, status, title = "forbidden", 403, "Forbidden"
 
@@ -108,36 +108,36 @@ class InsufficientStorageError(TmdeError):
 
 
 class RegistryUnreachableError(TmdeError):
-    """The template registry does not answer."""
+    """The template registry does not respond."""
 
     code, status, title = "registry_unreachable", 503, "Registry unreachable"
 
 
 class PluginUnavailableError(TmdeError):
-    """No such plugin, or it cannot work here; the detail says what it lacks."""
+    """The plugin does not exist or cannot work here; the detail says what is missing."""
 
     code, status, title = "plugin_unavailable", 503, "Plugin unavailable"
 
 
 class WorkerFailedError(TmdeError):
-    """A model server or worker process failed while it was serving this request."""
+    """A model server or worker process failed during this request."""
 
     code, status, title = "worker_failed", 502, "Worker failed"
 
 
 class ContextOverflowError(WorkerFailedError):
-    """The prompt does not fit the model's context; context has `limit` in tokens when known."""
+    """The prompt does not fit the model's context; context has `limit` in tokens if it is known."""
 
     code, title = "context_overflow", "Prompt too long for the model"
 
 
 class EmptyAnswerError(WorkerFailedError):
-    """The model was there and said nothing at all."""
+    """The model answered with no text."""
 
     code, title = "empty_answer", "The model gave an empty answer"
 
 
 class RuntimeTimeoutError(WorkerFailedError):
-    """A model server did not answer in time."""
+    """A model server did not respond in time."""
 
     code, title = "runtime_timeout", "Model server timed out"

@@ -1,8 +1,8 @@
-"""Tells everyone who listens of what happened: TMDE's own listeners, and the plugins' `tmde_event`.
+"""Sends events to TMDE's own listeners and to the plugins' `tmde_event`.
 
-Publishing an event never waits and never fails. TMDE's own listeners are coroutines; each event is a task of its own.
-Every plugin's observer has a thread of its own with a bounded queue, so a slow or failing one harms nobody: what it
-raises is recorded as its plugin's problem, and an observer that falls far behind misses events.
+Publishing an event never blocks and never fails. TMDE's own listeners are coroutines, and each event runs in its own
+task. Each plugin's observer runs in its own thread with a bounded queue, so a slow or failing observer does not affect
+others. Its exceptions are recorded as problems of its plugin. An observer that falls too far behind misses events.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ log = structlog.get_logger(__name__)
 Listener = Callable[[Event], Awaitable[None]]
 
 Publish = Callable[[Event], asyncio.Task[None]]
-"""`Observers.publish`: what a service is given to tell of what it does."""
+"""The type of `Observers.publish`. Services call it to publish events."""
 
 LISTENER_SECONDS = 5.0
-"""What TMDE's own listeners get to finish when this process ends."""
+"""The time that TMDE's own listeners have to finish when this process ends."""
 OBSERVER_SECONDS = 2.0
-"""What all plugins' observers together get to finish when this process ends."""
+"""The time that the observers of all plugins together have to finish when this process ends."""
 MOST_WAITING = 1000
-"""Events that may wait for one observer."""
+"""The most events that may wait for one observer."""
 
 
 class Observers:
-    """The listeners of one process."""
+    """The listeners and observers of one process."""
 
     def __init__(self, plugins: Plugins, data_dir: Path) -> None:
         self._listeners: list[Listener] = []
@@ -51,14 +51,16 @@ class Observers:
         ]
 
     def subscribe(self, listener: Listener) -> None:
-        """Have `listener` awaited with every event from now on; what it raises is logged."""
+        """Await `listener` with every event from now on; log its exceptions."""
         self._listeners.append(listener)
 
     def publish(self, event: Event) -> asyncio.Task[None]:
-        """Tell everyone of an event. Call it from the event loop.
+        """Send an event to all listeners and observers.
+
+        Call this method from the event loop.
 
         Returns:
-            The task that ends when TMDE's own listeners have dealt with the event. Nobody has to await it.
+            The task that ends when TMDE's own listeners have handled the event. Awaiting it is optional.
         """
         for thread in self._threads:
             thread.put(event)
@@ -71,11 +73,11 @@ class Observers:
         for listener in self._listeners:
             try:
                 await listener(event)
-            except Exception:  # one listener's defect must not keep the event from the others
+            except Exception:  # a failing listener must not keep the event from the others
                 log.exception("observers.listener_failed", of=type(event).__name__)
 
     async def stop(self) -> None:
-        """Let listeners and observers finish, for a moment."""
+        """Wait a short time for listeners and observers to finish."""
         if self._telling:
             _, late = await asyncio.wait(self._telling, timeout=LISTENER_SECONDS)
             for task in late:
@@ -92,7 +94,7 @@ class Observers:
 
 
 def bind(function: Observe, plugin: str, data_dir: Path) -> Callable[[Event], object]:
-    """Return a plugin's observer as a function of the event alone; it is given its context if it takes one."""
+    """Return a plugin's observer as a function of the event alone; pass the context if the observer takes one."""
     if "context" not in inspect.signature(function).parameters:
         return function
     log = structlog.get_logger("tmde.plugin").bind(plugin=plugin)
@@ -104,7 +106,7 @@ def _call_with_context(function: Observe, context: PluginContext[PluginSettings]
 
 
 class _ObserverThread:
-    """One plugin's observer. Its thread is a daemon: it keeps nobody from exiting."""
+    """Runs one plugin's observer in a daemon thread, which does not keep the process from exiting."""
 
     def __init__(self, plugin: str, function: Callable[[Event], object], report: Callable[[str, str], None]) -> None:
         self._plugin = plugin
@@ -115,11 +117,11 @@ class _ObserverThread:
 
     @property
     def started(self) -> bool:
-        """Whether the observer has had anything to do."""
+        """Whether the observer has received an event."""
         return self._thread is not None
 
     def put(self, event: Event) -> None:
-        """Queue an event; drop it when too many wait."""
+        """Queue an event; drop it and report a problem if the queue is full."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"observer-{self._plugin}", daemon=True)
             self._thread.start()
@@ -129,7 +131,7 @@ class _ObserverThread:
             self._report(self._plugin, f"Its tmde_event is {MOST_WAITING} events behind and misses some.")
 
     def finish(self) -> None:
-        """Have the thread end after what is queued."""
+        """End the thread after the queued events."""
         if self._thread is not None:
             try:
                 self._waiting.put_nowait(None)
@@ -137,7 +139,7 @@ class _ObserverThread:
                 log.warning("observers.behind", plugin=self._plugin)
 
     def join(self, seconds: float) -> None:
-        """Wait for the thread, so long."""
+        """Wait for the thread to end, for at most `seconds`."""
         if self._thread is not None:
             self._thread.join(seconds)
 

@@ -1,8 +1,8 @@
-"""What each role is told. Pure functions, so that training sees exactly what a debate shows.
+"""Builds the prompts of each role with pure functions, so that training sees exactly what a debate shows.
 
-Every role's conversation only ever grows: round N+1's messages are round N's messages and answer with one more user
-turn. A server with a prompt cache then reads nothing twice. The wording is short and plain because models of 135M
-parameters must follow it too: a long system prompt makes them talk about the system prompt.
+The conversation of a role only grows: the messages of round N+1 are the messages and the answer of round N plus one
+user turn. A server with a prompt cache therefore reads nothing twice. The wording is short and plain, because models
+with 135M parameters must follow it too. With a long system prompt they talk about the system prompt.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from tmde_core.records.debate import Critique, Role, Round
 from tmde_core.records.templates import Template
 
 PROPOSER_SYSTEM = "You are a helpful assistant. Give a short answer."
-"""Of five wordings tried on the embedded model, none answered more practice questions, and this one makes the shortest answers."""
+"""Chosen from five wordings tried on the embedded model: none answered more practice questions, and this one gives
+the shortest answers."""
 
 SKEPTIC_SYSTEM = (
     'You check answers. Reply in JSON: "score" from 0 (wrong) to 10 (right), "verdict" ("accept" or "revise"), and "issues", a '
     'list of at most 3 mistakes in the answer, each with "severity" (minor, major or critical) and "text". If the answer is '
     "right, issues is []."
 )
-"""Without an example: small models copy examples. The score comes first, because after a list of issues it was always the same."""
+"""Contains no example, because small models copy examples. The score comes first, because a score after a list of
+issues was always the same."""
 
 SYNTHESIZER_SYSTEM = "You are a helpful assistant. Give the final answer to the question."
 
@@ -34,10 +36,10 @@ _STEPS = re.compile(
 
 
 def proposer_opening(query: str, templates_text: str = "") -> tuple[Message, ...]:
-    """The Proposer's first prompt, and the prompt that training examples are built on.
+    """Return the Proposer's first prompt, which is also the prompt of training examples.
 
-    Without templates the model sees the question as it was asked and nothing else. With templates the question comes last:
-    where a method came after it, small models recited the method.
+    Without templates, the model sees only the question as it was asked. With templates, the question comes last: when
+    the method came after the question, small models recited the method.
     """
     content = (
         f"Here is a method that may help.\n\n{templates_text}\n\nNow answer this question: {query}"
@@ -48,16 +50,16 @@ def proposer_opening(query: str, templates_text: str = "") -> tuple[Message, ...
 
 
 def template_text(template: Template) -> str:
-    """What the Proposer is shown of a template: its steps, where it has a part called that, else all of it.
+    """Return what the Proposer sees of a template: its steps if it has a part with that name, else the whole body.
 
-    The example in a template is for people; small models answer the example instead of the question.
+    The example in a template is for people. Small models answer the example instead of the question.
     """
     found = _STEPS.search(template.body)
     return found[1].strip() if found else template.body.strip()
 
 
 def proposer_revision(critique: Critique) -> Message:
-    """The turn that hands the Skeptic's critique to the Proposer."""
+    """Return the message that gives the Skeptic's critique to the Proposer."""
     said = critique_for_people(critique)
     if not said:
         return Message(role="user", content="Are you sure? Answer the question again.")
@@ -68,7 +70,7 @@ def proposer_revision(critique: Critique) -> Message:
 
 
 def skeptic_opening(query: str, proposal: str) -> tuple[Message, ...]:
-    """The Skeptic's first prompt."""
+    """Return the Skeptic's first prompt."""
     return (
         Message(role="system", content=SKEPTIC_SYSTEM),
         Message(role="user", content=f"Question:\n{query}\n\nAnswer to check:\n{proposal}"),
@@ -76,14 +78,15 @@ def skeptic_opening(query: str, proposal: str) -> tuple[Message, ...]:
 
 
 def skeptic_next(proposal: str) -> Message:
-    """The turn that hands a revised proposal to the Skeptic."""
+    """Return the message that gives a revised proposal to the Skeptic."""
     return Message(role="user", content=f"Revised answer to check:\n{proposal}")
 
 
 def synthesizer_opening(query: str, rounds: Sequence[Round]) -> tuple[Message, ...]:
-    """The Synthesizer's only prompt: the last proposals, what is still open about the last one, and at the end the question.
+    """Return the Synthesizer's only prompt: the last proposals, the open issues of the last one, and the question.
 
-    The proposal before the last is shown only while the last one has faults that matter; otherwise it only confuses.
+    The question comes last. The proposal before the last is included only if the last one has major or critical issues.
+    Otherwise it only confuses the model.
     """
     *earlier, last = rounds
     issues = last.critique.issues if last.critique else ()
@@ -97,12 +100,12 @@ def synthesizer_opening(query: str, rounds: Sequence[Round]) -> tuple[Message, .
 
 
 def critique_for_people(critique: Critique) -> str:
-    """A critique as plain lines, for the Proposer and the Synthesizer; empty when it names nothing."""
+    """Return a critique as plain lines for the Proposer and the Synthesizer; empty if it has no issues."""
     return "\n".join(f"- {issue.text} ({issue.severity})" for issue in critique.issues)
 
 
 def role_of(request: ChatRequest) -> Role:
-    """Which role a request was built for; whatever is no debate prompt is the judge's."""
+    """Return the role that a request was built for; `judge` if it is no debate prompt."""
     system = request.messages[0].content if request.messages else ""
     roles: dict[str, Role] = {
         PROPOSER_SYSTEM: "proposer",

@@ -1,4 +1,4 @@
-"""What this machine has and how much of it is in use."""
+"""Reads which resources this machine has, and how much of each is in use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 from tmde_core.records.base import Record
 
 NVIDIA_SMI_SECONDS = 5.0
-"""A driver that hangs must not hang the request."""
+"""The time limit for `nvidia-smi`, so that a hanging driver does not block the request."""
 
 MIB = 1024**2
 
@@ -25,13 +25,13 @@ class Cpu(Record):
 
     count: int
     percent: float
-    """Busy share of all processors since the last reading, 0–100."""
+    """Busy share of all processors since the last measurement, 0–100."""
     load_average: float
-    """Of the last minute: processes that want a processor."""
+    """The average number of processes that wanted a processor in the last minute."""
 
 
 class Capacity(Record):
-    """Bytes of memory or disk."""
+    """Sizes of memory or disk in bytes."""
 
     total_bytes: int
     available_bytes: int
@@ -48,20 +48,20 @@ class Gpu(Record):
 
 
 class Resources(Record):
-    """One reading."""
+    """One measurement."""
 
     cpu: Cpu
     ram: Capacity
     disk: Capacity
-    """Of the filesystem that holds the data directory."""
+    """The file system that holds the data directory."""
     process_rss_bytes: int
     """Resident memory of the server itself, without the model's process."""
     gpus: tuple[Gpu, ...] = ()
-    """Empty where there is no NVIDIA card or driver."""
+    """Empty if there is no NVIDIA card or driver."""
 
 
 async def read_resources(data_dir: Path) -> Resources:
-    """Take a reading, off the event loop."""
+    """Measure the resources in a thread, so that the event loop is not blocked."""
     return await asyncio.to_thread(_read, data_dir)
 
 
@@ -80,7 +80,7 @@ def _read(data_dir: Path) -> Resources:
 
 
 def read_gpus() -> tuple[Gpu, ...]:
-    """NVIDIA's cards, as `nvidia-smi` tells; none when it is not there or does not answer."""
+    """Return the NVIDIA cards that `nvidia-smi` reports; empty if it is missing, fails or does not respond."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ()
@@ -99,7 +99,7 @@ def read_gpus() -> tuple[Gpu, ...]:
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """Read `name, MiB in all, MiB in use, percent` a line; a line that says "[N/A]" for the memory is left out."""
+    """Parse lines of `name, total MiB, used MiB, percent`; skip lines whose memory is "[N/A]"."""
     found = []
     for row in csv.reader(io.StringIO(text), skipinitialspace=True):
         if len(row) == 4 and row[1].isdigit() and row[2].isdigit():

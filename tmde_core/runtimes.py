@@ -1,4 +1,4 @@
-"""The model runtimes of this process: made from their plugins when first needed, stopped together."""
+"""Manages the model runtimes of this process: plugins create them on first use, and all stop together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 class RuntimeReport(Record):
-    """One runtime, as `doctor`, the API and the pages show it."""
+    """The report on one runtime for `doctor`, the API and the pages."""
 
     name: str
     summary: str
@@ -28,7 +28,7 @@ class RuntimeReport(Record):
 
 
 class Runtimes:
-    """Hands out started runtimes by name."""
+    """Creates, starts and stops runtimes by name."""
 
     def __init__(self, plugins: Plugins, settings: Settings) -> None:
         self._plugins = plugins
@@ -38,10 +38,10 @@ class Runtimes:
         self._locks: dict[str, asyncio.Lock] = {}
 
     def made(self, name: str) -> ModelRuntime:
-        """The runtime, started or not.
+        """Return the runtime, started or not; create it on the first call.
 
         Raises:
-            PluginUnavailableError: no plugin provides it.
+            PluginUnavailableError: no plugin provides the runtime.
         """
         if name not in self._made:
             descriptor = self._plugins.runtimes.get(name)
@@ -49,11 +49,13 @@ class Runtimes:
         return self._made[name]
 
     async def get(self, name: str) -> ModelRuntime:
-        """The runtime, ready to answer; the first caller starts it, the others wait for that.
+        """Return the started runtime.
+
+        The first caller starts it, and other callers wait until it has started.
 
         Raises:
-            PluginUnavailableError: no plugin provides it.
-            WorkerFailedError, InvalidInputError: it does not start; the next call tries again.
+            PluginUnavailableError: no plugin provides the runtime.
+            WorkerFailedError, InvalidInputError: the runtime does not start; the next call tries again.
         """
         runtime = self.made(name)
         if name not in self._started:
@@ -64,7 +66,7 @@ class Runtimes:
         return runtime
 
     async def models(self) -> list[ModelInfo]:
-        """The models of every runtime that answers; one that does not is left out."""
+        """Return the models of all runtimes that respond; skip the other runtimes."""
         found: list[ModelInfo] = []
         for descriptor in self._plugins.runtimes:
             try:
@@ -74,14 +76,14 @@ class Runtimes:
         return found
 
     async def reports(self) -> Sequence[RuntimeReport]:
-        """Every runtime with its availability and state; starts none."""
+        """Return the availability and state of every runtime, without starting any."""
         reports = []
         for descriptor in self._plugins.runtimes:
             try:
                 context = context_for(descriptor, self._settings)
                 availability = await asyncio.to_thread(descriptor.availability, context)
                 status = await self.made(descriptor.name).status()
-            except Exception as error:  # a plugin's own defect must not hide the other runtimes
+            except Exception as error:  # an error in one plugin must not hide the other runtimes
                 told = error.detail if isinstance(error, TmdeError) else f"{type(error).__name__}: {error}"
                 availability = Availability(ok=False, reason=told)
                 status = RuntimeStatus(state="failed", detail=availability.reason)

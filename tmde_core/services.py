@@ -1,4 +1,4 @@
-"""Composes the services: what API, CLI and pages are given. The one place that knows how they fit together."""
+"""Builds and connects all services for the API, the CLI and the pages. Only this module knows how they fit together."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ if TYPE_CHECKING:
 
 
 class Stoppable(Protocol):
-    """A service that has something to end."""
+    """A service that must be stopped."""
 
     async def stop(self) -> None:
-        """End what is under way."""
+        """Stop what is running."""
 
 
 S = TypeVar("S", bound=Stoppable)
 
 
 class Stores:
-    """What is kept in one open data directory. Each store is built once, when it is first asked for.
+    """The stores of one open data directory. Each store is built on first use.
 
-    Modules are imported in the properties, here and in `Services`: a command that lists one kind of record does not wait for
-    the code of the others.
+    The properties import their modules, here and in `Services`. A command that lists one kind of record does not wait
+    for the code of the others.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
@@ -85,14 +85,14 @@ class Stores:
 
     @cached_property
     def debates(self) -> DebateStore:
-        """Debates, under way and ended."""
+        """Debates, both running and ended."""
         from tmde_core.debate.store import DebateStore
 
         return DebateStore(self.database)
 
     @cached_property
     def audit(self) -> AuditTrail:
-        """What was done with adapters, and who asked for it."""
+        """The audit trail: which operations changed adapters, and who requested them."""
         from tmde_core.lora.activation.audit import AuditTrail
 
         return AuditTrail(self.database)
@@ -113,23 +113,25 @@ class Stores:
 
     @cached_property
     def benchmark(self) -> BenchmarkStore:
-        """Benchmark runs, their answers, and what the gate decided."""
+        """Benchmark runs, their answers, and the decisions of the gate."""
         from tmde_core.benchmark.store import BenchmarkStore
 
         return BenchmarkStore(self.database)
 
 
 class Services:
-    """Every service of one open data directory. Each is built when it is first asked for, and stopped when all is closed."""
+    """All services of one open data directory. Each is built on first use and stopped when the directory is closed."""
 
     def __init__(
         self, settings: Settings, database: Database, stack: AsyncExitStack, plugins: Plugins | None = None
     ) -> None:
-        """Build nothing yet.
+        """Prepare the services without building any.
 
         Args:
-            stack: what is open as long as the data directory is; stops the services that were built, the newest first.
-            plugins: None loads the installed ones when they are needed.
+            settings: the settings at the start.
+            database: the open database.
+            stack: is open as long as the data directory. When it closes, it stops the services, the newest first.
+            plugins: the plugins to use; None: load the installed plugins when they are needed.
         """
         self.live = LiveSettings(settings, [self._check])
         self.database = database
@@ -143,7 +145,7 @@ class Services:
         return self.live.current
 
     def _check(self, wanted: Settings, stored: Settings) -> None:
-        """Check what new settings must pass beside their ranges, before they are stored."""
+        """Check new settings before they are stored, beyond their types and ranges."""
         from tmde_core.notifications.service import check_webhook
         from tmde_core.plugins.making import check_tables
         from tmde_core.schedule.service import check_schedules
@@ -153,7 +155,7 @@ class Services:
         check_webhook(wanted, stored)
         for role in ("proposer", "skeptic", "synthesizer", "judge"):
             runtime = getattr(wanted.roles, role).runtime
-            # An old choice may have lost its plugin. It must not stand in the way of other settings.
+            # The plugin of an earlier choice may have been uninstalled. This must not block changes of other settings.
             if runtime not in (AUTO, getattr(stored.roles, role).runtime):
                 self.plugins.runtimes.choose(runtime, f"roles.{role}.runtime")
         check_tables(self.plugins, wanted, stored)
@@ -161,7 +163,7 @@ class Services:
             self.plugins.backends.choose(wanted.finetune.backend, "finetune.backend")
 
     def _stopped(self, service: S) -> S:
-        """Have a service stopped at the end."""
+        """Stop the service when the data directory is closed, and return the service."""
         self._stack.push_async_callback(service.stop)
         return service
 
@@ -169,12 +171,12 @@ class Services:
 
     @cached_property
     def workspace(self) -> Workspace:
-        """What services that ask models share."""
+        """What the services that use models share."""
         return self._stopped(Workspace(self.live, self.stores.templates, self._given))
 
     @property
     def plugins(self) -> Plugins:
-        """Every plugin."""
+        """All plugins."""
         return self.workspace.plugins
 
     @property
@@ -189,7 +191,7 @@ class Services:
 
     @cached_property
     def observers(self) -> Observers:
-        """Who is told of what happens: people, the gate, and the plugins' observers."""
+        """The listeners of events: the notifications, the gate and the plugins' observers."""
         from tmde_core.notifications.listener import EventNotifier
         from tmde_core.observers import Observers
 
@@ -199,21 +201,21 @@ class Services:
         return self._stopped(observers)
 
     async def _measure(self, event: Event) -> None:
-        await self.gate.hear(event)  # the gate is built after who tells it, so that it is stopped before
+        await self.gate.hear(event)  # the gate is built after the observers, so that it is stopped before them
 
     def _publish(self, event: Event) -> asyncio.Task[None]:
         return self.observers.publish(event)
 
     @cached_property
     def questions(self) -> QuestionBank:
-        """The questions of benchmarks: those of plugins, and one's own."""
+        """The questions of benchmarks: those of plugins and the user's own."""
         from tmde_core.benchmark.questions.bank import QuestionBank
 
         return QuestionBank(self.database, self.plugins)
 
     @cached_property
     def forms(self) -> Forms:
-        """The forms of adapters that runtimes serve."""
+        """The GGUF forms of adapters, which runtimes serve."""
         from tmde_core.lora.files.forms import Forms
 
         return Forms(self.workspace, self.stores.adapters)
@@ -222,7 +224,7 @@ class Services:
 
     @cached_property
     def lineage(self) -> LineageService:
-        """Who learned from what."""
+        """Finds which runs and adapters learned from which traces."""
         from tmde_core.finetune.lineage import LineageService
 
         return LineageService(self.stores.traces, self.stores.runs, self.stores.adapters)
@@ -239,14 +241,14 @@ class Services:
 
     @cached_property
     def notifications(self) -> NotificationService:
-        """What a person should know."""
+        """Notifications for people."""
         from tmde_core.notifications.service import NotificationService
 
         return self._stopped(NotificationService(self.database, self.live))
 
     @cached_property
     def lora(self) -> LoraService:
-        """Adapters, and the one that answers."""
+        """Adapters, including the active adapter."""
         from tmde_core.lora.service import LoraService
 
         return LoraService(
@@ -258,7 +260,7 @@ class Services:
 
     @cached_property
     def archives(self) -> ArchiveService:
-        """Adapters carried away and brought in."""
+        """The export and import of adapters."""
         from tmde_core.lora.archive.service import ArchiveService
 
         return ArchiveService(self.lora, self.stores.adapters, self.forms)
@@ -272,7 +274,7 @@ class Services:
 
     @cached_property
     def finetune(self) -> FineTuneService:
-        """Training runs. Whichever process records the end of one tells of it."""
+        """Training runs. The process that records the end of a run also publishes it."""
         from tmde_core.finetune.service import FineTuneService
 
         service = FineTuneService(
@@ -291,14 +293,14 @@ class Services:
 
     @cached_property
     def previews(self) -> PreviewService:
-        """What a training run would do."""
+        """Previews of training runs."""
         from tmde_core.finetune.preview.service import PreviewService
 
         return PreviewService(self.settings, self.finetune, self.traces)
 
     @cached_property
     def ask(self) -> SideBySide:
-        """One question, answered by several adapters at once."""
+        """Asks several adapters the same question."""
         from tmde_core.asking.service import SideBySide
 
         return self._stopped(SideBySide(self.workspace, self.lora))
@@ -323,7 +325,7 @@ class Services:
 
     @cached_property
     def schedules(self) -> ScheduleService:
-        """What happens by itself, and when."""
+        """Scheduled actions."""
         from tmde_core.finetune.scheduled import ScheduledTraining
         from tmde_core.schedule.service import ScheduleService
 
@@ -335,10 +337,12 @@ class Services:
     # ----------------------------------------------------------------------------------- opening, serving
 
     async def settle(self, serving: bool) -> None:
-        """Build every service and settle what a crash left open: debates, activations, training runs, benchmarks.
+        """Build every service and clean up what a crash left unfinished.
+
+        This affects debates, activations, training runs and benchmarks.
 
         Raises:
-            InvalidInputError: a setting cannot be used: a schedule, the address of the webhook.
+            InvalidInputError: a setting cannot be used, such as a schedule or the address of the webhook.
         """
         await self.templates.seed()
         self._build()
@@ -348,7 +352,7 @@ class Services:
         await self.benchmark.settle(serving)
 
     def _build(self) -> None:
-        """Build every service, in the order in which the last is stopped first."""
+        """Build every service. The last one built is stopped first."""
         for name in (
             "workspace", "lineage", "traces", "notifications", "observers", "lora", "archives", "debates", "finetune", "previews", "ask",
             "benchmark", "gate", "schedules",
@@ -356,7 +360,7 @@ class Services:
             getattr(self, name)
 
     async def serve(self) -> None:
-        """Begin what only the server does: schedules, measuring new adapters, reading adapters again now and then."""
+        """Start what only the server runs: schedules, measuring new adapters, and checks of the adapters' files."""
         from tmde_core.lora.patrol import Patrol
 
         await self.gate.start()
@@ -368,7 +372,9 @@ class Services:
 
 @asynccontextmanager
 async def open_reading(settings: Settings, plugins: Plugins | None = None) -> AsyncIterator[Services]:
-    """Open the data directory for a command that only reads: nothing is settled, and only what is asked for is loaded.
+    """Open the data directory for a command that only reads.
+
+    Nothing is cleaned up after a crash, and services are loaded only on first use.
 
     Raises:
         InsufficientStorageError: the directory cannot be written.
@@ -382,11 +388,13 @@ async def open_reading(settings: Settings, plugins: Plugins | None = None) -> As
 async def open_services(
     settings: Settings, plugins: Plugins | None = None, *, serving: bool = False
 ) -> AsyncIterator[Services]:
-    """Open the data directory, build the services on it and settle what a crash left open.
+    """Open the data directory, build its services and clean up what a crash left unfinished.
 
     Args:
-        serving: this process is the server: it alone may hold the directory as a server, goes on with what a crash
-            interrupted, and does what is scheduled.
+        settings: the settings at the start.
+        plugins: the plugins to use; None: load the installed plugins.
+        serving: this process is the server. Only one server may use the directory at a time. The server resumes what a
+            crash interrupted and runs the schedules.
 
     Raises:
         ConflictError: another server uses this data directory.
@@ -402,7 +410,7 @@ async def open_services(
 
 @contextmanager
 def _held(settings: Settings) -> Iterator[None]:
-    """Hold the server's lock on the data directory; the kernel releases it however this process ends."""
+    """Hold the server's lock on the data directory. The kernel releases it when this process ends."""
     path = settings.data_path / "server.lock"
     try:
         lock = FileLock.try_acquire(path)

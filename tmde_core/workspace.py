@@ -1,4 +1,4 @@
-"""What every service that asks models shares: settings, templates, plugins, and the runtimes that plugins offer."""
+"""Provides what all services that use models share: settings, templates, plugins and the plugins' runtimes."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 class Workspace:
     """The settings, templates, plugins and runtimes of one open data directory.
 
-    Plugins are loaded when they are first needed. A command that lists records needs none.
+    Plugins are loaded on first use. A command that lists records needs no plugins.
     """
 
     live: LiveSettings
     templates: TemplateStore
     given: Plugins | None = None
-    """The plugins to use; None loads the installed ones."""
+    """The plugins to use; None: load the installed plugins."""
 
     @property
     def settings(self) -> Settings:
-        """The settings in force now, with names in place of `auto`. Loads the plugins."""
+        """The settings in force now, with `auto` replaced by names. Reading this property loads the plugins."""
         from tmde_core.plugins.defaults import resolve_roles
 
         return resolve_roles(self.live.current, self.plugins)
 
     @cached_property
     def plugins(self) -> Plugins:
-        """Every plugin, and what each one provides."""
+        """All plugins with what they provide."""
         if self.given is not None:
             return self.given
-        from tmde_core.plugins import Plugins  # takes a tenth of a second, which reading commands do not have
+        from tmde_core.plugins import Plugins  # this import takes 0.1 s, which commands that only read must not spend
 
         return Plugins.load()
 

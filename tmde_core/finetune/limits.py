@@ -1,4 +1,4 @@
-"""When a training process counts as hung, and how often a run is tried again."""
+"""Defines when a training process counts as hung, and how often a run is tried again."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from tmde_core.records.base import Record
 
 
 class Limits(Record):
-    """What the supervisor judges by. Tests shorten the times."""
+    """The limits that the supervisor applies. Tests use shorter times."""
 
     step_seconds: float = 600.0
-    """A process that lives but reports nothing for so long hangs…"""
+    """A living process that makes no step for this time counts as hung, seconds. `step_medians` may extend this
+    time."""
     step_medians: float = 20.0
-    """…or for so many times its median step, where that is longer."""
+    """The process may also take this many times its median step, if that is longer than `step_seconds`."""
     silent_seconds: float = 300.0
-    """Without a heartbeat; it beats every two seconds, so only a process that was stopped, or a machine that swaps, is late."""
+    """The longest time without a heartbeat, seconds. The process writes one every two seconds, so only a stopped
+    process or a swapping machine is late."""
     orphan_seconds: float = 10.0
-    """Without a heartbeat, when the trainer has let go of its lock: it is dead and something it left holds the leash."""
+    """The longest time without a heartbeat after the trainer's lock was released, seconds. The trainer is then dead,
+    and a process that it left behind holds the leash."""
     look_seconds: float = 1.0
-    """Between two looks at a running process."""
+    """The time between two checks of a running process, seconds."""
     floor_bytes: int = 100 * 1024**2
-    """Free disk below which a run is ended, so that the database and the runs' records still have room."""
+    """A run is ended if less disk space is free, so that the database and the records of runs still have room."""
     tries: int = 3
-    """Processes for one run before it fails, begun by themselves after the first: counted for deaths and for memory apart."""
+    """The most processes for one run before it fails. Deaths and lack of memory are counted separately, and the
+    count starts again when a person starts or resumes the run."""

@@ -1,4 +1,7 @@
-"""Who learned from what: trace → runs and adapters. The other way is in the run's rows and the adapter's manifest."""
+"""Finds the runs and adapters that learned from a trace.
+
+The opposite direction is stored in the rows of runs and in the manifests of adapters.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tmde_core.traces.store import TraceStore
 
 
 class LineageService:
-    """Answers from the records of runs, and from the manifests of adapters, which may have come from elsewhere."""
+    """Reads the records of runs and the manifests of adapters, including imported adapters."""
 
     def __init__(self, traces: TraceStore, runs: RunStore, adapters: AdapterStore) -> None:
         self._traces = traces
@@ -23,19 +26,19 @@ class LineageService:
         self._adapters = adapters
 
     async def of_trace(self, trace_id: UUID) -> TraceLineage:
-        """The runs that were given a trace, oldest first, and the adapters that learned from it.
+        """Return the runs that received a trace, oldest first, and the adapters that learned from the trace.
 
         Raises:
-            NotFoundError: no such trace.
+            NotFoundError: the trace does not exist.
         """
         if not await self._traces.has(trace_id):
             raise NotFoundError(f"There is no trace with the id '{trace_id}'.")
         return await self.taught(trace_id)
 
     async def taught(self, trace_id: UUID) -> TraceLineage:
-        """As `of_trace`, of a trace that may be gone."""
+        """Return the same as `of_trace` for a trace that may have been deleted."""
         runs = await self._runs.given(trace_id)
-        # What a run trained has its id. It counts although it was deleted: somebody may have exported it.
+        # An adapter has the id of its run. Deleted adapters count too, because a person may have exported them.
         adapters = dict.fromkeys(run for run, status in runs if status == "completed")
         manifests = await asyncio.to_thread(self._adapters.manifests)
         given = {str(run) for run, _ in runs}
@@ -44,6 +47,6 @@ class LineageService:
 
 
 def _taught(manifest: Manifest, trace_id: str, runs: Container[str]) -> bool:
-    """Whether an adapter says that it learned from the trace, or came from one of the runs that were given it."""
+    """Return whether an adapter's manifest lists the trace, or names one of the runs that received the trace."""
     listed, run_id = manifest.lineage.get("traceIds"), manifest.lineage.get("runId")
     return (isinstance(listed, list) and trace_id in listed) or (isinstance(run_id, str) and run_id in runs)

@@ -1,4 +1,4 @@
-"""Named sets of hyperparameters to begin with. What a preset does not name stays as it is."""
+"""Defines named sets of hyperparameters to start from. Values that a preset does not name stay unchanged."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tmde_core.records.base import Record
 
 
 class Preset(Record):
-    """Hyperparameters that go together."""
+    """A set of hyperparameters that fit together."""
 
     name: str
     about: str
-    """When to take it, in a sentence."""
+    """When to use the preset, in a sentence."""
     values: dict[str, Any] = msgspec.field(default_factory=dict)
-    """By their names on the wire."""
+    """The values by their JSON names."""
 
 
 PRESETS = (

@@ -1,4 +1,4 @@
-"""The ranges of the hyperparameters, checked in one place, and the sentence that names field, value and range."""
+"""Checks the ranges of hyperparameters. An error names the field, the value and the range."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tmde_core.records.finetune import FineTuneConfig
 
 
 def ranges(record: type[FineTuneConfig] = FineTuneConfig) -> dict[str, Field]:
-    """Every hyperparameter by its name on the wire, in the order of the record."""
+    """Return every hyperparameter by its JSON name, in the order of the record."""
     return {field.wire_name: field for field in fields_of(record)}
 
 
 def config_from(values: Mapping[str, Any], base: FineTuneConfig | None = None) -> FineTuneConfig:
-    """A configuration from its wire form; what `values` leaves out comes from `base`.
+    """Create a configuration from values with JSON names; `base` supplies the missing values.
 
     Raises:
-        InvalidInputError: an unknown field, or a value of the wrong type or out of range; context has `field`, and `value`,
-            `minimum` and `maximum` where there are such.
+        InvalidInputError: a field is unknown, or a value has the wrong type or is out of range. Context has `field`,
+            and `value`, `minimum` and `maximum` if they apply.
     """
     known = ranges()
     merged = {**msgspec.to_builtins(base or FineTuneConfig()), **values}
@@ -40,7 +40,9 @@ def config_from(values: Mapping[str, Any], base: FineTuneConfig | None = None) -
 
 
 def checked(config: FineTuneConfig) -> FineTuneConfig:
-    """The same configuration, once every value was found in its range; for those that were not decoded but built.
+    """Return an equal configuration after checking that each value is in its range.
+
+    Use this function for configurations that were created in Python and not decoded.
 
     Raises:
         InvalidInputError: as `config_from`.

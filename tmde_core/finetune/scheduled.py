@@ -1,4 +1,4 @@
-"""What happens when training comes due: a run, or the reason why not."""
+"""Starts a training run at its scheduled time, or returns the reason for not starting one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from tmde_core.traces.service import TraceService
 
 
 class ScheduledTraining:
-    """Decides for the schedule `finetune`."""
+    """Makes the decisions of the schedule `finetune`."""
 
     def __init__(self, finetune: FineTuneService, traces: TraceService) -> None:
         self._finetune = finetune
         self._traces = traces
 
     async def decide(self, _due: datetime) -> ScheduleOutcome:
-        """Start a run, or say why not: one is in progress, or too few new traces came since the last successful one."""
+        """Start a run, or return why none was started.
+
+        No run starts if one is in progress, or if there are too few new traces since the last successful run.
+        """
         run = await self._finetune.current()
         if run is not None:
             return ScheduleOutcome("skipped", f"The training run {run.id} is in progress.")

@@ -1,4 +1,4 @@
-"""Training runs: started, watched, cancelled, and told the truth about after a crash."""
+"""Starts, watches and cancels training runs, and determines their state after a crash."""
 
 from __future__ import annotations
 
@@ -40,27 +40,28 @@ from tmde_core.workspace import Workspace
 log = structlog.get_logger(__name__)
 
 Runs = list[FineTuneRun]
-"""The class below has a method called `list`, which would hide the type."""
+"""An alias, because the class below has a method called `list`, which hides the type."""
 
 
 class BackendReport(Record):
-    """One training backend, and whether it can work here."""
+    """One training backend, and whether it can work on this machine."""
 
     name: str
     summary: str
     plugin: str | None
     availability: Availability
     environment: str
-    """The directory of the Python environment that its workers run in."""
+    """The directory of the Python environment in which its workers run."""
     default: bool = False
-    """Whether `auto` stands for it."""
+    """Whether `auto` selects this backend."""
 
 
 class FineTuneService:
-    """The training runs of one data directory.
+    """Manages the training runs of one data directory.
 
-    A worker outlives the process that started it. Whoever has the directory open can read how a run stands, and records an end
-    that it finds. Only the server, a `tmde worker`, and who waits for a run start a worker anew that has died.
+    A worker outlives the process that started it. Every process with an open data directory can read the state of a
+    run, and records the end of a run that has ended. Only the server, a `tmde worker`, and a process that waits for a
+    run restart a dead worker.
     """
 
     def __init__(
@@ -73,11 +74,16 @@ class FineTuneService:
         protected: Callable[[], Awaitable[Sequence[Protected]]],
         publish: Publish,
     ) -> None:
-        """Build it on its stores.
+        """Create the service on its stores.
 
         Args:
-            protected: the benchmark's questions as they are now, which are never trained on.
-            publish: tells of each run whose end this process records.
+            store: the stored runs.
+            settings: the settings of this process.
+            workspace: the templates, plugins and runtimes.
+            traces: the traces to train on.
+            adapters: the published adapters.
+            protected: returns the current questions of benchmarks, which are never trained on.
+            publish: publishes the end of each run that this process records.
         """
         self._protected = protected
         self._settings = settings
@@ -92,15 +98,15 @@ class FineTuneService:
     # ------------------------------------------------------------------------------ configuration
 
     def config(self) -> FineTuneConfig:
-        """The hyperparameters that a run has unless it is given others."""
+        """Return the default hyperparameters."""
         return self._settings.current.finetune
 
     async def set_config(self, config: FineTuneConfig) -> FineTuneConfig:
         """Change the default hyperparameters, here and in the settings file.
 
         Raises:
-            InvalidInputError: a value is out of its range, or there is no such backend.
-            ConflictError: an environment variable sets one of them.
+            InvalidInputError: a value is out of its range, or the backend does not exist.
+            ConflictError: an environment variable sets one of the values.
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
         config = checked(config)
@@ -109,7 +115,7 @@ class FineTuneService:
         return self.config()
 
     def backends(self) -> list[BackendReport]:
-        """Every backend, available or why not."""
+        """Return a report on every backend, with the reason if it is not available."""
         return [
             BackendReport(
                 name=descriptor.name,
@@ -126,13 +132,13 @@ class FineTuneService:
         try:
             descriptor = self._workspace.plugins.backends.get(name)
             return descriptor.create(context_for(descriptor, self._workspace.settings)).availability()
-        except Exception as error:  # a plugin's own defect must not hide the other backends
+        except Exception as error:  # an error in one plugin must not hide the other backends
             return Availability(ok=False, reason=f"{type(error).__name__}: {error}")
 
     # ---------------------------------------------------------------------------------- starting
 
     async def selection(self, config: FineTuneConfig) -> Selection:
-        """What a run with this configuration would be trained on now, and what is left out and why."""
+        """Return which traces a run with this configuration would use now, and which are left out and why."""
         traces = await self._traces.eligible(config.min_quality_score)
         texts = {template.name: template_text(template) for template in await self._workspace.templates.list()}
 
@@ -144,16 +150,17 @@ class FineTuneService:
         return await asyncio.to_thread(lambda: select(traces, templates_text, LeakCheck(protected), withdrawn))
 
     async def start(self, config: FineTuneConfig | None = None, triggered_by: str = "user") -> FineTuneRun:
-        """Freeze a dataset and start a worker on it, detached. Returns at once; the run is pending.
+        """Freeze a dataset, start a detached worker on it, and return the pending run at once.
 
-        Where the settings leave training to a `tmde worker`, the run is queued for it instead.
+        If the settings assign training to a `tmde worker`, the run is queued for the worker instead.
 
         Raises:
             ConflictError: a run is in progress.
             PluginUnavailableError: the backend cannot work here.
-            InsufficientTracesError: too few good traces; context has `current` and `required`.
-            InsufficientStorageError: too little disk.
-            InvalidInputError: a value is out of its range, there is no such backend, or the base model does not exist or cannot be trained.
+            InsufficientTracesError: there are too few good traces; context has `current` and `required`.
+            InsufficientStorageError: there is too little disk space.
+            InvalidInputError: a value is out of its range, the backend does not exist, or the base model does not exist
+                or cannot be trained.
             WorkerFailedError: the worker cannot be started.
         """
         config = self.resolve(config or self.config())
@@ -194,11 +201,12 @@ class FineTuneService:
         return await self._store.get(run_id) or run
 
     async def resume(self, run_id: UUID) -> FineTuneRun:
-        """Go on with a run that failed or was cancelled, from its newest complete checkpoint: same id, data and log.
+        """Resume a failed or cancelled run from its newest complete checkpoint, with the same id, data and log.
 
         Raises:
-            NotFoundError: there is no such run.
-            ConflictError: it did not fail and was not cancelled, has no complete checkpoint, or another is in progress.
+            NotFoundError: the run does not exist.
+            ConflictError: the run neither failed nor was cancelled, has no complete checkpoint, or another run is in
+                progress.
             PluginUnavailableError, InsufficientStorageError, InvalidInputError, WorkerFailedError: see `start`.
         """
         async with self._starting:
@@ -227,7 +235,7 @@ class FineTuneService:
         return await self._store.get(run_id) or run
 
     def resumable(self, run: FineTuneRun) -> bool:
-        """Whether the run has what `resume` needs. Looks into its directory."""
+        """Return whether `resume` can resume the run. This method reads the run's directory."""
         try:
             self._launcher.require_resumable(run)
         except ConflictError:
@@ -235,28 +243,28 @@ class FineTuneService:
         return True
 
     def resolve(self, config: FineTuneConfig) -> FineTuneConfig:
-        """Return a configuration as a run has it: checked, with a backend's name in place of `auto`.
+        """Return a checked configuration with `auto` replaced by the name of the default backend.
 
         Raises:
-            InvalidInputError: a value is out of its range, or there is no such backend.
+            InvalidInputError: a value is out of its range, or the backend does not exist.
         """
         return resolve_backend(checked(config), self._workspace.plugins)
 
     async def ready_backend(self, name: str) -> TrainingBackend:
-        """The backend, able to work here.
+        """Return a backend after checking that it can work here.
 
         Raises:
-            InvalidInputError: no such backend; the detail lists those there are.
-            PluginUnavailableError: it lacks something.
+            InvalidInputError: the backend does not exist; the detail lists the available backends.
+            PluginUnavailableError: the backend cannot work here; the detail says what is missing.
         """
         return await self._launcher.ready_backend(name)
 
     async def require_free(self) -> None:
-        """Refuse while a run is in progress, or the disk has no room for one.
+        """Raise an error if a run is in progress, or the disk has no room for a run.
 
         Raises:
             ConflictError: a run is in progress.
-            InsufficientStorageError: too little disk.
+            InsufficientStorageError: there is too little disk space.
         """
         await self._require_idle()
         await asyncio.to_thread(self._launcher.require_space)
@@ -270,14 +278,14 @@ class FineTuneService:
     # ----------------------------------------------------------------------------------- reading
 
     def run_dir(self, run_id: UUID) -> Path:
-        """Where the run's files are, or would be."""
+        """Return the directory of the run's files, which may not exist."""
         return self._launcher.run_dir(run_id)
 
     async def get(self, run_id: UUID) -> FineTuneRun:
-        """One run, as it stands.
+        """Return the current state of a run.
 
         Raises:
-            NotFoundError: there is none with that id.
+            NotFoundError: no run has this id.
         """
         run = await self._store.get(run_id)
         if run is None:
@@ -285,29 +293,32 @@ class FineTuneService:
         return await self._looked_at(run)
 
     async def list(self, limit: int = 50, offset: int = 0, status: RunStatus | None = None) -> tuple[Runs, int]:
-        """Runs, newest first, and how many there are in all."""
+        """Return a page of runs, newest first, and the total number of runs."""
         await self.current()
         return await self._store.page(limit, offset, status)
 
     async def current(self) -> FineTuneRun | None:
-        """The run in progress, if there is one."""
+        """Return the run in progress; None if there is none."""
         run = await self._store.live()
         if run is not None:
             run = await self._looked_at(run)
         return run if run is not None and run.status not in ENDED else None
 
     def events(self, run_id: UUID) -> FileLog:
-        """The run's durable event log. Who follows it hears of the end when the run has ended: another may be started then.
+        """Return the run's durable event log.
+
+        A follower gets the terminal event only after the end of the run is stored. From then on, another run can be
+        started.
 
         Raises:
-            NotFoundError: there is no such run.
+            NotFoundError: the run does not exist.
         """
         if not self.run_dir(run_id).is_dir():
             raise NotFoundError(f"There is no training run with the id {run_id}.")
         return FileLog(self.run_dir(run_id) / EVENTS_FILE, lambda: self._has_ended(run_id))
 
     async def _has_ended(self, run_id: UUID) -> bool:
-        """Whether the end of a run is on record. Of many who ask at once one looks."""
+        """Return whether the end of a run is stored. Simultaneous callers share one check."""
         looking = self._ends.get(run_id)
         if looking is None:
             looking = self._ends[run_id] = asyncio.create_task(self.get(run_id), name=f"end of {run_id}")
@@ -315,36 +326,36 @@ class FineTuneService:
         try:
             return (await asyncio.shield(looking)).status in ENDED
         except NotFoundError:
-            return True  # its row is gone: nothing will come of it any more
+            return True  # its row was deleted, so the run cannot continue
 
     async def log_tail(self, run_id: UUID, lines: int = 40) -> str:
-        """The end of what the run's processes printed; empty when they said nothing.
+        """Return the last lines of the output of the run's processes; empty if they printed nothing.
 
         Raises:
-            NotFoundError: there is no such run.
+            NotFoundError: the run does not exist.
         """
         await self.get(run_id)
         return "\n".join(await asyncio.to_thread(supervisor.log_tail, self.run_dir(run_id), lines))
 
     def interrupted(self, run: FineTuneRun) -> bool:
-        """Whether the run is in progress but has no process: whoever supervises next goes on with it."""
+        """Return whether the run is in progress but has no process. The next supervising process continues the run."""
         return run.status not in ENDED and not run.queued and not supervisor.is_alive(self.run_dir(run.id))
 
     async def metrics(self, run_id: UUID) -> Sequence[Progress]:
-        """Every logged step, oldest first.
+        """Return every logged step, oldest first.
 
         Raises:
-            NotFoundError: there is no such run.
+            NotFoundError: the run does not exist.
         """
         await self.get(run_id)
         events = await asyncio.to_thread(FileLog(self.run_dir(run_id) / EVENTS_FILE).read)
         return [msgspec.convert(event.data, Progress) for event in events if event.type == "progress"]
 
     async def traces_of(self, run_id: UUID) -> Sequence[Trace]:
-        """The traces that the run was given, oldest first; those deleted since are missing.
+        """Return the traces that the run received, oldest first, without those deleted since.
 
         Raises:
-            NotFoundError: there is no such run.
+            NotFoundError: the run does not exist.
         """
         await self.get(run_id)
         found = []
@@ -358,24 +369,26 @@ class FineTuneService:
     # -------------------------------------------------------------------------- ending, settling
 
     async def wait(self, run_id: UUID) -> FineTuneRun:
-        """Wait until the run has ended. Who waits also looks after it: it goes on here if its worker dies.
+        """Wait until the run has ended.
+
+        This process watches the run meanwhile and continues it if its worker dies.
 
         Raises:
-            NotFoundError: there is no such run.
+            NotFoundError: the run does not exist.
         """
         await self.get(run_id)
         await self.watching.wait(run_id)
         return await self.get(run_id)
 
     async def cancel(self, run_id: UUID) -> FineTuneRun:
-        """End the run with every process that belongs to it; returns when they are gone.
+        """End all processes of the run, and return when they have ended.
 
         Raises:
-            NotFoundError: there is no such run.
-            ConflictError: it has ended.
-            WorkerFailedError: a process of it cannot be ended.
+            NotFoundError: the run does not exist.
+            ConflictError: the run has already ended.
+            WorkerFailedError: a process of the run cannot be ended.
         """
-        async with self._starting:  # a worker that is just being launched must be there to be found
+        async with self._starting:  # a worker that is being launched must exist before its processes are searched
             run = await self.get(run_id)
             if run.status in ENDED:
                 raise ConflictError(
@@ -395,22 +408,22 @@ class FineTuneService:
         return run
 
     async def settle(self, watch: bool) -> None:
-        """Look after the run that an earlier process left: adopt it while its worker lives, else record how it ended.
+        """Watch the run of an earlier process while its worker lives; otherwise record how it ended.
 
         Args:
-            watch: this process is the server: it watches live runs and goes on with dead ones, unless the settings leave
-                that to a `tmde worker`. Others leave both alone.
+            watch: this process is the server. It watches live runs and continues dead ones, unless the settings assign
+                this to a `tmde worker`. Other processes do neither.
         """
         self.watching.adopts = watch and not self._enqueues
         await self.current()
 
     async def work(self, *, once: bool = False) -> None:
-        """Be the `tmde worker` of this data directory: train what is queued and look after it, until cancelled.
+        """Run the `tmde worker` of this data directory: train and watch queued runs until the task is cancelled.
 
-        Cancelled, it leaves the run in progress to the next worker.
+        If the task is cancelled, the next worker continues the run in progress.
 
         Args:
-            once: return when nothing is queued or in progress.
+            once: return when no run is queued or in progress.
         """
         self.watching.launches = self.watching.adopts = True
         while True:
@@ -426,14 +439,14 @@ class FineTuneService:
                 await asyncio.sleep(QUEUE_SECONDS)
 
     async def stop(self) -> None:
-        """Stop watching. Workers go on."""
+        """Stop watching runs. Their workers continue."""
         await self.watching.stop()
 
     @property
     def _enqueues(self) -> bool:
-        """Whether runs are left to a `tmde worker`."""
+        """Whether runs are queued for a `tmde worker`."""
         return self._settings.started.supervisor.place == "worker"
 
     async def _looked_at(self, run: FineTuneRun) -> FineTuneRun:
-        # Not one that this process is just starting: that gets its watch together with its process.
+        # Do not adopt a run that this process is just starting. Its watch starts together with its process.
         return await self.watching.look(run, adopt=not self._starting.locked())

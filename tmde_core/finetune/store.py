@@ -1,4 +1,4 @@
-"""Training runs in SQLite."""
+"""Stores training runs in SQLite."""
 
 # ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
 from __future__ import annotations
@@ -36,17 +36,17 @@ class Outcome(Record):
     metrics: FineTuneMetrics | None = None
     lora_path: str | None = None
     base_model: str | None = None
-    """As the published adapter names it; None leaves what was asked for."""
+    """The base model that the published adapter names; None: keep the requested base model."""
 
 
 class RunStore:
-    """The rows of `finetune_runs` and `run_traces`."""
+    """Stores the rows of `finetune_runs` and `run_traces`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def insert(self, run: FineTuneRun, train: list[str], val: list[str]) -> None:
-        """Keep a new run with the traces that it will learn from, all or nothing.
+        """Store a new run and its traces in one transaction.
 
         Raises:
             ConflictError: another run is in progress.
@@ -79,17 +79,17 @@ class RunStore:
                 await connection.executemany("INSERT INTO run_traces (run_id, trace_id, split) VALUES (?, ?, ?)", used)
 
     async def get(self, run_id: UUID) -> FineTuneRun | None:
-        """One run."""
+        """Return a run; None if it does not exist."""
         row = await self._database.row(f"SELECT {_COLUMNS} FROM finetune_runs WHERE id = ?", (str(run_id),))
         return _run(row) if row else None
 
     async def live(self) -> FineTuneRun | None:
-        """The run in progress; there is at most one."""
+        """Return the run in progress, of which there is at most one."""
         row = await self._database.row(f"SELECT {_COLUMNS} FROM finetune_runs WHERE {_LIVE}")
         return _run(row) if row else None
 
     async def page(self, limit: int, offset: int, status: RunStatus | None) -> tuple[Runs, int]:
-        """Runs, newest first, and how many there are in all."""
+        """Return a page of runs, newest first, and the total number of runs."""
         clause, values = ("WHERE status = ?", [status]) if status else ("", [])
         rows = await self._database.rows(
             f"SELECT {_COLUMNS} FROM finetune_runs {clause} ORDER BY started_at DESC, rowid DESC LIMIT ? OFFSET ?",
@@ -99,12 +99,12 @@ class RunStore:
         return [_run(row) for row in rows], int(total)
 
     async def trace_ids(self, run_id: UUID) -> list[UUID]:
-        """The traces that a run was given."""
+        """Return the ids of the traces that a run received."""
         rows = await self._database.rows("SELECT trace_id FROM run_traces WHERE run_id = ?", (str(run_id),))
         return [UUID(row[0]) for row in rows]
 
     async def given(self, trace_id: UUID) -> list[tuple[UUID, RunStatus]]:
-        """The runs that were given a trace, oldest first, and how each one stands."""
+        """Return the ids and states of the runs that received a trace, oldest first."""
         rows = await self._database.rows(
             "SELECT run.id, run.status FROM run_traces AS used JOIN finetune_runs AS run ON run.id = used.run_id "
             "WHERE used.trace_id = ? ORDER BY run.started_at, run.id",
@@ -113,13 +113,13 @@ class RunStore:
         return [(UUID(row["id"]), row["status"]) for row in rows]
 
     async def running(self, run_id: UUID) -> None:
-        """The worker has begun."""
+        """Record that the worker has begun."""
         await self._database.write(
             "UPDATE finetune_runs SET status = 'running' WHERE id = ? AND status = 'pending'", (str(run_id),)
         )
 
     async def attempt(self, run: FineTuneRun, attempts: Attempts) -> bool:
-        """Record that a process is about to work on the run, live or ended; False when `run` is no longer how it stands.
+        """Record that a process is about to work on the run; return False if `run` is outdated.
 
         Raises:
             ConflictError: another run is in progress.
@@ -127,7 +127,7 @@ class RunStore:
         return await self._revive(run, attempts, queued=False)
 
     async def enqueue(self, run: FineTuneRun) -> bool:
-        """Let an ended run wait for a `tmde worker`; False when `run` is no longer how it stands.
+        """Queue an ended run for a `tmde worker`; return False if `run` is outdated.
 
         Raises:
             ConflictError: another run is in progress.
@@ -153,7 +153,7 @@ class RunStore:
         return changed == 1
 
     async def finish(self, run: FineTuneRun, outcome: Outcome, attempts: Attempts) -> bool:
-        """Record the end; False when someone else has recorded it or begun something already, whose record stands."""
+        """Record the end of the run; return False if `run` is outdated, because another process has changed it."""
         changed = await self._database.write(
             "UPDATE finetune_runs SET status = ?, completed_at = ?, error_message = ?, metrics = ?, lora_path = ?, "
             "attempts = ?, queued = 0, base_model = coalesce(?, base_model) "

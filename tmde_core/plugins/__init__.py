@@ -1,4 +1,4 @@
-"""Finding, validating and making plugins: who offers what, and what is wrong with whom."""
+"""Finds, validates and creates plugins, and lists what each provides and which problems it has."""
 
 from tmde_core.plugins.catalog import MAX_DESCRIPTORS, Plugins
 from tmde_core.plugins.making import context_for

@@ -1,7 +1,7 @@
-"""The catalog of plugins: who offers what, and what is wrong with whom.
+"""The catalog of plugins: what each plugin provides, and which problems it has.
 
-Every hook is called alone, in its own `try`: one that raises is named as its plugin's problem, while that plugin's
-good hooks and all other plugins work on.
+Each hook is called separately in its own `try`. A hook that raises is recorded as a problem of its plugin. The other
+hooks of this plugin and all other plugins continue to work.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.sdk.training import BackendDescriptor
 
 MAX_DESCRIPTORS = 100
-"""Most things one hook may offer: far above any honest list, and it ends a generator that never does."""
+"""The most descriptors that one hook may return. No real list is so long. The limit also ends an endless generator."""
 
 D = TypeVar("D", bound=Descriptor)
 
 Observe = Callable[..., object]
-"""A plugin's `tmde_event`: takes `event`, and `context` if it likes."""
+"""A plugin's `tmde_event`: it takes `event`, and optionally `context`."""
 
 
 class Plugins:
-    """The catalog: load it once, then ask it."""
+    """The catalog of plugins. Load it once, then query it."""
 
     def __init__(self) -> None:
         self._shelves: dict[type[Descriptor], Shelf[Any]] = {
@@ -52,7 +52,10 @@ class Plugins:
         return plugins
 
     def add(self, name: str, plugin: object) -> PluginInfo:
-        """Register a plugin that is no installed package, exactly as an installed one: for tests and embedders."""
+        """Register a plugin that is not an installed package, in the same way as an installed one.
+
+        Tests and programs that embed TMDE use this method.
+        """
         entry = Entry(name=name, module=getattr(plugin, "__name__", type(plugin).__name__))
         self._admit(entry, plugin)
         return entry.info()
@@ -89,23 +92,23 @@ class Plugins:
         return self.shelf(RegistryDescriptor)
 
     def observers(self) -> list[tuple[str, Observe]]:
-        """Return each plugin's `tmde_event`, with the plugin's name."""
+        """Return each plugin's `tmde_event` with the plugin's name."""
         return [(entry.name, function) for entry, function in self._observers]
 
     def report(self, name: str, detail: str) -> None:
-        """Record a problem of an observer that shows while TMDE runs."""
+        """Record a problem that an observer has while TMDE runs."""
         for entry, _ in self._observers:
             if entry.name == name:
                 entry.fail("event", detail)
 
     def infos(self) -> list[PluginInfo]:
-        """Return every plugin that was found, by name."""
+        """Return information about every plugin that was found, sorted by name."""
         return sorted((entry.info() for entry in self._entries), key=lambda info: info.name)
 
     # ------------------------------------------------------------------------------------- loading
 
     def _admit(self, entry: Entry, plugin: object | None) -> None:
-        """Put a plugin on the list and, if it was imported and its name is free, collect what it provides."""
+        """Add a plugin to the list, and collect what it provides if it was imported and its name is free."""
         same = next((other for other in self._entries if other.name == entry.name), None)
         self._entries.append(entry)
         if plugin is None:
@@ -125,7 +128,7 @@ class Plugins:
                 self._call(entry, hook, function)
 
     def _call(self, entry: Entry, hook: str, function: Callable[..., object]) -> None:
-        """Call one hook and shelve what it offers; what is wrong becomes the plugin's problem and nobody else's."""
+        """Call one hook and store its descriptors; record any error as a problem of this plugin only."""
         try:
             offered = function()
             if offered is None:
@@ -143,7 +146,7 @@ class Plugins:
                     entry.fail("hook", f"{hook} offers more than {MAX_DESCRIPTORS} things; the rest is left out.")
                     return
                 self._shelve(entry, hook, descriptor)
-        except BaseException as error:  # a plugin may even call sys.exit(); that must not reach anyone else
+        except BaseException as error:  # a plugin may even call sys.exit(); that must not affect the others
             if isinstance(error, KeyboardInterrupt):
                 raise
             entry.fail("hook", f"{hook} raised {describe_error(error)}")
@@ -167,7 +170,7 @@ class Plugins:
             )
 
     def _list_commands(self) -> None:
-        """Add the commands to the plugins that bring them; a package with commands alone is a plugin too."""
+        """Add each command to the plugin that provides it. A package that has only commands is a plugin too."""
         for command in find_commands():
             entry = next((one for one in self._entries if one.distribution == command.distribution), None)
             if entry is None:
@@ -180,6 +183,6 @@ class Plugins:
 
 
 def _discard(awaitable: object) -> None:
-    """Close a coroutine that nobody will await, so that Python does not warn about it."""
+    """Close a coroutine that is never awaited, so that Python does not warn about it."""
     if inspect.iscoroutine(awaitable):
         awaitable.close()

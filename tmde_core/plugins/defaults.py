@@ -1,4 +1,4 @@
-"""What `auto` stands for: the runtime and the backend that a plugin marks as the default."""
+"""Resolves `auto` to the runtime and the backend that a plugin marks as the default."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROLES = ("proposer", "skeptic", "synthesizer", "judge")
 
 
 def resolve_roles(settings: Settings, plugins: Plugins) -> Settings:
-    """Return the settings with the default runtime in place of `auto`; without a default runtime `auto` stays."""
+    """Return the settings with `auto` replaced by the default runtime; `auto` stays if there is no default runtime."""
     default = plugins.runtimes.default()
     roles: dict[str, RoleSettings] = {name: getattr(settings.roles, name) for name in ROLES}
     if default is None or all(role.runtime != AUTO for role in roles.values()):
@@ -26,9 +26,9 @@ def resolve_roles(settings: Settings, plugins: Plugins) -> Settings:
 
 
 def resolve_backend(config: FineTuneConfig, plugins: Plugins) -> FineTuneConfig:
-    """Return the hyperparameters with a backend's name in place of `auto`.
+    """Return the hyperparameters with `auto` replaced by the name of the default backend.
 
     Raises:
-        InvalidInputError: there is no such backend, or `auto` and no plugin offers a default one.
+        InvalidInputError: the backend does not exist, or it is `auto` and no plugin offers a default backend.
     """
     return msgspec.structs.replace(config, backend=plugins.backends.choose(config.backend, "backend").name)

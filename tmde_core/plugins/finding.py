@@ -1,4 +1,4 @@
-"""Finding installed plugins: stevedore imports their entry points, and a failed import is only that plugin's problem."""
+"""Finds installed plugins. stevedore imports their entry points; a failed import affects only that plugin."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def find_plugins() -> list[tuple[Entry, object | None]]:
     """Import every installed plugin.
 
     Returns:
-        Each plugin with what its entry point leads to, None where the import failed, in the order of plugin names:
-        so the same provider keeps a contested name on every start.
+        Each plugin with the object that its entry point names, or None if the import failed. The list is sorted by
+        plugin name, so that the same provider keeps a contested name at every start.
     """
     found: list[tuple[Entry, object | None]] = []
 
@@ -36,19 +36,21 @@ def find_plugins() -> list[tuple[Entry, object | None]]:
 
 
 class _Finder(ExtensionManager[Any]):
-    """stevedore's manager, with two of its habits changed."""
+    """stevedore's manager with two changes."""
 
     def list_entry_points(self) -> list[importlib.metadata.EntryPoint]:
-        """Read the metadata each time.
+        """Read the entry points from the metadata each time.
 
-        stevedore's own list goes through a cache below the user's home directory. Its entries have lost the
-        distribution they came from, and it would be a file outside the data directory to go stale. Reading anew
-        takes some 50 ms.
+        stevedore's own list uses a cache in the user's home directory. Its entries do not have their distribution, and
+        the cache is a file outside the data directory that can be outdated. Reading the metadata takes about 50 ms.
         """
         return list(importlib.metadata.entry_points(group=self.namespace))
 
     def _load_one_plugin(self, ep: importlib.metadata.EntryPoint, *args: Any, **kwds: Any) -> Extension[Any] | None:
-        """Import; make whatever is raised an ordinary error: stevedore lets AssertionError and SystemExit pass."""
+        """Import a plugin and raise any failure as an ImportError.
+
+        stevedore itself does not catch AssertionError and SystemExit.
+        """
         try:
             return super()._load_one_plugin(ep, *args, **kwds)
         except KeyboardInterrupt:

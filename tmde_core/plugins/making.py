@@ -1,4 +1,4 @@
-"""Making what descriptors describe: each is given its context, with its own validated settings."""
+"""Prepares the creation of described objects: each gets its context with its own validated settings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ S = TypeVar("S", bound=PluginSettings)
 
 
 def context_for(descriptor: MakingDescriptor, settings: Settings) -> PluginContext[Any]:
-    """Return what `create` is given.
+    """Return the context to pass to `create`.
 
     Raises:
-        InvalidInputError: the settings table of the descriptor does not fit its type; names the setting.
+        InvalidInputError: the settings table of the descriptor does not match its type. The detail names the setting.
     """
     return PluginContext(
         data_dir=settings.data_path,
@@ -32,10 +32,10 @@ def context_for(descriptor: MakingDescriptor, settings: Settings) -> PluginConte
 
 
 def read_table(descriptor: MakingDescriptor, settings: Settings) -> PluginSettings:
-    """Return the settings of one descriptor, validated.
+    """Return the validated settings of one descriptor.
 
     Raises:
-        InvalidInputError: an unknown setting, or a value of the wrong type or range; names the setting.
+        InvalidInputError: a setting is unknown, has the wrong type or is out of range. The detail names the setting.
     """
     table = table_of(descriptor)
     values = getattr(settings, table).get(descriptor.name, {})
@@ -46,11 +46,12 @@ def read_settings(values: Mapping[str, Any], as_type: type[S], table: str) -> S:
     """Return a settings table as its type.
 
     Args:
-        values: the table, as `tmde.toml` has it.
-        table: its name, for the sentence of an error.
+        values: the table, as in `tmde.toml`.
+        as_type: the type of the settings.
+        table: the table's name, for error messages.
 
     Raises:
-        InvalidInputError: an unknown setting, or a value of the wrong type or range; names the setting.
+        InvalidInputError: a setting is unknown, has the wrong type or is out of range. The detail names the setting.
     """
     try:
         return msgspec.convert(dict(values), as_type)
@@ -59,11 +60,11 @@ def read_settings(values: Mapping[str, Any], as_type: type[S], table: str) -> S:
 
 
 def _explain(problem: InvalidInputError, as_type: type[PluginSettings], table: str) -> InvalidInputError:
-    """Say where a wrong setting stands in the file."""
+    """Add the setting's place in the file to an error."""
     known = as_type.__struct_fields__
     field, sentence = str(problem.context.get("field") or ""), problem.detail
     head, _, rest = sentence.partition(": ")
-    if head in (field, *known):  # the second: what `__post_init__` says of a setting
+    if head in (field, *known):  # `known`: an error of `__post_init__` that begins with a setting's name
         field, sentence = head, rest
     if field and field.partition(".")[0] not in known:
         sentence = f"there is no such setting; there are {', '.join(known) or 'none'}."
@@ -72,10 +73,10 @@ def _explain(problem: InvalidInputError, as_type: type[PluginSettings], table: s
 
 
 def check_tables(plugins: Plugins, wanted: Settings, stored: Settings) -> None:
-    """Check the plugins' tables that differ from the stored ones; a table of no plugin is left alone.
+    """Check the plugins' tables that differ from the stored ones; ignore tables that belong to no plugin.
 
     Raises:
-        InvalidInputError: a setting that its plugin does not know or allow.
+        InvalidInputError: the plugin does not know a setting, or refuses its value.
     """
     for hook in HOOKS.values():
         if not hook.table or getattr(wanted, hook.table) == getattr(stored, hook.table):
@@ -86,5 +87,5 @@ def check_tables(plugins: Plugins, wanted: Settings, stored: Settings) -> None:
 
 
 def table_of(descriptor: MakingDescriptor) -> str:
-    """Return the name of the table that holds the settings of this kind of thing."""
+    """Return the name of the table that holds the settings of this kind of descriptor."""
     return next(hook.table for hook in HOOKS.values() if type(descriptor) is hook.descriptor)

@@ -1,4 +1,4 @@
-"""What is known about a plugin: what it provides and what is wrong with it."""
+"""Stores what is known about a plugin: what it provides and which problems it has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Stage = Literal["import", "register", "hook", "conflict", "event"]
 
 
 class Provision(Record):
-    """One thing that a plugin provides."""
+    """One object that a plugin provides."""
 
     kind: str
     name: str
@@ -20,14 +20,14 @@ class Provision(Record):
 
 
 class PluginProblem(Record):
-    """Something wrong with a plugin, in a sentence."""
+    """A problem of a plugin, described in a sentence."""
 
     stage: Stage
     detail: str
 
 
 class PluginInfo(Record):
-    """One plugin: where it comes from, what it provides, what is wrong with it."""
+    """One plugin: its origin, what it provides, and its problems."""
 
     name: str
     module: str
@@ -39,7 +39,7 @@ class PluginInfo(Record):
 
 
 class Entry(msgspec.Struct):
-    """What is being learnt about a plugin while it is loaded."""
+    """Collects information about a plugin while it is loaded."""
 
     name: str
     module: str
@@ -49,17 +49,17 @@ class Entry(msgspec.Struct):
     problems: list[PluginProblem] = msgspec.field(default_factory=list)
 
     def fail(self, stage: Stage, detail: str) -> None:
-        """Record a problem, once."""
+        """Record a problem. A problem that is already recorded is ignored."""
         problem = PluginProblem(stage=stage, detail=detail)
         if problem not in self.problems:
             self.problems.append(problem)
 
     def origin(self) -> str:
-        """Where the plugin comes from, for a sentence."""
+        """Return where the plugin comes from, as a part of a sentence."""
         return f"the package {self.distribution!r}" if self.distribution else f"the module {self.module!r}"
 
     def info(self) -> PluginInfo:
-        """The plugin as it stands now."""
+        """Return the current information about the plugin."""
         status: Literal["ok", "degraded", "broken"] = "ok"
         if self.problems:
             status = "degraded" if self.provides else "broken"
@@ -75,6 +75,6 @@ class Entry(msgspec.Struct):
 
 
 def describe_error(error: BaseException) -> str:
-    """Name an exception and its message on one line."""
+    """Return an exception's name and message on one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

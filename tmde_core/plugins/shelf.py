@@ -1,4 +1,4 @@
-"""The descriptors of one kind, by name."""
+"""Stores the descriptors of one kind by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ D = TypeVar("D", bound=Descriptor)
 
 
 class Shelf(Generic[D]):
-    """The descriptors of one kind, by name; a name that is taken stays with its first provider."""
+    """Stores the descriptors of one kind by name. The first plugin that provides a name keeps it."""
 
     def __init__(self, noun: str) -> None:
         self.noun = noun
@@ -21,7 +21,7 @@ class Shelf(Generic[D]):
         self._providers: dict[str, str] = {}
 
     def add(self, descriptor: D, provider: str) -> str | None:
-        """Put a descriptor on the shelf; returns the present provider when the name is taken."""
+        """Add a descriptor and return None; return the current provider if the name is already taken."""
         taken = self._providers.get(descriptor.name)
         if taken is None:
             self._items[descriptor.name] = descriptor
@@ -29,10 +29,10 @@ class Shelf(Generic[D]):
         return taken
 
     def get(self, name: str) -> D:
-        """Return the descriptor of that name.
+        """Return the descriptor with this name.
 
         Raises:
-            PluginUnavailableError: there is none; the detail lists those there are.
+            PluginUnavailableError: no descriptor has this name. The detail lists the available names.
         """
         if name not in self._items:
             raise PluginUnavailableError(self._describe_missing(name), name=name, available=self.names())
@@ -41,10 +41,10 @@ class Shelf(Generic[D]):
     def choose(self, name: str, field: str) -> D:
         """Return the descriptor that a person names in `field`, or the default one for `auto`.
 
-        An unknown name is the person's mistake, not our lack.
+        An unknown name is an invalid input here, because a person wrote it.
 
         Raises:
-            InvalidInputError: there is none; the detail and `available` list those there are.
+            InvalidInputError: no descriptor has this name. The detail and `available` list the available names.
         """
         if name == AUTO and (default := self.default()) is not None:
             return default
@@ -53,11 +53,11 @@ class Shelf(Generic[D]):
         return self._items[name]
 
     def default(self) -> D | None:
-        """Return the first descriptor, in the order of plugin names, that is marked as the default."""
+        """Return the first default descriptor in the order of plugin names; None if there is none."""
         return next((one for one in self._items.values() if getattr(one, "default", False)), None)
 
     def provider(self, name: str) -> str | None:
-        """Return the plugin that provides `name`."""
+        """Return the name of the plugin that provides `name`; None if no plugin provides it."""
         return self._providers.get(name)
 
     def names(self) -> list[str]:

@@ -1,7 +1,7 @@
-"""Validating plugins: pluggy checks each marked function against the hooks, and each descriptor is looked at.
+"""Validates plugins: pluggy checks each marked function against the hooks, and each descriptor is checked.
 
-Every function is registered alone, in a manager of its own: a misspelt or wrongly declared hook is named as its
-plugin's problem, and silences no other.
+Each function is registered separately, in its own manager. A misspelt or wrongly declared hook is recorded as a
+problem of its plugin, and the other hooks continue to work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tmde_core.sdk.context import PluginSettings
 from tmde_core.sdk.hooks import HOOKS, OBSERVER, Hook
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-"""What a descriptor may be called; settings, flags and URLs use the name."""
+"""The pattern of descriptor names. Settings, flags and URLs use these names."""
 
 ALL_HOOKS = (*HOOKS, OBSERVER)
 
@@ -27,7 +27,7 @@ CALLED = frozenset({"create", "availability", "questions"})
 
 
 def find_implementations(entry: Entry, plugin: object) -> list[tuple[str, Callable[..., object]]]:
-    """Return the plugin's valid hooks with their functions; whatever else claims to be one becomes a problem."""
+    """Return the plugin's valid hooks with their functions; record each invalid hook as a problem."""
     marked: dict[str, object] = {}
     unmarked: list[str] = []
     manager = pluggy.PluginManager(hooks.PROJECT)
@@ -37,7 +37,7 @@ def find_implementations(entry: Entry, plugin: object) -> list[tuple[str, Callab
                 marked[name] = getattr(plugin, name)
             elif name in ALL_HOOKS:
                 unmarked.append(name)
-    except BaseException as error:  # looking at an attribute may run a plugin's own code
+    except BaseException as error:  # reading an attribute may run the plugin's own code
         if isinstance(error, KeyboardInterrupt):
             raise
         entry.fail("register", f"It cannot be inspected: {describe_error(error)}")
@@ -50,7 +50,7 @@ def find_implementations(entry: Entry, plugin: object) -> list[tuple[str, Callab
 
 
 def _validate(entry: Entry, name: str, function: object) -> tuple[str, Callable[..., object]] | None:
-    """Let pluggy check one function."""
+    """Check one function with pluggy and return its hook and the function; None if the function is invalid."""
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
     try:
@@ -81,9 +81,9 @@ def _describe_invalid(name: str, error: pluggy.PluginValidationError) -> str:
 
 
 def find_flaw(hook: Hook, descriptor: object) -> str | None:
-    """Say why a descriptor cannot be used; None if it can.
+    """Return why a descriptor cannot be used; None if it can be used.
 
-    msgspec checks types when it decodes, not when a plugin builds a struct.
+    msgspec checks types when it decodes data, but not when a plugin creates a struct.
     """
     if not isinstance(descriptor, hook.descriptor):
         return f"{hook.name} returned a {type(descriptor).__name__} where a {hook.descriptor.__name__} belongs."
@@ -106,7 +106,7 @@ def find_flaw(hook: Hook, descriptor: object) -> str | None:
 
 
 def _find_settings_flaw(hook: Hook, name: str, settings: object) -> str | None:
-    """Say why a descriptor's settings type cannot be used."""
+    """Return why a descriptor's settings type cannot be used; None if it can be used."""
     if not (isinstance(settings, type) and issubclass(settings, PluginSettings)):
         return f"The {hook.noun} {name!r} has settings that are no subclass of PluginSettings."
     try:

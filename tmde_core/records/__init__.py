@@ -1,1 +1,1 @@
-"""Plain data that several rooms share. Records know no store, service or plugin."""
+"""Plain data that several packages share. Records do not depend on stores, services or plugins."""

@@ -1,4 +1,4 @@
-"""The base of every immutable record: frozen, strict, camelCase on the wire."""
+"""The base of every record: immutable, strict, and camelCase in JSON."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tmde_core.records.wrong_values import in_words
 T = TypeVar("T")
 
 
-# msgspec lets subclasses inherit `frozen`; type checkers need to be told so.
+# Subclasses inherit `frozen` from msgspec; this decorator tells type checkers so.
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Record(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """An immutable value with named fields. JSON names are camelCase, unknown fields are refused."""
+    """An immutable value with named fields. JSON names are camelCase. Unknown fields are refused."""
 
 
 def utc_now() -> datetime:
-    """Return the present moment in UTC, cut to milliseconds, so that it reads back equal from storage."""
+    """Return the current time in UTC, cut to milliseconds, so that it is equal after storing and reading it."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 def in_utc(moment: datetime, field: str) -> datetime:
-    """A moment that came from outside, in UTC; one without zone is taken for UTC.
+    """Return a time from outside in UTC; a time without a time zone counts as UTC.
 
     Raises:
-        InvalidInputError: UTC has no such year.
+        InvalidInputError: the year does not exist in UTC.
     """
     try:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -40,10 +40,12 @@ def in_utc(moment: datetime, field: str) -> datetime:
 
 
 def parse_id(text: str, what: str) -> UUID:
-    """Parse an id that came from outside; a malformed one names nothing, so it is not found.
+    """Parse an id from outside.
+
+    A malformed id counts as not found.
 
     Raises:
-        NotFoundError: `text` is no canonical UUID.
+        NotFoundError: `text` is not a canonical UUID.
     """
     try:
         parsed = UUID(text)
@@ -67,7 +69,8 @@ def from_json(data: bytes | str, as_type: type[T]) -> T:
     """Decode JSON into a record.
 
     Raises:
-        InvalidInputError: not JSON, an unknown or missing field, or a value of the wrong type; says where.
+        InvalidInputError: the data is not JSON, a field is unknown or missing, or a value has the wrong type. The
+            detail names the place.
     """
     try:
         return msgspec.json.decode(data, type=as_type)
@@ -78,15 +81,15 @@ def from_json(data: bytes | str, as_type: type[T]) -> T:
 
 
 def invalid_field(error: msgspec.ValidationError, of: Any = None) -> InvalidInputError:
-    """Turn an error of msgspec into one of TMDE: a sentence, with the path of the field as context.
+    """Convert an error of msgspec into one of TMDE: a sentence, with the path of the field as context.
 
     Args:
-        error: what msgspec raised.
-        of: the type that was wanted. The sentence then lists the choices of a field that has few.
+        error: the error that msgspec raised.
+        of: the expected type. With this type, the sentence lists the choices of a field that has few.
     """
     text = str(error)
     found = _WIRE_PATH.search(text)
-    path = found["path"].replace("[...]", "") if found else ""  # "[...]": somewhere inside what is not looked into
+    path = found["path"].replace("[...]", "") if found else ""  # "[...]": an unnamed key
     sentence = text[: found.start()] if found else text
     if named := _NAMED.match(sentence):
         path = ".".join(part for part in (path, named["name"][:60]) if part)

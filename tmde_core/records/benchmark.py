@@ -1,4 +1,4 @@
-"""What a benchmark run is, what it measured, and how sure that is."""
+"""Describes benchmark runs, their measurements and the certainty of these."""
 
 from __future__ import annotations
 
@@ -18,34 +18,37 @@ Difficulty = Literal["easy", "medium", "hard"]
 RunType = Literal["quick", "full", "custom"]
 Mode = Literal["debate", "proposer"]
 RunStatus = Literal["pending", "running", "completed", "failed", "cancelled", "interrupted"]
-"""`interrupted`: its process died; it is resumed with the unanswered questions only."""
+"""`interrupted`: the process of the run died. When the run resumes, it asks only the unanswered questions."""
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 Outcome = Literal["better", "worse", "inconclusive"]
 Trigger = Literal["user", "api", "gate", "schedule"]
 
 
 class BenchmarkPlan(Record):
-    """What a run shall ask of whom."""
+    """Which questions a run asks, and which model answers."""
 
     type: RunType = "quick"
     suite: str = ""
-    """A suite's name; empty: the default one."""
+    """The suite's name; empty: the default suite."""
     question_ids: tuple[str, ...] = ()
-    """For `custom`: which questions, built-in or one's own."""
+    """For `custom`: the ids of the questions, built-in or the user's own."""
     mode: Mode = "debate"
     adapter_id: UUID | None = None
-    """Asked with this adapter, active or not; None with `base`: the base model; None without: what is active."""
+    """The adapter that answers, active or not. None: the active adapter, or with `base` the base model."""
     base: bool = False
-    """Ask the base model, without any adapter: a baseline."""
+    """Whether the base model answers without any adapter, as a baseline."""
     repeats: Annotated[int, Meta(ge=1, le=10)] | None = None
     """How often each question is asked; None: once in a quick run, twice in others."""
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 42
     judge: str = ""
-    """Empty: as the settings have it."""
+    """The judge's name; empty: the judge of the settings."""
 
 
 class Interval(Record):
-    """A mean with its 95 % interval. `mean` None: nothing was scored. `low` and `high` None: all values are equal, or there is one."""
+    """A mean with its 95 % interval.
+
+    `mean` is None if nothing was scored. `low` and `high` are None if all values are equal or there is only one.
+    """
 
     mean: float | None
     low: float | None = None
@@ -64,7 +67,7 @@ class DomainMetrics(Record):
 
 
 class EfficiencyReference(Record):
-    """What a run's efficiency is held against. None: not known, or not in this mode."""
+    """The values that a run's efficiency is compared with. None: unknown, or not used in this mode."""
 
     response_time_ms: float | None = None
     rounds: float | None = None
@@ -72,7 +75,7 @@ class EfficiencyReference(Record):
 
 
 class BenchmarkMetrics(Record):
-    """What one benchmark run measured. Means are over scored questions only."""
+    """The measurements of one benchmark run. Means are over scored questions only."""
 
     tmde_score: float | None
     """Composite, 0–100: see `benchmark.metrics.tmde_score`. None: nothing was scored."""
@@ -83,24 +86,25 @@ class BenchmarkMetrics(Record):
     tokens_per_second: Interval
     avg_rounds: Interval
     early_termination_rate: Interval
-    """Share of debates that ended early, 0–1; without mean in proposer mode."""
+    """Share of debates that ended early, 0–1; no mean in proposer mode."""
     domains: tuple[DomainMetrics, ...] = ()
     questions: int = 0
-    """Answers that were asked for: questions times repeats."""
+    """Number of requested answers: questions times repeats."""
     unscored: int = 0
-    """Answers without verdict. No verdict is never 0."""
+    """Answers without a verdict. A missing verdict never counts as 0."""
     failed: int = 0
-    """Questions that could not be answered after three tries."""
+    """Questions without an answer after three tries."""
     conclusive: bool = True
-    """False when more than 10 % are unscored: then no verdict is given."""
+    """False if more than 10 % of the answers are unscored. The run then has no outcome."""
     efficiency: float | None = None
-    """0–1, the score's other part."""
+    """0–1, the other part of the score."""
     quality_weight: float = 0.8
-    """As it was when the run ended."""
+    """The weight in force when the run ended."""
     judge_drift: float | None = None
-    """Mean absolute change of the frozen, graded answers' scores since the judge was first seen, 0–10; None: no model judged."""
+    """Mean absolute change of the scores of the graded answers since the first run of this judge, 0–10. None: no
+    model judged."""
     reference: EfficiencyReference | None = None
-    """What `efficiency` was measured against: the baseline's figures, or the run's own where it has no baseline."""
+    """The values that `efficiency` was compared with: those of the baseline, or the run's own if it has no baseline."""
 
 
 class BenchmarkRun(Record):
@@ -118,26 +122,28 @@ class BenchmarkRun(Record):
     base_model: str = ""
     base_model_sha256: str | None = None
     suite_sha256: str = ""
-    """Of the questions that were asked; runs of different hashes are never compared silently."""
+    """Hash of the asked questions. Runs with different hashes are never compared without a warning."""
     adapter_sha256: str | None = None
     repeats: int = 1
     seed: int = 42
     judge: str = ""
     questions_total: int = 0
-    """Answers to be had: questions times repeats."""
+    """Number of requested answers: questions times repeats."""
     questions_done: int = 0
     metrics: BenchmarkMetrics | None = None
     verdict_vs_previous: Outcome | None = None
     verdict_vs_baseline: Outcome | None = None
     previous_run_id: UUID | None = None
-    """What `verdict_vs_previous` compares with: the completed run before it on the same questions, in the same mode."""
+    """The run that `verdict_vs_previous` compares with: the previous completed run on the same questions in the same
+    mode."""
     baseline_run_id: UUID | None = None
     error_message: str | None = None
     triggered_by: Trigger = "user"
     warnings: tuple[str, ...] = ()
-    """For a person: the judge is the Proposer's own model, the judge moved, too many unscored."""
+    """Warnings for people: the judge uses the Proposer's own model, the judge drifted, too many answers are
+    unscored."""
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Roles, debate and score settings as they were."""
+    """The settings of roles, debate and score at the time of the run."""
 
 
 class BenchmarkResult(Record):
@@ -146,7 +152,7 @@ class BenchmarkResult(Record):
     run_id: UUID
     question_id: str
     repeat: int
-    """From 0."""
+    """Counts from 0."""
     status: Literal["scored", "unscored", "failed"]
     domain: str
     difficulty: str
@@ -155,7 +161,7 @@ class BenchmarkResult(Record):
     quality_score: float | None = None
     """0–10; None: no verdict."""
     criteria: dict[str, float | None] = msgspec.field(default_factory=dict)
-    """Criterion → score 0–10, None where nobody could tell."""
+    """Criterion → score 0–10; None if the criterion could not be judged."""
     reasons: tuple[str, ...] = ()
     response_time_ms: float | None = None
     tokens: int = 0
@@ -164,11 +170,11 @@ class BenchmarkResult(Record):
     early_stopped: bool = False
     tries: int = 1
     error: str | None = None
-    """Why it failed; of an answer that did not: why the judge's model could not be asked about it."""
+    """Why the question failed. For an answered question: why the judge's model could not be asked."""
 
 
 class BenchmarkQuestion(Record):
-    """A question as it is listed."""
+    """A question in a list."""
 
     id: str
     suite: str
@@ -178,15 +184,15 @@ class BenchmarkQuestion(Record):
     query: str
     reference: str | None
     question: Question
-    """The whole of it, with its criteria, in the form in which it can be sent back."""
+    """The complete question with its criteria, in the same format as for creating a question."""
     quick: bool = False
 
 
 class PairedComparison(Record):
-    """Mean of B − A over the same questions."""
+    """The mean of B − A over the same questions."""
 
     n: int
-    """Questions that both runs have scored (repeats are averaged first)."""
+    """Number of questions that both runs have scored. Repeats of a question are averaged first."""
     a: float | None
     b: float | None
     difference: float | None
@@ -195,19 +201,19 @@ class PairedComparison(Record):
     """95 % BCa interval of the difference."""
     p: float | None = None
     p_adjusted: float | None = None
-    """By Holm's method among the domains."""
+    """The p value adjusted by Holm's method over the domains."""
     outcome: Outcome = "inconclusive"
     questions_needed: int | None = None
-    """How many questions would tell a difference of this size (80 % power); None: no difference, or not known."""
+    """How many questions would detect a difference of this size (80 % power); None: no difference, or unknown."""
 
     @property
     def deciding_p(self) -> float | None:
-        """The p that the verdict goes by: the adjusted one, where it is one of several."""
+        """The p value that decides the outcome: the adjusted value if there is one."""
         return self.p if self.p_adjusted is None else self.p_adjusted
 
 
 class DomainComparison(Record):
-    """One domain's paired difference."""
+    """The paired difference in one domain."""
 
     domain: str
     quality: PairedComparison
@@ -232,10 +238,10 @@ class RunComparison(Record):
     b: BenchmarkRun
     comparable: bool
     differs: tuple[str, ...] = ()
-    """Why they are not comparable: other questions, mode, judge."""
+    """Why the runs are not comparable: different questions, mode or judge."""
     quality: PairedComparison = PairedComparison(n=0, a=None, b=None, difference=None)
     score_difference: float | None = None
-    """TMDE score of B minus A."""
+    """The TMDE score of B minus that of A."""
     score_low: float | None = None
     score_high: float | None = None
     domains: tuple[DomainComparison, ...] = ()
@@ -243,7 +249,7 @@ class RunComparison(Record):
 
 
 class SeriesPoint(Record):
-    """One run in the series over time."""
+    """One run in a series over time."""
 
     run_id: UUID
     at: datetime
@@ -257,7 +263,7 @@ class SeriesPoint(Record):
 
 
 class ActivationMark(Record):
-    """When another adapter began to answer."""
+    """The time at which another adapter was activated."""
 
     at: datetime
     adapter_id: UUID | None
@@ -271,10 +277,11 @@ class Summary(Record):
     """Oldest first."""
     activations: tuple[ActivationMark, ...] = ()
     answering: UUID | None = None
-    """The adapter that answers now; None: the base model."""
+    """The active adapter; None: the base model."""
     current: BenchmarkRun | None = None
-    """The newest run of what answers now; where none of its runs is among those wanted, the newest of them all, whose `adapter_id` then
-    is not `answering`. Where one adapter's runs are wanted, its newest."""
+    """The newest run of the active adapter. If the requested runs include none of the active adapter, this is the
+    newest run of all, and its `adapter_id` differs from `answering`. If the runs of one adapter are requested,
+    this is its newest run."""
     previous: BenchmarkRun | None = None
     baseline: BenchmarkRun | None = None
     vs_previous: RunComparison | None = None
@@ -282,7 +289,7 @@ class Summary(Record):
 
 
 class GateDecision(Record):
-    """What the gate made of an adapter."""
+    """The gate's decision about an adapter."""
 
     adapter_id: UUID
     at: datetime

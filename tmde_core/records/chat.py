@@ -1,4 +1,4 @@
-"""What a model is asked and what it answers: messages, requests, and the items of a streamed answer."""
+"""Describes chats with models: messages, requests, and the items of a streamed answer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, Literal
 from tmde_core.records.base import Record
 
 ChatRole = Literal["system", "user", "assistant"]
-"""Who says a message."""
+"""The author of a message."""
 
 
 class Message(Record):
     """One turn of a chat."""
 
     role: ChatRole
-    """Who says it."""
+    """The author of the message."""
     content: str
     """The text."""
 
@@ -29,34 +29,34 @@ class AdapterRef(Record):
 
 
 class ChatRequest(Record):
-    """What a model is asked. A runtime ignores wishes that it cannot fulfil, except `adapter`, which it refuses."""
+    """A request to a model. A runtime ignores options that it does not support. It refuses an unsupported `adapter`."""
 
     model: str
-    """The runtime's own name of the model; empty means its default."""
+    """The runtime's own name of the model; empty: its default model."""
     messages: tuple[Message, ...]
-    """The conversation, the oldest message first. The answer continues it."""
+    """The conversation, the oldest message first. The answer continues the conversation."""
     temperature: float = 0.7
-    """How freely tokens are sampled. 0 always takes the likeliest one."""
+    """How freely tokens are sampled. 0 always chooses the likeliest token."""
     top_p: float = 0.95
     """Only the likeliest tokens that together have this probability are sampled."""
     max_tokens: int = 512
-    """The answer has at most this many tokens."""
+    """The most tokens that the answer may have."""
     seed: int | None = None
     """Makes sampling repeatable; None: the runtime chooses."""
     stop: tuple[str, ...] = ()
     """Texts that end the answer."""
     json_schema: dict[str, Any] | None = None
-    """The JSON Schema that the answer has to follow, if the runtime can enforce it."""
+    """The JSON Schema that the answer must follow, if the runtime can enforce it."""
     top_logprobs: int = 0
     """How many alternatives to report for each generated token; 0 reports none."""
     adapter: AdapterRef | None = None
-    """The adapter that has to answer; None: the base model."""
+    """The adapter that answers; None: the base model."""
     background: bool = False
-    """Whether it has to wait while other requests do."""
+    """Whether the request waits while other requests run."""
 
 
 class TokenAlternative(Record):
-    """A token that could have come at this place."""
+    """A token that was possible at this position."""
 
     token: str
     """The token's text."""
@@ -72,29 +72,29 @@ class TokenLogprob(Record):
     logprob: float
     """Its natural-log probability, at most 0."""
     top: tuple[TokenAlternative, ...] = ()
-    """The likeliest tokens at this place, the likeliest first."""
+    """The likeliest tokens at this position, the likeliest first."""
 
 
 class ChatDelta(Record):
-    """A piece of the answer. The pieces joined are the answer."""
+    """A piece of the answer. All pieces joined are the answer."""
 
     text: str
     """The next piece of text."""
     logprobs: tuple[TokenLogprob, ...] = ()
-    """The tokens of this piece, where the request asked for them."""
+    """The tokens of this piece, if the request asked for them."""
 
 
 class ChatEnd(Record):
     """The last item of every successful stream."""
 
     finish_reason: Literal["stop", "length"]
-    """`stop`: the model ended the answer; `length`: the token limit did."""
+    """`stop`: the model ended the answer; `length`: the token limit ended it."""
     prompt_tokens: int = 0
-    """Tokens of the prompt."""
+    """Number of tokens of the prompt."""
     cached_tokens: int = 0
     """The part of `prompt_tokens` that came from the prompt cache."""
     completion_tokens: int = 0
-    """Tokens of the answer."""
+    """Number of tokens of the answer."""
     prompt_ms: float | None = None
     """Time to read the prompt, milliseconds; None: unknown."""
     completion_ms: float | None = None

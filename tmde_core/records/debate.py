@@ -1,4 +1,4 @@
-"""What a debate is made of: its configuration, its rounds, and the Skeptic's critique."""
+"""Describes debates: the configuration, the rounds, and the Skeptic's critique."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ DebateStatus = Literal["running", "completed", "failed", "cancelled", "interrupt
 
 
 class Issue(Record, frozen=True):
-    """One thing that the Skeptic finds wrong."""
+    """One mistake that the Skeptic found."""
 
     severity: Severity
     text: str
 
 
 class Critique(Record, frozen=True):
-    """The Skeptic's answer, as data."""
+    """The Skeptic's answer as data."""
 
     issues: tuple[Issue, ...] = ()
     score: float | None = None
-    """How good the proposal is, 0–10; None when the model gave none."""
+    """The quality of the proposal, 0–10; None: the model gave no score."""
     verdict: Literal["accept", "revise"] | None = None
     malformed: bool = False
-    """The model broke the schema; what could be read is kept, and the debate goes on without early stop."""
+    """Whether the model violated the schema. The readable part is kept, and the debate continues without an early
+    stop."""
 
 
 class Round(Record, frozen=True):
-    """One exchange. Times in milliseconds."""
+    """One round of a debate. Times are in milliseconds."""
 
     number: int
     proposal: str
     critique: Critique | None = None
     critique_text: str = ""
-    """The Skeptic's words as they came."""
+    """The Skeptic's unchanged text."""
     proposer_ms: float = 0.0
     skeptic_ms: float = 0.0
 
 
 class DebateConfig(Record, frozen=True):
-    """What `POST /api/debates` may set for one debate; what is left out comes from the settings."""
+    """The options of `POST /api/debates` for one debate. Missing values come from the settings."""
 
     min_rounds: Annotated[int, Meta(ge=1, le=10)] | None = None
     max_rounds: Annotated[int, Meta(ge=1, le=10)] | None = None
@@ -56,17 +57,17 @@ class DebateConfig(Record, frozen=True):
     judge: str | None = None
     domain: Annotated[str, Meta(max_length=60)] | None = None
     reference: Annotated[str, Meta(max_length=4_000)] | None = None
-    """The right answer, where it is known: the verifier then scores the debate."""
+    """The right answer if it is known. The verifier then scores the debate."""
     check: Literal["number", "choice", "exact", "contains", "regex"] | None = None
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=32_768)] | None = None
-    """Token budget of Proposer and Synthesizer."""
+    """Token limit for the Proposer and the Synthesizer."""
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    """Temperature of the Proposer."""
+    """The Proposer's temperature."""
 
 
 class Debate(Record, frozen=True):
-    """A debate's state, as `GET /api/debates/{id}` shows it."""
+    """The state of a debate, as `GET /api/debates/{id}` returns it."""
 
     id: UUID
     query: str

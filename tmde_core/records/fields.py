@@ -1,4 +1,4 @@
-"""What the fields of a struct say about themselves. The command line, the pages and the docs read it here.
+"""Reads the descriptions of a struct's fields for the command line, the pages and the docs.
 
 A field describes itself once, with `msgspec.Meta`:
 
@@ -7,7 +7,7 @@ A field describes itself once, with `msgspec.Meta`:
         Meta(ge=1, le=10, title="Epochs", description="How often every example is seen.", extra={"group": "Learning"}),
     ] = 3
 
-msgspec checks the range wherever the struct is decoded, and writes title and description into the OpenAPI document.
+msgspec checks the range whenever the struct is decoded, and writes the title and description to the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -37,44 +37,44 @@ _KINDS: tuple[tuple[type, Kind], ...] = (
 
 
 class Field(Record):
-    """One field of a struct, as its `Meta` describes it."""
+    """One field of a struct with the description of its `Meta`."""
 
     name: str
-    """In Python, in `tmde.toml` and on the command line."""
+    """The name in Python, in `tmde.toml` and on the command line."""
     wire_name: str
-    """In JSON."""
+    """The name in JSON."""
     title: str
-    """What a person calls it. Without a title of its own a field goes by its name."""
+    """The name for people; `name` if the field has no title."""
     help: str
-    """What it does, in a sentence or two; empty when the field does not say."""
+    """What the field does, in a sentence or two; empty if it has no description."""
     unit: str
-    """What a number counts, in the plural: `tokens`, `seconds`."""
+    """The unit of a number, in the plural: `tokens`, `seconds`."""
     group: str
     """Fields of one group are shown together."""
     kind: Kind
-    """`record`: a struct with fields of its own. `table`: names are not known before."""
+    """`record`: a struct with its own fields. `table`: a mapping whose keys are not fixed."""
     default: Any
     minimum: float | None = None
     maximum: float | None = None
     exclusive: bool = False
-    """The minimum itself is not allowed."""
+    """Whether the minimum itself is not allowed."""
     choices: tuple[str, ...] = ()
     optional: bool = False
-    """None is allowed, and means that something else decides."""
+    """Whether None is allowed. None means that another setting decides."""
 
     @property
     def is_number(self) -> bool:
-        """Whether its values are numbers."""
+        """Whether the values are numbers."""
         return self.kind in ("int", "float")
 
 
 def fields_of(record: type[msgspec.Struct]) -> tuple[Field, ...]:
-    """The fields of a struct, in their order."""
+    """Return the fields of a struct in their order."""
     return _fields_of(record)
 
 
 def by_group(fields: Iterable[Field], order: Iterable[str] = ()) -> dict[str, list[Field]]:
-    """The fields by their group. Groups come in the given order; those that it does not name come last."""
+    """Return the fields by group; groups that `order` does not name come last."""
     found: dict[str, list[Field]] = {name: [] for name in order}
     for field in fields:
         found.setdefault(field.group, []).append(field)
@@ -83,7 +83,7 @@ def by_group(fields: Iterable[Field], order: Iterable[str] = ()) -> dict[str, li
 
 @cache
 def _fields_of(record: type[msgspec.Struct]) -> tuple[Field, ...]:
-    # Not msgspec.inspect: its import takes longer than all of this.
+    # msgspec.inspect is not used, because its import takes longer than this whole function.
     return tuple(_field(info) for info in msgspec.structs.fields(record))
 
 
@@ -115,7 +115,7 @@ _META = ("title", "description", "ge", "gt", "le")
 
 
 def _peeled(kind: Any) -> tuple[Any, list[msgspec.Meta], bool]:
-    """A type without `Annotated` and `| None`, what was annotated (outermost last), and whether None is allowed."""
+    """Return a type without `Annotated` and `| None`, its `Meta`s (outermost last), and whether None is allowed."""
     if typing.get_origin(kind) is typing.Annotated:
         inner, *notes = typing.get_args(kind)
         bare, metas, optional = _peeled(inner)

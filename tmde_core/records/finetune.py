@@ -1,4 +1,4 @@
-"""What a training run is, what it is asked to do, and what it measured."""
+"""Describes training runs: their hyperparameters, attempts, progress, datasets and metrics."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
 GROUPS = ("Learning", "Adapter", "Batches", "Data")
-"""The order in which the groups of hyperparameters are shown."""
+"""The groups of hyperparameters in the order in which they are shown."""
 
 
 class FineTuneConfig(Record):
-    """Hyperparameters; the ranges are checked wherever a config is decoded."""
+    """Hyperparameters; their ranges are checked whenever a configuration is decoded."""
 
     lora_rank: Annotated[
         int,
@@ -184,46 +184,49 @@ class FineTuneConfig(Record):
 
 
 class FineTuneMetrics(Record):
-    """What a run measured. A figure that was never logged is None."""
+    """The measurements of a run. A value that was never logged is None."""
 
     final_train_loss: float | None = None
     """Loss of the last step."""
     final_val_loss: float | None = None
     """Loss of the last validation."""
     best_val_loss: float | None = None
-    """The lowest loss of a validation."""
+    """The lowest validation loss."""
     total_steps: int | None = None
-    """Optimizer steps that were done."""
+    """Number of completed optimizer steps."""
     training_time_seconds: float | None = None
-    """Time spent in these steps."""
+    """Time spent in these steps, seconds."""
     peak_vram_gb: float | None = None
-    """Most memory of the graphics card, gigabytes."""
+    """Peak memory use of the graphics card, gigabytes."""
     peak_ram_gb: float | None = None
-    """Most main memory, gigabytes."""
+    """Peak use of main memory, gigabytes."""
     perplexity: float | None = None
     """The exponential of the best validation loss."""
     tokens_per_second: float | None = None
-    """Learned tokens for each second of training."""
+    """Learned tokens per second of training."""
 
 
 AttemptOutcome = Literal["running", "completed", "failed", "cancelled", "killed", "hung", "out-of-memory"]
 
 
 class RunAttempt(Record):
-    """One process that worked on a run. A run has several when it was resumed or tried again with smaller batches."""
+    """One process that worked on a run.
+
+    A run has several attempts if it was resumed or tried again with smaller batches.
+    """
 
     number: int
-    """From 1."""
+    """Counts from 1."""
     started_at: datetime
     batch_size: int
     gradient_accumulation_steps: int
     ended_at: datetime | None = None
     outcome: AttemptOutcome = "running"
     reason: str = ""
-    """Why it ended, for a person."""
+    """Why the attempt ended, for a person."""
     resumed_from_step: int | None = None
     automatic: bool = False
-    """Begun because of how the attempt before it ended; a person began the others."""
+    """Whether TMDE started the attempt because of how the previous one ended. A person started the other attempts."""
 
 
 class FineTuneRun(Record):
@@ -245,11 +248,11 @@ class FineTuneRun(Record):
     dataset_hash: str | None = None
     attempts: tuple[RunAttempt, ...] = ()
     queued: bool = False
-    """Pending until a `tmde worker` takes it."""
+    """Whether the run waits until a `tmde worker` takes it."""
 
 
 class Progress(Record):
-    """Where a run stands."""
+    """The progress of a run."""
 
     step: int
     total_steps: int
@@ -260,12 +263,12 @@ class Progress(Record):
     rss_bytes: int | None = None
     eta_seconds: float | None = None
     step_seconds: float | None = None
-    """Since the step before it in the same process."""
+    """Time since the previous step in the same process, seconds."""
     status: RunStatus = "running"
 
 
 class LeftOut(Record):
-    """A trace that is not in a dataset, and why."""
+    """A trace that a dataset does not include, and why."""
 
     trace_id: UUID
     reason: Literal["duplicate", "leak", "withdrawn", "too-long", "benchmark", "empty", "low-score"]
@@ -288,7 +291,7 @@ class Dataset(Record):
 
 
 class TokenBucket(Record):
-    """One bar of a histogram: how many examples have `low` ≤ tokens < `high`."""
+    """One bar of a histogram: the number of examples with `low` ≤ tokens < `high`."""
 
     low: int
     high: int
@@ -296,7 +299,7 @@ class TokenBucket(Record):
 
 
 class FineTunePreview(Record):
-    """What a run with this configuration would do, without doing it."""
+    """What a run with this configuration would do. No run is started."""
 
     config: FineTuneConfig
     examples: int
@@ -304,15 +307,15 @@ class FineTunePreview(Record):
     val_examples: int
     required: int
     refusal: str | None = None
-    """What `start` would answer now; None when it would begin."""
+    """Why `start` would refuse a run now; None: the run would begin."""
     left_out: tuple[LeftOut, ...] = ()
-    """At most a hundred of each reason."""
+    """At most a hundred traces per reason."""
     left_out_by_reason: dict[str, int] = msgspec.field(default_factory=dict)
-    """All of them, counted."""
+    """The number of all traces left out, by reason."""
     total_tokens: int | None = None
     supervised_tokens: int | None = None
     longest: int | None = None
-    """Tokens of the longest example."""
+    """Number of tokens of the longest example."""
     histogram: tuple[TokenBucket, ...] = ()
     first_example: tuple[MaskedPiece, ...] = ()
     total_steps: int | None = None
@@ -321,13 +324,13 @@ class FineTunePreview(Record):
     estimated_vram_bytes: int | None = None
     calibrated: bool = False
     note: str = ""
-    """Why figures are missing, where they are."""
+    """Why values are missing; empty if none are."""
 
 
 class TraceLineage(Record):
-    """What one trace has taught."""
+    """What was learned from one trace."""
 
     trace_id: UUID
     runs: tuple[UUID, ...] = ()
     adapters: tuple[UUID, ...] = ()
-    """Those of the runs that were completed, whether or not they have been deleted since."""
+    """The adapters of the completed runs, including those deleted since."""

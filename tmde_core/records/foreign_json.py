@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote: one object, no name twice, no figure that is none."""
+"""Reads JSON objects that other programs wrote. Duplicate names, NaN and infinity are refused."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any, NoReturn
 
 
 class ForeignJsonError(ValueError):
-    """Why the text is not taken, in a few words."""
+    """The text is refused; the message says why in a few words."""
 
 
 def read_object(content: bytes) -> dict[str, Any]:
-    """The one JSON object that `content` holds.
+    """Return the JSON object that `content` holds.
 
-    Stricter than a parser must be: readers differ in which of two equal names they take, so a file that has both means
-    one thing to the reader that checks it and another to the one that uses it.
+    This function is stricter than a parser must be. Readers differ in which of two equal names they use. A file with
+    duplicate names could mean one thing to the reader that checks the file and another to the reader that uses it.
 
     Raises:
-        ForeignJsonError: it is no JSON, no object, nested too deeply, or has a name twice.
+        ForeignJsonError: the content is not JSON, is not an object, is nested too deeply, or has a duplicate name.
     """
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_number)

@@ -1,4 +1,4 @@
-"""What a judge is given and what it returns: answers, criteria with their checks, and verdicts."""
+"""Describes what a judge receives and returns: answers, criteria with their checks, and verdicts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tmde_core.records.base import Record
 
 
 class NumberCheck(Record, tag_field="kind", tag="number"):
-    """The number that the answer commits to is `value`, within `tolerance`, in the same unit."""
+    """Passes if the answer commits to the number `value`, within `tolerance`, in the same unit."""
 
     value: float
     """The right number."""
@@ -20,25 +20,28 @@ class NumberCheck(Record, tag_field="kind", tag="number"):
 
 
 class ChoiceCheck(Record, tag_field="kind", tag="choice"):
-    """The answer commits to the option `answer` and to no other."""
+    """Passes if the answer commits to the option `answer` and to no other."""
 
     answer: str
     """The right option."""
     options: tuple[str, ...]
-    """All options, the right one among them."""
+    """All options, including the right one."""
 
 
 class FactsCheck(Record, tag_field="kind", tag="facts"):
-    """The answer states the facts. Any wording of a fact will do. The score is the share of facts stated."""
+    """Scores the share of facts that the answer states. Any wording of a fact counts."""
 
     facts: tuple[tuple[str, ...], ...]
-    """The facts, each as a tuple of wordings."""
+    """The facts. Each fact is a tuple of wordings."""
     forbidden: tuple[str, ...] = ()
     """Wordings that make the answer wrong."""
 
 
 class RegexCheck(Record, tag_field="kind", tag="regex"):
-    """The pattern occurs in the answer, or does not with `absent`. Case is ignored, except in `(?-i:…)`."""
+    """Passes if the pattern occurs in the answer, or does not occur with `absent`.
+
+    Ignores case, except in `(?-i:…)`.
+    """
 
     pattern: str
     """A pattern of Python's `re`."""
@@ -47,32 +50,33 @@ class RegexCheck(Record, tag_field="kind", tag="regex"):
 
 
 class CountCheck(Record, tag_field="kind", tag="count"):
-    """The answer has the right length."""
+    """Passes if the answer has the right length."""
 
     of: Literal["words", "lines", "sentences", "characters"]
-    """What is counted."""
+    """The unit that is counted."""
     minimum: Annotated[int, Meta(ge=0)] = 0
-    """The fewest that pass."""
+    """The smallest count that passes."""
     maximum: Annotated[int, Meta(ge=0)] | None = None
-    """The most that pass; None: no limit."""
+    """The largest count that passes; None: no limit."""
 
 
 class FormCheck(Record, tag_field="kind", tag="form"):
-    """The answer has a form: first letters of its lines, words it must use, how it begins or ends, JSON of a shape."""
+    """Passes if the answer has a given format, such as an acrostic, required words, a fixed beginning, or JSON."""
 
     form: Literal["acrostic", "must-use", "starts-with", "ends-with", "json", "list", "no-letter", "unique-words"]
-    """What the text must be like."""
+    """The required format."""
     value: str = ""
-    """`acrostic`: the word; `must-use`: words between commas; `json`: a JSON Schema; `list`: number of items; `no-letter`: the letter."""
+    """`acrostic`: the word; `must-use`: words separated by commas; `json`: a JSON Schema; `list`: number of items;
+    `no-letter`: the letter."""
 
 
 class CodeCheck(Record, tag_field="kind", tag="code"):
-    """The Python code in the answer passes the tests. Each test is run by itself. The score is the share of tests passed."""
+    """Scores the share of tests that the Python code in the answer passes. Each test runs separately."""
 
     tests: tuple[str, ...]
-    """The tests; each is a few statements with `assert`s."""
+    """The tests. Each is a few statements with `assert`s."""
     seconds: Annotated[float, Meta(gt=0, le=30)] = 5.0
-    """The time for all tests together."""
+    """The time limit for all tests together, seconds."""
 
 
 Check = NumberCheck | ChoiceCheck | FactsCheck | RegexCheck | CountCheck | FormCheck | CodeCheck
@@ -80,42 +84,46 @@ Check = NumberCheck | ChoiceCheck | FactsCheck | RegexCheck | CountCheck | FormC
 
 
 class Criterion(Record):
-    """One thing that counts in an answer. With a `check` the machine decides, without one a judge, by the description."""
+    """One criterion for an answer.
+
+    Its `check` decides automatically; without a check, a judge decides by the description.
+    """
 
     name: str
     """Unique within the question."""
     weight: Annotated[float, Meta(gt=0, le=100)] = 1.0
-    """Its share of the score, relative to the other criteria."""
+    """The weight of the criterion in the score, relative to the other criteria."""
     description: str = ""
-    """What the judge looks at."""
+    """What the judge evaluates."""
     check: Check | None = None
-    """How a machine decides; None: the judge decides."""
+    """The automatic check; None: the judge decides."""
 
 
 class JudgeItem(Record):
-    """One answer to be judged."""
+    """One answer for a judge to score."""
 
     question: str
     """The question."""
     answer: str
-    """The answer. It is foreign text: quote it before a model reads it."""
+    """The answer. It is untrusted text: quote it before a model reads it."""
     reference: str | None = None
-    """The right answer, where there is one."""
+    """The right answer; None: there is none."""
     check: str | None = None
-    """How `reference` is compared: number, choice, exact, contains or regex. None: the judge decides."""
+    """How the answer is compared with `reference`: number, choice, exact, contains or regex. None: the judge
+    decides."""
     rubric: str | None = None
-    """What a good answer has, in words."""
+    """The properties of a good answer, in words."""
     criteria: tuple[Criterion, ...] = ()
-    """What counts, by name and weight. Empty: `check` and `rubric` decide."""
+    """The criteria with their weights. Empty: `check` and `rubric` decide."""
 
 
 class Verdict(Record):
-    """What a judge returns. `score` None means no verdict, which is never the same as 0."""
+    """The result of a judge. A `score` of None means that there is no verdict, which is never the same as 0."""
 
     score: float | None
     """0–10; None: no verdict."""
     reasons: tuple[str, ...] = ()
-    """Why, one sentence each. Also without a score."""
+    """The reasons, one sentence each. They may be given without a score."""
     criteria: dict[str, float] = msgspec.field(default_factory=dict)
     """The score of each criterion by its name, 0–10."""
     judge: str = ""

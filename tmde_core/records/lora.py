@@ -1,4 +1,4 @@
-"""Adapters as versions: the manifest on disk, the pointer to the active one, and the audit trail."""
+"""Describes adapters as versions: the manifest on disk, the pointer to the active adapter, and the audit trail."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ MANIFEST_VERSION = 1
 
 TAG = re.compile(r"[A-Za-z0-9._-]{1,40}", re.ASCII)
 STABLE = "stable"
-"""The tag that protects from deletion."""
+"""The tag that protects an adapter from deletion."""
 MAX_TAGS = 20
 
 
 class Heading(Record):
-    """The first part of a manifest: what the adapter is. Lists read only this part, because the lineage is long."""
+    """The first part of a manifest, which describes the adapter.
+
+    Lists read only this part, because the lineage is long.
+    """
 
     id: UUID
-    """The adapter's id: that of the run that made it, or a new one for an import."""
+    """The adapter's id: the id of the run that trained it, or a new id for an imported adapter."""
     created_at: datetime
-    """When it was published."""
+    """When the adapter was published."""
     base_model: str
-    """The base model, as the run named it."""
+    """The base model, as named by the run."""
     base_model_sha256: str | None = None
     """SHA-256 of the base model's weights; None: unknown."""
     tokenizer_sha256: str | None = None
@@ -39,32 +42,32 @@ class Heading(Record):
     chat_template_sha256: str | None = None
     """SHA-256 of the base model's chat template; None: unknown."""
     traces_used: int = 0
-    """How many traces it was trained on."""
+    """Number of traces that the adapter was trained on."""
     dataset_sha256: str | None = None
     """Hash of the dataset; None: unknown."""
     metrics: dict[str, Any] = msgspec.field(default_factory=dict)
-    """`FineTuneMetrics` in its wire form."""
+    """`FineTuneMetrics` with its JSON names."""
     tags: tuple[str, ...] = ()
-    """Names that people gave it."""
+    """The tags that people gave the adapter."""
     gate: Gate = "candidate"
-    """What the benchmarks said of it."""
+    """The gate's decision, based on benchmarks."""
     size_bytes: int = 0
     """Size of all files together."""
     files: dict[str, str] = msgspec.field(default_factory=dict)
-    """The SHA-256 of every other file by its name, hex."""
+    """The SHA-256 of every other file by file name, hexadecimal."""
 
 
 class Manifest(Heading, frozen=True):
-    """The file `manifest.json`: what the adapter is, where it came from, and the SHA-256 of every other file."""
+    """The file `manifest.json`: the description and origin of the adapter, and the SHA-256 of every other file."""
 
     lineage: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Where it came from: `runId`, `traceIds`."""
+    """The origin of the adapter: `runId`, `traceIds`."""
     format: int = MANIFEST_VERSION
-    """Version of the manifest's own format."""
+    """Version of the manifest's file format."""
 
 
 class LoRAAdapter(Record):
-    """One adapter, as it is listed. `is_active` is derived on reading."""
+    """One adapter in a list. `is_active` is computed on reading."""
 
     id: UUID
     created_at: datetime
@@ -75,7 +78,7 @@ class LoRAAdapter(Record):
     traces_used: int
     size_bytes: int
     sha256: str
-    """Of adapter_model.safetensors, as the manifest has it."""
+    """SHA-256 of adapter_model.safetensors, from the manifest."""
     path: str
     is_valid: bool
     invalid_reason: str | None
@@ -83,7 +86,7 @@ class LoRAAdapter(Record):
 
 
 class ActivePointer(Record):
-    """`active.json`: the only truth about which adapter answers."""
+    """The file `active.json`, the only record of the active adapter."""
 
     adapter_id: UUID | None
     previous_adapter_id: UUID | None
@@ -91,7 +94,7 @@ class ActivePointer(Record):
 
 
 class LoRAActivationEvent(Record):
-    """One row of the audit trail. `success` None: an intent that was never settled."""
+    """One row of the audit trail. `success` is None if the intent was never completed."""
 
     id: int
     timestamp: datetime
@@ -103,40 +106,40 @@ class LoRAActivationEvent(Record):
     error_message: str | None = None
     operation: Operation = "activate"
     note: str | None = None
-    """Why, where there is more to say than who: forced, rolled back by the gate, where an import came from."""
+    """The reason, if there is one: forced, rolled back by the gate, or the origin of an import."""
 
 
 class AdapterDetails(LoRAAdapter, frozen=True):
-    """One adapter with all that is known of where it came from."""
+    """One adapter with everything known about its origin."""
 
     base_model_sha256: str | None = None
     tokenizer_sha256: str | None = None
     chat_template_sha256: str | None = None
     dataset_sha256: str | None = None
     lineage: dict[str, Any] = msgspec.field(default_factory=dict)
-    """`runId`, `traceIds`; of an import also where it came from."""
+    """`runId`, `traceIds`; for an imported adapter also its origin."""
     training: dict[str, Any] = msgspec.field(default_factory=dict)
-    """What training_args.json says: configuration, backend, versions."""
+    """The content of training_args.json: configuration, backend, versions."""
     files: dict[str, str] = msgspec.field(default_factory=dict)
-    """File name → SHA-256, hex."""
+    """File name → SHA-256, hexadecimal."""
     history: tuple[LoRAActivationEvent, ...] = ()
-    """What was done with it, newest first."""
+    """The operations on the adapter, newest first."""
 
 
 class Verification(Record):
-    """What reading every byte of an adapter found."""
+    """The result of reading every byte of an adapter."""
 
     adapter_id: UUID
     is_valid: bool
     reasons: tuple[str, ...]
-    """Everything that is wrong; empty when nothing is."""
+    """All problems found; empty if the adapter is valid."""
     files: int
     bytes: int
     ms: float
 
 
 class StorageFigures(Record):
-    """What the adapters take of the disk."""
+    """The disk space that adapters use."""
 
     adapters: int
     invalid: int
@@ -145,7 +148,7 @@ class StorageFigures(Record):
 
 
 class FieldDifference(Record):
-    """A field in which two adapters differ; None where one does not have it."""
+    """A field in which two adapters differ. A value is None if the adapter does not have the field."""
 
     name: str
     a: Any = None
@@ -153,30 +156,30 @@ class FieldDifference(Record):
 
 
 class Comparison(Record):
-    """Two adapters side by side: from A to B."""
+    """A comparison of two adapters, from A to B."""
 
     a: LoRAAdapter
     b: LoRAAdapter
     config: tuple[FieldDifference, ...]
     """Hyperparameters and versions that differ."""
     metrics: tuple[FieldDifference, ...]
-    """Every metric that one of them has."""
+    """Every metric that A or B has."""
     same_dataset: bool
     traces_added: tuple[str, ...]
-    """Ids of traces that B learned from and A did not."""
+    """Ids of the traces that only B learned from."""
     traces_removed: tuple[str, ...]
     traces_shared: int
     benchmark: Any = None
-    """Their newest comparable benchmark runs, compared; None when there are none."""
+    """The comparison of their newest comparable benchmark runs; None if there are none."""
 
 
 class LiveAt(Record):
-    """What answered at a moment."""
+    """The adapter that was active at a given time."""
 
     at: datetime
     adapter_id: UUID | None
     """None: the base model."""
     since: datetime | None = None
-    """None: since ever."""
+    """When it was activated; None: active from the start."""
     until: datetime | None = None
-    """None: to this day."""
+    """When it was replaced; None: still active."""

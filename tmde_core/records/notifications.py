@@ -1,4 +1,4 @@
-"""A notification: one thing that a person should know."""
+"""Describes notifications for people."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Level = Literal["info", "success", "warning", "error"]
 
 
 class Notification(Record):
-    """One thing that a person should know."""
+    """One notification for a person."""
 
     seq: int
-    """Counts up; the id of the event stream."""
+    """A number that increases with each notification; the id in the event stream."""
     id: UUID
     created_at: datetime
     kind: str
-    """A stable word for programs, such as `finetune.completed`."""
+    """A stable identifier for programs, such as `finetune.completed`."""
     level: Level
     title: str
     detail: str = ""
     href: str | None = None
-    """The page that shows it."""
+    """The page that shows the subject of the notification."""
     dismissed_at: datetime | None = None

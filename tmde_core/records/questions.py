@@ -1,4 +1,4 @@
-"""Questions whose answers can be checked or judged, and graded answers that show whether a judge keeps its scale."""
+"""Describes questions whose answers can be checked or judged, and graded answers that detect a drifting judge."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ class Question(Record):
     id: str
     """Unique within the suite."""
     query: str
-    """The question as the model is asked."""
+    """The text that the model is asked."""
     reference: str | None = None
-    """A right answer, where there is one."""
+    """A right answer; None: there is none."""
     check: str | None = None
-    """How `reference` is compared: number, choice, exact, contains or regex."""
+    """How the answer is compared with `reference`: number, choice, exact, contains or regex."""
     domain: str = "general"
-    """The subject, such as `arithmetic`; results are also grouped by it."""
+    """The subject, such as `arithmetic`. Results are also grouped by this field."""
     difficulty: Literal["easy", "medium", "hard"] = "medium"
-    """How hard it is; results are also grouped by it."""
+    """The difficulty. Results are also grouped by this field."""
     rubric: str | None = None
-    """What a good answer has, in words."""
+    """The properties of a good answer, in words."""
     split: str | None = None
-    """In a practice file: `practice` or `held-out`. Suites leave it out."""
+    """In a practice file: `practice` or `held-out`. Suites omit it."""
     criteria: tuple[Criterion, ...] = ()
-    """What counts in an answer, by name and weight."""
+    """The criteria for an answer, with their weights."""
 
 
 class JudgeAnchor(Record):
-    """A graded answer that each run scores again, so that a judge whose scale has moved is noticed."""
+    """A graded answer that each run scores again, to detect that the judge's scale has drifted."""
 
     item: JudgeItem
     """The question with the graded answer."""
     grade: float
-    """The score that a careful person gives it, 0–10."""
+    """The score that a careful person gives the answer, 0–10."""

@@ -1,4 +1,4 @@
-"""What a model runtime reports: whether it can work, its models, its state and what it can do."""
+"""Describes what a model runtime reports: its availability, models, state and capabilities."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tmde_core.records.base import Record
 
 
 class Availability(Record):
-    """Whether something can work on this machine now. If not, `reason` says what is missing and what to do."""
+    """Whether a plugin can work on this machine now. If not, `reason` says what is missing and what to do."""
 
     ok: bool
-    """Whether it can work now."""
+    """Whether the plugin can work now."""
     reason: str = ""
-    """What is missing and what to do; empty when it can work."""
+    """What is missing and what to do; empty if the plugin can work."""
 
 
 class ModelInfo(Record):
@@ -24,43 +24,43 @@ class ModelInfo(Record):
     runtime: str
     """The name of the runtime."""
     context_length: int | None = None
-    """Tokens a prompt and its answer may have together."""
+    """The most tokens that a prompt and its answer may have together."""
     size_bytes: int | None = None
     """Size of the model file; None: unknown."""
     path: str | None = None
-    """Where the model file is; None: elsewhere or unknown."""
+    """The path of the model file; None: elsewhere or unknown."""
     loaded: bool = False
     """Whether the model is in memory."""
     default: bool = False
-    """Whether a request that names no model gets this one. Exactly one model is the default."""
+    """Whether this model serves requests that name no model. Exactly one model is the default."""
     detail: str = ""
-    """What else a person should know."""
+    """Further information for people."""
 
 
 class RuntimeStatus(Record):
     """The state of a runtime."""
 
     state: Literal["stopped", "starting", "ready", "restarting", "failed"]
-    """`restarting`: the server died and is started again; `failed`: it was given up."""
+    """`restarting`: the server died and is being started again; `failed`: the runtime has given up on the server."""
     detail: str = ""
-    """Why, in a sentence, where there is more to say."""
+    """The reason, in a sentence; may be empty."""
     pid: int | None = None
     """Process id of the server that the runtime started; None: there is none."""
     restarts: int = 0
-    """How often that server was started again."""
+    """How often the server was started again."""
     rss_bytes: int | None = None
-    """Memory of that server; None: unknown."""
+    """Memory of the server; None: unknown."""
     adapters: tuple[str, ...] = ()
-    """Ids of the adapters that are loaded."""
+    """Ids of the loaded adapters."""
 
 
 class RuntimeCapabilities(Record):
-    """What a runtime can do beyond plain chat."""
+    """What a runtime supports beyond plain chat."""
 
     json_schema: bool = False
     """Whether `ChatRequest.json_schema` is enforced."""
     logprobs: bool = False
-    """Whether `ChatRequest.top_logprobs` is answered."""
+    """Whether `ChatRequest.top_logprobs` is supported."""
     adapters: bool = False
     """Whether adapters can be loaded."""
     token_counts: bool = False

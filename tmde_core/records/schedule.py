@@ -1,4 +1,4 @@
-"""What a schedule decided, and how it stands."""
+"""Describes schedules, their state and their decisions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Action = Literal["started", "skipped", "failed"]
 
 
 class ScheduleOutcome(NamedTuple):
-    """What came of a schedule that was due, as the service that it is for says."""
+    """The result of a scheduled action, as its service reports it."""
 
     action: Action
     reason: str
@@ -21,7 +21,7 @@ class ScheduleOutcome(NamedTuple):
 
 
 class Decision(Record):
-    """What was decided at one due instant, and why. None is decided twice."""
+    """The decision at one scheduled time, and its reason. There is at most one decision for each time."""
 
     schedule: ScheduleName
     due_at: datetime
@@ -33,17 +33,17 @@ class Decision(Record):
 
 
 class ScheduleStatus(Record):
-    """How one schedule stands."""
+    """The state of one schedule."""
 
     schedule: ScheduleName
     enabled: bool
     expression: str
     timezone: str
-    """IANA name; the machine's where none is set."""
+    """IANA name; the machine's time zone if none is set."""
     description: str
-    """In words: "every Sunday at 02:00"."""
+    """The schedule in words: "every Sunday at 02:00"."""
     next_runs: tuple[datetime, ...] = ()
-    """The next five, UTC."""
+    """The next five times, UTC."""
     last_decision: Decision | None = None
     decisions: tuple[Decision, ...] = ()
-    """The last ten, newest first."""
+    """The last ten decisions, newest first."""

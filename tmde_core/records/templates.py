@@ -1,4 +1,4 @@
-"""A reasoning template: a way to think about a kind of question."""
+"""Describes reasoning templates: methods of thinking about a kind of question."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TemplateSource = Literal["starter", "local", "community"]
 
 
 class Template(Record, frozen=True):
-    """One template as it is stored."""
+    """One stored template."""
 
     id: UUID
     name: str
@@ -24,13 +24,13 @@ class Template(Record, frozen=True):
     """Markdown, without the front matter."""
     source: TemplateSource
     sha256: str
-    """Of the file as it came, hex."""
+    """SHA-256 of the original file, hexadecimal."""
     created_at: datetime
     updated_at: datetime
 
 
 class ScoredTemplate(Record, frozen=True):
-    """A template that was found for a question, and how well it fits: BM25, higher is better."""
+    """A template that was found for a question, with its BM25 score; higher is better."""
 
     template: Template
     score: float

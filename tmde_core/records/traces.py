@@ -1,4 +1,4 @@
-"""A trace: the immutable record of one finished debate, and what people said of it afterwards."""
+"""Describes traces: immutable records of finished debates, with people's later feedback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Score = Annotated[float, Meta(ge=0, le=10)]
 
 
 class RoleModel(Record):
-    """Which model played a role."""
+    """The model that played a role."""
 
     runtime: str
     model: str
@@ -37,7 +37,7 @@ class TokenCounts(Record):
 
     prompt: int = 0
     cached: int = 0
-    """Of `prompt`: those that came out of the prompt cache."""
+    """The part of `prompt` that came from the prompt cache."""
     completion: int = 0
 
 
@@ -53,13 +53,13 @@ class Trace(Record):
     early_stopped: bool = False
     stop_reason: str = ""
     auto_score: float | None = None
-    """0–10 by the judge; None is "no verdict", never 0."""
+    """The judge's score, 0–10; None: no verdict, which is never 0."""
     judge: str | None = None
     score_reasons: tuple[str, ...] = ()
     user_rating: int | None = None
     """1–10."""
     corrected_answer: str | None = None
-    """What a person says the answer should have been; trained on instead of `final_answer`."""
+    """The right answer according to a person. Training uses it instead of `final_answer`."""
     withdrawn_at: datetime | None = None
     withdrawn_reason: str | None = None
     models: dict[str, RoleModel] = msgspec.field(default_factory=dict)
@@ -73,18 +73,19 @@ class Trace(Record):
 
     @property
     def quality_score(self) -> float | None:
-        """What counts for training: the person's rating where there is one, else the judge's score."""
+        """The score that counts for training: the person's rating if there is one, else the judge's score."""
         return float(self.user_rating) if self.user_rating is not None else self.auto_score
 
 
 class TraceFilter(Record):
-    """Which traces are wanted."""
+    """The conditions that requested traces must meet."""
 
     q: str | None = None
     min_quality: float | None = None
     rated: bool | None = None
     eligible: bool | None = None
-    """At least the settings' `min_quality_score`, not withdrawn, not of a benchmark."""
+    """Whether the score is at least `min_quality_score` of the settings, the trace is not withdrawn and not from a
+    benchmark."""
     source: str | None = None
 
 
@@ -97,7 +98,7 @@ class TracePage(Record):
 
 
 class TraceStats(Record):
-    """Figures of the whole store."""
+    """Statistics of all traces."""
 
     total: int
     eligible: int
@@ -105,27 +106,27 @@ class TraceStats(Record):
     withdrawn: int
     by_domain: dict[str, int]
     since_last_run: int
-    """Eligible traces that came after the last completed training run began."""
+    """Eligible traces that were created after the last completed training run began."""
 
 
 class SkippedLine(Record):
-    """A line of an import that was left out, and why."""
+    """A line that an import skipped, and why."""
 
     line: int
     reason: str
 
 
 class ImportReport(Record):
-    """What an import did."""
+    """The result of an import."""
 
     imported: int
     skipped: tuple[SkippedLine, ...] = ()
-    """The lines that were left out, in order; the first 10,000 of them."""
+    """The skipped lines in order, at most the first 10,000."""
     skipped_total: int = 0
 
 
 class Withdrawal(Record):
-    """The answer to a withdrawal: the trace, and what it has already taught."""
+    """The result of a withdrawal: the trace, and the runs and adapters that learned from it."""
 
     trace: Trace
     runs: tuple[UUID, ...] = ()

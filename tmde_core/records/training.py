@@ -1,4 +1,4 @@
-"""What a training backend is given and what it reports: jobs, examples, commands, estimates and previews."""
+"""Describes what a training backend receives and reports: jobs, examples, commands, estimates and previews."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from tmde_core.records.chat import Message
 
 
 class TrainingJob(Record):
-    """Everything that a training worker is told. It is the file `job.json` in the run's directory."""
+    """The complete task of a training worker, stored as `job.json` in the run's directory."""
 
     run_id: str
-    """The run's id. The adapter gets the same id."""
+    """The run's id. The adapter has the same id."""
     run_dir: str
     """The run's directory: job.json, the dataset, events.jsonl, heartbeat, lock, checkpoints and the worker's log."""
     train_file: str
-    """The file to train on: JSON Lines, one `TrainingExample` a line."""
+    """The training file: JSON Lines, one `TrainingExample` per line."""
     val_file: str
-    """The file to validate on, in the same form. It has no lines if nothing is held out."""
+    """The validation file, in the same format. It is empty if no example is held out."""
     output_dir: str
     """The directory in which the worker builds the adapter. `RunWorker.staging` creates it."""
     base_model: str
-    """Name or path of the base model, as the settings have it."""
+    """Name or path of the base model, as in the settings."""
     data_dir: str
     """The data directory."""
     config: dict[str, Any]
-    """`FineTuneConfig` in its wire form."""
+    """`FineTuneConfig` with its JSON names."""
     resume_from: str | None = None
-    """The checkpoint directory to go on from; None: begin anew."""
+    """The checkpoint directory to continue from; None: start from the beginning."""
 
 
 class TrainingExample(Record):
-    """One line of a dataset: an Alpaca record, and the same as a chat."""
+    """One line of a dataset: an Alpaca record, and the same content as a chat."""
 
     instruction: str
     """The question."""
     input: str
-    """What was given with the question, such as reasoning templates."""
+    """Additional input for the question, such as reasoning templates."""
     output: str
     """The answer to learn."""
     messages: tuple[Message, ...]
@@ -49,7 +49,7 @@ class TrainingExample(Record):
 
 
 class WorkerCommand(Record):
-    """How to start the worker: an argument list, never a shell line."""
+    """The command that starts a worker: an argument list, never a shell command line."""
 
     argv: tuple[str, ...]
     """The program and its arguments."""
@@ -58,47 +58,47 @@ class WorkerCommand(Record):
 
 
 class ResourceEstimate(Record):
-    """What a job will need. Unknown figures are None."""
+    """The resources that a job will need; unknown values are None."""
 
     ram_bytes: int | None = None
     """Main memory."""
     vram_bytes: int | None = None
     """Memory of the graphics card."""
     seconds: float | None = None
-    """Time for the whole job."""
+    """Time for the whole job, seconds."""
 
 
 class MaskedPiece(Record):
-    """A piece of an example as the model sees it, and whether it is learned."""
+    """A piece of an example as the model sees it, and whether the model learns it."""
 
     text: str
     """The text."""
     supervised: bool
-    """Whether the loss counts it."""
+    """Whether the piece counts in the loss."""
 
 
 class ExampleTokens(Record):
-    """How long an example is."""
+    """The length of an example."""
 
     trace_id: str
     """The trace that the example comes from."""
     split: Literal["train", "val"]
-    """Whether it is trained on or held out."""
+    """`train`: a training example; `val`: held out for validation."""
     total: int
-    """Tokens of the whole example, prompt and answer."""
+    """Number of tokens of the whole example, prompt and answer."""
     supervised: int
-    """The tokens of these that the loss counts."""
+    """Number of tokens that count in the loss."""
 
 
 class PreviewReport(Record):
-    """What a backend finds out about a dataset before the run. It is the file `preview.json` in the job's directory."""
+    """A backend's analysis of a dataset before the run, stored as `preview.json` in the job's directory."""
 
     examples: tuple[ExampleTokens, ...]
     """Every example."""
     first_example: tuple[MaskedPiece, ...] = ()
-    """The first training example as text. The pieces joined are what the model is given."""
+    """The first training example as text. All pieces joined are the model's input."""
     estimate: ResourceEstimate = ResourceEstimate()
-    """What the whole job will need."""
+    """The resources that the whole job will need."""
     calibrated: bool = False
     """Whether the estimate comes from a measurement on this machine with this model."""
 
@@ -113,4 +113,4 @@ class ServedForm(Record):
     reasons: tuple[str, ...] = ()
     """Why the adapter does not fit its base model, one sentence each. Empty if the file was written."""
     note: str = ""
-    """Why there is no GGUF form although the adapter is sound."""
+    """Why there is no GGUF form although the adapter is valid."""

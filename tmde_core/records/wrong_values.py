@@ -1,4 +1,4 @@
-"""What msgspec says of a value that does not fit, in the words of somebody who has never seen Python."""
+"""Translates msgspec's messages about invalid values into words for people who do not know Python."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ _WHOLE = {
 }
 _NO_CHOICE = re.compile(r"^Invalid enum value (?P<value>.*)$", re.DOTALL)
 _LONGEST = 60
-"""Of a wrong value, so many characters are repeated."""
+"""The most characters of an invalid value that a message repeats."""
 
 
 def in_words(complaint: str, of: Any = None, path: str = "") -> str:
-    """Turn msgspec's text about a wrong value into the part of a sentence that follows the field's name.
+    """Convert msgspec's message about an invalid value into the part of a sentence that follows the field's name.
 
-    A text that is not known stays as it is.
+    An unknown message stays unchanged.
 
     Args:
-        complaint: msgspec's text, without the place.
-        of: the record. With it, the sentence lists the choices of a field that has few.
+        complaint: msgspec's message without the place.
+        of: the record. With this type, the sentence lists the choices of a field that has few.
         path: the place in the record.
     """
     if complaint in _WHOLE:
@@ -78,7 +78,7 @@ def in_words(complaint: str, of: Any = None, path: str = "") -> str:
 
 
 def _limit(text: str, kinds: str) -> str | None:
-    """The range in words, with a space before it; None for one that is not known."""
+    """Return the range in words after a leading space; None if the range is unknown."""
     if not text:
         return ""
     for pattern, words in _LIMITS:
@@ -89,7 +89,10 @@ def _limit(text: str, kinds: str) -> str | None:
 
 
 def choices_at(of: Any, path: str) -> tuple[Any, ...]:
-    """What the field at `path` ("roles.judge.kind", "criteria[0].check") of a record may be, if it is one of a few."""
+    """Return the allowed values of the field at `path` of a record; empty if they are not a short list.
+
+    Examples of a path are "roles.judge.kind" and "criteria[0].check".
+    """
     here = of
     for step in re.findall(r"[^.\[\]]+", path):
         here = _inside(_bare(here), step)
@@ -98,7 +101,7 @@ def choices_at(of: Any, path: str) -> tuple[Any, ...]:
 
 
 def _bare(kind: Any) -> Any:
-    """Without `Annotated` and `| None`."""
+    """Return the type without `Annotated` and `| None`."""
     if typing.get_origin(kind) is typing.Annotated:
         return _bare(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (types.UnionType, typing.Union):

@@ -1,20 +1,21 @@
-"""The public package: all that a plugin may import of TMDE's core.
+"""The public package: everything that a plugin may import from TMDE's core.
 
 `hookimpl` marks a plugin's functions as hooks. Everything else is in the modules below:
 
 - `tmde_core.sdk.hooks`: every hook, with an example.
-- `tmde_core.sdk.context`: what `create` is given, and the base of a plugin's settings.
-- `tmde_core.sdk.training`, `runtimes`, `judges`, `suites`, `registries`: the protocols, descriptors and values of each kind.
-- `tmde_core.sdk.worker`: the kit of a process that trains.
-- `tmde_core.sdk.events`: what an observer hears of.
-- `tmde_core.sdk.commands`: what a plugin's own commands need.
+- `tmde_core.sdk.context`: the argument of `create`, and the base of a plugin's settings.
+- `tmde_core.sdk.training`, `runtimes`, `judges`, `suites`, `registries`: the protocols, descriptors and values of each
+  kind.
+- `tmde_core.sdk.worker`: the kit for a training process.
+- `tmde_core.sdk.events`: the events that an observer receives.
+- `tmde_core.sdk.commands`: support for a plugin's own commands.
 - `tmde_core.sdk.chat_http`: the chat protocol of OpenAI-style servers.
 - `tmde_core.sdk.adapters`, `safetensors_header`: the files of an adapter.
 - `tmde_core.sdk.files`: files that are written completely or not at all.
 - `tmde_core.sdk.records`: the base of immutable records, and JSON.
 - `tmde_core.sdk.errors`: the errors that plugins raise.
 
-What is not in this package is private and may change in any release.
+Everything outside this package is private and may change in any release.
 """
 
 from __future__ import annotations

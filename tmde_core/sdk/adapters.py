@@ -1,6 +1,7 @@
-"""Publishing an adapter: a finished directory becomes a version in one rename, or nothing changes. And what a trained one must be.
+"""Publishes adapters atomically, and checks that a trained adapter can be used.
 
-Runs inside the training worker and inside imports, so it needs files only: no database, no event loop.
+Publishing renames a finished directory, so an adapter appears completely or not at all. The module is used in training
+workers and during imports, so it needs only files: no database and no event loop.
 """
 
 from __future__ import annotations
@@ -41,25 +42,26 @@ __all__ = [
 MANIFEST_FILE = "manifest.json"
 """The name of the manifest."""
 WEIGHTS_FILE = "adapter_model.safetensors"
-"""The name of the file of weights, as PEFT has it."""
+"""The name of the file of weights, as in PEFT."""
 CONFIG_FILE = "adapter_config.json"
-"""The name of PEFT's configuration."""
+"""The name of PEFT's configuration file."""
 GGUF_FILE = "adapter.gguf"
-"""The name of the GGUF form, which only some runtimes need."""
+"""The name of the GGUF form, which only runtimes that serve GGUF need."""
 REQUIRED_FILES = (WEIGHTS_FILE, CONFIG_FILE)
-"""The files that every adapter has. The GGUF form is needed only by runtimes that serve GGUF."""
+"""The files that every adapter has. Only runtimes that serve GGUF need the GGUF form as well."""
 
 STAGING_PREFIX = ".staging-"
-"""Starts the name of a directory in which an adapter is being built. Such directories are never listed as adapters."""
+"""The prefix of a directory in which an adapter is built. Such directories are never listed as adapters."""
 
 _B_MATRIX = "lora_b"
-"""Stands in the name of every B matrix, in capital or small letters. B begins at zero, so what is learned shows in it."""
+"""Part of the name of every B matrix, in upper or lower case. B starts at zero, so a nonzero B shows that training
+worked."""
 _SHOWN = 3
-"""Tensors that a flaw names; the rest are counted."""
+"""The number of tensors that a flaw names. The others are counted."""
 
 
 class Flaw(NamedTuple):
-    """Why a trained adapter is of no use."""
+    """The reason why a trained adapter cannot be used."""
 
     reason: str
     """A stable word for programs."""
@@ -68,9 +70,9 @@ class Flaw(NamedTuple):
 
 
 def find_flaw(directory: Path, base_model: str) -> Flaw | None:
-    """Say why a trained adapter is of no use; None if nothing is wrong with its weights and its base model has a name.
+    """Return why a trained adapter cannot be used; None if its weights are valid and its base model has a name.
 
-    Reads every weight once.
+    The function reads every weight once.
 
     Raises:
         OSError: the weights cannot be read.
@@ -112,18 +114,22 @@ def staging_directory(adapters_dir: Path, adapter_id: object) -> Path:
 
 
 def publish(staging: Path, adapters_dir: Path, manifest: Manifest) -> Path:
-    """Turn the finished directory `staging` into the adapter `adapters_dir/<manifest.id>`, whole or not at all.
+    """Publish the finished directory `staging` atomically as the adapter `adapters_dir/<manifest.id>`.
 
-    Fills `files` and `size_bytes` of the manifest, writes it, brings everything to the disk, renames.
+    The function fills in `files` and `size_bytes` of the manifest, writes it, syncs everything to the disk, and renames
+    the directory.
 
     Args:
-        staging: a flat directory on the filesystem of `adapters_dir` (see `staging_directory`); it is gone afterwards.
+        staging: a flat directory on the file system of `adapters_dir` (see `staging_directory`). It no longer exists
+            afterwards.
+        adapters_dir: the directory of all adapters.
+        manifest: the manifest without `files` and `size_bytes`.
 
     Returns:
         The directory of the published adapter.
 
     Raises:
-        AdapterInvalidError: a required file is missing, or there is something that is no plain file.
+        AdapterInvalidError: a required file is missing, or an entry is not a regular file.
         ConflictError: the adapter exists already.
         InsufficientStorageError: the disk is full or read-only.
     """
@@ -145,7 +151,7 @@ def publish(staging: Path, adapters_dir: Path, manifest: Manifest) -> Path:
         try:
             staging.rename(target)
         except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # somebody was quicker
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process published it first
                 raise _published(manifest) from None
             raise
         sync_directory(adapters_dir)
@@ -157,7 +163,7 @@ def _published(manifest: Manifest) -> ConflictError:
 
 
 def _plain_files(staging: Path) -> list[Path]:
-    """The files of the adapter by name, without a manifest; refuses what an adapter must not hold."""
+    """Return the adapter's files by name, without the manifest; refuse entries that an adapter must not have."""
     if not staging.is_dir() or staging.is_symlink():
         raise AdapterInvalidError(f"There is no finished adapter in {staging}.")
     entries = sorted(entry for entry in staging.iterdir() if entry.name != MANIFEST_FILE)

@@ -1,7 +1,8 @@
 """The chat protocol of OpenAI-style servers: one streamed request to `/v1/chat/completions` and its answer.
 
-For every runtime plugin whose server speaks it (llama.cpp, vLLM, Ollama, LM Studio, …). The runtime owns the client
-with its address, key and time-outs. This module makes request bodies and turns events and errors into TMDE's own.
+Runtime plugins for such servers use this module (llama.cpp, vLLM, Ollama, LM Studio, …). The runtime owns the HTTP
+client with its address, key and time-outs. This module builds request bodies and converts events and errors to TMDE's
+own types.
 """
 
 from __future__ import annotations
@@ -37,14 +38,15 @@ __all__ = [
 ]
 
 CHAT_PATH = "/v1/chat/completions"
-"""Where such servers answer chats."""
+"""The path at which such servers answer chats."""
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
-"""The longest event that is read. A token with 20 alternatives takes 3 KB. A server that sends more is cut off."""
+"""The most bytes of one event. A token with 20 alternatives takes 3 KB. A longer event ends the answer with an
+error."""
 MAX_ERROR_BYTES = 64 * 1024
-"""The most that is read of the body of an error."""
+"""The most bytes that are read from the body of an error."""
 LEAST_LOGPROB = -9999.0
-"""Stands for minus infinity, which JSON cannot express. vLLM writes the same number."""
+"""Replaces minus infinity, which JSON cannot express. vLLM uses the same number."""
 
 
 def chat_body(
@@ -53,10 +55,10 @@ def chat_body(
     """Return the JSON body for `request`.
 
     Args:
-        request: what is asked.
-        model: sent instead of `request.model`, such as the name of a served adapter.
-        extra: further fields that one server understands (`cache_prompt`, `lora`, `id_slot`, …). They replace fields
-            of the same name.
+        request: the request.
+        model: the model name to send instead of `request.model`, such as the name of a served adapter.
+        extra: further fields for a certain server (`cache_prompt`, `lora`, `id_slot`, …). They replace fields of the
+            same name.
     """
     body: dict[str, Any] = {
         "model": request.model if model is None else model,
@@ -97,12 +99,12 @@ async def stream_chat(
     Closing the iterator, or cancelling the task that reads it, closes the connection. The server then stops generating.
 
     Args:
-        client: knows the server's address, key and time-outs.
-        body: the request, as `chat_body` makes it.
-        server: what errors call the server, such as "the vLLM server at …".
-        model: the name for `ChatEnd.model`; empty: the name that the server gives.
-        path: where the server answers chats.
-        headers: sent in addition.
+        client: an HTTP client with the server's address, key and time-outs.
+        body: the request, as `chat_body` returns it.
+        server: the name of the server in errors, such as "the vLLM server at …".
+        model: the name for `ChatEnd.model`; empty: the name that the server reports.
+        path: the path at which the server answers chats.
+        headers: additional headers.
 
     Raises:
         ContextOverflowError, NotFoundError, UnauthorizedError, RuntimeTimeoutError, WorkerFailedError.
@@ -145,12 +147,14 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class EventParser:
-    """Cuts a byte stream into the `data` of its server-sent events (comments and other fields are dropped).
+    """Splits a byte stream into the `data` of its server-sent events. Comments and other fields are dropped.
 
-    Works on bytes: a character that arrives in two blocks is only decoded once it is whole. Lines end with LF, CR or CRLF.
+    The parser works on bytes, so a character that arrives in two blocks is decoded only when it is complete. Lines end
+    with LF, CR or CRLF.
 
-    The package `httpx-sse` reads httpx responses only, and the embedded model's connection is none. It also keeps an endless
-    event in memory, and loses the first event after a byte order mark and a last one without a blank line.
+    The package `httpx-sse` is not used for two reasons. It reads only httpx responses, and the embedded model's
+    connection is not one. It also keeps an endless event in memory, loses the first event after a byte order mark, and
+    loses a last event without a blank line.
     """
 
     def __init__(self, server: str) -> None:
@@ -163,7 +167,7 @@ class EventParser:
         self._size = 0
 
     def feed(self, block: bytes) -> Iterator[bytes]:
-        """The events that `block` completes."""
+        """Yield the events that `block` completes."""
         if self._after_cr and block:
             block, self._after_cr = block.removeprefix(b"\n"), False
         self._rest += block
@@ -180,7 +184,7 @@ class EventParser:
         self._bound(len(self._rest))
 
     def close(self) -> Iterator[bytes]:
-        """The event that the end of the stream completes: some servers leave out the last blank line."""
+        """Yield the event that the end of the stream completes, because some servers omit the last blank line."""
         if self._rest:
             last, self._rest = bytes(self._rest), bytearray()
             self._line(last)
@@ -197,7 +201,7 @@ class EventParser:
         if line.startswith(b"data:"):
             value = line[5:].removeprefix(b" ")
             self._data.append(value)
-            self._size += len(value) + 1  # with its line end, or empty lines would never be too many
+            self._size += len(value) + 1  # count the line end too, so that empty lines also reach the limit
             self._bound(self._size)
         return None
 
@@ -245,7 +249,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Timings(msgspec.Struct):
-    """llama.cpp's own figures."""
+    """llama.cpp's own measurements."""
 
     cache_n: int | None = None
     prompt_n: int | None = None
@@ -266,7 +270,10 @@ _decoder = msgspec.json.Decoder(_Chunk, strict=False)
 
 
 class ChatAnswer:
-    """Reads one stream's events: `feed` each event's data, then `end`. Keeps what was said beside the text."""
+    """Reads the events of one stream: call `feed` with each event's data, then `end`.
+
+    The object collects the model name, the token counts and the timings beside the text.
+    """
 
     def __init__(self, server: str, model: str) -> None:
         self._server = server
@@ -276,10 +283,10 @@ class ChatAnswer:
         self._timings = _Timings()
 
     def feed(self, data: bytes) -> Iterator[ChatDelta]:
-        """The deltas in one event.
+        """Yield the deltas of one event.
 
         Raises:
-            TmdeError: it is no chat event, or it reports an error.
+            TmdeError: the data is not a chat event, or the event reports an error.
         """
         try:
             chunk = _decoder.decode(data)
@@ -302,10 +309,10 @@ class ChatAnswer:
                 self._finish = "length" if choice.finish_reason == "length" else "stop"
 
     def end(self) -> ChatEnd:
-        """The last item, once the stream has ended.
+        """Return the last item after the stream has ended.
 
         Raises:
-            WorkerFailedError: it ended too soon.
+            WorkerFailedError: the stream ended before the answer was finished.
         """
         if self._finish is None:
             raise WorkerFailedError(f"{_start(self._server)} ended the answer before it was finished.")
@@ -353,10 +360,10 @@ _NO_MODEL = re.compile(
 
 
 def response_error(status: int, body: bytes, server: str, retry_after: str | None = None) -> TmdeError:
-    """Return TMDE's error for a response that is no answer, with the server's own words where it gave some.
+    """Return TMDE's error for a failed response, including the server's own message if there is one.
 
-    The error's `context` has `status`. It has `retryAfter` (seconds) if the server named it, and for a context overflow
-    `limit` and `promptTokens` if the server named them.
+    The error's `context` has `status`. It also has `retryAfter` (seconds) if the server sent it, and for a context
+    overflow `limit` and `promptTokens` if the server sent them.
     """
     told = _told(body)
     said = f" It said: {told.message}" if told.message else ""
@@ -393,7 +400,7 @@ def response_error(status: int, body: bytes, server: str, retry_after: str | Non
 
 
 def transport_error(error: httpx.HTTPError, server: str) -> WorkerFailedError:
-    """Return TMDE's error for a connection that could not be made, broke, or fell silent."""
+    """Return TMDE's error for a connection that could not be opened, broke, or timed out."""
     who = _start(server)
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return RuntimeTimeoutError(f"{who} could not be reached in time.")
@@ -405,7 +412,7 @@ def transport_error(error: httpx.HTTPError, server: str) -> WorkerFailedError:
 
 
 class _Told(msgspec.Struct):
-    """What an error body says, in whichever dialect."""
+    """The content of an error body, in any known format."""
 
     message: str = ""
     type: str = ""

@@ -1,8 +1,8 @@
-"""A plugin's own commands: `tmde WORD`, named by entry points in the group `tmde.commands`.
+"""Supports a plugin's own commands, `tmde WORD`, which are entry points in the group `tmde.commands`.
 
-The entry point leads to a function or a `typer.Typer`, as typer takes them. It is imported when the command is called
-and not before, so it may import what it likes. Raise the errors of `tmde_core.sdk.errors`: `tmde` prints their
-sentence and exits with 1. `--data-dir` is understood by every command without its doing.
+The entry point names a function or a `typer.Typer`. It is imported only when the command is called, so it may import
+heavy packages. Raise the errors of `tmde_core.sdk.errors`: `tmde` prints their sentence and exits with 1. Every command
+accepts `--data-dir` automatically.
 
     import typer
     from tmde_core.sdk.commands import data_dir_of
@@ -26,6 +26,6 @@ __all__ = ["data_dir_of"]
 
 
 def data_dir_of(ctx: typer.Context) -> Path:
-    """Return the data directory of the running command: `--data-dir`, else `TMDE_DATA_DIR`, else the platform's place."""
+    """Return the command's data directory: `--data-dir`, else `TMDE_DATA_DIR`, else the platform's default."""
     chosen: Path | None = getattr(ctx.obj, "data_dir", None)
     return (chosen or default_data_dir()).expanduser().absolute()

@@ -1,4 +1,4 @@
-"""What `create` is given, the base of a plugin's settings, and what all descriptors have in common."""
+"""Defines the argument of `create`, the base of a plugin's settings, and the base of all descriptors."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tmde_core.records.base import Record
 __all__ = ["Descriptor", "MakingDescriptor", "PluginContext", "PluginSettings"]
 
 
-# msgspec lets subclasses inherit `frozen`; type checkers need to be told so.
+# Subclasses inherit `frozen` from msgspec; this decorator tells type checkers so.
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class PluginSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of a plugin's own settings: a table such as `[judges.length]` in `tmde.toml`.
 
-    Subclass it, give every field a type and a default, and name the class in the descriptor's `settings`. Describe a
+    Subclass it, give every field a type and a default, and set the descriptor's `settings` to the class. Describe a
     field with `Annotated[…, msgspec.Meta(title=…, description=…, ge=…, le=…)]`. A field's name is its key in the file.
-    Unknown keys and values of the wrong type or range are refused with a sentence. Further rules go into
-    `__post_init__`, which raises `ValueError` with a sentence.
+    Unknown keys and values of the wrong type or range are refused with a sentence. Put further rules into
+    `__post_init__`, and raise `ValueError` with a sentence there.
     """
 
 
@@ -32,14 +32,14 @@ S_co = TypeVar("S_co", bound=PluginSettings, covariant=True)
 
 @dataclass(frozen=True)
 class PluginContext(Generic[S_co]):
-    """What every `create` is given: the data directory, the plugin's settings, and a logger."""
+    """The argument of every `create`: the data directory, the plugin's settings, and a logger."""
 
     data_dir: Path
-    """The data directory. A plugin keeps its own files in a folder of its own name below it."""
+    """The data directory. A plugin stores its own files in a folder with its own name in this directory."""
     settings: S_co
     """The plugin's validated settings: an instance of the descriptor's `settings` type."""
     log: FilteringBoundLogger = field(default_factory=lambda: structlog.get_logger("tmde.plugin"))
-    """A logger that is bound to the plugin's name."""
+    """A logger bound to the plugin's name."""
 
     @property
     def models_dir(self) -> Path:
@@ -48,18 +48,19 @@ class PluginContext(Generic[S_co]):
 
 
 class Descriptor(Record, frozen=True, kw_only=True):
-    """What every hook returns: a name, and a sentence for people."""
+    """The base of what hooks return: a name, and a summary for people."""
 
     name: str
-    """1 to 40 of `a`–`z`, `0`–`9`, `-` and `_`, unique among its kind; settings, flags and URLs use it."""
+    """1 to 40 of `a`–`z`, `0`–`9`, `-` and `_`, unique among its kind; settings, flags and URLs use the name."""
     summary: str
     """One line for lists, without a final full stop."""
 
 
 class MakingDescriptor(Descriptor, frozen=True, kw_only=True):
-    """A descriptor of something that is made with settings of its own."""
+    """A descriptor of an object that is created with its own settings."""
 
     settings: type[PluginSettings] = PluginSettings
-    """The type of its settings table. Without one it has no settings."""
+    """The type of the settings table; the default has no settings."""
     default: bool = False
-    """Whether it is used where the settings say `auto`. If several say so, the first by plugin name is used."""
+    """Whether `auto` in the settings selects this object. If several are the default, the first by plugin name is
+    used."""

@@ -1,6 +1,6 @@
-"""Events: the records that `tmde_event` is called with.
+"""Defines the events that `tmde_event` receives.
 
-More kinds may be added in any release. An observer ignores the kinds that it does not know.
+Any release may add kinds of events. An observer ignores the kinds that it does not know.
 """
 
 from __future__ import annotations
@@ -27,87 +27,87 @@ __all__ = [
 
 class _Happened(Record, frozen=True, kw_only=True):
     at: datetime = msgspec.field(default_factory=utc_now)
-    """The moment it happened, in UTC."""
+    """When the event happened, in UTC."""
 
 
 class DebateEnded(_Happened, frozen=True, kw_only=True):
-    """A debate is over."""
+    """A debate ended."""
 
     debate_id: UUID
     """The debate."""
     status: Literal["completed", "failed", "cancelled"]
-    """How it ended."""
+    """How the debate ended."""
     trace_id: UUID | None = None
-    """The trace of a completed debate."""
+    """The trace of a completed debate; None: the debate was not completed."""
     adapter_id: UUID | None = None
-    """The adapter that the Proposer answered with; None: the base model."""
+    """The adapter that the Proposer used; None: the base model."""
     error_message: str | None = None
-    """Why it failed; None unless it did."""
+    """Why the debate failed; None: it did not fail."""
 
 
 class RunFinished(_Happened, frozen=True, kw_only=True):
-    """A training run is over."""
+    """A training run ended."""
 
     run_id: UUID
-    """The run. If it was completed, the adapter has the same id."""
+    """The run. The adapter of a completed run has the same id."""
     status: Literal["completed", "failed", "cancelled"]
-    """How it ended."""
+    """How the run ended."""
     triggered_by: str
-    """Who started it, such as `user` or `schedule`."""
+    """What started the run, such as `user` or `schedule`."""
     traces_used: int
-    """How many traces it was trained on."""
+    """Number of traces that the run was trained on."""
     metrics: FineTuneMetrics | None = None
-    """What a completed run measured."""
+    """The measurements of a completed run."""
     error_message: str | None = None
-    """Why it failed; None unless it did."""
+    """Why the run failed; None: it did not fail."""
 
 
 class AdapterActivated(_Happened, frozen=True, kw_only=True):
-    """Another adapter, or the base model, answers from now on."""
+    """An adapter, or the base model, became active."""
 
     adapter_id: UUID | None
-    """The adapter that answers now; None: the base model."""
+    """The active adapter; None: the base model."""
     previous_adapter_id: UUID | None
-    """What answered before; None: the base model."""
+    """The adapter that was active before; None: the base model."""
     triggered_by: Literal["user", "api", "rollback", "gate"]
-    """Who activated it. `rollback`: a person went back; `gate`: a benchmark decided."""
+    """What caused the activation. `rollback`: a person rolled back; `gate`: a benchmark decided."""
 
 
 class AdapterDamaged(_Happened, frozen=True, kw_only=True):
-    """The bytes of an adapter no longer match its manifest."""
+    """The files of an adapter no longer match its manifest."""
 
     adapter_id: UUID
     """The adapter."""
     is_active: bool
-    """Whether it is the one that answers."""
+    """Whether this is the active adapter."""
     reason: str
-    """What does not match, in a sentence."""
+    """The mismatch, in a sentence."""
 
 
 class BenchmarkEnded(_Happened, frozen=True, kw_only=True):
-    """A benchmark run is over."""
+    """A benchmark run ended."""
 
     run_id: UUID
     """The benchmark run."""
     status: Literal["completed", "failed", "cancelled"]
-    """How it ended."""
+    """How the run ended."""
     adapter_id: UUID | None = None
     """The adapter that was measured; None: the base model."""
     tmde_score: float | None = None
-    """The score of the run, 0–100; None if it measured nothing."""
+    """The score of the run, 0–100; None: nothing was measured."""
 
 
 class BenchmarkDecided(_Happened, frozen=True, kw_only=True):
-    """The gate has measured an adapter and decided about it."""
+    """The gate measured an adapter and made a decision about it."""
 
     adapter_id: UUID
     """The adapter."""
     gate: Literal["candidate", "proven", "held-back"]
     """`proven`: better than the base model or the active adapter; `held-back`: worse; `candidate`: undecided."""
     reason: str
-    """Why, in a sentence."""
+    """The reason, in a sentence."""
     activated: bool
-    """Whether the adapter was activated as well."""
+    """Whether the gate also activated the adapter."""
 
 
 Event = DebateEnded | RunFinished | AdapterActivated | AdapterDamaged | BenchmarkEnded | BenchmarkDecided

@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, hashes, locks between processes, and storage errors as sentences."""
+"""Provides atomic file writing, hashes, locks between processes, and storage errors with sentences for people."""
 
 from __future__ import annotations
 

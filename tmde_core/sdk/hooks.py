@@ -1,20 +1,20 @@
-"""Every hook, on one page.
+"""Defines every hook, on one page.
 
-A plugin is a module (or object) named by an entry point in the group `tmde.plugins`. It marks functions with
+A plugin is a module (or object) named by an entry point in the group `tmde.plugins`. The plugin marks functions with
 `tmde_core.sdk.hookimpl` and gives them the names below. A *provider* hook takes no arguments and returns a list of
-descriptors. Nothing else happens until the core asks for one of the things described. The *observer* hook is called
-with what happened. A plugin's `pyproject.toml`:
+descriptors. The core creates a described object only when it is needed. The *observer* hook is called with events.
+A plugin's `pyproject.toml`:
 
     [project.entry-points."tmde.plugins"]
     my_plugin = "my_plugin.plugin"
 
-A plugin's own commands are entry points as well, so that `tmde --help` can list them without importing anything. The
-name is the word after `tmde`; the value leads to a function or a `typer.Typer`, as in `tmde_core.sdk.commands`:
+A plugin's own commands are also entry points, so that `tmde --help` can list them without importing them. The name is
+the word after `tmde`. The value names a function or a `typer.Typer`, as described in `tmde_core.sdk.commands`:
 
     [project.entry-points."tmde.commands"]
     my-word = "my_plugin.commands:command"
 
-`HOOKS` is made from the functions below. A new provider hook is one function here, and a descriptor.
+`HOOKS` is built from the functions below. A new provider hook needs one function here, and a descriptor.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 PROJECT = "tmde"
-"""The name under which pluggy knows TMDE's hooks."""
+"""The name of TMDE's hooks in pluggy."""
 ENTRY_POINT_GROUP = "tmde.plugins"
 """The entry-point group of plugins."""
 COMMAND_GROUP = "tmde.commands"
@@ -61,18 +61,18 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 class Hook(NamedTuple):
-    """What a provider hook is."""
+    """The description of a provider hook."""
 
     name: str
-    """The name of the function that a plugin writes."""
+    """The name of the function that a plugin defines."""
     noun: str
-    """What a thing of this kind is called in a sentence."""
+    """The name of this kind of object in a sentence."""
     descriptor: type[Descriptor]
     """The type of the descriptors that the hook returns."""
     table: str = ""
-    """The table of `tmde.toml` that holds the settings: `[TABLE.NAME]`. Empty: things of this kind have no settings."""
+    """The table of `tmde.toml` that holds the settings: `[TABLE.NAME]`. Empty: this kind of object has no settings."""
     reserved: frozenset[str] = frozenset()
-    """Names that no thing of this kind may have, because the settings give them a meaning."""
+    """Names that no object of this kind may have, because they have a meaning in the settings."""
 
 
 HOOKS: dict[str, Hook] = {}
@@ -82,14 +82,13 @@ OBSERVER = "tmde_event"
 """The name of the observer hook."""
 
 AUTO = "auto"
-"""Stands in the settings for what a plugin marks as the default."""
-"""The name of the observer hook."""
+"""The value in the settings that selects the default object of a kind."""
 
 
 def _provider(
     noun: str, descriptor: type[Descriptor], *, table: str = "", reserved: frozenset[str] = frozenset()
 ) -> Callable[[F], F]:
-    """Enter the decorated function in `HOOKS`."""
+    """Add the decorated function to `HOOKS`."""
 
     def enter(function: F) -> F:
         HOOKS[function.__name__] = Hook(function.__name__, noun, descriptor, table, reserved)
@@ -158,12 +157,12 @@ def tmde_registries() -> Sequence[RegistryDescriptor]:  # type: ignore[empty-bod
 
 @hookspec
 def tmde_event(event: Event, context: PluginContext[PluginSettings]) -> None:
-    """Hear of what happened: a debate ended, a run finished, an adapter was activated, a benchmark decided.
+    """Receive an event: a debate ended, a run finished, an adapter was activated, a benchmark decided.
 
-    It is called in a thread of the plugin's own, one event after the other, in every process that TMDE runs in: the
-    server, and a command that ends a debate or a run by itself. It may take its time. What it raises is recorded as a
-    problem of the plugin and harms nobody else. An observer that falls far behind misses events. Leave out `context`
-    if you do not need the data directory or the logger.
+    TMDE calls this hook in a separate thread of the plugin, one event at a time, in every process in which TMDE runs:
+    the server, and a command that itself ends a debate or a run. The hook may take its time. Its exceptions are
+    recorded as problems of the plugin and do not affect others. An observer that falls too far behind misses events.
+    Omit `context` if you do not need the data directory or the logger.
 
     @hookimpl
     def tmde_event(event, context):

@@ -1,4 +1,4 @@
-"""Judges: the protocol and its optional parts, the descriptor, and the values that judges are given and return."""
+"""Judges: the protocol and its optional parts, the descriptor, and the values that judges receive and return."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ __all__ = [
 
 
 class JudgeModel(Protocol):
-    """The Judge role's model, with the runtime and settings of that role."""
+    """The model of the Judge role, with the runtime and settings of that role."""
 
     @property
     def capabilities(self) -> RuntimeCapabilities:
-        """What the model's runtime can do beyond plain chat."""
+        """What the model's runtime supports beyond plain chat."""
 
     def chat(
         self,
@@ -66,11 +66,14 @@ class JudgeModel(Protocol):
 
 @runtime_checkable
 class ModelPanel(JudgeModel, Protocol):
-    """The Judge role's model together with others. A judge may ask all `members`; most judges ignore them."""
+    """The model of the Judge role together with other models.
+
+    A judge may ask all `members`; most judges ignore them.
+    """
 
     @property
     def members(self) -> Sequence[JudgeModel]:
-        """Every model, the Judge role's own first. Empty if there are no others."""
+        """All models, the Judge role's own model first. Empty if there are no others."""
 
 
 @runtime_checkable
@@ -78,24 +81,24 @@ class Judge(Protocol):
     """Scores answers."""
 
     async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-        """Score one answer. A judge that needs a model and is given none gives no verdict."""
+        """Score one answer. A judge that needs a model but receives none returns no verdict."""
 
 
 @runtime_checkable
 class CheckingJudge(Protocol):
-    """A judge that decides criteria by their `check`. Optional."""
+    """A judge that decides criteria by their `check`. This protocol is optional."""
 
     def problems(self, criterion: Criterion) -> Sequence[str]:
-        """Return why the criterion's check cannot work, one sentence each. Empty if it can work."""
+        """Return why the criterion's check cannot work, one sentence each; empty if it can work."""
 
 
 class JudgeDescriptor(MakingDescriptor, frozen=True, kw_only=True):
     """A judge that a plugin offers. Its settings table is `[judges.NAME]`."""
 
     create: Callable[[PluginContext[Any]], Judge]
-    """Makes the judge."""
+    """Creates the judge."""
     needs_model: bool = False
-    """Whether it asks the Judge role's model. The model is only then given to `score`."""
+    """Whether the judge asks the Judge role's model. Only then `score` receives the model."""
     checks: bool = False
-    """Whether it decides by checks and reference answers, without a model. Where the settings say `auto`, the first such
-    judge scores what can be checked, and the `default` judge scores the rest."""
+    """Whether the judge decides by checks and reference answers, without a model. If the settings say `auto`, the
+    first such judge scores what can be checked, and the `default` judge scores the rest."""

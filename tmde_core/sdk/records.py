@@ -1,4 +1,4 @@
-"""The base of immutable records, their JSON form, and sentences about wrong values."""
+"""The base of immutable records, their JSON format, and messages about invalid values."""
 
 from __future__ import annotations
 

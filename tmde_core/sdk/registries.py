@@ -13,8 +13,8 @@ __all__ = ["RegistryDescriptor"]
 class RegistryDescriptor(MakingDescriptor, frozen=True, kw_only=True):
     """A client of a template registry that a plugin offers. Its settings table is `[registries.NAME]`.
 
-    The protocol of the client comes with the registry. Until then nothing calls `create`.
+    The client's protocol will be added together with the registry. Until then, nothing calls `create`.
     """
 
     create: Callable[[PluginContext[Any]], Any]
-    """Makes the client."""
+    """Creates the client."""

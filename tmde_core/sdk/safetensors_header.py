@@ -2,9 +2,9 @@
 
     8 bytes   length N of the header, little endian
     N bytes   JSON: tensor name → {dtype, shape, data_offsets: [begin, end]}, and perhaps `__metadata__`
-    the rest  the tensors, one after the other, without holes
+    the rest  the tensors, one after the other, without gaps
 
-The format: https://huggingface.co/docs/safetensors/index#format. A file that says anything else of itself is refused.
+The format: https://huggingface.co/docs/safetensors/index#format. A file that deviates from this format is refused.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ __all__ = [
 ]
 
 MAX_HEADER_BYTES = 8 * 1024 * 1024
-"""The longest header that is read. An adapter of all projections of 100 layers has 1,400 tensors, which take 200 kB."""
+"""The longest header that is read. An adapter for all projections of 100 layers has 1,400 tensors, which take 200
+kB."""
 MAX_TENSORS = 20_000
-"""The most tensors that a header may name."""
+"""The most tensors that a header may list."""
 MAX_DIMENSIONS = 8
 """The most dimensions that a tensor may have."""
 MAX_NAME = 300
 """The most characters that a tensor's name may have."""
 
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
-"""The types that adapters are saved in, with the bytes of one number."""
+"""The supported types, with the bytes of one number."""
 
 SCAN_BYTES = 4 * 1024 * 1024
 
@@ -50,7 +51,7 @@ _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 
 class SafetensorsError(ValueError):
-    """The file is refused; the text says why, without a full stop."""
+    """The file is refused; the message says why, without a full stop."""
 
 
 class Tensor(Record, frozen=True):
@@ -63,16 +64,16 @@ class Tensor(Record, frozen=True):
     shape: tuple[int, ...]
     """Its dimensions."""
     begin: int
-    """Where its numbers begin, in bytes from the start of the file."""
+    """The position of its first byte in the file."""
     end: int
-    """Where they end."""
+    """The position after its last byte."""
 
 
 def read_tensors(path: Path) -> tuple[Tensor, ...]:
-    """Return the tensors of a file in the order of their numbers.
+    """Return the tensors of a file in the order of their data.
 
     Raises:
-        SafetensorsError: the header is damaged or does not fit the file.
+        SafetensorsError: the header is damaged or does not match the file.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
@@ -96,17 +97,17 @@ def read_tensors(path: Path) -> tuple[Tensor, ...]:
 
 
 def not_finite(path: Path, tensors: Sequence[Tensor]) -> list[str]:
-    """The names of the tensors that hold NaN or infinity. Reads the file in pieces."""
+    """Return the names of the tensors that contain NaN or infinity, reading the file in pieces."""
     return [tensor.name for tensor, sound in _look(path, tensors, _is_finite) if not sound]
 
 
 def all_zero(path: Path, tensors: Sequence[Tensor]) -> list[str]:
-    """The names of the tensors that hold nothing but zeros. Reads the file in pieces."""
+    """Return the names of the tensors that contain only zeros, reading the file in pieces."""
     return [tensor.name for tensor, zero in _look(path, tensors, _is_zero) if zero]
 
 
 def _look(path: Path, tensors: Sequence[Tensor], holds: Callable[[bytes, str], bool]) -> Iterator[tuple[Tensor, bool]]:
-    """Say of each tensor whether `holds` is true of all its pieces."""
+    """Yield each tensor with whether `holds` is true for all its pieces."""
     with path.open("rb") as file:
         for tensor in tensors:
             file.seek(tensor.begin)
@@ -118,7 +119,7 @@ def _is_finite(block: bytes, dtype: str) -> bool:
     import numpy as np
 
     if dtype == "BF16":
-        # A bfloat16 is the upper half of a float32: infinite or no number when all eight bits of the exponent are set.
+        # A bfloat16 is the upper half of a float32. It is infinity or NaN if all eight bits of the exponent are set.
         return not bool(((np.frombuffer(block, "<u2") & 0x7F80) == 0x7F80).any())
     return bool(np.isfinite(np.frombuffer(block, "<f4" if dtype == "F32" else "<f2")).all())
 
@@ -126,13 +127,13 @@ def _is_finite(block: bytes, dtype: str) -> bool:
 def _is_zero(block: bytes, dtype: str) -> bool:
     import numpy as np
 
-    # Without the sign bit: -0.0 is zero as well.
+    # Ignore the sign bit, because -0.0 is zero as well.
     bits = np.frombuffer(block, "<u4") & 0x7FFF_FFFF if dtype == "F32" else np.frombuffer(block, "<u2") & 0x7FFF
     return not bool(bits.any())
 
 
 def _header(file: IO[bytes], size: int) -> tuple[bytes, int]:
-    """The header's text, and where the tensors begin."""
+    """Return the header's text, and the position at which the tensors begin."""
     head = file.read(8)
     if head.startswith(_PICKLES):
         raise SafetensorsError("it is no safetensors file but a pickle, which would run code when it is loaded")
@@ -173,7 +174,7 @@ def _tensor(name: str, entry: Any, start: int) -> Tensor:
 
 
 def _counts(values: Any) -> bool:
-    """Whether it is a list of whole numbers from 0 on; a bool is none."""
+    """Return whether the value is a list of integers from 0 up; a bool does not count as an integer."""
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
 
 

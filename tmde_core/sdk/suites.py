@@ -14,10 +14,10 @@ class SuiteDescriptor(Descriptor, frozen=True, kw_only=True):
     """A set of questions that a plugin offers."""
 
     questions: Callable[[], Sequence[Question]]
-    """Returns the questions. It is called when the suite is used, not at start-up."""
+    """Returns the questions. TMDE calls it when the suite is used, not at start-up."""
     quick: tuple[str, ...] = ()
     """Ids of the questions that a quick run asks; empty: the first ten questions."""
     anchors: Callable[[], Sequence[JudgeAnchor]] | None = None
     """Returns graded answers that each run scores again; None: the suite has none."""
     default: bool = False
-    """Whether it is asked when a run names no suite."""
+    """Whether this suite is used when a run names no suite."""

@@ -45,16 +45,18 @@ __all__ = [
 
 @runtime_checkable
 class TrainingBackend(Protocol):
-    """Plans training and never trains. TMDE runs the plan in a process of its own."""
+    """Plans training but does not train. TMDE runs the plan in a separate process."""
 
     def availability(self) -> Availability:
-        """Say whether it can train on this machine now. It imports no training library."""
+        """Return whether the backend can train on this machine now, without importing a training library."""
 
     def estimate(self, job: TrainingJob) -> ResourceEstimate:
-        """Return what the job will need. Unknown figures are None."""
+        """Return the resources that the job will need. Unknown values are None."""
 
     def plan(self, job: TrainingJob) -> WorkerCommand:
-        """Return the command of a process that trains. The process uses `tmde_core.sdk.worker.RunWorker`.
+        """Return the command of a process that trains.
+
+        The process uses `tmde_core.sdk.worker.RunWorker`.
 
         Raises:
             InvalidInputError: the base model does not exist or cannot be trained.
@@ -63,12 +65,15 @@ class TrainingBackend(Protocol):
 
 @runtime_checkable
 class PreviewingBackend(Protocol):
-    """A training backend that can also look at a dataset before the run. Optional: without it a preview counts no tokens."""
+    """A training backend that can also analyse a dataset before the run.
+
+    This protocol is optional. Without it, a preview counts no tokens.
+    """
 
     def preview(self, job: TrainingJob) -> WorkerCommand:
         """Return the command of a process that writes a `PreviewReport` as `preview.json` into `job.run_dir`.
 
-        The process trains nothing. It may measure for some seconds and keep the result. If it fails, it writes one
+        The process does not train. It may measure for some seconds and keep the result. If it fails, it writes one
         sentence to stderr and exits with 1.
 
         Raises:
@@ -78,9 +83,10 @@ class PreviewingBackend(Protocol):
 
 @runtime_checkable
 class ConvertingBackend(Protocol):
-    """A training backend that can also create the GGUF form of an adapter that it has not trained. Optional.
+    """A training backend that can also create the GGUF form of an adapter that it did not train.
 
-    Without such a backend, a runtime that needs the GGUF form cannot serve imported adapters.
+    This protocol is optional. Without such a backend, a runtime that needs the GGUF form cannot serve imported
+    adapters.
     """
 
     def convert(self, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
@@ -90,8 +96,9 @@ class ConvertingBackend(Protocol):
         `ServedForm`. If it fails, it writes one sentence to stderr and exits with 1.
 
         Args:
-            adapter_dir: holds `adapter_model.safetensors` and `adapter_config.json`, both checked for themselves.
-            base_model: the name in the adapter's configuration, which nobody has checked.
+            adapter_dir: contains `adapter_model.safetensors` and `adapter_config.json`. Each file was checked on its
+                own.
+            base_model: the unchecked name in the adapter's configuration.
         """
 
 
@@ -99,6 +106,6 @@ class BackendDescriptor(MakingDescriptor, frozen=True, kw_only=True):
     """A training backend that a plugin offers. Its settings table is `[backends.NAME]`."""
 
     create: Callable[[PluginContext[Any]], TrainingBackend]
-    """Makes the backend."""
+    """Creates the backend."""
     environment: str = sys.prefix
-    """The directory of the Python environment of its workers. The default is TMDE's own environment."""
+    """The directory of the Python environment for its workers. The default is TMDE's own environment."""

@@ -1,9 +1,9 @@
-"""All settings: what can be set, where it comes from, and who is told when it changes.
+"""All settings: their definitions, their sources, and the notification of changes.
 
-- `schema`: the structs, with what describes each setting, and the environment variables
-- `reading`: file, environment and flags become `Settings`
-- `live`: `LiveSettings`, which a running process reads and changes them through
-- `file`: the change of `tmde.toml`, which keeps comments
+- `schema`: the structs that describe each setting, and the environment variables
+- `reading`: builds `Settings` from the file, the environment and the flags
+- `live`: `LiveSettings`, through which a running process reads and changes settings
+- `file`: changes `tmde.toml` and keeps its comments
 """
 
 from tmde_core.settings.live import Check, LiveSettings

@@ -1,4 +1,4 @@
-"""Writes changed settings back into `tmde.toml`, leaving everything else in it, comments too, as it is."""
+"""Writes changed settings to `tmde.toml`. Everything else in the file stays unchanged, including comments."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from tmde_core.storage.locks import FileLock
 
 
 def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
-    """Put values into the settings file, whole or not at all; makes the file when there is none.
+    """Write values to the settings file atomically.
+
+    Create the file if it is missing.
 
     Args:
-        changes: as the file has them: snake_case, tables as nested mappings. What is not named stays.
+        path: the settings file.
+        changes: values with the names of the file: snake_case, tables as nested mappings. Other values stay unchanged.
 
     Raises:
-        InvalidInputError: the file is no TOML.
-        InsufficientStorageError: it cannot be written.
+        InvalidInputError: the file is not valid TOML.
+        InsufficientStorageError: the file cannot be written.
     """
-    import tomlkit  # only who writes needs it; most commands only read
+    import tomlkit  # only writing needs this import; most commands only read
     from tomlkit.exceptions import TOMLKitError
 
-    # Two who change different settings at the same time both succeed.
+    # The lock lets two processes change different settings at the same time; both changes are kept.
     with storage_errors(path), FileLock.acquire(path.with_name(f".{path.name}.lock")):
         try:
             document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()

@@ -1,7 +1,7 @@
-"""The settings while a process runs: what it started with, what is stored, and what is in force now.
+"""Manages the settings of a running process: those at the start, those stored, and those in force now.
 
-`LiveSettings` alone writes `tmde.toml`, and alone knows which settings the environment overrides. Services keep no
-copy: they read `current` when they need a value, or subscribe when they must act on a change.
+Only `LiveSettings` writes `tmde.toml`, and only `LiveSettings` knows which settings the environment overrides. Services
+keep no copy. They read `current` when they need a value, or subscribe when they must react to a change.
 """
 
 from __future__ import annotations
@@ -25,26 +25,28 @@ from tmde_core.settings.schema import ENVIRONMENT, FOLLOWED, PLUGIN_TABLES, SETT
 log = structlog.get_logger(__name__)
 
 MASK = "********"
-"""Shown for a secret; sent back, it leaves the secret as it is."""
+"""Shown instead of a secret. If this value is sent back, the secret stays unchanged."""
 
 _SECRET = re.compile(r"(?i)(key|token|secret|password)$")
 
 Check = Callable[[Settings, Settings], None]
-"""Given the wanted settings and those stored now: raises InvalidInputError when the wanted ones cannot work."""
+"""Called with the new settings and the stored settings. Raises InvalidInputError if the new settings cannot work."""
 Listener = Callable[[Settings, Settings], None]
-"""Given the settings that were in force and those that are now."""
+"""Called with the previous settings and the settings in force now."""
 
 
 class LiveSettings:
-    """The settings of one process. The one owner of the file and of what overrides it."""
+    """The settings of one process. Only this class writes the file and tracks the environment's overrides."""
 
     def __init__(
         self, started: Settings, checks: Sequence[Check] = (), environ: Mapping[str, str] = os.environ
     ) -> None:
-        """Begin with what `load_settings` found.
+        """Start with the result of `load_settings`.
 
         Args:
-            checks: what domains and plugins ask of new settings; each is called before anything is written.
+            started: the settings at the start of the process.
+            checks: rules of domains and plugins for new settings. Each is called before anything is written.
+            environ: the environment variables.
         """
         self.started = started
         self._stored = started
@@ -55,46 +57,52 @@ class LiveSettings:
         self._lock = asyncio.Lock()
         self._file_state = self._look()
         self._in_file = self._read() or started
-        """What the file and the environment said at the last look."""
+        """The settings from the file and the environment at the last check of the file."""
 
     @property
     def current(self) -> Settings:
-        """The settings in force now. The tables in `FOLLOWED` follow each change, the others hold as at the start."""
+        """The settings in force now.
+
+        The tables in `FOLLOWED` change at once; all others stay as they were at the start.
+        """
         return self._current
 
     @property
     def stored(self) -> Settings:
-        """The settings from the next start on."""
+        """The settings that will be in force after the next start."""
         return self._stored
 
     @property
     def restart_required(self) -> bool:
-        """Whether something was changed that holds only from the next start on."""
+        """Whether a stored change needs a restart to take effect."""
         return self._stored != self._current
 
     def masked(self) -> dict[str, Any]:
-        """The stored settings by field, with the secrets in plugins' tables masked."""
+        """Return the stored settings by field. Secrets in plugins' tables are masked."""
         values = msgspec.structs.asdict(self._stored)
         for table in PLUGIN_TABLES:
             values[table] = {name: _masked(inner) for name, inner in values[table].items()}
         return values
 
     def subscribe(self, listener: Listener) -> None:
-        """Call `listener` whenever the settings in force have changed."""
+        """Call `listener` after each change of the settings in force."""
         self._listeners.append(listener)
 
     async def change(self, values: Mapping[str, Any]) -> Settings:
-        """Put new values over the stored ones, in the file too; all of them, or none.
+        """Change stored settings, and write them to the file.
+
+        Either all values change, or none.
 
         Args:
-            values: in the wire's form; what is not named stays.
+            values: new values under their JSON names (camelCase). Other settings stay unchanged.
 
         Returns:
             The stored settings.
 
         Raises:
-            InvalidInputError: an unknown setting, or a value of the wrong type, out of range or refused by a check.
-            ConflictError: the environment sets one of them, so the file would not count; context has `variable`.
+            InvalidInputError: a setting is unknown, has the wrong type, is out of range or was refused by a check.
+            ConflictError: an environment variable sets one of the values, so the file has no effect; context has
+                `variable`.
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
         async with self._lock:
@@ -107,14 +115,15 @@ class LiveSettings:
                 self._require_free(in_file)
                 await asyncio.to_thread(update_settings_file, self._file, in_file)
                 self._in_file = _settings(_over(_tree(self._in_file), changes))
-                self._file_state = None  # somebody else may have written since; the next look finds out
+                self._file_state = None  # another process may have written the file since; the next check compares it
                 self._put(_settings(_over(_tree(self._stored), changes)))
             return self._stored
 
     def reread(self) -> None:
-        """Follow the file where somebody else has changed it: a command line, an editor.
+        """Apply changes that another program, such as an editor or the command line, made to the file.
 
-        Only what differs from the last look is taken over. A file that cannot be read is logged and changes nothing.
+        Only values that differ from the last check are applied. If the file cannot be read, this is logged and nothing
+        changes.
         """
         state = self._look()
         if state == self._file_state:
@@ -133,11 +142,11 @@ class LiveSettings:
         self._put(stored)
 
     def _with_changes_of(self, found: Settings) -> Settings:
-        """The stored settings with what is other in `found` than it was at the last look."""
+        """Return the stored settings with the values of `found` that changed since the last check of the file."""
         changes = _changes(_tree(self._in_file), _tree(found))
         stored = _settings(_over(_tree(self._stored), changes))
         tables = {
-            table: getattr(found, table)  # whole: what was taken out of a plugin's table is gone
+            table: getattr(found, table)  # the whole table, so that keys removed from the file are removed here too
             for table in PLUGIN_TABLES
             if getattr(found, table) != getattr(self._in_file, table)
         }
@@ -179,7 +188,7 @@ class LiveSettings:
         return self.started.data_path / SETTINGS_FILE
 
     def _look(self) -> tuple[int, int] | None:
-        """What tells one version of the file from another; None when there is no file."""
+        """Return the modification time and size of the file, which identify its version; None if there is no file."""
         try:
             found = self._file.stat()
         except OSError:
@@ -195,7 +204,7 @@ class LiveSettings:
 
 
 def _tree(settings: Settings) -> dict[str, Any]:
-    """The settings in the wire's form: plain dicts and lists."""
+    """Return the settings as plain dicts and lists with their JSON names."""
     tree: dict[str, Any] = msgspec.json.decode(to_json(settings))
     return tree
 
@@ -208,7 +217,7 @@ def _settings(tree: Mapping[str, Any]) -> Settings:
 
 
 def _changes(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `values` differs from `before`; masked secrets do not."""
+    """Return the part of `values` that differs from `before`. A masked secret counts as unchanged."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         old = before.get(name)
@@ -229,7 +238,7 @@ def _over(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _as_in_file(changes: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The wire's names as the file spells them; names in plugins' tables stay."""
+    """Return the changes with the names of the file instead of JSON names. Names in plugins' tables stay unchanged."""
     plugins = path[:1] != () and path[0] in PLUGIN_TABLES
     if plugins:
         for name, value in changes.items():

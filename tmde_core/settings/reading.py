@@ -1,4 +1,4 @@
-"""Reads the settings: `tmde.toml` in the data directory, environment variables over it, flags over both."""
+"""Reads the settings: flags override environment variables, and these override `tmde.toml`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tmde_core.settings.schema import ENVIRONMENT, PLUGIN_TABLES, SETTINGS_FILE,
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """`TMDE_DATA_DIR`, else the platform's place for a user's data."""
+    """Return `TMDE_DATA_DIR` if it is set, else the platform's directory for a user's data."""
     if environ.get("TMDE_DATA_DIR"):
         return Path(environ["TMDE_DATA_DIR"]).expanduser()
     base = environ.get("XDG_DATA_HOME")
@@ -27,11 +27,14 @@ def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
 def load_settings(
     data_dir: Path | None = None, environ: Mapping[str, str] = os.environ, flags: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Read the settings; flags win over environment over file. Creates the data directory.
+    """Create the data directory if needed and read the settings.
+
+    Flags override the environment, which overrides the file.
 
     Raises:
-        InvalidInputError: the file is no TOML, or a value is unknown or out of range; names file and line.
-        InsufficientStorageError: the data directory cannot be made or written.
+        InvalidInputError: the file is not valid TOML, or a value is unknown or out of range. The detail names the file
+            and the line.
+        InsufficientStorageError: the data directory cannot be created or written.
     """
     directory = (data_dir or default_data_dir(environ)).expanduser().absolute()
     _make(directory)
@@ -39,7 +42,7 @@ def load_settings(
 
 
 def read_settings(directory: Path, environ: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> Settings:
-    """The settings of a data directory that exists.
+    """Read the settings of an existing data directory.
 
     Raises:
         InvalidInputError: as `load_settings`.
@@ -86,7 +89,7 @@ def _check(tree: dict[str, Any], source: str, text: str) -> Settings:
 
 
 def _with_role_defaults(tree: dict[str, Any]) -> dict[str, Any]:
-    """Fill up each role's table with that role's own defaults: naming a judge's runtime must not heat it up."""
+    """Add the defaults of each role to its table. Setting only a judge's runtime must not change its temperature."""
     roles = tree.get("roles")
     if not isinstance(roles, dict):
         return tree
@@ -107,7 +110,7 @@ def _refused(source: str, text: str, field: str, sentence: str) -> InvalidInputE
 
 
 def _line_of(text: str, field: str) -> int | None:
-    """The line on which a dotted key is set, in plain TOML with `[tables]`."""
+    """Return the number of the line that sets a dotted key, in plain TOML with `[tables]`; None if it is not found."""
     wanted, table = field.split("."), []
     for number, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()
@@ -123,7 +126,7 @@ def _line_of(text: str, field: str) -> int | None:
 
 
 def _wire(tree: Any, path: tuple[str, ...] = ()) -> Any:
-    """snake_case keys to the camelCase of the wire. What is in plugins' tables stays as it is."""
+    """Convert snake_case keys to the camelCase names of JSON. Keys in plugins' tables stay unchanged."""
     if not isinstance(tree, dict) or (path and path[0] in PLUGIN_TABLES):
         return tree
     return {_camel(key): _wire(value, (*path, key)) for key, value in tree.items()}
@@ -135,7 +138,7 @@ def _camel(name: str) -> str:
 
 
 def snake(name: str) -> str:
-    """A name of the wire as the file spells it."""
+    """Convert a camelCase JSON name to the snake_case name of the file."""
     return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match.group(1).lower(), name)
 
 

@@ -1,6 +1,6 @@
-"""The settings: one frozen struct. What describes a setting stands here, at its field, and nowhere else.
+"""Defines all settings in one frozen struct. Each setting is described only here, at its field.
 
-Keys in `tmde.toml` are snake_case; on the wire (`GET /api/settings`) they are camelCase like everything else.
+Keys in `tmde.toml` are snake_case. JSON (`GET /api/settings`) uses camelCase, as everywhere in TMDE.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ SETTINGS_FILE = "tmde.toml"
 MAX_QUERY_BYTES = 32 * 1024
 
 PLUGIN_TABLES = ("runtimes", "backends", "judges", "registries")
-"""`[KIND.NAME]` tables. What is below a name belongs to the plugin that provides it: keys keep their spelling."""
+"""The `[KIND.NAME]` tables. The keys below a name belong to the plugin that provides it and keep their spelling."""
 
 FOLLOWED = ("finetune", "schedule", "notify", "benchmark")
-"""The tables that are followed at once when they change. All else holds from the next start on."""
+"""The tables whose changes take effect at once. Changes of all other settings take effect at the next start."""
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 PluginTable = dict[str, dict[str, Any]]
 
 
 class RoleSettings(Record):
-    """Which model plays a role, and how."""
+    """The model of a role, and how it generates."""
 
     runtime: Annotated[
         Name,
@@ -105,7 +105,7 @@ class DebateSettings(Record):
 
 
 class ScheduleSettings(Record):
-    """When things happen by themselves."""
+    """When scheduled actions run."""
 
     finetune: Annotated[
         str, Meta(title="Training", description="When to train: five cron fields. `off` or empty: never.")
@@ -124,7 +124,7 @@ class ScheduleSettings(Record):
 
 
 class NotifySettings(Record):
-    """Who else is told."""
+    """Where notifications are sent."""
 
     webhook_url: Annotated[
         str,
@@ -136,7 +136,7 @@ class NotifySettings(Record):
 
 
 class SupervisorSettings(Record):
-    """Who starts training processes."""
+    """Which program starts training processes."""
 
     place: Annotated[
         Literal["server", "worker"],
@@ -163,7 +163,7 @@ class SupervisorSettings(Record):
 
 
 class BenchmarkSettings(Record):
-    """How adapters are measured, and what follows from it."""
+    """How adapters are measured, and what TMDE does with the result."""
 
     judge: Annotated[
         str,
@@ -205,7 +205,7 @@ class BenchmarkSettings(Record):
 
 
 class Settings(Record):
-    """Everything that can be set."""
+    """All settings."""
 
     host: Annotated[
         str,

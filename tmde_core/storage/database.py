@@ -1,8 +1,8 @@
-"""SQLite with one writer and several readers.
+"""Opens the SQLite database with one writer and several readers.
 
-aiosqlite connections run their statements on a thread of their own. Tasks that shared a connection would share its
-transaction, so all writing goes through one connection behind a lock, in `BEGIN IMMEDIATE` transactions that either
-happen or do not; reading uses a small pool of read-only connections, which WAL lets run beside the writer.
+Each aiosqlite connection runs its statements in its own thread. Tasks that share a connection also share its
+transaction. Therefore all writes use one connection, protected by a lock, and run in atomic `BEGIN IMMEDIATE`
+transactions. Reads use a small pool of read-only connections. WAL mode lets these run beside the writer.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import aiosqlite
 from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeError
 
 READERS = 3
-"""Enough for the pages and the API of one person; each costs a thread and a page cache."""
+"""The number of reading connections: enough for one person's pages and API. Each costs a thread and a page cache."""
 
 BUSY_TIMEOUT_MS = 10_000
-"""How long to wait for another process (the CLI beside the server) that is writing."""
+"""How long to wait while another process writes, such as the CLI beside the server, milliseconds."""
 
 SCHEMA_DIR = Path(__file__).parent / "schema"
 
@@ -30,10 +30,16 @@ Parameters = Sequence[Any] | dict[str, Any]
 
 
 class Database:
-    """An open database. `async with Database.open(path) as db`."""
+    """An open database. Open it with `async with Database.open(path) as db`."""
 
     def __init__(self, path: Path, writer: aiosqlite.Connection, connections: list[aiosqlite.Connection]) -> None:
-        """Build it on an open writer; `connections` are closed with the database, and readers are added to them."""
+        """Create the database on an open writer.
+
+        Args:
+            path: the database file.
+            writer: the connection for all writes.
+            connections: closed with the database. New reading connections are added to this list.
+        """
         self._path = path
         self._writer = writer
         self._connections = connections
@@ -45,11 +51,13 @@ class Database:
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path) -> AsyncIterator[Database]:
-        """Open (and create or migrate) the database file.
+        """Open the database file.
+
+        Create or migrate it if needed.
 
         Raises:
             InsufficientStorageError: the directory is read-only or full.
-            InvalidInputError: the file is no SQLite database, damaged, or from a newer version of TMDE.
+            InvalidInputError: the file is not a SQLite database, is damaged, or was written by a newer version of TMDE.
         """
         connections: list[aiosqlite.Connection] = []
         try:
@@ -64,13 +72,14 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[aiosqlite.Connection]:
-        """Write: all of the block's statements happen, or none. Keep the block short; writers queue here.
+        """Run the block's statements as one atomic transaction.
 
-        A cancellation that arrives while the commit is under way is raised after it: the block has then happened.
+        Keep the block short, because other writers wait for it. If the task is cancelled during the commit, the commit
+        is completed first. Then the cancellation is raised.
 
         Raises:
-            RuntimeError: the task is in a transaction already; waiting for itself it would never go on.
-            InsufficientStorageError: the disk is full or read-only; nothing of the block happened.
+            RuntimeError: the task is already in a transaction; it would wait for itself forever.
+            InsufficientStorageError: the disk is full or read-only; nothing was written.
         """
         if self._writing is not None and self._writing is asyncio.current_task():
             raise RuntimeError("a transaction inside a transaction: pass the open connection on instead")
@@ -91,18 +100,18 @@ class Database:
     async def _commit(self) -> None:
         try:
             await self._writer.commit()
-        except BaseException:  # an open transaction would swallow the next writer's
+        except BaseException:  # otherwise the next writer's statements would join the open transaction
             await self._writer.rollback()
             raise
 
     async def write(self, sql: str, parameters: Parameters = ()) -> int:
-        """Run one writing statement in a transaction of its own; returns the number of rows it changed."""
+        """Run one writing statement in its own transaction and return the number of changed rows."""
         async with self.transaction() as connection:
             cursor = await connection.execute(sql, parameters)
             return cursor.rowcount
 
     async def rows(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
-        """Read rows."""
+        """Return all rows of a query."""
         async with self._reading:
             reader = self._idle.pop() if self._idle else await self._new_reader()
             try:
@@ -112,7 +121,7 @@ class Database:
                 self._idle.append(reader)
 
     async def _new_reader(self) -> aiosqlite.Connection:
-        """One more reading connection. Made when all others are busy: most commands need one."""
+        """Open one more reading connection, because all others are busy. Most commands need only one."""
         with _explained(self._path):
             reader = await _connect(self._path)
             self._connections.append(reader)
@@ -120,20 +129,21 @@ class Database:
         return reader
 
     async def row(self, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None:
-        """Read the first row, if there is one."""
+        """Return the first row of a query; None if there are no rows."""
         found = await self.rows(sql, parameters)
         return found[0] if found else None
 
     async def value(self, sql: str, parameters: Parameters = ()) -> Any:
-        """Read the first column of the first row; None when there is none."""
+        """Return the first column of the first row; None if there are no rows."""
         found = await self.row(sql, parameters)
         return found[0] if found is not None else None
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work` to its end even when this task is cancelled meanwhile; the cancellation is raised afterwards.
+    """Run `work` to completion even if this task is cancelled.
 
-    Statements queue on the connection's thread. Left behind, a late rollback would hit the next writer's transaction.
+    Raise the cancellation afterwards. Statements wait in a queue on the connection's thread. A late rollback would roll
+    back the next writer's transaction.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -148,7 +158,7 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
-    # Where aiosqlite cannot open a file, its thread answers a loop that may be gone, and prints a traceback.
+    # If aiosqlite cannot open a file, its thread may report to a closed event loop and print a traceback.
     await asyncio.to_thread(lambda: sqlite3.connect(path).close())
     connection = await aiosqlite.connect(path, isolation_level=None)
     try:
@@ -157,7 +167,7 @@ async def _connect(path: Path) -> aiosqlite.Connection:
         await connection.execute("PRAGMA journal_mode = WAL")
         await connection.execute("PRAGMA synchronous = NORMAL")
         await connection.execute("PRAGMA foreign_keys = ON")
-    except BaseException:  # its thread would keep the process alive
+    except BaseException:  # the connection's thread would keep the process alive
         await connection.close()
         raise
     return connection
@@ -169,7 +179,7 @@ def _migrations() -> list[tuple[int, str]]:
 
 
 async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
-    """Bring the schema up to date; `PRAGMA user_version` counts the migrations that have run."""
+    """Update the schema. `PRAGMA user_version` is the number of the last migration that has run."""
     migrations = _migrations()
     newest = migrations[-1][0]
     version = await _version(writer)
@@ -200,7 +210,7 @@ async def _version(connection: aiosqlite.Connection) -> int:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Cut a script into statements. `executescript` would commit whatever transaction is open."""
+    """Split a script into statements. `executescript` is not used, because it commits an open transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -212,7 +222,7 @@ def _statements(script: str) -> Iterator[str]:
 
 
 class _explained:
-    """Turns SQLite's complaints about the disk and the file into our errors; all others pass as they are."""
+    """Translates SQLite errors about the disk or the file into TMDE's errors. Other errors stay unchanged."""
 
     def __init__(self, path: Path | None) -> None:
         self._where = f" ({path})" if path else ""
@@ -223,7 +233,7 @@ class _explained:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if not isinstance(error, sqlite3.Error):
             return
-        # The low byte is the primary code; the rest tells variants apart that mean the same to a person.
+        # The low byte is the primary code. The other bytes distinguish variants that mean the same to a person.
         code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise InsufficientStorageError(

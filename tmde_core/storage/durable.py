@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever dies: fsync, rename, fsync of the directory."""
+"""Writes files atomically and durably: fsync, rename, then fsync of the directory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from tmde_core.errors import InsufficientStorageError
 
 TEMPORARY = ".tmp"
-"""Suffix of a file that is being written; whoever finds one after a crash may delete it."""
+"""Suffix of a file that is being written. After a crash such a file may be deleted."""
 
 
 def sync_directory(directory: Path) -> None:
-    """Write a directory's entries to the disk. Without this a power cut may undo a rename."""
+    """Write a directory's entries to the disk. Without this call a power failure may undo a rename."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -35,12 +35,14 @@ def sync_file(file: Path) -> None:
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Replace the content of a file. A reader sees the old bytes or the new ones, never a mixture.
+    """Replace the content of a file atomically.
+
+    A reader sees either the old or the new content, never a mixture.
 
     Raises:
         InsufficientStorageError: the disk is full, or the directory cannot be written.
     """
-    # The ids keep processes and threads that write at the same time out of each other's temporary file.
+    # The ids give each process and thread that writes at the same time its own temporary file.
     temporary = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_native_id()}{TEMPORARY}")
     with storage_errors(file):
         try:
@@ -56,17 +58,20 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file's content as hexadecimal digits. Large files need no more memory."""
+    """Return the SHA-256 of a file's content as hexadecimal digits.
+
+    The memory used does not depend on the file's size.
+    """
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only disk and missing file locks into a sentence for people.
+    """Raise InsufficientStorageError for a full disk, a read-only disk or missing file locks.
 
     Raises:
-        InsufficientStorageError: in place of the OSError.
+        InsufficientStorageError: replaces the OSError; its detail is a sentence for people.
     """
     try:
         yield

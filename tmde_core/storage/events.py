@@ -1,8 +1,9 @@
-"""Event logs: numbered events that any number of readers follow, each from where it left off.
+"""Stores numbered events in logs. Any number of readers can follow a log, each from its own position.
 
-Two kinds with one reading interface. `MemoryLog` lives as long as the process (a debate that streams). `FileLog` is a
-JSON Lines file that another process appends to (a training run); its ids are line numbers, so a reader that
-reconnects with the last id it saw gets every later event once, even after a restart of the server.
+There are two kinds of log with one interface for reading. A `MemoryLog` lives as long as the process, for example
+while a debate streams. A `FileLog` is a JSON Lines file to which another process appends, for example a training run.
+Its ids are line numbers. A reader that reconnects with the last id it saw therefore gets every later event exactly
+once, even after a restart of the server.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ TERMINAL = frozenset({"complete", "error", "cancelled"})
 """Event types after which a log has no more events."""
 
 BLOCK_BYTES = 1024 * 1024
-"""A follower has no more of a log in its memory at once, however long that is."""
+"""The most bytes of a log that a follower holds in memory at once."""
 POLL_SECONDS = 0.25
-"""How often a followed file is looked at. There is no portable way to wait for another process's append."""
+"""The time between two checks of a followed file. No portable call waits for another process's append."""
 
 
 class Event(Record):
@@ -38,14 +39,14 @@ class Event(Record):
 
 
 class EventLog(Protocol):
-    """What SSE, the terminal and the pages read."""
+    """The interface that SSE, the terminal and the pages read."""
 
     def follow(self, after: int = 0) -> AsyncIterator[Event]:
-        """Every event with an id above `after`: those there are, then new ones as they come, until a terminal one."""
+        """Yield every event with an id above `after`: existing events first, then new ones, up to a terminal event."""
 
 
 class MemoryLog:
-    """An event log in memory. Appending never waits; one log serves any number of followers."""
+    """An event log in memory. Appending never blocks. Any number of readers can follow one log."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -69,11 +70,11 @@ class MemoryLog:
 
     @property
     def closed(self) -> bool:
-        """Whether the terminal event has come."""
+        """Whether the log has a terminal event."""
         return self._closed
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
-        """See `EventLog.follow`."""
+        """Yield events as `EventLog.follow` describes."""
         position = min(max(0, after), len(self._events))
         while True:
             while position < len(self._events):
@@ -85,50 +86,53 @@ class MemoryLog:
 
 
 class EndedLogs:
-    """The logs of what ended last, kept in memory for readers that come a little later."""
+    """Stores the logs of the last ended items in memory, for readers that connect a little later."""
 
     def __init__(self, most: int) -> None:
-        """Keep the logs of the last `most` things."""
+        """Create an empty store that keeps at most `most` logs."""
         self._most = most
         self._logs: dict[UUID, MemoryLog] = {}
 
     def keep(self, identity: UUID, log: MemoryLog) -> None:
-        """Keep the log of something that ends now; the oldest goes when there are too many."""
+        """Store the log of an item that has ended. Remove the oldest log if there are too many."""
         self.forget(identity)
         self._logs[identity] = log
         while len(self._logs) > self._most:
             del self._logs[next(iter(self._logs))]
 
     def forget(self, identity: UUID) -> None:
-        """Let go of a log: what it tells of goes on, or was deleted."""
+        """Remove a log, because its item continues or was deleted."""
         self._logs.pop(identity, None)
 
     def get(self, identity: UUID) -> MemoryLog | None:
-        """Return a kept log; None if there is none, or no longer."""
+        """Return a stored log; None if it is not stored."""
         return self._logs.get(identity)
 
 
 class FileLog:
-    """An event log in a file: one JSON object `{"type": …, "data": {…}}` a line."""
+    """An event log in a file: one JSON object `{"type": …, "data": {…}}` per line."""
 
     def __init__(self, path: Path, settled: Callable[[], Awaitable[bool]] | None = None) -> None:
-        """A log in the file `path`, which need not be there yet.
+        """Create a log for the file `path`.
+
+        The file need not exist yet.
 
         Args:
-            settled: whether what the terminal event tells is on record. Followers are told of the end only then: whoever hears of it
-                finds the record.
+            path: the file.
+            settled: returns whether the result that the terminal event announces is stored. Followers get the terminal
+                event only then, so that every follower finds the stored result.
         """
         self.path = path
         self._settled = settled
 
     def read(self, after: int = 0) -> list[Event]:
-        """The complete lines after line `after`. A last line without its newline is still being written."""
+        """Return the complete lines after line `after`. A last line without a newline is still being written."""
         with contextlib.suppress(FileNotFoundError):
             return list(_parse(self.path.read_bytes(), after))
         return []
 
     def last(self) -> Event | None:
-        """The last event of a log that may be very long; its id is not known."""
+        """Return the last event without reading the whole log. Its id is 0, because its line number is unknown."""
         with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - BLOCK_BYTES))
             for line in reversed(file.read().split(b"\n")[:-1]):
@@ -137,7 +141,9 @@ class FileLog:
         return None
 
     def append(self, type_: str, data: dict[str, Any] | None = None) -> None:
-        """Append one event and bring it to the disk. One process at a time writes to a log.
+        """Append one event and sync it to the disk.
+
+        Only one process may write to a log at a time.
 
         Raises:
             InsufficientStorageError: the disk is full or read-only; readers do not see a half-written event.
@@ -148,7 +154,7 @@ class FileLog:
             try:
                 size = os.fstat(descriptor).st_size
                 if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                    # A writer died within a line. Ended here it stays one unreadable line and spoils no other.
+                    # A writer died within a line. The newline ends it, so only that line is unreadable.
                     line = b"\n" + line
                 while line:
                     line = line[os.write(descriptor, line) :]
@@ -157,7 +163,10 @@ class FileLog:
                 os.close(descriptor)
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
-        """See `EventLog.follow`. A log that goes on after a terminal event (a resumed run) is followed on."""
+        """Yield events as `EventLog.follow` describes.
+
+        Continue if the log continues after a terminal event (a resumed run).
+        """
         number, offset, rest = 0, 0, b""
         end: Event | None = None
         while True:
@@ -169,7 +178,7 @@ class FileLog:
                 event = _event(number, line)
                 if event is None:
                     continue
-                if end is not None and end.id > after:  # the log goes on, so it was not the end
+                if end is not None and end.id > after:  # the log continues, so this event was not the end
                     yield end
                 end = event if event.type in TERMINAL else None
                 if end is None and number > after:
@@ -195,7 +204,7 @@ def _event(number: int, line: bytes) -> Event | None:
         raw = msgspec.json.decode(line)
         return Event(id=number, type=str(raw["type"]), data=dict(raw.get("data") or {}))
     except (msgspec.DecodeError, TypeError, KeyError, ValueError, AttributeError):
-        return None  # a torn line after a crash; its number stays taken, so later ids do not move
+        return None  # an incomplete line after a crash; it keeps its number, so later ids do not change
 
 
 def _parse(content: bytes, after: int) -> list[Event]:

@@ -1,22 +1,25 @@
-"""Locks between processes: `flock` on a file or a directory, freed by the kernel however the holder ends.
+"""Locks between processes: `flock` on a file or a directory. The kernel releases a lock when its holder ends.
 
     with FileLock.acquire(path):                     # wait until the lock is free
         ...
-    lock = FileLock.try_acquire(path, shared=True)   # do not wait: None if somebody is in the way
+    lock = FileLock.try_acquire(path, shared=True)   # do not wait: None if another lock excludes this one
 
-- An *exclusive* lock has one holder and no shared holders beside it.
-- A *shared* lock has any number of holders, and no exclusive one beside them.
-- Either can be *inherited*: a child that is started with `pass_fds=(lock.fileno(),)` holds the same lock. The lock is free
-  once every process that has it has released it or is gone. No other child gets it (close-on-exec).
+- An *exclusive* lock has one holder and excludes shared locks.
+- A *shared* lock has any number of holders and excludes an exclusive lock.
+- A child process can *inherit* either kind. Start the child with `pass_fds=(lock.fileno(),)`. The lock is free once
+  every process that holds it has released it or has ended. Other children do not inherit the lock (close-on-exec).
 
-Two locks in one process exclude each other as those of two processes do. Lock files are never deleted while TMDE may wait
-for them: who waits on a deleted file and who makes a new one would both hold "the" lock. Where the locked thing itself may be
-deleted, such as an adapter's directory, ask `FileLock.is_current` after the lock is held.
+Two locks in one process exclude each other in the same way as locks in two processes.
 
-The lock objects of `filelock` and `portalocker` cannot do this. They open a lock file for writing themselves, so they cannot lock
-a directory, and they release with LOCK_UN, which takes the lock from the child that inherited it. filelock's native lock is
-exclusive only, asks again and again instead of waiting, and becomes a mere marker file where the file system has no `flock`.
-What is left, `filelock.lock_descriptor` and `portalocker.lock`, is little more than the call of `flock` below.
+TMDE never deletes a lock file while a process may wait for it. Otherwise one process could lock the deleted file and
+another process a new file of the same name, and both would believe that they hold the lock. If the locked file or
+directory itself may be deleted, such as an adapter's directory, call `FileLock.is_current` after acquiring the lock.
+
+The lock classes of `filelock` and `portalocker` cannot do this. They open a lock file for writing, so they cannot lock
+a directory. They release with LOCK_UN, which also releases the lock of a child that inherited it. filelock's native
+lock is exclusive only, polls instead of waiting, and falls back to a marker file if the file system has no `flock`.
+The functions that remain, `filelock.lock_descriptor` and `portalocker.lock`, do little more than the call of `flock`
+below.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from tmde_core.storage.durable import storage_errors
 
 
 class FileLock:
-    """A lock that is held. Made by `acquire` and `try_acquire`; free after `release` or a `with` block."""
+    """A lock that is held. `acquire` and `try_acquire` create it. `release` or the end of a `with` block frees it."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -40,15 +43,16 @@ class FileLock:
 
     @classmethod
     def acquire(cls, path: Path, *, shared: bool = False, create: bool = True) -> Self:
-        """Wait until the lock is free, and hold it.
+        """Wait until the lock is free, and acquire it.
 
         Args:
-            shared: hold it beside others who hold it shared.
-            create: `path` is a lock file, created if it is missing. Else `path` is a file or directory that must exist; a link is
-                not followed.
+            path: the file or directory to lock.
+            shared: acquire a shared lock.
+            create: `path` is a lock file; create it if it is missing. If False, `path` must be an existing file or
+                directory; links are not followed.
 
         Raises:
-            OSError: it cannot be opened.
+            OSError: the path cannot be opened.
             InsufficientStorageError: the file system has no locks.
         """
         descriptor = _opened(path, create)
@@ -57,7 +61,7 @@ class FileLock:
 
     @classmethod
     def try_acquire(cls, path: Path, *, shared: bool = False, create: bool = True) -> Self | None:
-        """Hold the lock if it is free; None when somebody holds it in a way that excludes this. See `acquire`."""
+        """Acquire the lock without waiting; return None if another lock excludes it. See `acquire`."""
         descriptor = _opened(path, create)
         if _lock(path, descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB):
             return cls(path, descriptor)
@@ -65,7 +69,7 @@ class FileLock:
         return None
 
     def fileno(self) -> int:
-        """The descriptor to hand to a child that shall hold the lock too.
+        """Return the descriptor to pass to a child process that must hold the lock too.
 
         Raises:
             ValueError: the lock was released.
@@ -75,21 +79,24 @@ class FileLock:
         return self._descriptor
 
     def is_current(self) -> bool:
-        """Whether the path still names what is locked. It may have been deleted or replaced before the lock was held."""
+        """Return whether the path still names the locked file.
+
+        It may have been deleted or replaced before the lock was held.
+        """
         try:
             return os.path.samestat(os.lstat(self.path), os.fstat(self.fileno()))
         except OSError:
             return False
 
     def write(self, content: bytes) -> None:
-        """Replace the content of the lock file: it tells others who holds the lock."""
+        """Replace the content of the lock file, which tells other processes who holds the lock."""
         os.ftruncate(self.fileno(), 0)
         os.pwrite(self.fileno(), content, 0)
 
     def release(self) -> None:
-        """Let go of the lock. A child that inherited it keeps it. Releasing again does nothing."""
+        """Release the lock. A child that inherited the lock still holds it. Calling this method again does nothing."""
         if self._descriptor is not None:
-            # Closing, not LOCK_UN, which would free the lock for the child too.
+            # Close the descriptor. LOCK_UN would also release the child's lock.
             descriptor, self._descriptor = self._descriptor, None
             os.close(descriptor)
 
@@ -103,10 +110,10 @@ class FileLock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds an exclusive lock on a file or directory. What cannot be opened is not locked.
+    """Return whether a process holds an exclusive lock on a file or directory; False if the path cannot be opened.
 
-    Holds a shared lock for a moment, so that two who ask do not take each other for the holder. Whoever tries to get the
-    exclusive lock in that moment is refused.
+    The function holds a shared lock for a moment, so that two callers do not see each other as the holder. An attempt
+    to acquire the exclusive lock in that moment fails.
 
     Raises:
         InsufficientStorageError: the file system has no locks.
@@ -125,12 +132,12 @@ def is_locked(path: Path) -> bool:
 def _opened(path: Path, create: bool) -> int:
     if create:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    # O_NONBLOCK: a named pipe would keep this waiting for its other end. It does not concern the lock.
+    # O_NONBLOCK: opening a named pipe would block until its other end is opened. The flag does not affect the lock.
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _lock(path: Path, descriptor: int, operation: int) -> bool:
-    """Lock a descriptor; False when another lock is in the way. Closes the descriptor when it raises."""
+    """Lock a descriptor; return False if another lock excludes this one. Close the descriptor on an error."""
     try:
         with storage_errors(path.parent):
             try:
@@ -138,7 +145,7 @@ def _lock(path: Path, descriptor: int, operation: int) -> bool:
             except BlockingIOError:
                 return False
             except OSError as error:
-                # File systems without locks say so in several ways: NFS answers EBADF for a directory.
+                # File systems without locks report different errors: NFS reports EBADF for a directory.
                 raise OSError(errno.ENOLCK, error.strerror) from error
     except BaseException:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Times in SQLite."""
+"""Formats times for SQLite."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 
 
 def stamp(moment: datetime) -> str:
-    """A time as the tables hold it: UTC, milliseconds, `Z`. A time without zone is taken for UTC; text order is time order."""
+    """Return a time as the tables store it: UTC, milliseconds, `Z`.
+
+    A time without a time zone counts as UTC. The text order of these values is their time order.
+    """
     aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return aware.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -1,1 +1,1 @@
-"""What a run is trained on, and what is left out."""
+"""Selects the traces that a run is trained on, and those that are left out."""

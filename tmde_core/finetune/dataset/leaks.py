@@ -1,17 +1,18 @@
-"""Benchmark questions must not be trained on, neither as they are nor with a few words changed.
+"""Finds traces whose questions equal or nearly equal benchmark questions. Such traces must not be trained on.
 
-A trace's question nearly equals a benchmark question when three things hold:
+A trace's question nearly equals a benchmark question if three conditions hold:
 
-- Most pairs of neighbouring words of the benchmark question are in it (w-shingling, Broder 1997). So a question is found whose
-  words were exchanged here and there, or that has been wrapped in others.
-- What the benchmark question is about is all there: its numbers, operators and names. "What is 12 times 7?" is fair practice for
-  "What is 13 times 8?", and the capital of Spain for that of France.
-- Hardly any other word that carries meaning is missing. The boiling point of iron is not that of water, although six words of
-  seven are the same. In a long question one word may be another: there it rarely makes it a different one.
+- It contains most pairs of neighbouring words of the benchmark question (w-shingling, Broder 1997). This finds
+  questions in which some words were exchanged, and questions that were embedded in other text.
+- It contains everything that the benchmark question is about: the numbers, operators and names. "What is 12 times 7?"
+  is allowed for "What is 13 times 8?", and the capital of Spain for that of France.
+- Hardly any other meaningful word is missing. The boiling point of iron is not that of water, although six of seven
+  words are the same. In a long question one word may differ, because it rarely changes the question.
 
-Nor may a benchmark question be trained on without its instructions ("What is 3 + 4?" of "What is 3 + 4? Write the whole sum."): each of
-its sentences that end in a question mark is compared too, and a trace's question that is a part of it is found. Where it is not
-clear, a trace is left out: one example less costs little, a leak makes the benchmark lie.
+A benchmark question without its instructions must not be trained on either, such as "What is 3 + 4?" from "What is 3 +
+4? Write the whole sum.". Therefore each sentence of a benchmark question that ends with a question mark is compared as
+well, and a trace's question that is part of a benchmark question is found too. In unclear cases a trace is left out:
+one example less costs little, but a leak makes the benchmark's result wrong.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 NEAR = 0.6
-"""Share of the benchmark question's pairs. A word exchanged spoils two of them at the most, so a question of eleven words
-keeps 0.6 when two are exchanged, one of six when one is. Questions of one kind that share less are told apart by their words anyway."""
+"""The required share of the benchmark question's word pairs. Exchanging one word changes at most two pairs. A
+question of eleven words keeps 0.6 if two words are exchanged, and a question of six words if one is. Questions of
+the same kind that share fewer pairs are distinguished by their words anyway."""
 PART = 0.9
-"""Share of the trace's own pairs that are in a benchmark question it is a part of. More room would let in questions that only
-begin alike: they share all pairs but the last."""
+"""The required share of the trace's own word pairs that occur in the benchmark question, if the trace's question is
+a part of it. A lower value would also match questions that only begin alike: they share all pairs except the
+last."""
 PART_WORDS = 4
-"""Shorter ones ("Why is that?") are parts of anything."""
+"""The fewest words of a part. Shorter questions ("Why is that?") are parts of many questions."""
 MEANINGFUL_TO_A_MISSING_ONE = 6
-"""Of so many words that carry meaning, one may be missing."""
+"""For each group of this many meaningful words, one word may be missing."""
 
 _TOKEN = re.compile(
     r"""
@@ -55,7 +58,7 @@ _FUNCTION_WORDS = """
     of in on at to for from by with about into between as and or but if then than so s t re ll
     what which who whom whose when where why how please tell give say just only also
 """
-"""English words that carry little meaning; in other languages every word counts, and so a paraphrase must keep more of them."""
+"""English words with little meaning. In other languages every word counts, so a paraphrase must keep more words."""
 _LITTLE = frozenset(_FUNCTION_WORDS.split())
 
 
@@ -64,13 +67,13 @@ class Protected:
     """A question that must not be trained on."""
 
     name: str
-    """How a person finds it: suite and id."""
+    """The suite and id, for people to find the question."""
     query: str
 
 
 @dataclass(frozen=True)
 class _Known:
-    """A protected question, or a sentence of it that asks."""
+    """A protected question, or one of its sentences that ends with a question mark."""
 
     name: str
     pairs: int
@@ -79,7 +82,7 @@ class _Known:
 
 
 class LeakCheck:
-    """Looks up questions among the protected ones. Building and asking take time in proportion to the text."""
+    """Compares questions with the protected questions. Building and querying take time proportional to the text."""
 
     def __init__(self, protected: Iterable[Protected]) -> None:
         self._exact: dict[Sequence[str], str] = {}
@@ -101,7 +104,7 @@ class LeakCheck:
         self._known.append(_Known(name, len(pairs), told, frozenset(words) - told.keys() - _LITTLE))
 
     def of(self, query: str) -> str | None:
-        """Which protected question the query leaks, in a sentence; None when it leaks none."""
+        """Return which protected question the query leaks, in a sentence; None if it leaks none."""
         words = _words(query)
         if (name := self._exact.get(_form(query, words))) is not None:
             return f"It equals the benchmark question {name}."
@@ -133,9 +136,10 @@ def _near(known: _Known, shared: int, there: Counter[str]) -> bool:
 
 
 def about(query: str) -> Counter[str]:
-    """What makes a question another one although its words are the same: how often which numbers, operators and names occur.
+    """Return how often each number, operator and name occurs in a question.
 
-    A name is a word with a capital letter that does not begin a sentence. Case is folded.
+    These distinguish questions whose words are otherwise the same. A name is a word that starts with a capital letter
+    and does not begin a sentence. Upper and lower case are treated as equal.
     """
     found: Counter[str] = Counter()
     text = unicodedata.normalize("NFC", query)
@@ -162,5 +166,5 @@ def _folded(word: str) -> str:
 
 
 def _form(query: str, words: tuple[str, ...]) -> Sequence[str]:
-    """That in which equal questions are equal: their words, or, where there are none, what there is."""
+    """Return the value that is equal for equal questions: the words, or the text if there are no words."""
     return words or unicodedata.normalize("NFC", query).strip()

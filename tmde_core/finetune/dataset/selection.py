@@ -1,9 +1,10 @@
-"""The dataset of a training run: chosen from traces, split, and frozen into the run's directory.
+"""Selects the dataset of a training run from traces, splits it, and freezes it in the run's directory.
 
-Whether an example is trained on or held out depends on its question alone: the hash of the normalised query, mixed
-with a constant. So the split is the same on every machine, and no example ever moves from validation to training,
-whatever traces are added, withdrawn or rated and whatever seed a run has. The price is that the share is 10 % only on
-average: a small dataset may have no validation example at all, and forcing one would make it move later.
+Only the question of an example decides whether it is trained on or held out: the hash of the normalised question, mixed
+with a constant. The split is therefore the same on every machine. No example ever moves from validation to training,
+whichever traces are added, withdrawn or rated, and whichever seed a run has. As a consequence, the share of 10 % is
+only an average. A small dataset may have no validation example at all. An example that was forced into validation would
+move later.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tmde_core.storage.durable import storage_errors, sync_directory
 
 VALIDATION_SHARE = 0.1
 SPLIT_SEED = "tmde-split-1"
-"""Mixed into the split's hash. Never change it: examples would move from validation to training."""
+"""Part of the split's hash. Never change it, because examples would move from validation to training."""
 
 TRAIN_FILE, VAL_FILE = "train.jsonl", "val.jsonl"
 ALPACA_FILE = "dataset.jsonl"
@@ -40,11 +41,11 @@ NO_LEAKS = LeakCheck(())
 
 Split = Literal["train", "val"]
 TemplatesText = Callable[[Sequence[str]], str]
-"""The names of a trace's templates → the text that the Proposer sees of them."""
+"""Returns the text that the Proposer sees for the names of a trace's templates."""
 
 
 class Selection(Record):
-    """What would be trained on, what would be held out, and which traces are neither."""
+    """The examples to train on, the examples to hold out, and the traces that are left out."""
 
     train: tuple[TrainingExample, ...]
     val: tuple[TrainingExample, ...]
@@ -52,7 +53,7 @@ class Selection(Record):
 
     @property
     def trace_ids(self) -> list[str]:
-        """The traces of all examples: training first, each part in the order of its file."""
+        """The traces of all examples: training examples first, both parts in the order of their files."""
         return [example.trace_id for example in (*self.train, *self.val)]
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class Selection(Record):
 
 
 class AlpacaLine(Record):
-    """One line of `dataset.jsonl`, which other tools read."""
+    """One line of `dataset.jsonl`, a file for other tools."""
 
     instruction: str
     input: str
@@ -70,38 +71,40 @@ class AlpacaLine(Record):
 
 
 def normalised(query: str) -> str:
-    """The form in which two questions count as the same: case, blanks and the last full stop or question mark apart.
+    """Return a question without differences of case, spaces and a final full stop or question mark.
 
-    Unicode is composed (NFC) but not folded further: NFKC would turn 2² into 22.
+    Two questions count as the same if this function returns the same text. Unicode is composed (NFC) but not folded
+    further, because NFKC would turn 2² into 22.
     """
     return " ".join(unicodedata.normalize("NFC", query).casefold().split()).rstrip(" ?.")
 
 
 def query_hash(query: str) -> str:
-    """SHA-256 of the normalised question, hex."""
+    """Return the SHA-256 of the normalised question, hexadecimal."""
     return hashlib.sha256(normalised(query).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def split_of(query: str) -> Split:
-    """Where the question's example belongs, for ever."""
+    """Return the part to which the question's example belongs. It never changes."""
     digest = hashlib.sha256(f"{SPLIT_SEED}:{query_hash(query)}".encode()).digest()
     return "val" if int.from_bytes(digest[:8], "big") < VALIDATION_SHARE * 2**64 else "train"
 
 
 def answer_of(trace: Trace) -> str:
-    """What is trained on: a person's correction where there is one, else the final answer."""
+    """Return the answer to train on: a person's correction if there is one, else the final answer."""
     return (trace.corrected_answer or trace.final_answer).strip()
 
 
 def select(
     traces: Iterable[Trace], templates_text: TemplatesText, leaks: LeakCheck = NO_LEAKS, withdrawn: Iterable[UUID] = ()
 ) -> Selection:
-    """Choose one example for each question: the trace of highest quality, among equals the newest.
+    """Select one example for each question: the trace with the highest quality, and among equals the newest.
 
     Args:
-        traces: those that may be trained on (`TraceService.eligible`).
-        leaks: knows the benchmark's questions; a trace of one of them would make the benchmark lie.
-        withdrawn: traces that would be good enough, but were withdrawn: said, not used.
+        traces: the traces that may be trained on (`TraceService.eligible`).
+        templates_text: returns the text of a trace's templates.
+        leaks: detects benchmark questions. Training on these would make the benchmark's result wrong.
+        withdrawn: traces with a sufficient score that were withdrawn. They are reported but not used.
     """
     best: dict[str, Trace] = {}
     left_out = [LeftOut(trace_id=one, reason="withdrawn", detail="It was withdrawn.") for one in withdrawn]
@@ -126,7 +129,7 @@ def select(
 
 
 def example_of(trace: Trace, templates_text: TemplatesText) -> TrainingExample:
-    """The trace as a training example: what the Proposer would see, and what it should have said."""
+    """Return the trace as a training example: the Proposer's input and the right answer."""
     method, answer = templates_text(trace.templates_used), answer_of(trace)
     opening = proposer_opening(trace.query, method)
     return TrainingExample(
@@ -139,10 +142,10 @@ def example_of(trace: Trace, templates_text: TemplatesText) -> TrainingExample:
 
 
 def require_enough(selection: Selection, config: FineTuneConfig) -> None:
-    """Refuse a selection that is too small to train on.
+    """Raise an error if a selection is too small to train on.
 
     Raises:
-        InsufficientTracesError: context has `current` and `required`.
+        InsufficientTracesError: there are too few examples; context has `current` and `required`.
     """
     current, required = len(selection), config.min_traces
     if current >= required and selection.train:
@@ -165,7 +168,9 @@ def require_enough(selection: Selection, config: FineTuneConfig) -> None:
 
 
 def freeze(selection: Selection, run_dir: Path) -> Dataset:
-    """Write the dataset into the run's directory and describe it; nothing changes it afterwards.
+    """Write the dataset to the run's directory and return its description.
+
+    The files never change afterwards.
 
     Raises:
         InsufficientStorageError: the disk is full or read-only.
@@ -193,7 +198,7 @@ def freeze(selection: Selection, run_dir: Path) -> Dataset:
 
 
 def content_hash(train: bytes, val: bytes) -> str:
-    """SHA-256 over both files, hex; where one ends and the other begins counts too."""
+    """Return the SHA-256 of both files, hexadecimal. The hash also depends on the boundary between the files."""
     digest = hashlib.sha256()
     for name, content in ((TRAIN_FILE, train), (VAL_FILE, val)):
         digest.update(f"{name} {len(content)}\n".encode())

@@ -1,1 +1,1 @@
-"""Looking at a dataset before a run."""
+"""Previews a dataset before a run."""

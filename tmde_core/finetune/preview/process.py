@@ -1,4 +1,4 @@
-"""The process that looks at a dataset for the preview: started, waited for, ended, and its report read."""
+"""Runs the process that analyses a dataset for a preview, and reads its report."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from tmde_core.records.training import PreviewReport, WorkerCommand
 log = structlog.get_logger(__name__)
 
 SECONDS = 300.0
-"""After which it is ended; a model is loaded and measured in less."""
+"""The time limit of the process, seconds. Loading and measuring a model takes less."""
 MAX_REPORT_BYTES = 64 * 1024**2
 TRACEBACK = "Traceback (most recent call last):"
 
 
 class Failure(NamedTuple):
-    """A preview worker found out nothing."""
+    """The reason why a preview failed."""
 
     sentence: str
     refuses: bool = False
-    """It is what a run would fail for too."""
+    """Whether a run would fail for the same reason."""
 
 
 async def look(command: WorkerCommand, report: Path, niceness: int) -> PreviewReport | Failure:
-    """Run a preview worker to its end and read what it has written; cancelled, the worker is ended."""
+    """Run a preview worker to its end and read its report; end the worker if the task is cancelled."""
     failure = await _run(command, niceness)
     if failure is not None:
         return failure
@@ -54,7 +54,7 @@ def _read(file: Path) -> PreviewReport:
 
 
 async def _run(command: WorkerCommand, niceness: int) -> Failure | None:
-    """Run a preview worker; returns why it failed, or None."""
+    """Run a preview worker and return why it failed; None if it succeeded."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command.argv,

@@ -1,7 +1,8 @@
-"""What a run would train on, how long it would take, and what it would need; nothing is started.
+"""Previews a run: which traces it would use, how long it would take, and what it would need. No run is started.
 
-The dataset is chosen and frozen as for a run, into a directory that is gone afterwards. What only the model's own tokenizer
-can tell comes from the backend's preview worker, a process of its own; a backend that has none is previewed without it.
+The dataset is selected and frozen as for a run, in a directory that is deleted afterwards. The backend's preview
+worker, a separate process, provides the information that needs the model's own tokenizer. A backend without such a
+worker is previewed without this information.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ from tmde_core.traces.service import TraceService
 
 PREFIX = ".preview-"
 BUCKETS = 12
-"""Bars of the histogram, at most."""
+"""The most bars of the histogram."""
 LISTED = 100
-"""Traces left out that are named for each reason; all are counted."""
+"""The most traces left out that are listed for each reason. All are counted."""
 NARROWEST = 8
-"""Tokens that a bar spans, at least."""
+"""The fewest tokens that a bar covers."""
 NO_TOKENS = "This backend cannot look at tokens beforehand, so lengths, steps and the loss mask are not known yet."
 
 BUSY = "Lengths, memory and time are looked at when no training run is in progress: that takes a model in memory."
 
 
 class PreviewService:
-    """Looks at a dataset before time is spent on it. One at a time: a preview loads a model."""
+    """Previews datasets, one at a time, because each preview loads a model."""
 
     def __init__(self, settings: Settings, finetune: FineTuneService, traces: TraceService) -> None:
         self._settings = settings
@@ -54,12 +55,13 @@ class PreviewService:
         self._one = asyncio.Lock()
 
     async def preview(self, config: FineTuneConfig | None = None) -> FineTunePreview:
-        """What a run with this configuration would do.
+        """Return a preview of a run with this configuration.
 
         Raises:
-            InvalidInputError: a value is out of its range, there is no such backend, or the base model does not exist.
+            InvalidInputError: a value is out of its range, the backend does not exist, or the base model does not
+                exist.
             PluginUnavailableError: the backend cannot work here.
-            InsufficientStorageError: no space for the dataset.
+            InsufficientStorageError: there is no space for the dataset.
         """
         config = self._finetune.resolve(config or self._finetune.config())
         backend = await self._finetune.ready_backend(config.backend)
@@ -78,21 +80,21 @@ class PreviewService:
         if not selection.train:
             return seen
         if await self._finetune.current() is not None:
-            # A second model in memory could cost the run its life.
+            # A second model in memory could make the run fail for lack of memory.
             return msgspec.structs.replace(seen, note=BUSY)
         async with self._one:
             with storage_errors(self._settings.data_path), self._directory() as directory:
                 return await self._looked_into(seen, selection, backend, directory)
 
     def sweep(self) -> None:
-        """Remove what previews left behind whose process was killed: directories older than any preview takes."""
+        """Remove directories of previews whose process was killed: those older than any preview can take."""
         for path in self._settings.data_path.glob(f"{PREFIX}*"):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < time.time() - 2 * SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
 
     async def _passed_over(self, config: FineTuneConfig) -> tuple[tuple[LeftOut, ...], Counter[str]]:
-        """Those that never were in question: with too low a score or none, and those that a benchmark asked for."""
+        """Return the traces that were never candidates: without a sufficient score, or asked by a benchmark."""
         least = config.min_quality_score
         benchmark, asked = await self._traces.passed_over("benchmark", least, LISTED)
         low, scored = await self._traces.passed_over("low-score", least, LISTED)
@@ -101,7 +103,7 @@ class PreviewService:
         return tuple(found), +Counter({"benchmark": benchmark, "low-score": low})
 
     async def _refusal(self, selection: Selection, config: FineTuneConfig) -> str | None:
-        """What `start` would answer now."""
+        """Return why `start` would refuse a run now; None if it would begin."""
         try:
             require_enough(selection, config)
             await self._finetune.require_free()
@@ -154,7 +156,7 @@ class PreviewService:
 
 
 def with_tokens(seen: FineTunePreview, report: PreviewReport) -> FineTunePreview:
-    """The preview with what the backend found out about each example."""
+    """Return the preview with the backend's information about each example."""
     limit = seen.config.max_seq_length
     fitting = [one for one in report.examples if one.total <= limit]
     too_long = [
@@ -191,7 +193,10 @@ def with_tokens(seen: FineTunePreview, report: PreviewReport) -> FineTunePreview
 
 
 def _too_few(fitting: int, seen: FineTunePreview) -> str:
-    """Only the tokens tell that examples are too long, so `start` does not know it; whoever looks should."""
+    """Return a warning if too few examples fit into the maximum length.
+
+    Only the tokens show that examples are too long. `start` does not know this, so the preview warns about it.
+    """
     if fitting >= seen.required or seen.examples < seen.required:
         return ""
     limit = seen.config.max_seq_length
@@ -212,7 +217,7 @@ def _nothing_to_learn(train: Sequence[ExampleTokens], any_too_long: bool, limit:
 
 
 def histogram(lengths: Sequence[int]) -> tuple[TokenBucket, ...]:
-    """At most a dozen bars of equal width from the shortest to the longest; widths are powers of two."""
+    """Return at most twelve bars of equal width from the shortest to the longest; widths are powers of two."""
     if not lengths:
         return ()
     low, high, width = min(lengths), max(lengths), NARROWEST
@@ -234,7 +239,7 @@ def _counted(left_out: Sequence[LeftOut]) -> Counter[str]:
 
 
 def _some(left_out: Sequence[LeftOut]) -> tuple[LeftOut, ...]:
-    """The first hundred of each reason."""
+    """Return the first hundred traces of each reason."""
     listed: Counter[str] = Counter()
     found = []
     for one in left_out:

@@ -1,1 +1,1 @@
-"""Starting, watching and ending training processes."""
+"""Starts, watches and ends training processes."""

@@ -1,4 +1,4 @@
-"""What follows when a process of a run has ended: another one, or the end of the run."""
+"""Decides what follows when a process of a run has ended: another attempt, or the end of the run."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, RunAttempt
 from tmde_core.sdk.worker.kit import OUT_OF_MEMORY
 
 MAX_ACCUMULATION = 16
-"""As in `FineTuneConfig`."""
+"""The same limit as in `FineTuneConfig`."""
 
 
 class Try(Record):
-    """How the next process is to work."""
+    """The parameters of the next process."""
 
     batch_size: int
     gradient_accumulation_steps: int
     automatic: bool
     anew: bool
-    """From the first step, because a step's examples changed; else from the newest checkpoint."""
+    """Whether to start from the first step, because a step now uses a different number of examples. Otherwise the
+    process continues from the newest checkpoint."""
 
 
 def first_try(config: FineTuneConfig) -> Try:
-    """As the configuration says."""
+    """Return the parameters of the configuration."""
     return Try(
         batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -37,7 +38,7 @@ def first_try(config: FineTuneConfig) -> Try:
 
 
 def resumed(run: FineTuneRun) -> Try:
-    """What a person's `resume` begins: as the last attempt worked, whose checkpoints are there."""
+    """Return the parameters for a run that a person resumes: those of the last attempt, whose checkpoints exist."""
     if not run.attempts:
         return first_try(run.config)
     last = run.attempts[-1]
@@ -50,11 +51,11 @@ def resumed(run: FineTuneRun) -> Try:
 
 
 def following(run: FineTuneRun, ending: Ending, limits: Limits) -> Try | None:
-    """The attempt that follows by itself; None when the run has ended.
+    """Return the next automatic attempt; None if the run has ended.
 
-    Deaths without a last word go on from the newest checkpoint. Lack of memory is met with half the batch and twice the
-    accumulation, so that a step learns from as many examples as before, up to the accumulation's bound. Both happen
-    until `limits.tries` processes in all have ended so since a person began or resumed the run.
+    A process that died without a terminal event continues from the newest checkpoint. After lack of memory, the batch
+    is halved and the accumulation doubled, up to its limit, so that a step uses as many examples as before. Both happen
+    until `limits.tries` processes have ended in the same way since a person started or resumed the run.
     """
     if ending.kind not in ("killed", OUT_OF_MEMORY):
         return None
@@ -66,7 +67,7 @@ def following(run: FineTuneRun, ending: Ending, limits: Limits) -> Try | None:
     if batch == 1:
         return None
     smaller, more = batch // 2, min(2 * accumulation, MAX_ACCUMULATION)
-    # A checkpoint counts steps, so it is of use as long as a step learns from as many examples as before.
+    # A checkpoint counts steps, so it stays usable only if each step uses as many examples as before.
     return Try(
         batch_size=smaller,
         gradient_accumulation_steps=more,
@@ -76,7 +77,7 @@ def following(run: FineTuneRun, ending: Ending, limits: Limits) -> Try | None:
 
 
 def failures(run: FineTuneRun, ending: Ending) -> int:
-    """How many attempts have ended like this one since a person last began one, this one included."""
+    """Return how many attempts have ended like this one since a person last started one, including this one."""
     earlier = 0
     for attempt, before in zip(reversed(run.attempts), reversed(run.attempts[:-1]), strict=False):
         if not attempt.automatic:
@@ -86,7 +87,7 @@ def failures(run: FineTuneRun, ending: Ending) -> int:
 
 
 def told(run: FineTuneRun, ending: Ending) -> Ending:
-    """The ending of a run that is not tried again, with a word on what was tried."""
+    """Return the ending of a run that is not tried again, with an explanation of what was tried."""
     if ending.kind not in ("killed", OUT_OF_MEMORY):
         return ending
     count = failures(run, ending)
@@ -106,7 +107,7 @@ def told(run: FineTuneRun, ending: Ending) -> Ending:
 
 
 def closed(attempts: Sequence[RunAttempt], ending: Ending) -> tuple[RunAttempt, ...]:
-    """The attempts with the last one ended."""
+    """Return the attempts with the last one marked as ended."""
     if not attempts or attempts[-1].outcome != "running":
         return tuple(attempts)
     last = msgspec.structs.replace(attempts[-1], ended_at=utc_now(), outcome=ending.kind, reason=ending.reason)
@@ -114,7 +115,7 @@ def closed(attempts: Sequence[RunAttempt], ending: Ending) -> tuple[RunAttempt, 
 
 
 def opened(attempts: Sequence[RunAttempt], wanted: Try, resumed_from_step: int | None) -> tuple[RunAttempt, ...]:
-    """The attempts with another one at the end."""
+    """Return the attempts with a new one added at the end."""
     return (
         *attempts,
         RunAttempt(
@@ -129,6 +130,6 @@ def opened(attempts: Sequence[RunAttempt], wanted: Try, resumed_from_step: int |
 
 
 def _sizes(run: FineTuneRun) -> tuple[int, int]:
-    """The batch and accumulation of the last attempt."""
+    """Return the batch size and accumulation of the last attempt."""
     now = resumed(run)
     return now.batch_size, now.gradient_accumulation_steps

@@ -1,4 +1,4 @@
-"""What became of a worker, read from its run's files after its death."""
+"""Determines how a worker ended, from the files of its run."""
 
 from __future__ import annotations
 
@@ -27,34 +27,38 @@ UNKNOWN_OR_KILLED = (None, -signal.SIGKILL)
 
 
 class Ending(Record):
-    """How one attempt ended, and how the run has ended if no other follows."""
+    """How one attempt ended, and how the run ended if no other attempt follows."""
 
     kind: AttemptOutcome
     outcome: Outcome
 
     @property
     def reason(self) -> str:
-        """Why, for a person; empty when all went well."""
+        """Why the attempt ended, for a person; empty if it succeeded."""
         return self.outcome.error or ""
 
 
 def examine(run_id: UUID, run_dir: Path, adapters: AdapterStore, status: int | None) -> Ending:
-    """Say how the last attempt ended, and clear away what it left behind. Blocks; the caller holds the leash.
+    """Return how the last attempt ended, and remove what it left behind.
 
-    A published, sound adapter is a completed run, whatever came after. Otherwise a person's wish to cancel counts, then the
-    supervisor's reason to end it, then the worker's last event; and a worker that died without one was killed.
+    This function blocks. The caller must hold the leash. The first condition that applies decides: a published, valid
+    adapter means a completed run; then a person's cancellation; then the supervisor's reason for ending the process;
+    then the worker's last event. A worker that died without a last event was killed.
 
     Args:
-        status: the worker's exit status, where it is known.
+        run_id: the run.
+        run_dir: the run's directory.
+        adapters: the published adapters.
+        status: the worker's exit status; None: unknown.
     """
-    supervisor.end_family(str(run_id), grace_seconds=0)  # what a killed worker left running
+    supervisor.end_family(str(run_id), grace_seconds=0)  # child processes of a killed worker
     shutil.rmtree(staging_directory(adapters.directory, run_id), ignore_errors=True)
     if adapters.path(run_id).is_dir():
         return _published(run_id, adapters)
     if wanted_cancelled(run_dir):
         return Ending(
             kind="cancelled", outcome=Outcome(status="cancelled")
-        )  # also when the worker took it for an error
+        )  # even if the worker reported the cancellation as an error
     if (stopped := stopped_because(run_dir)) is not None:
         return _failed(stopped.detail, "hung" if stopped.reason == "hung" else "failed")
     last = last_of_attempt(FileLog(run_dir / EVENTS_FILE))
@@ -65,7 +69,7 @@ def examine(run_id: UUID, run_dir: Path, adapters: AdapterStore, status: int | N
     if last is not None and last.type == "complete":
         return _failed("The training process says it is done, but it published no adapter.")
     if last is not None and last.type == "cancelled":
-        # Nobody asked TMDE for it: the machine is being shut down, or someone sent the signal by hand.
+        # TMDE did not cancel the run: the machine is shutting down, or a person sent the signal.
         return _failed("The training process was asked to end (SIGTERM), but not by TMDE.", "killed")
     if status in UNKNOWN_OR_KILLED and died_of_memory(last_beat(run_dir)):
         return _failed(supervisor.obituary(run_dir, status, of_memory=True), OUT_OF_MEMORY)
@@ -74,13 +78,16 @@ def examine(run_id: UUID, run_dir: Path, adapters: AdapterStore, status: int | N
 
 
 def last_of_attempt(events: FileLog) -> Event | None:
-    """The last event, unless it is the mark with which the attempt begins."""
+    """Return the last event; None if it only marks the start of the attempt."""
     last = events.last()
     return None if last is None or "attempt" in last.data else last
 
 
 def close_log(run_dir: Path, run_id: UUID, ending: Ending) -> None:
-    """Complete the run's event log: readers wait for a last event, which a dead worker cannot write any more."""
+    """Write the last event of the run's log if it is missing.
+
+    Readers wait for this event, which a dead worker cannot write.
+    """
     path = run_dir / EVENTS_FILE
     last = FileLog(path).last()
     if last is not None and last.type in TERMINAL:
@@ -105,7 +112,7 @@ def _published(run_id: UUID, adapters: AdapterStore) -> Ending:
         manifest = adapters.verified(run_id)
     except TmdeError as error:
         return _failed(f"Training ended, but its adapter is damaged: {error.detail}")
-    # The worker kit refuses to publish such an adapter; a worker may have been written without the kit.
+    # The worker kit refuses to publish such an adapter. A worker that does not use the kit may publish it.
     if (flaw := find_flaw(adapters.path(run_id), manifest.base_model)) is not None:
         return _failed(f"Training ended, but its adapter is of no use: {flaw.detail}")
     return Ending(
@@ -123,4 +130,4 @@ def _metrics(raw: Any) -> FineTuneMetrics | None:
     try:
         return msgspec.convert(raw, FineTuneMetrics)
     except msgspec.ValidationError:
-        return None  # a backend that logs other figures: the manifest keeps them
+        return None  # the backend logs other metrics; the manifest still contains them

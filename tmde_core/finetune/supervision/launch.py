@@ -1,4 +1,4 @@
-"""Starts the processes of runs: the first one on a dataset that is frozen for it, later ones on what is there."""
+"""Starts the processes of runs: the first one on a newly frozen dataset, later ones on the existing files."""
 
 from __future__ import annotations
 
@@ -38,12 +38,15 @@ log = structlog.get_logger(__name__)
 RUNS_DIR = "runs"
 
 DISK_BYTES = 500 * 1024**2
-"""What a run may need: at rank 128 the embedded model's adapter has 78 MB in float32; it is kept as safetensors and
-GGUF, and two checkpoints hold it with the optimiser's two moments."""
+"""The disk space that a run may need. At rank 128 the embedded model's adapter has 78 MB in float32. It is stored as
+safetensors and GGUF, and two checkpoints contain it with the two moments of the optimiser."""
 
 
 class Launcher:
-    """Prepares runs' directories and starts workers in them. Who starts one holds the run's leash."""
+    """Prepares the directories of runs and starts workers in them.
+
+    A caller that starts a worker must hold the run's leash.
+    """
 
     def __init__(self, settings: Settings, workspace: Workspace, adapters: AdapterStore, store: RunStore) -> None:
         self._settings = settings
@@ -52,15 +55,15 @@ class Launcher:
         self._store = store
 
     def run_dir(self, run_id: UUID) -> Path:
-        """Where the run's files are, or would be."""
+        """Return the directory of the run's files, which may not exist."""
         return self._settings.data_path / RUNS_DIR / str(run_id)
 
     async def ready_backend(self, name: str) -> TrainingBackend:
-        """The backend, able to work here.
+        """Return a backend after checking that it can work here.
 
         Raises:
-            InvalidInputError: no such backend; the detail lists those there are.
-            PluginUnavailableError: it lacks something.
+            InvalidInputError: the backend does not exist; the detail lists the available backends.
+            PluginUnavailableError: the backend cannot work here; the detail says what is missing.
         """
         descriptor = self._workspace.plugins.backends.choose(name, "backend")
         backend = descriptor.create(context_for(descriptor, self._workspace.settings))
@@ -72,12 +75,12 @@ class Launcher:
         return backend
 
     def require_space(self) -> None:
-        """Refuse to begin what would fill the disk.
+        """Raise an error if a run could fill the disk.
 
         Raises:
-            InsufficientStorageError: context has `need` and `have` in bytes.
+            InsufficientStorageError: there is too little disk space; context has `need` and `have` in bytes.
         """
-        # Adapters or runs may lie on disks of their own.
+        # Adapters or runs may be on separate disks.
         places = [self._settings.data_path, self._settings.data_path / RUNS_DIR, self.adapters.directory]
         frees = {place: shutil.disk_usage(place).free for place in places if place.is_dir()}
         place, free = min(frees.items(), key=lambda one: one[1])
@@ -90,10 +93,10 @@ class Launcher:
             )
 
     def make_directory(self, run_id: UUID) -> Path:
-        """The directory of a new run, and the one its adapter will be in.
+        """Create and return the directory of a new run; also create the directory of adapters.
 
         Raises:
-            InsufficientStorageError: they cannot be made.
+            InsufficientStorageError: a directory cannot be created.
         """
         run_dir, adapters = self.run_dir(run_id), self.adapters.directory
         with storage_errors(run_dir):
@@ -107,7 +110,7 @@ class Launcher:
         return run_dir
 
     async def prepare(self, run_id: UUID, config: FineTuneConfig, selection: Selection) -> Dataset:
-        """Freeze the dataset and ask the backend whether it can train this.
+        """Freeze the dataset and check with the backend that it can be trained.
 
         Raises:
             InsufficientStorageError: the disk is full.
@@ -119,10 +122,10 @@ class Launcher:
         return dataset
 
     def require_resumable(self, run: FineTuneRun) -> None:
-        """Refuse what cannot go on.
+        """Raise an error if the run cannot be resumed.
 
         Raises:
-            ConflictError: it is not failed or cancelled, has no complete checkpoint, or its adapter exists.
+            ConflictError: the run is not failed or cancelled, has no complete checkpoint, or its adapter exists.
         """
         if run.status not in ("failed", "cancelled"):
             raise ConflictError(
@@ -142,15 +145,18 @@ class Launcher:
     async def launch(
         self, run: FineTuneRun, attempts: tuple[RunAttempt, ...], wanted: Try, leash: FileLock
     ) -> subprocess.Popen[bytes] | None:
-        """Start the next process of a run; None when the run is no longer as `run` says.
+        """Start the next process of a run; return None if `run` is outdated.
 
         Args:
-            attempts: those there were, all ended.
+            run: the run as it was read.
+            attempts: the previous attempts, all ended.
+            wanted: the parameters of the next attempt.
+            leash: the run's leash, which the process inherits.
 
         Raises:
             ConflictError: another run is in progress.
             PluginUnavailableError, InvalidInputError, InsufficientStorageError: see `ready_backend`, `prepare`.
-            WorkerFailedError: the program cannot be started; the row says that an attempt has begun.
+            WorkerFailedError: the program cannot be started; the row already contains the new attempt.
         """
         run_dir = self.run_dir(run.id)
         if not (run_dir / TRAIN_FILE).exists():
@@ -180,7 +186,7 @@ class Launcher:
         return process
 
     def _mark(self, run_dir: Path, attempts: tuple[RunAttempt, ...]) -> None:
-        """Say in the event log that it goes on; a terminal event before it is then no longer the last."""
+        """Write to the event log that it continues. An earlier terminal event is then no longer the last event."""
         *_, before, now = attempts
         where = "from the first step" if now.resumed_from_step is None else f"after step {now.resumed_from_step}"
         smaller = ""
@@ -190,7 +196,7 @@ class Launcher:
         RunEvents(run_dir / EVENTS_FILE).log(f"{why}Attempt {now.number} begins {where}{smaller}.", attempt=now.number)
 
     def _forget_checkpoints(self, run_dir: Path) -> None:
-        """Those of another batch size are of no use, and would be taken for newer ones."""
+        """Delete the checkpoints of another batch size, which are unusable and would count as newer ones."""
         doomed = run_dir / ".checkpoints"
         shutil.rmtree(doomed, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):

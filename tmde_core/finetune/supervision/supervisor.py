@@ -1,14 +1,14 @@
-"""The worker process of a run: started detached, known to be alive or dead without doubt, ended completely.
+"""Starts the detached worker process of a run, detects whether it is alive, and ends it with all its descendants.
 
-Life and death are read from the *leash*, a file in the run's directory that is locked before the worker
-is started and whose lock the worker inherits (`storage.locks`). The kernel lets go of it when the last process that holds it is
-gone, so there is no moment between "started" and "says it is alive" at which a crash of the server could be
-misread, no process id that might have been reused, and waiting for the end costs one sleeping thread. Whoever waits is
-given the leash: of several processes that watch a run exactly one settles what a death means, and only the holder
-may start the next worker.
+The *leash* shows whether a worker lives. It is a file in the run's directory that is locked before the worker starts.
+The worker inherits the lock (`storage.locks`), and the kernel releases it when the last process that holds it has
+ended. This has three advantages. A crash of the server cannot be misread, because there is no gap between the start of
+the worker and its first sign of life. The check needs no process id, which may have been reused. Waiting for the end
+needs only one sleeping thread. A process that waits acquires the leash. If several processes watch a run, exactly one
+of them handles the worker's death, and only this holder may start the next worker.
 
-Whoever belongs to a run carries a mark in the environment, `RUN` or `RUN/ATTEMPT`, which every descendant inherits, one in
-a session of its own too. Who ends an attempt must name it: the next one may have begun while the last one is being ended.
+Every process of a run has a mark in its environment, `RUN` or `RUN/ATTEMPT`. All descendants inherit the mark, even in
+another session. A caller that ends an attempt must name the attempt, because the next one may have begun meanwhile.
 """
 
 from __future__ import annotations
@@ -32,19 +32,21 @@ from tmde_core.storage.locks import FileLock, is_locked
 
 LEASH_FILE = "leash"
 LEASH_TRIES, LEASH_PAUSE_SECONDS = 25, 0.02
-"""How long a free leash is tried for: `is_alive` of another process holds it for a moment."""
+"""How often and at which interval a free leash is tried: `is_alive` of another process holds the leash for a moment."""
 LOG_FILE = "worker.log"
 RUN_VARIABLE = "TMDE_TRAINING_RUN"
 """Environment variable of the worker and all its descendants: the id of the run, a slash, the number of the attempt."""
 
 GRACE_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL."""
+"""The time between SIGTERM and SIGKILL, seconds."""
 GIVE_UP_SECONDS = 30.0
-"""A process that survives SIGKILL for so long hangs in the kernel; waiting longer does not help."""
+"""The longest wait after SIGKILL, seconds. A process that survives longer hangs in the kernel, and waiting does not
+help."""
 LONGEST_LOOK_SECONDS = 1.0
-"""What a pause between two looks at processes that are being ended counts as at the most."""
+"""A longer pause between two checks of ending processes counts as this time, seconds."""
 POLL_SECONDS = 0.05
-"""While ending processes that are not our children: nothing tells us of their end."""
+"""The time between two checks of ending processes, seconds. They are not children of this process, so nothing
+reports their end."""
 
 TAIL_BYTES = 256 * 1024
 WORDS_LINES = 3
@@ -55,13 +57,15 @@ class Death(NamedTuple):
     """The worker of a run is dead."""
 
     leash: FileLock
-    """Held by the receiver, who must release it."""
+    """The leash, which the receiver must release."""
     status: int | None
-    """Its exit status, where it was our child."""
+    """The worker's exit status if it was a child of this process."""
 
 
 def take_leash(run_dir: Path) -> FileLock:
-    """Take the leash of a run, to hand it to `launch`. Waits while the worker lives, or another process has the leash.
+    """Acquire the leash of a run in order to pass it to `launch`.
+
+    This function waits while the worker lives or another process holds the leash.
 
     Raises:
         OSError: the leash cannot be created, or no descriptors are left.
@@ -71,7 +75,10 @@ def take_leash(run_dir: Path) -> FileLock:
 
 
 def try_leash(run_dir: Path) -> FileLock | None:
-    """Take the leash of a run whose worker is dead; None when the worker, or someone who settles its end, has it. Blocks briefly."""
+    """Acquire the leash of a run whose worker is dead; return None if another process holds the leash.
+
+    The holder is the worker, or a process that handles the worker's end. This function blocks briefly.
+    """
     for _ in range(LEASH_TRIES):
         if (leash := FileLock.try_acquire(_leash_of(run_dir))) is not None:
             return leash
@@ -80,17 +87,17 @@ def try_leash(run_dir: Path) -> FileLock | None:
 
 
 def is_alive(run_dir: Path) -> bool:
-    """Whether the run is being prepared or its worker lives."""
+    """Return whether the run is being prepared or its worker lives."""
     return is_locked(run_dir / LEASH_FILE)
 
 
 def mark_of(run_id: object, attempt: int) -> str:
-    """What the processes of one attempt carry."""
+    """Return the mark of the processes of one attempt."""
     return f"{run_id}/{attempt}"
 
 
 def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: FileLock, niceness: int) -> subprocess.Popen[bytes]:
-    """Start the worker in a session of its own; nothing ties it to this process but the directory.
+    """Start the worker in its own session; only the directory connects it to this process.
 
     Raises:
         WorkerFailedError: the program cannot be started.
@@ -114,24 +121,25 @@ def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: FileLock, ni
                 f"The training process {command.argv[0] if command.argv else ''!r} cannot be started: {reason}."
             ) from error
     give_way(process.pid, niceness)
-    # Reaped in any case, also when nobody watches it.
+    # Always wait for the process, even if nothing watches it, so that it does not become a zombie.
     threading.Thread(target=process.wait, name=f"reaper-{mark[:8]}", daemon=True).start()
     return process
 
 
 def give_way(pid: int, niceness: int) -> None:
-    """Let all other processes go before one that was just started in a session of its own, and before its later threads."""
-    with contextlib.suppress(psutil.Error, OSError):  # it may be over already
+    """Give a new process in its own session, and its later threads, a lower priority than all other processes."""
+    with contextlib.suppress(psutil.Error, OSError):  # it may have ended already
         psutil.Process(pid).nice(niceness)
-    # Linux shares the processor among sessions first (sched(7), autogroup): niceness counts within a session only.
+    # Linux first divides the processor among sessions (sched(7), autogroup). Niceness works only within a session.
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 
 def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> asyncio.Future[Death]:
-    """Done when the run's worker is dead and the leash is ours; the error of `take_leash` where it cannot be had.
+    """Return a future that completes when the run's worker is dead and this process holds the leash.
 
-    The waiting begins now, in a daemon thread, which keeps nobody from exiting. Cancelling the future only stops listening.
+    The future fails with the error of `take_leash` if the leash cannot be acquired. The waiting begins now, in a daemon
+    thread, which does not keep the process from exiting. Cancelling the future only stops listening.
     """
     loop = asyncio.get_running_loop()
     over: asyncio.Future[Death] = loop.create_future()
@@ -154,13 +162,13 @@ def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = No
                 end_family(mark, grace_seconds=0)  # a descendant may hold the leash
         try:
             death = Death(take_leash(run_dir), status)
-        except (OSError, InsufficientStorageError) as error:  # no descriptors left, say: who waits looks again later
+        except (OSError, InsufficientStorageError) as error:  # such as no descriptors left; the caller tries again
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(fail, error)
             return
         try:
             loop.call_soon_threadsafe(tell, death)
-        except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
+        except RuntimeError:  # the loop was closed meanwhile, so nothing waits for the result
             death.leash.release()
 
     threading.Thread(target=wait, name=f"run-{run_dir.name[:8]}", daemon=True).start()
@@ -168,18 +176,18 @@ def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = No
 
 
 def end(run_id: str, run_dir: Path, grace_seconds: float = GRACE_SECONDS) -> None:
-    """End every process of a run: SIGTERM, and SIGKILL for those that live `grace_seconds` later. Blocks.
+    """End every process of a run with SIGTERM, and after `grace_seconds` with SIGKILL.
 
-    Returns once all are gone and the leash is free.
+    This function blocks until all processes have ended and the leash is free.
 
     Raises:
-        WorkerFailedError: something survives SIGKILL, or runs where this process cannot reach it.
+        WorkerFailedError: a process survives SIGKILL, or runs where this process cannot reach it.
     """
     _end(run_id, lambda: not is_alive(run_dir), grace_seconds)
 
 
 def end_family(mark: str, grace_seconds: float = GRACE_SECONDS) -> None:
-    """The same for a run or an attempt, without regard to the leash, which the caller may hold."""
+    """End every process of a run or an attempt like `end`, but ignore the leash, which the caller may hold."""
     _end(mark, lambda: True, grace_seconds)
 
 
@@ -193,7 +201,7 @@ def _end(mark: str, free: Callable[[], bool], grace_seconds: float) -> None:
         living = [process for process in known.values() if _lives(process)]
         if not living and free():
             return
-        # A process that was stopped meanwhile has given nobody a chance: a long pause counts as a short one.
+        # This process may have been paused meanwhile, without checking. So a long pause counts as a short one.
         now = time.monotonic()
         elapsed, looked = elapsed + min(now - looked, LONGEST_LOOK_SECONDS), now
         if elapsed > grace_seconds + GIVE_UP_SECONDS:
@@ -214,7 +222,10 @@ def _end(mark: str, free: Callable[[], bool], grace_seconds: float) -> None:
 
 
 def family(mark: str) -> list[psutil.Process]:
-    """Every living process of a run or an attempt: those that carry its mark, their descendants, and who shares a session with them."""
+    """Return every living process of a run or an attempt.
+
+    These are the processes with its mark, their descendants, and the processes in the same sessions.
+    """
     processes = {process.pid: process for process in psutil.process_iter()}
     marked = [process for process in processes.values() if _carries(process, mark)]
     found = {process.pid: process for process in marked}
@@ -228,25 +239,25 @@ def family(mark: str) -> list[psutil.Process]:
 
 
 def log_tail(run_dir: Path, lines: int) -> list[str]:
-    """The last lines of the worker's log; empty when it said nothing."""
+    """Return the last lines of the worker's log; empty if the log is empty or missing."""
     try:
         with (run_dir / LOG_FILE).open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
             text = log.read().decode("utf-8", "replace")
     except OSError:
         return []
-    # A progress bar rewrites its line; what stands at the end of it is what was seen.
+    # A progress bar rewrites its line with carriage returns. Only the text after the last one was visible.
     return [line.rstrip().split("\r")[-1] for line in text.split("\n")][: -1 if text.endswith("\n") else None][-lines:]
 
 
 def last_words(run_dir: Path) -> str:
-    """The end of the worker's log on one line, without blank lines; empty when it said nothing."""
+    """Return the end of the worker's log on one line, without blank lines; empty if the log is empty or missing."""
     lines = [line.strip() for line in log_tail(run_dir, 10 * WORDS_LINES)]
     return " / ".join([line for line in lines if line][-WORDS_LINES:])[-WORDS_CHARACTERS:]
 
 
 def obituary(run_dir: Path, status: int | None, *, of_memory: bool = False) -> str:
-    """How a worker ended that died without a word of its own: a sentence, and the end of its log."""
+    """Return a sentence on how a worker ended that wrote no last event, with the end of its log."""
     if of_memory:
         how = "was killed because memory ran out"
     elif status == -signal.SIGKILL:
@@ -265,7 +276,7 @@ def obituary(run_dir: Path, status: int | None, *, of_memory: bool = False) -> s
 
 
 def _leash_of(run_dir: Path) -> Path:
-    run_dir.mkdir(parents=True, exist_ok=True)  # a person may have removed it; that must not stop anything
+    run_dir.mkdir(parents=True, exist_ok=True)  # a person may have removed it; this must not cause an error
     return run_dir / LEASH_FILE
 
 
@@ -274,7 +285,7 @@ def _carries(process: psutil.Process, mark: str) -> bool:
         carried = process.environ().get(RUN_VARIABLE, "")
         return carried == mark or carried.startswith(f"{mark}/")
     except (psutil.Error, OSError):
-        return False  # another user's, or gone
+        return False  # the process belongs to another user, or has ended
 
 
 def _session(pid: int) -> int | None:
@@ -285,7 +296,7 @@ def _session(pid: int) -> int | None:
 
 
 def _lives(process: psutil.Process) -> bool:
-    """A process id that was reused is not taken for the old process: psutil compares the creation time too."""
+    """Return whether a process lives. psutil also compares the creation time, so a reused process id does not count."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

@@ -1,7 +1,7 @@
-"""Judges from outside whether a training process still gets on.
+"""Checks from outside whether a training process still makes progress.
 
-Times are counted only while somebody looks: a machine that slept, or a watcher that was stopped, comes back to a worker that
-has had no chance to move, and must not take that for a hang.
+Time counts only while the watchdog runs. If the machine slept or the watching process was stopped, the worker had no
+chance to show progress. Such a pause must not count as a hang.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tmde_core.storage.events import FileLog
 from tmde_core.storage.locks import FileLock
 
 MAX_LOOKS = 5
-"""A pause between two looks counts as so many looks at the most."""
+"""A longer pause between two checks counts as this many checks."""
 
 
 class Watchdog:
-    """Looks at one process of one run, again and again."""
+    """Checks one process of one run repeatedly."""
 
     def __init__(self, run_dir: Path, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._run_dir = run_dir
@@ -38,7 +38,10 @@ class Watchdog:
         self._without_sign = 0.0
 
     def look(self) -> Stopped | Literal["dead"] | None:
-        """Why the process must be ended; "dead" when only something that it has left behind lives; None when all is well."""
+        """Return why the process must be ended; None if nothing is wrong.
+
+        The result is "dead" if the trainer is dead and only a process that it left behind lives.
+        """
         now = self._clock()
         passed = min(now - self._looked, MAX_LOOKS * self._limits.look_seconds)
         self._looked = now
@@ -51,7 +54,7 @@ class Watchdog:
             return Stopped(reason="disk-full", detail=self._disk_full(free))
         if beat and self._without_beat >= self._limits.orphan_seconds and self._has_let_go():
             return "dead"
-        # Importing libraries from a cold disk takes minutes; until the first heartbeat the time for a step counts.
+        # Importing libraries from a cold disk takes minutes. Before the first heartbeat, the limit for a step applies.
         silent = self._limits.silent_seconds if beat else max(self._limits.silent_seconds, self._limits.step_seconds)
         if self._without_beat >= silent:
             return Stopped(reason="hung", detail=self._silent())
@@ -60,7 +63,7 @@ class Watchdog:
         return None
 
     def _patience(self) -> float:
-        """Seconds without a step that are too many."""
+        """Return the longest allowed time without a step, seconds."""
         median = self._median_step()
         return max(self._limits.step_seconds, self._limits.step_medians * median if median else 0.0)
 
@@ -109,11 +112,11 @@ class Watchdog:
         )
 
     def _has_let_go(self) -> bool:
-        """Whether the trainer's lock is free: then the trainer is dead."""
+        """Return whether the trainer's lock is free, which means that the trainer is dead."""
         try:
             lock = FileLock.try_acquire(self._run_dir / LOCK_FILE, shared=True, create=False)
         except OSError:
-            return False  # it has not come so far
+            return False  # the lock file does not exist yet
         if lock is None:
             return False
         lock.release()
@@ -121,7 +124,7 @@ class Watchdog:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which a checkpoint was written."""
+    """Return the step after which a checkpoint was written."""
     return int(checkpoint.name.removeprefix("step-"))
 
 

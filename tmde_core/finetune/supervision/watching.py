@@ -1,7 +1,7 @@
-"""Sees runs to their end: ends processes that hang, records how each ended, begins the next where one is due.
+"""Watches runs to their end: ends hanging processes, records how each run ended, and starts the next attempt if needed.
 
-Any number of processes may watch the same run. Whoever is given the leash of a dead worker settles what that means; the
-others find a run that has ended, or a new worker that holds the leash.
+Any number of processes may watch the same run. The process that acquires the leash of a dead worker decides what
+follows. The other processes then see a run that has ended, or a new worker that holds the leash.
 """
 
 from __future__ import annotations
@@ -35,20 +35,27 @@ log = structlog.get_logger(__name__)
 Process = subprocess.Popen[bytes]
 
 QUEUE_SECONDS = 0.5
-"""Between two looks at a row that another process will change."""
+"""The time between two checks of a row that another process will change, seconds."""
 TELLING_SECONDS = 5.0
-"""What listeners get to finish when this process ends."""
+"""The time that listeners have to finish when this process ends, seconds."""
 
 
 class Watching:
-    """The watches of this process, at most one a run."""
+    """The watches of this process, at most one per run."""
 
     def __init__(self, store: RunStore, launcher: Launcher, publish: Publish, *, launches: bool) -> None:
-        """`launches`: whether this process may start the next attempt of a run that it watches."""
+        """Create the watches, without any run.
+
+        Args:
+            store: the stored runs.
+            launcher: starts the next attempts.
+            publish: publishes the end of each run that this process records.
+            launches: whether this process may start the next attempt of a watched run.
+        """
         self.limits = Limits()
         self.launches = launches
         self.adopts = False
-        """Whether every live run is watched, not only those that someone here waits for."""
+        """Whether this process watches every live run, and not only the runs that it waits for."""
         self._store = store
         self._launcher = launcher
         self._publish = publish
@@ -58,7 +65,7 @@ class Watching:
         self._telling: dict[UUID, asyncio.Task[None]] = {}
 
     def watch(self, run_id: UUID, process: Process | None = None) -> asyncio.Task[None]:
-        """The task that sees a run to its end."""
+        """Return the task that watches a run to its end; start it if needed."""
         task = self._watches.get(run_id)
         if task is None:
             task = asyncio.create_task(self._see_to_the_end(run_id, process), name=f"run {run_id}")
@@ -67,19 +74,22 @@ class Watching:
         return task
 
     async def wait(self, run_id: UUID) -> None:
-        """Until the run has ended and, if this process recorded it, everyone has been told."""
+        """Wait until the run has ended.
+
+        If this process recorded the end, also wait until all listeners have received it.
+        """
         await asyncio.shield(self.watch(run_id))
         if (telling := self._telling.get(run_id)) is not None:
             await asyncio.shield(telling)
 
     async def look(self, run: FineTuneRun, *, adopt: bool) -> FineTuneRun:
-        """The run as it stands, after what its worker's death means was settled, if nobody here watches it.
+        """Return the current state of the run; first handle the death of its worker if no task here watches the run.
 
-        A process that does not adopt runs leaves one alone that is to be tried again.
+        A process that does not adopt runs does not touch a run that is to be tried again.
         """
         if run.status in ENDED or run.queued or run.id in self._watches:
             return run
-        async with self._looking:  # several may ask at once, of whom one can have the leash
+        async with self._looking:  # several tasks may call this at once, but only one can hold the leash
             leash = await asyncio.to_thread(self._free_leash, run.id)
             if leash is not None:
                 await self._settle(run.id, supervisor.Death(leash, None), launches=self.adopts and self.launches)
@@ -89,7 +99,7 @@ class Watching:
         return await self._store.get(run.id) or run
 
     async def cancel_queued(self, run: FineTuneRun) -> bool:
-        """End a run that waits for a worker; False when one is taking it in this moment."""
+        """End a queued run; return False if a worker is taking the run at this moment."""
         leash = await asyncio.to_thread(self._free_leash, run.id)
         if leash is None:
             return False
@@ -99,14 +109,17 @@ class Watching:
             leash.release()
 
     async def take(self, run: FineTuneRun) -> bool:
-        """Start a worker on a queued run; False when somebody else does, or is cancelling it, or it cannot be started."""
+        """Start a worker on a queued run; return False if no worker was started.
+
+        No worker starts if another process takes or cancels the run, or if the program cannot be started.
+        """
         leash = await asyncio.to_thread(self._free_leash, run.id)
         if leash is None:
             return False
         return await self._busy(run.id, self._begin(run, resumed(run), leash)) is not None
 
     async def begin(self, run: FineTuneRun, wanted: Try, leash: FileLock) -> None:
-        """Start the next worker of a run that is new, or that a person resumes; releases the leash.
+        """Start the next worker of a new or resumed run, and release the leash.
 
         Raises:
             TmdeError: see `Launcher.launch`; the run has failed.
@@ -114,7 +127,7 @@ class Watching:
         await self._busy(run.id, self._begin(run, wanted, leash, raises=True))
 
     async def stop(self) -> None:
-        """Stop watching. Workers go on; what is being recorded is recorded first."""
+        """Stop watching after pending records are written. Workers continue."""
         for watch in (watches := list(self._watches.values())):
             watch.cancel()
         await asyncio.gather(*watches, *self._settling.values(), return_exceptions=True)
@@ -136,14 +149,14 @@ class Watching:
                     death = await self._death(run, process)
                     process = await self._settle(run_id, death, launches=self.launches)
             except (TmdeError, OSError) as error:
-                # The database or the disk fails now; the run must not be forgotten for that.
+                # The database or the disk has failed. Keep watching the run and try again.
                 log.exception("finetune.unsettled", run=str(run_id), error=str(error))
                 process = None
             if process is None:
-                await asyncio.sleep(QUEUE_SECONDS)  # it waits, has ended, or someone else begins the next attempt
+                await asyncio.sleep(QUEUE_SECONDS)  # queued, ended, or another process starts the next attempt
 
     async def _death(self, run: FineTuneRun, process: Process | None) -> supervisor.Death:
-        """Wait for the end of the worker, and bring it about when it hangs."""
+        """Wait for the end of the worker, and end the worker if it hangs."""
         mark = supervisor.mark_of(run.id, len(run.attempts))
         over = supervisor.death(mark, self._launcher.run_dir(run.id), process)
         beside = [asyncio.create_task(self._note_beginning(run.id)), asyncio.create_task(self._guard(run.id, mark))]
@@ -160,10 +173,10 @@ class Watching:
             await asyncio.gather(*beside, return_exceptions=True)
 
     async def _note_beginning(self, run_id: UUID) -> None:
-        """A run is pending until its worker reports something."""
+        """Record that the run is running once its worker reports something; until then it is pending."""
         events = FileLog(self._launcher.run_dir(run_id) / EVENTS_FILE)
         before = await asyncio.to_thread(events.read)
-        # The mark of a later attempt is the supervisor's word, not the worker's.
+        # The supervisor writes the mark of a later attempt, not the worker.
         after = before[-1].id if before and "attempt" in before[-1].data else 0
         async for _ in events.follow(after):
             await self._store.running(run_id)
@@ -180,14 +193,14 @@ class Watching:
                     continue
                 now = await self._store.get(run_id)
                 if now is not None and (current := supervisor.mark_of(run_id, len(now.attempts))) != mark:
-                    mark, dog = current, Watchdog(run_dir, self.limits)  # another process has begun the next attempt
+                    mark, dog = current, Watchdog(run_dir, self.limits)  # another process has started the next attempt
                     continue
                 if found is not None and found != "dead":
                     log.warning("finetune.stopped", run=str(run_id), reason=found.reason, detail=found.detail)
-                    with contextlib.suppress(InsufficientStorageError):  # all the more reason to end it
+                    with contextlib.suppress(InsufficientStorageError):  # a full disk must not keep it from being ended
                         await asyncio.to_thread(note_stopped, run_dir, found)
                 await asyncio.to_thread(supervisor.end_family, mark)
-            except (OSError, TmdeError) as error:  # a look that fails must not end the watch
+            except (OSError, TmdeError) as error:  # a failed check must not end the watch
                 log.warning("finetune.guard", run=str(run_id), error=str(error))
 
     # ------------------------------------------------------------------------------------ settling
@@ -197,7 +210,10 @@ class Watching:
         return None if supervisor.is_alive(run_dir) else supervisor.try_leash(run_dir)
 
     async def _settle(self, run_id: UUID, death: supervisor.Death, *, launches: bool) -> Process | None:
-        """Record the end, or begin the next attempt; gives its process. Done to its end whatever is cancelled."""
+        """Record the end, or start the next attempt and return its process.
+
+        Cancelling the caller does not interrupt this.
+        """
         return await self._busy(run_id, self._settled(run_id, death, launches=launches))
 
     async def _busy(self, run_id: UUID, work: Coroutine[Any, Any, Process | None]) -> Process | None:
@@ -229,7 +245,7 @@ class Watching:
                 await self._record(await self._store.get(run_id) or run, failed)
                 return None
             if process is not None:
-                self.watch(run_id, process)  # where this is no watch already
+                self.watch(run_id, process)  # if no task watches the run yet
             return process
         finally:
             death.leash.release()
@@ -252,8 +268,8 @@ class Watching:
         return process
 
     async def _record(self, run: FineTuneRun, ending: Ending) -> bool:
-        """Record the end of the run, complete its log, and tell the listeners; the caller holds the leash."""
-        # The log first: whoever finds it complete and the row open comes to the same outcome again.
+        """Record the end of the run, complete its log, and publish the event. The caller must hold the leash."""
+        # Complete the log first. If this process dies in between, the next one finds the same ending again.
         await asyncio.to_thread(close_log, self._launcher.run_dir(run.id), run.id, ending)
         recorded = await self._store.finish(run, ending.outcome, closed(run.attempts, ending))
         if recorded:
@@ -267,7 +283,7 @@ class Watching:
 
 
 def _finished(run: FineTuneRun) -> RunFinished:
-    """Return the event that tells of a run's end."""
+    """Return the event for the end of a run."""
     return RunFinished(
         run_id=run.id,
         status=cast("Literal['completed', 'failed', 'cancelled']", run.status),

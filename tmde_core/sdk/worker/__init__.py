@@ -1,6 +1,6 @@
-"""The kit of a process that trains: the run's event log, heartbeat, checkpoints, cancellation and publication.
+"""The kit for a training process: the run's event log, heartbeat, checkpoints, cancellation and publication.
 
-Import from here. The modules inside (`kit`, `vitals`, `run_files`) are private.
+Import from this package. Its modules (`kit`, `vitals`, `run_files`) are private.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
-"""What a training process does around the training itself. Private: import from `tmde_core.sdk.worker`.
+"""Runs everything around the training in a training process. Private: import from `tmde_core.sdk.worker`.
 
     with RunWorker(Path(sys.argv[1])) as worker:
         train(worker)              # worker.job, worker.config, worker.events; ends with worker.publish(…)
     sys.exit(worker.exit_code)
 
-The supervisor reads what the kit writes into the run's directory:
+The kit writes these files to the run's directory, and the supervisor reads them:
 
-- `lock`: locked (`storage.locks`) for the life of the process; its text is `{"pid": …, "createTime": …}`.
+- `lock`: locked (`storage.locks`) while the process lives; its content is `{"pid": …, "createTime": …}`.
 - `heartbeat`: rewritten every `HEARTBEAT_SECONDS` while the process lives (`vitals`).
 - `activity`: touched by `RunWorker.working` during a long step.
-- `checkpoints/step-N`: complete or not there; the newest `CHECKPOINTS_KEPT` are kept.
+- `checkpoints/step-N`: complete or absent; the newest `CHECKPOINTS_KEPT` are kept.
 - `events.jsonl`: `progress`, `eval`, `checkpoint`, `log`, and one last `complete`, `error` or `cancelled`.
 
-SIGTERM cancels, and so does a file `cancel` in the run's directory, which also reaches a process in a container. An
-exception in the body becomes an `error` event with a reason a person understands; its trace goes to the worker's log.
-Lack of memory is only a `log` event: the supervisor tries again with smaller batches, and has the last word when it
-cannot. Nothing here imports a training library: backends with environments of their own use it too.
+SIGTERM cancels the run. A file `cancel` in the run's directory does the same and also reaches a process in a container.
+An exception in the body becomes an `error` event with a reason for people. Its traceback is written to the worker's
+log. Lack of memory is only a `log` event: the supervisor tries again with smaller batches, and writes the last event if
+this is impossible. This module imports no training library, because backends with their own environments use it too.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ __all__ = [
 
 HEARTBEAT_SECONDS = 2.0
 ACTIVITY_SECONDS = 1.0
-"""The shortest time between two touches of the activity file, however often `RunWorker.working` is called."""
+"""The shortest time between two touches of the activity file, however often `RunWorker.working` is called, seconds."""
 
 OUT_OF_MEMORY: Final = "out-of-memory"
 
@@ -95,7 +95,7 @@ _CHECKPOINT_NAME = re.compile(r"step-(\d{8})")
 
 
 class TrainingFailedError(Exception):
-    """Training cannot go on. `reason` is a stable word for programs, `detail` a sentence for people."""
+    """Training cannot continue. `reason` is a stable word for programs, `detail` a sentence for people."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -104,20 +104,20 @@ class TrainingFailedError(Exception):
 
 
 class CancelledRunError(BaseException):
-    """The run is cancelled: SIGTERM arrived. It is no `Exception`, so that no library swallows it."""
+    """The run is cancelled: SIGTERM arrived. The class is not an `Exception`, so that libraries do not catch it."""
 
 
 class BaseIdentity(Record, frozen=True):
-    """The base model that the adapter was trained on. On any other model the adapter gives gibberish."""
+    """The base model that the adapter was trained on. On any other model the adapter's answers are gibberish."""
 
     name: str
-    """The name or path that the settings give it."""
+    """The name or path of the base model in the settings."""
     model_sha256: str | None = None
-    """SHA-256 of the file of its weights."""
+    """SHA-256 of the weights file."""
     tokenizer_sha256: str | None = None
-    """SHA-256 of its tokenizer.json."""
+    """SHA-256 of tokenizer.json."""
     chat_template_sha256: str | None = None
-    """SHA-256 of the text of its chat template."""
+    """SHA-256 of the text of the chat template."""
 
 
 class RunEvents:
@@ -141,7 +141,10 @@ class RunEvents:
         rss_bytes: int | None = None,
         eta_seconds: float | None = None,
     ) -> None:
-        """Report an optimizer step. Without `eta_seconds` the time left is worked out from the mean pace of this process."""
+        """Report an optimizer step.
+
+        Without `eta_seconds`, the time left is computed from the mean speed of this process.
+        """
         now = time.monotonic()
         step_seconds = None if self._last is None else round(now - self._last, 3)
         self._last = now
@@ -173,7 +176,7 @@ class RunEvents:
         epoch: int | None = None,
         best: bool = False,
     ) -> None:
-        """Report a validation. `best` says that no earlier loss was lower."""
+        """Report a validation. `best` means that no earlier loss was lower."""
         self._append("eval", {"step": step, "evalLoss": eval_loss, "epoch": epoch, "best": best})
 
     def checkpoint(self, step: int, path: Path) -> None:
@@ -181,11 +184,15 @@ class RunEvents:
         self._append("checkpoint", {"step": step, "path": str(path)})
 
     def log(self, text: str, **facts: Any) -> None:
-        """Report something in words; `facts` are for programs."""
+        """Report a message for people; `facts` are for programs."""
         self._append("log", {"text": text, **facts})
 
     def end(self, type_: str, data: dict[str, Any]) -> None:
-        """Append the last event. `RunWorker` calls it. If the disk is full, the failure is printed and not raised."""
+        """Append the last event.
+
+        `RunWorker` calls this method. If the event cannot be written, such as on a full disk, the error is printed and
+        not raised.
+        """
         try:
             self._append(type_, data)
         except (OSError, TmdeError) as error:
@@ -196,10 +203,10 @@ class RunEvents:
 
 
 class RunWorker:
-    """One training run inside its process, with `job`, `config` and `events`, and at the end `exit_code`.
+    """One training run in its process, with `job`, `config`, `events`, and finally `exit_code`.
 
     Use it as a context manager in the main thread. In the `with` block, `job` is the `TrainingJob`, `config` its
-    `FineTuneConfig`, and `events` the `RunEvents`. Afterwards the process has to end with `exit_code`.
+    `FineTuneConfig`, and `events` the `RunEvents`. Afterwards the process must exit with `exit_code`.
     """
 
     def __init__(self, job_path: Path) -> None:
@@ -237,7 +244,7 @@ class RunWorker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from here on the outcome is decided
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the result is decided now
         self._stop.set()
         if error is None and self._published is None:
             error = TrainingFailedError("crash", "The worker ended without publishing an adapter.")
@@ -269,11 +276,11 @@ class RunWorker:
 
     @property
     def adapter_dir(self) -> Path:
-        """The directory of the finished adapter, whose id is the id of the run."""
+        """The directory of the finished adapter. The adapter has the id of the run."""
         return Path(self.job.data_dir) / "lora-adapters" / self.job.run_id
 
     def staging(self) -> Path:
-        """Return an empty directory to build the adapter in. What an earlier attempt left there is removed."""
+        """Create and return an empty directory to build the adapter in; remove files of an earlier attempt."""
         path = Path(self.job.output_dir)
         if not self._is_staging(path):
             raise InvalidInputError(f"The output directory {path} must have a hidden name that ends in the run's id.")
@@ -282,7 +289,7 @@ class RunWorker:
         return path
 
     def checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
-        """Keep a checkpoint: `write` is given an empty directory to fill. A checkpoint is complete or not there."""
+        """Write a checkpoint atomically: `write` receives an empty directory to fill."""
         directory = self.run_dir / "checkpoints"
         target = directory / f"step-{step:08d}"
         building = directory / f".{target.name}"
@@ -294,7 +301,7 @@ class RunWorker:
             for file in building.iterdir():
                 sync_file(file)
             sync_directory(building)
-        except BaseException:  # a full disk gets its room back, and the earlier checkpoints stand
+        except BaseException:  # free the space on a full disk; the earlier checkpoints stay
             shutil.rmtree(building, ignore_errors=True)
             raise
         if target.exists():  # written by the attempt that this one resumes
@@ -302,7 +309,7 @@ class RunWorker:
         building.rename(target)
         sync_directory(directory)
         for old in checkpoints(self.run_dir)[:-CHECKPOINTS_KEPT]:
-            hidden = old.rename(directory / f".old-{old.name}")  # a half deleted one must not look complete
+            hidden = old.rename(directory / f".old-{old.name}")  # a partly deleted checkpoint must not look complete
             shutil.rmtree(hidden, ignore_errors=True)
         self.events.checkpoint(step, target)
         return target
@@ -321,18 +328,21 @@ class RunWorker:
         base: BaseIdentity,
         training: dict[str, Any] | None = None,
     ) -> Path:
-        """Add training_args.json, metrics.json and the manifest to the staging directory and make it an adapter.
+        """Add training_args.json, metrics.json and the manifest to the staging directory, and publish it as an adapter.
 
-        From here on SIGTERM comes too late: an adapter that exists is a completed run.
+        From this call on, SIGTERM is ignored: a run whose adapter exists is completed.
 
-        `training` holds further facts for training_args.json: versions, threads, target modules.
+        Args:
+            metrics: the measurements of the run.
+            base: the base model that the adapter was trained on.
+            training: further facts for training_args.json, such as versions, threads and target modules.
 
         Raises:
-            TrainingFailedError: the adapter is of no use: its weights are all zero, not finite or not readable, or the
-                base model has no name.
+            TrainingFailedError: the adapter cannot be used: its weights are all zero, not finite or not readable, or
+                the base model has no name.
         """
         staging = Path(self.job.output_dir)
-        # What lacks its weights altogether is refused below.
+        # `publish` below refuses a directory without weights.
         if (staging / WEIGHTS_FILE).is_file() and (flaw := find_flaw(staging, base.name)) is not None:
             raise TrainingFailedError(flaw.reason, flaw.detail)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -368,7 +378,7 @@ class RunWorker:
         return path
 
     def _dataset(self) -> Dataset | None:
-        """The frozen dataset's record, which the service wrote beside the examples."""
+        """Return the frozen dataset's record, which the service wrote beside the examples; None if it is missing."""
         with contextlib.suppress(FileNotFoundError):
             return from_json((self.run_dir / "dataset.json").read_bytes(), Dataset)
         return None
@@ -379,7 +389,7 @@ class RunWorker:
             shutil.rmtree(path, ignore_errors=True)
 
     def _is_staging(self, path: Path) -> bool:
-        """Only such a directory may be removed: a mistaken job must not delete anything else."""
+        """Return whether the path may be removed. An incorrect job must not delete any other directory."""
         return path.name.startswith(".") and path.name.endswith(self.job.run_id)
 
     def _take_lock(self) -> None:
@@ -397,7 +407,7 @@ class RunWorker:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def _beat(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk is reported by what needs the space, not by the pulse
+        with contextlib.suppress(OSError):  # code that needs the space reports a full disk, not the heartbeat
             beat(self.run_dir)
 
     def _refuse(self, sentence: str) -> NoReturn:
@@ -414,9 +424,9 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 
 def explain(error: BaseException) -> tuple[str, str]:
-    """Return what failed, as a stable word for programs and a sentence that says what to do.
+    """Return the reason for a failure: a stable word for programs, and a sentence that says what to do.
 
-    The errors of libraries are told apart by their text, because this module may not import the libraries.
+    Errors of libraries are recognised by their text, because this module must not import the libraries.
     """
     if isinstance(error, TrainingFailedError):
         return error.reason, error.detail

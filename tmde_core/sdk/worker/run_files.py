@@ -1,4 +1,4 @@
-"""The names of the files of a run, and the supervisor's note of why it ended a process. Private to TMDE."""
+"""Defines the names of a run's files, and stores why the supervisor ended a process. Private to TMDE."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JOB_FILE = "job.json"
 LOCK_FILE = "lock"
 ACTIVITY_FILE = "activity"
 CANCEL_FILE = "cancel"
-"""Its presence says that a person wants the run to end."""
+"""Exists if a person has cancelled the run."""
 STOPPED_FILE = "stopped.json"
 
 
@@ -38,11 +38,11 @@ class Stopped(Record, frozen=True):
 
     reason: Literal["hung", "disk-full"]
     detail: str
-    """A sentence for a person, with figures."""
+    """A sentence for a person, with numbers."""
 
 
 def note_stopped(run_dir: Path, stopped: Stopped) -> None:
-    """Keep the reason for the record of the run's end. The first reason counts."""
+    """Store why the supervisor ended the process. Only the first reason is stored."""
     if stopped_because(run_dir) is None:
         write_whole(run_dir / STOPPED_FILE, to_json(stopped))
 

@@ -1,8 +1,8 @@
-"""The heartbeat of a training process: it is alive, and this much memory is left. Private, but for `memory`.
+"""Writes and reads the heartbeat of a training process, which records the available memory.
 
-A process that is killed for lack of memory cannot say so. Two things tell afterwards: the kernel counts whom it kills
-for memory, in the control group of the process or for the whole machine; and the last heartbeat says how much was left,
-which also catches killers that are no part of the kernel.
+Only `memory` is public. A process that is killed for lack of memory cannot report it. Two sources show it afterwards.
+The kernel counts the processes that it kills for lack of memory, for the control group of the process or for the whole
+machine. The last heartbeat records how much memory was available, which also detects killers outside the kernel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["HEARTBEAT_FILE", "Vitals", "beat", "died_of_memory", "last_beat", "m
 HEARTBEAT_FILE = "heartbeat"
 
 SHORT_SHARE = 0.05
-"""Memory is short when less than this share of it is available; earlyoom and systemd-oomd act at 5 to 10 %."""
+"""Memory is short if less than this share of it is available. earlyoom and systemd-oomd act at 5 to 10 %."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 MACHINE_COUNTER = Path("/proc/vmstat")
@@ -34,15 +34,17 @@ class Vitals(Record, frozen=True):
     available_bytes: int
     total_bytes: int
     oom_counter: str
-    """The file whose line `oom_kill N` counts the processes killed for memory where this one lives."""
+    """The file whose line `oom_kill N` counts the processes killed for lack of memory in the environment of this
+    process."""
     oom_kills: int | None
-    """None where the kernel does not tell."""
+    """None: the kernel does not report the count."""
 
 
 def beat(run_dir: Path) -> None:
     """Write the heartbeat of this process.
 
-    The file is overwritten in place: that needs no room, so a full disk does not look like a dead process.
+    The file is overwritten in place, which needs no free space. A full disk therefore does not look like a dead
+    process.
     """
     total, available = memory()
     counter = oom_counter()
@@ -73,7 +75,11 @@ def last_beat(run_dir: Path) -> Vitals | None:
 
 
 def died_of_memory(last: Vitals | None) -> bool:
-    """Return whether a process with this last heartbeat, killed from outside, was killed for lack of memory."""
+    """Return whether a process that was killed from outside was killed for lack of memory.
+
+    Args:
+        last: the last heartbeat of the process.
+    """
     if last is None:
         return False
     now = oom_kills(Path(last.oom_counter))
@@ -83,7 +89,7 @@ def died_of_memory(last: Vitals | None) -> bool:
 
 
 def memory() -> tuple[int, int]:
-    """Return the bytes of memory in all and available: the machine's, or the control group's if that allows less."""
+    """Return the total and available bytes of memory: the machine's, or the control group's if its limit is lower."""
     machine = psutil.virtual_memory()
     group = _cgroup()
     if group is not None:
@@ -96,7 +102,7 @@ def memory() -> tuple[int, int]:
 
 
 def oom_counter() -> Path:
-    """Return the file in which the kernel counts processes killed for memory: this control group's, else the machine's."""
+    """Return the file that counts the processes killed for lack of memory: this control group's, else the machine's."""
     group = _cgroup()
     if group is not None and (group / "memory.events").exists():
         return group / "memory.events"
@@ -104,12 +110,12 @@ def oom_counter() -> Path:
 
 
 def oom_kills(counter: Path) -> int | None:
-    """Return how many were killed so far; None if the kernel does not say."""
+    """Return how many processes were killed so far; None if the kernel does not report the count."""
     return _counted(counter, "oom_kill")
 
 
 def _cgroup() -> Path | None:
-    """The directory of this process's control group (version 2)."""
+    """Return the directory of this process's control group (version 2); None if there is none."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             if line.startswith("0::"):
