@@ -169,5 +169,5 @@ def shortened(text: str, share: float) -> str:
     word_ends = [found.start() for found in re.finditer(r"\s+", text[: room + 1])]
     if word_ends and word_ends[-1] > 0:
         return f"{text[: word_ends[-1]].rstrip()} {ELLIPSIS}"
-    # The text has no blanks. In a script without blanks, such as Chinese, a cut between two characters is acceptable.
+    # No word ends here. Text in a script without blanks, such as Chinese, may be cut between two characters.
     return f"{text[:room]}{ELLIPSIS}" if re.match(r"[^\x00-\x7f]", text) else ELLIPSIS

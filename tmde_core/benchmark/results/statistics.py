@@ -95,7 +95,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Paired
     change = second - first
     mean = float(change.mean())
     if np.ptp(change) == 0:
-        # All questions changed by the same amount: resampling shows no spread, and this is the p-value of the permutation test.
+        # All changes are equal: resampling shows no spread, and this is the p-value of the permutation test.
         low = high = mean
         p = 1.0 if mean == 0 else min(1.0, 2.0 ** (1 - len(change)))
     else:

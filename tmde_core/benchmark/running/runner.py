@@ -338,7 +338,7 @@ class Runner:
             if verdict.score is not None:
                 found[identity] = verdict.score
             elif not found:
-                break  # a judge without a verdict on the first answers will have none on the others
+                break  # a judge without a verdict on the first answer will have none on the others
         return found
 
 
