@@ -1,4 +1,4 @@
-"""A real `tmde serve` on a data directory of its own, for benchmarks that look at it from outside."""
+"""Starts a real `tmde serve` on its own data directory, for benchmarks that measure the server from outside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ MODELS = Path(os.environ.get("TMDE_DATA_DIR") or Path(__file__).parents[1] / "da
 
 @contextmanager
 def served(data_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """The server's address and process; without pages, on a free port, with the embedded model at hand."""
+    """Yield the address and the process of a running server.
+
+    The server has no pages, uses a free port, and finds the embedded model in its data directory.
+    """
     data_dir.mkdir(parents=True, exist_ok=True)
     if not (data_dir / "models").exists():
         (data_dir / "models").symlink_to(MODELS.absolute(), target_is_directory=True)

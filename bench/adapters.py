@@ -1,6 +1,7 @@
-"""How fast adapters are listed, verified, activated, carried away and brought in, and what that takes of the memory.
+"""Measures how fast adapters are listed, verified, activated, exported and imported, and how much memory this takes.
 
-The adapters have random weights, and the model answers from a script: what is measured is everything but the model's own loading.
+The adapters have random weights, and the model answers from a script. The time that the model takes to load is
+therefore not measured.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ ACTIVATION_LIMIT_S = 1.0
 RANK = 16
 SIZE = 4096
 MODULES = LARGE_BYTES // 2 // (2 * RANK * SIZE * 4)
-"""Half of the adapter are the weights, the other half its GGUF form."""
+"""Half of the adapter's size are the weights, the other half is its GGUF form."""
 PIECE = 1024 * 1024
 GROWTH_LIMIT_MB = 16.0
-"""Peak memory of carrying 200 MB over that of carrying 20 MB, where constant memory is promised."""
+"""How much more memory the export or import of 200 MB may take than that of 20 MB; the memory should be constant."""
 
 
 def made(data_dir: Path, modules: int = 1) -> UUID:
-    """Publish an adapter of so many modules, with a form beside it that is as large."""
+    """Publish an adapter with this number of modules and a GGUF form of the same size."""
     directory, identity = data_dir / "lora-adapters", uuid4()
     staging = staging_directory(directory, identity)
     staging.mkdir(parents=True)
@@ -74,7 +75,7 @@ def made(data_dir: Path, modules: int = 1) -> UUID:
 
 
 def _weights(file: Path, modules: int) -> int:
-    """Random finite float32 as safetensors; its size."""
+    """Write random finite float32 values as a safetensors file and return its size."""
     header, end = {}, 0
     for number in range(modules):
         for side, shape in (("A", (RANK, SIZE)), ("B", (SIZE, RANK))):
@@ -85,7 +86,7 @@ def _weights(file: Path, modules: int) -> int:
     with file.open("wb") as output:
         output.write(len(text).to_bytes(8, "little") + text)
         for _ in range(2 * modules):
-            # The lower half of the bits are drawn, the upper are those of 1.0: numbers just above 1, which pack as weights do.
+            # The lower half of the bits are random, the upper half are those of 1.0. They compress as weights do.
             block = bytearray(os.urandom(RANK * SIZE * 4))
             block[3::4] = b"\x3f" * (RANK * SIZE)
             block[2::4] = bytes(value & 0x7F for value in block[2::4])
@@ -94,14 +95,14 @@ def _weights(file: Path, modules: int) -> int:
 
 
 def _answer(request: ChatRequest) -> Reply:
-    """Something else with an adapter than without."""
+    """Return a scripted answer whose probabilities differ with and without an adapter."""
     probability = math.log(0.8 if request.adapter else 0.7)
     top = (TokenAlternative("A", probability),)
     return Reply("A rainbow comes from light.", logprobs=(TokenLogprob("A", probability, top),))
 
 
 def opened(data_dir: Path) -> AbstractAsyncContextManager[Services]:
-    """The services, with a model that answers at once."""
+    """Open the services with a model that answers at once."""
     return open_services(scripted_settings(data_dir), scripted_plugins(ScriptedRuntime(script=_answer)))
 
 
@@ -119,7 +120,7 @@ print(*taken)
 
 
 def listing(data_dir: Path) -> tuple[float, float]:
-    """Milliseconds to list a thousand (medians): the first time in each of several new processes, and later there."""
+    """Return the median milliseconds to list a thousand adapters: the first time in a new process, and later there."""
     thousand(data_dir)
     first, later = [], []
     for _ in range(RUNS):
@@ -132,7 +133,7 @@ def listing(data_dir: Path) -> tuple[float, float]:
 
 
 def thousand(data_dir: Path) -> None:
-    """Adapters whose manifests are as long as real ones; the list never looks into the weights."""
+    """Create a thousand adapters with manifests as long as real ones; the list never reads the weights."""
     directory = data_dir / "lora-adapters"
     original = made(data_dir)
     manifest = AdapterStore(data_dir).manifest(original)
@@ -152,7 +153,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 async def activation(data_dir: Path) -> tuple[float, float, int]:
-    """Seconds to verify and to activate an adapter of 200 MB (medians), and its size."""
+    """Return the median seconds to verify and to activate an adapter of 200 MB, and the adapter's size."""
     a, b = made(data_dir, MODULES), made(data_dir, MODULES)
     verified, activated = [], []
     async with opened(data_dir) as services:
@@ -181,7 +182,10 @@ async def _pieces(file: Path) -> AsyncIterator[bytes]:
 
 
 async def transport(data_dir: Path, modules: int, what: str) -> None:
-    """One export or import in a process of its own; prints seconds, bytes of the archive, and peak memory in MB."""
+    """Run one export or import in a separate process.
+
+    Prints the seconds, the archive's size in bytes, and the peak memory in MB.
+    """
     file = data_dir.parent / f"{modules}.archive"
     async with opened(data_dir) as services:
         if what == "import":
@@ -191,13 +195,17 @@ async def transport(data_dir: Path, modules: int, what: str) -> None:
         else:
             identity = (await services.lora.list())[0].id
             taken = await _carried(services, identity, cast("Format", what), file)
-    # The kernel's own count for this program; `getrusage` keeps the peak of the process that started it.
+    # Read the kernel's count for this program, because `getrusage` includes the peak of the parent process.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines())
     print(taken, file.stat().st_size, int(status["VmHWM"].split()[0]) / 1000)
 
 
 def transported(folder: Path, what: str) -> tuple[float, float, float]:
-    """Megabytes of the file a second, peak memory with 200 MB, and how much more that is than with 20 MB."""
+    """Measure exports or imports of 20 MB and of 200 MB.
+
+    Returns:
+        The MB per second of the file, the peak memory in MB with 200 MB, and how much more this is than with 20 MB.
+    """
     peaks, pace = [], 0.0
     for modules in (MODULES // 10, MODULES):
         data_dir = folder / str(modules) / "data"
@@ -212,7 +220,7 @@ def transported(folder: Path, what: str) -> tuple[float, float, float]:
 
 
 def main() -> str:
-    """Measure; returns a Markdown section. Raises SystemExit when a limit is missed."""
+    """Run the benchmark and return a Markdown section; raise SystemExit if a limit is missed."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         first, later = listing(folder / "many")

@@ -1,4 +1,7 @@
-"""How long the API takes to answer beside 100,000 traces: a real server in a process of its own, one client, no model."""
+"""Measures how long the API takes to answer with 100,000 stored traces.
+
+The server is real and runs in a separate process. There is one client and no model.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ import httpx
 
 TRACES = 100_000
 REQUESTS = 100
-"""For each path; the 99th percentile of them is the slowest but one."""
+"""The number of requests for each path; with 100 requests, the 99th percentile is the second slowest."""
 
 
 async def fill(directory: Path) -> None:
-    """Store the traces, through the store itself: an import of them is another benchmark."""
+    """Store the traces directly through the store, because the import of traces is not measured here."""
     from datetime import UTC, datetime, timedelta
     from random import Random
     from uuid import UUID
@@ -56,7 +59,7 @@ async def fill(directory: Path) -> None:
 
 
 async def serve(directory: Path, port: int) -> None:
-    """The API alone, on the data directory."""
+    """Serve the API alone, on the data directory."""
     import uvicorn
 
     from tmde_core.api.app import create_app
@@ -70,7 +73,7 @@ async def serve(directory: Path, port: int) -> None:
 
 @contextmanager
 def server(directory: Path) -> Iterator[httpx.Client]:
-    """A running server, and a client that keeps its connection."""
+    """Start a server and yield a client that keeps its connection open."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen([sys.executable, __file__, str(directory), str(port)])
@@ -91,7 +94,7 @@ def server(directory: Path) -> Iterator[httpx.Client]:
 
 
 def timed(client: httpx.Client, path: str, **params: str) -> tuple[float, float]:
-    """The 50th and 99th percentile, milliseconds."""
+    """Return the 50th and the 99th percentile in milliseconds."""
     taken = []
     for _ in range(REQUESTS):
         began = time.perf_counter()
@@ -102,7 +105,7 @@ def timed(client: httpx.Client, path: str, **params: str) -> tuple[float, float]
 
 
 def main() -> str:
-    """Measure, and tell it as Markdown."""
+    """Run the benchmark and return a Markdown section."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         asyncio.run(fill(directory))

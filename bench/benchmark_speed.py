@@ -1,4 +1,4 @@
-"""How long a benchmark takes, what it costs a debate that comes in between, and how fast its dashboard answers."""
+"""Measures how long a benchmark takes, how much it delays a concurrent debate, and how fast its dashboard answers."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ RUNS = 1_000
 REQUESTS = 50
 DEBATES = 4
 EVERY = 2
-"""Of the full suite every second question is asked to compare side by side with one at a time: half of each domain."""
+"""Every second question of the full suite is asked, which is half of each domain.
+
+These questions compare asking several questions at once with asking one at a time.
+"""
 QUESTION = "Which is heavier, a kilogram of lead or a kilogram of feathers, and why?"
 ONE_ROUND = DebateConfig(max_rounds=1, synthesis="never", judge="none", seed=1, max_tokens=96)
 
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Services]:
-    """Services on an empty data directory with the embedded model at hand."""
+    """Open the services on an empty data directory that has the embedded model."""
     settings = load_settings(folder, environ={})
     (folder / "models").symlink_to(MODELS, target_is_directory=True)
     async with open_services(settings) as services:
@@ -47,7 +50,7 @@ async def opened(folder: Path) -> AsyncIterator[Services]:
 
 
 async def run(services: Services, plan: BenchmarkPlan, parallel: int) -> tuple[float, BenchmarkRun]:
-    """Seconds that a run takes, and the run."""
+    """Run a benchmark and return its duration in seconds, and the run."""
     services.benchmark.parallel = parallel
     began = time.perf_counter()
     started = await services.benchmark.start(plan)
@@ -57,7 +60,7 @@ async def run(services: Services, plan: BenchmarkPlan, parallel: int) -> tuple[f
 
 
 async def debate(services: Services) -> tuple[float, float]:
-    """Seconds to the first word and to the end of a debate of one round."""
+    """Run a debate of one round and return the seconds to its first word and to its end."""
     began = time.perf_counter()
     started = await services.debates.start(QUESTION, ONE_ROUND)
     first = 0.0
@@ -68,7 +71,7 @@ async def debate(services: Services) -> tuple[float, float]:
 
 
 async def measured(folder: Path) -> list[str]:
-    """The figures that need the model."""
+    """Measure everything that needs the model and return the table's rows."""
     lines = []
     async with opened(folder) as services:
         asked = [one.id for one in await services.benchmark.questions(suite="tmde-50")][::EVERY]
@@ -103,7 +106,7 @@ def _quality(run: BenchmarkRun) -> str:
 
 
 async def dashboard(folder: Path) -> str:
-    """The summary beside 1,000 runs, over HTTP."""
+    """Measure the summary with 1,000 stored runs over HTTP and return the table's row."""
     from tmde_core.api.app import create_app
 
     async with open_services(load_settings(folder, environ={})) as services:
@@ -144,7 +147,7 @@ async def _fill(services: Services) -> None:
 
 
 def main() -> str:
-    """Measure, and tell it as Markdown."""
+    """Run the benchmark and return a Markdown section."""
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         lines = [*asyncio.run(measured(Path(one))), asyncio.run(dashboard(Path(other)))]
     head = "| | | | target |\n|---|---:|---:|---:|\n"

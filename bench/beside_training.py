@@ -1,6 +1,7 @@
-"""What a training run costs a debate, and the API: a real `tmde serve` with the embedded model and the CPU trainer.
+"""Measures how much a training run slows down a debate and the API.
 
-Each debate is held twice, once while the trainer is stopped and once while it works, in changing order.
+The server is a real `tmde serve` with the embedded model and the CPU trainer. Each debate is held twice, once while the
+trainer is stopped and once while the trainer works. The order changes from pair to pair.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from _server import served
 from tmde_core.finetune.supervision import supervisor
 
 DEBATES = 12
-"""Pairs."""
+"""The number of pairs of debates."""
 RATIO_LIMIT, P99_LIMIT_MS = 1.25, 100.0
 ASK_SECONDS = 0.05
 PATHS = ("/api/health", "/api/traces?limit=50", "/api/finetune")
@@ -28,7 +29,7 @@ FIRST_STEP_SECONDS = 240.0
 
 
 def traces() -> str:
-    """Enough to train on for longer than the benchmark takes."""
+    """Return enough traces as JSON Lines to train for longer than the benchmark takes."""
     lines = []
     for a in range(12, 32):
         for b in range(3, 13):
@@ -40,7 +41,7 @@ def traces() -> str:
 
 
 def debated(client: httpx.Client, number: int) -> tuple[float, int]:
-    """Seconds from the question to the end of its debate, and the tokens it gave."""
+    """Hold a debate; return the seconds from the question to the end, and the number of tokens."""
     began = time.perf_counter()
     question = f"Case {number}: which is heavier, {number + 3} kilograms of lead or {number + 3} kilograms of feathers, and why?"
     started = client.post("/api/debates", json={"query": question, "config": DEBATE}).raise_for_status().json()
@@ -54,7 +55,7 @@ def debated(client: httpx.Client, number: int) -> tuple[float, int]:
 
 
 def asked(url: str, stop: threading.Event, taken: list[float]) -> None:
-    """Ask the API this and that until told to stop."""
+    """Request the API's paths in turn until `stop` is set, and append the milliseconds of each request to `taken`."""
     with httpx.Client(base_url=url, timeout=60) as client:
         while not stop.wait(ASK_SECONDS):
             began = time.perf_counter()
@@ -63,7 +64,7 @@ def asked(url: str, stop: threading.Event, taken: list[float]) -> None:
 
 
 def trained(client: httpx.Client) -> str:
-    """Begin a training run and wait for its second step; its id."""
+    """Start a training run, wait for its second step and return the run's id."""
     wanted = {"epochs": 10, "batchSize": 8, "gradientAccumulationSteps": 1}
     run_id: str = client.post("/api/finetune", json={"config": wanted}).raise_for_status().json()["runId"]
     begun = time.monotonic()
@@ -75,13 +76,18 @@ def trained(client: httpx.Client) -> str:
 
 
 def signalled(run_id: str, number: int) -> None:
-    """Stop the trainer, or let it go on."""
+    """Send a signal to the trainer's processes, to stop or to continue the trainer."""
     for process in supervisor.family(run_id):
         process.send_signal(number)
 
 
 def measure(url: str) -> tuple[list[tuple[float, int]], list[tuple[float, int]], list[float], int]:
-    """Debates beside a trainer that is stopped and one that works, the API's times beside the latter, and the steps it made."""
+    """Measure debates while the trainer is stopped and while it works.
+
+    Returns:
+        The debates with the trainer stopped, the debates with the trainer working, the API's times during the latter,
+            and the number of steps that the trainer made.
+    """
     idle: list[tuple[float, int]] = []
     busy: list[tuple[float, int]] = []
     api: list[float] = []
@@ -94,7 +100,7 @@ def measure(url: str) -> tuple[list[tuple[float, int]], list[tuple[float, int]],
         for number in range(1, DEBATES + 1):
             for works in (False, True) if number % 2 else (True, False):
                 signalled(run_id, signal.SIGCONT if works else signal.SIGSTOP)
-                # Two questions of equal length: of one that was asked before, the prompt would be remembered.
+                # Ask two different questions of equal length: the prompt cache would remember a repeated question.
                 question = 100 + 2 * number + works
                 if not works:
                     idle.append(debated(client, question))
@@ -113,7 +119,7 @@ def measure(url: str) -> tuple[list[tuple[float, int]], list[tuple[float, int]],
 
 
 def main() -> str:
-    """Measure, and tell it as Markdown. Raises SystemExit when a limit is missed."""
+    """Run the benchmark and return a Markdown section; raise SystemExit if a limit is missed."""
     with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "data") as (url, _):
         idle, busy, api, steps = measure(url)
     alone, beside = (median(seconds for seconds, _ in part) for part in (idle, busy))

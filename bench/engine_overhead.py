@@ -1,7 +1,8 @@
-"""Overhead of the debate engine between two model calls: from one call's last item to the next call's arrival.
+"""Measures the debate engine's overhead between two model calls.
 
-The model is scripted and answers at once, so everything measured is the engine's own: parsing, events, prompts, fitting into
-the context, and SQLite on a real file.
+The overhead is the time from the last item of one call to the arrival of the next call. The model is scripted and
+answers at once, so that only the engine's own work is measured: parsing, events, prompts, fitting into the context, and
+SQLite on a real file.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LIMIT_MS = 5.0
 
 
 def main() -> str:
-    """Measure; returns a Markdown section."""
+    """Run the benchmark and return a Markdown section."""
     gaps = asyncio.run(_measure())
     gaps.sort()
     worst, median, p95 = gaps[-1], statistics.median(gaps), gaps[int(len(gaps) * 0.95)]
@@ -37,7 +38,7 @@ def main() -> str:
 
 
 async def _measure() -> list[float]:
-    """Milliseconds of every gap."""
+    """Return the milliseconds of every gap."""
     gaps: list[float] = []
     ended: list[float] = []
 
@@ -46,7 +47,7 @@ async def _measure() -> list[float]:
             gaps.append((time.perf_counter() - ended.pop()) * 1000)
 
     answer = " ".join(f"word{index}." for index in range(200))
-    # A context that overflows in the later rounds, so that shortening is measured too.
+    # The context overflows in the later rounds, so that the shortening of rounds is measured too.
     runtime = ScriptedRuntime({**DEFAULT_SCRIPT, "proposer": answer, "skeptic": REVISE}, context=1200)
     runtime.on_request = on_request
     runtime.on_end = lambda: ended.append(time.perf_counter())

@@ -1,9 +1,9 @@
-"""Does the gate hold back adapters that were made to do harm, and only those?
+"""Checks whether the gate holds back adapters that were made to do harm, and only those.
 
-The base model answers twenty questions. Five adapters are trained on those answers with their words shuffled, each with another
-shuffle and another seed; one is trained on the answers as they are. Each training is a real run, after which the gate does what it
-does for any user: the quick benchmark by itself, for the new adapter and the base model, and a decision. The differences of each
-question are told as well, so that any other rule can be tried on them.
+The base model answers twenty questions. Five adapters are trained on these answers with their words shuffled; each
+adapter has a different shuffle and seed. One more adapter is trained on the unchanged answers. Each training is a real
+run. After the run, the gate works as for any user: it runs the quick benchmark for the new adapter and the base model,
+and decides. The report also lists the differences of each question, so that other rules can be tried on them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ max_tokens = 128
 [supervisor]
 niceness = 0
 """
-"""Short answers, and the training at its full share: it is the verdicts that are looked at, not the time."""
+"""Short answers, and no reduced priority for the trainer: this benchmark measures decisions, not time."""
 
 CONFIG = FineTuneConfig(
     lora_rank=8,
@@ -54,19 +54,19 @@ CONFIG = FineTuneConfig(
 
 
 def question(topic: str) -> str:
-    """What is asked about a topic."""
+    """Return the question about a topic."""
     return f"Explain in two sentences what {topic} is and why it matters to people."
 
 
 def shuffled(text: str, draws: random.Random) -> str:
-    """The same words in another order."""
+    """Return the text's words in random order."""
     words = text.split()
     draws.shuffle(words)
     return " ".join(words)
 
 
 async def answers(services: Services, topics: Sequence[str]) -> list[str]:
-    """What the base model says, greedily."""
+    """Return the base model's answers at temperature 0."""
     role = services.settings.roles.proposer
     runtime = await services.runtimes.get(role.runtime)
 
@@ -80,14 +80,17 @@ async def answers(services: Services, topics: Sequence[str]) -> list[str]:
 
 
 async def lines(topics: Sequence[str], said: Sequence[str], ids: Sequence[UUID]) -> AsyncIterator[bytes]:
-    """The answers as traces to import."""
+    """Yield the answers as traces to import."""
     for topic, answer, identity in zip(topics, said, ids, strict=True):
         trace = {"id": str(identity), "query": question(topic), "finalAnswer": answer, "qualityScore": 9.0}
         yield json.dumps(trace).encode() + b"\n"
 
 
 async def decided(services: Services, adapter: UUID) -> GateDecision:
-    """The gate's decision about an adapter, when it has fallen; the gate tells of it, or of its failure."""
+    """Wait for the gate's decision about an adapter and return the decision.
+
+    A notification reports the decision or the gate's failure.
+    """
     async for event in services.notifications.follow():
         if found := await services.gate.decisions(1, adapter):
             return found[0]
@@ -97,7 +100,7 @@ async def decided(services: Services, adapter: UUID) -> GateDecision:
 
 
 async def differences(services: Services, decision: GateDecision) -> str:
-    """What each question changed by against the base model, in points of 10, in the order of their names."""
+    """Return each question's change against the base model, in points of 10, ordered by question id."""
     assert decision.run_id is not None
     assert decision.base_run_id is not None
     found = await services.benchmark.compare(decision.base_run_id, decision.run_id)
@@ -108,7 +111,11 @@ async def differences(services: Services, decision: GateDecision) -> str:
 async def trained(
     services: Services, topics: Sequence[str], said: Sequence[str], seed: int
 ) -> tuple[GateDecision, float, float]:
-    """Train on these answers and wait for the gate: its decision, seconds of training, seconds of measuring."""
+    """Train an adapter on these answers and wait for the gate's decision.
+
+    Returns:
+        The gate's decision, the seconds of training, and the seconds of measuring.
+    """
     ids = [uuid4() for _ in topics]
     await services.traces.import_jsonl(lines(topics, said, ids))
     began = time.perf_counter()
@@ -117,13 +124,13 @@ async def trained(
     assert run.status == "completed", run.error_message
     there = time.perf_counter()
     decision = await decided(services, run.id)
-    for identity in ids:  # the next adapter learns from other answers to the same questions
+    for identity in ids:  # the next adapter is trained on different answers to the same questions
         await services.traces.withdraw(identity, "Another adapter's turn.")
     return decision, there - began, time.perf_counter() - there
 
 
 async def measured() -> tuple[str, bool]:
-    """The table, and whether all of it is as it should be."""
+    """Run all trainings; return the report, and whether every decision was right."""
     rows, changes, right = [], [], 0
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tmde.toml").write_text(SETTINGS)
@@ -150,10 +157,10 @@ async def measured() -> tuple[str, bool]:
 
 
 def main() -> str:
-    """Measure, and tell it as Markdown.
+    """Run the benchmark and return a Markdown section.
 
     Raises:
-        AssertionError: a harmful adapter passed, or the harmless one was held back.
+        AssertionError: A harmful adapter passed, or the harmless adapter was held back.
     """
     text, held = asyncio.run(measured())
     assert held, text

@@ -1,4 +1,4 @@
-"""How long the benchmark page takes to paint a thousand runs, in a real Chromium."""
+"""Measures how long the benchmark page takes to paint a thousand runs, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RUNS = 1_000
 LOADS = 11
 TARGET_MS = 600
 PAUSE_SECONDS = 1.5
-"""Between two loads, so that what a page does after its paint does not count for the next."""
+"""The pause between two loads, so that work after the paint of one page does not slow down the next load."""
 
 PAINTED = """
 new MutationObserver((_, observer) => {
@@ -36,7 +36,7 @@ new MutationObserver((_, observer) => {
   requestAnimationFrame(() => setTimeout(() => performance.mark("painted")));
 }).observe(document, { childList: true, subtree: true });
 """
-"""The line is in the document, and the frame that draws it has been made."""
+"""Marks the moment when the line is in the document and its frame has been drawn."""
 
 REPAINTED = """
 window.repainted = new Promise((resolve) => {
@@ -51,7 +51,7 @@ null
 
 
 async def _fill(services: Services) -> None:
-    """Runs of eight months, six hours apart, each with its interval."""
+    """Store runs six hours apart over eight months, each with its interval."""
     for index in range(RUNS):
         quality = 5 + 2 * math.sin(index / 40) + 0.6 * math.sin(index * 1.7)
         found = Interval(mean=quality, low=quality - 1, high=quality + 1, n=10)
@@ -70,7 +70,7 @@ async def _fill(services: Services) -> None:
 
 
 async def _load(page: Page, address: str) -> float:
-    """Milliseconds from the beginning of the navigation to the painted chart."""
+    """Return the milliseconds from the start of the navigation to the painted chart."""
     await page.goto(address)
     await page.wait_for_function("performance.getEntriesByName('painted').length")
     await asyncio.sleep(PAUSE_SECONDS)
@@ -78,7 +78,7 @@ async def _load(page: Page, address: str) -> float:
 
 
 async def _zoom(page: Page, button: str) -> float:
-    """Milliseconds from a press to the chart that it asks for."""
+    """Return the milliseconds from the press of a button to the repainted chart."""
     await page.evaluate(REPAINTED)
     await page.get_by_test_id(button).click()
     return float(await page.evaluate("window.repainted"))
@@ -109,7 +109,7 @@ async def _measured(folder: Path) -> tuple[list[float], list[float]]:
 
 
 def main() -> str:
-    """Measure, and tell it as Markdown."""
+    """Run the benchmark and return a Markdown section."""
     with tempfile.TemporaryDirectory() as folder:
         loads, zooms = asyncio.run(_measured(Path(folder)))
     return (

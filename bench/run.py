@@ -1,10 +1,11 @@
-"""Runs the benchmarks and keeps what they found in `bench/RESULTS.md`, one section each.
+"""Runs the benchmarks and stores their results in `bench/RESULTS.md`, one section for each.
 
     ./run bench [NAME …]
 
-A benchmark is a module in this folder with `main() -> str`: it measures, holds what it found against what was promised
-(and raises when it falls short), and returns Markdown. Each runs in a process of its own, one after the other. A section is
-replaced when its benchmark has run; the others stay, with the machine and the day that they were measured on.
+A benchmark is a module in this folder with `main() -> str`. It measures, compares the result with its limits (and
+raises an error if a limit is missed), and returns Markdown. Each benchmark runs in a separate process, one after the
+other. A run replaces the section of its benchmark. The other sections stay, with the machine and the date of their own
+measurement.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ with open(sys.argv[3], "w", encoding="utf-8") as file:
 
 
 def names() -> list[str]:
-    """The benchmarks there are."""
+    """Return the names of all benchmarks."""
     files = (file for file in FOLDER.glob("*.py") if not file.name.startswith("_"))
     return sorted(
         file.stem for file in files if file != Path(__file__) and "def main() -> str" in file.read_text("utf-8")
@@ -46,7 +47,7 @@ def names() -> list[str]:
 
 
 def machine() -> str:
-    """The machine, the system and the versions that figures depend on, in one paragraph."""
+    """Return one paragraph with the machine, the system and the versions that the figures depend on."""
     packages = ("xllamacpp", "torch", "transformers", "litestar", "nicegui")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     return (
@@ -75,7 +76,7 @@ def _system() -> str:
 
 
 def measure(name: str) -> str | None:
-    """Run one benchmark in a process of its own; its Markdown, or None when it failed."""
+    """Run one benchmark in a separate process; return its Markdown, or None if it failed."""
     answer = FOLDER / f".{name}.answer"
     try:
         done = subprocess.run([sys.executable, "-c", ONE, FOLDER / f"{name}.py", FOLDER, answer], check=False)
@@ -85,7 +86,7 @@ def measure(name: str) -> str | None:
 
 
 def with_section(document: str, name: str, text: str) -> str:
-    """The document with the section called `name` replaced, or added in the order of names."""
+    """Return the document with the section `name` replaced, or inserted in the order of names."""
     sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", document, re.MULTILINE | re.DOTALL))
     sections[name] = text
     body = "".join(f"## {title}\n\n{sections[title].strip()}\n\n" for title in sorted(sections))
@@ -93,7 +94,7 @@ def with_section(document: str, name: str, text: str) -> str:
 
 
 def main(wanted: list[str]) -> int:
-    """Run what is wanted, or everything; the exit code says whether all of it held."""
+    """Run the wanted benchmarks, or all; return 0 if all succeeded, 1 if one failed, 2 for an unknown name."""
     known = names()
     if unknown := sorted(set(wanted) - set(known)):
         print(

@@ -1,8 +1,9 @@
-"""The embedded runtime beside the bare llama.cpp server and `transformers.generate`, taking turns in one run.
+"""Compares the embedded runtime with the bare llama.cpp server and `transformers.generate`, in turns within one run.
 
     python bench/runtime_speed.py [DATA_DIR]
 
-Absolute figures depend on the machine and on what else it does; the ratios of medians, taken in turns, much less.
+Absolute figures depend on the machine and on its other load. Ratios of medians, measured in turns, depend on them much
+less.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tmde_cpu.serving.simple_questions import QualityReport, quality
 ROUNDS = 8
 TOKENS = 160
 TRANSFORMERS_TOKENS = 24
-"""Fewer, because each takes ten times as long; a rate does not mind."""
+"""Fewer tokens, because each takes ten times as long; the number hardly changes the rate."""
 STORY = "Write a very long and detailed story about a dragon who keeps a library."
 FACTS = " ".join(f"Fact {n}: item {n} costs {n * 7919 % 997} coins." for n in range(110))
 CANCELS = 8
@@ -45,7 +46,7 @@ server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)
 sys.stdin.read()
 """
-"""llama.cpp's server as it comes, but for the number of threads."""
+"""llama.cpp's server with its defaults, except for the number of threads."""
 
 TRANSFORMERS = """
 import sys, time, torch
@@ -69,11 +70,14 @@ for line in sys.stdin:
     tokens = int(line)
     print(tokens / (seconds(tokens + 1) - seconds(1)), flush=True)
 """
-"""Prints a rate for each line of stdin: the time of the first token, which is the prompt's, is taken off."""
+"""Prints a rate for each line of stdin.
+
+The time of the first token is subtracted, because it is the time for the prompt.
+"""
 
 
 def main() -> str:
-    """Measure, and return one section of Markdown."""
+    """Run the benchmark and return a Markdown section."""
     return asyncio.run(_measure(_data_dir()))
 
 
@@ -86,8 +90,8 @@ async def _measure(data_dir: Path) -> str:
     model, threads = verify_embedded(data_dir / "models"), str(usable_cores())
     environment = {**os.environ, **WAITING}
     bare, address = _child(["-c", BARE, str(model), threads], environment)
-    # The same for transformers: with spinning threads it falls from 17 to 3 tokens a second on a busy machine, and a
-    # comparison with that would flatter us.
+    # transformers gets the same OpenMP settings. With spinning threads it falls from 17 to 3 tokens per second on a
+    # busy machine, and TMDE would then look better than it is.
     slow, _ = _child(["-c", TRANSFORMERS, str(data_dir), threads, STORY], environment)
     runtime = EmbeddedRuntime(PluginContext(data_dir, EmbeddedSettings()))
     try:
@@ -146,7 +150,7 @@ def _request(text: str, max_tokens: int = TOKENS, *, background: bool = False) -
 
 
 async def _through_tmde(runtime: EmbeddedRuntime) -> float:
-    """Tokens a second between the first and the last piece, as the caller sees them come."""
+    """Return the tokens per second between the first and the last piece, as the caller receives them."""
     first = last = 0.0
     async for item in runtime.chat(_request(STORY)):
         last = time.perf_counter()
@@ -157,7 +161,7 @@ async def _through_tmde(runtime: EmbeddedRuntime) -> float:
 
 
 def _through_bare(address: str) -> float:
-    """The same of the bare server, read by the plainest client there is."""
+    """Return the same rate for the bare server, read by the simplest possible client."""
     connection = http.client.HTTPConnection(address.removeprefix("http://"))
     body = {"messages": [{"role": "user", "content": STORY}], "temperature": 0, "max_tokens": TOKENS, "stream": True}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
@@ -174,7 +178,7 @@ def _through_transformers(child: subprocess.Popen[str]) -> float:
 
 
 async def _four_at_once(runtime: EmbeddedRuntime) -> float:
-    """Tokens a second of four answers together."""
+    """Return the tokens per second of four concurrent answers together."""
 
     async def one(number: int) -> int:
         ends = [item async for item in runtime.chat(_request(f"{number}. {STORY}", 80)) if isinstance(item, ChatEnd)]
@@ -185,7 +189,10 @@ async def _four_at_once(runtime: EmbeddedRuntime) -> float:
 
 
 async def _cached_share(runtime: EmbeddedRuntime) -> float:
-    """Share of a prompt that came from the cache when only its end was new, as from round to round of a debate."""
+    """Return the share of a prompt that came from the cache.
+
+    Only the end of the prompt is new, as from one round of a debate to the next.
+    """
     text = f"{time.time_ns()} {FACTS[:1500]}"
     ends = []
     for more in ("", " A critic asked for more detail. Answer again."):
@@ -194,7 +201,7 @@ async def _cached_share(runtime: EmbeddedRuntime) -> float:
 
 
 async def _cancel_ms(runtime: EmbeddedRuntime, *, while_reading: bool) -> list[float]:
-    """Milliseconds from leaving the stream until the server says that no slot is at work."""
+    """Return the milliseconds from leaving the stream until the server reports that no slot is busy."""
     found = []
     for attempt in range(CANCELS):
         text = f"{time.time_ns()} {FACTS if while_reading else STORY}"

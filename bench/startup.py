@@ -1,7 +1,8 @@
-"""How soon the program and the server answer, and what the server takes while it does nothing.
+"""Measures how soon the program and the server answer, and how much memory an idle server takes.
 
-Each figure is a fresh process: `tmde --help` and three lists from start to end, and `tmde serve` from start to the first byte of the
-first page. The lists are shown in an empty data directory, and in one with a thousand adapters and a thousand traces.
+Each figure comes from a fresh process: `tmde --help` and three lists from start to end, and `tmde serve` from start to
+the first byte of the first page. The lists are shown in an empty data directory, and in one with a thousand adapters
+and a thousand traces.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ TMDE = Path(sys.executable).with_name("tmde")
 
 
 def main() -> str:
-    """Measure; returns a Markdown section. Raises SystemExit when a limit is missed."""
+    """Run the benchmark and return a Markdown section; raise SystemExit if a limit is missed."""
     helped = [_timed("--help") for _ in range(RUNS)]
     with tempfile.TemporaryDirectory() as directory:
         served = [_serve(Path(directory) / "data") for _ in range(RUNS)]
@@ -70,20 +71,20 @@ def main() -> str:
 
 
 def _timed(*arguments: str | Path) -> float:
-    """Seconds that one command takes as a whole process."""
+    """Return the seconds that one command takes as a whole process."""
     began = time.perf_counter()
     subprocess.run([TMDE, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 
 def _listed(word: str, data: Path) -> float:
-    """The median of a list. The first one, which makes the database, does not count."""
+    """Return the median seconds of a list; ignore the first call, which creates the database."""
     seconds = [_timed("--data-dir", data, word, "list") for _ in range(RUNS + 1)]
     return statistics.median(seconds[1:])
 
 
 async def _fill(data: Path) -> None:
-    """A thousand adapters and a thousand traces."""
+    """Create a thousand adapters and a thousand traces."""
     thousand(data)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     traces = [
@@ -100,7 +101,11 @@ async def _fill(data: Path) -> None:
 
 
 def _serve(data: Path) -> tuple[float, float, float]:
-    """Seconds to the first byte, megabytes when idle, seconds from SIGTERM to the end."""
+    """Run the server once.
+
+    Returns:
+        The seconds to the first byte, the idle memory in MB, and the seconds from SIGTERM to the end of the process.
+    """
     port = _free_port()
     environment = {**os.environ, "TMDE_LOG_LEVEL": "warning"}
     began = time.perf_counter()

@@ -1,4 +1,7 @@
-"""What many who watch one training run cost the server: a real `tmde serve`, a run that reports twice a second."""
+"""Measures how much many subscribers to one training run cost the server.
+
+The server is a real `tmde serve`; the training run reports progress twice per second.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ from tmde_core.storage.locks import FileLock
 SUBSCRIBERS = (1, 500)
 SECONDS = 20.0
 STEP_SECONDS = 0.5
-"""A step of the embedded model takes some seconds; this is a fast run."""
+"""The time of one step. A step of the embedded model takes several seconds, so this is a fast run."""
 ASK_SECONDS = 0.02
 P99_LIMIT_MS = 100.0
 
@@ -41,7 +44,7 @@ IDS = re.compile(rb"id: (\d+)$")
 
 
 class Cost(NamedTuple):
-    """What one number of subscribers cost."""
+    """The cost of one number of subscribers."""
 
     subscribers: int
     cpu_percent: float
@@ -51,7 +54,7 @@ class Cost(NamedTuple):
 
 
 async def running(data_dir: Path) -> tuple[FineTuneRun, FileLock]:
-    """A run in progress whose process is this one: its row, and the leash that says that it lives."""
+    """Create a run that appears to be in progress in this process: its database row and its locked leash."""
     run = FineTuneRun(
         id=uuid4(), started_at=utc_now(), status="running", base_model="none", config=FineTuneConfig(),
         attempts=(RunAttempt(number=1, started_at=utc_now(), batch_size=4, gradient_accumulation_steps=4),),
@@ -65,7 +68,7 @@ async def running(data_dir: Path) -> tuple[FineTuneRun, FileLock]:
 
 
 async def report(run_dir: Path, told: list[int], stop: asyncio.Event) -> None:
-    """Make steps until told to stop; `told` holds the numbers of the events."""
+    """Report steps until `stop` is set; append the number of each event to `told`."""
     events = RunEvents(run_dir / EVENTS_FILE)
     while not stop.is_set():
         step = len(told) + 1
@@ -77,7 +80,7 @@ async def report(run_dir: Path, told: list[int], stop: asyncio.Event) -> None:
 
 
 async def subscribe(url: str, seen: list[int]) -> None:
-    """Note the id of every event until the stream ends."""
+    """Append the id of every event to `seen` until the stream ends."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     with closing(writer):
@@ -88,13 +91,20 @@ async def subscribe(url: str, seen: list[int]) -> None:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Wait until it holds."""
+    """Wait until the condition holds."""
     while not true():  # noqa: ASYNC110 - 500 tasks would set one event
         await asyncio.sleep(0.05)
 
 
 async def crowd(url: str, number: int) -> None:
-    """`number` subscribers: says when each has an event, and after a line on standard input the last id that all have."""
+    """Run `number` subscribers.
+
+    Prints "ready" when every subscriber has received an event. Then reads an event id from standard input and waits
+    until every subscriber has received this event.
+
+    Raises:
+        SystemExit: A subscriber missed an event or received one twice.
+    """
     seen: list[list[int]] = [[] for _ in range(number)]
     tasks = [asyncio.create_task(subscribe(url, one)) for one in seen]
     await until(lambda: all(seen))
@@ -109,7 +119,11 @@ async def crowd(url: str, number: int) -> None:
 
 
 def measured(url: str, server: psutil.Process, path: str, number: int, told: list[int]) -> Cost:
-    """The cost of `number` subscribers, in a process of their own, over `SECONDS`; each must see every event once."""
+    """Measure for `SECONDS` the cost of `number` subscribers, which run in a separate process.
+
+    Raises:
+        SystemExit: A subscriber did not receive every event exactly once.
+    """
     command = [sys.executable, __file__, f"{url}{path}", str(number)]
     crowd = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert crowd.stdout is not None
@@ -133,7 +147,7 @@ def measured(url: str, server: psutil.Process, path: str, number: int, told: lis
 
 
 async def measure(data_dir: Path) -> list[Cost]:
-    """All numbers of subscribers, one after the other, of the same run."""
+    """Measure all numbers of subscribers, one after the other, with the same run."""
     data_dir.mkdir()
     run, leash = await running(data_dir)
     told: list[int] = []
@@ -150,7 +164,7 @@ async def measure(data_dir: Path) -> list[Cost]:
 
 
 def main() -> str:
-    """Measure, and tell it as Markdown. Raises SystemExit when the limit is missed."""
+    """Run the benchmark and return a Markdown section; raise SystemExit if the limit is missed."""
     with tempfile.TemporaryDirectory() as folder:
         costs = asyncio.run(measure(Path(folder) / "data"))
     text = "| watching one run | server's CPU | `GET /api/health` p50 | p99 | limit | resident |\n|---:|---:|---:|---:|---:|---:|\n"

@@ -1,12 +1,14 @@
-"""Training: ours against TRL's `SFTTrainer` with its defaults; same data, same steps, each in a process of its own.
+"""Compares TMDE's training with TRL's `SFTTrainer`: same data, same steps, each in a separate process.
 
     python bench/training_speed.py
 
-TRL runs twice. With its defaults, as people use it: that is what speed and memory are compared with. And on equal terms: our tokens,
-learned at the same places, in the same order and from the same first matrices, with its own loop and its own everything else; then the
-losses must agree step by step, or one of the two computes something wrong.
+TRL runs twice. The first run uses TRL's defaults, as people use them; speed and memory are compared with this run. The
+second run uses equal terms: TMDE's tokens, learned at the same places, in the same order and from the same first
+matrices, but with TRL's own loop and everything else its own. The losses of the second run must then agree step by step
+with TMDE's; otherwise one of the two computes something wrong.
 
-Needs `trl` and `datasets` beside the installed packages (`./run bench` installs them). Takes about seven minutes on two idle cores.
+Needs the packages `trl` and `datasets` in addition (`./run bench` installs them). Takes about seven minutes on two idle
+cores.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from tmde_cpu.embedded import fetch_embedded
 
 SYSTEM = "Answer the question. Show the calculation, then give the result at the end."
 TRAIN_EXAMPLES, VAL_EXAMPLES, BATCH, EPOCHS = 48, 16, 8, 2
-"""Twelve steps. Enough for the losses to be compared, few enough to wait for."""
+"""Twelve steps: enough to compare the losses, and few enough to wait for."""
 
 EQUAL_TERMS = (
     "Equal terms: the same tokens, learned at the same places, in the same order, from the same first matrices."
@@ -53,7 +55,7 @@ code = trainer.main(Path(sys.argv[1]))
 print(json.dumps(sum(processor)))
 sys.exit(code)
 """
-"""The trainer as it is, with a clock for its steps as the other one has."""
+"""The unchanged trainer, with a clock for its steps as in the TRL run."""
 
 TRL = """
 import json, resource, sys, time, math
@@ -131,12 +133,14 @@ for adapter in adapters:
     losses.append(total / sum(example.supervised for example in examples))
 print(json.dumps(losses))
 """
-"""The loss of all adapters on the validation examples, measured in one way: TRL with its defaults also counts the line end that the
-template puts after an answer, which no model has to generate."""
+"""Prints the loss of each adapter on the validation examples, measured in the same way for all.
+
+TRL with its defaults also counts the line end that the template puts after an answer; no model has to generate it.
+"""
 
 
 def examples() -> list[TrainingExample]:
-    """Questions and answers of some 80 tokens, a quarter of them learned, with an answer worth learning."""
+    """Return questions and answers of about 80 tokens, a quarter of which are learned and worth learning."""
     made = []
     for example in times_tables(range(3, 19), SYSTEM):
         a, b = (int(word) for word in example.instruction.rstrip("?").split() if word.isdigit())
@@ -148,7 +152,7 @@ def examples() -> list[TrainingExample]:
 
 
 def main() -> str:
-    """Run both and return a section of Markdown."""
+    """Run both trainers and return a Markdown section."""
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder)
         models = Path(os.environ.get("TMDE_DATA_DIR") or Path(__file__).parents[1] / "data") / "models"
@@ -171,7 +175,7 @@ def main() -> str:
         supervised = ours["tokensPerSecond"] * ours["trainingTimeSeconds"]
 
         base = next((data_dir / "models").glob("*-f32"))
-        # The same threads for both, but how memory is handed back is part of what we do and TRL's defaults do not.
+        # Both use the same threads. TRL does not get the MALLOC settings: releasing memory early is a feature of TMDE.
         plain = {name: value for name, value in environment.items() if not name.startswith("MALLOC_")}
         run_dir, figures = job_path.parent, {}
         for terms in ("defaults", "equal"):

@@ -1,8 +1,9 @@
-"""How often does chance alone get a verdict, and how often does a real change get one?
+"""Simulates how often chance alone decides an outcome, and how often a real change does.
 
-Three rules are tried on synthetic comparisons: the interval leaves zero out; the permutation test gives p below 0.05; both, which is
-the rule that decides. Then the gate's whole decision is tried on adapters that are as good as the base model and the active adapter.
-Everything is computed as `tmde_core.benchmark.results.statistics` does, but thousands of comparisons at a time; some of them are held against it.
+Three rules are tried on synthetic comparisons: the interval excludes zero; the permutation test gives p below 0.05; or
+both, which is the rule that TMDE uses. Then the gate's whole decision is tried on adapters that are as good as the base
+model and the active adapter. The computation is that of `tmde_core.benchmark.results.statistics`, but for thousands of
+comparisons at a time; some results are compared with those of that module.
 """
 
 from __future__ import annotations
@@ -19,19 +20,26 @@ from tmde_core.records.benchmark import DOMAINS
 
 Array = Any
 World = Callable[[np.random.Generator, int, int], Array]
-"""Draws changes of score: comparisons × questions, in points of 10."""
+"""Draws changes of score as an array of comparisons × questions, in points of 10."""
 
 QUESTIONS = (6, 10, 20, 50)
 COMPARISONS = 2_000
 AT_ONCE = 1_000
 MARGIN = 3 * (SIGNIFICANT * (1 - SIGNIFICANT) / COMPARISONS) ** 0.5
-"""Three standard deviations of a share of 5 % among so many comparisons."""
+"""Three standard deviations of a share of 5 % among this many comparisons."""
 TINY = 1e-9
 
 
 def answered(repeats: int, steps: int, a: float, b: float, harm: float = 0.0) -> World:
-    """Each question has a chance of its own to be answered right, drawn from Beta(a, b); both runs answer it `repeats` times. A score has
-    so many steps between 0 and 10; `harm` is what the second run loses in log odds.
+    """Return a world in which each question has its own chance of a right answer.
+
+    The chance is drawn from Beta(a, b), and both runs answer each question `repeats` times.
+
+    Args:
+        repeats: The number of answers to each question in each run.
+        steps: The number of steps of a score between 0 and 10.
+        a, b: The parameters of the Beta distribution.
+        harm: The log odds that the second run loses.
     """
 
     def draw(random: np.random.Generator, comparisons: int, questions: int) -> Array:
@@ -45,12 +53,12 @@ def answered(repeats: int, steps: int, a: float, b: float, harm: float = 0.0) ->
 
 
 def normal(harm: float = 0.0) -> World:
-    """Changes around −harm with a spread of two points."""
+    """Return a world with normally distributed changes around −harm with a spread of two points."""
     return lambda random, comparisons, questions: random.normal(-harm, 2.0, (comparisons, questions))
 
 
 def drawn_from(changes: Sequence[float], chances: Sequence[float]) -> World:
-    """Changes of a few sizes only."""
+    """Return a world with changes of only a few sizes."""
     return lambda random, comparisons, questions: random.choice(changes, (comparisons, questions), p=chances)
 
 
@@ -65,7 +73,7 @@ CHANCE: dict[str, World] = {
     "8 of 10 unchanged, else ±10": drawn_from((-10.0, 0.0, 10.0), (0.1, 0.8, 0.1)),
     "some small, few large": drawn_from((-10.0, -1.0, 0.0, 1.0, 10.0), (0.1, 0.25, 0.3, 0.25, 0.1)),
 }
-"""Nothing but chance: either run might as well have been the other, so changes are symmetric about 0."""
+"""Worlds with nothing but chance: both runs are equally good, so changes are symmetric about 0."""
 
 LOPSIDED: dict[str, World] = {
     "many small losses, few gains (exponential)": lambda random, comparisons, questions: (
@@ -74,7 +82,7 @@ LOPSIDED: dict[str, World] = {
     "6 of 10 unchanged, 3 lose 1, 1 gains 3": drawn_from((0.0, -1.0, 3.0), (0.6, 0.3, 0.1)),
     "5 of 10 unchanged, 4 lose 2.5, 1 gains 10": drawn_from((0.0, -2.5, 10.0), (0.5, 0.4, 0.1)),
 }
-"""Something did change, but gains and losses cancel out over all questions that might be asked."""
+"""Worlds with real changes whose gains and losses cancel out over all possible questions."""
 
 REAL: dict[str, World] = {
     "normal, −1 point": normal(1.0),
@@ -83,11 +91,14 @@ REAL: dict[str, World] = {
     "the same, most settled, log odds −6": answered(3, 1, 0.1, 0.1, 6.0),
     "in quarters, mean of 3, log odds −2": answered(3, 4, 0.5, 0.5, 2.0),
 }
-"""A real loss."""
+"""Worlds with a real loss."""
 
 
 class Draws(NamedTuple):
-    """The resamples and exchanges that all comparisons of so many questions share, as they do in TMDE, whose seed is fixed."""
+    """The resamples and exchanges that all comparisons with the same number of questions share.
+
+    TMDE shares them too, because its seed is fixed.
+    """
 
     weights: Array
     signs: Array
@@ -95,7 +106,11 @@ class Draws(NamedTuple):
 
 
 def draws(questions: int, random: np.random.Generator) -> Draws:
-    """For the bootstrap, how often each question is drawn; for the permutation test, all exchanges or as many as are tried."""
+    """Return the random draws for this number of questions.
+
+    For the bootstrap, these are how often each question is drawn. For the permutation test, these are all exchanges, or
+    `RESAMPLES` random ones if there are more.
+    """
     weights = random.multinomial(questions, np.full(questions, 1 / questions), RESAMPLES) / questions
     exact = 2**questions <= RESAMPLES
     if exact:
@@ -106,14 +121,14 @@ def draws(questions: int, random: np.random.Generator) -> Draws:
 
 
 def p_values(changes: Array, drawn: Draws) -> Array:
-    """Of the paired permutation test, two-sided."""
+    """Return the two-sided p-values of the paired permutation test."""
     means = np.abs(changes @ drawn.signs.T) / changes.shape[1]
     as_large = (means >= np.abs(changes.mean(axis=1))[:, None] - TINY).sum(axis=1)
     return as_large / len(drawn.signs) if drawn.exact else (as_large + 1) / (len(drawn.signs) + 1)
 
 
 def sides(changes: Array, drawn: Draws) -> Array:
-    """On which side of zero the expanded BCa interval lies: −1, 0 (zero is in it) or 1."""
+    """Return on which side of zero the expanded BCa interval lies: −1, 0 (the interval includes zero) or 1."""
     questions, means = changes.shape[1], changes.mean(axis=1)
     resampled = changes @ drawn.weights.T
     below = (resampled < means[:, None] - TINY).mean(axis=1) + (resampled <= means[:, None] + TINY).mean(axis=1)
@@ -123,7 +138,7 @@ def sides(changes: Array, drawn: Draws) -> Array:
     skew = (spread**3).sum(axis=1) / (6 * (spread**2).sum(axis=1) ** 1.5 + np.finfo(float).tiny)
     tail = (1 - expanded_confidence(questions)) / 2
     shifted = bias[:, None] + stats.norm.ppf([tail, 1 - tail])
-    with np.errstate(invalid="ignore"):  # equal changes are answered below
+    with np.errstate(invalid="ignore"):  # equal changes are handled below
         levels = np.nan_to_num(stats.norm.cdf(bias[:, None] + shifted / (1 - skew[:, None] * shifted)), nan=0.5)
     resampled.sort(axis=1)
     low, high = (_quantile(resampled, levels[:, end]) for end in (0, 1))
@@ -140,7 +155,7 @@ def _quantile(rows: Array, levels: Array) -> Array:
 
 
 class Shares(NamedTuple):
-    """Shares of comparisons with a verdict, by rule."""
+    """The shares of comparisons that each rule decides."""
 
     interval: float
     p: float
@@ -151,7 +166,7 @@ class Shares(NamedTuple):
 
 
 def shares(world: World, questions: int) -> Shares:
-    """How often each rule gives a verdict."""
+    """Return how often each rule decides an outcome."""
     random = np.random.default_rng(11)
     drawn = draws(questions, random)
     found = np.zeros(3)
@@ -163,7 +178,7 @@ def shares(world: World, questions: int) -> Shares:
 
 
 def table(worlds: dict[str, World]) -> tuple[list[str], float]:
-    """One row for each world, and the largest share that the deciding rule has in any."""
+    """Return one row for each world, and the largest share that the rule of both decides in any world."""
     rows, most = [], 0.0
     for name, world in worlds.items():
         found = [shares(world, questions) for questions in QUESTIONS]
@@ -174,7 +189,7 @@ def table(worlds: dict[str, World]) -> tuple[list[str], float]:
 
 
 def agreement() -> float:
-    """Of some comparisons of ten questions, how many get the same verdict from TMDE itself."""
+    """Return the share of sample comparisons of ten questions that get the same outcome from TMDE itself."""
     random = np.random.default_rng(5)
     drawn = draws(10, random)
     same = []
@@ -197,7 +212,7 @@ SCORES: dict[str, Callable[[np.random.Generator, Array, int], Array]] = {
 
 
 def gate(score: Callable[[np.random.Generator, Array, int], Array], full: bool, active: bool) -> tuple[float, float]:
-    """How often an adapter as good as its rivals is held back, and how often it is called proven."""
+    """Return how often an adapter as good as its rivals is held back, and how often it is called proven."""
     random = np.random.default_rng(3)
     of_domain = 10 if full else 2
     questions, repeats = of_domain * len(DOMAINS), 2 if full else REPEATS
@@ -222,7 +237,7 @@ def gate(score: Callable[[np.random.Generator, Array, int], Array], full: bool, 
 
 
 def _holm(values: Array) -> Array:
-    """`statistics.holm` for each column."""
+    """Apply `statistics.holm` to each column."""
     order = values.argsort(axis=0)
     ranked = np.take_along_axis(values, order, axis=0) * np.arange(len(values), 0, -1)[:, None]
     adjusted = np.empty_like(values)
@@ -231,7 +246,7 @@ def _holm(values: Array) -> Array:
 
 
 def gate_rows() -> list[str]:
-    """The gate's false alarms."""
+    """Return the table rows with the gate's false alarms."""
     rows = []
     for name, score in SCORES.items():
         cells = []
@@ -245,10 +260,10 @@ def gate_rows() -> list[str]:
 
 
 def main() -> str:
-    """Simulate, and tell it as Markdown.
+    """Run the simulation and return a Markdown section.
 
     Raises:
-        AssertionError: chance alone gets a verdict more often than 5 %, or this is not how TMDE computes.
+        AssertionError: Chance alone decides more than 5 % of comparisons, or the simulation disagrees with TMDE.
     """
     same = agreement()
     assert same >= 0.98, f"Only {same:.1%} of the verdicts are those of TMDE."

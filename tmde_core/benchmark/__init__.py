@@ -1,1 +1,1 @@
-"""Measuring answers: questions, and the statistics that tell a difference from noise."""
+"""Measures answers: asks benchmark questions and computes statistics that separate a difference from noise."""

@@ -1,19 +1,22 @@
-"""The gate: a new adapter is measured before anybody is asked to trust it.
+"""Runs the gate: measures a new adapter before anybody has to trust the adapter.
 
-After each fine-tuning the quick benchmark runs in proposer mode (the weights, not the ensemble), each question three times, for
-the new adapter, without activating it, against the base model and against what is active:
+After each fine-tuning run, the gate runs the quick benchmark for the new adapter. The benchmark runs in proposer mode
+(the Proposer alone, without a debate) and asks each question three times. The adapter is not activated for the
+measurement. The gate compares the result with the base model and with the active adapter:
 
-- worse than either, or significantly worse in one domain: `held-back`, with an alert; activating it needs force.
-- better than what is active (than the base model, when nothing is), and not worse than the base model: `proven`; activated
-  by itself when `benchmark.auto_activate` is on.
-- anything else: `candidate`, with an offer to run the full benchmark.
+- The adapter is worse than either of them, or significantly worse in one domain: the decision is `held-back`, with an
+  alert. Activating the adapter then needs force.
+- The adapter is better than the active adapter (or better than the base model if no adapter is active), and not worse
+  than the base model: the decision is `proven`. The gate activates the adapter if `benchmark.auto_activate` is on.
+- Otherwise the decision is `candidate`, with an offer to run the full benchmark.
 
-The quick benchmark has two questions of each domain, which can never show that one domain fell; the full one can, and tells
-smaller differences. Who wants to know more has the gate decide again after that (`judge(…, full=True)`).
+The quick benchmark has two questions per domain. Two questions can never show that a single domain became worse. The
+full benchmark can show this, and it detects smaller differences. Use `judge(…, full=True)` to decide again with the
+full benchmark.
 
-Runs of the base model and of the active adapter that asked the same in the same way are not repeated. A scheduled
-benchmark measures the active adapter against the base model; when it has become worse and `benchmark.auto_rollback` is
-on, it is rolled back.
+The gate reuses earlier runs of the base model and of the active adapter if these runs asked the same questions in the
+same way. A scheduled benchmark measures the active adapter against the base model. If the active adapter has become
+worse and `benchmark.auto_rollback` is on, the gate rolls the adapter back.
 """
 
 from __future__ import annotations
@@ -46,11 +49,14 @@ PAGE = "/benchmark"
 Gate = Literal["candidate", "proven", "held-back"]
 
 REPEATS = 3
-"""How often each of the quick ten is asked. Asked once, a lucky answer of a spoiled adapter outweighs three that became worse."""
+"""The number of times each of the ten quick questions is asked.
+
+With one answer per question, one lucky answer of a harmful adapter can outweigh three answers that became worse.
+"""
 
 
 class GateService:
-    """Measures new adapters, and sees to it that a worse one does not answer unnoticed."""
+    """Measures new adapters and prevents a worse adapter from answering unnoticed."""
 
     def __init__(
         self,
@@ -72,16 +78,22 @@ class GateService:
         self._serving = False
 
     async def decisions(self, limit: int = 20, adapter_id: UUID | None = None) -> list[GateDecision]:
-        """What the gate decided, newest first."""
+        """Return the gate's decisions, newest first."""
         return await self._store.decisions(limit, adapter_id)
 
     async def hear(self, event: Event) -> None:
-        """Measure the adapter of a completed training run, in the background. Only the server does; it has the time."""
+        """Measure the adapter of a completed training run in the background.
+
+        Only the server does this: a short-lived command would end before the measurement does.
+        """
         if isinstance(event, RunFinished) and event.status == "completed" and self._serving and self._wanted():
             self._spawn(event.run_id)
 
     async def start(self) -> None:
-        """Take up what was left: adapters that were trained while no server ran, or whose measuring was cut off."""
+        """Measure the newest adapter if the gate has not decided about it yet.
+
+        Such an adapter was trained while no server was running, or its measurement was interrupted.
+        """
         self._serving = True
         if not self._wanted():
             return
@@ -91,7 +103,7 @@ class GateService:
             self._spawn(newest.id)
 
     async def stop(self) -> None:
-        """Leave what is under way; the next start takes it up."""
+        """Cancel the measurements in progress; the next start repeats them."""
         self._serving = False
         for task in tuple(self._tasks):
             task.cancel()
@@ -111,7 +123,7 @@ class GateService:
         except TmdeError as error:
             log.warning("gate.not_measured", adapter=str(adapter_id), error=error.detail)
             problem = error.detail
-        except Exception as error:  # whoever waits for the gate must hear of it
+        except Exception as error:  # a user who waits for the gate must be notified
             log.exception("gate.not_measured", adapter=str(adapter_id))
             again = f"`tmde bench gate {adapter_id}` tries again"
             problem = f"An unexpected {type(error).__name__}; the log has it. {again}."
@@ -124,10 +136,10 @@ class GateService:
     # ------------------------------------------------------------------------------------ deciding
 
     async def begin(self, adapter_id: UUID, full: bool = False) -> None:
-        """Measure an adapter and decide, in the background; what comes of it is in the notifications.
+        """Measure an adapter and decide about it, in the background; a notification reports the result.
 
         Raises:
-            NotFoundError: no such adapter.
+            NotFoundError: The adapter does not exist.
         """
         await self._lora.get(adapter_id)
         self._spawn(adapter_id, full)
@@ -135,17 +147,17 @@ class GateService:
     async def judge(
         self, adapter_id: UUID, by: Callable[[BenchmarkRun], None] | None = None, full: bool = False
     ) -> GateDecision:
-        """Measure an adapter and decide; it is not activated for that.
+        """Measure an adapter and decide about it, without activating the adapter for the measurement.
 
         Args:
-            by: told of each benchmark run that is begun, for who shows progress.
-            full: ask all questions, twice, instead of the quick ten.
+            by: Called with each benchmark run that is started, so that the caller can show progress.
+            full: Run the full benchmark (all questions, twice) instead of the ten quick questions.
 
         Raises:
-            NotFoundError: no such adapter.
-            ConflictError: its base model is not the Proposer's.
-            AdapterInvalidError: its files are damaged.
-            WorkerFailedError: a benchmark failed, or was cancelled.
+            NotFoundError: The adapter does not exist.
+            ConflictError: The adapter's base model is not the Proposer's base model.
+            AdapterInvalidError: The adapter's files are damaged.
+            WorkerFailedError: A benchmark failed or was cancelled.
         """
         async with self._one:
             active = self._lora.active_ref()
@@ -176,7 +188,7 @@ class GateService:
     async def _run(
         self, plan: BenchmarkPlan, adapter_id: UUID | None, by: Callable[[BenchmarkRun], None] | None
     ) -> BenchmarkRun:
-        """A completed run of the plan: an earlier one that asked the same in the same way, or a new one."""
+        """Return a completed run of the plan: an earlier run that asked the same in the same way, or a new run."""
         run = await self._begin(plan, adapter_id)
         if run.status == "completed":
             return run
@@ -191,7 +203,11 @@ class GateService:
         return run
 
     async def _begin(self, plan: BenchmarkPlan, adapter_id: UUID | None) -> BenchmarkRun:
-        """The earlier run, or a new one as soon as no other benchmark is running here (it may be the very one, resumed)."""
+        """Return an earlier matching run, or start a new run once no other benchmark is running in this process.
+
+        The loop checks for an earlier run again after each wait, because the other benchmark can be the matching run,
+        resumed.
+        """
         while True:
             if (earlier := await self._benchmark.reusable(plan, adapter_id)) is not None:
                 return earlier
@@ -209,7 +225,7 @@ class GateService:
             return False
         try:
             await self._lora.activate(adapter_id, by="gate")
-        except TmdeError as error:  # what was measured stays true
+        except TmdeError as error:  # the measurement and the decision are still valid
             log.warning("gate.not_activated", adapter=str(adapter_id), error=error.detail)
             await self._notifications.notify(
                 "benchmark.not_activated", "warning", "A proven adapter could not be activated", error.detail, PAGE
@@ -220,7 +236,7 @@ class GateService:
     # ------------------------------------------------------------------------------------ schedule
 
     async def scheduled(self, due: datetime) -> ScheduleOutcome:
-        """Measure what is active, in the background; what follows is decided at its end."""
+        """Start a benchmark of the active model in the background; `after_schedule` acts on the result."""
         if (other := self._benchmark.running()) is not None:
             return ScheduleOutcome("skipped", f"A benchmark is running ({other.id}).")
         run = await self._benchmark.start(asking(), triggered_by="schedule")
@@ -237,7 +253,10 @@ class GateService:
             log.warning("gate.schedule_not_judged", run=str(run.id), error=error.detail)
 
     async def after_schedule(self, run: BenchmarkRun) -> None:
-        """Roll an active adapter back that has been found significantly worse than the base model; tell of a run that failed."""
+        """Roll back the active adapter if it is significantly worse than the base model, and report a failed run.
+
+        If `benchmark.auto_rollback` is off, only a notification reports that the active adapter is worse.
+        """
         if run.status == "failed":
             why = run.error_message or "The log has the reason."
             title = "The scheduled benchmark was not completed"
@@ -265,12 +284,17 @@ class GateService:
 
 
 def asking(full: bool = False, **whom: Any) -> BenchmarkPlan:
-    """What the gate has asked of whom: the Proposer alone."""
+    """Return the gate's benchmark plan, which asks the Proposer alone.
+
+    Args:
+        full: Plan the full benchmark instead of the quick one.
+        **whom: The fields of `BenchmarkPlan` that select the adapter or the base model.
+    """
     return BenchmarkPlan(type="full" if full else "quick", mode="proposer", repeats=None if full else REPEATS, **whom)
 
 
 def decide(against_base: RunComparison, against_active: RunComparison | None) -> tuple[Gate, str]:
-    """What the comparisons make of an adapter, and why in a sentence."""
+    """Return the gate's decision about an adapter and the reason in one sentence."""
     rivals = [("the base model", against_base)]
     if against_active is not None:
         rivals.append(("the active adapter", against_active))
@@ -288,7 +312,10 @@ def decide(against_base: RunComparison, against_active: RunComparison | None) ->
 
 
 def _fallen(rivals: Sequence[tuple[str, RunComparison]]) -> Iterator[tuple[str, DomainComparison, float]]:
-    """The domains that fell against a rival, with their p: adjusted for the looks at all domains of all rivals."""
+    """Yield each domain that became worse against a rival, with the adjusted p-value.
+
+    Holm's method adjusts the p-values for the number of domains and rivals that are compared.
+    """
     looks = [(name, domain) for name, found in rivals for domain in found.domains if domain.quality.p is not None]
     adjusted = holm([domain.quality.p for _, domain in looks if domain.quality.p is not None])
     for (name, domain), p in zip(looks, adjusted, strict=True):

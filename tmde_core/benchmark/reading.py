@@ -1,4 +1,4 @@
-"""What has been measured: runs, their answers, and how they compare."""
+"""Reads measured data: runs, their answers, and comparisons of runs."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tmde_core.records.benchmark import (
 from tmde_core.records.questions import Question
 
 PAIRED = 50
-"""Runs of each adapter that are looked through for a pair that can be compared."""
+"""How many runs of each adapter are searched for a pair that can be compared."""
 
 Runs = list[BenchmarkRun]
-"""The class below has a method called `list`, which would hide the type."""
+"""An alias of a `list` type, because the class below has a method called `list` that would hide the type."""
 
 
 class BenchmarkReading:
-    """The part of `BenchmarkService` that changes nothing."""
+    """The part of `BenchmarkService` that only reads."""
 
     def __init__(self, store: BenchmarkStore, measuring: Measuring, lora: LoraService) -> None:
         self._store = store
@@ -45,15 +45,15 @@ class BenchmarkReading:
         self._live: Live | None = None
 
     def running(self) -> BenchmarkRun | None:
-        """The run of this process."""
+        """Return the benchmark run of this process, or None if this process runs none."""
         live = self._live
         return msgspec.structs.replace(live.run, questions_done=live.done) if live else None
 
     async def get(self, run_id: UUID) -> BenchmarkRun:
-        """One run, as it stands.
+        """Return one run in its current state.
 
         Raises:
-            NotFoundError: there is none with that id.
+            NotFoundError: No run has this id.
         """
         run = await self._store.get(run_id)
         if run is None:
@@ -78,39 +78,39 @@ class BenchmarkReading:
         status: RunStatus | None = None,
         mode: Mode | None = None,
     ) -> tuple[Runs, int]:
-        """Runs, newest first, and how many there are in all.
+        """Return a page of runs, newest first, and the total number of matching runs.
 
         Raises:
-            InvalidInputError: the dates are the wrong way round.
+            InvalidInputError: The start date lies after the end date.
         """
         wanted = _wanted(start, end, adapter_id, type, status, mode)
         runs, total = await self._store.page(wanted, limit, offset)
         return [await self._counted(run) for run in runs], total
 
     async def results(self, run_id: UUID, limit: int = 200, offset: int = 0) -> tuple[Sequence[BenchmarkResult], int]:
-        """The answers of a run, by question.
+        """Return a page of a run's answers, ordered by question, and the total number of its answers.
 
         Raises:
-            NotFoundError: no such run.
+            NotFoundError: The run does not exist.
         """
         await self.get(run_id)
         found = await self._store.results(run_id)
         return found[offset : offset + limit], len(found)
 
     async def asked(self, run_id: UUID) -> Sequence[Question]:
-        """The questions of a run, as they were when it asked them.
+        """Return the questions of a run, as they were when the run asked them.
 
         Raises:
-            NotFoundError: no such run.
+            NotFoundError: The run does not exist.
         """
         await self.get(run_id)
         return await self._store.questions(run_id)
 
     async def result(self, run_id: UUID, question_id: str) -> tuple[BenchmarkResult, ...]:
-        """Every answer to one question of a run.
+        """Return every answer to one question of a run.
 
         Raises:
-            NotFoundError: no such run, or it has no answer to that question.
+            NotFoundError: The run does not exist, or has no answer to this question.
         """
         await self.get(run_id)
         found = tuple(await self._store.results(run_id, question_id))
@@ -119,7 +119,7 @@ class BenchmarkReading:
         return found
 
     async def trace(self, run_id: UUID, question_id: str, repeat: int = 0) -> dict[str, Any] | None:
-        """The debate behind an answer, as a trace on the wire; None in proposer mode."""
+        """Return the debate behind an answer as a trace in wire form, or None in proposer mode."""
         return await self._store.trace(run_id, question_id, repeat)
 
     async def summary(
@@ -130,10 +130,10 @@ class BenchmarkReading:
         mode: Mode | None = None,
         type: RunType | None = None,  # noqa: A002 - the field's name
     ) -> Summary:
-        """The dashboard's data; reads nothing that grows with the answers.
+        """Return the dashboard's data; the cost does not grow with the number of answers.
 
         Raises:
-            InvalidInputError: the dates are the wrong way round.
+            InvalidInputError: The start date lies after the end date.
         """
         wanted = _wanted(start, end, adapter_id, type, None, mode)
         series = await self._store.series(wanted)
@@ -168,11 +168,11 @@ class BenchmarkReading:
         )
 
     async def compare(self, a: UUID, b: UUID) -> RunComparison:
-        """B against A.
+        """Compare run B with run A.
 
         Raises:
-            NotFoundError: no such run.
-            ConflictError: one of them has not been completed.
+            NotFoundError: One of the runs does not exist.
+            ConflictError: One of the runs is not completed.
         """
         runs = [await self.get(a), await self.get(b)]
         for run in runs:
@@ -183,7 +183,13 @@ class BenchmarkReading:
         return await self._measuring.compared(*runs)
 
     async def of_adapters(self, a: UUID, b: UUID) -> RunComparison | None:
-        """B's newest completed run against A's newest that asked the same in the same way; None when there is no such pair."""
+        """Compare the newest matching completed runs of adapter B and adapter A.
+
+        Two runs match if they asked the same questions in the same way.
+
+        Returns:
+            B's newest run compared with A's newest matching run, or None if there is no such pair.
+        """
         runs_a, runs_b = [
             (await self._store.page(RunFilter(adapter_id=one, status="completed"), PAIRED, 0))[0] for one in (a, b)
         ]
@@ -196,10 +202,10 @@ class BenchmarkReading:
         return None
 
     async def exported(self, start: datetime | None = None, end: datetime | None = None) -> Sequence[ExportedRun]:
-        """Every run of a time with its answers, oldest first.
+        """Return every run of a period with its answers, oldest first.
 
         Raises:
-            InvalidInputError: the dates are the wrong way round.
+            InvalidInputError: The start date lies after the end date.
         """
         runs, _ = await self.list(100_000, 0, start, end)
         return [ExportedRun(run=run, results=tuple(await self._store.results(run.id))) for run in reversed(runs)]

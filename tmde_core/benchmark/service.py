@@ -1,4 +1,4 @@
-"""Benchmark runs: started, watched, cancelled, resumed, compared."""
+"""Starts, watches, cancels, resumes and compares benchmark runs."""
 
 from __future__ import annotations
 
@@ -46,15 +46,18 @@ from tmde_core.workspace import Workspace
 log = structlog.get_logger(__name__)
 
 LOCK_FILE = "benchmark.lock"
-"""Locked by the process that runs a benchmark: one at a time, and a row without it is a dead one."""
+"""The lock file that the process running a benchmark holds.
+
+Only one benchmark runs at a time. If a run is marked as running but the file is not locked, its process has died.
+"""
 
 LOGS_KEPT = 20
-"""Event logs of ended runs that stay in memory."""
+"""The number of ended runs whose event logs stay in memory."""
 Questions = list[BenchmarkQuestion]
 
 
 class BenchmarkService(BenchmarkReading):
-    """The benchmark runs of one data directory."""
+    """Runs and manages the benchmarks of one data directory."""
 
     def __init__(
         self,
@@ -77,14 +80,15 @@ class BenchmarkService(BenchmarkReading):
     # ---------------------------------------------------------------------------------- starting
 
     async def start(self, plan: BenchmarkPlan, triggered_by: Trigger = "user") -> BenchmarkRun:
-        """Begin a run and return at once.
+        """Start a run and return at once.
 
         Raises:
-            ConflictError: a benchmark is running, or the adapter belongs to another base model.
-            NotFoundError: no such suite, question or adapter.
-            InvalidInputError: a custom run without questions, or questions with another type; no such judge.
-            AdapterInvalidError: the adapter's files are damaged.
-            PluginUnavailableError: no such runtime.
+            ConflictError: A benchmark is running, or the adapter belongs to another base model.
+            NotFoundError: The suite, a question or the adapter does not exist.
+            InvalidInputError: A custom run names no questions, or a run of another type names questions; or no judge
+                has this name.
+            AdapterInvalidError: The adapter's files are damaged.
+            PluginUnavailableError: No plugin provides the runtime.
         """
         async with self._starting:
             lock = self._locked()
@@ -98,11 +102,11 @@ class BenchmarkService(BenchmarkReading):
                 raise
 
     async def resume(self, run_id: UUID) -> BenchmarkRun:
-        """Go on with a run that was cut off, cancelled or failed: only the questions without an answer are asked.
+        """Resume an interrupted, cancelled or failed run; ask only the questions without an answer.
 
         Raises:
-            NotFoundError: no such run.
-            ConflictError: it is completed, or a benchmark is running.
+            NotFoundError: The run does not exist.
+            ConflictError: The run is completed, or a benchmark is running.
         """
         async with self._starting:
             run = await self.get(run_id)
@@ -155,7 +159,10 @@ class BenchmarkService(BenchmarkReading):
         return msgspec.structs.replace(run, questions_done=done)
 
     async def reusable(self, plan: BenchmarkPlan, adapter_id: UUID | None) -> BenchmarkRun | None:
-        """The newest completed run that asked what this plan would, in the same way, of the same weights."""
+        """Return the newest completed run that matches the plan, or None.
+
+        A matching run asked the same questions in the same way, of the same weights.
+        """
         run, _, _ = await self._planner.run_of(plan, "gate")
         found = await self._store.latest(comparable_hash(run), adapter_id=adapter_id)
         return found if found is not None and found.adapter_sha256 == run.adapter_sha256 else None
@@ -163,12 +170,15 @@ class BenchmarkService(BenchmarkReading):
     # ----------------------------------------------------------------------------------- reading
 
     async def events(self, run_id: UUID) -> MemoryLog:
-        """`start`, `progress {done, total, questionId, domain, score, meanScore, etaSeconds, status}` for each answer, then
-        `complete`, `error` or `cancelled`. Of a run that ended long ago only the last is left.
+        """Return the event log of a run.
+
+        The log has `start`, then `progress {done, total, questionId, domain, score, meanScore, etaSeconds, status}` for
+        each answer, then `complete`, `error` or `cancelled`. For a run that ended long ago, only the last event is
+        left.
 
         Raises:
-            NotFoundError: no such run.
-            ConflictError: it runs in another process, whose events cannot be seen from here.
+            NotFoundError: The run does not exist.
+            ConflictError: The run is in another process, whose events are not visible to this process.
         """
         if self._live is not None and self._live.run.id == run_id:
             return self._live.events
@@ -182,43 +192,45 @@ class BenchmarkService(BenchmarkReading):
         return events
 
     def suites(self) -> Sequence[SuiteDescriptor]:
-        """The suites of the plugins; the first is the default."""
+        """Return the suites of the plugins, the default suite first."""
         return self._bank.suites()
 
     async def questions(
         self, domain: str | None = None, difficulty: str | None = None, suite: str | None = None
     ) -> Questions:
-        """Built-in questions and one's own.
+        """Return the built-in questions and the user's own questions.
 
         Raises:
-            InvalidInputError: no such domain or difficulty.
-            NotFoundError: no such suite.
+            InvalidInputError: The domain or the difficulty is unknown.
+            NotFoundError: The suite does not exist.
         """
         return await self._bank.list(domain, difficulty, suite)
 
     async def add_question(self, question: Question) -> BenchmarkQuestion:
-        """Keep a question of one's own, which `custom.question_from` has checked.
+        """Store one of the user's own questions; `custom.question_from` has validated the question.
 
         Raises:
-            ConflictError: the id is taken, or another question asks the same.
+            ConflictError: The id is already used, or another question asks the same.
         """
         return await self._bank.add(question)
 
     async def replace_question(self, question: Question) -> BenchmarkQuestion:
-        """Change a question of one's own, which `custom.question_from` has checked; runs that asked the earlier one keep it.
+        """Replace one of the user's own questions; `custom.question_from` has validated the new question.
+
+        Runs that asked the earlier question keep the earlier question.
 
         Raises:
-            NotFoundError: no such question.
-            ConflictError: it is built in, or another question asks the same.
+            NotFoundError: The question does not exist.
+            ConflictError: The question is built in, or another question asks the same.
         """
         return await self._bank.replace(question)
 
     async def remove_question(self, question_id: str) -> None:
-        """Remove a question of one's own; runs that asked it keep it.
+        """Remove one of the user's own questions; runs that asked the question keep it.
 
         Raises:
-            NotFoundError: no such question.
-            ConflictError: it is built in.
+            NotFoundError: The question does not exist.
+            ConflictError: The question is built in.
         """
         await self._bank.remove(question_id)
 
@@ -231,14 +243,16 @@ class BenchmarkService(BenchmarkReading):
         difficulty: str = "medium",
         whole: bool = False,
     ) -> QuestionImport:
-        """Take in questions from a file (see `benchmark.imports`); an entry that cannot be taken is reported by its line.
+        """Import questions from a file and report by its line each entry that cannot be imported.
+
+        `benchmark.questions.imports` describes the file formats.
 
         Args:
-            domain, difficulty: for entries that do not say.
-            whole: take in nothing where an entry cannot be taken.
+            domain, difficulty: Used for entries that name none.
+            whole: Import nothing if one entry cannot be imported.
 
         Raises:
-            InvalidInputError: the file is too large, or not what it should be.
+            InvalidInputError: The file is too large, or has the wrong format.
         """
         entries = read_entries(content, as_yaml=as_yaml, domain=domain, difficulty=difficulty)
         read = await asyncio.to_thread(list, entries)  # YAML of 16 MiB takes its time
@@ -260,15 +274,15 @@ class BenchmarkService(BenchmarkReading):
     async def calibrate(
         self, rated: Sequence[Rated], judge: str = "", told: Callable[[int], None] | None = None
     ) -> CalibrationReport:
-        """Have a judge score answers that people rated, and compare.
+        """Have a judge score answers that people rated, and compare the scores with the ratings.
 
         Args:
-            judge: its name; empty: the one that scores what no check can.
-            told: told how many are done.
+            judge: The judge's name; if empty, the judge that scores criteria without a check.
+            told: Called with the number of answers scored so far.
 
         Raises:
-            InvalidInputError: no such judge.
-            TmdeError: its model is away.
+            InvalidInputError: No judge has this name.
+            TmdeError: The judge's model is unavailable.
         """
         judges = Judges(self._workspace)
         name = self._workspace.plugins.judges.choose(judge, "judge").name if judge else judges.default
@@ -285,7 +299,7 @@ class BenchmarkService(BenchmarkReading):
         return await asyncio.to_thread(report, name, [one.rating for one in rated], scores)
 
     async def dry_run(self, question: Question, answer: str) -> Score:
-        """What the machine's checks say of an answer, without a model: for whoever writes a question."""
+        """Score an answer with the automatic checks alone, without a model; helps while writing a question."""
 
         async def nobody() -> None:
             return None
@@ -296,10 +310,10 @@ class BenchmarkService(BenchmarkReading):
     # -------------------------------------------------------------------------- ending, settling
 
     async def wait(self, run_id: UUID) -> BenchmarkRun:
-        """Wait until the run has ended, if it runs here.
+        """Wait until the run has ended, if the run is in this process, and return the run.
 
         Raises:
-            NotFoundError: no such run.
+            NotFoundError: The run does not exist.
         """
         live = self._live
         if live is not None and live.run.id == run_id and live.task is not None:
@@ -307,11 +321,11 @@ class BenchmarkService(BenchmarkReading):
         return await self.get(run_id)
 
     async def cancel(self, run_id: UUID) -> BenchmarkRun:
-        """Stop a run; what was answered is kept, and it can be resumed.
+        """Cancel a run; its answers so far are kept, and the run can be resumed.
 
         Raises:
-            NotFoundError: no such run.
-            ConflictError: it has ended, or runs in another process.
+            NotFoundError: The run does not exist.
+            ConflictError: The run has ended, or is in another process.
         """
         live = self._live
         if live is not None and live.run.id == run_id and live.task is not None and live.closing:
@@ -327,11 +341,11 @@ class BenchmarkService(BenchmarkReading):
         return await self.get(run_id)
 
     async def delete(self, run_id: UUID) -> None:
-        """Remove an ended run with its answers.
+        """Delete an ended run with its answers.
 
         Raises:
-            NotFoundError: no such run.
-            ConflictError: it is running.
+            NotFoundError: The run does not exist.
+            ConflictError: The run is in progress.
         """
         run = await self.get(run_id)
         if run.status in ("pending", "running"):
@@ -340,13 +354,13 @@ class BenchmarkService(BenchmarkReading):
         self._ended.forget(run_id)
 
     async def settle(self, serving: bool = False) -> None:
-        """Mark what a crash left running as interrupted; the server goes on with the newest."""
+        """Mark runs that a crash left running as interrupted; the server then resumes the newest interrupted run."""
         unfinished = await self._store.unfinished()
         if unfinished:
             try:
                 lock = self._locked()
             except ConflictError:
-                return  # another process is at it
+                return  # another process is running a benchmark
             for run in unfinished:
                 await self._store.update(
                     msgspec.structs.replace(
@@ -363,7 +377,7 @@ class BenchmarkService(BenchmarkReading):
                     log.warning("benchmark.not_resumed", run=str(interrupted[-1].id), error=error.detail)
 
     async def stop(self) -> None:
-        """Interrupt the run of this process; the next server goes on with it."""
+        """Interrupt the run of this process; the next server resumes the run."""
         live = self._live
         if live is not None and live.task is not None:
             live.run = msgspec.structs.replace(live.run, status="interrupted")
@@ -373,7 +387,10 @@ class BenchmarkService(BenchmarkReading):
     # ------------------------------------------------------------------------------------- inside
 
     async def _see_to_the_end(self, live: Live, work: Any) -> None:
-        """The task of one run. It never raises: how it ended is in the row and in the log."""
+        """Await the work of one run and store how the run ended.
+
+        This method never raises: the database row and the log record how the run ended.
+        """
         ended: dict[str, Any]
         try:
             await work
@@ -389,14 +406,14 @@ class BenchmarkService(BenchmarkReading):
         live.closing = True
         try:
             run = await self._closed(live, ended)
-        except Exception as error:  # the disk is full, say: the next start finds the row running and its lock free
+        except Exception as error:  # for example a full disk; the next start finds the row "running" and the lock free
             log.warning("benchmark.end_not_stored", run=str(live.run.id), error=repr(error))
             run = msgspec.structs.replace(live.run, status="failed", error_message="Its end could not be stored.")
         self._ended.keep(run.id, live.events)
         self._live = None
         live.lock.release()
         live.events.append(*ending(run))
-        if run.status in ENDED:  # an interrupted one goes on at the next start
+        if run.status in ENDED:  # an interrupted run continues at the next start
             self._publish(_ended(run))
 
     async def _closed(self, live: Live, ended: dict[str, Any]) -> BenchmarkRun:
@@ -408,10 +425,10 @@ class BenchmarkService(BenchmarkReading):
         return run
 
     def _locked(self) -> FileLock:
-        """The lock on running a benchmark.
+        """Acquire and return the lock that allows this process to run a benchmark.
 
         Raises:
-            ConflictError: somebody else holds it.
+            ConflictError: Another benchmark run holds the lock.
         """
         path = self._workspace.settings.data_path / LOCK_FILE
         with storage_errors(path.parent):
@@ -426,7 +443,7 @@ class BenchmarkService(BenchmarkReading):
 
 
 def _ended(run: BenchmarkRun) -> BenchmarkEnded:
-    """Return the event that tells of a run's end."""
+    """Return the event that reports the end of a run."""
     return BenchmarkEnded(
         run_id=run.id,
         status=cast("Literal['completed', 'failed', 'cancelled']", run.status),

@@ -1,4 +1,4 @@
-"""Benchmark runs and their answers in SQLite. Nothing of it is ever among the traces that training reads."""
+"""Stores benchmark runs and their answers in SQLite, apart from the traces that training reads."""
 
 # ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
 from __future__ import annotations
@@ -33,7 +33,7 @@ LIVE = "status IN ('pending', 'running')"
 
 
 class RunFilter(Record):
-    """Which runs are wanted."""
+    """Selects runs."""
 
     start: datetime | None = None
     end: datetime | None = None
@@ -43,7 +43,7 @@ class RunFilter(Record):
     mode: Mode | None = None
 
     def where(self) -> tuple[str, list[Any]]:
-        """As SQL, with its parameters."""
+        """Return the filter as an SQL WHERE clause with its parameters."""
         wanted = {
             "started_at >= ?": stamp(self.start) if self.start else None,
             "started_at <= ?": stamp(self.end) if self.end else None,
@@ -57,7 +57,7 @@ class RunFilter(Record):
 
 
 class BenchmarkStore:
-    """The rows of `benchmark_*`, and what the gate decided."""
+    """Reads and writes the `benchmark_*` tables and the gate's decisions."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -65,10 +65,10 @@ class BenchmarkStore:
     # ---------------------------------------------------------------------------------------- runs
 
     async def insert(self, run: BenchmarkRun, questions: Sequence[Question], comparable: str) -> None:
-        """Keep a new run with its questions.
+        """Insert a new run with its questions.
 
         Raises:
-            ConflictError: another run is in progress.
+            ConflictError: Another run is in progress.
         """
         try:
             await self._db.write(
@@ -94,10 +94,10 @@ class BenchmarkStore:
             raise ConflictError("A benchmark is running. Wait for its end, or cancel it.") from None
 
     async def update(self, run: BenchmarkRun) -> None:
-        """Keep how the run stands now.
+        """Update the stored run.
 
         Raises:
-            ConflictError: it would be the second run in progress.
+            ConflictError: Another run is in progress.
         """
         quality = run.metrics.avg_quality if run.metrics else None
         try:
@@ -119,17 +119,17 @@ class BenchmarkStore:
             raise ConflictError("A benchmark is running. Wait for its end, or cancel it.") from None
 
     async def get(self, run_id: UUID) -> BenchmarkRun | None:
-        """One run."""
+        """Return the run, or None if no run has this id."""
         row = await self._db.row("SELECT record FROM benchmark_runs WHERE id = ?", (str(run_id),))
         return _run(row) if row else None
 
     async def questions(self, run_id: UUID) -> list[Question]:
-        """The questions of a run, as they were when it asked them."""
+        """Return the questions of a run, as they were when the run asked them."""
         text = await self._db.value("SELECT questions FROM benchmark_runs WHERE id = ?", (str(run_id),))
         return msgspec.json.decode(text, type=list[Question]) if text else []
 
     async def page(self, wanted: RunFilter, limit: int, offset: int) -> tuple[Runs, int]:
-        """Runs, newest first, and how many there are in all."""
+        """Return a page of runs, newest first, and the total number of matching runs."""
         clause, values = wanted.where()
         rows = await self._db.rows(
             f"SELECT record FROM benchmark_runs {clause} ORDER BY started_at DESC, rowid DESC LIMIT ? OFFSET ?",
@@ -139,11 +139,11 @@ class BenchmarkStore:
         return [_run(row) for row in rows], int(total)
 
     async def unfinished(self) -> Runs:
-        """Runs that some process was, or is, working on."""
+        """Return the runs that are marked as pending or running; their process may have died."""
         return [_run(row) for row in await self._db.rows(f"SELECT record FROM benchmark_runs WHERE {LIVE}")]
 
     async def interrupted(self) -> Runs:
-        """Runs whose process died, oldest first."""
+        """Return the interrupted runs, oldest first."""
         rows = await self._db.rows("SELECT record FROM benchmark_runs WHERE status = 'interrupted' ORDER BY started_at")
         return [_run(row) for row in rows]
 
@@ -156,14 +156,14 @@ class BenchmarkStore:
         before: datetime | None = None,
         without: UUID | None = None,
     ) -> BenchmarkRun | None:
-        """The newest completed run that may be compared.
+        """Return the newest completed run with this comparable hash, or None.
 
         Args:
-            comparable: the hash of what both must share.
-            adapter_id: of that adapter; None: of the base model.
-            any_adapter: whatever answered.
-            before: begun before then.
-            without: not this one.
+            comparable: The hash of what both runs must share.
+            adapter_id: The adapter of the run; None for a run of the base model.
+            any_adapter: Ignore `adapter_id` and accept a run of any adapter or of the base model.
+            before: Accept only runs that started before this time.
+            without: Exclude the run with this id.
         """
         clauses, values = ["comparable = ?", "status = 'completed'"], [comparable]
         if not any_adapter:
@@ -181,11 +181,11 @@ class BenchmarkStore:
         return _run(row) if row else None
 
     async def comparable(self, run_id: UUID) -> str:
-        """The hash of what another run must share with this one."""
+        """Return the hash of what another run must share with this run."""
         return str(await self._db.value("SELECT comparable FROM benchmark_runs WHERE id = ?", (str(run_id),)))
 
     async def series(self, wanted: RunFilter) -> list[SeriesPoint]:
-        """Every completed run as a point, oldest first; reads no JSON."""
+        """Return every completed run as a point, oldest first; decode no JSON."""
         clause, values = msgspec.structs.replace(wanted, status="completed").where()
         rows = await self._db.rows(
             "SELECT id, started_at, type, mode, adapter_id, tmde_score, quality, quality_low, quality_high "
@@ -208,13 +208,13 @@ class BenchmarkStore:
         ]
 
     async def delete(self, run_id: UUID) -> None:
-        """Remove a run with its answers."""
+        """Delete a run with its answers."""
         await self._db.write("DELETE FROM benchmark_runs WHERE id = ?", (str(run_id),))
 
     # ------------------------------------------------------------------------------------- answers
 
     async def add_result(self, result: BenchmarkResult, trace: bytes | None) -> None:
-        """Keep an answer; a later one to the same question (a failed one asked again) replaces it."""
+        """Store an answer; replace an earlier answer to the same question and repeat, such as a failed one."""
         await self._db.write(
             "INSERT OR REPLACE INTO benchmark_results (run_id, question_id, repeat, record, trace) VALUES (?, ?, ?, ?, ?)",
             (
@@ -227,7 +227,7 @@ class BenchmarkStore:
         )
 
     async def results(self, run_id: UUID, question_id: str | None = None) -> list[BenchmarkResult]:
-        """The answers of a run, by question and repeat."""
+        """Return the answers of a run, ordered by question and repeat."""
         clause, values = ("AND question_id = ?", [question_id]) if question_id is not None else ("", [])
         rows = await self._db.rows(
             f"SELECT record FROM benchmark_results WHERE run_id = ? {clause} ORDER BY question_id, repeat",
@@ -236,7 +236,7 @@ class BenchmarkStore:
         return [msgspec.json.decode(row[0], type=BenchmarkResult) for row in rows]
 
     async def trace(self, run_id: UUID, question_id: str, repeat: int) -> dict[str, Any] | None:
-        """The debate behind an answer, as plain data."""
+        """Return the debate behind an answer as plain data, or None if there is no debate."""
         text = await self._db.value(
             "SELECT trace FROM benchmark_results WHERE run_id = ? AND question_id = ? AND repeat = ?",
             (str(run_id), question_id, repeat),
@@ -246,12 +246,12 @@ class BenchmarkStore:
     # --------------------------------------------------------------------------------- comparisons
 
     async def comparison(self, a: UUID, b: UUID) -> RunComparison | None:
-        """A comparison that was made before, without its questions."""
+        """Return a stored comparison without its questions, or None."""
         text = await self._db.value("SELECT record FROM benchmark_comparisons WHERE a = ? AND b = ?", (str(a), str(b)))
         return msgspec.json.decode(text, type=RunComparison) if text else None
 
     async def keep_comparison(self, found: RunComparison) -> None:
-        """Keep a comparison of two ended runs; it never changes."""
+        """Store a comparison of two ended runs; such a comparison never changes."""
         slim = msgspec.structs.replace(found, questions=())
         await self._db.write(
             "INSERT OR REPLACE INTO benchmark_comparisons (a, b, record) VALUES (?, ?, ?)",
@@ -261,12 +261,12 @@ class BenchmarkStore:
     # --------------------------------------------------------------------------- judge's constancy
 
     async def anchors(self, judge: str) -> dict[str, float]:
-        """What the judge said of the frozen answers when it was first asked."""
+        """Return the scores that the judge gave the frozen answers when it was first asked."""
         rows = await self._db.rows("SELECT anchor, score FROM judge_anchors WHERE judge = ?", (judge,))
         return {row[0]: row[1] for row in rows}
 
     async def keep_anchors(self, judge: str, scores: dict[str, float]) -> None:
-        """Remember a judge's first scores; those that are known stay."""
+        """Store a judge's first scores; keep scores that are already stored."""
         async with self._db.transaction() as connection:
             await connection.executemany(
                 "INSERT OR IGNORE INTO judge_anchors (judge, anchor, score) VALUES (?, ?, ?)",
@@ -276,14 +276,14 @@ class BenchmarkStore:
     # ---------------------------------------------------------------------------------------- gate
 
     async def add_decision(self, decision: GateDecision) -> None:
-        """Keep what the gate decided."""
+        """Store a decision of the gate."""
         await self._db.write(
             "INSERT INTO gate_decisions (adapter_id, at, record) VALUES (?, ?, ?)",
             (str(decision.adapter_id), stamp(utc_now()), to_json(decision).decode()),
         )
 
     async def decisions(self, limit: int, adapter_id: UUID | None = None) -> list[GateDecision]:
-        """What the gate decided, newest first."""
+        """Return the gate's decisions, newest first."""
         clause, values = ("WHERE adapter_id = ?", [str(adapter_id)]) if adapter_id else ("", [])
         rows = await self._db.rows(
             f"SELECT record FROM gate_decisions {clause} ORDER BY id DESC LIMIT ?", [*values, limit]

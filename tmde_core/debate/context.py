@@ -1,7 +1,8 @@
-"""Fits a role's conversation into its model's context: old rounds are shortened by rule, the opening and the last round last.
+"""Fits a role's conversation into its model's context by shortening old rounds.
 
-A conversation is append-only until it overflows. Then its old turns are shortened in large steps, for good, well below
-the limit, so that the rounds after that extend one prefix again instead of moving it every time.
+The last round is shortened last, and the opening never. A conversation only grows until it overflows. Then its old
+turns are shortened permanently, in large steps, to well below the limit. The rounds after that extend one fixed prefix
+again, instead of changing the prefix each time.
 """
 
 from __future__ import annotations
@@ -19,34 +20,40 @@ from tmde_core.records.chat import Message
 from tmde_core.sdk.runtimes import ModelRuntime
 
 TURN_OVERHEAD = 8
-"""Tokens that a chat template puts around one turn; ChatML takes 5."""
+"""Tokens that a chat template adds to one turn; ChatML adds 5."""
 
 BYTES_PER_TOKEN = 3
-"""For runtimes that cannot count: English takes about 4 bytes a token, so dividing by 3 errs on the safe side."""
+"""The estimate for runtimes that cannot count tokens.
+
+English takes about 4 bytes per token, so dividing by 3 overestimates the count, which is safe.
+"""
 
 ROOM_AFTER_SHORTENING = 0.7
-"""Old turns are shortened until the prompt takes this share of its room, so that the next rounds fit without doing it again."""
+"""Old turns are shortened until the prompt takes this share of its room.
+
+The next rounds then fit without further shortening.
+"""
 
 SHORTEST_ANSWER = 32
-"""Tokens. With less room than this for the answer there is no point in asking."""
+"""The smallest useful room for the answer, in tokens. With less room, the model is not asked."""
 
 STEPS = (0.5, 0.25, 0.125, 0.05)
-"""Shares of its words that an old turn keeps, step by step."""
+"""The shares of its characters that an old turn keeps, step by step."""
 
 
 class QuestionTooLongError(ContextOverflowError):
-    """The question alone, with its instructions, does not fit: shortening old rounds cannot help."""
+    """The question alone, with its instructions, does not fit, so that shortening old rounds cannot help."""
 
 
 class Fitted(Record, frozen=True):
-    """A prompt that fits, and the token budget that is left for its answer."""
+    """A prompt that fits, and the token budget left for its answer."""
 
     messages: tuple[Message, ...]
     max_tokens: int
 
 
 class TokenSizes:
-    """Token counts of texts for one model; each text is counted once."""
+    """Counts the tokens of texts for one model; each text is counted once."""
 
     def __init__(self, runtime: ModelRuntime, model: str) -> None:
         self._runtime = runtime
@@ -55,7 +62,10 @@ class TokenSizes:
         self._counts = runtime.capabilities.token_counts
 
     async def total(self, messages: Sequence[Message], enough: int) -> int:
-        """Tokens of a conversation. Counts only when the cheap upper bound of a token a byte exceeds `enough`."""
+        """Return the number of tokens of a conversation, or an upper bound if this bound is at most `enough`.
+
+        The bound is cheap: it assumes one token per byte. The tokens are counted only if the bound exceeds `enough`.
+        """
         overhead = TURN_OVERHEAD * (len(messages) + 1)
         bound = overhead + sum(len(message.content.encode()) for message in messages)
         if bound <= enough:
@@ -74,7 +84,7 @@ class Conversation:
     """One role's chat with its model.
 
     Args:
-        opening: system and first user turn, or more; never shortened.
+        opening: The system turn and the first user turn, or more; never shortened.
     """
 
     def __init__(self, opening: Sequence[Message]) -> None:
@@ -85,7 +95,7 @@ class Conversation:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The prompt as it stands."""
+        """The current prompt."""
         return (*self._opening, *self._turns)
 
     def add(self, *turns: Message) -> None:
@@ -95,16 +105,16 @@ class Conversation:
         self._level += [0] * len(turns)
 
     async def fit(self, sizes: TokenSizes, limit: int, max_tokens: int) -> Fitted:
-        """Shorten what must be shortened, for good.
+        """Shorten the conversation permanently, as far as needed to fit.
 
-        First the turns before the last round give way, then the answer's budget, then the last round itself.
+        The turns before the last round are shortened first, then the answer's budget, then the last round.
 
         Args:
-            limit: tokens that prompt and answer may have together.
-            max_tokens: tokens wanted for the answer.
+            limit: Tokens that the prompt and the answer may have together.
+            max_tokens: Tokens wanted for the answer.
 
         Raises:
-            QuestionTooLongError: the opening alone does not fit; its context has `tokens` and `limit`.
+            QuestionTooLongError: The opening alone does not fit. The error's context has `tokens` and `limit`.
         """
         shortest = min(max_tokens, SHORTEST_ANSWER)
         roomy, tight = limit - max_tokens, limit - shortest
@@ -124,7 +134,10 @@ class Conversation:
         return Fitted(messages=self.messages, max_tokens=max(1, min(max_tokens, limit - size)))
 
     async def _shorten(self, end: int, sizes: TokenSizes, room: int) -> int:
-        """Shorten the turns before `end`, one step after the other and oldest first, until the prompt is well inside `room`."""
+        """Shorten the turns before `end` until the prompt is well below `room`, and return the prompt's size.
+
+        All turns are shortened by one step, oldest first, before the next step begins.
+        """
         target = int(room * ROOM_AFTER_SHORTENING)
         size = await sizes.total(self.messages, target)
         for step, share in enumerate(STEPS, 1):
@@ -143,7 +156,10 @@ _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 
 
 def shortened(text: str, share: float) -> str:
-    """The beginning of `text`, about `share` of its characters: whole sentences, else whole words, then an ellipsis."""
+    """Return the beginning of `text`, about `share` of its characters, with an ellipsis.
+
+    The text is cut after a whole sentence if possible, otherwise after a whole word.
+    """
     room = int(len(text) * share)
     if len(text) <= room:
         return text
@@ -153,5 +169,5 @@ def shortened(text: str, share: float) -> str:
     word_ends = [found.start() for found in re.finditer(r"\s+", text[: room + 1])]
     if word_ends and word_ends[-1] > 0:
         return f"{text[: word_ends[-1]].rstrip()} {ELLIPSIS}"
-    # One giant word: without blanks (Chinese, say) a character is the smallest thing that may stand alone.
+    # No word ends here. Text in a script without blanks, such as Chinese, may be cut between two characters.
     return f"{text[:room]}{ELLIPSIS}" if re.match(r"[^\x00-\x7f]", text) else ELLIPSIS

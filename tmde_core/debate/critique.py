@@ -1,4 +1,4 @@
-"""Reads the Skeptic: its schema, a parser that takes whatever a small model makes of it, and what counts as accepted."""
+"""Reads the Skeptic's answers: the JSON schema, a tolerant parser, and the rule for acceptance."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from tmde_core.records.debate import Critique, Issue, Severity
 
 MAX_ISSUES = 3
 MAX_ISSUE_CHARS = 200
-"""Beyond this small models repeat themselves until the token budget ends."""
+"""Small models that write more repeat themselves until the token budget is used up."""
 
 RATHER_RIGHT = 5.0
 """The middle of the scale."""
 
 ECHO_SHARE = 0.7
-"""An issue of which this share was in the answer before says nothing; quoting a few words to say what is wrong is well below."""
+"""An issue says nothing if at least this share of it stands in the answer or the question.
+
+An issue that quotes a few words to say what is wrong stays well below this share.
+"""
 
 CRITIQUE_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -53,15 +56,15 @@ _SEVERITIES: dict[str, Severity] = {
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _SCALE = re.compile(r"^\s*(-?\d+(?:\.\d+)?)\s*(?:/|out of|of)\s*(\d+(?:\.\d+)?)")
 _MAX_SCAN = 20_000
-"""Characters that are looked at; a critique is far shorter, and the parser must stay cheap on nonsense."""
+"""The number of characters that the parser reads. A critique is far shorter, and parsing nonsense must stay cheap."""
 _MAX_DEPTH = 40
 
 
 def parse_critique(text: str) -> Critique:
-    """Read a critique out of any text. Never raises.
+    """Read a critique from any text; never raise.
 
-    JSON is found inside prose and code fences, and completed where the token budget cut it off. What is no critique
-    at all becomes a malformed one that keeps the words as a single minor note.
+    The parser finds JSON inside prose and code fences, and completes JSON that the token budget cut off. A text that is
+    not a critique becomes a malformed critique with the text as its only, minor issue.
     """
     found = _object(text[:_MAX_SCAN])
     if found is None:
@@ -80,9 +83,10 @@ def parse_critique(text: str) -> Critique:
 
 
 def accepted(critique: Critique, accept_score: float) -> bool:
-    """Whether the debate may end on this critique: the verdict, or a high score with nothing above minor.
+    """Return whether the critique allows the debate to end.
 
-    An "accept" that names a critical issue, or whose score says wrong rather than right, contradicts itself and does not count.
+    A critique accepts the answer by its verdict, or by a high score with only minor issues. An "accept" that names a
+    critical issue, or that scores the answer as more wrong than right, contradicts itself and does not count.
     """
     if critique.malformed or any(issue.severity == "critical" for issue in critique.issues):
         return False
@@ -93,7 +97,7 @@ def accepted(critique: Critique, accept_score: float) -> bool:
 
 
 def contradiction(critique: Critique) -> str | None:
-    """Why an "accept" does not count, for people; None where it counts or there is none."""
+    """Return a sentence that says why an "accept" does not count; None if it counts or there is no "accept"."""
     if critique.verdict != "accept" or critique.malformed:
         return None
     if any(issue.severity == "critical" for issue in critique.issues):
@@ -104,9 +108,9 @@ def contradiction(critique: Critique) -> str | None:
 
 
 def without_echoes(critique: Critique, *sources: str) -> Critique:
-    """The critique without issues that merely repeat the answer or the question.
+    """Return the critique without issues that only repeat the answer or the question.
 
-    Small models fill the schema that way. Handed to the Proposer, such an issue makes it repeat itself too.
+    Small models fill the schema with such issues. If the Proposer receives one, it repeats itself too.
     """
     told = [_words(source) for source in sources]
     kept = tuple(issue for issue in critique.issues if not any(_repeats(_words(issue.text), words) for words in told))
@@ -118,7 +122,7 @@ def _words(text: str) -> list[str]:
 
 
 def _repeats(words: list[str], source: list[str]) -> bool:
-    """Whether most runs of three words (all of them, when there are fewer) stand in the source too."""
+    """Return whether most runs of three words (or the whole text, if shorter) also occur in the source."""
     size = min(3, len(words))
     if size == 0:
         return True
@@ -133,7 +137,7 @@ def _note(text: str) -> tuple[Issue, ...]:
 
 
 def _said_once(text: str) -> str:
-    """The text on one line, each sentence once: small models go round in circles until the budget ends."""
+    """Return the text on one line with each sentence once; small models repeat sentences until the budget ends."""
     return " ".join(dict.fromkeys(re.split(r"(?<=[.!?])\s+", " ".join(text.split()))))
 
 
@@ -145,7 +149,7 @@ def _cut(text: str) -> str:
 
 
 def _issues(raw: Any) -> tuple[tuple[Issue, ...], bool]:
-    """The issues, and whether they were all as the schema wants them."""
+    """Return the issues, and whether all of them match the schema."""
     if isinstance(raw, (str, dict)):
         raw = [raw]
     if not isinstance(raw, list):
@@ -165,7 +169,7 @@ def _issues(raw: Any) -> tuple[tuple[Issue, ...], bool]:
 
 
 def _score(raw: Any) -> tuple[float | None, bool]:
-    """The score on 0–10, and whether it was given as such."""
+    """Return the score on the scale 0–10, and whether the value is a valid score."""
     if isinstance(raw, bool) or raw is None:
         return None, False
     if isinstance(raw, str):
@@ -199,7 +203,7 @@ def _verdict(raw: Any) -> Literal["accept", "revise"] | None:
 
 
 def _object(text: str) -> tuple[dict[str, Any], bool] | None:
-    """The first JSON object that says something about `issues`, `score` or `verdict`, and whether it was whole."""
+    """Return the first JSON object with `issues`, `score` or `verdict`, and whether the object was complete."""
     decoder = json.JSONDecoder(strict=False)
     starts = [found.start() for found in re.finditer(r"\{", text)][:20]
     for start in starts:
@@ -221,7 +225,7 @@ def _is_critique(value: Any) -> bool:
 
 
 def _completed(text: str) -> Any:
-    """Parse JSON that was cut off: close what is open; if that is not enough, cut back to an earlier comma."""
+    """Parse JSON that was cut off: close everything open; if that is not enough, cut back to an earlier comma."""
     cuts = [len(text), *(found.start() for found in reversed(list(re.finditer(r"[,{\[]", text))))]
     for cut in cuts[:30]:
         closing = _closing(text[:cut])
@@ -235,7 +239,11 @@ def _completed(text: str) -> Any:
 
 
 def _closing(text: str) -> str | None:
-    """What closes the strings, lists and objects that `text` leaves open; None when it is no beginning of JSON."""
+    """Return the characters that close the open strings, lists and objects of `text`.
+
+    Returns:
+        The closing characters, or None if `text` is not the beginning of JSON.
+    """
     stack: list[str] = []
     inside = escaped = False
     for char in text:

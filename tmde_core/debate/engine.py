@@ -2,8 +2,8 @@
 
     retrieval → (proposal → critique) × rounds → synthesis → scoring → trace
 
-Everything that happens is told to the event log as it happens. The engine knows no SQLite and no tasks: whoever runs it
-cancels it like any coroutine, and it leaves nothing behind but the events.
+The engine appends each event to the event log as it happens. The engine uses neither SQLite nor tasks: the caller
+cancels it like any coroutine, and only the events remain.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ANY_DOMAIN = "general"
 
 @dataclass
 class Engine:
-    """One debate under way."""
+    """Runs one debate."""
 
     debate_id: UUID
     trace_id: UUID
@@ -73,10 +73,10 @@ class Engine:
         self._models: dict[str, RoleModel] = {}
 
     async def run(self) -> Trace:
-        """Debate; returns the trace, which is not stored yet.
+        """Run the debate and return its trace, which is not stored yet.
 
         Raises:
-            TmdeError: a runtime failed, the question does not fit, or the model has nothing to say.
+            TmdeError: A runtime failed, the question does not fit, or the model gave only empty answers.
         """
         began = time.perf_counter()
         created_at = utc_now()
@@ -153,7 +153,7 @@ class Engine:
         return took
 
     async def _debate(self) -> tuple[str, bool]:
-        """All rounds; returns why they ended, and whether that was early."""
+        """Run all rounds; return the reason why they ended, and whether they ended early."""
         proposer, skeptic = await self._proposer(), await self._seat("skeptic")
         proposals = Conversation(await self._opening(proposer))
         critiques: Conversation | None = None
@@ -269,7 +269,10 @@ class Engine:
         return self._seats[role]
 
     async def _proposer(self) -> Seat:
-        """The Proposer's seat, with the adapter where it can be had; when not, everyone is told and it goes on without."""
+        """Return the Proposer's seat, with the adapter if the runtime can load it.
+
+        If the adapter cannot be loaded, a `warning` event reports this and the debate continues with the base model.
+        """
         seat = await self._seat("proposer")
         if self.adapter is not None:
             try:
@@ -286,7 +289,7 @@ class Engine:
         return seat
 
     async def _opening(self, proposer: Seat) -> tuple[Message, ...]:
-        """The Proposer's opening; templates are left out when they would not leave room for the answer."""
+        """Return the Proposer's opening; leave out templates that would leave no room for the answer."""
         while self.found:
             text = "\n\n".join(template_text(hit.template) for hit in self.found)
             opening = proposer_opening(self.query, text)
@@ -300,15 +303,15 @@ class Engine:
         return proposer_opening(self.query, "")
 
     async def _draft(self, seat: Seat) -> tuple[Message, ...]:
-        """The Synthesizer's prompt; the earlier draft is left out when both do not fit."""
+        """Return the Synthesizer's prompt; leave out the earlier draft if both drafts do not fit."""
         prompt = synthesizer_opening(self.query, self.rounds)
         return prompt if await seat.fits(prompt) else synthesizer_opening(self.query, self.rounds[-1:])
 
     def _last_said(self) -> str:
-        """The newest proposal that is not empty.
+        """Return the newest proposal that is not empty.
 
         Raises:
-            EmptyAnswerError: every proposal is empty.
+            EmptyAnswerError: Every proposal is empty.
         """
         for round_ in reversed(self.rounds):
             if round_.proposal:

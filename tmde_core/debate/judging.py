@@ -1,4 +1,4 @@
-"""Asks a judge, and turns everything that can go wrong with it into "no verdict" and the reason. Never into a 0."""
+"""Asks judges and turns every failure into "no verdict" with a reason, never into a score of 0."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ NONE = "none"
 
 
 class Judges:
-    """The judges that plugins offer: which one scores what, and what it says."""
+    """The judges that plugins offer: chooses a judge and asks it."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._plugins = workspace.plugins
         self._settings = workspace.settings
 
     def choose(self, judge: str, reference: str | None) -> str:
-        """Return the name of a debate's judge; `none` when nobody judges.
+        """Return the name of a debate's judge, or `none` if no judge scores the debate.
 
         Args:
-            judge: a name, `none`, or `auto`: the judge that checks where there is a reference, else the default one.
+            judge: A name, `none`, or `auto`. With `auto`, a checking judge is used if there is a reference, otherwise
+                the default judge.
+            reference: The reference answer, if there is one.
 
         Raises:
-            InvalidInputError: a judge was named and no plugin provides it.
+            InvalidInputError: No plugin provides the named judge.
         """
         if judge == NONE:
             return NONE
@@ -43,29 +45,32 @@ class Judges:
 
     @property
     def checking(self) -> str:
-        """The judge that decides by checks and references; `none` when no plugin offers one."""
+        """The judge that decides by checks and references; `none` if no plugin offers one."""
         return next((one.name for one in self._plugins.judges if one.checks), NONE)
 
     @property
     def default(self) -> str:
-        """The judge that scores what no check can; `none` when no plugin offers one."""
+        """The judge that scores without a check; `none` if no plugin offers one."""
         chosen = self._plugins.judges.default()
         return NONE if chosen is None else chosen.name
 
     def offers(self, name: str) -> bool:
-        """Whether a plugin offers the judge."""
+        """Return whether a plugin offers the judge."""
         return name in self._plugins.judges
 
     def checks(self, name: str) -> bool:
-        """Whether the judge decides by checks and references."""
+        """Return whether the judge decides by checks and references."""
         return name in self._plugins.judges and self._plugins.judges.get(name).checks
 
     def needs_model(self, name: str) -> bool:
-        """Whether the judge is there and asks a model."""
+        """Return whether a plugin offers the judge and the judge asks a model."""
         return name in self._plugins.judges and self._plugins.judges.get(name).needs_model
 
     async def judge(self, name: str, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-        """Return the judge's verdict on an answer; no verdict, with the reason, when the judge is missing or fails."""
+        """Return the judge's verdict on an answer.
+
+        If the judge is missing or fails, the verdict has no score and gives the reason.
+        """
         if name == NONE:
             return Verdict(score=None, reasons=("No judge was asked.",))
         if name not in self._plugins.judges:
@@ -76,24 +81,29 @@ class Judges:
             return Verdict(score=None, reasons=(f"The judge could not score the answer: {error.detail}",), judge=name)
 
     async def ask(self, name: str, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-        """Return the verdict of a judge that is there; no verdict, with the reason, when the judge itself is defective.
+        """Return the verdict of a judge that a plugin offers.
+
+        If the judge itself is defective, the verdict has no score and gives the reason.
 
         Raises:
-            TmdeError: its model is away or fails, or its settings are wrong.
+            TmdeError: The judge's model is unavailable or fails, or the judge's settings are wrong.
         """
         descriptor = self._plugins.judges.get(name)
         try:
             verdict = await descriptor.create(context_for(descriptor, self._settings)).score(item, model)
         except TmdeError:
             raise
-        except Exception as error:  # a judge is a plugin: its defects must not cost anyone a debate
+        except Exception as error:  # a judge is a plugin: its defects must not make a debate fail
             log.warning("judge.failed", judge=name, error=repr(error))
             return Verdict(score=None, reasons=(f"The judge failed with {type(error).__name__}: {error}.",), judge=name)
         return _require_sound(verdict, name)
 
 
 def _require_sound(verdict: object, name: str) -> Verdict:
-    """Return the verdict under the judge's name; no verdict, with the reason, when it is not one."""
+    """Return a valid verdict with the judge's name.
+
+    An invalid verdict is replaced by one without a score that gives the reason.
+    """
     if not isinstance(verdict, Verdict):
         reason = f"The judge returned a {type(verdict).__name__} instead of a verdict."
         return Verdict(score=None, reasons=(reason,), judge=name)

@@ -1,4 +1,4 @@
-"""What may be asked: checked before anything starts."""
+"""Validates a question before a debate starts."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.settings import MAX_QUERY_BYTES
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
-"""Control characters other than tab and line ends, and code points that are no characters: signs of binary data."""
+"""Matches signs of binary data.
+
+These are control characters other than tab and line ends, and code points that are not characters.
+"""
 
 
 def checked_question(query: str, field: str = "query") -> str:
-    """The question without blanks around it.
+    """Return the question without surrounding blanks, after validating it.
 
     Args:
-        field: what the question is called where it came from, for the errors.
+        field: The name of the question's field in the caller's input, for error messages.
 
     Raises:
-        InvalidInputError: empty, longer than 32 KiB as UTF-8, or binary.
+        InvalidInputError: The question is empty, longer than 32 KiB as UTF-8, or binary.
     """
     size = len(query.encode("utf-8", "surrogatepass"))
     if size > MAX_QUERY_BYTES:

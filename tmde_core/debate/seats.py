@@ -1,4 +1,4 @@
-"""A seat is a role's place at the table: its runtime, model, settings and adapter, and what it has used so far."""
+"""Provides seats: a seat holds a role's runtime, model, settings and adapter, and counts the tokens used."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.settings import Roles, RoleSettings
 
 SMALLER = 0.75
-"""Share of the context that the one retry uses after the model refused a prompt that had seemed to fit."""
+"""The share of the context used for the single retry after the model refused a prompt that seemed to fit."""
 
 
 class Spoken(Record, frozen=True):
-    """One answer and how long it took, milliseconds."""
+    """One answer and its duration in milliseconds."""
 
     text: str
-    """Without blanks around it."""
+    """The answer without surrounding blanks."""
     exact: str
-    """As it was generated: what the next prompt must contain for the prompt cache to hold."""
+    """The answer exactly as generated. The next prompt must contain it unchanged for the prompt cache to work."""
     ms: float
 
 
 @dataclass
 class Tally:
-    """Token counts of a debate, growing."""
+    """The running token counts of a debate."""
 
     prompt: int = 0
     cached: int = 0
     completion: int = 0
 
     def add(self, end: ChatEnd) -> None:
-        """Count one call."""
+        """Add the token counts of one call."""
         self.prompt += end.prompt_tokens
         self.cached += end.cached_tokens
         self.completion += end.completion_tokens
 
     def counts(self) -> TokenCounts:
-        """The counts as a record."""
+        """Return the counts as a record."""
         return TokenCounts(prompt=self.prompt, cached=self.cached, completion=self.completion)
 
 
 @dataclass
 class Seat:
-    """One role of one debate, ready to speak."""
+    """One role of one debate, ready to ask its model."""
 
     role: Role
     settings: RoleSettings
@@ -73,15 +73,15 @@ class Seat:
 
     @property
     def model(self) -> RoleModel:
-        """Which model sits here: by its runtime's own name once it has spoken, else as the settings call it."""
+        """The model of this seat, named as the runtime reports it, or as the settings do before the first answer."""
         return RoleModel(runtime=self.settings.runtime, model=self.answered_by or self.settings.model)
 
     async def limit(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
+        """Return how many tokens a prompt and its answer may have together."""
         return await self.runtime.context_length(self.settings.model)
 
     async def fits(self, opening: Sequence[Message]) -> bool:
-        """Whether an opening leaves room for the whole answer."""
+        """Return whether an opening leaves room for the whole answer."""
         room = await self.limit() - self.settings.max_tokens
         return await self._sizes.total(opening, room) <= room
 
@@ -92,11 +92,11 @@ class Seat:
         on_text: Callable[[str], None],
         json_schema: dict[str, Any] | None = None,
     ) -> Spoken:
-        """Ask the model and stream its answer; retries once with a smaller prompt when the model finds it too long.
+        """Ask the model and stream its answer; retry once with a smaller prompt if the model rejects the length.
 
         Raises:
-            ContextOverflowError: the question alone does not fit.
-            WorkerFailedError: the runtime failed.
+            ContextOverflowError: The question alone does not fit.
+            WorkerFailedError: The runtime failed.
         """
         limit = await self.limit()
         try:
@@ -141,10 +141,10 @@ class Seat:
         return Spoken(text=exact.strip(), exact=exact, ms=round((time.perf_counter() - began) * 1000, 3))
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatItem, None]:
-        """The runtime's stream, counted; stops the generation however it is left.
+        """Yield the runtime's stream and count its tokens; stop the generation when the caller leaves the stream.
 
         Raises:
-            WorkerFailedError: the stream ended without its end.
+            WorkerFailedError: The stream ended without a `ChatEnd`.
         """
         ended = False
         async with _closing(self.runtime.chat(request)) as stream:
@@ -162,7 +162,10 @@ class Seat:
 
 @asynccontextmanager
 async def _closing(stream: AsyncIterator[ChatItem]) -> AsyncIterator[AsyncIterator[ChatItem]]:
-    """Close a runtime's stream on leaving. Not `aclosing`: the port promises an iterator, and not every one can be closed."""
+    """Close a runtime's stream on leaving.
+
+    `aclosing` does not fit: the port promises an iterator, and not every iterator can be closed.
+    """
     try:
         yield stream
     finally:
@@ -172,15 +175,15 @@ async def _closing(stream: AsyncIterator[ChatItem]) -> AsyncIterator[AsyncIterat
 
 @dataclass
 class JudgeSeat:
-    """The Judge's seat as judges see it: `tmde_core.sdk.judges.ModelPanel`."""
+    """The Judge's seat in the form that judges use: `tmde_core.sdk.judges.ModelPanel`."""
 
     seat: Seat
     members: Sequence[JudgeSeat] = ()
-    """The seats of a panel, the Judge's own first; empty where there is no panel."""
+    """The seats of a panel, starting with the Judge's own seat; empty if there is no panel."""
 
     @property
     def capabilities(self) -> RuntimeCapabilities:
-        """What the Judge's runtime can do."""
+        """The capabilities of the Judge's runtime."""
         return self.seat.runtime.capabilities
 
     async def chat(
@@ -210,7 +213,10 @@ class JudgeSeat:
 
 
 def derived_seed(seed: int | None, role: Role, round_number: int) -> int | None:
-    """A seed of its own for every call, so that one debate seed repeats the debate without repeating a random stream."""
+    """Return a separate seed for each call.
+
+    One debate seed thereby repeats the whole debate, and no two calls share a random stream.
+    """
     if seed is None:
         return None
     digest = hashlib.sha256(f"{seed}:{role}:{round_number}".encode()).digest()
@@ -218,7 +224,7 @@ def derived_seed(seed: int | None, role: Role, round_number: int) -> int | None:
 
 
 def roles_of(roles: Roles, config: DebateConfig) -> Roles:
-    """The settings' roles with this debate's own wishes put over them."""
+    """Return the roles of the settings with the debate's own choices applied."""
     budget = config.max_tokens
     warmth = config.temperature
     return msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""Debates: start, watch, cancel, wait. What API, CLI and pages call."""
+"""Starts, watches, cancels and awaits debates; the API, the CLI and the pages call this service."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from tmde_core.workspace import Workspace
 log = structlog.get_logger(__name__)
 
 LOGS_KEPT = 50
-"""Event logs of ended debates that stay in memory, for pages that are opened a little later."""
+"""The number of ended debates whose event logs stay in memory, for pages that are opened a little later."""
 
 AS_SET = DebateConfig()
-"""Everything as the settings have it."""
+"""A configuration that overrides none of the settings."""
 
 CANCELLED = "The debate was cancelled."
 
@@ -45,10 +45,10 @@ class _Live:
     engine: Engine
     task: asyncio.Task[None] | None = None
     storing: asyncio.Task[None] | None = None
-    """The writing of the trace: once it is there it is too late to cancel."""
+    """The task that stores the trace. Once this task exists, the debate can no longer be cancelled."""
 
     def cancel(self) -> None:
-        """Cancel the task, once: a second time would tear it out of storing that it was cancelled."""
+        """Cancel the task once; a second cancellation would interrupt the storing of the first."""
         if self.task is not None and not self.task.cancelling():
             self.task.cancel()
 
@@ -76,8 +76,9 @@ class DebateService:
         """Start a debate and return at once.
 
         Raises:
-            InvalidInputError: an empty, over-long or binary question, settings that contradict each other, or no such judge.
-            PluginUnavailableError: a runtime that no plugin provides.
+            InvalidInputError: The question is empty, too long or binary; the settings contradict each other; or no
+                judge has this name.
+            PluginUnavailableError: No plugin provides a role's runtime.
         """
         query = checked_question(query)
         self._check(config)
@@ -112,15 +113,15 @@ class DebateService:
             raise
         live.task = asyncio.create_task(self._run(live), name=f"debate {debate_id}")
         live.task.add_done_callback(lambda _: lease.release())
-        # Its first step, after which a cancellation finds it inside its `try`.
+        # Let the task take its first step, so that a cancellation reaches it inside its `try`.
         await asyncio.sleep(0)
         return debate
 
     async def get(self, debate_id: UUID) -> Debate:
-        """A debate's state: live from memory, ended from the database and its trace.
+        """Return a debate's state: from memory while it runs, afterwards from the database and its trace.
 
         Raises:
-            NotFoundError: there is none with that id.
+            NotFoundError: No debate has this id.
         """
         if debate_id in self._live:
             return _state(self._live[debate_id])
@@ -133,11 +134,13 @@ class DebateService:
         )
 
     async def events(self, debate_id: UUID) -> MemoryLog:
-        """The debate's events: all of them while it runs and for a while after, later only how it ended.
+        """Return the debate's event log.
+
+        The log has all events while the debate runs and for some time afterwards. Later it has only the last event.
 
         Raises:
-            NotFoundError: there is none with that id.
-            ConflictError: it runs in another process, whose events cannot be seen from here.
+            NotFoundError: No debate has this id.
+            ConflictError: The debate runs in another process, whose events are not visible to this process.
         """
         if debate_id in self._live:
             return self._live[debate_id].engine.log
@@ -162,11 +165,11 @@ class DebateService:
         return events
 
     async def cancel(self, debate_id: UUID) -> Debate:
-        """Stop a running debate; it leaves no trace.
+        """Cancel a running debate; a cancelled debate leaves no trace.
 
         Raises:
-            NotFoundError: there is none with that id.
-            ConflictError: it has ended, or runs in another process.
+            NotFoundError: No debate has this id.
+            ConflictError: The debate has ended, or runs in another process.
         """
         live = self._live.get(debate_id)
         if live is None or live.task is None or live.storing is not None:
@@ -181,10 +184,10 @@ class DebateService:
         return await self.get(debate_id)
 
     async def wait(self, debate_id: UUID) -> Debate:
-        """The debate once it has ended.
+        """Wait until the debate has ended, if it runs in this process, and return the debate.
 
         Raises:
-            NotFoundError: there is none with that id.
+            NotFoundError: No debate has this id.
         """
         live = self._live.get(debate_id)
         if live is not None and live.task is not None:
@@ -192,11 +195,14 @@ class DebateService:
         return await self.get(debate_id)
 
     def running(self) -> list[Debate]:
-        """The debates that run in this process, oldest first."""
+        """Return the debates that run in this process, oldest first."""
         return [_state(live) for live in self._live.values()]
 
     async def settle(self) -> None:
-        """Mark what a crash left running as interrupted, or as completed where the trace had been written already."""
+        """Mark the debates that a crash left running.
+
+        A debate whose trace was stored becomes completed; any other becomes interrupted.
+        """
         for debate_id in await self._store.orphans(os.getpid(), set(self._live)):
             trace = await self._trace(trace_id_of(debate_id))
             if trace is None:
@@ -206,7 +212,7 @@ class DebateService:
             log.info("debate.settled", debate=str(debate_id), interrupted=trace is None)
 
     async def stop(self) -> None:
-        """Cancel every debate that runs here and wait for its end."""
+        """Cancel every debate of this process and wait until all have ended."""
         tasks = [live.task for live in self._live.values() if live.task is not None]
         for live in self._live.values():
             if live.storing is None:
@@ -232,7 +238,10 @@ class DebateService:
             self._workspace.runtimes.made(role.runtime)
 
     async def _run(self, live: _Live) -> None:
-        """The task of one debate. It never raises: how the debate ended is in the row and in the log."""
+        """Run one debate to its end.
+
+        This method never raises: the database row and the log record how the debate ended.
+        """
         debate_id, engine = live.debate.id, live.engine
         try:
             trace = await engine.run()
@@ -252,7 +261,7 @@ class DebateService:
         self._publish(_ended(live, *ending))
 
     async def _complete(self, live: _Live, trace: Trace) -> tuple[str, dict[str, object]]:
-        """Store the trace and then the row; a cancellation that comes in between waits for both."""
+        """Store the trace and then the row; a cancellation in between waits for both."""
 
         async def store() -> None:
             await self._traces.add(trace)
@@ -270,7 +279,7 @@ class DebateService:
         try:
             await asyncio.shield(self._store.end(debate_id, "failed", error_message=detail))
         except TmdeError as error:
-            # The disk is full, say. The next start will find the row running and its process gone.
+            # For example, the disk is full. The next start will find the row "running" and its process gone.
             log.warning("debate.end_not_stored", debate=str(debate_id), error=error.detail)
         return "error", {"code": code, "detail": detail}
 
@@ -285,7 +294,7 @@ class DebateService:
 
 
 def _ended(live: _Live, kind: str, data: Mapping[str, object]) -> DebateEnded:
-    """Return the event that tells of a debate's end, from the last event of its log."""
+    """Return the event that reports the end of a debate, built from the last entry of its log."""
     adapter = live.engine.adapter
     return DebateEnded(
         debate_id=live.debate.id,
@@ -297,12 +306,15 @@ def _ended(live: _Live, kind: str, data: Mapping[str, object]) -> DebateEnded:
 
 
 def trace_id_of(debate_id: UUID) -> UUID:
-    """The id that a debate's trace has: known beforehand, so that after a crash it can be told whether it was written."""
+    """Return the id of a debate's trace.
+
+    The id is known in advance, so that after a crash TMDE can check whether the trace was stored.
+    """
     return uuid5(debate_id, "trace")
 
 
 def complete_data(trace: Trace) -> dict[str, object]:
-    """The data of the `complete` event."""
+    """Return the data of the `complete` event."""
     return {
         "traceId": str(trace.id),
         "finalAnswer": trace.final_answer,

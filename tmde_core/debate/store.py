@@ -1,4 +1,4 @@
-"""The debates table: one row a debate, from `running` to how it ended."""
+"""Stores debates: one row for each debate, updated when the debate ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERRUPTED = "The debate was cut off because TMDE ended while it ran. Ask the q
 
 
 class DebateStore:
-    """Rows of `debates`."""
+    """Reads and writes the `debates` table."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -49,7 +49,7 @@ class DebateStore:
         adapter_id: str | None = None,
         error_message: str | None = None,
     ) -> None:
-        """Mark a running debate as ended; one that has ended stays as it is."""
+        """Mark a running debate as ended; leave a debate that has already ended unchanged."""
         await self._database.write(
             "UPDATE debates SET status = ?, ended_at = ?, trace_id = ?, adapter_id = ?, error_message = ? "
             "WHERE id = ? AND status = 'running'",
@@ -57,10 +57,10 @@ class DebateStore:
         )
 
     async def get(self, debate_id: UUID) -> Debate:
-        """A debate as its row has it, without rounds.
+        """Return a debate as its row records it, without rounds.
 
         Raises:
-            NotFoundError: there is none with that id.
+            NotFoundError: No debate has this id.
         """
         row = await self._database.row("SELECT * FROM debates WHERE id = ?", (str(debate_id),))
         if row is None:
@@ -68,7 +68,10 @@ class DebateStore:
         return _debate(row)
 
     async def orphans(self, pid: int, live: set[UUID]) -> list[UUID]:
-        """Running debates whose process is gone; of this process's own, those that it does not run."""
+        """Return the ids of debates that are marked as running but are not.
+
+        Either their process is gone, or they belong to this process (`pid`) and are not among its `live` debates.
+        """
         rows = await self._database.rows("SELECT id, owner_pid, created_at FROM debates WHERE status = 'running'")
         orphans = []
         for row in rows:
@@ -79,7 +82,10 @@ class DebateStore:
 
 
 def _owner_lives(row: sqlite3.Row) -> bool:
-    """Whether the process that wrote the row still runs; a younger process merely has its number."""
+    """Return whether the process that wrote the row still runs.
+
+    A process that started after the row was written only has the same number, and is another process.
+    """
     pid = row["owner_pid"]
     if pid is None:
         return False
@@ -89,7 +95,7 @@ def _owner_lives(row: sqlite3.Row) -> bool:
         return False
     except psutil.Error:
         return True
-    # A second for clocks that are stepped between the two measurements.
+    # Allow one second, because the clock may have been adjusted between the two measurements.
     return bool(born <= datetime.fromisoformat(row["created_at"]).timestamp() + 1)
 
 

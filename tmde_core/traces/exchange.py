@@ -1,7 +1,8 @@
-"""Traces as JSON Lines: out, and in again.
+"""Exports and imports traces as JSON Lines.
 
-One line is one trace. `query` and `finalAnswer` are required; everything else that a trace holds may stand there, and
-what is exported holds all of it, so that it imports again unchanged. Memory stays constant however long a file is.
+Each line holds one trace. `query` and `finalAnswer` are required; any other field of a trace is optional. An exported
+line holds all fields, so that a later import restores the trace unchanged. Memory use does not grow with the size of
+the file.
 """
 
 from __future__ import annotations
@@ -30,16 +31,19 @@ from tmde_core.records.traces import (
 from tmde_core.traces.store import TraceStore
 
 MAX_LINE_BYTES = 1_000_000
-"""A debate of ten long rounds is a tenth of this; a longer line is something else."""
+"""The longest line that is read.
+
+A debate of ten long rounds takes a tenth of this size; a longer line is not a trace.
+"""
 
 BATCH_TRACES = 500
-"""Traces in one transaction: long enough to be fast, short enough that other writers hardly wait."""
+"""The number of traces per transaction: large enough to be fast, small enough that other writers hardly wait."""
 
 BATCH_BYTES = 4_000_000
-"""A batch also ends here, so that its memory is bounded."""
+"""A batch also ends at this size, so that its memory is bounded."""
 
 MAX_REPORTED = 10_000
-"""So many left-out lines are reported one by one; `skipped_total` counts the rest."""
+"""The number of skipped lines that are reported one by one; `skipped_total` counts all of them."""
 
 Text = Annotated[str, Meta(min_length=1)]
 Name = Annotated[str, Meta(max_length=60)]
@@ -50,7 +54,7 @@ class LineRound(Record):
 
     proposal: str
     number: Annotated[int, Meta(ge=1, le=1_000)] | None = None
-    """Left out: the place in the list."""
+    """The number of the round; if missing, the round's place in the list."""
     critique: Critique | None = None
     critique_text: str = ""
     proposer_ms: Annotated[float, Meta(ge=0)] = 0.0
@@ -58,7 +62,7 @@ class LineRound(Record):
 
 
 class TraceLine(Record):
-    """One line of a file of traces."""
+    """One line of a trace file."""
 
     query: Text
     final_answer: Text
@@ -69,7 +73,7 @@ class TraceLine(Record):
     early_stopped: bool = False
     stop_reason: str = ""
     quality_score: Score | None = None
-    """Becomes the judge's score, with the judge `import`, where the line has no `auto_score` of its own."""
+    """Becomes the judge's score, with the judge `import`, if the line has no `auto_score`."""
     auto_score: Score | UnsetType | None = UNSET
     judge: Name | None = None
     score_reasons: tuple[str, ...] = ()
@@ -78,7 +82,7 @@ class TraceLine(Record):
     withdrawn_at: datetime | None = None
     withdrawn_reason: str | None = None
     models: dict[str, RoleModel | str] = msgspec.field(default_factory=dict)
-    """Role → model; a plain text is the model's name."""
+    """Maps each role to its model; a plain text is the model's name."""
     adapter_id: str | None = None
     templates_used: tuple[str, ...] = ()
     timings: Timings = Timings()
@@ -86,10 +90,11 @@ class TraceLine(Record):
     source: Annotated[str, Meta(min_length=1, max_length=40)] = "import"
 
     def trace(self) -> Trace:
-        """The trace that this line tells of.
+        """Return the trace that this line describes.
 
         Raises:
-            InvalidInputError: blank texts, doubled round numbers, or a time that cannot be told in UTC.
+            InvalidInputError: A required text is blank, two rounds have the same number, or a time cannot be expressed
+                in UTC.
         """
         for name, text in (("query", self.query), ("finalAnswer", self.final_answer)):
             if not text.strip():
@@ -103,7 +108,7 @@ class TraceLine(Record):
         scored = self.auto_score is not UNSET
         auto_score = self.quality_score if self.auto_score is UNSET else self.auto_score
         told = msgspec.structs.asdict(self)
-        del told["quality_score"]  # is told by `auto_score` and `user_rating`
+        del told["quality_score"]  # a trace derives its quality score from `auto_score` and `user_rating`
         told |= {
             "id": self.id or uuid4(),
             "created_at": in_utc(self.created_at, "createdAt") or utc_now(),
@@ -120,10 +125,10 @@ class TraceLine(Record):
 
 
 def in_utc(moment: datetime | None, field: str) -> datetime | None:
-    """In UTC, cut to milliseconds as the store holds it; a time without zone is taken for UTC.
+    """Return the time in UTC, cut to milliseconds as in the store; treat a time without a zone as UTC.
 
     Raises:
-        InvalidInputError: outside the years 1 to 9999 once it is in UTC.
+        InvalidInputError: The time in UTC lies outside the years 1 to 9999.
     """
     if moment is None:
         return None
@@ -135,16 +140,16 @@ def in_utc(moment: datetime | None, field: str) -> datetime | None:
 
 
 def to_line(trace: Trace) -> bytes:
-    """One trace as a line, newline included."""
+    """Return one trace as a line, newline included."""
     fields: dict[str, Any] = {**msgspec.to_builtins(trace), "qualityScore": trace.quality_score}
     return to_json(fields) + b"\n"
 
 
 def from_line(line: bytes) -> Trace:
-    """Read one line.
+    """Read the trace of one line.
 
     Raises:
-        InvalidInputError: what is wrong with it, in a sentence.
+        InvalidInputError: The line is not a valid trace. The error says in one sentence what is wrong.
     """
     if len(line) > MAX_LINE_BYTES:
         raise InvalidInputError(f"The line is longer than {MAX_LINE_BYTES:,} bytes.")
@@ -152,11 +157,14 @@ def from_line(line: bytes) -> Trace:
 
 
 Entry = tuple[int, "Trace | str"]
-"""A line's number, and its trace or why it has none."""
+"""A line's number, and its trace or the reason why it is not a trace."""
 
 
 async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Cut a stream of bytes into lines; of an over-long line only as much is kept as shows that it is too long."""
+    """Split a stream of bytes into lines.
+
+    An over-long line is cut just above the limit, so that the reader recognises the line as too long.
+    """
     rest, dropping = b"", False
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
@@ -183,7 +191,7 @@ async def _each(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIterator[
 
 
 async def entries(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIterator[Entry]:
-    """Number and read the lines; blank ones are passed over."""
+    """Yield the numbered lines as traces or reasons; skip blank lines."""
     number = 0
     async for line in _each(lines):
         number += 1
@@ -196,12 +204,12 @@ async def entries(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIterato
 
 
 async def import_lines(store: TraceStore, lines: AsyncIterator[bytes] | Iterable[bytes]) -> ImportReport:
-    """See `TraceService.import_jsonl`."""
+    """Import traces; see `TraceService.import_jsonl`."""
     return await import_entries(store, entries(lines))
 
 
 async def import_entries(store: TraceStore, found: AsyncIterator[Entry]) -> ImportReport:
-    """Keep the traces, a batch a transaction; say of each line that was left out why."""
+    """Store the traces, one batch per transaction, and report the reason for each skipped line."""
     report = _Report()
     batch: list[tuple[int, Trace]] = []
     size = 0
@@ -229,7 +237,7 @@ async def _keep(store: TraceStore, batch: list[tuple[int, Trace]], report: _Repo
 
 
 class _Report:
-    """An import report in the making."""
+    """An import report under construction."""
 
     def __init__(self) -> None:
         self.imported = 0
@@ -242,13 +250,13 @@ class _Report:
             self._skipped.append(SkippedLine(line=line, reason=reason))
 
     def finished(self) -> ImportReport:
-        # A duplicate is found only when its batch is written, after later lines were refused already.
+        # A duplicate is found only when its batch is written; later lines may have been skipped before that.
         in_order = tuple(sorted(self._skipped, key=lambda skipped: skipped.line))
         return ImportReport(imported=self.imported, skipped=in_order, skipped_total=self._total)
 
 
 async def export_lines(store: TraceStore) -> AsyncIterator[bytes]:
-    """See `TraceService.export_jsonl`."""
+    """Yield every trace as a line; see `TraceService.export_jsonl`."""
     place = 0
     while True:
         traces, place = await store.after(place, 100)

@@ -1,4 +1,7 @@
-"""Reads the SQLite file of the project that TMDE continues: tables `traces` and `rounds`, one row a debate or round."""
+"""Reads the SQLite file of the project that TMDE continues.
+
+The file has the tables `traces` and `rounds`, with one row per debate and one row per round.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from tmde_core.records.traces import RoleModel, Timings, Trace
 from tmde_core.traces.exchange import Entry, in_utc
 
 NAMESPACE = UUID("6f9a3c1e-5d0b-4b83-9b52-3d0a1f4a7c11")
-"""Ids that are no UUIDs become UUIDs within this namespace, always the same one, so that a second import finds them."""
+"""Ids that are not UUIDs become UUIDs in this fixed namespace, so that a second import recognises them."""
 
 BATCH_ROWS = 200
 
@@ -29,7 +32,7 @@ REQUIRED = {
     "traces": {"id", "query", "final_answer"},
     "rounds": {"trace_id", "round_number", "proposer_response"},
 }
-"""Without these columns a table tells no debate; any other of theirs may be missing and then says nothing."""
+"""The columns that each table must have. Any other column may be missing; its value is then empty."""
 
 ROLE_COLUMNS = {
     "proposer": "proposer_model",
@@ -40,10 +43,10 @@ ROLE_COLUMNS = {
 
 
 async def entries(path: Path) -> AsyncIterator[Entry]:
-    """Each row of `traces`, by its place in the file, as a trace or as the reason why it is none.
+    """Yield each row of `traces`, with its number in the file, as a trace or as the reason why it is not a trace.
 
     Raises:
-        NotFoundError, InvalidInputError: see `TraceService.import_sqlite`.
+        NotFoundError, InvalidInputError: See `TraceService.import_sqlite`.
     """
     connection = await asyncio.to_thread(_open, path)
     try:
@@ -63,7 +66,7 @@ async def entries(path: Path) -> AsyncIterator[Entry]:
 def _open(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise NotFoundError(f"There is no file {path}.")
-    # `immutable` reads without touching anything beside the file, but would not see what only the WAL holds yet.
+    # `immutable` creates no files beside the database, but it ignores changes that are only in the WAL so far.
     wal = path.with_name(path.name + "-wal")
     mode = "mode=ro" if wal.exists() and wal.stat().st_size else "mode=ro&immutable=1"
     uri = f"file:{quote(str(path.absolute()))}?{mode}"
@@ -179,7 +182,7 @@ def _rounds(rows: list[sqlite3.Row]) -> tuple[Round, ...]:
 
 
 class _Columns:
-    """Reads the columns of a row, which SQLite lets hold anything."""
+    """Reads and checks the columns of a row; SQLite allows any type of value in any column."""
 
     def __init__(self, row: sqlite3.Row) -> None:
         self._row = row
@@ -210,7 +213,7 @@ class _Columns:
         return number
 
     def json_object(self, name: str) -> dict[str, Any]:
-        """A JSON object; anything else there says nothing that we keep."""
+        """Return the JSON object of a column; return an empty object for anything else."""
         try:
             value = json.loads(self.text(name) or "{}")
         except (ValueError, RecursionError):
@@ -218,7 +221,7 @@ class _Columns:
         return value if isinstance(value, dict) else {}
 
     def names(self, name: str) -> tuple[str, ...]:
-        """A JSON list, or names between commas."""
+        """Return the names of a column that holds a JSON list or names separated by commas."""
         text = self.text(name)
         try:
             value = json.loads(text or "[]")
@@ -237,9 +240,15 @@ def _id(text: str) -> UUID:
 
 
 def _time(value: Any) -> datetime:
-    """ISO 8601 text, SQLite's `YYYY-MM-DD HH:MM:SS`, or seconds or milliseconds since 1970; without zone: UTC."""
+    """Return the time of a value; a time without a zone is UTC.
+
+    The value is ISO 8601 text, SQLite's `YYYY-MM-DD HH:MM:SS`, or seconds or milliseconds since 1970.
+
+    Raises:
+        InvalidInputError: The value is not a time.
+    """
     try:
-        if isinstance(value, str) and _EPOCH.fullmatch(value):  # what a TEXT column makes of a number
+        if isinstance(value, str) and _EPOCH.fullmatch(value):  # a TEXT column stores a number as text
             value = float(value)
         if isinstance(value, (int, float)):
             seconds = value / 1000 if abs(value) > 1e11 else value

@@ -1,4 +1,4 @@
-"""Traces: kept, listed, rated, withdrawn, brought in and taken out."""
+"""Stores, lists, rates, withdraws, imports and exports traces."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from tmde_core.traces.store import PassedOver, Scored, TraceStore
 
 MAX_LIMIT = 200
 MAX_CORRECTED_BYTES = 64 * 1024
-"""A corrected answer is trained on; nothing longer fits any model's training window."""
+"""The longest corrected answer, which is used for training; a longer one fits no model's training window."""
 MAX_REASON = 2_000
 EVERYTHING = TraceFilter()
 
 Taught = Callable[[UUID], Awaitable[TraceLineage]]
-"""Says which runs and adapters a trace has taught, whether the trace is still there or not."""
+"""Returns the runs and adapters that were trained on a trace, even if the trace no longer exists."""
 
 Traces = list[Trace]
 Ids = list[UUID]
-"""The class below has a method called `list`, which would hide the type."""
+"""Aliases of `list` types, because the class below has a method called `list` that would hide the type."""
 
 
 class TraceService:
-    """The store of finished debates."""
+    """Manages the traces of finished debates."""
 
     def __init__(self, store: TraceStore, settings: LiveSettings, taught: Taught) -> None:
-        """Build it on an open store.
+        """Create the service on an open store.
 
         Args:
-            taught: which runs and adapters a trace has taught.
+            taught: Returns the runs and adapters that were trained on a trace.
         """
         self._store = store
         self._taught = taught
@@ -43,14 +43,15 @@ class TraceService:
 
     @property
     def min_quality_score(self) -> float:
-        """A trace that scores at least this is eligible for training. The training configuration says it."""
+        """The lowest quality score that makes a trace eligible for training, from the training configuration."""
         return self._settings.current.finetune.min_quality_score
 
     async def add(self, trace: Trace) -> None:
-        """Keep a finished debate, with its rounds, all or nothing.
+        """Store a finished debate with its rounds, either completely or not at all.
 
         Raises:
-            ConflictError: a trace with this id exists.
+            ConflictError: A trace with this id exists.
+            InvalidInputError: The database rejects a value of the trace.
         """
         try:
             await self._store.add(trace)
@@ -60,10 +61,10 @@ class TraceService:
             raise ConflictError(f"There is a trace with the id {trace.id} already.") from None
 
     async def get(self, trace_id: UUID) -> Trace:
-        """One trace, with its rounds.
+        """Return one trace with its rounds.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: No trace has this id.
         """
         found = await self._store.get(trace_id)
         if found is None:
@@ -76,10 +77,10 @@ class TraceService:
         limit: int = 50,
         cursor: str | None = None,
     ) -> TracePage:
-        """A page of traces, newest first.
+        """Return a page of traces, newest first.
 
         Raises:
-            InvalidInputError: `limit` is not within 1–200, or `cursor` is not one of ours.
+            InvalidInputError: `limit` is not within 1–200, or `cursor` is not a cursor of this list.
         """
         if not 1 <= limit <= MAX_LIMIT:
             raise InvalidInputError(
@@ -89,16 +90,16 @@ class TraceService:
         return TracePage(items=tuple(items), total=total, next_cursor=more)
 
     async def rate(self, trace_id: UUID, rating: int, corrected_answer: str | None = None) -> Trace:
-        """Record what a person thinks of the answer; a later rating replaces an earlier one.
+        """Store a person's rating of the answer; a later rating replaces an earlier one.
 
         Args:
             rating: 1–10.
-            corrected_answer: what the answer should have been; trained on in its place. None leaves an earlier
-                correction as it is, blank text takes it back.
+            corrected_answer: The correct answer, which training uses instead of the original. None keeps an earlier
+                correction; blank text removes it.
 
         Raises:
-            NotFoundError: no such trace.
-            InvalidInputError: the rating is out of range or the corrected answer too long.
+            NotFoundError: The trace does not exist.
+            InvalidInputError: The rating is out of range, or the corrected answer is too long.
         """
         if not 1 <= rating <= 10:
             raise InvalidInputError(
@@ -115,13 +116,13 @@ class TraceService:
         return await self.get(trace_id)
 
     async def withdraw(self, trace_id: UUID, reason: str) -> Withdrawal:
-        """Never train on this trace again, and name the runs and adapters that have learned from it.
+        """Exclude a trace from all future training, and return the runs and adapters that were trained on the trace.
 
-        Withdrawing a withdrawn trace changes nothing: the first reason stands.
+        If the trace is already withdrawn, nothing changes and the first reason is kept.
 
         Raises:
-            NotFoundError: no such trace.
-            InvalidInputError: no reason, or one of over 2,000 characters.
+            NotFoundError: The trace does not exist.
+            InvalidInputError: The reason is blank or longer than 2,000 characters.
         """
         if not reason.strip() or len(reason) > MAX_REASON:
             raise InvalidInputError(
@@ -133,34 +134,43 @@ class TraceService:
         return Withdrawal(trace=await self.get(trace_id), runs=taught.runs, adapters=taught.adapters)
 
     async def stats(self) -> TraceStats:
-        """Figures of the whole store."""
+        """Return figures of the whole store."""
         return await self._store.stats(self.min_quality_score)
 
     async def eligible(self, min_quality: float) -> Traces:
-        """Every trace that may be trained on, oldest first: good enough, not withdrawn, not of a benchmark."""
+        """Return every trace that may be used for training, oldest first.
+
+        Such a trace has a sufficient score, is not withdrawn, and does not come from a benchmark.
+        """
         return await self._store.eligible(min_quality)
 
     async def withdrawn(self, min_quality: float) -> Ids:
-        """The traces that were good enough to train on before they were withdrawn, oldest first."""
+        """Return the ids of the withdrawn traces whose score was sufficient for training, oldest first."""
         return await self._store.withdrawn(min_quality)
 
     async def passed_over(self, which: PassedOver, min_quality: float, limit: int) -> tuple[int, Sequence[Scored]]:
-        """How many traces were never in question for training, for their score or because a benchmark asked, and the best of them."""
+        """Return the number of traces that training never considers, and the best of them.
+
+        Args:
+            which: Select traces with a score that is too low, or traces that come from a benchmark.
+            min_quality: The lowest score that is sufficient for training.
+            limit: The largest number of traces to return.
+        """
         return await self._store.passed_over(which, min_quality, limit)
 
     async def import_jsonl(self, lines: AsyncIterator[bytes] | Iterable[bytes]) -> ImportReport:
-        """Take in traces, one JSON object a line; a line that cannot be taken is reported and leaves nothing behind."""
+        """Import traces, one JSON object per line; report each line that cannot be imported and store nothing of it."""
         return await exchange.import_lines(self._store, lines)
 
     def export_jsonl(self) -> AsyncIterator[bytes]:
-        """Every trace as one line of JSON, in the order they were stored."""
+        """Yield every trace as one line of JSON, in the order in which the traces were stored."""
         return exchange.export_lines(self._store)
 
     async def import_sqlite(self, path: Path) -> ImportReport:
-        """Take in the traces of the original project's SQLite file, which is only read.
+        """Import the traces from the original project's SQLite file, which is opened read-only.
 
         Raises:
-            NotFoundError: there is no such file.
-            InvalidInputError: it is no SQLite file, or not one of that project.
+            NotFoundError: The file does not exist.
+            InvalidInputError: The file is not an SQLite file, or not a file of that project.
         """
         return await exchange.import_entries(self._store, original.entries(path))

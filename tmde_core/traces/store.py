@@ -1,4 +1,4 @@
-"""The SQL of traces. Rows in, records out; what is allowed is decided in the service."""
+"""Stores traces in SQLite: converts between rows and records; the service decides what is allowed."""
 
 # ruff: noqa: S608 - statements are put together from this module's own constants; values are always parameters
 from __future__ import annotations
@@ -25,10 +25,10 @@ from tmde_core.storage.stamps import stamp
 T = TypeVar("T")
 
 QUALITY = "coalesce(user_rating, auto_score)"
-"""`Trace.quality_score` in SQL; spelt as in the index on it, or the index is not used."""
+"""`Trace.quality_score` in SQL, written exactly as in its index; otherwise SQLite does not use the index."""
 
 MAX_SEARCH_WORDS = 32
-"""Further words of a search are ignored: each costs a lookup, and nobody types more."""
+"""The number of search words that are used. Each word costs a lookup, and nobody types more words than this."""
 
 MIN_PREFIX = 3
 
@@ -39,7 +39,7 @@ COLUMNS = (
 
 PassedOver = Literal["low-score", "benchmark"]
 Scored = tuple[UUID, float | None]
-"""A trace and its quality score."""
+"""A trace's id and its quality score."""
 
 _PASSED_OVER: Mapping[PassedOver, str] = {
     "low-score": f"source <> 'benchmark' AND coalesce({QUALITY}, -1) < ?",
@@ -51,7 +51,7 @@ _CURSOR = re.compile(r"(?P<created_at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (?
 
 
 class Details(Record):
-    """What is shown with a trace but never searched for: one JSON column."""
+    """The fields that are shown with a trace but never searched, stored in one JSON column."""
 
     models: dict[str, RoleModel] = msgspec.field(default_factory=dict)
     templates_used: tuple[str, ...] = ()
@@ -61,15 +61,15 @@ class Details(Record):
 
 
 def encode_cursor(created_at: str, seq: int) -> str:
-    """The place after one row, as text that callers pass back unread."""
+    """Return the position after one row as an opaque text for callers."""
     return base64.urlsafe_b64encode(f"{created_at} {seq}".encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str) -> tuple[str, int]:
-    """Undo `encode_cursor`.
+    """Return the position that `encode_cursor` encoded.
 
     Raises:
-        InvalidInputError: this is no cursor that we gave out.
+        InvalidInputError: The text is not a cursor of this list.
     """
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
@@ -84,7 +84,10 @@ def decode_cursor(cursor: str) -> tuple[str, int]:
 
 
 def fts_query(text: str) -> str | None:
-    """Words, each quoted so that none is an operator; the last is a prefix. None when there is no word in `text`."""
+    """Return the full-text query for a search text, or None if the text contains no word.
+
+    Each word is quoted, so that no word acts as an operator. The last word is a prefix.
+    """
     words = _WORD.findall(text)[:MAX_SEARCH_WORDS]
     if not words:
         return None
@@ -116,12 +119,12 @@ class Where:
             self.add("source = ?", wanted.source)
 
     def add(self, condition: str, *parameters: Any) -> None:
-        """One more condition that must hold."""
+        """Add a condition that must hold."""
         self._conditions.append(condition)
         self._parameters.extend(parameters)
 
     def sql(self) -> tuple[str, list[Any]]:
-        """The WHERE clause."""
+        """Return the WHERE clause with its parameters."""
         conditions, parameters = list(self._conditions), list(self._parameters)
         if self.match is not None:
             conditions.append("seq IN (SELECT rowid FROM traces_fts WHERE traces_fts MATCH ?)")
@@ -129,7 +132,7 @@ class Where:
         return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), parameters
 
     def count_sql(self) -> tuple[str, list[Any]]:
-        """The statement that counts the matches."""
+        """Return the statement that counts the matches, with its parameters."""
         if self.match is not None and not self._conditions:
             return "SELECT count(*) FROM traces_fts WHERE traces_fts MATCH ?", [self.match]
         where, parameters = self.sql()
@@ -137,7 +140,10 @@ class Where:
 
 
 def page_sql(where: Where, limit: int, cursor: str | None) -> tuple[str, list[Any]]:
-    """The statement of one page, newest first, with one row more than `limit` to tell whether more follow."""
+    """Return the statement of one page, newest first, with its parameters.
+
+    The statement reads one row more than `limit`, which shows whether more rows follow.
+    """
     if cursor is not None:
         where.add("(created_at, seq) < (?, ?)", *decode_cursor(cursor))
     clause, parameters = where.sql()
@@ -154,14 +160,14 @@ class TraceStore:
         self._db = database
 
     async def get(self, trace_id: UUID) -> Trace | None:
-        """The trace with its rounds, if it exists."""
+        """Return the trace with its rounds, or None if no trace has this id."""
         found = await self._traces(await self._db.rows(f"SELECT {COLUMNS} FROM traces WHERE id = ?", (str(trace_id),)))
         return found[0] if found else None
 
     async def page(
         self, wanted: TraceFilter, min_quality_score: float, limit: int, cursor: str | None
     ) -> tuple[list[Trace], int, str | None]:
-        """One page, newest first; how many match over all pages; and the cursor of the next page."""
+        """Return one page, newest first, the number of matches on all pages, and the cursor of the next page."""
         where = Where(wanted, min_quality_score)
         if cursor is not None:
             decode_cursor(cursor)
@@ -174,19 +180,19 @@ class TraceStore:
         return await self._traces(page), total, more
 
     async def after(self, seq: int, limit: int) -> tuple[list[Trace], int]:
-        """The next `limit` traces in the order they were stored, and the place after them."""
+        """Return the next `limit` traces in the order in which they were stored, and the position after them."""
         rows = await self._db.rows(f"SELECT {COLUMNS} FROM traces WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
         return await self._traces(rows), rows[-1]["seq"] if rows else seq
 
     async def eligible(self, min_quality_score: float) -> list[Trace]:
-        """Every trace that may be trained on, oldest first."""
+        """Return every trace that may be used for training, oldest first."""
         clause, parameters = Where(TraceFilter(eligible=True), min_quality_score).sql()
         return await self._traces(
             await self._db.rows(f"SELECT {COLUMNS} FROM traces {clause} ORDER BY created_at, seq", parameters)
         )
 
     async def withdrawn(self, min_quality_score: float) -> list[UUID]:
-        """Ids of traces of at least that quality that were withdrawn, oldest first."""
+        """Return the ids of withdrawn traces with at least this quality, oldest first."""
         rows = await self._db.rows(
             f"SELECT id FROM traces WHERE withdrawn_at IS NOT NULL AND {QUALITY} >= ? AND source <> 'benchmark' "
             "ORDER BY created_at, seq",
@@ -195,7 +201,7 @@ class TraceStore:
         return [UUID(row["id"]) for row in rows]
 
     async def passed_over(self, which: PassedOver, min_quality_score: float, limit: int) -> tuple[int, list[Scored]]:
-        """How many were never in question for training, and some of them, best first."""
+        """Return the number of traces that training never considers, and the best of them, best first."""
         where = f"withdrawn_at IS NULL AND {_PASSED_OVER[which]}"
         total = await self._db.value(f"SELECT count(*) FROM traces WHERE {where}", (min_quality_score,))
         rows = await self._db.rows(
@@ -218,16 +224,16 @@ class TraceStore:
         return [_trace(row, rounds.get(row["id"], ())) for row in rows]
 
     async def has(self, trace_id: UUID) -> bool:
-        """Whether there is such a trace."""
+        """Return whether a trace with this id exists."""
         return bool(await self._db.value("SELECT count(*) FROM traces WHERE id = ?", (str(trace_id),)))
 
     async def add(self, trace: Trace) -> None:
-        """Keep a trace with its rounds, all or nothing; an id that is taken raises `sqlite3.IntegrityError`."""
+        """Store a trace with its rounds, completely or not at all; raise `sqlite3.IntegrityError` if the id exists."""
         async with self._db.transaction() as connection:
             await self.insert(connection, [trace])
 
     async def add_new(self, traces: Sequence[Trace]) -> list[bool]:
-        """Keep those traces whose id is not taken, in one transaction; says of each whether it was kept."""
+        """Store the traces whose id does not exist yet, in one transaction; return for each whether it was stored."""
         kept: list[bool] = []
         async with self._db.transaction() as connection:
             marks = ",".join("?" * len(traces))
@@ -242,10 +248,10 @@ class TraceStore:
         return kept
 
     async def rate(self, trace_id: UUID, rating: int, corrected_answer: str | None) -> bool:
-        """Store a rating; False when there is no such trace.
+        """Store a rating; return False if no trace has this id.
 
         Args:
-            corrected_answer: None leaves an earlier correction as it is, blank text removes it.
+            corrected_answer: None keeps an earlier correction; blank text removes it.
         """
         changes = "user_rating = ?"
         values: list[int | str | None] = [rating]
@@ -255,14 +261,14 @@ class TraceStore:
         return bool(await self._db.write(f"UPDATE traces SET {changes} WHERE id = ?", [*values, str(trace_id)]))
 
     async def withdraw(self, trace_id: UUID, reason: str) -> None:
-        """Mark a trace as withdrawn now; one that is withdrawn keeps its first reason."""
+        """Mark a trace as withdrawn now; a trace that is already withdrawn keeps its first reason."""
         await self._db.write(
             "UPDATE traces SET withdrawn_at = ?, withdrawn_reason = ? WHERE id = ? AND withdrawn_at IS NULL",
             (stamp(utc_now()), reason, str(trace_id)),
         )
 
     async def stats(self, min_quality_score: float) -> TraceStats:
-        """Figures of the whole table."""
+        """Return figures of the whole table."""
         clause, parameters = Where(TraceFilter(eligible=True), min_quality_score).sql()
         last_run = await self._db.value("SELECT max(started_at) FROM finetune_runs WHERE status = 'completed'")
         counts = await self._db.row(
@@ -283,7 +289,7 @@ class TraceStore:
         )
 
     async def insert(self, connection: aiosqlite.Connection, traces: Iterable[Trace]) -> None:
-        """Insert within an open transaction; an id that is taken raises `sqlite3.IntegrityError`."""
+        """Insert traces within an open transaction; raise `sqlite3.IntegrityError` if an id exists."""
         traces = list(traces)
         await connection.executemany(_INSERT_TRACE, [_trace_row(trace) for trace in traces])
         await connection.executemany(_INSERT_ROUND, [row for trace in traces for row in _round_rows(trace)])

@@ -1,1 +1,1 @@
-"""The questions of a benchmark: suites, one's own, and files."""
+"""Provides the questions of a benchmark: suites, the user's own questions, and question files."""

@@ -1,4 +1,4 @@
-"""Which questions there are: the suites of plugins, and one's own."""
+"""Provides all benchmark questions: those in the suites of plugins and the user's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tmde_core.storage.stamps import stamp
 log = structlog.get_logger(__name__)
 
 CUSTOM = "custom"
-"""The suite of one's own questions."""
+"""The name of the suite that holds the user's own questions."""
 
 QUICK = 10
 DIFFICULTIES = ("easy", "medium", "hard")
@@ -30,22 +30,22 @@ DIFFICULTIES = ("easy", "medium", "hard")
 Listed = list[BenchmarkQuestion]
 Anchors = list[tuple[str, Question, str]]
 Clashes = list[ConflictError | None]
-"""The class below has a method called `list`, which would hide the type."""
+"""Aliases of `list` types, because the class below has a method called `list` that would hide the type."""
 
 
 class QuestionBank:
-    """The questions of one data directory."""
+    """Provides and stores the questions of one data directory."""
 
     def __init__(self, database: Database, plugins: Plugins) -> None:
         self._db = database
         self._plugins = plugins
 
     async def list(self, domain: str | None = None, difficulty: str | None = None, suite: str | None = None) -> Listed:
-        """Built-in questions and one's own.
+        """Return the built-in questions and the user's own questions.
 
         Raises:
-            InvalidInputError: no such domain or difficulty.
-            NotFoundError: no such suite.
+            InvalidInputError: The domain or the difficulty is unknown.
+            NotFoundError: The suite does not exist.
         """
         if difficulty is not None and difficulty not in DIFFICULTIES:
             raise InvalidInputError(
@@ -63,11 +63,11 @@ class QuestionBank:
         ]
 
     async def chosen(self, plan: BenchmarkPlan) -> tuple[str, Sequence[Question]]:
-        """The suite's name and the questions that a plan asks for.
+        """Return the suite's name and the questions that a plan asks.
 
         Raises:
-            InvalidInputError: a custom run without questions, or questions with another type.
-            NotFoundError: no such suite or question.
+            InvalidInputError: A custom run names no questions, or a run of another type names questions.
+            NotFoundError: The suite or a question does not exist.
         """
         if plan.type == "custom":
             return await self._picked(plan)
@@ -98,15 +98,15 @@ class QuestionBank:
         return plan.suite or CUSTOM, [known[name] for name in dict.fromkeys(plan.question_ids)]
 
     async def own(self) -> Sequence[Question]:
-        """One's own questions, oldest first."""
+        """Return the user's own questions, oldest first."""
         rows = await self._db.rows("SELECT question FROM benchmark_questions ORDER BY created_at, id")
         return [msgspec.json.decode(row[0], type=Question) for row in rows]
 
     async def add(self, question: Question) -> BenchmarkQuestion:
-        """Keep a question of one's own, which has been checked.
+        """Store one of the user's own questions; the caller has validated the question.
 
         Raises:
-            ConflictError: the id is taken, or the question equals another.
+            ConflictError: The id is already used, or another question asks the same.
         """
         (clash,) = await self.clashes([question])
         if clash is not None:
@@ -115,10 +115,12 @@ class QuestionBank:
         return _own(question)
 
     async def clashes(self, questions: Sequence[Question], instead_of: str = "") -> Clashes:
-        """For each question, why it cannot be added to those that are there and those before it; None where it can.
+        """Return for each question the reason why the question cannot be added, or None if it can be added.
+
+        Each question is compared with the stored questions and with the questions before it in the sequence.
 
         Args:
-            instead_of: the id of a question that they would take the place of.
+            instead_of: The id of a stored question that the new questions replace.
         """
         everything = [one for one in await self._all(None) if one.id != instead_of]
         ids = {one.id for one in everything}
@@ -139,7 +141,7 @@ class QuestionBank:
         return found
 
     async def add_all(self, questions: Iterable[Question]) -> None:
-        """Keep questions that clash with nothing; all of them or none."""
+        """Store questions that clash with no other question, either all of them or none."""
         rows = [(one.id, stamp(utc_now()), to_json(one).decode()) for one in questions]
         async with self._db.transaction() as connection:
             await connection.executemany(
@@ -147,12 +149,13 @@ class QuestionBank:
             )
 
     async def replace(self, question: Question) -> BenchmarkQuestion:
-        """Put a question, which has been checked, in the place of one's own of that id, in one step; runs that asked the earlier one
-        keep it.
+        """Replace the user's own question that has the same id, in one step; the caller has validated the question.
+
+        Runs that asked the earlier question keep the earlier question.
 
         Raises:
-            NotFoundError: no such question.
-            ConflictError: it is built in, or the question equals another.
+            NotFoundError: The question does not exist.
+            ConflictError: The stored question is built in, or another question asks the same.
         """
         (clash,) = await self.clashes([question], instead_of=question.id)
         if clash is not None:
@@ -163,11 +166,11 @@ class QuestionBank:
         return _own(question)
 
     async def remove(self, question_id: str) -> None:
-        """Remove a question of one's own; runs that asked it keep it.
+        """Remove one of the user's own questions; runs that asked the question keep it.
 
         Raises:
-            NotFoundError: no such question.
-            ConflictError: it is built in.
+            NotFoundError: The question does not exist.
+            ConflictError: The question is built in.
         """
         if not await self._db.write("DELETE FROM benchmark_questions WHERE id = ?", (question_id,)):
             await self._not_own(question_id, "removed")
@@ -178,7 +181,7 @@ class QuestionBank:
         raise NotFoundError(f"There is no question called {question_id[:60]!r}.")
 
     async def protected(self) -> Sequence[Protected]:
-        """Every question that must not be trained on: all but those made for practice."""
+        """Return every question that must not be trained on: all questions except those made for practice."""
         found = [Protected(f"{CUSTOM}/{one.id}", one.query) for one in await self.own()]
         for suite in self.suites():
             try:
@@ -190,11 +193,11 @@ class QuestionBank:
         return found
 
     def suites(self) -> Sequence[SuiteDescriptor]:
-        """The suites of the plugins; the first is the default."""
+        """Return the suites of the plugins, the default suite first."""
         return sorted(self._plugins.suites, key=lambda suite: (not suite.default, suite.name))
 
     def anchors(self) -> Anchors:
-        """The frozen answers by which a judge's constancy is seen: id, question, answer."""
+        """Return the frozen answers that show whether a judge scores consistently, as (id, question, answer)."""
         found = []
         for suite in self.suites():
             for number, anchor in enumerate(suite.anchors() if suite.anchors else ()):

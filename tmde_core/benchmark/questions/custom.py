@@ -1,4 +1,4 @@
-"""Questions of one's own: what makes one, and one clear sentence where it is wrong."""
+"""Validates the user's own questions and explains each error in one clear sentence."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ MAX_CRITERIA = 20
 
 
 def question_from(given: Mapping[str, Any]) -> Question:
-    """A question from its wire form, checked through and through; without an id it gets one.
+    """Return a fully validated question built from its wire form; create an id if none is given.
 
     Raises:
-        InvalidInputError: a field is missing, unknown or wrong; context has `field`.
+        InvalidInputError: A field is missing, unknown or wrong. The error's context has `field`.
     """
     values: dict[Any, Any] = {"id": f"own-{uuid4().hex[:8]}", **given}
     if odd := next((name for name in values if not isinstance(name, str)), None):
@@ -75,7 +75,7 @@ def _check_words(question: Question) -> None:
 
 
 def _check_simple(question: Question) -> None:
-    """A question without criteria needs a reference or a rubric, else nobody can score it."""
+    """Check that a question without criteria has a reference or a rubric; otherwise nothing can score it."""
     if not (question.reference or "").strip() and not (question.rubric or "").strip():
         raise _wrong("criteria", "the rubric is empty: name at least one criterion, or give a reference answer")
     if question.check == "regex" and question.reference:
@@ -102,7 +102,7 @@ def _check_criteria(criteria: tuple[Criterion, ...]) -> None:
 
 
 def problem_of(criterion: Criterion) -> str | None:
-    """Why a criterion's check can never work; None when it can."""
+    """Return the reason why a criterion's check can never work, or None if the check can work."""
     check = criterion.check
     if isinstance(check, RegexCheck):
         return _pattern_problem(check.pattern)

@@ -1,4 +1,7 @@
-"""Reads question files: JSON Lines, one `Question` a line (`id`, `query`, and where known `reference` and `check`)."""
+"""Reads question files: JSON Lines with one `Question` per line.
+
+Each line has `id` and `query`, and optionally `reference` and `check`.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,24 @@ from tmde_core.records.base import from_json, to_json
 from tmde_core.records.questions import Question
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
-"""A question file is read whole; a larger one is no question file."""
+"""The largest question file that is read. A file is read into memory as a whole; no real question file is larger."""
 
 
 def read_questions(path: Path) -> list[Question]:
-    """All questions of a file, in its order.
+    """Return all questions of a file, in file order.
 
     Raises:
-        NotFoundError: no such file.
-        InvalidInputError: a line is no question, or an id comes twice; names the line.
+        NotFoundError: The file does not exist.
+        InvalidInputError: A line is not a question, or an id occurs twice. The error names the line.
     """
     return parse_questions(read_bytes(path).splitlines(), str(path))
 
 
 def parse_questions(lines: Iterable[bytes], source: str) -> list[Question]:
-    """Questions from lines; blank lines are passed over.
+    """Return the questions read from lines; skip blank lines.
 
     Raises:
-        InvalidInputError: a line is no question, an id comes twice, or there is no question at all.
+        InvalidInputError: A line is not a question, an id occurs twice, or there is no question at all.
     """
     questions: dict[str, Question] = {}
     for number, line in enumerate(lines, 1):
@@ -53,11 +56,11 @@ def parse_questions(lines: Iterable[bytes], source: str) -> list[Question]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a question file.
+    """Return the content of a question file.
 
     Raises:
-        NotFoundError: no such file.
-        InvalidInputError: it cannot be read, or is too large to be one.
+        NotFoundError: The file does not exist.
+        InvalidInputError: The file cannot be read, or is too large to be a question file.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -72,6 +75,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def content_hash(questions: Iterable[Question]) -> str:
-    """SHA-256 over the questions' content, whatever their order: equal for files that ask the same."""
+    """Return the SHA-256 of the questions' content, independent of their order.
+
+    Two files that ask the same questions have the same hash.
+    """
     digests = sorted(hashlib.sha256(to_json(question)).hexdigest() for question in questions)
     return hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -1,17 +1,18 @@
-"""Questions from files: our own JSON Lines and YAML, and the JSON Lines of inspect_ai and lm-evaluation-harness.
+"""Reads question files: TMDE's own JSON Lines and YAML, and JSON Lines of inspect_ai and lm-evaluation-harness.
 
-What is read as what:
+How each format is converted:
 
 | in the file | becomes |
 |---|---|
-| ours: `query`, and what else a question has | itself |
-| inspect_ai's Sample: `input`, `target`, `choices`, `id`, `metadata` | `query` from `input` (of chat messages the last user's); with `choices` a letter to choose, else as below |
+| TMDE's own format: `query` and the other fields of a question | the question as it is |
+| inspect_ai's Sample: `input`, `target`, `choices`, `id`, `metadata` | `query` from `input` (the last user message if `input` is a list of chat messages); with `choices`, a letter to choose; otherwise see below |
 | lm-evaluation-harness's logged samples: `doc`, `target`, `arguments`, `doc_id` | `query` from the first argument (the prompt as it was sent) |
-| a plain document: `question`, `answer`, and `choices` with the answer's index or letter | as inspect_ai's |
+| a plain document: `question`, `answer`, and optionally `choices`, with the answer's index or letter | as for inspect_ai |
 
-A target that is a number (also after gsm8k's `####`) is checked as a number; any other target must be stated in the answer
-(several targets: any of them). `domain` and `difficulty` come from the line or its metadata where they are ours, else from
-the caller. Formats: https://inspect.aisi.org.uk/datasets.html, and `--log_samples` of lm-evaluation-harness.
+A target that is a number (also after gsm8k's `####`) is checked as a number. Any other target must be stated in the
+answer; if there are multiple targets, one of them must be stated. `domain` and `difficulty` come from the line or its
+metadata if the value is one that TMDE knows, and otherwise from the caller. Formats:
+https://inspect.aisi.org.uk/datasets.html, and `--log_samples` of lm-evaluation-harness.
 """
 
 from __future__ import annotations
@@ -33,39 +34,39 @@ from tmde_core.records.questions import Question
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_ENTRIES = 10_000
 BOM = b"\xef\xbb\xbf"
-"""What editors on Windows put before the first line."""
+"""The byte order mark that editors on Windows write before the first line."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class SkippedEntry(Record):
-    """An entry of a file that was left out, and why."""
+    """An entry of a file that was not imported, and the reason."""
 
     line: int
     reason: str
 
 
 class QuestionImport(Record):
-    """What an import did."""
+    """The result of an import."""
 
     imported: tuple[str, ...]
-    """Ids of the questions that were taken in."""
+    """Ids of the imported questions."""
     skipped: tuple[SkippedEntry, ...] = ()
 
 
 Read = tuple[int, Question | str]
-"""The entry's line (of JSON Lines) or number (of YAML), and the question or why there is none."""
+"""The entry's line (JSON Lines) or number (YAML), and the question, or the reason why the entry is not a question."""
 
 
 def read_entries(
     content: bytes, *, as_yaml: bool = False, domain: str = "reasoning", difficulty: str = "medium"
 ) -> Iterator[Read]:
-    """The questions of a file, one after the other.
+    """Yield the questions of a file, one after the other.
 
     Args:
-        domain, difficulty: for entries that do not say.
+        domain, difficulty: Used for entries that name none.
 
     Raises:
-        InvalidInputError: the file is too large, or no YAML list.
+        InvalidInputError: The file is too large, or is not a YAML list.
     """
     if len(content) > MAX_FILE_BYTES:
         raise InvalidInputError(f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB; split it into several.")
@@ -95,7 +96,7 @@ def _json_lines(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 def _yaml_entries(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
     try:
-        # Aliases can make a few bytes into gigabytes; questions need none.
+        # YAML aliases can expand a few bytes to gigabytes, and questions do not need aliases.
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content)):
             raise InvalidInputError("The YAML file uses aliases (`*name`), which are not read. Write the values out.")
         found = yaml.safe_load(content)
@@ -135,9 +136,12 @@ def _converted(entry: Mapping[str, Any], domain: str, difficulty: str) -> dict[s
 
 
 def _named(identity: Any, parts: dict[str, Any]) -> dict[str, Any]:
-    """With the entry's own id where that is one of ours, else one made of the question, the same at every import."""
+    """Return the parts with an id: the entry's own id if it is valid, otherwise an id derived from the question.
+
+    The derived id is the same at every import.
+    """
     text = str(identity) if identity is not None else ""
-    if not ID.fullmatch(text) or text.isdigit():  # a bare number would meet that of the next file
+    if not ID.fullmatch(text) or text.isdigit():  # a bare number would clash with the same number in another file
         digest = hashlib.sha256(parts["query"].encode("utf-8", "surrogatepass")).hexdigest()[:12]
         text = f"import-{digest}"
     return {"id": text, **parts}
@@ -154,7 +158,10 @@ def _prompt(given: Any) -> str:
 
 
 def _argument(given: Any) -> str:
-    """The prompt: the first argument of the first request, however the harness's version nests them."""
+    """Return the prompt: the first argument of the first request.
+
+    Different versions of the harness nest the arguments differently.
+    """
     text = given
     for _ in range(2):
         if isinstance(text, dict):

@@ -1,1 +1,1 @@
-"""What runs measured: metrics, statistics, comparisons, reports and exports."""
+"""Evaluates what runs measured: metrics, statistics, comparisons, reports and exports."""

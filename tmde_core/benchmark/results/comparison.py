@@ -1,4 +1,8 @@
-"""Two runs side by side: paired by question, per domain with Holm's correction, and a verdict that knows its noise."""
+"""Compares two runs, paired by question.
+
+Each domain is compared too, with Holm's correction. The outcome takes the noise into account: a difference that chance
+can explain is inconclusive.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ Answers = Mapping[str, Sequence[BenchmarkResult]]
 
 
 def differences(a: BenchmarkRun, b: BenchmarkRun) -> tuple[str, ...]:
-    """Why the two runs cannot be compared: one sentence each; none when they can."""
+    """Return the reasons why two runs cannot be compared, one sentence each; empty if they can be compared."""
     found = []
     if a.suite_sha256 != b.suite_sha256:
         found.append("They asked different questions.")
@@ -47,7 +51,11 @@ def differences(a: BenchmarkRun, b: BenchmarkRun) -> tuple[str, ...]:
 
 
 def judge_models(run: BenchmarkRun) -> str:
-    """Which models scored what no check decides, `runtime:model` each; empty where none was asked, or it is not known."""
+    """Return the models that scored the criteria without a check, each as `runtime:model`.
+
+    Returns:
+        The models separated by commas; empty if no model was asked, or if the run does not record the models.
+    """
     judge = (run.settings.get("roles") or {}).get("judge") or {}
     if not judge or run.settings.get("judgeNeedsModel") is False:
         return ""
@@ -66,9 +74,12 @@ def compare(
     of_b: Sequence[BenchmarkResult],
     questions: Sequence[Question],
 ) -> RunComparison:
-    """B against A, by question. Takes half a second; call it in a thread.
+    """Compare run B with run A, question by question.
 
-    Runs that asked different questions are compared on those they share, and `comparable` says that this means little.
+    The comparison takes half a second; call this function in a thread.
+
+    Runs that asked different questions are compared on the questions they share; `comparable` is False then, because
+    such a comparison means little.
     """
     differs = differences(a, b)
     asked = {question.id: question for question in questions}
@@ -97,7 +108,10 @@ def compare(
 def _row(
     name: str, question: Question | None, a: Sequence[BenchmarkResult], b: Sequence[BenchmarkResult]
 ) -> QuestionComparison:
-    """Both scores of one question, over the criteria that were scored in both runs: only like is compared with like."""
+    """Return both scores of one question, over the criteria that were scored in both runs.
+
+    Criteria that were scored in only one run are left out, so that both scores measure the same thing.
+    """
     score_a, score_b = quality_of(a), quality_of(b)
     if question is not None and question.criteria:
         open_ = {name for answer in (*a, *b) for name, score in answer.criteria.items() if score is None}
@@ -145,7 +159,11 @@ def _paired(rows: Sequence[QuestionComparison]) -> PairedComparison:
 
 
 def _domains(rows: Sequence[QuestionComparison], decides: bool) -> tuple[DomainComparison, ...]:
-    """Each domain; without a verdict where the runs decide nothing. Its p is Holm's adjusted one, so that five looks do not find what one would not."""
+    """Return the comparison of each domain; every outcome is inconclusive unless `decides` is True.
+
+    The p-values are adjusted with Holm's method: otherwise five domains would show a difference by chance more often
+    than one.
+    """
     groups: dict[str, list[QuestionComparison]] = defaultdict(list)
     for row in rows:
         groups[row.domain].append(row)
@@ -167,7 +185,14 @@ def _domains(rows: Sequence[QuestionComparison], decides: bool) -> tuple[DomainC
 def _score(
     a: BenchmarkRun, b: BenchmarkRun, answers_a: Answers, answers_b: Answers, rows: Sequence[QuestionComparison]
 ) -> tuple[float, float, float] | None:
-    """B's TMDE score minus A's with its interval, both against A's reference, resampled by question."""
+    """Return B's TMDE score minus A's, with its interval.
+
+    Both scores use A's reference. The interval is resampled by question.
+
+    Returns:
+        The difference and the low and high end of its interval; None if a run has no metrics or no question has a score
+            in both runs.
+    """
     if a.metrics is None or b.metrics is None or not rows:
         return None
     import numpy as np

@@ -1,4 +1,4 @@
-"""Benchmark runs as JSON and as CSV for other programs."""
+"""Exports benchmark runs as JSON and as CSV for other programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tmde_core.records.base import Record
 from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection")."""
+"""The characters at which spreadsheets recognise the start of a formula (OWASP, "CSV Injection")."""
 
 RUN_COLUMNS = (
     "run_id", "started_at", "type", "mode", "suite", "suite_sha256", "adapter_id", "base_model", "judge", "repeats", "status",
@@ -32,7 +32,10 @@ class ExportedRun(Record):
 
 
 def csv_lines(runs: Sequence[ExportedRun]) -> Iterator[bytes]:
-    """One answer a line, the run's figures before it; RFC 4180: CRLF, quotes doubled, UTF-8."""
+    """Yield one line per answer, with the run's figures before the answer's.
+
+    The format is RFC 4180: CRLF line ends, doubled quotes. The encoding is UTF-8.
+    """
     yield _line((*RUN_COLUMNS, *RESULT_COLUMNS))
     for exported in runs:
         head = _run_cells(exported.run)
@@ -43,7 +46,7 @@ def csv_lines(runs: Sequence[ExportedRun]) -> Iterator[bytes]:
 
 
 def harmless(value: Any) -> Any:
-    """The cell, with text that a spreadsheet would compute made plain by an apostrophe before it."""
+    """Return the cell's value; put an apostrophe before text that a spreadsheet would run as a formula."""
     if isinstance(value, str) and value.startswith(FORMULA):
         return f"'{value}"
     return "" if value is None else value

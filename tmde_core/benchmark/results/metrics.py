@@ -1,12 +1,12 @@
-"""The figures of a run, and the TMDE score that sums them up.
+"""Computes the figures of a run, and the TMDE score that combines them.
 
     TMDE score = 100 · (Q / 10)^w · E^(1 − w)
 
-Q is the mean quality (0–10), w the weight of quality (0.8), and E the mean of three ratios against a reference, each clipped
-to 0–1: response time (reference / measured), rounds (reference / measured) and early terminations (measured / reference).
-The reference is stored with the baseline; a run without a baseline is its own reference. Being faster than the
-reference adds nothing, so speed cannot buy score; Q = 0 gives 0, and Q = 10 at the reference's pace gives 100.
-In proposer mode there are no rounds, and E is the response time's ratio alone.
+Q is the mean quality (0–10), w is the weight of quality (0.8), and E is the mean of three ratios against a reference.
+Each ratio is clipped to 0–1: response time (reference / measured), rounds (reference / measured) and early terminations
+(measured / reference). The reference is stored with the baseline; a run without a baseline is its own reference. A run
+that is faster than the reference gains nothing, so that speed cannot replace quality. Q = 0 gives 0, and Q = 10 at the
+reference's pace gives 100. In proposer mode there are no rounds, and E is the ratio of the response time alone.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ from tmde_core.records.judging import Criterion
 
 QUALITY_WEIGHT = 0.8
 MAX_UNSCORED = 0.1
-"""A larger share of answers without verdict makes a run inconclusive."""
+"""The largest share of unscored or failed answers; above this share a run is inconclusive."""
 ENOUGH_WEIGHT = 0.5
-"""Share of the weight that must be scored for the answer to count: with less, the score would be of another question."""
+"""The share of the criteria's weight that must be scored for the answer to count.
+
+With a smaller share, the score would describe a different question.
+"""
 
 
 def tmde_score(quality: float, efficiency: float, quality_weight: float = QUALITY_WEIGHT) -> float:
-    """The composite, 0–100; see the module's docstring.
+    """Return the TMDE score, 0–100; the module's docstring has the formula.
 
     Args:
-        quality: 0–10.
-        efficiency: 0–1.
+        quality: Q, 0–10.
+        efficiency: E, 0–1.
         quality_weight: w, 0.5–1.
     """
     share = min(1.0, max(0.0, quality / 10))
@@ -52,7 +55,7 @@ def efficiency(
     reference: EfficiencyReference,
     mode: Mode,
 ) -> float:
-    """E of the module's docstring, 0–1; figures that are not known count as the reference's."""
+    """Return E of the module's docstring, 0–1; an unknown figure counts as equal to the reference."""
     ratios = [_ratio(reference.response_time_ms, response_ms)]
     if mode == "debate":
         ratios += [_ratio(reference.rounds, rounds), _ratio(early_rate, reference.early_termination_rate)]
@@ -66,7 +69,7 @@ def _ratio(best: float | None, actual: float | None) -> float:
 
 
 def weighted(criteria: Sequence[Criterion], scores: Mapping[str, float | None]) -> float | None:
-    """The weighted mean of the known scores, 0–10; None when they hold less than half of the weight."""
+    """Return the weighted mean of the known scores, 0–10, or None if they hold less than half of the weight."""
     total = sum(criterion.weight for criterion in criteria)
     known = [(criterion.weight, score) for criterion in criteria if (score := scores.get(criterion.name)) is not None]
     weight = sum(share for share, _ in known)
@@ -76,7 +79,7 @@ def weighted(criteria: Sequence[Criterion], scores: Mapping[str, float | None]) 
 
 
 def by_question(results: Iterable[BenchmarkResult]) -> dict[str, list[BenchmarkResult]]:
-    """Question → its answers."""
+    """Group the answers by question id."""
     found: dict[str, list[BenchmarkResult]] = defaultdict(list)
     for result in results:
         found[result.question_id].append(result)
@@ -84,13 +87,13 @@ def by_question(results: Iterable[BenchmarkResult]) -> dict[str, list[BenchmarkR
 
 
 def quality_of(answers: Sequence[BenchmarkResult]) -> float | None:
-    """The mean score of one question's answers; None when none has a verdict."""
+    """Return the mean score of one question's answers, or None if no answer has a score."""
     scores = [answer.quality_score for answer in answers if answer.quality_score is not None]
     return fmean(scores) if scores else None
 
 
 def reference_of(metrics: BenchmarkMetrics) -> EfficiencyReference:
-    """What later runs are held against when this one is their baseline."""
+    """Return the reference for later runs that have this run as their baseline."""
     return EfficiencyReference(
         response_time_ms=metrics.avg_response_time_ms.mean,
         rounds=metrics.avg_rounds.mean,
@@ -105,10 +108,12 @@ def measure(
     reference: EfficiencyReference | None = None,
     judge_drift: float | None = None,
 ) -> BenchmarkMetrics:
-    """The figures of a run. A question's repeats are averaged first: they are not independent of each other.
+    """Return the figures of a run.
+
+    A question's repeated answers are averaged first, because they are not independent of each other.
 
     Args:
-        reference: the baseline's; None: this run is its own.
+        reference: The baseline's reference; None if this run is its own reference.
     """
     questions = by_question(results)
     answered = [result for result in results if result.status != "failed"]

@@ -1,6 +1,6 @@
-"""A run as one HTML file: opens offline, loads nothing, runs no script.
+"""Renders a run as one HTML file that opens offline, loads nothing and runs no script.
 
-Everything that came from a model or a person is escaped; the charts are SVG that this module draws.
+All text from a model or a person is escaped. This module draws the charts as SVG.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ BAR = 360
 
 
 async def report_html(benchmark: BenchmarkService, run_id: UUID) -> str:
-    """The report of a completed run.
+    """Return the HTML report of a completed run.
 
     Raises:
-        NotFoundError: no such run.
-        ConflictError: it has not been completed.
+        NotFoundError: The run does not exist.
+        ConflictError: The run is not completed.
     """
     run = await benchmark.get(run_id)
     if run.status != "completed" or run.metrics is None:
@@ -56,7 +56,7 @@ async def report_html(benchmark: BenchmarkService, run_id: UUID) -> str:
 
 async def _against_run(benchmark: BenchmarkService, other: UUID | None, run: BenchmarkRun) -> RunComparison | None:
     if other is not None:
-        with suppress(NotFoundError):  # the other has been deleted; the run's own figures are still true
+        with suppress(NotFoundError):  # the other run has been deleted; this run's own figures are still valid
             return await benchmark.compare(other, run.id)
     return None
 
@@ -67,11 +67,11 @@ def page(
     base: RunComparison | None = None,
     before: RunComparison | None = None,
 ) -> str:
-    """The whole file.
+    """Return the whole HTML file.
 
     Args:
-        base: against its baseline.
-        before: against the run before it.
+        base: The comparison with the run's baseline.
+        before: The comparison with the previous run.
     """
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -218,7 +218,7 @@ def _answers(results: Sequence[BenchmarkResult], base: RunComparison | None) -> 
 
 
 def interval_words(found: Interval, factor: float = 1.0, unit: str = "") -> str:
-    """`6.2 (5.1 to 7.0)`, or a dash."""
+    """Return the mean and its interval, such as `6.2 (5.1 to 7.0)`, or a dash if there is no mean."""
     if found.mean is None:
         return "—"
     after = f" {unit}" if unit else ""
@@ -228,7 +228,11 @@ def interval_words(found: Interval, factor: float = 1.0, unit: str = "") -> str:
 
 
 def difference_words(found: PairedComparison) -> str:
-    """`+3.1 ± 5.7 points of 10 over 12 questions, p 0.31: not yet distinguishable; some 40 questions would tell.`"""
+    """Return a sentence about a difference and its outcome.
+
+    An example: `+3.1 ± 5.7 points of 10 over 12 questions, p 0.31: not yet distinguishable; some 40 questions would
+    tell a difference of this size.`
+    """
     if found.difference is None:
         return "No question has a verdict in both runs."
     span = "" if found.low is None or found.high is None else f" ± {(found.high - found.low) / 2:.1f}"
@@ -247,13 +251,13 @@ def difference_words(found: PairedComparison) -> str:
 
 
 def chance_words(found: PairedComparison) -> str:
-    """`, p 0.31`; nothing where no p could decide."""
+    """Return the deciding p-value, such as `, p 0.31`, or an empty text if no p-value can decide the outcome."""
     p = found.deciding_p
     return "" if p is None or found.n < LEAST_QUESTIONS else f", {p_words(p)}"
 
 
 def p_words(p: float) -> str:
-    """`p 0.31`, `p 0.049`, `p below 0.001`: never rounded across the 0.05 that decides."""
+    """Return a p-value such as `p 0.31`, `p 0.049` or `p below 0.001`, never rounded across the 0.05 that decides."""
     if p < 0.001:
         return "p below 0.001"
     return f"p {p:.2f}" if p >= 0.1 else f"p {p:.3f}" if round(p, 3) != SIGNIFICANT else f"p {p:.4f}"

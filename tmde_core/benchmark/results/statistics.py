@@ -1,15 +1,15 @@
-"""Paired statistics: is the difference between two sets of answers to the same questions more than noise?
+"""Computes paired statistics: whether two sets of answers to the same questions differ by more than noise.
 
-Intervals are bias-corrected and accelerated bootstrap intervals (BCa: Efron 1987, "Better Bootstrap Confidence Intervals").
-With few questions those are too narrow, because the bootstrap divides by n where n − 1 is right and uses the normal
-distribution's quantiles where Student's are: their nominal level is therefore expanded as Hesterberg 2015, "What Teachers
-Should Know about the Bootstrap", section 3.3.1, does for the percentile interval. With 10 questions that matters, with 100
-hardly.
+Intervals are bias-corrected and accelerated bootstrap intervals (BCa: Efron 1987, "Better Bootstrap Confidence
+Intervals"). With few questions these intervals are too narrow: the bootstrap divides by n instead of n − 1, and uses
+the quantiles of the normal distribution instead of Student's t. Their nominal level is therefore expanded, as
+Hesterberg 2015, "What Teachers Should Know about the Bootstrap", section 3.3.1, does for the percentile interval. The
+expansion matters with 10 questions and hardly with 100.
 
-The interval alone is not the verdict's whole rule: with few questions that changed, it excludes zero by chance in up to 12 % of
-cases. The permutation test is exact where nothing but chance moved the scores, whatever their distribution, but takes a
-lopsided change for a difference more often than the interval does. So a verdict needs both (`outcome_of`); `bench/verdict_rule.py`
-simulates what that gives and costs.
+The interval alone does not decide the outcome: if few questions changed, the interval excludes zero by chance in up to
+12 % of cases. The permutation test is exact if only chance changed the scores, whatever their distribution. But the
+test mistakes a lopsided change for a difference more often than the interval does. Therefore an outcome needs both
+(`outcome_of`). `bench/verdict_rule.py` simulates the benefit and the cost of this rule.
 """
 
 from __future__ import annotations
@@ -26,39 +26,45 @@ CONFIDENCE = 0.95
 POWER = 0.8
 SIGNIFICANT = 0.05
 LEAST_QUESTIONS = 6
-"""With five, chance alone moves all of them to one side in 2 of 2⁵ = 6 % of cases: `SIGNIFICANT` is out of their reach."""
+"""The smallest number of questions that can decide an outcome.
+
+With five questions, chance alone moves all of them to the same side in 2 of 2⁵ cases (6 %), which is above
+`SIGNIFICANT`.
+"""
 RESAMPLES = 9_999
-"""Monte Carlo error of the interval's ends is then about 2 % of its width."""
+"""With this number, the Monte Carlo error of the interval's ends is about 2 % of the interval's width."""
 SEED = 20_240_229
-"""Fixed, so that the same answers give the same interval."""
+"""A fixed seed, so that the same answers give the same interval."""
 
 
 class PairedDifference(Record):
-    """Mean of after − before over the same questions, with its 95 % interval."""
+    """The mean of after − before over the same questions, with its 95 % interval."""
 
     questions: int
     before: float
-    """Mean before."""
+    """The mean score before."""
     after: float
-    """Mean after."""
+    """The mean score after."""
     difference: float
     low: float
     high: float
     p: float
-    """Two-sided permutation p: how often chance alone gives a difference at least this large."""
+    """The two-sided permutation p-value: how often chance alone gives a difference at least this large."""
 
     @property
     def outcome(self) -> Outcome:
-        """What is to be made of it: see `outcome_of`."""
+        """The outcome of the comparison; see `outcome_of`."""
         return outcome_of(self.low, self.high, self.p)
 
 
 def outcome_of(low: float | None, high: float | None, p: float | None) -> Outcome:
-    """The one rule of every verdict: `better` or `worse` only where the interval lies on one side of zero and p is below 0.05.
+    """Return the outcome of a comparison; this one rule decides all of them.
+
+    The outcome is `better` or `worse` only if the interval lies on one side of zero and p is below 0.05.
 
     Args:
-        low, high: the 95 % interval; None: there is none.
-        p: of the permutation test, adjusted where it is one of several.
+        low, high: The 95 % interval; None if there is no interval.
+        p: The p-value of the permutation test, adjusted if the test is one of several.
     """
     if low is None or high is None or p is None or p >= SIGNIFICANT:
         return "inconclusive"
@@ -70,18 +76,18 @@ def outcome_of(low: float | None, high: float | None, p: float | None) -> Outcom
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> PairedDifference:
     """Compare two scores of each question.
 
-    The interval is the expanded BCa interval of the module's docstring, the p-value that of the paired permutation
-    test, in which each question's two scores change places at random.
+    The interval is the expanded BCa interval of the module's docstring. The p-value comes from the paired permutation
+    test, which exchanges the two scores of each question at random.
 
     Args:
-        before, after: scores of the same questions in the same order, equal lengths ≥ 1.
+        before, after: Scores of the same questions in the same order, with equal lengths ≥ 1.
 
     Raises:
-        InvalidInputError: the lengths differ or are 0.
+        InvalidInputError: The lengths differ or are 0.
     """
     if len(before) != len(after) or not before:
         raise InvalidInputError("A paired comparison needs the same questions on both sides, and at least one.")
-    # Imported here: numpy and scipy cost most of a second, and only who compares needs them.
+    # Imported here: numpy and scipy take most of a second to import, and only comparisons need them.
     import numpy as np
     from scipy import stats
 
@@ -89,7 +95,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Paired
     change = second - first
     mean = float(change.mean())
     if np.ptp(change) == 0:
-        # Every question changed alike: resampling can show no spread, and a test by exchange only this much.
+        # All changes are equal: resampling shows no spread, and this is the p-value of the permutation test.
         low = high = mean
         p = 1.0 if mean == 0 else min(1.0, 2.0 ** (1 - len(change)))
     else:
@@ -116,7 +122,10 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Paired
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean with its 95 % interval; without one where there is no spread to go by: ten answers of 0 do not prove the next one's."""
+    """Return the mean with its 95 % interval; without an interval if all values are equal.
+
+    Equal values show no spread: ten answers with a score of 0 do not prove that the next answer scores 0.
+    """
     if not values:
         return Interval(mean=None)
     mean = math.fsum(values) / len(values)
@@ -129,11 +138,11 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def bootstrap_interval(samples: tuple[Any, ...], statistic: Callable[..., Any]) -> tuple[float, float]:
-    """The expanded BCa interval of a statistic of paired samples.
+    """Return the expanded BCa interval of a statistic of paired samples.
 
     Args:
-        samples: arrays of equal length n ≥ 2, resampled together.
-        statistic: vectorised, takes the samples and `axis`.
+        samples: Arrays of equal length n ≥ 2, resampled together.
+        statistic: A vectorised function of the samples and `axis`.
     """
     import warnings
 
@@ -141,7 +150,7 @@ def bootstrap_interval(samples: tuple[Any, ...], statistic: Callable[..., Any]) 
 
     level = expanded_confidence(len(samples[0]))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # degenerate samples are answered below
+        warnings.simplefilter("ignore")  # degenerate samples are handled below
         for method in ("BCa", "percentile"):
             found = stats.bootstrap(
                 samples,
@@ -158,7 +167,10 @@ def bootstrap_interval(samples: tuple[Any, ...], statistic: Callable[..., Any]) 
 
 
 def expanded_confidence(n: int, confidence: float = CONFIDENCE) -> float:
-    """The nominal level at which a bootstrap interval of n values has the coverage `confidence` (Hesterberg 2015)."""
+    """Return the nominal level that gives a bootstrap interval of n values the coverage `confidence`.
+
+    The formula is that of Hesterberg 2015; see the module's docstring.
+    """
     from scipy import stats
 
     if n < 2:
@@ -168,7 +180,7 @@ def expanded_confidence(n: int, confidence: float = CONFIDENCE) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values by Holm's step-down method (Holm 1979), in the order given."""
+    """Return the p-values adjusted by Holm's step-down method (Holm 1979), in the given order."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted = [0.0] * len(p_values)
     largest = 0.0
@@ -179,10 +191,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def questions_needed(differences: Sequence[float]) -> int | None:
-    """How many questions would tell a mean difference of this size with 80 % power at the 5 % level, two-sided.
+    """Return how many questions would show a mean difference of this size.
 
-    n = ((z₀.₉₇₅ + z₀.₈) · s / d)², with s the differences' standard deviation and d their mean; None where d is 0 or there is
-    no spread to go by.
+    The number holds for 80 % power at the 5 % level, two-sided: n = ((z₀.₉₇₅ + z₀.₈) · s / d)², where s is the standard
+    deviation of the differences and d is their mean.
+
+    Returns:
+        The number of questions, or None if d is 0 or all differences are equal.
     """
     n = len(differences)
     if n < 2:

@@ -1,1 +1,1 @@
-"""Running a benchmark: planning, asking, scoring and measuring."""
+"""Runs a benchmark: plans, asks, scores and measures."""

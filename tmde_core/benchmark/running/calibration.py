@@ -1,7 +1,8 @@
-"""Does the judge agree with people? Its scores of answers that people rated, against those ratings.
+"""Compares a judge's scores with people's ratings of the same answers.
 
-Spearman's ρ says whether it ranks as people do; the mean error whether it is harsher or milder, the mean absolute error
-how far off it is. A judge with a high ρ and a large mean error still tells better from worse.
+Spearman's ρ shows whether the judge ranks answers as people do. The mean error shows whether the judge is harsher or
+milder, and the mean absolute error shows how far its scores are from the ratings. A judge with a high ρ and a large
+mean error still distinguishes better answers from worse ones.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from tmde_core.records.base import Record
 
 
 class Rated(Record):
-    """An answer and what a person gave it, 1–10."""
+    """An answer and a person's rating of the answer, 1–10."""
 
     question: str
     answer: str
@@ -21,28 +22,28 @@ class Rated(Record):
 
 
 class CalibrationReport(Record):
-    """How a judge compares with people."""
+    """The result of comparing a judge with people."""
 
     judge: str
     n: int
-    """Answers that both have scored."""
+    """The number of answers that both the judge and a person scored."""
     unscored: int
-    """Answers that the judge gave no verdict on."""
+    """The number of answers without a verdict from the judge."""
     spearman: float | None = None
-    """−1 to 1; None: fewer than three answers, or no spread on one side."""
+    """Spearman's ρ, −1 to 1; None for fewer than three answers, or if all scores on one side are equal."""
     p: float | None = None
     mean_error: float | None = None
-    """Judge minus person, points of 10."""
+    """The judge's score minus the person's rating, in points of 10."""
     mean_absolute_error: float | None = None
     advice: str = ""
 
 
 TRUSTWORTHY = 0.6
-"""From here on a ranking is called substantial agreement in the literature on LLM judges."""
+"""From this ρ upward, the literature on LLM judges calls a ranking substantial agreement."""
 
 
 def report(judge: str, rated: Sequence[float], judged: Sequence[float | None]) -> CalibrationReport:
-    """Compare a judge's scores (None: no verdict) with people's ratings of the same answers."""
+    """Compare a judge's scores with people's ratings of the same answers; a score of None means no verdict."""
     pairs = [(person, score) for person, score in zip(rated, judged, strict=True) if score is not None]
     unscored = len(rated) - len(pairs)
     if not pairs:

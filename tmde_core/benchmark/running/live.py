@@ -1,4 +1,4 @@
-"""The run of this process, and what those who watch it are told."""
+"""Holds the benchmark run of this process and the events that its listeners receive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tmde_core.storage.locks import FileLock
 
 @dataclass
 class Live:
-    """The run of this process."""
+    """The benchmark run of this process."""
 
     run: BenchmarkRun
     events: MemoryLog
@@ -28,23 +28,23 @@ class Live:
     begun_with: int = 0
     task: asyncio.Task[None] | None = None
     closing: bool = False
-    """Its end is being stored, which nobody may cut short."""
+    """True while the end of the run is being stored; nothing may cancel the task then."""
 
     def cancel(self) -> None:
-        """Cancel the task, once, and not any more when it has come to its end."""
+        """Cancel the task once; do nothing if the end of the run is already being stored."""
         if self.task is not None and not self.closing and not self.task.cancelling():
             self.task.cancel()
 
 
 def count(live: Live, result: BenchmarkResult) -> None:
-    """Take an answer into the mean so far."""
+    """Add an answer's score to the running mean."""
     if result.quality_score is not None:
         live.score += result.quality_score
         live.scored += 1
 
 
 def tell(live: Live, result: BenchmarkResult) -> None:
-    """Tell that an answer has come, and how long the others will take."""
+    """Append an event that reports an answer, the progress, and the estimated remaining time."""
     here = live.done - live.begun_with
     pace = (time.monotonic() - live.began) / here if here else None
     live.events.append(
@@ -63,7 +63,7 @@ def tell(live: Live, result: BenchmarkResult) -> None:
 
 
 def ending(run: BenchmarkRun) -> tuple[str, dict[str, Any]]:
-    """The last event of a run: its type and data."""
+    """Return the type and the data of a run's last event."""
     if run.status == "completed":
         return "complete", {"runId": str(run.id), "metrics": msgspec.to_builtins(run.metrics)}
     if run.status == "cancelled":

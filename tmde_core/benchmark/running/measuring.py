@@ -1,4 +1,4 @@
-"""A run's figures and verdicts, once its questions are answered."""
+"""Computes a run's figures and outcomes after its questions are answered."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tmde_core.records.benchmark import BenchmarkRun, RunComparison
 
 UNSCORED_WARNING = "More than 10 % of the answers have no verdict, so this run decides nothing."
 DRIFT_LIMIT = 1.0
-"""Points of 10 by which the judge's view of the frozen answers may move before it is said."""
+"""The largest change of the judge's scores of the frozen answers, in points of 10; a larger change adds a warning."""
 
 
 class Measuring:
-    """Sums runs up and sets them against each other."""
+    """Computes figures of runs and compares runs with each other."""
 
     def __init__(self, store: BenchmarkStore, bank: QuestionBank) -> None:
         self._store = store
         self._bank = bank
 
     async def compared(self, a: BenchmarkRun, b: BenchmarkRun) -> RunComparison:
-        """B against A, kept for later."""
+        """Compare run B with run A and store the comparison."""
         found = await asyncio.to_thread(
             comparison.compare,
             a,
@@ -41,7 +41,10 @@ class Measuring:
         return found
 
     async def measured(self, run: BenchmarkRun, runner: Runner) -> None:
-        """Figures of the run, against its baseline's pace, and what the judge says of the frozen answers."""
+        """Compute and store the run's figures, measured against its baseline's reference, and its warnings.
+
+        The frozen answers are scored again to measure how far the judge's scores have drifted.
+        """
         baseline = await self._store.latest(comparable_hash(run), before=run.started_at, without=run.id)
         results = await self._store.results(run.id)
         moved = await self._judge_drift(runner)
@@ -81,7 +84,7 @@ class Measuring:
         return drift(first or now, now)
 
     async def judged(self, run: BenchmarkRun) -> BenchmarkRun:
-        """The run with its verdicts against the run before it and against the base model."""
+        """Return the run with its outcomes against the previous run and against the base model."""
         comparable = comparable_hash(run)
         baseline = await self._store.latest(comparable, before=run.started_at, without=run.id)
         previous = await self._store.latest(comparable, any_adapter=True, before=run.started_at, without=run.id)

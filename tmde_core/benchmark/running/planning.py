@@ -1,4 +1,4 @@
-"""What a run will ask, of which weights, and what two runs must share to be compared."""
+"""Plans runs: the questions, the weights that answer, and what two runs must share to be compared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULT_REPEATS = {"quick": 1, "full": 2, "custom": 2}
 
 
 class Planner:
-    """Turns plans into runs."""
+    """Creates runs from plans."""
 
     def __init__(self, workspace: Workspace, lora: LoraService, bank: QuestionBank) -> None:
         self._workspace = workspace
@@ -39,14 +39,15 @@ class Planner:
     async def run_of(
         self, plan: BenchmarkPlan, triggered_by: Trigger
     ) -> tuple[BenchmarkRun, Sequence[Question], AdapterRef | None]:
-        """The run that a plan makes, not stored yet, with its questions and adapter.
+        """Return the run of a plan (not stored yet), with its questions and its adapter.
 
         Raises:
-            ConflictError: the adapter belongs to another base model.
-            NotFoundError: no such suite, question or adapter.
-            InvalidInputError: a custom run without questions, or questions with another type; base and an adapter; no such judge.
-            AdapterInvalidError: the adapter's files are damaged.
-            PluginUnavailableError: no such runtime.
+            ConflictError: The adapter belongs to another base model.
+            NotFoundError: The suite, a question or the adapter does not exist.
+            InvalidInputError: A custom run names no questions, or a run of another type names questions; the plan names
+                both the base model and an adapter; or no judge has this name.
+            AdapterInvalidError: The adapter's files are damaged.
+            PluginUnavailableError: No plugin provides the runtime.
         """
         suite, questions = await self._bank.chosen(plan)
         judge = plan.judge or self._workspace.settings.benchmark.judge
@@ -78,11 +79,16 @@ class Planner:
         return run, questions, adapter
 
     async def resumed(self, run: BenchmarkRun) -> AdapterRef | None:
-        """The adapter of a run that is to go on, when the rest would be asked as the first answers were.
+        """Return the adapter of a run to resume, after checking that the run can be resumed.
+
+        The remaining questions must be asked in the same way as the first ones.
+
+        Returns:
+            The adapter, or None if the run measures the base model.
 
         Raises:
-            ConflictError: the base model, the adapter or the settings are others now.
-            NotFoundError: the adapter is gone.
+            ConflictError: The base model, the adapter or the settings have changed.
+            NotFoundError: The adapter no longer exists.
         """
         base = await self._base()
         sha256 = await asyncio.to_thread(weights_hash, base.path) if base.path else None
@@ -141,7 +147,7 @@ class Planner:
         return judges.needs_model(judges.default if judge == AUTO else judge)
 
     def _used(self, judge: str) -> dict[str, Any]:
-        """Return the settings that an answer and its score depend on, as they are now."""
+        """Return the current settings that an answer and its score depend on."""
         return {
             "roles": msgspec.to_builtins(self._workspace.settings.roles),
             "debate": msgspec.to_builtins(self._workspace.settings.debate),
@@ -151,7 +157,11 @@ class Planner:
 
 
 def comparable_hash(run: BenchmarkRun) -> str:
-    """What two runs must share to be compared without a word: questions, mode, judge, repeats, base model, roles and debate."""
+    """Return a hash of everything that two runs must share to be comparable without reservation.
+
+    The hash covers the questions, mode, judge, repeats, seed, base model, roles, debate settings (in debate mode) and
+    panel.
+    """
     shared = [
         run.suite_sha256,
         run.mode,
@@ -164,6 +174,6 @@ def comparable_hash(run: BenchmarkRun) -> str:
     ]
     if panel := (run.settings.get("benchmark") or {}).get(
         "panel"
-    ):  # runs without one keep the hash they had before there were any
+    ):  # a run without a panel keeps the hash that it had before TMDE knew panels
         shared.append(panel)
     return hashlib.sha256(to_json(shared)).hexdigest()

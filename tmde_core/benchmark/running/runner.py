@@ -1,7 +1,7 @@
 """Asks the questions of a run, several at once, and has the answers scored.
 
-Every model call is marked as background, so a debate that arrives is served next. An answer is in the database before it is
-counted, so a run that is cut off goes on with the questions that have none.
+Every model call is marked as background work, so that an arriving debate is served next. An answer is stored in the
+database before it is counted. An interrupted run therefore continues with the questions that have no answer.
 """
 
 from __future__ import annotations
@@ -39,21 +39,27 @@ from tmde_core.workspace import Workspace
 log = structlog.get_logger(__name__)
 
 PARALLEL = 8
-"""Questions asked at once. The runtime lets as many through as it has slots; the others wait there, in line."""
+"""The number of questions asked at once.
+
+The runtime processes as many at a time as it has slots; the others wait in its queue.
+"""
 
 TRIES = 3
-"""A question that fails is asked twice more."""
+"""The number of attempts: a failed question is asked two more times."""
 
 FAILURES_IN_A_ROW = 4
-"""After so many questions that failed, one after the other, the model is gone (or the judge, where no check could decide): the
-run stops and can be resumed."""
+"""After this many consecutive failed questions, the run stops and can be resumed.
+
+So many failures mean that the model is unavailable. The same limit holds for consecutive answers that only the judge's
+model can score, if this model cannot be asked.
+"""
 
 Keep = Callable[[BenchmarkResult, bytes | None], Awaitable[None]]
 
 
 @dataclass
 class JudgeSource:
-    """The Judge's model, started when it is first needed, and once."""
+    """Provides the Judge's model and starts the model once, at first use."""
 
     settings: Settings
     runtimes: Runtimes
@@ -62,10 +68,10 @@ class JudgeSource:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def model(self) -> JudgeModel:
-        """The model in its seat.
+        """Return the Judge's model, with the panel's models if the settings name a panel.
 
         Raises:
-            TmdeError: it cannot be started.
+            TmdeError: The model cannot be started.
         """
         async with self._lock:
             if self._seat is None:
@@ -80,14 +86,19 @@ class JudgeSource:
 
 
 def panel_roles(judge: RoleSettings, names: Sequence[str]) -> list[RoleSettings]:
-    """The Judge role's settings with the runtime and model of each further member, written RUNTIME or RUNTIME:MODEL."""
+    """Return the Judge role's settings for each further panel member, with the member's runtime and model.
+
+    Args:
+        judge: The settings of the Judge role.
+        names: The members, each written RUNTIME or RUNTIME:MODEL.
+    """
     pairs = (name.partition(":") for name in names)
     return [msgspec.structs.replace(judge, runtime=runtime, model=model) for runtime, _, model in pairs]
 
 
 @dataclass
 class Slot:
-    """One answer that is to be had."""
+    """One answer that the run still needs."""
 
     question: Question
     repeat: int
@@ -95,16 +106,19 @@ class Slot:
 
 @dataclass
 class Runner:
-    """One run under way in this process."""
+    """Runs one benchmark run in this process."""
 
     run: BenchmarkRun
     workspace: Workspace
     adapter: AdapterRef | None
     keep: Keep
-    """Puts an answer, with its debate as JSON, into the database."""
+    """Stores an answer, and its debate as JSON, in the database."""
     parallel: int = PARALLEL
     settings: Settings = field(init=False)
-    """As they were when the run began here. They may change while it goes on."""
+    """The settings when the run started or resumed in this process.
+
+    The live settings may change during the run.
+    """
     _failed_in_a_row: int = 0
     _unjudged_in_a_row: int = 0
 
@@ -114,11 +128,11 @@ class Runner:
         self._scorer = Scorer(Judges(self.workspace), self.run.judge, judge.model)
 
     async def ask_all(self, slots: Sequence[Slot]) -> None:
-        """Ask everything; returns when each slot has its answer or its failure.
+        """Ask all questions; return when each slot has its answer or its failure.
 
         Raises:
-            WorkerFailedError: the model, or a judge without whom nothing can be scored, does not answer any more; what was
-                answered is kept.
+            WorkerFailedError: The model no longer answers, or neither does a judge that is needed for every score.
+                Answers so far are kept.
         """
         waiting = iter(slots)
 
@@ -139,7 +153,7 @@ class Runner:
         raise failure
 
     async def _one(self, slot: Slot) -> None:
-        """Ask one question, up to three times."""
+        """Ask one question, with up to three attempts."""
         problem: TmdeError | None = None
         for number in range(1, TRIES + 1):
             try:
@@ -150,7 +164,7 @@ class Runner:
             except TmdeError as error:
                 problem = error
                 log.warning("benchmark.try_failed", question=slot.question.id, number=number, error=error.detail)
-            except Exception as error:  # a plugin's defect on one question must not cost the others their answers
+            except Exception as error:  # a plugin's defect on one question must not stop the other questions
                 last = number == TRIES
                 log.warning("benchmark.try_failed", question=slot.question.id, error=repr(error), exc_info=last)
                 problem = WorkerFailedError(f"An unexpected {type(error).__name__}; the log has it.")
@@ -189,8 +203,10 @@ class Runner:
         )
 
     def _nothing_said(self, slot: Slot, result: BenchmarkResult) -> BenchmarkResult:
-        """The model ended its answer before it began: that is its answer, and worth nothing. An adapter that silences the model
-        must not pass for one that could not be measured.
+        """Return the result for an empty answer: a score of 0.
+
+        An empty answer counts as an answer. Otherwise an adapter that silences the model would appear as an adapter
+        that could not be measured.
         """
         return msgspec.structs.replace(
             result,
@@ -201,7 +217,13 @@ class Runner:
         )
 
     def _mind_the_judge(self, result: BenchmarkResult) -> None:
-        """After some answers without verdict because the judge's model is away, stop: it can be resumed when it is back."""
+        """Stop the run after several consecutive answers without verdict because the judge's model is unavailable.
+
+        The run can be resumed when the judge's model is available again.
+
+        Raises:
+            WorkerFailedError: The judge could not be asked about too many consecutive answers.
+        """
         if result.quality_score is not None:
             self._unjudged_in_a_row = 0
             return
@@ -228,7 +250,7 @@ class Runner:
         began = time.perf_counter()
         try:
             trace = await engine.run()
-        except EmptyAnswerError:  # an answer, as it is one when the Proposer is asked alone
+        except EmptyAnswerError:  # an empty answer counts as an answer, as in proposer mode
             ms = round((time.perf_counter() - began) * 1000, 3)
             return self._blank(
                 slot, response_time_ms=ms, tokens=engine.tally.completion, rounds=len(engine.rounds)
@@ -250,7 +272,7 @@ class Runner:
         )
 
     async def _by_proposer(self, slot: Slot) -> tuple[BenchmarkResult, bytes | None]:
-        # One answer is greedy: what is compared is the model, not the luck of sampling. Several answers must differ.
+        # A single answer is greedy, so that sampling adds no noise to the comparison. Repeated answers must differ.
         role = roles_of(self.settings.roles, DebateConfig(temperature=0.0 if self.run.repeats == 1 else None)).proposer
         runtime = await self.workspace.runtimes.get(role.runtime)
         await self._load(runtime, role.model)
@@ -280,7 +302,10 @@ class Runner:
         await runtime.load_adapter(self.adapter, model)
 
     def _seed(self, slot: Slot) -> int:
-        """Each answer's own, and the same for every adapter: the runs that are compared share their luck."""
+        """Return the seed of one answer, which is the same for every adapter.
+
+        The same seeds give the compared runs the same random choices.
+        """
         digest = hashlib.sha256(f"{self.run.seed}:{slot.question.id}:{slot.repeat}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
 
@@ -299,10 +324,10 @@ class Runner:
     # ------------------------------------------------------------------------------ the judge's constancy
 
     async def anchor_scores(self, anchors: Sequence[tuple[str, Question, str]]) -> dict[str, float]:
-        """What the judge says of the frozen answers now; those without verdict are missing.
+        """Return the judge's current scores of the frozen answers; answers without verdict are left out.
 
         Args:
-            anchors: id, question and answer of each.
+            anchors: The id, question and answer of each frozen answer.
         """
         name = self._scorer.model_judge
         if name is None:
@@ -313,19 +338,20 @@ class Runner:
             if verdict.score is not None:
                 found[identity] = verdict.score
             elif not found:
-                break  # a judge that has no verdict on the first will have none on the others
+                break  # a judge without a verdict on the first answer will have none on the others
         return found
 
 
 def drift(first: dict[str, float], now: dict[str, float]) -> float | None:
-    """Mean absolute change of the scores that both have, 0–10; None when they share none."""
+    """Return the mean absolute change of the scores that both sets share, 0–10, or None if they share none."""
     shared = [abs(now[name] - first[name]) for name in now if name in first]
     return round(fmean(shared), 3) if shared else None
 
 
 def unanswered(questions: Sequence[Question], repeats: int, results: Sequence[BenchmarkResult]) -> list[Slot]:
-    """What is still to be asked: also what failed, and what has no verdict because the judge was away. All questions once, then
-    all a second time.
+    """Return the answers that the run still needs: all questions once, then all questions a second time.
+
+    Failed answers are asked again, and so are answers without verdict because the judge was unavailable.
     """
     done = {
         (result.question_id, result.repeat)
@@ -341,5 +367,5 @@ def unanswered(questions: Sequence[Question], repeats: int, results: Sequence[Be
 
 
 def adapter_ref(adapter_id: UUID, path: str) -> AdapterRef:
-    """How runtimes are told of an adapter."""
+    """Return the reference under which runtimes load an adapter."""
     return AdapterRef(id=str(adapter_id), directory=path)

@@ -1,4 +1,4 @@
-"""One answer's score: the machine tells what it can, the judge the rest, and what nobody can tell stays open."""
+"""Scores one answer: checks score their criteria, the judge scores the others, and the rest stays unscored."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tmde_core.sdk.hooks import AUTO
 from tmde_core.sdk.judges import JudgeModel
 
 JudgeModelSource = Callable[[], Awaitable[JudgeModel | None]]
-"""Starts the judge's model only when a criterion needs it."""
+"""Starts the judge's model only when a criterion needs the model."""
 
 
 class Score(Record):
-    """What was made of one answer."""
+    """The score of one answer."""
 
     score: float | None
-    """0–10; None: no verdict."""
+    """0–10; None means no verdict."""
     criteria: dict[str, float | None] = msgspec.field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     judge_error: str | None = None
-    """Why the judge's model could not be asked, where it was needed."""
+    """The reason why the judge's model could not be asked, if the model was needed."""
 
 
 class Scorer:
-    """Scores answers with the machine's checks and one judge."""
+    """Scores answers with automatic checks and one judge."""
 
     def __init__(self, judges: Judges, judge: str, model: JudgeModelSource) -> None:
         self._judges = judges
@@ -39,7 +39,10 @@ class Scorer:
         self._model = model
 
     async def score(self, question: Question, answer: str) -> Score:
-        """Judge one answer. Never raises for a judge's sake: what it cannot score is open, never 0."""
+        """Score one answer; a failing judge never raises an error here.
+
+        A criterion that the judge cannot score stays unscored and never counts as 0.
+        """
         item = item_of(question, answer)
         if not question.criteria:
             return await self._simple(item)
@@ -62,11 +65,14 @@ class Scorer:
 
     @property
     def model_judge(self) -> str | None:
-        """The judge that asks a model; None when only the machine's checks score."""
+        """The judge that asks a model; None if only checks score."""
         return self._judge if self._judges.needs_model(self._judge) else None
 
     async def ask(self, name: str, item: JudgeItem) -> tuple[Verdict, TmdeError | None]:
-        """One judge's verdict, and why its model could not be asked; then there is no verdict."""
+        """Return a judge's verdict, and the error if the judge's model could not be asked.
+
+        If there is an error, the verdict has no score.
+        """
         if name == NONE or not self._judges.offers(name):
             return await self._judges.judge(name, item, None), None
         try:
@@ -78,7 +84,7 @@ class Scorer:
 
 
 def item_of(question: Question, answer: str) -> JudgeItem:
-    """What judges are given."""
+    """Return the question and the answer in the form that judges receive."""
     return JudgeItem(
         question=question.query,
         answer=answer,
@@ -90,7 +96,10 @@ def item_of(question: Question, answer: str) -> JudgeItem:
 
 
 def combined(criteria: Sequence[Criterion], verdicts: Sequence[Verdict], problem: TmdeError | None = None) -> Score:
-    """The weighted mean over the criteria that somebody scored, when they hold at least half of the weight."""
+    """Return the weighted mean over the scored criteria, if they hold at least half of the weight.
+
+    Otherwise the score is None.
+    """
     told: Mapping[str, float] = {name: score for verdict in verdicts for name, score in verdict.criteria.items()}
     scores = {criterion.name: told.get(criterion.name) for criterion in criteria}
     reasons = tuple(reason for verdict in verdicts for reason in verdict.reasons)
