@@ -1,1 +1,1 @@
-"""What `./run test` and `./run shake` put around pytest."""
+"""Helpers that `./run test` and `./run shake` use around pytest."""

@@ -1,8 +1,8 @@
-"""A pytest plugin that keeps what failed, and what else decides whether running a test again says anything.
+"""Record failed tests, and whether a rerun of these tests would be meaningful, with a pytest plugin.
 
     python -m tools.failures FILE [ARG …]
 
-runs pytest with ARG … and adds each failure to FILE at once, a line of JSON each.
+This command runs pytest with ARG … and immediately appends each failure to FILE as a line of JSON.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 LONGEST_SHORT = 200
-"""Characters of a failure's short text."""
+"""The maximum length of a failure's short text, in characters."""
 
 LONGEST_SECTION = 4000
-"""Characters that are kept of what a failing test printed; the last ones."""
+"""How many characters of a failing test's output are kept, from the end."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -26,40 +26,44 @@ class Failure(msgspec.Struct, frozen=True):
 
     node_id: str
     short: str
-    """One line."""
+    """The failure in one line."""
     text: str
-    """The traceback, and what the test printed."""
+    """The traceback, and the output of the test."""
     begun: float
-    """When the test began, seconds since the epoch."""
+    """When the test started, in seconds since the epoch."""
     failed: float
-    """When this became known, seconds since the epoch."""
+    """When the failure was reported, in seconds since the epoch."""
 
 
 class Failures:
-    """Collects in the process that leads a run; the workers of pytest-xdist report to it."""
+    """Collects results in the main process of a run. The workers of pytest-xdist report to this process."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.failures: dict[str, Failure] = {}
-        """Node id → failure, in the order of failing."""
+        """Maps a node id to its failure, in the order of failing."""
         self.outcomes: dict[str, str] = {}
-        """Node id → what the summary calls it; a test that failed at any time has "failed"."""
+        """Maps a node id to its word in pytest's summary. A test that failed in any phase has "failed"."""
         self.root = Path()
-        """What node ids are relative to."""
+        """The directory that node ids are relative to."""
         self.obstacle = ""
-        """Why running the failed tests again would say nothing, as a sentence; empty if it would say something."""
+        """A sentence that says why a rerun of the failed tests would be meaningless; empty if it would be meaningful.
+        """
         self._begun: dict[str, float] = {}
         self._file = file
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Store the root directory."""
         self.root = session.config.rootpath
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Record when a test starts."""
         self._begun[nodeid] = time.time()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Record the result of one phase of a test."""
         node_id = report.nodeid
         if report.when == "setup":
-            self._begun[node_id] = report.start  # a worker's word; when we heard of it is later
+            self._begun[node_id] = report.start  # the time that the worker reports; the report arrives later
         if report.failed:
             self.outcomes[node_id] = "failed"
             if node_id not in self.failures:
@@ -70,16 +74,19 @@ class Failures:
             self.outcomes.setdefault(node_id, word)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Record an error of collecting as an obstacle."""
         if report.failed:
             self.obstacle = f"{report.nodeid} could not be collected."
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object, error: object | None) -> None:  # noqa: ARG002 - pytest-xdist's names
+        """Record the crash of a worker process as an obstacle."""
         if error:
             self.obstacle = "A worker process crashed."
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Record an interrupted run as an obstacle."""
         if session.shouldfail or session.shouldstop:
             self.obstacle = "The run was stopped before its end."
 
@@ -93,20 +100,20 @@ class Failures:
 
 
 def short(report: pytest.TestReport) -> str:
-    """The failure in one line."""
+    """Return the failure in one line."""
     crash = getattr(report.longrepr, "reprcrash", None)
     lines = (crash.message if crash is not None else report.longreprtext).strip().splitlines()
     return (lines[0] if lines else "failed without a word")[:LONGEST_SHORT]
 
 
 def text(report: pytest.TestReport) -> str:
-    """The failure with its traceback and with the end of what the test printed."""
+    """Return the failure with its traceback and the end of the test's output."""
     sections = (f"---- {title} ----\n{content[-LONGEST_SECTION:]}" for title, content in report.sections)
     return "\n".join((report.longreprtext, *sections))
 
 
 def read(file: Path) -> list[Failure]:
-    """The failures that a run has added to `file` so far."""
+    """Return the failures that a run has added to `file` so far."""
     if not file.exists():
         return []
     return [msgspec.json.decode(line, type=Failure) for line in file.read_bytes().splitlines() if line]

@@ -1,6 +1,6 @@
-"""Writes `docs/sdk.md`, the reference of the public package, from its source: `python -m tools.sdk_page`.
+"""Write `docs/sdk.md`, the reference of the public package, from its source: `python -m tools.sdk_page`.
 
-The source is parsed and not imported: annotations and defaults appear as they are written.
+The source is parsed, not imported, so annotations and defaults appear as they are written.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MODULES = (
     "safetensors_header",
     "chat_http",
 )
-"""In the order of the page. A test compares them with the folder."""
+"""The public modules in the order of the page. A test compares them with the folder."""
 
 INTRODUCTION = """\
 # The public package
@@ -54,12 +54,12 @@ The page is generated from the source. To refresh it, run `.venv/bin/python -m t
 _COMMON = frozenset({"Protocol", "NamedTuple"})
 
 _RANGES = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-"""What the arguments of `msgspec.Meta` say."""
+"""Maps the arguments of `msgspec.Meta` to words."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A name with the statement that defines it, and the docstring."""
+    """A name with its defining statement and its docstring."""
 
     name: str
     module: str
@@ -88,7 +88,7 @@ def public_names(module: str) -> list[str]:
 
 
 def undocumented() -> list[str]:
-    """Return every public thing without a docstring: classes, functions, fields, methods and constants."""
+    """Return every public class, function, field, method and constant without a docstring."""
     missing = []
     for module in modules():
         for name in public_names(module):
@@ -101,11 +101,11 @@ def undocumented() -> list[str]:
 
 
 def _is_bare(member: Found) -> bool:
-    return not member.doc or member.doc.startswith("(")  # the range alone
+    return not member.doc or member.doc.startswith("(")  # only the range
 
 
 def find(module: str, name: str) -> Found:
-    """Return the definition of a name, in the module itself or where the module imports it from."""
+    """Return the definition of a name, from the module itself or from the module that it is imported from."""
     for place, statement in enumerate(_tree(module).body):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and statement.name == name:
             return Found(name, module, statement, ast.get_docstring(statement) or "")
@@ -165,7 +165,7 @@ def _shown(found: Found) -> str:
 
 
 def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """Return `def name(…) -> …`, with an argument a line where it is long."""
+    """Return `def name(…) -> …`, with one argument per line if the signature is long."""
     word = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
     arguments = [argument for argument in _arguments(node.args) if argument != "self"]
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
@@ -214,9 +214,10 @@ def _default(value: ast.expr | None) -> str:
 
 
 class _Plain(ast.NodeTransformer):
-    """Turns `Annotated[int, Meta(…)]` into `int`."""
+    """Replaces `Annotated[int, Meta(…)]` with `int`."""
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        """Replace an `Annotated` type with its first argument."""
         self.generic_visit(node)
         if ast.unparse(node.value) == "Annotated" and isinstance(node.slice, ast.Tuple):
             return node.slice.elts[0]
@@ -224,7 +225,7 @@ class _Plain(ast.NodeTransformer):
 
 
 def _described(doc: str, annotation: ast.expr) -> str:
-    """Return what a field means: its docstring, else what its `Meta` says, and the range that the `Meta` allows."""
+    """Return a field's docstring, or otherwise the text of its `Meta`, and the range that the `Meta` allows."""
     meta = {
         keyword.arg: keyword.value
         for node in ast.walk(annotation)
@@ -238,7 +239,7 @@ def _described(doc: str, annotation: ast.expr) -> str:
 
 
 def _members(found: Found) -> Iterator[Found]:
-    """Yield fields and methods, also those that come from a private base, which the page does not show."""
+    """Yield fields and methods, including those of a private base, which the page does not show."""
     assert isinstance(found.node, ast.ClassDef)
     for base in found.node.bases:
         if _is_private(ast.unparse(base)):
@@ -269,7 +270,7 @@ def _all_public() -> frozenset[str]:
 
 
 def _is_private(base: str) -> bool:
-    """Whether a base class belongs to TMDE and is not on the page."""
+    """Return whether a base class belongs to TMDE and is not on the page."""
     return base.isidentifier() and base not in _all_public() | _COMMON | set(dir(builtins))
 
 
@@ -286,7 +287,7 @@ def _assigned(statement: ast.stmt) -> set[str]:
 
 
 def _text_after(body: list[ast.stmt], place: int) -> str:
-    """Return the string that follows a statement: that is how fields and constants are described."""
+    """Return the string after a statement, which is the docstring of a field or constant."""
     following = body[place + 1] if place + 1 < len(body) else None
     if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
         return str(following.value.value)

@@ -1,12 +1,13 @@
-"""Runs the tests while their processes are paused at random, to find what holds only on a quiet machine.
+"""Run the tests and pause their processes at random, to find tests that pass only on a quiet machine.
 
     ./run shake [--seed N] [--minutes M] [--longest S] [ARG …]
 
-Every other ARG goes to pytest. One process after the other is stopped (SIGSTOP) for a moment and continued (SIGCONT): workers of
-pytest, servers, trainers, browsers. A test that fails now was waiting for a clock, or the product was. Failed tests are
-not run again. At the end each failed test is named with the processes that were paused while it ran.
+Every other ARG is passed to pytest. One process after the other is stopped (SIGSTOP) for a moment and continued
+(SIGCONT): pytest's workers, servers, trainers, browsers. If a test fails only under these pauses, the test or the
+product depends on timing. Failed tests are not run again. At the end, each failed test is listed with the processes
+that were paused while it ran.
 
-The same seed makes the same choices; which processes there are to choose from depends on the machine.
+The same seed makes the same random choices. The processes to choose from depend on the machine.
 """
 
 from __future__ import annotations
@@ -30,23 +31,24 @@ import psutil
 from tools.failures import Failure, read
 
 MARK = "SHAKEN_BY"
-"""The environment variable by which a process that left the suite's process tree is found."""
+"""The environment variable that identifies a process of the suite that has left the suite's process tree."""
 
 BETWEEN_SECONDS = (0.05, 0.5)
-"""From the end of a pause to the next one."""
+"""The range of the time between two pauses."""
 
 GRACE_SECONDS = 30.0
-"""For so long an interrupted suite may clean up."""
+"""How long an interrupted suite may clean up."""
 
 LOOK_SECONDS = 0.02
-"""How often a wait looks whether it is over."""
+"""The polling interval of a wait."""
 
 NOT_TO_PAUSE = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
-"""A process that a test has stopped must not be continued by us."""
+"""States of processes that must not be paused. A process that a test has stopped must not be continued by this program.
+"""
 
 
 class Pause(NamedTuple):
-    """One process that was stopped, and when; seconds since the epoch."""
+    """One process that was stopped, and when, in seconds since the epoch."""
 
     begun: float
     ended: float
@@ -55,7 +57,7 @@ class Pause(NamedTuple):
 
 
 class Suite:
-    """The tests, running as a session of their own: an interrupt at the terminal reaches them only through us."""
+    """The tests in a separate session. Only this program passes an interrupt at the terminal to them."""
 
     def __init__(self, arguments: Sequence[str], failures: Path) -> None:
         self._mark = uuid.uuid4().hex
@@ -67,21 +69,21 @@ class Suite:
         )
 
     def exit_code(self) -> int | None:
-        """The exit code as a shell would show it; None while the tests run."""
+        """Return the exit code in a shell's notation, or None while the tests run."""
         code = self._leader.poll()
         return code if code is None or code >= 0 else 128 - code
 
     def processes(self) -> list[psutil.Process]:
-        """All processes that belong to the suite, oldest first, wherever they stand in the tree."""
+        """Return all processes of the suite, oldest first, wherever they are in the process tree."""
         found = set()
-        with suppress(psutil.Error):  # it has just ended
+        with suppress(psutil.Error):  # the process has just ended
             leader = psutil.Process(self._leader.pid)
             found |= {leader, *leader.children(recursive=True)}
         found |= {process for process in psutil.process_iter() if _environment(process).get(MARK) == self._mark}
         return sorted(found - {psutil.Process()}, key=lambda process: (process.create_time(), process.pid))
 
     def describe(self, process: psutil.Process) -> str:
-        """What the process is, and the test that started it."""
+        """Return what the process is, and the test that started it."""
         if process.pid == self._leader.pid:
             return "pytest itself"
         try:
@@ -95,7 +97,7 @@ class Suite:
         return " ".join(words.split())[:120] + (f" (started in {test})" if test else "")
 
     def end(self) -> bool:
-        """End the tests as Ctrl-C does, and then what they leave behind; whether they ended by themselves in time."""
+        """End the tests as Ctrl-C does, kill what they leave behind, and return whether the tests ended in time."""
         in_time = True
         if self._leader.poll() is None:
             os.killpg(self._leader.pid, signal.SIGINT)
@@ -104,7 +106,7 @@ class Suite:
             except subprocess.TimeoutExpired:
                 in_time = False
         for process in self.processes():
-            with suppress(psutil.Error):  # it has just ended
+            with suppress(psutil.Error):  # the process has just ended
                 process.kill()
         self._leader.wait()
         return in_time
@@ -113,37 +115,38 @@ class Suite:
 def _environment(process: psutil.Process) -> dict[str, str]:
     try:
         return process.environ()
-    except (psutil.Error, OSError):  # it has just ended, or is another user's
+    except (psutil.Error, OSError):  # the process has just ended, or belongs to another user
         return {}
 
 
 class Shaker:
-    """Pauses the suite's processes. Signals only take a note, so that nothing comes between a stop and its end."""
+    """Pauses the suite's processes. A signal is only recorded, so that each stopped process is always continued."""
 
     def __init__(self, chance: random.Random, longest: float, until: float) -> None:
         self.pauses: list[Pause] = []
         self.signal = 0
-        """The signal that ends the run; 0 while none has come."""
+        """The signal that ends the run, or 0."""
         self._chance = chance
         self._longest = longest
         self._until = until
 
     def watch_signals(self) -> None:
-        """From now on a signal ends the run in good order, also when it comes during a pause."""
+        """Record signals from now on. A recorded signal ends the run in an orderly way, even during a pause."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, self._noted)
-        # Ctrl-Z would stop us together with the process that we are to continue. A handler, unlike SIG_IGN, is not inherited.
+        # Ctrl-Z would also stop this program, which must continue the paused process. A child process inherits SIG_IGN
+        # but not a handler.
         signal.signal(signal.SIGTSTP, lambda *_: None)
 
     def _noted(self, number: int, _: object) -> None:
         self.signal = self.signal or number
 
     def over(self) -> bool:
-        """Whether a signal has come or the time is up."""
+        """Return whether a signal was received or the time is up."""
         return bool(self.signal) or time.monotonic() >= self._until
 
     def shake(self, suite: Suite) -> None:
-        """Pause one process after the other until the suite has ended or this is `over`."""
+        """Pause one process after the other until the suite has ended or `over` is true."""
         while not self._done(suite):
             self._wait(suite, self._chance.uniform(*BETWEEN_SECONDS))
             candidates = suite.processes()
@@ -151,19 +154,19 @@ class Shaker:
                 self.pause(suite, self._chance.choice(candidates), self._chance.uniform(0, self._longest))
 
     def pause(self, suite: Suite, process: psutil.Process, seconds: float) -> None:
-        """Stop one process for so long, or until the suite has ended or this is `over`."""
+        """Stop one process for the given time, or until the suite has ended or `over` is true."""
         what = suite.describe(process)
         try:
             if process.status() in NOT_TO_PAUSE:
                 return
             process.suspend()
-        except psutil.Error:  # it has just ended, or is another user's
+        except psutil.Error:  # the process has just ended, or belongs to another user
             return
         begun = time.time()
         try:
             self._wait(suite, seconds)
         finally:
-            with suppress(psutil.Error):  # it was killed meanwhile
+            with suppress(psutil.Error):  # the process was killed in the meantime
                 process.resume()
             self.pauses.append(Pause(begun, time.time(), process.pid, what))
 
@@ -177,7 +180,7 @@ class Shaker:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run and shake the tests; the exit code is pytest's, and not 0 if a test failed before the time was up."""
+    """Run and shake the tests. Return pytest's exit code, or not 0 if a test failed before the time was up."""
     options, rest = parser().parse_known_args(arguments)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     shaker = Shaker(random.Random(seed), options.longest, time.monotonic() + 60 * options.minutes)
@@ -192,7 +195,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             shaker.shake(suite)
             code = suite.exit_code()
-            failures = read(file)  # before the end: what is interrupted may well fail
+            failures = read(file)  # read before the end, because interrupted tests may fail
         finally:
             in_time = suite.exit_code() is not None or suite.end()
     report(failures, shaker.pauses, seed)
@@ -207,14 +210,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def verdict(code: int | None, number: int, faulty: bool) -> int:
-    """Our exit code: that of the tests, or what a signal or the end of the time makes of it."""
+    """Return this program's exit code: that of the tests, or one for a signal or the end of the time."""
     if code is not None:
         return code
     return 128 + number if number else int(faulty)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Our own options. No abbreviations: everything else is pytest's."""
+    """Return the parser of this program's options. Abbreviations are off, because other arguments are pytest's."""
     made = argparse.ArgumentParser(
         prog="./run shake",
         usage="%(prog)s [--seed N] [--minutes M] [--longest S] [ARG …]",
@@ -237,7 +240,7 @@ def _positive(text: str) -> float:
 
 
 def report(failures: Sequence[Failure], pauses: Sequence[Pause], seed: int) -> None:
-    """Say which processes were paused while each failed test ran."""
+    """Print which processes were paused while each failed test ran."""
     total = sum(pause.ended - pause.begun for pause in pauses)
     print(f"\n{len(pauses)} pauses, {total:.1f} s in all, --seed {seed}. Failed tests: {len(failures)}.", flush=True)
     for failure in failures:

@@ -1,6 +1,6 @@
-"""Puts the files that `docs/plugins.md` shows into it, as they are now: `python -m tools.shown_files`.
+"""Update the files that `docs/plugins.md` shows: `python -m tools.shown_files`.
 
-A line that is nothing but a link to a file, and the code block after it, show that file:
+A line that contains only a link to a file, and the code block after it, show that file:
 
     [`tmde_judge_length.py`](../examples/tmde-judge-length/tmde_judge_length.py):
 """
@@ -20,7 +20,7 @@ SHOWN = re.compile(
 
 
 def refreshed(page: str) -> str:
-    """Return the page with every shown file as it is now."""
+    """Return the page with the current content of every shown file."""
 
     def shown(found: re.Match[str]) -> str:
         code = (REPOSITORY / found["file"]).read_text(encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Runs the tests, and those that fail once more: alone, one at a time, each in a fresh process.
+"""Run the tests, and run failed tests once more: alone, one at a time, each in a fresh process.
 
     ./run test [ARG …]
 
-ARG … go to pytest. A test that fails twice fails the run. A test that fails and then passes is *unsteady*: it is named at
-the end, its first failure is added to `.ci/unsteady.log`, and the run passes. Nothing is run again after a crash, an
-interrupt or an error of collecting, or when many tests failed: none of that is unsteadiness.
+ARG … are passed to pytest. A test that fails twice fails the run. A test that fails and then passes is *unsteady*: it
+is listed at the end, its first failure is added to `.ci/unsteady.log`, and the run passes. Nothing is run again after a
+crash, an interrupt or an error of collecting, or if many tests failed, because these causes are not unsteadiness.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ import pytest
 from tools.failures import Failure, Failures
 
 MOST = 20
-"""At most so many failed tests are run again. When more fail, the cause is a change, not chance."""
+"""The largest number of failed tests that are run again. If more fail, the cause is a change, not chance."""
 
 GRACE_SECONDS = 10.0
-"""For so long an interrupted test may clean up: as long as pytest-xdist gives its workers."""
+"""How long an interrupted test may clean up: as long as pytest-xdist gives its workers."""
 
 LOG = Path(".ci") / "unsteady.log"
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests; the exit code is pytest's, or 0 if each failed test passed alone."""
+    """Run the tests. Return pytest's exit code, or 0 if each failed test passed alone."""
     begun = time.monotonic()
     first = Failures()
     code = pytest.main(arguments, plugins=[first])
@@ -65,9 +65,10 @@ def main(arguments: list[str]) -> int:
 
 
 def run_alone(node_id: str, arguments: list[str], interrupts: list[int]) -> bool:
-    """Whether the test passes in a process of its own.
+    """Return whether the test passes in a separate process.
 
-    Ctrl-C reaches that process too, and it ends in good order. An interrupt that reached only this one is passed on.
+    Ctrl-C also reaches the separate process, which ends in an orderly way. An interrupt that reached only this process
+    is passed on.
     """
     with subprocess.Popen([sys.executable, "-m", "tools.alone", node_id, *arguments]) as process:
         try:
@@ -84,7 +85,7 @@ def run_alone(node_id: str, arguments: list[str], interrupts: list[int]) -> bool
 
 @contextmanager
 def interrupts_noted() -> Iterator[list[int]]:
-    """Interrupts are only noted: the test's process answers them. SIGTERM ends this process and that one."""
+    """Record interrupts without reacting, because the test's process reacts to them. SIGTERM ends both processes."""
     noted: list[int] = []
 
     def terminated(number: int, _: object) -> None:
@@ -105,7 +106,7 @@ def interrupts_noted() -> Iterator[list[int]]:
 
 
 def report(unsteady: Sequence[Failure], root: Path) -> None:
-    """Name the unsteady tests, and keep their first failures."""
+    """Print the unsteady tests and store their first failures."""
     heading("unsteady")
     for failure in unsteady:
         say(f"{failure.node_id}\n    {failure.short}")
@@ -133,7 +134,7 @@ def keep(unsteady: Sequence[Failure], root: Path) -> None:
 
 
 def commit_of(root: Path) -> str:
-    """The commit that was tested, as git names it; "-dirty" says that files were changed since."""
+    """Return the tested commit, as git names it. The suffix "-dirty" means that files were changed since."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=True
@@ -144,7 +145,7 @@ def commit_of(root: Path) -> str:
 
 
 def say_total(first: Failures, unsteady: Sequence[Failure], seconds: float) -> None:
-    """The last line: pytest's summary of the whole run, where an unsteady test counts as passed."""
+    """Print the last line: pytest's summary of the whole run, in which an unsteady test counts as passed."""
     outcomes = Counter((first.outcomes | {failure.node_id: "passed" for failure in unsteady}).values())
     parts = []
     for word in ("failed", "passed", "skipped", "xfailed", "xpassed"):
@@ -156,12 +157,12 @@ def say_total(first: Failures, unsteady: Sequence[Failure], seconds: float) -> N
 
 
 def heading(text: str) -> None:
-    """A line as wide as the terminal, as pytest's."""
+    """Print a line as wide as the terminal, in pytest's style."""
     say(f" {text} ".center(shutil.get_terminal_size().columns, "="))
 
 
 def say(text: str) -> None:
-    """Print at once: the processes that run tests write to the same terminal."""
+    """Print and flush, because the processes that run tests write to the same terminal."""
     print(text, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The HTTP API: routes, errors, streams and guards put together."""
+"""Assemble the HTTP API from its routes, error handlers, event streams and guards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROUTES: tuple[ControllerRouterHandler, ...] = tuple(route for domain in DOMAINS 
 
 
 class Api(Litestar):
-    """The API as an ASGI app. Every request passes the check of Host and Origin first."""
+    """The API as an ASGI app. `OriginGuard` checks the Host and Origin of every request first."""
 
     def __init__(self, services: Services, streams: Streams) -> None:
         super().__init__(
@@ -54,14 +54,15 @@ class Api(Litestar):
             request_max_body_size=JSON_BODY_BYTES,
             on_shutdown=[streams.shutdown],
             openapi_config=None,
-            # Logging belongs to the program: Litestar's would send uvicorn's chatter to whoever started the server.
+            # The program configures logging. Litestar's own configuration would print uvicorn's messages to the
+            # terminal.
             logging_config=None,
             state=State({"shutdown_streams": streams.shutdown}),
         )
         self._guarded = OriginGuard(HeadAndOptions(super().__call__), services.settings)
 
     def shutdown_streams(self) -> None:
-        """End open event streams, so that the server can stop while somebody watches."""
+        """End all open event streams, so that the server can stop while clients are still connected."""
         self.state.shutdown_streams()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -72,5 +73,5 @@ class Api(Litestar):
 
 
 def create_app(services: Services) -> Api:
-    """The API on these services."""
+    """Return the API for these services."""
     return Api(services, Streams())

@@ -1,10 +1,10 @@
-"""The command line. Importing this loads next to nothing; `tmde --help` stays fast that way."""
+"""The command line. Importing this package loads almost nothing, so that `tmde --help` stays fast."""
 
 from __future__ import annotations
 
 
 def main() -> None:
-    """The `tmde` program."""
-    from tmde_core.cli.app import run  # here, so that importing the package costs nothing
+    """Run the `tmde` program."""
+    from tmde_core.cli.app import run  # imported here, so that importing the package stays cheap
 
     run()

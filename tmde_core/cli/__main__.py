@@ -1,4 +1,4 @@
-"""`python -m tmde_core.cli`: the same as `tmde`."""
+"""Run `python -m tmde_core.cli`, the same as `tmde`."""
 
 from tmde_core.cli import main
 

@@ -1,7 +1,8 @@
-"""The `tmde` program: a table of commands, each loaded when it is called, and the one place that ends the process.
+"""Define the `tmde` program: a table of commands that are loaded on demand, and the one place that ends the process.
 
-Every command's module offers `command`, a function or a `typer.Typer`. Errors that TMDE raises on purpose become one
-sentence on stderr and exit code 1; usage errors exit with 2; anything unforeseen is written to a log file and named.
+Every command's module has the attribute `command`, a function or a `typer.Typer`. An error that TMDE raises on purpose
+becomes one sentence on stderr and exit code 1. A usage error exits with 2. An unexpected error is written to a log
+file, and the message names the file.
 """
 
 # ruff: noqa: ARG001, ARG002 - typer hands over contexts and eager flags that not everyone needs
@@ -49,25 +50,26 @@ COMMANDS: dict[str, Entry] = {
     "plugins": Entry("tmde_core.cli.plugins.command", "What is plugged in, and what is wrong with it."),
     "doctor": Entry("tmde_core.cli.doctor.command", "Check this machine and this installation."),
 }
-"""Name → where the command is, and its line in `tmde --help`. A test compares the lines with nothing else loaded."""
+"""Maps a name to the module of the command and its line in `tmde --help`. A test compares the lines with the commands'
+own help."""
 
 
 class LazyGroup(TyperGroup):
-    """A group whose help comes from `COMMANDS` and packages' metadata, and whose commands are imported when called."""
+    """A group that imports commands only when they are called. Its help comes from `COMMANDS` and package metadata."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return TMDE's own commands in the order of a first acquaintance, then those of plugins."""
+        """Return TMDE's own commands in the order in which a new user needs them, then the commands of plugins."""
         return [*COMMANDS, *(command.name for command in _plugin_commands())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import the command; None for a name that nobody provides."""
+        """Import the command and return it, or return None for an unknown name."""
         if (entry := COMMANDS.get(cmd_name)) is not None:
             return _wrap(cmd_name, importlib.import_module(entry.module).command)
         added = next((one for one in _plugin_commands() if one.name == cmd_name), None)
         return None if added is None else _wrap(cmd_name, _import_added(added))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the list of commands without importing any."""
+        """Write the list of commands without importing any command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
         if added := _plugin_commands():
@@ -76,7 +78,7 @@ class LazyGroup(TyperGroup):
 
 
 def _plugin_commands() -> list[PluginCommand]:
-    """Return the commands of plugins that can be used."""
+    """Return the usable commands of plugins."""
     return [command for command in find_commands() if not command.problem]
 
 
@@ -84,7 +86,7 @@ def _import_added(added: PluginCommand) -> Any:
     """Import a plugin's command.
 
     Raises:
-        PluginUnavailableError: it cannot be imported, or is no command.
+        PluginUnavailableError: the command cannot be imported, or is not a command.
     """
     module, _, attribute = added.target.partition(":")
     try:
@@ -106,7 +108,7 @@ def _import_added(added: PluginCommand) -> Any:
 
 
 def _wrap(name: str, found: Any) -> Any:
-    """Make a loaded command part of `tmde`, with `--data-dir` on each of its leaves."""
+    """Make a loaded command part of `tmde`, and add `--data-dir` to each of its leaf commands."""
     if not isinstance(found, typer.Typer):
         wrapper = _typer()
         wrapper.command(name)(found)
@@ -120,7 +122,7 @@ def _wrap(name: str, found: Any) -> Any:
 
 def _leaves(command: Any) -> Iterator[Any]:
     children = getattr(command, "commands", None)
-    if not children or command.invoke_without_command:  # such a group does something by itself
+    if not children or command.invoke_without_command:  # a group with `invoke_without_command` does something by itself
         yield command
     for child in (children or {}).values():
         yield from _leaves(child)
@@ -131,7 +133,7 @@ def _typer() -> typer.Typer:
 
 
 def _data_dir_option() -> Any:
-    """`--data-dir` for a leaf command, so that it may stand after the command as well as before it."""
+    """Return the option `--data-dir` for a leaf command, so that the option may also follow the command."""
 
     def keep(
         ctx: typer.Context, data_dir: Annotated[Path | None, typer.Option("--data-dir", help=DATA_DIR_HELP)] = None
@@ -177,7 +179,7 @@ def root(
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run one command line and leave the process by `SystemExit`."""
+    """Run one command line and end the process with `SystemExit`."""
     invocation = Invocation()
     group = get_group(app)
     try:
@@ -187,7 +189,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:  # the last resort: nobody but a log file shall see a traceback
+    except Exception as error:  # the last resort: a traceback belongs in a log file, not on the terminal
         from tmde_core.cli.kit.crash import record
 
         known = _known(error)
@@ -196,7 +198,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _known(error: BaseException) -> TmdeError | None:
-    """What failed first where work ran side by side, if TMDE raised it on purpose."""
+    """Return the error if TMDE raised it on purpose. In an exception group, only the first error counts."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error if isinstance(error, TmdeError) else None

@@ -1,4 +1,4 @@
-"""`tmde loop`."""
+"""Implement `tmde loop`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tmde_core.settings import Settings
 
 SKEPTIC_TOKENS = 64
-"""A critique of one short answer needs no more, and practice has hundreds of them."""
+"""The token limit of a critique. A short answer needs no more, and practice has hundreds of critiques."""
 
 
 def command(
@@ -41,7 +41,7 @@ def command(
     again: Annotated[bool, typer.Option("--again", help="Begin anew even if this loop has finished.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Ask, practise, train, activate, ask again, and show before and after. Cut off? Start it again: it resumes."""
+    """Ask, practise, train, activate, ask again, and show before and after. An interrupted loop resumes."""
     from tmde_core.loop.records import LoopPlan
     from tmde_core.records.base import invalid_field
 
@@ -74,7 +74,7 @@ def command(
 
 
 def _brief(settings: Settings) -> Settings:
-    """The settings with a Skeptic that keeps short."""
+    """Return the settings with a Skeptic that writes short critiques."""
     skeptic = settings.roles.skeptic
     short = msgspec.structs.replace(skeptic, max_tokens=min(skeptic.max_tokens, SKEPTIC_TOKENS))
     return msgspec.structs.replace(settings, roles=msgspec.structs.replace(settings.roles, skeptic=short))
@@ -102,7 +102,7 @@ async def _run(settings: Settings, file: Path, plan: LoopPlan, *, again: bool) -
 
 
 class _Bars(Watcher):
-    """Shows each step as a bar that stays when it is done."""
+    """Shows each step as a progress bar that stays visible after the step."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -110,12 +110,14 @@ class _Bars(Watcher):
         self._right = self._judged = 0
 
     def step(self, name: str, total: int, done: int) -> None:
+        """Start a bar for the next step."""
         self._right = self._judged = 0
         if self._task is not None:
             self._progress.stop_task(self._task)
         self._task = self._progress.add_task(name, total=total, completed=done, note="")
 
     def piece(self, right: bool | None) -> None:
+        """Advance the bar by one piece, and count right answers."""
         if self._task is None:
             return
         if right is not None:
@@ -125,9 +127,11 @@ class _Bars(Watcher):
         self._progress.update(self._task, advance=1, note=note)
 
     def training(self, step: int, total: int, loss: float | None, eta_seconds: float | None) -> None:
+        """Show the progress of the training."""
         if self._task is None:
             return
-        # One step short of full: the bar fills when the adapter is published, not when the last batch is through.
+        # The total is one step higher, because the bar should be full when the adapter is published, not after the last
+        # batch.
         note = "" if loss is None else f"loss {loss:.3f}"
         if eta_seconds:
             note += f", {duration(eta_seconds)} left"

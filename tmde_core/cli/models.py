@@ -1,4 +1,4 @@
-"""`tmde models`."""
+"""Implement `tmde models`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def command(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """The models that can be asked, by runtime. A runtime whose server does not answer has none."""
+    """List the models that can be asked, by runtime. A runtime whose server does not answer has no models."""
     import asyncio
 
     settings = settings_of(ctx)

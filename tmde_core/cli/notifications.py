@@ -1,4 +1,4 @@
-"""`tmde notifications`."""
+"""Implement `tmde notifications`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command(
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
     json: JsonFlag = False,
 ) -> None:
-    """What happened that you should know: ended training, decisions of the gate."""
+    """List what happened that you should know: ended training, decisions of the gate."""
 
     async def act(services: Services) -> list[Notification]:
         if dismiss == "all":

@@ -1,4 +1,4 @@
-"""`tmde serve`: pages and API on one port, ended in under a second however many streams are open."""
+"""Implement `tmde serve`: pages and API on one port. The server stops in under a second, even with open streams."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from tmde_core.settings import Settings
 
 UI_GROUP = "tmde.ui"
-"""Entry points that offer `create_app(services)` with pages; without one the API is served alone."""
+"""Entry points that offer `create_app(services)` with pages. Without one, only the API is served."""
 
 LAST_SECONDS = 1
-"""How long a request under way may take after the signal; then it is cut off."""
+"""How long a running request may take after the stop signal, in seconds. After that the request is cut off."""
 
 BACKLOG = 128
 
@@ -46,7 +46,8 @@ def command(
     settings = settings_of(ctx, host=host, port=port)
     log_to_stderr(settings)
     asyncio.run(_serve(settings, with_ui=not no_ui))
-    # Everything is closed and on disk. Python would now take up to a second and a half to take a thousand modules apart.
+    # Everything is closed and on disk. A normal exit would take up to 1.5 s, because Python then unloads a thousand
+    # modules.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -69,16 +70,18 @@ async def _run(app: Any, listening: socket.socket, stopped: asyncio.Event) -> No
     import uvicorn
 
     class Server(uvicorn.Server):
-        """Says where it listens, and closes the event streams before it waits for connections to end."""
+        """A uvicorn server that prints its address and closes the event streams before it waits for connections."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            """Start the server and print its address."""
             await super().startup(sockets)
             if self.started:
                 typer.echo(f"TMDE is at {_url(listening)} (Ctrl-C ends it)")
                 sys.stdout.flush()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # A stream never ends by itself, and uvicorn would wait for it until its time is up.
+            """Close the event streams, then shut the server down."""
+            # A stream never ends by itself, so uvicorn would wait for the stream until the time limit.
             close: Callable[[], None] | None = getattr(app, "shutdown_streams", None)
             if close is not None:
                 close()
@@ -86,7 +89,8 @@ async def _run(app: Any, listening: socket.socket, stopped: asyncio.Event) -> No
 
         @contextlib.contextmanager
         def capture_signals(self) -> Any:
-            # The signals are ours: uvicorn would raise them again after its end and kill the process before the services close.
+            """Leave the signals to `_signals`."""
+            # uvicorn would raise the signals again when it ends, and kill the process before the services close.
             yield
 
     server = Server(
@@ -96,7 +100,8 @@ async def _run(app: Any, listening: socket.socket, stopped: asyncio.Event) -> No
             access_log=False,
             lifespan="on",
             timeout_graceful_shutdown=LAST_SECONDS,
-            # Only loopback proxies would be believed, and there is none: the client's address is the client's address.
+            # uvicorn would trust proxy headers only from loopback. TMDE has no proxy, so the peer's address is the
+            # client's address.
             proxy_headers=False,
             server_header=False,
         )
@@ -117,7 +122,7 @@ async def _run(app: Any, listening: socket.socket, stopped: asyncio.Event) -> No
 
 @contextlib.contextmanager
 def _signals() -> Any:
-    """An event that SIGINT and SIGTERM set; a second signal ends the process at once."""
+    """Yield an event that SIGINT and SIGTERM set. A second signal ends the process at once."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -136,11 +141,11 @@ def _signals() -> Any:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """A listening socket on the settings' host and port.
+    """Return a listening socket on the settings' host and port.
 
     Raises:
-        ConflictError: the port is taken.
-        InvalidInputError: there is no such address here, or the port is not for this user.
+        ConflictError: the port is in use.
+        InvalidInputError: this machine does not have the address, or this user may not use the port.
     """
     where = f"{settings.host} port {settings.port}"
     try:
@@ -180,7 +185,7 @@ def _url(listening: socket.socket) -> str:
 
 
 def _ui() -> Callable[[Services], Any] | None:
-    """The installed pages' `create_app`, or None; broken pages are reported and the API is served all the same."""
+    """Return the `create_app` of the installed pages, or None. If pages are broken, only the API is served."""
     for entry_point in importlib.metadata.entry_points(group=UI_GROUP, name="default"):
         try:
             create: Callable[[Services], Any] = entry_point.load()

@@ -1,4 +1,4 @@
-"""`tmde templates …`."""
+"""Define the commands of `tmde templates`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ command = typer.Typer(
 
 @command.command("list")
 def list_(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """Every template on this machine."""
+    """List every template on this machine."""
     templates = with_services(ctx, lambda services: services.templates.list())
     if json:
         print_json(templates)
@@ -40,7 +40,7 @@ def show(
     template: Annotated[str, typer.Argument(help="The template's id, or its name.")],
     json: JsonFlag = False,
 ) -> None:
-    """One template with its text."""
+    """Show one template with its text."""
     found = with_services(ctx, lambda services: _find(services, template))
     if json:
         print_json(found)
@@ -67,7 +67,7 @@ def search(
     limit: Annotated[int, typer.Option(min=1, max=50, help="How many.")] = 5,
     json: JsonFlag = False,
 ) -> None:
-    """The templates that a debate on this question would find, best first."""
+    """List the templates that a debate on this question would find, best first."""
     found = with_services(ctx, lambda services: services.templates.search(question, limit))
     if json:
         print_json(found)
@@ -77,7 +77,7 @@ def search(
 
 
 async def _find(services: Services, wanted: str) -> Template:
-    """By id, else by name in any case."""
+    """Return the template with this id or, ignoring case, this name."""
     for item in await services.templates.list():
         if wanted.casefold() in (str(item.id), item.name.casefold()):
             return item

@@ -1,4 +1,4 @@
-"""`tmde traces …`."""
+"""Define the commands of `tmde traces`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ command = typer.Typer(
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
 SHOWN_SKIPPED = 20
-"""Bad lines that are shown one by one; the rest are counted."""
+"""The number of invalid lines that are shown one by one. Further lines are only counted."""
 
 TraceId = Annotated[str, typer.Argument(help="The trace's id.", metavar="ID")]
 
@@ -57,7 +57,7 @@ def list_(
     cursor: Annotated[str | None, typer.Option(help="Where the last page ended.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Traces, newest first."""
+    """List traces, newest first."""
     wanted = TraceFilter(q=q, min_quality=min_quality, rated=rated, eligible=eligible, source=source)
     page = with_reading(ctx, lambda services: services.traces.list(wanted, limit, cursor))
     if json:
@@ -85,7 +85,7 @@ def list_(
 
 @command.command()
 def show(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
-    """One trace with the whole debate."""
+    """Show one trace with the whole debate."""
     trace = with_reading(ctx, lambda services: services.traces.get(parse_id(id, "trace")))
     if json:
         print_json(trace)
@@ -130,7 +130,7 @@ def rate(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Say how good an answer was, and what it should have been."""
+    """Rate an answer, and optionally say what it should have been."""
     trace = with_services(ctx, lambda services: services.traces.rate(parse_id(id, "trace"), rating, corrected))
     if json:
         print_json(trace)
@@ -145,7 +145,7 @@ def withdraw(
     reason: Annotated[str, typer.Option("--reason", help="Why.", prompt="Why shall it never be trained on again")],
     json: JsonFlag = False,
 ) -> None:
-    """Never train on this trace again; names the adapters that have learned from it."""
+    """Exclude a trace from all further training, and name the adapters that were trained on it."""
     found = with_services(ctx, lambda services: services.traces.withdraw(parse_id(id, "trace"), reason))
     if json:
         print_json(found)
@@ -162,7 +162,7 @@ def import_(
     file: Annotated[Path, typer.Argument(help="JSON Lines, or the original project's SQLite file; - reads stdin.")],
     json: JsonFlag = False,
 ) -> None:
-    """Take in traces. What kind of file it is, is told by its content."""
+    """Import traces. The kind of file is detected from its content."""
 
     async def take(services: Services) -> ImportReport:
         if str(file) == "-":
@@ -192,12 +192,12 @@ def export(
     ctx: typer.Context,
     file: Annotated[Path | None, typer.Argument(help="Where to; without it, or with -, to stdout.")] = None,
 ) -> None:
-    """Write every trace as JSON Lines, which `import` takes in again unchanged."""
+    """Write every trace as JSON Lines, which `import` reads again unchanged."""
 
     async def write(services: Services) -> int:
         if file is None or str(file) == "-":
             return await _write(services, sys.stdout.buffer)
-        # Beside its place first: an export that was interrupted never looks like a whole one.
+        # Written to a temporary name first, so that an interrupted export never looks like a complete one.
         staged = file.with_name(f".{file.name}.{os.getpid()}.part")
         try:
             with staged.open("xb") as stream:
@@ -217,7 +217,7 @@ def export(
 
 @command.command()
 def stats(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """How many traces there are, and how many can be trained on."""
+    """Show how many traces there are, and how many can be used for training."""
     found = with_reading(ctx, lambda services: services.traces.stats())
     if json:
         print_json(found)
@@ -236,7 +236,7 @@ def stats(ctx: typer.Context, json: JsonFlag = False) -> None:
 
 @command.command()
 def lineage(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
-    """Which runs and adapters learned from a trace."""
+    """List the runs and adapters that were trained on a trace."""
     found = with_reading(ctx, lambda services: services.lineage.of_trace(parse_id(id, "trace")))
     if json:
         print_json(found)

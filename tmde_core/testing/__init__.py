@@ -1,11 +1,11 @@
-"""What plugin authors test with: fakes at the ports, contexts, and contracts. It is a pytest plugin as well.
+"""Test tools for plugin authors: fakes of the ports, contexts, and contracts. The package is also a pytest plugin.
 
-- `tmde_core.testing.contracts`: what must hold of a judge, a runtime, a training backend, a suite, a registry, a plugin.
-- `tmde_core.testing.plugin`: the fixtures. pytest loads it by itself where TMDE is installed.
+- `tmde_core.testing.contracts`: the rules for judges, runtimes, training backends, suites, registries and plugins.
+- `tmde_core.testing.plugin`: the fixtures. pytest loads this module automatically where TMDE is installed.
 - `tmde_core.testing.fake_servers`: servers that speak the protocols of vLLM and Ollama.
 
-Names are imported when they are first used: pytest imports this package in every run, also in those that have nothing to
-do with TMDE.
+Names are imported when they are first used, because pytest imports this package in every run, also in runs that do not
+use TMDE.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _HOMES = {
     "write_adapter": "adapters",
     "write_job": "training_jobs",
 }
-"""Name → its module; all others are in `scripted`."""
+"""Maps a name to its module. All other names are in `scripted`."""
 
 
 def __getattr__(name: str) -> Any:

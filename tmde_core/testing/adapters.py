@@ -1,4 +1,4 @@
-"""Adapters of a few hundred bytes, for workers that only pretend to train."""
+"""Write adapters of a few hundred bytes, for workers that only pretend to train."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ MODULES = ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj")
 RANK, WIDTH = 4, 8
 
 Values = Mapping[str, tuple[tuple[int, ...], Sequence[float]]]
-"""Name of a tensor → its shape and its numbers."""
+"""Maps the name of a tensor to its shape and numbers."""
 
 
 def write_adapter(directory: Path, seed: object = 0, base_model: str = "scripted-1") -> None:
-    """Write an adapter's weights and configuration in the form of PEFT.
+    """Write an adapter's weights and configuration in PEFT's format.
 
     Args:
-        directory: it is there, and empty of both.
-        seed: the same one gives the same weights.
+        directory: an existing directory that contains neither of the two files.
+        seed: the same seed gives the same weights.
+        base_model: the name of the base model in the configuration.
     """
     draws = random.Random(repr(seed))
     tensors: dict[str, tuple[tuple[int, ...], Sequence[float]]] = {}

@@ -1,4 +1,4 @@
-"""Contexts for tests: what a plugin's `create` is given, with settings that are validated as TMDE validates them."""
+"""Make contexts for tests: the argument of a plugin's `create`, with settings that TMDE has validated."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def make_context(
     """Return a context.
 
     Args:
-        settings: the type of the plugin's settings; left out, it has none.
+        settings: the type of the plugin's settings. Omit it if the plugin has none.
         data_dir: the data directory.
-        table: what errors call the settings table.
+        table: the name of the settings table in errors.
         values: the settings that differ from their defaults.
 
     Raises:
-        InvalidInputError: an unknown setting, or a value of the wrong type or range.
+        InvalidInputError: a setting is unknown, or a value has the wrong type or range.
     """
     return PluginContext(Path(data_dir), read_settings(values, settings or PluginSettings, table))

@@ -1,4 +1,4 @@
-"""One event of each kind, for tests of observers."""
+"""Provide one event of each kind, for tests of observers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tmde_core.sdk.events import (
 
 
 def sample_events() -> list[Event]:
-    """Return events of every kind, some with and some without what may be missing."""
+    """Return events of every kind, some with and some without their optional fields."""
     return [
         DebateEnded(debate_id=uuid4(), status="completed", trace_id=uuid4(), adapter_id=uuid4()),
         DebateEnded(debate_id=uuid4(), status="failed", error_message="The model server died."),

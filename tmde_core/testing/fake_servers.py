@@ -1,8 +1,9 @@
-"""Model servers that cannot be installed in a test, played by small ASGI programs on loopback.
+"""Imitate model servers that cannot be installed in a test, with small ASGI programs on loopback.
 
-`FakeVllm` and `FakeOllama` stand for vLLM (0.10 and later) and Ollama (0.12.11 and later): the paths, bodies, status codes and
-wording of their documented protocols, with canned words in place of a model. They prove that a client says the right things in the
-right order, not that the servers do as their documentation says. `FlakyServer` stands for any OpenAI-style server on a bad day.
+`FakeVllm` and `FakeOllama` imitate vLLM (0.10 and later) and Ollama (0.12.11 and later): the paths, bodies, status
+codes and wording of their documented protocols, with canned words instead of a model. They prove that a client sends
+the right requests in the right order, not that the servers behave as documented. `FlakyServer` imitates any unreliable
+OpenAI-style server.
 
     async with serving(FakeVllm()) as url:
         ...
@@ -27,7 +28,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 WORDS = ("The", " answer", " is", " four", ".")
-"""What every fake model says, one word a token."""
+"""The answer of every fake model, one word for each token."""
 
 
 class Call(msgspec.Struct):
@@ -40,21 +41,21 @@ class Call(msgspec.Struct):
 
 
 class FakeServer:
-    """The plumbing: records the requests, answers in JSON or in a stream, notices clients that hang up."""
+    """The base of the fake servers. It records requests, sends JSON or streams, and detects clients that disconnect."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.hung_up = asyncio.Event()
-        """Set once a client closed the connection before its answer was finished."""
+        """Set when a client closes the connection before its answer is finished."""
         self.hold: asyncio.Event | None = None
-        """While there is one and it is not set, streams wait after their first word."""
+        """If this event exists and is not set, streams wait after their first word."""
 
     def bodies(self, path: str) -> list[Any]:
-        """The bodies of all requests to `path`."""
+        """Return the bodies of all requests to `path`."""
         return [call.body for call in self.calls if call.path == path]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             return
         content, more = b"", True
@@ -80,7 +81,7 @@ class FakeServer:
         raise NotImplementedError
 
     async def words(self, limit: int) -> AsyncIterator[str]:
-        """The first `limit` of the canned words, held back after the first while `hold` says so."""
+        """Yield the first `limit` canned words. After the first word, wait for `hold` if there is one."""
         for number, word in enumerate(WORDS[:limit]):
             yield word
             if number == 0 and self.hold is not None:
@@ -94,21 +95,21 @@ class Reply:
         self._send = send
 
     async def json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        """A whole answer."""
+        """Send a whole JSON answer."""
         await self.start(status, "application/json", headers)
         await self.write(msgspec.json.encode(value), last=True)
 
     async def start(self, status: int, kind: str, headers: dict[str, str] | None = None) -> None:
-        """The head of an answer."""
+        """Send the status and headers of an answer."""
         pairs = [(b"content-type", kind.encode()), *((k.encode(), v.encode()) for k, v in (headers or {}).items())]
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
 
     async def write(self, content: bytes, *, last: bool = False) -> None:
-        """A piece of its body."""
+        """Send a part of the body."""
         await self._send({"type": "http.response.body", "body": content, "more_body": not last})
 
     async def event(self, value: Any) -> None:
-        """A server-sent event."""
+        """Send a server-sent event."""
         await self.write(b"data: " + (value if isinstance(value, bytes) else msgspec.json.encode(value)) + b"\n\n")
 
 
@@ -118,7 +119,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def stream_openai(reply: Reply, words: AsyncIterator[str], model: str, call: Call) -> None:
-    """An answer on the OpenAI-style wire, as vLLM writes it."""
+    """Stream an answer in the OpenAI-style protocol, as vLLM does."""
     await reply.start(200, "text/event-stream; charset=utf-8")
     base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model}
     await reply.event({**base, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
@@ -144,10 +145,10 @@ def _finish(count: int, limit: int) -> str:
 
 
 class FakeVllm(FakeServer):
-    """vLLM: models and adapters by name, `/v1/load_lora_adapter`, `/tokenize`, `max_model_len`.
+    """A fake vLLM: models and adapters by name, `/v1/load_lora_adapter`, `/tokenize`, `max_model_len`.
 
     Args:
-        runtime_adapters: whether it was started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
+        runtime_adapters: whether the server was started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
     """
 
     MODEL = "meta/tiny"
@@ -158,7 +159,7 @@ class FakeVllm(FakeServer):
         self.runtime_adapters = runtime_adapters
 
     async def answer(self, call: Call, reply: Reply) -> None:
-        """See `FakeServer.answer`."""
+        """Answer one request. See `FakeServer.answer`."""
         match (call.method, call.path):
             case ("GET", "/v1/models"):
                 base = {
@@ -212,7 +213,7 @@ def _openai_error(message: str, kind: str, code: int) -> dict[str, Any]:
 
 
 class FakeOllama(FakeServer):
-    """Ollama: `/api/version`, `/api/tags`, `/api/show` and `/api/chat` with its NDJSON stream."""
+    """A fake Ollama: `/api/version`, `/api/tags`, `/api/show` and `/api/chat` with its NDJSON stream."""
 
     MODEL = "smollm2:135m"
 
@@ -221,10 +222,10 @@ class FakeOllama(FakeServer):
         self.version = version
         self.parameters = parameters
         self.breaks: Literal["", "error", "drop"] = ""
-        """How a stream ends after its first words, when not well."""
+        """How a stream fails after its first words. Empty if the stream succeeds."""
 
     async def answer(self, call: Call, reply: Reply) -> None:
-        """See `FakeServer.answer`."""
+        """Answer one request. See `FakeServer.answer`."""
         match (call.method, call.path):
             case ("GET", "/api/version"):
                 await reply.json({"version": self.version})
@@ -276,10 +277,10 @@ Mood = Literal["ok", "502", "503", "429", "500", "hang", "silent", "drop", "busy
 
 
 class FlakyServer(FakeServer):
-    """An OpenAI-style server that answers each chat in the next of `moods`, and in the last for ever.
+    """An OpenAI-style server that answers each chat with the next of `moods`, and repeats the last.
 
-    `ok`; `502`, `503`, `429` (with `Retry-After: 0`), `500`; `busy-for-hours` (429, `Retry-After: 7200`); `hang`: nothing at all comes;
-    `silent`: one word, then nothing; `drop`: one word, then the stream ends.
+    `ok`; `502`, `503`, `429` (with `Retry-After: 0`), `500`; `busy-for-hours` (429, `Retry-After: 7200`); `hang`: no
+    answer at all; `silent`: one word, then nothing; `drop`: one word, then the stream ends.
     """
 
     MODEL = "flaky"
@@ -289,7 +290,7 @@ class FlakyServer(FakeServer):
         self._moods = list(moods)
 
     async def answer(self, call: Call, reply: Reply) -> None:
-        """See `FakeServer.answer`."""
+        """Answer one request. See `FakeServer.answer`."""
         if call.path == "/v1/models":
             await reply.json({"object": "list", "data": [{"id": self.MODEL, "object": "model", "owned_by": "someone"}]})
             return
@@ -314,7 +315,7 @@ class FlakyServer(FakeServer):
 
 @asynccontextmanager
 async def serving(app: FakeServer) -> AsyncIterator[str]:
-    """Serve on a free port of loopback; gives the base URL."""
+    """Serve the app on a free loopback port and yield the base URL."""
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=1)
     server = _Quiet(config)
@@ -330,16 +331,18 @@ async def serving(app: FakeServer) -> AsyncIterator[str]:
 
 
 class _Quiet(uvicorn.Server):
-    """Says when it listens, and leaves the process's signals alone."""
+    """A uvicorn server that reports when it listens and does not touch the process's signals."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the server and set `listening`."""
         await super().startup(sockets)
         self.listening.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
+        """Leave the signals of the process alone."""
         yield

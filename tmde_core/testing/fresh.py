@@ -1,6 +1,6 @@
-"""What loading a plugin loads, found out in a fresh interpreter: `python -m tmde_core.testing.fresh MODULE[:ATTRIBUTE] DATA_DIR`.
+"""Find out what loading a plugin imports: `python -m tmde_core.testing.fresh MODULE[:ATTRIBUTE] DATA_DIR`.
 
-Prints one line of JSON, a `Loaded`.
+The module runs in a fresh interpreter and prints one line of JSON, a `Loaded`.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ HEAVY = frozenset(
         "xllamacpp",
     }
 )
-"""Packages that take a noticeable part of a second to import, or many."""
+"""Packages that take a noticeable part of a second or longer to import."""
 
 
 class Loaded(Record):
-    """What was found out."""
+    """The result of loading a plugin in a fresh interpreter."""
 
     error: str = ""
-    """Why the module could not be imported; then the rest is empty."""
+    """Why the module could not be imported. The other fields are empty then."""
     imported: tuple[str, ...] = ()
-    """Heavy packages that are there once the module is imported and its hooks are called."""
+    """Heavy packages that are loaded after the module is imported and its hooks are called."""
     made: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
-    """What is made by `create`, such as "judge length" → heavy packages that came with it."""
+    """Maps a thing that `create` makes, such as "judge length", to the heavy packages that this loaded."""
     failed: dict[str, str] = msgspec.field(default_factory=dict)
-    """What cannot be made with the default settings → why."""
+    """Maps a thing that cannot be made with the default settings to the reason."""
 
 
 def find(target: str) -> object:
-    """Return what an entry point's value leads to."""
+    """Return the object that an entry point's value names."""
     module, _, attribute = target.partition(":")
     found: object = import_module(module)
     return operator.attrgetter(attribute)(found) if attribute else found
 
 
 def look(target: str, data_dir: Path) -> Loaded:
-    """Import a plugin, call its hooks, make what it describes."""
+    """Import a plugin, call its hooks, and make what it describes."""
     before = _heavy()
     try:
         plugin = find(target)

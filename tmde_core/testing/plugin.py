@@ -1,7 +1,7 @@
-"""The pytest plugin `tmde`: fixtures for tests of plugins.
+"""Provide the pytest plugin `tmde`: fixtures for tests of plugins.
 
-pytest imports this module in every run where TMDE is installed, so it imports nothing of TMDE until a fixture is used, and
-every name that it adds has `tmde` in it.
+pytest imports this module in every run where TMDE is installed. Therefore the module imports nothing of TMDE until a
+fixture is used, and every name that it adds contains `tmde`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["pytest_addoption", "tmde_base_model", "tmde_context", "tmde_data_dir
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--tmde-base-model`."""
+    """Add the option `--tmde-base-model`."""
     parser.getgroup("tmde").addoption(
         "--tmde-base-model",
         metavar="PATH",
@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def tmde_data_dir(tmp_path: Path) -> Path:
-    """An empty data directory."""
+    """Return an empty data directory."""
     path = tmp_path / "tmde"
     path.mkdir()
     return path
@@ -38,7 +38,7 @@ def tmde_data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tmde_context(tmde_data_dir: Path) -> Callable[..., PluginContext[Any]]:
-    """Make a context on an empty data directory: `tmde_context(MySettings, per_point=50)`."""
+    """Return a function that makes a context on an empty data directory: `tmde_context(MySettings, per_point=50)`."""
 
     def make(settings: type[PluginSettings] | None = None, **values: Any) -> PluginContext[Any]:
         from tmde_core.testing.contexts import make_context
@@ -50,6 +50,6 @@ def tmde_context(tmde_data_dir: Path) -> Callable[..., PluginContext[Any]]:
 
 @pytest.fixture(scope="session")
 def tmde_base_model(request: pytest.FixtureRequest) -> str | None:
-    """What `--tmde-base-model` names."""
+    """Return the value of `--tmde-base-model`."""
     chosen: str | None = request.config.getoption("--tmde-base-model")
     return chosen

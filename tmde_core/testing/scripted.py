@@ -1,11 +1,11 @@
-"""A model runtime that answers from a script: a fake at the port, for tests of everything above it.
+"""Provide a model runtime that answers from a script: a fake of the port, for tests of everything above it.
 
     runtime = ScriptedRuntime({"proposer": ["first", "second"], "skeptic": Reply("{…}", gate=event)})
     plugins = scripted_plugins(runtime)
     settings = scripted_settings(tmp_path)
 
-It streams in pieces, can wait for an `asyncio.Event`, fail, run into the token limit, count tokens (one a word), keep a prompt
-cache and report log-probabilities. It remembers every request.
+The runtime streams in pieces. It can wait for an `asyncio.Event`, fail, reach the token limit, count tokens (one per
+word), keep a prompt cache and report log-probabilities. It records every request.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ class Reply:
 
     text: str = ""
     gate: asyncio.Event | None = None
-    """Awaited after `gate_after` pieces."""
+    """An event that the stream waits for after `gate_after` pieces."""
     gate_after: int = 0
     error: Exception | None = None
-    """Raised after `error_after` pieces."""
+    """An error that is raised after `error_after` pieces."""
     error_after: int = 0
     logprobs: tuple[TokenLogprob, ...] | None = None
-    """Sent with the first piece when the request asks for log-probabilities."""
+    """Log-probabilities that are sent with the first piece if the request asks for them."""
 
 
 Answer = str | Reply | Exception
 RoleScript = Mapping[str, "Answer | Sequence[Answer] | Callable[[ChatRequest], Answer]"]
 Script = RoleScript | Callable[[ChatRequest], Answer]
-"""Role → an answer for every call, a list of answers (the last one repeats), or a function of the request."""
+"""Maps a role to an answer for every call, a list of answers (the last one repeats), or a function of the request."""
 
 
 def digit_logprobs(probabilities: Mapping[str, float]) -> tuple[TokenLogprob, ...]:
-    """Log-probabilities of one generated token, from token → probability; the likeliest is the one generated."""
+    """Return the log-probabilities of one token. The likeliest of the given tokens is the generated one."""
     ranked = sorted(probabilities.items(), key=lambda pair: -pair[1])
     top = tuple(TokenAlternative(token=token, logprob=math.log(p)) for token, p in ranked if p > 0)
     return (TokenLogprob(token=top[0].token, logprob=top[0].logprob, top=top),)
@@ -65,12 +65,12 @@ DEFAULT_SCRIPT: RoleScript = {
     "synthesizer": "Six times seven is 42.",
     "judge": Reply("4", logprobs=digit_logprobs({"4": 0.6, "5": 0.3, "3": 0.1})),
 }
-"""A debate of two rounds that ends accepted, with a score of 8 by the rubric judge's formula."""
+"""A debate of two rounds that ends with acceptance, and with a score of 8 by the rubric judge's formula."""
 
 
 @dataclass
 class ScriptedRuntime:
-    """See the module's docstring. Implements `tmde_core.sdk.runtimes.ModelRuntime`."""
+    """A scripted `tmde_core.sdk.runtimes.ModelRuntime`. See the module's docstring."""
 
     script: Script = field(default_factory=lambda: DEFAULT_SCRIPT)
     capabilities: RuntimeCapabilities = field(
@@ -83,23 +83,26 @@ class ScriptedRuntime:
     ended: list[ChatEnd] = field(default_factory=list)
     loaded: dict[str, AdapterRef] = field(default_factory=dict)
     closed: int = 0
-    """Streams that were left before their end."""
+    """The number of streams that were closed before their end."""
     started: bool = False
     count_calls: int = 0
     on_request: Callable[[ChatRequest], None] | None = None
-    """Called at the moment a request arrives."""
+    """Called when a request arrives."""
     on_end: Callable[[], None] | None = None
-    """Called just before a stream's last item is handed over."""
+    """Called just before the last item of a stream is yielded."""
     _cursors: dict[str, int] = field(default_factory=dict)
     _cache: list[list[str]] = field(default_factory=list)
 
     async def start(self) -> None:
+        """Mark the runtime as started."""
         self.started = True
 
     async def stop(self) -> None:
+        """Mark the runtime as stopped."""
         self.started = False
 
     async def chat(self, request: ChatRequest) -> AsyncIterator[ChatItem]:
+        """Record the request and stream its scripted answer."""
         self.requests.append(request)
         if self.on_request is not None:
             self.on_request(request)
@@ -135,6 +138,7 @@ class ScriptedRuntime:
             self.closed += not finished
 
     async def models(self) -> Sequence[ModelInfo]:
+        """Return the only model, which is the default."""
         return [
             ModelInfo(
                 name=self.model, runtime=self.name, context_length=self.context, loaded=self.started, default=True
@@ -142,25 +146,30 @@ class ScriptedRuntime:
         ]
 
     async def count_tokens(self, texts: Sequence[str], model: str = "") -> list[int] | None:  # noqa: ARG002 the port's
+        """Count words as tokens, or return None if the runtime cannot count tokens."""
         self.count_calls += 1
         return [len(text.split()) for text in texts] if self.capabilities.token_counts else None
 
     async def context_length(self, model: str = "") -> int:  # noqa: ARG002 the port's
+        """Return the configured context length."""
         return self.context
 
     async def load_adapter(self, adapter: AdapterRef, model: str = "") -> None:  # noqa: ARG002 the port's
+        """Record the adapter as loaded, or refuse it if the runtime cannot serve adapters."""
         if not self.capabilities.adapters:
             raise AdapterInvalidError(f"The runtime {self.name!r} cannot serve adapters.")
         self.loaded[adapter.id] = adapter
 
     async def unload_adapter(self, adapter_id: str) -> None:
+        """Remove the adapter from the loaded ones."""
         self.loaded.pop(adapter_id, None)
 
     async def status(self) -> RuntimeStatus:
+        """Return the state of the runtime and the loaded adapters."""
         return RuntimeStatus(state="ready" if self.started else "stopped", adapters=tuple(self.loaded))
 
     def of_role(self, role: str) -> list[ChatRequest]:
-        """The requests that were made for a role."""
+        """Return the requests that were made for a role."""
         return [request for request in self.requests if role_of(request) == role]
 
     def _refuse(self, request: ChatRequest) -> None:
@@ -191,7 +200,7 @@ class ScriptedRuntime:
 
 
 def scripted_plugins(runtime: ScriptedRuntime, base: Plugins | None = None) -> Plugins:
-    """A catalog that holds `runtime`, beside what `base` holds (nothing when it is not given)."""
+    """Return `base`, or an empty catalog, with `runtime` added."""
     plugins = base or Plugins()
     plugins.runtimes.add(
         RuntimeDescriptor(
@@ -206,12 +215,12 @@ def scripted_plugins(runtime: ScriptedRuntime, base: Plugins | None = None) -> P
 
 
 def scripted_settings(data_dir: Path, runtime: str = "scripted") -> Settings:
-    """Settings on `data_dir` in which every role is played by the scripted runtime."""
+    """Return settings on `data_dir` in which the scripted runtime plays every role."""
     shipped = msgspec.structs.asdict(Roles())
     roles = {name: msgspec.structs.replace(role, runtime=runtime) for name, role in shipped.items()}
     return Settings(
         data_dir=str(data_dir),
-        supervisor=SupervisorSettings(niceness=0),  # training that only pretends need not stand back for other tests
+        supervisor=SupervisorSettings(niceness=0),  # simulated training need not yield to other tests
         roles=Roles(**roles),
     )
 

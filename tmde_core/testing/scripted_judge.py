@@ -1,4 +1,4 @@
-"""The Judge role's model, played from a script: for tests of judges."""
+"""Provide a scripted model for the Judge role, for tests of judges."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ScriptedJudgeModel:
         json_schema: dict[str, Any] | None = None,  # noqa: ARG002 the port's
         temperature: float = 0.0,  # noqa: ARG002 the port's
     ) -> AsyncGenerator[ChatItem, None]:
-        """See `tmde_core.sdk.judges.JudgeModel.chat`."""
+        """Record the messages and stream the text, or fail. See `tmde_core.sdk.judges.JudgeModel.chat`."""
         self.prompts.append(tuple(messages))
         if self.error is not None:
             raise self.error

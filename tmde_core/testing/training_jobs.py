@@ -1,4 +1,4 @@
-"""Datasets to train on in seconds, and run directories as the core makes them, for training without a server."""
+"""Create small datasets and run directories, to train in seconds and without a server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tmde_core.sdk.worker.run_files import JOB_FILE
 def times_tables(
     numbers: Sequence[int], system: str = "Answer the question in one short sentence."
 ) -> list[TrainingExample]:
-    """One example for each ordered pair of `numbers`: "What is 7 times 8?", "7 times 8 is 56."."""
+    """Return one example for each ordered pair of `numbers`: "What is 7 times 8?", "7 times 8 is 56."."""
     examples = []
     for a in numbers:
         for b in numbers:
@@ -40,7 +40,7 @@ def write_job(
     run_id: UUID | None = None,
     resume_from: Path | None = None,
 ) -> Path:
-    """Write a run's dataset and job.json under `data_dir/runs`; returns the path of job.json."""
+    """Write a run's dataset and job.json under `data_dir/runs` and return the path of job.json."""
     run = str(run_id or uuid4())
     run_dir = data_dir / "runs" / run
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What this package offers to TMDE."""
+"""Define what this plugin provides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tmde_core.sdk.suites import SuiteDescriptor
 
 @hookimpl
 def tmde_judges() -> Sequence[JudgeDescriptor]:
-    """The judges."""
+    """Describe the judges."""
     return [
         JudgeDescriptor(
             name="rubric",
@@ -41,5 +41,5 @@ def tmde_judges() -> Sequence[JudgeDescriptor]:
 
 @hookimpl
 def tmde_benchmark_suites() -> Sequence[SuiteDescriptor]:
-    """The fifty questions."""
+    """Describe the suite of fifty questions."""
     return suites()

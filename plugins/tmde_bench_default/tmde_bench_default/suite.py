@@ -1,4 +1,7 @@
-"""The suite `tmde-50`: fifty questions, ten of each domain, and ten graded answers that show whether the judge has moved."""
+"""Define the suite `tmde-50`: fifty questions, ten of each domain, and ten graded anchors.
+
+The anchors show changes of a judge.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ QUICK = (
     "creative-03",
     "creative-10",
 )
-"""Two of each domain; five easy, three medium, two hard. Chosen so that even a model of 135M parameters answers most of them: then a
-worse model shows, and the others leave room for a better one."""
+"""The quick questions: two of each domain; five easy, three medium, two hard. Even a model with 135M parameters answers
+most of them, so that a worse model is visible. The others leave room for a better model."""
 
 
 class _Anchor(msgspec.Struct):
-    """A line of anchors.jsonl."""
+    """One line of anchors.jsonl."""
 
     question: str
     answer: str
@@ -41,14 +44,14 @@ class _Anchor(msgspec.Struct):
 
 @cache
 def questions() -> tuple[Question, ...]:
-    """The fifty, in their order."""
+    """Return the fifty questions in their order."""
     lines = files("tmde_bench_default").joinpath("questions.jsonl").read_bytes().splitlines()
     return tuple(msgspec.json.decode(line, type=Question) for line in lines)
 
 
 @cache
 def anchors() -> tuple[JudgeAnchor, ...]:
-    """Ten answers, from useless to excellent, with the grade that a careful reader gives them. They never change."""
+    """Return ten answers, from useless to excellent, with a careful reader's grade. The answers never change."""
     lines = files("tmde_bench_default").joinpath("anchors.jsonl").read_bytes().splitlines()
     return tuple(_anchor(msgspec.json.decode(line, type=_Anchor)) for line in lines)
 
@@ -59,7 +62,7 @@ def _anchor(line: _Anchor) -> JudgeAnchor:
 
 
 def suites() -> Sequence[SuiteDescriptor]:
-    """What the plugin offers."""
+    """Return the suite that the plugin provides."""
     return [
         SuiteDescriptor(
             name=NAME,

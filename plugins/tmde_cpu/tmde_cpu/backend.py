@@ -1,4 +1,4 @@
-"""The CPU training backend: says whether it can train here, what that takes, and how to start the worker."""
+"""Define the CPU training backend: whether it can train here, what training needs, and how the worker is started."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from tmde_cpu.gguf.adapter_form import conversion
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "gguf", "numpy")
 
 LIBRARY_BYTES = 450_000_000
-"""What the worker occupies before it has loaded a model."""
+"""The memory that the worker uses before it has loaded a model."""
 
 BYTES_PER_GGUF_BYTE = 5.5
-"""A Q4_1 file of 98 MB holds 134.5 million weights: 538 MB in float32."""
+"""A Q4_1 file of 98 MB holds 134.5 million weights, which are 538 MB in float32."""
 
 PASS_SHARE = 0.8
-"""Activations of the largest pass, of the size of a small model's weights (135 million: 0.3 GB for 425 tokens)."""
+"""The activations of the largest pass, relative to the weights of a small model (135 million: 0.3 GB for 425 tokens).
+"""
 
 BYTES_PER_TOKEN = 3.5
-"""Characters of English, punctuation and JSON that make one token, roughly."""
+"""The approximate number of characters of English, punctuation and JSON in one token."""
 
 TOKENS_PER_SECOND_AND_GIGABYTE = 140.0
-"""Tokens of text trained in a second by two cores, for each gigabyte of float32 weights. Measured; halves when busy."""
+"""The number of tokens that two cores train in a second, for each gigabyte of float32 weights. Measured; half of this
+on a busy machine."""
 
 START_SECONDS = 12.0
-"""Loading libraries and model, writing the adapter."""
+"""The time for loading libraries and model, and writing the adapter."""
 
 
 class CpuBackend:
@@ -43,7 +45,7 @@ class CpuBackend:
         self._data_dir = context.data_dir
 
     def availability(self) -> Availability:
-        """Whether the libraries are installed; they are looked for, not imported."""
+        """Return whether the libraries are installed. They are located, not imported."""
         missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
         if missing:
             return Availability(
@@ -53,7 +55,7 @@ class CpuBackend:
         return Availability(ok=True)
 
     def estimate(self, job: TrainingJob) -> ResourceEstimate:
-        """From the sizes of the base model and of the training file: right within a factor of two."""
+        """Estimate from the sizes of the base model and the training file, accurate within a factor of two."""
         base = resolve_base_model(self._data_dir, job.base_model)
         if base.is_dir():
             weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
@@ -61,7 +63,7 @@ class CpuBackend:
             weights = int(base.stat().st_size * BYTES_PER_GGUF_BYTE)
         config = msgspec.convert(job.config, FineTuneConfig)
         train = Path(job.train_file)
-        # Each line holds the text twice: as instruction, input and output, and as messages.
+        # Each line contains the text twice: as instruction, input and output, and as messages.
         tokens = train.stat().st_size / 2 / BYTES_PER_TOKEN if train.exists() else 0.0
         pace = TOKENS_PER_SECOND_AND_GIGABYTE / max(weights / 1e9, 1e-3) * _threads() / 2
         return ResourceEstimate(
@@ -70,7 +72,7 @@ class CpuBackend:
         )
 
     def plan(self, job: TrainingJob) -> WorkerCommand:
-        """The trainer as a process, with its threads told not to spin.
+        """Return the command of the trainer process, with threads that do not spin.
 
         Raises:
             InvalidInputError: the base model does not exist or cannot be trained.
@@ -79,7 +81,7 @@ class CpuBackend:
         return _worker("tmde_cpu.training.trainer", job)
 
     def preview(self, job: TrainingJob) -> WorkerCommand:
-        """See `tmde_core.sdk.training.PreviewingBackend`.
+        """Return the command of the preview process. See `tmde_core.sdk.training.PreviewingBackend`.
 
         Raises:
             InvalidInputError: the base model does not exist or cannot be trained.
@@ -88,7 +90,7 @@ class CpuBackend:
         return _worker("tmde_cpu.training.preview_worker", job)
 
     def convert(self, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
-        """See `tmde_core.sdk.training.ConvertingBackend`."""
+        """Return the command that creates the GGUF form. See `tmde_core.sdk.training.ConvertingBackend`."""
         return conversion(self._data_dir, adapter_dir, base_model)
 
 
@@ -96,10 +98,11 @@ def _worker(module: str, job: TrainingJob) -> WorkerCommand:
     return WorkerCommand(
         argv=(sys.executable, "-m", module, str(Path(job.run_dir) / "job.json")),
         env={
-            # Spinning threads slow each other, and everything else, to a crawl when another process is busy.
+            # Spinning threads slow down each other and everything else when another process is busy.
             "OMP_WAIT_POLICY": "passive",
             "OMP_NUM_THREADS": str(_threads()),
-            # Activations come and go in blocks of half a megabyte and more: handed back at once, they leave no holes.
+            # Activations are allocated in blocks of half a megabyte and more. Returning them at once avoids
+            # fragmentation.
             "MALLOC_MMAP_THRESHOLD_": "262144",
             "MALLOC_TRIM_THRESHOLD_": "262144",
             "MKL_DYNAMIC": "FALSE",
@@ -111,5 +114,5 @@ def _worker(module: str, job: TrainingJob) -> WorkerCommand:
 
 
 def _threads() -> int:
-    """One for each core; hyper-threads share the unit that multiplies."""
+    """Return the number of physical cores. Hyper-threads share the unit that multiplies."""
     return psutil.cpu_count(logical=False) or 1

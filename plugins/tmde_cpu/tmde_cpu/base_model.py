@@ -1,7 +1,7 @@
-"""The base model in the form that training needs: a directory of float32 safetensors. Runs in a subprocess only.
+"""Prepare the base model for training: a directory of float32 safetensors. Runs in a subprocess only.
 
-The embedded model is a quantised GGUF. It is dequantised once into `data/models/<name>-f32/`; any other directory
-that holds config.json, safetensors and a tokenizer is taken as it is.
+The embedded model is a quantised GGUF. It is dequantised once into `data/models/<name>-f32/`. Any other directory with
+config.json, safetensors and a tokenizer is used as it is.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from tmde_core.sdk.worker import BaseIdentity, TrainingFailedError
 from tmde_cpu.base_name import resolve_base_model
 
 MARKER_FILE = "tmde-source.json"
-"""Its presence says that the directory is complete; it names the GGUF that the weights came from."""
+"""The marker of a complete directory. It names the GGUF that the weights came from."""
 
 transformers_logging.disable_progress_bar()  # the worker's log is a file
 
 END_OF_TURN = "<|im_end|>"
 CONVERSION = 1
-"""Raised whenever converting would now give different files, so that old directories are made anew."""
+"""The version of the conversion. Raise it when a conversion gives different files, so that old directories are
+converted again."""
 
 
 class _Source(Record, frozen=True):
@@ -41,13 +42,16 @@ class _Source(Record, frozen=True):
 
 
 def ensure_base_model(data_dir: Path, name_or_path: str) -> Path:
-    """The directory to train on; converts a GGUF the first time, which takes half a minute. Of several processes one does it.
+    """Return the directory to train on. A GGUF is converted the first time, which takes half a minute.
+
+    Only one process converts the base model.
 
     Args:
-        name_or_path: empty for the embedded model; else a GGUF file or a directory of safetensors.
+        data_dir: the data directory.
+        name_or_path: a GGUF file or a directory of safetensors. An empty text stands for the embedded model.
 
     Raises:
-        InvalidInputError: there is no such model, or it has the wrong form.
+        InvalidInputError: there is no such model, or it has the wrong format.
     """
     source = resolve_base_model(data_dir, name_or_path)
     if source.is_dir():
@@ -64,9 +68,9 @@ def ensure_base_model(data_dir: Path, name_or_path: str) -> Path:
 
 
 def _replace(target: Path, source: Path, wanted: _Source) -> None:
-    """Convert into a directory beside, and put it in the place of what is there."""
+    """Convert into a temporary directory and replace the existing directory with it."""
     for abandoned in target.parent.glob(f".{target.name}-*"):
-        shutil.rmtree(abandoned, ignore_errors=True)  # by a process that was killed: half a gigabyte
+        shutil.rmtree(abandoned, ignore_errors=True)  # from a killed process: half a gigabyte
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         _convert(source, building)
@@ -79,9 +83,9 @@ def _replace(target: Path, source: Path, wanted: _Source) -> None:
 
 
 def identify(directory: Path, name: str) -> BaseIdentity:
-    """What the manifest says of the base: hashes of weights, tokenizer and chat template.
+    """Return the manifest's description of the base model: hashes of weights, tokenizer and chat template.
 
-    For a converted GGUF the weights' hash is that of the GGUF, because that is the file the runtime serves.
+    For a converted GGUF, the hash of the weights is that of the GGUF, because the runtime serves this file.
     """
     marker = _marker(directory)
     weights = sorted(directory.glob("*.safetensors"))
@@ -101,10 +105,10 @@ def identify(directory: Path, name: str) -> BaseIdentity:
 
 
 def load_tokenizer(directory: Path) -> Any:
-    """The tokenizer of a base model directory.
+    """Return the tokenizer of a base model directory.
 
     Raises:
-        TrainingFailedError: it has no chat template, so nobody can say what a conversation looks like.
+        TrainingFailedError: the tokenizer has no chat template, so the format of a conversation is unknown.
     """
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     if not tokenizer.chat_template:
@@ -119,7 +123,7 @@ def _convert(source: Path, target: Path) -> None:
     loaded = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32, local_files_only=True
     )
-    # A model read from GGUF still counts as quantised and refuses to be saved. A fresh one of the same shape does not.
+    # A model read from GGUF still counts as quantised and cannot be saved. A new one of the same shape can be saved.
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -129,12 +133,12 @@ def _convert(source: Path, target: Path) -> None:
 
 
 def _convert_tokenizer(source: Path, target: Path) -> None:
-    """Save the GGUF's tokenizer such that it cuts text as llama.cpp does with the same file."""
+    """Save the GGUF's tokenizer so that it splits text in the same way as llama.cpp with the same file."""
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)
     field = GGUFReader(source).get_field("tokenizer.ggml.pre")
     if field is not None and field.contents() == "smollm":
-        # transformers ignores this key: without the digits rule "\n\n12" and "  12" become other tokens than the
-        # runtime's, so the model would be taught on text that it never sees.
+        # transformers ignores this key. Without the digits rule, "\n\n12" and "  12" become other tokens than in the
+        # runtime, and the model would be trained on text that it never sees.
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Digits(individual_digits=True),

@@ -1,4 +1,7 @@
-"""Which file or directory a base model's name stands for. Light: the server asks this before it starts a worker."""
+"""Find the file or directory of a base model by its name.
+
+The server calls this before it starts a worker, so the module is light.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,21 @@ EMBEDDED_NAMES = frozenset({"", EMBEDDED_FILE, Path(EMBEDDED_FILE).stem, "SmolLM
 
 
 def resolve_base_model(data_dir: Path, name_or_path: str) -> Path:
-    """The GGUF file or the directory of safetensors that a training run starts from.
+    """Return the GGUF file or the directory of safetensors that a training run starts from.
 
     Args:
-        name_or_path: empty or the embedded model's name; a file or directory; or the name of one in `data_dir/models`.
+        data_dir: the data directory.
+        name_or_path: the embedded model's name or an empty text; a file or directory; or a name in `data_dir/models`.
 
     Raises:
-        InvalidInputError: there is no such model, or it has a form that cannot be trained.
+        InvalidInputError: there is no such model, or it has a format that cannot be trained.
     """
     models = data_dir / "models"
     if name_or_path in EMBEDDED_NAMES:
         return verify_embedded(models)
     try:
         return _found(models, name_or_path)
-    except (OSError, RuntimeError, ValueError) as error:  # too long, not readable, the home of nobody, a null byte
+    except (OSError, RuntimeError, ValueError) as error:  # too long, not readable, an unknown user's home, a null byte
         raise InvalidInputError(
             f"The base model {name_or_path[:200]!r} cannot be looked at: {getattr(error, 'strerror', None) or error}.",
             field="baseModel",

@@ -1,4 +1,4 @@
-"""`tmde embedded`: the model that comes with TMDE."""
+"""Define `tmde embedded`: commands for the model that comes with TMDE."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ command = typer.Typer(no_args_is_help=True, help="The embedded model: fetch it, 
 
 @command.command("fetch")
 def fetch(ctx: typer.Context) -> None:
-    """Fetch the embedded model (98 MB) unless it is there and whole."""
+    """Fetch the embedded model (98 MB) unless a complete copy exists."""
     models = data_dir_of(ctx) / "models"
     there = embedded_path(models).exists()
     path = fetch_embedded(models)

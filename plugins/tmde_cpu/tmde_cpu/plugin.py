@@ -1,4 +1,4 @@
-"""What this package offers: the embedded runtime and the CPU training backend. Importing this loads nothing heavy."""
+"""Define what this plugin provides: the embedded runtime and the CPU backend. The import loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tmde_cpu.serving.options import EmbeddedSettings
 
 @hookimpl
 def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:
-    """The runtime `embedded`."""
+    """Describe the runtime `embedded`."""
     return [
         RuntimeDescriptor(
             name="embedded",
@@ -28,7 +28,7 @@ def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:
 
 @hookimpl
 def tmde_training_backends() -> Sequence[BackendDescriptor]:
-    """The backend `cpu`."""
+    """Describe the training backend `cpu`."""
     return [
         BackendDescriptor(
             name="cpu", summary="trains LoRA adapters on the CPU, in float32", default=True, create=_cpu_backend

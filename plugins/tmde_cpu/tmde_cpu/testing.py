@@ -1,7 +1,7 @@
-"""A model of a few thousand parameters, so that tests of training and supervision run in seconds.
+"""Create a model of a few thousand parameters, so that tests of training and supervision run in seconds.
 
 `python -m tmde_cpu.testing DIRECTORY` writes a Llama model with random weights, a byte-level tokenizer and a chat
-template: a directory that `FineTuneConfig.base_model` may name. It learns nothing worth knowing, but it learns.
+template. `FineTuneConfig.base_model` may name this directory. The model learns, although nothing useful.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
 def make_tiny_model(path: Path) -> Path:
-    """Write the tiny model to `path` in a process of its own, so that the caller never imports torch."""
+    """Write the tiny model to `path` in a separate process, so that the caller never imports torch."""
     subprocess.run([sys.executable, "-m", "tmde_cpu.testing", str(path)], check=True, capture_output=True)
     return path
 

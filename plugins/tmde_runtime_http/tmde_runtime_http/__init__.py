@@ -1,1 +1,1 @@
-"""Model runtimes that talk to a server which is already running: Ollama, and any that speaks OpenAI's chat wire."""
+"""Model runtimes for servers that are already running: Ollama, and servers with an OpenAI-style chat protocol."""

@@ -1,4 +1,7 @@
-"""One client to one server: time-outs, retries before the first token, and an end that reaches every waiter."""
+"""Hold the connection to one server: time-outs, retries before the first token, and an orderly close.
+
+Closing the connection ends every wait for an answer.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,18 @@ from tmde_core.sdk.runtimes import ChatItem
 from tmde_runtime_http.options import HttpSettings
 
 RETRIED = frozenset({429, 502, 503, 504})
-"""Busy, or a proxy whose server is coming up. Any other status would come again."""
+"""Statuses of a busy server, or of a proxy whose server is starting. Other statuses would not change with a retry."""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 8.0
 LONGEST_WAIT_ASKED_SECONDS = 60.0
-"""A `Retry-After` above this is not waited for: the person should hear of it instead."""
+"""The longest `Retry-After` that is waited for. With a longer one, the person gets the error instead."""
 QUESTION_SECONDS = 10.0
-"""For what is no chat: lists of models, token counts, loading an adapter."""
+"""The time limit of requests that are not chats: lists of models, token counts, loading an adapter."""
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 
 
 class Connection:
-    """A client to the server at `options.base_url`. Opened by `open`, ended by `close`; both may be repeated."""
+    """A client of the server at `options.base_url`. `open` and `close` may each be called repeatedly."""
 
     def __init__(self, options: HttpSettings, server: str, headers: Mapping[str, str] | None = None) -> None:
         self.server = server
@@ -40,26 +43,26 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether `open` was called and `close` was not."""
+        """Whether the connection is open."""
         return self._client is not None
 
     def open(self) -> None:
-        """Make the client. No request is sent."""
+        """Create the client. No request is sent."""
         if self._client is None:
             self._client = httpx.AsyncClient(
                 base_url=self._options.base_url,
                 headers=self._headers,
-                # Silence is timed below, where "before the first token" and "between tokens" can be told apart.
+                # Silence is timed below, where "before the first token" and "between tokens" can be distinguished.
                 timeout=httpx.Timeout(None, connect=self._options.connect_timeout),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
-                # A proxy of the environment is for the Internet, not for a model server that was named here.
+                # A proxy from the environment is for the Internet, not for a model server that the settings name.
                 trust_env=False,
-                # Reading the certificates takes 40 ms; plain http has no use for them.
+                # Reading the certificates takes 40 ms, and plain http does not need them.
                 verify=self._options.base_url.startswith("https:"),
             )
 
     async def close(self) -> None:
-        """Close every connection; whoever waits for an answer gets WorkerFailedError."""
+        """Close every connection. Callers that wait for an answer get a WorkerFailedError."""
         client, self._client = self._client, None
         for waiting in list(self._waiting):
             waiting.reschedule(asyncio.get_running_loop().time())
@@ -69,10 +72,10 @@ class Connection:
     async def ask(
         self, method: str, path: str, body: Any = None, *, seconds: float = QUESTION_SECONDS
     ) -> tuple[int, Any]:
-        """One plain request; returns the status and the JSON that came (the text where it was no JSON).
+        """Send one plain request and return the status and the decoded JSON, or the text if the answer is not JSON.
 
         Raises:
-            WorkerFailedError, RuntimeTimeoutError: the server cannot be reached, is silent, or says far too much.
+            WorkerFailedError, RuntimeTimeoutError: the server cannot be reached, is silent, or sends far too much.
         """
         content = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"content-type": "application/json"}
@@ -94,10 +97,10 @@ class Connection:
             return response.status_code, bytes(answer).decode("utf-8", "replace")
 
     async def told(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """Like `ask`, for an answer that must be a JSON object.
+        """Send a request like `ask`, for an answer that must be a JSON object.
 
         Raises:
-            TmdeError: as `ask`; or the server answered with an error, or with something else than an object.
+            TmdeError: see `ask`; also if the server answered with an error, or with something other than an object.
         """
         status, answer = await self.ask(method, path, body)
         if status >= 400:
@@ -109,7 +112,7 @@ class Connection:
     async def chat(
         self, attempt: Callable[[httpx.AsyncClient], AsyncGenerator[ChatItem, None]]
     ) -> AsyncGenerator[ChatItem, None]:
-        """Stream what `attempt` streams. Until its first item has come, failures that pass are tried again."""
+        """Stream the items of `attempt`. Until the first item has arrived, temporary failures are retried."""
         failures = 0
         while True:
             async with aclosing(attempt(self._opened())) as items:
@@ -131,21 +134,21 @@ class Connection:
 
     @property
     def title(self) -> str:
-        """The server's name as a sentence begins with it."""
+        """The server's name with a capital letter, for the beginning of a sentence."""
         return self.server[:1].upper() + self.server[1:]
 
     def _pause(self, error: TmdeError, failures: int) -> float | None:
-        """Seconds until the next attempt; None: there shall be none."""
+        """Return the seconds until the next attempt, or None to give up."""
         if failures >= self._options.retries or not _passes(error):
             return None
         asked = error.context.get("retryAfter")
         if isinstance(asked, int):
             return float(asked) if asked <= LONGEST_WAIT_ASKED_SECONDS else None
         pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**failures)
-        return pause * random.uniform(0.5, 1.0)  # jitter: clients that failed together shall not come back together
+        return pause * random.uniform(0.5, 1.0)  # jitter, so that clients that failed together do not retry together
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait; raises WorkerFailedError at once when the connection is closed meanwhile."""
+        """Wait, or raise WorkerFailedError as soon as the connection is closed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds) as waiting:
                 self._waiting.add(waiting)
@@ -157,7 +160,7 @@ class Connection:
 
     @asynccontextmanager
     async def _within(self, seconds: float, what: str = "") -> AsyncIterator[None]:
-        """Bound a wait; ends early when the connection is closed."""
+        """Limit the time of a wait. Closing the connection ends the wait early."""
         try:
             async with asyncio.timeout(seconds) as waiting:
                 self._waiting.add(waiting)
@@ -180,7 +183,7 @@ class Connection:
 
 
 def _passes(error: TmdeError) -> bool:
-    """Whether the failure may be gone in a moment."""
+    """Return whether the failure may be temporary."""
     if error.context.get("status") in RETRIED:
         return True
     return isinstance(error.__context__, httpx.ConnectError | httpx.ConnectTimeout)

@@ -1,6 +1,6 @@
-"""What differs between OpenAI-style servers: who they are, context lengths, token counts and adapters.
+"""Describe the differences between OpenAI-style servers: names, context lengths, token counts and adapters.
 
-One class a server. `detect` tells them apart by what they say of themselves under `/v1/models`.
+Each server has a class. `detect` recognises a server from its answer to `/v1/models`.
 """
 
 # ruff: noqa: ARG002 - each server uses what it needs of one common signature
@@ -20,21 +20,21 @@ from tmde_runtime_http.connection import Connection
 from tmde_runtime_http.options import Flavor
 
 LOAD_SECONDS = 120.0
-"""For loading an adapter: gigabytes may have to be read."""
+"""The time limit for loading an adapter, which may read gigabytes."""
 
 ADAPTER_FILE = "adapter.gguf"
 """The GGUF form inside an adapter's directory."""
 
 
 class Chosen(msgspec.Struct, frozen=True):
-    """How a request is to be addressed so that the adapter, or the bare model, answers."""
+    """How to address a request so that the adapter, or the base model alone, answers."""
 
     model: str
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Generic:
-    """A server of which nothing is known beyond the plain wire."""
+    """A server that is only known to speak the plain protocol."""
 
     title = "OpenAI-style server"
     capabilities = RuntimeCapabilities()
@@ -49,37 +49,37 @@ class Generic:
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Ids of the adapters that are known to be loaded."""
+        """The ids of the adapters that are known to be loaded."""
         return ()
 
     async def load(self, adapter: AdapterRef, model: str) -> None:
-        """Make the adapter available, or raise AdapterInvalidError that says what to do."""
+        """Make the adapter available, or raise an AdapterInvalidError that says what to do."""
         raise AdapterInvalidError(self.refusal.format(url=self._url))
 
     async def unload(self, adapter_id: str) -> None:
-        """Forget it."""
+        """Forget the adapter."""
 
     async def choose(self, adapter: AdapterRef | None, model: str) -> Chosen:
-        """How to ask for `model` with `adapter`."""
+        """Return how to address a request for `model` with `adapter`."""
         if adapter is not None:
             await self.load(adapter, model)
         return Chosen(model)
 
     def lost(self, adapter: AdapterRef) -> bool:
-        """The server says that it does not know the adapter: forget it; True where loading it again may help."""
+        """Forget an adapter that the server does not know. Return True if loading it again may help."""
         return False
 
     async def count_tokens(self, texts: Sequence[str], model: str) -> list[int] | None:
-        """Tokens of each text."""
+        """Return the number of tokens of each text, or None if the server cannot count."""
         return None
 
     async def context_length(self, entry: dict[str, Any]) -> int | None:
-        """Tokens of context, `entry` being what `/v1/models` says of the model."""
+        """Return the context length in tokens, or None. `entry` is the model's entry in `/v1/models`."""
         return None
 
 
 class LmStudio(Generic):
-    """LM Studio: enforces schemas; its own listing tells the context."""
+    """LM Studio. It enforces schemas, and its own listing has the context length."""
 
     title = "LM Studio server"
     capabilities = RuntimeCapabilities(json_schema=True)
@@ -89,7 +89,7 @@ class LmStudio(Generic):
     )
 
     async def context_length(self, entry: dict[str, Any]) -> int | None:
-        """What the loaded model was given, else what it could have."""
+        """Return the context length of the loaded model, or otherwise the maximum of the model."""
         status, answer = await self._connection.ask("GET", "/api/v0/models")
         listed = answer.get("data", []) if status == 200 and isinstance(answer, dict) else []
         for model in listed:
@@ -99,7 +99,7 @@ class LmStudio(Generic):
 
 
 class Vllm(Generic):
-    """vLLM: adapters are loaded by path and then asked for by name, like models."""
+    """vLLM. It loads adapters by path and serves them by name, like models."""
 
     title = "vLLM server"
     capabilities = RuntimeCapabilities(json_schema=True, logprobs=True, adapters=True, token_counts=True)
@@ -110,11 +110,14 @@ class Vllm(Generic):
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Those that this process loaded."""
+        """The ids of the adapters that this process loaded."""
         return tuple(sorted(self._loaded))
 
     async def load(self, adapter: AdapterRef, model: str) -> None:
-        """`POST /v1/load_lora_adapter`; the server reads the directory itself, so it must see the same files."""
+        """Load the adapter with `POST /v1/load_lora_adapter`.
+
+        The server reads the directory, so it must see the same files.
+        """
         status, answer = await self._connection.ask(
             "POST",
             "/v1/load_lora_adapter",
@@ -137,13 +140,13 @@ class Vllm(Generic):
         self._loaded.add(adapter.id)
 
     async def unload(self, adapter_id: str) -> None:
-        """`POST /v1/unload_lora_adapter`."""
+        """Unload the adapter with `POST /v1/unload_lora_adapter`."""
         if adapter_id in self._loaded:
             self._loaded.discard(adapter_id)
             await self._connection.ask("POST", "/v1/unload_lora_adapter", {"lora_name": adapter_id})
 
     async def choose(self, adapter: AdapterRef | None, model: str) -> Chosen:
-        """The adapter's name in the place of the model's."""
+        """Return the adapter's name in place of the model's name."""
         if adapter is None:
             return Chosen(model)
         if adapter.id not in self._loaded:
@@ -151,13 +154,13 @@ class Vllm(Generic):
         return Chosen(adapter.id)
 
     def lost(self, adapter: AdapterRef) -> bool:
-        """After a restart of vLLM, it has forgotten what was loaded while it ran."""
+        """Forget the adapter, because a restarted vLLM has lost it. Return whether it was loaded before."""
         known = adapter.id in self._loaded
         self._loaded.discard(adapter.id)
         return known
 
     async def count_tokens(self, texts: Sequence[str], model: str) -> list[int] | None:
-        """`POST /tokenize`."""
+        """Count tokens with `POST /tokenize`."""
         counts = []
         for text in texts:
             body = {"model": model, "prompt": text, "add_special_tokens": False}
@@ -168,12 +171,12 @@ class Vllm(Generic):
         return counts
 
     async def context_length(self, entry: dict[str, Any]) -> int | None:
-        """`max_model_len` of the listing."""
+        """Return `max_model_len` from the listing."""
         return _count(entry.get("max_model_len"))
 
 
 class LlamaServer(Generic):
-    """llama.cpp's llama-server: adapters are named when it starts and scaled in each request."""
+    """llama.cpp's llama-server. Adapters are named at its start and scaled in each request."""
 
     title = "llama-server"
     capabilities = RuntimeCapabilities(json_schema=True, logprobs=True, adapters=True, token_counts=True)
@@ -185,11 +188,11 @@ class LlamaServer(Generic):
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Those that were found there."""
+        """The ids of the adapters that were found on the server."""
         return tuple(sorted(self._ids))
 
     async def load(self, adapter: AdapterRef, model: str) -> None:
-        """Find the adapter among those that the server was started with; it cannot load another."""
+        """Find the adapter among those that the server was started with. The server cannot load another one."""
         self._slots = await self._listed()
         file = Path(adapter.directory) / ADAPTER_FILE
         for number, path in self._slots:
@@ -203,13 +206,13 @@ class LlamaServer(Generic):
         )
 
     async def unload(self, adapter_id: str) -> None:
-        """Forget the number; the server keeps the file open until it ends."""
+        """Forget the adapter's number. The server keeps the file open until it ends."""
         self._ids.pop(adapter_id, None)
 
     async def choose(self, adapter: AdapterRef | None, model: str) -> Chosen:
-        """A scale for every adapter that is there: 1 for the chosen one, 0 for the rest.
+        """Return a scale for every adapter on the server: 1 for the chosen one, 0 for the others.
 
-        All are named because llama-server applies those it was started with to a request that names none.
+        All adapters are listed, because llama-server applies the adapters from its start to a request that lists none.
         """
         if adapter is not None and adapter.id not in self._ids:
             await self.load(adapter, model)
@@ -222,7 +225,7 @@ class LlamaServer(Generic):
         return Chosen(model, {"lora": scales})
 
     async def count_tokens(self, texts: Sequence[str], model: str) -> list[int] | None:
-        """`POST /tokenize`."""
+        """Count tokens with `POST /tokenize`."""
         counts = []
         for text in texts:
             body = {"content": text, "add_special": False}
@@ -233,7 +236,7 @@ class LlamaServer(Generic):
         return counts
 
     async def context_length(self, entry: dict[str, Any]) -> int | None:
-        """`/props` tells what one slot has, which is what one request gets."""
+        """Return the context length of one slot from `/props`, because each request gets one slot."""
         settings = (await self._connection.told("GET", "/props")).get("default_generation_settings")
         return _count(settings.get("n_ctx")) if isinstance(settings, dict) else None
 
@@ -255,11 +258,11 @@ KINDS: dict[str, type[Generic]] = {
     "generic": Generic,
 }
 OWNERS = {"vllm": "vllm", "llamacpp": "llama-server", "organization_owner": "lm-studio"}
-"""`owned_by` in `/v1/models` → flavor."""
+"""Maps `owned_by` in `/v1/models` to a flavor."""
 
 
 def detect(flavor: Flavor, listing: Sequence[dict[str, Any]]) -> type[Generic]:
-    """The class for `flavor`, or for what the listing gives away when it is `auto`."""
+    """Return the class for `flavor`, or the class that the listing indicates if `flavor` is `auto`."""
     if flavor != "auto":
         return KINDS[flavor]
     for entry in listing:
@@ -269,10 +272,10 @@ def detect(flavor: Flavor, listing: Sequence[dict[str, Any]]) -> type[Generic]:
 
 
 def find_model(listing: Sequence[dict[str, Any]], wanted: str, server: str) -> dict[str, Any]:
-    """The listed model called `wanted` (or the first, when that is empty).
+    """Return the listed model called `wanted`, or the first model if `wanted` is empty.
 
     Raises:
-        NotFoundError: the server has no such model, or none at all.
+        NotFoundError: the server does not have this model, or has no model at all.
     """
     for entry in listing:
         if wanted in ("", entry.get("id")) or wanted in (entry.get("aliases") or ()):
@@ -287,7 +290,7 @@ def find_model(listing: Sequence[dict[str, Any]], wanted: str, server: str) -> d
 
 
 def _same(served: Path, file: Path, adapter_id: str) -> bool:
-    """By path, and by name where server and TMDE see the file under different directories."""
+    """Compare by path, and by name in case the server and TMDE see the file in different directories."""
     return served == file or adapter_id in (served.stem, served.parent.name)
 
 

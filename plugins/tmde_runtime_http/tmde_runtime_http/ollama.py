@@ -1,4 +1,4 @@
-"""The runtime for Ollama, through its own API: NDJSON streams, `format` as a schema, `keep_alive`."""
+"""Define the runtime for Ollama, through its own API: NDJSON streams, `format` as a schema, `keep_alive`."""
 
 # ruff: noqa: ARG002 - the port asks for more than Ollama has a use for
 
@@ -32,13 +32,13 @@ from tmde_runtime_http.options import OllamaSettings
 
 NAME = "ollama"
 LOGPROBS_SINCE = (0, 12, 11)
-"""The first version of Ollama whose `/api/chat` takes `logprobs`."""
+"""The first version of Ollama whose `/api/chat` accepts `logprobs`."""
 SCHEMAS_SINCE = (0, 5, 0)
-"""The first whose `format` takes a JSON schema."""
+"""The first version whose `format` accepts a JSON schema."""
 
 
 class OllamaRuntime:
-    """See `tmde_core.sdk.runtimes.ModelRuntime`."""
+    """A `tmde_core.sdk.runtimes.ModelRuntime` for Ollama."""
 
     def __init__(self, context: PluginContext[OllamaSettings]) -> None:
         self._options = context.settings
@@ -50,11 +50,11 @@ class OllamaRuntime:
 
     @property
     def capabilities(self) -> RuntimeCapabilities:
-        """By Ollama's version, which is known after `start`."""
+        """The capabilities of this version of Ollama, which is known after `start`."""
         return RuntimeCapabilities(json_schema=self._version >= SCHEMAS_SINCE, logprobs=self._version >= LOGPROBS_SINCE)
 
     async def start(self) -> None:
-        """Reach Ollama, learn its version and its models."""
+        """Connect to Ollama and read its version and models."""
         self._connection.open()
         try:
             told = await self._connection.told("GET", "/api/version")
@@ -67,11 +67,11 @@ class OllamaRuntime:
         self._failure = ""
 
     async def stop(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         await self._connection.close()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatItem, None]:
-        """Stream the answer; see `ModelRuntime.chat`."""
+        """Stream the answer. See `ModelRuntime.chat`."""
         if request.adapter is not None:
             raise self._refusal(request.adapter)
         model = await self._model(request.model)
@@ -85,7 +85,7 @@ class OllamaRuntime:
                 yield item
 
     async def models(self) -> Sequence[ModelInfo]:
-        """What `/api/tags` lists."""
+        """List the models from `/api/tags`."""
         if self._connection.is_open:
             await self._list()
         else:
@@ -104,14 +104,15 @@ class OllamaRuntime:
         )
 
     async def count_tokens(self, texts: Sequence[str], model: str = "") -> list[int] | None:
-        """Ollama cannot tell."""
+        """Return None, because Ollama cannot count tokens."""
         return None
 
     async def context_length(self, model: str = "") -> int:
-        """What every request asks Ollama for as `num_ctx`.
+        """Return the context length that every request sends to Ollama as `num_ctx`.
 
-        Left alone, Ollama gives a model a few thousand tokens whatever it can take, and cuts a longer prompt without a word. So
-        the model's own `num_ctx` (from its Modelfile) counts, else the setting `context_length`, never more than the model has.
+        By default, Ollama gives a model a few thousand tokens, whatever its maximum is, and cuts a longer prompt
+        silently. Therefore the model's own `num_ctx` (from its Modelfile) is used, or otherwise the setting
+        `context_length`, but at most the model's maximum.
         """
         name = await self._model(model)
         if name not in self._contexts:
@@ -120,14 +121,14 @@ class OllamaRuntime:
         return self._contexts[name]
 
     async def load_adapter(self, adapter: AdapterRef, model: str = "") -> None:
-        """Ollama has adapters only inside models of its own."""
+        """Refuse the adapter, because Ollama has adapters only inside its own models."""
         raise self._refusal(adapter)
 
     async def unload_adapter(self, adapter_id: str) -> None:
-        """There is none to forget."""
+        """Do nothing, because no adapter is ever loaded."""
 
     async def status(self) -> RuntimeStatus:
-        """What is known without asking."""
+        """Return the known state without a request."""
         if self._connection.is_open:
             return RuntimeStatus(state="ready", detail=self._connection.server)
         return RuntimeStatus(state="failed" if self._failure else "stopped", detail=self._failure)
@@ -144,7 +145,7 @@ class OllamaRuntime:
         wanted = name or self._options.model
         found = self._find(wanted)
         if found is None:
-            await self._list()  # it may have been pulled since
+            await self._list()  # the model may have been pulled since
             found = self._find(wanted)
         if found is not None:
             return found
@@ -179,7 +180,8 @@ class OllamaRuntime:
             "stream": True,
             "options": options,
             "keep_alive": self._options.keep_alive,
-            # Too long a prompt shall be an error, not a prompt with its beginning cut off. Older versions overlook both.
+            # A prompt that is too long must be an error, not a prompt with its beginning cut off. Older versions ignore
+            # both fields.
             "truncate": False,
             "shift": False,
         }
@@ -200,7 +202,7 @@ class OllamaRuntime:
 async def _stream(
     client: httpx.AsyncClient, body: dict[str, Any], server: str, model: str
 ) -> AsyncGenerator[ChatItem, None]:
-    """One request to `/api/chat`."""
+    """Send one request to `/api/chat` and yield the items of its answer."""
     try:
         async with client.stream(
             "POST", "/api/chat", content=msgspec.json.encode(body), headers={"content-type": "application/json"}
@@ -244,7 +246,7 @@ class _Message(msgspec.Struct):
 
 
 class _Line(msgspec.Struct):
-    """One line of the stream. Durations in nanoseconds."""
+    """One line of the stream. Durations are in nanoseconds."""
 
     message: _Message | None = None
     logprobs: list[_Logprob] | None = None
@@ -300,7 +302,7 @@ def _ms(nanoseconds: int | None) -> float | None:
 
 
 def _context(shown: dict[str, Any], setting: int) -> int:
-    """Tokens of context by `/api/show`: the Modelfile's `num_ctx`, else `setting`; at most what the model was trained for."""
+    """Return the context length: the Modelfile's `num_ctx` or `setting`, at most the model's maximum."""
     info = shown.get("model_info")
     most = (
         next(

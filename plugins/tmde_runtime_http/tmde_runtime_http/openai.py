@@ -1,4 +1,4 @@
-"""The runtime for an OpenAI-style server that is already running."""
+"""Define the runtime for an OpenAI-style server that is already running."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAME = "openai"
 
 
 class OpenAIRuntime:
-    """See `tmde_core.sdk.runtimes.ModelRuntime`."""
+    """A `tmde_core.sdk.runtimes.ModelRuntime` for OpenAI-style servers."""
 
     def __init__(self, context: PluginContext[OpenAISettings]) -> None:
         self._options = context.settings
@@ -44,7 +44,7 @@ class OpenAIRuntime:
 
     @property
     def capabilities(self) -> RuntimeCapabilities:
-        """By the server's kind, which is known after `start`; the settings may say otherwise."""
+        """The capabilities of this kind of server, which is known after `start`. The settings can override them."""
         known = self._server.capabilities if self._server else RuntimeCapabilities()
         options = self._options
         return msgspec.structs.replace(
@@ -54,7 +54,7 @@ class OpenAIRuntime:
         )
 
     async def start(self) -> None:
-        """Reach the server, learn what it is and what it serves."""
+        """Connect to the server, and find out its kind and its models."""
         if not self._options.base_url:
             raise WorkerFailedError(
                 "No model server is configured. Set base_url in the table [runtimes.openai] of tmde.toml, "
@@ -73,12 +73,12 @@ class OpenAIRuntime:
         self._connection.server = f"the {kind.title} at {self._options.base_url}"
 
     async def stop(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         self._server = None
         await self._connection.close()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatItem, None]:
-        """Stream the answer; see `ModelRuntime.chat`."""
+        """Stream the answer. See `ModelRuntime.chat`."""
         server = self._started()
         model = str((await self._model(request.model))["id"])
         again = request.adapter is not None
@@ -97,13 +97,13 @@ class OpenAIRuntime:
                         yield item
                 return
             except NotFoundError:
-                # The server was restarted and has lost the adapter: load it again, once.
+                # The server was restarted and has lost the adapter, so the adapter is loaded again, once.
                 if begun or not again or request.adapter is None or not server.lost(request.adapter):
                     raise
                 again = False
 
     async def models(self) -> Sequence[ModelInfo]:
-        """What `/v1/models` lists."""
+        """List the models from `/v1/models`."""
         if not self._connection.is_open:
             if not self._options.base_url:
                 return ()
@@ -124,27 +124,27 @@ class OpenAIRuntime:
         )
 
     async def count_tokens(self, texts: Sequence[str], model: str = "") -> list[int] | None:
-        """Through the server's `/tokenize`, where it has one."""
+        """Count tokens with the server's `/tokenize`, or return None if the server cannot count."""
         server = self._started()
         return await server.count_tokens(texts, str((await self._model(model))["id"]))
 
     async def context_length(self, model: str = "") -> int:
-        """What the server says, else the setting `context_length`."""
+        """Return the server's context length, or otherwise the setting `context_length`."""
         server = self._started()
         return await server.context_length(await self._model(model)) or self._options.context_length
 
     async def load_adapter(self, adapter: AdapterRef, model: str = "") -> None:
-        """See `ModelRuntime.load_adapter`."""
+        """Load the adapter. See `ModelRuntime.load_adapter`."""
         server = self._started()
         await server.load(adapter, model or self._options.model)
 
     async def unload_adapter(self, adapter_id: str) -> None:
-        """See `ModelRuntime.unload_adapter`."""
+        """Unload the adapter. See `ModelRuntime.unload_adapter`."""
         if self._server is not None:
             await self._server.unload(adapter_id)
 
     async def status(self) -> RuntimeStatus:
-        """What is known without asking."""
+        """Return the known state without a request."""
         if self._server is not None:
             return RuntimeStatus(state="ready", detail=self._connection.server, adapters=self._server.adapters)
         return RuntimeStatus(state="failed" if self._failure else "stopped", detail=self._failure)
@@ -161,11 +161,11 @@ class OpenAIRuntime:
         try:
             return find_model(self._listing, wanted, self._connection.server)
         except NotFoundError:
-            await self._list()  # it may have been loaded since
+            await self._list()  # the model may have been loaded since
             return find_model(self._listing, wanted, self._connection.server)
 
     def _able(self, request: ChatRequest) -> ChatRequest:
-        """The request without the wishes that this server cannot fulfil and might choke on."""
+        """Return the request without options that this server does not support and might reject."""
         able = self.capabilities
         return msgspec.structs.replace(
             request,

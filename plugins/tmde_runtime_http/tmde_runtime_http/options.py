@@ -1,4 +1,4 @@
-"""What may stand in `[runtimes.ollama]` and `[runtimes.openai]`, read strictly."""
+"""Define the settings tables `[runtimes.ollama]` and `[runtimes.openai]`, which are read strictly."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Flavor = Literal["auto", "vllm", "llama-server", "lm-studio", "generic"]
 Seconds = Annotated[float, Meta(gt=0, le=3600, extra={"unit": "seconds"})]
 
 OLLAMA_URL = "http://127.0.0.1:11434"
-"""Where Ollama listens when nobody tells it otherwise."""
+"""Ollama's default address."""
 
 
 class HttpSettings(PluginSettings, frozen=True, kw_only=True):
-    """The settings that both runtimes share. Times in seconds."""
+    """The settings that both runtimes share. Times are in seconds."""
 
     base_url: Annotated[str, Meta(title="Address", description="Where the server listens.")] = ""
     model: Annotated[
@@ -68,7 +68,7 @@ class HttpSettings(PluginSettings, frozen=True, kw_only=True):
 
 
 class OllamaSettings(HttpSettings, frozen=True, kw_only=True):
-    """`[runtimes.ollama]`."""
+    """The settings table `[runtimes.ollama]`."""
 
     base_url: Annotated[str, Meta(title="Address", description="Where Ollama listens.")] = OLLAMA_URL
     keep_alive: Annotated[
@@ -82,7 +82,7 @@ class OllamaSettings(HttpSettings, frozen=True, kw_only=True):
 
 
 class OpenAISettings(HttpSettings, frozen=True, kw_only=True):
-    """`[runtimes.openai]`."""
+    """The settings table `[runtimes.openai]`."""
 
     base_url: Annotated[
         str,
@@ -120,10 +120,10 @@ class OpenAISettings(HttpSettings, frozen=True, kw_only=True):
     ] = None
 
     def key(self, environ: Mapping[str, str] = os.environ) -> str:
-        """The API key, or the empty string.
+        """Return the API key, or an empty string.
 
         Raises:
-            InvalidInputError: both ways of giving it are used, or the variable is not set.
+            InvalidInputError: both settings for the key are used, or the environment variable is not set.
         """
         if self.api_key and self.api_key_env:
             raise _bad("openai", "api_key_env", "give either api_key or api_key_env, not both")
@@ -136,17 +136,17 @@ class OpenAISettings(HttpSettings, frozen=True, kw_only=True):
 
 
 def _plain_url(text: str) -> str:
-    """Return the address without a trailing `/` or `/v1`, which people copy along; empty stays empty.
+    """Return the address without a trailing `/` or `/v1`, which people often copy too. An empty text stays empty.
 
     Raises:
-        ValueError: the text is no http(s) address.
+        ValueError: the text is not an http(s) address.
     """
     if not text:
         return ""
     try:
         parts = urlsplit(text)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
-        _ = parts.port  # raises ValueError when it is no number, or above 65535
+        _ = parts.port  # raises ValueError if the port is not a number, or above 65535
     except ValueError:
         fits = False
     if not fits:

@@ -1,4 +1,4 @@
-"""What this plugin offers; loads httpx only when a runtime is asked for."""
+"""Define what this plugin provides. httpx is loaded only when a runtime is used."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _openai_availability(context: PluginContext[OpenAISettings]) -> Availability
 
 @hookimpl
 def tmde_model_runtimes() -> Sequence[RuntimeDescriptor]:
-    """Ollama, and OpenAI-style servers."""
+    """Describe the runtimes for Ollama and for OpenAI-style servers."""
     return [
         RuntimeDescriptor(
             name="ollama",

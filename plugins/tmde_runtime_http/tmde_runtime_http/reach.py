@@ -1,4 +1,4 @@
-"""Is the server there? One short, blocking question, asked on a thread."""
+"""Check whether a server is reachable, with one short, blocking request on a thread."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from tmde_core.sdk.runtimes import Availability
 from tmde_runtime_http.options import OllamaSettings, OpenAISettings
 
 PROBE_SECONDS = 1.5
-"""A server on this machine answers within milliseconds; whoever looks at the page shall not wait for one that is away."""
+"""The time limit of the check. A local server answers within milliseconds, and a page must not wait for a missing one.
+"""
 
 
 def ollama_availability(context: PluginContext[OllamaSettings]) -> Availability:
-    """Whether Ollama answers."""
+    """Return whether Ollama answers."""
     options = context.settings
     return _probe(
         f"{options.base_url}/api/version",
@@ -26,7 +27,7 @@ def ollama_availability(context: PluginContext[OllamaSettings]) -> Availability:
 
 
 def openai_availability(context: PluginContext[OpenAISettings]) -> Availability:
-    """Whether a server is configured, answers and takes the key."""
+    """Return whether a server is configured, answers and accepts the key."""
     options = context.settings
     try:
         key = options.key()

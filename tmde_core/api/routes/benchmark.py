@@ -1,4 +1,4 @@
-"""Benchmarks: run, watch, look, compare, export; and the questions that are asked."""
+"""Routes for benchmarks: run, watch, show, compare and export them, and manage their questions."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ AdapterId = Annotated[str | None, QueryParameter(name="adapterId")]
 
 
 class BenchmarkBody(Record):
-    """What to run."""
+    """The plan of a benchmark run."""
 
     type: RunType
     question_ids: tuple[str, ...] = ()
-    """Only for `custom`."""
+    """The ids of the questions; only for the type `custom`."""
     suite: str = ""
     mode: Mode = "debate"
     adapter_id: str | None = None
-    """Left out: what is active."""
+    """The adapter to measure. Omit the field to measure the active version."""
     base: bool = False
-    """Ask the base model."""
+    """Measure the base model."""
     repeats: Annotated[int, Meta(ge=1, le=10)] | None = None
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 42
     judge: str = ""
 
 
 class BenchmarkStarted(Record):
-    """Where to watch the run that was started."""
+    """The id and status of the started run, and the URL of its progress stream."""
 
     run_id: UUID
     status: RunStatus
@@ -75,33 +75,33 @@ class BenchmarkList(Listing, frozen=True):
 
 
 class ResultList(Listing, frozen=True):
-    """A page of answers, by question."""
+    """A page of answers, ordered by question."""
 
     items: tuple[BenchmarkResult, ...] = ()
 
 
 class QuestionList(Listing, frozen=True):
-    """The questions."""
+    """A list of questions."""
 
     items: tuple[BenchmarkQuestion, ...] = ()
 
 
 class DecisionList(Listing, frozen=True):
-    """What the gate decided, newest first."""
+    """The decisions of the gate, newest first."""
 
     items: tuple[GateDecision, ...] = ()
 
 
 class GateBody(Record):
-    """Which adapter the gate shall judge."""
+    """The adapter that the gate measures."""
 
     adapter_id: str
     full: bool = False
-    """All questions, twice, instead of the quick ten."""
+    """Ask all questions twice instead of the ten quick questions once."""
 
 
 class DryRunBody(Record):
-    """A question and an answer to try its checks on."""
+    """A question, and an answer to run its checks on."""
 
     question: dict[str, Any]
     answer: str
@@ -113,7 +113,7 @@ class DryRunBody(Record):
     **described("startBenchmark", "Benchmarks", body=BenchmarkBody, errors=(400, 404, 409, 422, 502, 503)),
 )
 async def start(request: AnyRequest, services: Given) -> BenchmarkStarted:
-    """Begin a run. It asks in the background: a debate that arrives is served first."""
+    """Start a benchmark run in the background. Debates take precedence over its questions."""
     wanted = await body_of(request, BenchmarkBody)
     values = msgspec.structs.asdict(wanted)
     adapter = parse_id(wanted.adapter_id, "adapter") if wanted.adapter_id is not None else None
@@ -133,7 +133,7 @@ async def listing(
     status: FromQuery[RunStatus | None] = None,
     mode: FromQuery[Mode | None] = None,
 ) -> BenchmarkList:
-    """Runs, newest first."""
+    """List benchmark runs, newest first."""
     adapter = _adapter(adapter_id)
     begin, last = _utc(from_, "from"), _utc(to, "to")
     items, total = await services.benchmark.list(limit, offset, begin, last, adapter, type_, status, mode)
@@ -149,13 +149,13 @@ async def summary(
     type_: Annotated[RunType | None, QueryParameter(name="type")] = None,
     mode: FromQuery[Mode | None] = None,
 ) -> Summary:
-    """The dashboard's data: the series, and the newest run against the one before it and against its baseline."""
+    """Return the dashboard's data: the series, and the newest run compared with the previous one and its baseline."""
     return await services.benchmark.summary(_utc(from_, "from"), _utc(to, "to"), _adapter(adapter_id), mode, type_)
 
 
 @get("/api/benchmark/compare", **described("compareBenchmarks", "Benchmarks", errors=(400, 404, 409)))
 async def compare(services: Given, a: FromQuery[str], b: FromQuery[str]) -> RunComparison:
-    """B against A, paired by question, with 95 % intervals."""
+    """Compare run B with run A, paired by question, with 95 % intervals."""
     return await services.benchmark.compare(parse_id(a, "benchmark run"), parse_id(b, "benchmark run"))
 
 
@@ -169,7 +169,7 @@ async def export(
     from_: From = None,
     to: To = None,
 ) -> Stream:
-    """Every run with its answers, as JSON or CSV."""
+    """Export every run with its answers, as JSON or CSV."""
     exported = await services.benchmark.exported(_utc(from_, "from"), _utc(to, "to"))
 
     async def content() -> AsyncIterator[bytes]:
@@ -193,7 +193,7 @@ async def questions(
     difficulty: FromQuery[str | None] = None,
     suite: FromQuery[str | None] = None,
 ) -> QuestionList:
-    """The questions of all suites, one's own among them."""
+    """List the questions of all suites, including the user's own questions."""
     found = await services.benchmark.questions(domain, difficulty, suite)
     return QuestionList(items=tuple(found), total=len(found))
 
@@ -204,7 +204,7 @@ async def questions(
     **described("addQuestion", "Benchmarks", body=Question, errors=(400, 409)),
 )
 async def add_question(request: AnyRequest, services: Given) -> BenchmarkQuestion:
-    """Add a question of one's own."""
+    """Add a question of the user's own."""
     given = await body_of(request, dict[str, Any])
     return await services.benchmark.add_question(question_from(given))
 
@@ -215,7 +215,7 @@ async def add_question(request: AnyRequest, services: Given) -> BenchmarkQuestio
     **described("tryQuestion", "Benchmarks", body=DryRunBody, errors=(400,)),
 )
 async def dry_run(request: AnyRequest, services: Given) -> Score:
-    """What the machine's checks of a question say of an answer; nothing is kept."""
+    """Run a question's automatic checks on an answer. Nothing is stored."""
     given = await body_of(request, DryRunBody)
     return await services.benchmark.dry_run(question_from(given.question), given.answer)
 
@@ -225,7 +225,7 @@ async def dry_run(request: AnyRequest, services: Given) -> Score:
     **described("replaceQuestion", "Benchmarks", body=Question, errors=(400, 404, 409)),
 )
 async def replace_question(request: AnyRequest, question_id: FromPath[str], services: Given) -> BenchmarkQuestion:
-    """Change a question of one's own, whole and in one step; runs that asked the earlier one keep it."""
+    """Replace one of the user's own questions as a whole, in one step. Runs that asked the earlier version keep it."""
     given = await body_of(request, dict[str, Any])
     if given.setdefault("id", question_id) != question_id:
         raise InvalidInputError("id: it is another one than the address names. A question keeps its id.", field="id")
@@ -238,7 +238,7 @@ async def replace_question(request: AnyRequest, question_id: FromPath[str], serv
     **described("removeQuestion", "Benchmarks", errors=(404, 409)),
 )
 async def remove_question(question_id: FromPath[str], services: Given) -> None:
-    """Remove a question of one's own; runs that asked it keep it."""
+    """Delete one of the user's own questions. Runs that asked the question keep it."""
     await services.benchmark.remove_question(question_id)
 
 
@@ -248,8 +248,9 @@ async def remove_question(question_id: FromPath[str], services: Given) -> None:
     **described("judgeAdapter", "Benchmarks", body=GateBody, errors=(400, 404)),
 )
 async def judge(request: AnyRequest, services: Given) -> None:
-    """Measure an adapter against the base model and the active one, and decide what becomes of it, in the background. What is
-    decided is in the list and in the notifications.
+    """Measure an adapter against the base model and the active adapter in the background, and decide whether to activate it.
+
+    The decision appears in the list of decisions and as a notification.
     """
     wanted = await body_of(request, GateBody)
     await services.gate.begin(parse_id(wanted.adapter_id, "adapter"), wanted.full)
@@ -257,20 +258,20 @@ async def judge(request: AnyRequest, services: Given) -> None:
 
 @get("/api/benchmark/gate", **described("gateDecisions", "Benchmarks", errors=(400, 404)))
 async def gate(services: Given, limit: Limit = 20, adapter_id: AdapterId = None) -> DecisionList:
-    """What the gate decided of new adapters, and why."""
+    """List the gate's decisions on new adapters, with the reasons."""
     found = await services.gate.decisions(limit, _adapter(adapter_id))
     return DecisionList(items=tuple(found), total=len(found))
 
 
 @get("/api/benchmark/{run_id:str}", **described("getBenchmark", "Benchmarks", errors=(404,)))
 async def show(run_id: FromPath[str], services: Given) -> BenchmarkRun:
-    """One run."""
+    """Return one benchmark run."""
     return await services.benchmark.get(parse_id(run_id, "benchmark run"))
 
 
 @get("/api/benchmark/{run_id:str}/results", **described("benchmarkResults", "Benchmarks", errors=(400, 404)))
 async def results(run_id: FromPath[str], services: Given, limit: Limit = 50, offset: Offset = 0) -> ResultList:
-    """The answers of a run."""
+    """List the answers of a run."""
     items, total = await services.benchmark.results(parse_id(run_id, "benchmark run"), limit, offset)
     return ResultList(items=tuple(items), total=total)
 
@@ -280,7 +281,7 @@ async def results(run_id: FromPath[str], services: Given, limit: Limit = 50, off
     **described("watchBenchmark", "Benchmarks", errors=(400, 404, 409), stream=True),
 )
 async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
-    """How the run goes, as it goes: server-sent events."""
+    """Stream the progress of a run as server-sent events."""
     return streams.respond(request, await services.benchmark.events(parse_id(run_id, "benchmark run")))
 
 
@@ -289,7 +290,7 @@ async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, 
     **described("benchmarkReport", "Benchmarks", errors=(404, 409), returns="text/html"),
 )
 async def report(run_id: FromPath[str], services: Given) -> Response[bytes]:
-    """The run as one HTML file that opens offline."""
+    """Return the run as one HTML file that opens offline."""
     identity = parse_id(run_id, "benchmark run")
     content = (await report_html(services.benchmark, identity)).encode()
     return Response(
@@ -305,13 +306,13 @@ async def report(run_id: FromPath[str], services: Given) -> Response[bytes]:
     **described("resumeBenchmark", "Benchmarks", errors=(404, 409)),
 )
 async def resume(run_id: FromPath[str], services: Given) -> BenchmarkRun:
-    """Go on with a run that was cut off; only the unanswered questions are asked."""
+    """Resume an interrupted run. Only the unanswered questions are asked."""
     return await services.benchmark.resume(parse_id(run_id, "benchmark run"))
 
 
 @delete("/api/benchmark/{run_id:str}", status_code=200, **described("endBenchmark", "Benchmarks", errors=(404, 409)))
 async def end(run_id: FromPath[str], services: Given) -> BenchmarkRun:
-    """Cancel a running one; delete an ended one."""
+    """Cancel a run that is in progress, or delete a run that has ended."""
     identity = parse_id(run_id, "benchmark run")
     run = await services.benchmark.get(identity)
     if run.status in ("pending", "running"):
@@ -325,7 +326,7 @@ def _utc(moment: datetime | None, field: str) -> datetime | None:
 
 
 def _adapter(text: str | None) -> UUID | None:
-    """An adapter's id in a query: a malformed one is a bad parameter, not a missing thing."""
+    """Parse an adapter's id from a query. A malformed id is an invalid parameter, not a missing adapter."""
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Debates: ask, watch, look, cancel."""
+"""Routes for debates: start, watch, show and cancel them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tmde_core.records.debate import Debate, DebateConfig
 
 
 class DebateBody(Record):
-    """A question, and what this debate does otherwise than the settings say."""
+    """A question, and the options of this debate that differ from the settings."""
 
     query: Annotated[str, Meta(description="1 byte to 32 KiB of UTF-8.")]
     config: DebateConfig = DebateConfig()
 
 
 class DebateStarted(Record):
-    """Where to watch the debate that was started."""
+    """The id of the started debate, and the URL of its event stream."""
 
     debate_id: UUID
     events_url: str
@@ -41,19 +41,19 @@ async def start(request: AnyRequest, services: Given) -> DebateStarted:
 
 @get("/api/debates/{debate_id:str}", **described("getDebate", "Debates", errors=(404,)))
 async def show(debate_id: FromPath[str], services: Given) -> Debate:
-    """Status, rounds so far, final answer, trace id."""
+    """Return a debate: its status, the rounds so far, the final answer and the id of its trace."""
     return await services.debates.get(parse_id(debate_id, "debate"))
 
 
 @get("/api/debates/{debate_id:str}/events", **described("watchDebate", "Debates", errors=(400, 404, 409), stream=True))
 async def watch(debate_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
-    """Everything that happens in the debate, as it happens: server-sent events."""
+    """Stream the events of a debate as server-sent events."""
     return streams.respond(request, await services.debates.events(parse_id(debate_id, "debate")))
 
 
 @delete("/api/debates/{debate_id:str}", status_code=200, **described("cancelDebate", "Debates", errors=(404, 409)))
 async def cancel(debate_id: FromPath[str], services: Given) -> Debate:
-    """Cancel a running debate; it leaves no trace."""
+    """Cancel a running debate. A cancelled debate stores no trace."""
     return await services.debates.cancel(parse_id(debate_id, "debate"))
 
 

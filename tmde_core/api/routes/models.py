@@ -1,4 +1,4 @@
-"""Models, and the runtimes that serve them."""
+"""Routes for models and the runtimes that serve them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tmde_core.runtimes import RuntimeReport
 
 
 class ModelList(Listing, frozen=True):
-    """What can be named as a role's model."""
+    """The models that a role of the debate can use."""
 
     items: tuple[ModelInfo, ...] = ()
     runtimes: tuple[RuntimeReport, ...] = ()
-    """Every runtime, also those that serve nothing at the moment, with the reason."""
+    """Every runtime. A runtime that serves nothing at the moment is listed with the reason."""
 
 
 @get("/api/models", **described("listModels", "System"))
 async def listing(services: Given) -> ModelList:
-    """The models of every runtime that answers."""
+    """List the models of every available runtime."""
     found = await services.runtimes.models()
     return ModelList(items=tuple(found), total=len(found), runtimes=tuple(await services.runtimes.reports()))
 

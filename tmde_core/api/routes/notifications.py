@@ -1,4 +1,4 @@
-"""What a person should know: list, dismiss, follow."""
+"""Routes for notifications: list, dismiss and follow them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NotificationList(Listing, frozen=True):
 async def listing(
     services: Given, limit: Limit = 50, offset: Offset = 0, dismissed: FromQuery[bool] = False
 ) -> NotificationList:
-    """Notifications, newest first; the dismissed ones only when asked for."""
+    """List notifications, newest first. Dismissed notifications are listed only on request."""
     items, total = await services.notifications.list(limit, dismissed, offset)
     return NotificationList(items=tuple(items), total=total)
 
@@ -35,13 +35,13 @@ async def listing(
     **described("dismissNotification", "System", errors=(404,)),
 )
 async def dismiss(notification_id: FromPath[str], services: Given) -> Notification:
-    """Do not show it any more."""
+    """Dismiss a notification, so that it is no longer shown."""
     return await services.notifications.dismiss(parse_id(notification_id, "notification"))
 
 
 @get("/api/events", **described("followNotifications", "System", errors=(400,), stream=True))
 async def events(request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
-    """Notifications as they come: server-sent events that end only with the server."""
+    """Stream new notifications as server-sent events. The stream ends only when the server stops."""
     return streams.respond(request, services.notifications)
 
 

@@ -1,4 +1,4 @@
-"""Plugins: what is there, what it provides, what is wrong with it."""
+"""Routes for plugins: list them with what they provide and with their problems."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tmde_core.plugins import PluginInfo
 
 
 class PluginList(Listing, frozen=True):
-    """Every plugin that was found, by name."""
+    """All plugins that were found, ordered by name."""
 
     items: tuple[PluginInfo, ...] = ()
 
 
 @get("/api/plugins", sync_to_thread=False, **described("listPlugins", "System"))
 def listing(services: Given) -> PluginList:
-    """Every installed plugin, the broken ones too."""
+    """List every installed plugin, including broken plugins."""
     found = services.plugins.infos()
     return PluginList(items=tuple(found), total=len(found))
 

@@ -1,4 +1,4 @@
-"""Health, resources, settings."""
+"""Routes for health, resources and settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STARTED = time.monotonic()
 
 
 class Health(Record):
-    """That the server answers, and what it is doing."""
+    """Confirms that the server answers, and reports what the server is doing."""
 
     status: Literal["ok"]
     version: str
@@ -27,15 +27,15 @@ class Health(Record):
 
 
 class SettingsView(Settings, frozen=True):
-    """The settings as they are stored; secrets are masked."""
+    """The stored settings, with secrets masked."""
 
     restart_required: bool = False
-    """Something was changed that holds only from the next start on."""
+    """True if a change takes effect only after a restart."""
 
 
 @get("/api/health", sync_to_thread=False, **described("health", "System"))
 def health(services: Given) -> Health:
-    """Whether the server is well."""
+    """Return the health of the server."""
     return Health(
         status="ok",
         version=__version__,
@@ -46,23 +46,21 @@ def health(services: Given) -> Health:
 
 @get("/api/system/resources", **described("resources", "System"))
 async def resources(services: Given) -> Resources:
-    """Processor, memory, disk and graphics memory."""
+    """Return the use of processor, memory, disk and graphics memory."""
     return await read_resources(services.settings.data_path)
 
 
 @get("/api/settings", sync_to_thread=False, **described("getSettings", "System"))
 def settings(services: Given) -> SettingsView:
-    """The settings as they are stored."""
+    """Return the stored settings."""
     return _viewed(services.live)
 
 
 @put("/api/settings", **described("putSettings", "System", body=Settings, errors=(400, 409, 507)))
 async def change_settings(request: AnyRequest, services: Given) -> SettingsView:
-    """Change settings; those left out stay. All are checked before any is written."""
+    """Change settings. Omitted settings keep their values. All values are checked before any is written."""
     values = await body_of(request, dict[str, Any])
-    values.pop(
-        "restartRequired", None
-    )  # stands in what GET answers, so that the whole answer may be sent back, changed
+    values.pop("restartRequired", None)  # GET returns this field; clients may send the whole answer back with changes
     await services.live.change(values)
     return _viewed(services.live)
 

@@ -1,4 +1,4 @@
-"""Reasoning templates: list, search, look."""
+"""Routes for reasoning templates: list, search and show them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TemplateList(Listing, frozen=True):
 async def listing(
     services: Given, q: FromQuery[str | None] = None, limit: Limit = 50, offset: Offset = 0
 ) -> TemplateList:
-    """The templates by name, or those that fit the question in `q`, best first."""
+    """List the templates by name, or search those that fit the question in `q`, best first."""
     if q is not None and q.strip():
         found = [scored.template for scored in await services.templates.search(q, offset + limit)]
     else:
@@ -31,7 +31,7 @@ async def listing(
 
 @get("/api/templates/{template_id:str}", **described("getTemplate", "Templates", errors=(404,)))
 async def show(template_id: FromPath[str], services: Given) -> Template:
-    """One template."""
+    """Return one template."""
     return await services.templates.get(parse_id(template_id, "template"))
 
 

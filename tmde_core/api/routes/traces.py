@@ -1,4 +1,4 @@
-"""Traces: list, look, rate, withdraw, import, export."""
+"""Routes for traces: list, show, rate, withdraw, import and export them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from tmde_core.records.traces import ImportReport, Rating, Trace, TraceFilter, T
 from tmde_core.traces.exchange import lines_of
 
 IMPORT_BYTES = 4 * 1024**3
-"""Some million traces. Read line by line, so memory is not what bounds it; the disk is."""
+"""The largest import, enough for some million traces. The import reads line by line, so the limit protects the disk,
+not the memory."""
 
 NDJSON = "application/x-ndjson"
 IMPORT_TYPES = (NDJSON, "application/jsonl", "application/json", "text/plain", "application/octet-stream", "")
 
 
 class TraceView(Trace, frozen=True):
-    """A trace, and what counts for training."""
+    """A trace with the quality score that counts for training."""
 
     quality_score: float | None = None
-    """The person's rating where there is one, else the judge's score."""
+    """The user's rating if there is one, otherwise the judge's score."""
 
 
 class TraceList(Listing, frozen=True):
@@ -39,21 +40,21 @@ class TraceList(Listing, frozen=True):
 
 
 class RateBody(Record):
-    """A person's judgement of an answer."""
+    """A user's rating of an answer."""
 
     rating: Rating
     corrected_answer: str | None = None
-    """What is trained on in place of the answer, which is kept."""
+    """A corrected answer. Training uses it instead of the original answer, which is kept."""
 
 
 class WithdrawBody(Record):
-    """Why a trace shall not be trained on."""
+    """The reason why a trace must not be used for training."""
 
     reason: str
 
 
 class WithdrawalView(Record):
-    """The withdrawn trace, and what it has already taught."""
+    """The withdrawn trace, and the runs and adapters that were trained on it."""
 
     trace: TraceView
     runs: tuple[UUID, ...]
@@ -61,7 +62,7 @@ class WithdrawalView(Record):
 
 
 def viewed(trace: Trace) -> TraceView:
-    """The trace as the API shows it."""
+    """Return the trace as the API shows it."""
     return TraceView(**msgspec.structs.asdict(trace), quality_score=trace.quality_score)
 
 
@@ -86,13 +87,13 @@ async def listing(
 
 @get("/api/traces/stats", **described("traceStats", "Traces"))
 async def stats(services: Given) -> TraceStats:
-    """Total, eligible, rated, by domain, since the last training run."""
+    """Return counts of traces: total, eligible, rated, by domain, and since the last training run."""
     return await services.traces.stats()
 
 
 @get("/api/traces/export", media_type=NDJSON, **described("exportTraces", "Traces", returns=NDJSON))
 async def export(services: Given) -> Stream:
-    """Every trace, one a line; it can be imported again unchanged."""
+    """Export every trace, one per line. The export can be imported again unchanged."""
     return Stream(
         services.traces.export_jsonl(),
         media_type=NDJSON,
@@ -107,7 +108,7 @@ async def export(services: Given) -> Stream:
     **described("importTraces", "Traces", takes=NDJSON, errors=(400, 413, 415, 507)),
 )
 async def bring_in(request: AnyRequest, services: Given) -> ImportReport:
-    """Take in traces, one a line. Bad lines are reported by number and leave nothing behind; the others are kept."""
+    """Import traces, one per line. Invalid lines are reported by number and skipped; the others are stored."""
     require_type(request, IMPORT_TYPES, NDJSON)
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > IMPORT_BYTES:
@@ -132,7 +133,7 @@ def _too_large() -> TooLargeError:
 
 @get("/api/traces/{trace_id:str}", **described("getTrace", "Traces", errors=(404,)))
 async def show(trace_id: FromPath[str], services: Given) -> TraceView:
-    """A trace with rounds, models, adapter, templates, timings and scores."""
+    """Return a trace with its rounds, models, adapter, templates, timings and scores."""
     return viewed(await services.traces.get(parse_id(trace_id, "trace")))
 
 
@@ -142,7 +143,7 @@ async def show(trace_id: FromPath[str], services: Given) -> TraceView:
     **described("rateTrace", "Traces", body=RateBody, errors=(400, 404)),
 )
 async def rate(trace_id: FromPath[str], request: AnyRequest, services: Given) -> TraceView:
-    """Rate the answer from 1 to 10, and correct it."""
+    """Rate an answer from 1 to 10, and optionally correct it."""
     identity = parse_id(trace_id, "trace")
     given = await body_of(request, RateBody)
     return viewed(await services.traces.rate(identity, given.rating, given.corrected_answer))
@@ -154,7 +155,7 @@ async def rate(trace_id: FromPath[str], request: AnyRequest, services: Given) ->
     **described("withdrawTrace", "Traces", body=WithdrawBody, errors=(400, 404)),
 )
 async def withdraw(trace_id: FromPath[str], request: AnyRequest, services: Given) -> WithdrawalView:
-    """Never train on this trace again; names the runs and adapters that learned from it."""
+    """Exclude a trace from all further training and name the runs and adapters that were trained on it."""
     identity = parse_id(trace_id, "trace")
     given = await body_of(request, WithdrawBody)
     done = await services.traces.withdraw(identity, given.reason)

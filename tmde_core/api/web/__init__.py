@@ -1,1 +1,1 @@
-"""What all routes share: requests, problems, event streams, and the checks of Host and Origin."""
+"""Parts that all routes share: requests, problems, event streams, and the checks of Host and Origin."""

@@ -1,4 +1,7 @@
-"""HEAD and OPTIONS, which every path has (RFC 9110, sections 9.3.2 and 9.3.7) and no handler has to write."""
+"""Answer HEAD and OPTIONS for every path (RFC 9110, sections 9.3.2 and 9.3.7).
+
+Handlers therefore need not implement these methods.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,17 @@ from typing import Any
 from tmde_core.api.web.origin import App, Message, Receive, Scope, Send
 
 NEVER_OFFERED = "TRACE"
-"""Asked with this method, the router answers 405 and names those that a path has."""
+"""A method that no route offers. The router answers a request with this method with 405 and the allowed methods."""
 
 
 class HeadAndOptions:
-    """Answers HEAD as GET without the body, and OPTIONS with the methods of the path."""
+    """Answers HEAD like GET without the body, and OPTIONS with the allowed methods of the path."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer HEAD and OPTIONS requests, and pass every other request to the app."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["method"] == "HEAD":
@@ -28,7 +32,10 @@ class HeadAndOptions:
             await self._app(scope, receive, _naming_head(send))
 
     async def _head(self, scope: Scope, send: Send) -> None:
-        """A stream of events ends after its head, as if the client had left: it could go on for hours."""
+        """Answer HEAD with the headers of GET.
+
+        An event stream could run for hours, so the app receives a disconnect after the headers are sent.
+        """
         answered = asyncio.Event()
         heard = False
 
@@ -51,7 +58,7 @@ class HeadAndOptions:
 
 
 def _allowing(send: Send) -> Send:
-    """A 405 becomes a 204 that names the methods; everything else stays, such as the 404 of a path that is not there."""
+    """Turn a 405 into a 204 that names the allowed methods, and leave other responses, such as a 404, unchanged."""
     named = False
 
     async def sending(message: Any) -> None:
@@ -67,7 +74,7 @@ def _allowing(send: Send) -> Send:
 
 
 def _naming_head(send: Send) -> Send:
-    """Where a response names GET as allowed, HEAD is as well."""
+    """Add HEAD to a response's Allow header wherever it names GET."""
 
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""A file in a form, read piece by piece: however large it is, a few kilobytes of it are in memory at a time."""
+"""Read a file in a form piece by piece, so that only a few kilobytes are in memory at a time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tmde_core.api.web.requests import AnyRequest
 from tmde_core.errors import InvalidInputError
 
 FIELDS = 8
-"""Parts that a form may have."""
+"""The largest number of parts in a form."""
 HEADER_BYTES = 4096
 
 
 async def file_in(request: AnyRequest, field: str) -> AsyncIterator[bytes]:
-    """The content of one file field of a `multipart/form-data` body (RFC 7578); other fields are passed over.
+    """Yield the content of one file field of a `multipart/form-data` body (RFC 7578), and skip other fields.
 
     Raises:
-        UnsupportedMediaTypeError: the body is no form.
-        InvalidInputError: it is broken, or has the field never or twice.
+        UnsupportedMediaTypeError: the body is not a form.
+        InvalidInputError: the form is broken, or does not contain the field exactly once.
     """
     declared, options = multipart.parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get("boundary", "")

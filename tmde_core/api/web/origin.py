@@ -1,7 +1,8 @@
-"""Who may talk to the server: pure ASGI middleware, for HTTP and WebSocket alike.
+"""Check the Host and Origin of every request: pure ASGI middleware for HTTP and WebSocket.
 
-A page on another site can make a browser send requests here, and a name that its owner points at 127.0.0.1 makes them
-look local ("DNS rebinding"). So the Host must be one that we answer to, and an Origin, when there is one, as well.
+A page on another site can make a browser send requests to this server. An attacker can point a domain at 127.0.0.1, so
+that such requests look local ("DNS rebinding"). Therefore the Host header, and the Origin header if there is one, must
+name an allowed host.
 """
 
 from __future__ import annotations
@@ -31,19 +32,22 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
 )
-"""Nothing that the API answers loads anything or may be framed; the page of the schema brings its style along."""
+"""Security headers. No answer of the API may load anything or be framed; the schema page contains its own styles."""
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.ASCII)
 
 
 def host_name(host: str) -> str | None:
-    """The name in a Host header or an Origin, without port, lower case; None when there is none."""
+    """Return the lower-case host name in a Host or Origin header, without the port; None if there is no host name."""
     found = _HOST.fullmatch(host.strip().lower())
     return found["name"].removesuffix(".") if found else None
 
 
 class OriginGuard:
-    """Lets requests through whose Host, and Origin when sent, are loopback or named in the settings; any port."""
+    """Lets a request pass if its Host, and its Origin if present, are loopback or named in the settings.
+
+    The port does not matter.
+    """
 
     def __init__(self, app: App, settings: Settings) -> None:
         self._app = app
@@ -51,6 +55,7 @@ class OriginGuard:
         self._allowed = {*LOOPBACK, *(name for name in map(host_name, named) if name)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass an allowed request to the app; refuse every other HTTP request and close every other WebSocket."""
         refusal = self._refusal(scope) if scope["type"] in {"http", "websocket"} else None
         if refusal is None:
             await self._app(scope, receive, send)
@@ -98,7 +103,7 @@ async def _answer(send: Send, error: TmdeError) -> None:
 
 
 def with_security_headers(send: Send) -> Send:
-    """Add to each response the security headers that it does not set itself."""
+    """Add to each response the security headers that the response does not set."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

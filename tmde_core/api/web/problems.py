@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: RFC 9457 problem details, whatever went wrong and wherever."""
+"""Answer every error with problem details (RFC 9457), whatever raised it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CODES = {
     413: ("too_large", "Too large"),
     415: ("unsupported_media_type", "Unsupported media type"),
 }
-"""Status → code and title, for the errors that the framework raises and not a service."""
+"""Maps a status to its code and title, for errors that the framework raises, not a service."""
 
 _TIME = "a time such as 2026-01-31T08:30:00Z (a + in an address is written %2B)"
 
@@ -41,7 +41,7 @@ PARAMETERS = {
     "from": _TIME,
     "to": _TIME,
 }
-"""What query parameters must be, in words."""
+"""Describes the valid values of query parameters."""
 
 _MISSING = re.compile(r"Missing required query parameter '(?P<name>[^']*)'")
 
@@ -49,24 +49,24 @@ MEMBERS = frozenset({"type", "title", "status", "detail", "instance", "code"})
 
 
 CLIENT_LEFT = "client disconnected prematurely"
-"""What Litestar's 500 says when a body breaks off. It is no defect of ours, and nobody is there to hear the answer."""
+"""The detail of Litestar's 500 when a body breaks off. It is not a defect, and no client receives the answer."""
 
 
 class UnsupportedMediaTypeError(TmdeError):
-    """The body is not of a type that is read here."""
+    """The media type of the body is not supported."""
 
     code, status, title = "unsupported_media_type", 415, "Unsupported media type"
 
 
 def problem(code: str, status: int, title: str, detail: str, context: Mapping[str, Any] | None = None) -> bytes:
-    """The body of an error."""
+    """Return the body of an error response."""
     extra = {name: value for name, value in (context or {}).items() if name not in MEMBERS}
     body = {"type": f"urn:tmde:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
     return msgspec.json.encode(body | extra, enc_hook=str)
 
 
 def answer(error: TmdeError, headers: Mapping[str, str] | None = None) -> Response[bytes]:
-    """One of our errors as a response."""
+    """Return one of TMDE's errors as a response."""
     body = problem(error.code, error.status, error.title, error.detail, error.context)
     fields = dict(headers or {})
     if "retryAfter" in error.context:
@@ -132,4 +132,4 @@ HANDLERS: dict[Any, Any] = {
     RecursionError: _undecodable,
     Exception: _unknown,
 }
-"""Exception → what answers it; the closest class wins."""
+"""Maps an exception to its handler. The handler of the closest class is used."""

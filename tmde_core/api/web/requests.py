@@ -1,4 +1,4 @@
-"""What handlers read: the services, a JSON body, and answers in pages."""
+"""Inputs of the handlers: the services, JSON bodies, and paging."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ T = TypeVar("T")
 
 AnyRequest = Request[Any, Any, Any]
 Given = NamedDependency[SkipValidation[Services]]
-"""The services, handed to every handler that names them `services`."""
+"""The services. Litestar passes them to every handler that has a parameter `services`."""
 
 Limit = Annotated[int, QueryParameter(ge=1, le=200, description="Entries on a page, 1–200.")]
 Offset = Annotated[int, QueryParameter(ge=0, le=2**53, description="Entries to pass over.")]
 
 JSON_BODY_BYTES = 1_000_000
-"""No JSON body of ours comes near; larger ones are refused with 413 before they are read."""
+"""The largest JSON body. TMDE's own bodies are far smaller; a larger body is refused with 413 before it is read."""
 
 
 async def body_of(request: AnyRequest, as_type: type[T], *, optional: bool = False) -> T:
-    """Decode the request's JSON body, strictly.
+    """Decode the request's JSON body strictly.
 
-    Litestar's own `data` parameter is no substitute: it takes "7" for 7, reads a body of any declared type, and its errors
-    speak of `int` and `data`.
+    Litestar's own `data` parameter is not strict enough: it accepts "7" for 7, reads a body of any declared type, and
+    its errors mention `int` and `data`.
 
     Args:
-        optional: an empty body stands for `{}`.
+        optional: treat an empty body as `{}`.
 
     Raises:
-        InvalidInputError: no JSON, unknown or missing fields, wrong types.
-        UnsupportedMediaTypeError: the body is declared to be something else.
+        InvalidInputError: the body is not JSON, or has unknown fields, missing fields or wrong types.
+        UnsupportedMediaTypeError: the body is declared as another media type.
     """
     raw = await request.body()
     if not raw.strip():
@@ -51,10 +51,10 @@ async def body_of(request: AnyRequest, as_type: type[T], *, optional: bool = Fal
 
 
 def require_type(request: AnyRequest, allowed: Sequence[str], wanted: str) -> None:
-    """Refuse a body of another type than `allowed`.
+    """Refuse a body whose declared media type is not in `allowed`.
 
     Raises:
-        UnsupportedMediaTypeError: says what is wanted.
+        UnsupportedMediaTypeError: names the media type that is wanted.
     """
     declared = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if declared not in allowed and not (declared.endswith("+json") and "application/json" in allowed):
@@ -64,8 +64,8 @@ def require_type(request: AnyRequest, allowed: Sequence[str], wanted: str) -> No
 
 
 class Listing(Record):
-    """The shape of every list; `items` are what the path says."""
+    """The shape of every list. The path says what `items` are."""
 
     total: int
-    """Over all pages."""
+    """The number of items on all pages."""
     next_cursor: str | None = None

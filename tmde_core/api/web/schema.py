@@ -1,7 +1,7 @@
-"""The OpenAPI document, and a page that shows it without loading anything from anywhere.
+"""Build the OpenAPI document, and a page that shows it without loading anything from the network.
 
-Litestar describes parameters and answers; bodies are decoded by ourselves (strictly, see `requests`), so they are
-described here, and so are the errors, which all have one form.
+Litestar describes parameters and answers. TMDE decodes bodies itself (strictly, see `requests`), so this module
+describes bodies. It also describes errors, which all have the same format.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tmde_core.api.web.problems import MEDIA_TYPE
 from tmde_core.records.base import Record
 
 PROVIDED = ("services", "streams")
-"""The names under which handlers are given what is no part of the request."""
+"""The names of handler parameters that are not part of the request."""
 
 METHODS = ("get", "post", "put", "delete")
 REF = "#/components/schemas/{name}"
@@ -38,7 +38,7 @@ RESUMING = [
 
 
 class Problem(Record):
-    """An error, RFC 9457; further members (`field`, `current`, `required`, …) depend on the code."""
+    """An error (RFC 9457). Further members (`field`, `current`, `required`, …) depend on the code."""
 
     type: str
     title: str
@@ -46,7 +46,7 @@ class Problem(Record):
     detail: str
     """What happened, why, and what to do now."""
     code: str
-    """Stable; what a program should look at."""
+    """A stable identifier of the kind of error, for programs."""
 
 
 def described(
@@ -59,33 +59,33 @@ def described(
     takes: str | None = None,
     returns: str | Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Arguments of a route's decorator that say what the document needs to know.
+    """Return the arguments of a route's decorator that the document needs.
 
     Args:
         body: the type of the JSON body.
-        errors: the statuses that this path answers beside its success.
+        errors: the error statuses that this path can answer with.
         stream: the answer is a stream of server-sent events.
-        takes: the media type of a body that is no JSON.
-        returns: the media type of an answer that is no JSON, or those of one that has several forms.
+        takes: the media type of a body that is not JSON.
+        returns: the media type of an answer that is not JSON, or several media types if the client can choose.
     """
     notes = {"body": body, "errors": errors, "takes": takes, "returns": EVENT_STREAM if stream else returns}
     return {"operation_id": operation_id, "tags": [tag], "opt": {"document": notes}}
 
 
 def document(routes: Sequence[ControllerRouterHandler]) -> dict[str, Any]:
-    """The OpenAPI document of these routes."""
+    """Return the OpenAPI document of these routes."""
     config = OpenAPIConfig(
         title="TMDE",
         version=__version__,
         use_handler_docstrings=True,
         description="Debates, traces, training and adapters of this machine. Errors are application/problem+json.",
     )
-    # Only described, never called, so what the routes depend on need not exist.
+    # The routes are only described and never called, so their dependencies need not exist.
     app = Litestar(
         route_handlers=routes,
         dependencies={name: _nothing() for name in PROVIDED},
         openapi_config=config,
-        logging_config=None,  # Litestar's own would take the log of the whole server over
+        logging_config=None,  # Litestar's own configuration would replace the logging of the whole server
     )
     schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(app.openapi_schema.to_schema(), enc_hook=str))
     components = schema.setdefault("components", {}).setdefault("schemas", {})
@@ -144,7 +144,7 @@ def _complete(
 
 
 def page(schema: dict[str, Any]) -> str:
-    """The document as one HTML page: no script, no font, no image, nothing from elsewhere."""
+    """Return the document as one HTML page without scripts, fonts, images or anything from another server."""
     operations: dict[str, list[str]] = {}
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
@@ -206,7 +206,7 @@ def _type(name: str, component: dict[str, Any]) -> str:
 
 
 def _shape(shape: dict[str, Any]) -> str:
-    """A schema in a few words, with links to the types it names."""
+    """Describe a schema in a few words, with links to the types that it names."""
     if "$ref" in shape:
         name = escape(shape["$ref"].rsplit("/", 1)[-1])
         return f'<a href="#type-{name}">{name}</a>'
@@ -244,7 +244,7 @@ td { border-top: 1px solid #8884; padding: .2rem .8rem .2rem 0; vertical-align: 
 
 
 def routes_for(routes: Sequence[ControllerRouterHandler]) -> Iterable[ControllerRouterHandler]:
-    """The paths that serve document and page; the document is made when first asked for."""
+    """Return the routes that serve the document and its page. The document is built on the first request."""
     made: dict[str, Any] = {}
 
     def schema() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Server-sent events: an event log, followed by any number of clients, each from where it left off.
+"""Serve event logs as server-sent events to any number of clients, each from the client's last event.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -21,14 +21,14 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.storage.events import Event, EventLog, FileLog
 
 HEARTBEAT_SECONDS = 15.0
-"""Proxies and browsers give a silent connection up after 30 to 60 seconds."""
+"""The time between heartbeats. Proxies and browsers close a silent connection after 30 to 60 seconds."""
 
 RETRY_MS = 2_000
 """How long a browser waits before it reconnects."""
 
 TOGETHER, TURN_SECONDS = 25, 0.01
-"""How many followers of a file are told of news at once, and how long the next ones wait: between them other requests are
-answered. Sending to 500 takes some 60 ms of the only thread."""
+"""Followers of one file are notified in groups: the size of a group, and the pause before the next group in seconds.
+The server answers other requests during the pauses. Sending to 500 followers takes some 60 ms of the only thread."""
 
 
 class Streams:
@@ -42,23 +42,23 @@ class Streams:
 
     @property
     def open(self) -> int:
-        """How many streams are open."""
+        """The number of open streams."""
         return self._open
 
     @property
     def polled(self) -> int:
-        """How many files are being looked at; one for each, however many follow it."""
+        """The number of files that are polled. Each file is polled once, however many clients follow it."""
         return len(self._files)
 
     def shutdown(self) -> None:
-        """End every stream now, and every one that is opened later at once."""
+        """End every open stream now; streams that are opened later end at once."""
         self._closing.set()
 
     def respond(self, request: AnyRequest, log: EventLog) -> Stream:
         """Follow a log from `Last-Event-ID` (a header, or the query's `lastEventId`) until its terminal event.
 
         Raises:
-            InvalidInputError: the id is no number.
+            InvalidInputError: the id is not a number.
         """
         return Stream(
             self._sent(log, last_event_id(request)),
@@ -77,7 +77,7 @@ class Streams:
             self._open -= 1
 
     async def _paced(self, log: EventLog, after: int) -> AsyncGenerator[Event | None, None]:
-        """The events; None whenever none came for a while. Ends when the server shuts down."""
+        """Yield the events, and None whenever no event arrived for a while. End when the server shuts down."""
         closing = asyncio.create_task(self._closing.wait())
         events = self._followed(log, after)
         upcoming: asyncio.Task[Event] | None = None
@@ -105,7 +105,7 @@ class Streams:
             async for event in log.follow(after):
                 yield event
             return
-        # A file has to be looked at again and again: once for all who follow it, not once for each.
+        # A file has to be polled. One poller serves all followers of the file.
         shared = self._files.get(log.path)
         if shared is None:
             shared = self._files[log.path] = _SharedFile(log)
@@ -121,11 +121,11 @@ class Streams:
 
 
 OpenStreams = NamedDependency[SkipValidation[Streams]]
-"""The streams, handed to every handler that names them `streams`."""
+"""The streams. Litestar passes them to every handler that has a parameter `streams`."""
 
 
 class _SharedFile:
-    """One reader of a file log, and what it has read, for any number of followers."""
+    """One reader of a file log, which keeps the events it has read for any number of followers."""
 
     def __init__(self, log: FileLog) -> None:
         self.followers = 0
@@ -148,7 +148,7 @@ class _SharedFile:
         changed.set()
 
     async def follow(self, after: int) -> AsyncIterator[Event]:
-        """See `EventLog.follow`."""
+        """Yield the events with an id above `after`. See `EventLog.follow`."""
         position, turn = 0, self.followers // TOGETHER * TURN_SECONDS
         while True:
             changed, ended = self._changed, self._ended
@@ -170,15 +170,15 @@ class _SharedFile:
 
 
 def encode(event: Event) -> bytes:
-    """One event on the wire. JSON has no line breaks, so one `data` line holds it."""
+    """Encode one event for the wire. JSON has no line breaks, so one `data` line holds the event."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.type.encode(), msgspec.json.encode(event.data))
 
 
 def last_event_id(request: AnyRequest) -> int:
-    """The id of the last event that the client has; 0 for none.
+    """Return the id of the last event that the client has, or 0.
 
     Raises:
-        InvalidInputError: it is no number.
+        InvalidInputError: the id is not a number.
     """
     text = request.headers.get("last-event-id") or request.query_params.get("lastEventId") or "0"
     if not re.fullmatch(r"\d{1,15}", text, re.ASCII):

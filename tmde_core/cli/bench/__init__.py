@@ -1,1 +1,1 @@
-"""`tmde bench`."""
+"""Implement `tmde bench`."""

@@ -1,4 +1,4 @@
-"""`tmde bench …`."""
+"""Define the commands of `tmde bench`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(
     judge: Annotated[str, typer.Option(help="A judge's name; else as the settings have it.")] = "",
     json: JsonFlag = False,
 ) -> None:
-    """Ask the questions and show what was measured. Ctrl-C stops; `tmde bench resume` goes on."""
+    """Ask the questions and show the results. Ctrl-C stops the run; `tmde bench resume` continues it."""
     _one_of("TYPE", type_, TYPES)
     _one_of("--mode", mode, MODES)
     base = adapter == "base"
@@ -91,7 +91,7 @@ def run(
 
 @command.command()
 def resume(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
-    """Go on with a run that was cut off: only the unanswered questions are asked."""
+    """Resume an interrupted run. Only the unanswered questions are asked."""
 
     async def go(services: Services) -> None:
         started = await services.benchmark.resume(await _chosen(services, run))
@@ -111,7 +111,7 @@ def list_(
     offset: Annotated[int, typer.Option(min=0, help="How many to skip.")] = 0,
     json: JsonFlag = False,
 ) -> None:
-    """Runs, newest first."""
+    """List runs, newest first."""
     begin, end = _day(since, "--from"), _day(until, "--to", last=True)
     runs, total = with_services(ctx, lambda services: services.benchmark.list(limit, offset, begin, end))
     if json:
@@ -146,7 +146,7 @@ def show(
     question: Annotated[str | None, typer.Option(help="The answers to one question, in full.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """One run: its figures and every question's score."""
+    """Show one run: its figures and the score of every question."""
 
     async def look(services: Services) -> None:
         identity = await _chosen(services, run)
@@ -173,7 +173,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="Another's: what changed from A to B.")],
     json: JsonFlag = False,
 ) -> None:
-    """Two runs side by side, paired by question."""
+    """Compare two runs side by side, paired by question."""
     first, second = parse_id(a, "benchmark run"), parse_id(b, "benchmark run")
     found = with_services(ctx, lambda services: services.benchmark.compare(first, second))
     if json:
@@ -190,7 +190,7 @@ def export(
     until: Until = None,
     output: Out = None,
 ) -> None:
-    """Every run with its answers, as JSON or CSV."""
+    """Export every run with its answers, as JSON or CSV."""
     from tmde_core.benchmark.results.export import csv_lines
     from tmde_core.records.base import to_json
 
@@ -203,7 +203,7 @@ def export(
 
 @command.command()
 def report(ctx: typer.Context, run: RunId = None, output: Out = None) -> None:
-    """A run as one HTML file that opens offline."""
+    """Write a run as one HTML file that opens offline."""
     from tmde_core.benchmark.results.report import report_html
 
     async def make(services: Services) -> tuple[UUID, str]:
@@ -223,15 +223,17 @@ def gate(
     full: Annotated[bool, typer.Option("--full", help="Ask all questions, twice, instead of the quick ten.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Measure an adapter against the base model and the active one, and decide.
+    """Measure an adapter against the base model and the active adapter, and decide whether to activate it.
 
-    held-back: worse than either, or worse in one domain; activating it needs --force.
-    proven: better than the active one, and not worse than the base model; activated by itself where
+    held-back: worse than either of them, or worse in one domain. Activating the adapter needs --force.
+
+    proven: better than the active adapter and not worse than the base model. The adapter is activated automatically if
     benchmark.auto_activate is on.
-    candidate: no difference that can be told from noise.
 
-    The server does this by itself after each training (benchmark.after_training). A scheduled benchmark that finds the
-    active adapter worse than the base model rolls it back where benchmark.auto_rollback is on.
+    candidate: no difference beyond noise.
+
+    The server does this automatically after each training (benchmark.after_training). If a scheduled benchmark finds
+    the active adapter worse than the base model, and benchmark.auto_rollback is on, the adapter is rolled back.
     """
     if adapter is None:
         decisions = with_services(ctx, lambda services: services.gate.decisions())
@@ -275,8 +277,9 @@ command.command("schedule")(schedule_command("benchmark", "the active adapter is
 
 
 async def _followed(services: Services, run: BenchmarkRun, json: bool = False) -> BenchmarkRun:
-    """Show progress on stderr until the run ends, or with `json` each event as a line; Ctrl-C interrupts the run, which keeps
-    its answers.
+    """Show progress on stderr until the run ends, or print each event as a line if `json` is true.
+
+    Ctrl-C interrupts the run. The run keeps its answers.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""`tmde bench questions …`, `tmde bench calibrate`: one's own questions, and whether the judge agrees with people."""
+"""Implement `tmde bench questions …` and `tmde bench calibrate`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ questions = typer.Typer(
 Domain = Annotated[str, typer.Option(help="mathematics, coding, science, reasoning or creative.")]
 Difficulty = Annotated[str, typer.Option(help="easy, medium or hard.")]
 RATED_LIMIT = 200
-"""Rated debates that a calibration looks at, the newest first: enough for a firm answer, minutes of a small judge's time."""
+"""The number of rated debates that a calibration uses, newest first. They give a reliable result and take a small judge
+a few minutes."""
 
 
 @questions.command("list")
@@ -34,7 +35,7 @@ def list_(
     suite: Annotated[str | None, typer.Option(help="Only of this suite; `custom`: one's own.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """The questions of all suites, one's own among them."""
+    """List the questions of all suites, including your own."""
     found = with_services(ctx, lambda services: services.benchmark.questions(domain, difficulty, suite))
     if json:
         print_json({"items": found, "total": len(found)})
@@ -63,7 +64,10 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Change the question that has this --id.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Add a question of one's own, or change one. With several of number, fact, regex and rubric, each is a criterion of equal weight."""
+    """Add a question of your own, or change one.
+
+    You can combine number, fact, regex and rubric. Each of them becomes a criterion of equal weight.
+    """
     from tmde_core.benchmark.questions.custom import question_from
 
     if replace and not identity:
@@ -101,7 +105,7 @@ def import_(
     difficulty: Difficulty = "medium",
     json: JsonFlag = False,
 ) -> None:
-    """Take in questions from a file. Those that cannot be taken are reported by their line; the others are kept."""
+    """Import questions from a file. Invalid entries are reported by their line; the other questions are stored."""
     content = _read(file)
     as_yaml = file.suffix.lower() in (".yaml", ".yml")
     done = with_services(
@@ -122,7 +126,7 @@ def import_(
 
 @questions.command()
 def remove(ctx: typer.Context, question: Annotated[str, typer.Argument(help="The question's id.")]) -> None:
-    """Remove a question of one's own; runs that asked it keep it."""
+    """Remove a question of your own. Runs that asked the question keep it."""
     with_services(ctx, lambda services: services.benchmark.remove_question(question))
     console().print(f"Removed {question}.")
 
@@ -138,7 +142,7 @@ def calibrate(
     judge: Annotated[str, typer.Option(help="A judge's name; else the rubric judge.")] = "",
     json: JsonFlag = False,
 ) -> None:
-    """Compare a judge with people: does it rank answers as they do, and how far off is it?"""
+    """Compare a judge with people: how similarly it ranks answers, and how far its scores differ."""
 
     async def measure(services: Services) -> CalibrationReport:
         rated = _rated(_read(file)) if file else await _rated_debates(services)
@@ -176,7 +180,7 @@ def calibrate(
 
 
 def register(command: typer.Typer) -> None:
-    """Put these under `tmde bench`."""
+    """Add these commands to `tmde bench`."""
     command.add_typer(questions, name="questions")
     command.command()(calibrate)
 

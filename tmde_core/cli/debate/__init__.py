@@ -1,1 +1,1 @@
-"""`tmde debate`."""
+"""Implement `tmde debate`."""

@@ -1,8 +1,8 @@
-"""`tmde debate --file`: every question of a JSON Lines file, resumable.
+"""Implement `tmde debate --file`: debate every question of a JSON Lines file, resumable.
 
-Which questions are done is kept in `batches/` in the data directory, one file for each question file (by its path). A question is known by
-its text, its reference and the options, so that a file to which questions were added asks only the new ones; it counts as done while
-its trace exists.
+The folder `batches/` in the data directory has one file for each question file (by its path), which records the
+finished questions. A question is identified by its text, its reference and the options. A file to which questions were
+added therefore asks only the new questions. A question counts as finished while its trace exists.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from tmde_core.services import Services
 
 MAX_LINE_BYTES = 1024 * 1024
-"""No question comes near it (32 KiB); a line this long is some other file."""
+"""The longest line. A question has at most 32 KiB, so a longer line means that this is another kind of file."""
 
 
 class QuestionLine(msgspec.Struct, frozen=True, rename="camel"):
-    """One line of the file. Unknown fields are left alone: the files of `tmde loop` have more."""
+    """One line of the file. Unknown fields are ignored, because the files of `tmde loop` have more fields."""
 
     query: Annotated[str, msgspec.Meta(min_length=1)]
     id: str | None = None
@@ -43,7 +43,7 @@ class QuestionLine(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A question to be debated."""
+    """A question to debate."""
 
     line: int
     key: str
@@ -52,7 +52,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Outcome(Record):
-    """What became of one question, as --json prints it."""
+    """The result of one question, as --json prints it."""
 
     line: int
     id: str | None
@@ -66,7 +66,7 @@ class Outcome(Record):
 
 
 class BadLine(msgspec.Struct, frozen=True):
-    """A line that is no question."""
+    """A line that is not a valid question."""
 
     line: int
     reason: str
@@ -75,7 +75,7 @@ class BadLine(msgspec.Struct, frozen=True):
 def debate_file(
     ctx: typer.Context, file: Path, config: DebateConfig, *, parallel: int, restart: bool, json: bool
 ) -> None:
-    """Debate what is not done yet. Exit code 1 when a line was bad or a debate failed."""
+    """Debate the unfinished questions. Exit with code 1 if a line was invalid or a debate failed."""
     asked, bad = read_questions(file, config)
     for line in bad:
         typer.echo(f"{file}, line {line.line}: {line.reason}", err=True)
@@ -91,7 +91,7 @@ def debate_file(
 
 
 def read_questions(file: Path, config: DebateConfig) -> tuple[list[Asked], list[BadLine]]:
-    """The questions of a file, and the lines that are none.
+    """Return the questions of a file, and the invalid lines.
 
     Raises:
         InvalidInputError: the file cannot be read.
@@ -114,7 +114,7 @@ def read_questions(file: Path, config: DebateConfig) -> tuple[list[Asked], list[
                     config, **{name: value for name, value in own.items() if value is not None}
                 )
                 key = hashlib.sha256(to_json([question.query, chosen])).hexdigest()
-                seen[key] += 1  # the same question twice is asked twice
+                seen[key] += 1  # a question that occurs twice is asked twice
                 asked.append(Asked(number, f"{key}-{seen[key]}", question, chosen))
     except OSError as error:
         raise InvalidInputError(f"{file} cannot be read: {error.strerror}.") from None
@@ -133,14 +133,14 @@ def _parsed(raw: bytes) -> QuestionLine:
 
 
 class _State:
-    """Which questions of a file have a trace."""
+    """Stores which questions of a file have a trace."""
 
     def __init__(self, data_path: Path, file: Path) -> None:
         name = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:24]
         self._path = data_path / "batches" / f"{name}.jsonl"
 
     def read(self) -> dict[str, UUID]:
-        """Key → trace; a torn last line is overlooked."""
+        """Return the trace of each key. An incomplete last line is ignored."""
         done: dict[str, UUID] = {}
         if not self._path.exists():
             return done
@@ -153,10 +153,10 @@ class _State:
         return done
 
     def add(self, key: str, trace_id: UUID) -> None:
-        """Note that a question is done.
+        """Record that a question is finished.
 
         Raises:
-            InsufficientStorageError: it cannot be written; the trace itself is safe.
+            InsufficientStorageError: the record cannot be written; the trace itself is stored.
         """
         try:
             self._path.parent.mkdir(exist_ok=True)
@@ -169,7 +169,7 @@ class _State:
 async def _work(
     services: Services, file: Path, asked: Sequence[Asked], parallel: int, restart: bool, json: bool
 ) -> int:
-    """Debate the open questions; returns how many failed."""
+    """Debate the unfinished questions and return how many failed."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     state = _State(services.settings.data_path, file)

@@ -1,4 +1,4 @@
-"""`tmde debate`: one question, watched; or a file of them, worked through."""
+"""Implement `tmde debate`: debate one question and show it, or debate a file of questions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def command(
     restart: Annotated[bool, typer.Option("--restart", help="With --file: ask every question again.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Ask a question and watch two models argue about it. With --json, the events as JSON Lines."""
+    """Ask a question and watch two models argue about it. With --json, print the events as JSON Lines."""
     if (question is None) == (file is None):
         raise typer.BadParameter("give either a question or --file, not both and not neither")
     config = _config(
@@ -77,7 +77,7 @@ def command(
 
 
 async def _watch(services: Services, text: str, config: DebateConfig, json: bool) -> str | None:
-    """Debate and print the events; returns why it failed, or None."""
+    """Debate, print the events, and return the reason of a failure, or None."""
     from tmde_core.cli.debate.view import DebateView
 
     view = DebateView(console())
@@ -97,12 +97,12 @@ async def _watch(services: Services, text: str, config: DebateConfig, json: bool
 
 
 def _config(**chosen: Any) -> DebateConfig:
-    """The options as a record.
+    """Return the options as a record.
 
     Raises:
-        InvalidInputError: a value is out of its range; names it.
+        InvalidInputError: a value is out of its range. The error names the value.
     """
-    # A check needs a reference, and so does the sentence that says so: the service has it.
+    # The service checks that `check` comes with a reference, and raises the error.
     values = {name: value for name, value in chosen.items() if value is not None}
     try:
         return msgspec.convert(values, DebateConfig)

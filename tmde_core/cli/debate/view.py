@@ -1,4 +1,4 @@
-"""A debate on the terminal: roles in colour as they speak, the Skeptic's verdicts in panels, the answer at the end."""
+"""Show a debate on the terminal: roles in colour, the Skeptic's verdicts in panels, the answer at the end."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class DebateView:
         self._synthesis = ""
         self._status: Status | None = None
         self.failure: str | None = None
-        """The sentence of the `error` event, once it has come."""
+        """The sentence of the `error` event; None if there was none."""
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self._quiet()
 
     def show(self, event: Event) -> None:
@@ -59,7 +59,7 @@ class DebateView:
     def _on_token(self, data: dict[str, Any]) -> None:
         role, text = str(data["role"]), plain(str(data["text"]))
         if role in ("skeptic", "judge"):
-            # Their words are data; what they mean is shown when they are complete.
+            # The text of these roles is JSON. The result is shown when the text is complete.
             self._wait("The Skeptic reads …" if role == "skeptic" else "The Judge reads …")
             return
         self._quiet()
@@ -148,9 +148,9 @@ class DebateView:
 
 
 def print_critique(out: Console, critique: dict[str, Any], text: str) -> None:
-    """The Skeptic's verdict: score, issues by severity. Its own words where it broke the form.
+    """Print the Skeptic's verdict: the score, and the issues by severity; the raw text if it has the wrong format.
 
-    A panel on a terminal; into a pipe plain lines, which `grep` can use.
+    A terminal shows a panel. A pipe receives plain lines, which `grep` can search.
     """
     score, malformed = critique.get("score"), critique.get("malformed") or not critique
     parts = (
@@ -179,7 +179,7 @@ def _print_rule(out: Console, title: str) -> None:
 
 
 def print_round(out: Console, round_: Round) -> None:
-    """A round that is over."""
+    """Print a round that has ended."""
     _print_rule(out, f"Round {round_.number}")
     out.print(Text("Proposer", style=f"bold {COLOURS['proposer']}"))
     out.print(Text(plain(round_.proposal).strip(), style=COLOURS["proposer"]))
@@ -189,7 +189,7 @@ def print_round(out: Console, round_: Round) -> None:
 
 
 def print_text(out: Console, title: str, text: str, style: str = "") -> None:
-    """A heading and the text below it."""
+    """Print a heading and the text below it."""
     out.print()
     out.print(Text(title, style="bold"))
     out.print(Text(plain(text).strip(), style=style))

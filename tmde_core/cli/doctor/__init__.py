@@ -1,1 +1,1 @@
-"""`tmde doctor`."""
+"""Implement `tmde doctor`."""

@@ -1,4 +1,4 @@
-"""What `tmde doctor` looks at. Each check stands alone: one that fails hides none of the others."""
+"""Run the checks of `tmde doctor`. The checks are independent: a failing check does not hide the others."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from tmde_core.storage.locks import is_locked
 
 LEAST_PYTHON = (3, 11)
 LEAST_SQLITE = (3, 38)
-"""STRICT tables came with 3.37, the JSON functions that are always there with 3.38."""
+"""STRICT tables need SQLite 3.37. JSON functions are always built in from 3.38 on."""
 LEAST_DISK_BYTES = 2 * 10**9
-"""A model, its safetensors form, and a few adapters."""
+"""Space for a model, its safetensors files, and a few adapters."""
 LEAST_FREE_MEMORY_BYTES = 1 * 10**9
-"""The embedded model served, with room for the server; training needs some 3 GB more."""
+"""Memory for the server and the embedded model. Training needs some 3 GB more."""
 
 
 class Check(Record):
-    """One thing that was looked at. `lacking` is no harm, or only to some uses; `broken` stops TMDE."""
+    """The result of one check. `lacking` affects only some uses or none; `broken` stops TMDE."""
 
     name: str
     status: Literal["ok", "lacking", "broken"]
@@ -48,7 +48,7 @@ class Check(Record):
 
 
 async def examine(invocation: Invocation) -> list[Check]:
-    """Look at everything."""
+    """Run all checks."""
     checks = [_python(), _sqlite(), _machine(), _memory()]
     settings = None
     try:
@@ -150,7 +150,7 @@ async def _database(settings: Settings) -> Check:
 
 
 def _server(settings: Settings) -> Check:
-    """Whether a server holds the data directory; either way is fine."""
+    """Check whether a server has locked the data directory. Both results are fine."""
     path = settings.data_path / "server.lock"
     with suppress(OSError, InsufficientStorageError):
         if is_locked(path):
@@ -173,7 +173,7 @@ def _plugins(plugins: Plugins) -> Iterator[Check]:
 
 
 async def _runtimes(plugins: Plugins, settings: Settings) -> list[Check]:
-    """Every runtime; one that a role of the debate uses is essential."""
+    """Check every runtime. A runtime that a role of the debate uses is essential."""
     roles = resolve_roles(settings, plugins).roles
     used = {role.runtime for role in (roles.proposer, roles.skeptic, roles.synthesizer)}
     runtimes = Runtimes(plugins, settings)
@@ -197,7 +197,7 @@ async def _runtimes(plugins: Plugins, settings: Settings) -> list[Check]:
 
 
 async def _default_model(runtimes: Runtimes, name: str) -> str:
-    """The default model with its size, and the SHA-256 of its file when it is one."""
+    """Return the default model with its size, and with its SHA-256 if the model is a file."""
     try:
         models = await runtimes.made(name).models()
     except (TmdeError, OSError):
@@ -216,7 +216,7 @@ def _sha256(file: Path) -> str:
 
 
 def _backends(plugins: Plugins, settings: Settings) -> Iterator[Check]:
-    """Every training backend; without one everything but training works."""
+    """Check every training backend. Without a backend, everything except training works."""
     for descriptor in plugins.backends:
         name = f"training {descriptor.name}"
         try:

@@ -1,4 +1,4 @@
-"""`tmde doctor`."""
+"""Define the command `tmde doctor`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tmde_core.cli.kit.output import JsonFlag, console, print_json
 
 
 def command(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """Check this machine and this installation. Exit code 1 when something essential is broken."""
+    """Check this machine and this installation. The exit code is 1 if something essential is broken."""
     from rich.text import Text
 
     from tmde_core.cli.doctor.checks import examine

@@ -1,1 +1,1 @@
-"""`tmde finetune` and `tmde worker`."""
+"""Implement `tmde finetune` and `tmde worker`."""

@@ -1,4 +1,4 @@
-"""`tmde finetune …`."""
+"""Define the commands of `tmde finetune`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ AnyRunId = Annotated[
 _INTERRUPTED = "its process is gone; the next `tmde serve`, or `tmde finetune watch`, goes on with it"
 
 HELP_WIDTH = 76
-"""Columns of a terminal of 80 that are left inside the help."""
+"""The columns that the help can use on a terminal of 80 columns."""
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 
@@ -61,7 +61,7 @@ def start(
     watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Train an adapter on the eligible traces. The run goes on by itself, whatever becomes of this program."""
+    """Train an adapter on the eligible traces. The run continues in the background when this program ends."""
 
     async def begin(services: Services) -> FineTuneRun:
         changes = _values(set_ or ()) | ({"backend": backend} if backend else {})
@@ -77,7 +77,7 @@ def start(
 
 @command.command()
 def watch(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
-    """Follow a run until it ends, and go on with it if its process has died. Ctrl-C stops watching, not the run."""
+    """Follow a run until it ends, and resume the run if its process has died. Ctrl-C stops watching, not the run."""
 
     async def follow(services: Services) -> FineTuneRun:
         return await watched(services, await _chosen(services, run), json)
@@ -93,7 +93,7 @@ def list_(
     offset: Annotated[int, typer.Option(min=0, help="How many to skip.")] = 0,
     json: JsonFlag = False,
 ) -> None:
-    """Runs, newest first."""
+    """List runs, newest first."""
     if status is not None and status not in STATUSES:
         raise InvalidInputError(f"--status: must be one of {', '.join(STATUSES)}.", field="status")
     runs, total = with_reading(ctx, lambda services: services.finetune.list(limit, offset, status))  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ def list_(
 
 @command.command()
 def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> None:
-    """One run: its configuration, its attempts and what it measured."""
+    """Show one run: its configuration, its attempts and its metrics."""
 
     async def get(services: Services) -> tuple[FineTuneRun, bool]:
         found = await services.finetune.get(await _newest(services, run))
@@ -158,7 +158,7 @@ def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> No
 
 @command.command()
 def cancel(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None:
-    """End a run with all its processes, or take it out of the queue; complete checkpoints are kept."""
+    """Stop a run and all its processes, or remove it from the queue. Complete checkpoints are kept."""
 
     async def stop(services: Services) -> FineTuneRun:
         return await services.finetune.cancel(await _chosen(services, run))
@@ -179,7 +179,7 @@ def resume(
     watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Go on with a run that failed or was cancelled, from its newest checkpoint."""
+    """Resume a failed or cancelled run from its newest checkpoint."""
 
     async def go_on(services: Services) -> FineTuneRun:
         found = await services.finetune.resume(await _resumable(services, run))
@@ -200,7 +200,7 @@ def log(
     run: AnyRunId = None,
     lines: Annotated[int, typer.Option(min=1, max=1000, help="How many lines.")] = 40,
 ) -> None:
-    """The end of what a run's processes printed."""
+    """Show the last lines of the output of a run's processes."""
 
     async def tail(services: Services) -> str:
         return await services.finetune.log_tail(await _newest(services, run), lines)
@@ -212,7 +212,7 @@ def log(
 
 
 def config_help(fields: Iterable[Field]) -> str:
-    """The help of `tmde finetune config`: what can be set, what it may be and what it does."""
+    """Return the help of `tmde finetune config`: the names, allowed values and meanings of the hyperparameters."""
     lines = []
     for field in fields:
         lines.append("  ".join(part for part in (field.name, _allowed(field)) if part))
@@ -222,7 +222,7 @@ def config_help(fields: Iterable[Field]) -> str:
 
 
 def _allowed(field: Field) -> str:
-    """`4–128`, `cosine | linear`; empty for what may be anything."""
+    """Return the allowed values, such as `4–128` or `cosine | linear`; an empty string if any value is allowed."""
     if field.choices:
         return " | ".join(field.choices)
     if field.minimum is None or field.maximum is None:
@@ -231,7 +231,7 @@ def _allowed(field: Field) -> str:
 
 
 def _figure(number: float) -> str:
-    """A bound as one would type it: 1000000 and 0.00001, not 1e+06 and 1e-05."""
+    """Format a bound as a person would type it: 1000000 and 0.00001, not 1e+06 and 1e-05."""
     return f"{number:.10f}".rstrip("0").rstrip(".")
 
 
@@ -261,7 +261,7 @@ def config(
 
 
 def _values(assignments: Sequence[str]) -> dict[str, Any]:
-    """`learning_rate=3e-4` and the like, in the names and types of the wire."""
+    """Parse assignments such as `learning_rate=3e-4` into the names and types of the API."""
     known = ranges()
     values: dict[str, Any] = {}
     for assignment in assignments:
@@ -279,7 +279,7 @@ def _number(text: str) -> Any:
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)
-    return text  # the check of ranges says what is wrong with it
+    return text  # the range check reports what is wrong with the text
 
 
 async def _chosen(services: Services, text: str | None) -> UUID:
@@ -314,7 +314,7 @@ async def _resumable(services: Services, text: str | None) -> UUID:
 
 
 def _told(attempt: RunAttempt) -> str:
-    """An attempt in a line."""
+    """Describe an attempt in one line."""
     took = duration((attempt.ended_at - attempt.started_at).total_seconds()) if attempt.ended_at else "so far"
     start = "" if attempt.resumed_from_step is None else f"from step {attempt.resumed_from_step}, "
     sizes = f"batch {attempt.batch_size} × {attempt.gradient_accumulation_steps}"

@@ -1,4 +1,4 @@
-"""`tmde finetune preview`."""
+"""Implement `tmde finetune preview`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SHOWN_LEFT_OUT = 10
 BAR = 40
 """Characters of the longest bar."""
 EXAMPLE_CHARS = 4_000
-"""Of the first example; an answer may be of any length."""
+"""The longest part of the first example that is shown. An answer may have any length."""
 
 
 def preview_command(values: Callable[[Sequence[str]], dict[str, Any]]) -> Callable[..., None]:
-    """The command; `values` reads NAME=VALUE as `tmde finetune start` does."""
+    """Return the command. `values` parses NAME=VALUE in the same way as `tmde finetune start`."""
 
     def preview(
         ctx: typer.Context,
@@ -41,7 +41,7 @@ def preview_command(values: Callable[[Sequence[str]], dict[str, Any]]) -> Callab
         backend: Annotated[str | None, typer.Option(help="Which training backend.")] = None,
         json: JsonFlag = False,
     ) -> None:
-        """What a run would be trained on, what is left out and why, and what it would take. Starts nothing."""
+        """Show what a run would be trained on, what is left out and why, and what it would need. Nothing is started."""
         changes = values(set_ or ()) | ({"backend": backend} if backend else {})
         if not json:
             error_console().print("Looking at the examples; a model may have to be measured first …", style="dim")
@@ -57,7 +57,7 @@ def preview_command(values: Callable[[Sequence[str]], dict[str, Any]]) -> Callab
 
 
 def _print(found: FineTunePreview) -> None:
-    from tmde_core.finetune.preview.service import LISTED  # here, so that lists of runs do not wait for it
+    from tmde_core.finetune.preview.service import LISTED  # imported here, so that lists of runs start faster
 
     tokens = None
     if found.total_tokens is not None:
@@ -98,7 +98,7 @@ def _print(found: FineTunePreview) -> None:
         example, room = Text(), EXAMPLE_CHARS
         for piece in found.first_example:
             text = plain(piece.text)[: max(room, 0)]
-            # Marked with brackets too: colour is not always there.
+            # The text is also marked with brackets, because colour is not always available.
             example.append(f"⟦{text}⟧" if piece.supervised else text, style="bold green" if piece.supervised else "dim")
             room -= len(text)
         if room <= 0:
@@ -107,5 +107,5 @@ def _print(found: FineTunePreview) -> None:
 
 
 def register(command: typer.Typer, values: Callable[[Sequence[str]], dict[str, Any]]) -> None:
-    """Put it under `tmde finetune`."""
+    """Add the command to `tmde finetune`."""
     command.command("preview")(preview_command(values))

@@ -1,4 +1,4 @@
-"""`tmde finetune schedule` and `tmde bench schedule`: when things happen by themselves."""
+"""Implement `tmde finetune schedule` and `tmde bench schedule`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def schedule_command(name: ScheduleName, what: str) -> Callable[..., None]:
-    """The command that shows and changes one schedule."""
+    """Return the command that shows and changes one schedule."""
 
     def schedule(
         ctx: typer.Context,
@@ -53,5 +53,5 @@ def schedule_command(name: ScheduleName, what: str) -> Callable[..., None]:
 
 
 def register(command: typer.Typer) -> None:
-    """Put it under `tmde finetune`."""
+    """Add the command to `tmde finetune`."""
     command.command("schedule")(schedule_command("finetune", "training starts"))

@@ -1,4 +1,4 @@
-"""A training run as it goes, on a terminal or in a pipe."""
+"""Show a training run's progress, on a terminal or in a pipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 async def watched(services: Services, run_id: UUID, json: bool) -> FineTuneRun:
-    """Show the run's events until it has ended; its row tells how."""
+    """Show the run's events until the run has ended, and return its final record."""
     events = services.finetune.events(run_id)
     seen = 0
     with contextlib.nullcontext() if json else TrainingBar() as bar:
@@ -41,7 +41,7 @@ async def watched(services: Services, run_id: UUID, json: bool) -> FineTuneRun:
         try:
             run = await services.finetune.wait(run_id)
         finally:
-            # A worker that was killed wrote no last event: the follower would wait for it for ever.
+            # A killed worker writes no last event, so the follower would wait endlessly.
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
         for event in events.read(seen):
@@ -50,7 +50,7 @@ async def watched(services: Services, run_id: UUID, json: bool) -> FineTuneRun:
 
 
 def end_with(run: FineTuneRun, json: bool) -> None:
-    """The last word on a run that was watched; exit code 1 unless it was completed."""
+    """Report how a watched run ended, and exit with code 1 unless the run was completed."""
     if not json:
         if run.status == "completed":
             loss = (
@@ -70,7 +70,10 @@ def end_with(run: FineTuneRun, json: bool) -> None:
 
 
 def figures(data: Mapping[str, Any]) -> str:
-    """What a step reports, as `loss 1.234, eval 1.301, 35 tokens/s, 4 min 05 s left`; what is not known is left out."""
+    """Format a step's figures, such as `loss 1.234, eval 1.301, 35 tokens/s, 4 min 05 s left`.
+
+    Unknown figures are left out.
+    """
     parts = []
     for name, form in (("loss", "loss {:.3f}"), ("evalLoss", "eval {:.3f}"), ("tokensPerSecond", "{:.0f} tokens/s")):
         if isinstance(value := data.get(name), int | float):
@@ -81,7 +84,7 @@ def figures(data: Mapping[str, Any]) -> str:
 
 
 class TrainingBar:
-    """A bar on stderr that stays on its line; one line a step where stderr is no terminal."""
+    """A progress bar that stays on one line of stderr. If stderr is not a terminal, each step is printed as a line."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -89,7 +92,8 @@ class TrainingBar:
 
         self._console = error_console()
         self._live = sys.stderr.isatty()
-        # All of it fits into 80 columns; a narrower terminal cuts the end, for a second line would make the view jump.
+        # The line fits into 80 columns. A narrower terminal cuts off the end, because a second line would make the view
+        # jump.
         self._bar = Progress(
             BarColumn(bar_width=10),
             TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),

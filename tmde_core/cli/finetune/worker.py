@@ -1,4 +1,4 @@
-"""`tmde worker`: trains what the server enqueues, in a process of its own, such as one in a container with a GPU."""
+"""Implement `tmde worker`: train queued runs in a separate process, such as one in a container with a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def command(
     ctx: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="End when nothing is queued or in progress.")] = False,
 ) -> None:
-    """Train what is queued, and look after the runs in progress. Ctrl-C or SIGTERM ends this program, not the run."""
+    """Train queued runs and supervise the runs in progress. Ctrl-C or SIGTERM ends this program, not the run."""
     from tmde_core.cli.kit.logs import log_to_stderr
 
     settings = settings_of(ctx)

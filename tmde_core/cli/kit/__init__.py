@@ -1,1 +1,1 @@
-"""What all commands share: invocation, output, logs and crash reports."""
+"""Parts that all commands share: invocation, output, logs and crash reports."""

@@ -1,4 +1,4 @@
-"""An error that nobody foresaw: its traceback goes into a file, the person gets one sentence."""
+"""Report an unexpected error: write the traceback to a file, and describe the error in one sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tmde_core.settings import default_data_dir
 
 
 def record(error: BaseException, invocation: Invocation) -> str:
-    """Write the traceback away; returns the sentence that says what happened and where the rest is."""
+    """Write the traceback to a file and return a sentence that describes the error and names the file."""
     name = f"crash-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
     report = f"command: {sys.argv}\npython: {sys.version}\n\n{''.join(traceback.format_exception(error))}"
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,4 +1,4 @@
-"""What one command line was told, and how a command gets its settings and services from it."""
+"""Hold the global options of a command line, and open the settings and services for a command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Invocation:
     data_dir: Path | None = None
 
     def settings(self, **flags: Any) -> Settings:
-        """The settings: `flags` that are not None win over environment over file.
+        """Load the settings. `flags` that are not None override the environment, which overrides the file.
 
         Raises:
             InvalidInputError, InsufficientStorageError: see `load_settings`.
@@ -37,14 +37,15 @@ class Invocation:
 
 
 def settings_of(ctx: typer.Context, **flags: Any) -> Settings:
-    """The settings of the running command."""
+    """Return the settings of the running command."""
     return ctx.ensure_object(Invocation).settings(**flags)
 
 
 def with_services(ctx: typer.Context, action: Callable[[Services], Awaitable[T]]) -> T:
-    """Open the data directory beside whatever server uses it, do `action`, close it again.
+    """Open the data directory, run `action` with the services, and close the data directory again.
 
-    What a crash left open is settled first. Ctrl-C cancels `action`, closes everything and raises KeyboardInterrupt.
+    A server may use the data directory at the same time. Operations that a crash interrupted are settled first. Ctrl-C
+    cancels `action`, closes everything and raises KeyboardInterrupt.
     """
     from tmde_core.services import open_services
 
@@ -52,9 +53,10 @@ def with_services(ctx: typer.Context, action: Callable[[Services], Awaitable[T]]
 
 
 def with_reading(ctx: typer.Context, action: Callable[[Services], Awaitable[T]]) -> T:
-    """Open the data directory for an `action` that only reads, and close it again.
+    """Open the data directory for an `action` that only reads, and close the data directory again.
 
-    Nothing is settled, and only what `action` asks for is loaded: a list appears at once.
+    Interrupted operations are not settled, and only the parts that `action` uses are loaded, so that a list appears at
+    once.
     """
     from tmde_core.services import open_reading
 

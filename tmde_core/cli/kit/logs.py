@@ -1,4 +1,4 @@
-"""Where log lines go: to stderr for the server, into `logs/cli.log` for every other command."""
+"""Configure logging: to stderr for the server, to `logs/cli.log` for every other command."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import structlog
 from tmde_core.settings import Settings
 
 LIMIT_BYTES = 2_000_000
-"""The log starts afresh beyond this; the one before is kept as `cli.log.1`."""
+"""The size at which a new log file is started. The previous file is kept as `cli.log.1`."""
 
 CHATTY = ("aiosqlite", "asyncio", "engineio", "httpcore", "httpx", "nicegui", "socketio", "uvicorn", "watchfiles")
-"""Libraries that report every request at `info`: only their warnings are wanted."""
+"""Libraries that log every request at `info`. Only their warnings are logged."""
 
 
 def log_to_stderr(settings: Settings) -> None:
-    """Readable lines on stderr: what the person who started the server wants to see."""
+    """Log readable lines to stderr, for the person who started the server."""
     colours = sys.stderr.isatty()
     _configure(
         logging.StreamHandler(sys.stderr),
@@ -28,19 +28,19 @@ def log_to_stderr(settings: Settings) -> None:
 
 
 def log_to_file(settings: Settings) -> None:
-    """JSON lines in the data directory; the terminal belongs to the command's own output."""
+    """Log JSON lines to a file in the data directory, because the terminal is for the command's own output."""
     path = settings.data_path / "logs" / "cli.log"
     handler: logging.Handler
     try:
         path.parent.mkdir(exist_ok=True)
         handler = RotatingFileHandler(path, maxBytes=LIMIT_BYTES, backupCount=1, encoding="utf-8", delay=True)
     except OSError:
-        handler = logging.NullHandler()  # what is wrong with the directory is said where it matters
+        handler = logging.NullHandler()  # the command reports a problem with the directory when it uses the directory
     _configure(handler, settings, structlog.processors.JSONRenderer())
 
 
 def _configure(handler: logging.Handler, settings: Settings, renderer: structlog.types.Processor) -> None:
-    """One handler for our own lines and for those of libraries."""
+    """Install one handler for TMDE's own log lines and for those of libraries."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -1,7 +1,7 @@
-"""How commands print: tables and colour for a person, JSON or tab-separated lines for a program.
+"""Print results: tables and colour for people, JSON or tab-separated lines for programs.
 
-On a terminal lists are tables that fit it. Into a pipe they are one line a row, cells separated by tabs, nothing cut off.
-`NO_COLOR` and `TERM=dumb` are respected (by rich).
+On a terminal, lists are tables that fit the terminal. In a pipe, each row is one line with the cells separated by tabs,
+and nothing is cut off. rich respects `NO_COLOR` and `TERM=dumb`.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from rich.text import Text
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 SENTENCES = frozenset({"detail", "problems", "error", "description"})
-"""Columns that are wrapped where others are cut."""
+"""Columns of sentences. Long sentences are wrapped; other columns are cut off."""
 WIDEST_CELL = 44
-"""Characters; an id has 36, a model's file name about 40."""
+"""The widest cell in characters. An id has 36, a model's file name about 40."""
 LAST_CELL = 24
-"""Characters that the last column gets at least."""
+"""The minimum width of the last column, in characters."""
 
 Cell = str | int | float | datetime | bool | None
 
 
 def console() -> Console:
-    """stdout, for a person. Into a pipe it never wraps."""
+    """Return a console for stdout. In a pipe, the console never wraps lines."""
     return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def error_console() -> Console:
-    """stderr, for progress and remarks that are no part of the result."""
+    """Return a console for stderr, for progress and remarks that are not part of the result."""
     return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def print_json(value: Any) -> None:
-    """A record or plain data: indented on a terminal and in a pipe alike, so that both are read the same."""
+    """Print a record or plain data as indented JSON, the same on a terminal and in a pipe."""
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def print_json_line(value: Any) -> None:
-    """One line of JSON Lines, brought out at once."""
+    """Print one line of JSON Lines and flush it immediately."""
     typer.echo(msgspec.json.encode(value).decode())
 
 
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str, right: Sequence[str] = ()
 ) -> None:
-    """A list. `empty` tells how to fill it when there is nothing; `right` names the columns of figures."""
+    """Print a list. An empty list prints `empty`, a hint how to fill the list; `right` names the columns of figures."""
     if not sys.stdout.isatty():
         for row in (columns, *rows) if rows else ():
             typer.echo("\t".join(" ".join(cell(value).split()) for value in row))
@@ -66,8 +66,8 @@ def print_table(
     shown = [[" ".join(cell(value).split()) for value in row] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        # Figures, ids and names keep their width, for they are read or copied whole. The last column takes what is left: a sentence
-        # goes on below, a question is cut.
+        # Figures, ids and names keep their width, because people read or copy them whole. The last column gets the
+        # remaining width: a sentence is wrapped, a question is cut off.
         last = number == len(columns) - 1 and column not in right
         widest = max(len(column), *(len(row[number]) for row in shown))
         table.add_column(
@@ -81,14 +81,14 @@ def print_table(
         table.add_row(*map(Text, row))
     out = console()
     needed = sum(column.min_width or 0 for column in table.columns) + 2 * (len(columns) - 1)
-    # A terminal too narrow for the table breaks its lines, which is better than cells cut to nothing. (`print` itself takes no width
-    # beyond the console's.)
+    # On a terminal too narrow for the table, lines are wrapped, because cells that are cut off are worse. (`print`
+    # itself takes no width beyond the console's.)
     out.size = ConsoleDimensions(max(out.width, needed), out.height)
     out.print(table, crop=False, no_wrap=False)
 
 
 def print_fields(fields: Sequence[tuple[str, Cell]]) -> None:
-    """One thing: a name and a value on each line; empty values are left out."""
+    """Print one record: a name and a value on each line, without empty values."""
     shown = [(name, cell(value)) for name, value in fields if value is not None and value != ""]
     width = max((len(name) for name, _ in shown), default=0)
     out = console()
@@ -97,7 +97,7 @@ def print_fields(fields: Sequence[tuple[str, Cell]]) -> None:
 
 
 def cell(value: Cell) -> str:
-    """A value as people read it: times in UTC to the second, figures without noise, nothing as a dash."""
+    """Format a value for people: times in UTC to the second, figures with four digits, None as a dash."""
     match value:
         case None | "":
             return "-"
@@ -112,7 +112,7 @@ def cell(value: Cell) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from a model or a file without what could steer a terminal: control characters other than newline and tab."""
+    """Remove control characters other than newline and tab from a text, because they could steer a terminal."""
     return _CONTROL.sub("", text)
 
 
@@ -120,7 +120,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def size(count: int | None) -> str:
-    """Bytes in the unit that keeps the figure short (decimal units, as disks are sold)."""
+    """Format bytes in the unit that keeps the figure short (decimal units, as disks are sold)."""
     if count is None:
         return "-"
     figure = float(count)
@@ -132,7 +132,7 @@ def size(count: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`850 ms`, `12.3 s`, `4 min 05 s` or `2 h 10 min`."""
+    """Format a duration, such as `850 ms`, `12.3 s`, `4 min 05 s` or `2 h 10 min`."""
     if seconds is None:
         return "-"
     if seconds < 1:

@@ -1,1 +1,1 @@
-"""`tmde lora`."""
+"""Implement `tmde lora`."""

@@ -1,4 +1,4 @@
-"""`tmde lora export`, `import` and `ask`."""
+"""Implement `tmde lora export`, `import` and `ask`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that exists.")] = False,
 ) -> None:
-    """Carry an adapter away: an archive in PEFT's layout, or one GGUF file for llama.cpp and Ollama."""
+    """Export an adapter: an archive in PEFT's layout, or one GGUF file for llama.cpp and Ollama."""
     if format_ not in FORMATS:
         raise InvalidInputError(f"--format: {format_[:40]!r} is not one of {', '.join(FORMATS)}.", field="format")
 
@@ -72,7 +72,7 @@ def export(
 
 
 async def _write(made: Export, target: Path, force: bool) -> None:
-    """The whole file or none: it has its name only when it is complete."""
+    """Write the whole file or nothing. The file receives its name only when it is complete."""
     if target.exists() and not force:
         raise InvalidInputError(f"{target} exists. Choose another name with --output, or write over it with --force.")
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -97,7 +97,10 @@ def import_(
     file: Annotated[str, typer.Argument(help="A .tar.gz; - for standard input.", metavar="FILE")],
     json: JsonFlag = False,
 ) -> None:
-    """Bring in an adapter: an archive of TMDE's, or a plain PEFT one of any tool. It is checked first, whole or not at all."""
+    """Import an adapter: an archive of TMDE's, or a plain PEFT archive of any tool.
+
+    The archive is checked first. A failed import leaves nothing behind.
+    """
 
     async def bring(services: Services) -> LoRAAdapter:
         return await services.archives.import_archive(_pieces(file))
@@ -172,7 +175,7 @@ def _view(versions: Sequence[UUID | None], json: bool) -> _View:
 
 
 class _View:
-    """JSON Lines: one event a line."""
+    """Prints the events as JSON Lines."""
 
     failed = False
 
@@ -183,14 +186,16 @@ class _View:
         return None
 
     def show(self, kind: str, data: dict[str, Any]) -> None:
+        """Print one event."""
         self.failed = self.failed or kind == "error"
         print_json_line({"type": kind, **data})
 
 
 class _Below(_View):
-    """For a pipe: each answer when it is there, under the name of who gave it."""
+    """Prints each complete answer under the name of its version. This view is for pipes."""
 
     def show(self, kind: str, data: dict[str, Any]) -> None:
+        """Print one answer, failure or error."""
         if kind == "answer":
             typer.echo(f"== {_name(data['version'])} ({_figures(data)})\n{plain(str(data['text']))}\n")
         elif kind == "failed":
@@ -201,7 +206,7 @@ class _Below(_View):
 
 
 class _Beside(_View):
-    """For a terminal: a panel for each version, filling at once."""
+    """Shows a panel for each version, and fills all panels at the same time. This view is for terminals."""
 
     def __init__(self, versions: Sequence[UUID | None]) -> None:
         self._out = console()
@@ -227,6 +232,7 @@ class _Beside(_View):
         return Columns(panels, padding=(0, 1))
 
     def show(self, kind: str, data: dict[str, Any]) -> None:
+        """Add one event to its panel."""
         if kind == "token":
             self._said[data["version"]].append(plain(str(data["text"])))
         elif kind == "answer":
@@ -249,7 +255,7 @@ def _figures(data: dict[str, Any]) -> str:
 
 
 def register(command: typer.Typer) -> None:
-    """Put them under `tmde lora`."""
+    """Add the commands to `tmde lora`."""
     command.command()(export)
     command.command("import")(import_)
     command.command()(ask)

@@ -1,4 +1,4 @@
-"""`tmde lora …`."""
+"""Define the commands of `tmde lora`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def list_(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Adapters, newest first."""
+    """List adapters, newest first."""
     adapters = with_reading(ctx, lambda services: services.lora.list(tag=tag, valid=valid))
     if json:
         print_json(adapters)
@@ -62,7 +62,7 @@ def list_(
 
 @command.command()
 def show(ctx: typer.Context, id: AdapterId, json: JsonFlag = False) -> None:
-    """One adapter, and where it came from."""
+    """Show one adapter and its origin."""
     adapter = with_services(ctx, lambda services: services.lora.details(parse_id(id, "adapter")))
     if json:
         print_json(adapter)
@@ -73,7 +73,7 @@ def show(ctx: typer.Context, id: AdapterId, json: JsonFlag = False) -> None:
 
 @command.command()
 def active(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """The adapter that answers."""
+    """Show the active adapter."""
     adapter = with_reading(ctx, lambda services: services.lora.active())
     if json:
         print_json(adapter)
@@ -90,7 +90,7 @@ def activate(
     force: Annotated[bool, typer.Option("--force", help="Although the gate holds it back.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Let an adapter answer from the next debate on. It is probed first; when that fails nothing changes."""
+    """Activate an adapter for later debates. The adapter is tried first; if the trial fails, nothing changes."""
     adapter = with_services(
         ctx, lambda services: services.lora.activate(parse_id(id, "adapter"), by="user", force=force)
     )
@@ -105,14 +105,14 @@ def rollback(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Go back to what answered before."""
+    """Roll back to the previously active version."""
     wanted: UUID | None = parse_id(id, "adapter") if id else None
     _say_active(with_services(ctx, lambda services: services.lora.rollback(wanted)), json)
 
 
 @command.command()
 def deactivate(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """Let the base model answer from the next debate on."""
+    """Deactivate the active adapter. The base model answers from the next debate on."""
     with_services(ctx, lambda services: services.lora.deactivate(by="user"))
     _say_active(None, json)
 
@@ -127,7 +127,7 @@ def history(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """What was done with adapters, by whom and when, newest first; or what answered at a moment."""
+    """List the events of adapters, newest first, or show what was active at a given time."""
     if at is not None:
         _live_at(ctx, at, json)
         return

@@ -1,4 +1,4 @@
-"""`tmde lora tag`, `delete`, `prune`, `verify`, `compare` and `storage`."""
+"""Implement `tmde lora tag`, `delete`, `prune`, `verify`, `compare` and `storage`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tag(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Put tags on an adapter and take tags off it. `stable` protects it from deletion."""
+    """Add tags to an adapter and remove tags from it. The tag `stable` prevents deletion."""
     if not add and not remove:
         raise InvalidInputError("Say which tags: --add TAG, --remove TAG.", field="add")
     adapter = with_services(ctx, lambda services: services.lora.tag(parse_id(id, "adapter"), add or (), remove or ()))
@@ -43,7 +43,7 @@ def tag(
 
 
 def delete(ctx: typer.Context, id: AdapterId, yes: Yes = False, json: JsonFlag = False) -> None:
-    """Remove an adapter from the disk, completely. What was done with it stays in the history."""
+    """Delete an adapter from the disk completely. Its events stay in the history."""
     identity = parse_id(id, "adapter")
     adapter = with_services(ctx, lambda services: services.lora.get(identity))
     _sure(yes, f"Delete the adapter {identity} ({size(adapter.size_bytes)})? It cannot be brought back.")
@@ -61,7 +61,7 @@ def prune(
     yes: Yes = False,
     json: JsonFlag = False,
 ) -> None:
-    """Delete all but the newest adapters; never the active one, the one before it, or one tagged `stable`."""
+    """Delete all but the newest adapters. The active one, the previous one and `stable` ones are always kept."""
     doomed = with_services(ctx, lambda services: services.lora.prune(keep, dry_run=True))
     if doomed and not dry_run:
         if not json:
@@ -83,7 +83,7 @@ def verify(
     everything: Annotated[bool, typer.Option("--all", help="Every adapter.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Read every byte of an adapter and compare it with its manifest. Ends with 1 when something is wrong."""
+    """Read every byte of an adapter and compare it with the manifest. The exit code is 1 if something is wrong."""
     if (id is None) != everything:
         raise InvalidInputError("Name one adapter, or say --all.", field="id")
 
@@ -121,7 +121,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="Another's.", metavar="B")],
     json: JsonFlag = False,
 ) -> None:
-    """What changed from A to B: configuration, data, metrics, benchmark."""
+    """Compare two adapters: what changed from A to B in configuration, data, metrics and benchmark."""
     found = with_services(ctx, lambda services: services.lora.compare(parse_id(a, "adapter"), parse_id(b, "adapter")))
     if json:
         print_json(found)
@@ -168,7 +168,7 @@ def _print_benchmark(found: Any) -> None:
 
 
 def storage(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """What the adapters take of the disk."""
+    """Show how much disk space the adapters use."""
     found = with_reading(ctx, lambda services: services.lora.storage())
     if json:
         print_json(found)
@@ -193,7 +193,7 @@ def _print_doomed(doomed: Sequence[LoRAAdapter]) -> None:
 
 
 def _sure(yes: bool, question: str) -> None:
-    """Ask once on a terminal; without one nobody can answer, so --yes must have been given."""
+    """Ask for confirmation on a terminal. Without a terminal nobody can answer, so --yes is required."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -210,7 +210,7 @@ def _short(value: Any) -> Cell:
 
 
 def details_fields(lineage: Mapping[str, Any], history: Sequence[Any]) -> list[tuple[str, Cell]]:
-    """What `tmde lora show` tells of where an adapter came from."""
+    """Return the fields about an adapter's origin that `tmde lora show` prints."""
     traces = lineage.get("traceIds")
     count = len(traces) if isinstance(traces, list) else None
     return [
@@ -227,6 +227,6 @@ def details_fields(lineage: Mapping[str, Any], history: Sequence[Any]) -> list[t
 
 
 def register(command: typer.Typer) -> None:
-    """Put them under `tmde lora`."""
+    """Add the commands to `tmde lora`."""
     for function in (tag, delete, prune, verify, compare, storage):
         command.command()(function)

@@ -1,4 +1,4 @@
-"""`tmde plugins check`."""
+"""Implement `tmde plugins check`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def command(
 ) -> None:
     """Check whether an installed plugin keeps the rules of what it provides.
 
-    It runs the plugin's own code, and training backends really train where a base model is given. Exit status 1 means
-    that a rule is broken.
+    The check runs the plugin's own code. Training backends really train if a base model is given. The exit status is 1
+    if a rule is broken.
     """
     from tmde_core.testing.check.findings import Report
 
@@ -59,10 +59,10 @@ def command(
 
 
 def _checked(name: str, data_dir: Path, base_model: str | None) -> Iterator[Finding]:
-    """Run the process that checks; what it finds, thing by thing.
+    """Run the checking process and yield its findings, one for each thing that the plugin provides.
 
     Raises:
-        BadParameter: there is no such plugin or thing.
+        BadParameter: there is no plugin or thing of that name.
         WorkerFailedError: the process itself failed.
     """
     from tmde_core.testing.check.findings import WRONG_USAGE, Begun, Done, Found, Message
@@ -94,7 +94,7 @@ def _checked(name: str, data_dir: Path, base_model: str | None) -> Iterator[Find
 
 
 def _print(finding: Finding) -> None:
-    """Print one line for a thing, and a line for each broken rule and each reason why rules were not tried."""
+    """Print one line for a thing, one for each broken rule, and one for each reason why rules were not tried."""
     told = [f"{finding.held} rule{'' if finding.held == 1 else 's'} hold{'s' if finding.held == 1 else ''}"]
     if finding.broken:
         told.append(f"{len(finding.broken)} broken")

@@ -1,4 +1,4 @@
-"""`tmde plugins`."""
+"""Define the commands of `tmde plugins`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ command.command("check")(check.command)
 
 @command.callback(invoke_without_command=True)
 def list_plugins(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """What is plugged in, what each plugin provides, and what is wrong with it."""
+    """List the plugins, what each plugin provides, and what is wrong with it."""
     from tmde_core.plugins import Plugins
 
     if ctx.invoked_subcommand is not None:

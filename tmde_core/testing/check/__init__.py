@@ -1,7 +1,7 @@
-"""`tmde plugins check`: the contracts, run against an installed plugin in a process of its own.
+"""Implement `tmde plugins check`: run the contracts against an installed plugin in a separate process.
 
-- `findings`: what is told of each thing. The command line reads it; pytest is not needed for that.
-- `targets`: which things a name means.
+- `findings`: the messages of the process. The command line reads them without pytest.
+- `targets`: the things that a name stands for.
 - `installed`: the contracts as pytest collects them, one class for each thing.
 - `__main__`: the process.
 """

@@ -1,6 +1,7 @@
-"""The process that checks: `python -m tmde_core.testing.check NAME DATA_DIR [BASE_MODEL]`.
+"""Run the process that checks a plugin: `python -m tmde_core.testing.check NAME DATA_DIR [BASE_MODEL]`.
 
-It writes one `Message` a line to its standard output. What pytest and the plugin print goes to a file beside.
+The process writes one `Message` per line to its standard output. Output of pytest and the plugin goes to a temporary
+file.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from tmde_core.testing.check.targets import choose
 from tmde_core.testing.contracts.rules import described
 
 LOG_LINES = 20
-"""Of what pytest printed, when pytest itself failed."""
+"""How many lines of pytest's output are shown if pytest itself failed."""
 
 
 class Listener:
-    """Hears what pytest finds, and writes it down thing by thing."""
+    """Collects the test results from pytest and writes one finding for each thing."""
 
     def __init__(self, output: IO[bytes]) -> None:
         self._output = output
@@ -39,7 +40,7 @@ class Listener:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-        """Note the outcome of each phase of a test; the worst one counts."""
+        """Record the outcome of each phase of a test. The worst outcome counts."""
         report: pytest.TestReport = yield
         target: Target = getattr(item, "cls").tmde_target  # noqa: B009 a class is an attribute of functions only
         if target != self._target:
@@ -58,7 +59,7 @@ class Listener:
         return report
 
     def finish(self) -> None:
-        """Write down what was found out about the last thing."""
+        """Write the finding on the last thing."""
         if self._target is None:
             return
         outcomes = list(self._outcomes.values())
@@ -74,20 +75,20 @@ class Listener:
         self._target, self._outcomes, self._sentences = None, {}, {}
 
     def _say(self, outcome: str, sentence: str) -> None:
-        """Keep a sentence once: tests that need the same thing fail in the same words."""
+        """Record a sentence once. Tests that need the same thing fail with the same sentence."""
         self._sentences.setdefault(outcome, {})[sentence] = None
 
     def write(self, message: Message) -> None:
-        """Write one message, and bring it out at once."""
+        """Write one message and flush it immediately."""
         self._output.write(msgspec.json.encode(message) + b"\n")
         self._output.flush()
 
 
 def check(name: str, data_dir: str, base_model: str | None, output: IO[bytes], log: IO[bytes]) -> int:
-    """Check what is installed; returns the exit status: 0 once all is checked, whatever was found.
+    """Check an installed plugin and return the exit status: 0 if all checks ran, whatever they found.
 
     Raises:
-        TmdeError: settings are wrong.
+        TmdeError: the settings are invalid.
     """
     settings = load_settings(Path(data_dir))
     with tempfile.TemporaryDirectory(prefix="tmde-check-", ignore_cleanup_errors=True) as scratch:
@@ -95,7 +96,7 @@ def check(name: str, data_dir: str, base_model: str | None, output: IO[bytes], l
         own.mkdir()
         if (models := settings.data_path / "models").is_dir():
             (own / "models").symlink_to(models, target_is_directory=True)
-        os.environ["TMDE_DATA_DIR"] = str(own)  # a plugin that looks for it shall not find the person's files
+        os.environ["TMDE_DATA_DIR"] = str(own)  # a plugin that reads this variable must not find the user's files
         plugins = Plugins.load()
         try:
             chosen = choose(name, plugins)
@@ -117,13 +118,13 @@ def check(name: str, data_dir: str, base_model: str | None, output: IO[bytes], l
 def run_contracts(
     work: Work, scratch: Path, listener: Listener, base_model: str | None, extra: Sequence[str] = ()
 ) -> int:
-    """Run pytest on the contracts, out of reach of any project's settings and of other plugins of pytest.
+    """Run pytest on the contracts, isolated from project settings and from other pytest plugins.
 
     Args:
-        work: what is checked.
+        work: what to check.
         scratch: a directory for pytest's own files.
-        listener: hears what is found.
-        base_model: what training backends train.
+        listener: receives the results.
+        base_model: the model that training backends train.
         extra: further arguments for pytest.
 
     Returns:
@@ -155,7 +156,7 @@ def _sentence(call: pytest.CallInfo[None]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the process; returns its exit status."""
+    """Run the process and return its exit status."""
     name, data_dir, *rest = arguments
     base_model = rest[0] if rest else None
     with os.fdopen(os.dup(1), "wb") as output, tempfile.TemporaryFile() as log:
@@ -170,4 +171,4 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     code = main(sys.argv[1:])
     sys.stderr.flush()
-    os._exit(code)  # a thread that a plugin has blocked must not keep the process
+    os._exit(code)  # a thread that a plugin has blocked must not keep the process alive

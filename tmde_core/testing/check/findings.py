@@ -1,4 +1,4 @@
-"""What was found out about each thing that a plugin provides."""
+"""Define the findings on the things that a plugin provides, and the messages that carry them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from tmde_core.records.base import Record
 
 
 class Target(Record):
-    """One thing to be checked."""
+    """One thing to check."""
 
     kind: str
-    """`plugin`, or what `tmde plugins` calls it: `judge`, `training backend`, …"""
+    """`plugin`, or the kind as `tmde plugins` names it: `judge`, `training backend`, …"""
     name: str
 
     def __str__(self) -> str:
@@ -17,47 +17,47 @@ class Target(Record):
 
 
 class Finding(Record):
-    """What was found out about one thing."""
+    """The result of checking one thing."""
 
     kind: str
     name: str
     held: int
-    """How many rules hold."""
+    """The number of rules that hold."""
     broken: tuple[str, ...] = ()
     """A sentence for each broken rule."""
     not_run: tuple[str, ...] = ()
     """A sentence for each reason why rules could not be tried."""
     not_tried: int = 0
-    """How many rules these are."""
+    """The number of rules that could not be tried."""
 
 
 class Report(Record):
-    """What was found out about a plugin."""
+    """The result of checking a plugin."""
 
     plugin: str
     ok: bool
-    """No rule is broken."""
+    """True if no rule is broken."""
     things: tuple[Finding, ...]
 
 
 class Begun(Record, tag_field="message", tag="begun"):
-    """The process has begun with one thing."""
+    """The process has started to check one thing."""
 
     target: Target
 
 
 class Found(Record, tag_field="message", tag="found"):
-    """The process has ended with one thing."""
+    """The process has finished checking one thing."""
 
     finding: Finding
 
 
 class Done(Record, tag_field="message", tag="done"):
-    """All things were checked. Without this message the process was ended by what it checked."""
+    """All things were checked. If this message is missing, the plugin's code ended the process."""
 
 
 Message = Begun | Found | Done
 """One line of the process's output."""
 
 WRONG_USAGE = 2
-"""Exit status of the process when it knows no such plugin; it then writes one sentence to stderr."""
+"""The exit status for an unknown plugin. The process then writes one sentence to stderr."""

@@ -1,6 +1,6 @@
-"""The contracts as pytest collects them for an installed plugin: one class for each thing that is checked.
+"""Provide the contracts to pytest for an installed plugin: one test class for each thing to check.
 
-`tmde_core.testing.check.__main__` adds the classes, then gives this module to pytest.
+`tmde_core.testing.check.__main__` adds the classes and then passes this module to pytest.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ Make = Callable[[object], Any]
 
 
 class Work(NamedTuple):
-    """What is to be checked, and with what."""
+    """What to check, and the plugins and settings for the check."""
 
     plugins: Plugins
     plugin: PluginInfo
     targets: tuple[Target, ...]
     settings: Settings
-    """On a data directory of its own, with the person's tables of settings."""
+    """The user's settings tables, with a separate data directory."""
 
 
 def set_classes(work: Work) -> None:
-    """Give this module a test class for each target. Its attribute `tmde_target` says which target it is for.
+    """Add a test class for each target to this module. The attribute `tmde_target` of a class is its target.
 
     Raises:
-        InvalidInputError: the settings of a target are wrong.
+        InvalidInputError: the settings of a target are invalid.
     """
     for name in [name for name in globals() if name.startswith("Test")]:
         del globals()[name]
@@ -55,17 +55,18 @@ def set_classes(work: Work) -> None:
 
 
 def _describe(target: Target, work: Work) -> tuple[type, dict[str, Any]]:
-    """Return the contract of a target, and what a subclass of it says.
+    """Return the contract of a target, and the members of the contract's subclass.
 
     Raises:
-        InvalidInputError: the settings of the target are wrong.
+        InvalidInputError: the settings of the target are invalid.
     """
     if target.kind == PLUGIN:
         return PluginContract, _plugin(work.plugin)
     hook = next(hook for hook in HOOKS.values() if hook.noun == target.kind)
     descriptor: Any = work.plugins.shelf(hook.descriptor).get(target.name)
 
-    # Suites are not made, so they have no settings. A wrong setting is the person's mistake and no broken rule: it ends the check.
+    # Suites have no `create` and no settings. An invalid setting is the user's mistake and not a broken rule, so it
+    # ends the check.
     context = context_for(descriptor, work.settings) if isinstance(descriptor, MakingDescriptor) else None
 
     def make(_: object) -> Any:
@@ -98,7 +99,7 @@ def _runtime(descriptor: Any, make: Make, work: Work) -> dict[str, Any]:
 
 def _backend(descriptor: Any, make: Make, work: Work) -> dict[str, Any]:
     def tmde_data_dir(_: object) -> Path:
-        """The data directory that the backend was told of."""
+        """Return the data directory that the backend received."""
         return work.settings.data_path
 
     return {
@@ -123,4 +124,4 @@ _CONTRACTS: dict[str, tuple[type, Callable[[Any, Make, Work], dict[str, Any]]]] 
     "benchmark suite": (SuiteContract, _suite),
     "registry": (RegistryContract, _registry),
 }
-"""Kind → its contract, and what a subclass of it says."""
+"""Maps a kind to its contract, and to the function that returns the members of the contract's subclass."""

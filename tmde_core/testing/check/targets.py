@@ -1,4 +1,4 @@
-"""What a name means: a plugin with all that it provides, or one thing that a plugin provides."""
+"""Find what a name stands for: a plugin with all that it provides, or one thing that a plugin provides."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from tmde_core.testing.check.findings import Target
 
 PLUGIN = "plugin"
 OWN_CONTRACTS = ("training backend", "model runtime", "judge", "benchmark suite", "registry")
-"""Kinds with a contract of their own; commands and the observer are checked with the plugin."""
+"""Kinds with their own contract. Commands and the observer are checked with the plugin."""
 
 
 class Chosen(NamedTuple):
-    """The plugin, and what of it is checked."""
+    """The plugin, and its things to check."""
 
     plugin: PluginInfo
     targets: tuple[Target, ...]
 
 
 def choose(name: str, plugins: Plugins) -> Chosen:
-    """Return what a name means.
+    """Return the plugin and the things that a name stands for.
 
     Args:
-        name: a plugin, as `tmde plugins` lists it, or a thing that one provides, as `judge:length`.
+        name: a plugin, as `tmde plugins` lists it, or a thing that a plugin provides, such as `judge:length`.
+        plugins: the installed plugins.
 
     Raises:
-        InvalidInputError: there is none of that name; the detail lists those there are.
+        InvalidInputError: the name is unknown. The detail lists the known names.
     """
     infos = plugins.infos()
     kind, colon, thing = name.partition(":")

@@ -1,13 +1,13 @@
-"""Contracts: what must hold of the things that plugins provide. Subclass one in a test module and say how the thing is made:
+"""Contracts: the rules for the things that plugins provide. Subclass a contract and say how the thing is made.
 
     class TestMyJudge(JudgeContract):
         def judge(self):
             return MyJudge(make_context(MySettings))
 
 `tmde plugins check NAME` runs the same contracts against an installed plugin. The tests are plain functions that run
-coroutines in an event loop of their own, so no asyncio plugin of pytest is needed, and none is in the way.
+coroutines in a separate event loop. They need no asyncio plugin of pytest, and they work if one is installed.
 
-A method such as `judge` may ask for fixtures by the names of its arguments, as a test does.
+A method such as `judge` may request fixtures by the names of its arguments, as a test does.
 """
 
 from __future__ import annotations

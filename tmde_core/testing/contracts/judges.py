@@ -1,4 +1,4 @@
-"""What must hold of every judge. Subclass the contract in a test module and say how the judge is made:
+"""Define the rules for every judge. Subclass the contract in a test module and say how the judge is made.
 
 class TestMyJudge(JudgeContract):
     needs_model = True
@@ -43,7 +43,7 @@ ITEMS: Mapping[str, JudgeItem] = {
     ),
     "a check that nobody knows": JudgeItem(question="q", answer="a", reference="b", check="no such check", rubric="r"),
 }
-"""What is judged → the item."""
+"""Maps a description to the item to judge."""
 
 NONSENSE = {
     "nothing": "",
@@ -53,7 +53,7 @@ NONSENSE = {
     "broken JSON": '{"score": ',
     "very much": "grade " * 20_000,
 }
-"""What a model may answer that was asked for a grade."""
+"""Unusable answers that a model may give when it is asked for a grade."""
 
 ADVICE = (
     "TMDE then has no verdict, and the person sees only this error. Return Verdict(score=None, reasons=(why,)) for an answer "
@@ -62,19 +62,19 @@ ADVICE = (
 
 
 class JudgeContract:
-    """Run by pytest in subclasses called `Test…`."""
+    """The rules for judges. pytest runs them in subclasses called `Test…`."""
 
     needs_model = False
-    """As in the descriptor."""
+    """The value of `needs_model` in the descriptor."""
     checks = False
-    """As in the descriptor."""
+    """The value of `checks` in the descriptor."""
 
     def judge(self) -> Judge:
-        """Return the judge under test, made as `create` makes it."""
+        """Return the judge under test, made in the same way as `create` makes it."""
         raise NotImplementedError
 
     def test_it_is_a_judge(self, request: pytest.FixtureRequest) -> None:
-        """It has the coroutine `score`."""
+        """Require that the judge has the coroutine `score`."""
         judge = made(self, request)
         require(
             isinstance(judge, Judge),
@@ -84,11 +84,11 @@ class JudgeContract:
 
     @pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS)
     def test_every_item_gets_a_sound_verdict(self, item: JudgeItem, request: pytest.FixtureRequest) -> None:
-        """A score between 0 and 10 or none, and a reason either way."""
+        """Require a score from 0 to 10 or None, and a reason in both cases."""
         ask(made(self, request), item, ScriptedJudgeModel())
 
     def test_it_tells_the_same_item_the_same_way_twice(self, request: pytest.FixtureRequest) -> None:
-        """Judging leaves nothing behind: two scores of one answer can be compared."""
+        """Require that judging has no side effects, so that two scores of one answer can be compared."""
         item = next(iter(ITEMS.values()))
         judge = made(self, request)
         first, second = ask(judge, item, ScriptedJudgeModel()), ask(judge, item, ScriptedJudgeModel())
@@ -101,7 +101,7 @@ class JudgeContract:
         )
 
     def test_without_a_model_there_is_no_verdict_where_one_is_needed(self, request: pytest.FixtureRequest) -> None:
-        """A judge that needs a model and has none says so, and does not score 0."""
+        """Require that a judge that needs a model returns no verdict without one, instead of a score of 0."""
         for item in ITEMS.values():
             verdict = ask(made(self, request), item, None)
             if self.needs_model:
@@ -112,7 +112,7 @@ class JudgeContract:
                 )
 
     def test_a_model_that_fails_is_never_a_score(self, request: pytest.FixtureRequest) -> None:
-        """Its error may be raised, for TMDE to turn into no verdict, or be no verdict itself."""
+        """Require that a model's failure gives no score. The judge may raise the model's error or return no verdict."""
         if not self.needs_model:
             return
         model = ScriptedJudgeModel(error=WorkerFailedError("The model died."))
@@ -127,12 +127,12 @@ class JudgeContract:
 
     @pytest.mark.parametrize("text", NONSENSE.values(), ids=NONSENSE)
     def test_what_a_model_says_beside_the_point_does_no_harm(self, text: str, request: pytest.FixtureRequest) -> None:
-        """Models answer with nothing, too much, or what nobody asked for."""
+        """Require a valid verdict even if the model answers with nothing, too much, or something unrelated."""
         if self.needs_model:
             ask(made(self, request), ITEMS["an answer without a reference"], ScriptedJudgeModel(text=text))
 
     def test_a_judge_that_checks_tells_right_from_wrong_without_a_model(self, request: pytest.FixtureRequest) -> None:
-        """`checks=True` promises that it decides by reference and check."""
+        """Require that a judge with `checks=True` decides by reference and check."""
         if not self.checks:
             return
         right, wrong = (
@@ -159,7 +159,7 @@ class JudgeContract:
         )
 
     def test_problems_of_checks_are_told_in_sentences(self, request: pytest.FixtureRequest) -> None:
-        """`problems()` finds nothing wrong with a good check, and says what is wrong with a bad one."""
+        """Require that `problems()` accepts a good check and describes what is wrong with a bad one."""
         judge = made(self, request)
         if not isinstance(judge, CheckingJudge):
             return
@@ -185,14 +185,14 @@ def made(contract: JudgeContract, request: pytest.FixtureRequest) -> Judge:
 
 
 def ask(judge: Judge, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-    """Return a verdict that is sound; anything else breaks a rule."""
+    """Return a valid verdict. An error or an invalid verdict breaks a rule."""
     with calling("score()", ADVICE):
         verdict = run(_score(judge, item, model), "score()")
     return sound(verdict)
 
 
 def ask_or_fail(judge: Judge, item: JudgeItem, model: JudgeModel) -> Verdict | None:
-    """Return a sound verdict; None where an error of TMDE's was raised."""
+    """Return a valid verdict, or None if one of TMDE's errors was raised."""
     try:
         verdict = run(_score(judge, item, model), "score()")
     except TmdeError:
@@ -214,7 +214,7 @@ async def _score(judge: Judge, item: JudgeItem, model: JudgeModel | None) -> Ver
 
 
 def sound(verdict: object) -> Verdict:
-    """Return the verdict; break a rule where TMDE could not use it or a person could not read it."""
+    """Return the verdict, or break a rule if TMDE could not use it or a person could not read it."""
     if not isinstance(verdict, Verdict):
         broken(
             f"score() returned a {type(verdict).__name__}. TMDE takes it for no verdict. "

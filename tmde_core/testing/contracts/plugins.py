@@ -1,4 +1,4 @@
-"""What must hold of every plugin, whatever it provides. Subclass the contract in a test module and name the plugin:
+"""Define the rules for every plugin, whatever it provides. Subclass the contract in a test module and name the plugin.
 
 class TestMyPlugin(PluginContract):
     module = "my_plugin.plugin"
@@ -36,30 +36,31 @@ __all__ = ["PluginContract"]
 
 
 class EventOfALaterRelease(Record, frozen=True, kw_only=True):
-    """An event of a kind that nobody knows yet."""
+    """An event of an unknown kind, as a later release may send."""
 
     at: datetime
 
 
 class PluginContract:
-    """Run by pytest in subclasses called `Test…`."""
+    """The rules for plugins. pytest runs them in subclasses called `Test…`."""
 
     module = ""
-    """What the entry point in the group `tmde.plugins` leads to: `module` or `module:attribute`. Empty: commands alone."""
+    """The value of the entry point in the group `tmde.plugins`: `module` or `module:attribute`. Leave it empty if the
+    package provides only commands."""
     distribution = ""
-    """The name of the package, for its commands."""
+    """The name of the package, to find its commands."""
 
     def problems(self) -> tuple[str, ...]:
-        """Return what `tmde plugins` says is wrong with the plugin."""
+        """Return the problems of the plugin that `tmde plugins` lists."""
         return tuple(problem.detail for problem in self._loaded()[1])
 
     def test_it_has_no_problems(self) -> None:
-        """What `tmde plugins` lists as a problem is left out by TMDE."""
+        """Require that the plugin has no problems, because TMDE leaves out a part with a problem."""
         found = self.problems()
         require(not found, f"TMDE leaves out a part of the plugin. {' '.join(found)}")
 
     def test_importing_it_and_calling_its_hooks_loads_nothing_heavy(self, tmp_path: Path) -> None:
-        """Every start of TMDE does both."""
+        """Require that the import and the hooks load no heavy packages, because every start of TMDE runs both."""
         loaded = self._look(tmp_path)
         require(
             not loaded.imported,
@@ -68,7 +69,7 @@ class PluginContract:
         )
 
     def test_what_it_describes_can_be_made_with_default_settings(self, tmp_path: Path) -> None:
-        """Nobody has written a table of settings for it yet."""
+        """Require that `create` works with default settings, because a new user has not set any."""
         failed = self._look(tmp_path).failed
         told = "; ".join(f"{what}: {why.rstrip('.')}" for what, why in failed.items())
         require(
@@ -78,7 +79,7 @@ class PluginContract:
         )
 
     def test_making_what_it_describes_loads_nothing_heavy(self, tmp_path: Path) -> None:
-        """TMDE calls `create` often, and in its event loop."""
+        """Require that `create` loads no heavy packages, because TMDE calls it often, and in its event loop."""
         heavy = {what: names for what, names in self._look(tmp_path).made.items() if names}
         told = "; ".join(f"{what} loads {', '.join(names)}" for what, names in heavy.items())
         require(
@@ -88,7 +89,7 @@ class PluginContract:
         )
 
     def test_each_thing_has_a_summary_of_one_line(self) -> None:
-        """Lists and menus show it."""
+        """Require a one-line summary, which lists and menus show."""
         for noun, descriptor in self._descriptors():
             require(
                 descriptor.summary.strip() and "\n" not in descriptor.summary,
@@ -97,7 +98,7 @@ class PluginContract:
             )
 
     def test_its_settings_are_described(self) -> None:
-        """The settings page and the docs show the description of each setting."""
+        """Require a description for each setting, which the settings page and the docs show."""
         for noun, descriptor in self._descriptors():
             if isinstance(descriptor, MakingDescriptor) and (bare := undescribed(descriptor.settings)):
                 broken(
@@ -106,8 +107,8 @@ class PluginContract:
                 )
 
     def test_its_observer_takes_every_event(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """One of each kind, and one of a kind that comes with a later release."""
-        monkeypatch.setenv("TMDE_DATA_DIR", str(tmp_path))  # made-up events shall not reach the person's files
+        """Require that the observer accepts an event of every kind, and one of an unknown kind."""
+        monkeypatch.setenv("TMDE_DATA_DIR", str(tmp_path))  # the made-up events must not reach the user's files
         for observe in self._observers(tmp_path):
             events: list[Any] = [*sample_events(), EventOfALaterRelease(at=utc_now())]
             for event in events:
@@ -126,7 +127,7 @@ class PluginContract:
                     broken("tmde_event() is asynchronous, and TMDE does not await it. Write a plain function.")
 
     def test_its_commands_can_be_imported(self) -> None:
-        """Each leads to a function or a `typer.Typer`."""
+        """Require that each command's entry point names a function or a `typer.Typer`."""
         for command in find_commands():
             if not self.distribution or command.distribution != self.distribution or command.problem:
                 continue
@@ -146,7 +147,7 @@ class PluginContract:
             )
 
     def _loaded(self) -> tuple[Plugins, tuple[Any, ...]]:
-        """Load the plugin alone; returns its catalog and its problems."""
+        """Load only this plugin and return its catalog and its problems."""
         plugins = Plugins()
         if not self.module:
             return plugins, ()
@@ -196,7 +197,7 @@ def undescribed(settings: type[PluginSettings]) -> list[str]:
 
 
 def _metas(hint: Any) -> Iterator[msgspec.Meta]:
-    """Every `Meta` in a type, however deep."""
+    """Yield every `Meta` in a type, at any depth."""
     yield from (one for one in getattr(hint, "__metadata__", ()) if isinstance(one, msgspec.Meta))
     for part in typing.get_args(hint):
         yield from _metas(part)

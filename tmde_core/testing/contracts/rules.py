@@ -1,4 +1,4 @@
-"""What all contracts are made of: broken rules as sentences, and an event loop that no coroutine can block for ever."""
+"""Share the tools of all contracts: broken rules as sentences, and an event loop with a time limit."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from tmde_core.errors import TmdeError
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 120.0
-"""How long a coroutine of a plugin may take before it counts as hung. A model on a slow machine needs seconds."""
+"""The time limit for a plugin's coroutine, in seconds. A model on a slow machine needs seconds."""
 
 _OURS = str(Path(__file__).parents[1])
 
 
 def broken(sentence: str, error: BaseException | None = None) -> NoReturn:
-    """End the test: a rule is broken. With an error, pytest shows its traceback too."""
+    """Fail the test because a rule is broken. If an error is given, pytest also shows its traceback."""
     raise pytest.fail.Exception(sentence, pytrace=error is not None) from error
 
 
 def require(condition: object, sentence: str) -> None:
-    """End the test with the sentence unless the condition holds."""
+    """Fail the test with the sentence if the condition is false."""
     if not condition:
         broken(sentence)
 
 
 def not_run(why: str) -> NoReturn:
-    """End the test: it could not be run, and why."""
+    """Skip the test and give the reason."""
     pytest.skip(why)
 
 
 @contextlib.contextmanager
 def calling(what: str, advice: str) -> Iterator[None]:
-    """Turn whatever a plugin's function raises into a broken rule.
+    """Report any error that a plugin's function raises as a broken rule.
 
     Args:
         what: the function, as the beginning of a sentence: "score()".
-        advice: why it must not raise, or what to do, in whole sentences.
+        advice: why the function must not raise, or what to do, in whole sentences.
     """
     try:
         yield
@@ -57,7 +57,7 @@ def calling(what: str, advice: str) -> Iterator[None]:
 
 
 def described(error: BaseException) -> str:
-    """An error with the line of the plugin that it comes from, on one line."""
+    """Describe an error in one line, with the line of the plugin that raised it."""
     text = " ".join(error.detail.split() if isinstance(error, TmdeError) else str(error).split())
     said = f"{type(error).__name__}: {text[:300].rstrip('.')}" if text else type(error).__name__
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
@@ -65,7 +65,7 @@ def described(error: BaseException) -> str:
 
 
 def _is_foreign(file: str) -> bool:
-    """Whether a file is neither of the contracts nor of asyncio."""
+    """Return whether a file belongs neither to the contracts nor to asyncio."""
     return not file.startswith(_OURS) and "/asyncio/" not in file and not file.startswith("<")
 
 
@@ -75,7 +75,7 @@ def provide(request: pytest.FixtureRequest, method: Callable[..., T]) -> T:
 
 
 class LoopThread:
-    """An event loop in a thread of its own. It works on while the test waits, as it does in TMDE's server."""
+    """An event loop in a separate thread. The loop keeps running while the test waits, as in TMDE's server."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -90,16 +90,16 @@ class LoopThread:
             self.run(self._wind_up(), "", seconds=10.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10.0)
-        if not self._thread.is_alive():  # else a coroutine blocks it; the thread ends with the process
+        if not self._thread.is_alive():  # otherwise a coroutine blocks the thread, which ends with the process
             self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, T], what: str, seconds: float | None = None) -> T:
-        """Run a coroutine to its end and return its result; what it raises is raised here.
+        """Run a coroutine to its end and return its result, or raise its error.
 
         Args:
             work: the coroutine.
-            what: the plugin's function, for the sentence when it does not end.
-            seconds: how long it may take; None: `PATIENCE_SECONDS`.
+            what: the plugin's function, for the sentence if the coroutine does not end.
+            seconds: the time limit. None stands for `PATIENCE_SECONDS`.
         """
         seconds = seconds or PATIENCE_SECONDS
         future = asyncio.run_coroutine_threadsafe(_caught(work), self._loop)
@@ -116,7 +116,7 @@ class LoopThread:
         return result  # type: ignore[return-value]
 
     async def _wind_up(self) -> None:
-        """Cancel what is left, so that nothing warns about it later."""
+        """Cancel the remaining tasks, so that they cause no warnings later."""
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
@@ -126,13 +126,13 @@ class LoopThread:
 
 
 def run(work: Coroutine[Any, Any, T], what: str, seconds: float | None = None) -> T:
-    """Run one coroutine in a loop of its own. See `LoopThread.run`."""
+    """Run one coroutine in a new event loop. See `LoopThread.run`."""
     with LoopThread() as loop:
         return loop.run(work, what, seconds)
 
 
 async def _caught(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException | None]:
-    """Hand over what is raised as a value: SystemExit would end the loop, and nobody would hear of it."""
+    """Return a raised error as a value, because SystemExit would end the loop without a report."""
     try:
         return await work, None
     except BaseException as error:
@@ -140,7 +140,7 @@ async def _caught(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException
 
 
 class Caught:
-    """Catches what a block raises and keeps it."""
+    """Catches and stores the error that a block raises."""
 
     error: BaseException | None = None
 

@@ -1,18 +1,19 @@
-"""What must hold of every model runtime. Subclass a contract in a test module and say how the runtime is made:
+"""Define the rules for every model runtime. Subclass a contract in a test module and say how the runtime is made.
 
     class TestMyRuntime(ServedModelContract):
         def runtime(self, tmde_data_dir):
             return MyRuntime(make_context(MySettings, tmde_data_dir))
 
-The contract starts the runtime before its first test and stops it after its last. Where a server must run beside it,
-`runtime` returns an asynchronous context manager instead:
+The contract starts the runtime before its first test and stops the runtime after its last test. If the runtime needs a
+server, `runtime` returns an asynchronous context manager instead:
 
     @asynccontextmanager
     async def runtime(self):
         async with serving(FakeVllm()) as url:
             yield MyRuntime(make_context(MySettings, base_url=url))
 
-`RuntimeContract` holds of any runtime, a scripted one too; `ServedModelContract` adds what only a real model can show.
+`RuntimeContract` applies to any runtime, including a scripted one. `ServedModelContract` adds rules that need a real
+model.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ __all__ = ["ABSENT_ADAPTER", "RuntimeContract", "ServedModelContract", "answer",
 ABSENT_ADAPTER = AdapterRef(id="8a0a2f0e-0000-4000-8000-000000000000", directory="/nonexistent/adapter")
 
 ASKED_SECONDS = 30.0
-"""For what TMDE asks a runtime while a person waits."""
+"""The time limit for queries that TMDE sends to a runtime while a person waits."""
 RULE_SECONDS = 600.0
-"""For one rule with all its answers: a large model on a slow machine needs minutes for them."""
+"""The time limit for one rule with all its answers. A large model on a slow machine needs minutes."""
 
 ADVICE = "TMDE shows that to the person as a crash. Raise an error of tmde_core.sdk.errors with a sentence, where it should fail."
 
@@ -57,7 +58,7 @@ def question(text: str = "Name three colours.", **wishes: Any) -> ChatRequest:
 
 
 async def answer(runtime: ModelRuntime, request: ChatRequest) -> tuple[str, ChatEnd]:
-    """Return the whole answer and its end; the form of the stream must be right: deltas, then exactly one end."""
+    """Return the whole answer and its end. Require that the stream consists of deltas and then exactly one end."""
     items: list[ChatItem] = [item async for item in runtime.chat(request)]
     require(items, "chat() ended without any item. A stream that succeeds ends with a ChatEnd.")
     end = items[-1]
@@ -76,7 +77,7 @@ async def answer(runtime: ModelRuntime, request: ChatRequest) -> tuple[str, Chat
 
 
 async def raised(work: Awaitable[object]) -> TmdeError | None:
-    """Return the error of TMDE's that `work` ends with; None when it succeeds. Anything else passes through."""
+    """Return the TmdeError that `work` raises, or None if it succeeds. Other errors are not caught."""
     try:
         await work
     except TmdeError as error:
@@ -85,7 +86,7 @@ async def raised(work: Awaitable[object]) -> TmdeError | None:
 
 
 class Served:
-    """A runtime that is started, and the loop in which it lives."""
+    """A started runtime, and the event loop that it runs in."""
 
     def __init__(self, loop: LoopThread, runtime: ModelRuntime) -> None:
         self.loop = loop
@@ -96,7 +97,7 @@ Rule = Callable[[Any, ModelRuntime], Coroutine[Any, Any, None]]
 
 
 def holds(rule: Rule) -> Callable[[Any, Served], None]:
-    """Make a plain test of a coroutine: it is run in the loop in which the runtime lives."""
+    """Turn a coroutine into a plain test that runs in the runtime's event loop."""
 
     def test(self: Any, tmde_served: Served) -> None:
         with calling("The runtime", ADVICE):
@@ -108,26 +109,26 @@ def holds(rule: Rule) -> Callable[[Any, Served], None]:
 
 
 class RuntimeContract:
-    """Holds of every runtime."""
+    """The rules for every runtime."""
 
     def runtime(self) -> ModelRuntime | AbstractAsyncContextManager[ModelRuntime]:
-        """Return the runtime under test, not started yet."""
+        """Return the runtime under test before it is started."""
         raise NotImplementedError
 
     def availability(self) -> Availability | None:
-        """Return what the descriptor's `availability` says; None: the runtime can work here."""
+        """Return the result of the descriptor's `availability`. None means that the runtime can work here."""
         return None
 
     @pytest.fixture(scope="class")
     @classmethod
     def tmde_data_dir(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """An empty data directory for all tests of the class."""
+        """Return an empty data directory for all tests of the class."""
         return tmp_path_factory.mktemp("tmde")
 
     @pytest.fixture(scope="class")
     @classmethod
     def tmde_served(cls, request: pytest.FixtureRequest) -> Iterator[Served]:
-        """The runtime, started once for all tests of the class."""
+        """Start the runtime once for all tests of the class."""
         found = available(cls(), request)
         if found is not None and not found.ok:
             not_run(f"the runtime cannot work here now: {found.reason}")
@@ -154,12 +155,12 @@ class RuntimeContract:
                     loop.run(stack.aclose(), "stop()")
 
     def test_it_says_whether_it_can_work_here(self, request: pytest.FixtureRequest) -> None:
-        """Pages and `doctor` ask for it."""
+        """Require that `availability` answers, because pages and `tmde doctor` call it."""
         available(self, request)
 
     @holds
     async def test_it_is_a_model_runtime(self, runtime: ModelRuntime) -> None:
-        """It has every method of the port."""
+        """Require every method of the port."""
         wanted = ("capabilities", "start", "stop", "chat", "models", "count_tokens", "context_length", "load_adapter")
         missing = [name for name in (*wanted, "unload_adapter", "status") if not hasattr(runtime, name)]
         require(
@@ -170,7 +171,7 @@ class RuntimeContract:
 
     @holds
     async def test_starting_again_is_harmless(self, runtime: ModelRuntime) -> None:
-        """A second start changes nothing."""
+        """Require that a second start changes nothing."""
         await runtime.start()
         state = (await runtime.status()).state
         require(
@@ -181,7 +182,7 @@ class RuntimeContract:
 
     @holds
     async def test_it_streams_and_then_ends_once(self, runtime: ModelRuntime) -> None:
-        """Deltas, then one end with plausible counts."""
+        """Require deltas and then exactly one end, with plausible token counts."""
         text, end = await answer(runtime, question())
         require(text.strip(), "The answer to a short question is empty. Yield a ChatDelta for each piece of text.")
         require(
@@ -193,7 +194,7 @@ class RuntimeContract:
 
     @holds
     async def test_the_token_limit_is_kept_and_named(self, runtime: ModelRuntime) -> None:
-        """An answer that is cut off says `length`."""
+        """Require that an answer that is cut off ends with `length`."""
         _, end = await answer(runtime, question("Tell me a long story about a king and his castle.", max_tokens=2))
         require(
             end.completion_tokens <= 2 and end.finish_reason == "length",
@@ -203,7 +204,7 @@ class RuntimeContract:
 
     @holds
     async def test_no_model_name_means_the_default_one(self, runtime: ModelRuntime) -> None:
-        """The default model is listed, once, and answers by its name as by none."""
+        """Require exactly one default model, and the same model with and without its name."""
         defaults = [model.name for model in await runtime.models() if model.default]
         require(
             len(defaults) == 1,
@@ -220,7 +221,7 @@ class RuntimeContract:
 
     @holds
     async def test_an_unknown_model_is_not_found(self, runtime: ModelRuntime) -> None:
-        """Naming a model that is not there is refused with its name."""
+        """Require that an unknown model is refused with NotFoundError."""
         error = await raised(answer(runtime, question(model="no-such-model")))
         require(
             isinstance(error, NotFoundError),
@@ -230,7 +231,7 @@ class RuntimeContract:
 
     @holds
     async def test_a_stream_can_be_left_early(self, runtime: ModelRuntime) -> None:
-        """Closing after the first piece ends it, and the next request is answered."""
+        """Require that closing a stream after the first piece ends it, and that the next request is answered."""
         stream = runtime.chat(question("Count from one to one hundred.", max_tokens=200))
         async with aclosing(stream) as items:  # type: ignore[type-var]
             async for _ in items:
@@ -239,7 +240,7 @@ class RuntimeContract:
 
     @holds
     async def test_cancelling_the_reader_stops_the_stream(self, runtime: ModelRuntime) -> None:
-        """A cancelled task ends with CancelledError, and the next request is answered."""
+        """Require that a cancelled task ends with CancelledError, and that the next request is answered."""
         first = asyncio.Event()
 
         async def read() -> None:
@@ -262,13 +263,13 @@ class RuntimeContract:
 
     @holds
     async def test_many_ask_at_once(self, runtime: ModelRuntime) -> None:
-        """More requests than any default number of slots are all answered, background ones too."""
+        """Require answers to more requests than any default number of slots, including background requests."""
         requests = [question(f"Say the number {n}.", background=n % 2 == 0) for n in range(8)]
         await asyncio.gather(*(answer(runtime, request) for request in requests))
 
     @holds
     async def test_an_adapter_that_is_not_there_is_refused(self, runtime: ModelRuntime) -> None:
-        """Never answered by the bare model instead."""
+        """Require that a missing adapter is refused and the base model never answers instead."""
         advice = "The base model's answer would be taken for the adapter's, and the benchmark would lie. Raise AdapterInvalidError."
         error = await raised(runtime.load_adapter(ABSENT_ADAPTER))
         require(
@@ -283,7 +284,7 @@ class RuntimeContract:
 
     @holds
     async def test_unloading_an_unknown_adapter_is_ignored(self, runtime: ModelRuntime) -> None:
-        """Unloading is idempotent."""
+        """Require that unloading is idempotent."""
         error = await raised(runtime.unload_adapter("no-such-adapter"))
         require(
             error is None,
@@ -292,7 +293,7 @@ class RuntimeContract:
 
     @holds
     async def test_tokens_are_counted_as_promised(self, runtime: ModelRuntime) -> None:
-        """One count a text, or None where the runtime said that it cannot."""
+        """Require one count for each text, or None if the runtime cannot count tokens."""
         counts = await runtime.count_tokens(["one", "one two three four five", ""])
         if runtime.capabilities.token_counts:
             require(
@@ -308,7 +309,7 @@ class RuntimeContract:
 
     @holds
     async def test_the_context_has_a_size(self, runtime: ModelRuntime) -> None:
-        """Prompts can be fitted."""
+        """Require a positive context length, so that prompts can be fitted."""
         size = await runtime.context_length()
         require(
             size > 0, f"context_length() is {size}. TMDE fits prompts into it. Return the tokens that the model reads."
@@ -316,11 +317,11 @@ class RuntimeContract:
 
 
 class ServedModelContract(RuntimeContract):
-    """Holds of every runtime that serves a real model."""
+    """The rules for every runtime that serves a real model."""
 
     @holds
     async def test_greedy_answers_repeat(self, runtime: ModelRuntime) -> None:
-        """Temperature 0 means the likeliest token."""
+        """Require that temperature 0 selects the likeliest token."""
         first, _ = await answer(runtime, question())
         second, _ = await answer(runtime, question())
         require(
@@ -331,7 +332,7 @@ class ServedModelContract(RuntimeContract):
 
     @holds
     async def test_a_prompt_that_does_not_fit_is_refused(self, runtime: ModelRuntime) -> None:
-        """With the error that callers shorten prompts on."""
+        """Require ContextOverflowError for a prompt that is too long, so that callers can shorten the prompt."""
         context = await runtime.context_length()
         error = await raised(answer(runtime, question("word " * (context + 100))))
         require(
@@ -342,7 +343,7 @@ class ServedModelContract(RuntimeContract):
 
     @holds
     async def test_a_schema_is_enforced(self, runtime: ModelRuntime) -> None:
-        """Where the runtime says it can."""
+        """Require that a runtime with this capability enforces a JSON schema."""
         if not runtime.capabilities.json_schema:
             return
         schema = {
@@ -364,7 +365,7 @@ class ServedModelContract(RuntimeContract):
 
     @holds
     async def test_log_probabilities_are_reported(self, runtime: ModelRuntime) -> None:
-        """Where the runtime says it can: for each token, the likeliest first, none above zero."""
+        """Require sorted log-probabilities of at most 0 for each token, if the runtime has this capability."""
         if not runtime.capabilities.logprobs:
             return
         items = [item async for item in runtime.chat(question(top_logprobs=5, max_tokens=3))]
@@ -376,7 +377,7 @@ class ServedModelContract(RuntimeContract):
         )
         for token in tokens:
             shown = [alternative.logprob for alternative in token.top]
-            # Greedy: the token taken is the likeliest.
+            # With greedy decoding, the chosen token is the likeliest.
             require(
                 1 <= len(shown) <= 5 and shown == sorted(shown, reverse=True) and token.logprob == shown[0] <= 0,
                 f"The token {token.token!r} has the log-probability {token.logprob} and the alternatives {shown}. The judge reads "
@@ -385,7 +386,7 @@ class ServedModelContract(RuntimeContract):
 
     @holds
     async def test_a_shared_prefix_comes_out_of_the_cache(self, runtime: ModelRuntime) -> None:
-        """Asking again reads less of the prompt, where the runtime reports it."""
+        """Require that a repeated prompt is mostly read from the cache, if the runtime reports cached tokens."""
         text = "Here is a list: " + ", ".join(f"item {n}" for n in range(40)) + ". How many?"
         await answer(runtime, question(text))
         _, end = await answer(runtime, question(text))
@@ -397,7 +398,7 @@ class ServedModelContract(RuntimeContract):
 
 
 def available(contract: RuntimeContract, request: pytest.FixtureRequest) -> Availability | None:
-    """Return what `availability` says, in the right form."""
+    """Return the result of `availability`, and require that it is valid."""
     with calling("availability()", "Pages and `doctor` ask for it. Return Availability(ok=False, reason=…)."):
         found = run(asyncio.to_thread(provide, request, contract.availability), "availability()", ASKED_SECONDS)
     require(
@@ -413,7 +414,7 @@ def available(contract: RuntimeContract, request: pytest.FixtureRequest) -> Avai
 
 
 def _is_context(made: object) -> TypeGuard[AbstractAsyncContextManager[ModelRuntime]]:
-    """Whether it opens a runtime, and is none itself."""
+    """Return whether the object is a context manager that opens a runtime, and not a runtime itself."""
     return hasattr(made, "__aenter__") and not hasattr(made, "chat")
 
 

@@ -1,4 +1,4 @@
-"""What must hold of every benchmark suite. Subclass the contract in a test module and say how the suite is described:
+"""Define the rules for every benchmark suite. Subclass the contract in a test module and say how the suite is described.
 
 class TestMySuite(SuiteContract):
     def suite(self):
@@ -31,26 +31,26 @@ from tmde_core.testing.contracts.rules import calling, not_run, provide, require
 __all__ = ["SuiteContract"]
 
 LONGEST_SECONDS = 10.0
-"""For one call of `questions`: hundreds are read from a file in milliseconds."""
+"""The time limit for one call of `questions`. Hundreds of questions are read from a file in milliseconds."""
 SHOWN = 5
-"""Questions that a sentence names; the rest are counted."""
+"""The number of questions that a sentence names. Further questions are counted."""
 FULL_MARKS = 9.999
 
 
 class SuiteContract:
-    """Run by pytest in subclasses called `Test…`."""
+    """The rules for suites. pytest runs them in subclasses called `Test…`."""
 
     def suite(self) -> SuiteDescriptor:
         """Return the descriptor of the suite under test."""
         raise NotImplementedError
 
     def checking_judge(self) -> Judge | None:
-        """Return the judge that decides checks; left as it is, the one that is installed."""
+        """Return the judge that decides checks. By default, this is the installed judge."""
         offered = next((one for one in Plugins.load().judges if one.checks), None)
         return None if offered is None else offered.create(make_context(offered.settings))
 
     def test_the_questions_are_there_and_come_quickly(self, request: pytest.FixtureRequest) -> None:
-        """They are read whenever a run begins."""
+        """Require that the questions can be read quickly, because every run reads them."""
         suite = provide(request, self.suite)
         began = time.monotonic()
         found = asked(suite)
@@ -63,7 +63,7 @@ class SuiteContract:
         )
 
     def test_they_are_the_same_every_time(self, request: pytest.FixtureRequest) -> None:
-        """Runs are compared only if their questions have the same content."""
+        """Require the same questions in every call, because only runs of the same questions are compared."""
         suite = provide(request, self.suite)
         require(
             _content(asked(suite)) == _content(asked(suite)),
@@ -72,7 +72,7 @@ class SuiteContract:
         )
 
     def test_ids_are_unique(self, request: pytest.FixtureRequest) -> None:
-        """Results are filed under the id."""
+        """Require unique ids, because results are stored by id."""
         twice = _repeated(question.id for question in asked(provide(request, self.suite)))
         require(
             not twice,
@@ -80,7 +80,7 @@ class SuiteContract:
         )
 
     def test_every_question_is_valid(self, request: pytest.FixtureRequest) -> None:
-        """By the rules of TMDE's own import."""
+        """Require that every question passes the rules of TMDE's own import."""
         wrong = []
         for question in asked(provide(request, self.suite)):
             try:
@@ -94,7 +94,7 @@ class SuiteContract:
         )
 
     def test_the_quick_questions_exist(self, request: pytest.FixtureRequest) -> None:
-        """`quick` names questions of the suite, each once."""
+        """Require that `quick` names questions of the suite, each once."""
         suite = provide(request, self.suite)
         known = {question.id for question in asked(suite)}
         missing = [name for name in suite.quick if name not in known]
@@ -109,7 +109,7 @@ class SuiteContract:
         )
 
     def test_every_check_can_work(self, request: pytest.FixtureRequest) -> None:
-        """The judge that checks finds no problem with any of them."""
+        """Require that the checking judge finds no problem with any check."""
         questions = asked(provide(request, self.suite))
         judge = self._checking_judge()
         if not isinstance(judge, CheckingJudge):
@@ -126,7 +126,7 @@ class SuiteContract:
         )
 
     def test_reference_answers_pass_their_own_check(self, request: pytest.FixtureRequest) -> None:
-        """A check that refuses the right answer is wrong."""
+        """Require that every reference answer passes its own check."""
         questions = asked(provide(request, self.suite))
         judge = self._checking_judge()
         wrong = [f"{question.id} ({why})" for question in questions if (why := _refused(judge, question))]
@@ -137,7 +137,7 @@ class SuiteContract:
         )
 
     def test_anchors_are_graded_answers(self, request: pytest.FixtureRequest) -> None:
-        """Each has a grade between 0 and 10."""
+        """Require that every anchor has a grade from 0 to 10."""
         suite = provide(request, self.suite)
         if suite.anchors is None:
             return
@@ -176,12 +176,12 @@ def asked(suite: SuiteDescriptor) -> Sequence[Question]:
 
 
 def _odd(found: Sequence[object], wanted: type) -> list[str]:
-    """The types of what does not belong into a list."""
+    """Return the type names of the items that do not have the wanted type."""
     return [type(one).__name__ for one in found if not isinstance(one, wanted)]
 
 
 def _refused(judge: Judge, question: Question) -> str:
-    """Say how the question's reference answer fails its own check; empty where it passes or there is nothing to check."""
+    """Describe how a reference answer fails its own check. Return an empty string if it passes or has no check."""
     checked = [criterion.name for criterion in question.criteria if criterion.check is not None]
     if not question.reference or not (checked or question.check):
         return ""

@@ -1,4 +1,4 @@
-"""What must hold of every training backend. Subclass the contract in a test module and say how the backend is made:
+"""Define the rules for every training backend. Subclass the contract and say how the backend is made.
 
     class TestMyBackend(TrainingBackendContract):
         def backend(self, tmde_data_dir):
@@ -7,8 +7,9 @@
         def base_model(self, tiny_model):
             return str(tiny_model)
 
-The contract really trains: on a dataset of sixteen sums, in the run directory that TMDE would make, with the process that
-`plan` returns. Where no base model is given, by `base_model` or by `--tmde-base-model`, what needs one is not run.
+The contract really trains: on a dataset of sixteen sums, in the run directory that TMDE would create, with the process
+that `plan` returns. If neither `base_model` nor `--tmde-base-model` names a base model, tests that need one are
+skipped.
 """
 
 from __future__ import annotations
@@ -56,25 +57,25 @@ __all__ = ["TrainingBackendContract"]
 
 ABSENT_MODEL = "/nonexistent/no-such-base-model"
 ASKED_SECONDS = 30.0
-"""For what TMDE asks a backend while a person waits."""
+"""The time limit for queries that TMDE sends to a backend while a person waits."""
 CONVERSION_SECONDS = 600.0
 KIT = "tmde_core.sdk.worker.RunWorker does it for you."
 
 
 class TrainingBackendContract:
-    """Run by pytest in subclasses called `Test…`."""
+    """The rules for training backends. pytest runs them in subclasses called `Test…`."""
 
     name = "test"
-    """What the job calls the backend, as in the descriptor."""
+    """The name of the backend in the job, as in the descriptor."""
     config: Mapping[str, Any] = {}
-    """Hyperparameters other than those of the contract's small run, by their names in Python."""
+    """Hyperparameters that differ from those of the contract's small run, by their Python names."""
 
     def backend(self) -> TrainingBackend:
-        """Return the backend under test, made as `create` makes it. It may ask for the fixture `tmde_data_dir`."""
+        """Return the backend under test, made as `create` makes it. It may request the fixture `tmde_data_dir`."""
         raise NotImplementedError
 
     def base_model(self, tmde_base_model: str | None) -> str | None:
-        """Return the base model to train, as the settings would have it; None: what needs one is not run."""
+        """Return the base model to train, as in the settings. None skips the tests that need a base model."""
         return tmde_base_model
 
     # ----------------------------------------------------------------------------------- fixtures
@@ -82,27 +83,27 @@ class TrainingBackendContract:
     @pytest.fixture(scope="class")
     @classmethod
     def tmde_data_dir(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """A data directory for all tests of the class."""
+        """Return a data directory for all tests of the class."""
         return tmp_path_factory.mktemp("tmde")
 
     @pytest.fixture(scope="class")
     @classmethod
     def tmde_base_model(cls, request: pytest.FixtureRequest) -> str | None:
-        """What `--tmde-base-model` says."""
+        """Return the value of `--tmde-base-model`."""
         chosen: str | None = request.config.getoption("--tmde-base-model", None)
         return chosen
 
     @pytest.fixture(scope="class")
     @classmethod
     def tmde_backend(cls, request: pytest.FixtureRequest) -> TrainingBackend:
-        """The backend."""
+        """Return the backend under test."""
         with calling("create", "It must work with the default settings. Leave what can fail to availability()."):
             return provide(request, cls().backend)
 
     @pytest.fixture(scope="class")
     @classmethod
     def tmde_available(cls, tmde_backend: TrainingBackend) -> TrainingBackend:
-        """The backend, able to work here."""
+        """Return the backend, or skip the test if the backend is not available here."""
         availability = _availability(tmde_backend)
         if not availability.ok:
             not_run(f"the backend cannot work on this machine: {availability.reason}")
@@ -111,8 +112,8 @@ class TrainingBackendContract:
     @pytest.fixture(scope="class")
     @classmethod
     def tmde_config(cls, request: pytest.FixtureRequest, tmde_available: TrainingBackend) -> FineTuneConfig:
-        """The configuration of the small run, with the base model."""
-        del tmde_available  # where the backend cannot work, that is the reason to be told
+        """Return the configuration of the small run, with the base model."""
+        del tmde_available  # if the backend is not available, the skip must give that reason
         base = provide(request, cls().base_model)
         if not base:
             not_run("no base model was given. Name one with --base-model, the smallest that the backend can train.")
@@ -123,7 +124,7 @@ class TrainingBackendContract:
     def tmde_ended(
         cls, tmde_available: TrainingBackend, tmde_config: FineTuneConfig, tmde_data_dir: Path
     ) -> Iterator[TrainingRun]:
-        """A run that was left alone until it ended."""
+        """Start a run and wait until it has ended."""
         with _started(tmde_available, TrainingRun(tmde_data_dir, tmde_config)) as ended:
             ended.has_begun()
             ended.wait()
@@ -132,7 +133,7 @@ class TrainingBackendContract:
     @pytest.fixture(scope="class")
     @classmethod
     def tmde_completed(cls, tmde_ended: TrainingRun) -> TrainingRun:
-        """A run whose adapter is there."""
+        """Return the ended run, or skip the test if the run published no adapter."""
         if tmde_ended.status != EXIT_COMPLETE or not (tmde_ended.adapter_dir / MANIFEST_FILE).is_file():
             not_run("the run published no adapter.")
         return tmde_ended
@@ -140,7 +141,7 @@ class TrainingBackendContract:
     # ------------------------------------------------------------------------------------ planning
 
     def test_it_says_whether_it_can_work_here(self, tmde_backend: TrainingBackend) -> None:
-        """Pages and `doctor` ask for it."""
+        """Require a reason from `availability()` if the backend is not available, because pages show it."""
         availability = _availability(tmde_backend)
         require(
             availability.ok or availability.reason.strip(),
@@ -151,7 +152,7 @@ class TrainingBackendContract:
     def test_a_base_model_that_does_not_exist_is_refused(
         self, tmde_available: TrainingBackend, tmde_data_dir: Path
     ) -> None:
-        """Before a run begins, and in words."""
+        """Require that `plan()` refuses an unknown base model with a sentence, before a run starts."""
         config = msgspec.structs.replace(SMALL, base_model=ABSENT_MODEL, backend=self.name)
         job = TrainingRun(tmde_data_dir, config).job
         advice = "The person would learn it from a run that fails. Look for the base model in plan(), and raise InvalidInputError."
@@ -170,7 +171,7 @@ class TrainingBackendContract:
     def test_it_estimates_what_a_job_needs(
         self, tmde_available: TrainingBackend, tmde_config: FineTuneConfig, tmde_data_dir: Path
     ) -> None:
-        """Unknown figures are None, known ones positive."""
+        """Require that known figures are positive and unknown figures are None."""
         job = TrainingRun(tmde_data_dir, tmde_config).job
         with calling("estimate()", "The page of a run shows the estimate before it begins. Return what is known."):
             estimate = run(asyncio.to_thread(tmde_available.estimate, job), "estimate()", ASKED_SECONDS)
@@ -187,7 +188,7 @@ class TrainingBackendContract:
     def test_it_plans_a_command_and_trains_nothing_itself(
         self, tmde_available: TrainingBackend, tmde_config: FineTuneConfig, tmde_data_dir: Path
     ) -> None:
-        """An argument list for a process of its own."""
+        """Require an argument list for a separate process."""
         planned = TrainingRun(tmde_data_dir, tmde_config)
         _plan(tmde_available, planned.job)
         require(
@@ -199,7 +200,7 @@ class TrainingBackendContract:
     # ----------------------------------------------------------------------------- a run to its end
 
     def test_a_run_ends_with_an_adapter(self, tmde_ended: TrainingRun) -> None:
-        """The worker exits with 0, and TMDE takes the run for completed."""
+        """Require that the worker exits with 0 and that TMDE considers the run completed."""
         require(
             tmde_ended.status == EXIT_COMPLETE,
             f"The worker of a small run ended with exit status {tmde_ended.status}. {tmde_ended.told()} The whole log is "
@@ -214,7 +215,7 @@ class TrainingBackendContract:
         require(ending.kind == "completed", f"TMDE would list this run as {ending.kind}: {ending.reason}")
 
     def test_it_tells_its_progress(self, tmde_completed: TrainingRun) -> None:
-        """One event a step, counting up to the total."""
+        """Require one event for each step, counting up to the total."""
         steps = [event.data for event in tmde_completed.events("progress")]
         require(
             steps,
@@ -238,7 +239,7 @@ class TrainingBackendContract:
         )
 
     def test_it_reports_validation(self, tmde_completed: TrainingRun) -> None:
-        """The dataset has examples that are not trained on."""
+        """Require validation losses, because the dataset has examples that are not trained on."""
         found = [event.data.get("evalLoss") for event in tmde_completed.events("eval")]
         require(
             found,
@@ -251,7 +252,7 @@ class TrainingBackendContract:
         )
 
     def test_its_last_event_says_complete(self, tmde_completed: TrainingRun) -> None:
-        """Followers of the log wait for it."""
+        """Require `complete` as the last event, because followers of the log wait for it."""
         last = tmde_completed.last()
         require(
             last is not None and last.type == "complete" and last.data.get("adapterId") == str(tmde_completed.run_id),
@@ -260,7 +261,7 @@ class TrainingBackendContract:
         )
 
     def test_it_shows_that_it_lives(self, tmde_completed: TrainingRun) -> None:
-        """A heartbeat, and the lock for the life of the process."""
+        """Require a heartbeat, and a lock that is held for the life of the process."""
         require(
             last_beat(tmde_completed.run_dir) is not None,
             f"There is no heartbeat that can be read. TMDE tells from it why a worker was killed. {KIT}",
@@ -271,7 +272,7 @@ class TrainingBackendContract:
         )
 
     def test_its_adapter_has_every_file_and_its_hash(self, tmde_completed: TrainingRun) -> None:
-        """The manifest says what the adapter is."""
+        """Require every file of the adapter, with its hash in the manifest."""
         directory = tmde_completed.adapter_dir
         missing = [name for name in (*REQUIRED_FILES, MANIFEST_FILE) if not (directory / name).is_file()]
         require(
@@ -300,7 +301,7 @@ class TrainingBackendContract:
         )
 
     def test_its_adapter_has_learned(self, tmde_completed: TrainingRun) -> None:
-        """The B matrices are not all zero, and every weight is a finite number."""
+        """Require that the B matrices are not all zero and that every weight is a finite number."""
         directory = tmde_completed.adapter_dir
         manifest = from_json((directory / MANIFEST_FILE).read_bytes(), Manifest)
         flaw = find_flaw(directory, manifest.base_model or "named above")
@@ -309,7 +310,7 @@ class TrainingBackendContract:
         )
 
     def test_its_adapter_can_be_exchanged(self, tmde_completed: TrainingRun) -> None:
-        """Weights and configuration fit each other, as an import elsewhere demands."""
+        """Require that weights and configuration fit each other, so that another TMDE can import the adapter."""
         directory = tmde_completed.adapter_dir
         files = [file for file in directory.iterdir() if file.name != MANIFEST_FILE]
         unpacked = Unpacked(
@@ -327,7 +328,7 @@ class TrainingBackendContract:
         )
 
     def test_its_metrics_are_plausible(self, tmde_completed: TrainingRun) -> None:
-        """Finite figures from 0 on, of the run that was made."""
+        """Require finite metrics of at least 0 that describe this run."""
         last = tmde_completed.last()
         figures = dict((last.data.get("metrics") if last else None) or {})
         odd = {
@@ -358,7 +359,7 @@ class TrainingBackendContract:
     def test_it_trains_without_validation_examples(
         self, tmde_available: TrainingBackend, tmde_completed: TrainingRun
     ) -> None:
-        """A small dataset may have none."""
+        """Require that training works without validation examples, because a small dataset may have none."""
         config = msgspec.structs.replace(tmde_completed.config, epochs=1)
         with _started(tmde_available, TrainingRun(tmde_completed.data_dir, config, val=())) as other:
             require(
@@ -368,7 +369,7 @@ class TrainingBackendContract:
             )
 
     def test_sigterm_cancels_it(self, tmde_available: TrainingBackend, tmde_completed: TrainingRun) -> None:
-        """So a person ends a run, and so does a machine that shuts down."""
+        """Require that SIGTERM cancels the run. TMDE and a machine that shuts down send SIGTERM."""
         with _started(tmde_available, _long(tmde_completed)) as other:
             if not other.has_begun():
                 broken(f"A longer run ended before its first step. {other.told()}")
@@ -384,7 +385,7 @@ class TrainingBackendContract:
             _must_be_cancelled(other, "SIGTERM")
 
     def test_the_cancel_file_cancels_it(self, tmde_available: TrainingBackend, tmde_completed: TrainingRun) -> None:
-        """No signal reaches a worker in another container."""
+        """Require that the cancel file cancels the run, because no signal reaches a worker in another container."""
         with _started(tmde_available, _long(tmde_completed)) as other:
             if not other.has_begun():
                 broken(f"A longer run ended before its first step. {other.told()}")
@@ -402,7 +403,7 @@ class TrainingBackendContract:
     def test_an_adapter_that_is_there_is_left_alone(
         self, tmde_available: TrainingBackend, tmde_completed: TrainingRun
     ) -> None:
-        """A run whose adapter exists is refused."""
+        """Require that a run whose adapter exists is refused and the adapter is not changed."""
         other = TrainingRun(tmde_completed.data_dir, tmde_completed.config)
         other.adapter_dir.mkdir(parents=True)
         (other.adapter_dir / WEIGHTS_FILE).write_bytes(b"another's")
@@ -427,11 +428,11 @@ class TrainingBackendContract:
     def test_it_goes_on_from_its_checkpoint(
         self, tmde_available: TrainingBackend, tmde_completed: TrainingRun, tmde_data_dir: Path
     ) -> None:
-        """A run that was killed is resumed from the newest checkpoint."""
+        """Require that a killed run is resumed from the newest checkpoint."""
         kept = checkpoints(tmde_completed.run_dir)
         if not kept:
             not_run("the worker kept no checkpoint, so a run that is killed begins anew.")
-        # As if it had been killed after the older checkpoint: the newer one and the adapter are not there.
+        # Simulate a run that was killed after the older checkpoint: remove the newer checkpoint and the adapter.
         for newer in kept[1:]:
             shutil.rmtree(newer)
         aside = tmde_data_dir / "aside"
@@ -464,7 +465,7 @@ class TrainingBackendContract:
     def test_its_preview_tells_the_lengths(
         self, tmde_available: TrainingBackend, tmde_config: FineTuneConfig, tmde_data_dir: Path
     ) -> None:
-        """Where it has one (`PreviewingBackend`)."""
+        """Require a preview with the lengths of all examples, if the backend is a `PreviewingBackend`."""
         if not isinstance(tmde_available, PreviewingBackend):
             not_run("the backend has no preview(), so runs are previewed without tokens.")
         looked = TrainingRun(tmde_data_dir, tmde_config)
@@ -501,7 +502,7 @@ class TrainingBackendContract:
     def test_it_converts_adapters(
         self, tmde_available: TrainingBackend, tmde_completed: TrainingRun, tmde_data_dir: Path
     ) -> None:
-        """Where it can (`ConvertingBackend`): the served form of an adapter that was trained elsewhere."""
+        """Require the GGUF form of an adapter that was trained elsewhere, if the backend is a `ConvertingBackend`."""
         if not isinstance(tmde_available, ConvertingBackend):
             not_run("the backend has no convert(), so it makes no served form of imported adapters.")
         directory = staging_directory(tmde_data_dir / "lora-adapters", "conversion")
@@ -590,7 +591,7 @@ def _must_be_command(command: object, what: str) -> WorkerCommand:
 
 @contextlib.contextmanager
 def _started(backend: TrainingBackend, run_: TrainingRun) -> Iterator[TrainingRun]:
-    """Start the worker of a run as planned; what is left of it is ended."""
+    """Start the planned worker of a run, and end all its processes afterwards."""
     try:
         command = _plan(backend, run_.job)
         with calling("The planned command", "TMDE starts it without a shell. Name a program that is installed."):
@@ -601,7 +602,7 @@ def _started(backend: TrainingBackend, run_: TrainingRun) -> Iterator[TrainingRu
 
 
 def _long(like: TrainingRun) -> TrainingRun:
-    """A run with so many steps that it can be cancelled."""
+    """Return a run with so many steps that it can be cancelled."""
     config = msgspec.structs.replace(like.config, epochs=10, batch_size=1)
     return TrainingRun(like.data_dir, config, MUCH, ())
 
@@ -619,7 +620,7 @@ def _must_be_cancelled(ended: TrainingRun, by: str) -> None:
 
 
 def _as_object(value: object) -> object:
-    """Forget the declared type, which nobody has checked."""
+    """Return the value with the type `object`, because nothing has checked the declared type."""
     return value
 
 

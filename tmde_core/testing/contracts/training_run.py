@@ -1,4 +1,4 @@
-"""A training run as the supervisor would start it: a run directory, a dataset, a leash, a detached worker."""
+"""Run a training job as the supervisor does: with a run directory, a dataset, a leash and a detached worker."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tmde_core.testing.contracts.rules import broken
 from tmde_core.testing.training_jobs import times_tables, write_job
 
 PATIENCE_SECONDS = 1200.0
-"""For a whole run on a tiny dataset. A model that takes longer than that to load is none to test with."""
+"""The time limit for a whole run on a tiny dataset. A model that takes longer to load is not suitable for tests."""
 LOOK_SECONDS = 0.005
 GRACE_SECONDS = 30.0
-"""Between SIGTERM and SIGKILL. TMDE waits 5 s; a busy machine shall not be taken for a deaf worker."""
+"""The time between SIGTERM and SIGKILL. TMDE waits 5 s; on a busy machine a worker may need longer to react."""
 
 TRAINING = times_tables(range(2, 6))
 VALIDATION = times_tables(range(11, 13))
 MUCH = times_tables(range(20, 50))
-"""For runs that are to be cancelled: they must still be training by then."""
+"""The dataset of runs that are cancelled. It is large enough for the run to be still training then."""
 
 SMALL = FineTuneConfig(
     lora_rank=4,
@@ -43,11 +43,11 @@ SMALL = FineTuneConfig(
     max_seq_length=512,
     warmup_ratio=0.0,
 )
-"""Eight steps: four in each epoch."""
+"""The configuration of a run with eight steps, four in each epoch."""
 
 
 class TrainingRun:
-    """One run and its worker. Close it, whatever became of the worker."""
+    """One run and its worker. Call `close` in every case."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class TrainingRun:
         self.run_dir = Path(self.job.run_dir)
         self.status: int | None = None
         self.lock_was_held: bool | None = None
-        """Whether the lock was held at the first step; None where the worker was gone too soon to tell."""
+        """Whether the lock was held at the first step. None if the worker ended too soon to check."""
         self._attempt = 0
         self._seen = 0
         self._told: list[Event] | None = None
@@ -72,11 +72,11 @@ class TrainingRun:
 
     @property
     def adapter_dir(self) -> Path:
-        """Where the adapter is once it is published."""
+        """The directory of the published adapter."""
         return AdapterStore(self.data_dir).path(self.run_id)
 
     def start(self, command: WorkerCommand) -> None:
-        """Start a worker. Events from before are not told again."""
+        """Start a worker. `events` returns only events from this attempt on."""
         self._seen = len(FileLog(self.run_dir / EVENTS_FILE).read())
         self._told = None
         self._attempt += 1
@@ -90,22 +90,22 @@ class TrainingRun:
             self._process = supervisor.launch(command, mark, self.run_dir, leash, 0)
 
     def resume_from(self, checkpoint: Path) -> TrainingJob:
-        """Write the job of an attempt that goes on from a checkpoint."""
+        """Write the job of an attempt that resumes from a checkpoint."""
         self.job = msgspec.structs.replace(self.job, resume_from=str(checkpoint))
         (self.run_dir / JOB_FILE).write_bytes(msgspec.json.encode(self.job))
         return self.job
 
     def events(self, type_: str = "") -> list[Event]:
-        """Return the events of this attempt, all or those of one type."""
+        """Return the events of this attempt, all of them or those of one type."""
         found = FileLog(self.run_dir / EVENTS_FILE).read(self._seen) if self._told is None else self._told
         return [event for event in found if type_ in ("", event.type)]
 
     def last(self) -> Event | None:
-        """Return the last event of this attempt."""
+        """Return the last event of this attempt, or None."""
         return next(reversed(self.events()), None)
 
     def has_begun(self) -> bool:
-        """Wait for the first step; False if the worker ends before it."""
+        """Wait for the first step. Return False if the worker ends before it."""
         self._wait(lambda: bool(self.events("progress")), "the first progress event")
         begun = bool(self.events("progress"))
         held = is_locked(self.run_dir / LOCK_FILE)
@@ -114,27 +114,27 @@ class TrainingRun:
         return begun
 
     def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
-        """Wait for the worker's end; returns its exit status."""
+        """Wait until the worker ends and return its exit status."""
         self._wait(lambda: False, "the end of the worker", seconds)
         return self._ended()
 
     def terminate(self) -> int:
-        """Cancel as TMDE does: SIGTERM, then SIGKILL; returns the exit status."""
+        """Cancel the run as TMDE does, with SIGTERM and then SIGKILL, and return the exit status."""
         supervisor.end(str(self.run_id), self.run_dir, GRACE_SECONDS)
         return self._ended()
 
     def ending(self) -> Ending:
-        """Return what TMDE makes of it. It clears away what the worker left behind, as TMDE does."""
+        """Return how TMDE classifies the ended run. TMDE also removes the worker's leftovers in this step."""
         return examine(self.run_id, self.run_dir, AdapterStore(self.data_dir), self.status)
 
     def told(self) -> str:
-        """Return how the attempt ended, for a sentence about a worker that should have done otherwise."""
+        """Return how the attempt ended, for a sentence about a worker that broke a rule."""
         last = self.last()
         said = last.data.get("detail") if last is not None and last.type == "error" else ""
         return str(said or supervisor.obituary(self.run_dir, self.status))
 
     def close(self) -> None:
-        """End what is left of the worker."""
+        """End the worker's remaining processes."""
         supervisor.end_family(str(self.run_id), grace_seconds=0)
 
     def _ended(self) -> int:
@@ -147,7 +147,7 @@ class TrainingRun:
         return self._process is not None and self._process.poll() is None
 
     def _wait(self, reached: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until something is reached or the worker has ended."""
+        """Wait until the condition holds or the worker has ended."""
         until = time.monotonic() + seconds
         while self._lives() and not reached():
             if time.monotonic() > until:

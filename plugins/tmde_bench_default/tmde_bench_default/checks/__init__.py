@@ -1,1 +1,1 @@
-"""Deciding criteria by machine."""
+"""Checks that decide criteria without a model."""

@@ -1,4 +1,4 @@
-"""Finds the final answer in what a model wrote: its number, its choice, its words."""
+"""Find the final answer in a model's text: its number, its choice, its words."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections import deque
 from decimal import Decimal, InvalidOperation
 
 MAX_DIGITS = 60
-"""Longer runs of digits are no numbers that anybody asks for."""
+"""Longer runs of digits are not treated as numbers."""
 
 MAX_MARKS = 20
-"""Of an answer that announces its result over and over, the last ones are read."""
+"""How many announcements of a final answer are read, from the end of the text."""
 
 MAX_LINE = 1_000
-"""Characters of a final answer."""
+"""The longest final answer, in characters."""
 
 _TO_TWENTY = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty
@@ -25,15 +25,15 @@ _DIGITS = r"(?:\d{1,3}(?:[,\u00a0\u2009\u202f']\d{3})+(?![\d])(?:\.\d+)?|\d+(?:\
 _NUMBER = re.compile(
     rf"(?<![\w/])(?<!\d\.)(?P<minus>[-−–])?[$€£]?(?P<value>{_DIGITS})(?:\s?/\s?(?P<below>\d+))?(?![\d])", re.ASCII
 )
-"""A minus counts only where no word or number stands before it: 3-5 is a range. `a/b` is a fraction. Commas, narrow blanks and
-apostrophes separate thousands when three digits follow each."""
+"""A minus counts only if no word or number precedes it: 3-5 is a range. `a/b` is a fraction. Commas, narrow spaces and
+apostrophes separate thousands if three digits follow each."""
 
 _WORD_NUMBER = re.compile(rf"(?i)(?<![-\w])(?P<minus>minus |negative )?(?P<word>{'|'.join(_WORDS)})\b(?!-)")
 
 _MARK = re.compile(
     r"(?i)(?:####|\\boxed\s*\{|\*{0,2}\b(?:the |my |so the )?(?:final |correct |right )?answer\b\*{0,2}\s*(?:is\b|:|=)\*{0,2}\s*:?)"
 )
-"""What announces a final answer: #### 42, \\boxed{42}, Final answer: 42, The answer is 42."""
+"""Matches the announcement of a final answer: #### 42, \\boxed{42}, Final answer: 42, The answer is 42."""
 
 _SETS = (
     frozenset({"yes", "no"}),
@@ -43,17 +43,17 @@ _SETS = (
     frozenset({"first", "second"}),
     frozenset({"even", "odd"}),
 )
-"""Words of which an answer chooses one."""
+"""Sets of words. An answer chooses one word of a set."""
 
 
 def final_part(answer: str) -> str | None:
-    """The rest of the line after the last mark of a final answer; None when nothing is marked."""
+    """Return the rest of the line after the last mark of a final answer, or None if there is no mark."""
     parts = final_parts(answer)
     return parts[-1][1] if parts else None
 
 
 def final_parts(answer: str) -> list[tuple[int, str]]:
-    """Where each mark of a final answer begins, and the rest of its line; marks with nothing behind them are left out."""
+    """Return the position of each mark of a final answer, with the rest of its line. Marks without text are skipped."""
     parts = []
     for mark in deque(_MARK.finditer(answer), maxlen=MAX_MARKS):
         begin = mark.end()
@@ -68,9 +68,10 @@ def final_parts(answer: str) -> list[tuple[int, str]]:
 
 
 def number_in(answer: str) -> Decimal | None:
-    """The final number: in the marked final part the first (after an equals sign, if there is one), else the answer's last.
+    """Return the final number of an answer.
 
-    Number words up to twenty count only where there are no digits: "the one" is seldom a 1.
+    In a marked final part, this is the first number (after an equals sign, if there is one). Otherwise, it is the last
+    number of the answer. Number words up to twenty count only if there are no digits, because "the one" seldom means 1.
     """
     marked = final_part(answer)
     if marked is not None:
@@ -83,12 +84,15 @@ def number_in(answer: str) -> Decimal | None:
 
 
 def numbers_in(text: str) -> list[Decimal]:
-    """All numbers of a text, in order."""
+    """Return all numbers of a text, in order."""
     return [value for _, value in number_matches(text)]
 
 
 def number_matches(text: str) -> list[tuple[re.Match[str], Decimal]]:
-    """All numbers of a text, in order, and where each stands. Number words up to twenty count only where there are no digits."""
+    """Return all numbers of a text in order, with their positions.
+
+    Number words up to twenty count only if there are no digits.
+    """
     found = [(match, value) for match in _NUMBER.finditer(text) if (value := _value(match)) is not None]
     if found:
         return found
@@ -99,7 +103,7 @@ def number_matches(text: str) -> list[tuple[re.Match[str], Decimal]]:
 
 
 def parse_number(text: str) -> Decimal | None:
-    """A text that is one number and nothing else but a unit sign; None otherwise."""
+    """Return the number if the text is one number, optionally with a percent sign, and None otherwise."""
     stripped = text.strip().removesuffix("%").strip()
     match = _NUMBER.fullmatch(stripped)
     if match is not None:
@@ -109,7 +113,10 @@ def parse_number(text: str) -> Decimal | None:
 
 
 def tolerance(reference: str, wanted: Decimal) -> Decimal:
-    """How far an answer may be off: half a unit of the reference's last decimal, nothing where it is an integer."""
+    """Return how far an answer may be off.
+
+    This is half a unit of the reference's last decimal, or almost nothing for an integer.
+    """
     if "/" in reference:
         return abs(wanted) * Decimal("0.005")
     if "e" in reference.lower():
@@ -119,7 +126,7 @@ def tolerance(reference: str, wanted: Decimal) -> Decimal:
 
 
 def choice_in(answer: str, wanted: str) -> str | None:
-    """The choice that an answer settles on, lower case: a letter when `wanted` is one, else the first word of its set."""
+    """Return the choice of an answer in lower case: a letter if `wanted` is one, else the first word of its set."""
     if len(wanted) == 1 and wanted.isalpha():
         return _letter_in(answer)
     words = next((words for words in _SETS if wanted in words), frozenset({wanted}))
@@ -137,7 +144,7 @@ def _letter_in(answer: str) -> str | None:
     stripped = answer.strip()
     if found := re.fullmatch(r"\W*([A-Za-z])\W*", stripped):
         return found[1].lower()
-    # "B) because …", "(B)", "option B"; then a capital that is no word of its own.
+    # "B) because …", "(B)", "option B"; then a capital letter that is not a word itself.
     for pattern in (r"^\W*([A-Za-z])[).:]", r"\(([A-Za-z])\)", r"(?i:option|choice)\s+([A-Za-z])\b", r"\b([B-HJ-Z])\b"):
         if found := re.search(pattern, stripped):
             return found[1].lower()
@@ -145,7 +152,7 @@ def _letter_in(answer: str) -> str | None:
 
 
 def normalised(text: str) -> str:
-    """Lower case, compatibility forms folded, words separated by one blank, no punctuation at the edges of words."""
+    """Return the text in lower case, with folded compatibility forms, single spaces and no outer punctuation."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = (word.strip("\"'`*_.,;:!?()[]{}<>«»“”‘’…") for word in folded.split())
     return " ".join(word for word in words if word)

@@ -1,8 +1,9 @@
-"""Checks Python code by tests, without believing the code.
+"""Check Python code with tests, without trusting the code.
 
-A test is a few statements with `assert`s, such as `assert double(4) == 8`. The confined process is told to work out `double(4)` and
-to send it; that 8 was wanted it never learns, so it cannot claim to have passed. (Where an assertion has no plain value on its
-right, as in `assert is_prime(7)`, its truth is all that there is to send.) A test may call `raises(ValueError, f, -1)`.
+A test is a few statements with `assert`s, such as `assert double(4) == 8`. The confined process computes `double(4)`
+and sends the value. The process never receives the expected 8, so it cannot falsely claim to have passed. (If an
+assertion has no plain value on its right, as in `assert is_prime(7)`, the process sends only its truth value.) A test
+may call `raises(ValueError, f, -1)`.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ _OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 
 
 class Probed(Record):
-    """A test made ready for the confined process, and what must hold of the values that it sends."""
+    """A test prepared for the confined process, and the conditions on the values that the process sends."""
 
     source: str
     holds: tuple[Callable[[Any], bool], ...]
 
 
 class Tried(Record):
-    """How many tests the code passed, and what the first failure was."""
+    """How many tests the code passed, and the first failure."""
 
     passed: int
     tests: int
@@ -58,9 +59,10 @@ class Tried(Record):
 
 
 def code_in(answer: str) -> str:
-    """The answer's program: its last block of Python that defines something, else its last block, else the whole text.
+    """Return the answer's program.
 
-    Without blocks, prose before the first definition or import is passed over.
+    This is the last Python block that defines something, else the last block, else the whole text. Without blocks, the
+    text before the first definition or import is skipped.
     """
     blocks = [block[2] for block in _FENCE.finditer(answer) if block[1].lower() in _PYTHON]
     if blocks:
@@ -73,7 +75,7 @@ async def tried(answer: str, check: CodeCheck) -> Tried:
     """Run the tests on the answer's code.
 
     Raises:
-        InvalidInputError: a test is no Python.
+        InvalidInputError: a test is not valid Python.
         WorkerFailedError: the sandbox did not work.
     """
     probed = [probes(test) for test in check.tests]
@@ -91,7 +93,7 @@ def probes(test: str) -> Probed:
     """Turn a test's assertions into probes.
 
     Raises:
-        InvalidInputError: it is no Python, or asserts nothing.
+        InvalidInputError: the test is not valid Python, or asserts nothing.
     """
     try:
         tree = ast.parse(test)
@@ -112,7 +114,7 @@ def probes(test: str) -> Probed:
 
 
 def _split(test: ast.expr) -> tuple[ast.expr, Callable[[Any], bool]]:
-    """What the confined process works out, and what must hold of it here."""
+    """Split an assertion into the expression for the confined process, and the condition that is checked here."""
     if isinstance(test, ast.Compare) and len(test.ops) == 1:
         try:
             right = ast.literal_eval(test.comparators[0])
@@ -131,7 +133,7 @@ def _probe(value: ast.expr) -> ast.stmt:
 
 
 def _failure(test: Probed, reply: Reply) -> str:
-    """Why the test is not passed; empty when it is."""
+    """Return why the test is not passed, or an empty string if it is passed."""
     values: list[Any] = []
     for line in reply.lines:
         try:
@@ -154,10 +156,10 @@ def _failure(test: Probed, reply: Reply) -> str:
 
 
 def decoded(content: Any) -> Any:
-    """The value that `confined` has encoded.
+    """Decode a value that `confined` has encoded.
 
     Raises:
-        ValueError, TypeError, ArithmeticError: it has not.
+        ValueError, TypeError, ArithmeticError: the content is not an encoded value.
     """
     kind, value = content
     if kind == "plain" and (value is None or isinstance(value, bool)):
@@ -179,7 +181,7 @@ _SEQUENCES: dict[str, Callable[[Any], Any]] = {"list": list, "tuple": tuple, "se
 
 
 class _Other:
-    """A value of no built-in type: equal to nothing."""
+    """A value that does not have a built-in type. It equals nothing."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -194,7 +196,7 @@ def _short(value: object) -> str:
 
 
 def problems_of(tests: Sequence[str]) -> list[str]:
-    """What is wrong with tests, one sentence each."""
+    """Return what is wrong with the tests, one sentence for each problem."""
     if not tests:
         return ["The code check has no tests. Add at least one, such as `assert f(1) == 2`."]
     if len(tests) > MAX_TESTS:

@@ -1,6 +1,7 @@
-"""What an answer commits to: one number, or one of some options. A check with a hole gets learned, so these are strict.
+"""Find what an answer commits to: one number, or one of some options.
 
-An answer that names several candidates, denies the one that is looked for, or supports it with a sum that is false commits to nothing.
+These checks are strict, because a model learns to exploit gaps in a check. An answer commits to nothing if it names
+several candidates, denies the right one, or supports it with a false sum.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ _NEGATION = re.compile(
 )
 _NO_DENIAL = re.compile(r"(?i)\b(?:no doubt|not only|not just|not merely|without (?:a )?doubt)\b")
 NEAR_WORDS = 4
-"""A negation this few words before a statement, in the same clause, denies it."""
+"""A negation at most this many words before a statement, in the same clause, denies the statement."""
 
 _CLAUSE = re.compile(r"[.!?;:\n]|,|\b(?:but|so|it is|it['’]s)\b", re.IGNORECASE)
 _HEDGE = re.compile(
     r"(?is)\s*(?:\w+\s+)?(?:,\s*(?:and\b|or\b)?|/|\bor\b(?:\s+(?:maybe|perhaps|possibly|even))?|\band\b|\bto\b|[-–—])\s*[$€£]?\s*"
 )
-"""What stands between two numbers when neither is the answer: "42, 43", "42 or maybe 43", "between 40 and 45"."""
+"""Matches the text between two numbers when neither is the answer: "42, 43", "42 or maybe 43", "between 40 and 45"."""
 
 _SUM = re.compile(
     r"(?<![\w.^/*+×·÷−-])((?:-?\d[\d,]*(?:\.\d+)?\s*[-+−–*×·/÷]\s*){1,30}\d[\d,]*(?:\.\d+)?)\s*=\s*(-?\d[\d,]*(?:\.\d+)?)(?![\w^%/])"
 )
-"""At most thirty operators: without a bound, a long run of them would take time that grows with its square."""
+"""At most thirty operators. Without a limit, the time for a long run of operators would grow with the square of its
+length."""
 
 _TIMES = re.compile(r"\\times|\\cdot|(?<=\d)\s*(?:[xX]|times|multiplied by)\s*(?=\d)")
 _CORRECTED = re.compile(r"(?i)\b(?:wait|actually|correction|sorry|mistake|no,|rather|instead|check)\b")
@@ -40,7 +42,7 @@ _ALONE = re.compile(
 
 
 def number_of(answer: str) -> tuple[Decimal | None, str]:
-    """The number that an answer commits to, or None and why there is none."""
+    """Return the number that an answer commits to, or None and the reason."""
     text = _MIXED.sub(_as_decimal, _FRACTION.sub(r"\1/\2", answer))
     if (false := false_sum(text)) is not None:
         return None, f"It says {false}, which is false."
@@ -72,13 +74,13 @@ def _as_decimal(match: re.Match[str]) -> str:
 
 
 def _marked_parts(text: str) -> tuple[list[str], bool]:
-    """The final part, if the answer marks one; and whether it marks several that differ and takes none back."""
+    """Return the marked final part, and whether the answer marks several different ones without a correction."""
     parts = final_parts(text)
     if not parts:
         return [], False
     end, last = parts[-1]
     for begin, part in parts[:-1]:
-        # A line may hold several marks: its number is the one before the next mark.
+        # A line may hold several marks. The number of a mark is before the next mark.
         value = _first_value(part if begin + len(part) < end else text[begin:end])
         if value not in {None, _first_value(last)} and not _CORRECTED.search(text[begin:end]):
             return [last], True
@@ -92,7 +94,7 @@ def _first_value(part: str) -> Decimal | None:
 
 
 def _hedged(text: str, numbers: Sequence[tuple[re.Match[str], Decimal]], chosen: int) -> bool:
-    """Whether the chosen number is one of several that are named beside each other."""
+    """Return whether the chosen number is one of several numbers side by side."""
     for (one, first), (other, second) in pairwise(numbers):
         touches = numbers[chosen][0] in {one, other}
         if touches and first != second and _HEDGE.fullmatch(text[one.end() : other.start()]):
@@ -101,7 +103,7 @@ def _hedged(text: str, numbers: Sequence[tuple[re.Match[str], Decimal]], chosen:
 
 
 def false_sum(text: str) -> str | None:
-    """The first plain sum in the text that is not true, such as 2 + 2 = 5; rounded results are true."""
+    """Return the first plain sum in the text that is false, such as 2 + 2 = 5. Rounded results count as true."""
     plain = _TIMES.sub("×", text.replace("**", "")).replace("\\div", "÷")
     for match in _SUM.finditer(plain):
         result = match[2].replace(",", "")
@@ -135,7 +137,7 @@ def _worked_out(expression: str) -> Decimal | None:
 
 
 def denied(text: str, position: int) -> bool:
-    """Whether the statement that begins at `position` is denied just before, in the same clause."""
+    """Return whether the statement at `position` is denied just before, in the same clause."""
     before = _NO_DENIAL.sub("", text[max(0, position - 120) : position])
     clause = _CLAUSE.split(before)[-1]
     near = " ".join(clause.split()[-NEAR_WORDS:])
@@ -143,16 +145,16 @@ def denied(text: str, position: int) -> bool:
 
 
 def stated(text: str, wording: str) -> list[int]:
-    """Where the wording stands in the text as words of its own, whatever the case and the blanks, and is not denied.
+    """Return where the wording occurs in the text as separate words and is not denied.
 
-    Both are to be normalised by `plain`.
+    Normalise both arguments with `plain` first.
     """
     pattern = re.compile(rf"(?<!\w){re.escape(wording)}(?!\w)")
     return [match.start() for match in pattern.finditer(text) if not denied(text, match.start())]
 
 
 def option_of(answer: str, options: Sequence[str]) -> tuple[str | None, str]:
-    """The option that an answer commits to, or None and why there is none."""
+    """Return the option that an answer commits to, or None and the reason."""
     marked = final_part(answer)
     for part, is_mark in ((marked, True), (answer, False)):
         if not part:
@@ -160,7 +162,7 @@ def option_of(answer: str, options: Sequence[str]) -> tuple[str | None, str]:
         found = _leading(part, options) or None
         if found is None:
             named = {option for option in options if _mentions(part, option, is_mark)}
-            # "carbon dioxide" is not also "carbon".
+            # "carbon dioxide" does not also count as "carbon".
             named -= {
                 one
                 for one in named
@@ -176,7 +178,10 @@ def option_of(answer: str, options: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _leading(part: str, options: Sequence[str]) -> str | None:
-    """The option that the text begins with and then stops or gives its reason: "Yes, because …", "B) …"; not "B, C"."""
+    """Return the option that the text begins with, if the text then ends or gives a reason.
+
+    "Yes, because …" and "B) …" count; "B, C" does not.
+    """
     text = part.lstrip(" \t\n*_\"'`(“‘")
     names = "|".join(re.escape(option) for option in sorted(options, key=len, reverse=True))
     begin = re.match(rf"(?i)({names})(?!\w)[*_\"'`)”’]*\s*(?=\Z|[.,;:!)\n—–]|- |because\b|since\b|as\b)", text)
@@ -205,6 +210,9 @@ def _mentions(part: str, option: str, is_mark: bool) -> bool:
 
 
 def plain(text: str) -> str:
-    """Lower case, single blanks, straight apostrophes and hyphens, no emphasis marks; sentence marks stay."""
+    """Return the text in lower case with single spaces, straight apostrophes and hyphens, and no emphasis marks.
+
+    Sentence marks stay.
+    """
     folded = text.casefold().replace("’", "'").replace("‘", "'").replace("−", "-").replace("‑", "-")
     return " ".join(re.sub(r"[*_`\"“”]", "", folded).split())

@@ -1,19 +1,21 @@
-"""Runs foreign Python code, confined; started by `sandbox` as a process of its own and never imported by it.
+"""Run untrusted Python code in confinement.
 
-Standard library only: the process starts with `-I -S` and has no other packages. The job comes as JSON on stdin, the result goes
-as JSON to stdout. Each test runs in a child of its own, which loads the answer's code and then the test. The child never
-learns what value is expected: it sends the values that it found, and who started this process compares them.
+`sandbox` starts this module as a separate process and never imports it. The module uses only the standard library,
+because the process starts with `-I -S` and has no other packages. The process reads the job as JSON from stdin and
+writes the result as JSON to stdout. Each test runs in its own child, which loads the answer's code and then the test.
+The child never receives the expected value: it sends the values that it computed, and the caller compares them.
 
-What confines a child, from the outside in (each layer holds where the ones before it are missing):
+These layers confine a child, from the outside in. Each layer still works if the ones before it are missing:
 
-- limits: processor time, address space, file size, open files; killed when its time is up;
-- no capabilities (Linux): where TMDE runs as root, the child is a root that may do nothing special, such as make a device and read the
-  disk by it;
-- Landlock (Linux 5.13 and later): reads only the standard library and shared libraries, not the packages beside them, writes only
-  plain files in its own directory, and binds or connects no TCP port;
-- seccomp (Linux on x86-64 and AArch64): no sockets, no new processes or threads, no signals, no tracing, no change of owners, modes
-  or limits, no directories, links or devices;
-- an audit hook, everywhere: the same by Python's own events, and no ctypes. It alone keeps honest mistakes in, not an attacker.
+- limits: processor time, address space, file size, open files. A child is killed when its time is up.
+- no capabilities (Linux): if TMDE runs as root, the child is a root without privileges. For example, it cannot create a
+  device to read the disk.
+- Landlock (Linux 5.13 and later): the child reads only the standard library and shared libraries, not the installed
+  packages. It writes only plain files in its own directory, and it cannot bind or connect a TCP port.
+- seccomp (Linux on x86-64 and AArch64): no sockets, no new processes or threads, no signals, no tracing, no change of
+  owners, modes or limits, no directories, links or devices.
+- an audit hook, on every platform: the same rules through Python's own events, and no ctypes. The hook alone stops
+  accidents, not an attacker.
 """
 
 from __future__ import annotations
@@ -35,15 +37,16 @@ from typing import Any, NoReturn
 MEMORY_BYTES = 256 * 1024**2
 FILE_BYTES = 1024**2
 WRITABLE_FILES = 32
-"""How often a child may open a file for writing: with `FILE_BYTES` it bounds what it can put on the disk."""
+"""How often a child may open a file for writing. Together with `FILE_BYTES`, this limits what it can write to the disk.
+"""
 OPEN_FILES = 32
 REPLY_BYTES = 64 * 1024
-"""What a child may send; the rest is not read."""
+"""How many bytes of a child's reply are read."""
 DEPTH = 20
-"""Deeper values are not compared."""
+"""Values that are nested deeper are not compared."""
 
 PACKAGES = frozenset({"site-packages", "dist-packages"})
-"""What is installed beside the standard library; TMDE's own questions may be there, with what their tests want."""
+"""Directories of installed packages. They may contain TMDE's own questions, with the values that the tests expect."""
 
 READABLE = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/ld.so.cache")
 DEVICES = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
@@ -56,12 +59,12 @@ _READ_FILE, _READ_DIR, _WRITE_FILE, _TRUNCATE = 1 << 2, 1 << 3, 1 << 1, 1 << 14
 _REMOVE_FILE, _MAKE_FILE = 1 << 5, 1 << 8
 _CAPABILITIES_VERSION = 0x20080522
 _FS_BITS = {1: 13, 2: 14, 3: 15, 4: 15}
-"""Landlock version → how many of its filesystem rights there are; 16 from version 5 on."""
+"""Maps a Landlock version to its number of filesystem rights; 16 from version 5 on."""
 
 _MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _REFUSED: dict[str, tuple[tuple[int, ...], ...]] = {
-    # In this order: sockets; processes and threads; signals; tracing; owners, modes, times and attributes of files; sessions and
-    # limits; shared memory and queues; mounts, namespaces, bpf, io_uring; directories, links and devices.
+    # In this order: sockets; processes and threads; signals; tracing; owners, modes, times and attributes of files;
+    # sessions and limits; shared memory and queues; mounts, namespaces, bpf, io_uring; directories, links and devices.
     "x86_64": (
         (*range(41, 51), 53, 54, 55, 288, 299, 307),
         (56, 57, 58, 59, 322, 435),
@@ -89,13 +92,13 @@ _EPERM = 1
 
 
 def _incapable(libc: Any) -> bool:
-    """Give up what root may beyond others."""
+    """Give up the capabilities of root."""
     header = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
     return bool(libc.capset(header, bytes(24)) == 0)
 
 
 def _below(path: str) -> list[tuple[str, int]]:
-    """What may be read of a path: everything but the packages installed there, whose names alone can be seen."""
+    """Return the readable parts of a path: everything except installed packages, whose names alone are visible."""
     if not os.path.isdir(path):  # noqa: PTH112 pathlib is not needed for anything else here
         return [(path, _READ_FILE)]
     found = [(path, _READ_DIR)]
@@ -146,8 +149,8 @@ def _seccomp(libc: Any) -> bool:
         (load, 0, 0, 4),  # the architecture
         (equal, 1, 0, _MACHINES[machine]),
         (give, 0, 0, kill),
-        (load, 0, 0, 0),  # the call's number
-        (at_least, len(refused) + 1, 0, 0x40000000),  # x86-64's other numbering
+        (load, 0, 0, 0),  # the number of the system call
+        (at_least, len(refused) + 1, 0, 0x40000000),  # the other numbering of x86-64
         *((equal, len(refused) - index, 0, number) for index, number in enumerate(refused)),
         (give, 0, 0, allow),
         (give, 0, 0, refuse),
@@ -219,7 +222,7 @@ def _audited(home: str, readable: tuple[str, ...]) -> Callable[[str, tuple[Any, 
 
 
 def _confine(home: str, seconds: float) -> list[str]:
-    """Give up every right that a child does not need; returns the layers that hold."""
+    """Give up every right that a child does not need, and return the layers that are active."""
     libc = ctypes.CDLL(None, use_errno=True)
     readable = tuple(path for path in (*sys.path, *READABLE) if path)
     layers = ["limits"]
@@ -252,7 +255,7 @@ _SEQUENCES: tuple[Any, ...] = (list, tuple, set, frozenset)
 
 
 def _encoded(value: Any, depth: int = DEPTH) -> Any:
-    """A value of built-in types as tagged JSON; whatever else it is, only its type's name."""
+    """Encode a value of built-in types as tagged JSON. For any other value, encode only the name of its type."""
     if depth == 0:
         return ["other", "too deep"]
     if value is None or isinstance(value, bool):
@@ -265,7 +268,7 @@ def _encoded(value: Any, depth: int = DEPTH) -> Any:
         return ["str", str.__str__(value)]
     for kind in _SEQUENCES:
         if isinstance(value, kind):
-            # The built-in type's own iteration: a subclass of the answer's may have another.
+            # Iterates as the built-in type does, because a subclass in the answer may iterate differently.
             return [kind.__name__, [_encoded(one, depth - 1) for one in kind.__iter__(value)]]
     if isinstance(value, dict):
         return ["dict", [[_encoded(key, depth - 1), _encoded(one, depth - 1)] for key, one in dict.items(value)]]
@@ -273,7 +276,7 @@ def _encoded(value: Any, depth: int = DEPTH) -> Any:
 
 
 def _raises(error: type[BaseException], call: Callable[..., object], *arguments: object) -> bool:
-    """For tests: whether the call raises that error."""
+    """Return whether the call raises the error. Tests call this function."""
     try:
         call(*arguments)
     except error:
@@ -312,7 +315,7 @@ def _child(code: str, test: str, pipe: int, home: str, seconds: float) -> NoRetu
 
 
 def _reply(pipe: int, until: float) -> tuple[bytes, bool]:
-    """What a child sends until it ends or its time is up, and whether it ended by itself."""
+    """Return what a child sends until it ends or its time is up, and whether it ended by itself."""
     data = b""
     while len(data) < REPLY_BYTES and (left := until - time.monotonic()) > 0:
         if not select.select([pipe], [], [], left)[0]:

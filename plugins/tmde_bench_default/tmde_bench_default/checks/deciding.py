@@ -1,6 +1,6 @@
-"""Decides criteria by machine: one function for each kind of `tmde_core.sdk.judges.Check`.
+"""Decide criteria without a model, with one function for each kind of `tmde_core.sdk.judges.Check`.
 
-An empty answer passes no check, not even one that only forbids something.
+An empty answer passes no check, not even a check that only forbids something.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from tmde_core.sdk.judges import (
 from tmde_core.sdk.records import Record
 
 MAX_ANSWER_CHARS = 50_000
-"""Longer answers are checked by their end, where the final answer stands."""
+"""The longest text that is checked. Of a longer answer only the end is checked, because the final answer is there."""
 
 MAX_PATTERN_CHARS = 500
 PATTERN_SECONDS = 0.5
-"""A pattern that backtracks for longer is given up."""
+"""The time limit for a pattern."""
 
 
 class Outcome(Record):
-    """What a check says."""
+    """The result of a check."""
 
     score: float | None
-    """0–1; None: it could not be checked."""
+    """The score from 0 to 1, or None if the answer could not be checked."""
     reason: str
 
 
@@ -73,9 +73,9 @@ async def outcome_of(check: Check, answer: str) -> Outcome:
 
 
 def searched(pattern: str, answer: str) -> tuple[bool | None, str]:
-    """Whether the pattern occurs, whatever the case; None and the reason when that cannot be told.
+    """Return whether the pattern occurs, ignoring case, or None and the reason if the search failed.
 
-    The `regex` package is used because it can be stopped.
+    The `regex` package is used because its search has a time limit.
     """
     if len(pattern) > MAX_PATTERN_CHARS:
         return None, f"The pattern has {len(pattern)} characters; at most {MAX_PATTERN_CHARS} are allowed."
@@ -92,7 +92,7 @@ def _number(answer: str, check: NumberCheck) -> Outcome:
     found, reason = number_of(answer)
     if found is None:
         return Outcome(score=0.0, reason=f"{reason} Expected {check.value:g}.")
-    # A float such as 0.1 is compared as it is written, not as its binary neighbour.
+    # A float such as 0.1 is compared as it is written, not as its binary approximation.
     right = abs(found - Decimal(repr(check.value))) <= Decimal(repr(check.tolerance))
     return Outcome(score=float(right), reason=f"Its number is {found:g}; expected {check.value:g}.")
 
@@ -132,7 +132,10 @@ async def _code(answer: str, check: CodeCheck) -> Outcome:
 
 
 def problems(criterion: Criterion) -> list[str]:
-    """Why a criterion's check cannot work, one sentence each; nothing when it can, or when a judge decides it."""
+    """Return why a criterion's check cannot work, one sentence for each problem.
+
+    The list is empty if the check works, or if a judge decides the criterion.
+    """
     match criterion.check:
         case None:
             return []

@@ -1,4 +1,4 @@
-"""Checks the length and the form of a text."""
+"""Check the length and the format of a text."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _FENCE = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n?```\Z", re.DOTALL | re.IGNORE
 
 
 def words(text: str) -> list[str]:
-    """The words, lower case; well-known and don't are one word each."""
+    """Return the words in lower case. "well-known" and "don't" are one word each."""
     return [match[0].casefold().replace("’", "'") for match in _WORD.finditer(text)]
 
 
 def lines(text: str) -> list[str]:
-    """The lines that are not blank."""
+    """Return the lines that are not blank."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def sentences(text: str) -> int:
-    """How many sentences end in the text; a rest without a full stop counts as one."""
+    """Return the number of sentences. A rest without a full stop counts as one."""
     plain_text = _ABBREVIATION.sub("x", text)
     pieces = [piece for piece in _SENTENCE_END.split(plain_text) if _WORD.search(piece)]
     return len(pieces)
@@ -46,7 +46,7 @@ _COUNTS: dict[str, Callable[[str], int]] = {
 
 
 def counted(answer: str, check: CountCheck) -> tuple[float, str]:
-    """1 or 0, and the count."""
+    """Return the score, 1 or 0, and a sentence with the count."""
     found = _COUNTS[check.of](answer)
     wanted = f"at least {check.minimum}" if check.maximum is None else f"{check.minimum} to {check.maximum}"
     right = found >= check.minimum and (check.maximum is None or found <= check.maximum)
@@ -54,7 +54,7 @@ def counted(answer: str, check: CountCheck) -> tuple[float, str]:
 
 
 def formed(answer: str, check: FormCheck) -> tuple[float, str]:
-    """How far the text has the form, 0–1, and what was found."""
+    """Return how far the text has the required format, from 0 to 1, and a sentence."""
     return _FORMS[check.form](answer.strip(), check.value)
 
 
@@ -125,7 +125,7 @@ _FORMS: dict[str, Callable[[str, str], tuple[float, str]]] = {
 
 
 def count_problems(check: CountCheck) -> list[str]:
-    """What is wrong with a count check, one sentence each."""
+    """Return what is wrong with a count check, one sentence for each problem."""
     if check.maximum is not None and check.maximum < check.minimum:
         return [f"The count check wants at least {check.minimum} and at most {check.maximum} {check.of}. Swap them."]
     if check.minimum == 0 and check.maximum is None:
@@ -134,7 +134,7 @@ def count_problems(check: CountCheck) -> list[str]:
 
 
 def form_problems(check: FormCheck) -> list[str]:
-    """What is wrong with a form check, one sentence each."""
+    """Return what is wrong with a form check, one sentence for each problem."""
     value = check.value.strip()
     if check.form == "json":
         try:

@@ -1,4 +1,4 @@
-"""Runs foreign code in a process that is confined; see `confined` for what confines it and `code` for what is made of it."""
+"""Run untrusted code in a confined process. See `confined` for the confinement and `code` for the evaluation."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ from tmde_core.sdk.errors import WorkerFailedError
 from tmde_core.sdk.records import Record
 
 AT_ONCE = 2
-"""Sandboxes that run at the same time; the models need the other processors."""
+"""The number of sandboxes that run at the same time. The models need the other processors."""
 
 GRACE_SECONDS = 5.0
-"""Beyond the tests' own time, for the process to start and to report on a busy machine."""
+"""Additional time for the process to start and to report on a busy machine."""
 
 _PROGRAM = Path(__file__).with_name("confined.py")
 _gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 class Reply(Record):
-    """What one test's process sent."""
+    """The output of one test's process."""
 
     lines: tuple[str, ...]
-    """JSON, one a line, as far as the foreign code left it alone: believe nothing of it unseen."""
+    """Lines of JSON that the untrusted code may have changed. Check every value before use."""
     ended: bool
-    """False: it was killed, for its time or for how much it sent."""
+    """False if the process was killed because of its time or the size of its output."""
 
 
 async def run_confined(code: str, tests: Sequence[str], seconds: float) -> tuple[Reply, ...]:
-    """Load `code` and run one of `tests`, each in a process of its own.
+    """Load `code` and run each of `tests` in its own process.
 
     Args:
-        seconds: for all tests together; what a test leaves unused is the next ones'.
+        code: the code to check.
+        tests: the tests to run.
+        seconds: the time limit for all tests together. Later tests may use the time that a test leaves unused.
 
     Raises:
-        WorkerFailedError: the sandbox itself did not work; the code has not been judged.
+        WorkerFailedError: the sandbox itself did not work. The code was not judged.
     """
     job = msgspec.json.encode({"code": code, "tests": list(tests), "seconds": seconds})
     async with _gate(), _directory() as directory:
@@ -72,7 +74,7 @@ async def run_confined(code: str, tests: Sequence[str], seconds: float) -> tuple
 
 
 def _gate() -> asyncio.Semaphore:
-    """The running loop's own: an asyncio primitive serves one loop."""
+    """Return the running loop's semaphore, because an asyncio primitive works in one loop only."""
     return _gates.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE))
 
 
@@ -86,7 +88,7 @@ async def _directory() -> AsyncIterator[Path]:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill the process, its group and whatever descends from it."""
+    """Kill the process, its group and all its descendants."""
     found: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
         found = psutil.Process(process.pid).children(recursive=True)

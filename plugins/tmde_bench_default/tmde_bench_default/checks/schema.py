@@ -1,4 +1,4 @@
-"""As much of JSON Schema as a check needs: the keywords of `KEYWORDS` mean what they mean there, others are refused."""
+"""Implement the part of JSON Schema that checks need. The keywords in `KEYWORDS` are supported; others are refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ MAX_DEPTH = 20
 
 
 def mismatch(value: Any, schema: Any, where: str = "it") -> str | None:
-    """Why the value is not of the schema, for a person; None when it is. The schema has no `schema_problems`."""
+    """Return why the value does not match the schema, or None if it matches.
+
+    The schema must have no `schema_problems`.
+    """
     if isinstance(schema, bool):
         return None if schema else f"{where} must not be there"
     wanted = schema.get("type")
@@ -91,12 +94,12 @@ def _out_of_bounds(value: Any, schema: dict[str, Any], where: str) -> str | None
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equality as JSON has it: true is not 1, and 1.0 is."""
+    """Compare two values by JSON's rules: true differs from 1, and 1.0 equals 1."""
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def schema_problems(schema: Any, depth: int = MAX_DEPTH) -> list[str]:
-    """What is wrong with a schema, one sentence each."""
+    """Return what is wrong with a schema, one sentence for each problem."""
     if isinstance(schema, bool):
         return []
     if not isinstance(schema, dict):

@@ -1,1 +1,1 @@
-"""The judges."""
+"""The judges of this plugin."""

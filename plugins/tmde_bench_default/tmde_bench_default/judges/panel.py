@@ -1,7 +1,9 @@
-"""The panel: several judges grade the same answer; their mean is the score, and how far they differ is told.
+"""Let several judges grade the same answer. Their mean is the score, and the verdict reports how far they differ.
 
-Where the Judge's seat has several models (`tmde_core.sdk.judges.ModelPanel`), each of them is a judge. Where it has one, that model is asked
-in three ways, which differ in order and wording: what is left of its opinion then does not depend on how it was asked.
+If the Judge role has several models (`tmde_core.sdk.judges.ModelPanel`), each of them is a judge. If it has one model,
+the model is asked in three ways that differ in order and wording. The mean then depends less on how the model was
+asked.
+
 A criterion, or an answer without criteria, needs a grade from at least half of the judges.
 """
 
@@ -22,14 +24,14 @@ FRAMINGS = (
 )
 
 ENOUGH = 0.5
-"""Share of the judges that must have given a grade."""
+"""The share of the judges that must have given a grade."""
 
 
 class PanelJudge:
     """Asks several judges."""
 
     async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-        """See the module's docstring."""
+        """Return the verdict of the panel. See the module's docstring."""
         if model is None:
             return none("The panel needs a model and was given none.", "panel")
         judges = _judges(model)
@@ -42,7 +44,7 @@ class PanelJudge:
 
 
 def together(grades: Sequence[Grade]) -> Grade:
-    """The mean of the grades there are, and how far they differ."""
+    """Return the mean of the available grades, and how far they differ."""
     scores = [grade.score for grade in grades if grade.score is not None]
     if len(scores) < ENOUGH * len(grades) or not scores:
         why = next((grade.reason for grade in grades if grade.score is None), "")
@@ -70,7 +72,7 @@ async def _asked(
 
 
 async def _or_none(grade: Awaitable[Grade]) -> Grade:
-    """A judge that is away is one opinion less, and ends nobody else's."""
+    """Return no grade if a judge fails, so that the other judges' grades still count."""
     try:
         return await grade
     except TmdeError as error:

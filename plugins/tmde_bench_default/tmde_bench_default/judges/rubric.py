@@ -1,21 +1,24 @@
-"""The rubric judge: a model grades the answer, and its probabilities of the grades are read instead of its one choice.
+"""Grade an answer with a model, by the model's probabilities of the grades instead of its one choice.
 
-Asked for a grade from 1 to 5, a model names one; but it had a probability p(g) for each grade g, and their mean
+Asked for a grade from 1 to 5, a model names one grade. But the model has a probability p(g) for each grade g, and their
+mean
 
     m = Σ g·p(g) / Σ p(g),    score = (m − 1) / 4 · 10
 
-tells more than the likeliest grade: it is continuous, has fewer ties and does not depend on sampling. Liu et al. 2023, "G-Eval: NLG
-Evaluation using GPT-4 with Better Human Alignment", section 2 (there over 20 samples; here exactly, from the log-probabilities).
-Only the grades count in the sum, which is what a schema of five values would make of it.
+contains more information than the likeliest grade: the mean is continuous, has fewer ties and does not depend on
+sampling. Source: Liu et al. 2023, "G-Eval: NLG Evaluation using GPT-4 with Better Human Alignment", section 2 (the
+paper takes 20 samples; this judge computes the mean exactly, from the log-probabilities). Only the grades count in the
+sum, as if a schema allowed only the five values.
 
-Where a runtime reports no log-probabilities but holds its models to a JSON Schema, the model writes {"score": g} and g is its grade.
-Where the probabilities are there, no schema is put before them: a small model that is made to write a grade gives the same one to
-the right answer and to nonsense (the embedded model 3.1 and 3.0), and how much of its probability lay on grades would be lost.
+If a runtime reports no log-probabilities but enforces a JSON Schema, the model writes {"score": g}, and g is its grade.
+If log-probabilities are available, no schema is used. A small model that is forced to write a grade gives the same
+grade to the right answer and to nonsense (the embedded model 3.1 and 3.0), and the schema would hide how much
+probability is on grades.
 
-When a runtime can do neither, or less than half of the probability lies on grades, nothing was measured and there is no
+If a runtime supports neither, or less than half of the probability is on grades, nothing was measured and there is no
 verdict. A failure is never a low score.
 
-An item with criteria is graded criterion by criterion, those that have no check; the others are the verifier's.
+For an item with criteria, this judge grades each criterion without a check. The verifier decides the others.
 """
 
 from __future__ import annotations
@@ -31,19 +34,20 @@ from tmde_core.sdk.records import Record
 from tmde_core.sdk.runtimes import ChatDelta, Message, TokenLogprob
 
 GRADES = (1, 2, 3, 4, 5)
-"""Few enough that each is one token in every tokenizer."""
+"""The possible grades. Each is a single token in every tokenizer."""
 
 LEAST_MASS = 0.5
-"""With less probability than this on grades the model was saying something else, and its grades are noise."""
+"""The minimum probability on grades. Below this, the model answered something else, and its grades are noise."""
 
 ALTERNATIVES = 20
-"""What the common servers report at most."""
+"""The largest number of alternatives that the common servers report."""
 
 MAX_QUOTED_CHARS = 6_000
-"""Of the question and of the answer; the middle of longer ones is left out, so that the prompt fits small contexts."""
+"""The longest quotation of the question or the answer. The middle of a longer text is left out, so that the prompt fits
+small contexts."""
 
 SCHEMA_TOKENS = 24
-"""Room for {"score": 4} with whatever blanks a server puts in."""
+"""Enough tokens for {"score": 4} with any spaces that a server adds."""
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -60,21 +64,21 @@ CRITERION_SCALE = "1 not at all, 2 a little, 3 partly, 4 mostly, 5 fully"
 
 
 class Framing(Record):
-    """One way to put the same request; the panel asks in several."""
+    """One way to word the same request. The panel uses several."""
 
     task: str = "Grade this answer with a number"
     answer_first: bool = False
-    """Whether the answer comes before what counts in it."""
+    """Whether the answer comes before the criteria."""
 
 
 PLAIN = Framing()
 
 
 class Grade(Record):
-    """What one request found out."""
+    """The result of one request."""
 
     score: float | None
-    """0–10; None: nothing was measured."""
+    """The score from 0 to 10, or None if nothing was measured."""
     reason: str
 
 
@@ -82,7 +86,7 @@ class RubricJudge:
     """Grades with the Judge role's model."""
 
     async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
-        """See the module's docstring."""
+        """Return the verdict of the rubric judge. See the module's docstring."""
         if model is None:
             return none("The rubric judge needs a model and was given none.", "rubric")
         if not item.criteria:
@@ -94,12 +98,12 @@ class RubricJudge:
 
 
 def open_criteria(item: JudgeItem) -> list[Criterion]:
-    """The criteria that a judge decides."""
+    """Return the criteria without a check, which a judge decides."""
     return [criterion for criterion in item.criteria if criterion.check is None]
 
 
 def by_criterion(criteria: Sequence[Criterion], grades: dict[str, Grade], judge: str) -> Verdict:
-    """The verdict over the criteria that got a grade: their weighted mean; none of them, no verdict."""
+    """Return the weighted mean of the criteria that got a grade, or no verdict if none got one."""
     if not grades:
         return none("Every criterion has a check, which the verifier decides.", judge)
     scores = {name: grade.score for name, grade in grades.items() if grade.score is not None}
@@ -113,7 +117,7 @@ def by_criterion(criteria: Sequence[Criterion], grades: dict[str, Grade], judge:
 async def graded(
     model: JudgeModel, item: JudgeItem, criterion: Criterion | None = None, framing: Framing = PLAIN
 ) -> Grade:
-    """Ask for one grade: of the whole answer, or by one criterion."""
+    """Ask for one grade, of the whole answer or by one criterion."""
     if model.capabilities.logprobs:
         token = await _first_token(model, prompt(item, criterion, framing))
         if token is None:
@@ -130,10 +134,10 @@ async def graded(
 def prompt(
     item: JudgeItem, criterion: Criterion | None = None, framing: Framing = PLAIN, as_json: bool = False
 ) -> tuple[Message, ...]:
-    """What the model is asked.
+    """Return the messages that ask the model for a grade.
 
-    Question, answer, reference and rubric are quoted line by line, so that no text in them can end its quotation and speak
-    to the judge. What differs between criteria comes last, so that a prompt cache holds the rest.
+    Question, answer, reference and rubric are quoted line by line, so that no text in them can end its quotation and
+    instruct the judge. The part that differs between criteria comes last, so that a prompt cache holds the rest.
     """
     scale = CRITERION_SCALE if criterion else SCALE
     answer = f"Answer to grade:\n{quoted(item.answer)}"
@@ -156,7 +160,7 @@ def prompt(
 
 
 def quoted(text: str) -> str:
-    """The text with `> ` before every line, whatever character ends the lines."""
+    """Return the text with `> ` before every line, for every kind of line break."""
     if len(text) > MAX_QUOTED_CHARS:
         half = MAX_QUOTED_CHARS // 2
         text = f"{text[:half]} … {text[-half:]}"
@@ -164,7 +168,7 @@ def quoted(text: str) -> str:
 
 
 def weighed(token: TokenLogprob) -> Grade:
-    """The grade from the first generated token's probabilities."""
+    """Return the grade from the first generated token's probabilities."""
     mass = grade_masses(token)
     total = sum(mass.values())
     if not math.isfinite(total) or total < LEAST_MASS:
@@ -178,12 +182,15 @@ def weighed(token: TokenLogprob) -> Grade:
 
 
 def on_scale(mean: float) -> float:
-    """A mean grade, 1–5, as a score, 0–10."""
+    """Convert a mean grade from 1 to 5 into a score from 0 to 10."""
     return round(min(10.0, max(0.0, (mean - GRADES[0]) / (GRADES[-1] - GRADES[0]) * 10)), 3)
 
 
 def grade_masses(token: TokenLogprob) -> dict[int, float]:
-    """Grade → probability. "4" and " 4" are the same grade; a token is counted once even if it is reported twice."""
+    """Return the probability of each grade.
+
+    "4" and " 4" are the same grade. A token that is reported twice counts once.
+    """
     seen = {token.token: token.logprob, **{one.token: one.logprob for one in token.top}}
     mass = dict.fromkeys(GRADES, 0.0)
     for text, logprob in seen.items():
@@ -194,13 +201,13 @@ def grade_masses(token: TokenLogprob) -> dict[int, float]:
 
 
 def none(reason: str, judge: str) -> Verdict:
-    """No verdict, and why."""
+    """Return a verdict without a score, with the reason."""
     return Verdict(score=None, reasons=(reason,), judge=judge)
 
 
 async def _first_token(model: JudgeModel, messages: Sequence[Message]) -> TokenLogprob | None:
     first: TokenLogprob | None = None
-    # Read to the end, so that the call is counted; it is one token long.
+    # The stream is read to its end, so that the call is counted. It has one token.
     async for item in model.chat(messages, max_tokens=1, top_logprobs=ALTERNATIVES, temperature=0.0):
         if isinstance(item, ChatDelta) and item.logprobs and first is None:
             first = item.logprobs[0]

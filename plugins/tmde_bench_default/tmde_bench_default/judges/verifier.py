@@ -1,8 +1,8 @@
-"""The verifier: compares an answer with a reference by rule. 10 when they agree, 0 when they do not, nothing in between.
+"""Compare an answer with a reference by rule. The score is 10 if they agree and 0 if they do not.
 
-A missing reference, an unknown check or a bad pattern is no verdict: then nothing was compared.
+If the reference is missing, the check unknown or the pattern invalid, nothing was compared, and there is no verdict.
 
-Where an item has criteria, those with a check are decided by it (see `checks`), and the rest is left to a judge.
+If an item has criteria, their checks decide the criteria that have one (see `checks`), and a judge decides the rest.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from tmde_core.sdk.judges import Criterion, JudgeItem, JudgeModel, Verdict
 RIGHT, WRONG = 10.0, 0.0
 
 LONGEST_CONTAINED = 80
-"""Characters. A longer reference without a check is prose, which no rule can compare."""
+"""The longest reference that is compared without a check, in characters. A longer one is prose, which no rule can
+compare."""
 
 
 class VerifierJudge:
-    """Checks by rule; needs no model."""
+    """Checks by rule. This judge needs no model."""
 
     async def score(self, item: JudgeItem, model: JudgeModel | None = None) -> Verdict:  # noqa: ARG002 the port's
         """Compare the answer with the reference, or decide its criteria."""
@@ -42,12 +43,15 @@ class VerifierJudge:
         return CHECKS[check](answer, reference)
 
     def problems(self, criterion: Criterion) -> Sequence[str]:
-        """See `tmde_core.sdk.judges.CheckingJudge`."""
+        """Return the problems of a criterion's check. See `tmde_core.sdk.judges.CheckingJudge`."""
         return problems(criterion)
 
 
 async def check_criteria(answer: str, criteria: Sequence[Criterion]) -> Verdict:
-    """Each criterion that has a check, and their weighted mean; what could not be checked is left out, with the reason."""
+    """Check each criterion that has a check and return their weighted mean.
+
+    A criterion that could not be checked is left out, and the reasons say why.
+    """
     scores: dict[str, float] = {}
     reasons: list[str] = []
     total = weight = 0.0
@@ -70,7 +74,7 @@ async def check_criteria(answer: str, criteria: Sequence[Criterion]) -> Verdict:
 
 
 def inferred_check(reference: str) -> str | None:
-    """How a reference is compared when nobody said: as a number or a letter if it is one, else it must be contained."""
+    """Return the check for a reference without one: number or choice if it is one, else contains, or None for prose."""
     if parse_number(reference) is not None:
         return "number"
     if len(reference) == 1 and reference.isalpha() and reference.isascii():
@@ -79,7 +83,7 @@ def inferred_check(reference: str) -> str | None:
 
 
 def check_number(answer: str, reference: str) -> Verdict:
-    """The answer's final number against the reference's."""
+    """Compare the answer's final number with the reference's number."""
     wanted = parse_number(reference)
     if wanted is None:
         return _none(f"The reference {reference[:40]!r} is not a number.")
@@ -92,7 +96,7 @@ def check_number(answer: str, reference: str) -> Verdict:
 
 
 def check_choice(answer: str, reference: str) -> Verdict:
-    """The letter, or the word of a known set such as yes and no, that the answer settles on."""
+    """Compare the letter, or the word of a known set such as yes and no, that the answer chooses."""
     wanted = reference.strip(" ().:").casefold()
     found = choice_in(answer, wanted)
     return _verdict(
@@ -102,7 +106,7 @@ def check_choice(answer: str, reference: str) -> Verdict:
 
 
 def check_exact(answer: str, reference: str) -> Verdict:
-    """The whole answer, or its marked final part, equals the reference but for case, punctuation and blanks."""
+    """Check whether the answer or its final part equals the reference, ignoring case, punctuation and spaces."""
     wanted = normalised(reference)
     marked = final_part(answer)
     right = normalised(answer) == wanted or (marked is not None and normalised(marked) == wanted)
@@ -110,14 +114,14 @@ def check_exact(answer: str, reference: str) -> Verdict:
 
 
 def check_contains(answer: str, reference: str) -> Verdict:
-    """The reference's words stand in the answer, together and in order."""
+    """Check whether the answer contains the reference's words, together and in order."""
     wanted = normalised(reference)
     right = bool(wanted) and f" {wanted} " in f" {normalised(answer)} "
     return _verdict(right, f"The answer {'contains' if right else 'does not contain'} {reference[:80]!r}.")
 
 
 def check_regex(answer: str, pattern: str) -> Verdict:
-    """The pattern occurs in the answer, whatever the case."""
+    """Check whether the pattern occurs in the answer, ignoring case."""
     found, reason = searched(pattern, answer)
     return _none(reason) if found is None else _verdict(found, reason)
 

@@ -1,1 +1,1 @@
-"""GGUF files: reading headers, converting models and adapters."""
+"""GGUF files: read headers, convert models and adapters."""

@@ -1,4 +1,4 @@
-"""How to make the GGUF form of an adapter that was not trained here. Light: the server asks this."""
+"""Plan the conversion of an imported adapter to its GGUF form. The server calls this, so the module is light."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from tmde_cpu.base_name import resolve_base_model
 
 
 def conversion(data_dir: Path, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
-    """The worker that compares the adapter with its base model and writes `adapter.gguf`; None when the base is not known here."""
+    """Return the worker that compares the adapter with its base model and writes `adapter.gguf`.
+
+    The result is None if the base model is not installed.
+    """
     base = _known(data_dir, base_model)
     if base is None:
         return None
@@ -19,7 +22,10 @@ def conversion(data_dir: Path, adapter_dir: Path, base_model: str) -> WorkerComm
 
 
 def _known(data_dir: Path, base_model: str) -> Path | None:
-    """The base model's file or directory. A name such as `HuggingFaceTB/SmolLM2-135M-Instruct` is also looked for without its publisher."""
+    """Return the base model's file or directory, or None.
+
+    A name such as `HuggingFaceTB/SmolLM2-135M-Instruct` is also looked up without its publisher.
+    """
     for name in (base_model, PurePosixPath(base_model).name):
         if name:
             try:

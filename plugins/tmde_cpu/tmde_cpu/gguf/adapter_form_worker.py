@@ -1,7 +1,10 @@
-"""Compares an adapter with its base model and writes its GGUF form: `python -m tmde_cpu.gguf.adapter_form_worker ADAPTER_DIR BASE`.
+"""Compare an adapter with its base model and write the adapter's GGUF form.
 
-BASE is a GGUF file or a directory with config.json and safetensors; only their heads are read, so this takes a second where
-loading the model would take half a minute. Prints a `tmde_core.sdk.training.ServedForm`. Runs in a subprocess only.
+    python -m tmde_cpu.gguf.adapter_form_worker ADAPTER_DIR BASE
+
+BASE is a GGUF file or a directory with config.json and safetensors. Only the headers are read, which takes a second;
+loading the model would take half a minute. The worker prints a `tmde_core.sdk.training.ServedForm`. Runs in a
+subprocess only.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from tmde_cpu.gguf.header import read_header, read_shapes
 from tmde_cpu.gguf.lora import ARCHITECTURES, UnsupportedModelError, write_form
 
 SHOWN = 3
-"""Matrices that a reason names; the rest are counted."""
+"""The number of matrices that a reason names. Further matrices are counted."""
 
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
@@ -33,7 +36,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Base:
-    """What the heads of the base model's files say."""
+    """The content of the headers of the base model's files."""
 
     def __init__(self, config: Mapping[str, Any], shapes: Shapes) -> None:
         self.config = config
@@ -47,13 +50,13 @@ class Base:
         self._names = gguf.get_tensor_name_map(architecture, int(config["num_hidden_layers"]))
 
     def matrix(self, module: str) -> tuple[int, ...] | None:
-        """The shape [out, in] of a module's weight, by the name that transformers gives it; None when there is none."""
+        """Return the shape [out, in] of a module's weight by the module's name in transformers, or None."""
         mapped = self._names.get_name(module)
         return self._shapes.get(f"{module}.weight") or self._shapes.get(f"{mapped}.weight")
 
 
 def main(adapter_dir: Path, base: Path) -> int:
-    """Do it; the exit status is 0 also when the adapter does not fit, because that is an answer."""
+    """Run the conversion. The exit status is 0 even if the adapter does not fit, because this is a valid result."""
     try:
         form = make(adapter_dir, base)
     except (TmdeError, SafetensorsError, OSError, ValueError, KeyError) as error:
@@ -65,7 +68,7 @@ def main(adapter_dir: Path, base: Path) -> int:
 
 
 def make(adapter_dir: Path, base_path: Path) -> ServedForm:
-    """Write `adapter.gguf`, unless the adapter does not fit the base model or there is no such form."""
+    """Write `adapter.gguf`, unless the adapter does not fit or the model has no GGUF form for adapters."""
     try:
         base = _of_directory(base_path) if base_path.is_dir() else _of_gguf(base_path)
         weights = adapter_dir / WEIGHTS_FILE
@@ -81,7 +84,7 @@ def make(adapter_dir: Path, base_path: Path) -> ServedForm:
 
 
 def misfits(tensors: tuple[Tensor, ...], base: Base, name: str) -> list[str]:
-    """Why the matrices do not belong to the base model, in sentences."""
+    """Return why the matrices do not fit the base model, in sentences."""
     unknown, misshapen = [], []
     for tensor in tensors:
         found = _NAME.fullmatch(tensor.name)
@@ -134,7 +137,10 @@ def _of_gguf(path: Path) -> Base:
 
 
 def _loaded(path: Path, tensors: tuple[Tensor, ...]) -> dict[str, np.ndarray[Any, Any]]:
-    """The tensors by name. numpy knows no bfloat16: that is the upper half of a float32, so it becomes one."""
+    """Return the tensors by name, with bfloat16 converted to float32.
+
+    numpy has no bfloat16. A bfloat16 is the upper half of a float32.
+    """
     content = np.memmap(path, np.uint8, "r")
     loaded: dict[str, np.ndarray[Any, Any]] = {}
     for tensor in tensors:

@@ -1,9 +1,10 @@
-"""Writes a directory of safetensors as one GGUF file in float16. Runs in a subprocess only.
+"""Write a directory of safetensors as one GGUF file in float16. Runs in a subprocess only.
 
     python -m tmde_cpu.gguf.convert DIRECTORY FILE
 
-For models of the Llama kind with a byte-level BPE tokenizer. What it does not know it refuses, with one sentence on
-stderr: a file that loads and talks nonsense would be worse. After llama.cpp's convert_hf_to_gguf.py.
+The converter supports models of the Llama kind with a byte-level BPE tokenizer. It refuses everything else with one
+sentence on stderr, because a file that loads and produces nonsense would be worse. The conversion follows llama.cpp's
+convert_hf_to_gguf.py.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ import numpy as np
 
 ARCHITECTURE = "LlamaForCausalLM"
 LLAMA_3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""How Llama 3 cuts text before its byte pairs are merged."""
+"""The pattern that Llama 3 splits text with before it merges byte pairs."""
 
 _DTYPES: Mapping[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 
 class UnsupportedError(Exception):
-    """The model is of a kind that cannot be converted here; the message says which and what can."""
+    """The kind of model cannot be converted here. The message names the kind and the supported kinds."""
 
 
 def convert(directory: Path, target: Path) -> None:
     """Write the model in `directory` to `target`.
 
     Raises:
-        UnsupportedError: see there.
+        UnsupportedError: the kind of model cannot be converted.
         OSError, KeyError, ValueError: a file is missing or damaged.
     """
     config = _json(directory / "config.json")
@@ -58,7 +59,7 @@ def convert(directory: Path, target: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for name, stored in tensors:  # one at a time: a model need not fit into memory twice
+    for name, stored in tensors:  # one at a time, so that the model need not fit into memory twice
         values = stored.read()
         if name.endswith(("attn_q.weight", "attn_k.weight")):
             values = _permuted(values, heads if "attn_q" in name else key_heads)
@@ -151,7 +152,7 @@ def _special(named: Any, numbered: Any, places: Mapping[str, int]) -> int | None
 
 
 def _pre_tokenizer(described: Mapping[str, Any]) -> str:
-    """llama.cpp's name for the way a tokenizer cuts text before it merges byte pairs."""
+    """Return llama.cpp's name for the way in which a tokenizer splits text before it merges byte pairs."""
     steps = described.get("pretokenizers", [described])
     kinds = [step.get("type") for step in steps]
     if kinds == ["ByteLevel"] and steps[0].get("use_regex", True):
@@ -170,7 +171,10 @@ def _pre_tokenizer(described: Mapping[str, Any]) -> str:
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A tensor in a safetensors file: 8 bytes of header length, the header in JSON, then the values end to end."""
+    """A tensor in a safetensors file.
+
+    The file has 8 bytes of header length, the header in JSON, then the values one after the other.
+    """
 
     name: str
     file: Path
@@ -180,11 +184,11 @@ class Stored(msgspec.Struct, frozen=True):
 
     @property
     def written_as(self) -> type[np.floating[Any]]:
-        """Norms stay exact: they are few, and small errors in them touch everything."""
+        """The type in the GGUF file. Norms stay in float32: they are few, and their errors affect everything."""
         return np.float32 if len(self.shape) == 1 else np.float16
 
     def read(self) -> np.ndarray[Any, np.dtype[Any]]:
-        """Its values."""
+        """Return the values of the tensor."""
         raw = np.fromfile(self.file, dtype=_DTYPES[self.dtype], count=int(np.prod(self.shape)), offset=self.start)
         if self.dtype == "BF16":  # the upper half of a float32
             raw = (raw.astype(np.uint32) << 16).view(np.float32)
@@ -210,7 +214,10 @@ def _stored(directory: Path) -> Iterator[Stored]:
 
 
 def _permuted(weights: np.ndarray[Any, np.dtype[Any]], heads: int) -> np.ndarray[Any, np.dtype[Any]]:
-    """Rows of q and k in llama.cpp's order: it rotates neighbouring pairs, transformers the halves of a head."""
+    """Return the rows of q and k in llama.cpp's order.
+
+    llama.cpp rotates neighbouring pairs; transformers rotates the halves of a head.
+    """
     rows, columns = weights.shape
     return weights.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
@@ -220,7 +227,7 @@ def _json(path: Path) -> Any:
 
 
 def main(arguments: list[str]) -> int:
-    """Convert; 1 with one sentence on stderr when it cannot be done."""
+    """Convert the model. Return 1 and print one sentence to stderr if the conversion fails."""
     directory, target = Path(arguments[0]), Path(arguments[1])
     try:
         convert(directory, target)

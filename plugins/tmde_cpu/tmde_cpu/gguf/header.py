@@ -1,7 +1,7 @@
-"""Reads the metadata at the head of a GGUF file: enough to list models and to refuse what is none.
+"""Read the metadata at the start of a GGUF file, to list models and to refuse files that are not models.
 
-Written out here because PyPI's `gguf` brings numpy with it, and the server's own process stays light.
-The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little endian).
+The reader is implemented here because the package `gguf` on PyPI needs numpy, and the server's own process must stay
+light. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little endian).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tmde_core.sdk.errors import InvalidInputError
 
 MAGIC = b"GGUF"
 MAX_METADATA = 64 * 1024 * 1024
-"""A vocabulary of 256,000 tokens with its merges takes about 15 MB."""
+"""The largest metadata. A vocabulary of 256,000 tokens with its merges takes about 15 MB."""
 MAX_ENTRIES = 4096
 MAX_TENSORS = 100_000
 MAX_DIMENSIONS = 4
@@ -26,38 +26,39 @@ _STRING, _ARRAY = 8, 9
 
 
 class GgufHeader(msgspec.Struct, frozen=True):
-    """What the head of a GGUF file says. Arrays (the vocabulary) are left out."""
+    """The header of a GGUF file, without arrays (the vocabulary)."""
 
     metadata: dict[str, Any]
     tensors: int
 
     @property
     def kind(self) -> str:
-        """`model`, `adapter`, `mmproj`, …; files from before the field existed are models."""
+        """`model`, `adapter`, `mmproj`, …; older files without the field are models."""
         return str(self.metadata.get("general.type", "model"))
 
     @property
     def architecture(self) -> str:
-        """`llama`, `qwen2`, …"""
+        """The architecture, such as `llama` or `qwen2`."""
         return str(self.metadata.get("general.architecture", ""))
 
     @property
     def context_length(self) -> int | None:
-        """Tokens that the model was trained to see at once."""
+        """The context length in tokens that the model was trained with."""
         value = self.metadata.get(f"{self.architecture}.context_length")
         return value if isinstance(value, int) else None
 
     @property
     def chat_template(self) -> bool:
-        """Whether the file says how a chat is written."""
+        """Whether the file has a chat template."""
         return bool(self.metadata.get("tokenizer.chat_template"))
 
 
 def read_header(path: Path) -> GgufHeader:
-    """The header of the file at `path`.
+    """Return the header of the file at `path`.
 
     Raises:
-        InvalidInputError: it is not there, cannot be read, or is no whole GGUF header; names the file.
+        InvalidInputError: the file is missing, cannot be read, or has no complete GGUF header. The error names the
+            file.
     """
     try:
         with path.open("rb") as file:
@@ -73,7 +74,9 @@ def read_header(path: Path) -> GgufHeader:
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The tensors of a GGUF file and their shapes, the innermost dimension last, as everywhere but in GGUF.
+    """Return the shapes of the tensors in a GGUF file, with the innermost dimension last.
+
+    GGUF itself stores the innermost dimension first.
 
     Raises:
         InvalidInputError: see `read_header`.
@@ -117,7 +120,7 @@ class _Reader:
             if dimensions > MAX_DIMENSIONS:
                 raise ValueError("dimensions")
             found[name] = tuple(self._number("Q") for _ in range(dimensions))[::-1]
-            self._skip(4 + 8)  # its type and where it lies
+            self._skip(4 + 8)  # the tensor's type and offset
         return found
 
     def _value(self, kind: int) -> Any:

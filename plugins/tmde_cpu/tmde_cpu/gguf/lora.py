@@ -1,7 +1,8 @@
-"""The served form of an adapter: the GGUF file that llama.cpp reads. Runs in a subprocess only.
+"""Write the GGUF form of an adapter, which llama.cpp reads. Runs in a subprocess only.
 
-Format: `general.type=adapter`, `adapter.type=lora`, `adapter.lora.alpha`, and for each adapted matrix of the base two
-tensors named after it, `….lora_a` [rank, in] and `….lora_b` [out, rank] (llama.cpp, convert_lora_to_gguf.py).
+The format has `general.type=adapter`, `adapter.type=lora`, `adapter.lora.alpha`, and two tensors for each adapted
+matrix of the base model, named after the matrix: `….lora_a` [rank, in] and `….lora_b` [out, rank] (llama.cpp,
+convert_lora_to_gguf.py).
 """
 
 from __future__ import annotations
@@ -25,24 +26,25 @@ ARCHITECTURES: Mapping[str, Any] = {
     "qwen3": gguf.MODEL_ARCH.QWEN3,
     "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
 }
-"""`model_type` of config.json → llama.cpp's architecture."""
+"""Maps `model_type` in config.json to llama.cpp's architecture."""
 
 INTERLEAVED_ROPE = frozenset({gguf.MODEL_ARCH.LLAMA})
-"""Where llama.cpp rotates neighbouring pairs of a head while transformers rotates its halves against each other, the
-rows of q and k of the base are stored in llama.cpp's order, and so must be those of the adapter's B matrices."""
+"""Architectures for which llama.cpp rotates neighbouring pairs of a head, while transformers rotates its halves. The
+rows of q and k of the base model are stored in llama.cpp's order, so the rows of the adapter's B matrices need the same
+order."""
 
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 
 class UnsupportedModelError(Exception):
-    """The base model's kind has no known GGUF form."""
+    """This kind of base model has no known GGUF form for adapters."""
 
 
 def write_gguf_lora(adapter_dir: Path, base_dir: Path, target: Path) -> None:
     """Convert the PEFT adapter in `adapter_dir`, trained on the model in `base_dir`, to the file `target`.
 
     Raises:
-        UnsupportedModelError: llama.cpp's form of this kind of model is not known here.
+        UnsupportedModelError: the GGUF form for this kind of model is unknown.
     """
     base = msgspec.json.decode((base_dir / "config.json").read_bytes())
     lora = msgspec.json.decode((adapter_dir / CONFIG_FILE).read_bytes())
@@ -52,7 +54,7 @@ def write_gguf_lora(adapter_dir: Path, base_dir: Path, target: Path) -> None:
 def write_form(
     tensors: Mapping[str, np.ndarray[Any, Any]], alpha: float, base: Mapping[str, Any], target: Path
 ) -> None:
-    """The same from the adapter's tensors by name, its alpha, and the base's config.json.
+    """Write the GGUF form from the adapter's tensors by name, its alpha, and the base model's config.json.
 
     Raises:
         UnsupportedModelError: see `write_gguf_lora`.
@@ -88,6 +90,6 @@ def write_form(
 
 
 def permute(rows: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """Reorder the rows of each head from halves to neighbouring pairs: [heads · width, …] in and out."""
+    """Reorder the rows of each head from halves to neighbouring pairs. The shape [heads · width, …] stays the same."""
     halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)

@@ -1,4 +1,4 @@
-"""Which models there are: files in the models directory, and what the settings name."""
+"""Find the available models: files in the models directory, and models that the settings name."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ RUNTIME = "embedded"
 
 
 class ModelSource(msgspec.Struct, frozen=True):
-    """A model by its name, and where it lies: a GGUF file, or a directory of safetensors."""
+    """A model's name and path: a GGUF file, or a directory of safetensors."""
 
     name: str
     path: Path
 
     @property
     def is_directory(self) -> bool:
-        """Whether it must be converted before it is served."""
+        """Whether the model is a directory, which must be converted before it is served."""
         return self.path.is_dir()
 
 
 class Catalog:
-    """Finds models by name. Only what lies in the models directory or stands in the settings can be named."""
+    """Finds models by name. Only models in the models directory or in the settings can be named."""
 
     def __init__(self, models_dir: Path, options: EmbeddedSettings) -> None:
         self._models_dir = models_dir
@@ -37,14 +37,14 @@ class Catalog:
 
     @property
     def default(self) -> ModelSource:
-        """The model that answers when none is named."""
+        """The default model, which answers if no model is named."""
         return self._source(self._options.model or EMBEDDED_FILE)
 
     def find(self, name: str) -> ModelSource:
-        """The model called `name`; empty: the default.
+        """Return the model called `name`, or the default model if `name` is empty.
 
         Raises:
-            NotFoundError: there is none; lists those there are.
+            NotFoundError: there is no such model. The error lists the known models.
         """
         known = self._sources()
         if not name:
@@ -58,10 +58,10 @@ class Catalog:
         return known[name]
 
     def check(self, source: ModelSource) -> None:
-        """Make sure that the model is there and looks whole.
+        """Check that the model exists and looks complete.
 
         Raises:
-            InvalidInputError: it does not; names the file and says what to do.
+            InvalidInputError: the model is missing or incomplete. The error names the file and says what to do.
         """
         if source.path == self._models_dir / EMBEDDED_FILE:
             verify_embedded(self._models_dir)
@@ -74,23 +74,23 @@ class Catalog:
             raise InvalidInputError(f"{source.path} is a GGUF {header.kind}, not a model.", field="model")
 
     def context(self, source: ModelSource) -> int:
-        """Tokens that one prompt and its answer may have together."""
+        """Return how many tokens a prompt and its answer may have together."""
         trained = None if source.is_directory else self.header(source.path).context_length
         wanted = self._options.context or DEFAULT_CONTEXT
         return min(wanted, trained) if trained else wanted
 
     def list(self, loaded: set[str]) -> list[ModelInfo]:
-        """Every model, the default first. Reads headers only."""
+        """List every model, the default first. Only headers are read."""
         default = self.default
         sources = {default.name: default, **self._sources()}
         return [self._info(source, source.name in loaded, source == default) for source in sources.values()]
 
     def header(self, path: Path) -> GgufHeader:
-        """The file's metadata, read once for each version of the file."""
+        """Return the file's metadata, which is read once for each version of the file."""
         try:
             found = path.stat()
         except OSError:
-            return read_header(path)  # raises with the sentence
+            return read_header(path)  # raises the error with the sentence
         key = (path, found.st_size, found.st_mtime_ns)
         if key not in self._headers:
             self._headers[key] = read_header(path)
@@ -112,7 +112,7 @@ class Catalog:
         try:
             return self.header(file).kind == "model"
         except InvalidInputError:
-            return True  # a damaged one is listed, with what is wrong: it would be missed otherwise
+            return True  # a damaged file is listed with its problem; otherwise it would silently be missing
 
     def _info(self, source: ModelSource, loaded: bool, default: bool) -> ModelInfo:
         size, context, detail = None, None, ""

@@ -1,4 +1,4 @@
-"""One model server: the child process, its address, its end."""
+"""Supervise one model server: the child process, its address, its end."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tmde_cpu.serving.server_worker import ServerJob, ServerReport
 SERVER = "the embedded model server"
 
 START_SECONDS = 300.0
-"""Longest that loading may take; a large model on a slow disk needs its time."""
+"""The time limit for loading. A large model on a slow disk takes long."""
 CONNECT_SECONDS = 5.0
 END_SECONDS = 0.8
-"""Given to a child to end by itself before it is killed."""
+"""How long a child may take to end by itself before it is killed."""
 MAX_LOG_LINE = 64 * 1024
 
 
 class ServerChild:
-    """A running llama.cpp server that only this process can ask."""
+    """A running llama.cpp server that only this process can send requests to."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: ServerLog) -> None:
         self._process = process
@@ -41,17 +41,17 @@ class ServerChild:
         self.exited = asyncio.create_task(process.wait())
         """Done as soon as the process has ended."""
         self.client: httpx.AsyncClient
-        """For everything but chat."""
+        """The client for all requests except chats."""
         self.address = ""
         self.key = ""
 
     @classmethod
     async def start(cls, job: ServerJob, log: ServerLog) -> ServerChild:
-        """Start the server described by `job` (its `key` and `parent` are filled in here) and wait until it listens.
+        """Start the server that `job` describes and wait until it listens. `key` and `parent` are filled in here.
 
         Raises:
-            InvalidInputError: it cannot load what it was given; carries its own last words.
-            WorkerFailedError: it cannot be started, was killed, or takes too long.
+            InvalidInputError: the server cannot load the model. The error contains the server's last log lines.
+            WorkerFailedError: the server cannot be started, was killed, or takes too long.
         """
         key = secrets.token_urlsafe(32)
         job = msgspec.structs.replace(job, key=key, parent=os.getpid())
@@ -119,7 +119,7 @@ class ServerChild:
         while True:
             try:
                 line = await self._process.stderr.readline()
-            except ValueError:  # longer than MAX_LOG_LINE: what was read of it is gone
+            except ValueError:  # the line is longer than MAX_LOG_LINE; the part that was read is lost
                 continue
             if not line:
                 return
@@ -136,23 +136,23 @@ class ServerChild:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Whether the process is running."""
         return not self.exited.done()
 
     @property
     def last_words(self) -> str:
-        """The line of its log that most likely tells what went wrong."""
+        """The line of the log that most likely says what went wrong."""
         return self._lines.telling()
 
     async def obituary(self) -> str:
-        """How it ended, in a clause. Call when `exited` is done."""
+        """Return how the process ended, as a clause. Call this when `exited` is done."""
         await self._log_is_read()
         code = self.exited.result()
         how = f"was ended by signal {-code} ({_signal_name(-code)})" if code < 0 else f"ended with code {code}"
         return f"{how}; its last log line: {self.last_words or 'none'}"
 
     async def stop(self) -> None:
-        """Cut the life-line; kill it if that is not enough. Ends within a second."""
+        """Close the child's stdin, and kill the child if this is not enough. The child ends within a second."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         await asyncio.wait([self.exited], timeout=END_SECONDS)
@@ -169,7 +169,7 @@ class ServerChild:
 def server_job(
     model: Path, adapters: Sequence[Path], *, context: int, slots: int, threads: int, batch: int
 ) -> ServerJob:
-    """A job without key and parent, which `ServerChild.start` fills in."""
+    """Return a job without key and parent, which `ServerChild.start` fills in."""
     return ServerJob(
         model=str(model),
         key="",

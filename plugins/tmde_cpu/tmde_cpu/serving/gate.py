@@ -1,4 +1,4 @@
-"""Lets requests at a model's slots: foreground ones first, background ones only while none of those waits."""
+"""Control the access to a model's slots. Background requests are admitted only while no foreground request waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 
 class Gate:
-    """As many permits as slots. Background requests never hold the last one, so that a question finds a slot at once."""
+    """As many permits as slots. Background requests never take the last one, so that a question finds a slot."""
 
     def __init__(self, slots: int) -> None:
         self._free = slots
@@ -19,14 +19,14 @@ class Gate:
 
     @asynccontextmanager
     async def permit(self, background: bool) -> AsyncIterator[None]:
-        """Hold a slot for the time of the `with` block, waiting for one first."""
+        """Wait for a slot and hold it during the `with` block."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         (self._background if background else self._foreground).append(turn)
         self._admit()
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # our turn came in the same moment: pass it on
+            if turn.done() and not turn.cancelled():  # a permit was granted at the same moment, so pass it on
                 self._release()
             raise
         try:
@@ -47,7 +47,7 @@ class Gate:
     def _pop(self, waiting: deque[asyncio.Future[None]]) -> bool:
         while waiting:
             turn = waiting.popleft()
-            if not turn.done():  # a cancelled one is skipped
+            if not turn.done():  # skip a cancelled request
                 self._free -= 1
                 turn.set_result(None)
                 return True

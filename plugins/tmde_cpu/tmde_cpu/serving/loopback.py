@@ -1,8 +1,8 @@
-"""Streams a chat from our own child over a bare loopback connection.
+"""Stream a chat from TMDE's own child process over a plain loopback connection.
 
-A general HTTP client spends 0.2 to 0.3 ms of processor time on each token that arrives, on a busy machine over a
-millisecond. The child computes on every core, so that time is taken from it. This reader, which knows only the one server
-that we start ourselves, spends half of it. Events and errors are those of `tmde_core.sdk.chat_http`.
+A general HTTP client uses 0.2 to 0.3 ms of processor time for each token, and over a millisecond on a busy machine. The
+child computes on every core, so this time slows the child down. This reader supports only the server that TMDE itself
+starts, and uses half of that time. Its events and errors are those of `tmde_core.sdk.chat_http`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tmde_core.sdk.errors import RuntimeTimeoutError, WorkerFailedError
 from tmde_core.sdk.runtimes import ChatItem
 
 SILENCE_SECONDS = 120.0
-"""A server that sends nothing for so long is stuck: it reports progress after every step."""
+"""The longest silence. The server reports progress after every step, so a silent server is stuck."""
 
 
 async def stream_loopback(
     address: str, key: str, body: Mapping[str, Any], *, server: str, model: str
 ) -> AsyncGenerator[ChatItem, None]:
-    """As `tmde_core.sdk.chat_http.stream_chat`, for a llama.cpp server at `http://HOST:PORT`."""
+    """Stream like `tmde_core.sdk.chat_http.stream_chat`, from a llama.cpp server at `http://HOST:PORT`."""
     host, _, port = address.removeprefix("http://").rpartition(":")
     try:
         reader, writer = await asyncio.open_connection(host, int(port), limit=MAX_EVENT_BYTES)
@@ -50,7 +50,7 @@ async def stream_loopback(
     except (OSError, EOFError, asyncio.LimitOverrunError, ValueError):
         raise WorkerFailedError(f"The connection to {server} broke before the answer was finished.") from None
     finally:
-        writer.transport.abort()  # at once: this is how the server learns that nobody listens
+        writer.transport.abort()  # closed at once, because this tells the server that nobody listens
 
 
 def _request(host: str, key: str, body: bytes) -> bytes:
@@ -69,7 +69,7 @@ async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, bytes]]:
 
 
 async def _chunk(reader: asyncio.StreamReader) -> bytes:
-    """The next chunk of a chunked body; empty at its end."""
+    """Return the next chunk of a chunked body, or empty bytes at its end."""
     async with asyncio.timeout(SILENCE_SECONDS):
         size = int(await reader.readuntil(b"\r\n"), 16)
         return (await reader.readexactly(size + 2))[:-2]

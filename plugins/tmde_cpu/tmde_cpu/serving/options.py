@@ -1,4 +1,4 @@
-"""The `[runtimes.embedded]` table of the settings."""
+"""Define the settings table `[runtimes.embedded]`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from msgspec import Meta
 from tmde_core.sdk.context import PluginSettings
 
 DEFAULT_CONTEXT = 4096
-"""Tokens in each slot unless the settings say otherwise, or the model was trained on fewer. Four slots of the embedded
-model then take 380 MB beside its weights; its full 8192 would take twice that."""
+"""The default number of tokens in each slot, or fewer if the model was trained on fewer. Four slots of the embedded
+model then take 380 MB in addition to the weights; its full 8192 would take twice as much."""
 
 
 class EmbeddedSettings(PluginSettings, frozen=True, kw_only=True):
-    """How the embedded runtime serves. Every field may be left out."""
+    """The settings of the embedded runtime. Every field is optional."""
 
     model: Annotated[
         str,
@@ -58,8 +58,8 @@ class EmbeddedSettings(PluginSettings, frozen=True, kw_only=True):
     threads: (
         Annotated[int, Meta(ge=1, le=512, title="Threads", description="Unset: one for each physical core.")] | None
     ) = None
-    # A cancelled request is noticed between steps: 16 tokens take 0.1 s with the embedded model on two cores. 64 read a
-    # prompt a sixth faster and notice after 0.4 s.
+    # A cancelled request is noticed between steps. 16 tokens take 0.1 s with the embedded model on two cores. With 64,
+    # a prompt is read a sixth faster, and a cancellation is noticed after 0.4 s.
     batch: Annotated[
         int,
         Meta(
@@ -72,11 +72,11 @@ class EmbeddedSettings(PluginSettings, frozen=True, kw_only=True):
 
     @property
     def thread_count(self) -> int:
-        """Threads that compute."""
+        """The number of threads that compute."""
         return self.threads or usable_cores()
 
 
 def usable_cores() -> int:
-    """Physical cores, but no more than this process may run on."""
+    """Return the number of physical cores, but at most the cores that this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))

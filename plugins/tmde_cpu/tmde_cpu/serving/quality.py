@@ -1,4 +1,4 @@
-"""Asks one model the simple questions and prints what it answered.
+"""Ask one model the simple questions and print its answers.
 
 python -m tmde_cpu.serving.quality DATA_DIR [MODEL]
 """
@@ -26,7 +26,7 @@ async def _main(data_dir: Path, model: str) -> QualityReport:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the report of one model; 1 when it cannot be asked."""
+    """Print the report of one model. Return 1 if the model cannot be asked."""
     if len(arguments) not in (1, 2):
         sys.stderr.write("usage: python -m tmde_cpu.serving.quality DATA_DIR [MODEL]\n")
         return 2

@@ -1,4 +1,4 @@
-"""The embedded runtime: llama.cpp in supervised child processes, one for each model that is asked."""
+"""Run llama.cpp in supervised child processes, one for each requested model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tmde_cpu.serving.server_log import ServerLog
 from tmde_cpu.serving.simple_questions import QualityReport, quality
 
 END_NOTICE_SECONDS = 1.0
-"""How long a broken connection waits for the news that the child has ended."""
+"""How long a request on a broken connection waits for the report that the child has ended."""
 
 
 class EmbeddedRuntime:
@@ -52,11 +52,11 @@ class EmbeddedRuntime:
         self._opening = asyncio.Lock()
 
     async def start(self) -> None:
-        """Load the default model; harmless when it is loaded."""
+        """Load the default model. Do nothing if the model is loaded."""
         await (await self._model("")).start()
 
     async def stop(self) -> None:
-        """End every child within a second; requests under way end with WorkerFailedError."""
+        """End every child within a second. Running requests end with WorkerFailedError."""
         async with self._opening:
             served, self._served = list(self._served.values()), {}
         await asyncio.gather(*(model.stop() for model in served))
@@ -65,8 +65,8 @@ class EmbeddedRuntime:
         """Stream the answer. See `ModelRuntime.chat`."""
         model = await self._model(request.model)
         async with model.gate.permit(request.background), model.lease(request.adapter) as generation:
-            # Progress events give the server something to write while it reads the prompt: that is how it notices
-            # within a step, and not only after a second, that nobody listens any more.
+            # With progress events the server writes while it reads the prompt. It then notices within a step that the
+            # client has disconnected, not only after a second.
             extra = {"cache_prompt": True, "return_progress": True, "lora": generation.lora(request.adapter)}
             body = chat_body(request, model=model.name, extra=extra)
             child = generation.child
@@ -79,32 +79,32 @@ class EmbeddedRuntime:
                     raise await _explained(error, generation) from None
 
     async def models(self) -> Sequence[ModelInfo]:
-        """The GGUF files in the models directory, and what the settings name."""
+        """List the GGUF files in the models directory, and the models that the settings name."""
         loaded = {name for name, model in self._served.items() if model.state == "ready"}
         return await asyncio.to_thread(self._catalog.list, loaded)
 
     async def count_tokens(self, texts: Sequence[str], model: str = "") -> list[int]:
-        """Tokens in each text, without any template."""
+        """Return the number of tokens in each text, without a template."""
         served = await self._model(model)
         async with served.lease(None) as generation:
             return [await _count(generation, text) for text in texts]
 
     async def context_length(self, model: str = "") -> int:
-        """Tokens that one prompt and its answer may have together."""
+        """Return how many tokens a prompt and its answer may have together."""
         source = self._catalog.find(model)
         return (await self._model(model)).context if source.is_directory else self._catalog.context(source)
 
     async def load_adapter(self, adapter: AdapterRef, model: str = "") -> None:
-        """Make the adapter answer requests that name it. See `ModelRuntime.load_adapter`."""
+        """Load the adapter for requests that name it. See `ModelRuntime.load_adapter`."""
         await (await self._model(model)).load_adapter(adapter)
 
     async def unload_adapter(self, adapter_id: str) -> None:
-        """Forget the adapter; unknown ids are ignored."""
+        """Unload the adapter. Unknown ids are ignored."""
         for served in self._served.values():
             served.unload_adapter(adapter_id)
 
     async def status(self) -> RuntimeStatus:
-        """State of the default model's server, memory of all of them."""
+        """Return the state of the default model's server, and the memory of all servers."""
         served = list(self._served.values())
         default = self._served.get(self._catalog.default.name)
         pids = [pid for model in served for pid in model.pids]
@@ -118,14 +118,14 @@ class EmbeddedRuntime:
         )
 
     async def busy_slots(self, model: str = "") -> int:
-        """How many slots of the model's server are at work, by its own account."""
+        """Return how many slots of the model's server are busy, as the server reports."""
         served = await self._model(model)
         async with served.lease(None) as generation:
             response = await generation.child.client.get("/slots")
         return sum(bool(slot["is_processing"]) for slot in msgspec.json.decode(response.content))
 
     async def _model(self, name: str) -> ServedModel:
-        """The model called `name`, ready to be leased; its server starts with the first lease."""
+        """Return the model called `name`, ready to be leased. Its server starts with the first lease."""
         source = self._catalog.find(name)
         if (served := self._served.get(source.name)) is not None:
             return served
@@ -143,7 +143,7 @@ class EmbeddedRuntime:
         return ServedModel(source.name, source.path, context, self._options, self._log)
 
     async def _quality_of(self, file: Path) -> QualityReport:
-        """What the model in `file` is worth, asked through a runtime of its own that nobody else can reach yet."""
+        """Measure the quality of the model in `file`, with a separate runtime that no request can reach yet."""
         trial = EmbeddedRuntime(PluginContext(self._data_dir, EmbeddedSettings(model=str(file), slots=1)))
         try:
             return await quality(trial)
@@ -152,8 +152,8 @@ class EmbeddedRuntime:
 
 
 async def _explained(error: WorkerFailedError, generation: Generation) -> WorkerFailedError:
-    """What happened to the child, when that is why the request failed; otherwise `error` as it is."""
-    if error.context.get("status") is not None:  # it answered, so it lives
+    """Return an error that describes the child's end if the child has ended, and otherwise `error` unchanged."""
+    if error.context.get("status") is not None:  # the server answered, so it is running
         return error
     await asyncio.wait([generation.child.exited], timeout=END_NOTICE_SECONDS)
     if generation.child.alive:
@@ -182,7 +182,7 @@ def _rss(pid: int) -> int:
 
 
 def availability(context: PluginContext[EmbeddedSettings]) -> Availability:
-    """Whether the default model is there and the settings are right. Starts nothing."""
+    """Return whether the default model is installed and the settings are valid. Nothing is started."""
     try:
         catalog = Catalog(context.models_dir, context.settings)
         catalog.check(catalog.default)

@@ -1,4 +1,4 @@
-"""One model being served: which child answers now, which ones still finish, and what happens when one dies."""
+"""Serve one model: the current child, the children that still finish requests, and the restart after a crash."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ log = structlog.get_logger(__name__)
 
 ADAPTER_FILE = "adapter.gguf"
 MAX_ADAPTERS = 4
-"""Kept loaded at the same time; the one unused for longest makes room."""
+"""The largest number of adapters that are loaded at the same time. The least recently used one is unloaded first."""
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0
-"""A child that lived so long starts the delays over."""
+"""A child that ran for this long resets the restart delays."""
 PATIENCE_SECONDS = 5.0
-"""A request waits for a restart that comes this soon; otherwise it is told."""
+"""A request waits for a restart that is due within this time. Otherwise the request fails with the reason."""
 
 
 class Generation:
-    """One child with the adapters it was started with. They are named at start, so each new set needs a new child."""
+    """One child with its adapters. Adapters are named at the start, so each new set needs a new child."""
 
     def __init__(self, child: ServerChild, adapters: Sequence[AdapterRef]) -> None:
         self.child = child
@@ -46,17 +46,17 @@ class Generation:
         self.started = time.monotonic()
 
     def serves(self, adapter: AdapterRef) -> bool:
-        """Whether requests may name it here."""
+        """Return whether requests to this child may name the adapter."""
         return self.adapters.get(adapter.id) == adapter
 
     def lora(self, adapter: AdapterRef | None) -> list[dict[str, float]]:
-        """The `lora` field of a request: a scale for every adapter there is, so that nothing is left to defaults."""
+        """Return the `lora` field of a request: a scale for every loaded adapter, so that no default applies."""
         wanted = adapter.id if adapter else None
         return [{"id": place, "scale": 1.0 if id_ == wanted else 0.0} for place, id_ in enumerate(self._order)]
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[None]:
-        """Holds the child for a request."""
+        """Hold the child for a request."""
         self._users += 1
         self._idle.clear()
         try:
@@ -67,7 +67,10 @@ class Generation:
                 self._idle.set()
 
     async def drain(self) -> None:
-        """Stop the child once nobody uses it. (When it dies under its users, they fail and so stop using it.)"""
+        """Stop the child when no request uses it.
+
+        If the child dies, its requests fail and thus stop using it.
+        """
         await self._idle.wait()
         await self.child.stop()
 
@@ -86,12 +89,12 @@ class ServedModel:
         self._current: Generation | None = None
         self._changing = asyncio.Lock()
         self._recent: dict[str, AdapterRef] = {}
-        """The loaded adapters, the one used last at the end."""
+        """The loaded adapters, least recently used first."""
         self._in_use: dict[str, int] = {}
         self._delay = FIRST_DELAY_SECONDS
         self._retry_at = 0.0
         self._restarted: asyncio.Future[None] | None = None
-        """While restarting: done when the next attempt has ended."""
+        """During a restart: done when the next attempt has ended."""
         self._failure = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._retiring: set[Generation] = set()
@@ -101,12 +104,12 @@ class ServedModel:
 
     @asynccontextmanager
     async def lease(self, adapter: AdapterRef | None) -> AsyncIterator[Generation]:
-        """A child that answers with `adapter`, held until the `with` block ends.
+        """Yield a child that answers with `adapter`, and hold the child until the `with` block ends.
 
         Raises:
             AdapterInvalidError: the adapter cannot be served.
             InvalidInputError: the model cannot be loaded.
-            WorkerFailedError: there is no server now; says why.
+            WorkerFailedError: no server is running. The error gives the reason.
         """
         generation = await self._alive()
         while adapter is not None and not generation.serves(adapter):
@@ -136,7 +139,7 @@ class ServedModel:
                 raise WorkerFailedError("The embedded runtime has been stopped.")
             if self._current is not None and self._current.child.alive:
                 return self._current
-            if self._current is not None:  # it died this instant: let the watcher see it too
+            if self._current is not None:  # the child has just died; let the watcher handle this first
                 await asyncio.sleep(0)
             elif self._restarted is None:
                 await self.start()
@@ -155,10 +158,10 @@ class ServedModel:
     # ------------------------------------------------------------------------------------- adapters
 
     async def load_adapter(self, adapter: AdapterRef) -> None:
-        """Start a child that also has `adapter`, and let it answer from now on. The old one finishes what it has begun.
+        """Start a child that also has `adapter`, and make it the current child. The old child finishes its requests.
 
         Raises:
-            AdapterInvalidError: its GGUF form is missing, damaged, or not made for this model.
+            AdapterInvalidError: the adapter's GGUF form is missing, damaged, or made for another model.
         """
         await self._alive()
         async with self._changing:
@@ -180,14 +183,14 @@ class ServedModel:
                 self._spawn_task(self._retire(old))
 
     def unload_adapter(self, adapter_id: str) -> None:
-        """Answer no more with it. Its memory is freed with the next child; a few megabytes are not worth a restart."""
+        """Stop answering with the adapter. The next child frees its few megabytes, which do not justify a restart."""
         self._recent.pop(adapter_id, None)
         if self._current is not None:
             self._current.adapters.pop(adapter_id, None)
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Ids of the adapters that answer now."""
+        """The ids of the adapters that can answer now."""
         return tuple(self._current.adapters) if self._current else ()
 
     def _touch(self, adapter: AdapterRef) -> None:
@@ -195,7 +198,10 @@ class ServedModel:
         self._recent[adapter.id] = adapter
 
     def _room_for(self, adapter: AdapterRef) -> list[AdapterRef]:
-        """The loaded adapters that stay: files that are gone, and the least recently used, make room, never one in use."""
+        """Return the loaded adapters to keep.
+
+        Adapters whose file is gone, and the least recently used ones, are dropped. An adapter in use is never dropped.
+        """
         others = [ref for ref in self._recent.values() if ref.id != adapter.id and adapter_file(ref).is_file()]
         spare = [ref for ref in others if not self._in_use.get(ref.id)]
         gone = {ref.id for ref in spare[: max(0, len(others) + 1 - MAX_ADAPTERS)]}
@@ -220,7 +226,7 @@ class ServedModel:
         self._spawn_task(self._watch(generation))
 
     async def _watch(self, generation: Generation) -> None:
-        """Wait for the child's end; if it was the one that answers, put another in its place."""
+        """Wait until the child ends, and replace the child if it was the current one."""
         await asyncio.shield(generation.child.exited)
         if generation is not self._current or self._stopped:
             return
@@ -234,7 +240,7 @@ class ServedModel:
         await generation.child.stop()
         adapters: Sequence[AdapterRef] = tuple(ref for ref in self._recent.values() if adapter_file(ref).is_file())
         while not await self._restart(adapters):
-            adapters = ()  # one of them may be what it stumbles over; whoever needs one loads it again
+            adapters = ()  # one of the adapters may cause the failure; a request that needs an adapter loads it again
 
     def _schedule(self) -> None:
         self._retry_at = time.monotonic() + self._delay
@@ -275,24 +281,24 @@ class ServedModel:
 
     @property
     def state(self) -> Literal["stopped", "ready", "restarting"]:
-        """Whether it answers now."""
+        """Whether the model can answer now."""
         if self._restarted is not None:
             return "restarting"
         return "ready" if self._current is not None and self._current.child.alive else "stopped"
 
     @property
     def failure(self) -> str:
-        """Why it is being restarted."""
+        """Why the model is being restarted; empty otherwise."""
         return self._failure if self._restarted is not None else ""
 
     @property
     def pids(self) -> list[int]:
-        """The children, the one that answers first."""
+        """The process ids of the children, the current one first."""
         generations = [self._current, *self._retiring]
         return [generation.child.pid for generation in generations if generation is not None and generation.child.alive]
 
     async def stop(self) -> None:
-        """End every child; requests under way fail."""
+        """End every child. Running requests fail."""
         self._stopped = True
         if self._restarted is not None and not self._restarted.done():
             self._restarted.set_result(None)
@@ -305,7 +311,7 @@ class ServedModel:
 
 
 def adapter_file(adapter: AdapterRef) -> Path:
-    """The form of an adapter that llama.cpp serves."""
+    """Return the path of the adapter's GGUF form."""
     return Path(adapter.directory) / ADAPTER_FILE
 
 

@@ -1,4 +1,4 @@
-"""The GGUF that stands for a directory of safetensors: made once, and used only if it still thinks."""
+"""Convert a directory of safetensors to GGUF once, and use the result only if it passes a quality check."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from tmde_cpu.serving.simple_questions import QualityReport
 log = structlog.get_logger(__name__)
 
 LEAST_RIGHT = 12
-"""Of 24. The embedded model gets 22 in every sound form, and got 1 in the form that was wrecked."""
+"""The required right answers, of 24. The embedded model gives 22 in every valid format, and gave 1 in a broken one."""
 CONVERSION = 1
-"""Raised whenever converting would now give another file, so that old ones are made anew."""
+"""The version of the conversion. Raise it when a conversion gives a different file, so that old files are converted
+again."""
 
 Check = Callable[[Path], Awaitable[QualityReport]]
 
 
 async def served_form(directory: Path, converted_dir: Path, check: Check) -> Path:
-    """The GGUF file for `directory`; converted and checked the first time.
+    """Return the GGUF file for `directory`, which is converted and checked the first time.
 
     Raises:
-        InvalidInputError: it cannot be converted, or what came out answers too few of the quality check's questions.
+        InvalidInputError: the conversion failed, or the result answers too few questions of the quality check.
         InsufficientStorageError: the file cannot be written.
     """
     target = converted_dir / f"{await asyncio.to_thread(_fingerprint, directory)}.gguf"
@@ -76,7 +77,10 @@ async def _convert(directory: Path, target: Path) -> None:
 
 
 def _fingerprint(directory: Path) -> str:
-    """Changes with the small files' content and with size or time of the large ones; reading those would take minutes."""
+    """Return a hash of the small files' content, and of size and time of the large files.
+
+    Reading the large files would take minutes.
+    """
     digest = hashlib.sha256(f"{CONVERSION}".encode())
     for file in sorted(directory.iterdir()):
         found = file.stat()

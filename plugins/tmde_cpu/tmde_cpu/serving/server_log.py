@@ -1,4 +1,4 @@
-"""Where the model servers' own words go: one file, rotated by size, its latest lines at hand for error sentences."""
+"""Store the log of the model servers in one file, rotated by size, and keep the latest lines for error sentences."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections import deque
 from pathlib import Path
 
 MAX_BYTES = 2 * 1024 * 1024
-"""Then the file becomes `embedded.log.1`, in place of the one before."""
+"""The size at which the file is renamed to `embedded.log.1`, which replaces the previous one."""
 KEPT_LINES = 40
 
 _STAMP = re.compile(r"^[\d.]+ (?P<level>[A-Z]) +")
-"""How llama.cpp starts a line: seconds since its start, and I, W or E."""
+"""Matches the beginning of llama.cpp's lines: seconds since the start, and I, W or E."""
 
 
 class ServerLog:
-    """Appends lines to the log file. A disk that is full or read-only loses the log, never a request."""
+    """Appends lines to the log file. On a full or read-only disk the log is lost, but no request fails."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def write(self, line: bytes) -> None:
-        """Append one line, newline included."""
+        """Append one line, including its newline."""
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
@@ -39,16 +39,19 @@ class LastLines:
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
 
     def add(self, line: bytes) -> None:
-        """Remember a line."""
+        """Store a line."""
         if text := line.decode("utf-8", "replace").strip():
             self._lines.append(text)
 
     def telling(self) -> str:
-        """The line that most likely says what went wrong: the last error, else the last line of all; may be empty."""
+        """Return the line that most likely says what went wrong: the last error, or the last line. It may be empty."""
         return next(iter((*reversed(self._errors()), *(_plain(line) for line in reversed(self._lines)))), "")
 
     def first_error(self) -> str:
-        """The first error, which names the cause where the later ones only repeat that there was one; may be empty."""
+        """Return the first error, or an empty string.
+
+        The first error names the cause; later errors only repeat that there was one.
+        """
         return next(iter(self._errors()), "")
 
     def _errors(self) -> list[str]:

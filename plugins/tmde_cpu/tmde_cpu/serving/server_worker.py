@@ -1,10 +1,10 @@
-"""The child process that is the model server: llama.cpp's own HTTP server, inside xllamacpp.
+"""Run the model server in a child process: llama.cpp's own HTTP server, inside xllamacpp.
 
     python -m tmde_cpu.serving.server_worker
 
-One `ServerJob` comes as a JSON line on stdin, which then stays open as a life-line: when it closes, this process ends.
-One JSON line on stdout answers, with the address or with the reason why there is none. llama.cpp logs to stderr.
-The key comes in the job, never in the arguments or the environment, where other users could read it.
+The process reads one `ServerJob` as a JSON line from stdin. When stdin closes, the process ends. It answers with one
+JSON line on stdout: the address, or the reason of a failure. llama.cpp logs to stderr. The job contains the key. The
+arguments and the environment do not, because other users could read them.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ import msgspec
 
 
 class ServerJob(msgspec.Struct):
-    """What to serve, and how."""
+    """The model to serve, and the options of the server."""
 
     model: str
-    """Path of the GGUF."""
+    """The path of the GGUF file."""
     key: str
     parent: int
-    """Process id of the one who asks; when that ends, so does this."""
+    """The process id of the caller. When the caller ends, this process ends too."""
     adapters: list[str] = []
-    """Paths of LoRA adapters in GGUF form; requests name them by their place in this list."""
+    """Paths of LoRA adapters in GGUF form. Requests name an adapter by its position in this list."""
     context: int = 4096
-    """Tokens in each slot."""
+    """The number of tokens in each slot."""
     slots: int = 4
     threads: int = 2
     batch: int = 16
-    """Tokens read in one step. A cancelled request is noticed between steps."""
+    """The number of tokens read in one step. A cancelled request is noticed between steps."""
 
 
 class ServerReport(msgspec.Struct):
-    """The one line on stdout. `error` empty: it listens at `address`."""
+    """The one line on stdout. If `error` is empty, the server listens at `address`."""
 
     address: str = ""
     error: str = ""
 
 
 def main() -> None:
-    """Read the job, serve it, and stay until the life-line is cut."""
+    """Read the job, serve the model, and run until stdin closes."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints belongs to the log, not between our lines
+    os.dup2(2, 1)  # output of libraries belongs in the log, not between the JSON lines
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=ServerJob)
     _die_with(job.parent)
     threading.Thread(target=_hold_life_line, daemon=True).start()
     try:
         server = _serve(job)
         report = ServerReport(address=server.listening_address)
-    except Exception as error:  # the parent turns the reason into a sentence; a traceback would only hide it
+    except Exception as error:  # the parent turns the reason into a sentence; a traceback would only hide the reason
         report = ServerReport(error=" ".join(str(error).split()) or type(error).__name__)
     answers.write(msgspec.json.encode(report) + b"\n")
     answers.flush()
@@ -75,11 +75,11 @@ def _serve(job: ServerJob):  # type: ignore[no-untyped-def]  # xllamacpp has no 
     params.n_parallel = job.slots
     params.n_batch = params.n_ubatch = job.batch
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = job.threads
-    # llama.cpp's cache of prompts in RAM does not know which adapter computed them, and was seen to answer a request
-    # without an adapter from the work of one. The slots' own caches, which know, remain.
+    # llama.cpp's cache of prompts in RAM does not record which adapter computed them. It once answered a request
+    # without an adapter from an adapter's work. The slots' own caches record the adapter and stay on.
     params.cache_ram_mib = 0
     params.lora_adapters = [_adapter(xllamacpp, path) for path in job.adapters]
-    params.lora_init_without_apply = True  # who names no adapter gets the bare model
+    params.lora_init_without_apply = True  # a request that names no adapter gets the base model alone
     return xllamacpp.Server(params)
 
 
@@ -97,11 +97,14 @@ def _hold_life_line() -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent dies, however it dies (Linux; elsewhere the life-line must do)."""
+    """Ask the kernel to kill this process when its parent dies, in whatever way.
+
+    This works on Linux only; elsewhere, stdin closes.
+    """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we asked
+    if os.getppid() != parent:  # the parent died before the request to the kernel
         os._exit(0)
 
 

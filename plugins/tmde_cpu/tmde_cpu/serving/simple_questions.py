@@ -1,7 +1,7 @@
-"""Does a served form of a model still think? Twenty-four fixed simple questions whose answers a program can check.
+"""Check a converted model with twenty-four fixed simple questions whose answers a program can verify.
 
-A conversion can be fast and destroy a model: Q4_0 made from Q4_1 left 1 right answer of 24 where every sound form of the
-embedded model gave about 20. This is a check of weights, not a benchmark of reasoning.
+A conversion can be fast and destroy a model: Q4_0 made from Q4_1 left 1 right answer of 24, while every valid
+conversion of the embedded model gave about 20. This is a check of weights, not a benchmark of reasoning.
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ TRAVELLERS = (
 )
 
 MAX_TOKENS = 40
-"""An answer takes about 15; a broken model babbles on, and need not be heard out."""
+"""The token limit of an answer. A right answer takes about 15; a broken model would continue for long."""
 
 
 class QualityReport(Record):
-    """What was asked, what was right, and how fast it went."""
+    """The number of questions, the right answers, and the speed."""
 
     model: str
     right: int
     asked: int
     prompt_tokens_per_second: float
-    """Tokens of prompts that were read (not taken from the cache) a second."""
+    """Prompt tokens per second that were read and not taken from the cache."""
     tokens_per_second: float
-    """Generated tokens a second."""
+    """Generated tokens per second."""
     wrong: tuple[str, ...] = ()
-    """The questions answered wrongly, each with what was said."""
+    """The questions with a wrong answer, each with the answer."""
 
     @property
     def share(self) -> float:
-        """Right answers of all, 0–1."""
+        """The share of right answers, from 0 to 1."""
         return self.right / self.asked
 
 
@@ -98,7 +98,7 @@ async def quality(runtime: ModelRuntime, model: str = "") -> QualityReport:
     """Ask every question once, greedily, one after the other.
 
     Raises:
-        TmdeError: whatever the runtime raises.
+        TmdeError: any error of the runtime.
     """
     questions = _questions()
     ends: list[ChatEnd] = []

@@ -1,1 +1,1 @@
-"""The CPU training backend's worker."""
+"""The worker of the CPU training backend."""

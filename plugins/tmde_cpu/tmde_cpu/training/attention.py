@@ -1,7 +1,7 @@
-"""Attention inside a pack: each segment sees its own path.
+"""Compute attention inside a pack, where each segment sees its own path.
 
-Twice: registered with transformers under `NAME`, for models that autograd differentiates, and as `forward` and `backward`
-on the rows of queries, keys and values that `training.layers` has side by side.
+There are two versions: one is registered with transformers under `NAME`, for models that autograd differentiates. The
+other is `forward` and `backward`, on the rows of queries, keys and values that `training.layers` stores side by side.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ NAME = "tmde_packed"
 _flash = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _flash_backward = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 OPERATORS = _flash is not None and _flash_backward is not None
-"""Whether this PyTorch has the operators behind `scaled_dot_product_attention` that `forward` and `backward` need. They have no
-public name, so a version without them falls back to autograd."""
+"""Whether this PyTorch has the operators behind `scaled_dot_product_attention` that `forward` and `backward` need. The
+operators have no public name, so a version without them falls back to autograd."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """How many heads there are of queries, and of keys and values, and the width of each."""
+    """The number of query heads, the number of key and value heads, and the width of each head."""
 
     query: int
     key: int
     width: int
 
     def split(self, rows: torch.Tensor) -> torch.Tensor:
-        """[N, heads · width] as attention wants it: [1, heads, N, width], without copying."""
+        """Return [N, heads · width] in the shape that attention needs, [1, heads, N, width], without copying."""
         return rows.unflatten(1, (-1, self.width)).transpose(0, 1)[None]
 
 
@@ -50,10 +50,10 @@ def packed_attention(
     segments: Sequence[Segment],
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of each segment to the segments before it on its path, and causally to itself.
+    """Compute the attention of each segment to the earlier segments on its path, and causally to itself.
 
-    Shapes are transformers': [1, heads, N, width] in, [1, N, heads, width] out. `segments` comes through the model's
-    keyword arguments.
+    The shapes are those of transformers: [1, heads, N, width] in, [1, N, heads, width] out. `segments` is passed
+    through the model's keyword arguments.
     """
     grouped = query.shape[1] != key.shape[1]
     outputs = []
@@ -77,10 +77,13 @@ def packed_attention(
 
 
 def forward(qkv: torch.Tensor, heads: Heads, segments: Sequence[Segment], out: torch.Tensor) -> list[torch.Tensor]:
-    """Attention of all segments into `out` [N, heads · width]; returns what `backward` needs beside it.
+    """Write the attention of all segments to `out` [N, heads · width] and return what else `backward` needs.
 
     Args:
         qkv: [N, at least queries, keys and values side by side].
+        heads: the number and width of the heads.
+        segments: the segments of the pack.
+        out: the result.
     """
     sums = []
     assert _flash is not None
@@ -102,7 +105,7 @@ def backward(
     sums: Sequence[torch.Tensor],
     of_qkv: torch.Tensor,
 ) -> None:
-    """Fill the columns of queries, keys and values in `of_qkv` with their gradients, given that of `out`."""
+    """Write the gradients of queries, keys and values to the columns of `of_qkv`, given the gradient of `out`."""
     assert _flash_backward is not None
     queries, keys = heads.query * heads.width, heads.key * heads.width
     of_qkv[:, queries : queries + 2 * keys] = 0
@@ -132,7 +135,7 @@ def backward(
 def _operands(
     qkv: torch.Tensor, heads: Heads, segment: Segment
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Queries of a segment, keys and values of its path, and what the queries see of them; no mask: causal."""
+    """Return the queries of a segment, the keys and values of its path, and the mask. A mask of None means causal."""
     queries, keys = heads.query * heads.width, heads.key * heads.width
     start, stop = segment.span
     path = _path(segment)
@@ -143,7 +146,7 @@ def _operands(
 
 
 def _path(segment: Segment) -> list[Span]:
-    """The spans that a segment sees, itself the last; neighbours are one."""
+    """Return the spans that a segment sees, its own span last. Adjacent spans are merged."""
     spans: list[Span] = []
     for start, stop in (*segment.before, segment.span):
         if spans and spans[-1][1] == start:
@@ -155,7 +158,10 @@ def _path(segment: Segment) -> list[Span]:
 
 @lru_cache(maxsize=64)
 def _mask(queries: int, keys: int) -> torch.Tensor:
-    """Everything before the segment is seen, and of the segment what is not later: [queries, keys], added to scores."""
+    """Return the mask [queries, keys] that is added to scores.
+
+    All keys before the segment are visible. Within the segment, only keys that are not later are visible.
+    """
     mask = torch.zeros(queries, keys)
     own = torch.full((queries, queries), float("-inf")).triu(1)
     mask[:, keys - queries :] = own

@@ -1,7 +1,7 @@
-"""How long a token of training takes on this machine with a model, and how much memory: measured once, then remembered.
+"""Measure how much time and memory a token of training takes with a model on this machine, and store the result.
 
-`calibration.json` in the data directory has one entry for each combination of what the figures depend on: model, threads, LoRA
-rank and version of PyTorch. It may be deleted at any time.
+`calibration.json` in the data directory has one entry for each combination of model, threads, LoRA rank and version of
+PyTorch, because the figures depend on them. The file may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from tmde_cpu.training.trainee import Trainee, load_trainee
 
 FILE = "calibration.json"
 KEPT = 20
-"""Entries; the oldest go."""
+"""The number of entries that are kept. The oldest are removed."""
 TURNS = 3
-"""Passes that are timed, of which the quickest counts: whatever else the machine does only ever slows them."""
+"""The number of timed passes. The quickest counts, because other work on the machine only slows a pass down."""
 SECONDS = 10.0
-"""After which no further pass begins."""
+"""The time after which no further pass starts."""
 
 
 class Calibration(Record):
-    """What was measured."""
+    """The measured figures of one model."""
 
     seconds_per_token: float
-    """Of a token that is computed, forward and backward, its share of the logits and of the optimizer step included."""
+    """Seconds for one computed token, forward and backward, including its share of the logits and of the optimizer
+    step."""
     loaded_bytes: int
     """Resident memory with the model loaded, without activations and adapter."""
     bytes_per_token: float
@@ -48,7 +49,7 @@ class _Remembered(Record):
 
 
 def calibrated(data_dir: Path, directory: Path, base: BaseIdentity, config: FineTuneConfig, pack: Pack) -> Calibration:
-    """What is remembered of this model here, or else what is measured now with `pack`."""
+    """Return the stored figures of this model, or measure them now with `pack`."""
     key = f"{base.model_sha256} rank {config.lora_rank} threads {torch.get_num_threads()} torch {torch.__version__}"
     file = data_dir / FILE
     known = _read(file)
@@ -59,7 +60,7 @@ def calibrated(data_dir: Path, directory: Path, base: BaseIdentity, config: Fine
 
 
 def measured(trainee: Trainee, pack: Pack, config: FineTuneConfig) -> Calibration:
-    """Train on one pack a few times. The adapter is spoilt, so it must be a fresh one that nobody needs."""
+    """Train on one pack a few times. This changes the adapter, so pass a new one that is not used afterwards."""
     adapter = sum(tensor.nbytes for tensor in trainee.weights.values())
     loaded = psutil.Process(os.getpid()).memory_info().rss
     per_token = trainee.passes.bytes_of(1000, recompute=False) / 1000
@@ -69,10 +70,11 @@ def measured(trainee: Trainee, pack: Pack, config: FineTuneConfig) -> Calibratio
     while len(taken) <= TURNS and (len(taken) < 2 or time.monotonic() - begun < SECONDS):
         began, busy = time.monotonic(), time.process_time()
         optimizer_step(trainee, optimizer, [pack], config.learning_rate)
-        # Never more than the processor worked at it, all threads together: a busy machine at this hour says little of the next run.
+        # Never count more than the processor time of all threads together. A machine that is busy now says little about
+        # the next run.
         taken.append(min(time.monotonic() - began, time.process_time() - busy))
     return Calibration(
-        seconds_per_token=min(taken[1:]) / pack.size,  # the first touches all memory for the first time
+        seconds_per_token=min(taken[1:]) / pack.size,  # the first pass touches all memory for the first time
         loaded_bytes=loaded - adapter,
         bytes_per_token=per_token,
         adapter_bytes_per_rank=adapter / config.lora_rank,
@@ -82,5 +84,5 @@ def measured(trainee: Trainee, pack: Pack, config: FineTuneConfig) -> Calibratio
 def _read(file: Path) -> dict[str, Calibration]:
     try:
         return from_json(file.read_bytes(), _Remembered).entries
-    except (OSError, TmdeError):  # none yet, or of another version: it is measured again
+    except (OSError, TmdeError):  # there is no file yet, or another version wrote it: measure again
         return {}

@@ -1,4 +1,4 @@
-"""Conversations become tokens, of which only the answer is learned."""
+"""Turn conversations into tokens. Only the tokens of the answer are trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tmde_core.sdk.worker import TrainingFailedError
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation: `tokens[answer_start:]` is the answer with its end-of-turn token, which is what is learned."""
+    """One conversation. `tokens[answer_start:]` is the answer with its end-of-turn token, which is trained on."""
 
     tokens: tuple[int, ...]
     answer_start: int
@@ -23,7 +23,7 @@ class Example:
 
     @property
     def supervised(self) -> int:
-        """How many tokens are learned."""
+        """The number of tokens that are trained on."""
         return len(self.tokens) - self.answer_start
 
 
@@ -36,10 +36,10 @@ class Encoded:
 
 
 def read_examples(file: Path) -> list[TrainingExample]:
-    """The lines of a dataset file; a missing file has none.
+    """Return the examples in a dataset file. A missing file has none.
 
     Raises:
-        TrainingFailedError: a line is no example; says which.
+        TrainingFailedError: a line is not an example. The error names the line.
     """
     if not file.exists():
         return []
@@ -53,7 +53,7 @@ def read_examples(file: Path) -> list[TrainingExample]:
 
 
 def encode_all(examples: Iterable[TrainingExample], tokenizer: Any, max_tokens: int) -> Encoded:
-    """Encode every example; one longer than `max_tokens` is left out whole, because a cut answer teaches cutting."""
+    """Encode every example. An example longer than `max_tokens` is left out, because a cut answer teaches cutting."""
     encoded = [encode(example, tokenizer) for example in examples]
     return Encoded(
         tuple(example for example in encoded if len(example.tokens) <= max_tokens),
@@ -64,8 +64,8 @@ def encode_all(examples: Iterable[TrainingExample], tokenizer: Any, max_tokens: 
 def encode(example: TrainingExample, tokenizer: Any) -> Example:
     """Encode one conversation with the model's own chat template.
 
-    Prompt and answer are cut into tokens apart, as they are when the model is served: it reads the prompt's tokens and
-    then writes the answer's.
+    Prompt and answer are tokenised separately, as when the model is served: the model reads the prompt's tokens and
+    then writes the answer's tokens.
 
     Raises:
         TrainingFailedError: the template does not start the answer where its prompt ends, or the mask is wrong.
@@ -85,7 +85,7 @@ def encode(example: TrainingExample, tokenizer: Any) -> Example:
     answer_tokens = tokenizer.encode(whole[len(prompt) :], add_special_tokens=False)
     if tokenizer.eos_token_id in answer_tokens:
         last = len(answer_tokens) - 1 - answer_tokens[::-1].index(tokenizer.eos_token_id)
-        answer_tokens = answer_tokens[: last + 1]  # what the template puts after the end of the turn is never generated
+        answer_tokens = answer_tokens[: last + 1]  # text after the end of the turn is never generated
     else:
         answer_tokens.append(tokenizer.eos_token_id)
     learned = tokenizer.decode(answer_tokens[:-1], clean_up_tokenization_spaces=False)

@@ -1,10 +1,10 @@
-"""Forward and backward passes of Llama-shaped models, written out: several times as fast as autograd on a CPU.
+"""Compute the forward and backward passes of Llama-shaped models explicitly, several times as fast as autograd on a CPU.
 
-A small model spends its time between the matrix products: in dispatch, in fresh memory, in low-rank products too thin to
-be fast, in activations written and read again. Here each activation has its place, made once; matrices that read the same
-input are one matrix, below which lie the rows of LoRA's A, so that one product gives both; nothing is kept that can be had
-again from what is kept by a few cheap operations; and no gradient of a frozen weight exists. The results are PEFT's, up to
-rounding (tests/tmde_cpu/test_trainer_layers.py).
+A small model spends its time between the matrix products: in dispatch, in new memory, in low-rank products too thin to
+be fast, in activations that are written and read again. Here, each activation has a place that is allocated once.
+Matrices that read the same input are stored as one matrix, together with the rows of LoRA's A, so that one product
+computes both. Values that a few cheap operations can recompute are not kept. Frozen weights have no gradients. The
+results equal those of PEFT, up to rounding (tests/tmde_cpu/test_trainer_layers.py).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tmde_cpu.training.attention import Heads
 from tmde_cpu.training.packing import Pack
 
 KINDS = frozenset({"llama", "mistral", "qwen2"})
-"""Values of `model_type` whose layers are: norm, attention with rotary positions, norm, gated unit."""
+"""Values of `model_type` whose layers consist of: norm, attention with rotary positions, norm, gated unit."""
 
 
 def supports(model: Any) -> bool:
-    """Whether the passes below are those of this model."""
+    """Return whether the passes in this module support the model."""
     shape = model.config
     return (
         attention.OPERATORS
@@ -39,10 +39,10 @@ def supports(model: Any) -> bool:
 
 
 class Projection:
-    """Linear modules that read the same input, each with its LoRA matrices: y = W x + b + s B A x for all of them at once.
+    """Linear modules with the same input, each with its LoRA matrices: y = W x + b + s B A x for all of them at once.
 
-    The result `z` is [N, outputs + ranks]: the modules' outputs side by side, then each module's A x. The frozen weights
-    and the A matrices are moved into one matrix; the modules go on working, on views of it.
+    The result `z` is [N, outputs + ranks]: the modules' outputs side by side, then each module's A x. The frozen
+    weights and the A matrices are moved into one matrix. The modules still work, on views of the matrix.
     """
 
     def __init__(self, modules: Sequence[Any]) -> None:
@@ -80,7 +80,7 @@ class Projection:
             )
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """Fill `z` from `x` [N, inputs]; returns the outputs' part of it."""
+        """Compute `z` from `x` [N, inputs] and return the part with the outputs."""
         torch.mm(x, self._matrix.t(), out=z)
         outputs = z[:, : self.outputs]
         if self._bias is not None:
@@ -90,12 +90,13 @@ class Projection:
         return outputs
 
     def backward(self, x: Tensor, low: Tensor, gradient: Tensor, back: Tensor | None) -> None:
-        """Add to the gradients of A and B; write the gradient of `x` into `back` unless nobody needs it.
+        """Add to the gradients of A and B. Write the gradient of `x` to `back` unless `back` is None.
 
         Args:
-            x: what `forward` was given.
-            low: A x of each module, side by side: what `forward` left behind the outputs.
-            gradient: [N, width], of which the outputs' part is filled; the rest is filled here.
+            x: the input of `forward`.
+            low: A x of each module, side by side, from the last columns of the result of `forward`.
+            gradient: [N, width]. The outputs' part is given; the rest is computed here.
+            back: the result, or None.
         """
         first = self.outputs
         for (columns, rows), up in zip(self._parts, self._ups, strict=True):
@@ -109,12 +110,12 @@ class Projection:
 
 @dataclass
 class _Kept:
-    """What one layer keeps of its forward pass for its backward pass; [N, …] each."""
+    """The results of one layer's forward pass that its backward pass needs; [N, …] each."""
 
     qkv: Tensor
     """Queries and keys after rotation, values, and their A x."""
     context: Tensor
-    """What attention gave."""
+    """The result of attention."""
     between: Tensor
     """The sum after attention, which the gated unit reads."""
     gate_up: Tensor
@@ -123,7 +124,7 @@ class _Kept:
     scales: Tensor
     """1 / root mean square of the inputs of both norms."""
     sums: list[Tensor]
-    """Of each segment's attention: the logarithms of the sums of exponentials."""
+    """For each segment's attention, the logarithms of the sums of exponentials."""
 
 
 class _Layer:
@@ -140,7 +141,7 @@ class _Layer:
         self.inner = self.down.inputs
 
     def room(self, size: int) -> _Kept:
-        """Places for what is kept of `size` tokens."""
+        """Allocate the memory for the kept results of `size` tokens."""
         return _Kept(
             qkv=torch.empty(size, self.qkv.width),
             context=torch.empty(size, self.heads.query * self.heads.width),
@@ -153,7 +154,7 @@ class _Layer:
         )
 
     def floats(self) -> int:
-        """How many numbers `room` has for each token."""
+        """Return how many numbers `room` allocates for each token."""
         lows = self.o.width - self.o.outputs + self.down.width - self.down.outputs
         context = self.heads.query * self.heads.width
         return self.qkv.width + context + self.width + self.gate_up.width + lows + 2 + self.heads.query
@@ -161,11 +162,11 @@ class _Layer:
 
 @dataclass
 class _Scratch:
-    """Places for what lives within one layer only."""
+    """Memory for values that are used within one layer only."""
 
     normed: Tensor
     residual: Tensor
-    """Of the width of the model, as the one before."""
+    """As wide as the model, like `normed`."""
     qkv: Tensor
     o: Tensor
     gate_up: Tensor
@@ -175,7 +176,7 @@ class _Scratch:
 
 
 class WrittenOut:
-    """A Llama-shaped model whose layers run as below. Use it like `trainee.Differentiated`."""
+    """A Llama-shaped model whose layers run on the code of this module. Use it like `trainee.Differentiated`."""
 
     def __init__(self, peft_model: Any) -> None:
         model = peft_model.get_base_model()
@@ -196,7 +197,7 @@ class WrittenOut:
     # ------------------------------------------------------------------------------------------ memory
 
     def bytes_of(self, size: int, recompute: bool) -> int:
-        """Memory for a pass of `size` tokens, beyond what is there already."""
+        """Return the memory for a pass of `size` tokens, in addition to the allocated memory."""
         layer = self._layers[0]
         inputs = (len(self._layers) + 1) * layer.width
         kept = layer.floats() * (1 if recompute else len(self._layers))
@@ -208,7 +209,7 @@ class WrittenOut:
     def _make_room(self, size: int, slots: int) -> None:
         if size <= self._room and slots <= len(self._kept):
             return
-        self._inputs, self._kept, self._scratch = [], [], None  # the old goes first
+        self._inputs, self._kept, self._scratch = [], [], None  # free the old memory first
         layer = self._layers[0]
         self._room = size
         self._inputs = [torch.empty(size, layer.width) for _ in range(len(self._layers) + 1)]
@@ -228,10 +229,12 @@ class WrittenOut:
 
     @torch.no_grad()  # type: ignore[untyped-decorator]  # torch's types are not read, see pyproject.toml
     def forward(self, pack: Pack, recompute: bool = False) -> Tensor:
-        """The last hidden states at the places that are learned from: [S, width].
+        """Return the last hidden states at the places that are trained on: [S, width].
 
         Args:
-            recompute: keep the layers' inputs only, and compute each layer again in `backward`: a third more work.
+            pack: the examples.
+            recompute: keep only the layers' inputs, and compute each layer again in `backward`. This is a third more
+                work.
         """
         self._make_room(pack.size, 1 if recompute else len(self._layers))
         self._pack = pack
@@ -250,7 +253,7 @@ class WrittenOut:
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def backward(self, gradient: Tensor) -> None:
-        """From the gradient of what `forward` returned to the gradients of the adapter's parameters, which are added to."""
+        """Add to the gradients of the adapter's parameters, given the gradient of the result of `forward`."""
         pack, scratch = self._pack, self._scratch
         assert pack is not None
         assert scratch is not None
@@ -268,7 +271,7 @@ class WrittenOut:
         return self._kept[0 if self._recompute else index]
 
     def _forward(self, layer: _Layer, kept: _Kept, x: Tensor, result: Tensor) -> None:
-        """One layer from `x` to `result`."""
+        """Run one layer from `x` to `result`."""
         pack, scratch = self._pack, self._scratch
         assert pack is not None
         assert scratch is not None
@@ -294,7 +297,7 @@ class WrittenOut:
         kept.down_low[:size] = down[:, layer.down.outputs :]
 
     def _backward(self, layer: _Layer, kept: _Kept, x: Tensor, flowing: Tensor, first: bool) -> None:
-        """One layer: turn `flowing`, the gradient of the layer's result, into that of its input `x`."""
+        """Turn `flowing` from the gradient of the layer's result into the gradient of its input `x`."""
         pack, scratch = self._pack, self._scratch
         assert pack is not None
         assert scratch is not None
@@ -329,7 +332,7 @@ class WrittenOut:
         _rotate(of_qkv, layer.heads, cos, -sin)
         _normed(x, layer.norms[0], kept.scales[0, :size], normed)
         low = qkv[:, layer.qkv.outputs :]
-        if first:  # nobody needs the gradient of the embeddings
+        if first:  # the gradient of the embeddings is not needed
             layer.qkv.backward(normed, low, of_qkv, None)
             return
         layer.qkv.backward(normed, low, of_qkv, back)
@@ -341,10 +344,11 @@ class WrittenOut:
 
 
 def _let_go(weight: Tensor) -> None:
-    """Tell the kernel that the pages of a mapped file behind a tensor are done with.
+    """Tell the kernel that the pages of a mapped file behind a tensor are no longer needed.
 
-    transformers maps the file of the weights, and a mapping lives as long as any tensor of it: without this the weights
-    would be in memory twice. Where the tensor is no mapping its values are lost: nobody may need them.
+    transformers maps the file of the weights, and a mapping exists as long as any tensor of it. Without this call, the
+    weights would be in memory twice. If the tensor is not a mapping, its values are lost, so nothing may use the tensor
+    any more.
     """
     begin = -(-weight.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (weight.data_ptr() + weight.nbytes - begin) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -353,7 +357,7 @@ def _let_go(weight: Tensor) -> None:
 
 
 def _norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> Tensor:
-    """RMSNorm (Zhang and Sennrich 2019) of the rows of `x` into `out`; returns 1 / root mean square, [N, 1]."""
+    """Write the RMSNorm (Zhang and Sennrich 2019) of the rows of `x` to `out`; return 1 / root mean square, [N, 1]."""
     scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[1]).add_(epsilon).rsqrt_()
     _normed(x, weight, scale, out)
     return scale
@@ -365,7 +369,7 @@ def _normed(x: Tensor, weight: Tensor, scale: Tensor, out: Tensor) -> None:
 
 
 def _norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, scale: Tensor, out: Tensor) -> None:
-    """The gradient of `x` into `out`; `gradient` is spoilt."""
+    """Write the gradient of `x` to `out`. The content of `gradient` is overwritten."""
     gradient.mul_(weight)
     torch.mul(gradient, x, out=out)
     inner = out.sum(dim=-1, keepdim=True).mul_(scale).mul_(scale).div_(-x.shape[1])
@@ -374,7 +378,7 @@ def _norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, scale: Tensor, o
 
 
 def _rotate(qkv: Tensor, heads: Heads, cos: Tensor, sin: Tensor) -> None:
-    """Rotary positions (Su et al. 2021) for queries and keys, in place; `cos` and `sin` are [N, 1, width / 2]."""
+    """Apply rotary positions (Su et al. 2021) to queries and keys in place. `cos` and `sin` are [N, 1, width / 2]."""
     columns = (heads.query + heads.key) * heads.width
     one, two = qkv[:, :columns].unflatten(1, (-1, 2, heads.width // 2)).unbind(2)
     turned = one * sin

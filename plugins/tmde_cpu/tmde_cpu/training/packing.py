@@ -1,8 +1,8 @@
-"""Several examples in one sequence, without padding, without seeing each other, and sharing what they have in common.
+"""Pack several examples into one sequence: without padding, isolated from each other, with shared beginnings.
 
-Examples of one optimizer step begin alike: the same system prompt, often the same template. Sorted, they form a tree of
-segments, and each shared beginning is computed once. A token sees the segments on its own path and nothing else, at
-the position it has in its own example, so loss and gradients are those of the examples one by one.
+The examples of one optimizer step have the same beginning: the same system prompt, often the same template. Sorted,
+they form a tree of segments, and each shared beginning is computed once. A token sees only the segments on its own
+path, at the position that it has in its own example. Loss and gradients therefore equal those of the separate examples.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from tmde_cpu.training.examples import Example
 
 MIN_SHARED_TOKENS = 8
-"""A shared beginning shorter than this costs more in separate attention calls than it saves."""
+"""The shortest shared beginning. A shorter one costs more in separate attention calls than it saves."""
 
 Span = tuple[int, int]
-"""First place in the pack, and the one after the last."""
+"""The first place in the pack, and the place after the last one."""
 
 
 @dataclass(frozen=True)
@@ -31,31 +31,32 @@ class Segment:
 
 @dataclass(frozen=True)
 class Pack:
-    """What one forward pass computes: `N` places, of which `predict` are scored against `targets`."""
+    """The input of one forward pass: `N` places, of which `predict` are scored against `targets`."""
 
     input_ids: torch.Tensor
-    """[1, N]"""
+    """The tokens, [1, N]."""
     position_ids: torch.Tensor
-    """[1, N]: the place of each token in its own example."""
+    """The position of each token in its own example, [1, N]."""
     segments: tuple[Segment, ...]
     predict: torch.Tensor
-    """[S]: places whose next token is learned. A place that several examples share is there for each."""
+    """The places whose next token is trained on, [S]. A place that several examples share occurs once for each example.
+    """
     targets: torch.Tensor
-    """[S]: the token to predict there."""
+    """The tokens to predict at these places, [S]."""
 
     @property
     def size(self) -> int:
-        """How many tokens are computed."""
+        """The number of tokens that are computed."""
         return int(self.input_ids.shape[1])
 
     @property
     def supervised(self) -> int:
-        """How many tokens are learned."""
+        """The number of tokens that are trained on."""
         return int(self.targets.shape[0])
 
 
 def pack_all(examples: Iterable[Example], max_tokens: int) -> list[Pack]:
-    """Distribute examples over packs of at most `max_tokens`; a longer example has a pack of its own."""
+    """Distribute examples over packs of at most `max_tokens`. A longer example gets its own pack."""
     packs: list[Pack] = []
     group: list[Example] = []
     size = 0
@@ -72,7 +73,7 @@ def pack_all(examples: Iterable[Example], max_tokens: int) -> list[Pack]:
 
 
 def pack(examples: Sequence[Example]) -> Pack:
-    """Build one pack from examples sorted by their tokens."""
+    """Build one pack from examples that are sorted by their tokens."""
     builder = _Builder()
     builder.place(examples, 0, ())
     return Pack(
@@ -93,7 +94,7 @@ class _Builder:
         self.targets: list[int] = []
 
     def place(self, group: Sequence[Example], depth: int, path: tuple[Span, ...]) -> None:
-        """Place the rest of `group`, whose first `depth` tokens are equal and lie on `path`."""
+        """Place the rest of `group`, whose first `depth` tokens are equal and are on `path`."""
         first = 0
         while first < len(group):
             after = first + 1
@@ -103,19 +104,19 @@ class _Builder:
             if len(alike) == 1:
                 self._learn(alike[0], self._extend(alike[0], depth, len(alike[0].tokens) - 1, path))
             else:
-                shared = _shared(alike[0], alike[-1])  # sorted: what first and last share, all share
+                shared = _shared(alike[0], alike[-1])  # sorted, so all examples share what the first and the last share
                 self.place_rest(alike, shared, self._extend(alike[0], depth, shared, path))
             first = after
 
     def place_rest(self, group: Sequence[Example], depth: int, path: tuple[Span, ...]) -> None:
-        """Examples that end here are equal to the shared beginning; the others go on."""
+        """Finish the examples that end here, which equal the shared beginning, and place the others."""
         ended = [example for example in group if len(example.tokens) - 1 == depth]
         for example in ended:
             self._learn(example, path)
         self.place([example for example in group if len(example.tokens) - 1 > depth], depth, path)
 
     def _extend(self, example: Example, start: int, stop: int, path: tuple[Span, ...]) -> tuple[Span, ...]:
-        # The last token of an example is only ever predicted, never read.
+        # The last token of an example is only predicted, never read.
         if stop <= start:
             return path
         span = (len(self.tokens), len(self.tokens) + stop - start)
@@ -131,7 +132,7 @@ class _Builder:
 
 
 def _shared(a: Example, b: Example) -> int:
-    """How many tokens both begin with, of those that are read."""
+    """Return how many tokens both examples have in common at the beginning, without their last tokens."""
     limit = min(len(a.tokens), len(b.tokens)) - 1
     for index in range(limit):
         if a.tokens[index] != b.tokens[index]:

@@ -1,7 +1,8 @@
-"""Looks at a dataset before it is trained on: `python -m tmde_cpu.training.preview_worker RUN_DIR/job.json`.
+"""Examine a dataset before training: `python -m tmde_cpu.training.preview_worker RUN_DIR/job.json`.
 
-Writes a `PreviewReport`. Lengths and loss mask come from the model's own tokenizer and template. Time and memory come from a
-measurement of this machine with this model, some seconds long, which is remembered (`tmde_cpu.training.calibration`).
+The worker writes a `PreviewReport`. Lengths and loss mask come from the model's own tokenizer and template. Time and
+memory come from a measurement of this machine with this model, which takes some seconds and is stored
+(`tmde_cpu.training.calibration`).
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from tmde_cpu.training.packing import Pack, pack_all
 from tmde_cpu.training.trainer import data_order, pack_limit
 
 START_SECONDS = 12.0
-"""Loading libraries and model, writing the adapter."""
+"""The time for loading libraries and model, and writing the adapter."""
 VALIDATION_SHARE = 0.35
-"""Of a training pass: forward only."""
+"""The cost of validation relative to a training pass, because validation runs forward only."""
 ADAPTER_COPIES = 4
 """Weights, gradients and AdamW's two moments."""
 
 
 def preview(job: TrainingJob) -> PreviewReport:
-    """Everything that can be told beforehand."""
+    """Return the report on the job's dataset."""
     config = msgspec.convert(job.config, FineTuneConfig)
     directory = ensure_base_model(Path(job.data_dir), job.base_model)
     tokenizer = load_tokenizer(directory)
@@ -71,7 +72,7 @@ def _lengths(example: Example, split: Any) -> ExampleTokens:
 
 
 def _pieces(example: Example, tokenizer: Any) -> tuple[MaskedPiece, ...]:
-    """The example as the model sees it: special tokens and all, in the two parts that the loss tells apart."""
+    """Return the example as the model sees it, with special tokens, in the two parts that the loss distinguishes."""
     read, learned = example.tokens[: example.answer_start], example.tokens[example.answer_start :]
     return tuple(
         MaskedPiece(text=tokenizer.decode(part, clean_up_tokenization_spaces=False), supervised=supervised)
@@ -80,7 +81,7 @@ def _pieces(example: Example, tokenizer: Any) -> tuple[MaskedPiece, ...]:
 
 
 def _work(train: Sequence[Example], val: Sequence[Example], config: FineTuneConfig) -> tuple[float, Pack]:
-    """Tokens that a run computes, with validation in tokens of the same cost; and its longest pack."""
+    """Return the tokens that a run computes, including validation at equal cost, and the run's longest pack."""
     limit = pack_limit(config)
     step = config.batch_size * config.gradient_accumulation_steps
     packs: list[Pack] = []
@@ -103,7 +104,7 @@ def _estimated(found: Calibration, tokens: float, longest: Pack, config: FineTun
 
 
 def main(job_path: Path) -> int:
-    """Write the report; a failure is one sentence on stderr."""
+    """Write the report. On failure, print one sentence to stderr and return 1."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     try:
         job = from_json(job_path.read_bytes(), TrainingJob)

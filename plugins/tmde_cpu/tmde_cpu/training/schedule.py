@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step: nothing to save, nothing to restore."""
+"""Compute the learning rate as a function of the step, so that no state needs to be saved or restored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def learning_rate(step: int, total_steps: int, peak: float, warmup_ratio: float, kind: str) -> float:
-    """The rate of optimizer step `step` (from 0): a linear warm-up, then a cosine or a line down towards 0."""
+    """Return the rate of optimizer step `step` (from 0): a linear warm-up, then a cosine or a line down towards 0."""
     warmup = math.ceil(warmup_ratio * total_steps)
     if step < warmup:
         return peak * (step + 1) / warmup

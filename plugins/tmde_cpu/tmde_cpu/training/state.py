@@ -1,4 +1,4 @@
-"""Everything a run needs to go on as if it had never stopped, in safetensors and JSON: nothing here is a pickle."""
+"""Save and restore the state of a run, so that a resumed run continues exactly. The files contain no pickles."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ Weights = dict[str, torch.Tensor]
 
 
 class State(Record, frozen=True):
-    """Where the loop stands, after `step` optimizer steps. Data order follows from the seed and the epoch."""
+    """The state of the loop after `step` optimizer steps. The data order follows from the seed and the epoch."""
 
     fingerprint: str
-    """Of configuration, dataset and base model: a checkpoint of anything else is refused."""
+    """A hash of configuration, dataset and base model. A checkpoint with another fingerprint is refused."""
     threads: int
-    """Sums over another number of threads round otherwise."""
+    """The number of threads. With another number, sums are rounded differently."""
     step: int = 0
     best_val_loss: float | None = None
     last_val_loss: float | None = None
     last_train_loss: float | None = None
     without_gain: int = 0
-    """Validations in a row that did not lower the best loss."""
+    """The number of consecutive validations that did not lower the best loss."""
     stopped_early: bool = False
     supervised_tokens: int = 0
     seconds: float = 0.0
-    """Time spent in optimizer steps, over all attempts."""
+    """The time spent in optimizer steps, over all attempts."""
 
 
 def save(
@@ -62,10 +62,10 @@ def save(
 
 
 def read(directory: Path) -> State:
-    """What a checkpoint says of itself.
+    """Return the state that a checkpoint contains.
 
     Raises:
-        TrainingFailedError: it is no checkpoint of this trainer.
+        TrainingFailedError: the directory is not a checkpoint of this trainer.
     """
     try:
         return from_json((directory / STATE_FILE).read_bytes(), State)
@@ -74,7 +74,7 @@ def read(directory: Path) -> State:
 
 
 def restore(directory: Path, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> Weights:
-    """Put weights, optimizer and random state back; returns the best weights so far."""
+    """Restore weights, optimizer and random state, and return the best weights so far."""
     with torch.no_grad():
         for name, tensor in load_file(directory / WEIGHTS_FILE).items():
             weights[name].copy_(tensor)

@@ -1,4 +1,7 @@
-"""One optimizer step, and the loss without one. Logits exist for a few places at a time, and only where something is learned."""
+"""Run one optimizer step, or compute the loss alone.
+
+Logits exist for a few places at a time, and only for tokens that are trained on.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tmde_cpu.training.trainee import Trainee
 CLIP_NORM = 1.0
 
 LOGIT_ROWS = 64
-"""Rows of logits that exist at once; with 49,152 words a row and its gradient take 0.4 MB."""
+"""Rows of logits that exist at the same time. With 49,152 words, a row and its gradient take 0.4 MB."""
 
 
 def optimizer_step(
@@ -22,9 +25,13 @@ def optimizer_step(
     rate: float,
     working: Callable[[], None] = lambda: None,
 ) -> tuple[float, int]:
-    """One step on all packs; returns the mean loss of a supervised token, and how many there were.
+    """Run one step on all packs and return the mean loss of a supervised token, and the number of supervised tokens.
 
     Args:
+        trainee: the model to train.
+        optimizer: the optimizer of the adapter's weights.
+        packs: the examples of the step.
+        rate: the learning rate.
         working: called before each pack.
     """
     supervised = sum(pack.supervised for pack in packs)
@@ -45,11 +52,11 @@ def optimizer_step(
 
 @torch.no_grad()  # type: ignore[untyped-decorator]  # torch's types are not read, see pyproject.toml
 def mean_loss(trainee: Trainee, packs: Sequence[Pack], working: Callable[[], None] = lambda: None) -> float:
-    """The mean loss of a supervised token."""
+    """Return the mean loss of a supervised token."""
     total = 0.0
     for pack in packs:
         working()
-        # Nothing is kept for a backward pass; `recompute` says so where the places for it are the caller's.
+        # Nothing is kept for a backward pass. `recompute` ensures this where the passes allocate the memory.
         total += _loss(trainee.head, trainee.passes.forward(pack, recompute=True), pack.targets)
     return total / sum(pack.supervised for pack in packs)
 
@@ -62,7 +69,7 @@ def _loss(
     gradient: torch.Tensor | None = None,
     scale: float = 1.0,
 ) -> float:
-    """The sum of the cross entropies; `gradient` receives that of `hidden`, times `scale`."""
+    """Return the sum of the cross entropies, and write the gradient of `hidden`, times `scale`, to `gradient`."""
     total = 0.0
     logits = torch.empty(min(LOGIT_ROWS, len(hidden)), head.shape[0])
     logs = torch.empty_like(logits)

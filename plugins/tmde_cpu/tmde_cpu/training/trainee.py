@@ -1,4 +1,4 @@
-"""The model with its adapter, and the two ways to run it forward and backward."""
+"""Hold the model with its adapter, and define the two ways to run it forward and backward."""
 
 from __future__ import annotations
 
@@ -18,39 +18,42 @@ from tmde_cpu.training import attention, layers
 from tmde_cpu.training.packing import Pack
 
 TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""All projections: attention alone learns less at the same rank (Biderman et al. 2024, "LoRA Learns Less and Forgets Less")."""
+"""All projections, because attention alone learns less at the same rank (Biderman et al. 2024, "LoRA Learns Less and
+Forgets Less")."""
 
 
 class Passes(Protocol):
-    """Runs the model without its head. Both ways give the same results up to rounding."""
+    """Runs the model without its head. Both implementations give the same results up to rounding."""
 
     def forward(self, pack: Pack, recompute: bool = False) -> torch.Tensor:
-        """The last hidden states at the places that are learned from: [S, width].
+        """Return the last hidden states at the places that are trained on: [S, width].
 
         Args:
-            recompute: compute activations again in `backward` instead of keeping them: a third more work, the same bits.
+            pack: the examples.
+            recompute: compute activations again in `backward` instead of keeping them. A third more work, the same
+                bits.
         """
 
     def backward(self, gradient: torch.Tensor) -> None:
-        """Add to the gradients of the adapter, given the gradient of what the last `forward` returned."""
+        """Add to the gradients of the adapter, given the gradient of the result of the last `forward`."""
 
     def bytes_of(self, size: int, recompute: bool) -> int:
-        """Memory that a pass of `size` tokens takes beyond what is taken already."""
+        """Return the memory for a pass of `size` tokens, in addition to the allocated memory."""
 
 
 @dataclass
 class Trainee:
-    """What is trained, and the parts that the loop calls."""
+    """The model that is trained, and the parts that the loop calls."""
 
     peft_model: Any
     passes: Passes
     head: torch.Tensor
-    """[words, width]: from a hidden state to the logits of all words."""
+    """The matrix [words, width] that turns a hidden state into the logits of all words."""
     weights: dict[str, torch.Tensor]
-    """The adapter's parameters by name: all that is trained."""
+    """The adapter's parameters by name. Only these are trained."""
 
     def recomputes(self, size: int) -> bool:
-        """Whether a pass of `size` tokens must compute activations twice because memory is short."""
+        """Return whether a pass of `size` tokens must compute activations twice because memory is short."""
         return self.passes.bytes_of(size, recompute=False) > available_memory() // 2
 
 
@@ -71,7 +74,7 @@ class Differentiated:
         self._per_input: int = 4 * shape.hidden_size
 
     def forward(self, pack: Pack, recompute: bool = False) -> torch.Tensor:
-        """See `Passes`."""
+        """Run the model forward. See `Passes`."""
         if recompute and not self._recomputes:
             self._model.activation_checkpointing_enable({"use_reentrant": False})
         elif self._recomputes and not recompute:
@@ -84,17 +87,17 @@ class Differentiated:
         return self._hidden.detach()
 
     def backward(self, gradient: torch.Tensor) -> None:
-        """See `Passes`."""
+        """Run autograd backward. See `Passes`."""
         hidden, self._hidden = self._hidden, torch.empty(0)
         hidden.backward(gradient)
 
     def bytes_of(self, size: int, recompute: bool) -> int:
-        """Estimated, see `Passes`."""
+        """Estimate the memory of a pass. See `Passes`."""
         return size * (self._per_layer * (1 if recompute else self._layers) + self._per_input * self._layers)
 
 
 def load_trainee(directory: Path, config: FineTuneConfig) -> Trainee:
-    """Load the base in float32 and put a fresh adapter on it. Without dropout, which packing would not allow."""
+    """Load the base model in float32 and add a new adapter, without dropout, because packing does not allow dropout."""
     model = AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation=attention.NAME, local_files_only=True
     )
@@ -117,7 +120,7 @@ def load_trainee(directory: Path, config: FineTuneConfig) -> Trainee:
 
 
 def available_memory() -> int:
-    """Bytes that this process may still take: the machine's, its control group's, or its own limit's (`ulimit -v`)."""
+    """Return the bytes that this process may still use, limited by the machine, the control group and `ulimit -v`."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     available = memory()[1]
     if limit == resource.RLIM_INFINITY:

@@ -1,8 +1,8 @@
-"""Trains a LoRA adapter on the CPU: `python -m tmde_cpu.training.trainer RUN_DIR/job.json`.
+"""Train a LoRA adapter on the CPU: `python -m tmde_cpu.training.trainer RUN_DIR/job.json`.
 
-The loop below is the whole of it. Its speed comes from what is not computed: no padding, no shared beginning twice
-(`training.packing`), no logits but those that are learned from (`training.step`), no gradients of frozen weights
-(`training.layers`).
+This module contains the whole training loop. The loop is fast because it leaves work out: it has no padding, it
+computes no shared beginning twice (`training.packing`), it computes logits only for tokens that are trained on
+(`training.step`), and it computes no gradients of frozen weights (`training.layers`).
 """
 
 from __future__ import annotations
@@ -40,28 +40,30 @@ from tmde_cpu.training.step import mean_loss, optimizer_step
 from tmde_cpu.training.trainee import TARGET_MODULES, Trainee, load_trainee
 
 PATIENCE = 3
-"""Validations without a lower loss before training stops."""
+"""The number of validations without a lower loss before training stops."""
 
 PACK_TOKENS = 512
-"""Tokens in one forward and backward pass. Measured on the embedded model's steps of 8 examples: with 512 instead of 192 they take
-0.74 of the processor time, because more examples share their beginning and the matrix products are larger, and 0.18 GB more."""
+"""Tokens in one forward and backward pass. Measured on the embedded model's steps of 8 examples: with 512 instead of
+192, a step takes 0.74 of the processor time, because more examples share their beginning and the matrix products are
+larger, and 0.18 GB more memory."""
 
 PACK_TOKENS_PER_BATCHED = 64
-"""A small batch shrinks the packs too, so that halving the batch after running out of memory halves what is needed."""
+"""Packs are limited to this many tokens per example in the batch. Halving the batch after running out of memory then
+halves the memory of a pack."""
 
 CHECKPOINT_SECONDS = 60.0
-"""Between checkpoints, beside the one that each epoch writes."""
+"""The time between checkpoints, in addition to the checkpoint at the end of each epoch."""
 
 
 def main(job_path: Path) -> int:
-    """Run the job; the exit code is `tmde_core.sdk.worker`'s."""
+    """Run the job and return an exit code of `tmde_core.sdk.worker`."""
     with RunWorker(job_path) as worker:
         train(worker)
     return worker.exit_code
 
 
 def train(worker: RunWorker) -> None:
-    """From the job to the published adapter."""
+    """Train the job's adapter and publish it."""
     config = worker.config
     resumed = Path(worker.job.resume_from) if worker.job.resume_from else None
     begun = state.read(resumed) if resumed else None
@@ -147,12 +149,12 @@ def train(worker: RunWorker) -> None:
 
 
 def pack_limit(config: FineTuneConfig) -> int:
-    """Tokens of a pack, unless a single example has more."""
+    """Return the largest pack in tokens. A single longer example may exceed this limit."""
     return min(PACK_TOKENS, config.batch_size * PACK_TOKENS_PER_BATCHED)
 
 
 def data_order(examples: int, seed: int, epoch: int) -> list[int]:
-    """The order of an epoch: a shuffle that depends on seed and epoch alone."""
+    """Return the order of an epoch: a shuffle that depends only on seed and epoch."""
     order = list(range(examples))
     random.Random(f"{seed}/{epoch}").shuffle(order)
     return order
@@ -161,7 +163,7 @@ def data_order(examples: int, seed: int, epoch: int) -> list[int]:
 def _validate(
     worker: RunWorker, trainee: Trainee, packs: Sequence[Pack], at: State, best: state.Weights, epoch: int
 ) -> tuple[State, state.Weights]:
-    """Measure the validation loss; keep the weights when it is the lowest so far."""
+    """Measure the validation loss, and keep the weights if the loss is the lowest so far."""
     loss = mean_loss(trainee, packs, worker.working)
     if not math.isfinite(loss):
         raise TrainingFailedError(
@@ -187,7 +189,7 @@ def _validate(
 def _publish(worker: RunWorker, trainee: Trainee, directory: Path, base: BaseIdentity, at: State) -> None:
     staging = worker.staging()
     lora = trainee.peft_model.peft_config["default"]
-    lora.base_model_name_or_path = base.name  # a path of this machine would mean nothing elsewhere
+    lora.base_model_name_or_path = base.name  # a local path would mean nothing on another machine
     lora.inference_mode = True
     lora.save_pretrained(staging)
     settings = msgspec.json.decode((staging / CONFIG_FILE).read_bytes())
@@ -234,7 +236,7 @@ def _encode(worker: RunWorker, tokenizer: Any, file: Path, what: str) -> tuple[E
 
 
 def _be_deterministic(threads: int | None, seed: int) -> int:
-    """Fix everything that could make two equal runs differ; returns the number of threads."""
+    """Fix everything that could make two equal runs differ, and return the number of threads."""
     threads = threads or int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
@@ -244,7 +246,8 @@ def _be_deterministic(threads: int | None, seed: int) -> int:
 
 def _fingerprint(worker: RunWorker, base: BaseIdentity) -> str:
     data = [Path(file) for file in (worker.job.train_file, worker.job.val_file) if Path(file).exists()]
-    # What a step learns from counts, not in how many parts: a run that lacked memory goes on with smaller batches.
+    # The number of examples in a step counts, not the number of parts. A run that lacked memory resumes with smaller
+    # batches.
     config = msgspec.to_builtins(worker.config)
     step_examples = config.pop("batchSize") * config.pop("gradientAccumulationSteps")
     parts: list[Any] = [config, step_examples, base, [sha256_of(file) for file in data]]

@@ -1,4 +1,4 @@
-"""Adapters carried away and brought in, and asked side by side."""
+"""Routes that export and import adapters and ask several adapters one question side by side."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Format = Annotated[
 
 
 class AskBody(Record):
-    """A question for several versions."""
+    """A question for several versions of the model."""
 
     question: str
     adapter_ids: Annotated[tuple[str | None, ...], Meta(min_length=1, max_length=4)] = (None,)
-    """Adapters' ids; null is the base model."""
+    """The ids of the adapters; null stands for the base model."""
     max_tokens: int = 384
     temperature: float = 0.0
     seed: int = 0
 
 
 class Asked(Record):
-    """Where to hear the answers."""
+    """The id of the question, and the URL of the event stream with the answers."""
 
     ask_id: UUID
     events_url: str
@@ -51,7 +51,7 @@ class Asked(Record):
     ),
 )
 async def export(adapter_id: FromPath[str], services: Given, format: Format = "peft") -> Stream:  # noqa: A002
-    """An adapter as one file, streamed."""
+    """Export an adapter as one file, streamed."""
     made = await services.archives.export(parse_id(adapter_id, "adapter"), format)
     headers = {
         "Content-Disposition": f'attachment; filename="{made.filename}"',
@@ -70,7 +70,7 @@ async def export(adapter_id: FromPath[str], services: Given, format: Format = "p
     **described("importAdapter", "Adapters", takes=FORM, errors=(400, 413, 415, 422, 507)),
 )
 async def bring_in(request: AnyRequest, services: Given) -> LoRAAdapter:
-    """Take in an archive, sent as the field `file` of a form; whole or not at all."""
+    """Import an adapter archive, sent as the form field `file`. A failed import leaves nothing behind."""
     return await services.archives.import_archive(_pieces(request), "api")
 
 
@@ -83,7 +83,7 @@ async def _pieces(request: AnyRequest) -> AsyncIterator[bytes]:
     "/api/lora/ask", status_code=202, **described("askAdapters", "Adapters", body=AskBody, errors=(400, 404, 409, 422))
 )
 async def ask(request: AnyRequest, services: Given) -> Asked:
-    """Ask the base model and adapters the same question at once."""
+    """Ask the base model and adapters the same question at the same time."""
     wanted = await body_of(request, AskBody)
     versions = [parse_id(one, "adapter") if one is not None else None for one in wanted.adapter_ids]
     identity = await services.ask.ask(
@@ -98,7 +98,7 @@ async def ask(request: AnyRequest, services: Given) -> Asked:
 
 @get("/api/lora/ask/{ask_id:str}/events", **described("watchAsk", "Adapters", errors=(400, 404), stream=True))
 async def answers(ask_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
-    """What each version says, as it says it: server-sent events."""
+    """Stream the answer of each version while it is generated, as server-sent events."""
     return streams.respond(request, services.ask.events(parse_id(ask_id, "question")))
 
 

@@ -1,4 +1,4 @@
-"""Adapters: list, look, activate, go back, tag, compare, verify, delete, and who did what when."""
+"""Routes for adapters: list, show, activate, roll back, tag, compare, verify, delete, and the audit trail."""
 
 from __future__ import annotations
 
@@ -35,37 +35,38 @@ class EventList(Listing, frozen=True):
 
 
 class ActivateBody(Record):
-    """How to activate."""
+    """Options of an activation."""
 
     force: bool = False
-    """Activate although the gate holds the adapter back."""
+    """Activate the adapter even if the gate holds it back."""
 
 
 class RollbackBody(Record):
-    """Where to go back to."""
+    """The target of a rollback."""
 
     adapter_id: str | None = None
-    """Left out: to what answered before."""
+    """The adapter to roll back to. Omit the field to roll back to the previously active version."""
 
 
 class TagBody(Record):
-    """Tags to put on and take off: 1–40 of letters, digits, `-`, `_` and `.`. `stable` protects from deletion."""
+    """Tags to add and remove. A tag has 1–40 letters, digits, `-`, `_` and `.`. The tag `stable` prevents deletion."""
 
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
 
 
 class PruneBody(Record):
-    """What to keep."""
+    """Which adapters to keep."""
 
     keep: int
-    """So many of the newest stay, 0 or more; the active one, the one before it and those tagged `stable` always do."""
+    """How many of the newest adapters to keep, 0 or more. The active adapter, the previous one and adapters tagged
+    `stable` are always kept."""
     dry_run: bool = False
-    """Only say which would go."""
+    """Only report which adapters would be deleted."""
 
 
 class Pruned(Record):
-    """What was deleted, or would be."""
+    """The adapters that were deleted, or that would be deleted in a dry run."""
 
     deleted: tuple[LoRAAdapter, ...]
     bytes: int
@@ -87,39 +88,39 @@ async def listing(
     limit: Limit = 50,
     offset: Offset = 0,
 ) -> AdapterList:
-    """Adapters, newest first."""
+    """List adapters, newest first."""
     found = await services.lora.list(tag, valid)
     return AdapterList(items=tuple(found[offset : offset + limit]), total=len(found))
 
 
 @get("/api/lora/active", **described("activeAdapter", "Adapters"))
 async def active(services: Given) -> LoRAAdapter | None:
-    """The adapter that answers; null when the base model does."""
+    """Return the active adapter, or null if the base model answers."""
     return await services.lora.active()
 
 
 @get("/api/lora/events", **described("adapterEvents", "Adapters", errors=(400,)))
 async def events(services: Given, limit: Limit = 50, offset: Offset = 0) -> EventList:
-    """The audit trail, newest first."""
+    """List the events of the audit trail, newest first."""
     found = await services.lora.events(limit, offset)
     return EventList(items=tuple(found), total=await services.lora.count_events())
 
 
 @get("/api/lora/live", **described("adapterLiveAt", "Adapters", errors=(400,)))
 async def live(services: Given, at: When = None) -> LiveAt:
-    """What answered at a moment; without one, what answers now."""
+    """Return which adapter was active at a given time; without a time, which is active now."""
     return await services.lora.live_at(in_utc(at, "at") if at else datetime.now(UTC))
 
 
 @get("/api/lora/storage", **described("adapterStorage", "Adapters"))
 async def storage(services: Given) -> StorageFigures:
-    """What the adapters take of the disk."""
+    """Return how much disk space the adapters use."""
     return await services.lora.storage()
 
 
 @get("/api/lora/compare", **described("compareAdapters", "Adapters", errors=(400, 404, 422)))
 async def compare(services: Given, a: First, b: Second) -> Comparison:
-    """What changed from A to B: configuration, data, metrics, benchmark."""
+    """Compare two adapters: what changed from A to B in configuration, data, metrics and benchmark."""
     return await services.lora.compare(parse_id(a, "adapter"), parse_id(b, "adapter"))
 
 
@@ -127,7 +128,7 @@ async def compare(services: Given, a: First, b: Second) -> Comparison:
     "/api/lora/prune", status_code=200, **described("pruneAdapters", "Adapters", body=PruneBody, errors=(400, 409, 507))
 )
 async def prune(request: AnyRequest, services: Given) -> Pruned:
-    """Delete all but the newest adapters."""
+    """Delete all adapters except the newest ones."""
     wanted = await body_of(request, PruneBody)
     gone = await services.lora.prune(wanted.keep, "api", wanted.dry_run)
     return Pruned(deleted=tuple(gone), bytes=sum(one.size_bytes for one in gone), dry_run=wanted.dry_run)
@@ -139,7 +140,7 @@ async def prune(request: AnyRequest, services: Given) -> Pruned:
     **described("rollbackAdapter", "Adapters", body=RollbackBody, errors=(400, 404, 409, 422)),
 )
 async def rollback(request: AnyRequest, services: Given) -> LoRAAdapter | None:
-    """Go back to what answered before, or to the adapter named; null is the base model."""
+    """Roll back to the previously active version, or to the named adapter. The answer null is the base model."""
     wanted = await body_of(request, RollbackBody, optional=True)
     target = parse_id(wanted.adapter_id, "adapter") if wanted.adapter_id is not None else None
     return await services.lora.rollback(target)
@@ -147,19 +148,19 @@ async def rollback(request: AnyRequest, services: Given) -> LoRAAdapter | None:
 
 @post("/api/lora/deactivate", status_code=200, **described("deactivateAdapter", "Adapters", errors=(409,)))
 async def deactivate(services: Given) -> None:
-    """Let the base model answer."""
+    """Deactivate the active adapter, so that the base model answers."""
     await services.lora.deactivate("api")
 
 
 @get("/api/lora/{adapter_id:str}", **described("getAdapter", "Adapters", errors=(404,)))
 async def show(adapter_id: FromPath[str], services: Given) -> AdapterDetails:
-    """One adapter, where it came from, and what was done with it."""
+    """Return one adapter, its origin, and its events."""
     return await services.lora.details(parse_id(adapter_id, "adapter"))
 
 
 @delete("/api/lora/{adapter_id:str}", status_code=200, **described("deleteAdapter", "Adapters", errors=(404, 409, 507)))
 async def remove(adapter_id: FromPath[str], services: Given) -> LoRAAdapter:
-    """Remove an adapter from the disk, completely; answers with what was removed."""
+    """Delete an adapter from the disk completely and return the deleted adapter."""
     adapter = await services.lora.get(parse_id(adapter_id, "adapter"))
     await services.lora.delete(adapter.id, "api")
     return adapter
@@ -171,7 +172,7 @@ async def remove(adapter_id: FromPath[str], services: Given) -> LoRAAdapter:
     **described("tagAdapter", "Adapters", body=TagBody, errors=(400, 404, 422, 507)),
 )
 async def tag(adapter_id: FromPath[str], request: AnyRequest, services: Given) -> LoRAAdapter:
-    """Put tags on an adapter and take tags off it."""
+    """Add tags to an adapter and remove tags from it."""
     identity = parse_id(adapter_id, "adapter")
     wanted = await body_of(request, TagBody)
     return await services.lora.tag(identity, wanted.add, wanted.remove)
@@ -179,7 +180,7 @@ async def tag(adapter_id: FromPath[str], request: AnyRequest, services: Given) -
 
 @post("/api/lora/{adapter_id:str}/verify", status_code=200, **described("verifyAdapter", "Adapters", errors=(404,)))
 async def verify(adapter_id: FromPath[str], services: Given) -> Verification:
-    """Read every byte of an adapter and compare it with its manifest; 200 whether it is sound or not."""
+    """Read every byte of an adapter and compare it with the manifest. A damaged adapter also gets status 200."""
     return await services.lora.verify(parse_id(adapter_id, "adapter"))
 
 
@@ -189,7 +190,7 @@ async def verify(adapter_id: FromPath[str], services: Given) -> Verification:
     **described("activateAdapter", "Adapters", body=ActivateBody, errors=(400, 404, 409, 422)),
 )
 async def activate(adapter_id: FromPath[str], request: AnyRequest, services: Given) -> LoRAAdapter:
-    """Make the adapter answer from the next debate on; all or nothing."""
+    """Activate an adapter. Debates that start later use it. A failed activation changes nothing."""
     identity = parse_id(adapter_id, "adapter")
     wanted = await body_of(request, ActivateBody, optional=True)
     return await services.lora.activate(identity, "api", wanted.force)

@@ -1,4 +1,4 @@
-"""Training runs: start, watch, look, cancel, configure."""
+"""Routes for training runs: start, watch, show, cancel and configure them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Lines = Annotated[int, QueryParameter(ge=1, le=1000, description="How many lines
 
 
 class FineTuneBody(Record):
-    """What this run does otherwise than the configuration says."""
+    """The options of this run that differ from the configuration."""
 
     config: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Fields of FineTuneConfig; those left out are as configured."""
+    """Fields of FineTuneConfig. Omitted fields keep the configured values."""
     triggered_by: Annotated[str, Meta(min_length=1, max_length=40)] = "user"
 
 
 class RunStarted(Record):
-    """Where to watch the run that was started."""
+    """The id and status of the started run, and the URL of its progress stream."""
 
     run_id: UUID
     status: RunStatus
@@ -58,13 +58,13 @@ class RunTraceList(Listing, frozen=True):
 
 
 class LogTail(Record):
-    """The end of what a run's processes printed, oldest line first."""
+    """The last lines of the output of a run's processes, oldest line first."""
 
     lines: tuple[str, ...]
 
 
 class BackendList(Listing, frozen=True):
-    """The training backends."""
+    """A list of training backends."""
 
     items: tuple[BackendReport, ...] = ()
 
@@ -75,7 +75,7 @@ class BackendList(Listing, frozen=True):
     **described("startFineTune", "Fine-tuning", body=FineTuneBody, errors=(400, 409, 422, 503, 507)),
 )
 async def start(request: AnyRequest, services: Given) -> RunStarted:
-    """Freeze a dataset of the eligible traces and start training on it."""
+    """Freeze a dataset of the eligible traces and start a training run on it."""
     wanted = await body_of(request, FineTuneBody, optional=True)
     config = config_from(wanted.config, services.finetune.config())
     run = await services.finetune.start(config, wanted.triggered_by)
@@ -86,14 +86,14 @@ async def start(request: AnyRequest, services: Given) -> RunStarted:
 async def listing(
     services: Given, limit: Limit = 50, offset: Offset = 0, status: FromQuery[RunStatus | None] = None
 ) -> RunList:
-    """Training runs, newest first."""
+    """List training runs, newest first."""
     items, total = await services.finetune.list(limit, offset, status)
     return RunList(items=tuple(items), total=total)
 
 
 @get("/api/finetune/config", **described("getFineTuneConfig", "Fine-tuning"))
 async def config(services: Given) -> FineTuneConfig:
-    """The hyperparameters of a run that is given no others."""
+    """Return the hyperparameters that a run uses by default."""
     return services.finetune.config()
 
 
@@ -102,41 +102,41 @@ async def config(services: Given) -> FineTuneConfig:
     **described("putFineTuneConfig", "Fine-tuning", body=FineTuneConfig, errors=(400, 409, 503, 507)),
 )
 async def configure(request: AnyRequest, services: Given) -> FineTuneConfig:
-    """Change the hyperparameters, in the settings file too; those left out stay."""
+    """Change the default hyperparameters, also in the settings file. Omitted fields keep their values."""
     values = await body_of(request, dict[str, Any])
     return await services.finetune.set_config(config_from(values, services.finetune.config()))
 
 
 @get("/api/finetune/backends", sync_to_thread=True, **described("listBackends", "Fine-tuning"))
 def backends(services: Given) -> BackendList:
-    """Each training backend, available or why not, and the environment it runs in."""
+    """List the training backends: whether each is available, why not, and the environment that it runs in."""
     found = services.finetune.backends()
     return BackendList(items=tuple(found), total=len(found))
 
 
 @get("/api/finetune/{run_id:str}", **described("getFineTune", "Fine-tuning", errors=(404,)))
 async def show(run_id: FromPath[str], services: Given) -> FineTuneRun:
-    """One training run."""
+    """Return one training run."""
     return await services.finetune.get(parse_id(run_id, "training run"))
 
 
 @get("/api/finetune/{run_id:str}/progress", **described("watchFineTune", "Fine-tuning", errors=(400, 404), stream=True))
 async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
-    """How the run goes, as it goes: server-sent events."""
+    """Stream the progress of a training run as server-sent events."""
     run = await services.finetune.get(parse_id(run_id, "training run"))
     return streams.respond(request, services.finetune.events(run.id))
 
 
 @get("/api/finetune/{run_id:str}/metrics", **described("fineTuneMetrics", "Fine-tuning", errors=(404,)))
 async def metrics(run_id: FromPath[str], services: Given) -> MetricList:
-    """Every logged step, for charts."""
+    """Return every logged step, for charts."""
     steps = await services.finetune.metrics(parse_id(run_id, "training run"))
     return MetricList(items=tuple(steps), total=len(steps))
 
 
 @get("/api/finetune/{run_id:str}/traces", **described("fineTuneTraces", "Fine-tuning", errors=(404,)))
 async def traces(run_id: FromPath[str], services: Given) -> RunTraceList:
-    """The traces that the run was trained on."""
+    """List the traces that the run was trained on."""
     found = await services.finetune.traces_of(parse_id(run_id, "training run"))
     return RunTraceList(items=tuple(map(viewed, found)), total=len(found))
 
@@ -145,7 +145,7 @@ async def traces(run_id: FromPath[str], services: Given) -> RunTraceList:
     "/api/finetune/{run_id:str}", status_code=200, **described("cancelFineTune", "Fine-tuning", errors=(404, 409, 502))
 )
 async def cancel(run_id: FromPath[str], services: Given) -> FineTuneRun:
-    """Cancel a run in progress."""
+    """Cancel a training run that is in progress."""
     return await services.finetune.cancel(parse_id(run_id, "training run"))
 
 
@@ -155,13 +155,13 @@ async def cancel(run_id: FromPath[str], services: Given) -> FineTuneRun:
     **described("resumeFineTune", "Fine-tuning", errors=(400, 404, 409, 502, 503, 507)),
 )
 async def resume(run_id: FromPath[str], services: Given) -> RunStarted:
-    """Go on with a run that failed or was cancelled, from its newest complete checkpoint."""
+    """Resume a failed or cancelled training run from its newest complete checkpoint."""
     return _started(await services.finetune.resume(parse_id(run_id, "training run")))
 
 
 @get("/api/finetune/{run_id:str}/log", **described("fineTuneLog", "Fine-tuning", errors=(400, 404)))
 async def log(run_id: FromPath[str], services: Given, lines: Lines = 40) -> LogTail:
-    """The end of what the run's processes printed."""
+    """Return the last lines of the output of the run's processes."""
     text = await services.finetune.log_tail(parse_id(run_id, "training run"), lines)
     return LogTail(lines=tuple(text.splitlines()))
 

@@ -1,4 +1,4 @@
-"""What a run would train on, before time is spent; and what a trace has taught."""
+"""Routes that show what a run would train on before it starts, and what was trained on a trace."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tmde_core.records.finetune import FineTunePreview, TraceLineage
 
 
 class PreviewBody(Record):
-    """What the run would do otherwise than the configuration says."""
+    """The options of the previewed run that differ from the configuration."""
 
     config: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Fields of FineTuneConfig; those left out are as configured."""
+    """Fields of FineTuneConfig. Omitted fields keep the configured values."""
 
 
 @post(
@@ -28,14 +28,14 @@ class PreviewBody(Record):
     **described("previewFineTune", "Fine-tuning", body=PreviewBody, errors=(400, 503, 507)),
 )
 async def preview(request: AnyRequest, services: Given) -> FineTunePreview:
-    """What a run would be trained on, token by token, and what it would need; starts nothing."""
+    """Preview a training run: its data, token by token, and the resources it would need. Nothing is started."""
     wanted = await body_of(request, PreviewBody, optional=True)
     return await services.previews.preview(config_from(wanted.config, services.finetune.config()))
 
 
 @get("/api/traces/{trace_id:str}/lineage", **described("traceLineage", "Traces", errors=(404,)))
 async def lineage(trace_id: FromPath[str], services: Given) -> TraceLineage:
-    """The runs and adapters that learned from a trace."""
+    """List the runs and adapters that were trained on a trace."""
     return await services.lineage.of_trace(parse_id(trace_id, "trace"))
 
 

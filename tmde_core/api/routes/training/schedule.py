@@ -1,4 +1,4 @@
-"""When things happen by themselves."""
+"""Routes for the schedules of training and benchmarks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Short = Annotated[str, Meta(max_length=200)]
 
 
 class ScheduleBody(Record):
-    """What to change; what is left out stays."""
+    """The changes to a schedule. Omitted fields keep their values."""
 
     expression: Short | None = None
     """Five cron fields, or `off`."""
     timezone: Short | None = None
-    """IANA name; empty: the machine's. One for all schedules."""
+    """An IANA time zone name. An empty string stands for the machine's time zone. All schedules share one time zone."""
 
 
 @get("/api/finetune/schedule", **described("getFineTuneSchedule", "Fine-tuning"))
 async def finetune(services: Given) -> ScheduleStatus:
-    """When training starts by itself, and what was decided the last times."""
+    """Return the schedule of automatic training, and its latest decisions."""
     return await services.schedules.status("finetune")
 
 
@@ -36,14 +36,14 @@ async def finetune(services: Given) -> ScheduleStatus:
     **described("putFineTuneSchedule", "Fine-tuning", body=ScheduleBody, errors=(400, 409, 507)),
 )
 async def change_finetune(request: AnyRequest, services: Given) -> ScheduleStatus:
-    """Change it, at once and in the settings file."""
+    """Change the schedule of automatic training immediately and in the settings file."""
     given = await body_of(request, ScheduleBody)
     return await services.schedules.set("finetune", given.expression, given.timezone)
 
 
 @get("/api/benchmark/schedule", **described("getBenchmarkSchedule", "Benchmarks"))
 async def benchmark(services: Given) -> ScheduleStatus:
-    """When the active adapter is measured by itself, and what was decided the last times."""
+    """Return the schedule that measures the active adapter, and its latest decisions."""
     return await services.schedules.status("benchmark")
 
 
@@ -52,7 +52,7 @@ async def benchmark(services: Given) -> ScheduleStatus:
     **described("putBenchmarkSchedule", "Benchmarks", body=ScheduleBody, errors=(400, 409, 507)),
 )
 async def change_benchmark(request: AnyRequest, services: Given) -> ScheduleStatus:
-    """Change it, at once and in the settings file."""
+    """Change the schedule of automatic benchmarks immediately and in the settings file."""
     given = await body_of(request, ScheduleBody)
     return await services.schedules.set("benchmark", given.expression, given.timezone)
 
