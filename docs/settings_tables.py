@@ -29,17 +29,17 @@ def row(field: Field, prefix: str = "", default: str = "") -> str:
 
 
 def rows(record: type[msgspec.Struct], prefix: str = "") -> str:
-    """A line for each field of a struct."""
+    """Return a line for each field of a struct."""
     return HEAD + "".join(row(field, prefix) for field in fields_of(record))
 
 
 def shown(value: object) -> str:
-    """A default as it would stand in the file."""
+    """Return a default as the file would have it."""
     return "unset" if value is None else f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
 
 
 def span(field: Field) -> str:
-    """What a field may be; empty for what may be anything."""
+    """Return the values that a field may have; empty if it may have any."""
     if field.kind == "bool":
         return "`true`, `false`"
     if field.choices:
@@ -51,24 +51,24 @@ def span(field: Field) -> str:
 
 
 def figure(number: float) -> str:
-    """A bound as one would type it: 1000000 and 0.00001, not 1e+06 and 1e-05."""
+    """Return a bound as a person types it: 1000000 and 0.00001, not 1e+06 and 1e-05."""
     return f"{number:.10f}".rstrip("0").rstrip(".")
 
 
 def server() -> str:
-    """What is in no table of the file."""
+    """Return the settings that are in no table of the file."""
     return HEAD + "".join(row(field) for field in fields_of(Settings) if field.kind not in ("record", "table"))
 
 
 def parts(*names: str) -> str:
-    """The tables `[NAME]` of the file, one below the other."""
+    """Return the tables `[NAME]` of the file, one below the other."""
     return HEAD + "".join(
         row(field, f"{name}.") for name in names for field in fields_of(type(getattr(Settings(), name)))
     )
 
 
 def roles() -> str:
-    """The settings that each role has, with the defaults of each."""
+    """Return the settings of a role, with the defaults of each role."""
     return HEAD + "".join(row(field, "roles.ROLE.", _of_each_role(field.name)) for field in fields_of(RoleSettings))
 
 
@@ -80,7 +80,7 @@ def _of_each_role(name: str) -> str:
 
 
 def openai() -> str:
-    """What is other than in the table of Ollama."""
+    """Return the settings that the table of Ollama does not have."""
     shared = {field.name: field for field in fields_of(HttpSettings)}
     return HEAD + "".join(row(field) for field in fields_of(OpenAISettings) if shared.get(field.name) != field)
 
@@ -107,7 +107,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
 
 
 def renewed(page: str) -> str:
-    """The page with every table as the settings have it now."""
+    """Return the page with every table as the settings have it now."""
     return TABLE.sub(lambda found: f"{found['name']}{found[2]}{TABLES[found['name']]()}", page)
 
 

@@ -29,7 +29,7 @@ PLATFORMS = {"linux": "Linux", "darwin": "Darwin"}
 
 
 def environments() -> Iterator[dict[str, str]]:
-    """The marker environments that a lock must hold on."""
+    """Return the marker environments that a lock must hold on."""
     for python in PYTHONS:
         for platform, system in PLATFORMS.items():
             yield {
@@ -45,7 +45,7 @@ def environments() -> Iterator[dict[str, str]]:
 
 
 def closure(roots: Iterable[str]) -> set[str]:
-    """The names of `roots` and of all that they need, on any supported environment, canonical.
+    """Return the names of `roots` and of all that they need, on any supported environment, canonical.
 
     Raises:
         SystemExit: one of them is not installed.
