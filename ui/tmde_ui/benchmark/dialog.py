@@ -1,4 +1,4 @@
-"""The dialog behind *Run Benchmark*: what is asked, of whom, how, and its start."""
+"""The dialog of *Run Benchmark*: choose the questions, the version and the settings, then start the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tmde_ui.kit.words import count, sentence, snippet
 log = structlog.get_logger(__name__)
 
 PREFIX = "question:"
-"""Of the names of the fields that choose a question."""
+"""Prefix of the names of the fields that choose a question."""
 
 BASE, ACTIVE = "base", "active"
 
@@ -38,7 +38,7 @@ Started = Callable[[BenchmarkRun], Awaitable[None]]
 
 
 class BenchmarkDialog:
-    """Everything that a person decides before a run."""
+    """Lets a person choose everything about a run and start it."""
 
     def __init__(self, services: Services, started: Started) -> None:
         self._services = services
@@ -67,12 +67,12 @@ class BenchmarkDialog:
         on_press(self._start, self._form, self._go)
 
     def opens_with(self, control: Tag) -> None:
-        """Let a button open it; what can be chosen is asked for each time."""
+        """Open the dialog with this button. The choices are loaded each time."""
         open_on_press(control, self.modal)
         control.on("click", self._opened, args=[])
 
     async def offer_base(self, type_: str, mode: str) -> None:
-        """Open it with the base model chosen."""
+        """Open the dialog with the base model selected."""
         await self._opened()
         with self.modal:
             ui.run_javascript(call("fillForm", self._form.id, {"who": BASE, "type": type_, "how": mode}))
@@ -86,7 +86,7 @@ class BenchmarkDialog:
         if listed != self._listed:
             self._listed = listed
             self._fill(questions, adapters)
-        self._start.put(disabled=False)  # now there is something to choose from
+        self._start.put(disabled=False)  # the select has options only now
 
     # -------------------------------------------------------------------------------------- drawing
 
@@ -108,7 +108,10 @@ class BenchmarkDialog:
                             Tag("span", about, "muted small")
 
     def _sizes(self) -> tuple[int, int]:
-        """Questions of a quick and of a full run; none where the suite's plugin is broken, which a start then tells."""
+        """Return the numbers of questions of a quick and a full run; nothing if the suite's plugin is broken.
+
+        Starting a run then reports the broken plugin.
+        """
         suites = self._services.benchmark.suites()
         try:
             whole = len(tuple(suites[0].questions())) if suites else 0
@@ -147,11 +150,11 @@ class BenchmarkDialog:
         finally:
             self._start.put(disabled=False)
         self.modal.close()
-        # On its own: the page is drawn anew for the run, and this handler's element with it.
+        # A task of its own: showing the run redraws the page and deletes this handler's element.
         begin(lambda: self._started(run), "show a new benchmark")
 
     def _plan(self, fields: dict[str, str]) -> BenchmarkPlan | None:
-        """The plan that was chosen; None, with the reason said, when it is none."""
+        """Return the chosen plan, or None after showing what is wrong with it."""
         repeats, seed = _whole(fields.get("repeats", ""), 1, 10), _whole(fields.get("seed", ""), 0, 2**31 - 1)
         if isinstance(repeats, str) or isinstance(seed, str):
             self._say(f"Times asked: {repeats}" if isinstance(repeats, str) else f"Seed: {seed}")
@@ -179,7 +182,7 @@ class BenchmarkDialog:
 
 
 def _pick(questions: Sequence[BenchmarkQuestion]) -> None:
-    """Every question with a tick, one's own first; shown for a custom run."""
+    """Draw a checkbox for every question, the person's own questions first. Only a custom run shows them."""
     own = [one for one in questions if not one.builtin]
     with Tag("fieldset", classes="stack tight picker", data_testid="picker"):
         Tag("legend", "Questions", "eyebrow")
@@ -208,7 +211,7 @@ def _offer(select: Tag, options: Sequence[tuple[str, str]], chosen: str) -> None
 
 
 def _whole(text: str, least: int, most: int) -> int | str | None:
-    """A whole number within its bounds; what is wrong with it; None for nothing."""
+    """Return a whole number within its bounds, a sentence about what is wrong, or None for an empty text."""
     text = text.strip()
     if not text:
         return None

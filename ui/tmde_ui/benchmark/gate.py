@@ -1,4 +1,4 @@
-"""What happens to adapters by itself: when the gate measures, activates and rolls back, and what it decided."""
+"""Show when the gate measures, activates and rolls back adapters, and what it decided."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SHOWN_DECISIONS = 5
 SHOWN_ALERTS = 3
 
 LEVELS = {"error": "bad", "warning": "warm", "success": "good", "info": ""}
-"""Level → kind of notice, the gravest first."""
+"""Level → kind of notice, the most serious first."""
 
 
 class Alerts:
-    """What the gate had to say and nobody has dismissed yet: first of all that an adapter is worse."""
+    """Shows the gate's notifications that nobody has dismissed, the most serious first."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -31,7 +31,7 @@ class Alerts:
         self._box = Tag("div", classes="stack tight maybe", role="status", data_testid="alerts")
 
     async def show(self) -> None:
-        """Draw them when they have changed."""
+        """Redraw the notifications if they have changed."""
         newest, _ = await self._services.notifications.list(limit=50)
         ours = [one for one in newest if one.kind.startswith("benchmark.")]
         told = sorted(ours, key=lambda one: list(LEVELS).index(one.level))[:SHOWN_ALERTS]
@@ -58,7 +58,7 @@ class Alerts:
 
 
 class GatePanel:
-    """The gate in words, and its last decisions."""
+    """Shows the gate's rules in sentences, and its last decisions."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -77,7 +77,7 @@ class GatePanel:
             self._box = Tag("div", classes="stack tight")
 
     async def show(self) -> None:
-        """Draw it when it has changed."""
+        """Redraw the panel if it has changed."""
         schedule = await self._services.schedules.status("benchmark")
         decisions = await self._services.gate.decisions(SHOWN_DECISIONS)
         shown = (schedule.expression, schedule.next_runs[:1], decisions)
@@ -137,7 +137,7 @@ class GatePanel:
 
 
 def in_words(settings: BenchmarkSettings, schedule: ScheduleStatus) -> list[str]:
-    """When the gate measures, holds back, activates and rolls back: one sentence each."""
+    """Return one sentence each on when the gate measures, holds back, activates and rolls back."""
     if settings.after_training:
         measured = "After each training the quick benchmark asks the new adapter, without activating it"
         lines = [

@@ -1,4 +1,4 @@
-"""One benchmark run on the page: how far it is, how good so far, cancel and resume; while it runs and just after."""
+"""Show one benchmark run while it runs and just after: progress, quality so far, cancel and resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GOING = ("pending", "running")
 
 
 class BenchmarkPanel(RunPanel[BenchmarkRun]):
-    """Builds itself from the run's events, then follows it."""
+    """Builds the panel from the run's events, then follows them."""
 
     TITLE, KIND = "Benchmark", "benchmark"
     FIGURES = ("Answers", "Quality", TIME_LEFT, "Without verdict", "Failed")
@@ -34,7 +34,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
         *,
         elsewhere: bool = True,
     ) -> None:
-        """See `RunPanel`; `elsewhere`: the run's answers are on another page, which the end links to."""
+        """Extend `RunPanel`. `elsewhere`: the answers are on another page, and the result links to that page."""
         super().__init__(services.benchmark, live, run, resumed, ended)
         self._services = services
         self.state = BenchmarkState(run.questions_total, run.questions_done)
@@ -58,7 +58,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
         try:
             events = await self._services.benchmark.events(self.run.id)
         except ConflictError:
-            return  # it runs in another process: the row tells how many answers there are
+            return  # the run is in another process; its row holds the number of answers
         async for event in events.follow():
             self.state.apply(event)
             self._soon.ask()
@@ -99,7 +99,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
         return f"{int(100 * share)} % after {took(self.run)}"
 
     def _ask(self) -> None:
-        # As the figures above say: the row may lag behind the events.
+        # From the events, like the figures above: the row may lag behind.
         there = f"{self.state.done:,} of {count(self.state.total, 'answer')}"
         self._ask_cancel(f"{there} are there. They are kept, and the rest can be asked later.", "Go on")
 
@@ -126,7 +126,7 @@ def _line(answer: Answered) -> str:
 
 
 def answers_words(run: BenchmarkRun) -> str:
-    """How many answers lack something; nothing when none does."""
+    """Return how many answers have no verdict or failed; empty if there are none."""
     metrics = run.metrics
     if metrics is None:
         return ""

@@ -1,4 +1,4 @@
-"""One benchmark run on a page of its own: live while it runs, then its record, its domains and every answer."""
+"""Show one benchmark run on its own page: live while it runs, then its record, domains and answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RunPage:
         self._comparisons = comparisons
 
     async def build(self) -> None:
-        """Draw it, and follow the run while it goes on."""
+        """Draw the page and follow the run while it is running."""
         self._box = Tag("div", classes="maybe")
         self._record = Tag("div", classes="stack wide")
         self._domains = DomainCharts()
@@ -48,7 +48,7 @@ class RunPage:
         run = self._run = await self._services.benchmark.get(self._run.id)
         baseline = None
         if run.baseline_run_id is not None:
-            with contextlib.suppress(NotFoundError):  # it may have been deleted since
+            with contextlib.suppress(NotFoundError):  # the baseline may have been deleted
                 baseline = await self._services.benchmark.get(run.baseline_run_id)
         self._record.clear()
         with self._record:

@@ -1,4 +1,4 @@
-"""A question of one's own as form fields, and back. Nothing here draws."""
+"""Convert a person's own question to form fields and back. Nothing here draws."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS = (
     ("code", "Python code that passes tests"),
     ("judge", "a judge, by the description"),
 )
-"""Who or what decides a criterion: kind of check, and how it is called. `judge` has no check."""
+"""Kind of check → its name. The check decides whether a criterion is met. `judge` has no check."""
 
 FORMS = (
     ("must-use", "uses these words, with commas between"),
@@ -46,16 +46,16 @@ FORMS = (
 COUNTED = ("words", "lines", "sentences", "characters")
 
 BETWEEN_WORDINGS = "|"
-"""Between wordings of a fact that will do as well as each other."""
+"""Separates equally acceptable wordings of a fact."""
 
 _PART = re.compile(r"c(\d+)-name")
 
 
 def wire_of(fields: Mapping[str, str]) -> dict[str, Any]:
-    """What was typed, in the form that `custom.question_from` checks.
+    """Return the typed question in the format that `custom.question_from` checks.
 
     Raises:
-        InvalidInputError: a number is none; context has `field`, `criteria[0].check` for the first criterion.
+        InvalidInputError: a number is invalid. The context has `field`: `criteria[0].check` for the first criterion.
     """
     numbers = sorted(int(found[1]) for name in fields if (found := _PART.fullmatch(name)))
     wire: dict[str, Any] = {
@@ -71,12 +71,12 @@ def wire_of(fields: Mapping[str, str]) -> dict[str, Any]:
 
 
 def blocks(fields: Mapping[str, str]) -> list[int]:
-    """The numbers of the criteria's blocks, in the order in which they become criteria."""
+    """Return the numbers of the criteria's blocks, in the order of the criteria."""
     return sorted(int(found[1]) for name in fields if (found := _PART.fullmatch(name)))
 
 
 def fields_of(number: int, criterion: Criterion) -> dict[str, str]:
-    """A criterion as the fields of block `number`."""
+    """Return a criterion as the fields of block `number`."""
     prefix = f"c{number}-"
     kind, values = _typed(criterion.check)
     given = {
@@ -89,7 +89,7 @@ def fields_of(number: int, criterion: Criterion) -> dict[str, str]:
 
 
 def is_checked(question: Question) -> bool:
-    """Whether a machine can tell something of its answers."""
+    """Return whether a program can check at least a part of an answer."""
     return any(one.check is not None for one in question.criteria) or bool(question.reference)
 
 
@@ -159,7 +159,7 @@ def _wordings(line: str) -> list[str]:
 
 
 def _typed(check: Check | None) -> tuple[str, dict[str, str]]:
-    """Kind of a check, and its values as they would be typed."""
+    """Return the kind of a check and its values as a person would type them."""
     match check:
         case NumberCheck():
             return "number", {"value": f"{check.value:.12g}", "tolerance": f"{check.tolerance:.12g}"}

@@ -1,4 +1,4 @@
-"""The dialog in which a person writes a question and tries its checks on an answer before it is kept."""
+"""The dialog for writing a question and trying its checks on an answer before saving the question."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _AT_CRITERION = re.compile(r"criteria\[(\d+)\]")
 
 
 class QuestionEditor:
-    """Writes a new question, or changes one."""
+    """Edits a new or an existing question."""
 
     def __init__(self, services: Services, kept: Callable[[], Awaitable[None]]) -> None:
         self._services = services
@@ -34,7 +34,7 @@ class QuestionEditor:
             self._body = Tag("div", classes="stack")
 
     def open(self, question: Question | None = None) -> None:
-        """Open it, empty or with a question to change."""
+        """Open the dialog, empty or with a question to edit."""
         self._old = question
         self._number = 0
         self._wrong.clear()
@@ -89,7 +89,7 @@ class QuestionEditor:
             Tag("textarea", text, "input", id=f"field-{name}", name=name, rows=str(rows), placeholder=hint or None)
 
     def _add(self, values: Mapping[str, str]) -> None:
-        """One more criterion, with these values."""
+        """Add a criterion with these values."""
         if len(self._wrong) >= MAX_CRITERIA:
             self._say(f"{MAX_CRITERIA} criteria are the most.")
             return
@@ -127,7 +127,7 @@ class QuestionEditor:
     # ------------------------------------------------------------------------------------ try, keep
 
     def _question(self, fields: Mapping[str, str]) -> Question | None:
-        """What was typed; None, with the reason said where it belongs, when it is no question."""
+        """Return the typed question, or None after showing the error next to its field."""
         self._say("")
         for place in self._wrong.values():
             place.say("")
@@ -187,7 +187,7 @@ Value = Callable[[str], str]
 
 
 def _parameters(kind: str, prefix: str, value: Value) -> None:
-    """The fields of one kind of check."""
+    """Draw the fields of one kind of check."""
 
     def line(label: str, name: str, hint: str = "", default: str = "") -> None:
         field(label, f"{prefix}{name}", defaultValue=value(name) or default, placeholder=hint or None, autocomplete="off",

@@ -1,4 +1,7 @@
-"""Bringing in questions of one's own from a file: the dialog, and the address that takes the file, whole or not at all."""
+"""Import a person's own questions from a file: the dialog, and the address that receives the file.
+
+An import takes the whole file or nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ YAML = (".yaml", ".yml")
 
 
 def register_upload(site: Site) -> None:
-    """Put the address that takes files of questions into the app."""
+    """Register the address that receives files of questions."""
     services = site.services
 
     @site.web.post(IMPORT_ADDRESS, include_in_schema=False)
@@ -45,10 +48,10 @@ def register_upload(site: Site) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    """What was sent.
+    """Return the body of the request.
 
     Raises:
-        TooLargeError: more than a file of questions may have.
+        TooLargeError: the body exceeds the size limit of a file of questions.
     """
     content = bytearray()
     async for block in request.stream():
@@ -61,11 +64,11 @@ async def _body(request: Request) -> bytes:
 
 
 async def _take(services: Services, content: bytes, name: str, domain: str, difficulty: str) -> QuestionImport:
-    """All questions of the file.
+    """Import all questions of the file.
 
     Raises:
-        InvalidInputError: it is no list of questions, or empty.
-        UnprocessableError: an entry cannot be taken; `reasons` has one line for each.
+        InvalidInputError: the file is not a list of questions, or it is empty.
+        UnprocessableError: an entry is invalid; `reasons` has one line for each invalid entry.
     """
     as_yaml = name.lower().endswith(YAML)
     report = await services.benchmark.import_questions(
@@ -81,7 +84,7 @@ async def _take(services: Services, content: bytes, name: str, domain: str, diff
 
 
 def import_dialog(imported: Callable[[], Awaitable[None]]) -> Modal:
-    """The dialog that takes a file of questions; `imported` is called once they are there."""
+    """Build the import dialog. `imported` is called after a successful import."""
     dialog = Modal("Import questions", test="import-dialog")
 
     async def done(answer: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""One's own questions: what there is, and writing, changing and removing them."""
+"""The list of a person's own questions: write, change and remove them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tmde_ui.kit.words import count, snippet
 
 
 class OwnQuestions:
-    """The list, with the editor behind it."""
+    """Shows the list of questions and opens the editor."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -34,7 +34,7 @@ class OwnQuestions:
         open_on_press(bring, dialog)
 
     async def show(self) -> None:
-        """Draw them when they have changed."""
+        """Redraw the questions if they have changed."""
         questions = [one for one in await self._services.benchmark.questions(suite="custom") if not one.builtin]
         if questions == self._shown:
             return

@@ -1,4 +1,4 @@
-"""The score line: the TMDE score with quality beside it, and what it gained or lost, with how sure that is."""
+"""Show the TMDE score, the quality, and the change since earlier runs with its uncertainty."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tmde_ui.kit.times import age, exact
 
 
 class ScoreLine:
-    """Shows the newest run of what answers now, or else of what the filters leave."""
+    """Shows the newest run of the active version, or else the newest run that matches the filters."""
 
     def __init__(self, measure_base: Callable[[BenchmarkRun], Awaitable[None]]) -> None:
         self._measure_base = measure_base
@@ -22,7 +22,7 @@ class ScoreLine:
         self._box = Tag("section", classes="card score-line", aria_label="TMDE score", data_testid="score-line")
 
     def show(self, summary: Summary) -> None:
-        """Draw it when it has changed."""
+        """Redraw the line if it has changed."""
         run = summary.current
         self._box.show(run is not None)
         shown = (run, summary.answering, summary.vs_baseline, summary.vs_previous)
