@@ -1,4 +1,4 @@
-"""`/`: ask and see what was asked. `/debates/{id}`: one debate, live or ended."""
+"""`/`: ask a question and list the latest ones. `/debates/{id}`: one debate, live or ended."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ EXAMPLES = (
     ("Judgement", "Is it better to repair an old laptop or to buy a refurbished one?"),
     ("Explanation", "Why does ice float on water, and why does that matter for lakes in winter?"),
 )
-"""What an empty page offers to begin with."""
+"""Example questions on the empty page."""
 
 
 def register(site: Site) -> None:
-    """Put the debate's pages into the app."""
+    """Register the debate pages with the app."""
     services, live = site.services, site.live
 
     @page("/", site)
@@ -123,7 +123,7 @@ async def _ask_page(services: Services, live: Live, content: Tag) -> None:
 
 
 def _ask_form(services: Services) -> tuple[Tag, Tag, Tag]:
-    """The form, where its complaints go, and its text area."""
+    """Draw the form; return the form, the element for its errors and its text area."""
     shipped = services.settings.debate
     with Tag("div", classes="stack tight"):
         with Tag("form", classes="card ask", data_testid="ask") as form:
@@ -173,7 +173,7 @@ def _running(services: Services) -> None:
 
 
 def _question(fields: dict[str, str]) -> str:
-    """The question that was typed.
+    """Return the typed question.
 
     Raises:
         InvalidInputError: the form was too large to be sent.
@@ -186,10 +186,10 @@ def _question(fields: dict[str, str]) -> str:
 
 
 def _config(fields: dict[str, str]) -> DebateConfig:
-    """The options that were chosen.
+    """Return the chosen options.
 
     Raises:
-        InvalidInputError: a value that the form does not offer.
+        InvalidInputError: a value is not among the form's options.
     """
     chosen: dict[str, Any] = {}
     for name in ("min_rounds", "max_rounds", "templates"):

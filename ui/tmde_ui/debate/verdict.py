@@ -1,4 +1,4 @@
-"""What is said about a finished answer: the judge's score and why, and a person's rating and correction."""
+"""Draw what follows a finished answer: the judge's score and reasons, and a person's rating and correction."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tmde_ui.kit.render import prose, rendered
 from tmde_ui.kit.words import score, sentence
 
 RATING_OF_A_CORRECTION = 10
-"""A person who writes the right answer vouches for it, until they rate it themselves."""
+"""A corrected answer gets this rating, unless the person rates it."""
 
 
 def score_line(value: float | None, judge: str | None, reasons: list[str] | tuple[str, ...]) -> None:
-    """The judge's score and its reasons, or why there is none."""
+    """Draw the judge's score and reasons, or why there is no score."""
     with Tag("div", classes="stack tight", data_testid="score"):
         with Tag("div", classes="scoreline"):
             if value is None:
@@ -38,7 +38,7 @@ def score_line(value: float | None, judge: str | None, reasons: list[str] | tupl
 
 
 class Rating:
-    """Rates 1–10 and corrects; saves at once and says so."""
+    """Lets a person rate an answer from 1 to 10 and correct it. Saves at once and says so."""
 
     def __init__(self, services: Services, trace: Trace, changed: Callable[[Trace], Awaitable[None]]) -> None:
         self._services = services
@@ -126,7 +126,7 @@ class Rating:
 
 
 async def corrected_answer(trace: Trace) -> None:
-    """The person's words, where there are some."""
+    """Draw the person's correction if there is one."""
     if trace.corrected_answer:
         with Tag("div", classes="notice", data_testid="corrected"):
             Tag("p", "Corrected by you; this is what is trained on", "eyebrow")
