@@ -1,4 +1,4 @@
-"""The dialog behind *Run Now*: the hyperparameters, what a run with them would do, and its start."""
+"""The dialog of *Run Now*: the hyperparameters, a preview of the run, and the start."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tmde_ui.kit.words import sentence
 log = structlog.get_logger(__name__)
 
 QUIET_SECONDS = 0.8
-"""So long after the last change the preview is made anew."""
+"""The preview is updated this long after the last change."""
 
 
 class RunDialog:
-    """Everything that a person decides before a run."""
+    """Lets a person choose everything about a run and start it."""
 
     def __init__(self, services: Services, started: Callable[[FineTuneRun], Awaitable[None]]) -> None:
         self._services = services
@@ -41,7 +41,7 @@ class RunDialog:
         self.modal = Modal("Run a training now", test="run-dialog", classes="sheet")
 
     async def build(self, backends: Sequence[BackendReport]) -> None:
-        """Draw it; it stays closed."""
+        """Draw the dialog without opening it."""
         self._config = ConfigForm(self._services.finetune.config())
         with self.modal.body, Tag("form", classes="run-form", novalidate=True) as self._form:
             with Tag("div", classes="stack"):
@@ -66,7 +66,7 @@ class RunDialog:
         on_press(self._start, self._form, self._go)
 
     def opens_with(self, control: Tag) -> None:
-        """Let a button open it; the first time, and after a run, the preview is made at once."""
+        """Open the dialog with this button. The first time, and after a run, make the preview at once."""
 
         async def opened(fields: dict[str, str]) -> None:
             self._say("")
@@ -88,7 +88,7 @@ class RunDialog:
         self._work_on()
 
     def _work_on(self) -> None:
-        """One preview at a time: a model is loaded for it. What was changed meanwhile is looked at next."""
+        """Start a preview if none is running, because each one loads a model. Later changes are previewed next."""
         if self._working is None or self._working.done():
             self._working = begin(self._work, "preview a training run")
 
@@ -123,7 +123,7 @@ class RunDialog:
         self._preview.put(aria_busy=None)
 
     def _refused(self, error: TmdeError) -> None:
-        """At its field where there is one, else where the preview would stand."""
+        """Show the error next to its field if it has one, and always in place of the preview."""
         field = str(error.context.get("field", ""))
         if field in msgspec.to_builtins(self._services.finetune.config()):
             self._config.complain({field: error.detail})

@@ -1,4 +1,4 @@
-"""One training run on the page: how far it is, its losses, what it says, cancel and resume; while it runs and after."""
+"""Show one training run while it runs and after: progress, losses, log, cancel and resume."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TAIL_LINES = 40
 
 
 class TrainingPanel(RunPanel[FineTuneRun]):
-    """Builds itself from the run's event log, then follows it."""
+    """Builds the panel from the run's event log, then follows the log."""
 
     TITLE, KIND = "Training", "run"
     FIGURES = ("Step", "Loss", "Validation loss", "Speed", TIME_LEFT, "Memory")
@@ -62,7 +62,7 @@ class TrainingPanel(RunPanel[FineTuneRun]):
 
     async def _catch_up(self) -> None:
         for task in self._tasks[:1]:
-            task.cancel()  # it follows the same events
+            task.cancel()  # follows the same events
         for event in await asyncio.to_thread(self._services.finetune.events(self.run.id).read, self.state.seen):
             self.state.apply(event)
 
@@ -79,7 +79,7 @@ class TrainingPanel(RunPanel[FineTuneRun]):
                 async for event in self._services.finetune.events(self.run.id).follow(self.state.seen):
                     self.state.apply(event)
                     self._soon.ask()
-            await asyncio.sleep(PAINT_SECONDS)  # its last word may not be the run's: it may be tried again
+            await asyncio.sleep(PAINT_SECONDS)  # the last event may not be final, because the run may be retried
 
     def _draw_more(self) -> None:
         self._chart = ui.html("", sanitize=False)

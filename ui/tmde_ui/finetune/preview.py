@@ -1,4 +1,4 @@
-"""What a run would be trained on, as the dialog shows it before any time is spent."""
+"""Show the training data of a run in the dialog, before the run starts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tmde_ui.kit.times import duration
 from tmde_ui.kit.words import count, short_id, size
 
 SHOWN_LEFT_OUT = 50
-"""Traces that are listed by name; the rest is counted."""
+"""Number of left-out traces listed by name. The others are only counted."""
 
 MAX_EXAMPLE_CHARS = 40_000
-"""Of the first example; an answer may be of any length, and the page has to stay quick."""
+"""Limit for the first example. An answer may have any length, and the page must stay fast."""
 
 
 def draw_preview(preview: FineTunePreview) -> None:
-    """Everything the preview says."""
+    """Draw the whole preview."""
     if preview.refusal:
         Tag("p", preview.refusal, "notice warm", data_testid="refusal")
     with Tag("dl", classes="figures plain-figures", data_testid="preview-figures"):
@@ -84,7 +84,7 @@ def _left_out(preview: FineTunePreview) -> None:
 
 
 def _first_example(pieces: tuple[MaskedPiece, ...]) -> None:
-    """The example as the model sees it. It was written by models and people, so it only ever becomes text."""
+    """Draw the example as the model sees it, always as text because models and people wrote it."""
     with Tag("section", classes="stack tight", aria_label="The first example"):
         Tag("h3", "The first example, as the model sees it")
         with Tag("p", classes="muted small"):

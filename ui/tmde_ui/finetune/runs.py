@@ -1,4 +1,4 @@
-"""The runs so far as a list, and what one of them was made of."""
+"""The list of training runs, and the details of one run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRACES_PER_PAGE = 25
 
 
 class RunList:
-    """The runs, newest first, a page at a time."""
+    """Shows the runs, newest first, one page at a time."""
 
     def __init__(self, services: Services, live: Live, resumed: Callable[[FineTuneRun], Awaitable[None]]) -> None:
         self._services = services
@@ -32,11 +32,11 @@ class RunList:
         self._offset = 0
         self._shown: tuple[object, ...] = ()
         self._clocks: list[tuple[FineTuneRun, Tag, Tag]] = []
-        """Where each run's age and duration stand."""
+        """The elements of each run's age and duration."""
         self._box = Tag("div", data_testid="runs")
 
     async def show(self) -> None:
-        """Ask, and draw when more than the time has changed."""
+        """Load the runs and redraw the list if more than the times has changed."""
         runs, total = await self._services.finetune.list(limit=PER_PAGE, offset=self._offset)
         going = {run.id for run in runs if await asyncio.to_thread(self._services.finetune.resumable, run)}
         shown = (self._offset, total, tuple(runs), going)
@@ -131,7 +131,7 @@ def _no_runs_yet() -> None:
 
 
 def record(run: FineTuneRun) -> None:
-    """Everything about a run that is written down."""
+    """Draw all recorded details of a run."""
     metrics = run.metrics
     with Tag("section", classes="card stack", aria_label="Record", data_testid="record"):
         Tag("h2", "Record")
@@ -166,7 +166,7 @@ def _measured(value: float | None) -> str:
 
 
 class UsedTraces:
-    """The traces a run was given, a page at a time."""
+    """Shows the traces that a run was trained on, one page at a time."""
 
     def __init__(self, run: FineTuneRun, traces: Sequence[Trace]) -> None:
         self._run = run
