@@ -1,4 +1,4 @@
-"""`/plugins`: what is installed, what each plugin provides, what is wrong with it; the runtimes and their models."""
+"""`/plugins`: the installed plugins, what they provide and their errors; the runtimes and their models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STAGE = {
 
 
 def register(site: Site) -> None:
-    """Put the page into the app."""
+    """Register the page with the app."""
     services = site.services
 
     @page("/plugins", site)
@@ -68,7 +68,7 @@ def _section(title: str) -> Tag:
 
 
 async def _fill(services: Services, runtimes: Tag, models: Tag) -> None:
-    """Availability and models may take a while to find out; the page is there before."""
+    """Fill in availability and models. Both may take a while, so the page is shown first."""
     await part(_answer(runtimes, services.runtimes.reports(), _runtimes), runtimes)
     await part(_answer(models, services.runtimes.models(), _models), models)
 
@@ -76,7 +76,7 @@ async def _fill(services: Services, runtimes: Tag, models: Tag) -> None:
 async def _answer(target: Tag, asked: Awaitable[Sequence[T]], show: Callable[[Sequence[T]], None]) -> None:
     try:
         found = await asked
-    finally:  # a plugin's own defect is shown where its answer would stand
+    finally:  # a defect of the plugin is shown in place of its answer
         target.clear()
     with target:
         show(found)
