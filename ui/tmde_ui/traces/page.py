@@ -1,4 +1,4 @@
-"""`/traces`: search, filter, page, bring in and take out."""
+"""`/traces`: search, filter, page through, import and export traces."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tmde_ui.traces.imports import ADDRESS, ENDINGS, MAX_IMPORT_BYTES, register_
 
 PER_PAGE = 25
 SHOWN_SKIPPED = 100
-"""Lines of an import's report that are listed; the rest is counted."""
+"""Number of skipped lines listed in an import's report. The others are counted."""
 
 SOURCES = (("", "anywhere"), ("ui", "these pages"), ("api", "the API"), ("cli", "the command line"), ("import", "an import"), ("loop", "a loop"), ("benchmark", "a benchmark"))  # fmt: skip
 QUALITIES = (("", "any"), *((str(number), f"{number} or more") for number in range(10, 0, -1)))
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What the filters say, as it stands in the address."""
+    """The values of the filters, which are part of the page's address."""
 
     q: str = ""
     quality: str = ""
@@ -42,7 +42,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, fields: dict[str, str]) -> Wanted:
-        """From a form or an address; values that the filters do not offer count as not given."""
+        """Read the filters from a form or an address. Ignore values that the filters do not offer."""
         return cls(
             q=fields.get("q", "").strip()[:500],
             quality=_offered(fields.get("quality", ""), QUALITIES),
@@ -52,7 +52,7 @@ class Wanted(msgspec.Struct, frozen=True):
         )
 
     def filter(self) -> TraceFilter:
-        """As the service takes it."""
+        """Return the filter as the service expects it."""
         return TraceFilter(
             q=self.q or None,
             min_quality=float(self.quality) if self.quality else None,
@@ -62,13 +62,13 @@ class Wanted(msgspec.Struct, frozen=True):
         )
 
     def address(self) -> str:
-        """The address of the page with these filters."""
+        """Return the address of the page with these filters."""
         given = {name: value for name, value in msgspec.structs.asdict(self).items() if value}
         return f"/traces?{urlencode(given)}" if given else "/traces"
 
 
 class TraceList:
-    """The list below the filters; knows which page it is on."""
+    """The list below the filters. Stores the current page of the list."""
 
     def __init__(self, services: Services, wanted: Wanted) -> None:
         self._services = services
@@ -78,7 +78,7 @@ class TraceList:
         self._box = Tag("div", aria_live="polite", data_testid="trace-list")
 
     async def show(self) -> None:
-        """Ask and draw; when the filters have changed meanwhile, the later answer counts."""
+        """Load and draw the traces. If the filters change meanwhile, only the later result is drawn."""
         self._asked += 1
         asked = self._asked
         try:
@@ -98,7 +98,7 @@ class TraceList:
                 _nothing_found()
 
     async def change(self, wanted: Wanted) -> None:
-        """Other filters: back to the first page."""
+        """Apply other filters and go back to the first page."""
         if wanted == self.wanted:
             return
         self.wanted = wanted
@@ -107,7 +107,7 @@ class TraceList:
         await self.show()
 
     async def restart(self) -> None:
-        """The traces have changed: show the newest."""
+        """Show the newest traces, because the traces have changed."""
         self._cursors = [None]
         await self.show()
 
@@ -133,7 +133,7 @@ class TraceList:
         older.on("click", lambda: self._older(found.next_cursor), args=[])
 
     def _to_the_top(self) -> None:
-        # By way of the list: the button that was pressed is gone by now, and with it the usual way to the browser.
+        # Run the script from the list: the pressed button is already deleted, and its context with it.
         with self._box:
             ui.run_javascript("scrollTo(0, 0)")
 
@@ -151,7 +151,7 @@ class TraceList:
 
 
 def register(site: Site) -> None:
-    """Put the page into the app."""
+    """Register the page with the app."""
     services = site.services
     register_upload(site)
     trace_page.register(site)

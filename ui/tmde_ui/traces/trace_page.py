@@ -1,4 +1,4 @@
-"""`/traces/{id}`: one trace with everything that is known about it."""
+"""`/traces/{id}`: one trace with all of its details."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROLES = ("proposer", "skeptic", "synthesizer", "judge")
 
 
 def register(site: Site) -> None:
-    """Put the page into the app."""
+    """Register the page with the app."""
     services, live = site.services, site.live
 
     @page("/traces/{trace_id}", site)
