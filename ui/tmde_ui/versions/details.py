@@ -1,4 +1,4 @@
-"""An adapter that was opened in the list: lineage, figures, files and history; tags, verification, export, deletion."""
+"""The details of an adapter in the list: lineage, figures, files, history, tags, verification, export, deletion."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ EXPORTS = (
         "That file is a pickle: loading one runs the code in it. Only for tools that read nothing else; TMDE itself refuses it.",
     ),
 )
-"""Format → label and what to know of it."""
+"""Format → label and explanation."""
 
 
 class Surroundings(Protocol):
-    """What a row needs of the page that it is on."""
+    """The methods of the page that a row calls."""
 
     async def changed(self) -> None:
-        """Something was switched, tagged, verified or deleted: look at once."""
+        """Update the page after an adapter was switched, tagged, verified or deleted."""
 
     def opened(self, adapter: LoRAAdapter | None) -> None:
-        """The details of an adapter were opened; None: they were closed."""
+        """Record which adapter's details are open; None if they were closed."""
 
     async def compare(self, adapter: LoRAAdapter) -> None:
-        """Compare it with another."""
+        """Compare this adapter with another one."""
 
 
 class Details:
-    """Drawn into the place where it is made. What a person types in it stays while the figures around it change."""
+    """Shows the details of an adapter. Updates do not disturb what a person is typing."""
 
     def __init__(self, services: Services, around: Surroundings, adapter: LoRAAdapter) -> None:
         self._services = services
@@ -58,7 +58,7 @@ class Details:
             self._facts = Tag("div", classes="stack")
 
     async def show(self, adapter: LoRAAdapter) -> None:
-        """Make everything true that may have changed."""
+        """Update everything that may have changed."""
         self._adapter = adapter
         if adapter.is_valid:
             self._draw_tags()

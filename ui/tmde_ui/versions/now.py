@@ -1,4 +1,4 @@
-"""What answers now, and the way back."""
+"""The active version, and the button to roll back."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Changed = Callable[[], Awaitable[None]]
 
 
 class Standing(Record):
-    """What answers, and what a rollback would go to."""
+    """The active version and the target of a rollback."""
 
     active: LoRAAdapter | None
     live: LiveAt
     can_go_back: bool
     target: UUID | None = None
-    """None: the base model."""
+    """None for the base model."""
 
 
 async def standing(services: Services) -> Standing:
-    """How things are at this moment."""
+    """Return the current state."""
     active = await services.lora.active()
     live = await services.lora.live_at(utc_now())
     try:
@@ -59,7 +59,7 @@ class NowPanel:
         self._off.on("click", self._deactivate, args=[])
 
     def show(self, now: Standing) -> None:
-        """Make the card true."""
+        """Update the card."""
         self._shown = now
         active = now.active
         name = name_of(active.id if active else None)

@@ -1,4 +1,4 @@
-"""One adapter in the list: its line, the switch, and everything else once it is opened."""
+"""One adapter in the list: its line, the button to activate it, and its details when opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tmde_ui.versions.words import GATES, losses
 
 
 class AdapterRow:
-    """A list item that changes with its adapter and keeps what a person has opened or is typing in it."""
+    """A list item. Updates keep what a person has opened or is typing in it."""
 
     def __init__(self, services: Services, around: Surroundings, adapter: LoRAAdapter) -> None:
         self._services = services
@@ -44,11 +44,11 @@ class AdapterRow:
         self._more.on("click", self._toggle, args=[])
 
     def tell_time(self) -> None:
-        """Its age grows."""
+        """Update the age."""
         self._made.say(age(self._adapter.created_at))
 
     async def show(self, adapter: LoRAAdapter) -> None:
-        """Make the line true."""
+        """Update the line."""
         self.tell_time()
         if adapter == self._shown:
             return
@@ -76,7 +76,7 @@ class AdapterRow:
             await self._details.show(adapter)
 
     async def open(self) -> None:
-        """Show everything about it."""
+        """Show the details."""
         if self._details is None:
             self._box.clear()
             with self._box:
@@ -104,7 +104,7 @@ class AdapterRow:
             await self._try(force=False)
 
     async def _now(self) -> LoRAAdapter | None:
-        """As it is at this moment: the gate may have judged since it was drawn."""
+        """Return the adapter's current state, because the gate may have decided since the row was drawn."""
         try:
             return await self._services.lora.get(self._adapter.id)
         except TmdeError as error:
@@ -112,7 +112,7 @@ class AdapterRow:
             return None
 
     async def _try(self, *, force: bool) -> TmdeError | None:
-        """Activate it; a refusal is said under the line."""
+        """Activate the adapter and show a refusal below the line."""
         self._problem.show(visible=False)
         self._activate.say("Activating …").put(disabled=True)
         refusal: TmdeError | None = None

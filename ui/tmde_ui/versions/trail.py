@@ -1,4 +1,4 @@
-"""The audit trail: every switch, import and deletion, and what answered at a moment."""
+"""The audit trail: all switches, imports and deletions, and which version was active at a given time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PER_PAGE = 10
 
 
 class Trail:
-    """The events, newest first, a page at a time."""
+    """Shows the events, newest first, one page at a time."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -29,7 +29,7 @@ class Trail:
             self._box = Tag("div")
 
     async def show(self) -> None:
-        """Ask, and draw when more than the time has changed."""
+        """Load the events and redraw the list if more than the times has changed."""
         events = await self._services.lora.events(PER_PAGE, self._first)
         total = await self._services.lora.count_events()
         shown = (self._first, total, tuple(events))

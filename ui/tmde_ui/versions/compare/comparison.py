@@ -1,4 +1,4 @@
-"""What differs between two adapters, drawn."""
+"""Draw the differences between two adapters."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ OUTCOMES = {
 
 
 def draw(found: Comparison, added: Named, removed: Named) -> None:
-    """All of it.
+    """Draw the whole comparison.
 
     Args:
         found: the comparison.
-        added: the first of the traces that only B learned from.
-        removed: the first of those that only A did.
+        added: the first of the traces that only B was trained on.
+        removed: the first of the traces that only A was trained on.
     """
     _table("Metrics", found, found.metrics, METRICS.get, "metrics")
     _table("Configuration", found, found.config, hyperparameter, "configuration")
@@ -112,7 +112,7 @@ def _benchmark(found: object) -> None:
 
 
 def _quality(one: PairedComparison) -> str:
-    """`quality 6.2 → 7.1, +0.9 (95 %: −0.2 to +2.0, p 0.13) over 10 questions`."""
+    """Return `quality 6.2 → 7.1, +0.9 (95 %: −0.2 to +2.0, p 0.13) over 10 questions`."""
     if one.a is None or one.b is None or one.difference is None:
         return f"not measured in both, {count(one.n, 'question')}"
     words = f"quality {one.a:.1f} → {one.b:.1f}, {one.difference:+.1f}"
