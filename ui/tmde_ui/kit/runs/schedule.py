@@ -1,4 +1,4 @@
-"""A schedule on its page, of training or of benchmarks: what it says, when it comes due, what it decided, and changing it."""
+"""Show and change the schedule of training or of benchmarks: its times, its next run and its decisions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tmde_ui.kit.times import coming, on_the_clock
 from tmde_ui.kit.words import sentence, short_id
 
 _WHAT = {"finetune": "training", "benchmark": "a benchmark"}
-"""What a schedule starts. Its runs have their pages below its own name."""
+"""What a schedule starts. The pages of its runs are below its own name."""
 
 _ACTIONS = {"started": ("started", "good"), "skipped": ("skipped", ""), "failed": ("failed", "critical")}
 
@@ -28,10 +28,10 @@ class SchedulePanel:
         self._changed = changed
         self._name: ScheduleName = name
         self.shown: ScheduleStatus | None = None
-        """As it is drawn; None while it is unknown."""
+        """The drawn schedule; None while it is unknown."""
 
     async def build(self) -> None:
-        """Draw it."""
+        """Draw the panel."""
         status = await self._services.schedules.status(self._name)
         with Tag("section", classes="card stack", aria_label="Schedule", data_testid="schedule"):
             Tag("h2", "Schedule")
@@ -41,7 +41,7 @@ class SchedulePanel:
         self._draw(status)
 
     async def look(self) -> None:
-        """Draw it again when it has changed."""
+        """Redraw the schedule if it has changed."""
         if self.shown is not None:
             self._draw(await self._services.schedules.status(self._name))
 

@@ -1,4 +1,4 @@
-"""The frame of every page: navigation, what is going on, light and dark."""
+"""The frame of every page: navigation, running work, light and dark."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tmde_ui.kit.words import sentence, short_id
 
 @contextmanager
 def frame(site: Site, title: str, *, here: str | None = None, narrow: bool = False) -> Iterator[None]:
-    """Put the page's content into the frame.
+    """Draw the frame; the page's content goes inside.
 
     Args:
-        site: knows the pages and what is going on.
-        title: of the browser's tab.
-        here: the navigation entry to mark, by its address.
-        narrow: text-heavy page, kept to a readable width.
+        site: provides the pages and the running work.
+        title: the title of the browser's tab.
+        here: the address of the navigation entry to mark.
+        narrow: use a readable width, for pages with much text.
     """
     ui.page_title(f"{title} · TMDE")
     drawer = _drawer(site, here)
@@ -52,7 +52,7 @@ def frame(site: Site, title: str, *, here: str | None = None, narrow: bool = Fal
 
 
 def _mishaps() -> None:
-    """A defect while the page is used is said where the person looks; the log has the rest."""
+    """Show an unexpected error where the person looks. The log has the details."""
     notice = Tag("p", classes="notice bad", role="alert", style="margin-bottom:16px").show(visible=False)
 
     def tell(error: Exception) -> None:
