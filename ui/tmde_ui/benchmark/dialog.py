@@ -30,8 +30,8 @@ PREFIX = "question:"
 BASE, ACTIVE = "base", "active"
 
 MODES = (
-    ("debate", "whole debates: as questions are answered here"),
-    ("proposer", "the Proposer alone: did the weights improve?"),
+    ("debate", "whole debates: the usual way to answer"),
+    ("proposer", "the Proposer alone: shows whether the weights improved"),
 )
 
 Started = Callable[[BenchmarkRun], Awaitable[None]]
@@ -54,9 +54,9 @@ class BenchmarkDialog:
                 with Tag("details", data_testid="further"):
                     Tag("summary", "Further settings")
                     with Tag("div", classes="options"):
-                        self._suite = choice("Questions of", "suite", (), "", data_testid="suite")
-                        field("Times each question is asked", "repeats", inputmode="numeric", autocomplete="off",
-                              placeholder="once when quick, else twice", maxlength="10")  # fmt: skip
+                        self._suite = choice("Suite", "suite", (), "", data_testid="suite")
+                        field("Repeats per question", "repeats", inputmode="numeric", autocomplete="off",
+                              placeholder="quick: 1, otherwise: 2", maxlength="10")  # fmt: skip
                         field("Seed", "seed", inputmode="numeric", autocomplete="off", placeholder="42", maxlength="10")
                         self._judge = choice("Judge", "judge", (), "", data_testid="judge")
                 self._picker = Tag("div")
@@ -93,12 +93,15 @@ class BenchmarkDialog:
     def _types(self) -> None:
         few, whole = self._sizes()
         with Tag("fieldset", data_testid="types"):
-            Tag("legend", "What is asked", "eyebrow")
+            Tag("legend", "Type", "eyebrow")
             with Tag("div", classes="presets"):
                 for name, about in (
-                    ("quick", f"{count(few, 'question')}, once each. Tells large differences."),
-                    ("full", f"{count(whole, 'question')}, twice each. Tells smaller ones, and takes its time."),
-                    ("custom", "The questions that you choose below, your own among them."),
+                    ("quick", f"{count(few, 'question')}, once each. Shows only large differences."),
+                    (
+                        "full",
+                        f"{count(whole, 'question')}, twice each. Also shows smaller differences, but takes longer.",
+                    ),
+                    ("custom", "The questions that you choose below, including your own."),
                 ):
                     with Tag("label", classes="backend"):
                         Tag("input", type="radio", name="type", value=name, defaultChecked=name == "quick",
@@ -122,14 +125,14 @@ class BenchmarkDialog:
 
     def _fill(self, questions: Sequence[BenchmarkQuestion], adapters: Sequence[LoRAAdapter]) -> None:
         active = next((one for one in adapters if one.is_active), None)
-        now = f"what is active: {answerer(active.id if active else None)}"
+        now = f"the active version: {answerer(active.id if active else None)}"
         who = [(ACTIVE, now), (BASE, "the base model")]
         who += [(str(one.id), answerer(one.id)) for one in adapters if not one.is_active]
         _offer(self._who, who, ACTIVE)
         suites = self._services.benchmark.suites()
         _offer(self._suite, [("" if one.default else one.name, f"{one.name}: {one.summary}") for one in suites], "")
         judges = [(one.name, f"{one.name}: {one.summary}") for one in self._services.plugins.judges]
-        _offer(self._judge, [("", f"as set: {self._services.settings.benchmark.judge}"), *judges], "")
+        _offer(self._judge, [("", f"default: {self._services.settings.benchmark.judge}"), *judges], "")
         self._picker.clear()
         with self._picker:
             _pick(questions)
@@ -157,12 +160,12 @@ class BenchmarkDialog:
         """Return the chosen plan, or None after showing what is wrong with it."""
         repeats, seed = _whole(fields.get("repeats", ""), 1, 10), _whole(fields.get("seed", ""), 0, 2**31 - 1)
         if isinstance(repeats, str) or isinstance(seed, str):
-            self._say(f"Times asked: {repeats}" if isinstance(repeats, str) else f"Seed: {seed}")
+            self._say(f"Repeats per question: {repeats}" if isinstance(repeats, str) else f"Seed: {seed}")
             return None
         run_type = fields.get("type", "quick")
         chosen = tuple(name.removeprefix(PREFIX) for name in fields if name.startswith(PREFIX))
         if run_type == "custom" and not chosen:
-            self._say("Choose at least one question below; a custom run asks only those.")
+            self._say("Choose at least one question below. A custom run asks only these questions.")
             return None
         who = fields.get("who", ACTIVE)
         return BenchmarkPlan(

@@ -116,8 +116,8 @@ class BenchmarkPage:
         Tag("h2", "No benchmark yet")
         Tag(
             "p",
-            "A benchmark asks fixed questions and says how good the answers are, and how sure that is. Begin with a quick "
-            "run of the base model: it is the baseline that every adapter is held against.",
+            "A benchmark asks fixed questions and shows how good the answers are and how certain the result is. Start with a "
+            "quick run of the base model. Every adapter is compared with this baseline.",
         )
         begin = button("Measure the base model", test="begin")
         begin.on("click", lambda: self._dialog.offer_base("quick", "debate"), args=[])
@@ -143,7 +143,7 @@ class BenchmarkPage:
         try:
             summary = await self._services.benchmark.summary(**wanted.filter())
         except InvalidInputError as error:
-            self._problem.say("The first day lies after the last one. Exchange them.").show()
+            self._problem.say("The first day is after the last day. Swap them.").show()
             log.debug("ui.filters_refused", error=error.detail)
             return
         self._problem.show(visible=False)

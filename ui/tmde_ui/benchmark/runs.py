@@ -58,7 +58,7 @@ class BenchmarkRuns:
             _files(self._wanted)
         with self._box:
             if not total:
-                Tag("p", "No run matches. Take back a filter.", "muted", data_testid="no-runs-match")
+                Tag("p", "No run matches. Remove a filter.", "muted", data_testid="no-runs-match")
                 return
             with Tag("ul", classes="rows"):
                 for run in runs:

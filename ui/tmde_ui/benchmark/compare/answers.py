@@ -64,7 +64,7 @@ def _column(run: BenchmarkRun, answers: Sequence[BenchmarkResult], contents: Seq
     with Tag("div", classes="stack tight"):
         Tag("p", f"{answerer(run.adapter_id)}, {day(run.started_at)}", "muted small")
         if not answers:
-            Tag("p", "This run did not ask it.", "said muted")
+            Tag("p", "This run did not ask this question.", "said muted")
         for answer, content in zip(answers, contents, strict=True):
             _answer(answer, content, several=len(answers) > 1)
 
@@ -80,7 +80,7 @@ def _answer(answer: BenchmarkResult, content: str, *, several: bool) -> None:
                 Tag("span", f"{score(answer.quality_score)} of 10", "score")
             Tag("span", _how(answer, several), "muted small tabular")
         if answer.status == "failed":
-            Tag("p", answer.error or "It gave no reason.", "reason")
+            Tag("p", answer.error or "No reason was given.", "reason")
         else:
             prose(content)
         _verdict(answer)

@@ -62,7 +62,7 @@ class Switch(Record):
     def pair(self) -> Pair:
         """The pair of both runs."""
         event = self.event
-        title = f"when {answerer(event.adapter_id)} replaced {answerer(event.previous_adapter_id)}"
+        title = f"before {answerer(event.adapter_id)} replaced {answerer(event.previous_adapter_id)}"
         return Pair(f"switch-{event.id}", title, self.after.run_id, self.before.run_id)
 
 
@@ -73,7 +73,7 @@ def pairs_of(run: BenchmarkRun) -> list[Pair]:
         found.append(Pair("previous", "the run before it", run.id, run.previous_run_id))
     if run.baseline_run_id is not None and run.baseline_run_id != run.previous_run_id:
         found.append(Pair("baseline", "the base model", run.id, run.baseline_run_id))
-    return [*found, Pair("alone", "nothing: this run alone", run.id)]
+    return [*found, Pair("alone", "nothing (this run only)", run.id)]
 
 
 def switches(events: Sequence[LoRAActivationEvent], series: Sequence[SeriesPoint]) -> list[Switch]:

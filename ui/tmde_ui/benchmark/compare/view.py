@@ -126,7 +126,10 @@ def _table(found: RunComparison) -> None:
     if not found.comparable:
         why = " ".join(found.differs)
         Tag(
-            "p", f"These runs compare only roughly, so there is no verdict. {why}", "notice warm", data_testid="differs"
+            "p",
+            f"These runs are only roughly comparable, so there is no outcome. {why}",
+            "notice warm",
+            data_testid="differs",
         )
     with Tag("div", classes="card table-card"), Tag("table", classes="table", data_testid="comparison-table"):
         with Tag("thead"), Tag("tr"):
@@ -182,7 +185,7 @@ def _plain(a: BenchmarkMetrics, b: BenchmarkMetrics, *, debate: bool) -> Iterabl
     """Return the rows of figures that have no outcome."""
     before, after = a.avg_response_time_ms.mean, b.avg_response_time_ms.mean
     yield ("Response time", duration(before) or NOTHING, duration(after) or NOTHING, _times(before, after), None)
-    pairs = [("Tokens a second", a.tokens_per_second.mean, b.tokens_per_second.mean, 1.0, "")]
+    pairs = [("Tokens per second", a.tokens_per_second.mean, b.tokens_per_second.mean, 1.0, "")]
     if debate:
         pairs += [
             ("Rounds", a.avg_rounds.mean, b.avg_rounds.mean, 1.0, ""),
@@ -236,7 +239,7 @@ class _Questions:
 
     def _words(self) -> str:
         if self._alone:
-            return f"{count(len(self._rows), 'question')}, the weakest first"
+            return f"{count(len(self._rows), 'question')}, weakest first"
         moves = [row.b - row.a for row in self._rows if row.a is not None and row.b is not None]
         lower, higher = sum(move < -SAME for move in moves), sum(move > SAME for move in moves)
         return f"{lower:,} lower, {higher:,} higher, {len(self._rows) - lower - higher:,} the same or without verdict"

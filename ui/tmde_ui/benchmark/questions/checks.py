@@ -25,22 +25,22 @@ KINDS = (
     ("choice", "one of several options"),
     ("facts", "facts it must state"),
     ("regex", "a pattern"),
-    ("count", "how long it is"),
-    ("form", "its form"),
+    ("count", "its length"),
+    ("form", "its format"),
     ("code", "Python code that passes tests"),
     ("judge", "a judge, by the description"),
 )
 """Kind of check → its name. The check decides whether a criterion is met. `judge` has no check."""
 
 FORMS = (
-    ("must-use", "uses these words, with commas between"),
+    ("must-use", "uses these words, separated by commas"),
     ("starts-with", "starts with"),
     ("ends-with", "ends with"),
-    ("acrostic", "the lines' first letters give this word"),
-    ("list", "a list of so many items"),
-    ("no-letter", "does without this letter"),
-    ("unique-words", "no word comes twice"),
-    ("json", "JSON of this schema"),
+    ("acrostic", "the first letters of the lines spell this word"),
+    ("list", "a list with this many items"),
+    ("no-letter", "does not use this letter"),
+    ("unique-words", "no word is repeated"),
+    ("json", "JSON that matches this schema"),
 )
 
 COUNTED = ("words", "lines", "sentences", "characters")
@@ -108,9 +108,7 @@ def _criterion(place: int, prefix: str, fields: Mapping[str, str]) -> dict[str, 
             return float(text)
         except ValueError:
             field = f"criteria[{place}].check"
-            raise InvalidInputError(
-                f"{field}: {text[:40]!r} is no number; {word} belongs there.", field=field
-            ) from None
+            raise InvalidInputError(f"{field}: {text[:40]!r} is not a number. Enter {word}.", field=field) from None
 
     def whole(name: str) -> int | None:
         text = typed(name).strip()
@@ -118,14 +116,14 @@ def _criterion(place: int, prefix: str, fields: Mapping[str, str]) -> dict[str, 
             return None
         if not (text.isascii() and text.isdigit() and len(text) < 10):
             field = f"criteria[{place}].check"
-            raise InvalidInputError(f"{field}: {text[:40]!r} is no whole number.", field=field)
+            raise InvalidInputError(f"{field}: {text[:40]!r} is not a whole number.", field=field)
         return int(text)
 
     kind = typed("kind")
     checks: dict[str, Callable[[], dict[str, Any]]] = {
         "number": lambda: {
             "value": number("value", "the right answer"),
-            "tolerance": number("tolerance", "how far off it may be", 0.0),
+            "tolerance": number("tolerance", "the tolerance", 0.0),
         },
         "choice": lambda: {"options": _lines(typed("options")), "answer": typed("answer").strip()},
         "facts": lambda: {

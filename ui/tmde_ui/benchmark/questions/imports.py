@@ -58,7 +58,8 @@ async def _body(request: Request) -> bytes:
         content += block
         if len(content) > MAX_FILE_BYTES:
             raise TooLargeError(
-                f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB; split it into several.", limit=MAX_FILE_BYTES
+                f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB. Split it into several files.",
+                limit=MAX_FILE_BYTES,
             )
     return bytes(content)
 
@@ -77,9 +78,9 @@ async def _take(services: Services, content: bytes, name: str, domain: str, diff
     if report.skipped:
         entry = "Entry" if as_yaml else "Line"
         reasons = [f"{entry} {one.line}: {one.reason}" for one in report.skipped]
-        raise UnprocessableError("Some entries of the file cannot be taken, so none was.", reasons=reasons)
+        raise UnprocessableError("Some entries of the file are invalid, so nothing was imported.", reasons=reasons)
     if not report.imported:
-        raise InvalidInputError("There is no question in the file, so there is nothing to import.")
+        raise InvalidInputError("The file contains no questions, so there is nothing to import.")
     return report
 
 
@@ -93,24 +94,24 @@ def import_dialog(imported: Callable[[], Awaitable[None]]) -> Modal:
             taken = msgspec.convert(answer, QuestionImport)
         except msgspec.ValidationError:
             with report:
-                refusal(answer, "The file was refused and nothing of it was kept.", "the questions are")
+                refusal(answer, "The file was refused. Nothing was imported.", "the questions are")
             return
         with report:
-            Tag("p", f"{count(len(taken.imported), 'question')} imported. A custom run asks them.", "notice good")
+            Tag("p", f"{count(len(taken.imported), 'question')} imported. Custom runs can ask them.", "notice good")
         await imported()
 
     with dialog.body:
         Tag(
             "p",
-            "JSON Lines or YAML in our own form, samples of inspect_ai, or logged samples of lm-evaluation-harness. All of the file is "
-            "taken, or nothing. docs/benchmarks.md lists the fields.",
+            "JSON Lines or YAML in TMDE's format, samples of inspect_ai, or logged samples of lm-evaluation-harness. Either the whole "
+            "file is imported or nothing. docs/benchmarks.md lists the fields.",
             "muted",
         )
         with Tag("div", classes="options"):
             domains = [(one, domain_name(one)) for one in DOMAINS]
             for name, label, options, usual in (
-                ("domain", "Domain where none is given", domains, "reasoning"),
-                ("difficulty", "Difficulty where none is given", [(one, one) for one in DIFFICULTIES], "medium"),
+                ("domain", "Default domain", domains, "reasoning"),
+                ("difficulty", "Default difficulty", [(one, one) for one in DIFFICULTIES], "medium"),
             ):
                 choice(label, f"import-{name}", options, usual, data_testid=f"import-{name}")
         choices = {name: f"field-import-{name}" for name in ("domain", "difficulty")}

@@ -44,7 +44,7 @@ class DomainCharts:
 
     def _radar(self, domains: list[DomainMetrics], base: dict[str, float | None], run: BenchmarkRun) -> None:
         if len(domains) < FEWEST:
-            Tag("p", "A run over three domains or more is drawn here as a radar.", "muted small")
+            Tag("p", "A run with three or more domains is drawn here as a radar.", "muted small")
             return
         shapes = [(answerer(run.adapter_id), [one.quality.mean for one in domains], "accent")]
         if base:

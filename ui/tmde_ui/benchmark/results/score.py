@@ -55,16 +55,21 @@ class ScoreLine:
             link(age(run.started_at), f"/benchmark/{run.id}", title=exact(run.started_at))
         if run.adapter_id != answering:
             now = _capital(answerer(answering))
-            Tag("p", f"{now} answers now; this is another one's score.", "muted small", data_testid="not-answering")
+            Tag(
+                "p",
+                f"{now} is active. This score belongs to another version.",
+                "muted small",
+                data_testid="not-answering",
+            )
         if words := answers_words(run):
             Tag("p", f"{words}.", "muted small")
 
     def _without_baseline(self, run: BenchmarkRun) -> Callable[[], None]:
         def draw() -> None:
             if run.adapter_id is None:
-                Tag("p", "This is the base model: adapters will be held against it.", "muted small")
+                Tag("p", "This is the base model. Adapters are compared with it.", "muted small")
                 return
-            Tag("p", "The base model has not been asked the same yet.", "muted small")
+            Tag("p", "The base model has not answered the same questions yet.", "muted small")
             button("Measure the base model", test="measure-base").on("click", lambda: self._measure_base(run), args=[])
 
         return draw
@@ -72,7 +77,7 @@ class ScoreLine:
 
 def _without_previous(run: BenchmarkRun) -> Callable[[], None]:
     def draw() -> None:
-        Tag("p", f"No run before {day(run.started_at)} asked the same in the same way.", "muted small")
+        Tag("p", f"No run before {day(run.started_at)} asked the same questions in the same way.", "muted small")
 
     return draw
 

@@ -56,13 +56,13 @@ class ScoreSeries:
                 with Tag("div", classes="line zoom-buttons", role="group", aria_label="Zoom"):
                     self._earlier = button("Earlier", "quiet", test="zoom-earlier")
                     self._later = button("Later", "quiet", test="zoom-later")
-                    button("Closer", "quiet", test="zoom-closer").on("click", lambda: self._zoomed(0.5, 1.0), args=[])
+                    button("Zoom in", "quiet", test="zoom-closer").on("click", lambda: self._zoomed(0.5, 1.0), args=[])
                     self._all = button("All", "quiet", test="zoom-all").on("click", self._reset, args=[])
             self._earlier.on("click", lambda: self._shift(-0.5), args=[])
             self._later.on("click", lambda: self._shift(0.5), args=[])
             self._chart = Zoom(
-                "Score over time. Left and right go from run to run, Enter opens one.",
-                "Drag over a stretch to go into it. Point at a run to read it, press it to open it.",
+                "Score over time. The left and right arrow keys move between runs, Enter opens a run.",
+                "Drag to zoom in. Point at a run to read its figures, click it to open it.",
                 self._zoomed,
                 self._open,
             )
@@ -112,7 +112,7 @@ class ScoreSeries:
             control.put(disabled=self._part is None)
         if not self._points:
             self._words.say("")
-            self._chart.put(chart((), title="Score over time", nothing="No completed run to draw."), ())
+            self._chart.put(chart((), title="Score over time", nothing="No completed run yet."), ())
             return
         low, high = self._part or self._whole
         shown = [point for point in self._points if low <= point.at.timestamp() <= high]
@@ -129,7 +129,7 @@ class ScoreSeries:
             x_span=(low, high),
             y_span=(0, TOP),
             x_ticks=time_ticks(low, high),
-            nothing="No run in this stretch of time.",
+            nothing="No run in this period.",
         )
         self._chart.put(markup, self._read(low, high))
         since, until = (day(point.at) for point in (shown[0], shown[-1])) if shown else ("", "")
