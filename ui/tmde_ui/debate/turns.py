@@ -56,7 +56,7 @@ class ProposerTurn(Turn):
             if content:
                 prose(content)
             else:
-                Tag("p", "The Proposer said nothing.", "muted")
+                Tag("p", "The Proposer wrote nothing.", "muted")
 
 
 class SkepticTurn(Turn):
@@ -71,7 +71,7 @@ class SkepticTurn(Turn):
 
     def wait(self) -> None:
         """Show that the Skeptic waits for the Proposer."""
-        self.note("waits for the proposal")
+        self.note("waiting for the proposal")
 
     def grow(self, critique: Critique | None, text: str) -> None:
         """Show the readable part of the critique so far."""
@@ -89,7 +89,7 @@ class SkepticTurn(Turn):
         self.note(duration(ms))
         self._stream.put("")
         if critique is None:
-            self._stream.put(text or "The Skeptic said nothing.")
+            self._stream.put(text or "The Skeptic wrote nothing.")
             return
         self._show_issues(critique)
         with self.body:
@@ -110,10 +110,10 @@ class SkepticTurn(Turn):
                 Tag("p", reason, "muted small", data_testid="contradiction")
 
     def _malformed(self, critique: Critique, text: str) -> None:
-        Tag("p", "Its answer did not keep to the form, so it could not end the debate early.", "muted small")
+        Tag("p", "The critique did not have the required format, so it could not end the debate early.", "muted small")
         if text.strip() and text.strip() != " ".join(issue.text for issue in critique.issues):
             with Tag("details"):
-                Tag("summary", "Its own words")
+                Tag("summary", "Original text")
                 Tag("p", text, "plain small muted")
 
     def _show_issues(self, critique: Critique) -> None:
@@ -159,6 +159,6 @@ class RoundView:
 def _nothing_named(critique: Critique) -> str:
     """Return the sentence for a critique without issues. It must not contradict the score or the decision."""
     if critique.malformed:
-        return "Said nothing that could be read."
+        return "The critique could not be read."
     content = critique.verdict != "revise" and (critique.score is None or critique.score >= RATHER_RIGHT)
-    return "Found nothing wrong." if content else "Named nothing in particular."
+    return "No errors found." if content else "No specific issue named."

@@ -24,7 +24,7 @@ def score_line(value: float | None, judge: str | None, reasons: list[str] | tupl
                 Tag("span", "No verdict", "chip judge")
                 Tag(
                     "span",
-                    "Nobody could score this answer, which is not the same as a 0. Rate it yourself.",
+                    "This answer was not scored. This does not mean a score of 0. Rate the answer yourself.",
                     "muted small",
                 )
             else:
@@ -71,14 +71,14 @@ class Rating:
     def _correction(self) -> Tag:
         with Tag("form", classes="stack tight").show(visible=False) as form:
             with Tag("div", classes="field"):
-                Tag("label", "What it should have said", for_="correction")
+                Tag("label", "The correct answer", for_="correction")
                 Tag(
                     "textarea", classes="input", id="correction", name="corrected", rows="6",
                     defaultValue=self.trace.corrected_answer or self.trace.final_answer, data_testid="correction",
                 )  # fmt: skip
             with Tag("div", classes="line"):
                 button("Save the correction", "primary", type_="submit", test="save-correction")
-                button("Keep it as it is", "quiet").on("click", self._close, args=[])
+                button("Cancel", "quiet").on("click", self._close, args=[])
         on_submit(form, self._save)
         return form
 
@@ -111,14 +111,14 @@ class Rating:
     def _say(self, *, saved: bool = False) -> None:
         trace, minimum = self.trace, self._services.traces.min_quality_score
         if trace.withdrawn_at is not None:
-            text = "Withdrawn: it is never trained on."
+            text = "Withdrawn. This trace is never used for training."
         elif trace.user_rating is None:
-            text = f"Ratings of {score(minimum)} and more become training data."
+            text = f"Answers rated {score(minimum)} or more become training data."
         else:
             use = (
-                "may be trained on"
+                "may be used for training"
                 if trace.user_rating >= minimum
-                else f"is not trained on: that takes {score(minimum)}"
+                else f"is not used for training, which requires {score(minimum)} or more"
             )
             what = "Your correction" if trace.corrected_answer else "The answer"
             text = f"You gave {trace.user_rating} of 10. {what} {use}."
@@ -129,5 +129,5 @@ async def corrected_answer(trace: Trace) -> None:
     """Draw the person's correction if there is one."""
     if trace.corrected_answer:
         with Tag("div", classes="notice", data_testid="corrected"):
-            Tag("p", "Corrected by you; this is what is trained on", "eyebrow")
+            Tag("p", "Corrected by you. Training uses this text", "eyebrow")
             prose(await rendered(trace.corrected_answer))

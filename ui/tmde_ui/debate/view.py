@@ -180,7 +180,7 @@ class DebateView:
         state = self._state
         turn = len(state.exchanges)
         return {
-            "starting": "Getting the model ready." if state.retrieved else "Looking for a method that fits.",
+            "starting": "Getting the model ready." if state.retrieved else "Looking for a method template.",
             "proposing": f"Round {turn}: the Proposer is answering." if turn else "The Proposer is answering.",
             "checking": f"Round {turn}: the Skeptic is checking the answer.",
             "synthesis": "The Synthesizer is writing the final answer.",
@@ -249,7 +249,7 @@ class DebateView:
                     if state.total_ms:
                         Tag("span", f"{count(len(state.exchanges), 'round')} in {duration(state.total_ms)}", "tabular")
                     if state.debate_id is not None and state.trace_id:
-                        link("Everything about it", f"/traces/{state.trace_id}", data_testid="open-trace")
+                        link("All details", f"/traces/{state.trace_id}", data_testid="open-trace")
             if trace is not None:
                 Rating(self._services, trace, self._rated)
 
@@ -266,7 +266,7 @@ class DebateView:
         found = await self._template(use)
         with dialog.body:
             if found is None:
-                Tag("p", "This template is no longer there.", "muted")
+                Tag("p", "This template no longer exists.", "muted")
             else:
                 Tag("p", found.description, "muted")
                 prose(await rendered(found.body))
@@ -278,8 +278,8 @@ class DebateView:
 
 
 _ENDINGS = {
-    "cancelled": "Cancelled. Nothing of this debate was kept.",
-    "interrupted": "The server stopped in the middle of this debate, so it has no answer. Ask again.",
+    "cancelled": "Cancelled. This debate was not saved.",
+    "interrupted": "The server stopped during this debate, so there is no answer. Ask again.",
     "failed": "{error}",
 }
 _NOTICES = {"cancelled": "notice", "interrupted": "notice warm", "failed": "notice bad"}
