@@ -49,7 +49,7 @@ class RunDialog:
                 self._config.draw(backends)
             with Tag("section", classes="preview stack", aria_label="Preview", data_testid="preview") as self._preview:
                 with Tag("div", classes="line spread"):
-                    Tag("h3", "What it would be trained on")
+                    Tag("h3", "Preview of the training data")
                     again = button("Preview", test="preview-button")
                 self._working_words = Tag(
                     "p", classes="muted small working", role="status", data_testid="preview-status"
@@ -97,13 +97,13 @@ class RunDialog:
             fields, self._wanted = self._wanted, None
             config = self._config.read(fields)
             if config is None:
-                self._working_words.say("Correct the fields that are marked; then the preview follows.")
+                self._working_words.say("Correct the marked fields to see the preview.")
             elif config != self._previewed:
                 await self._look(config)
 
     async def _look(self, config: FineTuneConfig) -> None:
         self._preview.put(aria_busy="true")
-        self._working_words.say("Looking at the examples. This takes some seconds; you need not wait for it.")
+        self._working_words.say("Checking the examples. This takes a few seconds. You can continue meanwhile.")
         words = ""
         try:
             preview = await self._services.previews.preview(config)
@@ -111,7 +111,7 @@ class RunDialog:
             with self._box:
                 draw_preview(preview)
             self._previewed = config
-            words = "As of now, with these values."
+            words = "This preview is current for these values."
         except TmdeError as error:
             self._box.clear()
             self._refused(error)
@@ -135,10 +135,10 @@ class RunDialog:
     async def _go(self, fields: dict[str, str]) -> None:
         config = self._config.read(fields)
         if config is None:
-            self._say("Correct the fields that are marked.", "bad")
+            self._say("Correct the marked fields.", "bad")
             return
         self._start.put(disabled=True)
-        self._say("Choosing the examples and starting …")
+        self._say("Selecting the examples and starting …")
         try:
             run = await self._services.finetune.start(config)
         except TmdeError as error:
@@ -156,14 +156,14 @@ class RunDialog:
     async def _keep(self, fields: dict[str, str]) -> None:
         config = self._config.read(fields)
         if config is None:
-            self._say("Correct the fields that are marked.", "bad")
+            self._say("Correct the marked fields.", "bad")
             return
         try:
             await self._services.finetune.set_config(config)
         except TmdeError as error:
             self._say(sentence(error), "bad")
             return
-        self._say("Saved: the schedule and every other run begin with these.", "good")
+        self._say("Saved. The schedule and all new runs start with these values.", "good")
 
     def _say(self, words: str, kind: str = "") -> None:
         self._said.say(words).classes(replace=f"notice {kind}" if words else "maybe")
@@ -172,7 +172,7 @@ class RunDialog:
 
     def _presets(self) -> None:
         with Tag("fieldset", data_testid="presets"):
-            Tag("legend", "Begin with", "eyebrow")
+            Tag("legend", "Start with", "eyebrow")
             with Tag("div", classes="presets"):
                 for preset in PRESETS:
                     with Tag("button", classes="preset", type="button", data_testid="preset") as offer:

@@ -36,7 +36,7 @@ class ConfigForm:
         self._backends(backends, str(values["backend"]))
         for title, fields in self.groups.items():
             with Tag("fieldset", classes="parameters"):
-                Tag("legend", title or "Further", "eyebrow")
+                Tag("legend", title or "Other", "eyebrow")
                 for field in fields:
                     self._field(field, values[field.wire_name])
 
@@ -117,7 +117,7 @@ class ConfigForm:
                         if not backend.availability.ok:
                             Tag("span", f"Not available: {backend.availability.reason}", "small unavailable")
             if not backends:
-                Tag("p", "No plugin provides a training backend. Install tmde-cpu and start the server again.", "muted")
+                Tag("p", "No plugin provides a training backend. Install tmde-cpu and restart the server.", "muted")
             self._errors["backend"] = Tag("p", classes="wrong", role="alert", data_testid="wrong-backend")
             self._inputs["backend"] = group
 
@@ -135,7 +135,7 @@ def _bound(value: float) -> str:
 def _automatic(backends: Sequence[BackendReport]) -> list[BackendReport]:
     """Return the choice that leaves the backend to TMDE; empty if no backend is the default one."""
     return [
-        msgspec.structs.replace(backend, name=AUTO, summary=f"takes {backend.name}")
+        msgspec.structs.replace(backend, name=AUTO, summary=f"uses {backend.name}")
         for backend in backends
         if backend.default
     ]

@@ -120,12 +120,14 @@ class TrainingPage:
         config = self._services.finetune.config()
         self._total.say(f"{stats.total:,}")
         self._total_words.say(
-            f"{stats.rated:,} rated by you" if stats.total else "Every debate leaves one. Ask a question to begin."
+            f"{stats.rated:,} rated by you" if stats.total else "Every debate creates a trace. Ask a question to start."
         )
         self._eligible.say(f"{stats.eligible:,}")
         self._eligible_words.say(_fitness(stats, config.min_traces, config.min_quality_score))
         self._done.say(f"{done:,}")
-        self._done_words.say(f"of {count(total, 'run')} begun" if total else "The first makes your first adapter.")
+        self._done_words.say(
+            f"of {count(total, 'run')} started" if total else "The first run creates your first adapter."
+        )
 
     # --------------------------------------------------------------------------------------- status
 
@@ -195,7 +197,7 @@ def _card(title: str, test: str) -> tuple[Tag, Tag]:
 
 def _fitness(stats: TraceStats, needed: int, least: float) -> str:
     short = needed - stats.eligible
-    enough = f"{needed:,} needed" if short <= 0 else f"{needed:,} needed, {short:,} more to go"
+    enough = f"{needed:,} needed" if short <= 0 else f"{needed:,} needed, {short:,} missing"
     return f"scored {score(least)} or more · {enough} · {stats.since_last_run:,} new since the last run"
 
 
@@ -210,5 +212,5 @@ def _next(schedule: ScheduleStatus | None) -> str:
     if schedule is None:
         return "unknown"
     if not schedule.enabled or not schedule.next_runs:
-        return "not planned"
+        return "not scheduled"
     return coming(schedule.next_runs[0], schedule.timezone)

@@ -31,7 +31,11 @@ def draw_preview(preview: FineTunePreview) -> None:
     if preview.note:
         Tag("p", preview.note, "muted small")
     if not preview.calibrated and preview.estimated_seconds is not None:
-        Tag("p", "The estimates are rough: nothing of this size has been measured on this machine yet.", "muted small")
+        Tag(
+            "p",
+            "The estimates are rough because no run of this size has been measured on this machine yet.",
+            "muted small",
+        )
     if preview.histogram:
         with Tag("section", classes="stack tight", aria_label="Lengths"):
             Tag("h3", "Examples by tokens")
@@ -58,16 +62,16 @@ def _figures(preview: FineTunePreview) -> tuple[tuple[str, str, str], ...]:
     )
     return (
         ("Examples", enough if preview.examples < preview.required else split, "preview-examples"),
-        ("Tokens learned from", learned, "preview-tokens"),
+        ("Tokens trained on", learned, "preview-tokens"),
         ("Longest example", count(preview.longest, "token") if preview.longest else "–", "preview-longest"),
         ("Steps", f"{preview.total_steps:,}" if preview.total_steps else "–", "preview-steps"),
-        ("Takes about", duration(seconds * 1000) if seconds else "–", "preview-time"),
+        ("Estimated time", duration(seconds * 1000) if seconds else "–", "preview-time"),
         ("Memory", _memory(preview), "preview-memory"),
     )
 
 
 def _memory(preview: FineTunePreview) -> str:
-    card = f"{size(preview.estimated_vram_bytes)} of the card" if preview.estimated_vram_bytes else ""
+    card = f"{size(preview.estimated_vram_bytes)} of GPU memory" if preview.estimated_vram_bytes else ""
     return " and ".join(part for part in (size(preview.estimated_ram_bytes), card) if part) or "–"
 
 
@@ -89,13 +93,13 @@ def _first_example(pieces: tuple[MaskedPiece, ...]) -> None:
         Tag("h3", "The first example, as the model sees it")
         with Tag("p", classes="muted small"):
             Tag("span", "Only ")
-            Tag("mark", "what is marked", "learned")
-            Tag("span", " is learned from; the rest is read.")
+            Tag("mark", "the marked text", "learned")
+            Tag("span", " is trained on. The rest is context.")
         with Tag("div", classes="mask", tabindex="0", role="group", aria_label="Example", data_testid="mask"):
             room = MAX_EXAMPLE_CHARS
             for piece in pieces:
                 if room <= 0:
-                    Tag("span", " … (it goes on)")
+                    Tag("span", " … (shortened)")
                     break
                 Tag("mark" if piece.supervised else "span", piece.text[:room], "learned" if piece.supervised else "")
                 room -= len(piece.text)

@@ -125,8 +125,8 @@ def _no_runs_yet() -> None:
         Tag("h3", "No training run yet")
         Tag(
             "p",
-            "A run turns your best debates into an adapter that answers from then on. Press Run Now to see what it would be "
-            "trained on, or wait for the schedule.",
+            "A run trains an adapter on your best debates. Press Run Now to preview the training data, "
+            "or wait for the schedule.",
         )
 
 
@@ -138,7 +138,7 @@ def record(run: FineTuneRun) -> None:
         facts(
             (
                 ("Run", str(run.id)),
-                ("Begun", f"{exact(run.started_at)}, {BY.get(run.triggered_by, f'by {run.triggered_by}')}"),
+                ("Started", f"{exact(run.started_at)}, {BY.get(run.triggered_by, f'by {run.triggered_by}')}"),
                 ("Ended", exact(run.completed_at) if run.completed_at else ""),
                 ("Took", took(run) if run.completed_at else ""),
                 (
@@ -147,7 +147,7 @@ def record(run: FineTuneRun) -> None:
                 ),
                 ("Base model", run.base_model or "the embedded model"),
                 ("Final loss", _measured(metrics.final_train_loss if metrics else None)),
-                ("Best loss on those held out", _measured(metrics.best_val_loss if metrics else None)),
+                ("Best loss on held-out examples", _measured(metrics.best_val_loss if metrics else None)),
                 ("Perplexity", _measured(metrics.perplexity if metrics else None)),
                 ("Steps", f"{metrics.total_steps:,}" if metrics and metrics.total_steps else ""),
                 ("Dataset", run.dataset_hash or ""),
@@ -172,15 +172,15 @@ class UsedTraces:
         self._run = run
         self._traces = traces
         self._first = 0
-        with Tag("section", classes="stack tight", aria_label="Traces it was given", data_testid="used-traces"):
-            Tag("h2", "Traces it was given")
+        with Tag("section", classes="stack tight", aria_label="Traces used", data_testid="used-traces"):
+            Tag("h2", "Traces used")
             Tag("p", self._words(), "muted small")
             self._box = Tag("div")
         self._show()
 
     def _words(self) -> str:
         gone = self._run.traces_used - len(self._traces)
-        words = f"{count(len(self._traces), 'trace')}, one example of each."
+        words = f"{count(len(self._traces), 'trace')}, one example each."
         return f"{words} {count(gone, 'more trace has', 'more traces have')} been deleted since." if gone > 0 else words
 
     def _show(self) -> None:
