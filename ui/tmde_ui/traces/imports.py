@@ -67,7 +67,7 @@ async def _take(request: Request, services: Services) -> ImportReport:
             return await services.traces.import_jsonl(_lines(path))
     except OSError as error:
         raise InsufficientStorageError(
-            f"The file cannot be kept while it is read: {error.strerror}. Free some space."
+            f"The file cannot be stored for the import: {error.strerror}. Free some space."
         ) from None
 
 
@@ -88,4 +88,4 @@ def report_of(answer: dict[str, Any]) -> ImportReport | str:
     try:
         return msgspec.convert(answer, ImportReport)
     except msgspec.ValidationError:
-        return "The server's answer cannot be read. Reload the page and look whether the traces are there."
+        return "The server's answer cannot be read. Reload the page and check whether the traces are there."

@@ -186,7 +186,7 @@ def _filters(wanted: Wanted) -> Tag:
         with Tag("div", classes="field"):
             Tag("label", "Search", for_="field-q")
             Tag("input", classes="input", id="field-q", name="q", type="search", defaultValue=wanted.q, autocomplete="off",
-                placeholder="Words of the question or the answer", data_testid="search")  # fmt: skip
+                placeholder="Words in the question or the answer", data_testid="search")  # fmt: skip
         choice("Quality", "quality", QUALITIES, wanted.quality, data_testid="quality")
         choice("From", "source", SOURCES, wanted.source, data_testid="source")
         for name, text, on in (("rated", "Rated", wanted.rated), ("eligible", "Fit for training", wanted.eligible)):
@@ -219,7 +219,7 @@ def _nothing_yet() -> None:
         Tag("h2", "No traces yet")
         Tag(
             "p",
-            "Every debate that ends leaves its trace here: the question, what was argued, the answer and its score. The good ones become training data.",
+            "Every finished debate is stored here as a trace: the question, the arguments, the answer and its score. Good traces become training data.",
         )
         link("Ask the first question", "/", "button primary")
 
@@ -227,7 +227,7 @@ def _nothing_yet() -> None:
 def _nothing_found() -> None:
     with Tag("div", classes="card empty", data_testid="nothing-found"):
         Tag("h2", "Nothing matches")
-        Tag("p", "Use fewer or other words, or take back a filter.")
+        Tag("p", "Use fewer or other words, or remove a filter.")
         link("Show all", "/traces", "button")
 
 
@@ -245,7 +245,7 @@ def _import_dialog(imported: Any) -> Modal:
     with dialog.body:
         Tag(
             "p",
-            "A JSON Lines file with one trace a line (question and answer are enough), or the SQLite file of the original project.",
+            "A JSON Lines file with one trace per line (question and answer are enough), or the SQLite file of the original project.",
             "muted",
         )
         with DropZone(done, ADDRESS, ENDINGS, MAX_IMPORT_BYTES):
@@ -273,7 +273,7 @@ def _report(outcome: ImportReport | str) -> None:
 
 def _figures(stats: TraceStats, services: Services) -> str:
     if not stats.total:
-        return "Debates that have ended, and what was said of them."
+        return "Finished debates with their answers and scores."
     ready = f"{stats.eligible:,} fit for training ({score(services.traces.min_quality_score)} or more)"
     return f"{count(stats.total, 'trace')} · {ready} · {stats.rated:,} rated by you"
 
