@@ -52,17 +52,17 @@ def import_dialog(imported: Callable[[LoRAAdapter], Awaitable[None]]) -> Modal:
             adapter = msgspec.convert(answer, LoRAAdapter)
         except msgspec.ValidationError:
             with report:
-                refusal(answer, "The archive was refused and nothing was kept.", "the adapter is")
+                refusal(answer, "The archive was refused. Nothing was imported.", "the adapter is")
             return
         with report:
-            Tag("p", f"Imported as {name_of(adapter.id)}. It answers once you activate it.", "notice good")
+            Tag("p", f"Imported as {name_of(adapter.id)}. Activate it to use it.", "notice good")
         await imported(adapter)
 
     with dialog.body:
         Tag(
             "p",
-            "An archive that TMDE has exported, or one of PEFT's layout from another tool (.tar.gz). It is looked through before anything "
-            "is kept, and nothing in it is run.",
+            "An archive exported by TMDE, or one in PEFT's layout from another tool (.tar.gz). The archive is checked before anything "
+            "is kept. No code in it is run.",
             "muted",
         )
         with DropZone(done, IMPORT_ADDRESS, ENDINGS, MAX_ARCHIVE_BYTES, "No adapter is that large."):

@@ -31,11 +31,11 @@ async def named(services: Services, traces: Sequence[object], most: int) -> Name
         trace_id = identity(one)
         try:
             if trace_id is None:
-                raise NotFoundError("It has no id of ours.")
+                raise NotFoundError("It has no valid id.")
             trace = await services.traces.get(trace_id)
             found.append((snippet(trace.query, 90), f"/traces/{trace_id}"))
         except NotFoundError:
-            found.append((f"{short_id(one)}, which is not here", None))
+            found.append((f"{short_id(one)} (not on this machine)", None))
     return found
 
 
@@ -71,22 +71,22 @@ def draw_lineage(details: AdapterDetails, taught: Named, *, run_is_here: bool) -
     """
     with Tag("dl", classes="facts", data_testid="lineage"):
         _fact("Adapter", str(details.id))
-        _fact("Made", exact(details.created_at))
+        _fact("Created", exact(details.created_at))
         if details.is_valid:
             _fact("Gate", GATES[details.gate][2])
             _fact("Base model", details.base_model)
         run = identity(details.lineage.get("runId"))
         if run is not None:
-            Tag("dt", "Made by")
+            Tag("dt", "Created by")
             with Tag("dd"):
                 if run_is_here:
                     link(f"training run {short_id(run)}", f"/finetune/{run}", data_testid="to-run")
                 else:
-                    Tag("span", f"training run {short_id(run)}, which is not here")
+                    Tag("span", f"training run {short_id(run)} (not on this machine)")
         origin = details.lineage.get("originId")
-        _fact("Was called elsewhere", origin[:80] if isinstance(origin, str) else "")
+        _fact("Original id", origin[:80] if isinstance(origin, str) else "")
         if taught:
-            Tag("dt", "Learned from")
+            Tag("dt", "Trained on")
             with Tag("dd"):
                 draw_named(taught, len(traces_of(details)))
         _fact("Dataset, SHA-256", details.dataset_sha256 or "")
@@ -127,7 +127,7 @@ def _history(details: AdapterDetails) -> None:
     if not details.history:
         return
     with Tag("div", classes="stack tight"):
-        Tag("h3", "What was done with it")
+        Tag("h3", "History")
         with Tag("ul", classes="lineage", data_testid="adapter-history"):
             for event in details.history[:SHOWN_EVENTS]:
                 words = f"{deed(event)}, {age(event.timestamp)}"

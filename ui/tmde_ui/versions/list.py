@@ -95,10 +95,10 @@ class AdapterList:
             Tag("h3", "No adapter yet")
             Tag(
                 "p",
-                "An adapter is what a training run leaves behind: a small addition to the model that makes it answer as your best "
-                "debates did. Train one, or import one that was exported elsewhere.",
+                "An adapter is the result of a training run: a small addition to the model that makes it answer like your best "
+                "debates. Train an adapter, or import one that was exported elsewhere.",
             )
-            link("To the training", "/finetune", "button primary")
+            link("Go to the training", "/finetune", "button primary")
 
     async def _turn(self, by: int) -> None:
         self._first = max(0, self._first + by)

@@ -67,7 +67,7 @@ class VersionsPage:
         self._list.show_storage(await self._services.lora.storage())
         if self._opened is not None and not await self._list.open(self._opened):
             self._missing.say(
-                f"There is no adapter {self._opened} any more. The audit trail may tell what became of it."
+                f"Adapter {self._opened} no longer exists. The audit trail may show what happened to it."
             ).show()
         a, b = identity(self._wanted.get("a")), identity(self._wanted.get("b"))
         if a is not None and b is not None:

@@ -57,7 +57,7 @@ class AdapterRow:
         self._state.clear()
         with self._state:
             if adapter.is_active:
-                chip("answers now", "answering", data_testid="active-badge")
+                chip("active", "answering", data_testid="active-badge")
             if not adapter.is_valid:
                 chip("invalid", "critical", data_testid="invalid")
             else:
@@ -129,11 +129,11 @@ class AdapterRow:
     def _ask_force(self) -> None:
         ask_once(
             self.element,
-            "Activate it although it is held back?",
-            f"The benchmark found adapter {short_id(self._adapter.id)} worse than what answers without it. It can answer all the "
-            "same; that it was forced is recorded on the adapter and in the audit trail.",
+            "Activate an adapter that is held back?",
+            f"In the benchmark, adapter {short_id(self._adapter.id)} was worse than the version without it. You can still activate it. "
+            "The forced activation is recorded on the adapter and in the audit trail.",
             yes="Activate by force",
-            no="Leave it",
+            no="Cancel",
             doing="Activating …",
             deed=lambda: self._try(force=True),
             test="force",

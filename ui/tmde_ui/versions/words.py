@@ -19,10 +19,10 @@ ADDRESS = "/finetune/versions"
 BASE = "the base model"
 
 GATES: Mapping[str, tuple[str, str, str]] = {
-    "candidate": ("candidate", "", "No benchmark has told yet whether it is better than what it came from."),
-    "proven": ("proven", "good", "A benchmark found it better."),
-    "held-back": ("held back", "critical", "A benchmark found it worse, so it answers only by force."),
-    "forced": ("forced", "major", "Somebody activated it although a benchmark held it back."),
+    "candidate": ("candidate", "", "No benchmark has shown yet whether the adapter is better."),
+    "proven": ("proven", "good", "The adapter was better in a benchmark."),
+    "held-back": ("held back", "critical", "The adapter was worse in a benchmark. It can be activated only by force."),
+    "forced": ("forced", "major", "A person activated the adapter by force although the gate held it back."),
 }
 """Gate state → word, kind of chip, explanation."""
 
@@ -32,10 +32,10 @@ METRICS: Mapping[str, str] = {
     "bestValLoss": "Best loss, held out",
     "totalSteps": "Steps",
     "trainingTimeSeconds": "Training time, s",
-    "peakVramGb": "Most VRAM, GB",
-    "peakRamGb": "Most memory, GB",
+    "peakVramGb": "Peak VRAM, GB",
+    "peakRamGb": "Peak memory, GB",
     "perplexity": "Perplexity",
-    "tokensPerSecond": "Tokens a second",
+    "tokensPerSecond": "Tokens per second",
 }
 """JSON name of a metric → its name on the page. A missing one is shown by its JSON name."""
 
@@ -69,7 +69,7 @@ def figure(value: object) -> str:
 
 
 def losses(metrics: Mapping[str, Any]) -> str:
-    """Return `loss 0.874, held out 1.016`; a dash if a loss was not measured."""
+    """Return `loss 0.874, held out 1.016`, or `no losses known`."""
     trained = number(metrics.get("finalTrainLoss"))
     best = number(metrics.get("bestValLoss"))
     held_out = best if best is not None else number(metrics.get("finalValLoss"))
@@ -103,7 +103,7 @@ def deed(event: LoRAActivationEvent) -> str:
 def option(adapter: LoRAAdapter) -> str:
     """Return an adapter as one line of a select."""
     made = adapter.created_at
-    parts = (short_id(adapter.id), f"{made.day} {made:%b %Y, %H:%M}", "answers now" if adapter.is_active else "")
+    parts = (short_id(adapter.id), f"{made.day} {made:%b %Y, %H:%M}", "active" if adapter.is_active else "")
     return " · ".join((*(part for part in parts if part), *adapter.tags[:3]))
 
 

@@ -65,7 +65,7 @@ class Answers:
         if event.type == "error":
             self.problem = event.data.get("detail", "")
         elif event.type == "cancelled":
-            self.problem = "It was ended before everybody had answered."
+            self.problem = "It ended before all versions had answered."
         for answer in self.of.values():
             if answer.phase in ("waiting", "writing"):
                 answer.phase, answer.problem = "failed", self.problem

@@ -46,14 +46,14 @@ class AskPanel:
         self._state = Answers()
         with Tag("form", classes="stack tight", novalidate=True, data_testid="ask-form") as form:
             with Tag("div", classes="field"):
-                self._label = Tag("label", "A question for all of them", for_="side-by-side")
+                self._label = Tag("label", "A question for all chosen versions", for_="side-by-side")
                 field = Tag(
                     "textarea", classes="input", id="side-by-side", name="question", rows="2", maxlength="8000",
                     placeholder="Which is larger: 623 or 175?", data_testid="ask-question",
                 )  # fmt: skip
                 submit_on_ctrl_enter(field)
             with Tag("div", classes="line"):
-                self._go = button("Ask them", type_="submit", test="ask")
+                self._go = button("Ask", type_="submit", test="ask")
                 self._whom = Tag("span", classes="small muted", data_testid="whom")
         self._problem = Tag("p", classes="notice bad", role="alert", data_testid="ask-problem").show(visible=False)
         self._question = Tag("p", classes="plain maybe", data_testid="asked")
@@ -88,7 +88,7 @@ class AskPanel:
         self._follow(self._services.ask.events(ask_id))
 
     def _free(self) -> None:
-        self._go.say("Ask them").put(disabled=False)
+        self._go.say("Ask").put(disabled=False)
 
     def _follow(self, log: EventLog) -> None:
         if self._task is not None:
@@ -162,8 +162,8 @@ class _Column:
             if content:
                 prose(content)
             if answer.phase == "failed":
-                Tag("p", answer.problem or "It did not answer.", "notice bad")
+                Tag("p", answer.problem or "No answer.", "notice bad")
             elif not answer.text.strip():
-                Tag("p", "It said nothing.", "muted")
+                Tag("p", "The answer is empty.", "muted")
         figures = (duration(answer.ms), count(answer.tokens, "token") if answer.tokens is not None else "")
         self._note.say(" · ".join(part for part in figures if part))

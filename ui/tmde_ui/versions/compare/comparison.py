@@ -43,7 +43,7 @@ def _table(
     with Tag("div", classes="stack tight", data_testid=f"compare-{test}"):
         Tag("h3", title)
         if not fields:
-            same = "They were trained alike." if test == "configuration" else "Neither has any."
+            same = "Both have the same configuration." if test == "configuration" else "Neither has metrics."
             Tag("p", same, "muted small")
             return
         with (
@@ -74,13 +74,13 @@ def _data(found: Comparison, added: Named, removed: Named) -> None:
     with Tag("div", classes="stack tight", data_testid="compare-data"):
         Tag("h3", "Data")
         if found.same_dataset:
-            Tag("p", "Both learned from the very same dataset.")
+            Tag("p", "Both were trained on the same dataset.")
         words = (
             f"{count(found.traces_shared, 'trace')} in both, {len(found.traces_added):,} only in B, "
             f"{len(found.traces_removed):,} only in A."
         )
         known = found.traces_shared or found.traces_added or found.traces_removed
-        Tag("p", words if known else "Neither says which traces it learned from.", "small")
+        Tag("p", words if known else "Neither lists the traces that it was trained on.", "small")
         for title, named, total in (
             ("Only in B", added, len(found.traces_added)),
             ("Only in A", removed, len(found.traces_removed)),
@@ -97,7 +97,7 @@ def _benchmark(found: object) -> None:
         if not isinstance(found, RunComparison):
             with Tag("p", classes="small"):
                 Tag("span", "No benchmark has asked both the same questions in the same way. ")
-                link("Run one for each to compare them", "/benchmark")
+                link("Run a benchmark for each of them", "/benchmark")
             return
         if not found.comparable:
             Tag("p", f"Their runs cannot be compared: {', '.join(found.differs)}.", "small")

@@ -37,8 +37,10 @@ class ComparePanel:
         self.ask_id: UUID | None = None
         self.compared = False
         """Whether a comparison is shown."""
-        with Tag("section", classes="card stack", aria_label="Compare two", data_testid="compare") as self._section:
-            Tag("h2", "Compare two")
+        with Tag(
+            "section", classes="card stack", aria_label="Compare two adapters", data_testid="compare"
+        ) as self._section:
+            Tag("h2", "Compare two adapters")
             self._few = Tag("p", classes="muted small", data_testid="too-few")
             with Tag("form", classes="comparing", novalidate=True) as self._form:
                 self._select_a = self._choice("A", "compare-a")
@@ -84,7 +86,7 @@ class ComparePanel:
         if self.a not in self._adapters or self.b not in self._adapters:
             self._suggest(sound)
         enough = len(sound) > 1
-        self._few.say("" if enough else "There is nothing to compare until there are two sound adapters.")
+        self._few.say("" if enough else "A comparison needs two valid adapters.")
         self._few.show(not enough)
         self._form.show(enough)
         self._offer()
