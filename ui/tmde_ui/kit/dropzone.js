@@ -42,7 +42,7 @@ export default {
       request.setRequestHeader("Content-Type", "application/octet-stream");
       request.setRequestHeader("X-File-Name", encodeURIComponent(file.name));
       request.upload.onprogress = (event) => (this.share = event.total ? event.loaded / event.total : 0);
-      request.upload.onload = () => (this.words = "Reading it …");
+      request.upload.onload = () => (this.words = "Reading the file …");
       const end = (answer) => {
         this.busy = false;
         this.words = "";

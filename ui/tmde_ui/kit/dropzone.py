@@ -87,7 +87,7 @@ def refusal(answer: dict[str, Any], words: str, what: str) -> None:
     reasons = answer.get("reasons")
     told = [str(reason) for reason in reasons] if isinstance(reasons, list) else []
     if not told:
-        unread = f"The server's answer cannot be read. Reload the page and look whether {what} there."
+        unread = f"The server's answer cannot be read. Reload the page and check whether {what} there."
         Tag("p", str(answer.get("detail", unread)), "notice bad")
         return
     Tag("p", words, "notice bad")

@@ -21,7 +21,7 @@ class Stream(Element, component="stream.js"):
             return
         kept = len(old) if whole.startswith(old) else 0
         self._text_so_far = whole
-        self._props["text"] = whole  # for a browser that draws the element anew; not sent by itself
+        self._props["text"] = whole  # used when a browser redraws the element; this line sends nothing
         self.run_method("put", _utf16_length(whole[:kept]), whole[kept:])
 
 

@@ -45,7 +45,7 @@ def sentence(error: BaseException) -> str:
     """Return the sentence for an error: the detail of a `TmdeError`, or an apology for a defect."""
     if isinstance(error, TmdeError):
         return error.detail
-    return "Something went wrong inside TMDE. The server's log says more; try again."
+    return "Something went wrong in TMDE. Try again. The server's log has the details."
 
 
 def source(name: str) -> str:

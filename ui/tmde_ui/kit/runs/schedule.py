@@ -62,9 +62,9 @@ class SchedulePanel:
                 )
         self._decisions.clear()
         with self._decisions:
-            Tag("h3", "What it decided")
+            Tag("h3", "Decisions")
             if not status.decisions:
-                Tag("p", "Nothing has come due yet. What it decides, and why, will be listed here.", "muted small")
+                Tag("p", "No scheduled run yet. Decisions will appear here.", "muted small")
                 return
             with Tag("ul", classes="decisions", data_testid="decisions"):
                 for decision in status.decisions:
@@ -75,7 +75,7 @@ class SchedulePanel:
             Tag("summary", "Change")
             with Tag("form", classes="schedule-form", novalidate=True) as form:
                 with Tag("div", classes="field"):
-                    Tag("label", "When, as a cron expression", for_="schedule-expression")
+                    Tag("label", "Cron expression", for_="schedule-expression")
                     Tag(
                         "input", classes="input mono", id="schedule-expression", name="expression", maxlength="120",
                         defaultValue=status.expression, autocomplete="off", spellcheck="false", aria_describedby="schedule-help",
@@ -89,7 +89,7 @@ class SchedulePanel:
                 save = button("Save", type_="submit", test="save-schedule")
             Tag(
                 "p",
-                "Five fields: minute, hour, day of the month, month, weekday. 0 2 * * 0 is every Sunday at two; off is never.",
+                "Five fields: minute, hour, day of the month, month, weekday. 0 2 * * 0 means every Sunday at 02:00. off switches the schedule off.",
                 "muted small",
                 id="schedule-help",
             )
@@ -117,9 +117,9 @@ class SchedulePanel:
 
 def _words(status: ScheduleStatus) -> str:
     if not status.enabled:
-        return f"Switched off: {_WHAT[status.schedule]} starts only when somebody starts it."
+        return f"Switched off. Start {_WHAT[status.schedule]} yourself."
     words = status.description or status.expression
-    return f"{words[:1].upper()}{words[1:]}, by the clock of {status.timezone}."
+    return f"{words[:1].upper()}{words[1:]} (time zone {status.timezone})."
 
 
 def _decision(decision: Decision, zone: str) -> None:

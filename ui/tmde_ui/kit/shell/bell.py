@@ -19,7 +19,7 @@ MOST = 99
 LEVELS: Mapping[str, str] = {"success": "good", "info": "minor", "warning": "major", "error": "critical"}
 """Level → colour of its mark."""
 
-NOTHING = "Nothing new. What ends or fails while you are elsewhere, such as a training run, is told here."
+NOTHING = "No notifications. Finished and failed work, such as a training run, appears here."
 
 
 class Bell:

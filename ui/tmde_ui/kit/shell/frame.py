@@ -29,7 +29,7 @@ def frame(site: Site, title: str, *, here: str | None = None, narrow: bool = Fal
     drawer = _drawer(site, here)
     link("Skip to content", "#main", "skip")
     with Tag("header", classes="bar"), Tag("div", classes="bar-inner"):
-        with Tag("a", classes="brand", href="/", aria_label="TMDE, to the start"):
+        with Tag("a", classes="brand", href="/", aria_label="TMDE, start page"):
             ui.html(theme.LOGO, sanitize=False, tag="span")
             Tag("span", "TMDE")
         _navigation(site, here)
@@ -77,7 +77,7 @@ def _drawer(site: Site, here: str | None) -> Tag:
 
 
 def _situation(live: Live) -> None:
-    with Tag("div", classes="status", role="status", aria_label="What is going on"):
+    with Tag("div", classes="status", role="status", aria_label="Status"):
         with Tag("span", classes="badge", data_testid="adapter") as badge:
             dot = Tag("span", classes="dot")
             words = Tag("span")
@@ -88,9 +88,9 @@ def _situation(live: Live) -> None:
     def show(situation: Situation) -> None:
         words.say(f"Adapter {short_id(situation.adapter)}" if situation.adapter else "Base model")
         badge.put(
-            title=f"Adapter {situation.adapter} answers"
+            title=f"Adapter {situation.adapter} is active"
             if situation.adapter
-            else "The model answers without an adapter"
+            else "The base model is active, without an adapter"
         )
         dot.classes(replace="dot on" if situation.adapter else "dot")
         where = [job.href for job in situation.jobs]

@@ -53,13 +53,13 @@ def register(site: Site) -> None:
     @app.exception_handler(404)
     async def unknown_address(request: Request, _error: Exception) -> Response:
         with Client(nicegui_page(""), request=request) as client:
-            _problem(site, "There is no such page", f"Nothing lives at {request.url.path[:120]}.")
+            _problem(site, "Page not found", f"There is no page at {request.url.path[:120]}.")
         return client.build_response(request, 404)
 
     @app.on_page_exception
     def failed_page(error: Exception) -> None:
         log.error("ui.page_failed", error=f"{type(error).__name__}: {error}")
-        _problem(site, "This page could not be made", sentence(error))
+        _problem(site, "This page could not be loaded", sentence(error))
 
 
 def _problem(site: Site, title: str, detail: str) -> None:
@@ -68,4 +68,4 @@ def _problem(site: Site, title: str, detail: str) -> None:
         Tag("p", detail)
         with Tag("div", classes="line"):
             link("Ask a question", "/", "button primary")
-            link("Look through the traces", "/traces", "button")
+            link("Browse the traces", "/traces", "button")
