@@ -1,6 +1,6 @@
 """The pages of TMDE.
 
-Each page's domain has a room: benchmark, debate, finetune, plugins, traces, versions. `kit` has what several of them share.
-A room imports the kit and nothing of the other rooms, except that a trace shows its debate. `pages` lists the pages, and
-`compose` puts them and the API into one app.
+Each page's domain has a package, called a room: benchmark, debate, finetune, plugins, traces, versions. `kit` holds
+what several rooms share. A room imports the kit and no other room, with one exception: the page of a trace imports the
+debate view. `pages` lists the pages. `compose` combines the pages and the API into one app.
 """

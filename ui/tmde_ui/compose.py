@@ -1,8 +1,8 @@
-"""API and pages in one ASGI app on one port.
+"""Serve the API and the pages as one ASGI app on one port.
 
-`/api` and `/schema` go to Litestar, everything else to NiceGUI; both lifespans run in one exit stack; the Host and Origin
-of every request and WebSocket are checked before either sees it. (Litestar mounting NiceGUI breaks routes with path
-parameters, so a dispatcher it is.)
+Requests to `/api` and `/schema` go to Litestar, all others to NiceGUI. One exit stack runs both lifespans. The Host
+and Origin of every request and WebSocket are checked before either app receives it. A dispatcher is used because routes
+with path parameters break when Litestar mounts NiceGUI.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 API_PREFIXES = ("/api", "/schema")
 
 RECONNECT_SECONDS = 30.0
-"""How long a page that lost its connection (a laptop that slept) may come back to where it was."""
+"""A page that lost its connection (a sleeping laptop) can reconnect within this time and keep its state."""
 
 CONTENT_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-"""The browser itself refuses to fetch anything from elsewhere. NiceGUI compiles its templates in the browser, hence `unsafe-eval`."""
+"""The browser loads nothing from other servers. NiceGUI compiles templates in the browser: hence `unsafe-eval`."""
 
 HEADERS = (
     (b"content-security-policy", CONTENT_POLICY.encode()),
@@ -50,7 +50,7 @@ HEADERS = (
 
 
 class Composition:
-    """The ASGI app: lifespan for both halves, then each request to the half whose path it has."""
+    """The ASGI app: runs both lifespans and dispatches each request by its path."""
 
     def __init__(self, api: Any, web: FastAPI, live: Live, guard: Callable[[Asgi], Asgi]) -> None:
         self._api = api
@@ -59,10 +59,11 @@ class Composition:
         self._guarded = guard(self._dispatch)
 
     def shutdown_streams(self) -> None:
-        """End open event streams, so that the server can stop while somebody watches."""
+        """End all open event streams, so that the server can stop while a client is listening."""
         self._api.shutdown_streams()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Run the lifespan, or check and dispatch one request."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
@@ -93,7 +94,7 @@ class Composition:
 
 
 def create_app(services: Services) -> Composition:
-    """API and pages on these services. Once a process: NiceGUI's app is the process's own."""
+    """Create the app with API and pages. Call it once per process, because NiceGUI has one app per process."""
     live = Live(services)
     api = create_api(services)
     return Composition(api, _create_web(services, live), live, lambda app: OriginGuard(app, services.settings))
@@ -111,9 +112,9 @@ def _create_web(services: Services, live: Live) -> FastAPI:
         web,
         title="TMDE",
         favicon=theme.LOGO,
-        dark=False,  # our own variables choose the scheme; Quasar's would fight them
+        dark=False,  # our own variables choose the scheme; Quasar's would conflict
         tailwind=False,
-        binding_refresh_interval=None,  # nothing is bound, so nothing need be looked at ten times a second
+        binding_refresh_interval=None,  # nothing is bound, so no polling ten times a second
         reconnect_timeout=RECONNECT_SECONDS,
         show_welcome_message=False,
     )
@@ -121,7 +122,7 @@ def _create_web(services: Services, live: Live) -> FastAPI:
 
 
 async def _until_gone(web: Asgi, scope: Any, receive: Receive, send: Send) -> None:
-    """Let the pages answer. Somebody who leaves before that is no error, which Starlette's middleware takes it for."""
+    """Run the pages' app and ignore the error that Starlette's middleware raises when the client disconnects early."""
     gone = False
 
     async def receiving() -> Message:

@@ -1,4 +1,4 @@
-"""All pages. A new page is a module with a `register` and one line here."""
+"""The list of all pages. A new page is a module with a `register` function and one line here."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_a_candidate_is_asked_all_questions_and_the_gate_decides_again(open_page
     expect(decisions).to_contain_text("candidate")
     server.do("hold", after=3)
     decisions.get_by_test_id("gate-full").click()
-    expect(decisions).to_contain_text("It is asked all questions now; after that the gate decides again.")
+    expect(decisions).to_contain_text("The full benchmark has started. The gate decides again after it.")
     expect(page.get_by_test_id("benchmark-progress")).to_contain_text("full, the Proposer alone")
     expect(page.get_by_test_id("benchmark-figures")).to_contain_text("3 of 60", timeout=A_WHILE)
     server.do("open")
@@ -77,7 +77,7 @@ def test_questions_come_from_a_file_of_ours_and_of_other_tools(open_page):
     own = page.get_by_test_id("own-question")
     expect(own).to_have_count(4)
     expect(own.filter(has_text="mine · Mathematics, medium")).to_have_count(1)
-    expect(own.filter(has_text=re.compile("larger · Science, hard.*a machine checks it"))).to_have_count(1)
+    expect(own.filter(has_text=re.compile("larger · Science, hard.*checked automatically"))).to_have_count(1)
 
 
 def test_a_file_with_faults_is_refused_whole_and_every_fault_is_listed(open_page):
@@ -86,14 +86,14 @@ def test_a_file_with_faults_is_refused_whole_and_every_fault_is_listed(open_page
     page.get_by_test_id("import-questions").click()
     fine = {"query": "What is nine minus two?", "domain": "mathematics", "reference": "7"}
     choose(page, "faulty.jsonl", lines(fine, "{", {"query": "", "domain": "science"}, fine)).to_contain_text(
-        "nothing of it was kept"
+        "Nothing was imported"
     )
     reasons = page.get_by_test_id("import-reasons").locator("li")
     expect(reasons).to_have_count(3)
     expect(reasons.nth(0)).to_contain_text("Line 2: This is not valid JSON")
     expect(reasons.nth(1)).to_contain_text("Line 3: query: is empty")
     expect(reasons.nth(2)).to_contain_text("Line 4")
-    choose(page, "empty.jsonl", b"\n").to_contain_text("no question in the file")
+    choose(page, "empty.jsonl", b"\n").to_contain_text("contains no questions")
     choose(page, "odd.yaml", b"a: b").to_contain_text("must be a list of questions")
     page.reload()
     expect(page.get_by_test_id("own-question")).to_have_count(before)

@@ -72,7 +72,7 @@ def result(page: Page) -> Any:
 def test_a_click_on_an_empty_page_ends_in_a_score_and_every_answer(open_page, server):
     """Reloaded in the middle, watched from a second tab, and down to one answer with its checks."""
     page = open_page("/benchmark")
-    expect(page.get_by_test_id("empty")).to_contain_text("Begin with a quick run of the base model")
+    expect(page.get_by_test_id("empty")).to_contain_text("Start with a quick run of the base model")
     expect(page.get_by_test_id("tmde-score")).to_have_count(0)
     server.do("hold", after=4)
     page.get_by_test_id("begin").click()
@@ -135,12 +135,12 @@ def test_cancelling_asks_once_and_resuming_asks_only_the_rest(open_page, server,
     page = open_page("/benchmark")
     expect(figures(page)).to_contain_text("4 of 10", timeout=A_WHILE)
     page.get_by_test_id("cancel-benchmark").click()
-    expect(page.get_by_test_id("cancel-dialog")).to_contain_text("4 of 10 answers are there")
-    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_test_id("cancel-dialog")).to_contain_text("4 of 10 answers are finished")
+    page.get_by_role("button", name="Keep running").click()
     expect(page.get_by_test_id("cancel-dialog")).to_have_count(0)
     page.get_by_test_id("cancel-benchmark").click()
     page.get_by_test_id("confirm-cancel").click()
-    result(page).to_contain_text("Cancelled after 4 of 10 answers, which are kept.")
+    result(page).to_contain_text("Cancelled after 4 of 10 answers. These answers are kept.")
     server.do("open")
     page.get_by_test_id("resume-benchmark").click()
     result(page).to_contain_text("TMDE score", timeout=A_WHILE)
@@ -155,7 +155,7 @@ def test_a_custom_run_without_questions_is_refused_in_place(open_page):
     expect(page.get_by_test_id("benchmark-said")).to_contain_text("Choose at least one question")
     page.get_by_test_id("type-quick").check()
     page.get_by_test_id("further").locator("summary").click()
-    page.get_by_label("Times each question is asked").fill("11")
+    page.get_by_label("Repeats per question").fill("11")
     page.get_by_test_id("start-benchmark").click()
     expect(page.get_by_test_id("benchmark-said")).to_contain_text("not a whole number from 1 to 10")
     page.keyboard.press("Escape")
@@ -173,7 +173,7 @@ def test_the_score_has_its_differences_with_their_intervals_and_what_they_mean(o
     expect(page.get_by_test_id("score-line")).to_contain_text(f"Adapter {story.good[:8]}")  # it answers now
     expect(page.get_by_test_id("not-answering")).to_have_count(0)
     page = open_page(f"/benchmark?adapter={story.bad}")
-    expect(page.get_by_test_id("not-answering")).to_contain_text(f"Adapter {story.good[:8]} answers now")
+    expect(page.get_by_test_id("not-answering")).to_contain_text(f"Adapter {story.good[:8]} is active")
     against = page.get_by_test_id("vs-baseline")
     expect(against.locator(".difference")).to_have_text(re.compile(r"^-\d+\.\d ± \d+\.\d$"))
     expect(against).to_contain_text("worse")
@@ -190,7 +190,7 @@ def test_an_adapter_that_is_worse_is_told_until_somebody_dismisses_it(open_page,
     alert.get_by_test_id("dismiss").click()
     expect(alert).to_have_count(0)
     page.reload()
-    expect(page.get_by_test_id("gate-words")).to_contain_text("Found worse, it is held back with an alert")
+    expect(page.get_by_test_id("gate-words")).to_contain_text("If the adapter is worse, it is held back with an alert")
     expect(page.get_by_test_id("alert").filter(has_text="worse and held back")).to_have_count(0)
 
 
@@ -289,7 +289,7 @@ def test_days_the_wrong_way_round_are_told_at_the_filter(open_page, story):
     page = open_page("/benchmark")
     page.get_by_test_id("filter-start").fill("2026-11-24")
     page.get_by_test_id("filter-end").fill("2026-11-01")
-    expect(page.get_by_test_id("filter-problem")).to_contain_text("Exchange them")
+    expect(page.get_by_test_id("filter-problem")).to_contain_text("Swap them")
     page.get_by_test_id("filter-end").fill("2030-01-01")
     expect(page.get_by_test_id("filter-problem")).to_be_hidden()
 
@@ -347,15 +347,15 @@ def test_activations_are_marked_in_the_chart(open_page, story):
 def test_a_question_of_ones_own_is_tried_kept_changed_asked_and_removed(open_page, server):
     page = open_page("/benchmark")
     own = page.get_by_test_id("own-questions")
-    expect(own).to_contain_text("None yet")
+    expect(own).to_contain_text("No questions yet")
     page.get_by_test_id("new-question").click()
     page.get_by_label("Question", exact=True).fill("What is six times seven?")
     page.get_by_label("Name", exact=True).fill("six-seven")
-    page.get_by_label("The right number").fill("forty-two")
-    page.get_by_label("An answer to try").fill("It is 42.")
+    page.get_by_label("Correct number").fill("forty-two")
+    page.get_by_label("Answer to check").fill("It is 42.")
     page.get_by_test_id("try-checks").click()
-    expect(page.get_by_test_id("criterion-wrong")).to_contain_text("'forty-two' is no number")
-    page.get_by_label("The right number").fill("42")
+    expect(page.get_by_test_id("criterion-wrong")).to_contain_text("'forty-two' is not a number")
+    page.get_by_label("Correct number").fill("42")
     page.get_by_test_id("add-criterion").click()
     second = page.get_by_test_id("criterion").nth(1)
     second.get_by_label("Criterion").fill("short")
@@ -368,9 +368,9 @@ def test_a_question_of_ones_own_is_tried_kept_changed_asked_and_removed(open_pag
     page.get_by_test_id("try-checks").click()
     expect(page.get_by_test_id("tried")).to_contain_text("10 of 10")
     page.get_by_test_id("keep-question").click()
-    expect(own).to_contain_text("six-seven · Reasoning, medium, 2 criteria: a machine checks it")
+    expect(own).to_contain_text("six-seven · Reasoning, medium, 2 criteria: checked automatically")
     page.get_by_test_id("change-question").click()
-    expect(page.get_by_label("The right number").first).to_have_value("42")
+    expect(page.get_by_label("Correct number").first).to_have_value("42")
     page.get_by_test_id("question-dialog").get_by_label("Difficulty").select_option("hard")
     page.get_by_test_id("keep-question").click()
     expect(own).to_contain_text("Reasoning, hard")
@@ -381,7 +381,7 @@ def test_a_question_of_ones_own_is_tried_kept_changed_asked_and_removed(open_pag
     expect(page.get_by_test_id("benchmark-run").first).to_contain_text("custom")
     page.get_by_test_id("remove-question").click()
     page.get_by_test_id("confirm-remove").click()
-    expect(own).to_contain_text("None yet")
+    expect(own).to_contain_text("No questions yet")
 
 
 def test_a_question_that_is_built_in_already_is_refused_in_place(open_page):
@@ -390,7 +390,7 @@ def test_a_question_that_is_built_in_already_is_refused_in_place(open_page):
     page.get_by_label("Question", exact=True).fill(
         "Count from 1 to 10. Write only the numbers, with a comma between them."
     )
-    page.get_by_label("The right number").fill("10")
+    page.get_by_label("Correct number").fill("10")
     page.get_by_test_id("keep-question").click()
     expect(page.get_by_test_id("question-said")).to_contain_text("math-01")
 
@@ -451,14 +451,14 @@ def test_the_machine_is_read_out_live(open_page):
 
 def test_benchmarks_can_be_scheduled_and_the_gate_says_what_that_means(open_page):
     page = open_page("/benchmark")
-    expect(page.get_by_test_id("schedule-words")).to_contain_text("a benchmark starts only when somebody starts it")
+    expect(page.get_by_test_id("schedule-words")).to_contain_text("Start a benchmark yourself")
     expect(page.get_by_test_id("gate-words")).to_contain_text("No benchmark is scheduled")
     page.get_by_test_id("edit-schedule").locator("summary").click()
-    page.get_by_label("When, as a cron expression").fill("30 3 * * 1")
+    page.get_by_label("Cron expression").fill("30 3 * * 1")
     page.get_by_test_id("save-schedule").click()
     expect(page.get_by_test_id("schedule-said")).to_contain_text("Saved")
     expect(page.get_by_test_id("gate-words")).to_contain_text("The active adapter is measured again")
-    page.get_by_label("When, as a cron expression").fill("off")
+    page.get_by_label("Cron expression").fill("off")
     page.get_by_test_id("save-schedule").click()
     expect(page.get_by_test_id("schedule-words")).to_contain_text("Switched off")
 

@@ -118,11 +118,11 @@ def test_the_gate_says_what_it_does_by_itself_and_what_it_leaves_to_a_person():
     assert "waits for you to activate it" in cautious
     assert "No benchmark is scheduled" in cautious
     bold = " ".join(in_words(BenchmarkSettings(auto_activate=True, auto_rollback=True), schedule(enabled=True)))
-    assert "activated by itself" in bold
+    assert "activated automatically" in bold
     assert "every Monday at 03:00" in bold
     assert "rolled back with an alert" in bold
     off = in_words(BenchmarkSettings(after_training=False), schedule(enabled=False))
-    assert "not measured by itself" in off[0]
+    assert "not measured automatically" in off[0]
 
 
 # -------------------------------------------------------------------------------------------- series

@@ -58,7 +58,7 @@ def test_the_words_appear_while_they_are_written_and_the_other_side_waits(open_p
     ask(page, f"{QUESTION} (slow)")
     expect(page.get_by_test_id("proposer")).to_contain_text("It takes **105 minutes**. From 14:35 to 15:35")
     expect(page.get_by_test_id("proposer")).to_contain_text("writing")
-    expect(page.get_by_test_id("skeptic")).to_contain_text("waits for the proposal")
+    expect(page.get_by_test_id("skeptic")).to_contain_text("waiting for the proposal")
     expect(page.get_by_test_id("phase")).to_have_text("Round 1: the Proposer is answering.")
     expect(page.get_by_test_id("jobs")).to_contain_text("1 debate running")
     server.do("open")
@@ -110,7 +110,7 @@ def test_a_debate_can_be_cancelled(open_page, server):
     ask(page, f"{QUESTION} (slow)")
     expect(page.get_by_test_id("proposer")).to_contain_text("From 14:35")
     page.get_by_test_id("cancel").click()
-    expect(page.get_by_test_id("ending")).to_have_text("Cancelled. Nothing of this debate was kept.")
+    expect(page.get_by_test_id("ending")).to_have_text("Cancelled. This debate was not saved.")
     expect(page.get_by_test_id("ask-another")).to_be_visible()
     page.reload()
     expect(page.get_by_test_id("ending")).to_contain_text("Cancelled")
@@ -136,7 +136,7 @@ def test_a_skeptic_that_breaks_its_form_is_shown_in_its_own_words(open_page):
     ask(page, "A malformed critique")
     expect(page.get_by_test_id("final-answer")).to_be_visible()
     expect(page.get_by_test_id("skeptic").first).to_contain_text("mostly fine")
-    expect(page.get_by_test_id("skeptic").first).to_contain_text("did not keep to the form")
+    expect(page.get_by_test_id("skeptic").first).to_contain_text("did not have the required format")
 
 
 def test_an_answer_can_be_corrected_and_the_correction_is_shown(open_page, server):
@@ -148,14 +148,16 @@ def test_an_answer_can_be_corrected_and_the_correction_is_shown(open_page, serve
     page.get_by_test_id("correction").fill("It takes **an hour and three quarters**.")
     page.get_by_test_id("save-correction").click()
     expect(page.get_by_test_id("corrected")).to_contain_text("an hour and three quarters")
-    expect(page.get_by_test_id("rating-said")).to_contain_text("You gave 10 of 10. Your correction may be trained on.")
+    expect(page.get_by_test_id("rating-said")).to_contain_text(
+        "You gave 10 of 10. Your correction may be used for training."
+    )
     expect(page.get_by_test_id("final-answer")).to_contain_text("105 minutes")
 
 
 def test_options_go_with_the_question(open_page):
     page = open_page("/")
     page.get_by_test_id("options").locator("summary").click()
-    page.get_by_label("Rounds, at most").select_option("1")
+    page.get_by_label("Maximum rounds").select_option("1")
     page.get_by_label("Final answer").select_option("never")
     page.get_by_label("Domain").fill("trains")
     ask(page, QUESTION)
@@ -168,8 +170,8 @@ def test_options_go_with_the_question(open_page):
 def test_contradicting_options_are_refused_in_one_sentence(open_page):
     page = open_page("/")
     page.get_by_test_id("options").locator("summary").click()
-    page.get_by_label("Rounds, at least").select_option("3")
-    page.get_by_label("Rounds, at most").select_option("1")
+    page.get_by_label("Minimum rounds").select_option("3")
+    page.get_by_label("Maximum rounds").select_option("1")
     page.get_by_test_id("query").fill("Anything")
     page.get_by_test_id("ask-button").click()
     expect(page.get_by_test_id("ask-error")).to_contain_text("the least cannot be more than the most")

@@ -36,7 +36,7 @@ def test_a_question_on_the_page_is_answered_by_the_real_model(browser, tmp_path,
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(found[0])
         page.get_by_test_id("options").locator("summary").click()
-        page.get_by_label("Rounds, at most").select_option("1")
+        page.get_by_label("Maximum rounds").select_option("1")
         page.get_by_test_id("query").fill("What is the capital of France?")
         page.get_by_test_id("ask-button").click()
         expect(page.get_by_test_id("final-answer")).to_have_text(re.compile(r"\w{3}"), timeout=A_WHILE)

@@ -69,14 +69,14 @@ def test_a_trace_shows_everything_and_can_be_withdrawn_once(open_page):
     for words in (
         "scripted-1 on scripted",
         "420 read, 180 of them from the cache; 96 written",
-        "1.9 s in all",
+        "1.9 s in total",
         "arithmetic",
     ):
         expect(record).to_contain_text(words)
     page.get_by_test_id("withdraw").click()
     page.get_by_test_id("reason").fill("It is wrong.")
     page.get_by_test_id("confirm-withdraw").click()
-    expect(page.get_by_test_id("withdrawn")).to_contain_text("No adapter has learned from it.")
+    expect(page.get_by_test_id("withdrawn")).to_contain_text("No adapter has been trained on it.")
     page.reload()
     expect(page.get_by_test_id("withdrawn")).to_contain_text("It is wrong.")
     expect(page.get_by_test_id("withdraw")).to_have_count(0)

@@ -71,12 +71,12 @@ def drop(page: Page, content: bytes, name: str = "adapter.tar.gz") -> None:
 
 def test_an_empty_page_says_how_to_fill_it(open_page):
     page = open_page("/finetune/versions")
-    expect(page.get_by_test_id("no-adapters")).to_contain_text("Train one, or import one")
+    expect(page.get_by_test_id("no-adapters")).to_contain_text("Train an adapter, or import one")
     expect(page.get_by_test_id("now-name")).to_have_text("The base model")
     expect(page.get_by_test_id("rollback")).to_be_hidden()
     expect(page.get_by_test_id("deactivate")).to_be_hidden()
-    expect(page.get_by_test_id("too-few")).to_contain_text("nothing to compare")
-    expect(page.get_by_test_id("audit-trail")).to_contain_text("Nothing has been switched yet")
+    expect(page.get_by_test_id("too-few")).to_contain_text("needs two valid adapters")
+    expect(page.get_by_test_id("audit-trail")).to_contain_text("No events yet")
 
 
 def test_adapters_are_listed_with_gate_metrics_tags_and_size_newest_first(open_page, server):
@@ -128,7 +128,7 @@ def test_details_tell_the_lineage_down_to_the_debates(open_page, server):
     page = open_page("/finetune/versions")
     details = opened(page, adapter)
     shown = details.get_by_test_id("lineage")
-    expect(shown).to_contain_text("training run 7d9f2f60, which is not here")
+    expect(shown).to_contain_text("training run 7d9f2f60 (not on this machine)")
     expect(shown.get_by_role("link", name="Question 0: what is 0 times 0?")).to_have_attribute(
         "href", f"/traces/{TRACES[0]}"
     )
@@ -143,7 +143,9 @@ def test_details_tell_the_lineage_down_to_the_debates(open_page, server):
 
 def test_a_link_to_an_adapter_that_is_gone_says_so(open_page):
     page = open_page("/finetune/versions?adapter=7d9f2f60-1111-4222-8333-444455556666")
-    expect(page.get_by_test_id("missing")).to_contain_text("There is no adapter 7d9f2f60")
+    expect(page.get_by_test_id("missing")).to_contain_text(
+        "Adapter 7d9f2f60-1111-4222-8333-444455556666 no longer exists"
+    )
 
 
 def test_nonsense_in_the_address_is_passed_over(open_page):
@@ -159,7 +161,7 @@ def test_activating_makes_it_unmistakable_here_and_in_the_header(open_page, serv
     a, b = server.do("publish", age=9), server.do("publish")
     page = open_page("/finetune/versions")
     row(page, a).get_by_test_id("activate").click()
-    expect(row(page, a).get_by_test_id("active-badge")).to_have_text("answers now")
+    expect(row(page, a).get_by_test_id("active-badge")).to_have_text("active")
     expect(page.get_by_test_id("now-name")).to_have_text(f"Adapter {a[:8]}")
     expect(page.get_by_test_id("version").filter(has=page.get_by_test_id("active-badge"))).to_have_count(1)
     expect(page.locator("header").get_by_test_id("adapter")).to_have_text(f"Adapter {a[:8]}")
@@ -201,7 +203,7 @@ def test_a_rollback_never_goes_elsewhere_than_its_button_said(open_page, server)
         server.do("activate", id=c)
         page.get_by_test_id("rollback").click()
         expect(page.get_by_test_id("now-problem")).to_contain_text(
-            f"It would now be to adapter {b[:8]}; nothing was switched"
+            f"The target is now adapter {b[:8]}. Nothing was switched"
         )
         expect(page.get_by_test_id("rollback")).to_have_text(f"Roll back to adapter {b[:8]}")
         assert server.do("active") == c
@@ -265,7 +267,7 @@ def test_a_held_back_adapter_answers_only_after_a_confirmation_that_is_recorded(
     page = open_page("/finetune/versions")
     row(page, adapter).get_by_test_id("activate").click()
     expect(page.get_by_test_id("force-dialog")).to_contain_text("recorded")
-    page.get_by_role("button", name="Leave it").click()
+    page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_test_id("force-dialog")).to_have_count(0)
     assert server.do("events") == []
     row(page, adapter).get_by_test_id("activate").click()
@@ -314,7 +316,7 @@ def test_stable_and_active_adapters_cannot_be_deleted_and_say_why(open_page, ser
     expect(details.get_by_test_id("kept")).to_contain_text("stable protects it")
     details.get_by_test_id("untag").click()
     expect(details.get_by_test_id("delete")).to_be_enabled()
-    expect(opened(page, active).get_by_test_id("kept")).to_contain_text("answers now")
+    expect(opened(page, active).get_by_test_id("kept")).to_contain_text("active adapter cannot be deleted")
 
 
 def test_deleting_asks_once_and_leaves_its_history(open_page, server, data):
@@ -322,7 +324,7 @@ def test_deleting_asks_once_and_leaves_its_history(open_page, server, data):
     page = open_page("/finetune/versions")
     opened(page, adapter).get_by_test_id("delete").click()
     dialog = page.get_by_test_id("delete-dialog")
-    expect(dialog).to_contain_text("cannot be brought back")
+    expect(dialog).to_contain_text("cannot be undone")
     page.get_by_role("button", name="Keep it").click()
     expect(dialog).to_have_count(0)
     row(page, adapter).get_by_test_id("delete").click()
@@ -341,7 +343,7 @@ def test_verifying_reads_every_byte_and_says_what_has_changed(open_page, server)
     page = open_page("/finetune/versions")
     details = opened(page, adapter)
     details.get_by_test_id("verify").click()
-    expect(details.get_by_test_id("verified")).to_contain_text("Every byte is as it was published: 4 files")
+    expect(details.get_by_test_id("verified")).to_contain_text("The files are unchanged since publication: 4 files")
     server.do("spoil", id=adapter)
     details.get_by_test_id("verify").click()
     expect(details.get_by_test_id("verified")).to_contain_text("adapter_model.safetensors has changed")
@@ -358,7 +360,7 @@ def test_an_adapter_is_exported_in_three_forms_and_the_pickle_is_called_one(open
     expect(details.get_by_test_id("export-gguf")).to_be_hidden()
     details = opened(page, adapter)
     details.get_by_test_id("export").locator("summary").click()
-    expect(details.get_by_test_id("export")).to_contain_text("a pickle: loading one runs the code in it")
+    expect(details.get_by_test_id("export")).to_contain_text("a pickle: loading it runs the code in it")
     names = {}
     for form in ("peft", "peft-bin", "gguf"):
         with page.expect_download() as download:
@@ -406,7 +408,7 @@ def test_a_refused_archive_tells_every_reason_and_leaves_nothing(open_page, serv
     reasons = page.get_by_test_id("import-reasons")
     for word in ("..", "pytorch_model.bin", "LOHA", "rank"):
         expect(reasons).to_contain_text(word)
-    expect(page.get_by_test_id("import-report")).to_contain_text("refused and nothing was kept")
+    expect(page.get_by_test_id("import-report")).to_contain_text("refused. Nothing was imported")
     assert [path.name for path in (data / "lora-adapters").iterdir() if path.is_dir()] == []
     expect(page.get_by_test_id("no-adapters")).to_be_visible()
 
@@ -416,7 +418,7 @@ def test_what_is_no_archive_or_names_files_oddly_is_refused_in_a_sentence(open_p
     report = page.get_by_test_id("import-report").locator("p")
     for content, words in (
         (b"not an archive", "gzip"),
-        (with_member(file_info("a\x1b[31m<img src=x>")), "refused and nothing was kept"),
+        (with_member(file_info("a\x1b[31m<img src=x>")), "refused. Nothing was imported"),
     ):
         drop(page, content)
         expect(report).to_contain_text(words)
@@ -572,15 +574,15 @@ def test_the_trail_tells_who_did_what_and_what_answered_at_a_moment(open_page, s
     expect(events.last).to_contain_text("before: the base model")
     expect(events.last).to_contain_text("through the API")
     asking = page.get_by_test_id("live-at")
-    asking.get_by_label("What answered at").fill("2020-01-01T12:00:00")
+    asking.get_by_label("Active version at").fill("2020-01-01T12:00:00")
     asking.get_by_test_id("tell").click()
     expect(page.get_by_test_id("live-at-said")).to_contain_text("The base model: since the beginning, until 20")
-    asking.get_by_label("What answered at").fill("2199-01-01T12:00:00")
+    asking.get_by_label("Active version at").fill("2199-01-01T12:00:00")
     asking.get_by_test_id("tell").click()
-    expect(page.get_by_test_id("live-at-said")).to_have_text("That moment has yet to come.")
-    asking.get_by_label("What answered at").fill("")
+    expect(page.get_by_test_id("live-at-said")).to_have_text("This time is in the future.")
+    asking.get_by_label("Active version at").fill("")
     asking.get_by_test_id("tell").click()
-    expect(page.get_by_test_id("live-at-said")).to_contain_text("Fill in a day")
+    expect(page.get_by_test_id("live-at-said")).to_contain_text("Enter a date")
 
 
 def test_a_long_trail_is_paged(open_page, server):

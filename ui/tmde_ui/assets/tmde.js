@@ -1,5 +1,5 @@
-// What every page does in the browser alone. Python calls these functions by name: see kit/script.py.
-// Loaded before the first paint, so that no page flashes in the other colour scheme.
+// Functions that run in the browser only. Python calls them by name: see kit/script.py.
+// The script is loaded before the first paint, so that no page flashes in the wrong colour scheme.
 "use strict";
 (() => {
   // ------------------------------------------------------------------------------ colour scheme
@@ -11,7 +11,7 @@
       return null;
     }
   };
-  // Without a choice the system's scheme is followed.
+  // Use the system's scheme if the person has not chosen one.
   const applyTheme = () => {
     document.documentElement.dataset.theme = stored() ?? (media.matches ? "dark" : "light");
   };
@@ -30,7 +30,7 @@
 
   // ------------------------------------------------------------------------------------ address
   let shown = location.pathname;
-  // Gives what is shown an address of its own; going back from there loads the page that was before.
+  // Changes the address without loading a page. Going back from there loads the previous page.
   const showAddress = (path) => {
     history.pushState({}, "", path);
     shown = location.pathname;
@@ -41,11 +41,11 @@
 
   // -------------------------------------------------------------------------------------- forms
   const elementOf = (given) => (given instanceof Element ? given : getHtmlElement(given));
-  // As if a person had typed: whoever listens to the form hears of it.
+  // Triggers the form's listeners as if a person had typed.
   const tellTyped = (field) => field.dispatchEvent(new Event("input", { bubbles: true }));
 
   const formFields = (form) => Object.fromEntries(new FormData(elementOf(form)));
-  // The fields of a form that is submitted; of a larger one only how many bytes they have.
+  // Returns the fields of a submitted form, or only their size in bytes if the form is too large.
   const submittedFields = (event, maxBytes) => {
     event.preventDefault();
     const fields = formFields(event.target);
@@ -75,7 +75,7 @@
     box.value = text;
     box.focus();
   };
-  // Of the parts with `data-kind` beside a choice, only the one of the chosen kind is shown.
+  // Shows the part whose `data-kind` is chosen and hides the others.
   const showChosenKind = (choice, around) => {
     for (const part of choice.closest(around).querySelectorAll("[data-kind]")) part.hidden = part.dataset.kind !== choice.value;
   };

@@ -1,4 +1,4 @@
-"""The dialog behind *Run Benchmark*: what is asked, of whom, how, and its start."""
+"""The dialog of *Run Benchmark*: choose the questions, the version and the settings, then start the run."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from tmde_ui.kit.words import count, sentence, snippet
 log = structlog.get_logger(__name__)
 
 PREFIX = "question:"
-"""Of the names of the fields that choose a question."""
+"""Prefix of the names of the fields that choose a question."""
 
 BASE, ACTIVE = "base", "active"
 
 MODES = (
-    ("debate", "whole debates: as questions are answered here"),
-    ("proposer", "the Proposer alone: did the weights improve?"),
+    ("debate", "whole debates: the usual way to answer"),
+    ("proposer", "the Proposer alone: shows whether the weights improved"),
 )
 
 Started = Callable[[BenchmarkRun], Awaitable[None]]
 
 
 class BenchmarkDialog:
-    """Everything that a person decides before a run."""
+    """Lets a person choose everything about a run and start it."""
 
     def __init__(self, services: Services, started: Started) -> None:
         self._services = services
@@ -54,9 +54,9 @@ class BenchmarkDialog:
                 with Tag("details", data_testid="further"):
                     Tag("summary", "Further settings")
                     with Tag("div", classes="options"):
-                        self._suite = choice("Questions of", "suite", (), "", data_testid="suite")
-                        field("Times each question is asked", "repeats", inputmode="numeric", autocomplete="off",
-                              placeholder="once when quick, else twice", maxlength="10")  # fmt: skip
+                        self._suite = choice("Suite", "suite", (), "", data_testid="suite")
+                        field("Repeats per question", "repeats", inputmode="numeric", autocomplete="off",
+                              placeholder="quick: 1, otherwise: 2", maxlength="10")  # fmt: skip
                         field("Seed", "seed", inputmode="numeric", autocomplete="off", placeholder="42", maxlength="10")
                         self._judge = choice("Judge", "judge", (), "", data_testid="judge")
                 self._picker = Tag("div")
@@ -67,12 +67,12 @@ class BenchmarkDialog:
         on_press(self._start, self._form, self._go)
 
     def opens_with(self, control: Tag) -> None:
-        """Let a button open it; what can be chosen is asked for each time."""
+        """Open the dialog with this button. The choices are loaded each time."""
         open_on_press(control, self.modal)
         control.on("click", self._opened, args=[])
 
     async def offer_base(self, type_: str, mode: str) -> None:
-        """Open it with the base model chosen."""
+        """Open the dialog with the base model selected."""
         await self._opened()
         with self.modal:
             ui.run_javascript(call("fillForm", self._form.id, {"who": BASE, "type": type_, "how": mode}))
@@ -86,19 +86,22 @@ class BenchmarkDialog:
         if listed != self._listed:
             self._listed = listed
             self._fill(questions, adapters)
-        self._start.put(disabled=False)  # now there is something to choose from
+        self._start.put(disabled=False)  # the select has options only now
 
     # -------------------------------------------------------------------------------------- drawing
 
     def _types(self) -> None:
         few, whole = self._sizes()
         with Tag("fieldset", data_testid="types"):
-            Tag("legend", "What is asked", "eyebrow")
+            Tag("legend", "Type", "eyebrow")
             with Tag("div", classes="presets"):
                 for name, about in (
-                    ("quick", f"{count(few, 'question')}, once each. Tells large differences."),
-                    ("full", f"{count(whole, 'question')}, twice each. Tells smaller ones, and takes its time."),
-                    ("custom", "The questions that you choose below, your own among them."),
+                    ("quick", f"{count(few, 'question')}, once each. Shows only large differences."),
+                    (
+                        "full",
+                        f"{count(whole, 'question')}, twice each. Also shows smaller differences, but takes longer.",
+                    ),
+                    ("custom", "The questions that you choose below, including your own."),
                 ):
                     with Tag("label", classes="backend"):
                         Tag("input", type="radio", name="type", value=name, defaultChecked=name == "quick",
@@ -108,7 +111,10 @@ class BenchmarkDialog:
                             Tag("span", about, "muted small")
 
     def _sizes(self) -> tuple[int, int]:
-        """Questions of a quick and of a full run; none where the suite's plugin is broken, which a start then tells."""
+        """Return the numbers of questions of a quick and a full run; nothing if the suite's plugin is broken.
+
+        Starting a run then reports the broken plugin.
+        """
         suites = self._services.benchmark.suites()
         try:
             whole = len(tuple(suites[0].questions())) if suites else 0
@@ -119,14 +125,14 @@ class BenchmarkDialog:
 
     def _fill(self, questions: Sequence[BenchmarkQuestion], adapters: Sequence[LoRAAdapter]) -> None:
         active = next((one for one in adapters if one.is_active), None)
-        now = f"what is active: {answerer(active.id if active else None)}"
+        now = f"the active version: {answerer(active.id if active else None)}"
         who = [(ACTIVE, now), (BASE, "the base model")]
         who += [(str(one.id), answerer(one.id)) for one in adapters if not one.is_active]
         _offer(self._who, who, ACTIVE)
         suites = self._services.benchmark.suites()
         _offer(self._suite, [("" if one.default else one.name, f"{one.name}: {one.summary}") for one in suites], "")
         judges = [(one.name, f"{one.name}: {one.summary}") for one in self._services.plugins.judges]
-        _offer(self._judge, [("", f"as set: {self._services.settings.benchmark.judge}"), *judges], "")
+        _offer(self._judge, [("", f"default: {self._services.settings.benchmark.judge}"), *judges], "")
         self._picker.clear()
         with self._picker:
             _pick(questions)
@@ -147,19 +153,19 @@ class BenchmarkDialog:
         finally:
             self._start.put(disabled=False)
         self.modal.close()
-        # On its own: the page is drawn anew for the run, and this handler's element with it.
+        # A task of its own: showing the run redraws the page and deletes this handler's element.
         begin(lambda: self._started(run), "show a new benchmark")
 
     def _plan(self, fields: dict[str, str]) -> BenchmarkPlan | None:
-        """The plan that was chosen; None, with the reason said, when it is none."""
+        """Return the chosen plan, or None after showing what is wrong with it."""
         repeats, seed = _whole(fields.get("repeats", ""), 1, 10), _whole(fields.get("seed", ""), 0, 2**31 - 1)
         if isinstance(repeats, str) or isinstance(seed, str):
-            self._say(f"Times asked: {repeats}" if isinstance(repeats, str) else f"Seed: {seed}")
+            self._say(f"Repeats per question: {repeats}" if isinstance(repeats, str) else f"Seed: {seed}")
             return None
         run_type = fields.get("type", "quick")
         chosen = tuple(name.removeprefix(PREFIX) for name in fields if name.startswith(PREFIX))
         if run_type == "custom" and not chosen:
-            self._say("Choose at least one question below; a custom run asks only those.")
+            self._say("Choose at least one question below. A custom run asks only these questions.")
             return None
         who = fields.get("who", ACTIVE)
         return BenchmarkPlan(
@@ -179,7 +185,7 @@ class BenchmarkDialog:
 
 
 def _pick(questions: Sequence[BenchmarkQuestion]) -> None:
-    """Every question with a tick, one's own first; shown for a custom run."""
+    """Draw a checkbox for every question, the person's own questions first. Only a custom run shows them."""
     own = [one for one in questions if not one.builtin]
     with Tag("fieldset", classes="stack tight picker", data_testid="picker"):
         Tag("legend", "Questions", "eyebrow")
@@ -208,7 +214,7 @@ def _offer(select: Tag, options: Sequence[tuple[str, str]], chosen: str) -> None
 
 
 def _whole(text: str, least: int, most: int) -> int | str | None:
-    """A whole number within its bounds; what is wrong with it; None for nothing."""
+    """Return a whole number within its bounds, a sentence about what is wrong, or None for an empty text."""
     text = text.strip()
     if not text:
         return None

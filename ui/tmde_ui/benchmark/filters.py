@@ -1,4 +1,4 @@
-"""Which runs the page shows: from when, of which adapter, of which type and mode; as it stands in the address."""
+"""The filters of the runs (dates, adapter, type, mode), which are part of the page's address."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ MODE_CHOICES = (("", "any mode"), *MODES.items())
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What the filters say."""
+    """The values of the filters."""
 
     start: str = ""
-    """A day, `2026-11-24`, UTC."""
+    """First day in UTC, such as `2026-11-24`."""
     end: str = ""
     adapter: str = ""
     type: str = ""
@@ -32,7 +32,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, fields: dict[str, str]) -> Wanted:
-        """From a form or an address; what cannot be meant counts as not given."""
+        """Read the filters from a form or an address. Ignore invalid values."""
         return cls(
             start=_day(fields.get("start", "")),
             end=_day(fields.get("end", "")),
@@ -42,7 +42,7 @@ class Wanted(msgspec.Struct, frozen=True):
         )
 
     def filter(self) -> dict[str, Any]:
-        """As the service's methods take it."""
+        """Return the filters as the service's methods expect them."""
         return {
             "start": self._moment(self.start, time.min),
             "end": self._moment(self.end, time.max),
@@ -52,12 +52,12 @@ class Wanted(msgspec.Struct, frozen=True):
         }
 
     def address(self) -> str:
-        """The address of the page with these filters."""
+        """Return the address of the page with these filters."""
         given = {name: value for name, value in msgspec.structs.asdict(self).items() if value}
         return f"/benchmark?{urlencode(given)}" if given else "/benchmark"
 
     def export(self, form: str) -> str:
-        """Where the runs of these dates are downloaded."""
+        """Return the download address of the runs of these dates."""
         given = {"format": form}
         for name, moment in (("from", self._moment(self.start, time.min)), ("to", self._moment(self.end, time.max))):
             if moment is not None:
@@ -73,7 +73,7 @@ Changed = Callable[[Wanted], Awaitable[None]]
 
 
 def filters(wanted: Wanted, adapters: Sequence[UUID], changed: Changed) -> Tag:
-    """The form; returns the place for a complaint about it."""
+    """Draw the form and return the element for its error message."""
     known = [str(one) for one in adapters]
     if wanted.adapter and wanted.adapter not in known:
         known.append(wanted.adapter)

@@ -1,4 +1,4 @@
-"""What happens to adapters by itself: when the gate measures, activates and rolls back, and what it decided."""
+"""Show when the gate measures, activates and rolls back adapters, and what it decided."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SHOWN_DECISIONS = 5
 SHOWN_ALERTS = 3
 
 LEVELS = {"error": "bad", "warning": "warm", "success": "good", "info": ""}
-"""Level → kind of notice, the gravest first."""
+"""Level → kind of notice, the most serious first."""
 
 
 class Alerts:
-    """What the gate had to say and nobody has dismissed yet: first of all that an adapter is worse."""
+    """Shows the gate's notifications that nobody has dismissed, the most serious first."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -31,7 +31,7 @@ class Alerts:
         self._box = Tag("div", classes="stack tight maybe", role="status", data_testid="alerts")
 
     async def show(self) -> None:
-        """Draw them when they have changed."""
+        """Redraw the notifications if they have changed."""
         newest, _ = await self._services.notifications.list(limit=50)
         ours = [one for one in newest if one.kind.startswith("benchmark.")]
         told = sorted(ours, key=lambda one: list(LEVELS).index(one.level))[:SHOWN_ALERTS]
@@ -58,26 +58,26 @@ class Alerts:
 
 
 class GatePanel:
-    """The gate in words, and its last decisions."""
+    """Shows the gate's rules in sentences, and its last decisions."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._shown: object = None
         with Tag("section", classes="card stack", aria_label="The gate", data_testid="gate"):
-            Tag("h2", "What happens by itself")
+            Tag("h2", "Automatic decisions")
             self._words = Tag("ul", classes="plain-list", data_testid="gate-words")
             with Tag("p", classes="muted small"):
-                Tag("span", "These are settings under ")
+                Tag("span", "To change this, edit the settings under ")
                 Tag("code", "[benchmark]", "mono")
                 Tag("span", " in ")
                 Tag("code", "tmde.toml", "mono")
-                Tag("span", "; docs/benchmarks.md says more. A person activates and rolls back among the ")
+                Tag("span", " (see docs/benchmarks.md). To activate or roll back yourself, go to the ")
                 link("adapter versions", "/finetune/versions")
                 Tag("span", ".")
             self._box = Tag("div", classes="stack tight")
 
     async def show(self) -> None:
-        """Draw it when it has changed."""
+        """Redraw the panel if it has changed."""
         schedule = await self._services.schedules.status("benchmark")
         decisions = await self._services.gate.decisions(SHOWN_DECISIONS)
         shown = (schedule.expression, schedule.next_runs[:1], decisions)
@@ -97,7 +97,7 @@ class GatePanel:
         if not decisions:
             Tag(
                 "p",
-                "Nothing yet. After a training it says here whether the new adapter is better, and why.",
+                "No decision yet. After a training, the decision and its reason will appear here.",
                 "muted small",
             )
             return
@@ -114,13 +114,13 @@ class GatePanel:
             Tag("span", answerer(one.adapter_id))
             Tag("span", age(one.at), "muted small", title=exact(one.at))
             if one.activated:
-                Tag("span", "activated by itself", "muted small")
+                Tag("span", "activated automatically", "muted small")
             if one.run_id is not None:
-                link("its run", f"/benchmark/{one.run_id}", "small")
+                link("benchmark run", f"/benchmark/{one.run_id}", "small")
         Tag("p", one.reason, "small")
         if one.gate == "candidate" and newest:
             more = button(
-                "Ask it all questions", test="gate-full", title="The full benchmark, then the gate decides again."
+                "Run the full benchmark", test="gate-full", title="The gate decides again after the full benchmark."
             )
             said = Tag("p", classes="small maybe", role="status")
 
@@ -131,25 +131,25 @@ class GatePanel:
                 except TmdeError as error:
                     said.say(sentence(error))
                     return
-                said.say("It is asked all questions now; after that the gate decides again.")
+                said.say("The full benchmark has started. The gate decides again after it.")
 
             more.on("click", ask, args=[])
 
 
 def in_words(settings: BenchmarkSettings, schedule: ScheduleStatus) -> list[str]:
-    """When the gate measures, holds back, activates and rolls back: one sentence each."""
+    """Return one sentence each on when the gate measures, holds back, activates and rolls back."""
     if settings.after_training:
-        measured = "After each training the quick benchmark asks the new adapter, without activating it"
+        measured = "After each training, the quick benchmark measures the new adapter without activating it"
         lines = [
-            f"{measured}, and holds it against the base model and against what answers now.",
-            "Found worse, it is held back with an alert: activating it takes force.",
-            "Found better, it is activated by itself (auto_activate is on)."
+            f"{measured} and compares it with the base model and the active version.",
+            "If the adapter is worse, it is held back with an alert. It can then be activated only by force.",
+            "If the adapter is better, it is activated automatically (auto_activate is on)."
             if settings.auto_activate
-            else "Found better, it is marked as proven and waits for you to activate it (auto_activate is off).",
-            "Neither: it stays a candidate, and you are offered the full benchmark.",
+            else "If the adapter is better, it is marked as proven and waits for you to activate it (auto_activate is off).",
+            "If the outcome is inconclusive, the adapter stays a candidate, and you can run the full benchmark.",
         ]
     else:
-        lines = ["A new adapter is not measured by itself (after_training is off). Run a benchmark for it."]
+        lines = ["A new adapter is not measured automatically (after_training is off). Run a benchmark for it."]
     back = (
         "is rolled back with an alert (auto_rollback is on)."
         if settings.auto_rollback
@@ -158,7 +158,11 @@ def in_words(settings: BenchmarkSettings, schedule: ScheduleStatus) -> list[str]
     if schedule.enabled:
         when = schedule.description or schedule.expression
         first = f" Next: {coming(schedule.next_runs[0], schedule.timezone)}." if schedule.next_runs else ""
-        lines.append(f"The active adapter is measured again {when}; found worse than the base model, it {back}{first}")
+        lines.append(
+            f"The active adapter is measured again {when}. If it is worse than the base model, it {back}{first}"
+        )
     else:
-        lines.append(f"No benchmark is scheduled. With a schedule, an active adapter that it finds worse {back}")
+        lines.append(
+            f"No benchmark is scheduled. With a schedule, an active adapter that is worse than the base model {back}"
+        )
     return lines

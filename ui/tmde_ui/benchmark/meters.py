@@ -1,4 +1,4 @@
-"""CPU, RAM and VRAM of this machine, live. One reading serves every open page."""
+"""Show the live CPU, RAM and VRAM use of this machine. All open pages share one reading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ READ_SECONDS = 2.0
 
 
 class Readings:
-    """The newest reading, taken at most every two seconds, and only when somebody asks."""
+    """Holds the newest reading. A reading is taken only on request and at most every two seconds."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -24,7 +24,7 @@ class Readings:
         self._taken = 0.0
 
     async def now(self) -> Resources:
-        """How things stand."""
+        """Return the current reading."""
         async with self._lock:
             if self._last is None or time.monotonic() - self._taken >= READ_SECONDS:
                 self._last = await read_resources(self._data_dir)
@@ -33,7 +33,7 @@ class Readings:
 
 
 class Meters:
-    """Three meters on a line."""
+    """Shows the three meters in a row."""
 
     def __init__(self, readings: Readings) -> None:
         self._readings = readings

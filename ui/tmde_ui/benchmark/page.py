@@ -1,4 +1,4 @@
-"""`/benchmark`: is it getting better, and how sure is that? `/benchmark/{id}`: one run, answer by answer."""
+"""`/benchmark`: the score over time and its uncertainty. `/benchmark/{id}`: one run, answer by answer."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from tmde_ui.kit.tending import begin, look_again, part
 log = structlog.get_logger(__name__)
 
 EVENTS = 200
-"""Of the audit trail are looked through for activations."""
+"""Number of events of the audit trail that are searched for activations."""
 
 
 def register(site: Site) -> None:
-    """Put the pages into the app."""
+    """Register the pages with the app."""
     services, live = site.services, site.live
     comparisons = Comparisons(services.benchmark)
     readings = Readings(services.settings.data_path)
@@ -66,7 +66,7 @@ def register(site: Site) -> None:
 
 
 class BenchmarkPage:
-    """The page `/benchmark`: builds its parts and keeps them true while it is open."""
+    """Builds the parts of `/benchmark` and keeps them up to date while the page is open."""
 
     def __init__(
         self, services: Services, live: Live, wanted: Wanted, comparisons: Comparisons, readings: Readings
@@ -81,7 +81,7 @@ class BenchmarkPage:
         self._deepening: asyncio.Task[None] | None = None
 
     async def build(self) -> None:
-        """Draw everything, then look after it."""
+        """Draw the whole page and start its updates."""
         with Tag("div", classes="stack tight"):
             with Tag("div", classes="line spread"):
                 Tag("h1", "Benchmark")
@@ -116,8 +116,8 @@ class BenchmarkPage:
         Tag("h2", "No benchmark yet")
         Tag(
             "p",
-            "A benchmark asks fixed questions and says how good the answers are, and how sure that is. Begin with a quick "
-            "run of the base model: it is the baseline that every adapter is held against.",
+            "A benchmark asks fixed questions and shows how good the answers are and how certain the result is. Start with a "
+            "quick run of the base model. Every adapter is compared with this baseline.",
         )
         begin = button("Measure the base model", test="begin")
         begin.on("click", lambda: self._dialog.offer_base("quick", "debate"), args=[])
@@ -138,12 +138,12 @@ class BenchmarkPage:
         await self._refresh()
 
     async def _refresh(self) -> None:
-        """Draw what the filters leave, as it stands."""
+        """Draw the runs that match the filters."""
         wanted = self._wanted
         try:
             summary = await self._services.benchmark.summary(**wanted.filter())
         except InvalidInputError as error:
-            self._problem.say("The first day lies after the last one. Exchange them.").show()
+            self._problem.say("The first day is after the last day. Swap them.").show()
             log.debug("ui.filters_refused", error=error.detail)
             return
         self._problem.show(visible=False)
@@ -158,14 +158,14 @@ class BenchmarkPage:
         self._series.show(summary)
         self._domains.show(summary.current, summary.baseline)
         await self._runs.show(self._wanted)
-        # Later: comparing takes half a second, and the page is worth looking at before that.
+        # In the background: a comparison takes half a second, and the page is useful before that.
         if self._deepening is not None:
             self._deepening.cancel()
         self._deeper.clear()
         self._deepening = begin(lambda: part(self._deepen(summary), self._deeper), "compare benchmark runs")
 
     async def _deepen(self, summary: Summary) -> None:
-        """What takes a moment: the newest run against others, and what each activation changed."""
+        """Draw the slow parts: the newest run compared with others, and what each activation changed."""
         found = switches(await self._services.lora.events(limit=EVENTS), summary.series)
         known = {"alone": summary.current, "previous": summary.previous, "baseline": summary.baseline}
         own = pairs_of(summary.current) if summary.current else []
@@ -178,7 +178,7 @@ class BenchmarkPage:
         self._compared.into_view()
 
     async def _look(self) -> None:
-        """Show the run in progress, whoever began it, and everything anew when one has ended."""
+        """Show the run in progress, whoever started it. Redraw everything when a run has ended."""
         newest, total = await self._services.benchmark.list(limit=1)
         going, _ = await self._services.benchmark.list(limit=1, status="running")
         current = going[0] if going else None
@@ -196,7 +196,7 @@ class BenchmarkPage:
         await self._schedule.look()
 
     async def _show_run(self, run: BenchmarkRun) -> None:
-        """A person has begun or resumed it here: show it, and bring it into view."""
+        """Show a run that a person has started or resumed on this page, and scroll it into view."""
         self._live.nudge()
         if self._panel is None or self._panel.run.id != run.id or self._panel.over:
             await self._show(run)

@@ -1,4 +1,4 @@
-"""One benchmark run on the page: how far it is, how good so far, cancel and resume; while it runs and just after."""
+"""Show one benchmark run while it runs and just after: progress, quality so far, cancel and resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GOING = ("pending", "running")
 
 
 class BenchmarkPanel(RunPanel[BenchmarkRun]):
-    """Builds itself from the run's events, then follows it."""
+    """Builds the panel from the run's events, then follows them."""
 
     TITLE, KIND = "Benchmark", "benchmark"
     FIGURES = ("Answers", "Quality", TIME_LEFT, "Without verdict", "Failed")
@@ -34,7 +34,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
         *,
         elsewhere: bool = True,
     ) -> None:
-        """See `RunPanel`; `elsewhere`: the run's answers are on another page, which the end links to."""
+        """Extend `RunPanel`. `elsewhere`: the answers are on another page, and the result links to that page."""
         super().__init__(services.benchmark, live, run, resumed, ended)
         self._services = services
         self.state = BenchmarkState(run.questions_total, run.questions_done)
@@ -58,7 +58,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
         try:
             events = await self._services.benchmark.events(self.run.id)
         except ConflictError:
-            return  # it runs in another process: the row tells how many answers there are
+            return  # the run is in another process; its row holds the number of answers
         async for event in events.follow():
             self.state.apply(event)
             self._soon.ask()
@@ -66,8 +66,8 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
     def _draw_more(self) -> None:
         self._about.say(f"{kind(self.run.type, self.run.mode)}: {answerer(self.run.adapter_id)}")
         with Tag("details", data_testid="benchmark-answers"):
-            Tag("summary", "Answers as they come")
-            self._said = Tag("pre", classes="log", tabindex="0", aria_label="Answers as they come")
+            Tag("summary", "Answers so far")
+            self._said = Tag("pre", classes="log", tabindex="0", aria_label="Answers so far")
 
     def _paint_state(self) -> None:
         state, metrics = self.state, self.run.metrics
@@ -87,21 +87,21 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
                 "Failed": f"{metrics.failed if metrics else state.failed:,}",
             }
         )
-        self._said.say("\n".join(map(_line, reversed(state.answers))) or "None so far.")
+        self._said.say("\n".join(map(_line, reversed(state.answers))) or "No answers yet.")
 
     def _words_now(self, share: float) -> str:
         if self.over:
             return f"It took {took(self.run)}."
         if not self.state.done:
-            return "The first answers are being written. Debates that arrive are served first."
+            return "The first answers are being written. New debates have priority."
         if self.state.done >= self.state.total:
-            return f"All answers are there after {took(self.run)}; they are being summed up."
+            return f"All answers arrived after {took(self.run)}. The results are being computed."
         return f"{int(100 * share)} % after {took(self.run)}"
 
     def _ask(self) -> None:
-        # As the figures above say: the row may lag behind the events.
+        # From the events, like the figures above: the row may lag behind.
         there = f"{self.state.done:,} of {count(self.state.total, 'answer')}"
-        self._ask_cancel(f"{there} are there. They are kept, and the rest can be asked later.", "Go on")
+        self._ask_cancel(f"{there} are finished. They are kept, and you can resume the run later.", "Keep running")
 
     def _draw_result(self) -> None:
         run = self.run
@@ -112,10 +112,10 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
                 if self._elsewhere:
                     link("See every answer", f"/benchmark/{run.id}", data_testid="to-answers")
         elif run.status == "failed":
-            reason = run.error_message or "It failed and gave no reason."
+            reason = run.error_message or "The run failed without giving a reason."
             Tag("p", reason, "notice bad", data_testid="benchmark-failure")
         else:
-            Tag("p", f"{STATUS[run.status][0].capitalize()} after {asked(run)}, which are kept.", "notice warm")
+            Tag("p", f"{STATUS[run.status][0].capitalize()} after {asked(run)}. These answers are kept.", "notice warm")
         for warning in run.warnings:
             Tag("p", warning, "notice warm")
 
@@ -126,7 +126,7 @@ def _line(answer: Answered) -> str:
 
 
 def answers_words(run: BenchmarkRun) -> str:
-    """How many answers lack something; nothing when none does."""
+    """Return how many answers have no verdict or failed; empty if there are none."""
     metrics = run.metrics
     if metrics is None:
         return ""

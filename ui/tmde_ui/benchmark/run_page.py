@@ -1,4 +1,4 @@
-"""One benchmark run on a page of its own: live while it runs, then its record, its domains and every answer."""
+"""Show one benchmark run on its own page: live while it runs, then its record, domains and answers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class RunPage:
         self._comparisons = comparisons
 
     async def build(self) -> None:
-        """Draw it, and follow the run while it goes on."""
+        """Draw the page and follow the run while it is running."""
         self._box = Tag("div", classes="maybe")
         self._record = Tag("div", classes="stack wide")
         self._domains = DomainCharts()
-        self._compared = ComparisonView(self._services, self._comparisons, "Its answers")
+        self._compared = ComparisonView(self._services, self._comparisons, "Answers of this run")
         if self._run.status != "completed":
             await self._show(self._run)
         await self._tell()
@@ -48,7 +48,7 @@ class RunPage:
         run = self._run = await self._services.benchmark.get(self._run.id)
         baseline = None
         if run.baseline_run_id is not None:
-            with contextlib.suppress(NotFoundError):  # it may have been deleted since
+            with contextlib.suppress(NotFoundError):  # the baseline may have been deleted
                 baseline = await self._services.benchmark.get(run.baseline_run_id)
         self._record.clear()
         with self._record:
@@ -72,7 +72,7 @@ class RunPage:
             facts(
                 (
                     ("Run", str(run.id)),
-                    ("Begun", f"{exact(run.started_at)}, {BY.get(run.triggered_by, f'by {run.triggered_by}')}"),
+                    ("Started", f"{exact(run.started_at)}, {BY.get(run.triggered_by, f'by {run.triggered_by}')}"),
                     ("Took", took(run) if run.completed_at else ""),
                     ("Who answered", f"{answerer(run.adapter_id)}, {run.adapter_id or run.base_model}"),
                     ("Kind", kind(run.type, run.mode)),
@@ -99,7 +99,7 @@ class RunPage:
         ask_once(
             self._record,
             "Delete this run?",
-            "Its answers and its verdicts go with it. This cannot be taken back.",
+            "Its answers and verdicts are deleted too. This cannot be undone.",
             yes="Delete the run",
             no="Keep it",
             deed=lambda: self._services.benchmark.delete(self._run.id),

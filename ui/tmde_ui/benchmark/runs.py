@@ -1,4 +1,4 @@
-"""The benchmark runs as a list, newest first, and what they leave as files."""
+"""The list of benchmark runs, newest first, and their downloads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESUMABLE = ("failed", "cancelled", "interrupted")
 
 
 class BenchmarkRuns:
-    """The runs that the filters leave, a page at a time."""
+    """Shows the runs that match the filters, one page at a time."""
 
     def __init__(self, services: Services, live: Live, resumed: Callable[[BenchmarkRun], Awaitable[None]]) -> None:
         self._services = services
@@ -38,7 +38,7 @@ class BenchmarkRuns:
             self._box = Tag("div", data_testid="benchmark-runs")
 
     async def show(self, wanted: Wanted) -> None:
-        """Ask, and draw when more than the time has changed."""
+        """Load the runs and redraw the list if more than the times has changed."""
         if wanted != self._wanted:
             self._wanted, self._offset = wanted, 0
         runs, total = await self._services.benchmark.list(PER_PAGE, self._offset, **wanted.filter())
@@ -58,7 +58,7 @@ class BenchmarkRuns:
             _files(self._wanted)
         with self._box:
             if not total:
-                Tag("p", "No run matches. Take back a filter.", "muted", data_testid="no-runs-match")
+                Tag("p", "No run matches. Remove a filter.", "muted", data_testid="no-runs-match")
                 return
             with Tag("ul", classes="rows"):
                 for run in runs:
@@ -122,7 +122,7 @@ class BenchmarkRuns:
 
 
 def _files(wanted: Wanted) -> None:
-    """What the dates leave, with every answer, for other programs."""
+    """Draw the downloads of the runs in this range of dates, with all answers."""
     Tag("span", "Export", "muted")
     for name in ("json", "csv"):
         link(name.upper(), wanted.export(name), download=f"benchmarks.{name}", data_testid=f"export-{name}")

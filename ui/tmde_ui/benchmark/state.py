@@ -1,4 +1,4 @@
-"""A benchmark's state on the page, put together from its events. Nothing here draws."""
+"""Build the state of a benchmark run from its events. Nothing here draws."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ ANSWERS_KEPT = 100
 
 
 class Answered(Record):
-    """One answer that has come."""
+    """One finished answer."""
 
     question_id: str
     domain: str
     score: float | None
-    """0–10; None: no verdict."""
+    """0–10; None if there is no verdict."""
     status: str
 
 
 class BenchmarkState:
-    """Where a run stands. The same events always give the same state."""
+    """The state of a run. The same events always produce the same state."""
 
     def __init__(self, total: int = 0, done: int = 0, events: Iterable[Event] = ()) -> None:
         self.seen = 0
-        """Id of the last event that was applied."""
+        """Id of the last applied event."""
         self.total = total
-        """Answers to be had."""
+        """Total number of answers."""
         self.done = done
         self.mean: float | None = None
-        """Quality so far, 0–10."""
+        """Mean quality so far, 0–10."""
         self.eta_seconds: float | None = None
         self.unscored = 0
         self.failed = 0
         self.answers: deque[Answered] = deque(maxlen=ANSWERS_KEPT)
-        """The newest last."""
+        """The newest answers, in the order of their arrival."""
         self.ended: str | None = None
         for event in events:
             self.apply(event)
 
     @property
     def share(self) -> float | None:
-        """How much of it is done, 0–1; None when that is not known."""
+        """The share of answers that are done, 0–1; None if unknown."""
         return min(1.0, self.done / self.total) if self.total else None
 
     def apply(self, event: Event) -> None:
-        """Take in one event; those that were seen before change nothing."""
+        """Apply one event. Ignore events that were applied before."""
         if event.id <= self.seen:
             return
         self.seen = event.id
@@ -61,7 +61,7 @@ class BenchmarkState:
             self.ended = event.type
 
     def counted(self, done: int, total: int) -> None:
-        """What the run's row says, for a run whose events cannot be seen from here."""
+        """Apply the counts of the run's row, for a run whose events are in another process."""
         self.done, self.total = max(self.done, done), total
 
     def _progress(self, data: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What benchmark runs are called and how their figures are said on the pages."""
+"""The words and figures of benchmark runs on the pages."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ OUTCOMES: Mapping[Outcome, tuple[str, str]] = {
     "worse": ("worse", "critical"),
     "inconclusive": ("not yet distinguishable", ""),
 }
-"""Verdict → word and kind of chip."""
+"""Outcome → word and kind of chip."""
 
 GATES: Mapping[str, tuple[str, str]] = {
     "proven": ("proven", "good"),
     "candidate": ("candidate", ""),
     "held-back": ("held back", "critical"),
 }
-"""What the gate made of an adapter → word and kind of chip."""
+"""The gate's decision → word and kind of chip."""
 
 BY: Mapping[str, str] = {
     "user": "by you",
@@ -58,44 +58,44 @@ NOTHING = "–"
 
 
 def answerer(adapter_id: UUID | None) -> str:
-    """Who answered: `the base model`, `adapter 1a2b3c4d`."""
+    """Return the name of a version: `the base model`, `adapter 1a2b3c4d`."""
     return f"adapter {short_id(adapter_id)}" if adapter_id else "the base model"
 
 
 def kind(run_type: str, mode: str) -> str:
-    """`quick, the Proposer alone`."""
+    """Return the type and mode of a run: `quick, the Proposer alone`."""
     return f"{run_type}, {MODES.get(mode, mode)}"
 
 
 def domain_name(domain: str) -> str:
-    """A domain as it is headed; one that a plugin brings goes by its own name."""
+    """Return the title of a domain. A plugin's domain is shown by its own name."""
     return DOMAINS.get(domain, domain[:1].upper() + domain[1:])
 
 
 def domain_place(domain: str) -> tuple[int, str]:
-    """Sorts domains as they are listed here, others after them by name."""
+    """Return the sort key of a domain: known domains in the order listed here, then others by name."""
     known = list(DOMAINS)
     return (known.index(domain) if domain in known else len(known), domain)
 
 
 def day(moment: datetime) -> str:
-    """`24 Nov 2026, 14:05`, in UTC."""
+    """Return `24 Nov 2026, 14:05`, in UTC."""
     return f"{moment.day} {moment:%b %Y, %H:%M}"
 
 
 def figure(value: float | None, decimals: int = 1) -> str:
-    """A figure, or a dash where nothing was measured."""
+    """Return a figure, or a dash if nothing was measured."""
     return NOTHING if value is None else f"{value:.{decimals}f}"
 
 
 def signed(value: float, decimals: int = 1) -> str:
-    """`+3.1`, `-0.4`, and 0 without a sign."""
+    """Return `+3.1`, `-0.4`, or 0 without a sign."""
     text = f"{value:+,.{decimals}f}"
     return text if round(value, decimals) else text[1:]
 
 
 def change(difference: float | None, low: float | None = None, high: float | None = None, decimals: int = 1) -> str:
-    """`+3.1 ± 5.7`: half the width of the 95 % interval stands behind the sign."""
+    """Return `+3.1 ± 5.7`. The figure after ± is half the width of the 95 % interval."""
     if difference is None:
         return NOTHING
     if low is None or high is None:
@@ -104,14 +104,14 @@ def change(difference: float | None, low: float | None = None, high: float | Non
 
 
 def between(found: Interval, decimals: int = 1) -> str:
-    """`5.1 to 7.0`; nothing where there is no interval."""
+    """Return `5.1 to 7.0`; empty if there is no interval."""
     if found.low is None or found.high is None:
         return ""
     return f"{found.low:.{decimals}f} to {found.high:.{decimals}f}"
 
 
 def quality(found: Interval | None) -> str:
-    """`6.2 of 10 (95 % interval 5.1 to 7.0)`."""
+    """Return `6.2 of 10 (95 % interval 5.1 to 7.0)`."""
     if found is None or found.mean is None:
         return "no verdict"
     span = between(found)
@@ -119,13 +119,13 @@ def quality(found: Interval | None) -> str:
 
 
 def took(run: BenchmarkRun, now: datetime | None = None) -> str:
-    """How long a run took, or takes so far."""
+    """Return how long a run took, or has taken so far."""
     end = run.completed_at or now or utc_now()
     return duration(max(1.0, (end - run.started_at).total_seconds() * 1000))
 
 
 def asked(run: BenchmarkRun) -> str:
-    """`10 answers`, or `4 of 10 answers` where it did not get to the end."""
+    """Return `10 answers`, or `4 of 10 answers` for an incomplete run."""
     if run.status == "completed":
         return count(run.questions_total, "answer")
     return f"{run.questions_done:,} of {count(run.questions_total, 'answer')}"

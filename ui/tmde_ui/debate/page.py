@@ -1,4 +1,4 @@
-"""`/`: ask and see what was asked. `/debates/{id}`: one debate, live or ended."""
+"""`/`: ask a question and list the latest ones. `/debates/{id}`: one debate, live or ended."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ EXAMPLES = (
     ("Judgement", "Is it better to repair an old laptop or to buy a refurbished one?"),
     ("Explanation", "Why does ice float on water, and why does that matter for lakes in winter?"),
 )
-"""What an empty page offers to begin with."""
+"""Example questions on the empty page."""
 
 
 def register(site: Site) -> None:
-    """Put the debate's pages into the app."""
+    """Register the debate pages with the app."""
     services, live = site.services, site.live
 
     @page("/", site)
@@ -69,10 +69,10 @@ async def _debate(services: Services, live: Live, debate: Debate) -> None:
 async def _ask_page(services: Services, live: Live, content: Tag) -> None:
     recent = await services.traces.list(limit=RECENT)
     with Tag("section", classes="hero"):
-        Tag("h1", "What should be thought through?")
+        Tag("h1", "What is your question?")
         Tag(
             "p",
-            "A Proposer answers, a Skeptic looks for what is wrong, and what survives is your answer. All on this machine.",
+            "A Proposer answers, a Skeptic looks for errors, and you get the improved answer. Everything runs on this machine.",
         )
     form, message, question = _ask_form(services)
 
@@ -113,7 +113,7 @@ async def _ask_page(services: Services, live: Live, content: Tag) -> None:
                         Tag("span", ago(trace.created_at), "cell when", title=exact(trace.created_at))
     else:
         with Tag("section", classes="stack tight", data_testid="examples"):
-            Tag("h2", "Nothing has been asked yet. Begin with one of these:", "eyebrow")
+            Tag("h2", "No questions yet. Start with one of these:", "eyebrow")
             with Tag("div", classes="examples"):
                 for kind, example in EXAMPLES:
                     with Tag("button", classes="example", type="button", data_testid="example") as offer:
@@ -123,13 +123,13 @@ async def _ask_page(services: Services, live: Live, content: Tag) -> None:
 
 
 def _ask_form(services: Services) -> tuple[Tag, Tag, Tag]:
-    """The form, where its complaints go, and its text area."""
+    """Draw the form; return the form, the element for its errors and its text area."""
     shipped = services.settings.debate
     with Tag("div", classes="stack tight"):
         with Tag("form", classes="card ask", data_testid="ask") as form:
             question = Tag(
                 "textarea", classes="input", name="query", rows="3", autofocus=True, required=True, data_testid="query",
-                aria_label="Your question", placeholder="Ask something that is worth a second thought …",
+                aria_label="Your question", placeholder="Ask a question that is worth a second thought …",
             )  # fmt: skip
             submit_on_ctrl_enter(question)
             with Tag("div", classes="ask-foot"):
@@ -137,12 +137,12 @@ def _ask_form(services: Services) -> tuple[Tag, Tag, Tag]:
                     Tag("summary", "Options")
                     with Tag("div", classes="options"):
                         rounds = tuple((str(number), str(number)) for number in range(1, 11))
-                        choice("Rounds, at least", "min_rounds", rounds, str(shipped.min_rounds))
-                        choice("Rounds, at most", "max_rounds", rounds, str(shipped.max_rounds))
+                        choice("Minimum rounds", "min_rounds", rounds, str(shipped.min_rounds))
+                        choice("Maximum rounds", "max_rounds", rounds, str(shipped.max_rounds))
                         templates = (("0", "none"), *((str(number), str(number)) for number in range(1, 6)))
                         choice("Method templates", "templates", templates, str(shipped.templates))
                         choice("Final answer", "synthesis", _SYNTHESIS, shipped.synthesis)
-                        field("Domain", "domain", placeholder="found by itself", maxlength="60")
+                        field("Domain", "domain", placeholder="detected automatically", maxlength="60")
                 with button("", "primary", type_="submit", test="ask-button"):
                     Tag("span", "Debate it")
                     Tag("kbd", "Ctrl ↵", aria_hidden="true")
@@ -153,7 +153,7 @@ def _ask_form(services: Services) -> tuple[Tag, Tag, Tag]:
 _SYNTHESIS = (
     ("always", "always rewritten"),
     ("when-disputed", "rewritten when disputed"),
-    ("never", "last proposal as it is"),
+    ("never", "last proposal unchanged"),
 )
 
 
@@ -173,7 +173,7 @@ def _running(services: Services) -> None:
 
 
 def _question(fields: dict[str, str]) -> str:
-    """The question that was typed.
+    """Return the typed question.
 
     Raises:
         InvalidInputError: the form was too large to be sent.
@@ -186,10 +186,10 @@ def _question(fields: dict[str, str]) -> str:
 
 
 def _config(fields: dict[str, str]) -> DebateConfig:
-    """The options that were chosen.
+    """Return the chosen options.
 
     Raises:
-        InvalidInputError: a value that the form does not offer.
+        InvalidInputError: a value is not among the form's options.
     """
     chosen: dict[str, Any] = {}
     for name in ("min_rounds", "max_rounds", "templates"):

@@ -1,4 +1,4 @@
-"""What has happened in a debate so far, read from its events or from its trace. Knows nothing of the browser."""
+"""Build the state of a debate from its events or from its trace. Nothing here depends on the browser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Outcome = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
 
 class Exchange(msgspec.Struct):
-    """One round, perhaps still under way."""
+    """One round, possibly unfinished."""
 
     number: int
     proposal: str = ""
@@ -29,7 +29,7 @@ class Exchange(msgspec.Struct):
 
     @property
     def critique_so_far(self) -> Critique | None:
-        """The critique; while it is being written, what can already be read of it."""
+        """The critique. While the critique is being written, its readable part."""
         if self.critique is not None:
             return self.critique
         if not self.critique_text.lstrip().startswith(("{", "```")):
@@ -38,14 +38,14 @@ class Exchange(msgspec.Struct):
 
 
 class TemplateUse(msgspec.Struct):
-    """A template that was retrieved. `id` None: only its name is known."""
+    """A retrieved template. `id` is None if only its name is known."""
 
     name: str
     id: str | None = None
 
 
 class Transcript(msgspec.Struct):
-    """A debate's state, as the pages show it. Times in milliseconds."""
+    """The state of a debate as the pages show it. Times are in milliseconds."""
 
     query: str
     outcome: Outcome = "running"
@@ -62,7 +62,7 @@ class Transcript(msgspec.Struct):
     stop_reason: str = ""
     warnings: list[str] = msgspec.field(default_factory=list)
     synthesis: str = ""
-    """The Synthesizer's words so far."""
+    """The Synthesizer's text so far."""
     answer: str | None = None
     scored: bool = False
     score: float | None = None
@@ -71,10 +71,10 @@ class Transcript(msgspec.Struct):
     total_ms: float | None = None
     error: str | None = None
     seen: int = 0
-    """Id of the last event."""
+    """Id of the last applied event."""
 
     def exchange(self, number: int) -> Exchange:
-        """The round of that number; made when it is new."""
+        """Return the round with that number and create it if it is new."""
         for exchange in reversed(self.exchanges):
             if exchange.number == number:
                 return exchange
@@ -82,7 +82,7 @@ class Transcript(msgspec.Struct):
         return self.exchanges[-1]
 
     def apply(self, event: Event) -> None:
-        """Take in one event; events of unknown type change nothing."""
+        """Apply one event. Ignore events of unknown type."""
         if event.id <= self.seen:
             return
         self.seen = event.id
@@ -91,13 +91,13 @@ class Transcript(msgspec.Struct):
             handler(self, event.data)
 
     def apply_all(self, events: Iterable[Event]) -> None:
-        """Take in many."""
+        """Apply several events."""
         for event in events:
             self.apply(event)
 
 
 def from_debate(debate: Debate) -> Transcript:
-    """What a debate's row tells, before any event."""
+    """Build the transcript from the debate's row, without any events."""
     return Transcript(
         query=debate.query,
         outcome=debate.status,
@@ -112,7 +112,10 @@ def from_debate(debate: Debate) -> Transcript:
 
 
 def from_log(debate: Debate, events: Sequence[Event]) -> Transcript:
-    """A debate whose events are at hand; of an older one only the end is, and the row tells the rest."""
+    """Build the transcript from the debate's events.
+
+    Only the last events of an older debate are kept. The transcript then starts from the debate's row.
+    """
     whole = any(event.type == "start" for event in events)
     state = Transcript(query=debate.query, debate_id=str(debate.id)) if whole else from_debate(debate)
     state.apply_all(events)
@@ -120,7 +123,7 @@ def from_log(debate: Debate, events: Sequence[Event]) -> Transcript:
 
 
 def from_trace(trace: Trace) -> Transcript:
-    """A finished debate."""
+    """Build the transcript of a finished debate from its trace."""
     return Transcript(
         query=trace.query,
         outcome="completed",

@@ -1,4 +1,4 @@
-"""The two sides of a round, and the round itself, as they are written and when they are done."""
+"""Draw a round and its two sides, while they are being written and when they are done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tmde_ui.kit.words import score
 
 
 class Turn:
-    """One side's card: who, how long it took, what it says."""
+    """The card of one side: role, duration and text."""
 
     def __init__(self, role: str, who: str) -> None:
         self.role = role
@@ -25,7 +25,7 @@ class Turn:
         self.done = False
 
     def note(self, text: str, *, live: bool = False) -> None:
-        """What stands at the right of the heading."""
+        """Set the text at the right of the heading."""
         self._note.say(text)
         self.card.classes(replace=f"turn {self.role}{' live' if live else ''}")
 
@@ -39,7 +39,7 @@ class ProposerTurn(Turn):
             self._stream = Stream()
 
     def grow(self, text: str) -> None:
-        """Show what there is so far."""
+        """Show the text so far."""
         self.note("writing", live=True)
         self._stream.put(text)
 
@@ -56,11 +56,11 @@ class ProposerTurn(Turn):
             if content:
                 prose(content)
             else:
-                Tag("p", "The Proposer said nothing.", "muted")
+                Tag("p", "The Proposer wrote nothing.", "muted")
 
 
 class SkepticTurn(Turn):
-    """The critique: issues with their severity appear one by one, then score and verdict."""
+    """The critique: issues with their severity appear one by one, then the score and the Skeptic's decision."""
 
     def __init__(self) -> None:
         super().__init__("skeptic", "Skeptic")
@@ -70,11 +70,11 @@ class SkepticTurn(Turn):
         self._rows: list[Stream] = []
 
     def wait(self) -> None:
-        """The Proposer is not done yet."""
-        self.note("waits for the proposal")
+        """Show that the Skeptic waits for the Proposer."""
+        self.note("waiting for the proposal")
 
     def grow(self, critique: Critique | None, text: str) -> None:
-        """Show what can be read so far."""
+        """Show the readable part of the critique so far."""
         self.note("checking", live=True)
         if critique is None:
             self._stream.put(text)
@@ -89,7 +89,7 @@ class SkepticTurn(Turn):
         self.note(duration(ms))
         self._stream.put("")
         if critique is None:
-            self._stream.put(text or "The Skeptic said nothing.")
+            self._stream.put(text or "The Skeptic wrote nothing.")
             return
         self._show_issues(critique)
         with self.body:
@@ -110,10 +110,10 @@ class SkepticTurn(Turn):
                 Tag("p", reason, "muted small", data_testid="contradiction")
 
     def _malformed(self, critique: Critique, text: str) -> None:
-        Tag("p", "Its answer did not keep to the form, so it could not end the debate early.", "muted small")
+        Tag("p", "The critique did not have the required format, so it could not end the debate early.", "muted small")
         if text.strip() and text.strip() != " ".join(issue.text for issue in critique.issues):
             with Tag("details"):
-                Tag("summary", "Its own words")
+                Tag("summary", "Original text")
                 Tag("p", text, "plain small muted")
 
     def _show_issues(self, critique: Critique) -> None:
@@ -129,7 +129,7 @@ class SkepticTurn(Turn):
 
 
 class RoundView:
-    """A round: its marker and both sides."""
+    """A round: its heading and both sides."""
 
     def __init__(self, number: int) -> None:
         with Tag("section", aria_label=f"Round {number}", data_testid="round"):
@@ -140,7 +140,7 @@ class RoundView:
                 self.skeptic = SkepticTurn()
 
     def grow(self, exchange: Exchange, phase: Phase) -> None:
-        """Show what has been written so far."""
+        """Show the text so far."""
         if not self.proposer.done:
             self.proposer.grow(exchange.proposal)
         if exchange.critique_text and not self.skeptic.done:
@@ -149,7 +149,7 @@ class RoundView:
             self.skeptic.wait()
 
     async def settle(self, exchange: Exchange) -> None:
-        """Finish what is finished: the proposal once the Skeptic speaks, both when the round has ended."""
+        """Finish the completed sides: the proposal once the Skeptic writes, both at the end of the round."""
         if exchange.done or exchange.critique_text:
             await self.proposer.finish(exchange.proposal, exchange.proposer_ms)
         if exchange.done:
@@ -157,8 +157,8 @@ class RoundView:
 
 
 def _nothing_named(critique: Critique) -> str:
-    """What to say where there are no issues: no praise that score or verdict contradict."""
+    """Return the sentence for a critique without issues. It must not contradict the score or the decision."""
     if critique.malformed:
-        return "Said nothing that could be read."
+        return "The critique could not be read."
     content = critique.verdict != "revise" and (critique.score is None or critique.score >= RATHER_RIGHT)
-    return "Found nothing wrong." if content else "Named nothing in particular."
+    return "No errors found." if content else "No specific issue named."

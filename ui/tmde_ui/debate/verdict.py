@@ -1,4 +1,4 @@
-"""What is said about a finished answer: the judge's score and why, and a person's rating and correction."""
+"""Draw what follows a finished answer: the judge's score and reasons, and a person's rating and correction."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tmde_ui.kit.render import prose, rendered
 from tmde_ui.kit.words import score, sentence
 
 RATING_OF_A_CORRECTION = 10
-"""A person who writes the right answer vouches for it, until they rate it themselves."""
+"""A corrected answer gets this rating, unless the person rates it."""
 
 
 def score_line(value: float | None, judge: str | None, reasons: list[str] | tuple[str, ...]) -> None:
-    """The judge's score and its reasons, or why there is none."""
+    """Draw the judge's score and reasons, or why there is no score."""
     with Tag("div", classes="stack tight", data_testid="score"):
         with Tag("div", classes="scoreline"):
             if value is None:
                 Tag("span", "No verdict", "chip judge")
                 Tag(
                     "span",
-                    "Nobody could score this answer, which is not the same as a 0. Rate it yourself.",
+                    "This answer was not scored. This does not mean a score of 0. Rate the answer yourself.",
                     "muted small",
                 )
             else:
@@ -38,7 +38,7 @@ def score_line(value: float | None, judge: str | None, reasons: list[str] | tupl
 
 
 class Rating:
-    """Rates 1–10 and corrects; saves at once and says so."""
+    """Lets a person rate an answer from 1 to 10 and correct it. Saves at once and says so."""
 
     def __init__(self, services: Services, trace: Trace, changed: Callable[[Trace], Awaitable[None]]) -> None:
         self._services = services
@@ -71,14 +71,14 @@ class Rating:
     def _correction(self) -> Tag:
         with Tag("form", classes="stack tight").show(visible=False) as form:
             with Tag("div", classes="field"):
-                Tag("label", "What it should have said", for_="correction")
+                Tag("label", "The correct answer", for_="correction")
                 Tag(
                     "textarea", classes="input", id="correction", name="corrected", rows="6",
                     defaultValue=self.trace.corrected_answer or self.trace.final_answer, data_testid="correction",
                 )  # fmt: skip
             with Tag("div", classes="line"):
                 button("Save the correction", "primary", type_="submit", test="save-correction")
-                button("Keep it as it is", "quiet").on("click", self._close, args=[])
+                button("Cancel", "quiet").on("click", self._close, args=[])
         on_submit(form, self._save)
         return form
 
@@ -111,14 +111,14 @@ class Rating:
     def _say(self, *, saved: bool = False) -> None:
         trace, minimum = self.trace, self._services.traces.min_quality_score
         if trace.withdrawn_at is not None:
-            text = "Withdrawn: it is never trained on."
+            text = "Withdrawn. This trace is never used for training."
         elif trace.user_rating is None:
-            text = f"Ratings of {score(minimum)} and more become training data."
+            text = f"Answers rated {score(minimum)} or more become training data."
         else:
             use = (
-                "may be trained on"
+                "may be used for training"
                 if trace.user_rating >= minimum
-                else f"is not trained on: that takes {score(minimum)}"
+                else f"is not used for training, which requires {score(minimum)} or more"
             )
             what = "Your correction" if trace.corrected_answer else "The answer"
             text = f"You gave {trace.user_rating} of 10. {what} {use}."
@@ -126,8 +126,8 @@ class Rating:
 
 
 async def corrected_answer(trace: Trace) -> None:
-    """The person's words, where there are some."""
+    """Draw the person's correction if there is one."""
     if trace.corrected_answer:
         with Tag("div", classes="notice", data_testid="corrected"):
-            Tag("p", "Corrected by you; this is what is trained on", "eyebrow")
+            Tag("p", "Corrected by you. Training uses this text", "eyebrow")
             prose(await rendered(trace.corrected_answer))

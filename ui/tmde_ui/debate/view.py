@@ -1,4 +1,4 @@
-"""A debate on the page: the question, the answer with all that is said of it, and the rounds; live or done."""
+"""Draw a debate, live or ended: the question, the answer with its score and rating, and the rounds."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tmde_ui.kit.times import duration
 from tmde_ui.kit.words import count, sentence, short_id
 
 PAINT_SECONDS = 0.05
-"""Tokens are painted at most this often; a fast model writes several in between."""
+"""Tokens are painted at most this often. A fast model writes several in this time."""
 
 LONG_QUESTION = 240
-"""Characters; a longer question is set like text, not like a headline."""
+"""In characters. A longer question is shown as text instead of a headline."""
 
 
 class DebateView:
-    """Builds itself from a transcript, then follows its events."""
+    """Builds the view from a transcript, then follows the debate's events."""
 
     def __init__(self, services: Services, live: Live, state: Transcript, trace: Trace | None = None) -> None:
         self._services = services
@@ -39,7 +39,7 @@ class DebateView:
         self._soon = Soon(self._paint, PAINT_SECONDS)
 
     async def build(self) -> None:
-        """Draw the whole of it as it stands."""
+        """Draw the current state of the debate."""
         state = self._state
         with Tag("div", classes="stack wide"):
             with Tag("section", classes="question", aria_label="Question"):
@@ -72,7 +72,7 @@ class DebateView:
             await self._finish()
 
     def follow(self, log: EventLog) -> None:
-        """Show further events as they come, for as long as the page is open."""
+        """Show new events while the page is open."""
         begin(lambda: self._follow(log), "follow a debate")
 
     async def _follow(self, log: EventLog) -> None:
@@ -106,7 +106,7 @@ class DebateView:
     # ------------------------------------------------------------------------------ while it runs
 
     def _paint(self) -> None:
-        """Show the words that have come since the last time."""
+        """Show the text that has arrived since the last paint."""
         self._soon.stop()
         state = self._state
         if state.outcome != "running":
@@ -180,7 +180,7 @@ class DebateView:
         state = self._state
         turn = len(state.exchanges)
         return {
-            "starting": "Getting the model ready." if state.retrieved else "Looking for a method that fits.",
+            "starting": "Getting the model ready." if state.retrieved else "Looking for a method template.",
             "proposing": f"Round {turn}: the Proposer is answering." if turn else "The Proposer is answering.",
             "checking": f"Round {turn}: the Skeptic is checking the answer.",
             "synthesis": "The Synthesizer is writing the final answer.",
@@ -249,12 +249,12 @@ class DebateView:
                     if state.total_ms:
                         Tag("span", f"{count(len(state.exchanges), 'round')} in {duration(state.total_ms)}", "tabular")
                     if state.debate_id is not None and state.trace_id:
-                        link("Everything about it", f"/traces/{state.trace_id}", data_testid="open-trace")
+                        link("All details", f"/traces/{state.trace_id}", data_testid="open-trace")
             if trace is not None:
                 Rating(self._services, trace, self._rated)
 
     async def _rated(self, trace: Trace) -> None:
-        """A correction is shown above the answer that it corrects."""
+        """Redraw the answer with the correction above it."""
         shown = self._trace.corrected_answer if self._trace else None
         self._trace = trace
         if trace.corrected_answer != shown:
@@ -266,7 +266,7 @@ class DebateView:
         found = await self._template(use)
         with dialog.body:
             if found is None:
-                Tag("p", "This template is no longer there.", "muted")
+                Tag("p", "This template no longer exists.", "muted")
             else:
                 Tag("p", found.description, "muted")
                 prose(await rendered(found.body))
@@ -278,8 +278,8 @@ class DebateView:
 
 
 _ENDINGS = {
-    "cancelled": "Cancelled. Nothing of this debate was kept.",
-    "interrupted": "The server stopped in the middle of this debate, so it has no answer. Ask again.",
+    "cancelled": "Cancelled. This debate was not saved.",
+    "interrupted": "The server stopped during this debate, so there is no answer. Ask again.",
     "failed": "{error}",
 }
 _NOTICES = {"cancelled": "notice", "interrupted": "notice warm", "failed": "notice bad"}

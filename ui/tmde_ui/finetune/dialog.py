@@ -1,4 +1,4 @@
-"""The dialog behind *Run Now*: the hyperparameters, what a run with them would do, and its start."""
+"""The dialog of *Run Now*: the hyperparameters, a preview of the run, and the start."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tmde_ui.kit.words import sentence
 log = structlog.get_logger(__name__)
 
 QUIET_SECONDS = 0.8
-"""So long after the last change the preview is made anew."""
+"""The preview is updated this long after the last change."""
 
 
 class RunDialog:
-    """Everything that a person decides before a run."""
+    """Lets a person choose everything about a run and start it."""
 
     def __init__(self, services: Services, started: Callable[[FineTuneRun], Awaitable[None]]) -> None:
         self._services = services
@@ -41,7 +41,7 @@ class RunDialog:
         self.modal = Modal("Run a training now", test="run-dialog", classes="sheet")
 
     async def build(self, backends: Sequence[BackendReport]) -> None:
-        """Draw it; it stays closed."""
+        """Draw the dialog without opening it."""
         self._config = ConfigForm(self._services.finetune.config())
         with self.modal.body, Tag("form", classes="run-form", novalidate=True) as self._form:
             with Tag("div", classes="stack"):
@@ -49,7 +49,7 @@ class RunDialog:
                 self._config.draw(backends)
             with Tag("section", classes="preview stack", aria_label="Preview", data_testid="preview") as self._preview:
                 with Tag("div", classes="line spread"):
-                    Tag("h3", "What it would be trained on")
+                    Tag("h3", "Preview of the training data")
                     again = button("Preview", test="preview-button")
                 self._working_words = Tag(
                     "p", classes="muted small working", role="status", data_testid="preview-status"
@@ -66,7 +66,7 @@ class RunDialog:
         on_press(self._start, self._form, self._go)
 
     def opens_with(self, control: Tag) -> None:
-        """Let a button open it; the first time, and after a run, the preview is made at once."""
+        """Open the dialog with this button. The first time, and after a run, make the preview at once."""
 
         async def opened(fields: dict[str, str]) -> None:
             self._say("")
@@ -88,7 +88,7 @@ class RunDialog:
         self._work_on()
 
     def _work_on(self) -> None:
-        """One preview at a time: a model is loaded for it. What was changed meanwhile is looked at next."""
+        """Start a preview if none is running, because each one loads a model. Later changes are previewed next."""
         if self._working is None or self._working.done():
             self._working = begin(self._work, "preview a training run")
 
@@ -97,13 +97,13 @@ class RunDialog:
             fields, self._wanted = self._wanted, None
             config = self._config.read(fields)
             if config is None:
-                self._working_words.say("Correct the fields that are marked; then the preview follows.")
+                self._working_words.say("Correct the marked fields to see the preview.")
             elif config != self._previewed:
                 await self._look(config)
 
     async def _look(self, config: FineTuneConfig) -> None:
         self._preview.put(aria_busy="true")
-        self._working_words.say("Looking at the examples. This takes some seconds; you need not wait for it.")
+        self._working_words.say("Checking the examples. This takes a few seconds. You can continue meanwhile.")
         words = ""
         try:
             preview = await self._services.previews.preview(config)
@@ -111,7 +111,7 @@ class RunDialog:
             with self._box:
                 draw_preview(preview)
             self._previewed = config
-            words = "As of now, with these values."
+            words = "This preview is current for these values."
         except TmdeError as error:
             self._box.clear()
             self._refused(error)
@@ -123,7 +123,7 @@ class RunDialog:
         self._preview.put(aria_busy=None)
 
     def _refused(self, error: TmdeError) -> None:
-        """At its field where there is one, else where the preview would stand."""
+        """Show the error next to its field if it has one, and always in place of the preview."""
         field = str(error.context.get("field", ""))
         if field in msgspec.to_builtins(self._services.finetune.config()):
             self._config.complain({field: error.detail})
@@ -135,10 +135,10 @@ class RunDialog:
     async def _go(self, fields: dict[str, str]) -> None:
         config = self._config.read(fields)
         if config is None:
-            self._say("Correct the fields that are marked.", "bad")
+            self._say("Correct the marked fields.", "bad")
             return
         self._start.put(disabled=True)
-        self._say("Choosing the examples and starting …")
+        self._say("Selecting the examples and starting …")
         try:
             run = await self._services.finetune.start(config)
         except TmdeError as error:
@@ -156,14 +156,14 @@ class RunDialog:
     async def _keep(self, fields: dict[str, str]) -> None:
         config = self._config.read(fields)
         if config is None:
-            self._say("Correct the fields that are marked.", "bad")
+            self._say("Correct the marked fields.", "bad")
             return
         try:
             await self._services.finetune.set_config(config)
         except TmdeError as error:
             self._say(sentence(error), "bad")
             return
-        self._say("Saved: the schedule and every other run begin with these.", "good")
+        self._say("Saved. The schedule and all new runs start with these values.", "good")
 
     def _say(self, words: str, kind: str = "") -> None:
         self._said.say(words).classes(replace=f"notice {kind}" if words else "maybe")
@@ -172,7 +172,7 @@ class RunDialog:
 
     def _presets(self) -> None:
         with Tag("fieldset", data_testid="presets"):
-            Tag("legend", "Begin with", "eyebrow")
+            Tag("legend", "Start with", "eyebrow")
             with Tag("div", classes="presets"):
                 for preset in PRESETS:
                     with Tag("button", classes="preset", type="button", data_testid="preset") as offer:

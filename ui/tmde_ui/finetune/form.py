@@ -1,4 +1,4 @@
-"""The hyperparameters as a form: every one with its range and a word on what it does, and what is wrong beside its field."""
+"""The form of the hyperparameters: each with its range, a short explanation, and its error next to the field."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class ConfigForm:
         self._config = config
         self._ranges = ranges(type(config))
         self.groups = by_group((field for field in self._ranges.values() if field.name != "backend"), GROUPS)
-        """The fields that are typed, as they are shown together."""
+        """The typed fields by group."""
         self._errors: dict[str, Tag] = {}
         self._inputs: dict[str, Tag] = {}
 
     def draw(self, backends: Sequence[BackendReport]) -> None:
-        """Put the fields into the form that is open."""
+        """Draw the fields into the open form."""
         values = msgspec.to_builtins(self._config)
         self._backends(backends, str(values["backend"]))
         for title, fields in self.groups.items():
             with Tag("fieldset", classes="parameters"):
-                Tag("legend", title or "Further", "eyebrow")
+                Tag("legend", title or "Other", "eyebrow")
                 for field in fields:
                     self._field(field, values[field.wire_name])
 
     def read(self, fields: Mapping[str, str]) -> FineTuneConfig | None:
-        """The configuration that was typed; None, with the reasons beside their fields, when there is none."""
+        """Return the typed configuration, or None after showing each error next to its field."""
         wrong: dict[str, str] = {}
         values = {name: self._typed(name, fields[name]) for name in self._ranges if name in fields}
         for name, value in values.items():
@@ -53,14 +53,14 @@ class ConfigForm:
         return None if wrong else config_from(values, self._config)
 
     def complain(self, wrong: Mapping[str, str]) -> None:
-        """Say beside each field what is wrong with it; nothing beside the others."""
+        """Show each error next to its field and clear the others."""
         for name, place in self._errors.items():
             sentence = wrong.get(name, "").removeprefix(f"{name}: ")
             place.say(sentence[:1].upper() + sentence[1:])
             self._inputs[name].put(aria_invalid="true" if sentence else None)
 
     def _typed(self, name: str, text: str) -> Any:
-        """What was typed, as the kind of value that belongs there; text that is no number stays text, and is complained of."""
+        """Return the text converted to the type of its field. Invalid numbers stay text and fail the check later."""
         text = text.strip()[:MAX_TYPED]
         if not self._ranges[name].is_number:
             return text
@@ -117,7 +117,7 @@ class ConfigForm:
                         if not backend.availability.ok:
                             Tag("span", f"Not available: {backend.availability.reason}", "small unavailable")
             if not backends:
-                Tag("p", "No plugin provides a training backend. Install tmde-cpu and start the server again.", "muted")
+                Tag("p", "No plugin provides a training backend. Install tmde-cpu and restart the server.", "muted")
             self._errors["backend"] = Tag("p", classes="wrong", role="alert", data_testid="wrong-backend")
             self._inputs["backend"] = group
 
@@ -133,9 +133,9 @@ def _bound(value: float) -> str:
 
 
 def _automatic(backends: Sequence[BackendReport]) -> list[BackendReport]:
-    """Return the choice that leaves the backend to TMDE; none where no backend is the default one."""
+    """Return the choice that leaves the backend to TMDE; empty if no backend is the default one."""
     return [
-        msgspec.structs.replace(backend, name=AUTO, summary=f"takes {backend.name}")
+        msgspec.structs.replace(backend, name=AUTO, summary=f"uses {backend.name}")
         for backend in backends
         if backend.default
     ]

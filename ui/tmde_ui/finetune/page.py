@@ -1,4 +1,4 @@
-"""`/finetune`: where training stands, what there is to train on, run it, plan it. `/finetune/{id}`: one run."""
+"""`/finetune`: status, traces, runs and schedule of training. `/finetune/{id}`: one run."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tmde_ui.kit.times import age, coming
 from tmde_ui.kit.words import count, score
 
 COUNT_EVERY = 10
-"""Traces are counted with every tenth look."""
+"""Traces are counted at every tenth update."""
 
 
 def register(site: Site) -> None:
-    """Put the pages into the app."""
+    """Register the pages with the app."""
     services, live = site.services, site.live
 
     @page("/finetune", site)
@@ -67,7 +67,7 @@ async def _used(services: Services, run: FineTuneRun) -> None:
 
 
 class TrainingPage:
-    """The page `/finetune`: builds its parts and keeps them true while it is open."""
+    """Builds the parts of `/finetune` and keeps them up to date while the page is open."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -78,7 +78,7 @@ class TrainingPage:
         self._looks = 0
 
     async def build(self) -> None:
-        """Draw everything, then look after it."""
+        """Draw the whole page and start its updates."""
         with Tag("div", classes="stack tight"):
             with Tag("div", classes="line spread"):
                 Tag("h1", "Fine-tuning")
@@ -120,17 +120,19 @@ class TrainingPage:
         config = self._services.finetune.config()
         self._total.say(f"{stats.total:,}")
         self._total_words.say(
-            f"{stats.rated:,} rated by you" if stats.total else "Every debate leaves one. Ask a question to begin."
+            f"{stats.rated:,} rated by you" if stats.total else "Every debate creates a trace. Ask a question to start."
         )
         self._eligible.say(f"{stats.eligible:,}")
         self._eligible_words.say(_fitness(stats, config.min_traces, config.min_quality_score))
         self._done.say(f"{done:,}")
-        self._done_words.say(f"of {count(total, 'run')} begun" if total else "The first makes your first adapter.")
+        self._done_words.say(
+            f"of {count(total, 'run')} started" if total else "The first run creates your first adapter."
+        )
 
     # --------------------------------------------------------------------------------------- status
 
     async def _say_status(self) -> None:
-        # Two: the newest may be in progress, and only that one.
+        # Two rows are enough: only the newest run can be in progress.
         runs, _ = await self._services.finetune.list(limit=2)
         last = next((run for run in runs if run.status in ENDED), None)
         schedule = self._schedule_panel.shown
@@ -146,7 +148,7 @@ class TrainingPage:
         return word if share is None or run.status == "pending" else f"{word} {int(100 * share)} %"
 
     async def _look(self) -> None:
-        """Show the run in progress, whoever began it."""
+        """Show the run in progress, whoever started it."""
         run = await self._services.finetune.current()
         changed = (run and (run.id, run.status)) != (self._current and (self._current.id, self._current.status))
         self._current = run
@@ -159,7 +161,7 @@ class TrainingPage:
             await self._count()
 
     async def _show_run(self, run: FineTuneRun) -> None:
-        """A person has begun or resumed it here: show it, and bring it into view."""
+        """Show a run that a person has started or resumed on this page, and scroll it into view."""
         self._live.nudge()
         await self._look()
         if self._panel is None or self._panel.run.id != run.id:
@@ -186,7 +188,7 @@ class TrainingPage:
 
 
 def _card(title: str, test: str) -> tuple[Tag, Tag]:
-    """A figure with its name above and words below."""
+    """Draw a figure with its name above and text below; return both elements."""
     with Tag("section", classes="card count", aria_label=title):
         Tag("h2", title, "eyebrow")
         figure = Tag("p", "–", "number tabular", data_testid=test)
@@ -195,7 +197,7 @@ def _card(title: str, test: str) -> tuple[Tag, Tag]:
 
 def _fitness(stats: TraceStats, needed: int, least: float) -> str:
     short = needed - stats.eligible
-    enough = f"{needed:,} needed" if short <= 0 else f"{needed:,} needed, {short:,} more to go"
+    enough = f"{needed:,} needed" if short <= 0 else f"{needed:,} needed, {short:,} missing"
     return f"scored {score(least)} or more · {enough} · {stats.since_last_run:,} new since the last run"
 
 
@@ -210,5 +212,5 @@ def _next(schedule: ScheduleStatus | None) -> str:
     if schedule is None:
         return "unknown"
     if not schedule.enabled or not schedule.next_runs:
-        return "not planned"
+        return "not scheduled"
     return coming(schedule.next_runs[0], schedule.timezone)

@@ -1,4 +1,4 @@
-"""One training run on the page: how far it is, its losses, what it says, cancel and resume; while it runs and after."""
+"""Show one training run while it runs and after: progress, losses, log, cancel and resume."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TAIL_LINES = 40
 
 
 class TrainingPanel(RunPanel[FineTuneRun]):
-    """Builds itself from the run's event log, then follows it."""
+    """Builds the panel from the run's event log, then follows the log."""
 
     TITLE, KIND = "Training", "run"
     FIGURES = ("Step", "Loss", "Validation loss", "Speed", TIME_LEFT, "Memory")
@@ -62,7 +62,7 @@ class TrainingPanel(RunPanel[FineTuneRun]):
 
     async def _catch_up(self) -> None:
         for task in self._tasks[:1]:
-            task.cancel()  # it follows the same events
+            task.cancel()  # follows the same events
         for event in await asyncio.to_thread(self._services.finetune.events(self.run.id).read, self.state.seen):
             self.state.apply(event)
 
@@ -79,13 +79,13 @@ class TrainingPanel(RunPanel[FineTuneRun]):
                 async for event in self._services.finetune.events(self.run.id).follow(self.state.seen):
                     self.state.apply(event)
                     self._soon.ask()
-            await asyncio.sleep(PAINT_SECONDS)  # its last word may not be the run's: it may be tried again
+            await asyncio.sleep(PAINT_SECONDS)  # the last event may not be final, because the run may be retried
 
     def _draw_more(self) -> None:
         self._chart = ui.html("", sanitize=False)
         self._attempts = Tag("ul", classes="attempts small", data_testid="attempts").show(visible=False)
         with Tag("details", data_testid="log"):
-            Tag("summary", "What it says")
+            Tag("summary", "Log")
             self._said = Tag("pre", classes="log", tabindex="0", aria_label="The run's log")
 
     def _paint_state(self) -> None:
@@ -106,8 +106,8 @@ class TrainingPanel(RunPanel[FineTuneRun]):
         if share is not None:
             return f"{int(100 * share)} % after {took(self.run)}"
         if self.run.queued:
-            return "It waits until a worker takes it."
-        return "The model is being loaded; the first step follows."
+            return "The run is waiting for a worker."
+        return "The model is loading. The first step follows."
 
     def _paint_numbers(self) -> None:
         state, last, metrics = self.state, self.state.last, self.run.metrics
@@ -138,13 +138,13 @@ class TrainingPanel(RunPanel[FineTuneRun]):
         self._chart.set_content(
             chart(
                 (
-                    Series(name="Loss on the training examples", points=tuple(state.train), colour="proposer"),
-                    Series(name="on those held out", points=tuple(state.eval), colour="skeptic", dots=True),
+                    Series(name="Loss on training examples", points=tuple(state.train), colour="proposer"),
+                    Series(name="Loss on held-out examples", points=tuple(state.eval), colour="skeptic", dots=True),
                 ),
                 title="Loss by step",
                 x_label="by step",
                 x_span=(0, max(1, total)),
-                nothing="The losses appear here with the first step." if not self.over else "No step was finished.",
+                nothing="Losses appear here after the first step." if not self.over else "No step was completed.",
             )
         )
 
@@ -156,7 +156,7 @@ class TrainingPanel(RunPanel[FineTuneRun]):
         lines = []
         for one in attempts:
             batch = f"batch {one.batch_size} × {one.gradient_accumulation_steps}"
-            since = f", on from step {one.resumed_from_step:,}" if one.resumed_from_step else ""
+            since = f", resumed from step {one.resumed_from_step:,}" if one.resumed_from_step else ""
             reason = f": {one.reason}" if one.reason else ""
             lines.append(f"Attempt {one.number} ({batch}{since}) {OUTCOMES.get(one.outcome, one.outcome)}{reason}")
         if [child.text for child in self._attempts if isinstance(child, Tag)] != lines:
@@ -167,28 +167,33 @@ class TrainingPanel(RunPanel[FineTuneRun]):
 
     def _log_text(self) -> str:
         said = "\n".join(f"step {one.step:>5}  {one.text}" if one.step else one.text for one in self.state.said)
-        return "\n\n".join(part for part in (said, self._tail.strip()) if part) or "Nothing so far."
+        return "\n\n".join(part for part in (said, self._tail.strip()) if part) or "No messages yet."
 
     def _ask(self) -> None:
         saved = self.state.checkpoint
         kept = (
-            f"It can be resumed from step {saved:,} later."
+            f"You can resume the run from step {saved:,} later."
             if saved is not None
-            else "There is no checkpoint yet, so nothing of it is kept."
+            else "There is no checkpoint yet, so the progress is lost."
         )
-        self._ask_cancel(kept, "Keep training", "Ending its processes …")
+        self._ask_cancel(kept, "Keep training", "Stopping its processes …")
 
     def _draw_result(self) -> None:
         if self.run.status == "completed":
             with Tag("p", classes="notice good"):
                 Tag("span", f"The adapter is ready after {took(self.run)}. ")
                 there = f"/finetune/versions?adapter={self.run.id}"
-                link("See it among the versions", there, data_testid="to-versions")
+                link("Show it in the adapter versions", there, data_testid="to-versions")
         elif self.run.status == "failed":
-            Tag("p", self.run.error_message or "It failed and gave no reason.", "notice bad", data_testid="failure")
+            Tag(
+                "p",
+                self.run.error_message or "The run failed without giving a reason.",
+                "notice bad",
+                data_testid="failure",
+            )
         else:
             steps = count(self.state.last.step if self.state.last else 0, "step")
-            Tag("p", f"Cancelled after {steps}; no adapter was made.", "notice warm")
+            Tag("p", f"Cancelled after {steps}. No adapter was created.", "notice warm")
 
 
 OUTCOMES = {
@@ -197,6 +202,6 @@ OUTCOMES = {
     "failed": "failed",
     "cancelled": "was cancelled",
     "killed": "was killed",
-    "hung": "hung and was ended",
+    "hung": "hung and was stopped",
     "out-of-memory": "ran out of memory",
 }

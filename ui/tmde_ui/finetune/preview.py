@@ -1,4 +1,4 @@
-"""What a run would be trained on, as the dialog shows it before any time is spent."""
+"""Show the training data of a run in the dialog, before the run starts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tmde_ui.kit.times import duration
 from tmde_ui.kit.words import count, short_id, size
 
 SHOWN_LEFT_OUT = 50
-"""Traces that are listed by name; the rest is counted."""
+"""Number of left-out traces listed by name. The others are only counted."""
 
 MAX_EXAMPLE_CHARS = 40_000
-"""Of the first example; an answer may be of any length, and the page has to stay quick."""
+"""Limit for the first example. An answer may have any length, and the page must stay fast."""
 
 
 def draw_preview(preview: FineTunePreview) -> None:
-    """Everything the preview says."""
+    """Draw the whole preview."""
     if preview.refusal:
         Tag("p", preview.refusal, "notice warm", data_testid="refusal")
     with Tag("dl", classes="figures plain-figures", data_testid="preview-figures"):
@@ -31,7 +31,11 @@ def draw_preview(preview: FineTunePreview) -> None:
     if preview.note:
         Tag("p", preview.note, "muted small")
     if not preview.calibrated and preview.estimated_seconds is not None:
-        Tag("p", "The estimates are rough: nothing of this size has been measured on this machine yet.", "muted small")
+        Tag(
+            "p",
+            "The estimates are rough because no run of this size has been measured on this machine yet.",
+            "muted small",
+        )
     if preview.histogram:
         with Tag("section", classes="stack tight", aria_label="Lengths"):
             Tag("h3", "Examples by tokens")
@@ -58,16 +62,16 @@ def _figures(preview: FineTunePreview) -> tuple[tuple[str, str, str], ...]:
     )
     return (
         ("Examples", enough if preview.examples < preview.required else split, "preview-examples"),
-        ("Tokens learned from", learned, "preview-tokens"),
+        ("Tokens trained on", learned, "preview-tokens"),
         ("Longest example", count(preview.longest, "token") if preview.longest else "–", "preview-longest"),
         ("Steps", f"{preview.total_steps:,}" if preview.total_steps else "–", "preview-steps"),
-        ("Takes about", duration(seconds * 1000) if seconds else "–", "preview-time"),
+        ("Estimated time", duration(seconds * 1000) if seconds else "–", "preview-time"),
         ("Memory", _memory(preview), "preview-memory"),
     )
 
 
 def _memory(preview: FineTunePreview) -> str:
-    card = f"{size(preview.estimated_vram_bytes)} of the card" if preview.estimated_vram_bytes else ""
+    card = f"{size(preview.estimated_vram_bytes)} of GPU memory" if preview.estimated_vram_bytes else ""
     return " and ".join(part for part in (size(preview.estimated_ram_bytes), card) if part) or "–"
 
 
@@ -84,18 +88,18 @@ def _left_out(preview: FineTunePreview) -> None:
 
 
 def _first_example(pieces: tuple[MaskedPiece, ...]) -> None:
-    """The example as the model sees it. It was written by models and people, so it only ever becomes text."""
+    """Draw the example as the model sees it, always as text because models and people wrote it."""
     with Tag("section", classes="stack tight", aria_label="The first example"):
         Tag("h3", "The first example, as the model sees it")
         with Tag("p", classes="muted small"):
             Tag("span", "Only ")
-            Tag("mark", "what is marked", "learned")
-            Tag("span", " is learned from; the rest is read.")
+            Tag("mark", "the marked text", "learned")
+            Tag("span", " is trained on. The rest is context.")
         with Tag("div", classes="mask", tabindex="0", role="group", aria_label="Example", data_testid="mask"):
             room = MAX_EXAMPLE_CHARS
             for piece in pieces:
                 if room <= 0:
-                    Tag("span", " … (it goes on)")
+                    Tag("span", " … (shortened)")
                     break
                 Tag("mark" if piece.supervised else "span", piece.text[:room], "learned" if piece.supervised else "")
                 room -= len(piece.text)

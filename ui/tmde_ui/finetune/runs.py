@@ -1,4 +1,4 @@
-"""The runs so far as a list, and what one of them was made of."""
+"""The list of training runs, and the details of one run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRACES_PER_PAGE = 25
 
 
 class RunList:
-    """The runs, newest first, a page at a time."""
+    """Shows the runs, newest first, one page at a time."""
 
     def __init__(self, services: Services, live: Live, resumed: Callable[[FineTuneRun], Awaitable[None]]) -> None:
         self._services = services
@@ -32,11 +32,11 @@ class RunList:
         self._offset = 0
         self._shown: tuple[object, ...] = ()
         self._clocks: list[tuple[FineTuneRun, Tag, Tag]] = []
-        """Where each run's age and duration stand."""
+        """The elements of each run's age and duration."""
         self._box = Tag("div", data_testid="runs")
 
     async def show(self) -> None:
-        """Ask, and draw when more than the time has changed."""
+        """Load the runs and redraw the list if more than the times has changed."""
         runs, total = await self._services.finetune.list(limit=PER_PAGE, offset=self._offset)
         going = {run.id for run in runs if await asyncio.to_thread(self._services.finetune.resumable, run)}
         shown = (self._offset, total, tuple(runs), going)
@@ -125,20 +125,20 @@ def _no_runs_yet() -> None:
         Tag("h3", "No training run yet")
         Tag(
             "p",
-            "A run turns your best debates into an adapter that answers from then on. Press Run Now to see what it would be "
-            "trained on, or wait for the schedule.",
+            "A run trains an adapter on your best debates. Press Run Now to preview the training data, "
+            "or wait for the schedule.",
         )
 
 
 def record(run: FineTuneRun) -> None:
-    """Everything about a run that is written down."""
+    """Draw all recorded details of a run."""
     metrics = run.metrics
     with Tag("section", classes="card stack", aria_label="Record", data_testid="record"):
         Tag("h2", "Record")
         facts(
             (
                 ("Run", str(run.id)),
-                ("Begun", f"{exact(run.started_at)}, {BY.get(run.triggered_by, f'by {run.triggered_by}')}"),
+                ("Started", f"{exact(run.started_at)}, {BY.get(run.triggered_by, f'by {run.triggered_by}')}"),
                 ("Ended", exact(run.completed_at) if run.completed_at else ""),
                 ("Took", took(run) if run.completed_at else ""),
                 (
@@ -147,7 +147,7 @@ def record(run: FineTuneRun) -> None:
                 ),
                 ("Base model", run.base_model or "the embedded model"),
                 ("Final loss", _measured(metrics.final_train_loss if metrics else None)),
-                ("Best loss on those held out", _measured(metrics.best_val_loss if metrics else None)),
+                ("Best loss on held-out examples", _measured(metrics.best_val_loss if metrics else None)),
                 ("Perplexity", _measured(metrics.perplexity if metrics else None)),
                 ("Steps", f"{metrics.total_steps:,}" if metrics and metrics.total_steps else ""),
                 ("Dataset", run.dataset_hash or ""),
@@ -166,21 +166,21 @@ def _measured(value: float | None) -> str:
 
 
 class UsedTraces:
-    """The traces a run was given, a page at a time."""
+    """Shows the traces that a run was trained on, one page at a time."""
 
     def __init__(self, run: FineTuneRun, traces: Sequence[Trace]) -> None:
         self._run = run
         self._traces = traces
         self._first = 0
-        with Tag("section", classes="stack tight", aria_label="Traces it was given", data_testid="used-traces"):
-            Tag("h2", "Traces it was given")
+        with Tag("section", classes="stack tight", aria_label="Traces used", data_testid="used-traces"):
+            Tag("h2", "Traces used")
             Tag("p", self._words(), "muted small")
             self._box = Tag("div")
         self._show()
 
     def _words(self) -> str:
         gone = self._run.traces_used - len(self._traces)
-        words = f"{count(len(self._traces), 'trace')}, one example of each."
+        words = f"{count(len(self._traces), 'trace')}, one example each."
         return f"{words} {count(gone, 'more trace has', 'more traces have')} been deleted since." if gone > 0 else words
 
     def _show(self) -> None:

@@ -1,4 +1,4 @@
-"""A training run's state on the page, put together from its events. Nothing here draws."""
+"""Build the state of a training run from its events. Nothing here draws."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from tmde_core.storage.events import TERMINAL, Event
 
 MESSAGES_KEPT = 100
 MAX_MESSAGE_CHARS = 2_000
-"""Of one message; a backend may log anything."""
+"""Limit for one message, because a backend may log anything."""
 
 Points = list[tuple[float, float]]
 
 
 class Said(Record):
-    """Something the run said in words."""
+    """A message of the run."""
 
     step: int | None
     text: str
 
 
 class TrainingState:
-    """Where a run stands. The same events always give the same state, however they arrive."""
+    """The state of a run. The same events always produce the same state, however they are batched."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.seen = 0
-        """Id of the last event that was applied."""
+        """Id of the last applied event."""
         self.last: Progress | None = None
         self.train: Points = []
-        """(step, loss)."""
+        """Pairs of (step, loss)."""
         self.eval: Points = []
         self.checkpoint: int | None = None
         """The step of the newest complete checkpoint."""
         self.ended: str | None = None
-        """complete, error or cancelled; None again when the run goes on after that."""
+        """complete, error or cancelled; None again if the run continues."""
         self.said: deque[Said] = deque(maxlen=MESSAGES_KEPT)
         for event in events:
             self.apply(event)
 
     @property
     def share(self) -> float | None:
-        """How much of it is done, 0–1."""
+        """The share of steps that are done, 0–1."""
         return min(1.0, self.last.step / self.last.total_steps) if self.last and self.last.total_steps else None
 
     @property
@@ -54,7 +54,7 @@ class TrainingState:
         return min(self.eval, key=lambda point: point[1], default=None)
 
     def apply(self, event: Event) -> None:
-        """Take in one event; those that were seen before, and those that cannot be read, change nothing."""
+        """Apply one event. Ignore events that were applied before and events that cannot be read."""
         if event.id <= self.seen:
             return
         self.seen = event.id
@@ -87,7 +87,7 @@ class TrainingState:
             self._add_eval(progress.step, progress.eval_loss)
 
     def _back_to(self, step: int) -> None:
-        """The run went on from a checkpoint, or began anew: what came after that step is being done again."""
+        """Drop the points from this step on. The run repeats them after resuming from a checkpoint or starting anew."""
         self.train = [point for point in self.train if point[0] < step]
         self.eval = [point for point in self.eval if point[0] < step]
 
@@ -97,7 +97,7 @@ class TrainingState:
             self._add_eval(step, float(loss))
 
     def _add_eval(self, step: int, loss: float) -> None:
-        """A validation is told twice, by the event `eval` and in the step's progress."""
+        """Add a validation loss once. It arrives twice: in the event `eval` and in the step's progress."""
         self.eval = [point for point in self.eval if point[0] != step]
         self.eval.append((step, loss))
 

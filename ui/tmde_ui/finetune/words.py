@@ -1,4 +1,4 @@
-"""What training is called and how its figures are said on the pages."""
+"""The words and figures of training on the pages."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ BY: Mapping[str, str] = {
 
 
 def status_of(run: FineTuneRun) -> tuple[str, str]:
-    """Word and kind of chip for where a run stands."""
+    """Return the word and the kind of chip for a run's status."""
     return ("waiting", "accent") if run.queued and run.status == "pending" else STATUS[run.status]
 
 
 def took(run: FineTuneRun, now: datetime | None = None) -> str:
-    """How long a run took, or takes so far."""
+    """Return how long a run took, or has taken so far."""
     end = run.completed_at or now or utc_now()
     return duration(max(1.0, (end - run.started_at).total_seconds() * 1000))
 
 
 def made_of(run: FineTuneRun) -> str:
-    """`62 traces`."""
+    """Return the number of traces: `62 traces`."""
     return count(run.traces_used, "trace")
 
 
 def left_out(by_reason: Mapping[str, int]) -> str:
-    """`3 left out: 2 same question as another, 1 withdrawn`."""
+    """Return `3 left out: 2 same question as another, 1 withdrawn`."""
     parts = ", ".join(f"{number:,} {LEFT_OUT.get(reason, reason)}" for reason, number in by_reason.items() if number)
     return f"{sum(by_reason.values()):,} left out: {parts}"
 
 
 def why(one: LeftOut) -> str:
-    """Why one trace was left out."""
+    """Return why one trace was left out."""
     return one.detail or f"It is {LEFT_OUT.get(one.reason, one.reason)}."

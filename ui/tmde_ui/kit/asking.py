@@ -1,4 +1,4 @@
-"""Asking once before something is done that cannot be taken back."""
+"""Ask a person to confirm an action that cannot be undone."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def ask_once(
     doing: str = "",
     test: str,
 ) -> None:
-    """Open a dialog that does the deed when the person agrees; why it could not be done is said there.
+    """Open a dialog that runs the action after the person confirms. The dialog shows the error if the action fails.
 
     Args:
-        place: what the dialog belongs to and goes with.
-        words: what follows from it, a paragraph each.
-        yes, no: on the buttons.
-        then: called when it is done and the dialog closed.
-        doing: on the button while it is being done.
+        place: the element that owns the dialog; deleting the element deletes the dialog.
+        words: the consequences, one paragraph each.
+        yes, no: the texts of the buttons.
+        then: called after the action, when the dialog is closed.
+        doing: the text of the button while the action runs.
         test: `x` for the test ids `x-dialog` and `confirm-x`.
     """
     with place:

@@ -1,4 +1,4 @@
-// A file is dropped or chosen, travels as the body of one request, and the answer is handed to the page.
+// Uploads a dropped or chosen file as the body of one request and passes the answer to the page.
 export default {
   template: `
     <div class="drop" :class="{ over }" @dragover.prevent="over = true" @dragleave="over = false" @drop.prevent="drop">
@@ -23,7 +23,7 @@ export default {
       event.target.value = "";
       if (file) this.send(file);
     },
-    // What is chosen beside it is read at the last moment: the server may not have heard of a choice yet.
+    // Reads the choices just before sending, because the server may not know the newest choice yet.
     address() {
       const chosen = Object.entries(this.choices ?? {}).map(([name, id]) => [name, document.getElementById(id).value]);
       return chosen.length ? `${this.url}?${new URLSearchParams(chosen)}` : this.url;
@@ -42,7 +42,7 @@ export default {
       request.setRequestHeader("Content-Type", "application/octet-stream");
       request.setRequestHeader("X-File-Name", encodeURIComponent(file.name));
       request.upload.onprogress = (event) => (this.share = event.total ? event.loaded / event.total : 0);
-      request.upload.onload = () => (this.words = "Reading it …");
+      request.upload.onload = () => (this.words = "Reading the file …");
       const end = (answer) => {
         this.busy = false;
         this.words = "";

@@ -1,6 +1,6 @@
-"""Bringing a file in: the drop zone in the browser, and how a refusal travels to it and is shown.
+"""The file upload: the drop zone in the browser, and how a refused file is reported and shown.
 
-NiceGUI's own upload checks sizes in the browser only and keeps the file in memory; here the server counts the bytes.
+NiceGUI's own upload checks sizes in the browser only and keeps the file in memory. Here the server counts the bytes.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from tmde_core.records.base import to_json
 from tmde_ui.kit.elements import Tag, outliving
 
 FILE_NAME = "x-file-name"
-"""Header with the file's name, percent-encoded; its ending may say what it holds."""
+"""Header with the percent-encoded file name. The extension may indicate the format."""
 
 
 MAX_REASONS = 200
-"""Of a refusal, so that the answer fits through the page's connection; the rest is counted."""
+"""A refusal lists at most this many reasons, so that it fits into one message to the page. The others are counted."""
 
 
 GONE = 499
-"""What nginx logs when a client leaves before it is answered; nobody receives it."""
+"""The status that nginx logs when a client disconnects before the response. No client receives it."""
 
 
 class DropZone(Element, component="dropzone.js"):
-    """Takes one file at a time; `done` gets the server's answer: a report, or a `detail` that says what is wrong.
+    """Takes one file at a time and passes the server's answer to `done`: a report, or a `detail` with the error.
 
     Args:
         done: called with the answer.
-        url: where the file goes, as the body of a POST; the server there counts the bytes too.
-        accept: endings that the browser's file dialog offers.
-        max_bytes: a larger file is not even sent.
-        hint: what to do about a file that is too large.
-        choices: parameters of the address, and the id of the input that each has its value from.
+        url: receives the file as the body of a POST; the server there counts the bytes too.
+        accept: file extensions that the browser's file dialog offers.
+        max_bytes: a larger file is not sent.
+        hint: advice for a file that is too large.
+        choices: query parameters of the URL, each with the id of the input that holds its value.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class DropZone(Element, component="dropzone.js"):
 
 
 def refused(error: TmdeError) -> Response:
-    """What the address of an import answers when it took nothing."""
+    """Return the response of an import that was refused."""
     reasons = error.context.get("reasons")
     told = reasons if isinstance(reasons, list) else []
     body = {
@@ -77,17 +77,17 @@ def refused(error: TmdeError) -> Response:
 
 
 def refusal(answer: dict[str, Any], words: str, what: str) -> None:
-    """Draw why nothing was taken: every reason where there are several, else the one sentence.
+    """Draw why an import was refused: all reasons if there is a list, else the one sentence.
 
     Args:
-        answer: what came from the address.
-        words: said above the reasons.
-        what: "the adapter is", for an answer that cannot be read.
+        answer: the response to the upload.
+        words: shown above the reasons.
+        what: the text "the adapter is", used if the answer cannot be read.
     """
     reasons = answer.get("reasons")
     told = [str(reason) for reason in reasons] if isinstance(reasons, list) else []
     if not told:
-        unread = f"The server's answer cannot be read. Reload the page and look whether {what} there."
+        unread = f"The server's answer cannot be read. Reload the page and check whether {what} there."
         Tag("p", str(answer.get("detail", unread)), "notice bad")
         return
     Tag("p", words, "notice bad")

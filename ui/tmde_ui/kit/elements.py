@@ -1,7 +1,7 @@
-"""Plain HTML elements for the pages: native controls, looked after by `assets/tmde.css`.
+"""Plain HTML elements for the pages: native controls, styled by `assets/tmde.css`.
 
-Native buttons, inputs, selects and dialogs bring their keyboard and screen-reader behaviour with them, send nothing
-to the server while a person types, and carry no framework's look.
+Native buttons, inputs, selects and dialogs have keyboard and screen-reader support built in, send nothing to the server
+while a person types, and do not look like any framework.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ log = structlog.get_logger(__name__)
 
 
 class PageClosedError(Exception):
-    """Something is to be drawn on a page that nobody has open any more."""
+    """Raised when code draws on a page that is already closed."""
 
 
 class Tag(TextElement):
-    """An HTML element with text or children. Attribute names are given with `_` for `-`; False and None leave them out."""
+    """An HTML element with text or children. `_` in attribute names becomes `-`. False and None omit an attribute."""
 
     def __init__(self, tag: str, text: str = "", classes: str = "", **attributes: Any) -> None:
         _still_open(ui.context.client)
@@ -33,7 +33,7 @@ class Tag(TextElement):
         self.put(**attributes)
 
     def put(self, **attributes: Any) -> Self:
-        """Set attributes; sends nothing when nothing changes."""
+        """Set attributes. Nothing is sent if nothing changes."""
         changed = False
         for name, value in attributes.items():
             key = name.rstrip("_").replace("_", "-")
@@ -47,37 +47,37 @@ class Tag(TextElement):
         return self
 
     def say(self, text: str) -> Self:
-        """Change the text; sends nothing when it is the same."""
+        """Set the text. Nothing is sent if the text is the same."""
         if self.text != text:
             self.text = text
         return self
 
     def show(self, visible: bool = True) -> Self:
-        """Show or hide (`hidden` also takes it away from screen readers)."""
+        """Show or hide the element (`hidden` also hides it from screen readers)."""
         return self.put(hidden=not visible)
 
     def bring_into_view(self, block: str = "nearest") -> None:
-        """Scroll the page to it.
+        """Scroll the page to the element.
 
         Args:
-            block: where it comes to stand: nearest, start, center.
+            block: its vertical position afterwards: nearest, start, center.
         """
         self.run_method("scrollIntoView", {"block": block})
 
     def clear(self) -> Self:
-        """Take away what is in it."""
+        """Remove all children."""
         _still_open(self.client)
         return super().clear()
 
     def on(self, type: str, handler: Callable[..., Any] | None = None, *args: Any, **options: Any) -> Self:  # noqa: A002  # the overridden method calls it that
-        """Listen to an event. The person may leave before the handler is done: see `outliving`."""
+        """Listen to an event. The page may be closed before the handler ends: see `outliving`."""
         return super().on(type, outliving(handler) if handler else None, *args, **options)
 
 
 def outliving(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The handler of an event, whose deed is done to its end though the page be closed meanwhile.
+    """Wrap an event handler so that its work is completed even if the page is closed meanwhile.
 
-    The outcome is not drawn then, and what fails is said to nobody.
+    After that, the result is not drawn and an error is only logged.
     """
 
     @wraps(handler)
@@ -103,31 +103,31 @@ async def _outlive(client: Client, work: Awaitable[Any]) -> None:
 
 
 def button(text: str, kind: str = "", *, test: str | None = None, **attributes: Any) -> Tag:
-    """A button; `kind` is primary, danger, quiet or nothing."""
+    """Return a button; `kind` is primary, danger, quiet or empty."""
     return Tag(
         "button", text, f"button {kind}".strip(), type=attributes.pop("type_", "button"), data_testid=test, **attributes
     )
 
 
 def chip(text: str, kind: str = "", **attributes: Any) -> Tag:
-    """A short label with a coloured ground."""
+    """Return a short label with a coloured background."""
     return Tag("span", text, f"chip {kind}".strip(), **attributes)
 
 
 def link(text: str, href: str, classes: str = "", **attributes: Any) -> Tag:
-    """A link within the pages."""
+    """Return a link within the pages."""
     return Tag("a", text, classes, href=href, **attributes)
 
 
 def field(label: str, name: str, **attributes: Any) -> Tag:
-    """A labelled input; returns the input."""
+    """Draw a labelled input; return the input."""
     with Tag("div", classes="field"):
         Tag("label", label, for_=f"field-{name}")
         return Tag("input", classes="input", id=f"field-{name}", name=name, **attributes)
 
 
 def choice(label: str, name: str, options: Sequence[tuple[str, str]], value: str = "", **attributes: Any) -> Tag:
-    """A labelled select of (value, text); returns the select."""
+    """Draw a labelled select of (value, text); return the select."""
     with Tag("div", classes="field"):
         Tag("label", label, for_=f"field-{name}")
         with Tag("select", classes="input", id=f"field-{name}", name=name, **attributes) as select:
@@ -137,7 +137,7 @@ def choice(label: str, name: str, options: Sequence[tuple[str, str]], value: str
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> None:
-    """A list of names and values; empty values are left out."""
+    """Draw a list of names and values. Empty values are left out."""
     with Tag("dl", classes="facts"):
         for name, value in pairs:
             if value:
@@ -157,29 +157,29 @@ class Modal(Tag):
             self.body = Tag("div", classes="stack")
 
     def open(self) -> None:
-        """Show it above the page."""
+        """Show the dialog above the page."""
         self.run_method("showModal")
 
     def close(self) -> None:
-        """Take it away. A person may have closed it before, and some dialogs are deleted then."""
+        """Close the dialog. Do nothing if a person has closed it, because some dialogs are then deleted."""
         if not self.is_deleted:
             self.run_method("close")
 
 
 def close_button(dialog: Tag) -> None:
-    """The cross that closes a dialog, in the browser alone."""
+    """Draw the cross that closes a dialog without a round trip to the server."""
     with Tag("button", classes="icon-button", type="button", aria_label="Close") as cross:
         icon("close")
     close_on_press(cross, dialog)
 
 
 def open_on_press(control: Tag, dialog: Tag) -> None:
-    """Let a button open a dialog, in the browser alone."""
+    """Make a button open a dialog without a round trip to the server."""
     control.on("click", js_handler=f"() => getHtmlElement({dialog.id}).showModal()")
 
 
 def close_on_press(control: Tag, dialog: Tag) -> None:
-    """Let a button close a dialog, in the browser alone. The dialog may be gone already."""
+    """Make a button close a dialog without a round trip to the server. The dialog may already be deleted."""
     control.on("click", js_handler=f"() => getHtmlElement({dialog.id})?.close()")
 
 
@@ -193,7 +193,7 @@ _PATHS = {
 
 
 def icon(name: str, classes: str = "") -> None:
-    """A line drawing, hidden from screen readers: what it is on carries the label."""
+    """Draw an icon, hidden from screen readers because its button or link has the label."""
     svg = (
         '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linecap="round" '
         f'stroke-linejoin="round" aria-hidden="true">{_PATHS[name]}</svg>'

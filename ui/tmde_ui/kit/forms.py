@@ -1,4 +1,4 @@
-"""Native forms: what a person typed travels once, when they submit."""
+"""Native forms: the typed values are sent once, on submit."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tmde_ui.kit.elements import Tag
 from tmde_ui.kit.script import call
 
 MAX_FORM_BYTES = 512 * 1024
-"""More is not sent: the browser's connection to the server carries messages of up to a megabyte."""
+"""A larger form is not sent, because the connection carries messages of at most one megabyte."""
 
 TOO_LARGE = "too_large"
-"""The one field of a form that was not sent."""
+"""The only field of a form that was too large to be sent."""
 
 Submitted = Callable[[dict[str, str]], Awaitable[None]]
 
 
 def on_submit(form: Tag, handler: Submitted) -> None:
-    """Call `handler` with the form's fields. A form of over half a megabyte arrives as the one field `too_large`."""
+    """Call `handler` with the form's fields on submit. Above half a megabyte, the only field is `too_large`."""
 
     async def handle(event: events.GenericEventArguments) -> None:
         await handler(_fields(event.args))
@@ -29,7 +29,7 @@ def on_submit(form: Tag, handler: Submitted) -> None:
 
 
 def submit_on_ctrl_enter(field: Tag) -> None:
-    """Let Ctrl and Enter in a field submit its form."""
+    """Make Ctrl and Enter in a field submit its form."""
     field.on("keydown", js_handler="(event) => tmde.submitOnCtrlEnter(event)")
 
 
@@ -43,7 +43,7 @@ def on_press(control: Tag, form: Tag, handler: Submitted) -> None:
 
 
 def _fields(args: Any) -> dict[str, str]:
-    """What came from a browser may be anything."""
+    """Return the form's fields, ignoring everything else that a browser may send."""
     return {str(name): str(value) for name, value in args.items()} if isinstance(args, dict) else {}
 
 
@@ -52,7 +52,7 @@ TYPING_SECONDS = 0.25
 
 
 def form_fields(form: Tag, handler: Submitted) -> None:
-    """Call `handler` with the form's fields whenever one of them changes. Submitting (Enter) does nothing further."""
+    """Call `handler` with the form's fields whenever one of them changes. Submitting (Enter) does nothing else."""
 
     async def handle(event: events.GenericEventArguments) -> None:
         await handler(_fields(event.args))

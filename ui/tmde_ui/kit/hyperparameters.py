@@ -1,4 +1,4 @@
-"""What hyperparameters are called, and how their values and losses are written."""
+"""The names of hyperparameters, and the texts of their values and of losses."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from tmde_core.records.finetune import FineTuneConfig
 
 
 def labelled(field: Field) -> str:
-    """What a field is called on the page, with its unit: `Longest example, tokens`."""
+    """Return the name of a field on the page, with its unit: `Longest example, tokens`."""
     return ", ".join(part for part in (field.title, field.unit) if part)
 
 
 NAMES: Mapping[str, str] = {field.wire_name: labelled(field) for field in fields_of(FineTuneConfig)}
-"""Hyperparameter on the wire → its name on the page. One that is missing goes by its name on the wire."""
+"""JSON name of a hyperparameter → its name on the page. A missing one is shown by its JSON name."""
 
 
 def figure_of(value: object) -> str:
-    """A hyperparameter's value as a person would type it."""
+    """Return a hyperparameter's value as a person would type it."""
     if not isinstance(value, float):
         return str(value)
     plain = f"{value:g}"
@@ -26,5 +26,5 @@ def figure_of(value: object) -> str:
 
 
 def loss(value: float | None) -> str:
-    """A loss to three decimals; a dash where it was never measured."""
+    """Return a loss with three decimals, or a dash if it was never measured."""
     return "–" if value is None else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""Calling the functions of `assets/tmde.js`."""
+"""Call the functions of `assets/tmde.js`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import msgspec
 
 
 def call(function: str, *arguments: object) -> str:
-    """JavaScript that calls a function of `assets/tmde.js`.
+    """Return JavaScript that calls a function of `assets/tmde.js`.
 
     Args:
-        arguments: what JSON can write. An element is given as its id.
+        arguments: values that JSON can encode. Pass an element's id for an element.
     """
     return f"tmde.{function}({', '.join(msgspec.json.encode(one).decode() for one in arguments)})"

@@ -1,5 +1,5 @@
-// Text that grows. It only ever becomes a text node, so nothing in it can turn into markup.
-// `put` says where the piece belongs, so that a piece that arrives twice, or before a whole update, does no harm.
+// Shows growing text in a text node, so the text can never become markup.
+// `put` gets the position of each piece, so a piece that arrives twice or before a full update does no harm.
 export default {
   template: `<div class="stream"></div>`,
   props: { text: { type: String, default: "" } },

@@ -1,9 +1,9 @@
-"""What a page does beside answering its person: following a run, looking for news, comparing. It ends with the page.
+"""Run background work of a page, such as following a run, polling or comparing, until the page is closed.
 
-NiceGUI deletes a page's client half a minute after its browser has gone; whatever draws after that fails, and far from its
-cause. So every page and panel has its work done here. It is cancelled when the client is deleted, and what still fails then
-is seen by nobody and said to nobody. Any other failure is one line in the log and one sentence where the person looks. A
-browser that comes back in time (a laptop that slept) finds its page as it would have been.
+NiceGUI deletes a page's client half a minute after its browser has disconnected. Drawing after that fails, far from the
+cause. Every page and panel therefore runs its work here. The work is cancelled when the client is deleted, and an error
+after that is only logged for debugging. Any other error is one line in the log and one sentence on the page. A browser
+that reconnects in time (a sleeping laptop) finds its page up to date.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from tmde_ui.kit.words import sentence
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 2.0
-"""How often pages look whether something was changed elsewhere: by a terminal, another tab, the schedule, the gate."""
+"""How often pages check for changes made elsewhere: by a terminal, another tab, the schedule, the gate."""
 
 Work = Callable[[], Awaitable[object]]
 
 _begun: WeakKeyDictionary[Client, set[asyncio.Task[None]]] = WeakKeyDictionary()
-"""What goes on behind each page."""
+"""The running background tasks of each page."""
 
 
 def begin(work: Work, name: str) -> asyncio.Task[None]:
-    """Do `work` beside the page that is being built or used, until it is done or the page is closed.
+    """Run `work` in the background of the current page, until the work is done or the page is closed.
 
     Args:
-        work: called once; elements that it makes without naming a place are put at the page's end.
+        work: called once; elements that it creates outside of any other element go to the end of the page.
         name: for the log.
     """
     client = ui.context.client
     task = background_tasks.create(_until_closed(client, work, name), name=name, handle_exceptions=False)
     if client.is_deleted:
-        task.cancel()  # the page was closed while its person's last wish was seen to
+        task.cancel()  # the page was closed while the last action on it was running
         return task
     if client not in _begun:
         begun: set[asyncio.Task[None]] = set()
@@ -63,10 +63,10 @@ async def _until_closed(client: Client, work: Work, name: str) -> None:
 
 
 async def part(work: Awaitable[object], place: Element | None = None) -> None:
-    """A part of a page that cannot be made says so in its place; the rest of the page stands.
+    """Draw a part of a page. If that fails, show the error in its place and keep the rest of the page.
 
     Args:
-        place: where to say so; where the part is being made, when left out.
+        place: where to show the error; by default where the part is drawn.
     """
     client = ui.context.client
     try:
@@ -87,13 +87,14 @@ async def look_again(
     until: Callable[[], bool] = lambda: False,
     at_once: bool = False,
 ) -> None:
-    """Look every so many seconds. A look that fails is told in the log, once for as long as it fails in the same way.
+    """Call `look` at an interval. An error is logged once for as long as it stays the same.
 
     Args:
-        name: of what is looked at, for the log.
-        every: seconds; `LOOK_SECONDS` when left out.
-        until: asked before each look.
-        at_once: whether the first look is now.
+        look: reads and draws something.
+        name: the subject of `look`, for the log.
+        every: seconds; `LOOK_SECONDS` by default.
+        until: checked before each call; True ends the loop.
+        at_once: whether to call `look` immediately.
     """
     client = ui.context.client
     told = ""
@@ -105,7 +106,7 @@ async def look_again(
         try:
             await look()
             told = ""
-        except Exception as error:  # the next look may succeed
+        except Exception as error:  # the next call may succeed
             if _closed(client, name, error):
                 return
             if told != (told := _named(error)):
@@ -113,11 +114,11 @@ async def look_again(
 
 
 class Soon:
-    """Does something a moment later, once, however often it is asked for meanwhile.
+    """Runs an action once after a delay, however often it is requested in between.
 
     Args:
-        deed: what is done.
-        seconds: after the first time that it was asked for.
+        deed: the action.
+        seconds: the delay after the first request.
     """
 
     def __init__(self, deed: Callable[[], None], seconds: float) -> None:
@@ -126,12 +127,12 @@ class Soon:
         self._due: asyncio.Task[None] | None = None
 
     def ask(self) -> None:
-        """Let it be done soon."""
+        """Request the action."""
         if self._due is None:
             self._due = begin(self._wait, "paint")
 
     def stop(self) -> None:
-        """It is not to be done, or was done just now."""
+        """Cancel the request, if there is one."""
         if self._due is not None:
             self._due.cancel()
             self._due = None
@@ -143,7 +144,7 @@ class Soon:
 
 
 def _closed(client: Client, name: str, error: Exception) -> bool:
-    """Whether the page is closed, so that nobody can be told."""
+    """Return whether the page is closed, so that no error can be shown."""
     if client.is_deleted:
         log.debug("ui.page_was_closed", work=name, error=_named(error))
     return client.is_deleted

@@ -1,4 +1,4 @@
-"""Times as a person reads them: how long, how long ago, when."""
+"""Times as a person reads them: durations, ages and dates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tmde_ui.kit.words import count
 
 
 def duration(milliseconds: float | None) -> str:
-    """`40 ms`, `0.8 s`, `12 s`, `3 min 05 s`; nothing for None."""
+    """Return `40 ms`, `0.8 s`, `12 s` or `3 min 05 s`; empty for None."""
     if milliseconds is None:
         return ""
     if milliseconds < 95:
@@ -27,7 +27,7 @@ def duration(milliseconds: float | None) -> str:
 
 
 def ago(moment: datetime, now: datetime | None = None) -> str:
-    """`just now`, `12 min ago`, `3 h ago`, then the date."""
+    """Return `just now`, `12 min ago` or `3 h ago`, then the date."""
     seconds = ((now or utc_now()) - moment).total_seconds()
     if seconds < 60:
         return "just now"
@@ -39,12 +39,12 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 
 
 def exact(moment: datetime) -> str:
-    """The instant in UTC, to the second."""
+    """Return the instant in UTC, to the second."""
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def age(moment: datetime, now: datetime | None = None) -> str:
-    """`just now`, `12 minutes ago`, `3 days ago`, then the date."""
+    """Return `just now`, `12 minutes ago` or `3 days ago`, then the date."""
     seconds = ((now or utc_now()) - moment).total_seconds()
     for length, unit, most in ((60, "minute", 60), (3600, "hour", 24), (86_400, "day", 31)):
         if seconds < 60:
@@ -55,7 +55,7 @@ def age(moment: datetime, now: datetime | None = None) -> str:
 
 
 def coming(moment: datetime, zone: str, now: datetime | None = None) -> str:
-    """A future instant by that zone's clock: `today 14:00`, `tomorrow 02:00`, `Sunday 02:00`, `6 Dec 02:00`."""
+    """Return a future instant in that time zone: `today 14:00`, `tomorrow 02:00`, `Sunday 02:00`, `6 Dec 02:00`."""
     place = zone_of(zone)
     local, today = moment.astimezone(place), (now or utc_now()).astimezone(place)
     days = (local.date() - today.date()).days
@@ -65,13 +65,13 @@ def coming(moment: datetime, zone: str, now: datetime | None = None) -> str:
 
 
 def on_the_clock(moment: datetime, zone: str) -> str:
-    """An instant by that zone's clock: `Sun 29 Nov 2026, 02:00`."""
+    """Return an instant in that time zone: `Sun 29 Nov 2026, 02:00`."""
     local = moment.astimezone(zone_of(zone))
     return f"{local:%a} {local.day} {local:%b %Y, %H:%M}"
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """The time zone; UTC where there is none of that name."""
+    """Return the time zone with that name, or UTC if it is unknown."""
     try:
         return ZoneInfo(name or "UTC")
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Figures and times as a person reads them."""
+"""Figures and texts as a person reads them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _MARKS = re.compile(r"\*\*|__|`+|^#{1,6} |^> |^[-*] ", re.MULTILINE)
 
 
 def score(value: float | None) -> str:
-    """A score of 0–10 without needless decimals; a dash for none."""
+    """Return a score of 0–10 without needless decimals, or a dash for None."""
     return "–" if value is None else f"{value:.1f}".removesuffix(".0")
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
-    """`1 trace`, `1,204 traces`."""
+    """Return `1 trace`, `1,204 traces`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def size(number: int | None) -> str:
-    """Bytes in the unit that fits."""
+    """Return a number of bytes in a suitable unit."""
     if number is None:
         return ""
     value = float(number)
@@ -32,24 +32,24 @@ def size(number: int | None) -> str:
 
 
 def snippet(text: str, length: int = 240) -> str:
-    """The beginning of a text as one line, without Markdown's marks."""
+    """Return the beginning of a text as one line, without Markdown marks."""
     return " ".join(_MARKS.sub("", text[: 2 * length]).split())[:length]
 
 
 def short_id(identity: object) -> str:
-    """The first eight characters, enough to tell apart what one person has."""
+    """Return the first eight characters, which is enough to tell the items of one person apart."""
     return str(identity)[:8]
 
 
 def sentence(error: BaseException) -> str:
-    """What to tell a person about an error: the detail of ours, a plain apology for a defect."""
+    """Return the sentence for an error: the detail of a `TmdeError`, or an apology for a defect."""
     if isinstance(error, TmdeError):
         return error.detail
-    return "Something went wrong inside TMDE. The server's log says more; try again."
+    return "Something went wrong in TMDE. Try again. The server's log has the details."
 
 
 def source(name: str) -> str:
-    """Where a trace came from."""
+    """Return where a trace came from."""
     return _SOURCES.get(name, name)
 
 

@@ -1,4 +1,4 @@
-"""`/plugins`: what is installed, what each plugin provides, what is wrong with it; the runtimes and their models."""
+"""`/plugins`: the installed plugins, what they provide and their errors; the runtimes and their models."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _STATE = {"ready": "good", "failed": "critical", "restarting": "major", "startin
 _STATE_WORDS = {"stopped": "not started"}
 _STAGE = {
     "import": "It cannot be loaded",
-    "register": "It does not fit the hooks",
+    "register": "It does not match the hooks",
     "hook": "One of its hooks fails",
-    "conflict": "A name is taken",
+    "conflict": "A name is already in use",
 }
 
 
 def register(site: Site) -> None:
-    """Put the page into the app."""
+    """Register the page with the app."""
     services = site.services
 
     @page("/plugins", site)
@@ -41,7 +41,7 @@ def register(site: Site) -> None:
                 Tag("h1", "Plugins")
                 broken = sum(info.status != "ok" for info in infos)
                 words = (
-                    "All of them work." if not broken else f"{count(broken, 'needs', 'need')} a look; they come first."
+                    "All plugins work." if not broken else f"{count(broken, 'needs', 'need')} attention, listed first."
                 )
                 Tag("p", f"{count(len(infos), 'plugin')} installed. {words}" if infos else "", "muted")
             if not infos:
@@ -49,7 +49,7 @@ def register(site: Site) -> None:
                     Tag("h2", "No plugin is installed")
                     Tag(
                         "p",
-                        "Without one there is no model to ask. Install the package tmde-cpu and start the server again.",
+                        "Without a plugin, there is no model. Install the package tmde-cpu and restart the server.",
                     )
             with Tag("div", classes="grid"):
                 for info in sorted(infos, key=lambda info: (info.status == "ok", info.name)):
@@ -63,12 +63,12 @@ def _section(title: str) -> Tag:
     with Tag("section", classes="stack", aria_label=title):
         Tag("h2", title)
         with Tag("div", data_testid=title.lower().replace(" ", "-")) as content:
-            Tag("p", "Asking …", "muted")
+            Tag("p", "Loading …", "muted")
     return content
 
 
 async def _fill(services: Services, runtimes: Tag, models: Tag) -> None:
-    """Availability and models may take a while to find out; the page is there before."""
+    """Fill in availability and models. Both may take a while, so the page is shown first."""
     await part(_answer(runtimes, services.runtimes.reports(), _runtimes), runtimes)
     await part(_answer(models, services.runtimes.models(), _models), models)
 
@@ -76,7 +76,7 @@ async def _fill(services: Services, runtimes: Tag, models: Tag) -> None:
 async def _answer(target: Tag, asked: Awaitable[Sequence[T]], show: Callable[[Sequence[T]], None]) -> None:
     try:
         found = await asked
-    finally:  # a plugin's own defect is shown where its answer would stand
+    finally:  # a defect of the plugin is shown in place of its answer
         target.clear()
     with target:
         show(found)
@@ -135,7 +135,7 @@ def _runtimes(reports: Sequence[RuntimeReport]) -> None:
 
 def _models(models: Sequence[ModelInfo]) -> None:
     if not models:
-        Tag("p", "No runtime names a model right now.", "muted")
+        Tag("p", "No runtime lists a model at the moment.", "muted")
         return
     with Tag("ul", classes="rows"):
         for model in models:

@@ -1,4 +1,4 @@
-"""Bringing traces in from a file: the address that takes the file, and what it answers."""
+"""The address that receives files of traces, and its answer."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tmde_ui.kit.shell.site import Site
 ADDRESS = "/traces/import"
 ENDINGS = ".jsonl,.ndjson,.json,.db,.sqlite,.sqlite3"
 MAX_IMPORT_BYTES = 500_000_000
-"""Some 100,000 traces of the usual length."""
+"""About 100,000 traces of the usual length."""
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
 
 
 def register_upload(site: Site) -> None:
-    """Put the address that takes files into the app."""
+    """Register the address that receives the files."""
     services = site.services
 
     @site.web.post(ADDRESS, include_in_schema=False)
@@ -40,11 +40,11 @@ def register_upload(site: Site) -> None:
 
 
 async def _take(request: Request, services: Services) -> ImportReport:
-    """Keep the body in a temporary file of the data directory, then import that.
+    """Store the body in a temporary file of the data directory and import the file.
 
     Raises:
-        TooLargeError: more than MAX_IMPORT_BYTES.
-        InvalidInputError: an empty file, or one that is neither JSON Lines nor the original project's SQLite.
+        TooLargeError: the body exceeds MAX_IMPORT_BYTES.
+        InvalidInputError: the file is empty, or neither JSON Lines nor the SQLite file of the original project.
         InsufficientStorageError: the disk is full.
     """
     try:
@@ -67,7 +67,7 @@ async def _take(request: Request, services: Services) -> ImportReport:
             return await services.traces.import_jsonl(_lines(path))
     except OSError as error:
         raise InsufficientStorageError(
-            f"The file cannot be kept while it is read: {error.strerror}. Free some space."
+            f"The file cannot be stored for the import: {error.strerror}. Free some space."
         ) from None
 
 
@@ -82,10 +82,10 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def report_of(answer: dict[str, Any]) -> ImportReport | str:
-    """The report in the server's answer, or the sentence that says what went wrong."""
+    """Return the report in the server's answer, or a sentence with the error."""
     if "detail" in answer:
         return str(answer["detail"])
     try:
         return msgspec.convert(answer, ImportReport)
     except msgspec.ValidationError:
-        return "The server's answer cannot be read. Reload the page and look whether the traces are there."
+        return "The server's answer cannot be read. Reload the page and check whether the traces are there."

@@ -1,4 +1,4 @@
-"""`/traces`: search, filter, page, bring in and take out."""
+"""`/traces`: search, filter, page through, import and export traces."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tmde_ui.traces.imports import ADDRESS, ENDINGS, MAX_IMPORT_BYTES, register_
 
 PER_PAGE = 25
 SHOWN_SKIPPED = 100
-"""Lines of an import's report that are listed; the rest is counted."""
+"""Number of skipped lines listed in an import's report. The others are counted."""
 
 SOURCES = (("", "anywhere"), ("ui", "these pages"), ("api", "the API"), ("cli", "the command line"), ("import", "an import"), ("loop", "a loop"), ("benchmark", "a benchmark"))  # fmt: skip
 QUALITIES = (("", "any"), *((str(number), f"{number} or more") for number in range(10, 0, -1)))
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What the filters say, as it stands in the address."""
+    """The values of the filters, which are part of the page's address."""
 
     q: str = ""
     quality: str = ""
@@ -42,7 +42,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, fields: dict[str, str]) -> Wanted:
-        """From a form or an address; values that the filters do not offer count as not given."""
+        """Read the filters from a form or an address. Ignore values that the filters do not offer."""
         return cls(
             q=fields.get("q", "").strip()[:500],
             quality=_offered(fields.get("quality", ""), QUALITIES),
@@ -52,7 +52,7 @@ class Wanted(msgspec.Struct, frozen=True):
         )
 
     def filter(self) -> TraceFilter:
-        """As the service takes it."""
+        """Return the filter as the service expects it."""
         return TraceFilter(
             q=self.q or None,
             min_quality=float(self.quality) if self.quality else None,
@@ -62,13 +62,13 @@ class Wanted(msgspec.Struct, frozen=True):
         )
 
     def address(self) -> str:
-        """The address of the page with these filters."""
+        """Return the address of the page with these filters."""
         given = {name: value for name, value in msgspec.structs.asdict(self).items() if value}
         return f"/traces?{urlencode(given)}" if given else "/traces"
 
 
 class TraceList:
-    """The list below the filters; knows which page it is on."""
+    """The list below the filters. Stores the current page of the list."""
 
     def __init__(self, services: Services, wanted: Wanted) -> None:
         self._services = services
@@ -78,7 +78,7 @@ class TraceList:
         self._box = Tag("div", aria_live="polite", data_testid="trace-list")
 
     async def show(self) -> None:
-        """Ask and draw; when the filters have changed meanwhile, the later answer counts."""
+        """Load and draw the traces. If the filters change meanwhile, only the later result is drawn."""
         self._asked += 1
         asked = self._asked
         try:
@@ -98,7 +98,7 @@ class TraceList:
                 _nothing_found()
 
     async def change(self, wanted: Wanted) -> None:
-        """Other filters: back to the first page."""
+        """Apply other filters and go back to the first page."""
         if wanted == self.wanted:
             return
         self.wanted = wanted
@@ -107,7 +107,7 @@ class TraceList:
         await self.show()
 
     async def restart(self) -> None:
-        """The traces have changed: show the newest."""
+        """Show the newest traces, because the traces have changed."""
         self._cursors = [None]
         await self.show()
 
@@ -133,7 +133,7 @@ class TraceList:
         older.on("click", lambda: self._older(found.next_cursor), args=[])
 
     def _to_the_top(self) -> None:
-        # By way of the list: the button that was pressed is gone by now, and with it the usual way to the browser.
+        # Run the script from the list: the pressed button is already deleted, and its context with it.
         with self._box:
             ui.run_javascript("scrollTo(0, 0)")
 
@@ -151,7 +151,7 @@ class TraceList:
 
 
 def register(site: Site) -> None:
-    """Put the page into the app."""
+    """Register the page with the app."""
     services = site.services
     register_upload(site)
     trace_page.register(site)
@@ -186,7 +186,7 @@ def _filters(wanted: Wanted) -> Tag:
         with Tag("div", classes="field"):
             Tag("label", "Search", for_="field-q")
             Tag("input", classes="input", id="field-q", name="q", type="search", defaultValue=wanted.q, autocomplete="off",
-                placeholder="Words of the question or the answer", data_testid="search")  # fmt: skip
+                placeholder="Words in the question or the answer", data_testid="search")  # fmt: skip
         choice("Quality", "quality", QUALITIES, wanted.quality, data_testid="quality")
         choice("From", "source", SOURCES, wanted.source, data_testid="source")
         for name, text, on in (("rated", "Rated", wanted.rated), ("eligible", "Fit for training", wanted.eligible)):
@@ -219,7 +219,7 @@ def _nothing_yet() -> None:
         Tag("h2", "No traces yet")
         Tag(
             "p",
-            "Every debate that ends leaves its trace here: the question, what was argued, the answer and its score. The good ones become training data.",
+            "Every finished debate is stored here as a trace: the question, the arguments, the answer and its score. Good traces become training data.",
         )
         link("Ask the first question", "/", "button primary")
 
@@ -227,7 +227,7 @@ def _nothing_yet() -> None:
 def _nothing_found() -> None:
     with Tag("div", classes="card empty", data_testid="nothing-found"):
         Tag("h2", "Nothing matches")
-        Tag("p", "Use fewer or other words, or take back a filter.")
+        Tag("p", "Use fewer or other words, or remove a filter.")
         link("Show all", "/traces", "button")
 
 
@@ -245,7 +245,7 @@ def _import_dialog(imported: Any) -> Modal:
     with dialog.body:
         Tag(
             "p",
-            "A JSON Lines file with one trace a line (question and answer are enough), or the SQLite file of the original project.",
+            "A JSON Lines file with one trace per line (question and answer are enough), or the SQLite file of the original project.",
             "muted",
         )
         with DropZone(done, ADDRESS, ENDINGS, MAX_IMPORT_BYTES):
@@ -273,7 +273,7 @@ def _report(outcome: ImportReport | str) -> None:
 
 def _figures(stats: TraceStats, services: Services) -> str:
     if not stats.total:
-        return "Debates that have ended, and what was said of them."
+        return "Finished debates with their answers and scores."
     ready = f"{stats.eligible:,} fit for training ({score(services.traces.min_quality_score)} or more)"
     return f"{count(stats.total, 'trace')} · {ready} · {stats.rated:,} rated by you"
 

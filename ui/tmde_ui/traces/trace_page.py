@@ -1,4 +1,4 @@
-"""`/traces/{id}`: one trace with everything that is known about it."""
+"""`/traces/{id}`: one trace with all of its details."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROLES = ("proposer", "skeptic", "synthesizer", "judge")
 
 
 def register(site: Site) -> None:
-    """Put the page into the app."""
+    """Register the page with the app."""
     services, live = site.services, site.live
 
     @page("/traces/{trace_id}", site)
@@ -49,8 +49,8 @@ def _record(trace: Trace) -> None:
         facts(
             (
                 ("Trace", str(trace.id)),
-                ("Made", exact(trace.created_at)),
-                ("Came from", source(trace.source)),
+                ("Created", exact(trace.created_at)),
+                ("Source", source(trace.source)),
                 ("Domain", trace.domain or ""),
                 *((role.capitalize(), _model(trace, role)) for role in _ROLES),
                 ("Adapter", trace.adapter_id or "none: the base model"),
@@ -72,27 +72,27 @@ def _model(trace: Trace, role: str) -> str:
 def _times(trace: Trace) -> str:
     times = trace.timings
     parts = (
-        ("looking for templates", times.retrieval_ms),
+        ("template search", times.retrieval_ms),
         ("synthesis", times.synthesis_ms),
         ("scoring", times.scoring_ms),
     )
     rest = ", ".join(f"{name} {duration(ms)}" for name, ms in parts if ms >= 50)
     if not times.total_ms:
         return ""
-    return f"{duration(times.total_ms)} in all" + (f"; {rest}" if rest else "")
+    return f"{duration(times.total_ms)} in total" + (f"; {rest}" if rest else "")
 
 
 def _withdraw(services: Services, trace: Trace, shown: Tag) -> None:
     with Tag("section", classes="line spread"):
         Tag(
             "p",
-            "Wrong, private or misleading? A withdrawn trace is kept for the record and never trained on again.",
+            "Wrong, private or misleading? A withdrawn trace is kept for the record and never used for training again.",
             "muted small",
         )
         start = button("Withdraw", "danger", test="withdraw")
     dialog = Modal("Withdraw this trace", test="withdraw-dialog")
     with dialog.body:
-        Tag("p", "It will never be trained on again. This cannot be taken back.", "muted")
+        Tag("p", "This trace will never be used for training again. This cannot be undone.", "muted")
         with Tag("form", classes="stack") as form:
             with Tag("div", classes="field"):
                 Tag("label", "Why?", for_="reason")
@@ -127,9 +127,9 @@ def _withdraw(services: Services, trace: Trace, shown: Tag) -> None:
 def _consequences(done: Withdrawal) -> str:
     if done.adapters:
         names = ", ".join(short_id(adapter) for adapter in done.adapters)
-        learned = f"{count(len(done.adapters), 'adapter has', 'adapters have')} learned from it: {names}. Think about training without it."
+        learned = f"{count(len(done.adapters), 'adapter has', 'adapters have')} been trained on it: {names}. Consider a new training without it."
     elif done.runs:
-        learned = "A training run has used it, but no adapter has come out of that."
+        learned = "A training run has used it but has not created an adapter."
     else:
-        learned = "No adapter has learned from it."
+        learned = "No adapter has been trained on it."
     return f"Withdrawn. {learned}"

@@ -1,4 +1,4 @@
-"""An adapter that was opened in the list: lineage, figures, files and history; tags, verification, export, deletion."""
+"""The details of an adapter in the list: lineage, figures, files, history, tags, verification, export, deletion."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ SERVED_FILE = "adapter.gguf"
 SHOWN_TRACES = 8
 
 EXPORTS = (
-    ("peft", "For PEFT and TMDE (.tar.gz)", "Weights as safetensors, with everything that is known of it."),
-    ("gguf", "For llama.cpp and Ollama (.gguf)", "The form that is served; one file."),
+    ("peft", "For PEFT and TMDE (.tar.gz)", "Weights as safetensors, with all known details."),
+    ("gguf", "For llama.cpp and Ollama (.gguf)", "The GGUF form, which runtimes serve. One file."),
     (
         "peft-bin",
         "For older tools (.tar.gz with adapter_model.bin)",
-        "That file is a pickle: loading one runs the code in it. Only for tools that read nothing else; TMDE itself refuses it.",
+        "The file is a pickle: loading it runs the code in it. Use it only for tools that read no other format. TMDE does not import it.",
     ),
 )
-"""Format → label and what to know of it."""
+"""Format → label and explanation."""
 
 
 class Surroundings(Protocol):
-    """What a row needs of the page that it is on."""
+    """The methods of the page that a row calls."""
 
     async def changed(self) -> None:
-        """Something was switched, tagged, verified or deleted: look at once."""
+        """Update the page after an adapter was switched, tagged, verified or deleted."""
 
     def opened(self, adapter: LoRAAdapter | None) -> None:
-        """The details of an adapter were opened; None: they were closed."""
+        """Record which adapter's details are open; None if they were closed."""
 
     async def compare(self, adapter: LoRAAdapter) -> None:
-        """Compare it with another."""
+        """Compare this adapter with another one."""
 
 
 class Details:
-    """Drawn into the place where it is made. What a person types in it stays while the figures around it change."""
+    """Shows the details of an adapter. Updates do not disturb what a person is typing."""
 
     def __init__(self, services: Services, around: Surroundings, adapter: LoRAAdapter) -> None:
         self._services = services
@@ -58,7 +58,7 @@ class Details:
             self._facts = Tag("div", classes="stack")
 
     async def show(self, adapter: LoRAAdapter) -> None:
-        """Make everything true that may have changed."""
+        """Update everything that may have changed."""
         self._adapter = adapter
         if adapter.is_valid:
             self._draw_tags()
@@ -103,11 +103,11 @@ class Details:
         self._tags.clear()
         with self._tags:
             if not self._adapter.tags:
-                Tag("span", "none so far; stable protects it from deletion", "small muted")
+                Tag("span", "no tags; the tag stable protects an adapter from deletion", "small muted")
             for tag in self._adapter.tags:
                 with Tag("span", classes="chip minor"):
                     Tag("span", tag)
-                    cross = Tag("button", "×", "untag", type="button", aria_label=f"Take off the tag {tag}")
+                    cross = Tag("button", "×", "untag", type="button", aria_label=f"Remove the tag {tag}")
                     cross.put(data_testid="untag").on("click", lambda name=tag: self._tag(remove=(name,)), args=[])
 
     async def _tag(self, add: tuple[str, ...] = (), remove: tuple[str, ...] = ()) -> bool:
@@ -157,10 +157,10 @@ class Details:
         with self._verified:
             if found.is_valid:
                 read = f"{count(found.files, 'file')}, {size(found.bytes)}, read in {duration(found.ms)}"
-                Tag("p", f"Every byte is as it was published: {read}.", "notice good")
+                Tag("p", f"The files are unchanged since publication: {read}.", "notice good")
             else:
                 with Tag("div", classes="notice bad"):
-                    Tag("p", "It is damaged and will not be activated:")
+                    Tag("p", "The adapter is damaged and cannot be activated:")
                     with Tag("ul", classes="skipped"):
                         for reason in found.reasons:
                             Tag("li", reason)
@@ -170,7 +170,7 @@ class Details:
         active, stable = self._adapter.is_active, STABLE in self._adapter.tags
         self._delete_button.put(disabled=active or stable)
         self._kept.say(
-            "It answers now, so it cannot be deleted." if active else "The tag stable protects it from deletion." if stable else ""
+            "The active adapter cannot be deleted." if active else "The tag stable protects it from deletion." if stable else ""
         )  # fmt: skip
 
     def _ask_delete(self) -> None:
@@ -178,8 +178,8 @@ class Details:
         ask_once(
             self._box,
             f"Delete adapter {short_id(self._adapter.id)}?",
-            f"Its files are removed from the disk at once{freed}. What was done with it stays in the audit trail.",
-            "It cannot be brought back. Export it first if you may want it again.",
+            f"Its files are removed from the disk at once{freed}. The audit trail keeps its history.",
+            "This cannot be undone. Export the adapter first if you may need it again.",
             yes="Delete it",
             no="Keep it",
             doing="Deleting …",

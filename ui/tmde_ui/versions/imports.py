@@ -1,6 +1,7 @@
-"""Bringing in an adapter from an archive: the dialog, and the address that takes the file.
+"""Import an adapter from an archive: the dialog, and the address that receives the file.
 
-The file is the body of one request. The service writes it to the disk as it comes, counts the bytes, and takes it whole or not at all.
+The file is the body of one request. The service writes the bytes to the disk as they arrive, counts them, and imports
+the whole archive or nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ENDINGS = ".tar.gz,.tgz,.gz"
 
 
 def register_upload(site: Site) -> None:
-    """Put the address that takes archives into the app."""
+    """Register the address that receives archives."""
     services = site.services
 
     @site.web.post(IMPORT_ADDRESS, include_in_schema=False)
@@ -42,7 +43,7 @@ def register_upload(site: Site) -> None:
 
 
 def import_dialog(imported: Callable[[LoRAAdapter], Awaitable[None]]) -> Modal:
-    """The dialog that takes an archive; `imported` is called once it is an adapter."""
+    """Build the import dialog. `imported` is called after a successful import."""
     dialog = Modal("Import an adapter", test="import-dialog")
 
     async def done(answer: dict[str, Any]) -> None:
@@ -51,17 +52,17 @@ def import_dialog(imported: Callable[[LoRAAdapter], Awaitable[None]]) -> Modal:
             adapter = msgspec.convert(answer, LoRAAdapter)
         except msgspec.ValidationError:
             with report:
-                refusal(answer, "The archive was refused and nothing was kept.", "the adapter is")
+                refusal(answer, "The archive was refused. Nothing was imported.", "the adapter is")
             return
         with report:
-            Tag("p", f"Imported as {name_of(adapter.id)}. It answers once you activate it.", "notice good")
+            Tag("p", f"Imported as {name_of(adapter.id)}. Activate it to use it.", "notice good")
         await imported(adapter)
 
     with dialog.body:
         Tag(
             "p",
-            "An archive that TMDE has exported, or one of PEFT's layout from another tool (.tar.gz). It is looked through before anything "
-            "is kept, and nothing in it is run.",
+            "An archive exported by TMDE, or one in PEFT's layout from another tool (.tar.gz). The archive is checked before anything "
+            "is kept. No code in it is run.",
             "muted",
         )
         with DropZone(done, IMPORT_ADDRESS, ENDINGS, MAX_ARCHIVE_BYTES, "No adapter is that large."):

@@ -1,4 +1,4 @@
-"""Where an adapter came from: its run, the debates it learned from, its files, and what was done with it."""
+"""The origin of an adapter: its run, the debates it was trained on, its files and its history."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from tmde_ui.versions.words import GATES, deed, figure, hyperparameter, identity
 SHOWN_EVENTS = 10
 
 Named = list[tuple[str, str | None]]
-"""What a debate asked, and the address of its trace if it is here."""
+"""The question of each debate, and the address of its trace if the trace exists here."""
 
 
 def traces_of(details: AdapterDetails) -> Sequence[object]:
-    """The ids of the traces it learned from, as its manifest has them."""
+    """Return the ids of the traces that the adapter was trained on, from its manifest."""
     listed = details.lineage.get("traceIds")
     return listed if isinstance(listed, list) else ()
 
 
 async def named(services: Services, traces: Sequence[object], most: int) -> Named:
-    """The first of these traces by what they asked; one that is not here has its id only."""
+    """Return the questions of the first `most` traces. A trace that does not exist here is listed by its id."""
     found: Named = []
     for one in traces[:most]:
         trace_id = identity(one)
         try:
             if trace_id is None:
-                raise NotFoundError("It has no id of ours.")
+                raise NotFoundError("It has no valid id.")
             trace = await services.traces.get(trace_id)
             found.append((snippet(trace.query, 90), f"/traces/{trace_id}"))
         except NotFoundError:
-            found.append((f"{short_id(one)}, which is not here", None))
+            found.append((f"{short_id(one)} (not on this machine)", None))
     return found
 
 
 async def is_here(services: Services, details: AdapterDetails) -> bool:
-    """Whether the run that made it is known here; an import's is not."""
+    """Return whether the adapter's training run exists here. The run of an imported adapter does not."""
     run = identity(details.lineage.get("runId"))
     try:
         return run is not None and bool(await services.finetune.get(run))
@@ -49,7 +49,7 @@ async def is_here(services: Services, details: AdapterDetails) -> bool:
 
 
 def draw_named(found: Named, total: int) -> None:
-    """A list of traces, as links where they are here."""
+    """Draw a list of traces, with links to those that exist here."""
     with Tag("ul", classes="lineage"):
         for words, address in found:
             with Tag("li"):
@@ -62,31 +62,31 @@ def draw_named(found: Named, total: int) -> None:
 
 
 def draw_lineage(details: AdapterDetails, taught: Named, *, run_is_here: bool) -> None:
-    """All of it.
+    """Draw the whole lineage.
 
     Args:
         details: the adapter.
-        taught: the first of the traces that it learned from.
-        run_is_here: whether its run has a page.
+        taught: the first of the traces that the adapter was trained on.
+        run_is_here: whether the training run has a page.
     """
     with Tag("dl", classes="facts", data_testid="lineage"):
         _fact("Adapter", str(details.id))
-        _fact("Made", exact(details.created_at))
+        _fact("Created", exact(details.created_at))
         if details.is_valid:
             _fact("Gate", GATES[details.gate][2])
             _fact("Base model", details.base_model)
         run = identity(details.lineage.get("runId"))
         if run is not None:
-            Tag("dt", "Made by")
+            Tag("dt", "Created by")
             with Tag("dd"):
                 if run_is_here:
                     link(f"training run {short_id(run)}", f"/finetune/{run}", data_testid="to-run")
                 else:
-                    Tag("span", f"training run {short_id(run)}, which is not here")
+                    Tag("span", f"training run {short_id(run)} (not on this machine)")
         origin = details.lineage.get("originId")
-        _fact("Was called elsewhere", origin[:80] if isinstance(origin, str) else "")
+        _fact("Original id", origin[:80] if isinstance(origin, str) else "")
         if taught:
-            Tag("dt", "Learned from")
+            Tag("dt", "Trained on")
             with Tag("dd"):
                 draw_named(taught, len(traces_of(details)))
         _fact("Dataset, SHA-256", details.dataset_sha256 or "")
@@ -113,7 +113,7 @@ def _more(title: str, pairs: list[tuple[str, str]]) -> None:
 
 
 def _flat(tree: dict[str, object]) -> list[tuple[str, str]]:
-    """What training_args.json says, its tables opened up."""
+    """Return the values of training_args.json with nested tables flattened."""
     found: list[tuple[str, str]] = []
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -127,7 +127,7 @@ def _history(details: AdapterDetails) -> None:
     if not details.history:
         return
     with Tag("div", classes="stack tight"):
-        Tag("h3", "What was done with it")
+        Tag("h3", "History")
         with Tag("ul", classes="lineage", data_testid="adapter-history"):
             for event in details.history[:SHOWN_EVENTS]:
                 words = f"{deed(event)}, {age(event.timestamp)}"

@@ -1,4 +1,4 @@
-"""The adapters, newest first, a page at a time; each keeps its place and what was opened in it while things change."""
+"""The list of adapters, newest first, one page at a time. Rows keep their place and their open details on updates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PER_PAGE = 20
 
 
 class AdapterList:
-    """Shows what it is given; rows are made and taken away only where an adapter came or went."""
+    """Shows the given adapters. Creates or deletes a row only for a new or deleted adapter."""
 
     def __init__(self, services: Services, around: Surroundings) -> None:
         self._services = services
@@ -39,7 +39,7 @@ class AdapterList:
                 self._older = button("Older", test="older").on("click", lambda: self._turn(PER_PAGE), args=[])
 
     async def show(self, adapters: Sequence[LoRAAdapter]) -> None:
-        """Make the list true."""
+        """Update the list."""
         self._all = adapters
         async with self._drawing:
             await self._draw(self._all)
@@ -68,13 +68,13 @@ class AdapterList:
         self._pager.show(len(adapters) > PER_PAGE)
 
     def show_storage(self, figures: StorageFigures) -> None:
-        """What they take of the disk."""
+        """Show the disk space that the adapters use."""
         invalid = f", {figures.invalid:,} of them invalid" if figures.invalid else ""
         words = f"{count(figures.adapters, 'adapter')}{invalid} · {size(figures.bytes)} on the disk · {size(figures.free_bytes)} free"
         self._storage.say(words)
 
     async def open(self, adapter_id: UUID) -> bool:
-        """Turn to an adapter, open it and bring it into view; False: there is none with that id."""
+        """Show an adapter's page of the list, open the adapter and scroll to it; return False for an unknown id."""
         place = next((index for index, one in enumerate(self._all) if one.id == adapter_id), None)
         if place is None:
             return False
@@ -95,10 +95,10 @@ class AdapterList:
             Tag("h3", "No adapter yet")
             Tag(
                 "p",
-                "An adapter is what a training run leaves behind: a small addition to the model that makes it answer as your best "
-                "debates did. Train one, or import one that was exported elsewhere.",
+                "An adapter is the result of a training run: a small addition to the model that makes it answer like your best "
+                "debates. Train an adapter, or import one that was exported elsewhere.",
             )
-            link("To the training", "/finetune", "button primary")
+            link("Go to the training", "/finetune", "button primary")
 
     async def _turn(self, by: int) -> None:
         self._first = max(0, self._first + by)

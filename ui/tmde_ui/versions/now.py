@@ -1,4 +1,4 @@
-"""What answers now, and the way back."""
+"""The active version, and the button to roll back."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Changed = Callable[[], Awaitable[None]]
 
 
 class Standing(Record):
-    """What answers, and what a rollback would go to."""
+    """The active version and the target of a rollback."""
 
     active: LoRAAdapter | None
     live: LiveAt
     can_go_back: bool
     target: UUID | None = None
-    """None: the base model."""
+    """None for the base model."""
 
 
 async def standing(services: Services) -> Standing:
-    """How things are at this moment."""
+    """Return the current state."""
     active = await services.lora.active()
     live = await services.lora.live_at(utc_now())
     try:
@@ -44,9 +44,9 @@ class NowPanel:
         self._services = services
         self._changed = changed
         self._shown: Standing | None = None
-        with Tag("section", classes="card now", aria_label="Answers now", data_testid="now"):
+        with Tag("section", classes="card now", aria_label="Active", data_testid="now"):
             with Tag("div", classes="stack tight grow"):
-                Tag("h2", "Answers now", "eyebrow")
+                Tag("h2", "Active", "eyebrow")
                 self._name = Tag("p", classes="now-name", data_testid="now-name")
                 self._words = Tag("p", classes="muted small")
             with Tag("div", classes="line"):
@@ -59,13 +59,13 @@ class NowPanel:
         self._off.on("click", self._deactivate, args=[])
 
     def show(self, now: Standing) -> None:
-        """Make the card true."""
+        """Update the card."""
         self._shown = now
         active = now.active
         name = name_of(active.id if active else None)
         self._name.say(f"{name[:1].upper()}{name[1:]}").put(title=str(active.id) if active else None)
         since = f"since {age(now.live.since)}" if now.live.since and now.live.adapter_id == _id(active) else ""
-        about = losses(active.metrics) if active else "The model as it was made, without an adapter."
+        about = losses(active.metrics) if active else "The model without an adapter."
         self._words.say(" · ".join(part for part in (since, about) if part))
         self._words.put(title=exact(now.live.since) if since and now.live.since else None)
         self._back.say(f"Roll back to {name_of(now.target)}").show(now.can_go_back)
@@ -80,11 +80,11 @@ class NowPanel:
             now = await standing(self._services)
             if (now.can_go_back, now.target) != (shown.can_go_back, shown.target):
                 self.show(now)
-                where = f"It would now be to {name_of(now.target)}" if now.can_go_back else "There is nothing any more"
-                raise ConflictError(f"What a rollback goes to has changed meanwhile. {where}; nothing was switched.")
+                where = f"The target is now {name_of(now.target)}" if now.can_go_back else "There is no target any more"
+                raise ConflictError(f"The target of the rollback has changed. {where}. Nothing was switched.")
             await self._services.lora.rollback()
 
-        await self._do(self._back, f"Going back to {name_of(shown.target)} …", back)
+        await self._do(self._back, f"Rolling back to {name_of(shown.target)} …", back)
 
     async def _deactivate(self) -> None:
         await self._do(self._off, "Deactivating …", self._services.lora.deactivate)

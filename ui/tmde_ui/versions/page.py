@@ -1,4 +1,4 @@
-"""`/finetune/versions`: which adapters there are, which one answers, and everything that can be done with them."""
+"""`/finetune/versions`: the adapters, the active one, and everything a person can do with them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tmde_ui.versions.trail import Trail
 from tmde_ui.versions.words import ADDRESS, identity
 
 STORAGE_EVERY = 10
-"""The disk is looked at with every tenth look."""
+"""The disk usage is read at every tenth update."""
 
 
 def register(site: Site) -> None:
-    """Put the page into the app."""
+    """Register the page with the app."""
     register_upload(site)
 
     @page(ADDRESS, site)
@@ -37,7 +37,7 @@ def register(site: Site) -> None:
 
 
 class VersionsPage:
-    """Builds the page's parts and keeps them true while it is open. What is open stands in the address."""
+    """Builds the parts of the page and keeps them up to date while it is open. The address holds what is opened."""
 
     def __init__(self, site: Site, wanted: dict[str, str]) -> None:
         self._site = site
@@ -47,10 +47,10 @@ class VersionsPage:
         self._opened = identity(wanted.get("adapter"))
         self._looks = 0
         self._looking = asyncio.Lock()
-        """The watch and a person's deeds both look; an older look must not draw over a newer one."""
+        """Updates run every two seconds and after a person's actions. An older one must not overwrite a newer one."""
 
     async def build(self) -> None:
-        """Draw everything, then look after it."""
+        """Draw the whole page and start its updates."""
         with Tag("div", classes="stack tight"):
             with Tag("div", classes="line spread"):
                 Tag("h1", "Adapter versions")
@@ -67,7 +67,7 @@ class VersionsPage:
         self._list.show_storage(await self._services.lora.storage())
         if self._opened is not None and not await self._list.open(self._opened):
             self._missing.say(
-                f"There is no adapter {self._opened} any more. The audit trail may tell what became of it."
+                f"Adapter {self._opened} no longer exists. The audit trail may show what happened to it."
             ).show()
         a, b = identity(self._wanted.get("a")), identity(self._wanted.get("b"))
         if a is not None and b is not None:

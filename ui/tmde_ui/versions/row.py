@@ -1,4 +1,4 @@
-"""One adapter in the list: its line, the switch, and everything else once it is opened."""
+"""One adapter in the list: its line, the button to activate it, and its details when opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tmde_ui.versions.words import GATES, losses
 
 
 class AdapterRow:
-    """A list item that changes with its adapter and keeps what a person has opened or is typing in it."""
+    """A list item. Updates keep what a person has opened or is typing in it."""
 
     def __init__(self, services: Services, around: Surroundings, adapter: LoRAAdapter) -> None:
         self._services = services
@@ -44,11 +44,11 @@ class AdapterRow:
         self._more.on("click", self._toggle, args=[])
 
     def tell_time(self) -> None:
-        """Its age grows."""
+        """Update the age."""
         self._made.say(age(self._adapter.created_at))
 
     async def show(self, adapter: LoRAAdapter) -> None:
-        """Make the line true."""
+        """Update the line."""
         self.tell_time()
         if adapter == self._shown:
             return
@@ -57,7 +57,7 @@ class AdapterRow:
         self._state.clear()
         with self._state:
             if adapter.is_active:
-                chip("answers now", "answering", data_testid="active-badge")
+                chip("active", "answering", data_testid="active-badge")
             if not adapter.is_valid:
                 chip("invalid", "critical", data_testid="invalid")
             else:
@@ -76,7 +76,7 @@ class AdapterRow:
             await self._details.show(adapter)
 
     async def open(self) -> None:
-        """Show everything about it."""
+        """Show the details."""
         if self._details is None:
             self._box.clear()
             with self._box:
@@ -104,7 +104,7 @@ class AdapterRow:
             await self._try(force=False)
 
     async def _now(self) -> LoRAAdapter | None:
-        """As it is at this moment: the gate may have judged since it was drawn."""
+        """Return the adapter's current state, because the gate may have decided since the row was drawn."""
         try:
             return await self._services.lora.get(self._adapter.id)
         except TmdeError as error:
@@ -112,7 +112,7 @@ class AdapterRow:
             return None
 
     async def _try(self, *, force: bool) -> TmdeError | None:
-        """Activate it; a refusal is said under the line."""
+        """Activate the adapter and show a refusal below the line."""
         self._problem.show(visible=False)
         self._activate.say("Activating …").put(disabled=True)
         refusal: TmdeError | None = None
@@ -129,11 +129,11 @@ class AdapterRow:
     def _ask_force(self) -> None:
         ask_once(
             self.element,
-            "Activate it although it is held back?",
-            f"The benchmark found adapter {short_id(self._adapter.id)} worse than what answers without it. It can answer all the "
-            "same; that it was forced is recorded on the adapter and in the audit trail.",
+            "Activate an adapter that is held back?",
+            f"In the benchmark, adapter {short_id(self._adapter.id)} was worse than the version without it. You can still activate it. "
+            "The forced activation is recorded on the adapter and in the audit trail.",
             yes="Activate by force",
-            no="Leave it",
+            no="Cancel",
             doing="Activating …",
             deed=lambda: self._try(force=True),
             test="force",

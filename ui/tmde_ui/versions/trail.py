@@ -1,4 +1,4 @@
-"""The audit trail: every switch, import and deletion, and what answered at a moment."""
+"""The audit trail: all switches, imports and deletions, and which version was active at a given time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PER_PAGE = 10
 
 
 class Trail:
-    """The events, newest first, a page at a time."""
+    """Shows the events, newest first, one page at a time."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -29,7 +29,7 @@ class Trail:
             self._box = Tag("div")
 
     async def show(self) -> None:
-        """Ask, and draw when more than the time has changed."""
+        """Load the events and redraw the list if more than the times has changed."""
         events = await self._services.lora.events(PER_PAGE, self._first)
         total = await self._services.lora.count_events()
         shown = (self._first, total, tuple(events))
@@ -46,7 +46,7 @@ class Trail:
             if not total:
                 Tag(
                     "p",
-                    "Nothing has been switched yet. Who activates what, and when, will be listed here.",
+                    "No events yet. Activations and other changes will appear here.",
                     "muted small",
                 )
                 return
@@ -63,7 +63,7 @@ class Trail:
                 older.on("click", lambda: self._turn(PER_PAGE), args=[])
 
     def _row(self, event: LoRAActivationEvent) -> None:
-        word, kind = {True: ("done", "good"), False: ("failed", "critical"), None: ("under way", "accent")}[
+        word, kind = {True: ("done", "good"), False: ("failed", "critical"), None: ("in progress", "accent")}[
             event.success
         ]
         with Tag("li", data_testid="event"):
@@ -87,20 +87,20 @@ class Trail:
 
     def _live_at(self) -> None:
         with Tag("form", classes="line", novalidate=True, data_testid="live-at") as form:
-            Tag("label", "What answered at", "small muted", for_="live-at")
+            Tag("label", "Active version at", "small muted", for_="live-at")
             Tag("input", classes="input moment", id="live-at", name="at", type="datetime-local", step="1")
             Tag("span", "UTC", "small muted")
-            button("Tell", type_="submit", test="tell")
+            button("Show", type_="submit", test="tell")
             said = Tag("p", classes="small maybe", role="status", data_testid="live-at-said")
 
         async def tell(fields: dict[str, str]) -> None:
             try:
                 moment = datetime.fromisoformat(fields.get("at", "")).replace(tzinfo=UTC)
             except ValueError:
-                said.say("Fill in a day and a time first.")
+                said.say("Enter a date and a time first.")
                 return
             if moment > utc_now():
-                said.say("That moment has yet to come.")
+                said.say("This time is in the future.")
                 return
             said.say(_answer(await self._services.lora.live_at(moment)))
 
@@ -110,5 +110,5 @@ class Trail:
 def _answer(live: LiveAt) -> str:
     name = name_of(live.adapter_id)
     since = f"since {exact(live.since)}" if live.since else "since the beginning"
-    until = f"until {exact(live.until)}" if live.until else "to this moment"
+    until = f"until {exact(live.until)}" if live.until else "until now"
     return f"{name[:1].upper()}{name[1:]}: {since}, {until}."

@@ -1,4 +1,4 @@
-"""What is said of adapters: their gate, their figures, and what was done with them."""
+"""The words for adapters: their gate state, their figures and their events."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ADDRESS = "/finetune/versions"
 BASE = "the base model"
 
 GATES: Mapping[str, tuple[str, str, str]] = {
-    "candidate": ("candidate", "", "No benchmark has told yet whether it is better than what it came from."),
-    "proven": ("proven", "good", "A benchmark found it better."),
-    "held-back": ("held back", "critical", "A benchmark found it worse, so it answers only by force."),
-    "forced": ("forced", "major", "Somebody activated it although a benchmark held it back."),
+    "candidate": ("candidate", "", "No benchmark has shown yet whether the adapter is better."),
+    "proven": ("proven", "good", "The adapter was better in a benchmark."),
+    "held-back": ("held back", "critical", "The adapter was worse in a benchmark. It can be activated only by force."),
+    "forced": ("forced", "major", "A person activated the adapter by force although the gate held it back."),
 }
-"""Gate → word, kind of chip, what it means."""
+"""Gate state → word, kind of chip, explanation."""
 
 METRICS: Mapping[str, str] = {
     "finalTrainLoss": "Final loss",
@@ -32,12 +32,12 @@ METRICS: Mapping[str, str] = {
     "bestValLoss": "Best loss, held out",
     "totalSteps": "Steps",
     "trainingTimeSeconds": "Training time, s",
-    "peakVramGb": "Most VRAM, GB",
-    "peakRamGb": "Most memory, GB",
+    "peakVramGb": "Peak VRAM, GB",
+    "peakRamGb": "Peak memory, GB",
     "perplexity": "Perplexity",
-    "tokensPerSecond": "Tokens a second",
+    "tokensPerSecond": "Tokens per second",
 }
-"""Metric on the wire → its name on the page. One that is missing goes by its name on the wire."""
+"""JSON name of a metric → its name on the page. A missing one is shown by its JSON name."""
 
 BY: Mapping[str, str] = {"user": "by you", "api": "through the API", "rollback": "", "gate": "by the benchmark's gate"}
 
@@ -45,16 +45,16 @@ _DONE = {"activate": "Activated", "rollback": "Rolled back to", "import": "Impor
 _FAILED = {"activate": "activate", "rollback": "roll back to", "import": "import", "delete": "delete"}
 LONGEST_FIGURE = 200
 BEYOND = 1e15
-"""Nothing that training measures is as large; a manifest from elsewhere may say so, or hold an integer of four hundred digits."""
+"""No metric of a training is this large. An imported manifest may contain larger values or integers of 400 digits."""
 
 
 def name_of(adapter_id: UUID | None) -> str:
-    """`adapter 1a2b3c4d`, or `the base model`."""
+    """Return `adapter 1a2b3c4d` or `the base model`."""
     return BASE if adapter_id is None else f"adapter {short_id(adapter_id)}"
 
 
 def figure(value: object) -> str:
-    """A metric or hyperparameter that may have come from anywhere, short enough to stand in a table."""
+    """Return a metric or hyperparameter of any origin, shortened to fit into a table."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -69,7 +69,7 @@ def figure(value: object) -> str:
 
 
 def losses(metrics: Mapping[str, Any]) -> str:
-    """`loss 0.874, held out 1.016`; a dash where none was measured."""
+    """Return `loss 0.874, held out 1.016`, or `no losses known`."""
     trained = number(metrics.get("finalTrainLoss"))
     best = number(metrics.get("bestValLoss"))
     held_out = best if best is not None else number(metrics.get("finalValLoss"))
@@ -81,17 +81,17 @@ def losses(metrics: Mapping[str, Any]) -> str:
 
 
 def measured(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of every metric that has one."""
+    """Return the name and value of every metric that has a value."""
     return [(METRICS.get(name, name), figure(value)) for name, value in metrics.items() if value is not None]
 
 
 def hyperparameter(name: str) -> str:
-    """What a hyperparameter is called on the page."""
+    """Return the name of a hyperparameter on the page."""
     return NAMES.get(name, name)
 
 
 def deed(event: LoRAActivationEvent) -> str:
-    """`Activated adapter 1a2b3c4d`, `Could not import adapter 1a2b3c4d`."""
+    """Return `Activated adapter 1a2b3c4d` or `Could not import adapter 1a2b3c4d`."""
     what = name_of(event.adapter_id)
     if event.operation == "deactivate":
         return {True: "Deactivated", False: "Could not deactivate", None: "Began to deactivate"}[event.success]
@@ -101,14 +101,14 @@ def deed(event: LoRAActivationEvent) -> str:
 
 
 def option(adapter: LoRAAdapter) -> str:
-    """An adapter as one line of a choice."""
+    """Return an adapter as one line of a select."""
     made = adapter.created_at
-    parts = (short_id(adapter.id), f"{made.day} {made:%b %Y, %H:%M}", "answers now" if adapter.is_active else "")
+    parts = (short_id(adapter.id), f"{made.day} {made:%b %Y, %H:%M}", "active" if adapter.is_active else "")
     return " · ".join((*(part for part in parts if part), *adapter.tags[:3]))
 
 
 def identity(text: object) -> UUID | None:
-    """An id that a manifest or an address names, if it is one."""
+    """Return the id in a manifest or an address, or None if it is not a valid id."""
     try:
         return parse_id(text, "adapter") if isinstance(text, str) else None
     except NotFoundError:
@@ -116,7 +116,7 @@ def identity(text: object) -> UUID | None:
 
 
 def number(value: object) -> float | None:
-    """A figure to reckon with; None for what is none, or larger than any measurement."""
+    """Return a number for calculations, or None if it is not a number or larger than any metric."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < BEYOND:
         return None
     return float(value)

@@ -93,7 +93,7 @@ def test_everything_that_can_be_operated_has_a_name(open_page):
 
 def test_an_unknown_address_is_told_in_the_frame(open_page):
     page = open_page("/nowhere/at/all", status=404)
-    expect(page.get_by_test_id("problem")).to_contain_text("There is no such page")
+    expect(page.get_by_test_id("problem")).to_contain_text("Page not found")
     expect(page.get_by_role("navigation", name="Pages")).to_be_visible()
 
 

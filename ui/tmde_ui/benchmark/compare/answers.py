@@ -1,6 +1,6 @@
-"""One question of one run or two: what was asked, what was answered, and why it got its score.
+"""Draw one question of one or two runs: the question, the answers and the reasons for their scores.
 
-Questions and answers were written by people and models: they become HTML only by way of `render`.
+People and models wrote the questions and answers, so only `render` turns them into HTML.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHOWN_REASONS = 20
 
 
 class Drill:
-    """Fetches and draws answers when somebody opens a question."""
+    """Fetches and draws the answers of a question when a person opens it."""
 
     def __init__(self, services: Services, a: UUID | None, b: UUID) -> None:
         self._benchmark = services.benchmark
@@ -56,7 +56,7 @@ class Drill:
         try:
             return await self._benchmark.result(run_id, question_id)
         except NotFoundError:
-            await self._benchmark.get(run_id)  # the run itself must be there
+            await self._benchmark.get(run_id)  # raises if the run itself does not exist
             return ()
 
 
@@ -64,7 +64,7 @@ def _column(run: BenchmarkRun, answers: Sequence[BenchmarkResult], contents: Seq
     with Tag("div", classes="stack tight"):
         Tag("p", f"{answerer(run.adapter_id)}, {day(run.started_at)}", "muted small")
         if not answers:
-            Tag("p", "This run did not ask it.", "said muted")
+            Tag("p", "This run did not ask this question.", "said muted")
         for answer, content in zip(answers, contents, strict=True):
             _answer(answer, content, several=len(answers) > 1)
 
@@ -80,7 +80,7 @@ def _answer(answer: BenchmarkResult, content: str, *, several: bool) -> None:
                 Tag("span", f"{score(answer.quality_score)} of 10", "score")
             Tag("span", _how(answer, several), "muted small tabular")
         if answer.status == "failed":
-            Tag("p", answer.error or "It gave no reason.", "reason")
+            Tag("p", answer.error or "No reason was given.", "reason")
         else:
             prose(content)
         _verdict(answer)
@@ -98,7 +98,7 @@ def _how(answer: BenchmarkResult, several: bool) -> str:
 
 
 def _verdict(answer: BenchmarkResult) -> None:
-    """What each criterion gave, and the reasons, as text."""
+    """Draw the score of each criterion and the reasons as text."""
     if answer.criteria:
         with Tag("ul", classes="criteria"):
             for name, value in answer.criteria.items():

@@ -1,4 +1,4 @@
-"""Which two runs a person may want side by side. Nothing here draws."""
+"""Find the pairs of runs that a person may want to compare. Nothing here draws."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from tmde_core.records.lora import LoRAActivationEvent
 from tmde_ui.benchmark.words import answerer
 
 KEPT = 32
-"""Comparisons that are remembered; each takes half a second of one core."""
+"""Number of comparisons in the cache. Computing one takes half a second of one core."""
 
 SWITCHES = ("activate", "rollback", "deactivate")
 
 
 class Pair(Record):
-    """Run B beside run A."""
+    """Run B next to run A."""
 
     key: str
     title: str
     b: UUID
     a: UUID | None = None
-    """None: B alone."""
+    """None if run B is shown alone."""
 
 
 class Comparisons:
-    """Comparisons of ended runs, remembered for every open page: they never change."""
+    """Caches comparisons of ended runs for all open pages. These comparisons never change."""
 
     def __init__(self, benchmark: BenchmarkService) -> None:
         self._benchmark = benchmark
         self._found: OrderedDict[tuple[UUID, UUID], RunComparison] = OrderedDict()
 
     async def of(self, a: UUID, b: UUID) -> RunComparison:
-        """B against A, question by question.
+        """Compare run B with run A, question by question.
 
         Raises:
-            NotFoundError: no such run.
-            ConflictError: one of them has not been completed.
+            NotFoundError: a run does not exist.
+            ConflictError: one of the runs is not completed.
         """
         found = self._found.get((a, b))
         if found is None:
@@ -52,7 +52,7 @@ class Comparisons:
 
 
 class Switch(Record):
-    """An adapter that began to answer, and the runs that tell what that changed."""
+    """The activation of an adapter, with one run before and one run after the activation."""
 
     event: LoRAActivationEvent
     before: SeriesPoint
@@ -60,27 +60,28 @@ class Switch(Record):
 
     @property
     def pair(self) -> Pair:
-        """Both runs."""
+        """The pair of both runs."""
         event = self.event
-        title = f"when {answerer(event.adapter_id)} replaced {answerer(event.previous_adapter_id)}"
+        title = f"before {answerer(event.adapter_id)} replaced {answerer(event.previous_adapter_id)}"
         return Pair(f"switch-{event.id}", title, self.after.run_id, self.before.run_id)
 
 
 def pairs_of(run: BenchmarkRun) -> list[Pair]:
-    """What a run is held against by itself."""
+    """Return the runs that this run is compared with by default."""
     found = []
     if run.previous_run_id is not None:
         found.append(Pair("previous", "the run before it", run.id, run.previous_run_id))
     if run.baseline_run_id is not None and run.baseline_run_id != run.previous_run_id:
         found.append(Pair("baseline", "the base model", run.id, run.baseline_run_id))
-    return [*found, Pair("alone", "nothing: this run alone", run.id)]
+    return [*found, Pair("alone", "nothing (this run only)", run.id)]
 
 
 def switches(events: Sequence[LoRAActivationEvent], series: Sequence[SeriesPoint]) -> list[Switch]:
-    """Activations with a run of what answered after and one of what answered before, of the same type and mode.
+    """Return the activations that have a run before and a run after, both of the same type and mode.
 
-    After it the first run since then counts, else the newest (the gate measures before it activates); before it the last
-    run until then, else the first since.
+    The run after is the first run of the new adapter since the activation. Without such a run, it is the newest run
+    of the new adapter, because the gate measures an adapter before activating it. The run before is the last run of
+    the replaced version up to the activation, or else its first run since then.
 
     Args:
         events: newest first.

@@ -1,4 +1,4 @@
-"""Before and after: what changed when an adapter began to answer."""
+"""Show what each activation of an adapter changed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tmde_ui.kit.elements import Tag, button, chip
 from tmde_ui.kit.words import sentence
 
 SHOWN = 3
-"""The newest activations; the others stand in the chart."""
+"""Number of newest activations in the list. The chart shows the others."""
 
 
 class SwitchList:
-    """The newest activations with the change they brought."""
+    """Shows the newest activations and the change in quality."""
 
     def __init__(self, comparisons: Comparisons, chosen: Callable[[Pair], Awaitable[None]]) -> None:
         self._comparisons = comparisons
@@ -30,7 +30,7 @@ class SwitchList:
         self._section.show(visible=False)
 
     async def show(self, switches: Sequence[Switch]) -> None:
-        """Draw them when they have changed."""
+        """Redraw the activations if they have changed."""
         newest = switches[:SHOWN]
         shown = [(one.event.id, one.before.run_id, one.after.run_id) for one in newest]
         if shown == self._shown:

@@ -1,4 +1,4 @@
-"""Two runs side by side: a table of their figures, and every question with both answers."""
+"""Show two runs side by side: a table of their figures, and every question with both answers."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from tmde_ui.kit.times import duration
 from tmde_ui.kit.words import count, score, sentence, snippet
 
 SHOWN = 50
-"""Questions that are listed at first."""
+"""Number of questions listed at first."""
 
 SAME = 0.05
-"""Points of 10 below which two scores count as the same."""
+"""Two scores that differ by less than this (in points of 10) count as the same."""
 
 WHOLE = 100.0
-"""From here on figures need no decimals."""
+"""Figures from this value on are shown without decimals."""
 
 ALL_ANSWERS = 100_000
 
 
 class ComparisonView:
-    """A choice of what to compare with, the table, the questions."""
+    """Shows the choice of the other run, the table and the questions."""
 
     def __init__(self, services: Services, comparisons: Comparisons, title: str) -> None:
         self._services = services
@@ -53,7 +53,7 @@ class ComparisonView:
         self._select.on("change", self._chosen, js_handler="(event) => emit(event.target.value)")
 
     async def show(self, pairs: Sequence[Pair], key: str | None = None) -> None:
-        """Offer these; show the one with `key`, else the one that was shown, else the first."""
+        """Offer these pairs and show the pair with `key`, else the pair already shown, else the first pair."""
         self._section.show(bool(pairs))
         if not pairs:
             self._shown = None
@@ -70,7 +70,7 @@ class ComparisonView:
         await self._show(chosen)
 
     def into_view(self) -> None:
-        """Bring it into view."""
+        """Scroll the comparison into view."""
         self._section.bring_into_view("start")
 
     async def _chosen(self, event: object) -> None:
@@ -81,7 +81,7 @@ class ComparisonView:
             await self._show(chosen)
 
     async def _show(self, pair: Pair) -> None:
-        self._asked += 1  # also where nothing is to be done: what was chosen before must not come after it
+        self._asked += 1  # count every call, so that an earlier, slower choice never replaces this one.
         asked = self._asked
         if pair == self._shown:
             return
@@ -126,7 +126,10 @@ def _table(found: RunComparison) -> None:
     if not found.comparable:
         why = " ".join(found.differs)
         Tag(
-            "p", f"These runs compare only roughly, so there is no verdict. {why}", "notice warm", data_testid="differs"
+            "p",
+            f"These runs are only roughly comparable, so there is no outcome. {why}",
+            "notice warm",
+            data_testid="differs",
         )
     with Tag("div", classes="card table-card"), Tag("table", classes="table", data_testid="comparison-table"):
         with Tag("thead"), Tag("tr"):
@@ -179,10 +182,10 @@ def _rows(found: RunComparison) -> Iterable[Cells]:
 
 
 def _plain(a: BenchmarkMetrics, b: BenchmarkMetrics, *, debate: bool) -> Iterable[Cells]:
-    """Figures without a verdict."""
+    """Return the rows of figures that have no outcome."""
     before, after = a.avg_response_time_ms.mean, b.avg_response_time_ms.mean
     yield ("Response time", duration(before) or NOTHING, duration(after) or NOTHING, _times(before, after), None)
-    pairs = [("Tokens a second", a.tokens_per_second.mean, b.tokens_per_second.mean, 1.0, "")]
+    pairs = [("Tokens per second", a.tokens_per_second.mean, b.tokens_per_second.mean, 1.0, "")]
     if debate:
         pairs += [
             ("Rounds", a.avg_rounds.mean, b.avg_rounds.mean, 1.0, ""),
@@ -213,7 +216,7 @@ def _times(before: float | None, after: float | None) -> str:
 
 
 class _Questions:
-    """The questions, falls first; each opens to its answers."""
+    """Lists the questions, the largest drops first. Each question opens to its answers."""
 
     def __init__(self, drill: Drill, rows: list[QuestionComparison], *, alone: bool) -> None:
         self._drill = drill
@@ -236,7 +239,7 @@ class _Questions:
 
     def _words(self) -> str:
         if self._alone:
-            return f"{count(len(self._rows), 'question')}, the weakest first"
+            return f"{count(len(self._rows), 'question')}, weakest first"
         moves = [row.b - row.a for row in self._rows if row.a is not None and row.b is not None]
         lower, higher = sum(move < -SAME for move in moves), sum(move > SAME for move in moves)
         return f"{lower:,} lower, {higher:,} higher, {len(self._rows) - lower - higher:,} the same or without verdict"
@@ -270,7 +273,7 @@ class _Questions:
 
 
 def _moved(row: QuestionComparison) -> tuple[int, float]:
-    """Falls, the deepest first; then rises, the highest first; then what stayed, and what nobody could tell."""
+    """Sort drops first (largest first), then gains (largest first), then unchanged and unscored questions."""
     if row.a is None or row.b is None:
         return 3, 0.0
     move = row.b - row.a

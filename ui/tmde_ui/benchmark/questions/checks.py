@@ -1,4 +1,4 @@
-"""A question of one's own as form fields, and back. Nothing here draws."""
+"""Convert a person's own question to form fields and back. Nothing here draws."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ KINDS = (
     ("choice", "one of several options"),
     ("facts", "facts it must state"),
     ("regex", "a pattern"),
-    ("count", "how long it is"),
-    ("form", "its form"),
+    ("count", "its length"),
+    ("form", "its format"),
     ("code", "Python code that passes tests"),
     ("judge", "a judge, by the description"),
 )
-"""Who or what decides a criterion: kind of check, and how it is called. `judge` has no check."""
+"""Kind of check → its name. The check decides whether a criterion is met. `judge` has no check."""
 
 FORMS = (
-    ("must-use", "uses these words, with commas between"),
+    ("must-use", "uses these words, separated by commas"),
     ("starts-with", "starts with"),
     ("ends-with", "ends with"),
-    ("acrostic", "the lines' first letters give this word"),
-    ("list", "a list of so many items"),
-    ("no-letter", "does without this letter"),
-    ("unique-words", "no word comes twice"),
-    ("json", "JSON of this schema"),
+    ("acrostic", "the first letters of the lines spell this word"),
+    ("list", "a list with this many items"),
+    ("no-letter", "does not use this letter"),
+    ("unique-words", "no word is repeated"),
+    ("json", "JSON that matches this schema"),
 )
 
 COUNTED = ("words", "lines", "sentences", "characters")
 
 BETWEEN_WORDINGS = "|"
-"""Between wordings of a fact that will do as well as each other."""
+"""Separates equally acceptable wordings of a fact."""
 
 _PART = re.compile(r"c(\d+)-name")
 
 
 def wire_of(fields: Mapping[str, str]) -> dict[str, Any]:
-    """What was typed, in the form that `custom.question_from` checks.
+    """Return the typed question in the format that `custom.question_from` checks.
 
     Raises:
-        InvalidInputError: a number is none; context has `field`, `criteria[0].check` for the first criterion.
+        InvalidInputError: a number is invalid. The context has `field`: `criteria[0].check` for the first criterion.
     """
     numbers = sorted(int(found[1]) for name in fields if (found := _PART.fullmatch(name)))
     wire: dict[str, Any] = {
@@ -71,12 +71,12 @@ def wire_of(fields: Mapping[str, str]) -> dict[str, Any]:
 
 
 def blocks(fields: Mapping[str, str]) -> list[int]:
-    """The numbers of the criteria's blocks, in the order in which they become criteria."""
+    """Return the numbers of the criteria's blocks, in the order of the criteria."""
     return sorted(int(found[1]) for name in fields if (found := _PART.fullmatch(name)))
 
 
 def fields_of(number: int, criterion: Criterion) -> dict[str, str]:
-    """A criterion as the fields of block `number`."""
+    """Return a criterion as the fields of block `number`."""
     prefix = f"c{number}-"
     kind, values = _typed(criterion.check)
     given = {
@@ -89,7 +89,7 @@ def fields_of(number: int, criterion: Criterion) -> dict[str, str]:
 
 
 def is_checked(question: Question) -> bool:
-    """Whether a machine can tell something of its answers."""
+    """Return whether a program can check at least a part of an answer."""
     return any(one.check is not None for one in question.criteria) or bool(question.reference)
 
 
@@ -108,9 +108,7 @@ def _criterion(place: int, prefix: str, fields: Mapping[str, str]) -> dict[str, 
             return float(text)
         except ValueError:
             field = f"criteria[{place}].check"
-            raise InvalidInputError(
-                f"{field}: {text[:40]!r} is no number; {word} belongs there.", field=field
-            ) from None
+            raise InvalidInputError(f"{field}: {text[:40]!r} is not a number. Enter {word}.", field=field) from None
 
     def whole(name: str) -> int | None:
         text = typed(name).strip()
@@ -118,14 +116,14 @@ def _criterion(place: int, prefix: str, fields: Mapping[str, str]) -> dict[str, 
             return None
         if not (text.isascii() and text.isdigit() and len(text) < 10):
             field = f"criteria[{place}].check"
-            raise InvalidInputError(f"{field}: {text[:40]!r} is no whole number.", field=field)
+            raise InvalidInputError(f"{field}: {text[:40]!r} is not a whole number.", field=field)
         return int(text)
 
     kind = typed("kind")
     checks: dict[str, Callable[[], dict[str, Any]]] = {
         "number": lambda: {
             "value": number("value", "the right answer"),
-            "tolerance": number("tolerance", "how far off it may be", 0.0),
+            "tolerance": number("tolerance", "the tolerance", 0.0),
         },
         "choice": lambda: {"options": _lines(typed("options")), "answer": typed("answer").strip()},
         "facts": lambda: {
@@ -159,7 +157,7 @@ def _wordings(line: str) -> list[str]:
 
 
 def _typed(check: Check | None) -> tuple[str, dict[str, str]]:
-    """Kind of a check, and its values as they would be typed."""
+    """Return the kind of a check and its values as a person would type them."""
     match check:
         case NumberCheck():
             return "number", {"value": f"{check.value:.12g}", "tolerance": f"{check.tolerance:.12g}"}

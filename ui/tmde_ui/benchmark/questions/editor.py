@@ -1,4 +1,4 @@
-"""The dialog in which a person writes a question and tries its checks on an answer before it is kept."""
+"""The dialog for writing a question and trying its checks on an answer before saving the question."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _AT_CRITERION = re.compile(r"criteria\[(\d+)\]")
 
 
 class QuestionEditor:
-    """Writes a new question, or changes one."""
+    """Edits a new or an existing question."""
 
     def __init__(self, services: Services, kept: Callable[[], Awaitable[None]]) -> None:
         self._services = services
@@ -34,7 +34,7 @@ class QuestionEditor:
             self._body = Tag("div", classes="stack")
 
     def open(self, question: Question | None = None) -> None:
-        """Open it, empty or with a question to change."""
+        """Open the dialog, empty or with a question to edit."""
         self._old = question
         self._number = 0
         self._wrong.clear()
@@ -49,7 +49,7 @@ class QuestionEditor:
     def _draw(self, question: Question | None) -> None:
         with Tag("form", classes="stack", novalidate=True) as form:
             self._area(
-                "Question", "query", question.query if question else "", 4, "What is asked, as the model reads it."
+                "Question", "query", question.query if question else "", 4, "The question as the model reads it."
             )
             with Tag("div", classes="options"):
                 choice("Domain", "domain", list(DOMAINS.items()), question.domain if question else "reasoning")
@@ -57,24 +57,22 @@ class QuestionEditor:
                 choice("Difficulty", "difficulty", levels, question.difficulty if question else "medium")
                 given = question.id if question else ""
                 field("Name", "question-id", defaultValue=given, readonly=bool(question), maxlength="80",
-                      placeholder="made for you", autocomplete="off", spellcheck="false")  # fmt: skip
-            self._area(
-                "Reference answer, if there is one", "reference", (question.reference or "") if question else "", 2
-            )
+                      placeholder="created automatically", autocomplete="off", spellcheck="false")  # fmt: skip
+            self._area("Reference answer (optional)", "reference", (question.reference or "") if question else "", 2)
             with Tag("fieldset", classes="stack", data_testid="criteria"):
-                Tag("legend", "What counts in an answer", "eyebrow")
+                Tag("legend", "Criteria", "eyebrow")
                 self._criteria = Tag("div", classes="stack")
-                more = button("Another criterion", test="add-criterion")
+                more = button("Add a criterion", test="add-criterion")
             with Tag("fieldset", classes="stack tight", data_testid="dry-run"):
                 Tag("legend", "Try the checks", "eyebrow")
-                self._area("An answer to try", "answer", "", 3)
+                self._area("Answer to check", "answer", "", 3)
                 with Tag("div", classes="line"):
                     attempt = button("Try it", test="try-checks")
-                    Tag("span", "Nothing is kept, and no model is asked.", "muted small")
+                    Tag("span", "Nothing is saved, and no model is asked.", "muted small")
                 self._tried = Tag("div", classes="stack tight maybe", role="status", data_testid="tried")
         with Tag("div", classes="sheet-foot"):
             self._said = Tag("p", classes="maybe", role="alert", data_testid="question-said")
-            self._keep_button = button("Keep the question", "primary", test="keep-question")
+            self._keep_button = button("Save the question", "primary", test="keep-question")
         for one in question.criteria if question else (Criterion(name="right", check=NumberCheck(value=0)),):
             self._add(fields_of(self._number, one) if question else {f"c{self._number}-name": one.name})
         more.on("click", lambda: self._add({}), args=[])
@@ -89,9 +87,9 @@ class QuestionEditor:
             Tag("textarea", text, "input", id=f"field-{name}", name=name, rows=str(rows), placeholder=hint or None)
 
     def _add(self, values: Mapping[str, str]) -> None:
-        """One more criterion, with these values."""
+        """Add a criterion with these values."""
         if len(self._wrong) >= MAX_CRITERIA:
-            self._say(f"{MAX_CRITERIA} criteria are the most.")
+            self._say(f"A question can have at most {MAX_CRITERIA} criteria.")
             return
         number = self._number
         self._number += 1
@@ -115,7 +113,7 @@ class QuestionEditor:
                     _parameters(name, prefix, value)
             with Tag("div", classes="line spread"):
                 wrong = self._wrong[number] = Tag("p", classes="wrong", role="alert", data_testid="criterion-wrong")
-                gone = button("Take it away", "quiet", test="remove-criterion")
+                gone = button("Remove", "quiet", test="remove-criterion")
 
         def remove() -> None:
             del self._wrong[number]
@@ -127,12 +125,12 @@ class QuestionEditor:
     # ------------------------------------------------------------------------------------ try, keep
 
     def _question(self, fields: Mapping[str, str]) -> Question | None:
-        """What was typed; None, with the reason said where it belongs, when it is no question."""
+        """Return the typed question, or None after showing the error next to its field."""
         self._say("")
         for place in self._wrong.values():
             place.say("")
         if TOO_LARGE in fields:
-            self._say("That is more than half a megabyte. Shorten the question or the answer.")
+            self._say("The form has more than half a megabyte. Shorten the question or the answer.")
             return None
         try:
             return question_from(wire_of(fields))
@@ -146,7 +144,7 @@ class QuestionEditor:
         if at and int(at[1]) < len(numbers) and (place := self._wrong.get(numbers[int(at[1])])) is not None:
             words = re.sub(r"^criteria\[\d+\]\.?\w*: ?", "", error.detail)
             place.say(words[:1].upper() + words[1:])
-            self._say("Correct the criterion that is marked.")
+            self._say("Correct the marked criterion.")
         else:
             self._say(error.detail[:1].upper() + error.detail[1:])
 
@@ -187,7 +185,7 @@ Value = Callable[[str], str]
 
 
 def _parameters(kind: str, prefix: str, value: Value) -> None:
-    """The fields of one kind of check."""
+    """Draw the fields of one kind of check."""
 
     def line(label: str, name: str, hint: str = "", default: str = "") -> None:
         field(label, f"{prefix}{name}", defaultValue=value(name) or default, placeholder=hint or None, autocomplete="off",
@@ -200,34 +198,34 @@ def _parameters(kind: str, prefix: str, value: Value) -> None:
                 placeholder=hint, spellcheck="false")  # fmt: skip
 
     if kind == "number":
-        line("The right number", "value", "42")
-        line("May be off by", "tolerance", "0")
+        line("Correct number", "value", "42")
+        line("Tolerance", "tolerance", "0")
     elif kind == "choice":
-        area("Options, one a line", "options", "yes\nno")
-        line("The right one", "answer", "yes")
+        area("Options, one per line", "options", "yes\nno")
+        line("Correct option", "answer", "yes")
     elif kind == "facts":
-        area("Facts, one a line; other wordings after |", "facts", "Paris\n1789 | seventeen eighty-nine")
-        area("What it must not say, one a line", "forbidden", "")
+        area("Facts, one per line; separate wordings with |", "facts", "Paris\n1789 | seventeen eighty-nine")
+        area("Forbidden statements, one per line", "forbidden", "")
     elif kind == "regex":
         line("Pattern, a regular expression", "pattern", r"\bcrimson\b")
         with Tag("label", classes="check"):
             Tag("input", type="checkbox", name=f"{prefix}absent", defaultChecked=bool(value("absent")))
-            Tag("span", "it must not occur")
+            Tag("span", "must not occur")
     elif kind == "count":
         choice("What is counted", f"{prefix}of", [(one, one) for one in COUNTED], value("of") or "words")
         line("At least", "minimum", "0")
         line("At most", "maximum", "no limit")
     elif kind == "form":
-        choice("Form", f"{prefix}form", FORMS, value("form") or "must-use")
-        line("Of", "form-value")
+        choice("Format", f"{prefix}form", FORMS, value("form") or "must-use")
+        line("Value", "form-value")
     elif kind == "code":
-        area("Tests, one assertion a line", "tests", "assert double(3) == 6")
+        area("Tests, one assertion per line", "tests", "assert double(3) == 6")
     else:
         line("What the judge looks for", "description", "It gives a reason for each step.")
 
 
 def _tell(question: Question, found: Score) -> None:
-    words = "No verdict: what a machine can tell is less than half of what counts. In a run a judge tells the rest."
+    words = "No verdict: the checks decide less than half of the weight. In a benchmark run, a judge decides the rest."
     Tag(
         "p",
         f"{score(found.score)} of 10" if found.score is not None else words,

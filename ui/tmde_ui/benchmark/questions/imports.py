@@ -1,4 +1,7 @@
-"""Bringing in questions of one's own from a file: the dialog, and the address that takes the file, whole or not at all."""
+"""Import a person's own questions from a file: the dialog, and the address that receives the file.
+
+An import takes the whole file or nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ YAML = (".yaml", ".yml")
 
 
 def register_upload(site: Site) -> None:
-    """Put the address that takes files of questions into the app."""
+    """Register the address that receives files of questions."""
     services = site.services
 
     @site.web.post(IMPORT_ADDRESS, include_in_schema=False)
@@ -45,27 +48,28 @@ def register_upload(site: Site) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    """What was sent.
+    """Return the body of the request.
 
     Raises:
-        TooLargeError: more than a file of questions may have.
+        TooLargeError: the body exceeds the size limit of a file of questions.
     """
     content = bytearray()
     async for block in request.stream():
         content += block
         if len(content) > MAX_FILE_BYTES:
             raise TooLargeError(
-                f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB; split it into several.", limit=MAX_FILE_BYTES
+                f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB. Split it into several files.",
+                limit=MAX_FILE_BYTES,
             )
     return bytes(content)
 
 
 async def _take(services: Services, content: bytes, name: str, domain: str, difficulty: str) -> QuestionImport:
-    """All questions of the file.
+    """Import all questions of the file.
 
     Raises:
-        InvalidInputError: it is no list of questions, or empty.
-        UnprocessableError: an entry cannot be taken; `reasons` has one line for each.
+        InvalidInputError: the file is not a list of questions, or it is empty.
+        UnprocessableError: an entry is invalid; `reasons` has one line for each invalid entry.
     """
     as_yaml = name.lower().endswith(YAML)
     report = await services.benchmark.import_questions(
@@ -74,14 +78,14 @@ async def _take(services: Services, content: bytes, name: str, domain: str, diff
     if report.skipped:
         entry = "Entry" if as_yaml else "Line"
         reasons = [f"{entry} {one.line}: {one.reason}" for one in report.skipped]
-        raise UnprocessableError("Some entries of the file cannot be taken, so none was.", reasons=reasons)
+        raise UnprocessableError("Some entries of the file are invalid, so nothing was imported.", reasons=reasons)
     if not report.imported:
-        raise InvalidInputError("There is no question in the file, so there is nothing to import.")
+        raise InvalidInputError("The file contains no questions, so there is nothing to import.")
     return report
 
 
 def import_dialog(imported: Callable[[], Awaitable[None]]) -> Modal:
-    """The dialog that takes a file of questions; `imported` is called once they are there."""
+    """Build the import dialog. `imported` is called after a successful import."""
     dialog = Modal("Import questions", test="import-dialog")
 
     async def done(answer: dict[str, Any]) -> None:
@@ -90,24 +94,24 @@ def import_dialog(imported: Callable[[], Awaitable[None]]) -> Modal:
             taken = msgspec.convert(answer, QuestionImport)
         except msgspec.ValidationError:
             with report:
-                refusal(answer, "The file was refused and nothing of it was kept.", "the questions are")
+                refusal(answer, "The file was refused. Nothing was imported.", "the questions are")
             return
         with report:
-            Tag("p", f"{count(len(taken.imported), 'question')} imported. A custom run asks them.", "notice good")
+            Tag("p", f"{count(len(taken.imported), 'question')} imported. Custom runs can ask them.", "notice good")
         await imported()
 
     with dialog.body:
         Tag(
             "p",
-            "JSON Lines or YAML in our own form, samples of inspect_ai, or logged samples of lm-evaluation-harness. All of the file is "
-            "taken, or nothing. docs/benchmarks.md lists the fields.",
+            "JSON Lines or YAML in TMDE's format, samples of inspect_ai, or logged samples of lm-evaluation-harness. Either the whole "
+            "file is imported or nothing. docs/benchmarks.md lists the fields.",
             "muted",
         )
         with Tag("div", classes="options"):
             domains = [(one, domain_name(one)) for one in DOMAINS]
             for name, label, options, usual in (
-                ("domain", "Domain where none is given", domains, "reasoning"),
-                ("difficulty", "Difficulty where none is given", [(one, one) for one in DIFFICULTIES], "medium"),
+                ("domain", "Default domain", domains, "reasoning"),
+                ("difficulty", "Default difficulty", [(one, one) for one in DIFFICULTIES], "medium"),
             ):
                 choice(label, f"import-{name}", options, usual, data_testid=f"import-{name}")
         choices = {name: f"field-import-{name}" for name in ("domain", "difficulty")}

@@ -1,4 +1,4 @@
-"""One's own questions: what there is, and writing, changing and removing them."""
+"""The list of a person's own questions: write, change and remove them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tmde_ui.kit.words import count, snippet
 
 
 class OwnQuestions:
-    """The list, with the editor behind it."""
+    """Shows the list of questions and opens the editor."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -34,7 +34,7 @@ class OwnQuestions:
         open_on_press(bring, dialog)
 
     async def show(self) -> None:
-        """Draw them when they have changed."""
+        """Redraw the questions if they have changed."""
         questions = [one for one in await self._services.benchmark.questions(suite="custom") if not one.builtin]
         if questions == self._shown:
             return
@@ -44,7 +44,7 @@ class OwnQuestions:
             if not questions:
                 Tag(
                     "p",
-                    "None yet. Write what you care about: a custom run asks your questions, and nothing is ever trained on them.",
+                    "No questions yet. Write your own: custom runs can ask them, and they are never used for training.",
                     "muted",
                     data_testid="no-questions",
                 )
@@ -57,7 +57,7 @@ class OwnQuestions:
     def _row(self, one: BenchmarkQuestion) -> None:
         with Tag("div", classes="lead"):
             Tag("p", snippet(one.question.query))
-            told = "a machine checks it" if is_checked(one.question) else "a judge decides"
+            told = "checked automatically" if is_checked(one.question) else "scored by a judge"
             criteria = (
                 f", {count(len(one.question.criteria), 'criterion', 'criteria')}" if one.question.criteria else ""
             )
@@ -72,7 +72,7 @@ class OwnQuestions:
         ask_once(
             self._section,
             "Remove this question?",
-            "Runs that asked it keep it and its answers. Later runs cannot ask it any more.",
+            "Earlier runs keep the question and its answers. Later runs cannot ask it.",
             yes="Remove it",
             no="Keep it",
             deed=lambda: self._services.benchmark.remove_question(one.id),

@@ -1,4 +1,4 @@
-"""Quality by domain: a radar beside bars with their intervals."""
+"""Show the quality by domain: a radar next to bars with their intervals."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tmde_ui.kit.elements import Tag
 TOP = 10.0
 
 FEWEST = 3
-"""A radar of fewer corners is none."""
+"""A radar needs at least three corners."""
 
 
 class DomainCharts:
-    """The newest run's domains, beside those of its baseline."""
+    """Shows the domains of the newest run next to those of its baseline."""
 
     def __init__(self) -> None:
         self._shown: object = None
         self._box = Tag("section", classes="stack", aria_label="By domain", data_testid="domains")
 
     def show(self, run: BenchmarkRun | None, baseline: BenchmarkRun | None) -> None:
-        """Draw them when they have changed."""
+        """Redraw the charts if the runs have changed."""
         self._box.show(run is not None and run.metrics is not None)
         shown = (run and run.id, baseline and baseline.id)
         if run is None or run.metrics is None or shown == self._shown:
@@ -44,7 +44,7 @@ class DomainCharts:
 
     def _radar(self, domains: list[DomainMetrics], base: dict[str, float | None], run: BenchmarkRun) -> None:
         if len(domains) < FEWEST:
-            Tag("p", "A run over three domains or more is drawn here as a radar.", "muted small")
+            Tag("p", "A run with three or more domains is drawn here as a radar.", "muted small")
             return
         shapes = [(answerer(run.adapter_id), [one.quality.mean for one in domains], "accent")]
         if base:

@@ -1,4 +1,4 @@
-"""The score line: the TMDE score with quality beside it, and what it gained or lost, with how sure that is."""
+"""Show the TMDE score, the quality, and the change since earlier runs with its uncertainty."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tmde_ui.kit.times import age, exact
 
 
 class ScoreLine:
-    """Shows the newest run of what answers now, or else of what the filters leave."""
+    """Shows the newest run of the active version, or else the newest run that matches the filters."""
 
     def __init__(self, measure_base: Callable[[BenchmarkRun], Awaitable[None]]) -> None:
         self._measure_base = measure_base
@@ -22,7 +22,7 @@ class ScoreLine:
         self._box = Tag("section", classes="card score-line", aria_label="TMDE score", data_testid="score-line")
 
     def show(self, summary: Summary) -> None:
-        """Draw it when it has changed."""
+        """Redraw the line if it has changed."""
         run = summary.current
         self._box.show(run is not None)
         shown = (run, summary.answering, summary.vs_baseline, summary.vs_previous)
@@ -55,16 +55,21 @@ class ScoreLine:
             link(age(run.started_at), f"/benchmark/{run.id}", title=exact(run.started_at))
         if run.adapter_id != answering:
             now = _capital(answerer(answering))
-            Tag("p", f"{now} answers now; this is another one's score.", "muted small", data_testid="not-answering")
+            Tag(
+                "p",
+                f"{now} is active. This score belongs to another version.",
+                "muted small",
+                data_testid="not-answering",
+            )
         if words := answers_words(run):
             Tag("p", f"{words}.", "muted small")
 
     def _without_baseline(self, run: BenchmarkRun) -> Callable[[], None]:
         def draw() -> None:
             if run.adapter_id is None:
-                Tag("p", "This is the base model: adapters will be held against it.", "muted small")
+                Tag("p", "This is the base model. Adapters are compared with it.", "muted small")
                 return
-            Tag("p", "The base model has not been asked the same yet.", "muted small")
+            Tag("p", "The base model has not answered the same questions yet.", "muted small")
             button("Measure the base model", test="measure-base").on("click", lambda: self._measure_base(run), args=[])
 
         return draw
@@ -72,7 +77,7 @@ class ScoreLine:
 
 def _without_previous(run: BenchmarkRun) -> Callable[[], None]:
     def draw() -> None:
-        Tag("p", f"No run before {day(run.started_at)} asked the same in the same way.", "muted small")
+        Tag("p", f"No run before {day(run.started_at)} asked the same questions in the same way.", "muted small")
 
     return draw
 

@@ -1,4 +1,4 @@
-"""The score over time: every run as a point, with its interval and the moments at which another adapter began to answer."""
+"""Show the score over time: each run as a point with its interval, and a mark at each activation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tmde_ui.kit.elements import Tag, button
 from tmde_ui.kit.words import count, short_id
 
 COLOURS = ("accent", "proposer", "skeptic", "synthesizer", "judge", "major")
-"""Of the kinds of runs, the most frequent first. There are three types and two modes."""
+"""Colours of the kinds of runs, the most frequent kind first. There are three types and two modes."""
 
 DOTTED = 40
-"""Up to so many points of a kind, each is marked."""
+"""A line with at most this many points has a dot on each point."""
 
 LEAST_SECONDS = 60.0
-"""Nobody wants to see less of the time."""
+"""Smallest stretch of time that a person can zoom to."""
 
 TOP = 100.0
 
@@ -30,9 +30,9 @@ Span = tuple[float, float]
 
 
 def interval(point: SeriesPoint, weight: float) -> Span | None:
-    """The run's score at the ends of its quality's 95 % interval, efficiency as measured.
+    """Return the run's score at both ends of the 95 % interval of its quality, with the measured efficiency.
 
-    By the formula of `benchmark.metrics` the score goes with quality to the power `weight`.
+    In the formula of `benchmark.metrics`, the score is proportional to the quality to the power `weight`.
     """
     if not point.tmde_score or not point.quality or point.low is None or point.high is None:
         return None
@@ -41,14 +41,14 @@ def interval(point: SeriesPoint, weight: float) -> Span | None:
 
 
 class ScoreSeries:
-    """The chart with its zoom."""
+    """The chart of the score, with zoom."""
 
     def __init__(self, weight: float) -> None:
         self._weight = weight
         self._points: list[SeriesPoint] = []
         self._marks: tuple[ActivationMark, ...] = ()
         self._part: Span | None = None
-        """What is shown of the time; None: all."""
+        """The visible stretch of time; None if all of it is visible."""
         self._readable: list[SeriesPoint] = []
         with Tag("div", classes="card stack tight", data_testid="score-chart"):
             with Tag("div", classes="line spread"):
@@ -56,19 +56,19 @@ class ScoreSeries:
                 with Tag("div", classes="line zoom-buttons", role="group", aria_label="Zoom"):
                     self._earlier = button("Earlier", "quiet", test="zoom-earlier")
                     self._later = button("Later", "quiet", test="zoom-later")
-                    button("Closer", "quiet", test="zoom-closer").on("click", lambda: self._zoomed(0.5, 1.0), args=[])
+                    button("Zoom in", "quiet", test="zoom-closer").on("click", lambda: self._zoomed(0.5, 1.0), args=[])
                     self._all = button("All", "quiet", test="zoom-all").on("click", self._reset, args=[])
             self._earlier.on("click", lambda: self._shift(-0.5), args=[])
             self._later.on("click", lambda: self._shift(0.5), args=[])
             self._chart = Zoom(
-                "Score over time. Left and right go from run to run, Enter opens one.",
-                "Drag over a stretch to go into it. Point at a run to read it, press it to open it.",
+                "Score over time. The left and right arrow keys move between runs, Enter opens a run.",
+                "Drag to zoom in. Point at a run to read its figures, click it to open it.",
                 self._zoomed,
                 self._open,
             )
 
     def show(self, summary: Summary) -> None:
-        """Other runs."""
+        """Show these runs."""
         self._points = [point for point in summary.series if point.tmde_score is not None]
         self._marks = summary.activations
         self._draw()
@@ -112,7 +112,7 @@ class ScoreSeries:
             control.put(disabled=self._part is None)
         if not self._points:
             self._words.say("")
-            self._chart.put(chart((), title="Score over time", nothing="No completed run to draw."), ())
+            self._chart.put(chart((), title="Score over time", nothing="No completed run yet."), ())
             return
         low, high = self._part or self._whole
         shown = [point for point in self._points if low <= point.at.timestamp() <= high]
@@ -129,7 +129,7 @@ class ScoreSeries:
             x_span=(low, high),
             y_span=(0, TOP),
             x_ticks=time_ticks(low, high),
-            nothing="No run in this stretch of time.",
+            nothing="No run in this period.",
         )
         self._chart.put(markup, self._read(low, high))
         since, until = (day(point.at) for point in (shown[0], shown[-1])) if shown else ("", "")
@@ -137,7 +137,7 @@ class ScoreSeries:
         self._words.say(f"{told}; {count(len(marks), 'activation')} marked" if marks else told)
 
     def _lines(self, shown: Sequence[SeriesPoint]) -> tuple[list[Series], list[Band]]:
-        """A line and a band for each kind of run: only runs of one kind were asked in the same way."""
+        """Return a line and a band for each kind of run, because only runs of one kind are asked in the same way."""
         kinds: dict[tuple[str, str], list[SeriesPoint]] = defaultdict(list)
         for point in shown:
             kinds[point.type, point.mode].append(point)

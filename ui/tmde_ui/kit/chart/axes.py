@@ -1,4 +1,4 @@
-"""Axes: where they begin and end, where they are labelled, and where a value lies on them."""
+"""Axes of charts: their ends, their labels, and the position of a value."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TIME_STEPS = (
 
 
 def ticks(low: float, high: float, at_most: int = 5, *, whole: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`, evenly apart: by 1, 2 or 5 times a power of ten.
+    """Return round numbers from `low` to `high` at equal distances: 1, 2 or 5 times a power of ten.
 
     Args:
-        whole: none between the whole numbers.
+        whole: return whole numbers only.
     """
     step = _step(high - low, at_most, whole)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -27,7 +27,7 @@ def ticks(low: float, high: float, at_most: int = 5, *, whole: bool = False) -> 
 
 
 def time_ticks(low: float, high: float, at_most: int = 6) -> list[tuple[float, str]]:
-    """Where a time axis is labelled, and how: at round hours, days, months or years, UTC.
+    """Return the labels of a time axis and their positions: at round hours, days, months or years, in UTC.
 
     Args:
         low, high: seconds since 1970.
@@ -51,7 +51,7 @@ def time_ticks(low: float, high: float, at_most: int = 6) -> list[tuple[float, s
 
 
 def figure(value: float, step: float) -> str:
-    """A number with as many decimals as ticks `step` apart need."""
+    """Return a number with as many decimals as ticks `step` apart need."""
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:,.{min(decimals, 9)}f}"
 
@@ -61,23 +61,23 @@ def _moment(seconds: float) -> datetime:
 
 
 class Place:
-    """Where a value lies in the box of 100 by 100; y goes down, as in SVG."""
+    """Computes the position of a value in a box of 100 by 100. As in SVG, y increases downwards."""
 
     def __init__(self, left: float, right: float, bottom: float, top: float) -> None:
         self._left, self._width = left, right - left
         self._top, self._height = top, top - bottom
 
     def x(self, value: float) -> str:
-        """From the left."""
+        """Return the distance from the left."""
         return f"{100 * (value - self._left) / self._width:.2f}"
 
     def y(self, value: float) -> str:
-        """From the top."""
+        """Return the distance from the top."""
         return f"{100 * (self._top - value) / self._height:.2f}"
 
 
 def span(values: Sequence[float], least: tuple[float, float] | None) -> tuple[float, float]:
-    """The lowest and the highest of the values, at least as far apart as `least`, never the same."""
+    """Return the lowest and the highest value, widened to include `least` and never equal to each other."""
     low, high = min(values), max(values)
     if least is not None:
         low, high = min(low, least[0]), max(high, least[1])
@@ -85,7 +85,7 @@ def span(values: Sequence[float], least: tuple[float, float] | None) -> tuple[fl
 
 
 def round_axis(values: Sequence[float], least: tuple[float, float] | None) -> tuple[float, float, list[float]]:
-    """The ends of an axis that begins and ends at a tick, and its ticks."""
+    """Return the ends of an axis that begins and ends at a tick, and its ticks."""
     low, high = span(values, least)
     step = _step(high - low, 4, False)
     low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step

@@ -1,8 +1,8 @@
-"""Line charts as markup: pure functions from figures to inline SVG.
+"""Draw line charts as markup: pure functions from figures to inline SVG.
 
-The lines are drawn in a box of 100 by 100 that the browser stretches to its place, with strokes that keep their width;
-numbers and words stand beside it as HTML, so that they keep their size on a phone. Colours are names of `theme.py`, so a
-chart follows the scheme without being drawn again.
+The lines are drawn in a box of 100 by 100. The browser stretches the box to its place; strokes keep their width.
+Numbers and words are HTML next to the box, so they keep their size on a phone. Colours are names from `theme.py`, so a
+chart changes with the colour scheme without being redrawn.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from tmde_core.records.base import Record
 from tmde_ui.kit.chart.axes import Place, Point, figure, round_axis, span, ticks
 
 MAX_POINTS = 600
-"""Points of one line that are drawn. A wide screen has some two pixels for each."""
+"""Maximum number of points drawn for one line. A wide screen has about two pixels for each."""
 
 LABELLED_MARKS = 6
-"""More marks than these stand without their words, which would lie upon each other."""
+"""With more marks than this, the labels would overlap and are left out."""
 
 
 class Series(Record):
@@ -26,14 +26,14 @@ class Series(Record):
 
     name: str
     points: tuple[Point, ...]
-    """By x. Points that are not finite are left out."""
+    """Sorted by x. Points that are not finite are left out."""
     colour: str = "accent"
     dots: bool = False
-    """Mark every point, and draw the line between them dashed: few measurements, not a course."""
+    """Mark every point and dash the line between them, for a few measurements instead of a continuous curve."""
 
 
 class Band(Record):
-    """A ground between two lines, such as an interval."""
+    """The area between two lines, such as an interval."""
 
     points: tuple[tuple[float, float, float], ...]
     """x, lower, upper."""
@@ -41,7 +41,7 @@ class Band(Record):
 
 
 class Mark(Record):
-    """Something that happened at an x."""
+    """An event at an x."""
 
     x: float
     label: str
@@ -59,13 +59,13 @@ def chart(
     x_ticks: Sequence[tuple[float, str]] | None = None,
     nothing: str = "Nothing has been measured yet.",
 ) -> str:
-    """Lines over a common x.
+    """Return a chart of lines over a common x axis.
 
     Args:
-        title: what is shown; begins the description for those who cannot see it.
-        x_span, y_span: at least this much of each axis is shown.
-        x_ticks: where the x axis is labelled, and how; by default at round whole numbers.
-        nothing: the words where there is no point at all.
+        title: what the chart shows; the description for screen readers begins with it.
+        x_span, y_span: the minimum range of each axis.
+        x_ticks: positions and labels of the x axis; round whole numbers by default.
+        nothing: the text of a chart without any point.
     """
     lines = [(one, decimated(_finite(one.points))) for one in series]
     points = [point for _, line in lines for point in line]
@@ -95,9 +95,9 @@ def chart(
 
 
 def decimated(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
-    """At most `limit` of the points, in their order, such that no peak is lost: the lowest and the highest of each stretch.
+    """Return at most `limit` of the points, in order, without losing a peak.
 
-    The first and the last are always among them.
+    The lowest and the highest point of each stretch are kept, and always the first and the last point.
     """
     if len(points) <= limit:
         return list(points)
@@ -112,7 +112,7 @@ def decimated(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
 
 
 def _mark_labels(marks: Sequence[Mark], place: Place) -> str:
-    """Each beside its mark; to the left of it where the right edge is near."""
+    """Return the labels next to their marks; on the left side near the right edge."""
     return "".join(
         f'<span{" class=before" if float(place.x(mark.x)) > 75 else ""} style="left:{place.x(mark.x)}%">'
         f"{html.escape(mark.label)}</span>"
@@ -134,7 +134,7 @@ def _line(series: Series, points: Sequence[Point], place: Place) -> list[str]:
     style = f'style="stroke:var(--{series.colour})"'
     drawn = [f'<path class="line{" dashed" if series.dots else ""}" {style} d="{_path(points, place)}"/>']
     if series.dots or len(points) == 1:
-        # A line of no length with round ends: a circle that the stretching of the box leaves round.
+        # A line of length zero with round ends is a circle that stays round when the box is stretched.
         at = "".join(f"M{place.x(x)} {place.y(y)}h0.001" for x, y in points)
         drawn.append(f'<path class="dots" {style} d="{at}"/>')
     return drawn
@@ -169,7 +169,7 @@ def _figure(
 
 
 def _spoken(title: str, series: Sequence[Series]) -> str:
-    """The chart in a sentence: where each line begins and ends."""
+    """Return a sentence about the chart: the first and the last value of each line."""
 
     def course(one: Series) -> str:
         points = _finite(one.points)

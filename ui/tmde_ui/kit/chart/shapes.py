@@ -1,4 +1,4 @@
-"""Charts without axes, as markup: radar, bars, columns."""
+"""Draw charts without axes as markup: radar, bars, columns."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tmde_core.records.base import Record
 from tmde_ui.kit.chart.axes import figure
 
 COLUMN_PIXELS = 76
-"""Height of a histogram's highest bar."""
+"""Height of the highest bar of a histogram."""
 
 RADIUS = 100.0
-"""Of a radar, in the units of its own box."""
+"""Radius of a radar, in the units of its own box."""
 
 
 class Bar(Record):
@@ -21,21 +21,22 @@ class Bar(Record):
 
     name: str
     value: float | None
-    """None: nothing was measured."""
+    """None if nothing was measured."""
     low: float | None = None
     high: float | None = None
-    """Ends of its interval."""
+    """With `low`, the ends of the interval."""
     mark: float | None = None
-    """What it is held against."""
+    """A value to compare the bar with."""
 
 
 def radar(
     names: Sequence[str], shapes: Sequence[tuple[str, Sequence[float | None], str]], *, title: str, top: float
 ) -> str:
-    """Several values around a centre, from 0 in the middle to `top` outside; needs at least three names.
+    """Return a radar chart of several values, from 0 in the middle to `top` at the edge; needs at least three names.
 
     Args:
-        shapes: name, a value for each of `names` (None: not measured, drawn in the middle), colour. The first is filled.
+        shapes: name, a value for each of `names` (None: not measured, drawn in the middle), colour. The first
+            one is filled.
     """
 
     def at(index: int, reach: float) -> tuple[float, float]:
@@ -70,10 +71,10 @@ def radar(
 
 
 def bars(rows: Sequence[Bar], *, title: str, top: float, mark: str = "", colour: str = "accent") -> str:
-    """Lying bars from 0 to `top`, each with its interval as a whisker and a stroke at what it is held against.
+    """Return horizontal bars from 0 to `top`, each with a whisker for its interval and a stroke for its mark.
 
     Args:
-        mark: what the strokes stand for; said below when there are any.
+        mark: the meaning of the strokes; shown below if there are any.
     """
 
     def line(row: Bar) -> str:
@@ -96,7 +97,7 @@ def bars(rows: Sequence[Bar], *, title: str, top: float, mark: str = "", colour:
 
 
 def columns(values: Sequence[tuple[str, float]], *, title: str, colour: str = "accent", unit: str = "") -> str:
-    """A histogram: upright bars over a common ground, each with its name below."""
+    """Return a histogram: vertical bars on a common base line, each with its name below."""
     most = max((value for _, value in values), default=0) or 1
     bars = "".join(
         f'<li><span class="amount">{figure(value, 1) if value else ""}</span>'
@@ -118,7 +119,7 @@ def _said(value: float | None) -> str:
 
 
 def _around(name: str, x: float, y: float) -> str:
-    """A name beside the radar's corner at (x, y), on its outer side."""
+    """Return a name next to the radar's corner at (x, y), on the outer side."""
     anchor = "middle" if abs(x) < 1 else "start" if x > 0 else "end"
     words = name.split(" ") if abs(x) >= 1 else [name]
     top = y + 4 - 8 * (len(words) - 1)

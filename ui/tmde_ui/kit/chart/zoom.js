@@ -1,5 +1,5 @@
-// A chart that a person can go into: drag over a stretch to see only that, point at a run to read it, press it to open it.
-// The markup comes from chart.py, which escapes; what is read out only ever becomes text.
+// A chart with zoom: drag to zoom in, point at a run to read its figures, click it to open it.
+// The markup comes from kit/chart/lines.py, which escapes it. The read-out is always set as text.
 export default {
   template: `
     <div class="zoom" tabindex="0" role="group" :aria-label="label" @pointerdown="down" @pointermove="move" @pointerup="up"

@@ -1,4 +1,4 @@
-"""A chart that a person can go into: a stretch is dragged over, a point is read and opened, by pointer or by keyboard."""
+"""A chart with zoom: drag to zoom in, point to read a run, click to open a run, by pointer or keyboard."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from nicegui import events
 from nicegui.element import Element
 
 Readable = tuple[float, float, str]
-"""Where a point lies in the plot, 0–1 from the left and from the top, and what it says."""
+"""Position of a point in the plot, 0–1 from the left and from the top, and its text."""
 
 
 class Zoom(Element, component="zoom.js"):
-    """Shows the markup of `chart.chart` and tells what a person does with it."""
+    """Shows the markup of `chart.chart` and reports what a person does with the chart."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Zoom(Element, component="zoom.js"):
 
 
 def _part(args: Any) -> tuple[float, float] | None:
-    """What came from a browser may be anything."""
+    """Return the dragged part of the chart, or None if the browser sent anything else."""
     while isinstance(args, list) and len(args) == 1:
         args = args[0]
     if isinstance(args, list) and len(args) == 2 and all(isinstance(one, int | float) for one in args):

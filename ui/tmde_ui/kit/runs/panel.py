@@ -1,4 +1,4 @@
-"""What the cards of a training run and of a benchmark share: following it at a bearable pace, cancelling, resuming, the end."""
+"""The common part of training and benchmark panels: follow the run's events, cancel, resume, show the result."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from tmde_ui.kit.tending import Soon, begin, look_again
 from tmde_ui.kit.words import sentence
 
 PAINT_SECONDS = 0.5
-"""However fast a run reports, the page changes at most this often."""
+"""The page changes at most this often, however fast a run reports."""
 
 LOOK_SECONDS = 1.0
-"""How often the run's row is looked at, which tells what its events do not: a run in another process, a dead worker's end."""
+"""Interval of reading the run's row. Events do not show a run in another process or the end of a dead worker."""
 
 ANNOUNCED = 10
-"""A screen reader hears of every so many percent."""
+"""Screen readers announce the progress in steps of this many percent."""
 
 TIME_LEFT = "Time left"
-"""The figure that is of no use once the run is over."""
+"""The figure that is hidden when the run is over."""
 
 Run = TypeVar("Run", FineTuneRun, BenchmarkRun)
 Known_co = TypeVar("Known_co", covariant=True)
 
 
 class Runs(Protocol[Known_co]):
-    """The service that knows the run."""
+    """The service that has the run."""
 
     async def cancel(self, run_id: UUID) -> object:
-        """End it."""
+        """Cancel the run."""
 
     async def resume(self, run_id: UUID) -> Known_co:
-        """Go on with it."""
+        """Resume the run."""
 
 
 class RunPanel(ABC, Generic[Run]):
-    """Draws itself, then follows the run for as long as the page is open or until it is told to stop."""
+    """Draws a run, then follows it while the page is open or until `stop`."""
 
     TITLE: ClassVar[str]
     KIND: ClassVar[str]
-    """Begins the test ids of its parts."""
+    """Prefix of the test ids."""
     FIGURES: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -59,7 +59,7 @@ class RunPanel(ABC, Generic[Run]):
         resumed: Callable[[Run], Awaitable[None]],
         ended: Callable[[], Awaitable[None]] | None,
     ) -> None:
-        """Ready to be built; `resumed` and `ended` are told when the run goes on, and when it has ended."""
+        """Prepare the panel. `resumed` and `ended` are called when the run is resumed and when it has ended."""
         self.run: Run = run
         self._runs: Runs[Run] = runs
         self._live = live
@@ -74,12 +74,12 @@ class RunPanel(ABC, Generic[Run]):
     @property
     @abstractmethod
     def over(self) -> bool:
-        """Whether the run has ended."""
+        """Return whether the run has ended."""
 
     @property
     @abstractmethod
     def resumable(self) -> bool:
-        """Whether a run that has ended can go on."""
+        """Return whether a run that has ended can be resumed."""
 
     @abstractmethod
     async def _look(self) -> None:
@@ -87,31 +87,31 @@ class RunPanel(ABC, Generic[Run]):
 
     @abstractmethod
     async def _follow(self) -> None:
-        """Take in its events as they come."""
+        """Apply the run's events as they arrive."""
 
     async def _catch_up(self) -> None:
-        """Take in what its events still had to say when it ended."""
+        """Apply the events that are left when the run has ended."""
 
     @abstractmethod
     def _draw_more(self) -> None:
-        """The parts below the result."""
+        """Draw the parts below the result."""
 
     @abstractmethod
     def _paint_state(self) -> None:
-        """Make everything true but the result."""
+        """Update everything except the result."""
 
     @abstractmethod
     def _draw_result(self) -> None:
-        """How it ended."""
+        """Draw the result."""
 
     @abstractmethod
     def _ask(self) -> None:
-        """Ask whether it is to be cancelled."""
+        """Ask the person whether to cancel the run."""
 
     # ------------------------------------------------------------------------------------------ following
 
     async def build(self) -> None:
-        """Draw the run as it stands, and follow it if it goes on."""
+        """Draw the current state of the run and follow the run if it is in progress."""
         self._draw()
         await self._look()
         self._paint()
@@ -120,9 +120,9 @@ class RunPanel(ABC, Generic[Run]):
             self._tasks = [begin(self._follow, f"follow a {name}"), begin(self._watch, f"look at a {name}")]
 
     def stop(self) -> None:
-        """Follow no further."""
+        """Stop following the run."""
         for task in self._tasks:
-            # One of them may be here, telling of the end to a page that shows the next run at once.
+            # The current task may be one of them: it reports the end to a page that at once shows the next run.
             if task is not asyncio.current_task():
                 task.cancel()
         self._soon.stop()
@@ -167,14 +167,14 @@ class RunPanel(ABC, Generic[Run]):
         self._soon.stop()
         self._paint_state()
         if self.over and not self._finished:
-            self._finished = True  # once: a button that is drawn again while somebody presses it is not pressed
+            self._finished = True  # only once: redrawing a button while a person presses it would lose the press
             self._draw_actions()
             self._result.clear()
             with self._result:
                 self._draw_result()
 
     def _paint_share(self, share: float | None, words: str, status: str) -> None:
-        """The bar and what is said of it; a share of None means that nobody can tell yet."""
+        """Update the bar and the words. A share of None means that the progress is not known yet."""
         self._bar.put(value=None if share is None else f"{100 * share:.1f}").show(not self.over)
         self._words.say(words)
         if self.over:

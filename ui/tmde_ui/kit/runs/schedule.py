@@ -1,4 +1,4 @@
-"""A schedule on its page, of training or of benchmarks: what it says, when it comes due, what it decided, and changing it."""
+"""Show and change the schedule of training or of benchmarks: its times, its next run and its decisions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tmde_ui.kit.times import coming, on_the_clock
 from tmde_ui.kit.words import sentence, short_id
 
 _WHAT = {"finetune": "training", "benchmark": "a benchmark"}
-"""What a schedule starts. Its runs have their pages below its own name."""
+"""What a schedule starts. The pages of its runs are below its own name."""
 
 _ACTIONS = {"started": ("started", "good"), "skipped": ("skipped", ""), "failed": ("failed", "critical")}
 
@@ -28,10 +28,10 @@ class SchedulePanel:
         self._changed = changed
         self._name: ScheduleName = name
         self.shown: ScheduleStatus | None = None
-        """As it is drawn; None while it is unknown."""
+        """The drawn schedule; None while it is unknown."""
 
     async def build(self) -> None:
-        """Draw it."""
+        """Draw the panel."""
         status = await self._services.schedules.status(self._name)
         with Tag("section", classes="card stack", aria_label="Schedule", data_testid="schedule"):
             Tag("h2", "Schedule")
@@ -41,7 +41,7 @@ class SchedulePanel:
         self._draw(status)
 
     async def look(self) -> None:
-        """Draw it again when it has changed."""
+        """Redraw the schedule if it has changed."""
         if self.shown is not None:
             self._draw(await self._services.schedules.status(self._name))
 
@@ -62,9 +62,9 @@ class SchedulePanel:
                 )
         self._decisions.clear()
         with self._decisions:
-            Tag("h3", "What it decided")
+            Tag("h3", "Decisions")
             if not status.decisions:
-                Tag("p", "Nothing has come due yet. What it decides, and why, will be listed here.", "muted small")
+                Tag("p", "No scheduled run yet. Decisions will appear here.", "muted small")
                 return
             with Tag("ul", classes="decisions", data_testid="decisions"):
                 for decision in status.decisions:
@@ -75,7 +75,7 @@ class SchedulePanel:
             Tag("summary", "Change")
             with Tag("form", classes="schedule-form", novalidate=True) as form:
                 with Tag("div", classes="field"):
-                    Tag("label", "When, as a cron expression", for_="schedule-expression")
+                    Tag("label", "Cron expression", for_="schedule-expression")
                     Tag(
                         "input", classes="input mono", id="schedule-expression", name="expression", maxlength="120",
                         defaultValue=status.expression, autocomplete="off", spellcheck="false", aria_describedby="schedule-help",
@@ -89,7 +89,7 @@ class SchedulePanel:
                 save = button("Save", type_="submit", test="save-schedule")
             Tag(
                 "p",
-                "Five fields: minute, hour, day of the month, month, weekday. 0 2 * * 0 is every Sunday at two; off is never.",
+                "Five fields: minute, hour, day of the month, month, weekday. 0 2 * * 0 means every Sunday at 02:00. off switches the schedule off.",
                 "muted small",
                 id="schedule-help",
             )
@@ -117,9 +117,9 @@ class SchedulePanel:
 
 def _words(status: ScheduleStatus) -> str:
     if not status.enabled:
-        return f"Switched off: {_WHAT[status.schedule]} starts only when somebody starts it."
+        return f"Switched off. Start {_WHAT[status.schedule]} yourself."
     words = status.description or status.expression
-    return f"{words[:1].upper()}{words[1:]}, by the clock of {status.timezone}."
+    return f"{words[:1].upper()}{words[1:]} (time zone {status.timezone})."
 
 
 def _decision(decision: Decision, zone: str) -> None:

@@ -1,4 +1,4 @@
-"""The bell in the header: what has ended or gone wrong while nobody looked, until somebody has seen it."""
+"""The bell in the header: notifications that nobody has dismissed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MOST = 99
 LEVELS: Mapping[str, str] = {"success": "good", "info": "minor", "warning": "major", "error": "critical"}
 """Level → colour of its mark."""
 
-NOTHING = "Nothing new. What ends or fails while you are elsewhere, such as a training run, is told here."
+NOTHING = "No notifications. Finished and failed work, such as a training run, appears here."
 
 
 class Bell:
-    """Button and panel. The panel is a native popover: Escape or a click elsewhere closes it."""
+    """The button and its panel, a native popover: Escape or a click elsewhere closes it."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -72,7 +72,7 @@ class Bell:
         self._announce(situation)
 
     def _announce(self, situation: Situation) -> None:
-        """A screen reader hears of what came while the page was open."""
+        """Announce a new notification to screen readers if it arrived while the page was open."""
         newest = max((one.seq for one in situation.notices), default=0)
         if self._newest is not None and newest > self._newest:
             self._spoken.say(f"New: {situation.notices[0].title}")
@@ -109,10 +109,10 @@ class Bell:
         await self._live.dismiss_all()
 
     def _keep_focus(self) -> None:
-        """The button that was pressed goes away: the keyboard stays in the panel."""
+        """Move the keyboard focus to the panel, because the pressed button is removed."""
         self._panel.run_method("focus")
 
 
 def _is_ours(address: str) -> bool:
-    """A page of this server; a notification may have been written by a plugin."""
+    """Return whether an address is a page of this server. A plugin may have written the notification."""
     return address.startswith("/") and not address.startswith(("//", "/\\"))

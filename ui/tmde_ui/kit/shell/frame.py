@@ -1,4 +1,4 @@
-"""The frame of every page: navigation, what is going on, light and dark."""
+"""The frame of every page: navigation, running work, light and dark."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tmde_ui.kit.words import sentence, short_id
 
 @contextmanager
 def frame(site: Site, title: str, *, here: str | None = None, narrow: bool = False) -> Iterator[None]:
-    """Put the page's content into the frame.
+    """Draw the frame; the page's content goes inside.
 
     Args:
-        site: knows the pages and what is going on.
-        title: of the browser's tab.
-        here: the navigation entry to mark, by its address.
-        narrow: text-heavy page, kept to a readable width.
+        site: provides the pages and the running work.
+        title: the title of the browser's tab.
+        here: the address of the navigation entry to mark.
+        narrow: use a readable width, for pages with much text.
     """
     ui.page_title(f"{title} · TMDE")
     drawer = _drawer(site, here)
     link("Skip to content", "#main", "skip")
     with Tag("header", classes="bar"), Tag("div", classes="bar-inner"):
-        with Tag("a", classes="brand", href="/", aria_label="TMDE, to the start"):
+        with Tag("a", classes="brand", href="/", aria_label="TMDE, start page"):
             ui.html(theme.LOGO, sanitize=False, tag="span")
             Tag("span", "TMDE")
         _navigation(site, here)
@@ -52,7 +52,7 @@ def frame(site: Site, title: str, *, here: str | None = None, narrow: bool = Fal
 
 
 def _mishaps() -> None:
-    """A defect while the page is used is said where the person looks; the log has the rest."""
+    """Show an unexpected error where the person looks. The log has the details."""
     notice = Tag("p", classes="notice bad", role="alert", style="margin-bottom:16px").show(visible=False)
 
     def tell(error: Exception) -> None:
@@ -77,7 +77,7 @@ def _drawer(site: Site, here: str | None) -> Tag:
 
 
 def _situation(live: Live) -> None:
-    with Tag("div", classes="status", role="status", aria_label="What is going on"):
+    with Tag("div", classes="status", role="status", aria_label="Status"):
         with Tag("span", classes="badge", data_testid="adapter") as badge:
             dot = Tag("span", classes="dot")
             words = Tag("span")
@@ -88,9 +88,9 @@ def _situation(live: Live) -> None:
     def show(situation: Situation) -> None:
         words.say(f"Adapter {short_id(situation.adapter)}" if situation.adapter else "Base model")
         badge.put(
-            title=f"Adapter {situation.adapter} answers"
+            title=f"Adapter {situation.adapter} is active"
             if situation.adapter
-            else "The model answers without an adapter"
+            else "The base model is active, without an adapter"
         )
         dot.classes(replace="dot on" if situation.adapter else "dot")
         where = [job.href for job in situation.jobs]

@@ -1,8 +1,8 @@
-"""What is going on in the whole server, kept in memory for the header of every open page.
+"""Keep the state of the whole server in memory for the header of every open page.
 
-One task looks every two seconds, and only while a page is open: at the running debates (in memory), at the pointer to the
-active adapter (one small file), at the running training run (one indexed row) and at the notifications that nobody has dismissed.
-Pages are told only of changes.
+One task reads the state every two seconds, and only while a page is open: the running debates (in memory), the pointer
+to the active adapter (one small file), the current training run (one indexed row) and the notifications that nobody has
+dismissed. Pages are updated only when something has changed.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS = 2.0
 
 NOTICES = 20
-"""Notifications that the bell lists, the newest; the rest is counted."""
+"""The bell lists this many of the newest notifications. The others are counted."""
 
 
 class Job(msgspec.Struct, frozen=True):
-    """Something that is running."""
+    """A running debate, training run or benchmark."""
 
     label: str
     href: str | None
 
 
 class Situation(msgspec.Struct, frozen=True):
-    """What the header shows."""
+    """The state that the header shows."""
 
     adapter: str | None = None
-    """Id of the adapter that answers; None: the base model."""
+    """Id of the active adapter; None for the base model."""
     jobs: tuple[Job, ...] = ()
     notices: tuple[Notification, ...] = ()
-    """The newest that nobody has dismissed."""
+    """The newest notifications that nobody has dismissed."""
     waiting: int = 0
-    """How many those are in all."""
+    """Number of all notifications that nobody has dismissed."""
 
 
 Listener = Callable[[Situation], None]
 
 
 class Live:
-    """Looks, remembers, tells."""
+    """Reads the state, stores it and informs the listeners."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -63,7 +63,7 @@ class Live:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep looking while the block runs."""
+        """Keep reading the state while the block runs."""
         task = asyncio.create_task(self._watch(), name="situation of the header")
         try:
             yield
@@ -73,17 +73,17 @@ class Live:
                 await task
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Tell `listener` of every change, until the returned function is called."""
+        """Call `listener` on every change, until the returned function is called."""
         self._listeners.add(listener)
         self._wake.set()
         return lambda: self._listeners.discard(listener)
 
     def nudge(self) -> None:
-        """Look at once: something has just been started or stopped."""
+        """Read the state at once, because something has been started or stopped."""
         self._wake.set()
 
     async def look(self) -> Situation:
-        """The situation now; tells the listeners when it has changed."""
+        """Return the current state and call the listeners if it has changed."""
         adapter = self._services.lora.active_ref()
         debates = self._services.debates.running()
         run = await self._services.finetune.current()
@@ -104,23 +104,23 @@ class Live:
             for listener in tuple(self._listeners):
                 try:
                     listener(found)
-                except Exception as error:  # the other pages are told all the same
+                except Exception as error:  # the other listeners must still be called
                     log.warning("ui.situation_untold", error=f"{type(error).__name__}: {error}")
         return found
 
     async def dismiss(self, notification_id: UUID) -> None:
-        """A person has seen a notification. One that is gone already is none to speak of."""
+        """Dismiss a notification that a person has seen. Ignore one that no longer exists."""
         with contextlib.suppress(NotFoundError):
             await self._services.notifications.dismiss(notification_id)
         await self.look()
 
     async def dismiss_all(self) -> None:
-        """A person has seen them all."""
+        """Dismiss all notifications."""
         await self._services.notifications.dismiss_all()
         await self.look()
 
     async def _training(self, run: FineTuneRun) -> str:
-        """How far a training run is: `Training 34 %, 3 min 05 s left`."""
+        """Return the progress of a training run: `Training 34 %, 3 min 05 s left`."""
         if run.status == "pending":
             return "Training starts"
         steps = await self._services.finetune.metrics(run.id)

@@ -1,4 +1,4 @@
-"""What is shown instead of a page: unknown addresses, unknown ids, defects. In the frame, in one sentence, no traceback."""
+"""The error pages for unknown addresses, unknown ids and defects: one sentence in the frame, no traceback."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 
 BUILD_SECONDS = 30.0
-"""How long a page may take to be made. NiceGUI's own 3 s are short for a machine that trains meanwhile."""
+"""Time limit for building a page. NiceGUI's default of 3 s is too short for a machine that is training."""
 
 
 def page(path: str, site: Site) -> Callable[[Callable[P, Awaitable[None]]], Callable[P, Awaitable[None]]]:
-    """`ui.page`, and an error of ours becomes a page that says what is wrong, with the error's status."""
+    """Register a page like `ui.page`. A `TmdeError` becomes an error page with the error's status."""
 
     def decorate(build: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
         @wraps(build)
@@ -48,18 +48,18 @@ def page(path: str, site: Site) -> Callable[[Callable[P, Awaitable[None]]], Call
 
 
 def register(site: Site) -> None:
-    """Put the handlers into the app."""
+    """Register the handlers with the app."""
 
     @app.exception_handler(404)
     async def unknown_address(request: Request, _error: Exception) -> Response:
         with Client(nicegui_page(""), request=request) as client:
-            _problem(site, "There is no such page", f"Nothing lives at {request.url.path[:120]}.")
+            _problem(site, "Page not found", f"There is no page at {request.url.path[:120]}.")
         return client.build_response(request, 404)
 
     @app.on_page_exception
     def failed_page(error: Exception) -> None:
         log.error("ui.page_failed", error=f"{type(error).__name__}: {error}")
-        _problem(site, "This page could not be made", sentence(error))
+        _problem(site, "This page could not be loaded", sentence(error))
 
 
 def _problem(site: Site, title: str, detail: str) -> None:
@@ -68,4 +68,4 @@ def _problem(site: Site, title: str, detail: str) -> None:
         Tag("p", detail)
         with Tag("div", classes="line"):
             link("Ask a question", "/", "button primary")
-            link("Look through the traces", "/traces", "button")
+            link("Browse the traces", "/traces", "button")

@@ -1,4 +1,4 @@
-"""What every page is given, and what the navigation knows of a page."""
+"""What every page receives, and the entries of the navigation."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tmde_ui.kit.shell.live import Live
 
 @dataclass(frozen=True)
 class Page:
-    """An entry of the navigation, or a tab of one."""
+    """An entry of the navigation, or a tab of an entry."""
 
     path: str
     title: str
-    """Its name in the navigation."""
+    """The name in the navigation."""
     register: Callable[[Site], None]
-    """Puts its addresses into the app: the page at `path`, pages of single things below it, addresses that take files."""
+    """Registers the page at `path`, the pages below it and the addresses that receive files."""
     tab: str = ""
-    """Its name among the tabs of its entry; the title when left out."""
+    """The name of its tab; `title` if empty."""
     under: str = ""
-    """Path of the entry whose tab it is. Empty: it is an entry of the navigation itself."""
+    """Path of the entry that has this page as a tab. Empty for an entry of the navigation."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """What the pages are built with."""
+    """Stores what the pages are built with."""
 
     services: Services
     live: Live
@@ -37,11 +37,11 @@ class Site:
     """In the order of the navigation."""
 
     def entries(self) -> list[Page]:
-        """The entries of the navigation."""
+        """Return the entries of the navigation."""
         return [page for page in self.pages if not page.under]
 
     def tabs_of(self, path: str) -> tuple[Page, list[Page]]:
-        """The entry that has the page at `path` as a tab, and all of its tabs."""
+        """Return the entry that has the page at `path` as a tab, and all tabs of the entry."""
         shown = next(page for page in self.pages if page.path == path)
         entry = next(page for page in self.pages if page.path == (shown.under or shown.path))
         return entry, [page for page in self.pages if entry.path in (page.path, page.under)]

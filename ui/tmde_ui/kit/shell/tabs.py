@@ -1,4 +1,4 @@
-"""The tabs of an entry of the navigation that has several pages."""
+"""The tabs of a navigation entry with several pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tmde_ui.kit.shell.site import Site
 
 
 def tabs(site: Site, here: str) -> None:
-    """Links to all of them, with the one marked that is shown."""
+    """Draw links to all tabs and mark the current one."""
     entry, pages = site.tabs_of(here)
     with Tag("nav", classes="tabs", aria_label=entry.title):
         for page in pages:

@@ -1,7 +1,7 @@
 """The look: colours, and how they reach the browser.
 
-Everything else about the look is `assets/tmde.css`, which knows colours only by the names given here. Every pair in
-`TEXT_ON` reaches WCAG AA (contrast 4.5) in both schemes; a test computes it.
+The rest of the look is in `assets/tmde.css`, which uses colours only by the names given here. Every pair in `TEXT_ON`
+meets WCAG AA (contrast 4.5) in both schemes; a test computes the contrast.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ DARK = {
     "good": "#85d09a",
     "good-soft": "#193021",
 }
-"""Name → colour. The `-soft` ones lie behind text of the same name."""
+"""Name → colour. The `-soft` colours are backgrounds for text of the same name."""
 
 TEXT_ON = (
     *((text, ground) for text in ("ink", "muted", "accent") for ground in ("paper", "surface", "sunken")),
@@ -86,29 +86,29 @@ TEXT_ON = (
     ("on-accent", "accent"),
     ("on-button", "button"),
 )
-"""Which colour is written on which."""
+"""Pairs of text colour and background."""
 
 LOGO = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" fill="none" aria-hidden="true">'
     '<circle cx="12" cy="16" r="8.5" stroke="#3f86d6" stroke-width="2.6"/>'
     '<circle cx="20" cy="16" r="8.5" stroke="#d3506f" stroke-width="2.6" stroke-dasharray="4.1 2.57"/></svg>'
 )
-"""Two minds that overlap; the second is only sketched."""
+"""Two overlapping circles; the second is dashed, for the mind that does not exist."""
 
 
 def variables() -> str:
-    """The colours as CSS custom properties; `data-theme` on the root element chooses."""
+    """Return the colours as CSS custom properties. `data-theme` on the root element selects the scheme."""
     return f":root{{{_declare(LIGHT)}color-scheme:light}}:root[data-theme=dark]{{{_declare(DARK)}color-scheme:dark}}"
 
 
 def asset_url(name: str) -> str:
-    """Where a file of `assets/` is served; the address changes with its content, so that it may be cached."""
+    """Return the URL of a file in `assets/`. The URL changes with the content, so browsers can cache the file."""
     digest = hashlib.sha256((ASSETS / name).read_bytes()).hexdigest()[:12]
     return f"/assets/{name}?v={digest}"
 
 
 def head() -> str:
-    """What every page carries in its head. The script is waited for: it chooses the scheme before the first paint."""
+    """Return the head of every page. The script blocks, because it selects the scheme before the first paint."""
     return (
         f"<style>{variables()}</style>"
         f'<link rel="stylesheet" href="{asset_url("tmde.css")}">'

@@ -1,4 +1,4 @@
-"""One question answered by several versions, put together from its events. Nothing here draws."""
+"""Build the answers of several versions to one question from events. Nothing here draws."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ Phase = Literal["waiting", "writing", "done", "failed"]
 
 @dataclass
 class Answer:
-    """What one version has said so far."""
+    """The answer of one version so far."""
 
     text: str = ""
     phase: Phase = "waiting"
     problem: str = ""
-    """Why it failed."""
+    """Why the answer failed."""
     ms: float | None = None
     tokens: int | None = None
 
 
 class Answers:
-    """Where a question stands. The same events always give the same state, however they arrive."""
+    """The answers to a question. The same events always produce the same state, however they are batched."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.seen = 0
-        """Id of the last event that was applied."""
+        """Id of the last applied event."""
         self.question = ""
         self.of: dict[str | None, Answer] = {}
-        """Adapter's id, or None for the base model → its answer, in the order asked."""
+        """Adapter id, or None for the base model → its answer, in the order of the request."""
         self.ended = False
         self.problem = ""
-        """Why nobody answered."""
+        """Why no version answered."""
         for event in events:
             self.apply(event)
 
     def apply(self, event: Event) -> None:
-        """Take in one event; those that were seen before change nothing."""
+        """Apply one event. Ignore events that were applied before."""
         if event.id <= self.seen:
             return
         self.seen = event.id
@@ -65,7 +65,7 @@ class Answers:
         if event.type == "error":
             self.problem = event.data.get("detail", "")
         elif event.type == "cancelled":
-            self.problem = "It was ended before everybody had answered."
+            self.problem = "It ended before all versions had answered."
         for answer in self.of.values():
             if answer.phase in ("waiting", "writing"):
                 answer.phase, answer.problem = "failed", self.problem

@@ -1,4 +1,4 @@
-"""One question, answered by the base model and adapters side by side while they write."""
+"""Ask the base model and adapters one question and show their answers side by side as they are written."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tmde_ui.versions.compare.answers import Answer, Answers
 from tmde_ui.versions.words import name_of
 
 PAINT_SECONDS = 0.05
-"""Tokens are painted at most this often; a fast model writes several in between."""
+"""Tokens are painted at most this often. A fast model writes several in this time."""
 
 COLOURS = ("base", "proposer", "skeptic", "synthesizer")
 """Column → the colour of its upper edge."""
 
 
 class AskPanel:
-    """The form and the columns of answers. A question under way, or one just answered, is found again by its id.
+    """The form and the columns of answers. A running or recent question can be reopened by its id.
 
     Args:
-        versions: whom to ask, None is the base model.
-        asked: called with the id of a question that was begun; with None when one is gone.
+        versions: returns the versions to ask; None is the base model.
+        asked: called with the id of a new question, or with None if a question no longer exists.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class AskPanel:
         self._state = Answers()
         with Tag("form", classes="stack tight", novalidate=True, data_testid="ask-form") as form:
             with Tag("div", classes="field"):
-                self._label = Tag("label", "A question for all of them", for_="side-by-side")
+                self._label = Tag("label", "A question for all chosen versions", for_="side-by-side")
                 field = Tag(
                     "textarea", classes="input", id="side-by-side", name="question", rows="2", maxlength="8000",
                     placeholder="Which is larger: 623 or 175?", data_testid="ask-question",
                 )  # fmt: skip
                 submit_on_ctrl_enter(field)
             with Tag("div", classes="line"):
-                self._go = button("Ask them", type_="submit", test="ask")
+                self._go = button("Ask", type_="submit", test="ask")
                 self._whom = Tag("span", classes="small muted", data_testid="whom")
         self._problem = Tag("p", classes="notice bad", role="alert", data_testid="ask-problem").show(visible=False)
         self._question = Tag("p", classes="plain maybe", data_testid="asked")
@@ -62,16 +62,16 @@ class AskPanel:
         on_submit(form, self._ask)
 
     def tell_whom(self) -> None:
-        """Who is chosen has changed."""
+        """Update the names of the chosen versions."""
         names = [name_of(version) for version in self._versions()]
         self._whom.say(f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "Only the base model so far.")
 
     async def resume(self, ask_id: UUID) -> None:
-        """Show a question that was asked before: its answers as far as they are, and the rest as it comes."""
+        """Show an earlier question: its answers so far, and the rest as it arrives."""
         try:
             log = self._services.ask.events(ask_id)
         except TmdeError:
-            self._asked(None)  # the server was started anew since, or other questions have pushed it out
+            self._asked(None)  # the server was restarted, or newer questions have replaced this one
             return
         self._follow(log)
 
@@ -88,7 +88,7 @@ class AskPanel:
         self._follow(self._services.ask.events(ask_id))
 
     def _free(self) -> None:
-        self._go.say("Ask them").put(disabled=False)
+        self._go.say("Ask").put(disabled=False)
 
     def _follow(self, log: EventLog) -> None:
         if self._task is not None:
@@ -131,7 +131,7 @@ class AskPanel:
 
 
 class _Column:
-    """What one version says."""
+    """The answer of one version."""
 
     def __init__(self, version: str | None, colour: str) -> None:
         self._settled = False
@@ -145,13 +145,13 @@ class _Column:
                 self._stream = Stream()
 
     def grow(self, answer: Answer) -> None:
-        """The words that have come since the last time."""
+        """Show the text so far."""
         if not self._settled and answer.phase == "writing":
             self._note.say("writes")
             self._stream.put(answer.text)
 
     async def settle(self, answer: Answer) -> None:
-        """Once it has ended: rendered, with its figures."""
+        """Show the finished answer as rendered Markdown, with its figures."""
         if self._settled or answer.phase not in ("done", "failed"):
             return
         self._settled = True
@@ -162,8 +162,8 @@ class _Column:
             if content:
                 prose(content)
             if answer.phase == "failed":
-                Tag("p", answer.problem or "It did not answer.", "notice bad")
+                Tag("p", answer.problem or "No answer.", "notice bad")
             elif not answer.text.strip():
-                Tag("p", "It said nothing.", "muted")
+                Tag("p", "The answer is empty.", "muted")
         figures = (duration(answer.ms), count(answer.tokens, "token") if answer.tokens is not None else "")
         self._note.say(" · ".join(part for part in figures if part))

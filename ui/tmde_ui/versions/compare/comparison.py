@@ -1,4 +1,4 @@
-"""What differs between two adapters, drawn."""
+"""Draw the differences between two adapters."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ OUTCOMES = {
 
 
 def draw(found: Comparison, added: Named, removed: Named) -> None:
-    """All of it.
+    """Draw the whole comparison.
 
     Args:
         found: the comparison.
-        added: the first of the traces that only B learned from.
-        removed: the first of those that only A did.
+        added: the first of the traces that only B was trained on.
+        removed: the first of the traces that only A was trained on.
     """
     _table("Metrics", found, found.metrics, METRICS.get, "metrics")
     _table("Configuration", found, found.config, hyperparameter, "configuration")
@@ -43,7 +43,7 @@ def _table(
     with Tag("div", classes="stack tight", data_testid=f"compare-{test}"):
         Tag("h3", title)
         if not fields:
-            same = "They were trained alike." if test == "configuration" else "Neither has any."
+            same = "Both have the same configuration." if test == "configuration" else "Neither has metrics."
             Tag("p", same, "muted small")
             return
         with (
@@ -74,13 +74,13 @@ def _data(found: Comparison, added: Named, removed: Named) -> None:
     with Tag("div", classes="stack tight", data_testid="compare-data"):
         Tag("h3", "Data")
         if found.same_dataset:
-            Tag("p", "Both learned from the very same dataset.")
+            Tag("p", "Both were trained on the same dataset.")
         words = (
             f"{count(found.traces_shared, 'trace')} in both, {len(found.traces_added):,} only in B, "
             f"{len(found.traces_removed):,} only in A."
         )
         known = found.traces_shared or found.traces_added or found.traces_removed
-        Tag("p", words if known else "Neither says which traces it learned from.", "small")
+        Tag("p", words if known else "Neither lists the traces that it was trained on.", "small")
         for title, named, total in (
             ("Only in B", added, len(found.traces_added)),
             ("Only in A", removed, len(found.traces_removed)),
@@ -97,7 +97,7 @@ def _benchmark(found: object) -> None:
         if not isinstance(found, RunComparison):
             with Tag("p", classes="small"):
                 Tag("span", "No benchmark has asked both the same questions in the same way. ")
-                link("Run one for each to compare them", "/benchmark")
+                link("Run a benchmark for each of them", "/benchmark")
             return
         if not found.comparable:
             Tag("p", f"Their runs cannot be compared: {', '.join(found.differs)}.", "small")
@@ -112,7 +112,7 @@ def _benchmark(found: object) -> None:
 
 
 def _quality(one: PairedComparison) -> str:
-    """`quality 6.2 → 7.1, +0.9 (95 %: −0.2 to +2.0, p 0.13) over 10 questions`."""
+    """Return `quality 6.2 → 7.1, +0.9 (95 %: −0.2 to +2.0, p 0.13) over 10 questions`."""
     if one.a is None or one.b is None or one.difference is None:
         return f"not measured in both, {count(one.n, 'question')}"
     words = f"quality {one.a:.1f} → {one.b:.1f}, {one.difference:+.1f}"

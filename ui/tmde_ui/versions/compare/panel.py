@@ -1,4 +1,4 @@
-"""Two adapters side by side: configuration, metrics, data, benchmark; and one question for both and the base model."""
+"""Compare two adapters: configuration, metrics, data, benchmark, and one question to both and the base model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tmde_ui.versions.lineage import named
 from tmde_ui.versions.words import identity, option
 
 OFFERED = 200
-"""Adapters to choose from, the newest; who has more opens the older one in the list and compares it from there."""
+"""The selects offer this many of the newest adapters. An older one can be compared from its row in the list."""
 
 SHOWN_TRACES = 20
 
 
 class ComparePanel:
-    """Chooses A and B, compares them, asks them. What is chosen stands in the page's address."""
+    """Lets a person choose A and B, compares them and asks them. The choice is part of the page's address."""
 
     def __init__(self, services: Services, changed: Callable[[], None]) -> None:
         self._services = services
@@ -31,14 +31,16 @@ class ComparePanel:
         self._adapters: dict[UUID, LoRAAdapter] = {}
         self._words: tuple[tuple[UUID, str], ...] = ()
         self._picked: tuple[UUID | None, UUID | None] = (None, None)
-        """What the selects offer and show."""
+        """The selected values of both selects, as drawn."""
         self.a: UUID | None = None
         self.b: UUID | None = None
         self.ask_id: UUID | None = None
         self.compared = False
         """Whether a comparison is shown."""
-        with Tag("section", classes="card stack", aria_label="Compare two", data_testid="compare") as self._section:
-            Tag("h2", "Compare two")
+        with Tag(
+            "section", classes="card stack", aria_label="Compare two adapters", data_testid="compare"
+        ) as self._section:
+            Tag("h2", "Compare two adapters")
             self._few = Tag("p", classes="muted small", data_testid="too-few")
             with Tag("form", classes="comparing", novalidate=True) as self._form:
                 self._select_a = self._choice("A", "compare-a")
@@ -64,7 +66,7 @@ class ComparePanel:
             chosen = identity(args[1])
             if chosen in self._adapters:
                 setattr(self, args[0], chosen)
-                # The browser shows it already: drawn again, it would undo the next choice.
+                # The browser already shows the choice. Redrawing the selects would undo the next choice.
                 self._picked = (self.a, self.b)
                 self._ask.tell_whom()
 
@@ -78,20 +80,20 @@ class ComparePanel:
     # -------------------------------------------------------------------------------------- choosing
 
     def show(self, adapters: Sequence[LoRAAdapter]) -> None:
-        """Which adapters there are to choose from has changed."""
+        """Offer these adapters."""
         sound = [adapter for adapter in adapters if adapter.is_valid]
         self._adapters = {adapter.id: adapter for adapter in sound}
         if self.a not in self._adapters or self.b not in self._adapters:
             self._suggest(sound)
         enough = len(sound) > 1
-        self._few.say("" if enough else "There is nothing to compare until there are two sound adapters.")
+        self._few.say("" if enough else "A comparison needs two valid adapters.")
         self._few.show(not enough)
         self._form.show(enough)
         self._offer()
         self._ask.tell_whom()
 
     def _suggest(self, sound: Sequence[LoRAAdapter]) -> None:
-        """What answers now, or the one before, against the newest other."""
+        """Choose A and B: earlier choices first, then the active adapter, then the newest ones."""
         kept = [one for one in (self.a, self.b) if one in self._adapters]
         active = [one.id for one in sound if one.is_active]
         rest = list(dict.fromkeys((*kept, *active, *(one.id for one in sound))))
@@ -99,7 +101,7 @@ class ComparePanel:
         self.b = rest[1] if len(rest) > 1 else None
 
     def _offer(self) -> None:
-        """Fill both selects, where what they offer or what is chosen has changed."""
+        """Fill both selects if their options or the choice have changed."""
         chosen = [self._adapters[one] for one in (self.a, self.b) if one is not None]
         newest = list(self._adapters.values())[:OFFERED]
         words = tuple({one.id: option(one) for one in (*newest, *chosen)}.items())
@@ -113,7 +115,7 @@ class ComparePanel:
                     Tag("option", text, value=str(adapter_id), selected=adapter_id == picked)
 
     async def choose(self, a: UUID | None, b: UUID | None) -> None:
-        """Choose these, as far as they are there, and compare them."""
+        """Choose these adapters if they exist, and compare them."""
         if a in self._adapters:
             self.a = a
         if b in self._adapters:
@@ -125,12 +127,12 @@ class ComparePanel:
         await self._compare()
 
     async def resume(self, ask_id: UUID) -> None:
-        """Show a question that was asked before."""
+        """Show an earlier question."""
         self.ask_id = ask_id
         await self._ask.resume(ask_id)
 
     def into_view(self) -> None:
-        """Bring it to where the person looks."""
+        """Scroll the panel into view."""
         self._section.bring_into_view("start")
 
     # ------------------------------------------------------------------------------------- comparing
