@@ -109,7 +109,11 @@ class Working:
 
     @hookimpl
     def tmde_judges(self):
-        return [JudgeDescriptor(name="rubric", summary="likes every answer", create=lambda _context: EasyJudge())]
+        return [
+            JudgeDescriptor(
+                name="rubric", summary="likes every answer", default=True, create=lambda _context: EasyJudge()
+            )
+        ]
 
 
 class Misspelt:
