@@ -23,7 +23,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from tmde_core.lora.archive.layout import Format
+from tmde_core.lora.archive.layout import ArchiveFormat
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.base import to_json
 from tmde_core.records.chat import ChatRequest, TokenAlternative, TokenLogprob
@@ -136,7 +136,7 @@ def thousand(data_dir: Path) -> None:
     """Create a thousand adapters with manifests as long as real ones; the list never reads the weights."""
     directory = data_dir / "lora-adapters"
     original = made(data_dir)
-    manifest = AdapterStore(data_dir).manifest(original)
+    manifest = AdapterStore(data_dir).read_manifest(original)
     for age in range(1, ADAPTERS):
         copied = msgspec.structs.replace(manifest, id=uuid4(), created_at=manifest.created_at - timedelta(minutes=age))
         target = directory / str(copied.id)
@@ -161,12 +161,12 @@ async def activation(data_dir: Path) -> tuple[float, float, int]:
             began = time.perf_counter()
             await services.lora.activate((a, b)[number % 2])
             activated.append(time.perf_counter() - began)
-            verified.append(_timed(lambda: services.stores.adapters.verified(a)))
+            verified.append(_timed(lambda: services.stores.adapters.verify_files(a)))
         size = (await services.lora.get(a)).size_bytes
     return median(verified), median(activated), size
 
 
-async def _carried(services: Services, identity: UUID, form: Format, file: Path) -> float:
+async def _carried(services: Services, identity: UUID, form: ArchiveFormat, file: Path) -> float:
     began = time.perf_counter()
     export = await services.archives.export(identity, form)
     with file.open("wb") as output:
@@ -194,7 +194,7 @@ async def transport(data_dir: Path, modules: int, what: str) -> None:
             taken = time.perf_counter() - began
         else:
             identity = (await services.lora.list())[0].id
-            taken = await _carried(services, identity, cast("Format", what), file)
+            taken = await _carried(services, identity, cast("ArchiveFormat", what), file)
     # Read the kernel's count for this program, because `getrusage` includes the peak of the parent process.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines())
     print(taken, file.stat().st_size, int(status["VmHWM"].split()[0]) / 1000)

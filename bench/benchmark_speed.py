@@ -91,7 +91,7 @@ async def measured(folder: Path) -> list[str]:
         busy_run = await services.benchmark.start(BenchmarkPlan(type="full", mode="proposer", repeats=4))
         await asyncio.sleep(3)
         busy = [await debate(services) for _ in range(DEBATES)]
-        still = services.benchmark.running() is not None
+        still = services.benchmark.get_running() is not None
         await services.benchmark.cancel(busy_run.id)
         for name, index in (("first word", 0), ("end", 1)):
             before, beside = median(one[index] for one in idle), median(one[index] for one in busy)

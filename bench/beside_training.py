@@ -77,7 +77,7 @@ def trained(client: httpx.Client) -> str:
 
 def signalled(run_id: str, number: int) -> None:
     """Send a signal to the trainer's processes, to stop or to continue the trainer."""
-    for process in supervisor.family(run_id):
+    for process in supervisor.find_processes(run_id):
         process.send_signal(number)
 
 

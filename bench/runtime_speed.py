@@ -26,7 +26,7 @@ from tmde_cpu.embedded import verify_embedded
 from tmde_cpu.serving.openmp import WAITING
 from tmde_cpu.serving.options import EmbeddedSettings, usable_cores
 from tmde_cpu.serving.runtime import EmbeddedRuntime
-from tmde_cpu.serving.simple_questions import QualityReport, quality
+from tmde_cpu.serving.simple_questions import QualityReport, measure_quality
 
 ROUNDS = 8
 TOKENS = 160
@@ -113,7 +113,7 @@ async def _measure(data_dir: Path) -> str:
         cached = await _cached_share(runtime)
         reading = await _cancel_ms(runtime, while_reading=True)
         generating = await _cancel_ms(runtime, while_reading=False)
-        report = await quality(runtime)
+        report = await measure_quality(runtime)
         memory = (await runtime.status()).rss_bytes or 0
     finally:
         await runtime.stop()

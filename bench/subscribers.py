@@ -29,7 +29,7 @@ from tmde_core.records.base import utc_now
 from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, RunAttempt
 from tmde_core.sdk.worker.kit import RunEvents
 from tmde_core.sdk.worker.run_files import EVENTS_FILE
-from tmde_core.sdk.worker.vitals import beat
+from tmde_core.sdk.worker.vitals import write_heartbeat
 from tmde_core.storage.database import Database
 from tmde_core.storage.locks import FileLock
 
@@ -74,7 +74,7 @@ async def report(run_dir: Path, told: list[int], stop: asyncio.Event) -> None:
         step = len(told) + 1
         await asyncio.to_thread(events.progress, step, 1_000_000, loss=1.0, learning_rate=1e-4, tokens_per_second=60.0)
         told.append(step)
-        await asyncio.to_thread(beat, run_dir)
+        await asyncio.to_thread(write_heartbeat, run_dir)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), STEP_SECONDS)
 

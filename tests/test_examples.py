@@ -21,7 +21,7 @@ from tmde_core.sdk.errors import InvalidInputError
 from tmde_core.sdk.events import DebateEnded
 from tmde_core.sdk.records import from_json
 from tmde_core.sdk.training import FineTuneConfig, TrainingBackend, TrainingJob
-from tmde_core.sdk.worker import checkpoints
+from tmde_core.sdk.worker import list_checkpoints
 from tmde_core.testing import make_context
 
 ALLOWED = {"tmde_core.sdk", "tmde_core.testing"}
@@ -29,7 +29,7 @@ ALLOWED = {"tmde_core.sdk", "tmde_core.testing"}
 ASK = """
 import asyncio, sys
 import msgspec
-from tmde_core.benchmark.questions.custom import question_from
+from tmde_core.benchmark.questions.custom import decode_question
 from tmde_core.benchmark.running.scoring import Scorer
 from tmde_core.debate.judging import Judges
 from tmde_core.plugins import Plugins
@@ -46,7 +46,7 @@ async def nobody():
 async def main():
     found = []
     for question in suite.questions():
-        question_from(msgspec.to_builtins(question))
+        decode_question(msgspec.to_builtins(question))
         score = await Scorer(judges, judges.checking, nobody).score(question, question.reference)
         found.append([question.id, question.id in suite.quick, score.score])
     sys.stdout.buffer.write(b"\\n" + msgspec.json.encode(found))
@@ -227,7 +227,7 @@ def test_the_adapter_changes_the_model_when_peft_loads_it(tiny_model: Path, tmp_
 def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(tiny_model: Path, tmp_path: Path):
     whole = write_job(tmp_path / "whole", tiny_model)
     assert train(whole) == 0, (whole.parent / "worker.log").read_text(encoding="utf-8")
-    first, _ = checkpoints(whole.parent)
+    first, _ = list_checkpoints(whole.parent)
     again = write_job(tmp_path / "again", tiny_model, resume_from=first)
     assert train(again) == 0, (again.parent / "worker.log").read_text(encoding="utf-8")
     assert next(event for event in events(again) if event["type"] == "progress")["data"]["step"] == 9

@@ -77,7 +77,7 @@ def skeptic_opening(query: str, proposal: str) -> tuple[Message, ...]:
     )
 
 
-def skeptic_next(proposal: str) -> Message:
+def skeptic_revision(proposal: str) -> Message:
     """Return the message that gives a revised proposal to the Skeptic."""
     return Message(role="user", content=f"Revised answer to check:\n{proposal}")
 

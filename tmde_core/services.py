@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tmde_core.finetune.store import RunStore
     from tmde_core.lora.activation.audit import AuditTrail
     from tmde_core.lora.archive.service import ArchiveService
-    from tmde_core.lora.files.forms import Forms
+    from tmde_core.lora.files.forms import GgufForms
     from tmde_core.lora.files.store import AdapterStore
     from tmde_core.lora.service import LoraService
     from tmde_core.notifications.service import NotificationService
@@ -214,11 +214,11 @@ class Services:
         return QuestionBank(self.database, self.plugins)
 
     @cached_property
-    def forms(self) -> Forms:
+    def forms(self) -> GgufForms:
         """The GGUF forms of adapters, which runtimes serve."""
-        from tmde_core.lora.files.forms import Forms
+        from tmde_core.lora.files.forms import GgufForms
 
-        return Forms(self.workspace, self.stores.adapters)
+        return GgufForms(self.workspace, self.stores.adapters)
 
     # ------------------------------------------------------------------------------------------- services
 
@@ -237,7 +237,7 @@ class Services:
         return TraceService(self.stores.traces, self.live, self._taught)
 
     async def _taught(self, trace_id: UUID) -> TraceLineage:
-        return await self.lineage.taught(trace_id)
+        return await self.lineage.find_by_trace_id(trace_id)
 
     @cached_property
     def notifications(self) -> NotificationService:
@@ -256,7 +256,7 @@ class Services:
         )
 
     async def _compared(self, a: UUID, b: UUID) -> RunComparison | None:
-        return await self.benchmark.of_adapters(a, b)
+        return await self.benchmark.compare_adapters(a, b)
 
     @cached_property
     def archives(self) -> ArchiveService:
@@ -289,7 +289,7 @@ class Services:
         return self._stopped(service)
 
     async def _protected(self) -> Sequence[Protected]:
-        return await self.questions.protected()
+        return await self.questions.list_protected()
 
     @cached_property
     def previews(self) -> PreviewService:
@@ -330,7 +330,7 @@ class Services:
         from tmde_core.schedule.service import ScheduleService
 
         service = ScheduleService(self.database, self.live)
-        service.register("benchmark", self.gate.scheduled)
+        service.register("benchmark", self.gate.run_scheduled)
         service.register("finetune", ScheduledTraining(self.finetune, self.traces).decide)
         return self._stopped(service)
 

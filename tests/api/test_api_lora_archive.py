@@ -366,7 +366,7 @@ def test_of_two_switches_at_once_one_wins_and_the_other_is_told(own_live, refuse
     a, b = published(own_live), published(own_live)
 
     async def held() -> int:
-        async with own_live.services.lora._switch.alone():
+        async with own_live.services.lora._switch.lock():
             return (await asyncio.to_thread(own_live.client.post, f"/api/lora/{b}/activate")).status_code
 
     assert own_live.run(held()) == 409

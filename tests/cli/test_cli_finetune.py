@@ -176,7 +176,7 @@ def test_a_failed_run_is_told_with_its_reason_and_its_log(cli) -> None:
 def test_a_run_whose_process_is_gone_is_shown_as_interrupted_and_goes_on_when_watched(cli, data_dir: Path) -> None:
     run = cli("finetune", "start", "--set", "base_model=waits", "--json").json["id"]
     soon((data_dir / "runs" / run / "events.jsonl").exists)
-    for process in supervisor.family(run):
+    for process in supervisor.find_processes(run):
         process.kill()
     soon(lambda: not supervisor.is_alive(data_dir / "runs" / run))
     assert "its process is gone; the next `tmde serve`" in cli("finetune", "show").out
@@ -292,7 +292,7 @@ def test_a_killed_worker_leaves_its_run_to_the_next_one(data_dir: Path) -> None:
     soon(lambda: list((data_dir / "runs" / run / "checkpoints").glob("step-*")))
     worker.kill()
     worker.wait()
-    for process in supervisor.family(run):
+    for process in supervisor.find_processes(run):
         process.kill()
     (data_dir / "runs" / run / "go").touch()
     assert program(data_dir, "worker", "--once").wait(60) == 0

@@ -22,7 +22,7 @@ from tmde_core.errors import (
 )
 from tmde_core.records.chat import ChatDelta, ChatEnd, ChatItem, ChatRequest, Message, TokenAlternative, TokenLogprob
 from tmde_core.sdk import chat_http
-from tmde_core.sdk.chat_http import EventParser, chat_body, response_error, stream_chat
+from tmde_core.sdk.chat_http import EventParser, build_chat_body, response_error, stream_chat
 
 REQUEST = ChatRequest(model="m", messages=(Message(role="user", content="hi"),))
 EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -63,7 +63,7 @@ async def serving(blocks: Sequence[bytes], *, hold: asyncio.Event | None = None)
 
 
 async def asked(client: httpx.AsyncClient) -> list[ChatItem]:
-    return [item async for item in stream_chat(client, chat_body(REQUEST), server="the test server")]
+    return [item async for item in stream_chat(client, build_chat_body(REQUEST), server="the test server")]
 
 
 def event(**fields: object) -> bytes:
@@ -185,7 +185,7 @@ def test_an_event_of_endless_empty_lines_is_cut_off(monkeypatch: pytest.MonkeyPa
 async def test_closing_the_iterator_closes_the_connection() -> None:
     left = asyncio.Event()
     async with serving([EVENT_STREAM, delta("x")], hold=left) as client:
-        async with aclosing(stream_chat(client, chat_body(REQUEST), server="the test server")) as stream:
+        async with aclosing(stream_chat(client, build_chat_body(REQUEST), server="the test server")) as stream:
             assert await anext(stream) == ChatDelta(text="x")
         await asyncio.wait_for(left.wait(), 60)
 
@@ -196,7 +196,7 @@ async def test_cancelling_the_reader_closes_the_connection() -> None:
         got = asyncio.Event()
 
         async def read() -> None:
-            async for _ in stream_chat(client, chat_body(REQUEST), server="the test server"):
+            async for _ in stream_chat(client, build_chat_body(REQUEST), server="the test server"):
                 got.set()
 
         reader = asyncio.create_task(read())
@@ -288,13 +288,13 @@ async def test_a_connection_that_breaks_is_told() -> None:
 
 
 def test_the_body_says_what_was_wished_and_nothing_else() -> None:
-    plain = chat_body(REQUEST)
+    plain = build_chat_body(REQUEST)
     assert not {"seed", "stop", "response_format", "logprobs"} & plain.keys()
     assert plain["stream_options"] == {"include_usage": True}
     wished = ChatRequest(
         model="m", messages=REQUEST.messages, seed=0, stop=("x",), json_schema={"type": "object"}, top_logprobs=3
     )
-    body = chat_body(wished, model="other", extra={"cache_prompt": True})
+    body = build_chat_body(wished, model="other", extra={"cache_prompt": True})
     assert (body["model"], body["seed"], body["stop"], body["top_logprobs"]) == ("other", 0, ["x"], 3)
     assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
     assert body["cache_prompt"]

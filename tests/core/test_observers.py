@@ -12,7 +12,7 @@ import pytest
 
 from tests.core.lora.conftest import publish_adapter, sane
 from tmde_core import observers
-from tmde_core.debate.service import trace_id_of
+from tmde_core.debate.service import derive_trace_id
 from tmde_core.errors import WorkerFailedError
 from tmde_core.observers import Observers
 from tmde_core.plugins import Plugins
@@ -185,7 +185,7 @@ async def test_a_plugin_hears_what_services_do(tmp_path):
         await services.lora.rollback()
     ended = [event for event in heard if isinstance(event, DebateEnded)]
     assert [(one.debate_id, one.status) for one in ended] == [(good.id, "completed"), (bad.id, "failed")]
-    assert ended[0].trace_id == trace_id_of(good.id)
+    assert ended[0].trace_id == derive_trace_id(good.id)
     assert ended[1].error_message == "It broke."
     switched = [event for event in heard if isinstance(event, AdapterActivated)]
     assert [(one.adapter_id, one.previous_adapter_id, one.triggered_by) for one in switched] == [

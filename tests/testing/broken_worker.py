@@ -46,7 +46,7 @@ def train(worker: RunWorker) -> None:
                 worker.events.eval(step, 2.0 / step)
             state = "lost" if what == "loses" else str(step)
             worker.checkpoint(step, lambda path, state=state: (path / "state").write_text(state) and None)
-    staging = worker.staging()
+    staging = worker.make_staging()
     write_adapter(staging, step)
     if what.startswith("zero"):
         write_safetensors(staging / "adapter_model.safetensors", {A: ((4, 2), [1.0] * 8), B: ((2, 4), [0.0] * 8)})

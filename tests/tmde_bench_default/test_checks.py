@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_bench_default.checks.committed import false_sum, number_of, option_of
-from tmde_bench_default.checks.deciding import outcome_of, problems
+from tmde_bench_default.checks.committed import false_sum, find_number, find_option
+from tmde_bench_default.checks.deciding import problems, run_check
 from tmde_bench_default.checks.forms import sentences, words
 from tmde_bench_default.judges.verifier import VerifierJudge
 from tmde_core.sdk.judges import (
@@ -28,7 +28,7 @@ FORTY_TWO = NumberCheck(value=42)
 
 
 async def score(check, answer):
-    return (await outcome_of(check, answer)).score
+    return (await run_check(check, answer)).score
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ async def test_what_is_no_commitment_to_the_number(answer):
     [("1 1/2", "1.5"), ("\\frac{3}{4}", "0.75"), ("1/2 + 1/4 = 3/4", "0.75"), ("−3", -3), ("1,200", 1200)],
 )
 def test_numbers_in_other_forms(answer, number):
-    assert number_of(answer)[0] == Decimal(number)
+    assert find_number(answer)[0] == Decimal(number)
 
 
 async def test_the_tolerance_is_absolute_and_as_it_is_written():
@@ -137,7 +137,7 @@ PLANETS = ("Mercury", "Venus", "Earth")
     ],
 )
 def test_the_option_that_an_answer_commits_to(answer, option):
-    assert option_of(answer, PLANETS)[0] == option
+    assert find_option(answer, PLANETS)[0] == option
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_the_option_that_an_answer_commits_to(answer, option):
     ],
 )
 def test_letters_as_options(answer, letter):
-    assert option_of(answer, ("A", "B", "C", "D"))[0] == letter
+    assert find_option(answer, ("A", "B", "C", "D"))[0] == letter
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_letters_as_options(answer, letter):
     [("Yes, although some say no.", "yes"), ("No. Yes would be wrong.", "no"), ("Yes and no", None), ("Perhaps", None)],
 )
 def test_yes_and_no(answer, option):
-    assert option_of(answer, ("yes", "no"))[0] == option
+    assert find_option(answer, ("yes", "no"))[0] == option
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ async def test_a_pattern_may_be_wanted_or_unwanted():
 
 
 async def test_a_pattern_that_runs_away_holds_up_nobody_and_is_no_verdict():
-    hostile = asyncio.create_task(outcome_of(RegexCheck(pattern=r"^(?:(?:a|aa|.a)+)+$"), "a" * 5000 + "!"))
+    hostile = asyncio.create_task(run_check(RegexCheck(pattern=r"^(?:(?:a|aa|.a)+)+$"), "a" * 5000 + "!"))
     assert await score(FORTY_TWO, "42") == 1
     outcome = await hostile
     assert outcome.score is None
@@ -279,20 +279,20 @@ async def test_no_text_makes_a_check_raise(answer):
 
 @given(st.text(alphabet="0123456789.,-−+x*/= $%\\(){}\nor", max_size=80))
 def test_text_that_looks_like_sums_never_raises(text):
-    number_of(text)
+    find_number(text)
     false_sum(text)
 
 
 @given(st.text(max_size=200), st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=4))
 def test_no_text_makes_a_choice_that_is_no_option(answer, options):
-    assert option_of(answer, options)[0] in {None, *options}
+    assert find_option(answer, options)[0] in {None, *options}
 
 
 @pytest.mark.timeout(120)  # with a pattern that takes the square of the length it was far longer
 async def test_giant_answers_are_checked_too():
     for answer in ("a " * 60_000, "1, " * 60_000, "1+" * 60_000, "A) " * 60_000, "." * 120_000, "answer is " * 20_000):
         for check in EVERY:
-            assert (await outcome_of(check, answer)).score is not None
+            assert (await run_check(check, answer)).score is not None
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tmde_bench_default.checks.deciding import outcome_of, problems
+from tmde_bench_default.checks.deciding import problems, run_check
 from tmde_bench_default.judges.verifier import VerifierJudge, check_criteria
 from tmde_bench_default.suite import QUICK, anchors, questions, suites
 from tmde_core.benchmark.questions.files import content_hash, read_questions
-from tmde_core.finetune.dataset.selection import normalised
+from tmde_core.finetune.dataset.selection import normalise_question
 from tmde_core.plugins import Plugins
 from tmde_core.records.benchmark import DOMAINS
 from tmde_core.sdk.judges import CheckingJudge
@@ -82,10 +82,10 @@ async def test_a_check_tells_right_answers_from_plausible_wrong_ones(samples):
     assert len(samples.wrong) >= 2
     check = check_of(samples)
     for answer in samples.right:
-        outcome = await outcome_of(check, answer)
+        outcome = await run_check(check, answer)
         assert outcome.score == 1, (answer, outcome.reason)
     for answer in [*samples.wrong, "", " \n"]:
-        outcome = await outcome_of(check, answer)
+        outcome = await run_check(check, answer)
         assert outcome.score is not None
         assert outcome.score <= 0.5, (answer, outcome.reason)
 
@@ -100,8 +100,8 @@ def test_the_content_is_what_its_hash_says():
 
 
 def test_no_question_is_a_practice_question():
-    practice = {normalised(question.query) for question in read_questions(PRACTICE)}
-    assert not practice & {normalised(question.query) for question in questions()}
+    practice = {normalise_question(question.query) for question in read_questions(PRACTICE)}
+    assert not practice & {normalise_question(question.query) for question in questions()}
 
 
 def test_the_graded_answers_are_ten_from_useless_to_excellent():

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tmde_bench_default.checks import confined, sandbox
-from tmde_bench_default.checks.code import code_in, probes, tried
+from tmde_bench_default.checks.code import extract_code, make_probes, run_tests
 from tmde_bench_default.checks.sandbox import run_confined
 from tmde_core.errors import InvalidInputError
 from tmde_core.sdk.judges import CodeCheck
@@ -23,7 +23,7 @@ BRIEF = CodeCheck(tests=CHECK.tests, seconds=1.0)
 
 
 async def run(code, check=CHECK):
-    return await tried(f"```python\n{textwrap.dedent(code).strip()}\n```", check)
+    return await run_tests(f"```python\n{textwrap.dedent(code).strip()}\n```", check)
 
 
 def descendants():
@@ -298,24 +298,24 @@ def test_it_works_in_every_event_loop():
     ],
 )
 def test_the_program_of_an_answer(answer, code):
-    assert code_in(answer) == code
+    assert extract_code(answer) == code
 
 
 @pytest.mark.parametrize("test", ["", "x = 1", "assert", "assert (", "\x00"])
 def test_a_test_that_tests_nothing_is_refused(test):
     with pytest.raises(InvalidInputError):
-        probes(test)
+        make_probes(test)
 
 
 def test_what_is_wanted_stays_at_home():
-    assert "8" not in probes("assert f(4) == 8").source
-    assert "secret" not in probes("a = f(1)\nassert a in ('secret', 'word')").source
+    assert "8" not in make_probes("assert f(4) == 8").source
+    assert "secret" not in make_probes("a = f(1)\nassert a in ('secret', 'word')").source
 
 
 async def test_no_code_at_all_is_wrong_and_not_an_error():
-    assert (await tried("I cannot program.", CHECK)).passed == 0
-    assert (await tried("```python\n```", CHECK)).passed == 0
-    assert (await tried("def f(x): return 1 #" + "x" * 30_000, CHECK)).passed == 0
+    assert (await run_tests("I cannot program.", CHECK)).passed == 0
+    assert (await run_tests("```python\n```", CHECK)).passed == 0
+    assert (await run_tests("def f(x): return 1 #" + "x" * 30_000, CHECK)).passed == 0
 
 
 def test_the_program_of_the_sandbox_needs_nothing_but_the_standard_library():

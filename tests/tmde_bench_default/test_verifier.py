@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_bench_default.checks.answers import final_part, normalised, number_in, numbers_in, parse_number
+from tmde_bench_default.checks.answers import final_part, normalise_answer, number_in, numbers_in, parse_number
 from tmde_bench_default.judges.verifier import CHECKS, VerifierJudge, inferred_check
 from tmde_core.sdk.judges import JudgeItem
 from tmde_core.testing.contracts import JudgeContract
@@ -158,7 +158,7 @@ def test_no_text_makes_a_check_raise(answer, reference):
     for check in CHECKS.values():
         verdict = check(answer, reference)
         assert verdict.score in {None, 0.0, 10.0}
-    normalised(answer)
+    normalise_answer(answer)
     final_part(answer)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tmde_core.errors import InvalidInputError
 from tmde_core.sdk.worker.kit import TrainingFailedError
-from tmde_core.storage.durable import sha256_of
+from tmde_core.storage.durable import hash_file
 from tmde_cpu import base_model
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
 from tmde_cpu.embedded import EMBEDDED_SHA256
@@ -20,8 +20,8 @@ def test_a_directory_of_safetensors_is_taken_as_it_is(tmp_path: Path, tiny_model
     assert ensure_base_model(tmp_path, str(tiny_model)) == tiny_model
     identity = identify(tiny_model, "mine")
     assert identity.name == "mine"
-    assert identity.model_sha256 == sha256_of(tiny_model / "model.safetensors")
-    assert identity.tokenizer_sha256 == sha256_of(tiny_model / "tokenizer.json")
+    assert identity.model_sha256 == hash_file(tiny_model / "model.safetensors")
+    assert identity.tokenizer_sha256 == hash_file(tiny_model / "tokenizer.json")
     assert identity.chat_template_sha256
 
 

@@ -13,10 +13,10 @@ import msgspec
 import structlog
 
 from tmde_core.debate.context import Conversation
-from tmde_core.debate.question import checked_question
-from tmde_core.debate.seats import Seat, Tally
+from tmde_core.debate.question import check_question
+from tmde_core.debate.seats import RoleSession, TokenCounter
 from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError, NotFoundError, TmdeError
-from tmde_core.lora.files.base_match import require_same_base, served_model
+from tmde_core.lora.files.base_match import find_served_model, require_same_base
 from tmde_core.lora.service import LoraService
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.chat import AdapterRef
@@ -76,7 +76,7 @@ class SideBySide:
             AdapterInvalidError: an adapter is damaged, or the Proposer's runtime cannot serve adapters.
             ConflictError: an adapter's base model is not the Proposer's, or too many questions are in progress.
         """
-        query = checked_question(question, "question")
+        query = check_question(question, "question")
         if not 1 <= len(versions) <= MOST or len(set(versions)) != len(versions):
             raise InvalidInputError(f"adapterIds: name 1 to {MOST} different versions.", field="adapterIds")
         _in_range("maxTokens", max_tokens, 1, MAX_TOKENS)
@@ -90,7 +90,7 @@ class SideBySide:
         references = await self._references(versions, role)
         with ExitStack() as held:
             for reference in references:
-                held.enter_context(await self._lora.lease(reference))
+                held.enter_context(await self._lora.acquire_lease(reference))
             leases = held.pop_all()
         identity, asked = uuid4(), _Asked()
         self._live[identity] = asked
@@ -118,8 +118,8 @@ class SideBySide:
                 raise AdapterInvalidError(
                     f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, under [roles.proposer]."
                 )
-            await require_same_base(manifest, served_model(await runtime.models(), role.model, role.runtime))
-            await self._lora.completed(manifest)
+            await require_same_base(manifest, find_served_model(await runtime.models(), role.model, role.runtime))
+            await self._lora.ensure_gguf(manifest)
             references.append(self._lora.reference(version))
         return references
 
@@ -194,8 +194,8 @@ class SideBySide:
         seed: int,
     ) -> TmdeError | None:
         version = reference.id if reference else None
-        tally = Tally()
-        seat = Seat("proposer", role, runtime, tally, seed=seed, adapter=reference)
+        tally = TokenCounter()
+        seat = RoleSession("proposer", role, runtime, tally, seed=seed, adapter=reference)
 
         def say(text: str) -> None:
             events.append("token", {"version": version, "text": text})

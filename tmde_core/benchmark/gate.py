@@ -30,7 +30,7 @@ from uuid import UUID
 import structlog
 
 from tmde_core.benchmark.results.report import chance_words, p_words
-from tmde_core.benchmark.results.statistics import holm, outcome_of
+from tmde_core.benchmark.results.statistics import adjust_holm, decide_outcome
 from tmde_core.benchmark.service import BenchmarkService
 from tmde_core.benchmark.store import BenchmarkStore
 from tmde_core.errors import ConflictError, TmdeError, WorkerFailedError
@@ -46,7 +46,7 @@ from tmde_core.settings import LiveSettings
 log = structlog.get_logger(__name__)
 
 PAGE = "/benchmark"
-Gate = Literal["candidate", "proven", "held-back"]
+DecidedStatus = Literal["candidate", "proven", "held-back"]
 
 REPEATS = 3
 """The number of times each of the ten quick questions is asked.
@@ -119,7 +119,7 @@ class GateService:
 
     async def _measured(self, adapter_id: UUID, full: bool) -> None:
         try:
-            await self.judge(adapter_id, full=full)
+            await self.evaluate(adapter_id, full=full)
         except TmdeError as error:
             log.warning("gate.not_measured", adapter=str(adapter_id), error=error.detail)
             problem = error.detail
@@ -144,7 +144,7 @@ class GateService:
         await self._lora.get(adapter_id)
         self._spawn(adapter_id, full)
 
-    async def judge(
+    async def evaluate(
         self, adapter_id: UUID, by: Callable[[BenchmarkRun], None] | None = None, full: bool = False
     ) -> GateDecision:
         """Measure an adapter and decide about it, without activating the adapter for the measurement.
@@ -160,12 +160,12 @@ class GateService:
             WorkerFailedError: A benchmark failed or was cancelled.
         """
         async with self._one:
-            active = self._lora.active_ref()
-            base = await self._run(asking(full, base=True), None, by)
+            active = self._lora.get_active_ref()
+            base = await self._run(make_plan(full, base=True), None, by)
             now: BenchmarkRun | None = None
             if active is not None and active.id != str(adapter_id):
-                now = await self._run(asking(full, adapter_id=UUID(active.id)), UUID(active.id), by)
-            new = await self._run(asking(full, adapter_id=adapter_id), adapter_id, by)
+                now = await self._run(make_plan(full, adapter_id=UUID(active.id)), UUID(active.id), by)
+            new = await self._run(make_plan(full, adapter_id=adapter_id), adapter_id, by)
             against_base = await self._benchmark.compare(base.id, new.id)
             against_active = await self._benchmark.compare(now.id, new.id) if now else None
             gate, reason = decide(against_base, against_active)
@@ -209,17 +209,17 @@ class GateService:
         resumed.
         """
         while True:
-            if (earlier := await self._benchmark.reusable(plan, adapter_id)) is not None:
+            if (earlier := await self._benchmark.find_reusable(plan, adapter_id)) is not None:
                 return earlier
             try:
                 return await self._benchmark.start(plan, triggered_by="gate")
             except ConflictError:
-                other = self._benchmark.running()
+                other = self._benchmark.get_running()
                 if other is None:
                     raise
                 await self._benchmark.wait(other.id)
 
-    async def _act(self, adapter_id: UUID, gate: Gate, reason: str) -> bool:
+    async def _act(self, adapter_id: UUID, gate: DecidedStatus, reason: str) -> bool:
         await self._lora.set_gate(adapter_id, gate, reason)
         if gate != "proven" or not self._settings.current.benchmark.auto_activate:
             return False
@@ -235,11 +235,11 @@ class GateService:
 
     # ------------------------------------------------------------------------------------ schedule
 
-    async def scheduled(self, due: datetime) -> ScheduleOutcome:
+    async def run_scheduled(self, due: datetime) -> ScheduleOutcome:
         """Start a benchmark of the active model in the background; `after_schedule` acts on the result."""
-        if (other := self._benchmark.running()) is not None:
+        if (other := self._benchmark.get_running()) is not None:
             return ScheduleOutcome("skipped", f"A benchmark is running ({other.id}).")
-        run = await self._benchmark.start(asking(), triggered_by="schedule")
+        run = await self._benchmark.start(make_plan(), triggered_by="schedule")
         task = asyncio.create_task(self._watched(run), name=f"scheduled benchmark {run.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -263,10 +263,10 @@ class GateService:
             await self._notifications.notify("benchmark.schedule_failed", "warning", title, why, f"{PAGE}/{run.id}")
         if run.status != "completed" or run.adapter_id is None:
             return
-        base = await self._run(asking(base=True), None, None)
+        base = await self._run(make_plan(base=True), None, None)
         found = await self._benchmark.compare(base.id, run.id)
         gate, reason = decide(found, None)
-        active = self._lora.active_ref()
+        active = self._lora.get_active_ref()
         if gate != "held-back" or active is None or active.id != str(run.adapter_id):
             return
         name = str(run.adapter_id)[:8]
@@ -283,7 +283,7 @@ class GateService:
         )
 
 
-def asking(full: bool = False, **whom: Any) -> BenchmarkPlan:
+def make_plan(full: bool = False, **whom: Any) -> BenchmarkPlan:
     """Return the gate's benchmark plan, which asks the Proposer alone.
 
     Args:
@@ -293,7 +293,7 @@ def asking(full: bool = False, **whom: Any) -> BenchmarkPlan:
     return BenchmarkPlan(type="full" if full else "quick", mode="proposer", repeats=None if full else REPEATS, **whom)
 
 
-def decide(against_base: RunComparison, against_active: RunComparison | None) -> tuple[Gate, str]:
+def decide(against_base: RunComparison, against_active: RunComparison | None) -> tuple[DecidedStatus, str]:
     """Return the gate's decision about an adapter and the reason in one sentence."""
     rivals = [("the base model", against_base)]
     if against_active is not None:
@@ -317,10 +317,10 @@ def _fallen(rivals: Sequence[tuple[str, RunComparison]]) -> Iterator[tuple[str, 
     Holm's method adjusts the p-values for the number of domains and rivals that are compared.
     """
     looks = [(name, domain) for name, found in rivals for domain in found.domains if domain.quality.p is not None]
-    adjusted = holm([domain.quality.p for _, domain in looks if domain.quality.p is not None])
+    adjusted = adjust_holm([domain.quality.p for _, domain in looks if domain.quality.p is not None])
     for (name, domain), p in zip(looks, adjusted, strict=True):
         told = domain.quality
-        if told.outcome == "worse" == outcome_of(told.low, told.high, p):
+        if told.outcome == "worse" == decide_outcome(told.low, told.high, p):
             yield name, domain, p
 
 

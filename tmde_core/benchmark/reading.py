@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.benchmark.results.export import ExportedRun
-from tmde_core.benchmark.running.live import Live
+from tmde_core.benchmark.running.live import ActiveRun
 from tmde_core.benchmark.running.measuring import Measuring
 from tmde_core.benchmark.running.planning import comparable_hash
 from tmde_core.benchmark.store import BenchmarkStore, RunFilter
@@ -18,13 +18,13 @@ from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.lora.service import LoraService
 from tmde_core.records.benchmark import (
     ActivationMark,
+    BenchmarkMode,
     BenchmarkResult,
     BenchmarkRun,
-    Mode,
+    BenchmarkRunStatus,
+    BenchmarkSummary,
     RunComparison,
-    RunStatus,
     RunType,
-    Summary,
 )
 from tmde_core.records.questions import Question
 
@@ -42,9 +42,9 @@ class BenchmarkReading:
         self._store = store
         self._measuring = measuring
         self._lora = lora
-        self._live: Live | None = None
+        self._live: ActiveRun | None = None
 
-    def running(self) -> BenchmarkRun | None:
+    def get_running(self) -> BenchmarkRun | None:
         """Return the benchmark run of this process, or None if this process runs none."""
         live = self._live
         return msgspec.structs.replace(live.run, questions_done=live.done) if live else None
@@ -75,8 +75,8 @@ class BenchmarkReading:
         end: datetime | None = None,
         adapter_id: UUID | None = None,
         type: RunType | None = None,  # noqa: A002 - the field's name
-        status: RunStatus | None = None,
-        mode: Mode | None = None,
+        status: BenchmarkRunStatus | None = None,
+        mode: BenchmarkMode | None = None,
     ) -> tuple[Runs, int]:
         """Return a page of runs, newest first, and the total number of matching runs.
 
@@ -97,7 +97,7 @@ class BenchmarkReading:
         found = await self._store.results(run_id)
         return found[offset : offset + limit], len(found)
 
-    async def asked(self, run_id: UUID) -> Sequence[Question]:
+    async def list_asked_questions(self, run_id: UUID) -> Sequence[Question]:
         """Return the questions of a run, as they were when the run asked them.
 
         Raises:
@@ -122,14 +122,14 @@ class BenchmarkReading:
         """Return the debate behind an answer as a trace in wire form, or None in proposer mode."""
         return await self._store.trace(run_id, question_id, repeat)
 
-    async def summary(
+    async def summarise(
         self,
         start: datetime | None = None,
         end: datetime | None = None,
         adapter_id: UUID | None = None,
-        mode: Mode | None = None,
+        mode: BenchmarkMode | None = None,
         type: RunType | None = None,  # noqa: A002 - the field's name
-    ) -> Summary:
+    ) -> BenchmarkSummary:
         """Return the dashboard's data; the cost does not grow with the number of answers.
 
         Raises:
@@ -137,16 +137,16 @@ class BenchmarkReading:
         """
         wanted = _wanted(start, end, adapter_id, type, None, mode)
         series = await self._store.series(wanted)
-        active = self._lora.active_ref()
+        active = self._lora.get_active_ref()
         answering = UUID(active.id) if active else None
         if not series:
-            return Summary(total=0, answering=answering)
+            return BenchmarkSummary(total=0, answering=answering)
         spoken_of = answering if adapter_id is None else adapter_id
         newest = next((point for point in reversed(series) if point.adapter_id == spoken_of), series[-1])
         current = await self.get(newest.run_id)
         previous = await self._store.get(current.previous_run_id) if current.previous_run_id else None
         baseline = await self._store.get(current.baseline_run_id) if current.baseline_run_id else None
-        return Summary(
+        return BenchmarkSummary(
             total=len(series),
             series=tuple(series),
             activations=await self._activations(series[0].at),
@@ -159,7 +159,7 @@ class BenchmarkReading:
         )
 
     async def _activations(self, first: datetime) -> tuple[ActivationMark, ...]:
-        events = await self._lora.events(limit=200)
+        events = await self._lora.list_events(limit=200)
         return tuple(
             ActivationMark(at=event.timestamp, adapter_id=event.adapter_id)
             for event in reversed(events)
@@ -180,9 +180,9 @@ class BenchmarkReading:
                 raise ConflictError(
                     f"The benchmark {run.id} is {run.status}; only completed ones can be compared.", status=run.status
                 )
-        return await self._measuring.compared(*runs)
+        return await self._measuring.compare(*runs)
 
-    async def of_adapters(self, a: UUID, b: UUID) -> RunComparison | None:
+    async def compare_adapters(self, a: UUID, b: UUID) -> RunComparison | None:
         """Compare the newest matching completed runs of adapter B and adapter A.
 
         Two runs match if they asked the same questions in the same way.
@@ -198,10 +198,10 @@ class BenchmarkReading:
             of_a.setdefault(comparable_hash(run), run)
         for run in runs_b:
             if (other := of_a.get(comparable_hash(run))) is not None:
-                return await self._measuring.compared(other, run)
+                return await self._measuring.compare(other, run)
         return None
 
-    async def exported(self, start: datetime | None = None, end: datetime | None = None) -> Sequence[ExportedRun]:
+    async def export_runs(self, start: datetime | None = None, end: datetime | None = None) -> Sequence[ExportedRun]:
         """Return every run of a period with its answers, oldest first.
 
         Raises:
@@ -216,8 +216,8 @@ def _wanted(
     end: datetime | None,
     adapter_id: UUID | None,
     type_: RunType | None,
-    status: RunStatus | None,
-    mode: Mode | None,
+    status: BenchmarkRunStatus | None,
+    mode: BenchmarkMode | None,
 ) -> RunFilter:
     if start is not None and end is not None and start > end:
         raise InvalidInputError("from: lies after `to`. Exchange the two dates.", field="from")

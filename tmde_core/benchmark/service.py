@@ -14,11 +14,11 @@ from tmde_core.benchmark.questions.bank import QuestionBank
 from tmde_core.benchmark.questions.imports import QuestionImport, SkippedEntry, read_entries
 from tmde_core.benchmark.reading import BenchmarkReading
 from tmde_core.benchmark.running.calibration import CalibrationReport, Rated, report
-from tmde_core.benchmark.running.live import Live, count, ending, tell
+from tmde_core.benchmark.running.live import ActiveRun, count, make_last_event, tell
 from tmde_core.benchmark.running.measuring import Measuring
 from tmde_core.benchmark.running.planning import Planner, comparable_hash
-from tmde_core.benchmark.running.runner import PARALLEL, JudgeSource, Runner, unanswered
-from tmde_core.benchmark.running.scoring import Score, Scorer
+from tmde_core.benchmark.running.runner import PARALLEL, JudgeSource, Runner, list_unanswered
+from tmde_core.benchmark.running.scoring import AnswerScore, Scorer
 from tmde_core.benchmark.store import BenchmarkStore
 from tmde_core.debate.judging import Judges
 from tmde_core.errors import ConflictError, TmdeError
@@ -26,12 +26,12 @@ from tmde_core.lora.service import LoraService
 from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import (
-    ENDED,
+    BENCHMARK_ENDED,
     BenchmarkPlan,
     BenchmarkQuestion,
     BenchmarkResult,
     BenchmarkRun,
-    Trigger,
+    BenchmarkTrigger,
 )
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.judging import JudgeItem
@@ -45,7 +45,7 @@ from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
-LOCK_FILE = "benchmark.lock"
+BENCHMARK_LOCK = "benchmark.lock"
 """The lock file that the process running a benchmark holds.
 
 Only one benchmark runs at a time. If a run is marked as running but the file is not locked, its process has died.
@@ -79,7 +79,7 @@ class BenchmarkService(BenchmarkReading):
 
     # ---------------------------------------------------------------------------------- starting
 
-    async def start(self, plan: BenchmarkPlan, triggered_by: Trigger = "user") -> BenchmarkRun:
+    async def start(self, plan: BenchmarkPlan, triggered_by: BenchmarkTrigger = "user") -> BenchmarkRun:
         """Start a run and return at once.
 
         Raises:
@@ -93,7 +93,7 @@ class BenchmarkService(BenchmarkReading):
         async with self._starting:
             lock = self._locked()
             try:
-                run, questions, adapter = await self._planner.run_of(plan, triggered_by)
+                run, questions, adapter = await self._planner.make_run(plan, triggered_by)
                 await self._store.insert(run, questions, comparable_hash(run))
                 return await self._begin(run, questions, adapter, lock, ())
             except BaseException:
@@ -115,7 +115,7 @@ class BenchmarkService(BenchmarkReading):
             lock = self._locked()
             try:
                 questions = await self._store.questions(run_id)
-                adapter = await self._planner.resumed(run)
+                adapter = await self._planner.check_resume(run)
                 run = msgspec.structs.replace(run, status="running", completed_at=None, error_message=None)
                 await self._store.update(run)
                 return await self._begin(run, questions, adapter, lock, await self._store.results(run_id))
@@ -132,10 +132,10 @@ class BenchmarkService(BenchmarkReading):
         lock: FileLock,
         earlier: Sequence[BenchmarkResult],
     ) -> BenchmarkRun:
-        lease = await self._lora.lease(adapter)
-        slots = unanswered(questions, run.repeats, earlier)
+        lease = await self._lora.acquire_lease(adapter)
+        slots = list_unanswered(questions, run.repeats, earlier)
         done = run.questions_total - len(slots)
-        live = self._live = Live(run, MemoryLog(), lock, done=done, begun_with=done)
+        live = self._live = ActiveRun(run, MemoryLog(), lock, done=done, begun_with=done)
         for result in earlier:
             count(live, result)
 
@@ -151,19 +151,19 @@ class BenchmarkService(BenchmarkReading):
 
         async def go() -> None:
             await runner.ask_all(slots)
-            await self._measuring.measured(run, runner)
+            await self._measuring.measure(run, runner)
 
         live.task = asyncio.create_task(self._see_to_the_end(live, go()), name=f"benchmark {run.id}")
         live.task.add_done_callback(lambda _: lease.release())
         await asyncio.sleep(0)
         return msgspec.structs.replace(run, questions_done=done)
 
-    async def reusable(self, plan: BenchmarkPlan, adapter_id: UUID | None) -> BenchmarkRun | None:
+    async def find_reusable(self, plan: BenchmarkPlan, adapter_id: UUID | None) -> BenchmarkRun | None:
         """Return the newest completed run that matches the plan, or None.
 
         A matching run asked the same questions in the same way, of the same weights.
         """
-        run, _, _ = await self._planner.run_of(plan, "gate")
+        run, _, _ = await self._planner.make_run(plan, "gate")
         found = await self._store.latest(comparable_hash(run), adapter_id=adapter_id)
         return found if found is not None and found.adapter_sha256 == run.adapter_sha256 else None
 
@@ -188,7 +188,7 @@ class BenchmarkService(BenchmarkReading):
         if run.status in ("pending", "running"):
             raise ConflictError("This benchmark runs in another TMDE process, so it cannot be watched from here.")
         events = MemoryLog()
-        events.append(*ending(run))
+        events.append(*make_last_event(run))
         return events
 
     def suites(self) -> Sequence[SuiteDescriptor]:
@@ -256,7 +256,7 @@ class BenchmarkService(BenchmarkReading):
         """
         entries = read_entries(content, as_yaml=as_yaml, domain=domain, difficulty=difficulty)
         read = await asyncio.to_thread(list, entries)  # YAML of 16 MiB takes its time
-        clashes = iter(await self._bank.clashes([entry for _, entry in read if isinstance(entry, Question)]))
+        clashes = iter(await self._bank.find_clashes([entry for _, entry in read if isinstance(entry, Question)]))
         taken: list[Question] = []
         skipped: list[SkippedEntry] = []
         for line, entry in read:
@@ -298,7 +298,7 @@ class BenchmarkService(BenchmarkReading):
                 told(number)
         return await asyncio.to_thread(report, name, [one.rating for one in rated], scores)
 
-    async def dry_run(self, question: Question, answer: str) -> Score:
+    async def dry_run(self, question: Question, answer: str) -> AnswerScore:
         """Score an answer with the automatic checks alone, without a model; helps while writing a question."""
 
         async def nobody() -> None:
@@ -386,7 +386,7 @@ class BenchmarkService(BenchmarkReading):
 
     # ------------------------------------------------------------------------------------- inside
 
-    async def _see_to_the_end(self, live: Live, work: Any) -> None:
+    async def _see_to_the_end(self, live: ActiveRun, work: Any) -> None:
         """Await the work of one run and store how the run ended.
 
         This method never raises: the database row and the log record how the run ended.
@@ -412,15 +412,15 @@ class BenchmarkService(BenchmarkReading):
         self._ended.keep(run.id, live.events)
         self._live = None
         live.lock.release()
-        live.events.append(*ending(run))
-        if run.status in ENDED:  # an interrupted run continues at the next start
+        live.events.append(*make_last_event(run))
+        if run.status in BENCHMARK_ENDED:  # an interrupted run continues at the next start
             self._publish(_ended(run))
 
-    async def _closed(self, live: Live, ended: dict[str, Any]) -> BenchmarkRun:
+    async def _closed(self, live: ActiveRun, ended: dict[str, Any]) -> BenchmarkRun:
         run = await self._store.get(live.run.id) or live.run
         run = msgspec.structs.replace(run, completed_at=utc_now(), questions_done=live.done, **ended)
         if run.status == "completed":
-            run = await self._measuring.judged(run)
+            run = await self._measuring.set_outcomes(run)
         await self._store.update(run)
         return run
 
@@ -430,7 +430,7 @@ class BenchmarkService(BenchmarkReading):
         Raises:
             ConflictError: Another benchmark run holds the lock.
         """
-        path = self._workspace.settings.data_path / LOCK_FILE
+        path = self._workspace.settings.data_path / BENCHMARK_LOCK
         with storage_errors(path.parent):
             lock = FileLock.try_acquire(path)
         if lock is None:
@@ -452,4 +452,4 @@ def _ended(run: BenchmarkRun) -> BenchmarkEnded:
     )
 
 
-__all__ = ["ENDED", "BenchmarkService", "comparable_hash"]
+__all__ = ["BENCHMARK_ENDED", "BenchmarkService", "comparable_hash"]

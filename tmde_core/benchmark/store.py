@@ -14,18 +14,18 @@ import msgspec
 from tmde_core.errors import ConflictError
 from tmde_core.records.base import Record, to_json, utc_now
 from tmde_core.records.benchmark import (
+    BenchmarkMode,
     BenchmarkResult,
     BenchmarkRun,
+    BenchmarkRunStatus,
     GateDecision,
-    Mode,
     RunComparison,
-    RunStatus,
     RunType,
     SeriesPoint,
 )
 from tmde_core.records.questions import Question
 from tmde_core.storage.database import Database
-from tmde_core.storage.stamps import stamp
+from tmde_core.storage.stamps import encode_time
 
 Runs = list[BenchmarkRun]
 
@@ -39,14 +39,14 @@ class RunFilter(Record):
     end: datetime | None = None
     adapter_id: UUID | None = None
     type: RunType | None = None
-    status: RunStatus | None = None
-    mode: Mode | None = None
+    status: BenchmarkRunStatus | None = None
+    mode: BenchmarkMode | None = None
 
     def where(self) -> tuple[str, list[Any]]:
         """Return the filter as an SQL WHERE clause with its parameters."""
         wanted = {
-            "started_at >= ?": stamp(self.start) if self.start else None,
-            "started_at <= ?": stamp(self.end) if self.end else None,
+            "started_at >= ?": encode_time(self.start) if self.start else None,
+            "started_at <= ?": encode_time(self.end) if self.end else None,
             "adapter_id = ?": str(self.adapter_id) if self.adapter_id else None,
             "type = ?": self.type,
             "status = ?": self.status,
@@ -80,7 +80,7 @@ class BenchmarkStore:
                     run.mode,
                     run.suite,
                     run.status,
-                    stamp(run.started_at),
+                    encode_time(run.started_at),
                     str(run.adapter_id) if run.adapter_id else None,
                     run.suite_sha256,
                     comparable,
@@ -106,7 +106,7 @@ class BenchmarkStore:
                 "quality_high = ?, record = ? WHERE id = ?",
                 (
                     run.status,
-                    stamp(run.completed_at) if run.completed_at else None,
+                    encode_time(run.completed_at) if run.completed_at else None,
                     run.metrics.tmde_score if run.metrics else None,
                     quality.mean if quality else None,
                     quality.low if quality else None,
@@ -171,7 +171,7 @@ class BenchmarkStore:
             values.append(str(adapter_id) if adapter_id else None)  # type: ignore[arg-type]
         if before is not None:
             clauses.append("started_at < ?")
-            values.append(stamp(before))
+            values.append(encode_time(before))
         if without is not None:
             clauses.append("id <> ?")
             values.append(str(without))
@@ -279,7 +279,7 @@ class BenchmarkStore:
         """Store a decision of the gate."""
         await self._db.write(
             "INSERT INTO gate_decisions (adapter_id, at, record) VALUES (?, ?, ?)",
-            (str(decision.adapter_id), stamp(utc_now()), to_json(decision).decode()),
+            (str(decision.adapter_id), encode_time(utc_now()), to_json(decision).decode()),
         )
 
     async def decisions(self, limit: int, adapter_id: UUID | None = None) -> list[GateDecision]:

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from tmde_core.cli.kit.invocation import settings_of
 from tmde_core.cli.kit.logs import log_to_file
-from tmde_core.cli.kit.output import JsonFlag, console, duration, error_console, plain, print_json
-from tmde_core.loop.watcher import Watcher
+from tmde_core.cli.kit.output import JsonFlag, console, error_console, format_duration, plain, print_json
+from tmde_core.loop.watcher import LoopProgress
 
 if TYPE_CHECKING:
     from tmde_core.loop.records import LoopPlan, LoopReport
@@ -43,7 +43,7 @@ def command(
 ) -> None:
     """Ask, practise, train, activate, ask again, and show before and after. An interrupted loop resumes."""
     from tmde_core.loop.records import LoopPlan
-    from tmde_core.records.base import invalid_field
+    from tmde_core.records.base import to_invalid_input
 
     choices = {
         "tries": tries,
@@ -59,7 +59,7 @@ def command(
     try:
         plan = msgspec.convert(choices, LoopPlan)
     except msgspec.ValidationError as error:
-        raise invalid_field(error, LoopPlan) from None
+        raise to_invalid_input(error, LoopPlan) from None
     settings = settings_of(ctx)
     log_to_file(settings)
     try:
@@ -101,7 +101,7 @@ async def _run(settings: Settings, file: Path, plan: LoopPlan, *, again: bool) -
             return await Loop(*parts, questions, plan, journal, _Bars(progress)).run()
 
 
-class _Bars(Watcher):
+class _Bars(LoopProgress):
     """Shows each step as a progress bar that stays visible after the step."""
 
     def __init__(self, progress: Progress) -> None:
@@ -134,7 +134,7 @@ class _Bars(Watcher):
         # batch.
         note = "" if loss is None else f"loss {loss:.3f}"
         if eta_seconds:
-            note += f", {duration(eta_seconds)} left"
+            note += f", {format_duration(eta_seconds)} left"
         self._progress.update(self._task, total=total + 1, completed=step, note=note)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from tmde_core.cli.kit.invocation import settings_of
 from tmde_core.cli.kit.logs import log_to_file
-from tmde_core.cli.kit.output import JsonFlag, print_json, print_table, size
+from tmde_core.cli.kit.output import JsonFlag, format_bytes, print_json, print_table
 from tmde_core.records.runtimes import ModelInfo
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def command(ctx: typer.Context, json: JsonFlag = False) -> None:
             model.runtime,
             model.name,
             model.context_length,
-            size(model.size_bytes),
+            format_bytes(model.size_bytes),
             model.default,
             model.loaded,
             model.detail,

@@ -15,7 +15,7 @@ from tmde_core.cli.kit.invocation import with_reading, with_services
 from tmde_core.cli.kit.output import (
     JsonFlag,
     console,
-    duration,
+    format_duration,
     print_fields,
     print_json,
     print_table,
@@ -107,7 +107,7 @@ def show(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
             ("adapter", trace.adapter_id),
             ("templates", ", ".join(trace.templates_used)),
             ("stopped", trace.stop_reason),
-            ("took", duration(trace.timings.total_ms / 1000) if trace.timings.total_ms else None),
+            ("took", format_duration(trace.timings.total_ms / 1000) if trace.timings.total_ms else None),
             ("tokens", f"{trace.tokens.prompt} read ({trace.tokens.cached} cached), {trace.tokens.completion} written"),
         )
     )
@@ -237,7 +237,7 @@ def stats(ctx: typer.Context, json: JsonFlag = False) -> None:
 @command.command()
 def lineage(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
     """List the runs and adapters that were trained on a trace."""
-    found = with_reading(ctx, lambda services: services.lineage.of_trace(parse_id(id, "trace")))
+    found = with_reading(ctx, lambda services: services.lineage.find_by_trace(parse_id(id, "trace")))
     if json:
         print_json(found)
         return

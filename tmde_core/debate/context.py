@@ -147,7 +147,7 @@ class Conversation:
                 if self._level[index] < step:
                     self._level[index] = step
                     original = self._original[index]
-                    self._turns[index] = msgspec.structs.replace(original, content=shortened(original.content, share))
+                    self._turns[index] = msgspec.structs.replace(original, content=shorten(original.content, share))
                     size = await sizes.total(self.messages, target)
         return size
 
@@ -155,7 +155,7 @@ class Conversation:
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 
 
-def shortened(text: str, share: float) -> str:
+def shorten(text: str, share: float) -> str:
     """Return the beginning of `text`, about `share` of its characters, with an ellipsis.
 
     The text is cut after a whole sentence if possible, otherwise after a whole word.

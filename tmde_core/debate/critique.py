@@ -82,7 +82,7 @@ def parse_critique(text: str) -> Critique:
     return Critique(issues=issues, score=score, verdict=verdict, malformed=not complete)
 
 
-def accepted(critique: Critique, accept_score: float) -> bool:
+def is_accepted(critique: Critique, accept_score: float) -> bool:
     """Return whether the critique allows the debate to end.
 
     A critique accepts the answer by its verdict, or by a high score with only minor issues. An "accept" that names a
@@ -91,12 +91,12 @@ def accepted(critique: Critique, accept_score: float) -> bool:
     if critique.malformed or any(issue.severity == "critical" for issue in critique.issues):
         return False
     if critique.verdict == "accept":
-        return contradiction(critique) is None
+        return explain_rejection(critique) is None
     harmless = all(issue.severity == "minor" for issue in critique.issues)
     return harmless and critique.score is not None and critique.score >= accept_score
 
 
-def contradiction(critique: Critique) -> str | None:
+def explain_rejection(critique: Critique) -> str | None:
     """Return a sentence that says why an "accept" does not count; None if it counts or there is no "accept"."""
     if critique.verdict != "accept" or critique.malformed:
         return None
@@ -107,7 +107,7 @@ def contradiction(critique: Critique) -> str | None:
     return None
 
 
-def without_echoes(critique: Critique, *sources: str) -> Critique:
+def remove_echoes(critique: Critique, *sources: str) -> Critique:
     """Return the critique without issues that only repeat the answer or the question.
 
     Small models fill the schema with such issues. If the Proposer receives one, it repeats itself too.

@@ -18,15 +18,15 @@ import structlog
 
 from tmde_core.debate.configuration import override
 from tmde_core.debate.context import Conversation
-from tmde_core.debate.critique import CRITIQUE_SCHEMA, accepted, parse_critique, without_echoes
+from tmde_core.debate.critique import CRITIQUE_SCHEMA, is_accepted, parse_critique, remove_echoes
 from tmde_core.debate.judging import NONE, Judges
-from tmde_core.debate.seats import JudgeSeat, Seat, Spoken, Tally, roles_of
+from tmde_core.debate.seats import JudgeSession, RoleSession, Spoken, TokenCounter, merge_roles
 from tmde_core.errors import AdapterInvalidError, EmptyAnswerError, TmdeError
 from tmde_core.prompts import (
     proposer_opening,
     proposer_revision,
-    skeptic_next,
     skeptic_opening,
+    skeptic_revision,
     synthesizer_opening,
     template_text,
 )
@@ -65,11 +65,11 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.debate = override(self.workspace.settings.debate, self.config)
-        self.roles = roles_of(self.workspace.settings.roles, self.config)
+        self.roles = merge_roles(self.workspace.settings.roles, self.config)
         self.judges = Judges(self.workspace)
         self.judge = self.judges.choose(self.debate.judge, self.config.reference)
-        self.tally = Tally()
-        self._seats: dict[Role, Seat] = {}
+        self.tally = TokenCounter()
+        self._seats: dict[Role, RoleSession] = {}
         self._models: dict[str, RoleModel] = {}
 
     async def run(self) -> Trace:
@@ -164,12 +164,12 @@ class Engine:
             if critiques is None:
                 critiques = Conversation(skeptic_opening(self.query, proposal.text))
             else:
-                critiques.add(skeptic_next(proposal.text))
+                critiques.add(skeptic_revision(proposal.text))
             answer = await skeptic.speak(critiques, number, self._teller("skeptic", number), CRITIQUE_SCHEMA)
             critiques.add(Message(role="assistant", content=answer.exact))
-            critique = without_echoes(parse_critique(answer.text), proposal.text, self.query)
+            critique = remove_echoes(parse_critique(answer.text), proposal.text, self.query)
             self._end_round(number, proposal, answer, critique)
-            if number >= self.debate.min_rounds and accepted(critique, self.debate.accept_score):
+            if number >= self.debate.min_rounds and is_accepted(critique, self.debate.accept_score):
                 return self._accepted(number, critique)
             proposals.add(proposer_revision(critique))
         most = self.debate.max_rounds
@@ -212,7 +212,7 @@ class Engine:
 
     async def _synthesize(self) -> float:
         last = self.rounds[-1]
-        agreed = last.critique is not None and accepted(last.critique, self.debate.accept_score)
+        agreed = last.critique is not None and is_accepted(last.critique, self.debate.accept_score)
         skip = ""
         if self.debate.synthesis == "never":
             skip = "Synthesis is switched off: the last proposal is the answer."
@@ -238,11 +238,11 @@ class Engine:
             reference=self.config.reference,
             check=self.config.check,
         )
-        model: JudgeSeat | None = None
+        model: JudgeSession | None = None
         reasons: tuple[str, ...] = ()
         if self.judges.needs_model(self.judge):
             try:
-                model = JudgeSeat(await self._seat("judge"))
+                model = JudgeSession(await self._seat("judge"))
             except TmdeError as error:
                 reasons = (f"The judge's model is not available: {error.detail}",)
         verdict = (
@@ -259,16 +259,16 @@ class Engine:
         chosen: RoleSettings = getattr(self.roles, role)
         return chosen
 
-    async def _seat(self, role: Role) -> Seat:
+    async def _seat(self, role: Role) -> RoleSession:
         if role not in self._seats:
             settings = self._role(role)
             runtime = await self.workspace.runtimes.get(settings.runtime)
-            self._seats[role] = Seat(
+            self._seats[role] = RoleSession(
                 role, settings, runtime, self.tally, seed=self.config.seed, background=self.background
             )
         return self._seats[role]
 
-    async def _proposer(self) -> Seat:
+    async def _proposer(self) -> RoleSession:
         """Return the Proposer's seat, with the adapter if the runtime can load it.
 
         If the adapter cannot be loaded, a `warning` event reports this and the debate continues with the base model.
@@ -288,7 +288,7 @@ class Engine:
         seat.adapter = self.adapter
         return seat
 
-    async def _opening(self, proposer: Seat) -> tuple[Message, ...]:
+    async def _opening(self, proposer: RoleSession) -> tuple[Message, ...]:
         """Return the Proposer's opening; leave out templates that would leave no room for the answer."""
         while self.found:
             text = "\n\n".join(template_text(hit.template) for hit in self.found)
@@ -302,7 +302,7 @@ class Engine:
             self.log.append("warning", {"detail": detail})
         return proposer_opening(self.query, "")
 
-    async def _draft(self, seat: Seat) -> tuple[Message, ...]:
+    async def _draft(self, seat: RoleSession) -> tuple[Message, ...]:
         """Return the Synthesizer's prompt; leave out the earlier draft if both drafts do not fit."""
         prompt = synthesizer_opening(self.query, self.rounds)
         return prompt if await seat.fits(prompt) else synthesizer_opening(self.query, self.rounds[-1:])

@@ -14,7 +14,7 @@ These are control characters other than tab and line ends, and code points that 
 """
 
 
-def checked_question(query: str, field: str = "query") -> str:
+def check_question(query: str, field: str = "query") -> str:
     """Return the question without surrounding blanks, after validating it.
 
     Args:

@@ -36,7 +36,7 @@ class Spoken(Record, frozen=True):
 
 
 @dataclass
-class Tally:
+class TokenCounter:
     """The running token counts of a debate."""
 
     prompt: int = 0
@@ -55,13 +55,13 @@ class Tally:
 
 
 @dataclass
-class Seat:
+class RoleSession:
     """One role of one debate, ready to ask its model."""
 
     role: Role
     settings: RoleSettings
     runtime: ModelRuntime
-    tally: Tally
+    tally: TokenCounter
     seed: int | None = None
     adapter: AdapterRef | None = None
     background: bool = False
@@ -126,7 +126,7 @@ class Seat:
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
             max_tokens=fitted.max_tokens,
-            seed=derived_seed(self.seed, self.role, round_number),
+            seed=derive_seed(self.seed, self.role, round_number),
             json_schema=json_schema if self.runtime.capabilities.json_schema else None,
             adapter=self.adapter,
             background=self.background,
@@ -174,11 +174,11 @@ async def _closing(stream: AsyncIterator[ChatItem]) -> AsyncIterator[AsyncIterat
 
 
 @dataclass
-class JudgeSeat:
+class JudgeSession:
     """The Judge's seat in the form that judges use: `tmde_core.sdk.judges.ModelPanel`."""
 
-    seat: Seat
-    members: Sequence[JudgeSeat] = ()
+    seat: RoleSession
+    members: Sequence[JudgeSession] = ()
     """The seats of a panel, starting with the Judge's own seat; empty if there is no panel."""
 
     @property
@@ -202,7 +202,7 @@ class JudgeSeat:
             temperature=temperature,
             top_p=self.seat.settings.top_p,
             max_tokens=max_tokens,
-            seed=derived_seed(self.seat.seed, "judge", 0),
+            seed=derive_seed(self.seat.seed, "judge", 0),
             json_schema=json_schema if self.capabilities.json_schema else None,
             top_logprobs=top_logprobs,
             background=self.seat.background,
@@ -212,7 +212,7 @@ class JudgeSeat:
                 yield item
 
 
-def derived_seed(seed: int | None, role: Role, round_number: int) -> int | None:
+def derive_seed(seed: int | None, role: Role, round_number: int) -> int | None:
     """Return a separate seed for each call.
 
     One debate seed thereby repeats the whole debate, and no two calls share a random stream.
@@ -223,7 +223,7 @@ def derived_seed(seed: int | None, role: Role, round_number: int) -> int | None:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def roles_of(roles: Roles, config: DebateConfig) -> Roles:
+def merge_roles(roles: Roles, config: DebateConfig) -> Roles:
     """Return the roles of the settings with the debate's own choices applied."""
     budget = config.max_tokens
     warmth = config.temperature

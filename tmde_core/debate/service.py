@@ -13,7 +13,7 @@ import structlog
 
 from tmde_core.debate.configuration import override
 from tmde_core.debate.engine import Engine
-from tmde_core.debate.question import checked_question
+from tmde_core.debate.question import check_question
 from tmde_core.debate.store import INTERRUPTED, DebateStore
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.lora.service import LoraService
@@ -80,13 +80,13 @@ class DebateService:
                 judge has this name.
             PluginUnavailableError: No plugin provides a role's runtime.
         """
-        query = checked_question(query)
+        query = check_question(query)
         self._check(config)
         debate_id = uuid4()
-        adapter, lease = await self._lora.pinned()
+        adapter, lease = await self._lora.acquire_active()
         engine = Engine(
             debate_id=debate_id,
-            trace_id=trace_id_of(debate_id),
+            trace_id=derive_trace_id(debate_id),
             query=query,
             config=config,
             source=source,
@@ -203,8 +203,8 @@ class DebateService:
 
         A debate whose trace was stored becomes completed; any other becomes interrupted.
         """
-        for debate_id in await self._store.orphans(os.getpid(), set(self._live)):
-            trace = await self._trace(trace_id_of(debate_id))
+        for debate_id in await self._store.list_orphans(os.getpid(), set(self._live)):
+            trace = await self._trace(derive_trace_id(debate_id))
             if trace is None:
                 await self._store.end(debate_id, "interrupted", error_message=INTERRUPTED)
             else:
@@ -299,13 +299,13 @@ def _ended(live: _Live, kind: str, data: Mapping[str, object]) -> DebateEnded:
     return DebateEnded(
         debate_id=live.debate.id,
         status="completed" if kind == "complete" else "cancelled" if kind == "cancelled" else "failed",
-        trace_id=trace_id_of(live.debate.id) if kind == "complete" else None,
+        trace_id=derive_trace_id(live.debate.id) if kind == "complete" else None,
         adapter_id=UUID(adapter.id) if adapter else None,
         error_message=str(data["detail"]) if kind == "error" else None,
     )
 
 
-def trace_id_of(debate_id: UUID) -> UUID:
+def derive_trace_id(debate_id: UUID) -> UUID:
     """Return the id of a debate's trace.
 
     The id is known in advance, so that after a crash TMDE can check whether the trace was stored.

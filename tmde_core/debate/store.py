@@ -13,7 +13,7 @@ from tmde_core.errors import NotFoundError
 from tmde_core.records.base import from_json, to_json, utc_now
 from tmde_core.records.debate import Debate, DebateConfig, DebateStatus
 from tmde_core.storage.database import Database
-from tmde_core.storage.stamps import stamp
+from tmde_core.storage.stamps import encode_time
 
 INTERRUPTED = "The debate was cut off because TMDE ended while it ran. Ask the question again."
 
@@ -33,7 +33,7 @@ class DebateStore:
                 debate.query,
                 debate.status,
                 to_json(debate.config).decode(),
-                stamp(debate.created_at),
+                encode_time(debate.created_at),
                 debate.adapter_id,
                 debate.source,
                 owner_pid,
@@ -53,7 +53,14 @@ class DebateStore:
         await self._database.write(
             "UPDATE debates SET status = ?, ended_at = ?, trace_id = ?, adapter_id = ?, error_message = ? "
             "WHERE id = ? AND status = 'running'",
-            (status, stamp(utc_now()), str(trace_id) if trace_id else None, adapter_id, error_message, str(debate_id)),
+            (
+                status,
+                encode_time(utc_now()),
+                str(trace_id) if trace_id else None,
+                adapter_id,
+                error_message,
+                str(debate_id),
+            ),
         )
 
     async def get(self, debate_id: UUID) -> Debate:
@@ -67,7 +74,7 @@ class DebateStore:
             raise NotFoundError(f"There is no debate with the id {debate_id}.")
         return _debate(row)
 
-    async def orphans(self, pid: int, live: set[UUID]) -> list[UUID]:
+    async def list_orphans(self, pid: int, live: set[UUID]) -> list[UUID]:
         """Return the ids of debates that are marked as running but are not.
 
         Either their process is gone, or they belong to this process (`pid`) and are not among its `live` debates.

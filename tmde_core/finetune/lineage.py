@@ -25,7 +25,7 @@ class LineageService:
         self._runs = runs
         self._adapters = adapters
 
-    async def of_trace(self, trace_id: UUID) -> TraceLineage:
+    async def find_by_trace(self, trace_id: UUID) -> TraceLineage:
         """Return the runs that received a trace, oldest first, and the adapters that learned from the trace.
 
         Raises:
@@ -33,14 +33,14 @@ class LineageService:
         """
         if not await self._traces.has(trace_id):
             raise NotFoundError(f"There is no trace with the id '{trace_id}'.")
-        return await self.taught(trace_id)
+        return await self.find_by_trace_id(trace_id)
 
-    async def taught(self, trace_id: UUID) -> TraceLineage:
-        """Return the same as `of_trace` for a trace that may have been deleted."""
+    async def find_by_trace_id(self, trace_id: UUID) -> TraceLineage:
+        """Return the same as `find_by_trace` for a trace that may have been deleted."""
         runs = await self._runs.given(trace_id)
         # An adapter has the id of its run. Deleted adapters count too, because a person may have exported them.
         adapters = dict.fromkeys(run for run, status in runs if status == "completed")
-        manifests = await asyncio.to_thread(self._adapters.manifests)
+        manifests = await asyncio.to_thread(self._adapters.read_manifests)
         given = {str(run) for run, _ in runs}
         adapters |= dict.fromkeys(one.id for one in manifests if _taught(one, str(trace_id), given))
         return TraceLineage(trace_id=trace_id, runs=tuple(run for run, _ in runs), adapters=tuple(adapters))

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.records.base import invalid_field
+from tmde_core.records.base import to_invalid_input
 from tmde_core.records.fields import Field, fields_of
 from tmde_core.records.finetune import FineTuneConfig
 
@@ -18,7 +18,7 @@ def ranges(record: type[FineTuneConfig] = FineTuneConfig) -> dict[str, Field]:
     return {field.wire_name: field for field in fields_of(record)}
 
 
-def config_from(values: Mapping[str, Any], base: FineTuneConfig | None = None) -> FineTuneConfig:
+def decode_config(values: Mapping[str, Any], base: FineTuneConfig | None = None) -> FineTuneConfig:
     """Create a configuration from values with JSON names; `base` supplies the missing values.
 
     Raises:
@@ -36,18 +36,18 @@ def config_from(values: Mapping[str, Any], base: FineTuneConfig | None = None) -
     try:
         return msgspec.convert(merged, FineTuneConfig)
     except msgspec.ValidationError as error:
-        raise invalid_field(error, FineTuneConfig) from None
+        raise to_invalid_input(error, FineTuneConfig) from None
 
 
-def checked(config: FineTuneConfig) -> FineTuneConfig:
+def check_config(config: FineTuneConfig) -> FineTuneConfig:
     """Return an equal configuration after checking that each value is in its range.
 
     Use this function for configurations that were created in Python and not decoded.
 
     Raises:
-        InvalidInputError: as `config_from`.
+        InvalidInputError: as `decode_config`.
     """
-    return config_from(msgspec.to_builtins(config))
+    return decode_config(msgspec.to_builtins(config))
 
 
 def _check(allowed: Field, value: Any) -> None:

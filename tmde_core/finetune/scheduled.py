@@ -22,7 +22,7 @@ class ScheduledTraining:
 
         No run starts if one is in progress, or if there are too few new traces since the last successful run.
         """
-        run = await self._finetune.current()
+        run = await self._finetune.get_current()
         if run is not None:
             return ScheduleOutcome("skipped", f"The training run {run.id} is in progress.")
         needed = self._finetune.config().min_traces

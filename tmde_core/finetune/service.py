@@ -14,19 +14,19 @@ import structlog
 from tmde_core.errors import ConflictError, NotFoundError
 from tmde_core.finetune.dataset.leaks import LeakCheck, Protected
 from tmde_core.finetune.dataset.selection import Selection, require_enough, select
-from tmde_core.finetune.ranges import checked
+from tmde_core.finetune.ranges import check_config
 from tmde_core.finetune.store import RunStore
 from tmde_core.finetune.supervision import supervisor
-from tmde_core.finetune.supervision.attempts import first_try, resumed
+from tmde_core.finetune.supervision.attempts import plan_first_attempt, plan_resumed_attempt
 from tmde_core.finetune.supervision.launch import Launcher
-from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, Watching
+from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, RunMonitor
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.observers import Publish
 from tmde_core.plugins import context_for
 from tmde_core.plugins.defaults import resolve_backend
 from tmde_core.prompts import template_text
 from tmde_core.records.base import Record, utc_now
-from tmde_core.records.finetune import ENDED, FineTuneConfig, FineTuneRun, Progress, RunStatus
+from tmde_core.records.finetune import TRAINING_ENDED, FineTuneConfig, FineTuneRun, TrainingProgress, TrainingRunStatus
 from tmde_core.records.runtimes import Availability
 from tmde_core.records.traces import Trace
 from tmde_core.sdk.training import TrainingBackend
@@ -91,7 +91,7 @@ class FineTuneService:
         self._traces = traces
         self._store = store
         self._launcher = Launcher(settings.started, workspace, adapters, store)
-        self.watching = Watching(store, self._launcher, publish, launches=not self._enqueues)
+        self.watching = RunMonitor(store, self._launcher, publish, launches=not self._enqueues)
         self._starting = asyncio.Lock()
         self._ends: dict[UUID, asyncio.Task[FineTuneRun]] = {}
 
@@ -109,7 +109,7 @@ class FineTuneService:
             ConflictError: an environment variable sets one of the values.
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
-        config = checked(config)
+        config = check_config(config)
         self._workspace.plugins.backends.choose(config.backend, "backend")
         await self._settings.change({"finetune": msgspec.to_builtins(config)})
         return self.config()
@@ -137,15 +137,15 @@ class FineTuneService:
 
     # ---------------------------------------------------------------------------------- starting
 
-    async def selection(self, config: FineTuneConfig) -> Selection:
+    async def select_examples(self, config: FineTuneConfig) -> Selection:
         """Return which traces a run with this configuration would use now, and which are left out and why."""
-        traces = await self._traces.eligible(config.min_quality_score)
+        traces = await self._traces.list_eligible(config.min_quality_score)
         texts = {template.name: template_text(template) for template in await self._workspace.templates.list()}
 
         def templates_text(names: Sequence[str]) -> str:
             return "\n\n".join(texts[name] for name in names if name in texts)
 
-        withdrawn = await self._traces.withdrawn(config.min_quality_score)
+        withdrawn = await self._traces.list_withdrawn(config.min_quality_score)
         protected = await self._protected()
         return await asyncio.to_thread(lambda: select(traces, templates_text, LeakCheck(protected), withdrawn))
 
@@ -166,8 +166,8 @@ class FineTuneService:
         config = self.resolve(config or self.config())
         async with self._starting:
             await self._require_idle()
-            await self._launcher.ready_backend(config.backend)
-            selection = await self.selection(config)
+            await self._launcher.require_backend(config.backend)
+            selection = await self.select_examples(config)
             require_enough(selection, config)
             await asyncio.to_thread(self._launcher.require_space)
             run_id = uuid4()
@@ -197,7 +197,7 @@ class FineTuneService:
             if run.queued:
                 leash.release()
             else:
-                await self.watching.begin(run, first_try(config), leash)
+                await self.watching.begin(run, plan_first_attempt(config), leash)
         return await self._store.get(run_id) or run
 
     async def resume(self, run_id: UUID) -> FineTuneRun:
@@ -213,7 +213,7 @@ class FineTuneService:
             run = await self.get(run_id)
             self._launcher.require_resumable(run)
             await self._require_idle()
-            await self._launcher.ready_backend(run.config.backend)
+            await self._launcher.require_backend(run.config.backend)
             await asyncio.to_thread(self._launcher.require_space)
             leash = await asyncio.to_thread(supervisor.try_leash, self.run_dir(run_id))
             if leash is None:
@@ -231,10 +231,10 @@ class FineTuneService:
             if self._enqueues:
                 leash.release()
             else:
-                await self.watching.begin(run, resumed(run), leash)
+                await self.watching.begin(run, plan_resumed_attempt(run), leash)
         return await self._store.get(run_id) or run
 
-    def resumable(self, run: FineTuneRun) -> bool:
+    def can_resume(self, run: FineTuneRun) -> bool:
         """Return whether `resume` can resume the run. This method reads the run's directory."""
         try:
             self._launcher.require_resumable(run)
@@ -248,16 +248,16 @@ class FineTuneService:
         Raises:
             InvalidInputError: a value is out of its range, or the backend does not exist.
         """
-        return resolve_backend(checked(config), self._workspace.plugins)
+        return resolve_backend(check_config(config), self._workspace.plugins)
 
-    async def ready_backend(self, name: str) -> TrainingBackend:
+    async def require_backend(self, name: str) -> TrainingBackend:
         """Return a backend after checking that it can work here.
 
         Raises:
             InvalidInputError: the backend does not exist; the detail lists the available backends.
             PluginUnavailableError: the backend cannot work here; the detail says what is missing.
         """
-        return await self._launcher.ready_backend(name)
+        return await self._launcher.require_backend(name)
 
     async def require_free(self) -> None:
         """Raise an error if a run is in progress, or the disk has no room for a run.
@@ -270,7 +270,7 @@ class FineTuneService:
         await asyncio.to_thread(self._launcher.require_space)
 
     async def _require_idle(self) -> None:
-        if (other := await self.current()) is not None:
+        if (other := await self.get_current()) is not None:
             raise ConflictError(
                 f"The training run {other.id} is in progress. Wait for its end, or cancel it.", runId=str(other.id)
             )
@@ -292,17 +292,17 @@ class FineTuneService:
             raise NotFoundError(f"There is no training run with the id {run_id}.")
         return await self._looked_at(run)
 
-    async def list(self, limit: int = 50, offset: int = 0, status: RunStatus | None = None) -> tuple[Runs, int]:
+    async def list(self, limit: int = 50, offset: int = 0, status: TrainingRunStatus | None = None) -> tuple[Runs, int]:
         """Return a page of runs, newest first, and the total number of runs."""
-        await self.current()
+        await self.get_current()
         return await self._store.page(limit, offset, status)
 
-    async def current(self) -> FineTuneRun | None:
+    async def get_current(self) -> FineTuneRun | None:
         """Return the run in progress; None if there is none."""
         run = await self._store.live()
         if run is not None:
             run = await self._looked_at(run)
-        return run if run is not None and run.status not in ENDED else None
+        return run if run is not None and run.status not in TRAINING_ENDED else None
 
     def events(self, run_id: UUID) -> FileLog:
         """Return the run's durable event log.
@@ -324,7 +324,7 @@ class FineTuneService:
             looking = self._ends[run_id] = asyncio.create_task(self.get(run_id), name=f"end of {run_id}")
             looking.add_done_callback(lambda _: self._ends.pop(run_id, None))
         try:
-            return (await asyncio.shield(looking)).status in ENDED
+            return (await asyncio.shield(looking)).status in TRAINING_ENDED
         except NotFoundError:
             return True  # its row was deleted, so the run cannot continue
 
@@ -337,11 +337,11 @@ class FineTuneService:
         await self.get(run_id)
         return "\n".join(await asyncio.to_thread(supervisor.log_tail, self.run_dir(run_id), lines))
 
-    def interrupted(self, run: FineTuneRun) -> bool:
+    def is_interrupted(self, run: FineTuneRun) -> bool:
         """Return whether the run is in progress but has no process. The next supervising process continues the run."""
-        return run.status not in ENDED and not run.queued and not supervisor.is_alive(self.run_dir(run.id))
+        return run.status not in TRAINING_ENDED and not run.queued and not supervisor.is_alive(self.run_dir(run.id))
 
-    async def metrics(self, run_id: UUID) -> Sequence[Progress]:
+    async def metrics(self, run_id: UUID) -> Sequence[TrainingProgress]:
         """Return every logged step, oldest first.
 
         Raises:
@@ -349,9 +349,9 @@ class FineTuneService:
         """
         await self.get(run_id)
         events = await asyncio.to_thread(FileLog(self.run_dir(run_id) / EVENTS_FILE).read)
-        return [msgspec.convert(event.data, Progress) for event in events if event.type == "progress"]
+        return [msgspec.convert(event.data, TrainingProgress) for event in events if event.type == "progress"]
 
-    async def traces_of(self, run_id: UUID) -> Sequence[Trace]:
+    async def list_traces(self, run_id: UUID) -> Sequence[Trace]:
         """Return the traces that the run received, oldest first, without those deleted since.
 
         Raises:
@@ -390,7 +390,7 @@ class FineTuneService:
         """
         async with self._starting:  # a worker that is being launched must exist before its processes are searched
             run = await self.get(run_id)
-            if run.status in ENDED:
+            if run.status in TRAINING_ENDED:
                 raise ConflictError(
                     f"The training run {run_id} has ended already: it is {run.status}.", status=run.status
                 )
@@ -415,9 +415,9 @@ class FineTuneService:
                 this to a `tmde worker`. Other processes do neither.
         """
         self.watching.adopts = watch and not self._enqueues
-        await self.current()
+        await self.get_current()
 
-    async def work(self, *, once: bool = False) -> None:
+    async def run_worker(self, *, once: bool = False) -> None:
         """Run the `tmde worker` of this data directory: train and watch queued runs until the task is cancelled.
 
         If the task is cancelled, the next worker continues the run in progress.
@@ -427,7 +427,7 @@ class FineTuneService:
         """
         self.watching.launches = self.watching.adopts = True
         while True:
-            run = await self.current()
+            run = await self.get_current()
             if run is not None and run.queued:
                 if not await self.watching.take(run):
                     await asyncio.sleep(QUEUE_SECONDS)

@@ -14,9 +14,16 @@ import msgspec
 
 from tmde_core.errors import ConflictError
 from tmde_core.records.base import Record, to_json, utc_now
-from tmde_core.records.finetune import ENDED, FineTuneConfig, FineTuneMetrics, FineTuneRun, RunAttempt, RunStatus
+from tmde_core.records.finetune import (
+    TRAINING_ENDED,
+    FineTuneConfig,
+    FineTuneMetrics,
+    FineTuneRun,
+    RunAttempt,
+    TrainingRunStatus,
+)
 from tmde_core.storage.database import Database
-from tmde_core.storage.stamps import stamp
+from tmde_core.storage.stamps import encode_time
 
 Runs = list[FineTuneRun]
 Attempts = tuple[RunAttempt, ...]
@@ -28,10 +35,10 @@ _COLUMNS = (
 )
 
 
-class Outcome(Record):
+class RunResult(Record):
     """How a run ended."""
 
-    status: RunStatus
+    status: TrainingRunStatus
     error: str | None = None
     metrics: FineTuneMetrics | None = None
     lora_path: str | None = None
@@ -53,7 +60,7 @@ class RunStore:
         """
         values = (
             str(run.id),
-            stamp(run.started_at),
+            encode_time(run.started_at),
             None,
             run.status,
             run.traces_used,
@@ -88,7 +95,7 @@ class RunStore:
         row = await self._database.row(f"SELECT {_COLUMNS} FROM finetune_runs WHERE {_LIVE}")
         return _run(row) if row else None
 
-    async def page(self, limit: int, offset: int, status: RunStatus | None) -> tuple[Runs, int]:
+    async def page(self, limit: int, offset: int, status: TrainingRunStatus | None) -> tuple[Runs, int]:
         """Return a page of runs, newest first, and the total number of runs."""
         clause, values = ("WHERE status = ?", [status]) if status else ("", [])
         rows = await self._database.rows(
@@ -103,7 +110,7 @@ class RunStore:
         rows = await self._database.rows("SELECT trace_id FROM run_traces WHERE run_id = ?", (str(run_id),))
         return [UUID(row[0]) for row in rows]
 
-    async def given(self, trace_id: UUID) -> list[tuple[UUID, RunStatus]]:
+    async def given(self, trace_id: UUID) -> list[tuple[UUID, TrainingRunStatus]]:
         """Return the ids and states of the runs that received a trace, oldest first."""
         rows = await self._database.rows(
             "SELECT run.id, run.status FROM run_traces AS used JOIN finetune_runs AS run ON run.id = used.run_id "
@@ -135,7 +142,7 @@ class RunStore:
         return await self._revive(run, run.attempts, queued=True)
 
     async def _revive(self, run: FineTuneRun, attempts: Attempts, *, queued: bool) -> bool:
-        status: RunStatus = "running" if run.status == "running" else "pending"
+        status: TrainingRunStatus = "running" if run.status == "running" else "pending"
         with _one_at_a_time():
             changed = await self._database.write(
                 "UPDATE finetune_runs SET status = ?, queued = ?, attempts = ?, completed_at = NULL, error_message = NULL, "
@@ -147,12 +154,12 @@ class RunStore:
                     str(run.id),
                     int(run.queued),
                     to_json(run.attempts).decode(),
-                    int(run.status not in ENDED),
+                    int(run.status not in TRAINING_ENDED),
                 ),
             )
         return changed == 1
 
-    async def finish(self, run: FineTuneRun, outcome: Outcome, attempts: Attempts) -> bool:
+    async def finish(self, run: FineTuneRun, outcome: RunResult, attempts: Attempts) -> bool:
         """Record the end of the run; return False if `run` is outdated, because another process has changed it."""
         changed = await self._database.write(
             "UPDATE finetune_runs SET status = ?, completed_at = ?, error_message = ?, metrics = ?, lora_path = ?, "
@@ -160,7 +167,7 @@ class RunStore:
             f"WHERE id = ? AND attempts = ? AND queued = ? AND {_LIVE}",
             (
                 outcome.status,
-                stamp(utc_now()),
+                encode_time(utc_now()),
                 outcome.error,
                 to_json(outcome.metrics).decode() if outcome.metrics else None,
                 outcome.lora_path,

@@ -11,7 +11,7 @@ from tmde_core.records.base import Record
 
 PRACTICE, HELD_OUT = "practice", "held-out"
 
-Phase = Literal["before", "after"]
+LoopPhase = Literal["before", "after"]
 
 
 class LoopPlan(Record):
@@ -41,7 +41,7 @@ class Started(Record, tag="started", tag_field="kind"):
 class Asked(Record, tag="asked", tag_field="kind"):
     """Records one answer to a held-out question and its score, 0–10; the score None means no verdict."""
 
-    phase: Phase
+    phase: LoopPhase
     question_id: str
     answer: str
     score: float | None

@@ -21,7 +21,7 @@ from tmde_core.benchmark.results.statistics import paired_difference
 from tmde_core.debate.judging import Judges
 from tmde_core.debate.service import DebateService
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError, WorkerFailedError
-from tmde_core.finetune.dataset.selection import normalised
+from tmde_core.finetune.dataset.selection import normalise_question
 from tmde_core.finetune.service import FineTuneService
 from tmde_core.loop.journal import Journal
 from tmde_core.loop.records import (
@@ -31,14 +31,14 @@ from tmde_core.loop.records import (
     Asked,
     DomainRow,
     Finished,
+    LoopPhase,
     LoopPlan,
     LoopReport,
-    Phase,
     Practised,
     Started,
     Trained,
 )
-from tmde_core.loop.watcher import Watcher
+from tmde_core.loop.watcher import LoopProgress
 from tmde_core.lora.service import LoraService
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.chat import AdapterRef, ChatDelta, ChatRequest
@@ -73,7 +73,7 @@ class Loop:
     questions: Sequence[Question]
     plan: LoopPlan
     journal: Journal
-    watcher: Watcher = field(default_factory=Watcher)
+    watcher: LoopProgress = field(default_factory=LoopProgress)
 
     def __post_init__(self) -> None:
         self.practice = [question for question in self.questions if question.split == PRACTICE]
@@ -83,8 +83,8 @@ class Loop:
                 f"A loop needs questions to practise on and others to be measured by: this file has {len(self.practice)} "
                 f'with "split": "{PRACTICE}" and {len(self.held_out)} with "split": "{HELD_OUT}".'
             )
-        asked = {normalised(question.query) for question in self.held_out}
-        if both := [question.id for question in self.practice if normalised(question.query) in asked]:
+        asked = {normalise_question(question.query) for question in self.held_out}
+        if both := [question.id for question in self.practice if normalise_question(question.query) in asked]:
             raise InvalidInputError(
                 f"The practice question {both[0]!r} is also a held-out one; then the comparison would mean nothing. "
                 "Remove it from one of the two."
@@ -107,7 +107,7 @@ class Loop:
     async def _go(self) -> None:
         started = self.journal.last(Started)
         if started is None:
-            ref = self.lora.active_ref()
+            ref = self.lora.get_active_ref()
             started = Started(adapter_id=ref.id if ref else None)
             self.journal.append(started)
         await self._refuse_leaks()
@@ -134,17 +134,17 @@ class Loop:
         Training on a held-out question makes the comparison meaningless.
         """
         quality = self.finetune.config().min_quality_score
-        asked = {normalised(question.query): question.id for question in self.held_out}
-        for trace in await self.traces.eligible(quality):
-            if normalised(trace.query) in asked:
+        asked = {normalise_question(question.query): question.id for question in self.held_out}
+        for trace in await self.traces.list_eligible(quality):
+            if normalise_question(trace.query) in asked:
                 raise ConflictError(
-                    f"The trace {trace.id} holds the held-out question {asked[normalised(trace.query)]!r} and would be trained "
+                    f"The trace {trace.id} holds the held-out question {asked[normalise_question(trace.query)]!r} and would be trained "
                     f"on. Withdraw it (tmde traces withdraw {trace.id}), or use a fresh --data-dir."
                 )
 
     # ------------------------------------------------------------------------------------ the steps
 
-    async def _ask_all(self, phase: Phase, adapter: AdapterRef | None) -> None:
+    async def _ask_all(self, phase: LoopPhase, adapter: AdapterRef | None) -> None:
         done = {asked.question_id for asked in self.journal.all(Asked) if asked.phase == phase}
         self.watcher.step(f"Held-out questions {phase} training", len(self.held_out), len(done))
 
@@ -159,7 +159,7 @@ class Loop:
             self.journal.append(Asked(phase=phase, question_id=question.id, answer=answer, score=verdict.score))
             self.watcher.piece(None if verdict.score is None else verdict.score >= RIGHT)
 
-        with await self.lora.lease(adapter):
+        with await self.lora.acquire_lease(adapter):
             await self._each([question for question in self.held_out if question.id not in done], one)
 
     async def _ask(self, question: Question, adapter: AdapterRef | None) -> str:

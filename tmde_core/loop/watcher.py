@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Watcher:
+class LoopProgress:
     """Receives the progress of a loop. Every method does nothing unless a subclass overrides it."""
 
     def step(self, name: str, total: int, done: int) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from tmde_core.records.lora import Comparison, FieldDifference, LoRAAdapter, Manifest
+from tmde_core.records.lora import AdapterComparison, FieldDifference, LoRAAdapter, Manifest
 
 ARGUMENTS_FILE = "training_args.json"
 MAX_ARGUMENTS_BYTES = 1024 * 1024
 
 
-def training_of(directory: Path) -> dict[str, Any]:
+def read_training_args(directory: Path) -> dict[str, Any]:
     """Return the content of `training_args.json`, or an empty dictionary if the file is missing or unreadable."""
     try:
         with (directory / ARGUMENTS_FILE).open("rb") as file:
@@ -25,14 +25,14 @@ def training_of(directory: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def compared(
+def compare_adapters(
     a: LoRAAdapter,
     b: LoRAAdapter,
     of_a: Manifest,
     of_b: Manifest,
     trained_a: Mapping[str, Any],
     trained_b: Mapping[str, Any],
-) -> Comparison:
+) -> AdapterComparison:
     """Return what changed from adapter A to adapter B.
 
     Args:
@@ -40,11 +40,11 @@ def compared(
         b: the second adapter.
         of_a: the manifest of A.
         of_b: the manifest of B.
-        trained_a: the training arguments of A; see `training_of`.
+        trained_a: the training arguments of A; see `read_training_args`.
         trained_b: the training arguments of B.
     """
     before, after = _traces(of_a), _traces(of_b)
-    return Comparison(
+    return AdapterComparison(
         a=a,
         b=b,
         config=_differences(

@@ -21,7 +21,7 @@ from pathlib import Path
 import structlog
 
 from tmde_core.errors import NotFoundError
-from tmde_core.lora.files.on_disk import version_of
+from tmde_core.lora.files.on_disk import read_version
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.service import LoraService
 from tmde_core.observers import Publish
@@ -99,7 +99,7 @@ class Patrol:
                 for adapter in self._due(await self._lora.list()):
                     with suppress(NotFoundError, _StoppedError):
                         await asyncio.get_running_loop().run_in_executor(
-                            thread, self._store.flaws, adapter.id, self._unhurried
+                            thread, self._store.find_flaws, adapter.id, self._unhurried
                         )
                         now = await self._lora.get(adapter.id)
                         if adapter.is_valid and not now.is_valid:
@@ -118,7 +118,7 @@ class Patrol:
 
     def _due(self, adapters: list[LoRAAdapter]) -> list[LoRAAdapter]:
         readings, since = self._store.readings, utc_now() - timedelta(seconds=BETWEEN_SECONDS)
-        last = {one.id: readings.last(Path(one.path).name, version_of(one.path)) for one in adapters}
+        last = {one.id: readings.last(Path(one.path).name, read_version(one.path)) for one in adapters}
         due = [one for one in adapters if last[one.id] <= since or not one.is_valid]
         return sorted(due, key=lambda one: (not one.is_active, last[one.id]))
 

@@ -15,12 +15,12 @@ import msgspec
 import structlog
 
 from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError, NotFoundError
-from tmde_core.lora.activation.audit import AuditTrail, chain
+from tmde_core.lora.activation.audit import AuditTrail, build_rollback_chain
 from tmde_core.lora.activation.intents import Intents
-from tmde_core.lora.activation.switch import Switch
-from tmde_core.lora.compare import compared, training_of
-from tmde_core.lora.files.forms import Forms
-from tmde_core.lora.files.lease import Lease, is_leased, shared, sole
+from tmde_core.lora.activation.switch import AdapterSwitcher
+from tmde_core.lora.compare import compare_adapters, read_training_args
+from tmde_core.lora.files.forms import GgufForms
+from tmde_core.lora.files.lease import Lease, acquire_lease, is_leased, lock_for_deletion
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.observers import Publish
 from tmde_core.records.benchmark import RunComparison
@@ -29,16 +29,16 @@ from tmde_core.records.lora import (
     MAX_TAGS,
     STABLE,
     TAG,
+    ActivationTrigger,
+    AdapterComparison,
     AdapterDetails,
-    Comparison,
-    Gate,
+    GateStatus,
     LiveAt,
     LoRAActivationEvent,
     LoRAAdapter,
     Manifest,
     Operation,
     StorageFigures,
-    Trigger,
     Verification,
 )
 from tmde_core.sdk.events import AdapterActivated
@@ -64,7 +64,7 @@ class LoraService:
         self,
         store: AdapterStore,
         audit: AuditTrail,
-        forms: Forms,
+        forms: GgufForms,
         workspace: Workspace,
         benchmarks: Benchmarks,
         publish: Publish,
@@ -85,7 +85,7 @@ class LoraService:
         self._workspace = workspace
         self._benchmarks = benchmarks
         self._publish = publish
-        self._switch = Switch(workspace, store, audit, forms)
+        self._switch = AdapterSwitcher(workspace, store, audit, forms)
         self._intents = Intents(store, audit, self._switch)
 
     # ------------------------------------------------------------------------------------- reading
@@ -119,7 +119,7 @@ class LoraService:
             NotFoundError: no such adapter.
             AdapterInvalidError: the adapter is invalid; the message gives the reason.
         """
-        return await asyncio.to_thread(self._store.manifest, adapter_id)
+        return await asyncio.to_thread(self._store.read_manifest, adapter_id)
 
     async def verified(self, adapter_id: UUID) -> Manifest:
         """Read every file, compare its SHA-256 with the manifest, and return the manifest.
@@ -128,25 +128,25 @@ class LoraService:
             NotFoundError: no such adapter.
             AdapterInvalidError: the adapter is invalid; the message names the files and the reasons.
         """
-        return await asyncio.to_thread(self._store.verified, adapter_id)
+        return await asyncio.to_thread(self._store.verify_files, adapter_id)
 
     def reference(self, adapter_id: UUID) -> AdapterRef:
         """Return the reference by which runtimes load an adapter."""
         return AdapterRef(id=str(adapter_id), directory=str(self._store.path(adapter_id)))
 
-    async def active(self) -> LoRAAdapter | None:
+    async def get_active(self) -> LoRAAdapter | None:
         """Return the active adapter, or None if the base model answers."""
         active = self._store.active_id()
         return await self.get(active) if active else None
 
-    async def pinned(self) -> tuple[AdapterRef | None, Lease]:
+    async def acquire_active(self) -> tuple[AdapterRef | None, Lease]:
         """Return a reference to the active adapter (None: the base model) and a lease that prevents its deletion."""
         while True:
-            reference = self.active_ref()
+            reference = self.get_active_ref()
             with suppress(NotFoundError):  # the adapter was just deactivated and deleted: read the pointer again
-                return reference, await self.lease(reference)
+                return reference, await self.acquire_lease(reference)
 
-    async def lease(self, reference: AdapterRef | None) -> Lease:
+    async def acquire_lease(self, reference: AdapterRef | None) -> Lease:
         """Prevent every process from deleting an adapter until the returned lease is released.
 
         Args:
@@ -158,11 +158,11 @@ class LoraService:
         if reference is None:
             return Lease()
         while True:
-            if (lease := shared(Path(reference.directory))) is not None:
+            if (lease := acquire_lease(Path(reference.directory))) is not None:
                 return lease
             await asyncio.sleep(LEASE_PAUSE_SECONDS)
 
-    def active_ref(self) -> AdapterRef | None:
+    def get_active_ref(self) -> AdapterRef | None:
         """Return a reference to the active adapter, or None if the base model answers.
 
         The call is cheap: it reads one file only if the file has changed.
@@ -170,7 +170,7 @@ class LoraService:
         active = self._store.active_id()
         return self.reference(active) if active else None
 
-    async def events(self, limit: int = 50, offset: int = 0) -> Events:
+    async def list_events(self, limit: int = 50, offset: int = 0) -> Events:
         """Return entries of the audit trail, newest first."""
         return await self._audit.events(limit, offset)
 
@@ -178,11 +178,11 @@ class LoraService:
         """Return the number of entries in the audit trail."""
         return await self._audit.count()
 
-    async def live_at(self, moment: datetime) -> LiveAt:
+    async def find_active_at(self, moment: datetime) -> LiveAt:
         """Return the adapter that was active at a moment."""
         return await self._audit.live_at(moment)
 
-    async def details(self, adapter_id: UUID) -> AdapterDetails:
+    async def get_details(self, adapter_id: UUID) -> AdapterDetails:
         """Return one adapter, valid or not, with its lineage, training configuration and audit trail entries.
 
         Raises:
@@ -192,7 +192,7 @@ class LoraService:
         history = tuple(await self._audit.events(HISTORY, adapter_id=adapter_id))
         known = msgspec.structs.asdict(adapter)
         try:
-            manifest = await asyncio.to_thread(self._store.manifest, adapter_id)
+            manifest = await asyncio.to_thread(self._store.read_manifest, adapter_id)
         except AdapterInvalidError:
             return AdapterDetails(**known, history=history)
         return AdapterDetails(
@@ -202,12 +202,12 @@ class LoraService:
             chat_template_sha256=manifest.chat_template_sha256,
             dataset_sha256=manifest.dataset_sha256,
             lineage=manifest.lineage,
-            training=await asyncio.to_thread(training_of, Path(adapter.path)),
+            training=await asyncio.to_thread(read_training_args, Path(adapter.path)),
             files=manifest.files,
             history=history,
         )
 
-    async def compare(self, a: UUID, b: UUID) -> Comparison:
+    async def compare(self, a: UUID, b: UUID) -> AdapterComparison:
         """Return what changed from adapter A to adapter B: configuration, data, metrics and benchmark results.
 
         Raises:
@@ -215,12 +215,12 @@ class LoraService:
             AdapterInvalidError: one of the two adapters is invalid.
         """
         first, second = await self.get(a), await self.get(b)
-        of_a, of_b = [await asyncio.to_thread(self._store.manifest, one) for one in (a, b)]
-        trained = [await asyncio.to_thread(training_of, Path(one.path)) for one in (first, second)]
-        found = compared(first, second, of_a, of_b, *trained)
+        of_a, of_b = [await asyncio.to_thread(self._store.read_manifest, one) for one in (a, b)]
+        trained = [await asyncio.to_thread(read_training_args, Path(one.path)) for one in (first, second)]
+        found = compare_adapters(first, second, of_a, of_b, *trained)
         return msgspec.structs.replace(found, benchmark=await self._benchmarks(a, b))
 
-    async def storage(self) -> StorageFigures:
+    async def measure_storage(self) -> StorageFigures:
         """Return how much disk space the adapters use and how much is free."""
         adapters = await self.list()
         directory = self._store.directory if self._store.directory.is_dir() else self._workspace.settings.data_path
@@ -239,8 +239,8 @@ class LoraService:
             NotFoundError: no such adapter.
         """
         began = time.perf_counter()
-        reasons, size = await asyncio.to_thread(self._store.flaws, adapter_id)
-        adapter = await self.details(adapter_id)
+        reasons, size = await asyncio.to_thread(self._store.find_flaws, adapter_id)
+        adapter = await self.get_details(adapter_id)
         return Verification(
             adapter_id=adapter_id,
             is_valid=not reasons,
@@ -278,7 +278,7 @@ class LoraService:
         await asyncio.to_thread(self._store.edit, adapter_id, change)
         return await self.get(adapter_id)
 
-    async def set_gate(self, adapter_id: UUID, gate: Gate, note: str = "") -> LoRAAdapter:
+    async def set_gate(self, adapter_id: UUID, gate: GateStatus, note: str = "") -> LoRAAdapter:
         """Store the benchmark's decision about an adapter in its manifest.
 
         Raises:
@@ -291,7 +291,7 @@ class LoraService:
         log.info("lora.gate", adapter=str(adapter_id), gate=gate, note=note)
         return await self.get(adapter_id)
 
-    async def delete(self, adapter_id: UUID, by: Trigger = "user") -> None:
+    async def delete(self, adapter_id: UUID, by: ActivationTrigger = "user") -> None:
         """Delete an adapter from the disk. Its entries in the audit trail remain.
 
         Raises:
@@ -299,7 +299,7 @@ class LoraService:
             ConflictError: the adapter is active, tagged `stable` or leased by a process, or a switch is in progress.
             InsufficientStorageError: the disk is read-only.
         """
-        async with self._switch.alone():
+        async with self._switch.lock():
             adapter = await self.get(adapter_id)
             if adapter.is_active:
                 raise ConflictError(
@@ -310,12 +310,12 @@ class LoraService:
                     f"The adapter {adapter_id} is tagged `{STABLE}`, which protects it. Remove that tag first.",
                     tag=STABLE,
                 )
-            with sole(Path(adapter.path)):
+            with lock_for_deletion(Path(adapter.path)):
                 await self._intents.remove(adapter, by)
         await self._switch.unload(str(adapter_id))
         log.info("lora.deleted", adapter=str(adapter_id), by=by)
 
-    async def prune(self, keep: int, by: Trigger = "user", dry_run: bool = False) -> Adapters:
+    async def prune(self, keep: int, by: ActivationTrigger = "user", dry_run: bool = False) -> Adapters:
         """Delete all valid adapters except the newest `keep`.
 
         These adapters are never deleted: the active one, the target of a rollback, those tagged `stable`, and those
@@ -335,7 +335,7 @@ class LoraService:
         """
         if keep < 0:
             raise InvalidInputError("keep: must be 0 or more.", field="keep", minimum=0)
-        safe = await self._kept()
+        safe = await self._list_protected()
         sound = await self.list(valid=True)
         doomed = [one for one in sound[keep:] if one.id not in safe and STABLE not in one.tags]
         doomed = [one for one in doomed if not is_leased(Path(one.path))]
@@ -344,15 +344,15 @@ class LoraService:
                 await self.delete(adapter.id, by)
         return doomed
 
-    async def _kept(self) -> set[UUID]:
+    async def _list_protected(self) -> set[UUID]:
         """Return the ids that pruning never deletes: the active adapter and the targets of a rollback."""
-        pointer = self._store.pointer()
+        pointer = self._store.read_pointer()
         safe = {self._store.active_id(), pointer.previous_adapter_id if pointer else None}
         with suppress(ConflictError):
-            safe.add(await self._previous())
+            safe.add(await self._find_previous())
         return {one for one in safe if one is not None}
 
-    async def completed(self, manifest: Manifest) -> Manifest:
+    async def ensure_gguf(self, manifest: Manifest) -> Manifest:
         """Create the adapter's GGUF form if it is missing, and return the manifest.
 
         The GGUF form is missing if the base model was not installed at import time. It is created once the base model
@@ -362,10 +362,12 @@ class LoraService:
             AdapterInvalidError: the adapter is damaged, does not fit its base model, or cannot be converted.
             InsufficientStorageError: no space.
         """
-        await self._forms.complete(manifest)
-        return await asyncio.to_thread(self._store.manifest, manifest.id)
+        await self._forms.ensure_gguf(manifest)
+        return await asyncio.to_thread(self._store.read_manifest, manifest.id)
 
-    async def admit(self, staging: Path, manifest: Manifest, origin: str, by: Trigger = "user") -> LoRAAdapter:
+    async def publish_import(
+        self, staging: Path, manifest: Manifest, origin: str, by: ActivationTrigger = "user"
+    ) -> LoRAAdapter:
         """Publish an imported adapter and write an entry to the audit trail.
 
         Args:
@@ -384,7 +386,7 @@ class LoraService:
 
     # ----------------------------------------------------------------------------------- switching
 
-    async def activate(self, adapter_id: UUID, by: Trigger = "user", force: bool = False) -> LoRAAdapter:
+    async def activate(self, adapter_id: UUID, by: ActivationTrigger = "user", force: bool = False) -> LoRAAdapter:
         """Activate an adapter from the next debate on. If activation fails, nothing has changed.
 
         Args:
@@ -397,12 +399,12 @@ class LoraService:
             ConflictError: its base model differs, the gate holds it back, or another switch is in progress.
             AdapterInvalidError: its files are damaged, the runtime rejects it, or the probe failed.
         """
-        async with self._switch.alone():
+        async with self._switch.lock():
             await self.get(adapter_id)
             await self._switch_to(adapter_id, by, force, "activate")
         return await self.get(adapter_id)
 
-    async def rollback(self, adapter_id: UUID | None = None, by: Trigger = "rollback") -> LoRAAdapter | None:
+    async def rollback(self, adapter_id: UUID | None = None, by: ActivationTrigger = "rollback") -> LoRAAdapter | None:
         """Switch back to the previously active adapter, or to `adapter_id` if it is given.
 
         Returns:
@@ -413,38 +415,38 @@ class LoraService:
             ConflictError: there is no earlier adapter, or another switch is in progress.
             AdapterInvalidError: the target cannot be used any more. Nothing has changed.
         """
-        async with self._switch.alone():
+        async with self._switch.lock():
             if adapter_id is not None:
                 await self.get(adapter_id)
                 target: UUID | None = adapter_id
             else:
-                target = await self._previous()
+                target = await self._find_previous()
             # The gate is ignored: an adapter that was active before may be activated again.
             await self._switch_to(target, by, True, "rollback")
-        return await self.active()
+        return await self.get_active()
 
-    async def rollback_target(self) -> UUID | None:
+    async def find_rollback_target(self) -> UUID | None:
         """Return the id of the adapter that a rollback would activate; None is the base model.
 
         Raises:
             ConflictError: there is nothing to roll back to.
         """
-        return await self._previous()
+        return await self._find_previous()
 
-    async def deactivate(self, by: Trigger = "user") -> None:
+    async def deactivate(self, by: ActivationTrigger = "user") -> None:
         """Deactivate the active adapter. The base model answers from the next debate on.
 
         Raises:
             ConflictError: another switch is in progress.
         """
-        async with self._switch.alone():
-            if self._store.active_id() is not None or self._store.points_nowhere():
+        async with self._switch.lock():
+            if self._store.active_id() is not None or self._store.is_pointer_broken():
                 await self._switch_to(None, by, False, "deactivate")
 
-    async def _switch_to(self, target: UUID | None, by: Trigger, force: bool, operation: Operation) -> None:
-        """Activate `target` (None: the base model) and publish an event. Call only within `Switch.alone`."""
+    async def _switch_to(self, target: UUID | None, by: ActivationTrigger, force: bool, operation: Operation) -> None:
+        """Activate `target` (None: the base model) and publish an event. Call only within `Switch.lock`."""
         before = self._store.active_id()
-        await self._switch.to(target, by, force, operation)
+        await self._switch.switch_to(target, by, force, operation)
         self._publish(AdapterActivated(adapter_id=target, previous_adapter_id=before, triggered_by=by))
 
     async def settle(self) -> None:
@@ -456,16 +458,16 @@ class LoraService:
         if not self._store.directory.is_dir():
             return
         try:
-            async with self._switch.alone():
+            async with self._switch.lock():
                 await self._intents.settle()
                 await asyncio.to_thread(self._store.sweep)
         except ConflictError:
             log.info("lora.settle_skipped", reason="another process is switching adapters")
 
-    async def _previous(self) -> UUID | None:
+    async def _find_previous(self) -> UUID | None:
         """Return the adapter that was active before the current one; skip adapters that were deleted."""
-        stack = chain(await self._audit.history())
-        pointer = self._store.pointer()
+        stack = build_rollback_chain(await self._audit.history())
+        pointer = self._store.read_pointer()
         now = self._store.active_id()
         if pointer is not None and stack[-1] != pointer.adapter_id:
             # The pointer decides. The audit trail differs if the database was replaced; then use the pointer alone.

@@ -25,7 +25,7 @@ from tmde_core.records.notifications import Level, Notification
 from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.events import Event
-from tmde_core.storage.stamps import stamp
+from tmde_core.storage.stamps import encode_time
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +76,7 @@ class NotificationService:
         async with self._db.transaction() as connection:
             cursor = await connection.execute(
                 "INSERT INTO notifications (id, created_at, kind, level, title, detail, href) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (str(identity), stamp(now), kind, level, title, detail, href),
+                (str(identity), encode_time(now), kind, level, title, detail, href),
             )
             seq = int(cursor.lastrowid or 0)
         made = Notification(
@@ -112,7 +112,7 @@ class NotificationService:
         """
         await self._db.write(
             "UPDATE notifications SET dismissed_at = ? WHERE id = ? AND dismissed_at IS NULL",
-            (stamp(utc_now()), str(notification_id)),
+            (encode_time(utc_now()), str(notification_id)),
         )
         row = await self._db.row(f"SELECT {_COLUMNS} FROM notifications WHERE id = ?", (str(notification_id),))
         if row is None:
@@ -122,7 +122,7 @@ class NotificationService:
     async def dismiss_all(self) -> int:
         """Dismiss all current notifications, and return how many there were."""
         return await self._db.write(
-            "UPDATE notifications SET dismissed_at = ? WHERE dismissed_at IS NULL", (stamp(utc_now()),)
+            "UPDATE notifications SET dismissed_at = ? WHERE dismissed_at IS NULL", (encode_time(utc_now()),)
         )
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:

@@ -10,7 +10,7 @@ import structlog
 
 from tmde_core.errors import InvalidInputError
 from tmde_core.plugins.catalog import Plugins
-from tmde_core.records.base import invalid_field
+from tmde_core.records.base import to_invalid_input
 from tmde_core.sdk.context import MakingDescriptor, PluginContext, PluginSettings
 from tmde_core.sdk.hooks import HOOKS
 from tmde_core.settings import Settings
@@ -56,7 +56,7 @@ def read_settings(values: Mapping[str, Any], as_type: type[S], table: str) -> S:
     try:
         return msgspec.convert(dict(values), as_type)
     except msgspec.ValidationError as error:
-        raise _explain(invalid_field(error, as_type), as_type, table) from None
+        raise _explain(to_invalid_input(error, as_type), as_type, table) from None
 
 
 def _explain(problem: InvalidInputError, as_type: type[PluginSettings], table: str) -> InvalidInputError:

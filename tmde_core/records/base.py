@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.records.wrong_values import in_words
+from tmde_core.records.wrong_values import describe_problem
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def utc_now() -> datetime:
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
-def in_utc(moment: datetime, field: str) -> datetime:
+def to_utc(moment: datetime, field: str) -> datetime:
     """Return a time from outside in UTC; a time without a time zone counts as UTC.
 
     Raises:
@@ -75,12 +75,12 @@ def from_json(data: bytes | str, as_type: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=as_type)
     except msgspec.ValidationError as error:
-        raise invalid_field(error, as_type) from None
+        raise to_invalid_input(error, as_type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInputError(f"This is not valid JSON: {error}.") from None
 
 
-def invalid_field(error: msgspec.ValidationError, of: Any = None) -> InvalidInputError:
+def to_invalid_input(error: msgspec.ValidationError, of: Any = None) -> InvalidInputError:
     """Convert an error of msgspec into one of TMDE: a sentence, with the path of the field as context.
 
     Args:
@@ -96,6 +96,6 @@ def invalid_field(error: msgspec.ValidationError, of: Any = None) -> InvalidInpu
         missing = named["what"] == "missing required"
         sentence = "this field is missing" if missing else "there is no such field"
     else:
-        sentence = in_words(sentence, of, path)
+        sentence = describe_problem(sentence, of, path)
     where = f"{path}: " if path else "This " if sentence.startswith("must ") else ""
     return InvalidInputError(f"{where}{sentence}.", field=path or None)

@@ -16,12 +16,12 @@ Domain = Literal["mathematics", "coding", "science", "reasoning", "creative"]
 DOMAINS: tuple[Domain, ...] = ("mathematics", "coding", "science", "reasoning", "creative")
 Difficulty = Literal["easy", "medium", "hard"]
 RunType = Literal["quick", "full", "custom"]
-Mode = Literal["debate", "proposer"]
-RunStatus = Literal["pending", "running", "completed", "failed", "cancelled", "interrupted"]
+BenchmarkMode = Literal["debate", "proposer"]
+BenchmarkRunStatus = Literal["pending", "running", "completed", "failed", "cancelled", "interrupted"]
 """`interrupted`: the process of the run died. When the run resumes, it asks only the unanswered questions."""
-ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
-Outcome = Literal["better", "worse", "inconclusive"]
-Trigger = Literal["user", "api", "gate", "schedule"]
+BENCHMARK_ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+ComparisonOutcome = Literal["better", "worse", "inconclusive"]
+BenchmarkTrigger = Literal["user", "api", "gate", "schedule"]
 
 
 class BenchmarkPlan(Record):
@@ -32,7 +32,7 @@ class BenchmarkPlan(Record):
     """The suite's name; empty: the default suite."""
     question_ids: tuple[str, ...] = ()
     """For `custom`: the ids of the questions, built-in or the user's own."""
-    mode: Mode = "debate"
+    mode: BenchmarkMode = "debate"
     adapter_id: UUID | None = None
     """The adapter that answers, active or not. None: the active adapter, or with `base` the base model."""
     base: bool = False
@@ -112,9 +112,9 @@ class BenchmarkRun(Record):
 
     id: UUID
     type: RunType
-    mode: Mode
+    mode: BenchmarkMode
     suite: str
-    status: RunStatus
+    status: BenchmarkRunStatus
     started_at: datetime
     completed_at: datetime | None = None
     adapter_id: UUID | None = None
@@ -131,14 +131,14 @@ class BenchmarkRun(Record):
     """Number of requested answers: questions times repeats."""
     questions_done: int = 0
     metrics: BenchmarkMetrics | None = None
-    verdict_vs_previous: Outcome | None = None
-    verdict_vs_baseline: Outcome | None = None
+    verdict_vs_previous: ComparisonOutcome | None = None
+    verdict_vs_baseline: ComparisonOutcome | None = None
     previous_run_id: UUID | None = None
     """The run that `verdict_vs_previous` compares with: the previous completed run on the same questions in the same
     mode."""
     baseline_run_id: UUID | None = None
     error_message: str | None = None
-    triggered_by: Trigger = "user"
+    triggered_by: BenchmarkTrigger = "user"
     warnings: tuple[str, ...] = ()
     """Warnings for people: the judge uses the Proposer's own model, the judge drifted, too many answers are
     unscored."""
@@ -202,7 +202,7 @@ class PairedComparison(Record):
     p: float | None = None
     p_adjusted: float | None = None
     """The p value adjusted by Holm's method over the domains."""
-    outcome: Outcome = "inconclusive"
+    outcome: ComparisonOutcome = "inconclusive"
     questions_needed: int | None = None
     """How many questions would detect a difference of this size (80 % power); None: no difference, or unknown."""
 
@@ -254,7 +254,7 @@ class SeriesPoint(Record):
     run_id: UUID
     at: datetime
     type: RunType
-    mode: Mode
+    mode: BenchmarkMode
     adapter_id: UUID | None
     tmde_score: float | None
     quality: float | None
@@ -269,7 +269,7 @@ class ActivationMark(Record):
     adapter_id: UUID | None
 
 
-class Summary(Record):
+class BenchmarkSummary(Record):
     """The dashboard's data."""
 
     total: int

@@ -12,8 +12,8 @@ from msgspec import Meta
 from tmde_core.records.base import Record
 from tmde_core.records.training import MaskedPiece
 
-RunStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
-ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+TrainingRunStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
+TRAINING_ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
 GROUPS = ("Learning", "Adapter", "Batches", "Data")
@@ -235,7 +235,7 @@ class FineTuneRun(Record):
     id: UUID
     started_at: datetime
     completed_at: datetime | None = None
-    status: RunStatus = "pending"
+    status: TrainingRunStatus = "pending"
     traces_used: int = 0
     train_examples: int = 0
     val_examples: int = 0
@@ -251,7 +251,7 @@ class FineTuneRun(Record):
     """Whether the run waits until a `tmde worker` takes it."""
 
 
-class Progress(Record):
+class TrainingProgress(Record):
     """The progress of a run."""
 
     step: int
@@ -264,7 +264,7 @@ class Progress(Record):
     eta_seconds: float | None = None
     step_seconds: float | None = None
     """Time since the previous step in the same process, seconds."""
-    status: RunStatus = "running"
+    status: TrainingRunStatus = "running"
 
 
 class LeftOut(Record):

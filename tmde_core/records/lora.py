@@ -11,9 +11,9 @@ import msgspec
 
 from tmde_core.records.base import Record
 
-Trigger = Literal["user", "api", "rollback", "gate"]
+ActivationTrigger = Literal["user", "api", "rollback", "gate"]
 Operation = Literal["activate", "rollback", "deactivate", "import", "delete"]
-Gate = Literal["candidate", "proven", "held-back", "forced"]
+GateStatus = Literal["candidate", "proven", "held-back", "forced"]
 
 MANIFEST_VERSION = 1
 
@@ -23,7 +23,7 @@ STABLE = "stable"
 MAX_TAGS = 20
 
 
-class Heading(Record):
+class ManifestHeader(Record):
     """The first part of a manifest, which describes the adapter.
 
     Lists read only this part, because the lineage is long.
@@ -49,7 +49,7 @@ class Heading(Record):
     """`FineTuneMetrics` with its JSON names."""
     tags: tuple[str, ...] = ()
     """The tags that people gave the adapter."""
-    gate: Gate = "candidate"
+    gate: GateStatus = "candidate"
     """The gate's decision, based on benchmarks."""
     size_bytes: int = 0
     """Size of all files together."""
@@ -57,7 +57,7 @@ class Heading(Record):
     """The SHA-256 of every other file by file name, hexadecimal."""
 
 
-class Manifest(Heading, frozen=True):
+class Manifest(ManifestHeader, frozen=True):
     """The file `manifest.json`: the description and origin of the adapter, and the SHA-256 of every other file."""
 
     lineage: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -82,7 +82,7 @@ class LoRAAdapter(Record):
     path: str
     is_valid: bool
     invalid_reason: str | None
-    gate: Gate
+    gate: GateStatus
 
 
 class ActivePointer(Record):
@@ -101,7 +101,7 @@ class LoRAActivationEvent(Record):
     adapter_id: UUID | None
     """None: the base model."""
     previous_adapter_id: UUID | None
-    triggered_by: Trigger
+    triggered_by: ActivationTrigger
     success: bool | None
     error_message: str | None = None
     operation: Operation = "activate"
@@ -155,7 +155,7 @@ class FieldDifference(Record):
     b: Any = None
 
 
-class Comparison(Record):
+class AdapterComparison(Record):
     """A comparison of two adapters, from A to B."""
 
     a: LoRAAdapter

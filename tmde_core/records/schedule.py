@@ -20,7 +20,7 @@ class ScheduleOutcome(NamedTuple):
     run_id: str | None = None
 
 
-class Decision(Record):
+class ScheduleDecision(Record):
     """The decision at one scheduled time, and its reason. There is at most one decision for each time."""
 
     schedule: ScheduleName
@@ -44,6 +44,6 @@ class ScheduleStatus(Record):
     """The schedule in words: "every Sunday at 02:00"."""
     next_runs: tuple[datetime, ...] = ()
     """The next five times, UTC."""
-    last_decision: Decision | None = None
-    decisions: tuple[Decision, ...] = ()
+    last_decision: ScheduleDecision | None = None
+    decisions: tuple[ScheduleDecision, ...] = ()
     """The last ten decisions, newest first."""

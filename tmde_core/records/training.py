@@ -22,7 +22,7 @@ class TrainingJob(Record):
     val_file: str
     """The validation file, in the same format. It is empty if no example is held out."""
     output_dir: str
-    """The directory in which the worker builds the adapter. `RunWorker.staging` creates it."""
+    """The directory in which the worker builds the adapter. `RunWorker.make_staging` creates it."""
     base_model: str
     """Name or path of the base model, as in the settings."""
     data_dir: str
@@ -107,7 +107,7 @@ PREVIEW_FILE = "preview.json"
 """The name of the file that holds a `PreviewReport`."""
 
 
-class ServedForm(Record):
+class ConversionResult(Record):
     """The result of creating an adapter's GGUF form: one JSON line on the worker's standard output."""
 
     reasons: tuple[str, ...] = ()

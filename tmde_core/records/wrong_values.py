@@ -52,7 +52,7 @@ _LONGEST = 60
 """The most characters of an invalid value that a message repeats."""
 
 
-def in_words(complaint: str, of: Any = None, path: str = "") -> str:
+def describe_problem(complaint: str, of: Any = None, path: str = "") -> str:
     """Convert msgspec's message about an invalid value into the part of a sentence that follows the field's name.
 
     An unknown message stays unchanged.
@@ -65,7 +65,7 @@ def in_words(complaint: str, of: Any = None, path: str = "") -> str:
     if complaint in _WHOLE:
         return _WHOLE[complaint]
     if found := _NO_CHOICE.match(complaint):
-        choices = choices_at(of, path)
+        choices = find_choices(of, path)
         one_of = f", but one of {', '.join(map(str, choices))}" if choices else ""
         return f"cannot be {found['value'][:_LONGEST]}{one_of}"
     if (found := _EXPECTED.match(complaint)) and (limit := _limit(found["limit"], found["kinds"])) is not None:
@@ -88,7 +88,7 @@ def _limit(text: str, kinds: str) -> str | None:
     return None
 
 
-def choices_at(of: Any, path: str) -> tuple[Any, ...]:
+def find_choices(of: Any, path: str) -> tuple[Any, ...]:
     """Return the allowed values of the field at `path` of a record; empty if they are not a short list.
 
     Examples of a path are "roles.judge.kind" and "criteria[0].check".

@@ -19,11 +19,11 @@ import structlog
 
 from tmde_core.errors import InvalidInputError, NotFoundError, TmdeError
 from tmde_core.records.base import utc_now
-from tmde_core.records.schedule import Decision, ScheduleName, ScheduleOutcome, ScheduleStatus
+from tmde_core.records.schedule import ScheduleDecision, ScheduleName, ScheduleOutcome, ScheduleStatus
 from tmde_core.schedule.cron import Cron
 from tmde_core.settings import LiveSettings, ScheduleSettings, Settings
 from tmde_core.storage.database import Database
-from tmde_core.storage.stamps import stamp
+from tmde_core.storage.stamps import encode_time
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ SHOWN_RUNS, SHOWN_DECISIONS = 5, 10
 NAMES: tuple[ScheduleName, ...] = ("finetune", "benchmark")
 CUT_OFF = "TMDE ended while this was being decided."
 
-Decide = Callable[[datetime], Awaitable[ScheduleOutcome]]
+DueHandler = Callable[[datetime], Awaitable[ScheduleOutcome]]
 """Called with the due instant: does the work, or returns why it was skipped."""
 
 
@@ -53,13 +53,13 @@ class ScheduleService:
         self._clock = clock
         self._settings = settings
         self._crons = crons(settings.current.schedule)
-        self._deciders: dict[ScheduleName, Decide] = {}
+        self._deciders: dict[ScheduleName, DueHandler] = {}
         self._marks: dict[ScheduleName, datetime] = {}
         self._changed = asyncio.Event()
         self._waiting: asyncio.Task[None] | None = None
         settings.subscribe(self._follow)
 
-    def register(self, name: ScheduleName, decide: Decide) -> None:
+    def register(self, name: ScheduleName, decide: DueHandler) -> None:
         """Set the function that decides what to do when a schedule is due."""
         self._deciders[name] = decide
 
@@ -115,21 +115,21 @@ class ScheduleService:
         self._touch()
         return max(0.05, soonest)
 
-    async def fire(self, name: ScheduleName, due: datetime) -> Decision:
+    async def fire(self, name: ScheduleName, due: datetime) -> ScheduleDecision:
         """Decide one due instant now, and store the decision. A second call returns the first decision."""
         try:
             await self._db.write(
                 "INSERT INTO schedule_decisions (schedule, due_at, decided_at, action, reason) VALUES (?, ?, ?, 'failed', ?)",
-                (name, stamp(due), stamp(self._clock()), CUT_OFF),
+                (name, encode_time(due), encode_time(self._clock()), CUT_OFF),
             )
         except sqlite3.IntegrityError:
             return await self._decision(name, due)
         action, reason, run_id = await self._outcome(name, due)
         await self._db.write(
             "UPDATE schedule_decisions SET decided_at = ?, action = ?, reason = ?, run_id = ? WHERE schedule = ? AND due_at = ?",
-            (stamp(self._clock()), action, reason, run_id, name, stamp(due)),
+            (encode_time(self._clock()), action, reason, run_id, name, encode_time(due)),
         )
-        log.info("schedule.decided", schedule=name, due=stamp(due), action=action, reason=reason)
+        log.info("schedule.decided", schedule=name, due=encode_time(due), action=action, reason=reason)
         return await self._decision(name, due)
 
     async def _outcome(self, name: ScheduleName, due: datetime) -> ScheduleOutcome:
@@ -166,7 +166,7 @@ class ScheduleService:
             decisions=tuple(decisions),
         )
 
-    async def decisions(self, name: ScheduleName, limit: int) -> list[Decision]:
+    async def decisions(self, name: ScheduleName, limit: int) -> list[ScheduleDecision]:
         """Return the decisions for a schedule, newest first."""
         rows = await self._db.rows(
             "SELECT schedule, due_at, decided_at, action, reason, run_id FROM schedule_decisions WHERE schedule = ? "
@@ -175,14 +175,14 @@ class ScheduleService:
         )
         return [_decision(row) for row in rows]
 
-    async def _decision(self, name: ScheduleName, due: datetime) -> Decision:
+    async def _decision(self, name: ScheduleName, due: datetime) -> ScheduleDecision:
         row = await self._db.row(
             "SELECT schedule, due_at, decided_at, action, reason, run_id FROM schedule_decisions "
             "WHERE schedule = ? AND due_at = ?",
-            (name, stamp(due)),
+            (name, encode_time(due)),
         )
         if row is None:
-            raise NotFoundError(f"Nothing was decided for {stamp(due)}.")
+            raise NotFoundError(f"Nothing was decided for {encode_time(due)}.")
         return _decision(row)
 
     # ------------------------------------------------------------------------------------ changing
@@ -265,8 +265,8 @@ def _expression(settings: ScheduleSettings, name: ScheduleName) -> str:
     return OFF if expression.lower() in ("", OFF) else expression
 
 
-def _decision(row: sqlite3.Row) -> Decision:
-    return Decision(
+def _decision(row: sqlite3.Row) -> ScheduleDecision:
+    return ScheduleDecision(
         schedule=row["schedule"],
         due_at=datetime.fromisoformat(row["due_at"]),
         decided_at=datetime.fromisoformat(row["decided_at"]),

@@ -17,9 +17,9 @@ import msgspec
 from tmde_core.errors import AdapterInvalidError, ConflictError
 from tmde_core.records.base import to_json
 from tmde_core.records.lora import Manifest
-from tmde_core.sdk.safetensors_header import SafetensorsError, all_zero, not_finite, read_tensors
+from tmde_core.sdk.safetensors_header import SafetensorsError, all_zero, find_non_finite, read_tensors
 from tmde_core.storage.durable import (
-    sha256_of,
+    hash_file,
     storage_errors,
     sync_directory,
     sync_file,
@@ -86,7 +86,7 @@ def find_flaw(directory: Path, base_model: str) -> Flaw | None:
     weights = directory / WEIGHTS_FILE
     try:
         tensors = read_tensors(weights)
-        spoilt = not_finite(weights, tensors)
+        spoilt = find_non_finite(weights, tensors)
     except SafetensorsError as error:
         return Flaw("bad-weights", f"The trained weights in {WEIGHTS_FILE} cannot be used: {error}.")
     if spoilt:
@@ -140,7 +140,7 @@ def publish(staging: Path, adapters_dir: Path, manifest: Manifest) -> Path:
     with storage_errors(adapters_dir):
         complete = msgspec.structs.replace(
             manifest,
-            files={file.name: sha256_of(file) for file in files},
+            files={file.name: hash_file(file) for file in files},
             size_bytes=sum(file.stat().st_size for file in files),
         )
         (staging / MANIFEST_FILE).write_bytes(msgspec.json.format(to_json(complete), indent=2) + b"\n")

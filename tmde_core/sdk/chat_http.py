@@ -31,7 +31,7 @@ __all__ = [
     "LEAST_LOGPROB",
     "MAX_ERROR_BYTES",
     "MAX_EVENT_BYTES",
-    "chat_body",
+    "build_chat_body",
     "response_error",
     "stream_chat",
     "transport_error",
@@ -49,7 +49,7 @@ LEAST_LOGPROB = -9999.0
 """Replaces minus infinity, which JSON cannot express. vLLM uses the same number."""
 
 
-def chat_body(
+def build_chat_body(
     request: ChatRequest, *, model: str | None = None, extra: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the JSON body for `request`.
@@ -100,7 +100,7 @@ async def stream_chat(
 
     Args:
         client: an HTTP client with the server's address, key and time-outs.
-        body: the request, as `chat_body` returns it.
+        body: the request, as `build_chat_body` returns it.
         server: the name of the server in errors, such as "the vLLM server at …".
         model: the name for `ChatEnd.model`; empty: the name that the server reports.
         path: the path at which the server answers chats.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tmde_core.storage.durable import sha256_of, storage_errors, sync_directory, sync_file, write_whole
+from tmde_core.storage.durable import hash_file, storage_errors, sync_directory, sync_file, write_atomic
 from tmde_core.storage.locks import FileLock
 
-__all__ = ["FileLock", "sha256_of", "storage_errors", "sync_directory", "sync_file", "write_whole"]
+__all__ = ["FileLock", "hash_file", "storage_errors", "sync_directory", "sync_file", "write_atomic"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tmde_core.records.base import Record, from_json, invalid_field, to_json, utc_now
-from tmde_core.records.wrong_values import in_words
+from tmde_core.records.base import Record, from_json, to_invalid_input, to_json, utc_now
+from tmde_core.records.wrong_values import describe_problem
 
-__all__ = ["Record", "from_json", "in_words", "invalid_field", "to_json", "utc_now"]
+__all__ = ["Record", "describe_problem", "from_json", "to_invalid_input", "to_json", "utc_now"]

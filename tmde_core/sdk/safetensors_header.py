@@ -27,7 +27,7 @@ __all__ = [
     "SafetensorsError",
     "Tensor",
     "all_zero",
-    "not_finite",
+    "find_non_finite",
     "read_tensors",
 ]
 
@@ -96,7 +96,7 @@ def read_tensors(path: Path) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def not_finite(path: Path, tensors: Sequence[Tensor]) -> list[str]:
+def find_non_finite(path: Path, tensors: Sequence[Tensor]) -> list[str]:
     """Return the names of the tensors that contain NaN or infinity, reading the file in pieces."""
     return [tensor.name for tensor, sound in _look(path, tensors, _is_finite) if not sound]
 

@@ -11,11 +11,11 @@ from tmde_core.records.finetune import Dataset, FineTuneConfig, FineTuneMetrics
 from tmde_core.records.runtimes import Availability
 from tmde_core.records.training import (
     PREVIEW_FILE,
+    ConversionResult,
     ExampleTokens,
     MaskedPiece,
     PreviewReport,
     ResourceEstimate,
-    ServedForm,
     TrainingExample,
     TrainingJob,
     WorkerCommand,
@@ -26,6 +26,7 @@ __all__ = [
     "PREVIEW_FILE",
     "Availability",
     "BackendDescriptor",
+    "ConversionResult",
     "ConvertingBackend",
     "Dataset",
     "ExampleTokens",
@@ -35,7 +36,6 @@ __all__ = [
     "PreviewReport",
     "PreviewingBackend",
     "ResourceEstimate",
-    "ServedForm",
     "TrainingBackend",
     "TrainingExample",
     "TrainingJob",
@@ -93,7 +93,7 @@ class ConvertingBackend(Protocol):
         """Return the command of a process that creates the GGUF form; None if the base model is unknown here.
 
         The process compares the adapter with its base model, writes `adapter.gguf` beside the weights, and prints a
-        `ServedForm`. If it fails, it writes one sentence to stderr and exits with 1.
+        `ConversionResult`. If it fails, it writes one sentence to stderr and exits with 1.
 
         Args:
             adapter_dir: contains `adapter_model.safetensors` and `adapter_config.json`. Each file was checked on its

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.storage.durable import storage_errors, write_whole
+from tmde_core.storage.durable import storage_errors, write_atomic
 from tmde_core.storage.locks import FileLock
 
 
@@ -36,7 +36,7 @@ def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
                 f"{path} is not valid TOML: {error}. Correct that line or move the file away."
             ) from None
         _merge(document, changes)
-        write_whole(path, tomlkit.dumps(document).encode())
+        write_atomic(path, tomlkit.dumps(document).encode())
 
 
 def _merge(table: Any, changes: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from tmde_core.errors import ConflictError, InvalidInputError, TmdeError
-from tmde_core.records.base import invalid_field, to_json
+from tmde_core.records.base import to_invalid_input, to_json
 from tmde_core.settings.file import update_settings_file
 from tmde_core.settings.reading import read_settings, snake
 from tmde_core.settings.schema import ENVIRONMENT, FOLLOWED, PLUGIN_TABLES, SETTINGS_FILE, Settings
@@ -213,7 +213,7 @@ def _settings(tree: Mapping[str, Any]) -> Settings:
     try:
         return msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
-        raise invalid_field(error, Settings) from None
+        raise to_invalid_input(error, Settings) from None
 
 
 def _changes(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

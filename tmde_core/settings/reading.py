@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from tmde_core.errors import InsufficientStorageError, InvalidInputError
-from tmde_core.records.wrong_values import in_words
+from tmde_core.records.wrong_values import describe_problem
 from tmde_core.settings.schema import ENVIRONMENT, PLUGIN_TABLES, SETTINGS_FILE, Roles, Settings
 
 
@@ -78,7 +78,7 @@ def _check(tree: dict[str, Any], source: str, text: str) -> Settings:
             field = ".".join(part for part in (field, snake(unknown.group(1))) if part)
             sentence = f"there is no setting called `{snake(unknown.group(1))}`"
         else:
-            sentence = in_words(str(error).split(" - at ")[0], Settings, found.group(1) if found else "")
+            sentence = describe_problem(str(error).split(" - at ")[0], Settings, found.group(1) if found else "")
         raise _refused(source, text, field, sentence) from None
     debate = settings.debate
     if debate.min_rounds > debate.max_rounds:

@@ -34,7 +34,7 @@ def sync_file(file: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(file: Path, content: bytes) -> None:
+def write_atomic(file: Path, content: bytes) -> None:
     """Replace the content of a file atomically.
 
     A reader sees either the old or the new content, never a mixture.
@@ -57,7 +57,7 @@ def write_whole(file: Path, content: bytes) -> None:
         sync_directory(file.parent)
 
 
-def sha256_of(file: Path) -> str:
+def hash_file(file: Path) -> str:
     """Return the SHA-256 of a file's content as hexadecimal digits.
 
     The memory used does not depend on the file's size.

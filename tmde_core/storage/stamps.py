@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 
-def stamp(moment: datetime) -> str:
+def encode_time(moment: datetime) -> str:
     """Return a time as the tables store it: UTC, milliseconds, `Z`.
 
     A time without a time zone counts as UTC. The text order of these values is their time order.

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from tmde_core.errors import InvalidInputError, TooLargeError
 from tmde_core.records.base import Record
-from tmde_core.records.wrong_values import in_words
+from tmde_core.records.wrong_values import describe_problem
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 8
@@ -154,7 +154,7 @@ def _complaint(error: msgspec.ValidationError, head: str) -> InvalidInputError:
     sentence = text[: found.start()] if found else text
     named = re.search(r"(?:missing required|unknown) field `([^`]*)`", sentence)
     field = (found[1] if found else "") or (named[1] if named else "")
-    sentence = in_words(sentence)
+    sentence = describe_problem(sentence)
     sentence = re.sub(r"^Object missing required field `([^`]*)`$", r"the field \1 is missing", sentence)
     sentence = re.sub(r"^Object contains unknown field `([^`]*)`$", r"there is no field called \1", sentence)
     line = next(

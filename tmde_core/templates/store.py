@@ -17,7 +17,7 @@ from tmde_core.errors import NotFoundError, TmdeError
 from tmde_core.records.base import utc_now
 from tmde_core.records.templates import ScoredTemplate, Template
 from tmde_core.storage.database import Database
-from tmde_core.storage.stamps import stamp
+from tmde_core.storage.stamps import encode_time
 
 if TYPE_CHECKING:
     from tmde_core.templates.front_matter import TemplateFile
@@ -64,7 +64,7 @@ class TemplateStore:
         changed = list(_changed(files, known))
         if not changed:
             return
-        now = stamp(utc_now())
+        now = encode_time(utc_now())
         async with self._database.transaction() as connection:
             for identity, file, digest in changed:
                 await connection.execute(
@@ -80,9 +80,9 @@ class TemplateStore:
     async def search(self, query: str, limit: int) -> list[ScoredTemplate]:
         """Return the templates that fit a question best, best first.
 
-        The list is empty if no template's head contains a word of the question; see `match_expression`.
+        The list is empty if no template's head contains a word of the question; see `build_match_expression`.
         """
-        expression = match_expression(query)
+        expression = build_match_expression(query)
         if not expression or limit < 1:
             return []
         weights = ", ".join(str(weight) for weight in COLUMN_WEIGHTS)
@@ -113,7 +113,7 @@ class TemplateStore:
         return _template(row)
 
 
-def match_expression(query: str) -> str:
+def build_match_expression(query: str) -> str:
     """Return an FTS5 expression for the significant words of a question, or an empty text if there are none.
 
     At least one word must occur in a template's head (name, description, domain, methodology, keywords). A word that

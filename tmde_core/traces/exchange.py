@@ -160,7 +160,7 @@ Entry = tuple[int, "Trace | str"]
 """A line's number, and its trace or the reason why it is not a trace."""
 
 
-async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Split a stream of bytes into lines.
 
     An over-long line is cut just above the limit, so that the reader recognises the line as too long.
@@ -190,7 +190,7 @@ async def _each(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIterator[
             yield line
 
 
-async def entries(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIterator[Entry]:
+async def read_entries(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIterator[Entry]:
     """Yield the numbered lines as traces or reasons; skip blank lines."""
     number = 0
     async for line in _each(lines):
@@ -205,7 +205,7 @@ async def entries(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIterato
 
 async def import_lines(store: TraceStore, lines: AsyncIterator[bytes] | Iterable[bytes]) -> ImportReport:
     """Import traces; see `TraceService.import_jsonl`."""
-    return await import_entries(store, entries(lines))
+    return await import_entries(store, read_entries(lines))
 
 
 async def import_entries(store: TraceStore, found: AsyncIterator[Entry]) -> ImportReport:

@@ -137,18 +137,18 @@ class TraceService:
         """Return figures of the whole store."""
         return await self._store.stats(self.min_quality_score)
 
-    async def eligible(self, min_quality: float) -> Traces:
+    async def list_eligible(self, min_quality: float) -> Traces:
         """Return every trace that may be used for training, oldest first.
 
         Such a trace has a sufficient score, is not withdrawn, and does not come from a benchmark.
         """
         return await self._store.eligible(min_quality)
 
-    async def withdrawn(self, min_quality: float) -> Ids:
+    async def list_withdrawn(self, min_quality: float) -> Ids:
         """Return the ids of the withdrawn traces whose score was sufficient for training, oldest first."""
         return await self._store.withdrawn(min_quality)
 
-    async def passed_over(self, which: PassedOver, min_quality: float, limit: int) -> tuple[int, Sequence[Scored]]:
+    async def count_ineligible(self, which: PassedOver, min_quality: float, limit: int) -> tuple[int, Sequence[Scored]]:
         """Return the number of traces that training never considers, and the best of them.
 
         Args:

@@ -20,7 +20,7 @@ from tmde_core.records.base import Record, to_json, utc_now
 from tmde_core.records.debate import Critique, Round
 from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace, TraceFilter, TraceStats
 from tmde_core.storage.database import Database
-from tmde_core.storage.stamps import stamp
+from tmde_core.storage.stamps import encode_time
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ _WORD = re.compile(r"\w+")
 _CURSOR = re.compile(r"(?P<created_at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (?P<seq>\d{1,18})", re.ASCII)
 
 
-class Details(Record):
+class TraceDetails(Record):
     """The fields that are shown with a trace but never searched, stored in one JSON column."""
 
     models: dict[str, RoleModel] = msgspec.field(default_factory=dict)
@@ -139,7 +139,7 @@ class Where:
         return f"SELECT count(*) FROM traces {where}", parameters
 
 
-def page_sql(where: Where, limit: int, cursor: str | None) -> tuple[str, list[Any]]:
+def build_page_sql(where: Where, limit: int, cursor: str | None) -> tuple[str, list[Any]]:
     """Return the statement of one page, newest first, with its parameters.
 
     The statement reads one row more than `limit`, which shows whether more rows follow.
@@ -174,7 +174,7 @@ class TraceStore:
         total = 0 if where.nothing else int(await self._db.value(*where.count_sql()))
         if not total:
             return [], 0, None
-        rows = await self._db.rows(*page_sql(where, limit, cursor))
+        rows = await self._db.rows(*build_page_sql(where, limit, cursor))
         page = rows[:limit]
         more = encode_cursor(page[-1]["created_at"], page[-1]["seq"]) if len(rows) > limit else None
         return await self._traces(page), total, more
@@ -264,7 +264,7 @@ class TraceStore:
         """Mark a trace as withdrawn now; a trace that is already withdrawn keeps its first reason."""
         await self._db.write(
             "UPDATE traces SET withdrawn_at = ?, withdrawn_reason = ? WHERE id = ? AND withdrawn_at IS NULL",
-            (stamp(utc_now()), reason, str(trace_id)),
+            (encode_time(utc_now()), reason, str(trace_id)),
         )
 
     async def stats(self, min_quality_score: float) -> TraceStats:
@@ -303,10 +303,10 @@ _INSERT_ROUND = (
 
 
 def _trace_row(trace: Trace) -> tuple[Any, ...]:
-    details = Details(**{name: getattr(trace, name) for name in Details.__struct_fields__})
+    details = TraceDetails(**{name: getattr(trace, name) for name in TraceDetails.__struct_fields__})
     return (
         str(trace.id),
-        stamp(trace.created_at),
+        encode_time(trace.created_at),
         trace.query,
         trace.final_answer,
         trace.domain,
@@ -316,7 +316,7 @@ def _trace_row(trace: Trace) -> tuple[Any, ...]:
         trace.judge,
         trace.user_rating,
         trace.corrected_answer,
-        stamp(trace.withdrawn_at) if trace.withdrawn_at else None,
+        encode_time(trace.withdrawn_at) if trace.withdrawn_at else None,
         trace.withdrawn_reason,
         trace.adapter_id,
         trace.source,
@@ -348,7 +348,7 @@ def _decoded(text: str, as_type: type[T], trace_id: str) -> T:
 
 
 def _trace(row: sqlite3.Row, rounds: Iterable[Round]) -> Trace:
-    details = _decoded(row["details"], Details, row["id"])
+    details = _decoded(row["details"], TraceDetails, row["id"])
     withdrawn = row["withdrawn_at"]
     return Trace(
         id=UUID(row["id"]),

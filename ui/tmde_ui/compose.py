@@ -20,7 +20,7 @@ from tmde_core.api.app import create_app as create_api
 from tmde_core.api.web.origin import OriginGuard
 from tmde_core.services import Services
 from tmde_ui.kit.shell import problems, theme
-from tmde_ui.kit.shell.live import Live
+from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.pages import PAGES
 
@@ -52,7 +52,7 @@ HEADERS = (
 class Composition:
     """The ASGI app: runs both lifespans and dispatches each request by its path."""
 
-    def __init__(self, api: Any, web: FastAPI, live: Live, guard: Callable[[Asgi], Asgi]) -> None:
+    def __init__(self, api: Any, web: FastAPI, live: ServerStatus, guard: Callable[[Asgi], Asgi]) -> None:
         self._api = api
         self._web = web
         self._live = live
@@ -95,12 +95,12 @@ class Composition:
 
 def create_app(services: Services) -> Composition:
     """Create the app with API and pages. Call it once per process, because NiceGUI has one app per process."""
-    live = Live(services)
+    live = ServerStatus(services)
     api = create_api(services)
     return Composition(api, _create_web(services, live), live, lambda app: OriginGuard(app, services.settings))
 
 
-def _create_web(services: Services, live: Live) -> FastAPI:
+def _create_web(services: Services, live: ServerStatus) -> FastAPI:
     web = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     ui.add_head_html(theme.head(), shared=True)
     pages.add_static_files("/assets", theme.ASSETS, max_cache_age=31_536_000)

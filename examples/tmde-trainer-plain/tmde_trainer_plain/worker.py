@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
 from tmde_core.sdk.adapters import WEIGHTS_FILE
-from tmde_core.sdk.files import sha256_of
+from tmde_core.sdk.files import hash_file
 from tmde_core.sdk.records import from_json
 from tmde_core.sdk.training import FineTuneMetrics, TrainingExample
 from tmde_core.sdk.worker import BaseIdentity, RunWorker, TrainingFailedError
@@ -63,11 +63,11 @@ def train(worker: RunWorker, targets: list[str]) -> None:
             state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
             keep(worker, step, state)
 
-    staging = worker.staging()
+    staging = worker.make_staging()
     weights = get_peft_model_state_dict(model)
     save_file({name: one.contiguous() for name, one in weights.items()}, staging / WEIGHTS_FILE)
     lora.save_pretrained(staging)
-    tokenizer = sha256_of(Path(job.base_model) / "tokenizer.json")
+    tokenizer = hash_file(Path(job.base_model) / "tokenizer.json")
     identity = BaseIdentity(job.base_model, tokenizer_sha256=tokenizer)
     worker.publish(FineTuneMetrics(**losses, total_steps=step), identity, {"targets": targets})
 
@@ -99,7 +99,7 @@ def mean_loss(worker: RunWorker, model: Any, examples: list[tuple[torch.Tensor, 
         if torch.is_grad_enabled():
             loss.backward()
         total += loss.item()
-        worker.working()  # without this a long step looks like a hung process
+        worker.report_alive()  # without this a long step looks like a hung process
     if not math.isfinite(total):
         raise TrainingFailedError("nan-loss", f"The loss is {total}. Lower the learning rate.")
     return total

@@ -13,7 +13,7 @@ from tmde_core.sdk.context import PluginContext, PluginSettings
 from tmde_core.sdk.runtimes import Availability
 from tmde_core.sdk.training import FineTuneConfig, ResourceEstimate, TrainingJob, WorkerCommand
 from tmde_cpu.base_name import resolve_base_model
-from tmde_cpu.gguf.adapter_form import conversion
+from tmde_cpu.gguf.adapter_form import plan_conversion
 
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "gguf", "numpy")
 
@@ -91,7 +91,7 @@ class CpuBackend:
 
     def convert(self, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
         """Return the command that creates the GGUF form. See `tmde_core.sdk.training.ConvertingBackend`."""
-        return conversion(self._data_dir, adapter_dir, base_model)
+        return plan_conversion(self._data_dir, adapter_dir, base_model)
 
 
 def _worker(module: str, job: TrainingJob) -> WorkerCommand:

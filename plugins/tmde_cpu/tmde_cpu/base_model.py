@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tmde_core.sdk.errors import InvalidInputError
-from tmde_core.sdk.files import FileLock, sha256_of
+from tmde_core.sdk.files import FileLock, hash_file
 from tmde_core.sdk.records import Record, from_json, to_json
 from tmde_core.sdk.worker import BaseIdentity, TrainingFailedError
 from tmde_cpu.base_name import resolve_base_model
@@ -57,7 +57,7 @@ def ensure_base_model(data_dir: Path, name_or_path: str) -> Path:
     if source.is_dir():
         return source
     target = data_dir / "models" / f"{source.stem}-f32"
-    wanted = _Source(file=source.name, sha256=sha256_of(source))
+    wanted = _Source(file=source.name, sha256=hash_file(source))
     if _marker(target) == wanted:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -92,14 +92,14 @@ def identify(directory: Path, name: str) -> BaseIdentity:
     if marker is not None:
         model_sha256 = marker.sha256
     elif len(weights) == 1:
-        model_sha256 = sha256_of(weights[0])
+        model_sha256 = hash_file(weights[0])
     else:
-        model_sha256 = _hash_text("".join(f"{file.name} {sha256_of(file)}\n" for file in weights))
+        model_sha256 = _hash_text("".join(f"{file.name} {hash_file(file)}\n" for file in weights))
     template = load_tokenizer(directory).chat_template
     return BaseIdentity(
         name=name or (Path(marker.file).stem if marker else directory.name),
         model_sha256=model_sha256,
-        tokenizer_sha256=sha256_of(directory / "tokenizer.json"),
+        tokenizer_sha256=hash_file(directory / "tokenizer.json"),
         chat_template_sha256=_hash_text(template) if isinstance(template, str) else None,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from tmde_core.sdk.chat_http import chat_body, stream_chat
+from tmde_core.sdk.chat_http import build_chat_body, stream_chat
 from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.errors import NotFoundError, WorkerFailedError
 from tmde_core.sdk.runtimes import (
@@ -84,7 +84,7 @@ class OpenAIRuntime:
         again = request.adapter is not None
         while True:
             chosen = await server.choose(request.adapter, model)
-            body = chat_body(self._able(request), model=chosen.model, extra=chosen.extra)
+            body = build_chat_body(self._able(request), model=chosen.model, extra=chosen.extra)
 
             def attempt(client: httpx.AsyncClient, body: dict[str, Any] = body) -> AsyncGenerator[ChatItem, None]:
                 return stream_chat(client, body, server=self._connection.server, model=model)

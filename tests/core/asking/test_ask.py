@@ -29,7 +29,7 @@ async def test_base_and_adapters_answer_the_same_question_each_under_its_name(se
         assert said.strip() == text
     asked = [request for request in runtime.requests if request.messages[-1].content.endswith("Who are you?")]
     assert {(request.max_tokens, request.temperature, request.seed) for request in asked} == {(7, 0.0, asked[0].seed)}
-    assert services.lora.active_ref() is None
+    assert services.lora.get_active_ref() is None
 
 
 async def test_a_version_that_cannot_answer_says_so_while_the_others_go_on(services, runtime, data_dir):

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.benchmark.conftest import QUESTIONS, question
-from tmde_core.benchmark.results.comparison import compare, differences
+from tmde_core.benchmark.results.comparison import compare, explain_differences
 from tmde_core.benchmark.results.metrics import efficiency, measure, tmde_score
 from tmde_core.benchmark.running.planning import comparable_hash
-from tmde_core.benchmark.running.scoring import combined
+from tmde_core.benchmark.running.scoring import combine_verdicts
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun, EfficiencyReference
 from tmde_core.records.judging import Verdict
@@ -90,12 +90,12 @@ def test_runs_that_other_models_judged_are_never_compared_silently():
         seats = {"roles": {"judge": {"runtime": "local", "model": model}}, "benchmark": {"panel": list(panel)}} | needs
         return run(judge=by, settings=seats)
 
-    assert differences(judged("small"), judged("small")) == ()
-    assert differences(judged("small"), judged("large")) == (
+    assert explain_differences(judged("small"), judged("small")) == ()
+    assert explain_differences(judged("small"), judged("large")) == (
         "Different models judged them: local:small and local:large.",
     )
-    assert len(differences(judged("small", "other:third"), judged("small"))) == 1
-    assert differences(judged("small", by="verifier"), judged("large", by="verifier")) == ()
+    assert len(explain_differences(judged("small", "other:third"), judged("small"))) == 1
+    assert explain_differences(judged("small", by="verifier"), judged("large", by="verifier")) == ()
     assert comparable_hash(judged("small", "other:third")) != comparable_hash(judged("small"))
 
 
@@ -163,5 +163,5 @@ def test_a_slower_run_of_equal_quality_scores_less_against_the_same_reference():
 def test_a_score_needs_half_of_the_weight():
     heavy = question(0, open_weight=1.5)
     told = Verdict(score=None, criteria={"right": 10.0})
-    assert combined(heavy.criteria, [told]).score is None
-    assert combined(heavy.criteria, [told, Verdict(score=None, criteria={"style": 5.0})]).score == 7.0
+    assert combine_verdicts(heavy.criteria, [told]).score is None
+    assert combine_verdicts(heavy.criteria, [told, Verdict(score=None, criteria={"style": 5.0})]).score == 7.0

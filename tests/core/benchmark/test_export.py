@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.benchmark.test_comparison import run
-from tmde_core.benchmark.results.export import ExportedRun, csv_lines, harmless
+from tmde_core.benchmark.results.export import ExportedRun, csv_lines, escape_formula
 from tmde_core.records.benchmark import BenchmarkResult
 
 
@@ -29,19 +29,19 @@ def rows(*texts: str) -> tuple[bytes, list[dict[str, str]]]:
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1"])
 def test_text_that_a_spreadsheet_would_compute_gets_an_apostrophe(text):
-    assert harmless(text) == f"'{text}"
+    assert escape_formula(text) == f"'{text}"
     _, (row,) = rows(text)
     assert (row["query"], row["answer"], row["error"]) == (f"'{text}",) * 3
 
 
 def test_figures_stay_figures():
-    assert (harmless(-1.5), harmless(0), harmless(None), harmless("so")) == (-1.5, 0, "", "so")
+    assert (escape_formula(-1.5), escape_formula(0), escape_formula(None), escape_formula("so")) == (-1.5, 0, "", "so")
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), min_size=1, max_size=4))
 def test_any_text_comes_back_as_it_was(texts):
     content, found = rows(*texts)
-    assert [row["answer"] for row in found] == [harmless(text) for text in texts]
+    assert [row["answer"] for row in found] == [escape_formula(text) for text in texts]
     assert content.endswith(b"\r\n")
 
 

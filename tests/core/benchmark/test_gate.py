@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from tmde_core.benchmark.gate import asking, decide
+from tmde_core.benchmark.gate import decide, make_plan
 from tmde_core.benchmark.results.report import difference_words, p_words
 from tmde_core.errors import ConflictError, WorkerFailedError
 from tmde_core.records.base import utc_now
@@ -36,7 +36,7 @@ def as_the_base(number):
 async def test_an_adapter_that_is_worse_is_held_back_with_an_alert(services, adapter, model):
     model.right[None] = everything
     harmful = adapter(nothing)
-    decision = await services.gate.judge(harmful)
+    decision = await services.gate.evaluate(harmful)
     assert decision.gate == "held-back"
     assert decision.reason.startswith("It is worse than the base model: -10.0 points of 10 over 10 questions")
     assert (await services.lora.get(harmful)).gate == "held-back"
@@ -48,22 +48,22 @@ async def test_an_adapter_that_is_worse_is_held_back_with_an_alert(services, ada
 
 async def test_an_adapter_that_is_better_is_proven_and_left_to_the_person(services, adapter):
     good = adapter(everything)
-    decision = await services.gate.judge(good)
+    decision = await services.gate.evaluate(good)
     assert (decision.gate, decision.activated) == ("proven", False)
-    assert await services.lora.active() is None
+    assert await services.lora.get_active() is None
 
 
 async def test_a_proven_adapter_is_activated_where_that_is_wished(services, adapter):
     await services.live.change({"benchmark": {"autoActivate": True}})
     good = adapter(everything)
-    decision = await services.gate.judge(good)
+    decision = await services.gate.evaluate(good)
     assert decision.activated
-    assert (await services.lora.active()).id == good
+    assert (await services.lora.get_active()).id == good
 
 
 async def test_no_difference_leaves_a_candidate_and_offers_the_full_benchmark(services, adapter):
     same = adapter(as_the_base)
-    assert (await services.gate.judge(same)).gate == "candidate"
+    assert (await services.gate.evaluate(same)).gate == "candidate"
     (told,), _ = await services.notifications.list()
     assert "full benchmark" in told.detail
 
@@ -72,32 +72,32 @@ async def test_a_new_adapter_must_beat_the_active_one_not_only_the_base(services
     active = adapter(everything)
     await services.lora.activate(active)
     worse = adapter(as_the_base)
-    decision = await services.gate.judge(worse)
+    decision = await services.gate.evaluate(worse)
     assert decision.gate == "held-back"
     assert "the active adapter" in decision.reason
-    assert (await services.lora.active()).id == active
+    assert (await services.lora.get_active()).id == active
 
 
 async def test_the_summary_is_headed_by_what_answers_now_and_not_by_a_candidate(services, adapter):
     candidate = adapter(nothing)
-    measured = await services.gate.judge(candidate)
-    found = await services.benchmark.summary()
+    measured = await services.gate.evaluate(candidate)
+    found = await services.benchmark.summarise()
     assert (found.total, found.answering, found.current.id) == (2, None, measured.base_run_id)
-    assert (await services.benchmark.summary(adapter_id=candidate)).current.id == measured.run_id
+    assert (await services.benchmark.summarise(adapter_id=candidate)).current.id == measured.run_id
     better = adapter(everything, age=1)
     await services.lora.activate(better)
-    found = await services.benchmark.summary()
+    found = await services.benchmark.summarise()
     # It has not been measured: the newest there is.
     assert (found.answering, found.current.id) == (better, measured.run_id)
-    own = await services.gate.judge(better)
-    await services.gate.judge(adapter(nothing, age=2))
-    assert (await services.benchmark.summary()).current.id == own.run_id
+    own = await services.gate.evaluate(better)
+    await services.gate.evaluate(adapter(nothing, age=2))
+    assert (await services.benchmark.summarise()).current.id == own.run_id
 
 
 async def test_a_baseline_that_is_there_is_not_asked_again(services, adapter, runtime):
-    await services.gate.judge(adapter(everything))
+    await services.gate.evaluate(adapter(everything))
     asked = len(runtime.requests)
-    await services.gate.judge(adapter(everything, age=1))
+    await services.gate.evaluate(adapter(everything, age=1))
     assert len(runtime.requests) - asked == 30
 
 
@@ -109,7 +109,7 @@ async def test_a_domain_that_falls_vetoes_though_the_whole_is_better(services, a
     monkeypatch.setattr(QuestionBank, "_questions", staticmethod(lambda _: asked))
     monkeypatch.setattr(QuestionBank, "_quick", staticmethod(lambda *_: frozenset(one.id for one in asked)))
     model.right[None] = lambda number: number < 12 or number % 3 == 0
-    decision = await services.gate.judge(adapter(lambda number: number >= 12))
+    decision = await services.gate.evaluate(adapter(lambda number: number >= 12))
     assert decision.gate == "held-back"
     assert "in mathematics" in decision.reason
 
@@ -150,9 +150,9 @@ async def test_an_active_adapter_that_has_become_worse_is_rolled_back_where_that
     model.right[None] = everything
     spoiled = adapter(nothing)
     await services.lora.activate(spoiled)
-    run = await services.benchmark.start(asking())
+    run = await services.benchmark.start(make_plan())
     await services.gate.after_schedule(await services.benchmark.wait(run.id))
-    assert await services.lora.active() is None
+    assert await services.lora.get_active() is None
     kinds = [one.kind for one in (await services.notifications.list())[0]]
     assert "benchmark.rolled_back" in kinds
     newest = (await _events(services))[0]
@@ -163,15 +163,15 @@ async def test_without_that_wish_it_is_said_and_nothing_is_done(services, adapte
     model.right[None] = everything
     spoiled = adapter(nothing)
     await services.lora.activate(spoiled)
-    run = await services.benchmark.start(asking())
+    run = await services.benchmark.start(make_plan())
     await services.gate.after_schedule(await services.benchmark.wait(run.id))
-    assert (await services.lora.active()).id == spoiled
+    assert (await services.lora.get_active()).id == spoiled
     (told,), _ = await services.notifications.list()
     assert "Roll it back" in told.detail
 
 
 async def _events(services):
-    found = await services.lora.events(10)
+    found = await services.lora.list_events(10)
     return found[0] if isinstance(found, tuple) else found
 
 
@@ -182,13 +182,13 @@ async def test_the_schedule_measures_the_active_adapter_and_rolls_a_worse_one_ba
         good, spoiled = adapter(everything, age=1), adapter(nothing)
         await services.lora.activate(good)
         await services.lora.activate(spoiled)
-        verdict, _, run_id = await services.gate.scheduled(utc_now())
+        verdict, _, run_id = await services.gate.run_scheduled(utc_now())
         assert verdict == "started"
-        assert (await services.gate.scheduled(utc_now()))[0] == "skipped"
+        assert (await services.gate.run_scheduled(utc_now()))[0] == "skipped"
         while services.gate._tasks:
             await asyncio.gather(*services.gate._tasks)
         assert str((await services.benchmark.get(UUID(run_id))).adapter_id) == str(spoiled)
-        assert (await services.lora.active()).id == good
+        assert (await services.lora.get_active()).id == good
         kinds = [one.kind for one in (await services.notifications.list())[0]]
         assert "benchmark.rolled_back" in kinds
         newest = (await _events(services))[0]
@@ -197,7 +197,7 @@ async def test_the_schedule_measures_the_active_adapter_and_rolls_a_worse_one_ba
 
 async def test_a_scheduled_benchmark_that_fails_is_told_of(services, runtime):
     runtime.script = lambda _: WorkerFailedError("Nobody answers at port 9.")
-    await services.gate.scheduled(utc_now())
+    await services.gate.run_scheduled(utc_now())
     await asyncio.gather(*services.gate._tasks)
     (told,), _ = await services.notifications.list()
     assert (told.kind, told.level) == ("benchmark.schedule_failed", "warning")
@@ -210,7 +210,7 @@ async def test_an_adapter_that_silences_the_model_is_held_back_and_not_merely_un
     model.right[None] = everything
     silent = adapter(nothing)
     runtime.script = lambda request: "" if request.adapter else model(request)
-    decision = await services.gate.judge(silent)
+    decision = await services.gate.evaluate(silent)
     assert (decision.gate, decision.reason[:45]) == ("held-back", "It is worse than the base model: -10.0 points")
 
 
@@ -227,7 +227,7 @@ async def test_whatever_keeps_an_adapter_from_being_measured_is_told(services, a
 
 
 async def test_who_wants_to_know_more_has_all_questions_asked_twice(services, adapter, runtime):
-    decision = await services.gate.judge(adapter(everything), full=True)
+    decision = await services.gate.evaluate(adapter(everything), full=True)
     run = await services.benchmark.get(decision.run_id)
     assert (run.type, run.questions_total, decision.gate) == ("full", 24, "proven")
 
@@ -264,11 +264,11 @@ async def test_a_completed_training_is_followed_by_the_quick_benchmark_where_tha
 async def test_two_adapters_compare_with_their_newest_runs_that_asked_the_same(services, adapter):
     worse, better = adapter(nothing, age=1), adapter(everything)
     assert (await services.lora.compare(worse, better)).benchmark is None
-    await services.gate.judge(worse)
+    await services.gate.evaluate(worse)
     full = await services.benchmark.start(BenchmarkPlan(type="full", mode="proposer", adapter_id=better))
     await services.benchmark.wait(full.id)
     assert (await services.lora.compare(worse, better)).benchmark is None  # other questions
-    await services.gate.judge(better)
+    await services.gate.evaluate(better)
     found = (await services.lora.compare(worse, better)).benchmark
     assert (found.a.adapter_id, found.b.adapter_id, found.a.type) == (worse, better, "quick")
     assert (found.quality.difference, found.quality.outcome) == (10.0, "better")

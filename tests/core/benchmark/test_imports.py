@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core.benchmark.questions.custom import question_from
+from tmde_core.benchmark.questions.custom import decode_question
 from tmde_core.benchmark.questions.imports import read_entries
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import from_json, to_json
@@ -163,7 +163,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.c
 def test_whatever_yaml_gives_a_question_is_one_that_can_be_kept_or_refused_in_words(fields, criteria):
     given_ = {"query": "What?", **fields, **({"criteria": criteria} if criteria else {})}
     try:
-        question = question_from(given_)
+        question = decode_question(given_)
     except InvalidInputError:
         return
     assert from_json(to_json(question), Question) == question

@@ -255,7 +255,7 @@ async def test_an_adapter_is_measured_without_being_activated(services, adapter)
     run = await finished(services, BenchmarkPlan(type="quick", mode="proposer", adapter_id=identity))
     assert run.adapter_id == identity
     assert run.metrics.avg_quality.mean == 10
-    assert await services.lora.active() is None
+    assert await services.lora.get_active() is None
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ async def test_a_question_is_changed_in_one_step_and_keeps_its_place(services, m
     monkeypatch.setattr(bank._db, "write", watched)
     changed = msgspec.structs.replace(question(98), query="How else?")
     assert (await services.benchmark.replace_question(changed)).question == changed
-    assert [one.query for one in await bank.own()] == ["How else?", "Question number 99?"]
+    assert [one.query for one in await bank.list_own()] == ["How else?", "Question number 99?"]
     assert len(writes) == 1  # whoever dies in the middle leaves the one or the other
     await bank.replace(changed)  # a question does not clash with itself
     for other, error, words in (
@@ -324,7 +324,7 @@ async def test_a_question_is_changed_in_one_step_and_keeps_its_place(services, m
     ):
         with pytest.raises(error, match=words):
             await bank.replace(other)
-    assert [one.id for one in await bank.own()] == ["q98", "q99"]
+    assert [one.id for one in await bank.list_own()] == ["q98", "q99"]
 
 
 class StyleJudge:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmde_core.benchmark.results.statistics import (
+    adjust_holm,
     bootstrap_interval,
-    holm,
+    decide_outcome,
     mean_interval,
-    outcome_of,
     paired_difference,
     questions_needed,
 )
@@ -74,13 +74,13 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
 
 
 def test_holm_steps_down_and_never_falls():
-    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
-    assert holm([]) == []
+    assert adjust_holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert adjust_holm([]) == []
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_adjusted_p_values_keep_the_order_and_are_never_smaller(values: list[float]):
-    adjusted = holm(values)
+    adjusted = adjust_holm(values)
     assert all(p <= q <= 1 for p, q in zip(values, adjusted, strict=True))
     order = sorted(range(len(values)), key=values.__getitem__)
     ranked = [adjusted[index] for index in order]
@@ -123,8 +123,13 @@ def test_chance_alone_gives_a_verdict_in_at_most_5_of_100_cases(changes: list[fl
 
 
 def test_a_verdict_takes_both_the_interval_and_p():
-    assert [outcome_of(0.1, 2.0, 0.049), outcome_of(-2.0, -0.1, 0.049)] == ["better", "worse"]
-    assert outcome_of(0.1, 2.0, 0.05) == outcome_of(-0.1, 2.0, 0.001) == outcome_of(None, None, 0.001) == "inconclusive"
+    assert [decide_outcome(0.1, 2.0, 0.049), decide_outcome(-2.0, -0.1, 0.049)] == ["better", "worse"]
+    assert (
+        decide_outcome(0.1, 2.0, 0.05)
+        == decide_outcome(-0.1, 2.0, 0.001)
+        == decide_outcome(None, None, 0.001)
+        == "inconclusive"
+    )
 
 
 def test_equal_values_have_a_mean_without_an_interval():

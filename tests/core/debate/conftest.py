@@ -31,7 +31,7 @@ class PinnedAdapter:
 
     ref: AdapterRef | None = None
 
-    async def pinned(self) -> tuple[AdapterRef | None, Lease]:
+    async def acquire_active(self) -> tuple[AdapterRef | None, Lease]:
         return self.ref, Lease()
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core.debate.context import Conversation, QuestionTooLongError, TokenSizes, shortened
+from tmde_core.debate.context import Conversation, QuestionTooLongError, TokenSizes, shorten
 from tmde_core.records.chat import Message
 from tmde_core.records.runtimes import RuntimeCapabilities
 from tmde_core.testing import ScriptedRuntime
@@ -98,21 +98,21 @@ async def test_a_runtime_that_cannot_count_is_estimated_at_three_bytes_a_token()
 
 def test_sentences_are_kept_whole_where_possible():
     text = "First sentence here. Second sentence here. Third sentence that is here."
-    assert shortened(text, 0.7) == "First sentence here. Second sentence here. …"
+    assert shorten(text, 0.7) == "First sentence here. Second sentence here. …"
 
 
 def test_else_words_are_kept_whole():
-    assert shortened("alpha beta gamma delta", 0.5) == "alpha beta …"
+    assert shorten("alpha beta gamma delta", 0.5) == "alpha beta …"
 
 
 @given(st.text(max_size=400), st.sampled_from([0.5, 0.25, 0.125, 0.05]))
 def test_a_shortened_text_is_a_beginning_of_the_text(text, share):
-    short = shortened(text, share)
+    short = shorten(text, share)
     assert text.startswith(short.removesuffix("…").rstrip())
     assert len(short) <= len(text) * share + 2 or short == text
 
 
 @given(st.lists(st.text(alphabet="abcdefgh", min_size=1, max_size=12), min_size=2, max_size=60))
 def test_no_word_is_ever_cut(words):
-    kept = shortened(" ".join(words), 0.5).removesuffix("…").split()
+    kept = shorten(" ".join(words), 0.5).removesuffix("…").split()
     assert kept == words[: len(kept)]

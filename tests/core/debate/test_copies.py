@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from tmde_core.debate.judging import Judges
-from tmde_core.debate.seats import roles_of
+from tmde_core.debate.seats import merge_roles
 from tmde_core.records.debate import DebateConfig
 from tmde_core.records.judging import JudgeItem, Verdict
 from tmde_core.sdk.judges import JudgeDescriptor
@@ -34,7 +34,7 @@ class FutureJudge:
 
 def test_a_debates_own_budget_changes_nothing_else_of_a_role():
     role = FutureRole(runtime="other", model="m", top_p=0.5, min_p=0.1)
-    roles = roles_of(Roles(proposer=role, synthesizer=role), DebateConfig(max_tokens=7, temperature=0.2))
+    roles = merge_roles(Roles(proposer=role, synthesizer=role), DebateConfig(max_tokens=7, temperature=0.2))
     assert roles.proposer == msgspec.structs.replace(role, max_tokens=7, temperature=0.2)
     assert roles.synthesizer == msgspec.structs.replace(role, max_tokens=7)
 

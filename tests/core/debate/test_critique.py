@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from tmde_core.debate.critique import (
     MAX_ISSUE_CHARS,
     MAX_ISSUES,
-    accepted,
-    contradiction,
+    explain_rejection,
+    is_accepted,
     parse_critique,
-    without_echoes,
+    remove_echoes,
 )
 from tmde_core.records.debate import Critique, Issue
 
@@ -133,7 +133,7 @@ def test_deep_and_endless_json_is_survived(text):
     ],
 )
 def test_acceptance_is_decided_on_data(critique, ends):
-    assert accepted(critique, 8.0) is ends
+    assert is_accepted(critique, 8.0) is ends
 
 
 ANSWER = "The sky is blue because air scatters short waves of light more than long ones."
@@ -153,13 +153,13 @@ ANSWER = "The sky is blue because air scatters short waves of light more than lo
 )
 def test_issues_that_only_repeat_the_answer_are_left_out(text, kept):
     critique = Critique(issues=(Issue(severity="major", text=text),), score=4.0, verdict="revise")
-    assert bool(without_echoes(critique, ANSWER, "Why?").issues) is kept
+    assert bool(remove_echoes(critique, ANSWER, "Why?").issues) is kept
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_leaving_out_echoes_takes_issues_away_and_nothing_else(issue, source):
     critique = Critique(issues=(Issue(severity="minor", text=issue),), score=4.0, verdict="revise")
-    left = without_echoes(critique, source)
+    left = remove_echoes(critique, source)
     assert left == critique or left == Critique(score=4.0, verdict="revise")
 
 
@@ -174,5 +174,5 @@ def test_leaving_out_echoes_takes_issues_away_and_nothing_else(issue, source):
     ],
 )
 def test_an_acceptance_that_does_not_count_says_why(critique, says):
-    told = contradiction(critique)
+    told = explain_rejection(critique)
     assert told is None if says is None else says in told

@@ -9,7 +9,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from tmde_core.debate.service import LOGS_KEPT, trace_id_of
+from tmde_core.debate.service import LOGS_KEPT, derive_trace_id
 from tmde_core.debate.store import DebateStore
 from tmde_core.errors import (
     ConflictError,
@@ -567,7 +567,7 @@ async def test_a_crash_between_trace_and_row_is_settled_as_completed(table):
     await table.database.write("UPDATE debates SET status = 'running', trace_id = NULL WHERE id = ?", (str(debate.id),))
     await table.debates.settle()
     settled = await table.debates.get(debate.id)
-    assert (settled.status, settled.trace_id) == ("completed", trace_id_of(debate.id))
+    assert (settled.status, settled.trace_id) == ("completed", derive_trace_id(debate.id))
     assert settled.final_answer == debate.final_answer
 
 

@@ -31,7 +31,7 @@ def wait_for(path: Path) -> None:
 
 
 def build(worker: RunWorker, content: bytes) -> None:
-    write_adapter(worker.staging(), content)
+    write_adapter(worker.make_staging(), content)
 
 
 def die(number: int = signal.SIGKILL) -> None:
@@ -85,8 +85,8 @@ def train(worker: RunWorker) -> None:
     if what.startswith("memory-for-") and worker.config.batch_size > int(what.removeprefix("memory-for-")):
         raise MemoryError
     if what == "killed-for-memory" and worker.config.batch_size > 2:
-        vitals.memory = lambda: (1000, 10)
-        vitals.beat(worker.run_dir)
+        vitals.measure_memory = lambda: (1000, 10)
+        vitals.write_heartbeat(worker.run_dir)
         die()
     if what.startswith("steps-"):
         total, _, held_at = what.removeprefix("steps-").partition("-held-at-")

@@ -26,10 +26,10 @@ async def taught(services) -> UUID:
 
 async def test_run_and_traces_name_each_other(services, taught):
     run, failed = await trained(services), await trained(services, "raises")
-    found = await services.lineage.of_trace(taught)
+    found = await services.lineage.find_by_trace(taught)
     assert (found.runs, found.adapters) == ((run, failed), (run,))
-    assert taught in [trace.id for trace in await services.finetune.traces_of(run)]
-    assert services.stores.adapters.manifest(run).lineage["traceIds"].count(str(taught)) == 1
+    assert taught in [trace.id for trace in await services.finetune.list_traces(run)]
+    assert services.stores.adapters.read_manifest(run).lineage["traceIds"].count(str(taught)) == 1
 
 
 async def test_withdrawing_a_trace_names_every_adapter_that_it_tainted(services, data_dir: Path, taught):
@@ -44,21 +44,21 @@ async def test_withdrawing_a_trace_names_every_adapter_that_it_tainted(services,
     assert withdrawn.runs == (run,)
     assert withdrawn.adapters[0] == run
     assert sorted(withdrawn.adapters) == sorted([run, elsewhere, renamed, damaged])
-    assert set((await services.lineage.of_trace(taught)).adapters) == set(withdrawn.adapters)
+    assert set((await services.lineage.find_by_trace(taught)).adapters) == set(withdrawn.adapters)
 
 
 async def test_an_adapter_whose_run_is_forgotten_is_known_by_its_manifest(services, taught):
     run = await trained(services)
     await services.database.write("DELETE FROM run_traces WHERE run_id = ?", (str(run),))
     await services.database.write("DELETE FROM finetune_runs WHERE id = ?", (str(run),))
-    found = await services.lineage.of_trace(taught)
+    found = await services.lineage.find_by_trace(taught)
     assert (found.runs, found.adapters) == ((), (run,))
 
 
 async def test_an_adapter_that_was_deleted_has_still_learned(services, data_dir: Path, taught):
     run = await trained(services)
     shutil.rmtree(data_dir / "lora-adapters" / str(run))
-    assert (await services.lineage.of_trace(taught)).adapters == (run,)
+    assert (await services.lineage.find_by_trace(taught)).adapters == (run,)
 
 
 async def test_what_lies_about_among_the_adapters_stops_nothing(services, data_dir: Path, taught):
@@ -69,11 +69,11 @@ async def test_what_lies_about_among_the_adapters_stops_nothing(services, data_d
     (directory / "empty").mkdir()
     (directory / "half").mkdir()
     (directory / "half" / "manifest.json").write_text('{"lineage": ')
-    assert (await services.lineage.of_trace(taught)).adapters == (run,)
+    assert (await services.lineage.find_by_trace(taught)).adapters == (run,)
 
 
 async def test_a_trace_that_taught_nothing_has_no_lineage_and_an_unknown_one_is_refused(services, taught):
-    found = await services.lineage.of_trace(taught)
+    found = await services.lineage.find_by_trace(taught)
     assert (found.trace_id, found.runs, found.adapters) == (taught, (), ())
     with pytest.raises(NotFoundError, match="no trace with the id"):
-        await services.lineage.of_trace(uuid4())
+        await services.lineage.find_by_trace(uuid4())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tmde_core.errors import InvalidInputError
 from tmde_core.finetune.presets import PRESETS
-from tmde_core.finetune.ranges import checked, config_from, ranges
+from tmde_core.finetune.ranges import check_config, decode_config, ranges
 from tmde_core.records.fields import Field
 from tmde_core.records.finetune import FineTuneConfig
 
@@ -38,10 +38,10 @@ def test_a_number_is_taken_exactly_when_it_is_in_its_range(entry: Field, value: 
     assert entry.maximum is not None
     whole = isinstance(entry.default, int)
     if entry.minimum <= value <= entry.maximum and (isinstance(value, int) or not whole):
-        assert msgspec.to_builtins(config_from({entry.wire_name: value}))[entry.wire_name] == value
+        assert msgspec.to_builtins(decode_config({entry.wire_name: value}))[entry.wire_name] == value
     else:
         with pytest.raises(InvalidInputError) as caught:
-            config_from({entry.wire_name: value})
+            decode_config({entry.wire_name: value})
         assert caught.value.context["field"] == entry.wire_name
         assert str(value) in caught.value.detail
 
@@ -59,10 +59,10 @@ def test_each_range_takes_its_bounds_and_what_is_just_inside_and_refuses_what_is
     assert entry.maximum is not None
     low, high = entry.minimum, entry.maximum
     for value in (low, high, beside(entry, low, True), beside(entry, high, False)):
-        assert msgspec.to_builtins(config_from({entry.wire_name: value}))[entry.wire_name] == value
+        assert msgspec.to_builtins(decode_config({entry.wire_name: value}))[entry.wire_name] == value
     for value in (beside(entry, low, False), beside(entry, high, True)):
         with pytest.raises(InvalidInputError) as caught:
-            config_from({entry.wire_name: value})
+            decode_config({entry.wire_name: value})
         told = caught.value
         assert told.context == {"field": entry.wire_name, "value": value, "minimum": low, "maximum": high}
         assert told.detail.startswith(f"{entry.wire_name}: {value} is out of range; it must be from ")
@@ -81,22 +81,22 @@ def test_each_range_takes_its_bounds_and_what_is_just_inside_and_refuses_what_is
 )
 def test_the_sentence_names_field_value_and_range(values, sentence):
     with pytest.raises(InvalidInputError) as caught:
-        config_from(values)
+        decode_config(values)
     assert caught.value.detail == sentence
 
 
 def test_an_unknown_field_is_refused_by_name():
     with pytest.raises(InvalidInputError, match="learning_rate: there is no such hyperparameter"):
-        config_from({"learning_rate": 1e-4})
+        decode_config({"learning_rate": 1e-4})
 
 
 def test_what_is_left_out_comes_from_the_base():
-    assert config_from({"epochs": 2}, FineTuneConfig(seed=7)) == FineTuneConfig(seed=7, epochs=2)
+    assert decode_config({"epochs": 2}, FineTuneConfig(seed=7)) == FineTuneConfig(seed=7, epochs=2)
 
 
 def test_a_config_that_was_built_and_not_decoded_is_checked_too():
     with pytest.raises(InvalidInputError, match="epochs"):
-        checked(FineTuneConfig(epochs=99))
+        check_config(FineTuneConfig(epochs=99))
 
 
 def test_every_hyperparameter_says_what_it_does():
@@ -105,5 +105,5 @@ def test_every_hyperparameter_says_what_it_does():
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
 def test_presets_are_in_range_and_all_name_the_same(preset):
-    assert config_from(preset.values)
+    assert decode_config(preset.values)
     assert preset.values.keys() == PRESETS[0].values.keys()

@@ -99,7 +99,7 @@ async def test_the_shipped_trainer_goes_from_traces_to_a_sound_adapter(undisturb
         assert run.metrics is not None
         assert run.metrics.final_train_loss is not None
         assert len(await services.finetune.metrics(run.id)) == run.metrics.total_steps
-        manifest = services.stores.adapters.verified(run.id)
+        manifest = services.stores.adapters.verify_files(run.id)
         assert {
             "adapter_model.safetensors",
             "adapter_config.json",
@@ -118,7 +118,7 @@ async def test_a_trainer_killed_in_the_middle_goes_on_from_its_checkpoint_and_le
         async for event in services.finetune.events(run.id).follow():
             if event.type == "checkpoint":
                 break
-        for process in supervisor.family(str(run.id)):
+        for process in supervisor.find_processes(str(run.id)):
             process.kill()
         (services.finetune.run_dir(run.id) / "go").touch()
         ended = await services.finetune.wait(run.id)

@@ -14,7 +14,7 @@ from tmde_core.errors import ConflictError, InsufficientTracesError, InvalidInpu
 from tmde_core.loop.journal import Journal
 from tmde_core.loop.records import Asked, LoopPlan, Practised, Trained
 from tmde_core.loop.service import Loop
-from tmde_core.loop.watcher import Watcher
+from tmde_core.loop.watcher import LoopProgress
 from tmde_core.plugins import Plugins
 from tmde_core.records.chat import ChatRequest
 from tmde_core.records.debate import DebateConfig
@@ -40,7 +40,7 @@ from tmde_core.sdk.worker.kit import BaseIdentity, RunWorker
 from tmde_core.testing.adapters import write_adapter
 
 with RunWorker(Path(sys.argv[1])) as run:
-    write_adapter(run.staging())
+    write_adapter(run.make_staging())
     run.events.progress(1, 1, loss=1.0)
     run.publish(FineTuneMetrics(total_steps=1), BaseIdentity(name="scripted-1"))
 sys.exit(run.exit_code)
@@ -103,17 +103,19 @@ async def opened(tmp_path: Path, runtime: ScriptedRuntime):
         yield services
 
 
-def loop_on(services: Services, asked: list[Question], plan: LoopPlan = PLAN, watcher: Watcher | None = None) -> Loop:
+def loop_on(
+    services: Services, asked: list[Question], plan: LoopPlan = PLAN, watcher: LoopProgress | None = None
+) -> Loop:
     journal = Journal.of(services.settings.data_path / "loops", asked, plan)
     parts = (services.workspace, services.debates, services.traces, services.finetune, services.lora)
-    return Loop(*parts, asked, plan, journal, watcher or Watcher())
+    return Loop(*parts, asked, plan, journal, watcher or LoopProgress())
 
 
 async def test_a_loop_trains_on_what_scored_activates_it_and_reports_the_gain(opened: Services):
     report = await loop_on(opened, questions()).run()
     assert (report.overall.before, report.overall.after, report.outcome) == (0.0, 1.0, "better")
     assert report.practice_solved == 4
-    active = await opened.lora.active()
+    active = await opened.lora.get_active()
     assert active is not None
     assert str(active.id) == report.adapter_id == report.last.adapter_id
     assert report.last.answer == "It is 140."
@@ -122,7 +124,7 @@ async def test_a_loop_trains_on_what_scored_activates_it_and_reports_the_gain(op
 async def test_the_last_debate_is_kept_but_never_trained_on(opened: Services):
     report = await loop_on(opened, questions()).run()
     trace = await opened.traces.rate(UUID(report.last.trace_id), 10)
-    assert trace.id not in [one.id for one in await opened.traces.eligible(8.0)]
+    assert trace.id not in [one.id for one in await opened.traces.list_eligible(8.0)]
 
 
 async def test_held_out_questions_are_asked_greedily_of_the_proposer_alone_and_leave_no_traces(opened, runtime):
@@ -134,7 +136,7 @@ async def test_held_out_questions_are_asked_greedily_of_the_proposer_alone_and_l
 
 
 async def test_a_loop_that_was_cut_off_goes_on_where_it_stopped(opened, runtime):
-    class Unplugged(Watcher):
+    class Unplugged(LoopProgress):
         pieces = 0
 
         def piece(self, right: bool | None) -> None:

@@ -66,7 +66,7 @@ async def test_the_active_one_comes_first_and_what_is_deleted_meanwhile_stops_no
     # Activation would read it, and then it is not due.
     services.stores.adapters.point_at(ActivePointer(adapter_id=active, previous_adapter_id=None, since=utc_now()))
     seen = []
-    flaws = services.stores.adapters.flaws
+    flaws = services.stores.adapters.find_flaws
 
     def noted(adapter_id, *arguments):
         if not seen:
@@ -74,7 +74,7 @@ async def test_the_active_one_comes_first_and_what_is_deleted_meanwhile_stops_no
         seen.append(adapter_id)
         return flaws(adapter_id, *arguments)
 
-    monkeypatch.setattr(services.stores.adapters, "flaws", noted)
+    monkeypatch.setattr(services.stores.adapters, "find_flaws", noted)
     await patrols().round()
     assert seen == [active, newest, gone]
     assert told == []
@@ -88,7 +88,7 @@ async def test_a_restart_forgets_neither_the_damage_nor_where_the_pass_was(opene
         told.append(event.adapter_id)
 
     async def round_of(services, until: int) -> None:
-        flaws = services.stores.adapters.flaws
+        flaws = services.stores.adapters.find_flaws
 
         def noted(adapter_id, *arguments):
             if len(seen) == until:
@@ -96,7 +96,7 @@ async def test_a_restart_forgets_neither_the_damage_nor_where_the_pass_was(opene
             seen.append(adapter_id)
             return flaws(adapter_id, *arguments)
 
-        monkeypatch.setattr(services.stores.adapters, "flaws", noted)
+        monkeypatch.setattr(services.stores.adapters, "find_flaws", noted)
         await Patrol(services.lora, services.stores.adapters, tell, pace=FAST).round()
 
     async with opened(data_dir) as services:

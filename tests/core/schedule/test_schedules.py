@@ -230,7 +230,7 @@ async def test_training_starts_when_enough_is_new_and_is_skipped_while_it_runs(s
     await with_traces(services, 20)
     decision = await services.schedules.fire("finetune", utc_now())
     assert decision.action == "started"
-    run = await services.finetune.current()
+    run = await services.finetune.get_current()
     assert (str(run.id), run.triggered_by) == (decision.run_id, "schedule")
     again = await services.schedules.fire("finetune", utc_now() + timedelta(days=7))
     assert (again.action, again.reason) == ("skipped", f"The training run {run.id} is in progress.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tmde_core.storage.durable import write_whole
+from tmde_core.storage.durable import write_atomic
 
 
 def test_threads_that_replace_one_file_at_the_same_time_leave_it_whole(tmp_path: Path):
@@ -15,7 +15,7 @@ def test_threads_that_replace_one_file_at_the_same_time_leave_it_whole(tmp_path:
     )
 
     def write(number: int) -> None:
-        write_whole(file, contents[number % 4])
+        write_atomic(file, contents[number % 4])
         assert file.read_bytes() in contents
 
     with ThreadPoolExecutor(4) as threads:

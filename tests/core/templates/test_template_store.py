@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tmde_core.errors import NotFoundError
 from tmde_core.storage.database import Database
 from tmde_core.templates.front_matter import parse_template
-from tmde_core.templates.store import STARTER_NAMESPACE, TemplateStore, match_expression, starter_directory
+from tmde_core.templates.store import STARTER_NAMESPACE, TemplateStore, build_match_expression, starter_directory
 
 STARTERS = starter_directory()
 
@@ -69,7 +69,7 @@ async def test_limits_are_kept(store):
 
 @given(query=st.text(max_size=200) | st.text(alphabet='"*():^-+{}ANDORNEAR name', max_size=60))
 def test_nothing_but_quoted_words_reaches_the_search_syntax(query):
-    expression = match_expression(query)
+    expression = build_match_expression(query)
     if expression:
         words = expression.split(" AND (", 1)[1].removesuffix(")")
         assert all(word[0] == word[-1] == '"' and word[1:-1].isalnum() for word in words.split(" OR "))

@@ -21,9 +21,9 @@ from tmde_core.records.finetune import TraceLineage
 from tmde_core.records.traces import RoleModel, SkippedLine, Timings, TokenCounts, Trace
 from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
-from tmde_core.traces.exchange import MAX_LINE_BYTES, LineRound, TraceLine, from_line, lines_of, to_line
+from tmde_core.traces.exchange import MAX_LINE_BYTES, LineRound, TraceLine, from_line, split_lines, to_line
 from tmde_core.traces.service import TraceService
-from tmde_core.traces.store import COLUMNS, Details, TraceStore
+from tmde_core.traces.store import COLUMNS, TraceDetails, TraceStore
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def traces(database: Database) -> TraceService:
 
 
 def test_every_field_of_a_trace_has_its_place_in_the_store_and_in_a_line():
-    stored = {*COLUMNS.split(", "), *Details.__struct_fields__, "rounds"} - {"seq", "details"}
+    stored = {*COLUMNS.split(", "), *TraceDetails.__struct_fields__, "rounds"} - {"seq", "details"}
     assert stored == set(Trace.__struct_fields__)
     assert set(TraceLine.__struct_fields__) == {*Trace.__struct_fields__, "quality_score"}
     assert set(LineRound.__struct_fields__) == set(Round.__struct_fields__)
@@ -236,7 +236,7 @@ async def test_lines_do_not_depend_on_where_a_stream_is_cut(data: bytes, cuts: l
     expected = data.split(b"\n")
     if not expected[-1]:
         expected.pop()
-    assert [line async for line in lines_of(chunks())] == expected
+    assert [line async for line in split_lines(chunks())] == expected
 
 
 async def test_an_endless_line_is_cut_short_and_the_next_line_is_read(traces: TraceService) -> None:
@@ -245,9 +245,9 @@ async def test_an_endless_line_is_cut_short_and_the_next_line_is_read(traces: Tr
             yield b"x" * 100_000
         yield b"\n" + GOOD + b"\n"
 
-    sizes = [len(line) async for line in lines_of(chunks())]
+    sizes = [len(line) async for line in split_lines(chunks())]
     assert sizes == [MAX_LINE_BYTES + 1, len(GOOD)]
-    report = await traces.import_jsonl(lines_of(chunks()))
+    report = await traces.import_jsonl(split_lines(chunks()))
     assert report.imported == 1
     assert report.skipped == (SkippedLine(line=1, reason="The line is longer than 1,000,000 bytes."),)
 

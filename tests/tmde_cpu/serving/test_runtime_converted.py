@@ -14,7 +14,7 @@ from tmde_core.testing import make_context
 from tmde_core.testing.contracts.runtimes import answer, question
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime
-from tmde_cpu.serving.simple_questions import quality
+from tmde_cpu.serving.simple_questions import measure_quality
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ async def test_the_embedded_model_answers_simple_questions(tmp_path: Path, embed
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / embedded_model.name).symlink_to(embedded_model)
     runtime = runtime_of(tmp_path)
-    report = await quality(runtime)
+    report = await measure_quality(runtime)
     await runtime.stop()
     assert report.right >= LEAST_RIGHT, report.wrong
 

@@ -13,7 +13,7 @@ from tmde_core.testing import make_context
 from tmde_cpu.gguf.header import read_header
 from tmde_cpu.serving import server_log
 from tmde_cpu.serving.catalog import Catalog
-from tmde_cpu.serving.gate import Gate
+from tmde_cpu.serving.gate import SlotQueue
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime, availability
 from tmde_cpu.serving.server_log import LastLines, ServerLog
@@ -32,7 +32,7 @@ def test_a_wrong_setting_is_named(table: dict[str, object], told: str) -> None:
         make_context(EmbeddedSettings, table="runtimes.embedded", **table)
 
 
-async def holder(gate: Gate, background: bool, order: list[str], name: str, leave: asyncio.Event) -> None:
+async def holder(gate: SlotQueue, background: bool, order: list[str], name: str, leave: asyncio.Event) -> None:
     async with gate.permit(background):
         order.append(name)
         await leave.wait()
@@ -44,7 +44,7 @@ async def until_idle() -> None:
 
 
 async def test_the_gate_lets_foreground_in_first_and_keeps_a_slot_for_it() -> None:
-    gate, order, leave = Gate(2), list[str](), asyncio.Event()
+    gate, order, leave = SlotQueue(2), list[str](), asyncio.Event()
     tasks = [asyncio.create_task(holder(gate, True, order, f"back-{n}", leave)) for n in range(3)]
     await until_idle()
     assert order == ["back-0"]  # the last slot is kept
@@ -57,7 +57,7 @@ async def test_the_gate_lets_foreground_in_first_and_keeps_a_slot_for_it() -> No
 
 
 async def test_a_cancelled_wait_loses_no_slot() -> None:
-    gate, order, leave = Gate(1), list[str](), asyncio.Event()
+    gate, order, leave = SlotQueue(1), list[str](), asyncio.Event()
     first = asyncio.create_task(holder(gate, False, order, "first", leave))
     await until_idle()
     waiting = [asyncio.create_task(holder(gate, False, order, f"waiting-{n}", leave)) for n in range(2)]

@@ -39,4 +39,4 @@ def test_a_pass_that_had_to_wait_counts_for_the_work_in_it(monkeypatch, wall, bu
         weights={"a": torch.zeros(2, requires_grad=True)}, passes=SimpleNamespace(bytes_of=lambda *_, **__: 1000)
     )
     pack: Any = SimpleNamespace(size=10)
-    assert calibration.measured(trainee, pack, FineTuneConfig()).seconds_per_token == pytest.approx(counted / 10)
+    assert calibration.measure(trainee, pack, FineTuneConfig()).seconds_per_token == pytest.approx(counted / 10)

@@ -25,8 +25,8 @@ from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.lora import Manifest
 from tmde_core.sdk.runtimes import Message
 from tmde_core.sdk.training import TrainingBackend, TrainingExample, TrainingJob
-from tmde_core.sdk.worker.kit import checkpoints
-from tmde_core.storage.durable import sha256_of
+from tmde_core.sdk.worker.kit import list_checkpoints
+from tmde_core.storage.durable import hash_file
 from tmde_core.storage.events import Event, FileLog
 from tmde_core.testing import make_context, times_tables, write_job
 from tmde_cpu.backend import CpuBackend
@@ -92,14 +92,14 @@ def test_a_run_leaves_a_whole_adapter_its_manifest_and_every_step_in_the_log(tmp
     names = {"adapter_model.safetensors", "adapter_config.json", "adapter.gguf", "training_args.json", "metrics.json"}
     assert {file.name for file in adapter(job).iterdir()} == names | {"manifest.json"}
     manifest = from_json((adapter(job) / "manifest.json").read_bytes(), Manifest)
-    assert manifest.files == {name: sha256_of(adapter(job) / name) for name in names}
+    assert manifest.files == {name: hash_file(adapter(job) / name) for name in names}
     assert manifest.traces_used == len(EXAMPLES)
     assert manifest.base_model_sha256
     assert manifest.tokenizer_sha256
     assert manifest.chat_template_sha256
     assert manifest.metrics["bestValLoss"] == min(event.data["evalLoss"] for event in events(job, "eval"))
     assert not list((tmp_path / "lora-adapters").glob(".*"))
-    assert len(checkpoints(job.parent)) == 2
+    assert len(list_checkpoints(job.parent)) == 2
 
 
 def test_peft_itself_loads_the_adapter_and_it_changes_the_model(tmp_path, config):
@@ -130,14 +130,14 @@ def test_equal_input_gives_the_same_bits_also_when_killed_and_resumed(tmp_path, 
         wait_for(killed, "checkpoint", process)
         process.kill()
     assert not adapter(killed).exists()
-    (start,) = checkpoints(killed.parent)
+    (start,) = list_checkpoints(killed.parent)
     write_job(
         tmp_path / "killed", EXAMPLES[:32], EXAMPLES[32:], config, run_id=UUID(killed.parent.name), resume_from=start
     )
     assert run(killed) == 0, (killed.parent / "worker.log").read_text()
     assert any("going on after step" in event.data["text"] for event in events(killed, "log"))
     for name in ("adapter_model.safetensors", "adapter.gguf", "adapter_config.json"):
-        assert sha256_of(adapter(killed) / name) == sha256_of(adapter(whole) / name)
+        assert hash_file(adapter(killed) / name) == hash_file(adapter(whole) / name)
 
     other = msgspec.structs.replace(config, seed=1)
     different = write_job(tmp_path / "other", EXAMPLES[:32], EXAMPLES[32:], other, resume_from=start)
@@ -224,7 +224,7 @@ def test_training_stops_when_the_validation_loss_has_not_fallen_three_times(tmp_
 def test_half_the_batch_and_twice_the_accumulation_go_on_from_the_checkpoint(tmp_path, config):
     whole = write_job(tmp_path, EXAMPLES[:32], [], config)
     assert run(whole) == 0
-    start = checkpoints(whole.parent)[0]
+    start = list_checkpoints(whole.parent)[0]
     halved = msgspec.structs.replace(config, batch_size=2, gradient_accumulation_steps=2)
     job = write_job(tmp_path, EXAMPLES[:32], [], halved, resume_from=start)
     assert run(job) == 0, (job.parent / "worker.log").read_text()

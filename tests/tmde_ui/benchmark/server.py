@@ -162,12 +162,12 @@ def commands(services: Services, model: Model, directory: Path) -> dict[str, Com
         model.open()
 
     async def settled() -> object:
-        run = services.benchmark.running()
+        run = services.benchmark.get_running()
         return (await services.benchmark.wait(run.id)).status if run else None
 
     async def start(**plan: object) -> str:
         if (
-            left := services.benchmark.running()
+            left := services.benchmark.get_running()
         ) is not None:  # by a test that failed: the others must not fail with it
             model.open()
             await services.benchmark.cancel(left.id)
@@ -187,7 +187,7 @@ def commands(services: Services, model: Model, directory: Path) -> dict[str, Com
         return identity
 
     async def judge(adapter: str) -> str:
-        decision: GateDecision = await services.gate.judge(UUID(adapter))
+        decision: GateDecision = await services.gate.evaluate(UUID(adapter))
         return decision.gate
 
     async def activate(adapter: str) -> None:

@@ -112,7 +112,7 @@ async def trained_and_judged(data: Path) -> tuple[str, object, object]:
         (decision,) = decisions
         found = await services.benchmark.compare(decision.base_run_id, decision.run_id)
         assert (await services.lora.get(run.id)).gate == decision.gate
-        assert await services.lora.active() is None
+        assert await services.lora.get_active() is None
         return await report_html(services.benchmark, decision.run_id), decision, found
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core.benchmark.questions.custom import question_from
+from tmde_core.benchmark.questions.custom import decode_question
 from tmde_core.benchmark.results.metrics import tmde_score
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import to_json
@@ -19,9 +19,9 @@ from tmde_core.records.schedule import ScheduleStatus
 from tmde_core.settings import BenchmarkSettings
 from tmde_core.storage.events import Event
 from tmde_ui.benchmark.compare.pairs import switches
-from tmde_ui.benchmark.filters import Wanted
+from tmde_ui.benchmark.filters import BenchmarkFilters
 from tmde_ui.benchmark.gate import in_words
-from tmde_ui.benchmark.questions.checks import fields_of, wire_of
+from tmde_ui.benchmark.questions.checks import decode_criterion, encode_fields
 from tmde_ui.benchmark.results.series import interval
 from tmde_ui.benchmark.state import ANSWERS_KEPT, BenchmarkState
 from tmde_ui.benchmark.words import change
@@ -76,20 +76,25 @@ def test_a_long_run_keeps_only_its_newest_answers():
 
 
 def test_filters_survive_the_address_and_what_cannot_be_meant_is_dropped():
-    wanted = Wanted.read({"start": "2026-11-01", "end": "x", "adapter": str(NEW), "type": "quick", "mode": "alone"})
-    assert wanted == Wanted(start="2026-11-01", adapter=str(NEW), type="quick")
+    wanted = BenchmarkFilters.read(
+        {"start": "2026-11-01", "end": "x", "adapter": str(NEW), "type": "quick", "mode": "alone"}
+    )
+    assert wanted == BenchmarkFilters(start="2026-11-01", adapter=str(NEW), type="quick")
     assert wanted.address() == f"/benchmark?start=2026-11-01&adapter={NEW}&type=quick"
-    assert Wanted().address() == "/benchmark"
+    assert BenchmarkFilters().address() == "/benchmark"
 
 
 def test_the_last_day_counts_to_its_end():
-    found = Wanted(start="2026-11-24", end="2026-11-24").filter()
+    found = BenchmarkFilters(start="2026-11-24", end="2026-11-24").filter()
     assert found["start"] <= NOW <= found["end"]
     assert found["end"] - found["start"] < timedelta(days=1)
 
 
 def test_an_export_has_the_dates_of_the_filter():
-    assert Wanted(start="2026-11-01").export("csv") == "/api/benchmark/export?format=csv&from=2026-11-01T00%3A00%3A00Z"
+    assert (
+        BenchmarkFilters(start="2026-11-01").export("csv")
+        == "/api/benchmark/export?format=csv&from=2026-11-01T00%3A00%3A00Z"
+    )
 
 
 # --------------------------------------------------------------------------------------------- words
@@ -195,16 +200,16 @@ CHECKS = (
 @pytest.mark.parametrize("check", CHECKS)
 def test_every_kind_of_check_is_the_same_after_the_form(check):
     criterion = {"name": "right", "weight": 2.5, "description": "It is right.", **({"check": check} if check else {})}
-    question = question_from({"id": "own", "query": "Is it?", "domain": "science", "criteria": [criterion]})
-    fields = {"query": "Is it?", "domain": "science", "question-id": "own", **fields_of(3, question.criteria[0])}
-    assert to_json(question_from(wire_of(fields))) == to_json(question)
+    question = decode_question({"id": "own", "query": "Is it?", "domain": "science", "criteria": [criterion]})
+    fields = {"query": "Is it?", "domain": "science", "question-id": "own", **decode_criterion(3, question.criteria[0])}
+    assert to_json(decode_question(encode_fields(fields))) == to_json(question)
 
 
 def test_criteria_keep_their_order_and_those_taken_away_are_gone():
     fields = {"query": "?", "domain": "science"}
     for number in (10, 2, 7):
         fields |= {f"c{number}-name": f"n{number}", f"c{number}-kind": "judge", f"c{number}-description": "x"}
-    assert [one["name"] for one in wire_of(fields)["criteria"]] == ["n2", "n7", "n10"]
+    assert [one["name"] for one in encode_fields(fields)["criteria"]] == ["n2", "n7", "n10"]
 
 
 @pytest.mark.parametrize(
@@ -216,5 +221,5 @@ def test_criteria_keep_their_order_and_those_taken_away_are_gone():
 )
 def test_what_is_no_number_is_told_at_its_criterion(fields):
     with pytest.raises(InvalidInputError) as caught:
-        wire_of({"query": "?", "c1-name": "first", "c1-kind": "judge", **fields})
+        encode_fields({"query": "?", "c1-name": "first", "c1-kind": "judge", **fields})
     assert caught.value.context["field"] == "criteria[1].check"

@@ -39,7 +39,7 @@ def save(directory: Path) -> None:
 
 
 def train(worker: RunWorker) -> None:
-    write_adapter(worker.staging(), worker.job.run_id)
+    write_adapter(worker.make_staging(), worker.job.run_id)
     step = 0
     if worker.job.resume_from:
         step = int(worker.job.resume_from.rsplit("-", 1)[1])

@@ -57,7 +57,7 @@ async def obey(services: Services) -> None:
         elif command["do"] == "start":
             answer = str((await services.finetune.start(triggered_by=command.get("by", "api"))).id)
         elif command["do"] == "settled":
-            if (run := await services.finetune.current()) is not None:
+            if (run := await services.finetune.get_current()) is not None:
                 await services.finetune.wait(run.id)
         elif command["do"] == "config":
             answer = services.finetune.config().lora_rank

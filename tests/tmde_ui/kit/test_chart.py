@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_ui.kit.chart.axes import figure, ticks, time_ticks
-from tmde_ui.kit.chart.lines import Band, Mark, Series, chart, decimated
+from tmde_ui.kit.chart.axes import format_tick, ticks, time_ticks
+from tmde_ui.kit.chart.lines import Band, Mark, Series, chart, thin_out
 from tmde_ui.kit.chart.shapes import Bar, bars, columns, radar
 
 finite = st.floats(-1e6, 1e6)
@@ -40,7 +40,7 @@ def test_whatever_is_drawn_lies_inside_the_box(points):
 @given(st.lists(finite, max_size=3_000), st.integers(4, 600))
 def test_thinning_out_keeps_both_ends_the_order_and_every_peak(values, limit):
     points = list(enumerate(values))
-    kept = decimated(points, limit)
+    kept = thin_out(points, limit)
     assert len(kept) <= max(limit, min(len(points), limit))
     assert kept == sorted(set(kept))
     assert set(kept) <= set(points)
@@ -68,7 +68,7 @@ def test_there_is_no_half_step():
 
 @pytest.mark.parametrize(("value", "step", "words"), [(2.5, 0.5, "2.5"), (1_000, 200, "1,000"), (0.1, 0.05, "0.10")])
 def test_figures_have_the_decimals_that_their_ticks_need(value, step, words):
-    assert figure(value, step) == words
+    assert format_tick(value, step) == words
 
 
 def test_figures_that_are_none_leave_the_line_whole():

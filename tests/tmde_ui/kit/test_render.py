@@ -46,8 +46,8 @@ def test_hostile_text_is_not_dear(name, size):
 async def test_long_text_is_rendered_off_the_event_loop(monkeypatch):
     threads = []
     monkeypatch.setattr(render, "to_html", lambda text: threads.append(threading.current_thread()) or text)
-    await render.rendered("x" * (render.INLINE_CHARS + 1))
-    await render.rendered("x")
+    await render.render("x" * (render.INLINE_CHARS + 1))
+    await render.render("x")
     assert threads[0] is not threading.main_thread()
     assert threads[1] is threading.main_thread()
 

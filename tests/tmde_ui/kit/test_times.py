@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tmde_ui.kit.times import age, ago, coming, duration, on_the_clock
+from tmde_ui.kit.times import age, ago, format_milliseconds, format_next_time, on_the_clock
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -16,7 +16,7 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
     [(None, ""), (0, "1 ms"), (40, "40 ms"), (840, "0.8 s"), (9_940, "9.9 s"), (9_960, "10 s"), (59_400, "59 s"), (59_600, "1 min 00 s"), (185_000, "3 min 05 s"), (7_500_000, "2 h 05 min")],
 )  # fmt: skip
 def test_durations(milliseconds, said):
-    assert duration(milliseconds) == said
+    assert format_milliseconds(milliseconds) == said
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_ages(past, words):
     ],
 )
 def test_what_is_coming_is_told_by_the_schedules_own_clock(moment, words):
-    assert coming(moment, "Europe/Berlin", TUESDAY) == words
+    assert format_next_time(moment, "Europe/Berlin", TUESDAY) == words
 
 
 def test_an_unknown_zone_is_no_reason_to_fail():

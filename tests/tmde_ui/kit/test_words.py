@@ -15,7 +15,12 @@ def test_counting():
 
 
 def test_sizes():
-    assert [words.size(number) for number in (None, 512, 98_000_000, 2_500_000_000)] == ["", "512 B", "98 MB", "2.5 GB"]
+    assert [words.format_bytes(number) for number in (None, 512, 98_000_000, 2_500_000_000)] == [
+        "",
+        "512 B",
+        "98 MB",
+        "2.5 GB",
+    ]
 
 
 def test_a_snippet_is_one_line_without_markdown():

@@ -121,7 +121,7 @@ async def obey(services: Services, script: Script) -> None:
         elif do == "clear-active":
             await services.lora.deactivate("api")
         elif do == "active":
-            active = await services.lora.active()
+            active = await services.lora.get_active()
             answer = str(active.id) if active else None
         elif do == "spoil":
             file = services.stores.adapters.path(UUID(command["id"])) / "adapter_model.safetensors"
@@ -131,7 +131,7 @@ async def obey(services: Services, script: Script) -> None:
         elif do == "gate":
             await services.lora.set_gate(UUID(command["id"]), command["gate"])
         elif do == "events":
-            answer = [(one.operation, one.success, one.note) for one in await services.lora.events()]
+            answer = [(one.operation, one.success, one.note) for one in await services.lora.list_events()]
         elif do == "benchmarked":
             services.lora.benchmarks = benchmarked
         elif do == "open":

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tmde_core.records.base import utc_now
 from tmde_core.records.lora import LoRAActivationEvent
 from tmde_core.storage.events import Event
-from tmde_ui.versions.compare.answers import Answers
-from tmde_ui.versions.words import LONGEST_FIGURE, deed, figure, identity, losses, measured
+from tmde_ui.versions.compare.answers import VersionAnswers
+from tmde_ui.versions.words import LONGEST_FIGURE, describe_event, format_value, identity, losses, measured
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -28,7 +28,7 @@ def test_whatever_an_imported_manifest_measures_can_be_shown(metrics):
 
 def test_integers_beyond_all_measure_are_shown_short_and_never_reckoned_with():
     assert losses({"finalTrainLoss": 10**400}) == "no losses known"
-    assert len(figure(10**400)) == LONGEST_FIGURE + 2
+    assert len(format_value(10**400)) == LONGEST_FIGURE + 2
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_integers_beyond_all_measure_are_shown_short_and_never_reckoned_with():
     ],
 )
 def test_figures_are_said_as_a_person_writes_them(value, shown):
-    assert figure(value) == shown
+    assert format_value(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_every_deed_is_told_with_how_it_went(operation, success, words):
         success=success,
         operation=operation,
     )
-    assert deed(event) == words
+    assert describe_event(event) == words
 
 
 @pytest.mark.parametrize("nonsense", ["", "x", "../../etc", None, 7, ["a"]])
@@ -84,7 +84,7 @@ def test_answers_are_the_same_however_often_their_events_arrive():
         Event(id=4, type="answer", data={"version": None, "text": "Because.", "ms": 12.0, "tokens": 2}),
         Event(id=5, type="failed", data={"version": "a", "code": "x", "detail": "It is damaged."}),
     ]
-    state = Answers([*events, *events])
+    state = VersionAnswers([*events, *events])
     assert list(state.of) == [None, "a", "b"]
     assert (state.of[None].text, state.of[None].phase, state.of[None].tokens) == ("Because.", "done", 2)
     assert (state.of["a"].phase, state.of["a"].problem) == ("failed", "It is damaged.")

@@ -13,26 +13,26 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Response, Stream
 from msgspec import Meta
 
-from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset, body_of
-from tmde_core.api.web.schema import described
+from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset, decode_body
+from tmde_core.api.web.schema import describe_route
 from tmde_core.api.web.streams import OpenStreams
-from tmde_core.benchmark.questions.custom import question_from
+from tmde_core.benchmark.questions.custom import decode_question
 from tmde_core.benchmark.results.export import csv_lines
 from tmde_core.benchmark.results.report import report_html
-from tmde_core.benchmark.running.scoring import Score
+from tmde_core.benchmark.running.scoring import AnswerScore
 from tmde_core.errors import InvalidInputError
-from tmde_core.records.base import Record, in_utc, parse_id, to_json
+from tmde_core.records.base import Record, parse_id, to_json, to_utc
 from tmde_core.records.benchmark import (
+    BenchmarkMode,
     BenchmarkPlan,
     BenchmarkQuestion,
     BenchmarkResult,
     BenchmarkRun,
+    BenchmarkRunStatus,
+    BenchmarkSummary,
     GateDecision,
-    Mode,
     RunComparison,
-    RunStatus,
     RunType,
-    Summary,
 )
 from tmde_core.records.questions import Question
 
@@ -50,7 +50,7 @@ class BenchmarkBody(Record):
     question_ids: tuple[str, ...] = ()
     """The ids of the questions; only for the type `custom`."""
     suite: str = ""
-    mode: Mode = "debate"
+    mode: BenchmarkMode = "debate"
     adapter_id: str | None = None
     """The adapter to measure. Omit the field to measure the active version."""
     base: bool = False
@@ -64,7 +64,7 @@ class BenchmarkStarted(Record):
     """The id and status of the started run, and the URL of its progress stream."""
 
     run_id: UUID
-    status: RunStatus
+    status: BenchmarkRunStatus
     progress_url: str
 
 
@@ -110,18 +110,18 @@ class DryRunBody(Record):
 @post(
     "/api/benchmark",
     status_code=202,
-    **described("startBenchmark", "Benchmarks", body=BenchmarkBody, errors=(400, 404, 409, 422, 502, 503)),
+    **describe_route("startBenchmark", "Benchmarks", body=BenchmarkBody, errors=(400, 404, 409, 422, 502, 503)),
 )
 async def start(request: AnyRequest, services: Given) -> BenchmarkStarted:
     """Start a benchmark run in the background. Debates take precedence over its questions."""
-    wanted = await body_of(request, BenchmarkBody)
+    wanted = await decode_body(request, BenchmarkBody)
     values = msgspec.structs.asdict(wanted)
     adapter = parse_id(wanted.adapter_id, "adapter") if wanted.adapter_id is not None else None
     run = await services.benchmark.start(BenchmarkPlan(**{**values, "adapter_id": adapter}), triggered_by="api")
     return BenchmarkStarted(run_id=run.id, status=run.status, progress_url=f"/api/benchmark/{run.id}/progress")
 
 
-@get("/api/benchmark", **described("listBenchmarks", "Benchmarks", errors=(400, 404)))
+@get("/api/benchmark", **describe_route("listBenchmarks", "Benchmarks", errors=(400, 404)))
 async def listing(
     services: Given,
     limit: Limit = 50,
@@ -130,8 +130,8 @@ async def listing(
     to: To = None,
     adapter_id: AdapterId = None,
     type_: Annotated[RunType | None, QueryParameter(name="type")] = None,
-    status: FromQuery[RunStatus | None] = None,
-    mode: FromQuery[Mode | None] = None,
+    status: FromQuery[BenchmarkRunStatus | None] = None,
+    mode: FromQuery[BenchmarkMode | None] = None,
 ) -> BenchmarkList:
     """List benchmark runs, newest first."""
     adapter = _adapter(adapter_id)
@@ -140,20 +140,20 @@ async def listing(
     return BenchmarkList(items=tuple(items), total=total)
 
 
-@get("/api/benchmark/summary", **described("benchmarkSummary", "Benchmarks", errors=(400, 404)))
+@get("/api/benchmark/summary", **describe_route("benchmarkSummary", "Benchmarks", errors=(400, 404)))
 async def summary(
     services: Given,
     from_: From = None,
     to: To = None,
     adapter_id: AdapterId = None,
     type_: Annotated[RunType | None, QueryParameter(name="type")] = None,
-    mode: FromQuery[Mode | None] = None,
-) -> Summary:
+    mode: FromQuery[BenchmarkMode | None] = None,
+) -> BenchmarkSummary:
     """Return the dashboard's data: the series, and the newest run compared with the previous one and its baseline."""
-    return await services.benchmark.summary(_utc(from_, "from"), _utc(to, "to"), _adapter(adapter_id), mode, type_)
+    return await services.benchmark.summarise(_utc(from_, "from"), _utc(to, "to"), _adapter(adapter_id), mode, type_)
 
 
-@get("/api/benchmark/compare", **described("compareBenchmarks", "Benchmarks", errors=(400, 404, 409)))
+@get("/api/benchmark/compare", **describe_route("compareBenchmarks", "Benchmarks", errors=(400, 404, 409)))
 async def compare(services: Given, a: FromQuery[str], b: FromQuery[str]) -> RunComparison:
     """Compare run B with run A, paired by question, with 95 % intervals."""
     return await services.benchmark.compare(parse_id(a, "benchmark run"), parse_id(b, "benchmark run"))
@@ -161,7 +161,7 @@ async def compare(services: Given, a: FromQuery[str], b: FromQuery[str]) -> RunC
 
 @get(
     "/api/benchmark/export",
-    **described("exportBenchmarks", "Benchmarks", returns=("application/json", CSV), errors=(400,)),
+    **describe_route("exportBenchmarks", "Benchmarks", returns=("application/json", CSV), errors=(400,)),
 )
 async def export(
     services: Given,
@@ -170,7 +170,7 @@ async def export(
     to: To = None,
 ) -> Stream:
     """Export every run with its answers, as JSON or CSV."""
-    exported = await services.benchmark.exported(_utc(from_, "from"), _utc(to, "to"))
+    exported = await services.benchmark.export_runs(_utc(from_, "from"), _utc(to, "to"))
 
     async def content() -> AsyncIterator[bytes]:
         if format_ == "csv":
@@ -186,7 +186,7 @@ async def export(
     )
 
 
-@get("/api/benchmark/questions", **described("listQuestions", "Benchmarks", errors=(400, 404)))
+@get("/api/benchmark/questions", **describe_route("listQuestions", "Benchmarks", errors=(400, 404)))
 async def questions(
     services: Given,
     domain: FromQuery[str | None] = None,
@@ -201,41 +201,41 @@ async def questions(
 @post(
     "/api/benchmark/questions",
     status_code=201,
-    **described("addQuestion", "Benchmarks", body=Question, errors=(400, 409)),
+    **describe_route("addQuestion", "Benchmarks", body=Question, errors=(400, 409)),
 )
 async def add_question(request: AnyRequest, services: Given) -> BenchmarkQuestion:
     """Add a question of the user's own."""
-    given = await body_of(request, dict[str, Any])
-    return await services.benchmark.add_question(question_from(given))
+    given = await decode_body(request, dict[str, Any])
+    return await services.benchmark.add_question(decode_question(given))
 
 
 @post(
     "/api/benchmark/questions/dry-run",
     status_code=200,
-    **described("tryQuestion", "Benchmarks", body=DryRunBody, errors=(400,)),
+    **describe_route("tryQuestion", "Benchmarks", body=DryRunBody, errors=(400,)),
 )
-async def dry_run(request: AnyRequest, services: Given) -> Score:
+async def dry_run(request: AnyRequest, services: Given) -> AnswerScore:
     """Run a question's automatic checks on an answer. Nothing is stored."""
-    given = await body_of(request, DryRunBody)
-    return await services.benchmark.dry_run(question_from(given.question), given.answer)
+    given = await decode_body(request, DryRunBody)
+    return await services.benchmark.dry_run(decode_question(given.question), given.answer)
 
 
 @put(
     "/api/benchmark/questions/{question_id:str}",
-    **described("replaceQuestion", "Benchmarks", body=Question, errors=(400, 404, 409)),
+    **describe_route("replaceQuestion", "Benchmarks", body=Question, errors=(400, 404, 409)),
 )
 async def replace_question(request: AnyRequest, question_id: FromPath[str], services: Given) -> BenchmarkQuestion:
     """Replace one of the user's own questions as a whole, in one step. Runs that asked the earlier version keep it."""
-    given = await body_of(request, dict[str, Any])
+    given = await decode_body(request, dict[str, Any])
     if given.setdefault("id", question_id) != question_id:
         raise InvalidInputError("id: it is another one than the address names. A question keeps its id.", field="id")
-    return await services.benchmark.replace_question(question_from(given))
+    return await services.benchmark.replace_question(decode_question(given))
 
 
 @delete(
     "/api/benchmark/questions/{question_id:str}",
     status_code=200,
-    **described("removeQuestion", "Benchmarks", errors=(404, 409)),
+    **describe_route("removeQuestion", "Benchmarks", errors=(404, 409)),
 )
 async def remove_question(question_id: FromPath[str], services: Given) -> None:
     """Delete one of the user's own questions. Runs that asked the question keep it."""
@@ -245,31 +245,31 @@ async def remove_question(question_id: FromPath[str], services: Given) -> None:
 @post(
     "/api/benchmark/gate",
     status_code=202,
-    **described("judgeAdapter", "Benchmarks", body=GateBody, errors=(400, 404)),
+    **describe_route("judgeAdapter", "Benchmarks", body=GateBody, errors=(400, 404)),
 )
 async def judge(request: AnyRequest, services: Given) -> None:
     """Measure an adapter against the base model and the active adapter in the background, and decide whether to activate it.
 
     The decision appears in the list of decisions and as a notification.
     """
-    wanted = await body_of(request, GateBody)
+    wanted = await decode_body(request, GateBody)
     await services.gate.begin(parse_id(wanted.adapter_id, "adapter"), wanted.full)
 
 
-@get("/api/benchmark/gate", **described("gateDecisions", "Benchmarks", errors=(400, 404)))
+@get("/api/benchmark/gate", **describe_route("gateDecisions", "Benchmarks", errors=(400, 404)))
 async def gate(services: Given, limit: Limit = 20, adapter_id: AdapterId = None) -> DecisionList:
     """List the gate's decisions on new adapters, with the reasons."""
     found = await services.gate.decisions(limit, _adapter(adapter_id))
     return DecisionList(items=tuple(found), total=len(found))
 
 
-@get("/api/benchmark/{run_id:str}", **described("getBenchmark", "Benchmarks", errors=(404,)))
+@get("/api/benchmark/{run_id:str}", **describe_route("getBenchmark", "Benchmarks", errors=(404,)))
 async def show(run_id: FromPath[str], services: Given) -> BenchmarkRun:
     """Return one benchmark run."""
     return await services.benchmark.get(parse_id(run_id, "benchmark run"))
 
 
-@get("/api/benchmark/{run_id:str}/results", **described("benchmarkResults", "Benchmarks", errors=(400, 404)))
+@get("/api/benchmark/{run_id:str}/results", **describe_route("benchmarkResults", "Benchmarks", errors=(400, 404)))
 async def results(run_id: FromPath[str], services: Given, limit: Limit = 50, offset: Offset = 0) -> ResultList:
     """List the answers of a run."""
     items, total = await services.benchmark.results(parse_id(run_id, "benchmark run"), limit, offset)
@@ -278,7 +278,7 @@ async def results(run_id: FromPath[str], services: Given, limit: Limit = 50, off
 
 @get(
     "/api/benchmark/{run_id:str}/progress",
-    **described("watchBenchmark", "Benchmarks", errors=(400, 404, 409), stream=True),
+    **describe_route("watchBenchmark", "Benchmarks", errors=(400, 404, 409), stream=True),
 )
 async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
     """Stream the progress of a run as server-sent events."""
@@ -287,7 +287,7 @@ async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, 
 
 @get(
     "/api/benchmark/{run_id:str}/report",
-    **described("benchmarkReport", "Benchmarks", errors=(404, 409), returns="text/html"),
+    **describe_route("benchmarkReport", "Benchmarks", errors=(404, 409), returns="text/html"),
 )
 async def report(run_id: FromPath[str], services: Given) -> Response[bytes]:
     """Return the run as one HTML file that opens offline."""
@@ -303,14 +303,16 @@ async def report(run_id: FromPath[str], services: Given) -> Response[bytes]:
 @post(
     "/api/benchmark/{run_id:str}/resume",
     status_code=202,
-    **described("resumeBenchmark", "Benchmarks", errors=(404, 409)),
+    **describe_route("resumeBenchmark", "Benchmarks", errors=(404, 409)),
 )
 async def resume(run_id: FromPath[str], services: Given) -> BenchmarkRun:
     """Resume an interrupted run. Only the unanswered questions are asked."""
     return await services.benchmark.resume(parse_id(run_id, "benchmark run"))
 
 
-@delete("/api/benchmark/{run_id:str}", status_code=200, **described("endBenchmark", "Benchmarks", errors=(404, 409)))
+@delete(
+    "/api/benchmark/{run_id:str}", status_code=200, **describe_route("endBenchmark", "Benchmarks", errors=(404, 409))
+)
 async def end(run_id: FromPath[str], services: Given) -> BenchmarkRun:
     """Cancel a run that is in progress, or delete a run that has ended."""
     identity = parse_id(run_id, "benchmark run")
@@ -322,7 +324,7 @@ async def end(run_id: FromPath[str], services: Given) -> BenchmarkRun:
 
 
 def _utc(moment: datetime | None, field: str) -> datetime | None:
-    return moment and in_utc(moment, field)
+    return moment and to_utc(moment, field)
 
 
 def _adapter(text: str | None) -> UUID | None:

@@ -10,8 +10,8 @@ from litestar.params import FromPath
 from litestar.response import Stream
 from msgspec import Meta
 
-from tmde_core.api.web.requests import AnyRequest, Given, body_of
-from tmde_core.api.web.schema import described
+from tmde_core.api.web.requests import AnyRequest, Given, decode_body
+from tmde_core.api.web.schema import describe_route
 from tmde_core.api.web.streams import OpenStreams
 from tmde_core.records.base import Record, parse_id
 from tmde_core.records.debate import Debate, DebateConfig
@@ -31,27 +31,30 @@ class DebateStarted(Record):
     events_url: str
 
 
-@post("/api/debates", status_code=202, **described("startDebate", "Debates", body=DebateBody, errors=(400, 503)))
+@post("/api/debates", status_code=202, **describe_route("startDebate", "Debates", body=DebateBody, errors=(400, 503)))
 async def start(request: AnyRequest, services: Given) -> DebateStarted:
     """Start a debate."""
-    asked = await body_of(request, DebateBody)
+    asked = await decode_body(request, DebateBody)
     debate = await services.debates.start(asked.query, asked.config)
     return DebateStarted(debate_id=debate.id, events_url=f"/api/debates/{debate.id}/events")
 
 
-@get("/api/debates/{debate_id:str}", **described("getDebate", "Debates", errors=(404,)))
+@get("/api/debates/{debate_id:str}", **describe_route("getDebate", "Debates", errors=(404,)))
 async def show(debate_id: FromPath[str], services: Given) -> Debate:
     """Return a debate: its status, the rounds so far, the final answer and the id of its trace."""
     return await services.debates.get(parse_id(debate_id, "debate"))
 
 
-@get("/api/debates/{debate_id:str}/events", **described("watchDebate", "Debates", errors=(400, 404, 409), stream=True))
+@get(
+    "/api/debates/{debate_id:str}/events",
+    **describe_route("watchDebate", "Debates", errors=(400, 404, 409), stream=True),
+)
 async def watch(debate_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
     """Stream the events of a debate as server-sent events."""
     return streams.respond(request, await services.debates.events(parse_id(debate_id, "debate")))
 
 
-@delete("/api/debates/{debate_id:str}", status_code=200, **described("cancelDebate", "Debates", errors=(404, 409)))
+@delete("/api/debates/{debate_id:str}", status_code=200, **describe_route("cancelDebate", "Debates", errors=(404, 409)))
 async def cancel(debate_id: FromPath[str], services: Given) -> Debate:
     """Cancel a running debate. A cancelled debate stores no trace."""
     return await services.debates.cancel(parse_id(debate_id, "debate"))

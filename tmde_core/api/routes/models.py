@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar import get
 
 from tmde_core.api.web.requests import Given, Listing
-from tmde_core.api.web.schema import described
+from tmde_core.api.web.schema import describe_route
 from tmde_core.records.runtimes import ModelInfo
 from tmde_core.runtimes import RuntimeReport
 
@@ -18,7 +18,7 @@ class ModelList(Listing, frozen=True):
     """Every runtime. A runtime that serves nothing at the moment is listed with the reason."""
 
 
-@get("/api/models", **described("listModels", "System"))
+@get("/api/models", **describe_route("listModels", "System"))
 async def listing(services: Given) -> ModelList:
     """List the models of every available runtime."""
     found = await services.runtimes.models()

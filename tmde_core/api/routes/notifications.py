@@ -8,7 +8,7 @@ from litestar.response import Stream
 from litestar.types import ControllerRouterHandler
 
 from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset
-from tmde_core.api.web.schema import described
+from tmde_core.api.web.schema import describe_route
 from tmde_core.api.web.streams import OpenStreams
 from tmde_core.records.base import parse_id
 from tmde_core.records.notifications import Notification
@@ -20,7 +20,7 @@ class NotificationList(Listing, frozen=True):
     items: tuple[Notification, ...] = ()
 
 
-@get("/api/notifications", **described("listNotifications", "System", errors=(400,)))
+@get("/api/notifications", **describe_route("listNotifications", "System", errors=(400,)))
 async def listing(
     services: Given, limit: Limit = 50, offset: Offset = 0, dismissed: FromQuery[bool] = False
 ) -> NotificationList:
@@ -32,14 +32,14 @@ async def listing(
 @post(
     "/api/notifications/{notification_id:str}/dismiss",
     status_code=200,
-    **described("dismissNotification", "System", errors=(404,)),
+    **describe_route("dismissNotification", "System", errors=(404,)),
 )
 async def dismiss(notification_id: FromPath[str], services: Given) -> Notification:
     """Dismiss a notification, so that it is no longer shown."""
     return await services.notifications.dismiss(parse_id(notification_id, "notification"))
 
 
-@get("/api/events", **described("followNotifications", "System", errors=(400,), stream=True))
+@get("/api/events", **describe_route("followNotifications", "System", errors=(400,), stream=True))
 async def events(request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
     """Stream new notifications as server-sent events. The stream ends only when the server stops."""
     return streams.respond(request, services.notifications)

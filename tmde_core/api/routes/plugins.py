@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar import get
 
 from tmde_core.api.web.requests import Given, Listing
-from tmde_core.api.web.schema import described
+from tmde_core.api.web.schema import describe_route
 from tmde_core.plugins import PluginInfo
 
 
@@ -15,7 +15,7 @@ class PluginList(Listing, frozen=True):
     items: tuple[PluginInfo, ...] = ()
 
 
-@get("/api/plugins", sync_to_thread=False, **described("listPlugins", "System"))
+@get("/api/plugins", sync_to_thread=False, **describe_route("listPlugins", "System"))
 def listing(services: Given) -> PluginList:
     """List every installed plugin, including broken plugins."""
     found = services.plugins.infos()

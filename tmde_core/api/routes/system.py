@@ -8,8 +8,8 @@ from typing import Any, Literal
 from litestar import get, put
 
 from tmde_core import __version__
-from tmde_core.api.web.requests import AnyRequest, Given, body_of
-from tmde_core.api.web.schema import described
+from tmde_core.api.web.requests import AnyRequest, Given, decode_body
+from tmde_core.api.web.schema import describe_route
 from tmde_core.records.base import Record
 from tmde_core.resources import Resources, read_resources
 from tmde_core.settings import LiveSettings, Settings
@@ -33,7 +33,7 @@ class SettingsView(Settings, frozen=True):
     """True if a change takes effect only after a restart."""
 
 
-@get("/api/health", sync_to_thread=False, **described("health", "System"))
+@get("/api/health", sync_to_thread=False, **describe_route("health", "System"))
 def health(services: Given) -> Health:
     """Return the health of the server."""
     return Health(
@@ -44,22 +44,22 @@ def health(services: Given) -> Health:
     )
 
 
-@get("/api/system/resources", **described("resources", "System"))
+@get("/api/system/resources", **describe_route("resources", "System"))
 async def resources(services: Given) -> Resources:
     """Return the use of processor, memory, disk and graphics memory."""
     return await read_resources(services.settings.data_path)
 
 
-@get("/api/settings", sync_to_thread=False, **described("getSettings", "System"))
+@get("/api/settings", sync_to_thread=False, **describe_route("getSettings", "System"))
 def settings(services: Given) -> SettingsView:
     """Return the stored settings."""
     return _viewed(services.live)
 
 
-@put("/api/settings", **described("putSettings", "System", body=Settings, errors=(400, 409, 507)))
+@put("/api/settings", **describe_route("putSettings", "System", body=Settings, errors=(400, 409, 507)))
 async def change_settings(request: AnyRequest, services: Given) -> SettingsView:
     """Change settings. Omitted settings keep their values. All values are checked before any is written."""
-    values = await body_of(request, dict[str, Any])
+    values = await decode_body(request, dict[str, Any])
     values.pop("restartRequired", None)  # GET returns this field; clients may send the whole answer back with changes
     await services.live.change(values)
     return _viewed(services.live)

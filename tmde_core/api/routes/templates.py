@@ -6,7 +6,7 @@ from litestar import get
 from litestar.params import FromPath, FromQuery
 
 from tmde_core.api.web.requests import Given, Limit, Listing, Offset
-from tmde_core.api.web.schema import described
+from tmde_core.api.web.schema import describe_route
 from tmde_core.records.base import parse_id
 from tmde_core.records.templates import Template
 
@@ -17,7 +17,7 @@ class TemplateList(Listing, frozen=True):
     items: tuple[Template, ...] = ()
 
 
-@get("/api/templates", **described("listTemplates", "Templates", errors=(400,)))
+@get("/api/templates", **describe_route("listTemplates", "Templates", errors=(400,)))
 async def listing(
     services: Given, q: FromQuery[str | None] = None, limit: Limit = 50, offset: Offset = 0
 ) -> TemplateList:
@@ -29,7 +29,7 @@ async def listing(
     return TemplateList(items=tuple(found[offset : offset + limit]), total=len(found))
 
 
-@get("/api/templates/{template_id:str}", **described("getTemplate", "Templates", errors=(404,)))
+@get("/api/templates/{template_id:str}", **describe_route("getTemplate", "Templates", errors=(404,)))
 async def show(template_id: FromPath[str], services: Given) -> Template:
     """Return one template."""
     return await services.templates.get(parse_id(template_id, "template"))

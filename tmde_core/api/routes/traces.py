@@ -11,12 +11,12 @@ from litestar import get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
-from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, body_of, require_type
-from tmde_core.api.web.schema import described
+from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, decode_body, require_type
+from tmde_core.api.web.schema import describe_route
 from tmde_core.errors import TooLargeError
 from tmde_core.records.base import Record, parse_id
 from tmde_core.records.traces import ImportReport, Rating, Trace, TraceFilter, TraceStats
-from tmde_core.traces.exchange import lines_of
+from tmde_core.traces.exchange import split_lines
 
 IMPORT_BYTES = 4 * 1024**3
 """The largest import, enough for some million traces. The import reads line by line, so the limit protects the disk,
@@ -66,7 +66,7 @@ def viewed(trace: Trace) -> TraceView:
     return TraceView(**msgspec.structs.asdict(trace), quality_score=trace.quality_score)
 
 
-@get("/api/traces", **described("listTraces", "Traces", errors=(400,)))
+@get("/api/traces", **describe_route("listTraces", "Traces", errors=(400,)))
 async def listing(
     services: Given,
     limit: Limit = 50,
@@ -85,13 +85,13 @@ async def listing(
     return TraceList(items=tuple(map(viewed, page.items)), total=page.total, next_cursor=page.next_cursor)
 
 
-@get("/api/traces/stats", **described("traceStats", "Traces"))
+@get("/api/traces/stats", **describe_route("traceStats", "Traces"))
 async def stats(services: Given) -> TraceStats:
     """Return counts of traces: total, eligible, rated, by domain, and since the last training run."""
     return await services.traces.stats()
 
 
-@get("/api/traces/export", media_type=NDJSON, **described("exportTraces", "Traces", returns=NDJSON))
+@get("/api/traces/export", media_type=NDJSON, **describe_route("exportTraces", "Traces", returns=NDJSON))
 async def export(services: Given) -> Stream:
     """Export every trace, one per line. The export can be imported again unchanged."""
     return Stream(
@@ -105,7 +105,7 @@ async def export(services: Given) -> Stream:
     "/api/traces/import",
     status_code=200,
     request_max_body_size=None,
-    **described("importTraces", "Traces", takes=NDJSON, errors=(400, 413, 415, 507)),
+    **describe_route("importTraces", "Traces", takes=NDJSON, errors=(400, 413, 415, 507)),
 )
 async def bring_in(request: AnyRequest, services: Given) -> ImportReport:
     """Import traces, one per line. Invalid lines are reported by number and skipped; the others are stored."""
@@ -113,7 +113,7 @@ async def bring_in(request: AnyRequest, services: Given) -> ImportReport:
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > IMPORT_BYTES:
         raise _too_large()
-    return await services.traces.import_jsonl(lines_of(_bounded(request.stream())))
+    return await services.traces.import_jsonl(split_lines(_bounded(request.stream())))
 
 
 async def _bounded(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -131,7 +131,7 @@ def _too_large() -> TooLargeError:
     )
 
 
-@get("/api/traces/{trace_id:str}", **described("getTrace", "Traces", errors=(404,)))
+@get("/api/traces/{trace_id:str}", **describe_route("getTrace", "Traces", errors=(404,)))
 async def show(trace_id: FromPath[str], services: Given) -> TraceView:
     """Return a trace with its rounds, models, adapter, templates, timings and scores."""
     return viewed(await services.traces.get(parse_id(trace_id, "trace")))
@@ -140,24 +140,24 @@ async def show(trace_id: FromPath[str], services: Given) -> TraceView:
 @post(
     "/api/traces/{trace_id:str}/rate",
     status_code=200,
-    **described("rateTrace", "Traces", body=RateBody, errors=(400, 404)),
+    **describe_route("rateTrace", "Traces", body=RateBody, errors=(400, 404)),
 )
 async def rate(trace_id: FromPath[str], request: AnyRequest, services: Given) -> TraceView:
     """Rate an answer from 1 to 10, and optionally correct it."""
     identity = parse_id(trace_id, "trace")
-    given = await body_of(request, RateBody)
+    given = await decode_body(request, RateBody)
     return viewed(await services.traces.rate(identity, given.rating, given.corrected_answer))
 
 
 @post(
     "/api/traces/{trace_id:str}/withdraw",
     status_code=200,
-    **described("withdrawTrace", "Traces", body=WithdrawBody, errors=(400, 404)),
+    **describe_route("withdrawTrace", "Traces", body=WithdrawBody, errors=(400, 404)),
 )
 async def withdraw(trace_id: FromPath[str], request: AnyRequest, services: Given) -> WithdrawalView:
     """Exclude a trace from all further training and name the runs and adapters that were trained on it."""
     identity = parse_id(trace_id, "trace")
-    given = await body_of(request, WithdrawBody)
+    given = await decode_body(request, WithdrawBody)
     done = await services.traces.withdraw(identity, given.reason)
     return WithdrawalView(trace=viewed(done.trace), runs=done.runs, adapters=done.adapters)
 

@@ -15,7 +15,7 @@ FIELDS = 8
 HEADER_BYTES = 4096
 
 
-async def file_in(request: AnyRequest, field: str) -> AsyncIterator[bytes]:
+async def read_file_field(request: AnyRequest, field: str) -> AsyncIterator[bytes]:
     """Yield the content of one file field of a `multipart/form-data` body (RFC 7578), and skip other fields.
 
     Raises:

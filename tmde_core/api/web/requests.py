@@ -27,7 +27,7 @@ JSON_BODY_BYTES = 1_000_000
 """The largest JSON body. TMDE's own bodies are far smaller; a larger body is refused with 413 before it is read."""
 
 
-async def body_of(request: AnyRequest, as_type: type[T], *, optional: bool = False) -> T:
+async def decode_body(request: AnyRequest, as_type: type[T], *, optional: bool = False) -> T:
     """Decode the request's JSON body strictly.
 
     Litestar's own `data` parameter is not strict enough: it accepts "7" for 7, reads a body of any declared type, and

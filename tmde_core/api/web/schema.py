@@ -49,7 +49,7 @@ class Problem(Record):
     """A stable identifier of the kind of error, for programs."""
 
 
-def described(
+def describe_route(
     operation_id: str,
     tag: str,
     *,

@@ -10,14 +10,14 @@ import structlog
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.finetune.dataset.leaks import Protected
-from tmde_core.finetune.dataset.selection import normalised
+from tmde_core.finetune.dataset.selection import normalise_question
 from tmde_core.plugins import Plugins
 from tmde_core.records.base import to_json, utc_now
 from tmde_core.records.benchmark import DOMAINS, BenchmarkPlan, BenchmarkQuestion
 from tmde_core.records.questions import Question
 from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.storage.database import Database
-from tmde_core.storage.stamps import stamp
+from tmde_core.storage.stamps import encode_time
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ class QuestionBank:
             and (difficulty is None or question.difficulty == difficulty)
         ]
 
-    async def chosen(self, plan: BenchmarkPlan) -> tuple[str, Sequence[Question]]:
+    async def choose(self, plan: BenchmarkPlan) -> tuple[str, Sequence[Question]]:
         """Return the suite's name and the questions that a plan asks.
 
         Raises:
@@ -97,7 +97,7 @@ class QuestionBank:
             )
         return plan.suite or CUSTOM, [known[name] for name in dict.fromkeys(plan.question_ids)]
 
-    async def own(self) -> Sequence[Question]:
+    async def list_own(self) -> Sequence[Question]:
         """Return the user's own questions, oldest first."""
         rows = await self._db.rows("SELECT question FROM benchmark_questions ORDER BY created_at, id")
         return [msgspec.json.decode(row[0], type=Question) for row in rows]
@@ -108,13 +108,13 @@ class QuestionBank:
         Raises:
             ConflictError: The id is already used, or another question asks the same.
         """
-        (clash,) = await self.clashes([question])
+        (clash,) = await self.find_clashes([question])
         if clash is not None:
             raise clash
         await self.add_all([question])
         return _own(question)
 
-    async def clashes(self, questions: Sequence[Question], instead_of: str = "") -> Clashes:
+    async def find_clashes(self, questions: Sequence[Question], instead_of: str = "") -> Clashes:
         """Return for each question the reason why the question cannot be added, or None if it can be added.
 
         Each question is compared with the stored questions and with the questions before it in the sequence.
@@ -124,10 +124,10 @@ class QuestionBank:
         """
         everything = [one for one in await self._all(None) if one.id != instead_of]
         ids = {one.id for one in everything}
-        asked = {normalised(one.question.query): one for one in everything}
+        asked = {normalise_question(one.question.query): one for one in everything}
         found: Clashes = []
         for question in questions:
-            same = asked.get(normalised(question.query))
+            same = asked.get(normalise_question(question.query))
             if question.id in ids:
                 words = f"There is a question with the id {question.id!r} already. Choose another id."
                 found.append(ConflictError(words))
@@ -137,12 +137,12 @@ class QuestionBank:
             else:
                 found.append(None)
                 ids.add(question.id)
-                asked[normalised(question.query)] = _own(question)
+                asked[normalise_question(question.query)] = _own(question)
         return found
 
     async def add_all(self, questions: Iterable[Question]) -> None:
         """Store questions that clash with no other question, either all of them or none."""
-        rows = [(one.id, stamp(utc_now()), to_json(one).decode()) for one in questions]
+        rows = [(one.id, encode_time(utc_now()), to_json(one).decode()) for one in questions]
         async with self._db.transaction() as connection:
             await connection.executemany(
                 "INSERT INTO benchmark_questions (id, created_at, question) VALUES (?, ?, ?)", rows
@@ -157,7 +157,7 @@ class QuestionBank:
             NotFoundError: The question does not exist.
             ConflictError: The stored question is built in, or another question asks the same.
         """
-        (clash,) = await self.clashes([question], instead_of=question.id)
+        (clash,) = await self.find_clashes([question], instead_of=question.id)
         if clash is not None:
             raise clash
         values = (to_json(question).decode(), question.id)
@@ -180,9 +180,9 @@ class QuestionBank:
             raise ConflictError(f"The question {question_id!r} is built in and cannot be {done}.", builtin=True)
         raise NotFoundError(f"There is no question called {question_id[:60]!r}.")
 
-    async def protected(self) -> Sequence[Protected]:
+    async def list_protected(self) -> Sequence[Protected]:
         """Return every question that must not be trained on: all questions except those made for practice."""
-        found = [Protected(f"{CUSTOM}/{one.id}", one.query) for one in await self.own()]
+        found = [Protected(f"{CUSTOM}/{one.id}", one.query) for one in await self.list_own()]
         for suite in self.suites():
             try:
                 asked = self._questions(suite)
@@ -221,7 +221,7 @@ class QuestionBank:
                 quick = self._quick(one, questions)
                 found += [_builtin(question, one.name, question.id in quick) for question in questions]
         if suite in (None, CUSTOM):
-            found += [_own(question) for question in await self.own()]
+            found += [_own(question) for question in await self.list_own()]
         return found
 
     def _suite(self, name: str) -> SuiteDescriptor:

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import msgspec
 
-from tmde_core.debate.question import checked_question
+from tmde_core.debate.question import check_question
 from tmde_core.errors import InvalidInputError
-from tmde_core.records.base import invalid_field, to_json
+from tmde_core.records.base import to_invalid_input, to_json
 from tmde_core.records.benchmark import DOMAINS
 from tmde_core.records.judging import (
     ChoiceCheck,
@@ -34,7 +34,7 @@ MAX_TEXT = 8_000
 MAX_CRITERIA = 20
 
 
-def question_from(given: Mapping[str, Any]) -> Question:
+def decode_question(given: Mapping[str, Any]) -> Question:
     """Return a fully validated question built from its wire form; create an id if none is given.
 
     Raises:
@@ -50,7 +50,7 @@ def question_from(given: Mapping[str, Any]) -> Question:
         question = msgspec.convert(values, Question)
         to_json(question)
     except msgspec.ValidationError as error:
-        raise invalid_field(error, Question) from None
+        raise to_invalid_input(error, Question) from None
     except UnicodeEncodeError:
         raise _wrong("query", "or another text holds half a character (a lone surrogate); write it anew") from None
     if "domain" not in values:
@@ -69,7 +69,7 @@ def _check_words(question: Question) -> None:
         raise _wrong("query", "is empty; a question belongs there")
     if len(question.query.encode("utf-8", "replace")) > MAX_QUERY_BYTES:
         raise _wrong("query", f"is longer than {MAX_QUERY_BYTES // 1024} KiB")
-    checked_question(question.query)  # a debate would refuse binary data in every run
+    check_question(question.query)  # a debate would refuse binary data in every run
     if question.domain not in DOMAINS:
         raise _wrong("domain", f"{question.domain[:40]!r} is not one of {', '.join(DOMAINS)}")
 
@@ -96,12 +96,12 @@ def _check_criteria(criteria: tuple[Criterion, ...]) -> None:
             raise _wrong(f"{field}.name", f"{criterion.name!r} stands there twice; names must differ")
         if criterion.check is None and not criterion.description.strip():
             raise _wrong(f"{field}.description", "is empty: without a check a judge needs to know what to look for")
-        problem = problem_of(criterion)
+        problem = find_check_problem(criterion)
         if problem:
             raise _wrong(f"{field}.check", problem)
 
 
-def problem_of(criterion: Criterion) -> str | None:
+def find_check_problem(criterion: Criterion) -> str | None:
     """Return the reason why a criterion's check can never work, or None if the check can work."""
     check = criterion.check
     if isinstance(check, RegexCheck):

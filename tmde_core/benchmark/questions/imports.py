@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from tmde_core.benchmark.questions.custom import DIFFICULTIES, ID, question_from
+from tmde_core.benchmark.questions.custom import DIFFICULTIES, ID, decode_question
 from tmde_core.errors import InvalidInputError, TmdeError
 from tmde_core.records.base import Record
 from tmde_core.records.benchmark import DOMAINS
@@ -77,7 +77,7 @@ def read_entries(
             yield number, entry
             continue
         try:
-            yield number, question_from(_converted(entry, domain, difficulty))
+            yield number, decode_question(_converted(entry, domain, difficulty))
         except TmdeError as error:
             yield number, error.detail
 

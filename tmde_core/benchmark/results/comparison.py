@@ -12,11 +12,11 @@ from statistics import fmean
 
 import msgspec
 
-from tmde_core.benchmark.results.metrics import by_question, efficiency, quality_of, tmde_score, weighted
+from tmde_core.benchmark.results.metrics import efficiency, group_by_question, mean_quality, tmde_score, weighted_mean
 from tmde_core.benchmark.results.statistics import (
+    adjust_holm,
     bootstrap_interval,
-    holm,
-    outcome_of,
+    decide_outcome,
     paired_difference,
     questions_needed,
 )
@@ -34,7 +34,7 @@ from tmde_core.records.questions import Question
 Answers = Mapping[str, Sequence[BenchmarkResult]]
 
 
-def differences(a: BenchmarkRun, b: BenchmarkRun) -> tuple[str, ...]:
+def explain_differences(a: BenchmarkRun, b: BenchmarkRun) -> tuple[str, ...]:
     """Return the reasons why two runs cannot be compared, one sentence each; empty if they can be compared."""
     found = []
     if a.suite_sha256 != b.suite_sha256:
@@ -81,9 +81,9 @@ def compare(
     Runs that asked different questions are compared on the questions they share; `comparable` is False then, because
     such a comparison means little.
     """
-    differs = differences(a, b)
+    differs = explain_differences(a, b)
     asked = {question.id: question for question in questions}
-    answers_a, answers_b = by_question(of_a), by_question(of_b)
+    answers_a, answers_b = group_by_question(of_a), group_by_question(of_b)
     rows = [_row(name, asked.get(name), answers_a[name], answers_b[name]) for name in answers_a if name in answers_b]
     both = [row for row in rows if row.a is not None and row.b is not None]
     quality = _paired(both)
@@ -112,7 +112,7 @@ def _row(
 
     Criteria that were scored in only one run are left out, so that both scores measure the same thing.
     """
-    score_a, score_b = quality_of(a), quality_of(b)
+    score_a, score_b = mean_quality(a), mean_quality(b)
     if question is not None and question.criteria:
         open_ = {name for answer in (*a, *b) for name, score in answer.criteria.items() if score is None}
         if open_ and len(open_) < len(question.criteria):
@@ -133,7 +133,7 @@ def _over(question: Question, answers: Sequence[BenchmarkResult], without: set[s
         score
         for answer in answers
         if answer.status != "failed"
-        and (score := weighted(question.criteria, {**answer.criteria, **dict.fromkeys(without)})) is not None
+        and (score := weighted_mean(question.criteria, {**answer.criteria, **dict.fromkeys(without)})) is not None
     ]
     return fmean(scores) if scores else None
 
@@ -168,14 +168,16 @@ def _domains(rows: Sequence[QuestionComparison], decides: bool) -> tuple[DomainC
     for row in rows:
         groups[row.domain].append(row)
     found = {domain: _paired(group) for domain, group in groups.items()}
-    adjusted = dict(zip(found, holm([one.p if one.p is not None else 1.0 for one in found.values()]), strict=True))
+    adjusted = dict(
+        zip(found, adjust_holm([one.p if one.p is not None else 1.0 for one in found.values()]), strict=True)
+    )
     return tuple(
         DomainComparison(
             domain=domain,
             quality=msgspec.structs.replace(
                 one,
                 p_adjusted=adjusted[domain],
-                outcome=outcome_of(one.low, one.high, adjusted[domain]) if decides else "inconclusive",
+                outcome=decide_outcome(one.low, one.high, adjusted[domain]) if decides else "inconclusive",
             ),
         )
         for domain, one in found.items()

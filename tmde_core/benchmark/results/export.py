@@ -45,7 +45,7 @@ def csv_lines(runs: Sequence[ExportedRun]) -> Iterator[bytes]:
             yield _line((*head, *([None] * len(RESULT_COLUMNS))))
 
 
-def harmless(value: Any) -> Any:
+def escape_formula(value: Any) -> Any:
     """Return the cell's value; put an apostrophe before text that a spreadsheet would run as a formula."""
     if isinstance(value, str) and value.startswith(FORMULA):
         return f"'{value}"
@@ -54,7 +54,7 @@ def harmless(value: Any) -> Any:
 
 def _line(cells: Sequence[Any]) -> bytes:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerow([harmless(cell) for cell in cells])
+    csv.writer(out, lineterminator="\r\n").writerow([escape_formula(cell) for cell in cells])
     return out.getvalue().encode()
 
 

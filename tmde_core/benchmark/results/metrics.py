@@ -18,11 +18,11 @@ from statistics import fmean
 from tmde_core.benchmark.results.statistics import mean_interval
 from tmde_core.records.benchmark import (
     BenchmarkMetrics,
+    BenchmarkMode,
     BenchmarkResult,
     DomainMetrics,
     EfficiencyReference,
     Interval,
-    Mode,
 )
 from tmde_core.records.judging import Criterion
 
@@ -53,7 +53,7 @@ def efficiency(
     rounds: float | None,
     early_rate: float | None,
     reference: EfficiencyReference,
-    mode: Mode,
+    mode: BenchmarkMode,
 ) -> float:
     """Return E of the module's docstring, 0–1; an unknown figure counts as equal to the reference."""
     ratios = [_ratio(reference.response_time_ms, response_ms)]
@@ -68,7 +68,7 @@ def _ratio(best: float | None, actual: float | None) -> float:
     return min(1.0, max(0.0, best / actual))
 
 
-def weighted(criteria: Sequence[Criterion], scores: Mapping[str, float | None]) -> float | None:
+def weighted_mean(criteria: Sequence[Criterion], scores: Mapping[str, float | None]) -> float | None:
     """Return the weighted mean of the known scores, 0–10, or None if they hold less than half of the weight."""
     total = sum(criterion.weight for criterion in criteria)
     known = [(criterion.weight, score) for criterion in criteria if (score := scores.get(criterion.name)) is not None]
@@ -78,7 +78,7 @@ def weighted(criteria: Sequence[Criterion], scores: Mapping[str, float | None]) 
     return round(sum(share * score for share, score in known) / weight, 4)
 
 
-def by_question(results: Iterable[BenchmarkResult]) -> dict[str, list[BenchmarkResult]]:
+def group_by_question(results: Iterable[BenchmarkResult]) -> dict[str, list[BenchmarkResult]]:
     """Group the answers by question id."""
     found: dict[str, list[BenchmarkResult]] = defaultdict(list)
     for result in results:
@@ -86,13 +86,13 @@ def by_question(results: Iterable[BenchmarkResult]) -> dict[str, list[BenchmarkR
     return dict(found)
 
 
-def quality_of(answers: Sequence[BenchmarkResult]) -> float | None:
+def mean_quality(answers: Sequence[BenchmarkResult]) -> float | None:
     """Return the mean score of one question's answers, or None if no answer has a score."""
     scores = [answer.quality_score for answer in answers if answer.quality_score is not None]
     return fmean(scores) if scores else None
 
 
-def reference_of(metrics: BenchmarkMetrics) -> EfficiencyReference:
+def make_reference(metrics: BenchmarkMetrics) -> EfficiencyReference:
     """Return the reference for later runs that have this run as their baseline."""
     return EfficiencyReference(
         response_time_ms=metrics.avg_response_time_ms.mean,
@@ -103,7 +103,7 @@ def reference_of(metrics: BenchmarkMetrics) -> EfficiencyReference:
 
 def measure(
     results: Sequence[BenchmarkResult],
-    mode: Mode,
+    mode: BenchmarkMode,
     quality_weight: float = QUALITY_WEIGHT,
     reference: EfficiencyReference | None = None,
     judge_drift: float | None = None,
@@ -115,7 +115,7 @@ def measure(
     Args:
         reference: The baseline's reference; None if this run is its own reference.
     """
-    questions = by_question(results)
+    questions = group_by_question(results)
     answered = [result for result in results if result.status != "failed"]
     quality = _interval(questions, lambda answer: answer.quality_score)
     time = _interval(questions, lambda answer: answer.response_time_ms)
@@ -162,7 +162,7 @@ def _domains(results: Sequence[BenchmarkResult]) -> tuple[DomainMetrics, ...]:
     return tuple(
         DomainMetrics(
             domain=domain,
-            quality=_interval(by_question(answers), lambda answer: answer.quality_score),
+            quality=_interval(group_by_question(answers), lambda answer: answer.quality_score),
             unscored=sum(answer.status == "unscored" for answer in answers),
             failed=sum(answer.status == "failed" for answer in answers),
         )

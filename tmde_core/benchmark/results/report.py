@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from tmde_core.benchmark.results.statistics import LEAST_QUESTIONS, SIGNIFICANT, outcome_of
+from tmde_core.benchmark.results.statistics import LEAST_QUESTIONS, SIGNIFICANT, decide_outcome
 from tmde_core.errors import ConflictError, NotFoundError
 from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun, Interval, PairedComparison, RunComparison
 
@@ -241,7 +241,7 @@ def difference_words(found: PairedComparison) -> str:
         return f"No difference over {questions}."
     words = {"better": "better", "worse": "worse", "inconclusive": "not yet distinguishable"}[found.outcome]
     more = ""
-    if outcome_of(found.low, found.high, found.deciding_p) != found.outcome:
+    if decide_outcome(found.low, found.high, found.deciding_p) != found.outcome:
         words = "no verdict, for the two runs cannot decide one"
     elif found.n < LEAST_QUESTIONS:
         more = f"; fewer than {LEAST_QUESTIONS} questions never tell"

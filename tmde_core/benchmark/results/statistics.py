@@ -9,7 +9,7 @@ expansion matters with 10 questions and hardly with 100.
 The interval alone does not decide the outcome: if few questions changed, the interval excludes zero by chance in up to
 12 % of cases. The permutation test is exact if only chance changed the scores, whatever their distribution. But the
 test mistakes a lopsided change for a difference more often than the interval does. Therefore an outcome needs both
-(`outcome_of`). `bench/verdict_rule.py` simulates the benefit and the cost of this rule.
+(`decide_outcome`). `bench/verdict_rule.py` simulates the benefit and the cost of this rule.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import Record
-from tmde_core.records.benchmark import Interval, Outcome
+from tmde_core.records.benchmark import ComparisonOutcome, Interval
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -52,12 +52,12 @@ class PairedDifference(Record):
     """The two-sided permutation p-value: how often chance alone gives a difference at least this large."""
 
     @property
-    def outcome(self) -> Outcome:
-        """The outcome of the comparison; see `outcome_of`."""
-        return outcome_of(self.low, self.high, self.p)
+    def outcome(self) -> ComparisonOutcome:
+        """The outcome of the comparison; see `decide_outcome`."""
+        return decide_outcome(self.low, self.high, self.p)
 
 
-def outcome_of(low: float | None, high: float | None, p: float | None) -> Outcome:
+def decide_outcome(low: float | None, high: float | None, p: float | None) -> ComparisonOutcome:
     """Return the outcome of a comparison; this one rule decides all of them.
 
     The outcome is `better` or `worse` only if the interval lies on one side of zero and p is below 0.05.
@@ -179,7 +179,7 @@ def expanded_confidence(n: int, confidence: float = CONFIDENCE) -> float:
     return float(2 * stats.norm.cdf(math.sqrt(n / (n - 1)) * t) - 1)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def adjust_holm(p_values: Sequence[float]) -> list[float]:
     """Return the p-values adjusted by Holm's step-down method (Holm 1979), in the given order."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted = [0.0] * len(p_values)

@@ -15,7 +15,7 @@ from tmde_core.storage.locks import FileLock
 
 
 @dataclass
-class Live:
+class ActiveRun:
     """The benchmark run of this process."""
 
     run: BenchmarkRun
@@ -36,14 +36,14 @@ class Live:
             self.task.cancel()
 
 
-def count(live: Live, result: BenchmarkResult) -> None:
+def count(live: ActiveRun, result: BenchmarkResult) -> None:
     """Add an answer's score to the running mean."""
     if result.quality_score is not None:
         live.score += result.quality_score
         live.scored += 1
 
 
-def tell(live: Live, result: BenchmarkResult) -> None:
+def tell(live: ActiveRun, result: BenchmarkResult) -> None:
     """Append an event that reports an answer, the progress, and the estimated remaining time."""
     here = live.done - live.begun_with
     pace = (time.monotonic() - live.began) / here if here else None
@@ -62,7 +62,7 @@ def tell(live: Live, result: BenchmarkResult) -> None:
     )
 
 
-def ending(run: BenchmarkRun) -> tuple[str, dict[str, Any]]:
+def make_last_event(run: BenchmarkRun) -> tuple[str, dict[str, Any]]:
     """Return the type and the data of a run's last event."""
     if run.status == "completed":
         return "complete", {"runId": str(run.id), "metrics": msgspec.to_builtins(run.metrics)}

@@ -11,7 +11,7 @@ from tmde_core.benchmark.questions.bank import QuestionBank
 from tmde_core.benchmark.results import comparison
 from tmde_core.benchmark.results.metrics import measure
 from tmde_core.benchmark.running.planning import comparable_hash
-from tmde_core.benchmark.running.runner import Runner, drift
+from tmde_core.benchmark.running.runner import Runner, measure_drift
 from tmde_core.benchmark.store import BenchmarkStore
 from tmde_core.records.benchmark import BenchmarkRun, RunComparison
 
@@ -27,7 +27,7 @@ class Measuring:
         self._store = store
         self._bank = bank
 
-    async def compared(self, a: BenchmarkRun, b: BenchmarkRun) -> RunComparison:
+    async def compare(self, a: BenchmarkRun, b: BenchmarkRun) -> RunComparison:
         """Compare run B with run A and store the comparison."""
         found = await asyncio.to_thread(
             comparison.compare,
@@ -40,7 +40,7 @@ class Measuring:
         await self._store.keep_comparison(found)
         return found
 
-    async def measured(self, run: BenchmarkRun, runner: Runner) -> None:
+    async def measure(self, run: BenchmarkRun, runner: Runner) -> None:
         """Compute and store the run's figures, measured against its baseline's reference, and its warnings.
 
         The frozen answers are scored again to measure how far the judge's scores have drifted.
@@ -81,9 +81,9 @@ class Measuring:
         judge = f"{runner.run.judge} {role.runtime} {role.model}"
         first = await self._store.anchors(judge)
         await self._store.keep_anchors(judge, now)
-        return drift(first or now, now)
+        return measure_drift(first or now, now)
 
-    async def judged(self, run: BenchmarkRun) -> BenchmarkRun:
+    async def set_outcomes(self, run: BenchmarkRun) -> BenchmarkRun:
         """Return the run with its outcomes against the previous run and against the base model."""
         comparable = comparable_hash(run)
         baseline = await self._store.latest(comparable, before=run.started_at, without=run.id)
@@ -92,7 +92,7 @@ class Measuring:
         for name, other in (("baseline", baseline), ("previous", previous)):
             if other is None:
                 continue
-            found = await self.compared(other, run)
+            found = await self.compare(other, run)
             verdicts[f"verdict_vs_{name}"] = found.quality.outcome
             verdicts[f"{name}_run_id"] = other.id
         return msgspec.structs.replace(run, **verdicts)

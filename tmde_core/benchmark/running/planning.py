@@ -12,13 +12,13 @@ import msgspec
 
 from tmde_core.benchmark.questions.bank import QuestionBank
 from tmde_core.benchmark.questions.files import content_hash
-from tmde_core.benchmark.running.runner import adapter_ref
+from tmde_core.benchmark.running.runner import make_adapter_ref
 from tmde_core.debate.judging import Judges
 from tmde_core.errors import ConflictError, InvalidInputError
-from tmde_core.lora.files.base_match import require_same_base, served_model, weights_hash
+from tmde_core.lora.files.base_match import find_served_model, hash_weights, require_same_base
 from tmde_core.lora.service import LoraService
 from tmde_core.records.base import to_json, utc_now
-from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, Trigger
+from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, BenchmarkTrigger
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.questions import Question
 from tmde_core.records.runtimes import ModelInfo
@@ -36,8 +36,8 @@ class Planner:
         self._lora = lora
         self._bank = bank
 
-    async def run_of(
-        self, plan: BenchmarkPlan, triggered_by: Trigger
+    async def make_run(
+        self, plan: BenchmarkPlan, triggered_by: BenchmarkTrigger
     ) -> tuple[BenchmarkRun, Sequence[Question], AdapterRef | None]:
         """Return the run of a plan (not stored yet), with its questions and its adapter.
 
@@ -49,7 +49,7 @@ class Planner:
             AdapterInvalidError: The adapter's files are damaged.
             PluginUnavailableError: No plugin provides the runtime.
         """
-        suite, questions = await self._bank.chosen(plan)
+        suite, questions = await self._bank.choose(plan)
         judge = plan.judge or self._workspace.settings.benchmark.judge
         if judge != AUTO:
             self._workspace.plugins.judges.choose(judge, "judge")
@@ -65,7 +65,7 @@ class Planner:
             started_at=utc_now(),
             adapter_id=UUID(adapter.id) if adapter else None,
             base_model=base.name,
-            base_model_sha256=await asyncio.to_thread(weights_hash, base.path) if base.path else None,
+            base_model_sha256=await asyncio.to_thread(hash_weights, base.path) if base.path else None,
             suite_sha256=content_hash(questions),
             adapter_sha256=(await self._lora.get(UUID(adapter.id))).sha256 if adapter else None,
             repeats=repeats,
@@ -78,7 +78,7 @@ class Planner:
         )
         return run, questions, adapter
 
-    async def resumed(self, run: BenchmarkRun) -> AdapterRef | None:
+    async def check_resume(self, run: BenchmarkRun) -> AdapterRef | None:
         """Return the adapter of a run to resume, after checking that the run can be resumed.
 
         The remaining questions must be asked in the same way as the first ones.
@@ -91,7 +91,7 @@ class Planner:
             NotFoundError: The adapter no longer exists.
         """
         base = await self._base()
-        sha256 = await asyncio.to_thread(weights_hash, base.path) if base.path else None
+        sha256 = await asyncio.to_thread(hash_weights, base.path) if base.path else None
         if (run.base_model, run.base_model_sha256) != (base.name, sha256):
             raise ConflictError(
                 f"The run began with the base model {run.base_model!r}; {base.name!r} would answer the rest. Start a new run."
@@ -112,12 +112,12 @@ class Planner:
         adapter = await self._lora.get(run.adapter_id)
         if adapter.sha256 != run.adapter_sha256:
             raise ConflictError(f"The adapter {run.adapter_id} has other weights now than when the run began.")
-        return adapter_ref(adapter.id, adapter.path)
+        return make_adapter_ref(adapter.id, adapter.path)
 
     async def _base(self) -> ModelInfo:
         role = self._workspace.settings.roles.proposer
         runtime = await self._workspace.runtimes.get(role.runtime)
-        return served_model(await runtime.models(), role.model, role.runtime)
+        return find_served_model(await runtime.models(), role.model, role.runtime)
 
     async def _adapter(self, plan: BenchmarkPlan, base: ModelInfo) -> AdapterRef | None:
         if plan.base:
@@ -125,12 +125,12 @@ class Planner:
                 raise InvalidInputError("base: a run asks the base model or an adapter, not both.", field="base")
             return None
         if plan.adapter_id is None:
-            return self._lora.active_ref()
+            return self._lora.get_active_ref()
         adapter = await self._lora.get(plan.adapter_id)
         manifest = await self._lora.verified(plan.adapter_id)
         await require_same_base(manifest, base)
-        await self._lora.completed(manifest)
-        return adapter_ref(adapter.id, adapter.path)
+        await self._lora.ensure_gguf(manifest)
+        return make_adapter_ref(adapter.id, adapter.path)
 
     def _warnings(self, questions: Sequence[Question], judge: str) -> tuple[str, ...]:
         roles = self._workspace.settings.roles

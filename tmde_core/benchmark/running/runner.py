@@ -17,11 +17,11 @@ from uuid import UUID, uuid5
 import msgspec
 import structlog
 
-from tmde_core.benchmark.running.scoring import Scorer, item_of
+from tmde_core.benchmark.running.scoring import Scorer, make_judge_item
 from tmde_core.debate.context import Conversation
 from tmde_core.debate.engine import Engine
 from tmde_core.debate.judging import Judges
-from tmde_core.debate.seats import JudgeSeat, Seat, Tally, roles_of
+from tmde_core.debate.seats import JudgeSession, RoleSession, TokenCounter, merge_roles
 from tmde_core.errors import ContextOverflowError, EmptyAnswerError, TmdeError, WorkerFailedError
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.base import to_json
@@ -64,7 +64,7 @@ class JudgeSource:
     settings: Settings
     runtimes: Runtimes
     seed: int = 0
-    _seat: JudgeSeat | None = None
+    _seat: JudgeSession | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def model(self) -> JudgeModel:
@@ -77,12 +77,12 @@ class JudgeSource:
             if self._seat is None:
                 role = self.settings.roles.judge
                 seats = [await self._sit(one) for one in (role, *panel_roles(role, self.settings.benchmark.panel))]
-                self._seat = JudgeSeat(seats[0], [JudgeSeat(seat) for seat in seats] if len(seats) > 1 else ())
+                self._seat = JudgeSession(seats[0], [JudgeSession(seat) for seat in seats] if len(seats) > 1 else ())
         return self._seat
 
-    async def _sit(self, role: RoleSettings) -> Seat:
+    async def _sit(self, role: RoleSettings) -> RoleSession:
         runtime = await self.runtimes.get(role.runtime)
-        return Seat("judge", role, runtime, Tally(), seed=self.seed, background=True)
+        return RoleSession("judge", role, runtime, TokenCounter(), seed=self.seed, background=True)
 
 
 def panel_roles(judge: RoleSettings, names: Sequence[str]) -> list[RoleSettings]:
@@ -97,7 +97,7 @@ def panel_roles(judge: RoleSettings, names: Sequence[str]) -> list[RoleSettings]
 
 
 @dataclass
-class Slot:
+class PendingAnswer:
     """One answer that the run still needs."""
 
     question: Question
@@ -127,7 +127,7 @@ class Runner:
         judge = JudgeSource(self.settings, self.workspace.runtimes, self.run.seed)
         self._scorer = Scorer(Judges(self.workspace), self.run.judge, judge.model)
 
-    async def ask_all(self, slots: Sequence[Slot]) -> None:
+    async def ask_all(self, slots: Sequence[PendingAnswer]) -> None:
         """Ask all questions; return when each slot has its answer or its failure.
 
         Raises:
@@ -152,7 +152,7 @@ class Runner:
             return
         raise failure
 
-    async def _one(self, slot: Slot) -> None:
+    async def _one(self, slot: PendingAnswer) -> None:
         """Ask one question, with up to three attempts."""
         problem: TmdeError | None = None
         for number in range(1, TRIES + 1):
@@ -184,7 +184,7 @@ class Runner:
                 "Put that right, then resume the benchmark; what was answered is kept."
             )
 
-    async def _answer(self, slot: Slot) -> tuple[BenchmarkResult, bytes | None]:
+    async def _answer(self, slot: PendingAnswer) -> tuple[BenchmarkResult, bytes | None]:
         asked = self._by_debate if self.run.mode == "debate" else self._by_proposer
         result, trace = await asked(slot)
         if not result.answer.strip():
@@ -202,7 +202,7 @@ class Runner:
             trace,
         )
 
-    def _nothing_said(self, slot: Slot, result: BenchmarkResult) -> BenchmarkResult:
+    def _nothing_said(self, slot: PendingAnswer, result: BenchmarkResult) -> BenchmarkResult:
         """Return the result for an empty answer: a score of 0.
 
         An empty answer counts as an answer. Otherwise an adapter that silences the model would appear as an adapter
@@ -234,7 +234,7 @@ class Runner:
                 "Put that right, then resume the benchmark; what was scored is kept."
             )
 
-    async def _by_debate(self, slot: Slot) -> tuple[BenchmarkResult, bytes | None]:
+    async def _by_debate(self, slot: PendingAnswer) -> tuple[BenchmarkResult, bytes | None]:
         identity = uuid5(self.run.id, f"{slot.question.id} {slot.repeat}")
         engine = Engine(
             debate_id=identity,
@@ -271,13 +271,17 @@ class Runner:
             to_json(trace),
         )
 
-    async def _by_proposer(self, slot: Slot) -> tuple[BenchmarkResult, bytes | None]:
+    async def _by_proposer(self, slot: PendingAnswer) -> tuple[BenchmarkResult, bytes | None]:
         # A single answer is greedy, so that sampling adds no noise to the comparison. Repeated answers must differ.
-        role = roles_of(self.settings.roles, DebateConfig(temperature=0.0 if self.run.repeats == 1 else None)).proposer
+        role = merge_roles(
+            self.settings.roles, DebateConfig(temperature=0.0 if self.run.repeats == 1 else None)
+        ).proposer
         runtime = await self.workspace.runtimes.get(role.runtime)
         await self._load(runtime, role.model)
-        tally = Tally()
-        seat = Seat("proposer", role, runtime, tally, seed=self._seed(slot), adapter=self.adapter, background=True)
+        tally = TokenCounter()
+        seat = RoleSession(
+            "proposer", role, runtime, tally, seed=self._seed(slot), adapter=self.adapter, background=True
+        )
         began = time.perf_counter()
         conversation = Conversation(proposer_opening(slot.question.query, ""))
         spoken = await seat.speak(conversation, 1, lambda _: None)
@@ -301,7 +305,7 @@ class Runner:
             raise WorkerFailedError("The Proposer's runtime cannot serve adapters, so this one cannot be measured.")
         await runtime.load_adapter(self.adapter, model)
 
-    def _seed(self, slot: Slot) -> int:
+    def _seed(self, slot: PendingAnswer) -> int:
         """Return the seed of one answer, which is the same for every adapter.
 
         The same seeds give the compared runs the same random choices.
@@ -309,7 +313,7 @@ class Runner:
         digest = hashlib.sha256(f"{self.run.seed}:{slot.question.id}:{slot.repeat}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
 
-    def _blank(self, slot: Slot, **fields: object) -> BenchmarkResult:
+    def _blank(self, slot: PendingAnswer, **fields: object) -> BenchmarkResult:
         values: dict[str, object] = {
             "run_id": self.run.id,
             "question_id": slot.question.id,
@@ -334,7 +338,7 @@ class Runner:
             return {}
         found: dict[str, float] = {}
         for identity, question, answer in anchors:
-            verdict, _ = await self._scorer.ask(name, item_of(question, answer))
+            verdict, _ = await self._scorer.ask(name, make_judge_item(question, answer))
             if verdict.score is not None:
                 found[identity] = verdict.score
             elif not found:
@@ -342,13 +346,15 @@ class Runner:
         return found
 
 
-def drift(first: dict[str, float], now: dict[str, float]) -> float | None:
+def measure_drift(first: dict[str, float], now: dict[str, float]) -> float | None:
     """Return the mean absolute change of the scores that both sets share, 0–10, or None if they share none."""
     shared = [abs(now[name] - first[name]) for name in now if name in first]
     return round(fmean(shared), 3) if shared else None
 
 
-def unanswered(questions: Sequence[Question], repeats: int, results: Sequence[BenchmarkResult]) -> list[Slot]:
+def list_unanswered(
+    questions: Sequence[Question], repeats: int, results: Sequence[BenchmarkResult]
+) -> list[PendingAnswer]:
     """Return the answers that the run still needs: all questions once, then all questions a second time.
 
     Failed answers are asked again, and so are answers without verdict because the judge was unavailable.
@@ -359,13 +365,13 @@ def unanswered(questions: Sequence[Question], repeats: int, results: Sequence[Be
         if result.status != "failed" and (result.quality_score is not None or not result.error)
     }
     return [
-        Slot(question, repeat)
+        PendingAnswer(question, repeat)
         for repeat in range(repeats)
         for question in questions
         if (question.id, repeat) not in done
     ]
 
 
-def adapter_ref(adapter_id: UUID, path: str) -> AdapterRef:
+def make_adapter_ref(adapter_id: UUID, path: str) -> AdapterRef:
     """Return the reference under which runtimes load an adapter."""
     return AdapterRef(id=str(adapter_id), directory=path)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
-from tmde_core.benchmark.results.metrics import weighted
+from tmde_core.benchmark.results.metrics import weighted_mean
 from tmde_core.debate.judging import NONE, Judges
 from tmde_core.errors import TmdeError
 from tmde_core.records.base import Record
@@ -19,7 +19,7 @@ JudgeModelSource = Callable[[], Awaitable[JudgeModel | None]]
 """Starts the judge's model only when a criterion needs the model."""
 
 
-class Score(Record):
+class AnswerScore(Record):
     """The score of one answer."""
 
     score: float | None
@@ -38,12 +38,12 @@ class Scorer:
         self._judge = judges.default if judge == AUTO else judge
         self._model = model
 
-    async def score(self, question: Question, answer: str) -> Score:
+    async def score(self, question: Question, answer: str) -> AnswerScore:
         """Score one answer; a failing judge never raises an error here.
 
         A criterion that the judge cannot score stays unscored and never counts as 0.
         """
-        item = item_of(question, answer)
+        item = make_judge_item(question, answer)
         if not question.criteria:
             return await self._simple(item)
         verdicts = []
@@ -53,13 +53,13 @@ class Scorer:
         if not self._judges.checks(self._judge) and not all(criterion.check for criterion in question.criteria):
             verdict, problem = await self.ask(self._judge, item)
             verdicts.append(verdict)
-        return combined(question.criteria, verdicts, problem)
+        return combine_verdicts(question.criteria, verdicts, problem)
 
-    async def _simple(self, item: JudgeItem) -> Score:
+    async def _simple(self, item: JudgeItem) -> AnswerScore:
         checkable = item.reference and (item.check or not item.rubric)
         name = self._judges.checking if checkable else self._judge
         verdict, problem = await self.ask(name, item)
-        return Score(
+        return AnswerScore(
             score=verdict.score, criteria=dict(verdict.criteria), reasons=verdict.reasons, judge_error=_detail(problem)
         )
 
@@ -83,7 +83,7 @@ class Scorer:
             return Verdict(score=None, reasons=(reason,), judge=name), error
 
 
-def item_of(question: Question, answer: str) -> JudgeItem:
+def make_judge_item(question: Question, answer: str) -> JudgeItem:
     """Return the question and the answer in the form that judges receive."""
     return JudgeItem(
         question=question.query,
@@ -95,7 +95,9 @@ def item_of(question: Question, answer: str) -> JudgeItem:
     )
 
 
-def combined(criteria: Sequence[Criterion], verdicts: Sequence[Verdict], problem: TmdeError | None = None) -> Score:
+def combine_verdicts(
+    criteria: Sequence[Criterion], verdicts: Sequence[Verdict], problem: TmdeError | None = None
+) -> AnswerScore:
     """Return the weighted mean over the scored criteria, if they hold at least half of the weight.
 
     Otherwise the score is None.
@@ -103,7 +105,9 @@ def combined(criteria: Sequence[Criterion], verdicts: Sequence[Verdict], problem
     told: Mapping[str, float] = {name: score for verdict in verdicts for name, score in verdict.criteria.items()}
     scores = {criterion.name: told.get(criterion.name) for criterion in criteria}
     reasons = tuple(reason for verdict in verdicts for reason in verdict.reasons)
-    return Score(score=weighted(criteria, scores), criteria=scores, reasons=reasons, judge_error=_detail(problem))
+    return AnswerScore(
+        score=weighted_mean(criteria, scores), criteria=scores, reasons=reasons, judge_error=_detail(problem)
+    )
 
 
 def _checked(criteria: Sequence[Criterion]) -> bool:

@@ -18,15 +18,15 @@ from tmde_core.cli.kit.invocation import with_services
 from tmde_core.cli.kit.output import (
     JsonFlag,
     console,
-    duration,
     error_console,
+    format_duration,
     print_fields,
     print_json,
     print_json_line,
     print_table,
 )
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.records.base import in_utc, parse_id
+from tmde_core.records.base import parse_id, to_utc
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, GateDecision, RunComparison
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def export(
 
     _one_of("--format", format_, ("json", "csv"))
     begin, end = _day(since, "--from"), _day(until, "--to", last=True)
-    runs = with_services(ctx, lambda services: services.benchmark.exported(begin, end))
+    runs = with_services(ctx, lambda services: services.benchmark.export_runs(begin, end))
     content = b"".join(csv_lines(runs)) if format_ == "csv" else to_json({"items": runs, "total": len(runs)}) + b"\n"
     _write(output, content, f"{len(runs)} runs")
 
@@ -246,7 +246,7 @@ def gate(
 
         async def judged() -> GateDecision:
             try:
-                return await services.gate.judge(identity, begun.put_nowait, full)
+                return await services.gate.evaluate(identity, begun.put_nowait, full)
             finally:
                 begun.put_nowait(None)
 
@@ -306,7 +306,7 @@ async def _followed(services: Services, run: BenchmarkRun, json: bool = False) -
                 if json:
                     print_json_line({"event": event.type, **event.data})
         except asyncio.CancelledError:
-            done = services.benchmark.running() or run
+            done = services.benchmark.get_running() or run
             error_console().print(
                 f"Interrupted after {done.questions_done} of {run.questions_total} answers. "
                 f"`tmde bench resume {run.id}` asks the rest."
@@ -426,7 +426,7 @@ def _exit(run: BenchmarkRun) -> None:
     if run.status != "completed":
         took = (run.completed_at - run.started_at).total_seconds() if run.completed_at else None
         error_console().print(
-            f"The benchmark is {run.status} after {duration(took)}. `tmde bench resume {run.id}` goes on with it."
+            f"The benchmark is {run.status} after {format_duration(took)}. `tmde bench resume {run.id}` goes on with it."
         )
         raise typer.Exit(1)
 
@@ -445,7 +445,7 @@ def _day(text: str | None, name: str, last: bool = False) -> datetime | None:
         raise InvalidInputError(f"{name}: {text[:40]!r} is no date. Write it as 2026-11-24.", field=name) from None
     if last and len(text) == len("2026-11-24"):
         moment = moment.replace(hour=23, minute=59, second=59, microsecond=999_000)
-    return in_utc(moment, name)
+    return to_utc(moment, name)
 
 
 def _write(output: Path | None, content: bytes, what: str) -> None:

@@ -68,7 +68,7 @@ def add(
 
     You can combine number, fact, regex and rubric. Each of them becomes a criterion of equal weight.
     """
-    from tmde_core.benchmark.questions.custom import question_from
+    from tmde_core.benchmark.questions.custom import decode_question
 
     if replace and not identity:
         raise InvalidInputError("--replace: it needs the --id of the question to change.", field="replace")
@@ -83,7 +83,7 @@ def add(
     if rubric is not None:
         criteria.append({"name": "rubric", "description": rubric})
     values = {"query": query, "domain": domain, "difficulty": difficulty, "criteria": criteria}
-    question = question_from(values | ({"id": identity} if identity else {}))
+    question = decode_question(values | ({"id": identity} if identity else {}))
     added = with_services(
         ctx,
         lambda services: (

@@ -22,7 +22,7 @@ import typer
 from tmde_core.cli.kit.invocation import with_services
 from tmde_core.cli.kit.output import error_console, plain, print_json_line
 from tmde_core.errors import InsufficientStorageError, InvalidInputError, NotFoundError, TmdeError
-from tmde_core.records.base import Record, invalid_field, to_json
+from tmde_core.records.base import Record, to_invalid_input, to_json
 from tmde_core.records.debate import Debate, DebateConfig
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class QuestionLine(msgspec.Struct, frozen=True, rename="camel"):
     domain: str | None = None
 
 
-class Asked(msgspec.Struct, frozen=True):
+class BatchQuestion(msgspec.Struct, frozen=True):
     """A question to debate."""
 
     line: int
@@ -51,7 +51,7 @@ class Asked(msgspec.Struct, frozen=True):
     config: DebateConfig
 
 
-class Outcome(Record):
+class BatchResult(Record):
     """The result of one question, as --json prints it."""
 
     line: int
@@ -90,13 +90,13 @@ def debate_file(
         raise typer.Exit(1)
 
 
-def read_questions(file: Path, config: DebateConfig) -> tuple[list[Asked], list[BadLine]]:
+def read_questions(file: Path, config: DebateConfig) -> tuple[list[BatchQuestion], list[BadLine]]:
     """Return the questions of a file, and the invalid lines.
 
     Raises:
         InvalidInputError: the file cannot be read.
     """
-    asked: list[Asked] = []
+    asked: list[BatchQuestion] = []
     bad: list[BadLine] = []
     seen: Counter[str] = Counter()
     try:
@@ -115,7 +115,7 @@ def read_questions(file: Path, config: DebateConfig) -> tuple[list[Asked], list[
                 )
                 key = hashlib.sha256(to_json([question.query, chosen])).hexdigest()
                 seen[key] += 1  # a question that occurs twice is asked twice
-                asked.append(Asked(number, f"{key}-{seen[key]}", question, chosen))
+                asked.append(BatchQuestion(number, f"{key}-{seen[key]}", question, chosen))
     except OSError as error:
         raise InvalidInputError(f"{file} cannot be read: {error.strerror}.") from None
     return asked, bad
@@ -127,7 +127,7 @@ def _parsed(raw: bytes) -> QuestionLine:
     try:
         return msgspec.json.decode(raw, type=QuestionLine)
     except msgspec.ValidationError as error:
-        raise ValueError(invalid_field(error, QuestionLine).detail.rstrip(".")) from None
+        raise ValueError(to_invalid_input(error, QuestionLine).detail.rstrip(".")) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ValueError("is not valid JSON") from None
 
@@ -167,7 +167,7 @@ class _State:
 
 
 async def _work(
-    services: Services, file: Path, asked: Sequence[Asked], parallel: int, restart: bool, json: bool
+    services: Services, file: Path, asked: Sequence[BatchQuestion], parallel: int, restart: bool, json: bool
 ) -> int:
     """Debate the unfinished questions and return how many failed."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -180,7 +180,7 @@ async def _work(
             f"{len(asked) - len(open_)} of {len(asked)} questions are done already; --restart asks them again.",
             err=True,
         )
-    outcomes: list[Outcome] = []
+    outcomes: list[BatchResult] = []
     queue = iter(open_)
     with Progress(
         TextColumn("debating"),
@@ -222,8 +222,8 @@ async def _still_there(services: Services, done: dict[str, UUID]) -> dict[str, U
     return found
 
 
-async def _debate(services: Services, item: Asked) -> Outcome:
-    outcome = Outcome(line=item.line, id=item.question.id, query=item.question.query, status="failed")
+async def _debate(services: Services, item: BatchQuestion) -> BatchResult:
+    outcome = BatchResult(line=item.line, id=item.question.id, query=item.question.query, status="failed")
     try:
         started = await services.debates.start(item.question.query, item.config, source="cli")
         ended: Debate = await services.debates.wait(started.id)
@@ -242,7 +242,7 @@ async def _debate(services: Services, item: Asked) -> Outcome:
     )
 
 
-def _print(outcome: Outcome, json: bool) -> None:
+def _print(outcome: BatchResult, json: bool) -> None:
     if json:
         print_json_line(outcome)
         return

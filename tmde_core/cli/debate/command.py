@@ -10,7 +10,7 @@ import typer
 
 from tmde_core.cli.kit.invocation import with_services
 from tmde_core.cli.kit.output import JsonFlag, console, print_json_line
-from tmde_core.records.base import invalid_field
+from tmde_core.records.base import to_invalid_input
 from tmde_core.records.debate import DebateConfig
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ def command(
 
 async def _watch(services: Services, text: str, config: DebateConfig, json: bool) -> str | None:
     """Debate, print the events, and return the reason of a failure, or None."""
-    from tmde_core.cli.debate.view import DebateView
+    from tmde_core.cli.debate.view import DebatePrinter
 
-    view = DebateView(console())
+    view = DebatePrinter(console())
     debate = await services.debates.start(text, config, source="cli")
     try:
         async for event in (await services.debates.events(debate.id)).follow():
@@ -107,7 +107,7 @@ def _config(**chosen: Any) -> DebateConfig:
     try:
         return msgspec.convert(values, DebateConfig)
     except msgspec.ValidationError as error:
-        raise invalid_field(error, DebateConfig) from None
+        raise to_invalid_input(error, DebateConfig) from None
 
 
 def _stdin() -> str:

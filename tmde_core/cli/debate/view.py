@@ -13,7 +13,7 @@ from rich.rule import Rule
 from rich.status import Status
 from rich.text import Text
 
-from tmde_core.cli.kit.output import duration, plain
+from tmde_core.cli.kit.output import format_duration, plain
 from tmde_core.records.debate import Critique, Round
 from tmde_core.storage.events import Event
 
@@ -21,7 +21,7 @@ COLOURS = {"proposer": "cyan", "skeptic": "yellow", "synthesizer": "green", "jud
 SEVERITIES = {"critical": "bold red", "major": "red", "minor": "dim"}
 
 
-class DebateView:
+class DebatePrinter:
     """Prints the events of one debate."""
 
     def __init__(self, out: Console) -> None:
@@ -106,7 +106,7 @@ class DebateView:
         self._out.print(
             Text.assemble(
                 (f"{scored}{judge}", "bold"),
-                f" · {rounds} round{'' if rounds == 1 else 's'} · {duration(timings.get('totalMs', 0) / 1000)}"
+                f" · {rounds} round{'' if rounds == 1 else 's'} · {format_duration(timings.get('totalMs', 0) / 1000)}"
                 f" · {read} tokens read{cached}, {tokens.get('completion', 0)} written",
             )
         )

@@ -20,7 +20,7 @@ import psutil
 from tmde_core import __version__
 from tmde_core.cli.kit.invocation import Invocation
 from tmde_core.cli.kit.logs import log_to_file
-from tmde_core.cli.kit.output import plain, size
+from tmde_core.cli.kit.output import format_bytes, plain
 from tmde_core.errors import InsufficientStorageError, TmdeError
 from tmde_core.plugins import Plugins, context_for
 from tmde_core.plugins.defaults import resolve_roles
@@ -108,7 +108,7 @@ def _machine() -> Check:
 
 def _memory() -> Check:
     memory = psutil.virtual_memory()
-    detail = f"{size(memory.available)} free of {size(memory.total)}"
+    detail = f"{format_bytes(memory.available)} free of {format_bytes(memory.total)}"
     if memory.available < LEAST_FREE_MEMORY_BYTES:
         return Check("memory", "lacking", f"{detail}: the embedded model may be slow or fail. End other programs.")
     return Check("memory", "ok", detail)
@@ -118,9 +118,9 @@ def _disk(directory: Path) -> Check:
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
     usage = shutil.disk_usage(directory)
-    detail = f"{size(usage.free)} free where the data are ({directory})"
+    detail = f"{format_bytes(usage.free)} free where the data are ({directory})"
     if usage.free < LEAST_DISK_BYTES:
-        return Check("disk", "lacking", f"{detail}: training needs {size(LEAST_DISK_BYTES)}. Free some space.")
+        return Check("disk", "lacking", f"{detail}: training needs {format_bytes(LEAST_DISK_BYTES)}. Free some space.")
     return Check("disk", "ok", detail)
 
 
@@ -146,7 +146,7 @@ async def _database(settings: Settings) -> Check:
         return Check("database", "broken", str(error))
     if fault != "ok":
         return Check("database", "broken", f"{path} is damaged: {fault}. Export what can be read, and restore a copy.")
-    return Check("database", "ok", f"{path}: {traces} traces, {size(path.stat().st_size)}")
+    return Check("database", "ok", f"{path}: {traces} traces, {format_bytes(path.stat().st_size)}")
 
 
 def _server(settings: Settings) -> Check:
@@ -206,7 +206,7 @@ async def _default_model(runtimes: Runtimes, name: str) -> str:
         if model.default:
             file = Path(model.path) if model.path else None
             digest = f", sha256 {await asyncio.to_thread(_sha256, file)}" if file and file.is_file() else ""
-            return f"{model.name}, {size(model.size_bytes)}{digest}"
+            return f"{model.name}, {format_bytes(model.size_bytes)}{digest}"
     return ""
 
 

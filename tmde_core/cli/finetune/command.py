@@ -13,18 +13,18 @@ import typer
 
 from tmde_core.cli.finetune import preview as finetune_preview
 from tmde_core.cli.finetune import schedule as finetune_schedule
-from tmde_core.cli.finetune.watch import end_with, watched
+from tmde_core.cli.finetune.watch import report_end, watch_run
 from tmde_core.cli.kit.invocation import with_reading, with_services
 from tmde_core.cli.kit.output import (
     JsonFlag,
-    duration,
+    format_duration,
     plain,
     print_fields,
     print_json,
     print_table,
 )
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
-from tmde_core.finetune.ranges import config_from, ranges
+from tmde_core.finetune.ranges import decode_config, ranges
 from tmde_core.records.base import parse_id
 from tmde_core.records.fields import Field
 from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, RunAttempt
@@ -65,14 +65,14 @@ def start(
 
     async def begin(services: Services) -> FineTuneRun:
         changes = _values(set_ or ()) | ({"backend": backend} if backend else {})
-        run = await services.finetune.start(config_from(changes, services.finetune.config()), triggered_by="user")
+        run = await services.finetune.start(decode_config(changes, services.finetune.config()), triggered_by="user")
         if not json or not watch:
             _announce(run, json)
-        return await watched(services, run.id, json) if watch else run
+        return await watch_run(services, run.id, json) if watch else run
 
     run = with_services(ctx, begin)
     if watch:
-        end_with(run, json)
+        report_end(run, json)
 
 
 @command.command()
@@ -80,9 +80,9 @@ def watch(ctx: typer.Context, run: RunId = None, json: JsonFlag = False) -> None
     """Follow a run until it ends, and resume the run if its process has died. Ctrl-C stops watching, not the run."""
 
     async def follow(services: Services) -> FineTuneRun:
-        return await watched(services, await _chosen(services, run), json)
+        return await watch_run(services, await _chosen(services, run), json)
 
-    end_with(with_services(ctx, follow), json)
+    report_end(with_services(ctx, follow), json)
 
 
 @command.command("list")
@@ -126,7 +126,7 @@ def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> No
 
     async def get(services: Services) -> tuple[FineTuneRun, bool]:
         found = await services.finetune.get(await _newest(services, run))
-        return found, services.finetune.interrupted(found)
+        return found, services.finetune.is_interrupted(found)
 
     found, interrupted = with_reading(ctx, get)
     if json:
@@ -143,7 +143,7 @@ def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> No
             ("error", found.error_message),
             ("started", found.started_at),
             ("ended", found.completed_at),
-            ("took", duration(took) if took is not None else None),
+            ("took", format_duration(took) if took is not None else None),
             ("traces", found.traces_used),
             ("examples", f"{found.train_examples} to train on, {found.val_examples} to validate on"),
             ("base model", found.base_model),
@@ -187,11 +187,11 @@ def resume(
             typer.echo(f"Training run {found.id} goes on. `tmde finetune watch` follows it.")
         elif not watch:
             print_json(found)
-        return await watched(services, found.id, json) if watch else found
+        return await watch_run(services, found.id, json) if watch else found
 
     found = with_services(ctx, go_on)
     if watch:
-        end_with(found, json)
+        report_end(found, json)
 
 
 @command.command()
@@ -247,7 +247,7 @@ def config(
 
     async def put(services: Services) -> FineTuneConfig:
         before = services.finetune.config()
-        return await services.finetune.set_config(config_from(_values(changes), before)) if changes else before
+        return await services.finetune.set_config(decode_config(_values(changes), before)) if changes else before
 
     found = with_services(ctx, put)
     if json:
@@ -285,14 +285,14 @@ def _number(text: str) -> Any:
 async def _chosen(services: Services, text: str | None) -> UUID:
     if text is not None:
         return parse_id(text, "training run")
-    current = await services.finetune.current()
+    current = await services.finetune.get_current()
     if current is None:
         raise ConflictError("No training run is in progress. `tmde finetune list` shows those that have ended.")
     return current.id
 
 
 async def _newest(services: Services, text: str | None) -> UUID:
-    if text is not None or await services.finetune.current() is not None:
+    if text is not None or await services.finetune.get_current() is not None:
         return await _chosen(services, text)
     runs, _ = await services.finetune.list(limit=1)
     if not runs:
@@ -305,7 +305,7 @@ async def _resumable(services: Services, text: str | None) -> UUID:
         return parse_id(text, "training run")
     runs, _ = await services.finetune.list(limit=200)
     for run in runs:
-        if services.finetune.resumable(run):
+        if services.finetune.can_resume(run):
             return run.id
     raise ConflictError(
         "No training run can be resumed: it must have failed or been cancelled, and have a checkpoint. "
@@ -315,7 +315,7 @@ async def _resumable(services: Services, text: str | None) -> UUID:
 
 def _told(attempt: RunAttempt) -> str:
     """Describe an attempt in one line."""
-    took = duration((attempt.ended_at - attempt.started_at).total_seconds()) if attempt.ended_at else "so far"
+    took = format_duration((attempt.ended_at - attempt.started_at).total_seconds()) if attempt.ended_at else "so far"
     start = "" if attempt.resumed_from_step is None else f"from step {attempt.resumed_from_step}, "
     sizes = f"batch {attempt.batch_size} × {attempt.gradient_accumulation_steps}"
     return f"{attempt.outcome}, {start}{sizes}, {took}" + (f": {attempt.reason}" if attempt.reason else "")

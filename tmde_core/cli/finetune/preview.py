@@ -12,14 +12,14 @@ from tmde_core.cli.kit.invocation import with_services
 from tmde_core.cli.kit.output import (
     JsonFlag,
     console,
-    duration,
     error_console,
+    format_bytes,
+    format_duration,
     plain,
     print_fields,
     print_json,
-    size,
 )
-from tmde_core.finetune.ranges import config_from
+from tmde_core.finetune.ranges import decode_config
 from tmde_core.records.finetune import FineTunePreview
 
 SHOWN_LEFT_OUT = 10
@@ -46,7 +46,7 @@ def preview_command(values: Callable[[Sequence[str]], dict[str, Any]]) -> Callab
         if not json:
             error_console().print("Looking at the examples; a model may have to be measured first …", style="dim")
         found = with_services(
-            ctx, lambda services: services.previews.preview(config_from(changes, services.finetune.config()))
+            ctx, lambda services: services.previews.preview(decode_config(changes, services.finetune.config()))
         )
         if json:
             print_json(found)
@@ -62,7 +62,7 @@ def _print(found: FineTunePreview) -> None:
     tokens = None
     if found.total_tokens is not None:
         tokens = f"{found.supervised_tokens:,} of {found.total_tokens:,} are learned from"
-    memory = size(found.estimated_ram_bytes) if found.estimated_ram_bytes else None
+    memory = format_bytes(found.estimated_ram_bytes) if found.estimated_ram_bytes else None
     rough = "" if found.calibrated else " (rough: not measured on this machine yet)"
     print_fields(
         (
@@ -74,9 +74,9 @@ def _print(found: FineTunePreview) -> None:
             ("tokens", tokens),
             ("longest", f"{found.longest:,} tokens" if found.longest else None),
             ("steps", f"{found.total_steps:,}" if found.total_steps else None),
-            ("takes about", duration(found.estimated_seconds) + rough if found.estimated_seconds else None),
+            ("takes about", format_duration(found.estimated_seconds) + rough if found.estimated_seconds else None),
             ("memory", memory),
-            ("video memory", size(found.estimated_vram_bytes) if found.estimated_vram_bytes else None),
+            ("video memory", format_bytes(found.estimated_vram_bytes) if found.estimated_vram_bytes else None),
             ("note", found.note if found.note != found.refusal else None),
         )
     )

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import typer
 
-from tmde_core.cli.kit.output import duration, error_console, plain, print_json_line
+from tmde_core.cli.kit.output import error_console, format_duration, plain, print_json_line
 from tmde_core.records.finetune import FineTuneRun
 from tmde_core.storage.events import Event
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tmde_core.services import Services
 
 
-async def watched(services: Services, run_id: UUID, json: bool) -> FineTuneRun:
+async def watch_run(services: Services, run_id: UUID, json: bool) -> FineTuneRun:
     """Show the run's events until the run has ended, and return its final record."""
     events = services.finetune.events(run_id)
     seen = 0
@@ -49,7 +49,7 @@ async def watched(services: Services, run_id: UUID, json: bool) -> FineTuneRun:
     return run
 
 
-def end_with(run: FineTuneRun, json: bool) -> None:
+def report_end(run: FineTuneRun, json: bool) -> None:
     """Report how a watched run ended, and exit with code 1 unless the run was completed."""
     if not json:
         if run.status == "completed":
@@ -79,7 +79,7 @@ def figures(data: Mapping[str, Any]) -> str:
         if isinstance(value := data.get(name), int | float):
             parts.append(form.format(value))
     if isinstance(left := data.get("etaSeconds"), int | float) and left > 0:
-        parts.append(f"{duration(float(left))} left")
+        parts.append(f"{format_duration(float(left))} left")
     return ", ".join(parts)
 
 

@@ -30,7 +30,7 @@ async def _work(settings: Settings, *, once: bool) -> None:
     from tmde_core.services import open_services
 
     async with open_services(settings) as services:
-        working = asyncio.create_task(services.finetune.work(once=once))
+        working = asyncio.create_task(services.finetune.run_worker(once=once))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, working.cancel)

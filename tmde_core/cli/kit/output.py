@@ -119,7 +119,7 @@ def plain(text: str) -> str:
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def size(count: int | None) -> str:
+def format_bytes(count: int | None) -> str:
     """Format bytes in the unit that keeps the figure short (decimal units, as disks are sold)."""
     if count is None:
         return "-"
@@ -131,7 +131,7 @@ def size(count: int | None) -> str:
     return f"{figure:.1f} TB"
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Format a duration, such as `850 ms`, `12.3 s`, `4 min 05 s` or `2 h 10 min`."""
     if seconds is None:
         return "-"

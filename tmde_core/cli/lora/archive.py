@@ -19,15 +19,15 @@ from tmde_core.cli.kit.invocation import with_services
 from tmde_core.cli.kit.output import (
     JsonFlag,
     console,
-    duration,
     error_console,
+    format_bytes,
+    format_duration,
     plain,
     print_json,
     print_json_line,
-    size,
 )
 from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeError
-from tmde_core.lora.archive.layout import Format
+from tmde_core.lora.archive.layout import ArchiveFormat
 from tmde_core.records.base import parse_id
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tmde_core.records.lora import LoRAAdapter
     from tmde_core.services import Services
 
-FORMATS: tuple[str, ...] = get_args(Format)
+FORMATS: tuple[str, ...] = get_args(ArchiveFormat)
 PIECE = 256 * 1024
 
 AdapterId = Annotated[str, typer.Argument(help="The adapter's id.", metavar="ID")]
@@ -55,7 +55,7 @@ def export(
         raise InvalidInputError(f"--format: {format_[:40]!r} is not one of {', '.join(FORMATS)}.", field="format")
 
     async def carry(services: Services) -> Path | None:
-        made = await services.archives.export(parse_id(id, "adapter"), cast("Format", format_))
+        made = await services.archives.export(parse_id(id, "adapter"), cast("ArchiveFormat", format_))
         if output is not None and str(output) == "-":
             async for chunk in made.chunks:
                 sys.stdout.buffer.write(chunk)
@@ -68,7 +68,7 @@ def export(
 
     target = with_services(ctx, carry)
     if target is not None:
-        typer.echo(f"Wrote {target} ({size(target.stat().st_size)}).")
+        typer.echo(f"Wrote {target} ({format_bytes(target.stat().st_size)}).")
 
 
 async def _write(made: Export, target: Path, force: bool) -> None:
@@ -251,7 +251,7 @@ def _name(version: str | None) -> str:
 
 
 def _figures(data: dict[str, Any]) -> str:
-    return f"{data['tokens']} tokens, {duration(data['ms'] / 1000)}"
+    return f"{data['tokens']} tokens, {format_duration(data['ms'] / 1000)}"
 
 
 def register(command: typer.Typer) -> None:

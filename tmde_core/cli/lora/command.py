@@ -9,11 +9,11 @@ from uuid import UUID
 import typer
 
 from tmde_core.cli.kit.invocation import with_reading, with_services
-from tmde_core.cli.kit.output import JsonFlag, print_fields, print_json, print_table, size
+from tmde_core.cli.kit.output import JsonFlag, format_bytes, print_fields, print_json, print_table
 from tmde_core.cli.lora import archive as lora_archive
 from tmde_core.cli.lora import versions as lora_versions
 from tmde_core.errors import InvalidInputError
-from tmde_core.records.base import in_utc, parse_id
+from tmde_core.records.base import parse_id, to_utc
 from tmde_core.records.lora import LoRAAdapter
 
 command = typer.Typer(
@@ -47,7 +47,7 @@ def list_(
             "active" if adapter.is_active else "" if adapter.is_valid else "damaged",
             adapter.gate,
             adapter.traces_used,
-            size(adapter.size_bytes),
+            format_bytes(adapter.size_bytes),
             ", ".join(adapter.tags),
         )
         for adapter in adapters
@@ -63,7 +63,7 @@ def list_(
 @command.command()
 def show(ctx: typer.Context, id: AdapterId, json: JsonFlag = False) -> None:
     """Show one adapter and its origin."""
-    adapter = with_services(ctx, lambda services: services.lora.details(parse_id(id, "adapter")))
+    adapter = with_services(ctx, lambda services: services.lora.get_details(parse_id(id, "adapter")))
     if json:
         print_json(adapter)
     else:
@@ -74,7 +74,7 @@ def show(ctx: typer.Context, id: AdapterId, json: JsonFlag = False) -> None:
 @command.command()
 def active(ctx: typer.Context, json: JsonFlag = False) -> None:
     """Show the active adapter."""
-    adapter = with_reading(ctx, lambda services: services.lora.active())
+    adapter = with_reading(ctx, lambda services: services.lora.get_active())
     if json:
         print_json(adapter)
     elif adapter is None:
@@ -131,7 +131,7 @@ def history(
     if at is not None:
         _live_at(ctx, at, json)
         return
-    events = with_services(ctx, lambda services: services.lora.events(limit, offset))
+    events = with_services(ctx, lambda services: services.lora.list_events(limit, offset))
     if json:
         print_json(events)
         return
@@ -156,7 +156,7 @@ def _live_at(ctx: typer.Context, at: str, json: bool) -> None:
         moment = datetime.fromisoformat(at)
     except ValueError:
         raise InvalidInputError(f"--at: {at[:40]!r} is no time. Write it as 2026-11-24T08:30.", field="at") from None
-    found = with_services(ctx, lambda services: services.lora.live_at(in_utc(moment, "at")))
+    found = with_services(ctx, lambda services: services.lora.find_active_at(to_utc(moment, "at")))
     if json:
         print_json(found)
         return
@@ -189,7 +189,7 @@ def _print(adapter: LoRAAdapter) -> None:
             ("valid", adapter.is_valid),
             ("because", adapter.invalid_reason),
             ("traces", adapter.traces_used),
-            ("size", size(adapter.size_bytes)),
+            ("size", format_bytes(adapter.size_bytes)),
             ("tags", ", ".join(adapter.tags)),
             ("metrics", metrics),
             ("sha256", adapter.sha256),

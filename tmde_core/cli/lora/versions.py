@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tmde_core.cli.kit.invocation import with_reading, with_services
-from tmde_core.cli.kit.output import Cell, JsonFlag, cell, duration, print_fields, print_json, print_table, size
+from tmde_core.cli.kit.output import (
+    Cell,
+    JsonFlag,
+    cell,
+    format_bytes,
+    format_duration,
+    print_fields,
+    print_json,
+    print_table,
+)
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import parse_id
 
 if TYPE_CHECKING:
-    from tmde_core.records.lora import Comparison, LoRAAdapter, Verification
+    from tmde_core.records.lora import AdapterComparison, LoRAAdapter, Verification
     from tmde_core.services import Services
 
 AdapterId = Annotated[str, typer.Argument(help="The adapter's id.", metavar="ID")]
@@ -46,12 +55,12 @@ def delete(ctx: typer.Context, id: AdapterId, yes: Yes = False, json: JsonFlag =
     """Delete an adapter from the disk completely. Its events stay in the history."""
     identity = parse_id(id, "adapter")
     adapter = with_services(ctx, lambda services: services.lora.get(identity))
-    _sure(yes, f"Delete the adapter {identity} ({size(adapter.size_bytes)})? It cannot be brought back.")
+    _sure(yes, f"Delete the adapter {identity} ({format_bytes(adapter.size_bytes)})? It cannot be brought back.")
     with_services(ctx, lambda services: services.lora.delete(identity))
     if json:
         print_json(adapter)
     else:
-        typer.echo(f"The adapter {identity} is deleted; {size(adapter.size_bytes)} are free.")
+        typer.echo(f"The adapter {identity} is deleted; {format_bytes(adapter.size_bytes)} are free.")
 
 
 def prune(
@@ -67,14 +76,14 @@ def prune(
         if not json:
             _print_doomed(doomed)
         freed = sum(one.size_bytes for one in doomed)
-        _sure(yes, f"Delete these {len(doomed)} ({size(freed)})? They cannot be brought back.")
+        _sure(yes, f"Delete these {len(doomed)} ({format_bytes(freed)})? They cannot be brought back.")
         doomed = with_services(ctx, lambda services: services.lora.prune(keep))
     if json:
         print_json({"deleted": doomed, "bytes": sum(one.size_bytes for one in doomed), "dryRun": dry_run})
     elif dry_run or not doomed:
         _print_doomed(doomed)
     else:
-        typer.echo(f"Deleted {len(doomed)}; {size(sum(one.size_bytes for one in doomed))} are free.")
+        typer.echo(f"Deleted {len(doomed)}; {format_bytes(sum(one.size_bytes for one in doomed))} are free.")
 
 
 def verify(
@@ -102,8 +111,8 @@ def verify(
                     str(one.adapter_id),
                     "sound" if one.is_valid else "damaged",
                     one.files,
-                    size(one.bytes),
-                    duration(one.ms / 1000),
+                    format_bytes(one.bytes),
+                    format_duration(one.ms / 1000),
                     " ".join(one.reasons),
                 )
                 for one in found
@@ -140,7 +149,7 @@ def _line(name: str, adapter: LoRAAdapter) -> tuple[Cell, ...]:
     return name, str(adapter.id), adapter.created_at, adapter.gate
 
 
-def _data(found: Comparison) -> list[tuple[Cell, ...]]:
+def _data(found: AdapterComparison) -> list[tuple[Cell, ...]]:
     if found.same_dataset:
         return [("traces", f"the same {found.traces_shared}", f"the same {found.traces_shared}")]
     return [
@@ -169,7 +178,7 @@ def _print_benchmark(found: Any) -> None:
 
 def storage(ctx: typer.Context, json: JsonFlag = False) -> None:
     """Show how much disk space the adapters use."""
-    found = with_reading(ctx, lambda services: services.lora.storage())
+    found = with_reading(ctx, lambda services: services.lora.measure_storage())
     if json:
         print_json(found)
         return
@@ -177,8 +186,8 @@ def storage(ctx: typer.Context, json: JsonFlag = False) -> None:
         (
             ("adapters", found.adapters),
             ("damaged", found.invalid or None),
-            ("take", size(found.bytes)),
-            ("free", size(found.free_bytes)),
+            ("take", format_bytes(found.bytes)),
+            ("free", format_bytes(found.free_bytes)),
         )
     )
 
@@ -186,7 +195,7 @@ def storage(ctx: typer.Context, json: JsonFlag = False) -> None:
 def _print_doomed(doomed: Sequence[LoRAAdapter]) -> None:
     print_table(
         ("id", "created", "gate", "size", "tags"),
-        [(str(one.id), one.created_at, one.gate, size(one.size_bytes), ", ".join(one.tags)) for one in doomed],
+        [(str(one.id), one.created_at, one.gate, format_bytes(one.size_bytes), ", ".join(one.tags)) for one in doomed],
         empty="Nothing to delete.",
         right=("size",),
     )

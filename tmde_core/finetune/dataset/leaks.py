@@ -89,7 +89,7 @@ class LeakCheck:
         self._known: list[_Known] = []
         self._where: dict[tuple[str, str], list[int]] = defaultdict(list)
         for one in sorted(protected, key=lambda question: (question.name, question.query)):
-            words, told = _words(one.query), about(one.query)
+            words, told = _words(one.query), extract_subject(one.query)
             self._exact.setdefault(_form(one.query, words), one.name)
             self._learn(one.name, words, told)
             for sentence in _QUESTION.findall(one.query):
@@ -135,7 +135,7 @@ def _near(known: _Known, shared: int, there: Counter[str]) -> bool:
     return missing * MEANINGFUL_TO_A_MISSING_ONE <= len(known.meaning)
 
 
-def about(query: str) -> Counter[str]:
+def extract_subject(query: str) -> Counter[str]:
     """Return how often each number, operator and name occurs in a question.
 
     These distinguish questions whose words are otherwise the same. A name is a word that starts with a capital letter

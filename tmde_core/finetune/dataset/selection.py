@@ -70,7 +70,7 @@ class AlpacaLine(Record):
     split: Split
 
 
-def normalised(query: str) -> str:
+def normalise_question(query: str) -> str:
     """Return a question without differences of case, spaces and a final full stop or question mark.
 
     Two questions count as the same if this function returns the same text. Unicode is composed (NFC) but not folded
@@ -81,16 +81,16 @@ def normalised(query: str) -> str:
 
 def query_hash(query: str) -> str:
     """Return the SHA-256 of the normalised question, hexadecimal."""
-    return hashlib.sha256(normalised(query).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(normalise_question(query).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def split_of(query: str) -> Split:
+def assign_split(query: str) -> Split:
     """Return the part to which the question's example belongs. It never changes."""
     digest = hashlib.sha256(f"{SPLIT_SEED}:{query_hash(query)}".encode()).digest()
     return "val" if int.from_bytes(digest[:8], "big") < VALIDATION_SHARE * 2**64 else "train"
 
 
-def answer_of(trace: Trace) -> str:
+def choose_answer(trace: Trace) -> str:
     """Return the answer to train on: a person's correction if there is one, else the final answer."""
     return (trace.corrected_answer or trace.final_answer).strip()
 
@@ -101,7 +101,7 @@ def select(
     """Select one example for each question: the trace with the highest quality, and among equals the newest.
 
     Args:
-        traces: the traces that may be trained on (`TraceService.eligible`).
+        traces: the traces that may be trained on (`TraceService.list_eligible`).
         templates_text: returns the text of a trace's templates.
         leaks: detects benchmark questions. Training on these would make the benchmark's result wrong.
         withdrawn: traces with a sufficient score that were withdrawn. They are reported but not used.
@@ -110,7 +110,7 @@ def select(
     left_out = [LeftOut(trace_id=one, reason="withdrawn", detail="It was withdrawn.") for one in withdrawn]
     for trace in sorted(traces, key=_preference, reverse=True):
         digest = query_hash(trace.query)
-        if not answer_of(trace) or not normalised(trace.query):
+        if not choose_answer(trace) or not normalise_question(trace.query):
             left_out.append(LeftOut(trace_id=trace.id, reason="empty", detail="It has no answer."))
         elif leak := leaks.of(trace.query):
             left_out.append(LeftOut(trace_id=trace.id, reason="leak", detail=leak))
@@ -124,13 +124,13 @@ def select(
     chosen = sorted(best.values(), key=lambda trace: (trace.created_at, trace.id))
     parts: dict[Split, list[TrainingExample]] = {"train": [], "val": []}
     for trace in chosen:
-        parts[split_of(trace.query)].append(example_of(trace, templates_text))
+        parts[assign_split(trace.query)].append(make_example(trace, templates_text))
     return Selection(train=tuple(parts["train"]), val=tuple(parts["val"]), left_out=tuple(left_out))
 
 
-def example_of(trace: Trace, templates_text: TemplatesText) -> TrainingExample:
+def make_example(trace: Trace, templates_text: TemplatesText) -> TrainingExample:
     """Return the trace as a training example: the Proposer's input and the right answer."""
-    method, answer = templates_text(trace.templates_used), answer_of(trace)
+    method, answer = templates_text(trace.templates_used), choose_answer(trace)
     opening = proposer_opening(trace.query, method)
     return TrainingExample(
         instruction=trace.query,

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from tmde_core.errors import TmdeError
-from tmde_core.finetune.supervision.supervisor import give_way
+from tmde_core.finetune.supervision.supervisor import lower_priority
 from tmde_core.records.base import from_json
 from tmde_core.records.training import PreviewReport, WorkerCommand
 
@@ -68,7 +68,7 @@ async def _run(command: WorkerCommand, niceness: int) -> Failure | None:
         reason = getattr(error, "strerror", None) or error
         program = command.argv[0] if command.argv else ""
         return Failure(f"The preview's process {program!r} cannot be started: {reason}.")
-    give_way(process.pid, niceness)
+    lower_priority(process.pid, niceness)
     try:
         async with asyncio.timeout(SECONDS):
             _, err = await process.communicate()

@@ -64,8 +64,8 @@ class PreviewService:
             InsufficientStorageError: there is no space for the dataset.
         """
         config = self._finetune.resolve(config or self._finetune.config())
-        backend = await self._finetune.ready_backend(config.backend)
-        selection = await self._finetune.selection(config)
+        backend = await self._finetune.require_backend(config.backend)
+        selection = await self._finetune.select_examples(config)
         others, counted = await self._passed_over(config)
         seen = FineTunePreview(
             config=config,
@@ -79,7 +79,7 @@ class PreviewService:
         )
         if not selection.train:
             return seen
-        if await self._finetune.current() is not None:
+        if await self._finetune.get_current() is not None:
             # A second model in memory could make the run fail for lack of memory.
             return msgspec.structs.replace(seen, note=BUSY)
         async with self._one:
@@ -96,8 +96,8 @@ class PreviewService:
     async def _passed_over(self, config: FineTuneConfig) -> tuple[tuple[LeftOut, ...], Counter[str]]:
         """Return the traces that were never candidates: without a sufficient score, or asked by a benchmark."""
         least = config.min_quality_score
-        benchmark, asked = await self._traces.passed_over("benchmark", least, LISTED)
-        low, scored = await self._traces.passed_over("low-score", least, LISTED)
+        benchmark, asked = await self._traces.count_ineligible("benchmark", least, LISTED)
+        low, scored = await self._traces.count_ineligible("low-score", least, LISTED)
         found = [LeftOut(trace_id=one, reason="benchmark", detail="A benchmark asked for it.") for one, _ in asked]
         found += [LeftOut(trace_id=one, reason="low-score", detail=_low(score, least)) for one, score in scored]
         return tuple(found), +Counter({"benchmark": benchmark, "low-score": low})
@@ -138,7 +138,7 @@ class PreviewService:
         if isinstance(found, Failure):
             refusal = found.sentence if found.refuses else None
             return msgspec.structs.replace(seen, refusal=seen.refusal or refusal, note=found.sentence)
-        return with_tokens(seen, found)
+        return add_token_counts(seen, found)
 
     def _job(self, directory: Path, config: FineTuneConfig) -> TrainingJob:
         job = TrainingJob(
@@ -155,7 +155,7 @@ class PreviewService:
         return job
 
 
-def with_tokens(seen: FineTunePreview, report: PreviewReport) -> FineTunePreview:
+def add_token_counts(seen: FineTunePreview, report: PreviewReport) -> FineTunePreview:
     """Return the preview with the backend's information about each example."""
     limit = seen.config.max_seq_length
     fitting = [one for one in report.examples if one.total <= limit]

@@ -16,7 +16,7 @@ MAX_ACCUMULATION = 16
 """The same limit as in `FineTuneConfig`."""
 
 
-class Try(Record):
+class AttemptPlan(Record):
     """The parameters of the next process."""
 
     batch_size: int
@@ -27,9 +27,9 @@ class Try(Record):
     process continues from the newest checkpoint."""
 
 
-def first_try(config: FineTuneConfig) -> Try:
+def plan_first_attempt(config: FineTuneConfig) -> AttemptPlan:
     """Return the parameters of the configuration."""
-    return Try(
+    return AttemptPlan(
         batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         automatic=False,
@@ -37,12 +37,12 @@ def first_try(config: FineTuneConfig) -> Try:
     )
 
 
-def resumed(run: FineTuneRun) -> Try:
+def plan_resumed_attempt(run: FineTuneRun) -> AttemptPlan:
     """Return the parameters for a run that a person resumes: those of the last attempt, whose checkpoints exist."""
     if not run.attempts:
-        return first_try(run.config)
+        return plan_first_attempt(run.config)
     last = run.attempts[-1]
-    return Try(
+    return AttemptPlan(
         batch_size=last.batch_size,
         gradient_accumulation_steps=last.gradient_accumulation_steps,
         automatic=False,
@@ -50,7 +50,7 @@ def resumed(run: FineTuneRun) -> Try:
     )
 
 
-def following(run: FineTuneRun, ending: Ending, limits: Limits) -> Try | None:
+def plan_next_attempt(run: FineTuneRun, ending: Ending, limits: Limits) -> AttemptPlan | None:
     """Return the next automatic attempt; None if the run has ended.
 
     A process that died without a terminal event continues from the newest checkpoint. After lack of memory, the batch
@@ -59,16 +59,16 @@ def following(run: FineTuneRun, ending: Ending, limits: Limits) -> Try | None:
     """
     if ending.kind not in ("killed", OUT_OF_MEMORY):
         return None
-    if failures(run, ending) >= limits.tries:
+    if count_failures(run, ending) >= limits.tries:
         return None
     batch, accumulation = _sizes(run)
     if ending.kind == "killed":
-        return Try(batch_size=batch, gradient_accumulation_steps=accumulation, automatic=True, anew=False)
+        return AttemptPlan(batch_size=batch, gradient_accumulation_steps=accumulation, automatic=True, anew=False)
     if batch == 1:
         return None
     smaller, more = batch // 2, min(2 * accumulation, MAX_ACCUMULATION)
     # A checkpoint counts steps, so it stays usable only if each step uses as many examples as before.
-    return Try(
+    return AttemptPlan(
         batch_size=smaller,
         gradient_accumulation_steps=more,
         automatic=True,
@@ -76,7 +76,7 @@ def following(run: FineTuneRun, ending: Ending, limits: Limits) -> Try | None:
     )
 
 
-def failures(run: FineTuneRun, ending: Ending) -> int:
+def count_failures(run: FineTuneRun, ending: Ending) -> int:
     """Return how many attempts have ended like this one since a person last started one, including this one."""
     earlier = 0
     for attempt, before in zip(reversed(run.attempts), reversed(run.attempts[:-1]), strict=False):
@@ -86,11 +86,11 @@ def failures(run: FineTuneRun, ending: Ending) -> int:
     return earlier + 1
 
 
-def told(run: FineTuneRun, ending: Ending) -> Ending:
+def describe_ending(run: FineTuneRun, ending: Ending) -> Ending:
     """Return the ending of a run that is not tried again, with an explanation of what was tried."""
     if ending.kind not in ("killed", OUT_OF_MEMORY):
         return ending
-    count = failures(run, ending)
+    count = count_failures(run, ending)
     batch, accumulation = _sizes(run)
     if ending.kind == "killed":
         more = f" That happened {count} times, so it is not started again by itself." if count > 1 else ""
@@ -106,7 +106,7 @@ def told(run: FineTuneRun, ending: Ending) -> Ending:
     )
 
 
-def closed(attempts: Sequence[RunAttempt], ending: Ending) -> tuple[RunAttempt, ...]:
+def close_last_attempt(attempts: Sequence[RunAttempt], ending: Ending) -> tuple[RunAttempt, ...]:
     """Return the attempts with the last one marked as ended."""
     if not attempts or attempts[-1].outcome != "running":
         return tuple(attempts)
@@ -114,7 +114,9 @@ def closed(attempts: Sequence[RunAttempt], ending: Ending) -> tuple[RunAttempt, 
     return (*attempts[:-1], last)
 
 
-def opened(attempts: Sequence[RunAttempt], wanted: Try, resumed_from_step: int | None) -> tuple[RunAttempt, ...]:
+def append_attempt(
+    attempts: Sequence[RunAttempt], wanted: AttemptPlan, resumed_from_step: int | None
+) -> tuple[RunAttempt, ...]:
     """Return the attempts with a new one added at the end."""
     return (
         *attempts,
@@ -131,5 +133,5 @@ def opened(attempts: Sequence[RunAttempt], wanted: Try, resumed_from_step: int |
 
 def _sizes(run: FineTuneRun) -> tuple[int, int]:
     """Return the batch size and accumulation of the last attempt."""
-    now = resumed(run)
+    now = plan_resumed_attempt(run)
     return now.batch_size, now.gradient_accumulation_steps

@@ -11,15 +11,15 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.errors import TmdeError
-from tmde_core.finetune.store import Outcome
+from tmde_core.finetune.store import RunResult
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.base import Record
 from tmde_core.records.finetune import AttemptOutcome, FineTuneMetrics
 from tmde_core.sdk.adapters import find_flaw, staging_directory
 from tmde_core.sdk.worker.kit import OUT_OF_MEMORY, RunEvents
-from tmde_core.sdk.worker.run_files import EVENTS_FILE, stopped_because, wanted_cancelled
-from tmde_core.sdk.worker.vitals import died_of_memory, last_beat
+from tmde_core.sdk.worker.run_files import EVENTS_FILE, is_cancel_requested, read_stop
+from tmde_core.sdk.worker.vitals import read_heartbeat, was_killed_for_memory
 from tmde_core.storage.events import TERMINAL, Event, FileLog
 
 UNKNOWN_OR_KILLED = (None, -signal.SIGKILL)
@@ -30,7 +30,7 @@ class Ending(Record):
     """How one attempt ended, and how the run ended if no other attempt follows."""
 
     kind: AttemptOutcome
-    outcome: Outcome
+    outcome: RunResult
 
     @property
     def reason(self) -> str:
@@ -55,13 +55,13 @@ def examine(run_id: UUID, run_dir: Path, adapters: AdapterStore, status: int | N
     shutil.rmtree(staging_directory(adapters.directory, run_id), ignore_errors=True)
     if adapters.path(run_id).is_dir():
         return _published(run_id, adapters)
-    if wanted_cancelled(run_dir):
+    if is_cancel_requested(run_dir):
         return Ending(
-            kind="cancelled", outcome=Outcome(status="cancelled")
+            kind="cancelled", outcome=RunResult(status="cancelled")
         )  # even if the worker reported the cancellation as an error
-    if (stopped := stopped_because(run_dir)) is not None:
+    if (stopped := read_stop(run_dir)) is not None:
         return _failed(stopped.detail, "hung" if stopped.reason == "hung" else "failed")
-    last = last_of_attempt(FileLog(run_dir / EVENTS_FILE))
+    last = read_last_event(FileLog(run_dir / EVENTS_FILE))
     if last is not None and last.data.get("reason") == OUT_OF_MEMORY:
         return _failed(str(last.data.get("detail") or last.data.get("text") or "Memory ran out."), OUT_OF_MEMORY)
     if last is not None and last.type == "error":
@@ -71,13 +71,13 @@ def examine(run_id: UUID, run_dir: Path, adapters: AdapterStore, status: int | N
     if last is not None and last.type == "cancelled":
         # TMDE did not cancel the run: the machine is shutting down, or a person sent the signal.
         return _failed("The training process was asked to end (SIGTERM), but not by TMDE.", "killed")
-    if status in UNKNOWN_OR_KILLED and died_of_memory(last_beat(run_dir)):
-        return _failed(supervisor.obituary(run_dir, status, of_memory=True), OUT_OF_MEMORY)
+    if status in UNKNOWN_OR_KILLED and was_killed_for_memory(read_heartbeat(run_dir)):
+        return _failed(supervisor.describe_exit(run_dir, status, of_memory=True), OUT_OF_MEMORY)
     died = status is None or status < 0
-    return _failed(supervisor.obituary(run_dir, status), "killed" if died else "failed")
+    return _failed(supervisor.describe_exit(run_dir, status), "killed" if died else "failed")
 
 
-def last_of_attempt(events: FileLog) -> Event | None:
+def read_last_event(events: FileLog) -> Event | None:
     """Return the last event; None if it only marks the start of the attempt."""
     last = events.last()
     return None if last is None or "attempt" in last.data else last
@@ -98,18 +98,18 @@ def close_log(run_dir: Path, run_id: UUID, ending: Ending) -> None:
     elif outcome.status == "cancelled":
         log.end("cancelled", {})
     else:
-        stopped = stopped_because(run_dir)
+        stopped = read_stop(run_dir)
         reason = stopped.reason if stopped else ending.kind if ending.kind == OUT_OF_MEMORY else "crash"
         log.end("error", {"reason": reason, "detail": outcome.error})
 
 
 def _failed(detail: str, kind: AttemptOutcome = "failed") -> Ending:
-    return Ending(kind=kind, outcome=Outcome(status="failed", error=detail))
+    return Ending(kind=kind, outcome=RunResult(status="failed", error=detail))
 
 
 def _published(run_id: UUID, adapters: AdapterStore) -> Ending:
     try:
-        manifest = adapters.verified(run_id)
+        manifest = adapters.verify_files(run_id)
     except TmdeError as error:
         return _failed(f"Training ended, but its adapter is damaged: {error.detail}")
     # The worker kit refuses to publish such an adapter. A worker that does not use the kit may publish it.
@@ -117,7 +117,7 @@ def _published(run_id: UUID, adapters: AdapterStore) -> Ending:
         return _failed(f"Training ended, but its adapter is of no use: {flaw.detail}")
     return Ending(
         kind="completed",
-        outcome=Outcome(
+        outcome=RunResult(
             status="completed",
             metrics=_metrics(manifest.metrics),
             lora_path=str(adapters.path(run_id)),

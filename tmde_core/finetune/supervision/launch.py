@@ -16,7 +16,7 @@ from tmde_core.errors import ConflictError, InsufficientStorageError, PluginUnav
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze
 from tmde_core.finetune.store import RunStore
 from tmde_core.finetune.supervision import supervisor
-from tmde_core.finetune.supervision.attempts import Try, opened
+from tmde_core.finetune.supervision.attempts import AttemptPlan, append_attempt
 from tmde_core.finetune.supervision.watchdog import step_of
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.plugins import context_for
@@ -25,11 +25,11 @@ from tmde_core.records.finetune import Dataset, FineTuneConfig, FineTuneRun, Run
 from tmde_core.records.training import TrainingJob
 from tmde_core.sdk.adapters import staging_directory
 from tmde_core.sdk.training import TrainingBackend
-from tmde_core.sdk.worker.kit import RunEvents, checkpoints
+from tmde_core.sdk.worker.kit import RunEvents, list_checkpoints
 from tmde_core.sdk.worker.run_files import EVENTS_FILE, JOB_FILE, STOPPED_FILE
 from tmde_core.sdk.worker.vitals import HEARTBEAT_FILE
 from tmde_core.settings import Settings
-from tmde_core.storage.durable import storage_errors, write_whole
+from tmde_core.storage.durable import storage_errors, write_atomic
 from tmde_core.storage.locks import FileLock
 from tmde_core.workspace import Workspace
 
@@ -58,7 +58,7 @@ class Launcher:
         """Return the directory of the run's files, which may not exist."""
         return self._settings.data_path / RUNS_DIR / str(run_id)
 
-    async def ready_backend(self, name: str) -> TrainingBackend:
+    async def require_backend(self, name: str) -> TrainingBackend:
         """Return a backend after checking that it can work here.
 
         Raises:
@@ -117,7 +117,7 @@ class Launcher:
             InvalidInputError: the base model does not exist or cannot be trained.
         """
         dataset = await asyncio.to_thread(freeze, selection, self.run_dir(run_id))
-        backend = await self.ready_backend(config.backend)
+        backend = await self.require_backend(config.backend)
         await asyncio.to_thread(backend.plan, self._write_job(run_id, config, None))
         return dataset
 
@@ -137,13 +137,13 @@ class Launcher:
                 f"The training run {run.id} has published its adapter already, so there is nothing to resume. Start a new run."
             )
         run_dir = self.run_dir(run.id)
-        if not checkpoints(run_dir) or not (run_dir / TRAIN_FILE).exists():
+        if not list_checkpoints(run_dir) or not (run_dir / TRAIN_FILE).exists():
             raise ConflictError(
                 f"The training run {run.id} has no complete checkpoint to go on from. Start a new run instead."
             )
 
     async def launch(
-        self, run: FineTuneRun, attempts: tuple[RunAttempt, ...], wanted: Try, leash: FileLock
+        self, run: FineTuneRun, attempts: tuple[RunAttempt, ...], wanted: AttemptPlan, leash: FileLock
     ) -> subprocess.Popen[bytes] | None:
         """Start the next process of a run; return None if `run` is outdated.
 
@@ -155,17 +155,17 @@ class Launcher:
 
         Raises:
             ConflictError: another run is in progress.
-            PluginUnavailableError, InvalidInputError, InsufficientStorageError: see `ready_backend`, `prepare`.
+            PluginUnavailableError, InvalidInputError, InsufficientStorageError: see `require_backend`, `prepare`.
             WorkerFailedError: the program cannot be started; the row already contains the new attempt.
         """
         run_dir = self.run_dir(run.id)
         if not (run_dir / TRAIN_FILE).exists():
             raise ConflictError(f"The files of the training run {run.id} are gone.")
-        backend = await self.ready_backend(run.config.backend)
+        backend = await self.require_backend(run.config.backend)
         await asyncio.to_thread(self.require_space)
         if wanted.anew:
             await asyncio.to_thread(self._forget_checkpoints, run_dir)
-        newest = next(reversed(checkpoints(run_dir)), None)
+        newest = next(reversed(list_checkpoints(run_dir)), None)
         config = msgspec.structs.replace(
             run.config,
             batch_size=wanted.batch_size,
@@ -173,7 +173,7 @@ class Launcher:
         )
         job = self._write_job(run.id, config, newest)
         command = await asyncio.to_thread(backend.plan, job)
-        begun = opened(attempts, wanted, None if newest is None else step_of(newest))
+        begun = append_attempt(attempts, wanted, None if newest is None else step_of(newest))
         if not await self._store.attempt(run, begun):
             return None
         for name in (STOPPED_FILE, HEARTBEAT_FILE):
@@ -181,7 +181,7 @@ class Launcher:
         if len(begun) > 1:
             self._mark(run_dir, begun)
         niceness = self._settings.supervisor.niceness
-        process = supervisor.launch(command, supervisor.mark_of(run.id, len(begun)), run_dir, leash, niceness)
+        process = supervisor.launch(command, supervisor.make_mark(run.id, len(begun)), run_dir, leash, niceness)
         log.info("finetune.launched", run=str(run.id), attempt=len(begun), backend=config.backend, pid=process.pid)
         return process
 
@@ -216,5 +216,5 @@ class Launcher:
             config=msgspec.to_builtins(config),
             resume_from=None if resume_from is None else str(resume_from),
         )
-        write_whole(run_dir / JOB_FILE, msgspec.json.format(to_json(job), indent=2) + b"\n")
+        write_atomic(run_dir / JOB_FILE, msgspec.json.format(to_json(job), indent=2) + b"\n")
         return job

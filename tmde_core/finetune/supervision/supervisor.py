@@ -53,7 +53,7 @@ WORDS_LINES = 3
 WORDS_CHARACTERS = 400
 
 
-class Death(NamedTuple):
+class WorkerExit(NamedTuple):
     """The worker of a run is dead."""
 
     leash: FileLock
@@ -91,7 +91,7 @@ def is_alive(run_dir: Path) -> bool:
     return is_locked(run_dir / LEASH_FILE)
 
 
-def mark_of(run_id: object, attempt: int) -> str:
+def make_mark(run_id: object, attempt: int) -> str:
     """Return the mark of the processes of one attempt."""
     return f"{run_id}/{attempt}"
 
@@ -120,13 +120,13 @@ def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: FileLock, ni
             raise WorkerFailedError(
                 f"The training process {command.argv[0] if command.argv else ''!r} cannot be started: {reason}."
             ) from error
-    give_way(process.pid, niceness)
+    lower_priority(process.pid, niceness)
     # Always wait for the process, even if nothing watches it, so that it does not become a zombie.
     threading.Thread(target=process.wait, name=f"reaper-{mark[:8]}", daemon=True).start()
     return process
 
 
-def give_way(pid: int, niceness: int) -> None:
+def lower_priority(pid: int, niceness: int) -> None:
     """Give a new process in its own session, and its later threads, a lower priority than all other processes."""
     with contextlib.suppress(psutil.Error, OSError):  # it may have ended already
         psutil.Process(pid).nice(niceness)
@@ -135,16 +135,18 @@ def give_way(pid: int, niceness: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 
-def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = None) -> asyncio.Future[Death]:
+def wait_for_exit(
+    mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = None
+) -> asyncio.Future[WorkerExit]:
     """Return a future that completes when the run's worker is dead and this process holds the leash.
 
     The future fails with the error of `take_leash` if the leash cannot be acquired. The waiting begins now, in a daemon
     thread, which does not keep the process from exiting. Cancelling the future only stops listening.
     """
     loop = asyncio.get_running_loop()
-    over: asyncio.Future[Death] = loop.create_future()
+    over: asyncio.Future[WorkerExit] = loop.create_future()
 
-    def tell(death: Death) -> None:
+    def tell(death: WorkerExit) -> None:
         if over.done():
             death.leash.release()
         else:
@@ -161,7 +163,7 @@ def death(mark: str, run_dir: Path, process: subprocess.Popen[bytes] | None = No
             with contextlib.suppress(WorkerFailedError):
                 end_family(mark, grace_seconds=0)  # a descendant may hold the leash
         try:
-            death = Death(take_leash(run_dir), status)
+            death = WorkerExit(take_leash(run_dir), status)
         except (OSError, InsufficientStorageError) as error:  # such as no descriptors left; the caller tries again
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(fail, error)
@@ -196,7 +198,7 @@ def _end(mark: str, free: Callable[[], bool], grace_seconds: float) -> None:
     known: dict[int, psutil.Process] = {}
     asked: set[int] = set()
     while True:
-        for member in family(mark):
+        for member in find_processes(mark):
             known[member.pid] = member
         living = [process for process in known.values() if _lives(process)]
         if not living and free():
@@ -221,7 +223,7 @@ def _end(mark: str, free: Callable[[], bool], grace_seconds: float) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def family(mark: str) -> list[psutil.Process]:
+def find_processes(mark: str) -> list[psutil.Process]:
     """Return every living process of a run or an attempt.
 
     These are the processes with its mark, their descendants, and the processes in the same sessions.
@@ -250,13 +252,13 @@ def log_tail(run_dir: Path, lines: int) -> list[str]:
     return [line.rstrip().split("\r")[-1] for line in text.split("\n")][: -1 if text.endswith("\n") else None][-lines:]
 
 
-def last_words(run_dir: Path) -> str:
+def read_last_words(run_dir: Path) -> str:
     """Return the end of the worker's log on one line, without blank lines; empty if the log is empty or missing."""
     lines = [line.strip() for line in log_tail(run_dir, 10 * WORDS_LINES)]
     return " / ".join([line for line in lines if line][-WORDS_LINES:])[-WORDS_CHARACTERS:]
 
 
-def obituary(run_dir: Path, status: int | None, *, of_memory: bool = False) -> str:
+def describe_exit(run_dir: Path, status: int | None, *, of_memory: bool = False) -> str:
     """Return a sentence on how a worker ended that wrote no last event, with the end of its log."""
     if of_memory:
         how = "was killed because memory ran out"
@@ -270,7 +272,7 @@ def obituary(run_dir: Path, status: int | None, *, of_memory: bool = False) -> s
         how = "ended before it was done"
     else:
         return "TMDE ended before the training process was started."
-    words = last_words(run_dir)
+    words = read_last_words(run_dir)
     said = f" Its log ends: {words}" if words else " It left no message."
     return f"The training process {how}.{said}"
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from tmde_core.finetune.limits import Limits
-from tmde_core.sdk.worker.kit import checkpoints
-from tmde_core.sdk.worker.run_files import ACTIVITY_FILE, EVENTS_FILE, LOCK_FILE, Stopped
+from tmde_core.sdk.worker.kit import list_checkpoints
+from tmde_core.sdk.worker.run_files import ACTIVITY_FILE, EVENTS_FILE, WORKER_LOCK, Stopped
 from tmde_core.sdk.worker.vitals import HEARTBEAT_FILE
 from tmde_core.storage.events import FileLog
 from tmde_core.storage.locks import FileLock
@@ -104,7 +104,7 @@ class Watchdog:
         where = (
             f"after step {steps[-1].get('step')} of {steps[-1].get('totalSteps')}" if steps else "before its first step"
         )
-        kept = checkpoints(self._run_dir)
+        kept = list_checkpoints(self._run_dir)
         return (
             f"{where}; the newest checkpoint is of step {step_of(kept[-1])}"
             if kept
@@ -114,7 +114,7 @@ class Watchdog:
     def _has_let_go(self) -> bool:
         """Return whether the trainer's lock is free, which means that the trainer is dead."""
         try:
-            lock = FileLock.try_acquire(self._run_dir / LOCK_FILE, shared=True, create=False)
+            lock = FileLock.try_acquire(self._run_dir / WORKER_LOCK, shared=True, create=False)
         except OSError:
             return False  # the lock file does not exist yet
         if lock is None:

@@ -17,16 +17,22 @@ import structlog
 
 from tmde_core.errors import InsufficientStorageError, TmdeError
 from tmde_core.finetune.limits import Limits
-from tmde_core.finetune.store import Outcome, RunStore
+from tmde_core.finetune.store import RunResult, RunStore
 from tmde_core.finetune.supervision import supervisor
-from tmde_core.finetune.supervision.attempts import Try, closed, following, resumed, told
+from tmde_core.finetune.supervision.attempts import (
+    AttemptPlan,
+    close_last_attempt,
+    describe_ending,
+    plan_next_attempt,
+    plan_resumed_attempt,
+)
 from tmde_core.finetune.supervision.ending import Ending, close_log, examine
 from tmde_core.finetune.supervision.launch import Launcher
 from tmde_core.finetune.supervision.watchdog import Watchdog
 from tmde_core.observers import Publish
-from tmde_core.records.finetune import ENDED, FineTuneRun
+from tmde_core.records.finetune import TRAINING_ENDED, FineTuneRun
 from tmde_core.sdk.events import RunFinished
-from tmde_core.sdk.worker.run_files import EVENTS_FILE, note_stopped, wanted_cancelled
+from tmde_core.sdk.worker.run_files import EVENTS_FILE, is_cancel_requested, record_stop
 from tmde_core.storage.events import FileLog
 from tmde_core.storage.locks import FileLock
 
@@ -40,7 +46,7 @@ TELLING_SECONDS = 5.0
 """The time that listeners have to finish when this process ends, seconds."""
 
 
-class Watching:
+class RunMonitor:
     """The watches of this process, at most one per run."""
 
     def __init__(self, store: RunStore, launcher: Launcher, publish: Publish, *, launches: bool) -> None:
@@ -87,12 +93,12 @@ class Watching:
 
         A process that does not adopt runs does not touch a run that is to be tried again.
         """
-        if run.status in ENDED or run.queued or run.id in self._watches:
+        if run.status in TRAINING_ENDED or run.queued or run.id in self._watches:
             return run
         async with self._looking:  # several tasks may call this at once, but only one can hold the leash
             leash = await asyncio.to_thread(self._free_leash, run.id)
             if leash is not None:
-                await self._settle(run.id, supervisor.Death(leash, None), launches=self.adopts and self.launches)
+                await self._settle(run.id, supervisor.WorkerExit(leash, None), launches=self.adopts and self.launches)
             elif self.adopts and adopt and run.id not in self._watches:
                 self.watch(run.id)
                 log.info("finetune.adopted", run=str(run.id))
@@ -104,7 +110,7 @@ class Watching:
         if leash is None:
             return False
         try:
-            return await self._record(run, Ending(kind="cancelled", outcome=Outcome(status="cancelled")))
+            return await self._record(run, Ending(kind="cancelled", outcome=RunResult(status="cancelled")))
         finally:
             leash.release()
 
@@ -116,9 +122,9 @@ class Watching:
         leash = await asyncio.to_thread(self._free_leash, run.id)
         if leash is None:
             return False
-        return await self._busy(run.id, self._begin(run, resumed(run), leash)) is not None
+        return await self._busy(run.id, self._begin(run, plan_resumed_attempt(run), leash)) is not None
 
-    async def begin(self, run: FineTuneRun, wanted: Try, leash: FileLock) -> None:
+    async def begin(self, run: FineTuneRun, wanted: AttemptPlan, leash: FileLock) -> None:
         """Start the next worker of a new or resumed run, and release the leash.
 
         Raises:
@@ -143,7 +149,7 @@ class Watching:
         while True:
             try:
                 run = await self._store.get(run_id)
-                if run is None or run.status in ENDED:
+                if run is None or run.status in TRAINING_ENDED:
                     return
                 if not run.queued:
                     death = await self._death(run, process)
@@ -155,10 +161,10 @@ class Watching:
             if process is None:
                 await asyncio.sleep(QUEUE_SECONDS)  # queued, ended, or another process starts the next attempt
 
-    async def _death(self, run: FineTuneRun, process: Process | None) -> supervisor.Death:
+    async def _death(self, run: FineTuneRun, process: Process | None) -> supervisor.WorkerExit:
         """Wait for the end of the worker, and end the worker if it hangs."""
-        mark = supervisor.mark_of(run.id, len(run.attempts))
-        over = supervisor.death(mark, self._launcher.run_dir(run.id), process)
+        mark = supervisor.make_mark(run.id, len(run.attempts))
+        over = supervisor.wait_for_exit(mark, self._launcher.run_dir(run.id), process)
         beside = [asyncio.create_task(self._note_beginning(run.id)), asyncio.create_task(self._guard(run.id, mark))]
         try:
             return await over
@@ -189,16 +195,16 @@ class Watching:
             await asyncio.sleep(self.limits.look_seconds)
             try:
                 found = await asyncio.to_thread(dog.look)
-                if found is None and not wanted_cancelled(run_dir):
+                if found is None and not is_cancel_requested(run_dir):
                     continue
                 now = await self._store.get(run_id)
-                if now is not None and (current := supervisor.mark_of(run_id, len(now.attempts))) != mark:
+                if now is not None and (current := supervisor.make_mark(run_id, len(now.attempts))) != mark:
                     mark, dog = current, Watchdog(run_dir, self.limits)  # another process has started the next attempt
                     continue
                 if found is not None and found != "dead":
                     log.warning("finetune.stopped", run=str(run_id), reason=found.reason, detail=found.detail)
                     with contextlib.suppress(InsufficientStorageError):  # a full disk must not keep it from being ended
-                        await asyncio.to_thread(note_stopped, run_dir, found)
+                        await asyncio.to_thread(record_stop, run_dir, found)
                 await asyncio.to_thread(supervisor.end_family, mark)
             except (OSError, TmdeError) as error:  # a failed check must not end the watch
                 log.warning("finetune.guard", run=str(run_id), error=str(error))
@@ -209,7 +215,7 @@ class Watching:
         run_dir = self._launcher.run_dir(run_id)
         return None if supervisor.is_alive(run_dir) else supervisor.try_leash(run_dir)
 
-    async def _settle(self, run_id: UUID, death: supervisor.Death, *, launches: bool) -> Process | None:
+    async def _settle(self, run_id: UUID, death: supervisor.WorkerExit, *, launches: bool) -> Process | None:
         """Record the end, or start the next attempt and return its process.
 
         Cancelling the caller does not interrupt this.
@@ -222,26 +228,28 @@ class Watching:
         task.add_done_callback(lambda _: self._settling.pop(run_id, None))
         return await asyncio.shield(task)
 
-    async def _settled(self, run_id: UUID, death: supervisor.Death, *, launches: bool) -> Process | None:
+    async def _settled(self, run_id: UUID, death: supervisor.WorkerExit, *, launches: bool) -> Process | None:
         try:
             run = await self._store.get(run_id)
-            if run is None or run.status in ENDED or run.queued:
+            if run is None or run.status in TRAINING_ENDED or run.queued:
                 return None
             ending = await asyncio.to_thread(
                 examine, run_id, self._launcher.run_dir(run_id), self._launcher.adapters, death.status
             )
-            wanted = following(run, ending, self.limits)
+            wanted = plan_next_attempt(run, ending, self.limits)
             if wanted is None:
-                await self._record(run, told(run, ending))
+                await self._record(run, describe_ending(run, ending))
                 return None
             if not launches:
                 return None
             log.warning("finetune.again", run=str(run_id), reason=ending.reason)
             try:
-                process = await self._launcher.launch(run, closed(run.attempts, ending), wanted, death.leash)
+                process = await self._launcher.launch(
+                    run, close_last_attempt(run.attempts, ending), wanted, death.leash
+                )
             except TmdeError as error:
                 why = f"{ending.reason} It could not be started again: {error.detail}"
-                failed = Ending(kind=ending.kind, outcome=Outcome(status="failed", error=why))
+                failed = Ending(kind=ending.kind, outcome=RunResult(status="failed", error=why))
                 await self._record(await self._store.get(run_id) or run, failed)
                 return None
             if process is not None:
@@ -250,13 +258,15 @@ class Watching:
         finally:
             death.leash.release()
 
-    async def _begin(self, run: FineTuneRun, wanted: Try, leash: FileLock, *, raises: bool = False) -> Process | None:
+    async def _begin(
+        self, run: FineTuneRun, wanted: AttemptPlan, leash: FileLock, *, raises: bool = False
+    ) -> Process | None:
         try:
-            if wanted_cancelled(self._launcher.run_dir(run.id)):
+            if is_cancel_requested(self._launcher.run_dir(run.id)):
                 return None
             process = await self._launcher.launch(run, run.attempts, wanted, leash)
         except TmdeError as error:
-            failed = Ending(kind="failed", outcome=Outcome(status="failed", error=error.detail))
+            failed = Ending(kind="failed", outcome=RunResult(status="failed", error=error.detail))
             await self._record(await self._store.get(run.id) or run, failed)
             if raises:
                 raise
@@ -271,7 +281,7 @@ class Watching:
         """Record the end of the run, complete its log, and publish the event. The caller must hold the leash."""
         # Complete the log first. If this process dies in between, the next one finds the same ending again.
         await asyncio.to_thread(close_log, self._launcher.run_dir(run.id), run.id, ending)
-        recorded = await self._store.finish(run, ending.outcome, closed(run.attempts, ending))
+        recorded = await self._store.finish(run, ending.outcome, close_last_attempt(run.attempts, ending))
         if recorded:
             log.info("finetune.ended", run=str(run.id), status=ending.outcome.status, error=ending.outcome.error)
             ended = await self._store.get(run.id)

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from tmde_core.records.base import utc_now
-from tmde_core.records.lora import LiveAt, LoRAActivationEvent, Operation, Trigger
+from tmde_core.records.lora import ActivationTrigger, LiveAt, LoRAActivationEvent, Operation
 from tmde_core.storage.database import Database
-from tmde_core.storage.stamps import stamp
+from tmde_core.storage.stamps import encode_time
 
 _SWITCHED = "success = 1 AND operation IN ('activate', 'rollback', 'deactivate')"
 
@@ -23,7 +23,7 @@ class AuditTrail:
         self._database = database
 
     async def open(
-        self, adapter_id: UUID | None, previous: UUID | None, by: Trigger, operation: Operation = "activate"
+        self, adapter_id: UUID | None, previous: UUID | None, by: ActivationTrigger, operation: Operation = "activate"
     ) -> int:
         """Write an intent: a switch, an import or a deletion that is about to happen.
 
@@ -40,7 +40,7 @@ class AuditTrail:
             cursor = await connection.execute(
                 "INSERT INTO lora_events (timestamp, adapter_id, previous_adapter_id, triggered_by, operation) "
                 "VALUES (?, ?, ?, ?, ?)",
-                (stamp(utc_now()), _text(adapter_id), _text(previous), by, operation),
+                (encode_time(utc_now()), _text(adapter_id), _text(previous), by, operation),
             )
             return int(cursor.lastrowid or 0)
 
@@ -59,12 +59,12 @@ class AuditTrail:
             success: the operation was carried out.
             message: why the operation failed.
             note: further details, such as the origin of an import.
-            at: when the operation happened, if this is known. `live_at` reads these times.
+            at: when the operation happened, if this is known. `find_active_at` reads these times.
         """
         await self._database.write(
             "UPDATE lora_events SET success = ?, error_message = ?, note = ?, timestamp = coalesce(?, timestamp) "
             "WHERE id = ? AND success IS NULL",
-            (int(success), message, note, stamp(at) if at else None, event_id),
+            (int(success), message, note, encode_time(at) if at else None, event_id),
         )
 
     async def events(self, limit: int, offset: int = 0, adapter_id: UUID | None = None) -> list[LoRAActivationEvent]:
@@ -81,7 +81,7 @@ class AuditTrail:
         """Return the number of events."""
         return int(await self._database.value("SELECT count(*) FROM lora_events"))
 
-    async def unsettled(self) -> list[LoRAActivationEvent]:
+    async def list_unsettled(self) -> list[LoRAActivationEvent]:
         """Return the intents that are still open, oldest first: they are in progress, or their process has ended."""
         rows = await self._database.rows("SELECT * FROM lora_events WHERE success IS NULL ORDER BY id")
         return [_event(row) for row in rows]
@@ -96,7 +96,7 @@ class AuditTrail:
         row = await self._database.row(
             f"SELECT adapter_id, timestamp AS since, (SELECT min(timestamp) FROM lora_events WHERE {_SWITCHED} AND timestamp > :at) "
             f"AS until FROM lora_events WHERE {_SWITCHED} AND timestamp <= :at ORDER BY id DESC LIMIT 1",
-            {"at": stamp(moment.astimezone(UTC))},
+            {"at": encode_time(moment.astimezone(UTC))},
         )
         if row is None:
             first = await self._database.value(f"SELECT min(timestamp) FROM lora_events WHERE {_SWITCHED}")
@@ -106,7 +106,7 @@ class AuditTrail:
         )
 
 
-def chain(history: Sequence[LoRAActivationEvent]) -> list[UUID | None]:
+def build_rollback_chain(history: Sequence[LoRAActivationEvent]) -> list[UUID | None]:
     """Return the active adapters as a stack: the base model (None) at the bottom, the active adapter on top.
 
     An activation pushes its adapter. A rollback removes everything above its target. So after the activations A, B and

@@ -35,14 +35,14 @@ DEGENERATE_WORDS = 8
 """Texts of fewer words may repeat one word: "No, no, no." is a valid answer."""
 
 
-class Answer(Record):
+class ProbeAnswer(Record):
     """Stores one greedy answer to the probe's question."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...]
 
 
-async def base_answer(runtime: ModelRuntime, model: str) -> Answer:
+async def ask_base_model(runtime: ModelRuntime, model: str) -> ProbeAnswer:
     """Return the base model's answer to the probe's question.
 
     Raises:
@@ -51,7 +51,7 @@ async def base_answer(runtime: ModelRuntime, model: str) -> Answer:
     return await _ask(runtime, model, None, COMPARED_TOKENS if runtime.capabilities.logprobs else PROBE_TOKENS)
 
 
-async def probe(runtime: ModelRuntime, adapter: AdapterRef, model: str, base: Answer) -> None:
+async def probe(runtime: ModelRuntime, adapter: AdapterRef, model: str, base: ProbeAnswer) -> None:
     """Ask the probe's question with the adapter, and compare the answer with the base model's answer.
 
     Raises:
@@ -59,15 +59,15 @@ async def probe(runtime: ModelRuntime, adapter: AdapterRef, model: str, base: An
         WorkerFailedError: the runtime failed.
     """
     with_adapter = await _ask(runtime, model, adapter, PROBE_TOKENS)
-    if flaw := flaw_of(with_adapter.text):
+    if flaw := find_text_flaw(with_adapter.text):
         raise AdapterInvalidError(f"With the adapter the model's answer to the probe is {flaw}. Train it again.")
-    if shift(with_adapter, base) < SMALLEST_SHIFT:
+    if measure_shift(with_adapter, base) < SMALLEST_SHIFT:
         raise AdapterInvalidError(
             "With the adapter the model answers the probe exactly as without it: it was not applied, or it learnt nothing."
         )
 
 
-def flaw_of(text: str) -> str | None:
+def find_text_flaw(text: str) -> str | None:
     """Return what is wrong with a text, in words, or None if the text is readable."""
     stripped = text.strip()
     if not stripped:
@@ -82,7 +82,7 @@ def flaw_of(text: str) -> str | None:
     return None
 
 
-def shift(left: Answer, right: Answer) -> float:
+def measure_shift(left: ProbeAnswer, right: ProbeAnswer) -> float:
     """Return the largest difference between the log-probabilities of two answers.
 
     The result is infinity if the tokens differ. Only the tokens up to the end of the shorter answer are compared. If an
@@ -103,7 +103,7 @@ def _likely(token: TokenLogprob) -> dict[str, float]:
     return {token.token: token.logprob} | {alternative.token: alternative.logprob for alternative in token.top}
 
 
-async def _ask(runtime: ModelRuntime, model: str, adapter: AdapterRef | None, max_tokens: int) -> Answer:
+async def _ask(runtime: ModelRuntime, model: str, adapter: AdapterRef | None, max_tokens: int) -> ProbeAnswer:
     request = ChatRequest(
         model=model,
         messages=proposer_opening(PROBE_QUESTION, ""),
@@ -118,4 +118,4 @@ async def _ask(runtime: ModelRuntime, model: str, adapter: AdapterRef | None, ma
         if isinstance(item, ChatDelta):
             text.append(item.text)
             logprobs = (*logprobs, *item.logprobs)
-    return Answer(text="".join(text), logprobs=tuple(logprobs))
+    return ProbeAnswer(text="".join(text), logprobs=tuple(logprobs))

@@ -17,13 +17,13 @@ import structlog
 
 from tmde_core.errors import AdapterInvalidError, ConflictError, TmdeError
 from tmde_core.lora.activation.audit import AuditTrail
-from tmde_core.lora.activation.probe import Answer, base_answer, probe
-from tmde_core.lora.files.base_match import require_same_base, served_model
-from tmde_core.lora.files.forms import Forms
+from tmde_core.lora.activation.probe import ProbeAnswer, ask_base_model, probe
+from tmde_core.lora.files.base_match import find_served_model, require_same_base
+from tmde_core.lora.files.forms import GgufForms
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.base import utc_now
 from tmde_core.records.chat import AdapterRef
-from tmde_core.records.lora import ActivePointer, Manifest, Operation, Trigger
+from tmde_core.records.lora import ActivationTrigger, ActivePointer, Manifest, Operation
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.storage.durable import storage_errors
 from tmde_core.storage.locks import FileLock
@@ -34,25 +34,25 @@ log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LOCK_FILE = ".activation.lock"
+ACTIVATION_LOCK = ".activation.lock"
 """Locked during a switch, so that the server and the command line cannot switch at the same time."""
 
 FORCED = "Activated by force although the benchmark holds it back."
 
 
-class Switch:
+class AdapterSwitcher:
     """Changes the active adapter."""
 
-    def __init__(self, workspace: Workspace, store: AdapterStore, audit: AuditTrail, forms: Forms) -> None:
+    def __init__(self, workspace: Workspace, store: AdapterStore, audit: AuditTrail, forms: GgufForms) -> None:
         self._forms = forms
         self._workspace = workspace
         self._store = store
         self._audit = audit
         self._lock = asyncio.Lock()
-        self._probed: dict[tuple[str, str, str, int], Answer] = {}
+        self._probed: dict[tuple[str, str, str, int], ProbeAnswer] = {}
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
+    async def lock(self) -> AsyncIterator[None]:
         """Allow one switch at a time, in this process and across processes.
 
         Raises:
@@ -65,13 +65,13 @@ class Switch:
         async with self._lock:
             with storage_errors(self._store.directory):
                 self._store.directory.mkdir(parents=True, exist_ok=True)
-                lock = FileLock.try_acquire(self._store.directory / LOCK_FILE)
+                lock = FileLock.try_acquire(self._store.directory / ACTIVATION_LOCK)
             if lock is None:
                 raise busy
             with lock:
                 yield
 
-    async def to(self, target: UUID | None, by: Trigger, force: bool, operation: Operation) -> None:
+    async def switch_to(self, target: UUID | None, by: ActivationTrigger, force: bool, operation: Operation) -> None:
         """Activate `target` (None: the base model). Call only within `alone`.
 
         If the method raises one of these errors, nothing has changed, and the audit trail gives the reason.
@@ -89,7 +89,7 @@ class Switch:
             if target is not None:
                 tried = await self._try(target, force)
             pointer = ActivePointer(adapter_id=target, previous_adapter_id=before, since=utc_now())
-            await carried_through(self._store.point_at, pointer)
+            await run_to_completion(self._store.point_at, pointer)
         except BaseException as error:
             # If the new pointer was written, the switch has happened: the task was cancelled during the write, or
             # syncing the directory to the disk failed.
@@ -97,18 +97,18 @@ class Switch:
                 await asyncio.shield(self._failed(event, error, str(target) if tried and target != before else None))
                 raise
             if not isinstance(error, Exception):
-                await asyncio.shield(self.succeeded(event, pointer, tried))
+                await asyncio.shield(self.record_success(event, pointer, tried))
                 raise
             log.warning("lora.switch_not_synced", error=str(error))
-        await asyncio.shield(self.succeeded(event, pointer, tried))
+        await asyncio.shield(self.record_success(event, pointer, tried))
         log.info("lora.switched", adapter=str(target), previous=str(before), by=by)
 
     async def _failed(self, event: int, error: BaseException, loaded: str | None) -> None:
-        await self._audit.close(event, False, reason_of(error))
+        await self._audit.close(event, False, describe_error(error))
         if loaded is not None:
             await self.unload(loaded)
 
-    async def succeeded(self, event: int, pointer: ActivePointer, tried: Manifest | None) -> None:
+    async def record_success(self, event: int, pointer: ActivePointer, tried: Manifest | None) -> None:
         """Close the intent of a successful switch.
 
         Args:
@@ -141,7 +141,7 @@ class Switch:
 
     async def _try(self, adapter_id: UUID, force: bool) -> Manifest:
         """Verify, load and probe an adapter."""
-        manifest = await asyncio.to_thread(self._store.manifest, adapter_id)
+        manifest = await asyncio.to_thread(self._store.read_manifest, adapter_id)
         if manifest.gate == "held-back" and not force:
             raise ConflictError(
                 f"The benchmark holds the adapter {adapter_id} back: it was found worse. Activate it with force if you must.",
@@ -153,20 +153,22 @@ class Switch:
             raise AdapterInvalidError(
                 f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, under [roles.proposer]."
             )
-        await require_same_base(manifest, served_model(await runtime.models(), role.model, role.runtime))
+        await require_same_base(manifest, find_served_model(await runtime.models(), role.model, role.runtime))
         # Read the adapter's files while the base model writes the answer for the comparison.
-        await together(asyncio.to_thread(self._store.verified, adapter_id), self._base_answer(runtime, role.model))
-        await self._forms.complete(manifest)
+        await gather_or_cancel(
+            asyncio.to_thread(self._store.verify_files, adapter_id), self._base_answer(runtime, role.model)
+        )
+        await self._forms.ensure_gguf(manifest)
         await self._trial(runtime, adapter_id, role.model)
         return manifest
 
-    async def _base_answer(self, runtime: ModelRuntime, model: str) -> Answer:
+    async def _base_answer(self, runtime: ModelRuntime, model: str) -> ProbeAnswer:
         """Return the base model's answer to the probe; each model is asked only once."""
-        served = served_model(await runtime.models(), model, "")
+        served = find_served_model(await runtime.models(), model, "")
         key = (served.runtime, served.name, served.path or "", served.size_bytes or 0)
         if key not in self._probed:
             try:
-                self._probed[key] = await base_answer(runtime, model)
+                self._probed[key] = await ask_base_model(runtime, model)
             except TmdeError as error:
                 raise AdapterInvalidError(f"The base model could not be asked: {error.detail}") from error
         return self._probed[key]
@@ -190,7 +192,7 @@ def _forced(manifest: Manifest) -> Manifest:
     return msgspec.structs.replace(manifest, gate="forced")
 
 
-def reason_of(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return the reason for an error, as a sentence for the audit trail."""
     if isinstance(error, TmdeError):
         return error.detail
@@ -199,7 +201,7 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def carried_through(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+async def run_to_completion(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Run a function in a thread and wait until it has finished, even if this task is cancelled.
 
     After the call, the caller can rely on the files on disk: no thread is still changing them.
@@ -214,7 +216,7 @@ async def carried_through(work: Callable[P, T], *arguments: P.args, **named: P.k
         raise
 
 
-async def together(*work: Coroutine[Any, Any, Any]) -> None:
+async def gather_or_cancel(*work: Coroutine[Any, Any, Any]) -> None:
     """Run coroutines concurrently. If one fails, cancel the others, wait for them, and raise the error unchanged."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:

@@ -15,7 +15,7 @@ from tmde_core.records.base import from_json
 from tmde_core.records.foreign_json import ForeignJsonError, read_object
 from tmde_core.records.lora import MANIFEST_VERSION, MAX_TAGS, TAG, Manifest
 from tmde_core.sdk.adapters import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
-from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, not_finite, read_tensors
+from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, find_non_finite, read_tensors
 
 RANKS = range(1, 1025)
 MAX_ALPHA = 65_536.0
@@ -151,7 +151,7 @@ def _is_name(value: Any) -> bool:
 def _weights(path: Path) -> tuple[tuple[Tensor, ...] | None, list[str]]:
     try:
         tensors = read_tensors(path)
-        spoilt = not_finite(path, tensors)
+        spoilt = find_non_finite(path, tensors)
     except SafetensorsError as error:
         return None, [f"{WEIGHTS_FILE} cannot be used: {error}."]
     if not tensors:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, MANIFEST_FILE, WEIGHTS_FILE
 
-Format = Literal["peft", "peft-bin", "gguf"]
+ArchiveFormat = Literal["peft", "peft-bin", "gguf"]
 
 ARGUMENTS_FILE = "training_args.json"
 METRICS_FILE = "metrics.json"
@@ -45,6 +45,6 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npz",
 """Endings of files that can run code when they are loaded."""
 
 
-def folder_of(adapter_id: object) -> str:
+def folder_name(adapter_id: object) -> str:
     """Return the name of the folder in the archive; the exported file has the same name plus an ending."""
     return f"tmde-adapter-{str(adapter_id)[:8]}"

@@ -7,7 +7,7 @@ from tmde_core.records.lora import Manifest
 from tmde_core.sdk.adapters import GGUF_FILE, WEIGHTS_FILE
 
 
-def notes(manifest: Manifest, *, pickle: bool) -> str:
+def render_notes(manifest: Manifest, *, pickle: bool) -> str:
     """Return the text of NOTES.md. The same arguments always give the same text.
 
     Args:

@@ -19,9 +19,9 @@ from tmde_core.lora.archive.layout import (
     MAX_EXPORT_BYTES,
     NOTES_FILE,
     PICKLE_FILE,
-    folder_of,
+    folder_name,
 )
-from tmde_core.lora.archive.notes import notes
+from tmde_core.lora.archive.notes import render_notes
 from tmde_core.lora.archive.torch_file import TorchFile
 from tmde_core.records.lora import Manifest
 from tmde_core.sdk.adapters import MANIFEST_FILE, WEIGHTS_FILE
@@ -31,7 +31,7 @@ LEVEL = 0
 """gzip level 0: stored. Levels 1 and 6 shrink normally distributed float32 to 93 % and take 15 times as long."""
 
 
-def packed(directory: Path, manifest: Manifest, pickle: TorchFile | None = None) -> Iterator[bytes]:
+def pack_archive(directory: Path, manifest: Manifest, pickle: TorchFile | None = None) -> Iterator[bytes]:
     """Yield the archive of a published adapter whose hashes have been verified.
 
     Every file is hashed again while it is read. If a file has changed since the verification, the stream ends with an
@@ -53,7 +53,7 @@ def packed(directory: Path, manifest: Manifest, pickle: TorchFile | None = None)
     yield gzip.flush()
 
 
-def must_come_back(directory: Path, manifest: Manifest) -> None:
+def require_importable(directory: Path, manifest: Manifest) -> None:
     """Check that an import would accept the archive of an adapter.
 
     Raises:
@@ -75,7 +75,7 @@ def _names(manifest: Manifest) -> list[str]:
     return [name for name in EXPORTED if name == MANIFEST_FILE or name in manifest.files]
 
 
-def checked_file(path: Path, expected: str) -> Iterator[bytes]:
+def stream_verified(path: Path, expected: str) -> Iterator[bytes]:
     """Yield a file in pieces, and check its SHA-256.
 
     Raises:
@@ -86,8 +86,8 @@ def checked_file(path: Path, expected: str) -> Iterator[bytes]:
 
 
 def _tar(directory: Path, manifest: Manifest, pickle: TorchFile | None) -> Iterator[bytes]:
-    folder, day = folder_of(manifest.id), manifest.created_at
-    text = notes(manifest, pickle=pickle is not None).encode()
+    folder, day = folder_name(manifest.id), manifest.created_at
+    text = render_notes(manifest, pickle=pickle is not None).encode()
     with ExitStack() as opened:
         # Open all files first, so that the archive is complete even if the adapter is deleted meanwhile.
         files = {name: opened.enter_context((directory / name).open("rb")) for name in _names(manifest)}

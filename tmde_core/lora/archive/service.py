@@ -28,16 +28,16 @@ import structlog
 
 from tmde_core.errors import AdapterInvalidError, ConflictError, TooLargeError
 from tmde_core.lora.archive.check import Checked, check
-from tmde_core.lora.archive.layout import MAX_ARCHIVE_BYTES, Format, folder_of
-from tmde_core.lora.archive.pack import checked_file, must_come_back, packed
+from tmde_core.lora.archive.layout import MAX_ARCHIVE_BYTES, ArchiveFormat, folder_name
+from tmde_core.lora.archive.pack import pack_archive, require_importable, stream_verified
 from tmde_core.lora.archive.torch_file import TorchFile
 from tmde_core.lora.archive.unpack import Unpacked, unpack
-from tmde_core.lora.files.forms import Forms, locked_staging
+from tmde_core.lora.files.forms import GgufForms, lock_staging
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.service import LoraService
 from tmde_core.records.base import Record, utc_now
-from tmde_core.records.lora import LoRAAdapter, Manifest, Trigger
-from tmde_core.records.training import ServedForm
+from tmde_core.records.lora import ActivationTrigger, LoRAAdapter, Manifest
+from tmde_core.records.training import ConversionResult
 from tmde_core.sdk.adapters import GGUF_FILE, WEIGHTS_FILE, staging_directory
 from tmde_core.sdk.safetensors_header import SafetensorsError, read_tensors
 from tmde_core.storage.durable import storage_errors
@@ -65,14 +65,14 @@ class Export(Record, frozen=True):
 class ArchiveService:
     """Exports and imports adapters."""
 
-    def __init__(self, lora: LoraService, store: AdapterStore, forms: Forms) -> None:
+    def __init__(self, lora: LoraService, store: AdapterStore, forms: GgufForms) -> None:
         self._lora = lora
         self._store = store
         self._forms = forms
 
     # ----------------------------------------------------------------------------------------- export
 
-    async def export(self, adapter_id: UUID, format: Format = "peft") -> Export:  # noqa: A002 - the word for it
+    async def export(self, adapter_id: UUID, format: ArchiveFormat = "peft") -> Export:  # noqa: A002 - the word for it
         """Return an adapter as one file, streamed in constant memory.
 
         Raises:
@@ -81,10 +81,10 @@ class ArchiveService:
             UnprocessableError: the weights are too large for adapter_model.bin.
             TooLargeError: the archive would be larger than an import allows.
         """
-        manifest = await asyncio.to_thread(self._store.verified, adapter_id)
-        directory, name = self._store.path(adapter_id), folder_of(adapter_id)
+        manifest = await asyncio.to_thread(self._store.verify_files, adapter_id)
+        directory, name = self._store.path(adapter_id), folder_name(adapter_id)
         if format == "gguf":
-            manifest = await self._lora.completed(manifest)
+            manifest = await self._lora.ensure_gguf(manifest)
             if GGUF_FILE not in manifest.files:
                 raise AdapterInvalidError(
                     f"The adapter {adapter_id} has no GGUF form, and its base model {manifest.base_model!r}, which making one needs, "
@@ -92,17 +92,19 @@ class ArchiveService:
                     adapterId=str(adapter_id),
                 )
             path = directory / GGUF_FILE
-            chunks = checked_file(path, manifest.files[GGUF_FILE])
+            chunks = stream_verified(path, manifest.files[GGUF_FILE])
             return Export(f"{name}.gguf", "application/octet-stream", _threaded(chunks), path.stat().st_size)
         if format == "peft":
-            must_come_back(directory, manifest)
+            require_importable(directory, manifest)
         pickle = await asyncio.to_thread(_torch_file, directory / WEIGHTS_FILE) if format == "peft-bin" else None
         suffix = "-bin" if pickle else ""
-        return Export(f"{name}{suffix}.tar.gz", "application/gzip", _threaded(packed(directory, manifest, pickle)))
+        return Export(
+            f"{name}{suffix}.tar.gz", "application/gzip", _threaded(pack_archive(directory, manifest, pickle))
+        )
 
     # ----------------------------------------------------------------------------------------- import
 
-    async def import_archive(self, chunks: AsyncIterator[bytes], by: Trigger = "user") -> LoRAAdapter:
+    async def import_archive(self, chunks: AsyncIterator[bytes], by: ActivationTrigger = "user") -> LoRAAdapter:
         """Import an archive. If the import fails, no file of the archive is kept.
 
         Raises:
@@ -111,7 +113,7 @@ class ArchiveService:
             AdapterInvalidError: the archive is malicious, damaged or unsupported; `reasons` has every reason.
             InsufficientStorageError: no space.
         """
-        async with locked_staging(self._store.directory) as staging:
+        async with lock_staging(self._store.directory) as staging:
             with storage_errors(self._store.directory), _unnamed(staging) as file:
                 await _receive(chunks, file)
                 unpacked, checked = await _finished(lambda stopped: _examine(file, staging, stopped))
@@ -120,11 +122,11 @@ class ArchiveService:
             if form is not None:
                 reasons += form.reasons
             if reasons:
-                raise refused(reasons)
+                raise make_refusal(reasons)
             return await self._admitted(staging, unpacked, checked, form, by)
 
     async def _admitted(
-        self, staging: Path, unpacked: Unpacked, checked: Checked, form: ServedForm | None, by: Trigger
+        self, staging: Path, unpacked: Unpacked, checked: Checked, form: ConversionResult | None, by: ActivationTrigger
     ) -> LoRAAdapter:
         """Publish a valid adapter under its own id, or under a new id if its own id is taken."""
         told = checked.manifest
@@ -138,8 +140,8 @@ class ArchiveService:
         renamed = msgspec.structs.replace(manifest, id=uuid4(), lineage=lineage)
         return await self._admit(staging, renamed, f"{origin}; its id {manifest.id} was taken", by)
 
-    async def _admit(self, staging: Path, manifest: Manifest, origin: str, by: Trigger) -> LoRAAdapter:
-        adapter = await self._lora.admit(staging, manifest, origin, by)
+    async def _admit(self, staging: Path, manifest: Manifest, origin: str, by: ActivationTrigger) -> LoRAAdapter:
+        adapter = await self._lora.publish_import(staging, manifest, origin, by)
         log.info("archive.imported", adapter=str(manifest.id), origin=origin, by=by)
         return adapter
 
@@ -149,14 +151,14 @@ class ArchiveService:
         return os.path.lexists(directory / str(adapter_id)) or os.path.lexists(staging_directory(directory, adapter_id))
 
 
-def refused(reasons: list[str]) -> AdapterInvalidError:
+def make_refusal(reasons: list[str]) -> AdapterInvalidError:
     """Return the error for a rejected archive, with all reasons."""
     shown = " ".join(reasons[:REASONS_TOLD])
     more = f" And {len(reasons) - REASONS_TOLD} more." if len(reasons) > REASONS_TOLD else ""
     return AdapterInvalidError(f"The archive was refused and nothing was kept. {shown}{more}", reasons=reasons)
 
 
-def _origin(unpacked: Unpacked, checked: Checked, form: ServedForm | None, has_form: bool) -> str:
+def _origin(unpacked: Unpacked, checked: Checked, form: ConversionResult | None, has_form: bool) -> str:
     """Return the origin of an import and what was left out, as a sentence for the audit trail."""
     parts = ["from an archive of TMDE" if checked.manifest else "from an archive of another tool"]
     if unpacked.ignored:

@@ -63,7 +63,7 @@ class TorchFile:
                 f"The weights would take {needed:,} bytes as adapter_model.bin; at most 4 GB can be written. Export the format peft."
             )
         self._weights = weights
-        self._entries = [_whole("data.pkl", pickle_of(tensors)), _whole("byteorder", b"little")]
+        self._entries = [_whole("data.pkl", build_pickle(tensors)), _whole("byteorder", b"little")]
         self._entries += [_stored(number, tensor, weights) for number, tensor in enumerate(tensors)]
         self._entries.append(_whole("version", b"3\n"))
         self._heads: list[bytes] = []
@@ -92,7 +92,7 @@ class TorchFile:
         yield self._directory
 
 
-def pickle_of(tensors: Sequence[Tensor]) -> bytes:
+def build_pickle(tensors: Sequence[Tensor]) -> bytes:
     """Return the pickle of `{name: tensor, …}` as `torch.save` writes it (protocol 2), but without memo entries."""
     parts = [b"\x80\x02}("]  # PROTO 2, EMPTY_DICT, MARK
     for number, tensor in enumerate(tensors):

@@ -9,13 +9,13 @@ from pathlib import Path, PurePath
 from tmde_core.errors import ConflictError, NotFoundError
 from tmde_core.records.lora import Manifest
 from tmde_core.records.runtimes import ModelInfo
-from tmde_core.storage.durable import sha256_of
+from tmde_core.storage.durable import hash_file
 
 _hashes: dict[tuple[str, int, int], str] = {}
 """(path, size in bytes, modification time) → SHA-256, so that each process reads a model of several GB only once."""
 
 
-def served_model(models: Sequence[ModelInfo], name: str, runtime: str) -> ModelInfo:
+def find_served_model(models: Sequence[ModelInfo], name: str, runtime: str) -> ModelInfo:
     """Return the model called `name`; an empty name is the runtime's default model.
 
     Args:
@@ -44,7 +44,7 @@ async def require_same_base(manifest: Manifest, served: ModelInfo) -> None:
         ConflictError: the models differ; the message names both.
     """
     wanted = manifest.base_model_sha256
-    actual = await asyncio.to_thread(weights_hash, served.path) if wanted and served.path else None
+    actual = await asyncio.to_thread(hash_weights, served.path) if wanted and served.path else None
     if wanted and actual:
         if wanted == actual:
             return
@@ -61,7 +61,7 @@ async def require_same_base(manifest: Manifest, served: ModelInfo) -> None:
     )
 
 
-def weights_hash(path: str) -> str | None:
+def hash_weights(path: str) -> str | None:
     """Return the SHA-256 of a model's weights file, or None if there is no single weights file."""
     found = Path(path)
     if found.is_dir():
@@ -73,7 +73,7 @@ def weights_hash(path: str) -> str | None:
         state = found.stat()
         key = (str(found), state.st_size, state.st_mtime_ns)
         if key not in _hashes:
-            _hashes[key] = sha256_of(found)
+            _hashes[key] = hash_file(found)
     except OSError:
         return None
     return _hashes[key]

@@ -22,7 +22,7 @@ from tmde_core.lora.files.store import AdapterStore
 from tmde_core.plugins import context_for
 from tmde_core.records.base import from_json
 from tmde_core.records.lora import Manifest
-from tmde_core.records.training import ServedForm, WorkerCommand
+from tmde_core.records.training import ConversionResult, WorkerCommand
 from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE, staging_directory
 from tmde_core.sdk.training import ConvertingBackend
 from tmde_core.storage.durable import storage_errors
@@ -35,14 +35,14 @@ CONVERSION_SECONDS = 600.0
 """Time limit for one conversion. A small adapter takes about one second; several GB take as long as copying them."""
 
 
-class Forms:
+class GgufForms:
     """Asks the training backends for the GGUF form that llama.cpp serves."""
 
     def __init__(self, workspace: Workspace, store: AdapterStore) -> None:
         self._workspace = workspace
         self._store = store
 
-    async def complete(self, manifest: Manifest) -> None:
+    async def ensure_gguf(self, manifest: Manifest) -> None:
         """Create the GGUF form of a published adapter if the GGUF form is missing.
 
         The GGUF form is missing if the base model was not installed at import time. Do nothing if no training backend
@@ -55,8 +55,8 @@ class Forms:
         """
         if GGUF_FILE in manifest.files:
             return
-        await asyncio.to_thread(self._store.verified, manifest.id)
-        async with locked_staging(self._store.directory) as directory:
+        await asyncio.to_thread(self._store.verify_files, manifest.id)
+        async with lock_staging(self._store.directory) as directory:
             with storage_errors(self._store.directory):
                 for name in (WEIGHTS_FILE, CONFIG_FILE):
                     await asyncio.to_thread(_linked, self._store.path(manifest.id) / name, directory / name)
@@ -69,7 +69,7 @@ class Forms:
                 await asyncio.to_thread(self._store.add_file, manifest.id, directory / GGUF_FILE)
                 log.info("lora.completed", adapter=str(manifest.id), file=GGUF_FILE)
 
-    async def make(self, directory: Path, base_model: str) -> ServedForm | None:
+    async def make(self, directory: Path, base_model: str) -> ConversionResult | None:
         """Write the GGUF form into a directory that holds an adapter's weights and configuration.
 
         Returns:
@@ -119,7 +119,7 @@ def _linked(file: Path, other: Path) -> None:
 
 
 @asynccontextmanager
-async def locked_staging(adapters: Path) -> AsyncIterator[Path]:
+async def lock_staging(adapters: Path) -> AsyncIterator[Path]:
     """Create a locked staging directory on the adapters' filesystem, and delete it after the block."""
     path, lock = await asyncio.to_thread(_locked_directory, adapters)
     try:
@@ -141,7 +141,7 @@ def _locked_directory(adapters: Path) -> tuple[Path, FileLock]:
             lock.release()  # a starting TMDE deleted the directory before it was locked: try again
 
 
-async def _run(command: WorkerCommand) -> ServedForm:
+async def _run(command: WorkerCommand) -> ConversionResult:
     """Run a backend's worker and return its result; if the worker fails, the result holds the reason."""
     process = await asyncio.create_subprocess_exec(
         *command.argv,
@@ -155,7 +155,7 @@ async def _run(command: WorkerCommand) -> ServedForm:
         async with asyncio.timeout(CONVERSION_SECONDS):
             out, err = await process.communicate()
     except TimeoutError:
-        return ServedForm(reasons=(f"Making its served form took longer than {CONVERSION_SECONDS:.0f} s.",))
+        return ConversionResult(reasons=(f"Making its served form took longer than {CONVERSION_SECONDS:.0f} s.",))
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -163,10 +163,10 @@ async def _run(command: WorkerCommand) -> ServedForm:
             await process.wait()
     try:
         if process.returncode == 0:
-            return from_json(out.strip().splitlines()[-1], ServedForm)
+            return from_json(out.strip().splitlines()[-1], ConversionResult)
     except (TmdeError, IndexError):
         pass
     said = err.decode("utf-8", "replace").strip().splitlines()
     log.warning("forms.conversion_failed", status=process.returncode, stderr=said[-20:])
     told = said[-1][:300] if said else f"the worker ended with {process.returncode}."
-    return ServedForm(reasons=(f"Its served form cannot be made: {told}",))
+    return ConversionResult(reasons=(f"Its served form cannot be made: {told}",))

@@ -41,7 +41,7 @@ class Lease:
         self.release()
 
 
-def shared(directory: Path) -> Lease | None:
+def acquire_lease(directory: Path) -> Lease | None:
     """Return a lease on an adapter, or None if a process is deleting the adapter or checking whether it may.
 
     Raises:
@@ -65,7 +65,7 @@ def shared(directory: Path) -> Lease | None:
 
 
 @contextmanager
-def sole(directory: Path) -> Iterator[None]:
+def lock_for_deletion(directory: Path) -> Iterator[None]:
     """Ensure that nobody holds or gets a lease on an adapter while the block runs.
 
     Raises:
@@ -94,7 +94,7 @@ def sole(directory: Path) -> Iterator[None]:
 def is_leased(directory: Path) -> bool:
     """Return True if a process holds a lease on the adapter, or if the file system cannot tell."""
     try:
-        with sole(directory):
+        with lock_for_deletion(directory):
             return False
     except ConflictError:
         return True

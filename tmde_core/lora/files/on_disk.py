@@ -18,7 +18,7 @@ import msgspec
 
 from tmde_core.errors import TmdeError
 from tmde_core.records.base import from_json
-from tmde_core.records.lora import MANIFEST_VERSION, Heading, LoRAAdapter, Manifest
+from tmde_core.records.lora import MANIFEST_VERSION, LoRAAdapter, Manifest, ManifestHeader
 from tmde_core.sdk.adapters import MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
@@ -26,10 +26,10 @@ MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 Digest = Callable[[Path], str]
 
-T = TypeVar("T", bound="Manifest | Brief")
+T = TypeVar("T", bound="Manifest | ManifestSummary")
 
 
-class UnsoundError(Exception):
+class InvalidFilesError(Exception):
     """A directory is not a valid adapter; the message gives the reason."""
 
 
@@ -39,7 +39,7 @@ class _Format(msgspec.Struct):
     format: int = MANIFEST_VERSION
 
 
-class Brief(Heading, frozen=True):
+class ManifestSummary(ManifestHeader, frozen=True):
     """A manifest as the list reads it: the lineage is not decoded, because it can hold hundreds of trace ids."""
 
     lineage: msgspec.Raw = msgspec.Raw(b"{}")
@@ -50,7 +50,7 @@ Version = tuple[int, int, int]
 """Inode, modification time and size of a manifest. They identify its content: a manifest is never written in place."""
 
 
-class Known(NamedTuple):
+class ListedAdapter(NamedTuple):
     """Caches what was read of a valid adapter. The cache is valid while the manifest has the same version."""
 
     version: Version
@@ -59,7 +59,7 @@ class Known(NamedTuple):
     files: tuple[str, ...]
 
 
-def version_of(path: str) -> Version | None:
+def read_version(path: str) -> Version | None:
     """Return the version of a directory's manifest, or None if there is no manifest."""
     try:
         found = os.stat(f"{path}/{MANIFEST_FILE}")  # noqa: PTH116 - see above
@@ -72,7 +72,7 @@ def _version(found: os.stat_result) -> Version:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def flaw_of(file: Path, told: str, digest: Digest) -> str | None:
+def find_flaw(file: Path, told: str, digest: Digest) -> str | None:
     """Return what is wrong with a file's content, as a sentence, or None if the content is unchanged.
 
     Args:
@@ -89,7 +89,7 @@ def flaw_of(file: Path, told: str, digest: Digest) -> str | None:
     return f"{file.name} has changed since it was published (SHA-256 {actual[:12]}…, expected {told[:12]}…)."
 
 
-def _listed(heading: Heading, path: str) -> LoRAAdapter:
+def _listed(heading: ManifestHeader, path: str) -> LoRAAdapter:
     """Return the list entry of a valid adapter, with `is_active` False."""
     return LoRAAdapter(
         id=heading.id,
@@ -118,7 +118,7 @@ def _size_of(path: Path) -> int:
     return found
 
 
-def unsound(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
+def describe_invalid(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
     """Return the list entry of an invalid adapter; if the directory's name is not an id, derive the id from the name.
 
     Args:
@@ -154,41 +154,41 @@ def read_manifest(path: str, name: str) -> Manifest:
     Raises:
         UnsoundError: the adapter is invalid; the message gives the reason.
     """
-    content, _ = manifest_bytes(path)
-    manifest = decoded(content, Manifest)
+    content, _ = read_manifest_bytes(path)
+    manifest = decode_manifest(content, Manifest)
     _must_hold(manifest, name)
     check_files(path, manifest.files, manifest.size_bytes)
     return manifest
 
 
-def read_known(path: str, name: str) -> Known:
+def read_known(path: str, name: str) -> ListedAdapter:
     """Check a directory as `read_manifest` does, and return only what the list needs.
 
     Raises:
         UnsoundError: the adapter is invalid; the message gives the reason.
     """
-    content, version = manifest_bytes(path)
-    brief = decoded(content, Brief)
+    content, version = read_manifest_bytes(path)
+    brief = decode_manifest(content, ManifestSummary)
     if bytes(brief.lineage)[:1] != b"{":
-        decoded(content, Manifest)  # raises an error that names the field
+        decode_manifest(content, Manifest)  # raises an error that names the field
     _must_hold(brief, name)
     check_files(path, brief.files, brief.size_bytes)
-    return Known(version, _listed(brief, path), tuple(brief.files))
+    return ListedAdapter(version, _listed(brief, path), tuple(brief.files))
 
 
-def _must_hold(heading: Heading, name: str) -> None:
+def _must_hold(heading: ManifestHeader, name: str) -> None:
     if str(heading.id) != name:
-        raise UnsoundError(f"It is foreign: the directory is called {name!r}, its manifest says {heading.id}.")
+        raise InvalidFilesError(f"It is foreign: the directory is called {name!r}, its manifest says {heading.id}.")
     if heading.created_at.tzinfo is None:
-        raise UnsoundError(f"Its {MANIFEST_FILE} says when it was made without a time zone.")
+        raise InvalidFilesError(f"Its {MANIFEST_FILE} says when it was made without a time zone.")
     missing = [file for file in REQUIRED_FILES if file not in heading.files]
     if missing:
-        raise UnsoundError(f"Its manifest does not name {', '.join(missing)}.")
+        raise InvalidFilesError(f"Its manifest does not name {', '.join(missing)}.")
     if odd := [file for file in heading.files if "/" in file or file.startswith(".")]:
-        raise UnsoundError(f"Its manifest names the file {odd[0]!r}, which is no plain file name.")
+        raise InvalidFilesError(f"Its manifest names the file {odd[0]!r}, which is no plain file name.")
 
 
-def manifest_bytes(path: str) -> tuple[bytes, Version]:
+def read_manifest_bytes(path: str) -> tuple[bytes, Version]:
     """Return the content of a directory's manifest and its version.
 
     Raises:
@@ -205,17 +205,17 @@ def manifest_bytes(path: str) -> tuple[bytes, Version]:
             os.close(descriptor)
     except FileNotFoundError:
         half = any(Path(path, name).exists() for name in REQUIRED_FILES)
-        raise UnsoundError(
+        raise InvalidFilesError(
             f"It has no {MANIFEST_FILE}: {'it was not made by TMDE; import it' if half else 'it is foreign or half copied'}."
         ) from None
     except OSError as error:
-        raise UnsoundError(f"Its {MANIFEST_FILE} cannot be read: {error.strerror}.") from None
+        raise InvalidFilesError(f"Its {MANIFEST_FILE} cannot be read: {error.strerror}.") from None
     if len(content) > MAX_MANIFEST_BYTES:
-        raise UnsoundError(f"Its {MANIFEST_FILE} is larger than {MAX_MANIFEST_BYTES // 1024**2} MB.")
+        raise InvalidFilesError(f"Its {MANIFEST_FILE} is larger than {MAX_MANIFEST_BYTES // 1024**2} MB.")
     return content, _version(found)
 
 
-def decoded(content: bytes, as_type: type[T]) -> T:
+def decode_manifest(content: bytes, as_type: type[T]) -> T:
     """Decode a manifest.
 
     Raises:
@@ -225,7 +225,7 @@ def decoded(content: bytes, as_type: type[T]) -> T:
         manifest = from_json(content, as_type)
     except TmdeError as error:
         _refuse_newer(_format_of(content))
-        raise UnsoundError(f"Its {MANIFEST_FILE} is damaged: {error.detail}") from None
+        raise InvalidFilesError(f"Its {MANIFEST_FILE} is damaged: {error.detail}") from None
     _refuse_newer(manifest.format)
     return manifest
 
@@ -240,7 +240,7 @@ def _format_of(content: bytes) -> int:
 
 def _refuse_newer(version: int) -> None:
     if version > MANIFEST_VERSION:
-        raise UnsoundError(
+        raise InvalidFilesError(
             f"It was written by a newer version of TMDE (format {version}, this one knows {MANIFEST_VERSION}). Update TMDE."
         )
 
@@ -256,12 +256,12 @@ def check_files(path: str, files: Iterable[str], size_bytes: int) -> None:
         try:
             found = lstat(f"{path}/{name}")
         except (OSError, ValueError):
-            raise UnsoundError(f"Its file {name} is missing.") from None
+            raise InvalidFilesError(f"Its file {name} is missing.") from None
         if not is_plain(found.st_mode):
-            raise UnsoundError(f"Its file {name} is not a plain file.")
+            raise InvalidFilesError(f"Its file {name} is not a plain file.")
         size += found.st_size
     if size != size_bytes:
-        raise UnsoundError(f"Its files have {size:,} bytes in all where the manifest says {size_bytes:,}.")
+        raise InvalidFilesError(f"Its files have {size:,} bytes in all where the manifest says {size_bytes:,}.")
 
 
 def _identity(name: str) -> UUID | None:

@@ -16,7 +16,7 @@ import structlog
 from tmde_core.errors import TmdeError
 from tmde_core.lora.files.on_disk import Version
 from tmde_core.records.base import Record, from_json, to_json, utc_now
-from tmde_core.storage.durable import write_whole
+from tmde_core.storage.durable import write_atomic
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ class Reading(Record):
     """What is wrong with the adapter, in sentences; None if the files are unchanged."""
 
 
-class Readings:
+class VerificationLog:
     """Stores the newest reading of each adapter, by the name of its directory. All processes share the file."""
 
     def __init__(self, directory: Path) -> None:
@@ -63,7 +63,7 @@ class Readings:
             if reading.at.tzinfo is not None and (name not in self._kept or self._kept[name].at < reading.at):
                 self._kept[name] = reading
 
-    def flaw(self, name: str, version: Version) -> str | None:
+    def get_flaw(self, name: str, version: Version) -> str | None:
         """Return the known damage of an adapter, or None if no damage is known."""
         reading = self._kept.get(name)
         return reading.flaw if reading is not None and reading.version == version else None
@@ -109,6 +109,6 @@ class Readings:
         self.refresh()
         there = {name: reading for name, reading in self._kept.items() if (self._directory / name).is_dir()}
         try:
-            write_whole(self._file, to_json(there) + b"\n")
+            write_atomic(self._file, to_json(there) + b"\n")
         except (TmdeError, OSError) as error:
             log.warning("readings.not_kept", file=self._path, error=str(error))

@@ -24,22 +24,22 @@ import msgspec
 from tmde_core.errors import AdapterInvalidError, NotFoundError, TmdeError
 from tmde_core.lora.files.on_disk import (
     Digest,
-    Known,
-    UnsoundError,
+    InvalidFilesError,
+    ListedAdapter,
     check_files,
-    decoded,
-    flaw_of,
-    manifest_bytes,
+    decode_manifest,
+    describe_invalid,
+    find_flaw,
     read_known,
     read_manifest,
-    unsound,
-    version_of,
+    read_manifest_bytes,
+    read_version,
 )
-from tmde_core.lora.files.readings import Readings
+from tmde_core.lora.files.readings import VerificationLog
 from tmde_core.records.base import from_json, to_json
 from tmde_core.records.lora import ActivePointer, LoRAAdapter, Manifest
 from tmde_core.sdk.adapters import MANIFEST_FILE, STAGING_PREFIX
-from tmde_core.storage.durable import TEMPORARY, sha256_of, storage_errors, sync_directory, sync_file, write_whole
+from tmde_core.storage.durable import TEMPORARY, hash_file, storage_errors, sync_directory, sync_file, write_atomic
 from tmde_core.storage.locks import FileLock, is_locked
 
 ADAPTERS_DIR = "lora-adapters"
@@ -60,8 +60,8 @@ class AdapterStore:
         self.directory = data_dir / ADAPTERS_DIR
         self._active_file = self.directory / ACTIVE_FILE
         self._seen: tuple[tuple[int, int, int], ActivePointer | None] | None = None
-        self._read: dict[str, Known] = {}
-        self.readings = Readings(self.directory)
+        self._read: dict[str, ListedAdapter] = {}
+        self.readings = VerificationLog(self.directory)
 
     def path(self, adapter_id: UUID) -> Path:
         """Return the adapter's directory, whether or not the adapter exists."""
@@ -100,7 +100,7 @@ class AdapterStore:
                 return adapter
         raise NotFoundError(f"There is no adapter with the id {adapter_id}.")
 
-    def manifest(self, adapter_id: UUID) -> Manifest:
+    def read_manifest(self, adapter_id: UUID) -> Manifest:
         """Return the manifest of a valid adapter.
 
         Raises:
@@ -110,46 +110,46 @@ class AdapterStore:
         adapter = self.get(adapter_id)
         try:
             return _sound(Path(adapter.path))
-        except UnsoundError as reason:
+        except InvalidFilesError as reason:
             raise AdapterInvalidError(
                 f"The adapter {adapter_id} cannot be used: {reason}", adapterId=str(adapter_id)
             ) from None
 
-    def manifests(self) -> Manifests:
+    def read_manifests(self) -> Manifests:
         """Return all readable manifests, of valid and invalid adapters, newest first."""
         found = []
         for adapter in self.list():
             if not Path(adapter.path).is_symlink():
-                with contextlib.suppress(UnsoundError):
-                    content, _ = manifest_bytes(adapter.path)
-                    found.append(decoded(content, Manifest))
+                with contextlib.suppress(InvalidFilesError):
+                    content, _ = read_manifest_bytes(adapter.path)
+                    found.append(decode_manifest(content, Manifest))
         return found
 
     def _adapter(self, path: str, name: str, active: UUID | None, linked: bool) -> LoRAAdapter:
         """Return the list entry of a directory. Paths are strings here: pathlib doubles the time of a long list."""
         try:
             known = self._known(path, name, linked)
-        except UnsoundError as reason:
-            return unsound(Path(path), str(reason), active)
+        except InvalidFilesError as reason:
+            return describe_invalid(Path(path), str(reason), active)
         adapter = known.adapter
         if adapter.id == active:
             adapter = msgspec.structs.replace(adapter, is_active=True)
-        if (flaw := self.readings.flaw(name, known.version)) is not None:
+        if (flaw := self.readings.get_flaw(name, known.version)) is not None:
             adapter = msgspec.structs.replace(adapter, is_valid=False, invalid_reason=flaw)
         return adapter
 
-    def _known(self, path: str, name: str, linked: bool) -> Known:
+    def _known(self, path: str, name: str, linked: bool) -> ListedAdapter:
         """Return what the list needs of a valid adapter; read the manifest again only if its version has changed."""
         if linked:
-            raise UnsoundError(LINK)
+            raise InvalidFilesError(LINK)
         known = self._read.get(name)
-        if known is None or known.version != version_of(path):
+        if known is None or known.version != read_version(path):
             known = self._read[name] = read_known(path, name)
         else:
             check_files(path, known.files, known.adapter.size_bytes)
         return known
 
-    def flaws(self, adapter_id: UUID, digest: Digest = sha256_of) -> tuple[Reasons, int]:
+    def find_flaws(self, adapter_id: UUID, digest: Digest = hash_file) -> tuple[Reasons, int]:
         """Read every byte of an adapter, and return all flaws and the number of bytes.
 
         The list shows an adapter with flaws as invalid from now on.
@@ -162,25 +162,25 @@ class AdapterStore:
             NotFoundError: no such adapter.
         """
         path = Path(self.get(adapter_id).path)
-        version = version_of(str(path))
+        version = read_version(str(path))
         try:
             manifest = _sound(path)
-        except UnsoundError as reason:
+        except InvalidFilesError as reason:
             return [str(reason)], 0
-        found = [flaw for name, told in manifest.files.items() if (flaw := flaw_of(path / name, told, digest))]
+        found = [flaw for name, told in manifest.files.items() if (flaw := find_flaw(path / name, told, digest))]
         if version is not None:
             self.readings.note(path.name, version, " ".join(found) or None)
         return found, manifest.size_bytes
 
-    def verified(self, adapter_id: UUID) -> Manifest:
+    def verify_files(self, adapter_id: UUID) -> Manifest:
         """Read every file, compare its SHA-256 with the manifest, and return the manifest.
 
         Raises:
             NotFoundError: no such adapter.
             AdapterInvalidError: the adapter is invalid; the message names the files and the reasons.
         """
-        manifest = self.manifest(adapter_id)
-        found, _ = self.flaws(adapter_id)
+        manifest = self.read_manifest(adapter_id)
+        found, _ = self.find_flaws(adapter_id)
         if found:
             raise AdapterInvalidError(
                 f"The adapter {adapter_id} cannot be used: {' '.join(found)} Restore the files, import it again or train again.",
@@ -192,9 +192,9 @@ class AdapterStore:
     def rewrite(self, manifest: Manifest) -> None:
         """Replace the manifest of a published adapter, for example to change its gate or tags."""
         path = self.path(manifest.id)
-        before = version_of(str(path))
-        write_whole(path / MANIFEST_FILE, msgspec.json.format(to_json(manifest), indent=2) + b"\n")
-        self.readings.carry_over(path.name, before, version_of(str(path)))
+        before = read_version(str(path))
+        write_atomic(path / MANIFEST_FILE, msgspec.json.format(to_json(manifest), indent=2) + b"\n")
+        self.readings.carry_over(path.name, before, read_version(str(path)))
 
     def active(self) -> ActivePointer | None:
         """Return the pointer, or None if no adapter was ever activated.
@@ -221,13 +221,13 @@ class AdapterStore:
             self._seen = (version, pointer)
         return self._seen[1]
 
-    def pointer(self) -> ActivePointer | None:
+    def read_pointer(self) -> ActivePointer | None:
         """Return the pointer, or None if `active.json` is damaged or missing."""
         with contextlib.suppress(AdapterInvalidError):
             return self.active()
         return None
 
-    def points_nowhere(self) -> bool:
+    def is_pointer_broken(self) -> bool:
         """Check whether the pointer is damaged or names a deleted adapter. The base model answers in both cases."""
         try:
             pointer = self.active()
@@ -244,7 +244,7 @@ class AdapterStore:
         return True
 
     def active_id(self) -> UUID | None:
-        """Return the id of the active adapter, or None if the base model answers; see `points_nowhere`."""
+        """Return the id of the active adapter, or None if the base model answers; see `is_pointer_broken`."""
         try:
             pointer = self.active()
         except AdapterInvalidError:
@@ -260,7 +260,7 @@ class AdapterStore:
             InsufficientStorageError: the disk is full or read-only. The old pointer is unchanged.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_whole(self._active_file, to_json(pointer) + b"\n")
+        write_atomic(self._active_file, to_json(pointer) + b"\n")
 
     def take_away(self, adapter_id: UUID) -> None:
         """Delete an adapter: one rename removes it from the list, then its files are deleted.
@@ -290,7 +290,7 @@ class AdapterStore:
             InsufficientStorageError: the disk is full or read-only. Nothing has changed.
         """
         with storage_errors(self.directory), FileLock.acquire(self.directory / EDIT_LOCK):
-            before = self.manifest(adapter_id)
+            before = self.read_manifest(adapter_id)
             after = change(before)
             if after != before:
                 self.rewrite(after)
@@ -313,7 +313,7 @@ class AdapterStore:
             if file.name in manifest.files:
                 return manifest  # another process has added the file first
             sync_file(file)
-            digest, size = sha256_of(file), file.stat().st_size
+            digest, size = hash_file(file), file.stat().st_size
             # If TMDE ends before the manifest names the file, the file is ignored, and the next attempt replaces it.
             file.replace(self.path(adapter_id) / file.name)
             sync_directory(self.path(adapter_id))
@@ -353,9 +353,9 @@ def _is_listed(entry: os.DirEntry[str]) -> bool:
 
 
 def _sound(path: Path) -> Manifest:
-    """Return the manifest of a valid adapter; raise `UnsoundError` for an invalid one."""
+    """Return the manifest of a valid adapter; raise `InvalidFilesError` for an invalid one."""
     if path.is_symlink():
-        raise UnsoundError(LINK)
+        raise InvalidFilesError(LINK)
     return read_manifest(str(path), path.name)
 
 

@@ -11,10 +11,10 @@ from tmde_core.sdk.worker.kit import (
     RunEvents,
     RunWorker,
     TrainingFailedError,
-    checkpoints,
-    explain,
+    describe_failure,
+    list_checkpoints,
 )
-from tmde_core.sdk.worker.vitals import memory
+from tmde_core.sdk.worker.vitals import measure_memory
 
 __all__ = [
     "BaseIdentity",
@@ -22,7 +22,7 @@ __all__ = [
     "RunEvents",
     "RunWorker",
     "TrainingFailedError",
-    "checkpoints",
-    "explain",
-    "memory",
+    "describe_failure",
+    "list_checkpoints",
+    "measure_memory",
 ]

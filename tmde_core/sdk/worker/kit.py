@@ -8,7 +8,7 @@ The kit writes these files to the run's directory, and the supervisor reads them
 
 - `lock`: locked (`storage.locks`) while the process lives; its content is `{"pid": …, "createTime": …}`.
 - `heartbeat`: rewritten every `HEARTBEAT_SECONDS` while the process lives (`vitals`).
-- `activity`: touched by `RunWorker.working` during a long step.
+- `activity`: touched by `RunWorker.report_alive` during a long step.
 - `checkpoints/step-N`: complete or absent; the newest `CHECKPOINTS_KEPT` are kept.
 - `events.jsonl`: `progress`, `eval`, `checkpoint`, `log`, and one last `complete`, `error` or `cancelled`.
 
@@ -45,7 +45,7 @@ from tmde_core.records.finetune import (
     Dataset,
     FineTuneConfig,
     FineTuneMetrics,
-    Progress,
+    TrainingProgress,
 )
 from tmde_core.records.lora import Manifest
 from tmde_core.records.training import TrainingJob
@@ -53,11 +53,11 @@ from tmde_core.sdk.adapters import WEIGHTS_FILE, find_flaw, publish
 from tmde_core.sdk.worker.run_files import (
     ACTIVITY_FILE,
     EVENTS_FILE,
-    LOCK_FILE,
-    stopped_because,
-    wanted_cancelled,
+    WORKER_LOCK,
+    is_cancel_requested,
+    read_stop,
 )
-from tmde_core.sdk.worker.vitals import beat
+from tmde_core.sdk.worker.vitals import write_heartbeat
 from tmde_core.storage.durable import sync_directory, sync_file
 from tmde_core.storage.events import FileLog
 from tmde_core.storage.locks import FileLock
@@ -76,13 +76,13 @@ __all__ = [
     "RunEvents",
     "RunWorker",
     "TrainingFailedError",
-    "checkpoints",
-    "explain",
+    "describe_failure",
+    "list_checkpoints",
 ]
 
 HEARTBEAT_SECONDS = 2.0
 ACTIVITY_SECONDS = 1.0
-"""The shortest time between two touches of the activity file, however often `RunWorker.working` is called, seconds."""
+"""The shortest time between two touches of the activity file, however often `RunWorker.report_alive` is called, seconds."""
 
 OUT_OF_MEMORY: Final = "out-of-memory"
 
@@ -155,7 +155,7 @@ class RunEvents:
             eta_seconds = pace * (total_steps - step)
         self._append(
             "progress",
-            Progress(
+            TrainingProgress(
                 step=step,
                 total_steps=total_steps,
                 loss=loss,
@@ -251,7 +251,7 @@ class RunWorker:
         if isinstance(error, CancelledRunError | KeyboardInterrupt):
             self._discard_staging()
             self.exit_code = EXIT_CANCELLED
-            stopped = stopped_because(self.run_dir)
+            stopped = read_stop(self.run_dir)
             if stopped is None:
                 self.events.end("cancelled", {})
             else:
@@ -259,7 +259,7 @@ class RunWorker:
         elif error is not None:
             lines = traceback.format_exception(error)
             sys.stderr.write("".join(lines))
-            reason, detail = explain(error)
+            reason, detail = describe_failure(error)
             self._discard_staging()
             self.exit_code = EXIT_FAILED
             tail = "".join(lines).splitlines()[-TRACE_LINES:]
@@ -279,7 +279,7 @@ class RunWorker:
         """The directory of the finished adapter. The adapter has the id of the run."""
         return Path(self.job.data_dir) / "lora-adapters" / self.job.run_id
 
-    def staging(self) -> Path:
+    def make_staging(self) -> Path:
         """Create and return an empty directory to build the adapter in; remove files of an earlier attempt."""
         path = Path(self.job.output_dir)
         if not self._is_staging(path):
@@ -308,13 +308,13 @@ class RunWorker:
             target.rename(directory / f".old-{target.name}")
         building.rename(target)
         sync_directory(directory)
-        for old in checkpoints(self.run_dir)[:-CHECKPOINTS_KEPT]:
+        for old in list_checkpoints(self.run_dir)[:-CHECKPOINTS_KEPT]:
             hidden = old.rename(directory / f".old-{old.name}")  # a partly deleted checkpoint must not look complete
             shutil.rmtree(hidden, ignore_errors=True)
         self.events.checkpoint(step, target)
         return target
 
-    def working(self) -> None:
+    def report_alive(self) -> None:
         """Report progress during a long step. A process that reports nothing for ten minutes counts as hung."""
         now = time.monotonic()
         if now - self._worked >= ACTIVITY_SECONDS:
@@ -393,7 +393,7 @@ class RunWorker:
         return path.name.startswith(".") and path.name.endswith(self.job.run_id)
 
     def _take_lock(self) -> None:
-        self._lock = FileLock.try_acquire(self.run_dir / LOCK_FILE)
+        self._lock = FileLock.try_acquire(self.run_dir / WORKER_LOCK)
         if self._lock is None:
             self._refuse(f"Another process already trains the run {self.job.run_id}.")
         self._lock.write(to_json({"pid": os.getpid(), "createTime": psutil.Process().create_time()}))
@@ -402,20 +402,20 @@ class RunWorker:
         asked = False
         while not self._stop.wait(HEARTBEAT_SECONDS):
             self._beat()
-            if not asked and wanted_cancelled(self.run_dir):
+            if not asked and is_cancel_requested(self.run_dir):
                 asked = True
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def _beat(self) -> None:
         with contextlib.suppress(OSError):  # code that needs the space reports a full disk, not the heartbeat
-            beat(self.run_dir)
+            write_heartbeat(self.run_dir)
 
     def _refuse(self, sentence: str) -> NoReturn:
         sys.stderr.write(sentence + "\n")
         raise SystemExit(EXIT_REFUSED)
 
 
-def checkpoints(run_dir: Path) -> list[Path]:
+def list_checkpoints(run_dir: Path) -> list[Path]:
     """Return the complete checkpoints of a run, the oldest first."""
     directory = run_dir / "checkpoints"
     if not directory.is_dir():
@@ -423,7 +423,7 @@ def checkpoints(run_dir: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if _CHECKPOINT_NAME.fullmatch(path.name))
 
 
-def explain(error: BaseException) -> tuple[str, str]:
+def describe_failure(error: BaseException) -> tuple[str, str]:
     """Return the reason for a failure: a stable word for programs, and a sentence that says what to do.
 
     Errors of libraries are recognised by their text, because this module must not import the libraries.

@@ -9,24 +9,24 @@ from typing import Literal
 import msgspec
 
 from tmde_core.records.base import Record, to_json
-from tmde_core.storage.durable import write_whole
+from tmde_core.storage.durable import write_atomic
 
 __all__ = [
     "ACTIVITY_FILE",
     "CANCEL_FILE",
     "EVENTS_FILE",
     "JOB_FILE",
-    "LOCK_FILE",
     "STOPPED_FILE",
+    "WORKER_LOCK",
     "Stopped",
-    "note_stopped",
-    "stopped_because",
-    "wanted_cancelled",
+    "is_cancel_requested",
+    "read_stop",
+    "record_stop",
 ]
 
 EVENTS_FILE = "events.jsonl"
 JOB_FILE = "job.json"
-LOCK_FILE = "lock"
+WORKER_LOCK = "lock"
 ACTIVITY_FILE = "activity"
 CANCEL_FILE = "cancel"
 """Exists if a person has cancelled the run."""
@@ -41,19 +41,19 @@ class Stopped(Record, frozen=True):
     """A sentence for a person, with numbers."""
 
 
-def note_stopped(run_dir: Path, stopped: Stopped) -> None:
+def record_stop(run_dir: Path, stopped: Stopped) -> None:
     """Store why the supervisor ended the process. Only the first reason is stored."""
-    if stopped_because(run_dir) is None:
-        write_whole(run_dir / STOPPED_FILE, to_json(stopped))
+    if read_stop(run_dir) is None:
+        write_atomic(run_dir / STOPPED_FILE, to_json(stopped))
 
 
-def stopped_because(run_dir: Path) -> Stopped | None:
+def read_stop(run_dir: Path) -> Stopped | None:
     """Return why the supervisor ended the process; None if it did not."""
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode((run_dir / STOPPED_FILE).read_bytes(), type=Stopped)
     return None
 
 
-def wanted_cancelled(run_dir: Path) -> bool:
+def is_cancel_requested(run_dir: Path) -> bool:
     """Return whether a person has cancelled the run."""
     return (run_dir / CANCEL_FILE).exists()

@@ -16,7 +16,16 @@ import psutil
 
 from tmde_core.records.base import Record, to_json
 
-__all__ = ["HEARTBEAT_FILE", "Vitals", "beat", "died_of_memory", "last_beat", "memory", "oom_counter", "oom_kills"]
+__all__ = [
+    "HEARTBEAT_FILE",
+    "Vitals",
+    "count_oom_kills",
+    "measure_memory",
+    "oom_counter",
+    "read_heartbeat",
+    "was_killed_for_memory",
+    "write_heartbeat",
+]
 
 HEARTBEAT_FILE = "heartbeat"
 
@@ -40,13 +49,13 @@ class Vitals(Record, frozen=True):
     """None: the kernel does not report the count."""
 
 
-def beat(run_dir: Path) -> None:
+def write_heartbeat(run_dir: Path) -> None:
     """Write the heartbeat of this process.
 
     The file is overwritten in place, which needs no free space. A full disk therefore does not look like a dead
     process.
     """
-    total, available = memory()
+    total, available = measure_memory()
     counter = oom_counter()
     content = to_json(
         Vitals(
@@ -54,7 +63,7 @@ def beat(run_dir: Path) -> None:
             available_bytes=available,
             total_bytes=total,
             oom_counter=str(counter),
-            oom_kills=oom_kills(counter),
+            oom_kills=count_oom_kills(counter),
         )
     )
     descriptor = os.open(run_dir / HEARTBEAT_FILE, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -66,7 +75,7 @@ def beat(run_dir: Path) -> None:
         os.close(descriptor)
 
 
-def last_beat(run_dir: Path) -> Vitals | None:
+def read_heartbeat(run_dir: Path) -> Vitals | None:
     """Return the last heartbeat of a run's process; None if it cannot be read."""
     try:
         return msgspec.json.decode((run_dir / HEARTBEAT_FILE).read_bytes(), type=Vitals)
@@ -74,7 +83,7 @@ def last_beat(run_dir: Path) -> Vitals | None:
         return None
 
 
-def died_of_memory(last: Vitals | None) -> bool:
+def was_killed_for_memory(last: Vitals | None) -> bool:
     """Return whether a process that was killed from outside was killed for lack of memory.
 
     Args:
@@ -82,13 +91,13 @@ def died_of_memory(last: Vitals | None) -> bool:
     """
     if last is None:
         return False
-    now = oom_kills(Path(last.oom_counter))
+    now = count_oom_kills(Path(last.oom_counter))
     if now is not None and last.oom_kills is not None and now > last.oom_kills:
         return True
     return last.available_bytes < SHORT_SHARE * last.total_bytes
 
 
-def memory() -> tuple[int, int]:
+def measure_memory() -> tuple[int, int]:
     """Return the total and available bytes of memory: the machine's, or the control group's if its limit is lower."""
     machine = psutil.virtual_memory()
     group = _cgroup()
@@ -109,7 +118,7 @@ def oom_counter() -> Path:
     return MACHINE_COUNTER
 
 
-def oom_kills(counter: Path) -> int | None:
+def count_oom_kills(counter: Path) -> int | None:
     """Return how many processes were killed so far; None if the kernel does not report the count."""
     return _counted(counter, "oom_kill")
 

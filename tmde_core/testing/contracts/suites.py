@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import pytest
 
-from tmde_core.benchmark.questions.custom import question_from
+from tmde_core.benchmark.questions.custom import decode_question
 from tmde_core.errors import InvalidInputError
 from tmde_core.plugins import Plugins
 from tmde_core.records.base import to_json
@@ -84,7 +84,7 @@ class SuiteContract:
         wrong = []
         for question in asked(provide(request, self.suite)):
             try:
-                question_from(msgspec.to_builtins(question))
+                decode_question(msgspec.to_builtins(question))
             except InvalidInputError as error:
                 wrong.append(f"{question.id}: {error.detail}")
         require(

@@ -35,7 +35,7 @@ from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig, FineTuneMetrics
 from tmde_core.records.lora import Manifest
 from tmde_core.records.runtimes import Availability
-from tmde_core.records.training import PREVIEW_FILE, ResourceEstimate, ServedForm, TrainingJob, WorkerCommand
+from tmde_core.records.training import PREVIEW_FILE, ConversionResult, ResourceEstimate, TrainingJob, WorkerCommand
 from tmde_core.sdk.adapters import (
     CONFIG_FILE,
     GGUF_FILE,
@@ -46,10 +46,10 @@ from tmde_core.sdk.adapters import (
     staging_directory,
 )
 from tmde_core.sdk.training import ConvertingBackend, PreviewingBackend, TrainingBackend
-from tmde_core.sdk.worker.kit import EXIT_CANCELLED, EXIT_COMPLETE, checkpoints
+from tmde_core.sdk.worker.kit import EXIT_CANCELLED, EXIT_COMPLETE, list_checkpoints
 from tmde_core.sdk.worker.run_files import CANCEL_FILE
-from tmde_core.sdk.worker.vitals import last_beat
-from tmde_core.storage.durable import sha256_of
+from tmde_core.sdk.worker.vitals import read_heartbeat
+from tmde_core.storage.durable import hash_file
 from tmde_core.testing.contracts.rules import broken, calling, described, not_run, provide, require, run
 from tmde_core.testing.contracts.training_run import MUCH, SMALL, TRAINING, VALIDATION, TrainingRun
 
@@ -263,7 +263,7 @@ class TrainingBackendContract:
     def test_it_shows_that_it_lives(self, tmde_completed: TrainingRun) -> None:
         """Require a heartbeat, and a lock that is held for the life of the process."""
         require(
-            last_beat(tmde_completed.run_dir) is not None,
+            read_heartbeat(tmde_completed.run_dir) is not None,
             f"There is no heartbeat that can be read. TMDE tells from it why a worker was killed. {KIT}",
         )
         require(
@@ -282,7 +282,7 @@ class TrainingBackendContract:
         unhashed = [
             file.name
             for file in directory.iterdir()
-            if file.name != MANIFEST_FILE and manifest.files.get(file.name) != sha256_of(file)
+            if file.name != MANIFEST_FILE and manifest.files.get(file.name) != hash_file(file)
         ]
         require(
             not unhashed,
@@ -314,7 +314,7 @@ class TrainingBackendContract:
         directory = tmde_completed.adapter_dir
         files = [file for file in directory.iterdir() if file.name != MANIFEST_FILE]
         unpacked = Unpacked(
-            hashes={file.name: sha256_of(file) for file in files}, manifest=(directory / MANIFEST_FILE).read_bytes()
+            hashes={file.name: hash_file(file) for file in files}, manifest=(directory / MANIFEST_FILE).read_bytes()
         )
         reasons = check(directory, unpacked).reasons
         require(
@@ -429,7 +429,7 @@ class TrainingBackendContract:
         self, tmde_available: TrainingBackend, tmde_completed: TrainingRun, tmde_data_dir: Path
     ) -> None:
         """Require that a killed run is resumed from the newest checkpoint."""
-        kept = checkpoints(tmde_completed.run_dir)
+        kept = list_checkpoints(tmde_completed.run_dir)
         if not kept:
             not_run("the worker kept no checkpoint, so a run that is killed begins anew.")
         # Simulate a run that was killed after the older checkpoint: remove the newer checkpoint and the adapter.
@@ -534,7 +534,7 @@ class TrainingBackendContract:
             f"{said[-1] if said else 'it said nothing'}",
         )
         try:
-            form = from_json((done.stdout.strip().splitlines() or [b""])[-1], ServedForm)
+            form = from_json((done.stdout.strip().splitlines() or [b""])[-1], ConversionResult)
         except TmdeError as error:
             broken(f"The conversion's last line of output is no ServedForm: {error.detail} Print one line of JSON.")
         require(

@@ -16,7 +16,7 @@ from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.training import TrainingExample, TrainingJob, WorkerCommand
-from tmde_core.sdk.worker.run_files import EVENTS_FILE, JOB_FILE, LOCK_FILE
+from tmde_core.sdk.worker.run_files import EVENTS_FILE, JOB_FILE, WORKER_LOCK
 from tmde_core.storage.events import Event, FileLog
 from tmde_core.storage.locks import is_locked
 from tmde_core.testing.contracts.rules import broken
@@ -86,7 +86,7 @@ class TrainingRun:
                 "A process of the worker before still lives. TMDE starts none beside it. End all processes with the worker."
             )
         with leash:
-            mark = supervisor.mark_of(self.run_id, self._attempt)
+            mark = supervisor.make_mark(self.run_id, self._attempt)
             self._process = supervisor.launch(command, mark, self.run_dir, leash, 0)
 
     def resume_from(self, checkpoint: Path) -> TrainingJob:
@@ -108,7 +108,7 @@ class TrainingRun:
         """Wait for the first step. Return False if the worker ends before it."""
         self._wait(lambda: bool(self.events("progress")), "the first progress event")
         begun = bool(self.events("progress"))
-        held = is_locked(self.run_dir / LOCK_FILE)
+        held = is_locked(self.run_dir / WORKER_LOCK)
         if begun and self._lives():
             self.lock_was_held = held
         return begun
@@ -131,7 +131,7 @@ class TrainingRun:
         """Return how the attempt ended, for a sentence about a worker that broke a rule."""
         last = self.last()
         said = last.data.get("detail") if last is not None and last.type == "error" else ""
-        return str(said or supervisor.obituary(self.run_dir, self.status))
+        return str(said or supervisor.describe_exit(self.run_dir, self.status))
 
     def close(self) -> None:
         """End the worker's remaining processes."""
@@ -151,7 +151,7 @@ class TrainingRun:
         until = time.monotonic() + seconds
         while self._lives() and not reached():
             if time.monotonic() > until:
-                last = supervisor.last_words(self.run_dir)
+                last = supervisor.read_last_words(self.run_dir)
                 broken(
                     f"Waited {seconds:.0f} seconds for {what}, and it has not come. TMDE's watchdog ends workers that show no sign of "
                     f"getting on for ten minutes. Look at the worker's log{': ' + last if last else ', which is empty.'}"

@@ -19,7 +19,7 @@ from tmde_ui.benchmark.words import answerer, domain_name, domain_place
 from tmde_ui.kit.elements import Modal, Tag, button, choice, field, open_on_press
 from tmde_ui.kit.forms import on_press, on_submit
 from tmde_ui.kit.script import call
-from tmde_ui.kit.tending import begin
+from tmde_ui.kit.tending import start_task
 from tmde_ui.kit.words import count, sentence, snippet
 
 log = structlog.get_logger(__name__)
@@ -154,7 +154,7 @@ class BenchmarkDialog:
             self._start.put(disabled=False)
         self.modal.close()
         # A task of its own: showing the run redraws the page and deletes this handler's element.
-        begin(lambda: self._started(run), "show a new benchmark")
+        start_task(lambda: self._started(run), "show a new benchmark")
 
     def _plan(self, fields: dict[str, str]) -> BenchmarkPlan | None:
         """Return the chosen plan, or None after showing what is wrong with it."""

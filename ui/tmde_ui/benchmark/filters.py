@@ -20,7 +20,7 @@ TYPE_CHOICES = (("", "any type"), *((name, name) for name in TYPES))
 MODE_CHOICES = (("", "any mode"), *MODES.items())
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class BenchmarkFilters(msgspec.Struct, frozen=True):
     """The values of the filters."""
 
     start: str = ""
@@ -31,7 +31,7 @@ class Wanted(msgspec.Struct, frozen=True):
     mode: str = ""
 
     @classmethod
-    def read(cls, fields: dict[str, str]) -> Wanted:
+    def read(cls, fields: dict[str, str]) -> BenchmarkFilters:
         """Read the filters from a form or an address. Ignore invalid values."""
         return cls(
             start=_day(fields.get("start", "")),
@@ -69,10 +69,10 @@ class Wanted(msgspec.Struct, frozen=True):
         return datetime.combine(date.fromisoformat(day), at, UTC) if day else None
 
 
-Changed = Callable[[Wanted], Awaitable[None]]
+Changed = Callable[[BenchmarkFilters], Awaitable[None]]
 
 
-def filters(wanted: Wanted, adapters: Sequence[UUID], changed: Changed) -> Tag:
+def filters(wanted: BenchmarkFilters, adapters: Sequence[UUID], changed: Changed) -> Tag:
     """Draw the form and return the element for its error message."""
     known = [str(one) for one in adapters]
     if wanted.adapter and wanted.adapter not in known:
@@ -87,12 +87,12 @@ def filters(wanted: Wanted, adapters: Sequence[UUID], changed: Changed) -> Tag:
         choice("Adapter", "adapter", names, wanted.adapter, data_testid="filter-adapter")
         choice("Type", "type", TYPE_CHOICES, wanted.type, data_testid="filter-type")
         choice("Mode", "mode", MODE_CHOICES, wanted.mode, data_testid="filter-mode")
-        reset = button("Show all", "quiet", test="show-all", disabled=wanted == Wanted())
+        reset = button("Show all", "quiet", test="show-all", disabled=wanted == BenchmarkFilters())
     problem = Tag("p", classes="notice bad", role="alert", data_testid="filter-problem").show(visible=False)
 
     async def read(fields: dict[str, str]) -> None:
-        now = Wanted.read(fields)
-        reset.put(disabled=now == Wanted())
+        now = BenchmarkFilters.read(fields)
+        reset.put(disabled=now == BenchmarkFilters())
         await changed(now)
 
     form_fields(form, read)

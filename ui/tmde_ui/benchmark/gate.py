@@ -12,7 +12,7 @@ from tmde_core.services import Services
 from tmde_core.settings import BenchmarkSettings
 from tmde_ui.benchmark.words import GATES, answerer
 from tmde_ui.kit.elements import Tag, button, chip, link
-from tmde_ui.kit.times import age, coming, exact
+from tmde_ui.kit.times import age, exact, format_next_time
 from tmde_ui.kit.words import sentence
 
 SHOWN_DECISIONS = 5
@@ -157,7 +157,7 @@ def in_words(settings: BenchmarkSettings, schedule: ScheduleStatus) -> list[str]
     )
     if schedule.enabled:
         when = schedule.description or schedule.expression
-        first = f" Next: {coming(schedule.next_runs[0], schedule.timezone)}." if schedule.next_runs else ""
+        first = f" Next: {format_next_time(schedule.next_runs[0], schedule.timezone)}." if schedule.next_runs else ""
         lines.append(
             f"The active adapter is measured again {when}. If it is worse than the base model, it {back}{first}"
         )

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tmde_core.resources import Resources, read_resources
 from tmde_ui.kit.elements import Tag
-from tmde_ui.kit.tending import begin, look_again
-from tmde_ui.kit.words import count, size
+from tmde_ui.kit.tending import poll, start_task
+from tmde_ui.kit.words import count, format_bytes
 
 READ_SECONDS = 2.0
 
 
-class Readings:
+class ResourceReadings:
     """Holds the newest reading. A reading is taken only on request and at most every two seconds."""
 
     def __init__(self, data_dir: Path) -> None:
@@ -35,7 +35,7 @@ class Readings:
 class Meters:
     """Shows the three meters in a row."""
 
-    def __init__(self, readings: Readings) -> None:
+    def __init__(self, readings: ResourceReadings) -> None:
         self._readings = readings
         self._shown: dict[str, tuple[Tag, Tag]] = {}
         with Tag("dl", classes="meters", data_testid="meters", aria_label="This machine"):
@@ -44,7 +44,7 @@ class Meters:
                     Tag("dt", name)
                     bar = Tag("progress", max="100", value="0", aria_label=name)
                     self._shown[name] = (bar, Tag("dd", "–", data_testid=f"meter-{name.lower()}"))
-        begin(lambda: look_again(self._read, "resources", every=READ_SECONDS, at_once=True), "read the resources")
+        start_task(lambda: poll(self._read, "resources", every=READ_SECONDS, at_once=True), "read the resources")
 
     async def _read(self) -> None:
         self._show(await self._readings.now())
@@ -52,12 +52,12 @@ class Meters:
     def _show(self, now: Resources) -> None:
         self._say("CPU", now.cpu.percent, f"{now.cpu.percent:.0f} % of {count(now.cpu.count, 'core')}")
         share = 100 * now.ram.used_bytes / max(1, now.ram.total_bytes)
-        self._say("RAM", share, f"{size(now.ram.used_bytes)} of {size(now.ram.total_bytes)}")
+        self._say("RAM", share, f"{format_bytes(now.ram.used_bytes)} of {format_bytes(now.ram.total_bytes)}")
         if not now.gpus:
             self._say("VRAM", 0, "no NVIDIA card")
             return
         used, total = sum(one.used_bytes for one in now.gpus), sum(one.total_bytes for one in now.gpus)
-        self._say("VRAM", 100 * used / max(1, total), f"{size(used)} of {size(total)}")
+        self._say("VRAM", 100 * used / max(1, total), f"{format_bytes(used)} of {format_bytes(total)}")
 
     def _say(self, name: str, share: float, words: str) -> None:
         bar, label = self._shown[name]

@@ -10,15 +10,15 @@ from fastapi import Request
 from nicegui import ui
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.records.benchmark import BenchmarkRun, Summary
+from tmde_core.records.benchmark import BenchmarkRun, BenchmarkSummary
 from tmde_core.services import Services
-from tmde_ui.benchmark.compare.pairs import Comparisons, Pair, pairs_of, switches
+from tmde_ui.benchmark.compare.pairs import Comparisons, Pair, list_pairs, switches
 from tmde_ui.benchmark.compare.switches import SwitchList
 from tmde_ui.benchmark.compare.view import ComparisonView
 from tmde_ui.benchmark.dialog import BenchmarkDialog
-from tmde_ui.benchmark.filters import Wanted, filters
+from tmde_ui.benchmark.filters import BenchmarkFilters, filters
 from tmde_ui.benchmark.gate import Alerts, GatePanel
-from tmde_ui.benchmark.meters import Meters, Readings
+from tmde_ui.benchmark.meters import Meters, ResourceReadings
 from tmde_ui.benchmark.panel import BenchmarkPanel
 from tmde_ui.benchmark.questions.imports import register_upload
 from tmde_ui.benchmark.questions.panel import OwnQuestions
@@ -30,10 +30,10 @@ from tmde_ui.benchmark.runs import BenchmarkRuns
 from tmde_ui.kit.elements import Tag, button, link
 from tmde_ui.kit.runs.schedule import SchedulePanel
 from tmde_ui.kit.shell.frame import frame
-from tmde_ui.kit.shell.live import Live
+from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
-from tmde_ui.kit.tending import begin, look_again, part
+from tmde_ui.kit.tending import draw_part, poll, start_task
 
 log = structlog.get_logger(__name__)
 
@@ -45,12 +45,12 @@ def register(site: Site) -> None:
     """Register the pages with the app."""
     services, live = site.services, site.live
     comparisons = Comparisons(services.benchmark)
-    readings = Readings(services.settings.data_path)
+    readings = ResourceReadings(services.settings.data_path)
     register_upload(site)
 
     @page("/benchmark", site)
     async def benchmark(request: Request) -> None:
-        wanted = Wanted.read(dict(request.query_params))
+        wanted = BenchmarkFilters.read(dict(request.query_params))
         with frame(site, "Benchmark", here="/benchmark"), Tag("div", classes="stack wide"):
             await BenchmarkPage(services, live, wanted, comparisons, readings).build()
 
@@ -69,7 +69,12 @@ class BenchmarkPage:
     """Builds the parts of `/benchmark` and keeps them up to date while the page is open."""
 
     def __init__(
-        self, services: Services, live: Live, wanted: Wanted, comparisons: Comparisons, readings: Readings
+        self,
+        services: Services,
+        live: ServerStatus,
+        wanted: BenchmarkFilters,
+        comparisons: Comparisons,
+        readings: ResourceReadings,
     ) -> None:
         self._services = services
         self._comparisons = comparisons
@@ -108,9 +113,9 @@ class BenchmarkPage:
         self._questions = OwnQuestions(self._services)
         self._gate = GatePanel(self._services)
         self._schedule = SchedulePanel(self._services, self._gate.show, "benchmark")
-        await part(self._schedule.build())
-        await part(self._look())
-        begin(lambda: look_again(self._look, "benchmarks"), "look after the benchmark page")
+        await draw_part(self._schedule.build())
+        await draw_part(self._look())
+        start_task(lambda: poll(self._look, "benchmarks"), "look after the benchmark page")
 
     def _draw_empty(self) -> None:
         Tag("h2", "No benchmark yet")
@@ -130,7 +135,7 @@ class BenchmarkPage:
 
     # --------------------------------------------------------------------------------------- showing
 
-    async def _filter(self, wanted: Wanted) -> None:
+    async def _filter(self, wanted: BenchmarkFilters) -> None:
         if wanted == self._wanted:
             return
         self._wanted = wanted
@@ -141,7 +146,7 @@ class BenchmarkPage:
         """Draw the runs that match the filters."""
         wanted = self._wanted
         try:
-            summary = await self._services.benchmark.summary(**wanted.filter())
+            summary = await self._services.benchmark.summarise(**wanted.filter())
         except InvalidInputError as error:
             self._problem.say("The first day is after the last day. Swap them.").show()
             log.debug("ui.filters_refused", error=error.detail)
@@ -150,8 +155,8 @@ class BenchmarkPage:
         if wanted == self._wanted:
             await self._draw(summary)
 
-    async def _draw(self, summary: Summary) -> None:
-        nothing = not summary.total and self._wanted == Wanted()
+    async def _draw(self, summary: BenchmarkSummary) -> None:
+        nothing = not summary.total and self._wanted == BenchmarkFilters()
         self._empty.show(nothing)
         self._over_time.show(not nothing)
         self._score.show(summary)
@@ -162,13 +167,13 @@ class BenchmarkPage:
         if self._deepening is not None:
             self._deepening.cancel()
         self._deeper.clear()
-        self._deepening = begin(lambda: part(self._deepen(summary), self._deeper), "compare benchmark runs")
+        self._deepening = start_task(lambda: draw_part(self._deepen(summary), self._deeper), "compare benchmark runs")
 
-    async def _deepen(self, summary: Summary) -> None:
+    async def _deepen(self, summary: BenchmarkSummary) -> None:
         """Draw the slow parts: the newest run compared with others, and what each activation changed."""
-        found = switches(await self._services.lora.events(limit=EVENTS), summary.series)
+        found = switches(await self._services.lora.list_events(limit=EVENTS), summary.series)
         known = {"alone": summary.current, "previous": summary.previous, "baseline": summary.baseline}
-        own = pairs_of(summary.current) if summary.current else []
+        own = list_pairs(summary.current) if summary.current else []
         self._pairs = [*(pair for pair in own if known[pair.key] is not None), *(one.pair for one in found)]
         await self._compared.show(self._pairs)
         await self._switches.show(found)
@@ -209,4 +214,4 @@ class BenchmarkPage:
         self._live_box.clear()
         with self._live_box:
             self._panel = BenchmarkPanel(self._services, self._live, run, self._show_run, self._look)
-            await part(self._panel.build())
+            await draw_part(self._panel.build())

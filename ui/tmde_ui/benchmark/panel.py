@@ -8,11 +8,20 @@ from tmde_core.errors import ConflictError
 from tmde_core.records.benchmark import BenchmarkRun
 from tmde_core.services import Services
 from tmde_ui.benchmark.state import Answered, BenchmarkState
-from tmde_ui.benchmark.words import STATUS, answerer, asked, domain_name, figure, kind, quality, took
+from tmde_ui.benchmark.words import (
+    STATUS,
+    answerer,
+    domain_name,
+    format_answer_count,
+    format_number,
+    format_run_time,
+    kind,
+    quality,
+)
 from tmde_ui.kit.elements import Tag, link
 from tmde_ui.kit.runs.panel import TIME_LEFT, RunPanel
-from tmde_ui.kit.shell.live import Live
-from tmde_ui.kit.times import duration
+from tmde_ui.kit.shell.live import ServerStatus
+from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, score
 
 GOING = ("pending", "running")
@@ -27,7 +36,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
     def __init__(
         self,
         services: Services,
-        live: Live,
+        live: ServerStatus,
         run: BenchmarkRun,
         resumed: Callable[[BenchmarkRun], Awaitable[None]],
         ended: Callable[[], Awaitable[None]],
@@ -81,8 +90,8 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
         self._paint_figures(
             {
                 "Answers": f"{state.done:,} of {state.total:,}",
-                "Quality": "–" if mean is None else f"{figure(mean)} of 10",
-                TIME_LEFT: "–" if eta is None else duration(max(eta, 1) * 1000),
+                "Quality": "–" if mean is None else f"{format_number(mean)} of 10",
+                TIME_LEFT: "–" if eta is None else format_milliseconds(max(eta, 1) * 1000),
                 "Without verdict": f"{metrics.unscored if metrics else state.unscored:,}",
                 "Failed": f"{metrics.failed if metrics else state.failed:,}",
             }
@@ -91,12 +100,12 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
 
     def _words_now(self, share: float) -> str:
         if self.over:
-            return f"It took {took(self.run)}."
+            return f"It took {format_run_time(self.run)}."
         if not self.state.done:
             return "The first answers are being written. New debates have priority."
         if self.state.done >= self.state.total:
-            return f"All answers arrived after {took(self.run)}. The results are being computed."
-        return f"{int(100 * share)} % after {took(self.run)}"
+            return f"All answers arrived after {format_run_time(self.run)}. The results are being computed."
+        return f"{int(100 * share)} % after {format_run_time(self.run)}"
 
     def _ask(self) -> None:
         # From the events, like the figures above: the row may lag behind.
@@ -107,7 +116,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
         run = self.run
         if run.status == "completed" and run.metrics is not None:
             with Tag("p", classes="notice good"):
-                total = figure(run.metrics.tmde_score)
+                total = format_number(run.metrics.tmde_score)
                 Tag("span", f"TMDE score {total}, quality {quality(run.metrics.avg_quality)}. ")
                 if self._elsewhere:
                     link("See every answer", f"/benchmark/{run.id}", data_testid="to-answers")
@@ -115,7 +124,11 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
             reason = run.error_message or "The run failed without giving a reason."
             Tag("p", reason, "notice bad", data_testid="benchmark-failure")
         else:
-            Tag("p", f"{STATUS[run.status][0].capitalize()} after {asked(run)}. These answers are kept.", "notice warm")
+            Tag(
+                "p",
+                f"{STATUS[run.status][0].capitalize()} after {format_answer_count(run)}. These answers are kept.",
+                "notice warm",
+            )
         for warning in run.warnings:
             Tag("p", warning, "notice warm")
 

@@ -9,21 +9,21 @@ from nicegui import ui
 from tmde_core.errors import NotFoundError
 from tmde_core.records.benchmark import BenchmarkRun
 from tmde_core.services import Services
-from tmde_ui.benchmark.compare.pairs import Comparisons, pairs_of
+from tmde_ui.benchmark.compare.pairs import Comparisons, list_pairs
 from tmde_ui.benchmark.compare.view import ComparisonView
 from tmde_ui.benchmark.panel import BenchmarkPanel
 from tmde_ui.benchmark.results.domains import DomainCharts
-from tmde_ui.benchmark.words import BY, answerer, asked, figure, kind, quality, took
+from tmde_ui.benchmark.words import BY, answerer, format_answer_count, format_number, format_run_time, kind, quality
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button, facts, link
-from tmde_ui.kit.shell.live import Live
-from tmde_ui.kit.times import duration, exact
+from tmde_ui.kit.shell.live import ServerStatus
+from tmde_ui.kit.times import exact, format_milliseconds
 
 
 class RunPage:
     """The page `/benchmark/{id}`."""
 
-    def __init__(self, services: Services, live: Live, run: BenchmarkRun, comparisons: Comparisons) -> None:
+    def __init__(self, services: Services, live: ServerStatus, run: BenchmarkRun, comparisons: Comparisons) -> None:
         self._services = services
         self._live = live
         self._run = run
@@ -55,7 +55,7 @@ class RunPage:
             self._draw_record(run)
         self._domains.show(run, baseline)
         if run.status not in ("pending", "running"):
-            await self._compared.show(pairs_of(run))
+            await self._compared.show(list_pairs(run))
 
     def _draw_record(self, run: BenchmarkRun) -> None:
         metrics = run.metrics
@@ -73,13 +73,13 @@ class RunPage:
                 (
                     ("Run", str(run.id)),
                     ("Started", f"{exact(run.started_at)}, {BY.get(run.triggered_by, f'by {run.triggered_by}')}"),
-                    ("Took", took(run) if run.completed_at else ""),
+                    ("Took", format_run_time(run) if run.completed_at else ""),
                     ("Who answered", f"{answerer(run.adapter_id)}, {run.adapter_id or run.base_model}"),
                     ("Kind", kind(run.type, run.mode)),
-                    ("Answers", asked(run)),
-                    ("TMDE score", figure(metrics.tmde_score) if metrics else ""),
+                    ("Answers", format_answer_count(run)),
+                    ("TMDE score", format_number(metrics.tmde_score) if metrics else ""),
                     ("Quality", quality(metrics.avg_quality) if metrics else ""),
-                    ("Response time", duration(metrics.avg_response_time_ms.mean) if metrics else ""),
+                    ("Response time", format_milliseconds(metrics.avg_response_time_ms.mean) if metrics else ""),
                     ("Judge", run.judge),
                     (
                         "Asked",

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from tmde_core.errors import TmdeError
 from tmde_core.records.benchmark import BenchmarkRun
 from tmde_core.services import Services
-from tmde_ui.benchmark.filters import Wanted
+from tmde_ui.benchmark.filters import BenchmarkFilters
 from tmde_ui.benchmark.panel import GOING
-from tmde_ui.benchmark.words import BY, OUTCOMES, STATUS, answerer, asked, figure, kind
+from tmde_ui.benchmark.words import BY, OUTCOMES, STATUS, answerer, format_answer_count, format_number, kind
 from tmde_ui.kit.elements import Tag, button, chip, link
-from tmde_ui.kit.shell.live import Live
+from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.times import age, exact
 from tmde_ui.kit.words import sentence
 
@@ -23,11 +23,13 @@ RESUMABLE = ("failed", "cancelled", "interrupted")
 class BenchmarkRuns:
     """Shows the runs that match the filters, one page at a time."""
 
-    def __init__(self, services: Services, live: Live, resumed: Callable[[BenchmarkRun], Awaitable[None]]) -> None:
+    def __init__(
+        self, services: Services, live: ServerStatus, resumed: Callable[[BenchmarkRun], Awaitable[None]]
+    ) -> None:
         self._services = services
         self._live = live
         self._resumed = resumed
-        self._wanted = Wanted()
+        self._wanted = BenchmarkFilters()
         self._offset = 0
         self._shown: tuple[object, ...] = ()
         self._clocks: list[tuple[BenchmarkRun, Tag]] = []
@@ -37,7 +39,7 @@ class BenchmarkRuns:
                 self._files = Tag("div", classes="line small", data_testid="export")
             self._box = Tag("div", data_testid="benchmark-runs")
 
-    async def show(self, wanted: Wanted) -> None:
+    async def show(self, wanted: BenchmarkFilters) -> None:
         """Load the runs and redraw the list if more than the times has changed."""
         if wanted != self._wanted:
             self._wanted, self._offset = wanted, 0
@@ -50,7 +52,7 @@ class BenchmarkRuns:
             begun.say(age(run.started_at).capitalize())
 
     def _draw(self, runs: list[BenchmarkRun], total: int) -> None:
-        self._section.show(bool(total) or self._wanted != Wanted())
+        self._section.show(bool(total) or self._wanted != BenchmarkFilters())
         self._clocks.clear()
         self._box.clear()
         self._files.clear()
@@ -79,10 +81,10 @@ class BenchmarkRuns:
             Tag("span", answerer(run.adapter_id), "cell")
             with Tag("span", classes="cell"):
                 if run.metrics is None:
-                    Tag("span", "in progress" if run.status in GOING else asked(run))
+                    Tag("span", "in progress" if run.status in GOING else format_answer_count(run))
                 else:
-                    Tag("span", figure(run.metrics.tmde_score), "score")
-                    Tag("span", f" · quality {figure(run.metrics.avg_quality.mean)}")
+                    Tag("span", format_number(run.metrics.tmde_score), "score")
+                    Tag("span", f" · quality {format_number(run.metrics.avg_quality.mean)}")
             with Tag("span", classes="cell"):
                 if run.verdict_vs_baseline is not None:
                     outcome, of = OUTCOMES[run.verdict_vs_baseline]
@@ -121,7 +123,7 @@ class BenchmarkRuns:
         await self._resumed(going)
 
 
-def _files(wanted: Wanted) -> None:
+def _files(wanted: BenchmarkFilters) -> None:
     """Draw the downloads of the runs in this range of dates, with all answers."""
     Tag("span", "Export", "muted")
     for name in ("json", "csv"):

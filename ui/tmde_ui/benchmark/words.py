@@ -7,8 +7,8 @@ from datetime import datetime
 from uuid import UUID
 
 from tmde_core.records.base import utc_now
-from tmde_core.records.benchmark import BenchmarkRun, Interval, Outcome
-from tmde_ui.kit.times import duration
+from tmde_core.records.benchmark import BenchmarkRun, ComparisonOutcome, Interval
+from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, short_id
 
 TYPES = ("quick", "full", "custom")
@@ -33,7 +33,7 @@ STATUS: Mapping[str, tuple[str, str]] = {
 }
 """Run status → word and kind of chip."""
 
-OUTCOMES: Mapping[Outcome, tuple[str, str]] = {
+OUTCOMES: Mapping[ComparisonOutcome, tuple[str, str]] = {
     "better": ("better", "good"),
     "worse": ("worse", "critical"),
     "inconclusive": ("not yet distinguishable", ""),
@@ -83,7 +83,7 @@ def day(moment: datetime) -> str:
     return f"{moment.day} {moment:%b %Y, %H:%M}"
 
 
-def figure(value: float | None, decimals: int = 1) -> str:
+def format_number(value: float | None, decimals: int = 1) -> str:
     """Return a figure, or a dash if nothing was measured."""
     return NOTHING if value is None else f"{value:.{decimals}f}"
 
@@ -118,13 +118,13 @@ def quality(found: Interval | None) -> str:
     return f"{found.mean:.1f} of 10" + (f" (95 % interval {span})" if span else "")
 
 
-def took(run: BenchmarkRun, now: datetime | None = None) -> str:
+def format_run_time(run: BenchmarkRun, now: datetime | None = None) -> str:
     """Return how long a run took, or has taken so far."""
     end = run.completed_at or now or utc_now()
-    return duration(max(1.0, (end - run.started_at).total_seconds() * 1000))
+    return format_milliseconds(max(1.0, (end - run.started_at).total_seconds() * 1000))
 
 
-def asked(run: BenchmarkRun) -> str:
+def format_answer_count(run: BenchmarkRun) -> str:
     """Return `10 answers`, or `4 of 10 answers` for an incomplete run."""
     if run.status == "completed":
         return count(run.questions_total, "answer")

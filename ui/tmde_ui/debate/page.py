@@ -18,7 +18,7 @@ from tmde_ui.kit.elements import Tag, button, choice, field, link
 from tmde_ui.kit.forms import TOO_LARGE, on_submit, submit_on_ctrl_enter
 from tmde_ui.kit.script import call
 from tmde_ui.kit.shell.frame import frame
-from tmde_ui.kit.shell.live import Live
+from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.times import ago, exact
@@ -52,7 +52,7 @@ def register(site: Site) -> None:
             await _debate(services, live, debate)
 
 
-async def _debate(services: Services, live: Live, debate: Debate) -> None:
+async def _debate(services: Services, live: ServerStatus, debate: Debate) -> None:
     try:
         log = await services.debates.events(debate.id)
     except ConflictError as error:
@@ -66,7 +66,7 @@ async def _debate(services: Services, live: Live, debate: Debate) -> None:
         view.follow(log)
 
 
-async def _ask_page(services: Services, live: Live, content: Tag) -> None:
+async def _ask_page(services: Services, live: ServerStatus, content: Tag) -> None:
     recent = await services.traces.list(limit=RECENT)
     with Tag("section", classes="hero"):
         Tag("h1", "What is your question?")

@@ -12,7 +12,7 @@ from tmde_core.records.debate import Critique, Debate, Round
 from tmde_core.records.traces import Trace
 from tmde_core.storage.events import Event
 
-Phase = Literal["starting", "proposing", "checking", "synthesis", "scoring", "ended"]
+DebatePhase = Literal["starting", "proposing", "checking", "synthesis", "scoring", "ended"]
 Outcome = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
 
@@ -49,7 +49,7 @@ class Transcript(msgspec.Struct):
 
     query: str
     outcome: Outcome = "running"
-    phase: Phase = "starting"
+    phase: DebatePhase = "starting"
     debate_id: str | None = None
     trace_id: str | None = None
     adapter_id: str | None = None

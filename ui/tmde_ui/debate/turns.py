@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tmde_core.debate.critique import RATHER_RIGHT, contradiction
+from tmde_core.debate.critique import RATHER_RIGHT, explain_rejection
 from tmde_core.records.debate import Critique
-from tmde_ui.debate.transcript import Exchange, Phase
+from tmde_ui.debate.transcript import DebatePhase, Exchange
 from tmde_ui.kit.elements import Tag, chip
-from tmde_ui.kit.render import prose, rendered
+from tmde_ui.kit.render import prose, render
 from tmde_ui.kit.stream import Stream
-from tmde_ui.kit.times import duration
+from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import score
 
 
@@ -46,11 +46,11 @@ class ProposerTurn(Turn):
     async def finish(self, text: str, ms: float | None) -> None:
         """Show the whole proposal."""
         if self.done:
-            self.note(duration(ms))
+            self.note(format_milliseconds(ms))
             return
         self.done = True
-        content = await rendered(text) if text.strip() else ""
-        self.note(duration(ms))
+        content = await render(text) if text.strip() else ""
+        self.note(format_milliseconds(ms))
         self.body.clear()
         with self.body:
             if content:
@@ -86,7 +86,7 @@ class SkepticTurn(Turn):
         if self.done:
             return
         self.done = True
-        self.note(duration(ms))
+        self.note(format_milliseconds(ms))
         self._stream.put("")
         if critique is None:
             self._stream.put(text or "The Skeptic wrote nothing.")
@@ -106,7 +106,7 @@ class SkepticTurn(Turn):
                         "good" if critique.verdict == "accept" else "major",
                         data_testid="verdict",
                     )
-            if reason := contradiction(critique):
+            if reason := explain_rejection(critique):
                 Tag("p", reason, "muted small", data_testid="contradiction")
 
     def _malformed(self, critique: Critique, text: str) -> None:
@@ -139,7 +139,7 @@ class RoundView:
                 self.proposer = ProposerTurn()
                 self.skeptic = SkepticTurn()
 
-    def grow(self, exchange: Exchange, phase: Phase) -> None:
+    def grow(self, exchange: Exchange, phase: DebatePhase) -> None:
         """Show the text so far."""
         if not self.proposer.done:
             self.proposer.grow(exchange.proposal)

@@ -9,7 +9,7 @@ from tmde_core.records.traces import Trace
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button
 from tmde_ui.kit.forms import on_submit
-from tmde_ui.kit.render import prose, rendered
+from tmde_ui.kit.render import prose, render
 from tmde_ui.kit.words import score, sentence
 
 RATING_OF_A_CORRECTION = 10
@@ -130,4 +130,4 @@ async def corrected_answer(trace: Trace) -> None:
     if trace.corrected_answer:
         with Tag("div", classes="notice", data_testid="corrected"):
             Tag("p", "Corrected by you. Training uses this text", "eyebrow")
-            prose(await rendered(trace.corrected_answer))
+            prose(await render(trace.corrected_answer))

@@ -13,11 +13,11 @@ from tmde_ui.debate.transcript import TemplateUse, Transcript
 from tmde_ui.debate.turns import RoundView
 from tmde_ui.debate.verdict import Rating, corrected_answer, score_line
 from tmde_ui.kit.elements import Modal, Tag, button, link
-from tmde_ui.kit.render import prose, rendered
-from tmde_ui.kit.shell.live import Live
+from tmde_ui.kit.render import prose, render
+from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.stream import Stream
-from tmde_ui.kit.tending import Soon, begin
-from tmde_ui.kit.times import duration
+from tmde_ui.kit.tending import Soon, start_task
+from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, sentence, short_id
 
 PAINT_SECONDS = 0.05
@@ -30,7 +30,7 @@ LONG_QUESTION = 240
 class DebateView:
     """Builds the view from a transcript, then follows the debate's events."""
 
-    def __init__(self, services: Services, live: Live, state: Transcript, trace: Trace | None = None) -> None:
+    def __init__(self, services: Services, live: ServerStatus, state: Transcript, trace: Trace | None = None) -> None:
         self._services = services
         self._live = live
         self._state = state
@@ -73,7 +73,7 @@ class DebateView:
 
     def follow(self, log: EventLog) -> None:
         """Show new events while the page is open."""
-        begin(lambda: self._follow(log), "follow a debate")
+        start_task(lambda: self._follow(log), "follow a debate")
 
     async def _follow(self, log: EventLog) -> None:
         async for event in log.follow(self._state.seen):
@@ -115,7 +115,7 @@ class DebateView:
             exchange = state.exchanges[-1]
             self._round(exchange.number).grow(exchange, state.phase)
             if state.phase == "checking" and not self._round(exchange.number).proposer.done:
-                begin(lambda: self._settle(exchange.number), "finish a proposal")
+                start_task(lambda: self._settle(exchange.number), "finish a proposal")
                 self._draw_steps()
         if state.synthesis and state.phase == "synthesis":
             self._waiting.show(visible=False)
@@ -208,7 +208,7 @@ class DebateView:
     # ---------------------------------------------------------------------------------- at the end
 
     async def _show_answer(self) -> None:
-        content = await rendered(self._state.answer or "")
+        content = await render(self._state.answer or "")
         self._waiting.show(visible=False)
         self._body.clear()
         with self._body:
@@ -247,7 +247,11 @@ class DebateView:
                         Tag("span", state.early_stop, "muted")
                 with Tag("div", classes="line small muted"):
                     if state.total_ms:
-                        Tag("span", f"{count(len(state.exchanges), 'round')} in {duration(state.total_ms)}", "tabular")
+                        Tag(
+                            "span",
+                            f"{count(len(state.exchanges), 'round')} in {format_milliseconds(state.total_ms)}",
+                            "tabular",
+                        )
                     if state.debate_id is not None and state.trace_id:
                         link("All details", f"/traces/{state.trace_id}", data_testid="open-trace")
             if trace is not None:
@@ -269,7 +273,7 @@ class DebateView:
                 Tag("p", "This template no longer exists.", "muted")
             else:
                 Tag("p", found.description, "muted")
-                prose(await rendered(found.body))
+                prose(await render(found.body))
         dialog.open()
 
     async def _template(self, use: TemplateUse) -> Template | None:

@@ -19,7 +19,7 @@ from tmde_ui.kit.elements import Modal, Tag, button, open_on_press
 from tmde_ui.kit.forms import form_fields, on_press
 from tmde_ui.kit.hyperparameters import figure_of
 from tmde_ui.kit.script import call
-from tmde_ui.kit.tending import Soon, begin
+from tmde_ui.kit.tending import Soon, start_task
 from tmde_ui.kit.words import sentence
 
 log = structlog.get_logger(__name__)
@@ -90,7 +90,7 @@ class RunDialog:
     def _work_on(self) -> None:
         """Start a preview if none is running, because each one loads a model. Later changes are previewed next."""
         if self._working is None or self._working.done():
-            self._working = begin(self._work, "preview a training run")
+            self._working = start_task(self._work, "preview a training run")
 
     async def _work(self) -> None:
         while self._wanted is not None:

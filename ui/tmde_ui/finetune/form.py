@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from tmde_core.errors import InvalidInputError
-from tmde_core.finetune.ranges import config_from, ranges
+from tmde_core.finetune.ranges import decode_config, ranges
 from tmde_core.finetune.service import BackendReport
 from tmde_core.records.fields import Field, by_group
 from tmde_core.records.finetune import GROUPS, FineTuneConfig
@@ -46,11 +46,11 @@ class ConfigForm:
         values = {name: self._typed(name, fields[name]) for name in self._ranges if name in fields}
         for name, value in values.items():
             try:
-                config_from({name: value})
+                decode_config({name: value})
             except InvalidInputError as error:
                 wrong[name] = error.detail
         self.complain(wrong)
-        return None if wrong else config_from(values, self._config)
+        return None if wrong else decode_config(values, self._config)
 
     def complain(self, wrong: Mapping[str, str]) -> None:
         """Show each error next to its field and clear the others."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-from tmde_core.records.finetune import ENDED, FineTuneRun
+from tmde_core.records.finetune import TRAINING_ENDED, FineTuneRun
 from tmde_core.records.schedule import ScheduleStatus
 from tmde_core.records.traces import TraceStats
 from tmde_core.services import Services
 from tmde_ui.finetune.dialog import RunDialog
 from tmde_ui.finetune.panel import TrainingPanel
-from tmde_ui.finetune.runs import RunList, UsedTraces, record
+from tmde_ui.finetune.runs import RunTable, UsedTraces, record
 from tmde_ui.finetune.words import status_of
 from tmde_ui.kit.elements import Tag, button, link
 from tmde_ui.kit.runs.schedule import SchedulePanel
@@ -19,8 +19,8 @@ from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.shell.tabs import tabs
-from tmde_ui.kit.tending import begin, look_again, part
-from tmde_ui.kit.times import age, coming
+from tmde_ui.kit.tending import draw_part, poll, start_task
+from tmde_ui.kit.times import age, format_next_time
 from tmde_ui.kit.words import count, score
 
 COUNT_EVERY = 10
@@ -51,19 +51,19 @@ def register(site: Site) -> None:
                 rest.clear()
                 with rest:
                     record(await services.finetune.get(run_id))
-                    await part(_used(services, run))
+                    await draw_part(_used(services, run))
 
             async def show(going: FineTuneRun) -> None:
                 box.clear()
                 with box:
-                    await part(TrainingPanel(services, live, going, resumed=show, ended=tell).build())
+                    await draw_part(TrainingPanel(services, live, going, resumed=show, ended=tell).build())
 
             await show(run)
             await tell()
 
 
 async def _used(services: Services, run: FineTuneRun) -> None:
-    UsedTraces(run, await services.finetune.traces_of(run.id))
+    UsedTraces(run, await services.finetune.list_traces(run.id))
 
 
 class TrainingPage:
@@ -89,15 +89,15 @@ class TrainingPage:
         self._cards()
         with Tag("section", classes="stack tight", aria_label="Recent runs"):
             Tag("h2", "Recent runs")
-            self._runs = RunList(self._services, self._live, self._show_run)
-            await part(self._runs.show())
+            self._runs = RunTable(self._services, self._live, self._show_run)
+            await draw_part(self._runs.show())
         self._schedule_panel = SchedulePanel(self._services, self._say_status)
-        await part(self._schedule_panel.build())
-        await part(self._build_dialog())
-        await part(self._count())
-        await part(self._look())
+        await draw_part(self._schedule_panel.build())
+        await draw_part(self._build_dialog())
+        await draw_part(self._count())
+        await draw_part(self._look())
         await self._say_status()
-        begin(lambda: look_again(self._look_after, "training"), "look after the training page")
+        start_task(lambda: poll(self._look_after, "training"), "look after the training page")
 
     async def _build_dialog(self) -> None:
         dialog = RunDialog(self._services, self._show_run)
@@ -134,7 +134,7 @@ class TrainingPage:
     async def _say_status(self) -> None:
         # Two rows are enough: only the newest run can be in progress.
         runs, _ = await self._services.finetune.list(limit=2)
-        last = next((run for run in runs if run.status in ENDED), None)
+        last = next((run for run in runs if run.status in TRAINING_ENDED), None)
         schedule = self._schedule_panel.shown
         parts = (f"Status: {self._state()}", f"Last run: {_last(last)}", f"Next: {_next(schedule)}")
         self._line.say(" · ".join(parts))
@@ -149,7 +149,7 @@ class TrainingPage:
 
     async def _look(self) -> None:
         """Show the run in progress, whoever started it."""
-        run = await self._services.finetune.current()
+        run = await self._services.finetune.get_current()
         changed = (run and (run.id, run.status)) != (self._current and (self._current.id, self._current.status))
         self._current = run
         shown = self._panel
@@ -175,7 +175,7 @@ class TrainingPage:
         self._live_box.clear()
         with self._live_box:
             self._panel = TrainingPanel(self._services, self._live, run, resumed=self._show_run)
-            await part(self._panel.build())
+            await draw_part(self._panel.build())
 
     async def _look_after(self) -> None:
         self._looks += 1
@@ -213,4 +213,4 @@ def _next(schedule: ScheduleStatus | None) -> str:
         return "unknown"
     if not schedule.enabled or not schedule.next_runs:
         return "not scheduled"
-    return coming(schedule.next_runs[0], schedule.timezone)
+    return format_next_time(schedule.next_runs[0], schedule.timezone)

@@ -9,17 +9,17 @@ from collections.abc import Awaitable, Callable
 from nicegui import ui
 
 from tmde_core.errors import TmdeError
-from tmde_core.records.finetune import ENDED, FineTuneRun
+from tmde_core.records.finetune import TRAINING_ENDED, FineTuneRun
 from tmde_core.services import Services
 from tmde_ui.finetune.state import TrainingState
-from tmde_ui.finetune.words import status_of, took
+from tmde_ui.finetune.words import format_run_time, status_of
 from tmde_ui.kit.chart.lines import Series, chart
 from tmde_ui.kit.elements import Tag, link
 from tmde_ui.kit.hyperparameters import loss
 from tmde_ui.kit.runs.panel import PAINT_SECONDS, TIME_LEFT, RunPanel
-from tmde_ui.kit.shell.live import Live
-from tmde_ui.kit.times import duration
-from tmde_ui.kit.words import count, size
+from tmde_ui.kit.shell.live import ServerStatus
+from tmde_ui.kit.times import format_milliseconds
+from tmde_ui.kit.words import count, format_bytes
 
 TAIL_LINES = 40
 
@@ -33,7 +33,7 @@ class TrainingPanel(RunPanel[FineTuneRun]):
     def __init__(
         self,
         services: Services,
-        live: Live,
+        live: ServerStatus,
         run: FineTuneRun,
         resumed: Callable[[FineTuneRun], Awaitable[None]],
         ended: Callable[[], Awaitable[None]] | None = None,
@@ -48,7 +48,7 @@ class TrainingPanel(RunPanel[FineTuneRun]):
     @property
     def over(self) -> bool:
         """See `RunPanel`."""
-        return self.run.status in ENDED
+        return self.run.status in TRAINING_ENDED
 
     @property
     def resumable(self) -> bool:
@@ -68,7 +68,7 @@ class TrainingPanel(RunPanel[FineTuneRun]):
 
     async def _look(self) -> None:
         run = await self._services.finetune.get(self.run.id)
-        self._resumable = await asyncio.to_thread(self._services.finetune.resumable, run)
+        self._resumable = await asyncio.to_thread(self._services.finetune.can_resume, run)
         self.run = run
         with contextlib.suppress(TmdeError, NotImplementedError):
             self._tail = await self._services.finetune.log_tail(self.run.id, TAIL_LINES)
@@ -102,9 +102,9 @@ class TrainingPanel(RunPanel[FineTuneRun]):
 
     def _words_now(self, share: float | None) -> str:
         if self.over:
-            return f"It took {took(self.run)}."
+            return f"It took {format_run_time(self.run)}."
         if share is not None:
-            return f"{int(100 * share)} % after {took(self.run)}"
+            return f"{int(100 * share)} % after {format_run_time(self.run)}"
         if self.run.queued:
             return "The run is waiting for a worker."
         return "The model is loading. The first step follows."
@@ -112,7 +112,7 @@ class TrainingPanel(RunPanel[FineTuneRun]):
     def _paint_numbers(self) -> None:
         state, last, metrics = self.state, self.state.last, self.run.metrics
         speed = last.tokens_per_second if last else None
-        memory = size(last.rss_bytes) if last and last.rss_bytes else "–"
+        memory = format_bytes(last.rss_bytes) if last and last.rss_bytes else "–"
         if self.over and metrics is not None:
             speed = metrics.tokens_per_second or speed
             peak = metrics.peak_vram_gb or metrics.peak_ram_gb
@@ -123,7 +123,9 @@ class TrainingPanel(RunPanel[FineTuneRun]):
                 "Loss": loss(state.train[-1][1] if state.train else None),
                 "Validation loss": loss(state.eval[-1][1] if state.eval else None),
                 "Speed": f"{speed:,.0f} tokens/s" if speed else "–",
-                TIME_LEFT: duration(last.eta_seconds * 1000) if last and last.eta_seconds is not None else "–",
+                TIME_LEFT: format_milliseconds(last.eta_seconds * 1000)
+                if last and last.eta_seconds is not None
+                else "–",
                 "Memory": memory,
             }
         )
@@ -181,7 +183,7 @@ class TrainingPanel(RunPanel[FineTuneRun]):
     def _draw_result(self) -> None:
         if self.run.status == "completed":
             with Tag("p", classes="notice good"):
-                Tag("span", f"The adapter is ready after {took(self.run)}. ")
+                Tag("span", f"The adapter is ready after {format_run_time(self.run)}. ")
                 there = f"/finetune/versions?adapter={self.run.id}"
                 link("Show it in the adapter versions", there, data_testid="to-versions")
         elif self.run.status == "failed":

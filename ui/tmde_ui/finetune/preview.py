@@ -9,8 +9,8 @@ from tmde_core.records.training import MaskedPiece
 from tmde_ui.finetune.words import left_out, why
 from tmde_ui.kit.chart.shapes import columns
 from tmde_ui.kit.elements import Tag, link
-from tmde_ui.kit.times import duration
-from tmde_ui.kit.words import count, short_id, size
+from tmde_ui.kit.times import format_milliseconds
+from tmde_ui.kit.words import count, format_bytes, short_id
 
 SHOWN_LEFT_OUT = 50
 """Number of left-out traces listed by name. The others are only counted."""
@@ -65,14 +65,14 @@ def _figures(preview: FineTunePreview) -> tuple[tuple[str, str, str], ...]:
         ("Tokens trained on", learned, "preview-tokens"),
         ("Longest example", count(preview.longest, "token") if preview.longest else "–", "preview-longest"),
         ("Steps", f"{preview.total_steps:,}" if preview.total_steps else "–", "preview-steps"),
-        ("Estimated time", duration(seconds * 1000) if seconds else "–", "preview-time"),
+        ("Estimated time", format_milliseconds(seconds * 1000) if seconds else "–", "preview-time"),
         ("Memory", _memory(preview), "preview-memory"),
     )
 
 
 def _memory(preview: FineTunePreview) -> str:
-    card = f"{size(preview.estimated_vram_bytes)} of GPU memory" if preview.estimated_vram_bytes else ""
-    return " and ".join(part for part in (size(preview.estimated_ram_bytes), card) if part) or "–"
+    card = f"{format_bytes(preview.estimated_vram_bytes)} of GPU memory" if preview.estimated_vram_bytes else ""
+    return " and ".join(part for part in (format_bytes(preview.estimated_ram_bytes), card) if part) or "–"
 
 
 def _left_out(preview: FineTunePreview) -> None:

@@ -11,10 +11,10 @@ from tmde_core.errors import TmdeError
 from tmde_core.records.finetune import FineTuneRun
 from tmde_core.records.traces import Trace
 from tmde_core.services import Services
-from tmde_ui.finetune.words import BY, made_of, status_of, took
+from tmde_ui.finetune.words import BY, format_run_time, format_trace_count, status_of
 from tmde_ui.kit.elements import Tag, button, chip, facts, link
 from tmde_ui.kit.hyperparameters import NAMES, figure_of, loss
-from tmde_ui.kit.shell.live import Live
+from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.times import age, exact
 from tmde_ui.kit.words import count, score, sentence, short_id, snippet
 
@@ -22,10 +22,12 @@ PER_PAGE = 10
 TRACES_PER_PAGE = 25
 
 
-class RunList:
+class RunTable:
     """Shows the runs, newest first, one page at a time."""
 
-    def __init__(self, services: Services, live: Live, resumed: Callable[[FineTuneRun], Awaitable[None]]) -> None:
+    def __init__(
+        self, services: Services, live: ServerStatus, resumed: Callable[[FineTuneRun], Awaitable[None]]
+    ) -> None:
         self._services = services
         self._live = live
         self._resumed = resumed
@@ -38,7 +40,7 @@ class RunList:
     async def show(self) -> None:
         """Load the runs and redraw the list if more than the times has changed."""
         runs, total = await self._services.finetune.list(limit=PER_PAGE, offset=self._offset)
-        going = {run.id for run in runs if await asyncio.to_thread(self._services.finetune.resumable, run)}
+        going = {run.id for run in runs if await asyncio.to_thread(self._services.finetune.can_resume, run)}
         shown = (self._offset, total, tuple(runs), going)
         if shown == self._shown:
             self._tell_time()
@@ -61,7 +63,7 @@ class RunList:
     def _tell_time(self) -> None:
         for run, begun, lasted in self._clocks:
             begun.say(age(run.started_at).capitalize())
-            lasted.say("" if run.status == "pending" else took(run))
+            lasted.say("" if run.status == "pending" else format_run_time(run))
 
     def _row(self, run: FineTuneRun, resumable: bool) -> None:
         word, kind = status_of(run)
@@ -71,7 +73,7 @@ class RunList:
             with Tag("span", classes="lead"):
                 begun = link("", f"/finetune/{run.id}", title=exact(run.started_at))
                 Tag("span", BY.get(run.triggered_by, f"by {run.triggered_by}"), "muted small")
-            Tag("span", made_of(run), "cell")
+            Tag("span", format_trace_count(run), "cell")
             Tag("span", _loss(run), "cell", data_testid="run-loss")
             self._clocks.append((run, begun, Tag("span", classes="cell")))
             with Tag("span", classes="cell last"):
@@ -140,10 +142,10 @@ def record(run: FineTuneRun) -> None:
                 ("Run", str(run.id)),
                 ("Started", f"{exact(run.started_at)}, {BY.get(run.triggered_by, f'by {run.triggered_by}')}"),
                 ("Ended", exact(run.completed_at) if run.completed_at else ""),
-                ("Took", took(run) if run.completed_at else ""),
+                ("Took", format_run_time(run) if run.completed_at else ""),
                 (
                     "Examples",
-                    f"{count(run.train_examples, 'example')} trained on, {run.val_examples:,} held out, from {made_of(run)}",
+                    f"{count(run.train_examples, 'example')} trained on, {run.val_examples:,} held out, from {format_trace_count(run)}",
                 ),
                 ("Base model", run.base_model or "the embedded model"),
                 ("Final loss", _measured(metrics.final_train_loss if metrics else None)),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from tmde_core.records.base import Record
-from tmde_core.records.finetune import Progress
+from tmde_core.records.finetune import TrainingProgress
 from tmde_core.storage.events import TERMINAL, Event
 
 MESSAGES_KEPT = 100
@@ -31,7 +31,7 @@ class TrainingState:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.seen = 0
         """Id of the last applied event."""
-        self.last: Progress | None = None
+        self.last: TrainingProgress | None = None
         self.train: Points = []
         """Pairs of (step, loss)."""
         self.eval: Points = []
@@ -73,7 +73,7 @@ class TrainingState:
 
     def _progress(self, event: Event) -> None:
         try:
-            progress = msgspec.convert(event.data, Progress)
+            progress = msgspec.convert(event.data, TrainingProgress)
         except msgspec.ValidationError:
             return
         if self.last is not None and progress.step < self.last.step:

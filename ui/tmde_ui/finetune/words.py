@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tmde_core.records.base import utc_now
 from tmde_core.records.finetune import FineTuneRun, LeftOut
-from tmde_ui.kit.times import duration
+from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count
 
 STATUS: Mapping[str, tuple[str, str]] = {
@@ -45,13 +45,13 @@ def status_of(run: FineTuneRun) -> tuple[str, str]:
     return ("waiting", "accent") if run.queued and run.status == "pending" else STATUS[run.status]
 
 
-def took(run: FineTuneRun, now: datetime | None = None) -> str:
+def format_run_time(run: FineTuneRun, now: datetime | None = None) -> str:
     """Return how long a run took, or has taken so far."""
     end = run.completed_at or now or utc_now()
-    return duration(max(1.0, (end - run.started_at).total_seconds() * 1000))
+    return format_milliseconds(max(1.0, (end - run.started_at).total_seconds() * 1000))
 
 
-def made_of(run: FineTuneRun) -> str:
+def format_trace_count(run: FineTuneRun) -> str:
     """Return the number of traces: `62 traces`."""
     return count(run.traces_used, "trace")
 

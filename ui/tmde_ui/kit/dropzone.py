@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from tmde_core.errors import TmdeError
 from tmde_core.records.base import to_json
-from tmde_ui.kit.elements import Tag, outliving
+from tmde_ui.kit.elements import Tag, run_to_completion
 
 FILE_NAME = "x-file-name"
 """Header with the percent-encoded file name. The extension may indicate the format."""
@@ -60,10 +60,10 @@ class DropZone(Element, component="dropzone.js"):
         async def handle(event: events.GenericEventArguments) -> None:
             await done(event.args if isinstance(event.args, dict) else {})
 
-        self.on("done", outliving(handle))
+        self.on("done", run_to_completion(handle))
 
 
-def refused(error: TmdeError) -> Response:
+def make_refusal(error: TmdeError) -> Response:
     """Return the response of an import that was refused."""
     reasons = error.context.get("reasons")
     told = reasons if isinstance(reasons, list) else []
@@ -76,7 +76,7 @@ def refused(error: TmdeError) -> Response:
     return Response(to_json(body), error.status, media_type="application/problem+json")
 
 
-def refusal(answer: dict[str, Any], words: str, what: str) -> None:
+def draw_refusal(answer: dict[str, Any], words: str, what: str) -> None:
     """Draw why an import was refused: all reasons if there is a list, else the one sentence.
 
     Args:

@@ -71,10 +71,10 @@ class Tag(TextElement):
 
     def on(self, type: str, handler: Callable[..., Any] | None = None, *args: Any, **options: Any) -> Self:  # noqa: A002  # the overridden method calls it that
         """Listen to an event. The page may be closed before the handler ends: see `outliving`."""
-        return super().on(type, outliving(handler) if handler else None, *args, **options)
+        return super().on(type, run_to_completion(handler) if handler else None, *args, **options)
 
 
-def outliving(handler: Callable[..., Any]) -> Callable[..., Any]:
+def run_to_completion(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap an event handler so that its work is completed even if the page is closed meanwhile.
 
     After that, the result is not drawn and an error is only logged.

@@ -45,7 +45,7 @@ def to_html(text: str) -> str:
     )
 
 
-async def rendered(text: str) -> str:
+async def render(text: str) -> str:
     """Run `to_html`, on a thread if the text is long."""
     return to_html(text) if len(text) <= INLINE_CHARS else await asyncio.to_thread(to_html, text)
 

@@ -31,7 +31,7 @@ _begun: WeakKeyDictionary[Client, set[asyncio.Task[None]]] = WeakKeyDictionary()
 """The running background tasks of each page."""
 
 
-def begin(work: Work, name: str) -> asyncio.Task[None]:
+def start_task(work: Work, name: str) -> asyncio.Task[None]:
     """Run `work` in the background of the current page, until the work is done or the page is closed.
 
     Args:
@@ -62,7 +62,7 @@ async def _until_closed(client: Client, work: Work, name: str) -> None:
                 client.handle_exception(error)
 
 
-async def part(work: Awaitable[object], place: Element | None = None) -> None:
+async def draw_part(work: Awaitable[object], place: Element | None = None) -> None:
     """Draw a part of a page. If that fails, show the error in its place and keep the rest of the page.
 
     Args:
@@ -79,7 +79,7 @@ async def part(work: Awaitable[object], place: Element | None = None) -> None:
             Tag("p", sentence(error), "notice bad", data_testid="part-failed")
 
 
-async def look_again(
+async def poll(
     look: Work,
     name: str,
     *,
@@ -129,7 +129,7 @@ class Soon:
     def ask(self) -> None:
         """Request the action."""
         if self._due is None:
-            self._due = begin(self._wait, "paint")
+            self._due = start_task(self._wait, "paint")
 
     def stop(self) -> None:
         """Cancel the request, if there is one."""

@@ -9,7 +9,7 @@ from tmde_core.records.base import utc_now
 from tmde_ui.kit.words import count
 
 
-def duration(milliseconds: float | None) -> str:
+def format_milliseconds(milliseconds: float | None) -> str:
     """Return `40 ms`, `0.8 s`, `12 s` or `3 min 05 s`; empty for None."""
     if milliseconds is None:
         return ""
@@ -54,7 +54,7 @@ def age(moment: datetime, now: datetime | None = None) -> str:
     return f"{moment.day} {moment:%b %Y}"
 
 
-def coming(moment: datetime, zone: str, now: datetime | None = None) -> str:
+def format_next_time(moment: datetime, zone: str, now: datetime | None = None) -> str:
     """Return a future instant in that time zone: `today 14:00`, `tomorrow 02:00`, `Sunday 02:00`, `6 Dec 02:00`."""
     place = zone_of(zone)
     local, today = moment.astimezone(place), (now or utc_now()).astimezone(place)

@@ -19,7 +19,7 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def size(number: int | None) -> str:
+def format_bytes(number: int | None) -> str:
     """Return a number of bytes in a suitable unit."""
     if number is None:
         return ""

@@ -13,8 +13,8 @@ from tmde_ui.kit.elements import Tag, chip
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
-from tmde_ui.kit.tending import begin, part
-from tmde_ui.kit.words import count, size
+from tmde_ui.kit.tending import draw_part, start_task
+from tmde_ui.kit.words import count, format_bytes
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def register(site: Site) -> None:
                     _plugin(info)
             runtimes = _section("Model runtimes")
             models = _section("Models")
-            begin(lambda: _fill(services, runtimes, models), "look at the runtimes")
+            start_task(lambda: _fill(services, runtimes, models), "look at the runtimes")
 
 
 def _section(title: str) -> Tag:
@@ -69,8 +69,8 @@ def _section(title: str) -> Tag:
 
 async def _fill(services: Services, runtimes: Tag, models: Tag) -> None:
     """Fill in availability and models. Both may take a while, so the page is shown first."""
-    await part(_answer(runtimes, services.runtimes.reports(), _runtimes), runtimes)
-    await part(_answer(models, services.runtimes.models(), _models), models)
+    await draw_part(_answer(runtimes, services.runtimes.reports(), _runtimes), runtimes)
+    await draw_part(_answer(models, services.runtimes.models(), _models), models)
 
 
 async def _answer(target: Tag, asked: Awaitable[Sequence[T]], show: Callable[[Sequence[T]], None]) -> None:
@@ -124,7 +124,7 @@ def _runtimes(reports: Sequence[RuntimeReport]) -> None:
                     Tag("p", report.availability.reason, "notice warm")
                 elif state == "failed" and report.status.detail:
                     Tag("p", report.status.detail, "notice bad")
-                memory = f"{size(report.status.rss_bytes)} of memory" if report.status.rss_bytes else ""
+                memory = f"{format_bytes(report.status.rss_bytes)} of memory" if report.status.rss_bytes else ""
                 facts = [report.status.detail if state != "failed" else "", memory]
                 if report.status.restarts:
                     facts.append(count(report.status.restarts, "restart"))
@@ -149,4 +149,4 @@ def _models(models: Sequence[ModelInfo]) -> None:
                     )
                     Tag("span", " · ".join(detail for detail in details if detail), "a")
                 Tag("span", "loaded" if model.loaded else "default" if model.default else "", "cell")
-                Tag("span", size(model.size_bytes), "cell when")
+                Tag("span", format_bytes(model.size_bytes), "cell when")

@@ -15,7 +15,7 @@ from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeEr
 from tmde_core.records.base import to_json
 from tmde_core.records.traces import ImportReport
 from tmde_core.services import Services
-from tmde_ui.kit.dropzone import refused
+from tmde_ui.kit.dropzone import make_refusal
 from tmde_ui.kit.shell.site import Site
 
 ADDRESS = "/traces/import"
@@ -35,7 +35,7 @@ def register_upload(site: Site) -> None:
         try:
             report = await _take(request, services)
         except TmdeError as error:
-            return refused(error)
+            return make_refusal(error)
         return Response(to_json(report), media_type="application/json")
 
 

@@ -31,7 +31,7 @@ SOURCES = (("", "anywhere"), ("ui", "these pages"), ("api", "the API"), ("cli", 
 QUALITIES = (("", "any"), *((str(number), f"{number} or more") for number in range(10, 0, -1)))
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class TraceFilters(msgspec.Struct, frozen=True):
     """The values of the filters, which are part of the page's address."""
 
     q: str = ""
@@ -41,7 +41,7 @@ class Wanted(msgspec.Struct, frozen=True):
     eligible: str = ""
 
     @classmethod
-    def read(cls, fields: dict[str, str]) -> Wanted:
+    def read(cls, fields: dict[str, str]) -> TraceFilters:
         """Read the filters from a form or an address. Ignore values that the filters do not offer."""
         return cls(
             q=fields.get("q", "").strip()[:500],
@@ -67,10 +67,10 @@ class Wanted(msgspec.Struct, frozen=True):
         return f"/traces?{urlencode(given)}" if given else "/traces"
 
 
-class TraceList:
+class TraceTable:
     """The list below the filters. Stores the current page of the list."""
 
-    def __init__(self, services: Services, wanted: Wanted) -> None:
+    def __init__(self, services: Services, wanted: TraceFilters) -> None:
         self._services = services
         self.wanted = wanted
         self._cursors: list[str | None] = [None]
@@ -92,12 +92,12 @@ class TraceList:
         with self._box:
             if found.items:
                 self._rows(found)
-            elif self.wanted == Wanted():
+            elif self.wanted == TraceFilters():
                 _nothing_yet()
             else:
                 _nothing_found()
 
-    async def change(self, wanted: Wanted) -> None:
+    async def change(self, wanted: TraceFilters) -> None:
         """Apply other filters and go back to the first page."""
         if wanted == self.wanted:
             return
@@ -158,7 +158,7 @@ def register(site: Site) -> None:
 
     @page("/traces", site)
     async def traces(request: Request) -> None:
-        wanted = Wanted.read(dict(request.query_params))
+        wanted = TraceFilters.read(dict(request.query_params))
         stats = await services.traces.stats()
         with frame(site, "Traces", here="/traces"), Tag("div", classes="stack"):
             with Tag("div", classes="line spread"):
@@ -169,7 +169,7 @@ def register(site: Site) -> None:
                     bring = button("Import", test="import")
                     link("Export", "/api/traces/export", "button", download="traces.jsonl", data_testid="export")
             form = _filters(wanted)
-            listing = TraceList(services, wanted)
+            listing = TraceTable(services, wanted)
             await listing.show()
 
             async def imported() -> None:
@@ -178,10 +178,10 @@ def register(site: Site) -> None:
 
             dialog = _import_dialog(imported)
         open_on_press(bring, dialog)
-        form_fields(form, lambda fields: listing.change(Wanted.read(fields)))
+        form_fields(form, lambda fields: listing.change(TraceFilters.read(fields)))
 
 
-def _filters(wanted: Wanted) -> Tag:
+def _filters(wanted: TraceFilters) -> Tag:
     with Tag("form", classes="filters", role="search", data_testid="filters") as form:
         with Tag("div", classes="field"):
             Tag("label", "Search", for_="field-q")

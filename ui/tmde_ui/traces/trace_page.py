@@ -15,7 +15,7 @@ from tmde_ui.kit.forms import on_submit
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
-from tmde_ui.kit.times import duration, exact
+from tmde_ui.kit.times import exact, format_milliseconds
 from tmde_ui.kit.words import count, sentence, short_id, source
 
 _ROLES = ("proposer", "skeptic", "synthesizer", "judge")
@@ -76,10 +76,10 @@ def _times(trace: Trace) -> str:
         ("synthesis", times.synthesis_ms),
         ("scoring", times.scoring_ms),
     )
-    rest = ", ".join(f"{name} {duration(ms)}" for name, ms in parts if ms >= 50)
+    rest = ", ".join(f"{name} {format_milliseconds(ms)}" for name, ms in parts if ms >= 50)
     if not times.total_ms:
         return ""
-    return f"{duration(times.total_ms)} in total" + (f"; {rest}" if rest else "")
+    return f"{format_milliseconds(times.total_ms)} in total" + (f"; {rest}" if rest else "")
 
 
 def _withdraw(services: Services, trace: Trace, shown: Tag) -> None:

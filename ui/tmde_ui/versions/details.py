@@ -10,9 +10,9 @@ from tmde_core.services import Services
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button, link
 from tmde_ui.kit.forms import on_submit
-from tmde_ui.kit.times import duration
-from tmde_ui.kit.words import count, sentence, short_id, size
-from tmde_ui.versions.lineage import draw_lineage, is_here, named, traces_of
+from tmde_ui.kit.times import format_milliseconds
+from tmde_ui.kit.words import count, format_bytes, sentence, short_id
+from tmde_ui.versions.lineage import draw_lineage, is_here, load_trace_names, traces_of
 from tmde_ui.versions.words import measured
 
 STABLE = "stable"
@@ -44,7 +44,7 @@ class Surroundings(Protocol):
         """Compare this adapter with another one."""
 
 
-class Details:
+class AdapterDetailsView:
     """Shows the details of an adapter. Updates do not disturb what a person is typing."""
 
     def __init__(self, services: Services, around: Surroundings, adapter: LoRAAdapter) -> None:
@@ -64,14 +64,14 @@ class Details:
             self._draw_tags()
         self._draw_deletion()
         try:
-            details = await self._services.lora.details(adapter.id)
+            details = await self._services.lora.get_details(adapter.id)
         except TmdeError as error:
             self._facts.clear()
             with self._facts:
                 Tag("p", sentence(error), "notice bad")
             return
         run_is_here = await is_here(self._services, details)
-        taught = await named(self._services, traces_of(details), SHOWN_TRACES)
+        taught = await load_trace_names(self._services, traces_of(details), SHOWN_TRACES)
         self._facts.clear()
         with self._facts:
             self._figures(details)
@@ -156,7 +156,7 @@ class Details:
             self._verify_button.say("Verify").put(disabled=False)
         with self._verified:
             if found.is_valid:
-                read = f"{count(found.files, 'file')}, {size(found.bytes)}, read in {duration(found.ms)}"
+                read = f"{count(found.files, 'file')}, {format_bytes(found.bytes)}, read in {format_milliseconds(found.ms)}"
                 Tag("p", f"The files are unchanged since publication: {read}.", "notice good")
             else:
                 with Tag("div", classes="notice bad"):
@@ -174,7 +174,7 @@ class Details:
         )  # fmt: skip
 
     def _ask_delete(self) -> None:
-        freed = f" and {size(self._adapter.size_bytes)} are freed" if self._adapter.size_bytes else ""
+        freed = f" and {format_bytes(self._adapter.size_bytes)} are freed" if self._adapter.size_bytes else ""
         ask_once(
             self._box,
             f"Delete adapter {short_id(self._adapter.id)}?",

@@ -18,7 +18,7 @@ from tmde_core.errors import TmdeError
 from tmde_core.lora.archive.layout import MAX_ARCHIVE_BYTES
 from tmde_core.records.base import to_json
 from tmde_core.records.lora import LoRAAdapter
-from tmde_ui.kit.dropzone import GONE, DropZone, refusal, refused
+from tmde_ui.kit.dropzone import GONE, DropZone, draw_refusal, make_refusal
 from tmde_ui.kit.elements import Modal, Tag
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.versions.words import ADDRESS, name_of
@@ -36,7 +36,7 @@ def register_upload(site: Site) -> None:
         try:
             adapter = await services.archives.import_archive(request.stream(), "user")
         except TmdeError as error:
-            return refused(error)
+            return make_refusal(error)
         except ClientDisconnect:
             return Response(status_code=GONE)
         return Response(to_json(adapter), 201, media_type="application/json")
@@ -52,7 +52,7 @@ def import_dialog(imported: Callable[[LoRAAdapter], Awaitable[None]]) -> Modal:
             adapter = msgspec.convert(answer, LoRAAdapter)
         except msgspec.ValidationError:
             with report:
-                refusal(answer, "The archive was refused. Nothing was imported.", "the adapter is")
+                draw_refusal(answer, "The archive was refused. Nothing was imported.", "the adapter is")
             return
         with report:
             Tag("p", f"Imported as {name_of(adapter.id)}. Activate it to use it.", "notice good")

@@ -10,7 +10,7 @@ from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, facts, link
 from tmde_ui.kit.times import age, exact
 from tmde_ui.kit.words import short_id, snippet
-from tmde_ui.versions.words import GATES, deed, figure, hyperparameter, identity
+from tmde_ui.versions.words import GATES, describe_event, format_value, hyperparameter, identity
 
 SHOWN_EVENTS = 10
 
@@ -24,7 +24,7 @@ def traces_of(details: AdapterDetails) -> Sequence[object]:
     return listed if isinstance(listed, list) else ()
 
 
-async def named(services: Services, traces: Sequence[object], most: int) -> Named:
+async def load_trace_names(services: Services, traces: Sequence[object], most: int) -> Named:
     """Return the questions of the first `most` traces. A trace that does not exist here is listed by its id."""
     found: Named = []
     for one in traces[:most]:
@@ -119,7 +119,7 @@ def _flat(tree: dict[str, object]) -> list[tuple[str, str]]:
         if isinstance(value, dict):
             found += _flat(value)
         else:
-            found.append((name, figure(value)))
+            found.append((name, format_value(value)))
     return found
 
 
@@ -130,6 +130,6 @@ def _history(details: AdapterDetails) -> None:
         Tag("h3", "History")
         with Tag("ul", classes="lineage", data_testid="adapter-history"):
             for event in details.history[:SHOWN_EVENTS]:
-                words = f"{deed(event)}, {age(event.timestamp)}"
+                words = f"{describe_event(event)}, {age(event.timestamp)}"
                 told = f"{words}: {event.error_message}" if event.error_message else words
                 Tag("li", told, title=exact(event.timestamp))

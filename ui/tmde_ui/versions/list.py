@@ -9,14 +9,14 @@ from uuid import UUID
 from tmde_core.records.lora import LoRAAdapter, StorageFigures
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button, link
-from tmde_ui.kit.words import count, size
+from tmde_ui.kit.words import count, format_bytes
 from tmde_ui.versions.details import Surroundings
 from tmde_ui.versions.row import AdapterRow
 
 PER_PAGE = 20
 
 
-class AdapterList:
+class AdapterTable:
     """Shows the given adapters. Creates or deletes a row only for a new or deleted adapter."""
 
     def __init__(self, services: Services, around: Surroundings) -> None:
@@ -70,7 +70,7 @@ class AdapterList:
     def show_storage(self, figures: StorageFigures) -> None:
         """Show the disk space that the adapters use."""
         invalid = f", {figures.invalid:,} of them invalid" if figures.invalid else ""
-        words = f"{count(figures.adapters, 'adapter')}{invalid} · {size(figures.bytes)} on the disk · {size(figures.free_bytes)} free"
+        words = f"{count(figures.adapters, 'adapter')}{invalid} · {format_bytes(figures.bytes)} on the disk · {format_bytes(figures.free_bytes)} free"
         self._storage.say(words)
 
     async def open(self, adapter_id: UUID) -> bool:

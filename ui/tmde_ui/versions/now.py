@@ -27,12 +27,12 @@ class Standing(Record):
     """None for the base model."""
 
 
-async def standing(services: Services) -> Standing:
+async def read_standing(services: Services) -> Standing:
     """Return the current state."""
-    active = await services.lora.active()
-    live = await services.lora.live_at(utc_now())
+    active = await services.lora.get_active()
+    live = await services.lora.find_active_at(utc_now())
     try:
-        return Standing(active=active, live=live, can_go_back=True, target=await services.lora.rollback_target())
+        return Standing(active=active, live=live, can_go_back=True, target=await services.lora.find_rollback_target())
     except ConflictError:
         return Standing(active=active, live=live, can_go_back=False)
 
@@ -77,7 +77,7 @@ class NowPanel:
             return
 
         async def back() -> None:
-            now = await standing(self._services)
+            now = await read_standing(self._services)
             if (now.can_go_back, now.target) != (shown.can_go_back, shown.target):
                 self.show(now)
                 where = f"The target is now {name_of(now.target)}" if now.can_go_back else "There is no target any more"

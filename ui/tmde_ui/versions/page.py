@@ -14,11 +14,11 @@ from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.shell.tabs import tabs
-from tmde_ui.kit.tending import begin, look_again
+from tmde_ui.kit.tending import poll, start_task
 from tmde_ui.versions.compare.panel import ComparePanel
 from tmde_ui.versions.imports import import_dialog, register_upload
-from tmde_ui.versions.list import AdapterList
-from tmde_ui.versions.now import NowPanel, standing
+from tmde_ui.versions.list import AdapterTable
+from tmde_ui.versions.now import NowPanel, read_standing
 from tmde_ui.versions.trail import Trail
 from tmde_ui.versions.words import ADDRESS, identity
 
@@ -58,13 +58,13 @@ class VersionsPage:
             tabs(self._site, ADDRESS)
         self._now = NowPanel(self._services, self.changed)
         self._missing = Tag("p", classes="notice warm", role="status", data_testid="missing").show(visible=False)
-        self._list = AdapterList(self._services, self)
+        self._list = AdapterTable(self._services, self)
         self._compare = ComparePanel(self._services, self._write_address)
         self._trail = Trail(self._services)
         dialog = import_dialog(self._imported)
         open_on_press(self._import, dialog)
         await self._look()
-        self._list.show_storage(await self._services.lora.storage())
+        self._list.show_storage(await self._services.lora.measure_storage())
         if self._opened is not None and not await self._list.open(self._opened):
             self._missing.say(
                 f"Adapter {self._opened} no longer exists. The audit trail may show what happened to it."
@@ -74,7 +74,7 @@ class VersionsPage:
             await self._compare.choose(a, b)
         if (asked := identity(self._wanted.get("ask"))) is not None:
             await self._compare.resume(asked)
-        begin(lambda: look_again(self._look_after, "versions"), "look after the versions page")
+        start_task(lambda: poll(self._look_after, "versions"), "look after the versions page")
 
     # ------------------------------------------------------------------------- what the rows call
 
@@ -82,7 +82,7 @@ class VersionsPage:
         """See `Surroundings`."""
         self._live.nudge()
         await self._look()
-        self._list.show_storage(await self._services.lora.storage())
+        self._list.show_storage(await self._services.lora.measure_storage())
 
     def opened(self, adapter: LoRAAdapter | None) -> None:
         """See `Surroundings`."""
@@ -105,7 +105,7 @@ class VersionsPage:
     async def _look(self) -> None:
         async with self._looking:
             adapters = await self._services.lora.list()
-            self._now.show(await standing(self._services))
+            self._now.show(await read_standing(self._services))
             await self._list.show(adapters)
             self._compare.show(adapters)
             await self._trail.show()
@@ -114,7 +114,7 @@ class VersionsPage:
         self._looks += 1
         await self._look()
         if self._looks % STORAGE_EVERY == 0:
-            self._list.show_storage(await self._services.lora.storage())
+            self._list.show_storage(await self._services.lora.measure_storage())
 
     def _write_address(self) -> None:
         compare = self._compare

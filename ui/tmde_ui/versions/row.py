@@ -8,8 +8,8 @@ from tmde_core.services import Services
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button, chip
 from tmde_ui.kit.times import age, exact
-from tmde_ui.kit.words import count, sentence, short_id, size
-from tmde_ui.versions.details import Details, Surroundings
+from tmde_ui.kit.words import count, format_bytes, sentence, short_id
+from tmde_ui.versions.details import AdapterDetailsView, Surroundings
 from tmde_ui.versions.words import GATES, losses
 
 
@@ -21,7 +21,7 @@ class AdapterRow:
         self._around = around
         self._adapter = adapter
         self._shown: LoRAAdapter | None = None
-        self._details: Details | None = None
+        self._details: AdapterDetailsView | None = None
         with Tag("li", classes="version", data_testid="version") as self.element:
             with Tag("div", classes="version-line"):
                 self._state = Tag("span", classes="version-state")
@@ -69,7 +69,7 @@ class AdapterRow:
                 chip(tag, "minor", data_testid="tag")
         self._losses.say(losses(adapter.metrics) if adapter.is_valid else "")
         self._data.say(_made_of(adapter))
-        self._size.say(size(adapter.size_bytes) if adapter.is_valid else "")
+        self._size.say(format_bytes(adapter.size_bytes) if adapter.is_valid else "")
         self._activate.show(adapter.is_valid and not adapter.is_active)
         self._reason.say(adapter.invalid_reason or "").show(not adapter.is_valid)
         if self._details is not None:
@@ -80,7 +80,7 @@ class AdapterRow:
         if self._details is None:
             self._box.clear()
             with self._box:
-                self._details = Details(self._services, self._around, self._adapter)
+                self._details = AdapterDetailsView(self._services, self._around, self._adapter)
             self._more.put(aria_expanded="true").say("Close")
             await self._details.show(self._adapter)
 

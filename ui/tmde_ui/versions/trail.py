@@ -10,7 +10,7 @@ from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button, chip
 from tmde_ui.kit.forms import on_submit
 from tmde_ui.kit.times import age, exact
-from tmde_ui.versions.words import BY, deed, name_of
+from tmde_ui.versions.words import BY, describe_event, name_of
 
 PER_PAGE = 10
 
@@ -30,7 +30,7 @@ class Trail:
 
     async def show(self) -> None:
         """Load the events and redraw the list if more than the times has changed."""
-        events = await self._services.lora.events(PER_PAGE, self._first)
+        events = await self._services.lora.list_events(PER_PAGE, self._first)
         total = await self._services.lora.count_events()
         shown = (self._first, total, tuple(events))
         if shown != self._shown:
@@ -69,7 +69,7 @@ class Trail:
         with Tag("li", data_testid="event"):
             with Tag("div", classes="line"):
                 chip(word, kind)
-                Tag("span", deed(event))
+                Tag("span", describe_event(event))
                 if event.operation in ("activate", "rollback", "deactivate") and event.success:
                     Tag("span", f"before: {name_of(event.previous_adapter_id)}", "muted small")
                 when = Tag("span", classes="muted small tabular", title=exact(event.timestamp))
@@ -102,7 +102,7 @@ class Trail:
             if moment > utc_now():
                 said.say("This time is in the future.")
                 return
-            said.say(_answer(await self._services.lora.live_at(moment)))
+            said.say(_answer(await self._services.lora.find_active_at(moment)))
 
         on_submit(form, tell)
 

@@ -53,7 +53,7 @@ def name_of(adapter_id: UUID | None) -> str:
     return BASE if adapter_id is None else f"adapter {short_id(adapter_id)}"
 
 
-def figure(value: object) -> str:
+def format_value(value: object) -> str:
     """Return a metric or hyperparameter of any origin, shortened to fit into a table."""
     if value is None:
         return "–"
@@ -82,7 +82,7 @@ def losses(metrics: Mapping[str, Any]) -> str:
 
 def measured(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the name and value of every metric that has a value."""
-    return [(METRICS.get(name, name), figure(value)) for name, value in metrics.items() if value is not None]
+    return [(METRICS.get(name, name), format_value(value)) for name, value in metrics.items() if value is not None]
 
 
 def hyperparameter(name: str) -> str:
@@ -90,7 +90,7 @@ def hyperparameter(name: str) -> str:
     return NAMES.get(name, name)
 
 
-def deed(event: LoRAActivationEvent) -> str:
+def describe_event(event: LoRAActivationEvent) -> str:
     """Return `Activated adapter 1a2b3c4d` or `Could not import adapter 1a2b3c4d`."""
     what = name_of(event.adapter_id)
     if event.operation == "deactivate":

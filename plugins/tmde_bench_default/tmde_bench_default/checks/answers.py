@@ -151,7 +151,7 @@ def _letter_in(answer: str) -> str | None:
     return None
 
 
-def normalised(text: str) -> str:
+def normalise_answer(text: str) -> str:
     """Return the text in lower case, with folded compatibility forms, single spaces and no outer punctuation."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = (word.strip("\"'`*_.,;:!?()[]{}<>«»“”‘’…") for word in folded.split())

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from tmde_bench_default.checks.sandbox import Reply, run_confined
+from tmde_bench_default.checks.sandbox import SandboxReply, run_confined
 from tmde_core.sdk.errors import InvalidInputError
 from tmde_core.sdk.judges import CodeCheck
 from tmde_core.sdk.records import Record
@@ -58,7 +58,7 @@ class Tried(Record):
     failure: str = ""
 
 
-def code_in(answer: str) -> str:
+def extract_code(answer: str) -> str:
     """Return the answer's program.
 
     This is the last Python block that defines something, else the last block, else the whole text. Without blocks, the
@@ -71,15 +71,15 @@ def code_in(answer: str) -> str:
     return answer[begin.start() :] if begin else answer
 
 
-async def tried(answer: str, check: CodeCheck) -> Tried:
+async def run_tests(answer: str, check: CodeCheck) -> Tried:
     """Run the tests on the answer's code.
 
     Raises:
         InvalidInputError: a test is not valid Python.
         WorkerFailedError: the sandbox did not work.
     """
-    probed = [probes(test) for test in check.tests]
-    code = code_in(answer)
+    probed = [make_probes(test) for test in check.tests]
+    code = extract_code(answer)
     if not code.strip() or len(code) > MAX_CODE_CHARS:
         return Tried(passed=0, tests=len(probed), failure="there is no code, or far too much")
     replies = await run_confined(code, [test.source for test in probed], check.seconds)
@@ -89,7 +89,7 @@ async def tried(answer: str, check: CodeCheck) -> Tried:
     return Tried(passed=told.count(""), tests=len(told), failure=failure)
 
 
-def probes(test: str) -> Probed:
+def make_probes(test: str) -> Probed:
     """Turn a test's assertions into probes.
 
     Raises:
@@ -132,7 +132,7 @@ def _probe(value: ast.expr) -> ast.stmt:
     return ast.fix_missing_locations(ast.Expr(value=call))
 
 
-def _failure(test: Probed, reply: Reply) -> str:
+def _failure(test: Probed, reply: SandboxReply) -> str:
     """Return why the test is not passed, or an empty string if it is passed."""
     values: list[Any] = []
     for line in reply.lines:
@@ -195,7 +195,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-def problems_of(tests: Sequence[str]) -> list[str]:
+def find_test_problems(tests: Sequence[str]) -> list[str]:
     """Return what is wrong with the tests, one sentence for each problem."""
     if not tests:
         return ["The code check has no tests. Add at least one, such as `assert f(1) == 2`."]
@@ -204,7 +204,7 @@ def problems_of(tests: Sequence[str]) -> list[str]:
     found = []
     for test in tests:
         try:
-            probes(test)
+            make_probes(test)
         except InvalidInputError as error:
             found.append(error.detail)
     return found

@@ -41,7 +41,7 @@ _ALONE = re.compile(
 )
 
 
-def number_of(answer: str) -> tuple[Decimal | None, str]:
+def find_number(answer: str) -> tuple[Decimal | None, str]:
     """Return the number that an answer commits to, or None and the reason."""
     text = _MIXED.sub(_as_decimal, _FRACTION.sub(r"\1/\2", answer))
     if (false := false_sum(text)) is not None:
@@ -55,7 +55,7 @@ def number_of(answer: str) -> tuple[Decimal | None, str]:
         if len(alone) == 1:
             return alone[0][1], ""
     for part in parts or [text]:
-        numbers = [(match, value) for match, value in number_matches(part) if not denied(part, match.start())]
+        numbers = [(match, value) for match, value in number_matches(part) if not is_denied(part, match.start())]
         if not numbers:
             continue
         chosen = len(numbers) - 1
@@ -136,7 +136,7 @@ def _worked_out(expression: str) -> Decimal | None:
     return None if product is None else total + sign * product
 
 
-def denied(text: str, position: int) -> bool:
+def is_denied(text: str, position: int) -> bool:
     """Return whether the statement at `position` is denied just before, in the same clause."""
     before = _NO_DENIAL.sub("", text[max(0, position - 120) : position])
     clause = _CLAUSE.split(before)[-1]
@@ -144,16 +144,16 @@ def denied(text: str, position: int) -> bool:
     return _NEGATION.search(near) is not None
 
 
-def stated(text: str, wording: str) -> list[int]:
+def find_stated(text: str, wording: str) -> list[int]:
     """Return where the wording occurs in the text as separate words and is not denied.
 
     Normalise both arguments with `plain` first.
     """
     pattern = re.compile(rf"(?<!\w){re.escape(wording)}(?!\w)")
-    return [match.start() for match in pattern.finditer(text) if not denied(text, match.start())]
+    return [match.start() for match in pattern.finditer(text) if not is_denied(text, match.start())]
 
 
-def option_of(answer: str, options: Sequence[str]) -> tuple[str | None, str]:
+def find_option(answer: str, options: Sequence[str]) -> tuple[str | None, str]:
     """Return the option that an answer commits to, or None and the reason."""
     marked = final_part(answer)
     for part, is_mark in ((marked, True), (answer, False)):
@@ -205,8 +205,8 @@ def _mentions(part: str, option: str, is_mark: bool) -> bool:
         if is_mark or option.upper() not in {"A", "I"}:
             patterns.append(rf"(?<![\w'’]){letter.upper()}(?![\w'’])")
         found = [match.start() for pattern in patterns for match in re.finditer(pattern, part)]
-        return any(not denied(part, position) for position in found)
-    return bool(stated(plain(part), plain(option)))
+        return any(not is_denied(part, position) for position in found)
+    return bool(find_stated(plain(part), plain(option)))
 
 
 def plain(text: str) -> str:

@@ -12,9 +12,9 @@ from decimal import Decimal
 
 import regex  # type: ignore[import-untyped]
 
-from tmde_bench_default.checks.code import problems_of, tried
-from tmde_bench_default.checks.committed import number_of, option_of, plain, stated
-from tmde_bench_default.checks.forms import count_problems, counted, form_problems, formed
+from tmde_bench_default.checks.code import find_test_problems, run_tests
+from tmde_bench_default.checks.committed import find_number, find_option, find_stated, plain
+from tmde_bench_default.checks.forms import check_count, check_form, count_problems, form_problems
 from tmde_core.sdk.judges import (
     Check,
     ChoiceCheck,
@@ -36,7 +36,7 @@ PATTERN_SECONDS = 0.5
 """The time limit for a pattern."""
 
 
-class Outcome(Record):
+class CheckResult(Record):
     """The result of a check."""
 
     score: float | None
@@ -44,7 +44,7 @@ class Outcome(Record):
     reason: str
 
 
-async def outcome_of(check: Check, answer: str) -> Outcome:
+async def run_check(check: Check, answer: str) -> CheckResult:
     """Check one answer.
 
     Raises:
@@ -52,7 +52,7 @@ async def outcome_of(check: Check, answer: str) -> Outcome:
     """
     answer = answer[-MAX_ANSWER_CHARS:]
     if not answer.strip():
-        return Outcome(score=0.0, reason="The answer is empty.")
+        return CheckResult(score=0.0, reason="The answer is empty.")
     match check:
         case CodeCheck():
             return await _code(answer, check)
@@ -65,14 +65,14 @@ async def outcome_of(check: Check, answer: str) -> Outcome:
         case FactsCheck():
             return _facts(answer, check)
         case CountCheck():
-            score, reason = counted(answer, check)
-            return Outcome(score=score, reason=reason)
+            score, reason = check_count(answer, check)
+            return CheckResult(score=score, reason=reason)
         case FormCheck():
-            score, reason = formed(answer, check)
-            return Outcome(score=score, reason=reason)
+            score, reason = check_form(answer, check)
+            return CheckResult(score=score, reason=reason)
 
 
-def searched(pattern: str, answer: str) -> tuple[bool | None, str]:
+def search_pattern(pattern: str, answer: str) -> tuple[bool | None, str]:
     """Return whether the pattern occurs, ignoring case, or None and the reason if the search failed.
 
     The `regex` package is used because its search has a time limit.
@@ -88,42 +88,44 @@ def searched(pattern: str, answer: str) -> tuple[bool | None, str]:
     return found is not None, f"The pattern {'occurs' if found else 'does not occur'} in the answer."
 
 
-def _number(answer: str, check: NumberCheck) -> Outcome:
-    found, reason = number_of(answer)
+def _number(answer: str, check: NumberCheck) -> CheckResult:
+    found, reason = find_number(answer)
     if found is None:
-        return Outcome(score=0.0, reason=f"{reason} Expected {check.value:g}.")
+        return CheckResult(score=0.0, reason=f"{reason} Expected {check.value:g}.")
     # A float such as 0.1 is compared as it is written, not as its binary approximation.
     right = abs(found - Decimal(repr(check.value))) <= Decimal(repr(check.tolerance))
-    return Outcome(score=float(right), reason=f"Its number is {found:g}; expected {check.value:g}.")
+    return CheckResult(score=float(right), reason=f"Its number is {found:g}; expected {check.value:g}.")
 
 
-def _choice(answer: str, check: ChoiceCheck) -> Outcome:
-    found, reason = option_of(answer, check.options)
+def _choice(answer: str, check: ChoiceCheck) -> CheckResult:
+    found, reason = find_option(answer, check.options)
     right = found is not None and found.casefold() == check.answer.casefold()
-    return Outcome(score=float(right), reason=f"It chooses {found!r}; expected {check.answer!r}." if found else reason)
+    return CheckResult(
+        score=float(right), reason=f"It chooses {found!r}; expected {check.answer!r}." if found else reason
+    )
 
 
-def _facts(answer: str, check: FactsCheck) -> Outcome:
+def _facts(answer: str, check: FactsCheck) -> CheckResult:
     text = plain(answer)
-    if wrong := next((wording for wording in check.forbidden if stated(text, plain(wording))), None):
-        return Outcome(score=0.0, reason=f"It says {wrong!r}, which is wrong.")
-    missing = [fact[0] for fact in check.facts if not any(stated(text, plain(wording)) for wording in fact)]
+    if wrong := next((wording for wording in check.forbidden if find_stated(text, plain(wording))), None):
+        return CheckResult(score=0.0, reason=f"It says {wrong!r}, which is wrong.")
+    missing = [fact[0] for fact in check.facts if not any(find_stated(text, plain(wording)) for wording in fact)]
     share = 1 - len(missing) / len(check.facts) if check.facts else 1.0
-    return Outcome(
+    return CheckResult(
         score=share,
         reason=f"It does not say {', '.join(missing)}." if missing else "It states every fact that it must.",
     )
 
 
-def _regex(answer: str, check: RegexCheck) -> Outcome:
-    found, reason = searched(check.pattern, answer)
-    return Outcome(score=None if found is None else float(found != check.absent), reason=reason)
+def _regex(answer: str, check: RegexCheck) -> CheckResult:
+    found, reason = search_pattern(check.pattern, answer)
+    return CheckResult(score=None if found is None else float(found != check.absent), reason=reason)
 
 
-async def _code(answer: str, check: CodeCheck) -> Outcome:
-    result = await tried(answer, check)
+async def _code(answer: str, check: CodeCheck) -> CheckResult:
+    result = await run_tests(answer, check)
     failure = f" First failure: {result.failure}." if result.failure else ""
-    return Outcome(
+    return CheckResult(
         score=result.passed / result.tests, reason=f"Its code passes {result.passed} of {result.tests} tests.{failure}"
     )
 
@@ -142,7 +144,7 @@ def problems(criterion: Criterion) -> list[str]:
         case RegexCheck(pattern=pattern):
             return _pattern_problems(pattern)
         case CodeCheck(tests=tests):
-            return problems_of(tests)
+            return find_test_problems(tests)
         case CountCheck() as check:
             return count_problems(check)
         case FormCheck() as check:
@@ -163,7 +165,7 @@ def problems(criterion: Criterion) -> list[str]:
 def _pattern_problems(pattern: str) -> list[str]:
     if not pattern:
         return ["The pattern is empty: every answer would match."]
-    found, reason = searched(pattern, "a" * 200 + "!")
+    found, reason = search_pattern(pattern, "a" * 200 + "!")
     return [reason] if found is None else []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tmde_bench_default.checks.committed import plain
-from tmde_bench_default.checks.schema import mismatch, schema_problems
+from tmde_bench_default.checks.schema import find_mismatch, schema_problems
 from tmde_core.sdk.judges import CountCheck, FormCheck
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-‑][^\W_]+)*")
@@ -45,7 +45,7 @@ _COUNTS: dict[str, Callable[[str], int]] = {
 }
 
 
-def counted(answer: str, check: CountCheck) -> tuple[float, str]:
+def check_count(answer: str, check: CountCheck) -> tuple[float, str]:
     """Return the score, 1 or 0, and a sentence with the count."""
     found = _COUNTS[check.of](answer)
     wanted = f"at least {check.minimum}" if check.maximum is None else f"{check.minimum} to {check.maximum}"
@@ -53,7 +53,7 @@ def counted(answer: str, check: CountCheck) -> tuple[float, str]:
     return float(right), f"It has {found} {check.of}; wanted {wanted}."
 
 
-def formed(answer: str, check: FormCheck) -> tuple[float, str]:
+def check_form(answer: str, check: FormCheck) -> tuple[float, str]:
     """Return how far the text has the required format, from 0 to 1, and a sentence."""
     return _FORMS[check.form](answer.strip(), check.value)
 
@@ -89,7 +89,7 @@ def _json(text: str, value: str) -> tuple[float, str]:
     fenced = _FENCE.match(text)
     try:
         found: Any = msgspec.json.decode(fenced[1] if fenced else text)
-        reason = mismatch(found, msgspec.json.decode(value or "{}"))
+        reason = find_mismatch(found, msgspec.json.decode(value or "{}"))
     except (msgspec.DecodeError, RecursionError):
         return 0.0, "It is no JSON, or not only JSON."
     return float(reason is None), f"The JSON is not as wanted: {reason}." if reason else "The JSON is as wanted."

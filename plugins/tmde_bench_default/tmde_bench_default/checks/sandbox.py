@@ -29,7 +29,7 @@ _PROGRAM = Path(__file__).with_name("confined.py")
 _gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
-class Reply(Record):
+class SandboxReply(Record):
     """The output of one test's process."""
 
     lines: tuple[str, ...]
@@ -38,7 +38,7 @@ class Reply(Record):
     """False if the process was killed because of its time or the size of its output."""
 
 
-async def run_confined(code: str, tests: Sequence[str], seconds: float) -> tuple[Reply, ...]:
+async def run_confined(code: str, tests: Sequence[str], seconds: float) -> tuple[SandboxReply, ...]:
     """Load `code` and run each of `tests` in its own process.
 
     Args:
@@ -66,7 +66,7 @@ async def run_confined(code: str, tests: Sequence[str], seconds: float) -> tuple
         finally:
             await _end(process)
     try:
-        return msgspec.json.decode(output, type=tuple[Reply, ...])
+        return msgspec.json.decode(output, type=tuple[SandboxReply, ...])
     except msgspec.DecodeError:
         raise WorkerFailedError(
             f"The code sandbox broke off (exit status {process.returncode}). Nothing was judged."

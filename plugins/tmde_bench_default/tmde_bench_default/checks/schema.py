@@ -36,7 +36,7 @@ _SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
 MAX_DEPTH = 20
 
 
-def mismatch(value: Any, schema: Any, where: str = "it") -> str | None:
+def find_mismatch(value: Any, schema: Any, where: str = "it") -> str | None:
     """Return why the value does not match the schema, or None if it matches.
 
     The schema must have no `schema_problems`.
@@ -59,7 +59,7 @@ def mismatch(value: Any, schema: Any, where: str = "it") -> str | None:
         if schema.get("uniqueItems") and any(_same(one, other) for i, one in enumerate(value) for other in value[:i]):
             return f"{where} holds something twice"
         for index, one in enumerate(value):
-            if "items" in schema and (reason := mismatch(one, schema["items"], f"{where}[{index}]")):
+            if "items" in schema and (reason := find_mismatch(one, schema["items"], f"{where}[{index}]")):
                 return reason
     return None
 
@@ -72,7 +72,7 @@ def _object_mismatch(value: dict[str, Any], schema: dict[str, Any], where: str) 
         rule = known.get(name, schema.get("additionalProperties", True))
         if rule is False:
             return f"{where} has {name!r}, which is not allowed"
-        if reason := mismatch(one, rule, f"{where}.{name}"):
+        if reason := find_mismatch(one, rule, f"{where}.{name}"):
             return reason
     return None
 

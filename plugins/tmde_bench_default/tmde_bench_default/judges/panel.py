@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from statistics import fmean
 
-from tmde_bench_default.judges.rubric import PLAIN, Framing, Grade, by_criterion, graded, none, open_criteria
+from tmde_bench_default.judges.rubric import PLAIN, Framing, Grade, ask_grade, by_criterion, no_verdict, open_criteria
 from tmde_core.sdk.errors import TmdeError
 from tmde_core.sdk.judges import Criterion, JudgeItem, JudgeModel, ModelPanel, Verdict
 
@@ -33,17 +33,17 @@ class PanelJudge:
     async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
         """Return the verdict of the panel. See the module's docstring."""
         if model is None:
-            return none("The panel needs a model and was given none.", "panel")
+            return no_verdict("The panel needs a model and was given none.", "panel")
         judges = _judges(model)
         if not item.criteria:
-            told = together(await _asked(judges, item, None))
+            told = combine_grades(await _asked(judges, item, None))
             criteria = {} if told.score is None else {"overall": told.score}
             return Verdict(score=told.score, reasons=(told.reason,), criteria=criteria, judge="panel")
-        grades = {one.name: together(await _asked(judges, item, one)) for one in open_criteria(item)}
+        grades = {one.name: combine_grades(await _asked(judges, item, one)) for one in open_criteria(item)}
         return by_criterion(item.criteria, grades, "panel")
 
 
-def together(grades: Sequence[Grade]) -> Grade:
+def combine_grades(grades: Sequence[Grade]) -> Grade:
     """Return the mean of the available grades, and how far they differ."""
     scores = [grade.score for grade in grades if grade.score is not None]
     if len(scores) < ENOUGH * len(grades) or not scores:
@@ -67,7 +67,7 @@ def _judges(model: JudgeModel) -> list[tuple[JudgeModel, Framing]]:
 async def _asked(
     judges: Sequence[tuple[JudgeModel, Framing]], item: JudgeItem, criterion: Criterion | None
 ) -> list[Grade]:
-    asked = (_or_none(graded(model, item, criterion, framing)) for model, framing in judges)
+    asked = (_or_none(ask_grade(model, item, criterion, framing)) for model, framing in judges)
     return list(await asyncio.gather(*asked))
 
 

@@ -88,12 +88,12 @@ class RubricJudge:
     async def score(self, item: JudgeItem, model: JudgeModel | None) -> Verdict:
         """Return the verdict of the rubric judge. See the module's docstring."""
         if model is None:
-            return none("The rubric judge needs a model and was given none.", "rubric")
+            return no_verdict("The rubric judge needs a model and was given none.", "rubric")
         if not item.criteria:
-            told = await graded(model, item)
+            told = await ask_grade(model, item)
             criteria = {} if told.score is None else {"overall": told.score}
             return Verdict(score=told.score, reasons=(told.reason,), criteria=criteria, judge="rubric")
-        grades = {one.name: await graded(model, item, one) for one in open_criteria(item)}
+        grades = {one.name: await ask_grade(model, item, one) for one in open_criteria(item)}
         return by_criterion(item.criteria, grades, "rubric")
 
 
@@ -105,7 +105,7 @@ def open_criteria(item: JudgeItem) -> list[Criterion]:
 def by_criterion(criteria: Sequence[Criterion], grades: dict[str, Grade], judge: str) -> Verdict:
     """Return the weighted mean of the criteria that got a grade, or no verdict if none got one."""
     if not grades:
-        return none("Every criterion has a check, which the verifier decides.", judge)
+        return no_verdict("Every criterion has a check, which the verifier decides.", judge)
     scores = {name: grade.score for name, grade in grades.items() if grade.score is not None}
     reasons = tuple(f"{name}: {grade.reason}" for name, grade in grades.items())
     weights = {criterion.name: criterion.weight for criterion in criteria}
@@ -114,7 +114,7 @@ def by_criterion(criteria: Sequence[Criterion], grades: dict[str, Grade], judge:
     return Verdict(score=None if score is None else round(score, 3), reasons=reasons, criteria=scores, judge=judge)
 
 
-async def graded(
+async def ask_grade(
     model: JudgeModel, item: JudgeItem, criterion: Criterion | None = None, framing: Framing = PLAIN
 ) -> Grade:
     """Ask for one grade, of the whole answer or by one criterion."""
@@ -122,7 +122,7 @@ async def graded(
         token = await _first_token(model, prompt(item, criterion, framing))
         if token is None:
             return Grade(score=None, reason="The Judge's model reported no token probabilities for its grade.")
-        return weighed(token)
+        return read_grade(token)
     if model.capabilities.json_schema:
         return await _constrained(model, prompt(item, criterion, framing, as_json=True))
     return Grade(
@@ -140,26 +140,26 @@ def prompt(
     instruct the judge. The part that differs between criteria comes last, so that a prompt cache holds the rest.
     """
     scale = CRITERION_SCALE if criterion else SCALE
-    answer = f"Answer to grade:\n{quoted(item.answer)}"
-    parts = [f"{framing.task}: {scale}.", f"Question:\n{quoted(item.question)}"]
+    answer = f"Answer to grade:\n{quote(item.answer)}"
+    parts = [f"{framing.task}: {scale}.", f"Question:\n{quote(item.question)}"]
     if framing.answer_first:
         parts.append(answer)
     if item.reference:
         title = "A good answer, for comparison" if criterion else "Right answer, for comparison"
-        parts.append(f"{title}:\n{quoted(item.reference)}")
+        parts.append(f"{title}:\n{quote(item.reference)}")
     if item.rubric:
-        parts.append(f"What counts:\n{quoted(item.rubric)}")
+        parts.append(f"What counts:\n{quote(item.rubric)}")
     if not framing.answer_first:
         parts.append(answer)
     if criterion:
         about = f"{criterion.name}: {criterion.description}" if criterion.description else criterion.name
-        parts.append(f"Grade only how far the answer meets this, and nothing else:\n{quoted(about)}")
+        parts.append(f"Grade only how far the answer meets this, and nothing else:\n{quote(about)}")
     parts.append('Reply in JSON: {"score": a number from 1 to 5}.' if as_json else "Give only the number, from 1 to 5.")
     system = SYSTEM_JSON if as_json else SYSTEM
     return Message(role="system", content=system), Message(role="user", content="\n\n".join(parts))
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """Return the text with `> ` before every line, for every kind of line break."""
     if len(text) > MAX_QUOTED_CHARS:
         half = MAX_QUOTED_CHARS // 2
@@ -167,7 +167,7 @@ def quoted(text: str) -> str:
     return "\n".join(f"> {line}" for line in text.splitlines()) or "> (nothing)"
 
 
-def weighed(token: TokenLogprob) -> Grade:
+def read_grade(token: TokenLogprob) -> Grade:
     """Return the grade from the first generated token's probabilities."""
     mass = grade_masses(token)
     total = sum(mass.values())
@@ -200,7 +200,7 @@ def grade_masses(token: TokenLogprob) -> dict[int, float]:
     return mass
 
 
-def none(reason: str, judge: str) -> Verdict:
+def no_verdict(reason: str, judge: str) -> Verdict:
     """Return a verdict without a score, with the reason."""
     return Verdict(score=None, reasons=(reason,), judge=judge)
 

@@ -10,8 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from tmde_bench_default.checks.answers import choice_in, final_part, normalised, number_in, parse_number, tolerance
-from tmde_bench_default.checks.deciding import MAX_ANSWER_CHARS, outcome_of, problems, searched
+from tmde_bench_default.checks.answers import (
+    choice_in,
+    final_part,
+    normalise_answer,
+    number_in,
+    parse_number,
+    tolerance,
+)
+from tmde_bench_default.checks.deciding import MAX_ANSWER_CHARS, problems, run_check, search_pattern
 from tmde_core.sdk.errors import TmdeError
 from tmde_core.sdk.judges import Criterion, JudgeItem, JudgeModel, Verdict
 
@@ -59,7 +66,7 @@ async def check_criteria(answer: str, criteria: Sequence[Criterion]) -> Verdict:
         if criterion.check is None:
             continue
         try:
-            outcome = await outcome_of(criterion.check, answer)
+            outcome = await run_check(criterion.check, answer)
         except TmdeError as error:
             reasons.append(f"{criterion.name}: {error.detail}")
             continue
@@ -107,22 +114,22 @@ def check_choice(answer: str, reference: str) -> Verdict:
 
 def check_exact(answer: str, reference: str) -> Verdict:
     """Check whether the answer or its final part equals the reference, ignoring case, punctuation and spaces."""
-    wanted = normalised(reference)
+    wanted = normalise_answer(reference)
     marked = final_part(answer)
-    right = normalised(answer) == wanted or (marked is not None and normalised(marked) == wanted)
+    right = normalise_answer(answer) == wanted or (marked is not None and normalise_answer(marked) == wanted)
     return _verdict(right, "The answer equals the reference." if right else "The answer differs from the reference.")
 
 
 def check_contains(answer: str, reference: str) -> Verdict:
     """Check whether the answer contains the reference's words, together and in order."""
-    wanted = normalised(reference)
-    right = bool(wanted) and f" {wanted} " in f" {normalised(answer)} "
+    wanted = normalise_answer(reference)
+    right = bool(wanted) and f" {wanted} " in f" {normalise_answer(answer)} "
     return _verdict(right, f"The answer {'contains' if right else 'does not contain'} {reference[:80]!r}.")
 
 
 def check_regex(answer: str, pattern: str) -> Verdict:
     """Check whether the pattern occurs in the answer, ignoring case."""
-    found, reason = searched(pattern, answer)
+    found, reason = search_pattern(pattern, answer)
     return _none(reason) if found is None else _verdict(found, reason)
 
 

@@ -10,7 +10,7 @@ from tmde_core.sdk.training import WorkerCommand
 from tmde_cpu.base_name import resolve_base_model
 
 
-def conversion(data_dir: Path, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
+def plan_conversion(data_dir: Path, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
     """Return the worker that compares the adapter with its base model and writes `adapter.gguf`.
 
     The result is None if the base model is not installed.

@@ -3,7 +3,7 @@
     python -m tmde_cpu.gguf.adapter_form_worker ADAPTER_DIR BASE
 
 BASE is a GGUF file or a directory with config.json and safetensors. Only the headers are read, which takes a second;
-loading the model would take half a minute. The worker prints a `tmde_core.sdk.training.ServedForm`. Runs in a
+loading the model would take half a minute. The worker prints a `tmde_core.sdk.training.ConversionResult`. Runs in a
 subprocess only.
 """
 
@@ -23,7 +23,7 @@ from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE
 from tmde_core.sdk.errors import TmdeError
 from tmde_core.sdk.records import to_json
 from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, read_tensors
-from tmde_core.sdk.training import ServedForm
+from tmde_core.sdk.training import ConversionResult
 from tmde_cpu.gguf.header import read_header, read_shapes
 from tmde_cpu.gguf.lora import ARCHITECTURES, UnsupportedModelError, write_form
 
@@ -67,23 +67,23 @@ def main(adapter_dir: Path, base: Path) -> int:
     return 0
 
 
-def make(adapter_dir: Path, base_path: Path) -> ServedForm:
+def make(adapter_dir: Path, base_path: Path) -> ConversionResult:
     """Write `adapter.gguf`, unless the adapter does not fit or the model has no GGUF form for adapters."""
     try:
         base = _of_directory(base_path) if base_path.is_dir() else _of_gguf(base_path)
         weights = adapter_dir / WEIGHTS_FILE
         tensors = read_tensors(weights)
-        if reasons := misfits(tensors, base, base_path.name):
-            return ServedForm(reasons=tuple(reasons))
+        if reasons := find_misfits(tensors, base, base_path.name):
+            return ConversionResult(reasons=tuple(reasons))
         lora = msgspec.json.decode((adapter_dir / CONFIG_FILE).read_bytes())
         write_form(_loaded(weights, tensors), float(lora["lora_alpha"]), base.config, adapter_dir / GGUF_FILE)
     except UnsupportedModelError as error:
         (adapter_dir / GGUF_FILE).unlink(missing_ok=True)
-        return ServedForm(note=f"{error} It cannot be served by llama.cpp.")
-    return ServedForm()
+        return ConversionResult(note=f"{error} It cannot be served by llama.cpp.")
+    return ConversionResult()
 
 
-def misfits(tensors: tuple[Tensor, ...], base: Base, name: str) -> list[str]:
+def find_misfits(tensors: tuple[Tensor, ...], base: Base, name: str) -> list[str]:
     """Return why the matrices do not fit the base model, in sentences."""
     unknown, misshapen = [], []
     for tensor in tensors:

@@ -25,7 +25,7 @@ LLAMA_3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,
 _DTYPES: Mapping[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 
-class UnsupportedError(Exception):
+class UnsupportedArchitectureError(Exception):
     """The kind of model cannot be converted here. The message names the kind and the supported kinds."""
 
 
@@ -51,7 +51,9 @@ def convert(directory: Path, target: Path) -> None:
             continue
         name = names.get_name(stored.name, try_suffixes=(".weight",))
         if name is None:
-            raise UnsupportedError(f"{directory.name} holds the tensor {stored.name}, which no Llama model has.")
+            raise UnsupportedArchitectureError(
+                f"{directory.name} holds the tensor {stored.name}, which no Llama model has."
+            )
         dtype = stored.written_as
         nbytes = int(np.prod(stored.shape)) * np.dtype(dtype).itemsize
         writer.add_tensor_info(name, stored.shape, np.dtype(dtype), nbytes)
@@ -70,12 +72,12 @@ def convert(directory: Path, target: Path) -> None:
 def _check(config: Mapping[str, Any]) -> None:
     architecture = (config.get("architectures") or ["unknown"])[0]
     if architecture != ARCHITECTURE:
-        raise UnsupportedError(
+        raise UnsupportedArchitectureError(
             f"It is a {architecture}; only {ARCHITECTURE} can be converted here. Name a GGUF file of the model instead."
         )
     rope = _rope(config)
     if rope.get("rope_type", rope.get("type", "default")) != "default" or config.get("attention_bias"):
-        raise UnsupportedError(
+        raise UnsupportedArchitectureError(
             "It scales its rotary positions or has attention biases, which cannot be converted here. "
             "Name a GGUF file of the model instead."
         )
@@ -109,9 +111,11 @@ def _write_tokenizer(writer: gguf.GGUFWriter, config: Mapping[str, Any], directo
     tokenizer, said = _json(directory / "tokenizer.json"), _json(directory / "tokenizer_config.json")
     model = tokenizer["model"]
     if model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise UnsupportedError("Its tokenizer is no byte-level BPE, which is the only kind that can be converted here.")
+        raise UnsupportedArchitectureError(
+            "Its tokenizer is no byte-level BPE, which is the only kind that can be converted here."
+        )
     if not model.get("merges"):
-        raise UnsupportedError("Its tokenizer has no merges, and llama.cpp serves none without.")
+        raise UnsupportedArchitectureError("Its tokenizer has no merges, and llama.cpp serves none without.")
     size = int(config["vocab_size"])
     tokens, kinds = [f"[PAD{place}]" for place in range(size)], [int(gguf.TokenType.UNUSED)] * size
     for token, place in model["vocab"].items():
@@ -139,7 +143,9 @@ def _write_tokenizer(writer: gguf.GGUFWriter, config: Mapping[str, Any], directo
     template = directory / "chat_template.jinja"
     text = template.read_text(encoding="utf-8") if template.is_file() else said.get("chat_template")
     if not isinstance(text, str):
-        raise UnsupportedError("It has no chat template, so nobody can say what a conversation with it looks like.")
+        raise UnsupportedArchitectureError(
+            "It has no chat template, so nobody can say what a conversation with it looks like."
+        )
     writer.add_chat_template(text)
 
 
@@ -161,7 +167,7 @@ def _pre_tokenizer(described: Mapping[str, Any]) -> str:
         return "smollm"
     if kinds == ["Split", "ByteLevel"] and steps[0].get("pattern", {}).get("Regex") == LLAMA_3_SPLIT:
         return "llama-bpe"
-    raise UnsupportedError(
+    raise UnsupportedArchitectureError(
         "Its tokenizer cuts text in a way that is not known here; known are those of GPT-2, SmolLM and Llama 3. "
         "Name a GGUF file of the model instead."
     )
@@ -206,7 +212,9 @@ def _stored(directory: Path) -> Iterator[Stored]:
             if name == "__metadata__":
                 continue
             if told["dtype"] not in _DTYPES:
-                raise UnsupportedError(f"{file.name} holds {told['dtype']} values; known are F32, F16 and BF16.")
+                raise UnsupportedArchitectureError(
+                    f"{file.name} holds {told['dtype']} values; known are F32, F16 and BF16."
+                )
             start, end = told["data_offsets"]
             if 8 + length + end > file.stat().st_size:
                 raise ValueError(f"{file.name} is cut short")
@@ -231,7 +239,7 @@ def main(arguments: list[str]) -> int:
     directory, target = Path(arguments[0]), Path(arguments[1])
     try:
         convert(directory, target)
-    except UnsupportedError as error:
+    except UnsupportedArchitectureError as error:
         sys.stderr.write(f"{error}\n")
     except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
         sys.stderr.write(f"A file of it is missing or damaged ({type(error).__name__}: {error}).\n")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Gate:
+class SlotQueue:
     """As many permits as slots. Background requests never take the last one, so that a question finds a slot."""
 
     def __init__(self, slots: int) -> None:

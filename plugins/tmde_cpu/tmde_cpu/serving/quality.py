@@ -13,14 +13,14 @@ from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.errors import TmdeError
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime
-from tmde_cpu.serving.simple_questions import QualityReport, quality
+from tmde_cpu.serving.simple_questions import QualityReport, measure_quality
 
 
 async def _main(data_dir: Path, model: str) -> QualityReport:
     settings = EmbeddedSettings(models=(model,) if Path(model).is_absolute() else ())
     runtime = EmbeddedRuntime(PluginContext(data_dir, settings))
     try:
-        return await quality(runtime, Path(model).name)
+        return await measure_quality(runtime, Path(model).name)
     finally:
         await runtime.stop()
 

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import psutil
 
-from tmde_core.sdk.chat_http import chat_body, response_error, transport_error
+from tmde_core.sdk.chat_http import build_chat_body, response_error, transport_error
 from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.errors import TmdeError, WorkerFailedError
 from tmde_core.sdk.runtimes import (
@@ -29,9 +29,9 @@ from tmde_cpu.serving.child import SERVER
 from tmde_cpu.serving.loopback import stream_loopback
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.served import Generation, ServedModel
-from tmde_cpu.serving.served_form import served_form
+from tmde_cpu.serving.served_form import ensure_gguf
 from tmde_cpu.serving.server_log import ServerLog
-from tmde_cpu.serving.simple_questions import QualityReport, quality
+from tmde_cpu.serving.simple_questions import QualityReport, measure_quality
 
 END_NOTICE_SECONDS = 1.0
 """How long a request on a broken connection waits for the report that the child has ended."""
@@ -68,7 +68,7 @@ class EmbeddedRuntime:
             # With progress events the server writes while it reads the prompt. It then notices within a step that the
             # client has disconnected, not only after a second.
             extra = {"cache_prompt": True, "return_progress": True, "lora": generation.lora(request.adapter)}
-            body = chat_body(request, model=model.name, extra=extra)
+            body = build_chat_body(request, model=model.name, extra=extra)
             child = generation.child
             stream = stream_loopback(child.address, child.key, body, server=SERVER, model=model.name)
             async with aclosing(stream):
@@ -137,7 +137,7 @@ class EmbeddedRuntime:
     async def _open(self, source: ModelSource) -> ServedModel:
         await asyncio.to_thread(self._catalog.check, source)
         if source.is_directory:
-            form = await served_form(source.path, self._models_dir / "converted", self._quality_of)
+            form = await ensure_gguf(source.path, self._models_dir / "converted", self._quality_of)
             source = ModelSource(source.name, form)
         context = await asyncio.to_thread(self._catalog.context, source)
         return ServedModel(source.name, source.path, context, self._options, self._log)
@@ -146,7 +146,7 @@ class EmbeddedRuntime:
         """Measure the quality of the model in `file`, with a separate runtime that no request can reach yet."""
         trial = EmbeddedRuntime(PluginContext(self._data_dir, EmbeddedSettings(model=str(file), slots=1)))
         try:
-            return await quality(trial)
+            return await measure_quality(trial)
         finally:
             await trial.stop()
 

@@ -15,7 +15,7 @@ from tmde_core.sdk.errors import AdapterInvalidError, InvalidInputError, TmdeErr
 from tmde_core.sdk.runtimes import AdapterRef
 from tmde_cpu.gguf.header import read_header
 from tmde_cpu.serving.child import ServerChild, server_job
-from tmde_cpu.serving.gate import Gate
+from tmde_cpu.serving.gate import SlotQueue
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.server_log import ServerLog
 
@@ -82,7 +82,7 @@ class ServedModel:
         self.name = name
         self.path = path
         self.context = context
-        self.gate = Gate(options.slots)
+        self.gate = SlotQueue(options.slots)
         self.restarts = 0
         self._options = options
         self._log = server_log

@@ -23,10 +23,10 @@ CONVERSION = 1
 """The version of the conversion. Raise it when a conversion gives a different file, so that old files are converted
 again."""
 
-Check = Callable[[Path], Awaitable[QualityReport]]
+QualityCheck = Callable[[Path], Awaitable[QualityReport]]
 
 
-async def served_form(directory: Path, converted_dir: Path, check: Check) -> Path:
+async def ensure_gguf(directory: Path, converted_dir: Path, check: QualityCheck) -> Path:
     """Return the GGUF file for `directory`, which is converted and checked the first time.
 
     Raises:

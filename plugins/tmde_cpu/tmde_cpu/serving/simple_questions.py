@@ -94,7 +94,7 @@ def _says(expected: dict[str, str]) -> Callable[[str], bool]:
     return right
 
 
-async def quality(runtime: ModelRuntime, model: str = "") -> QualityReport:
+async def measure_quality(runtime: ModelRuntime, model: str = "") -> QualityReport:
     """Ask every question once, greedily, one after the other.
 
     Raises:

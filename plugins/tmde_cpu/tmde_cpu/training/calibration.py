@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from tmde_core.sdk.errors import TmdeError
-from tmde_core.sdk.files import write_whole
+from tmde_core.sdk.files import write_atomic
 from tmde_core.sdk.records import Record, from_json, to_json
 from tmde_core.sdk.training import FineTuneConfig
 from tmde_core.sdk.worker import BaseIdentity
@@ -48,18 +48,20 @@ class _Remembered(Record):
     entries: dict[str, Calibration]
 
 
-def calibrated(data_dir: Path, directory: Path, base: BaseIdentity, config: FineTuneConfig, pack: Pack) -> Calibration:
+def load_or_measure(
+    data_dir: Path, directory: Path, base: BaseIdentity, config: FineTuneConfig, pack: Pack
+) -> Calibration:
     """Return the stored figures of this model, or measure them now with `pack`."""
     key = f"{base.model_sha256} rank {config.lora_rank} threads {torch.get_num_threads()} torch {torch.__version__}"
     file = data_dir / FILE
     known = _read(file)
     if key not in known:
-        known = {**known, key: measured(load_trainee(directory, config), pack, config)}
-        write_whole(file, to_json(_Remembered(entries=dict(list(known.items())[-KEPT:]))))
+        known = {**known, key: measure(load_trainee(directory, config), pack, config)}
+        write_atomic(file, to_json(_Remembered(entries=dict(list(known.items())[-KEPT:]))))
     return known[key]
 
 
-def measured(trainee: Trainee, pack: Pack, config: FineTuneConfig) -> Calibration:
+def measure(trainee: Trainee, pack: Pack, config: FineTuneConfig) -> Calibration:
     """Train on one pack a few times. This changes the adapter, so pass a new one that is not used afterwards."""
     adapter = sum(tensor.nbytes for tensor in trainee.weights.values())
     loaded = psutil.Process(os.getpid()).memory_info().rss

@@ -17,7 +17,7 @@ import msgspec
 import torch
 
 from tmde_core.sdk.errors import TmdeError
-from tmde_core.sdk.files import write_whole
+from tmde_core.sdk.files import write_atomic
 from tmde_core.sdk.records import from_json, to_json
 from tmde_core.sdk.training import (
     PREVIEW_FILE,
@@ -30,7 +30,7 @@ from tmde_core.sdk.training import (
 )
 from tmde_core.sdk.worker import TrainingFailedError
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
-from tmde_cpu.training.calibration import Calibration, calibrated
+from tmde_cpu.training.calibration import Calibration, load_or_measure
 from tmde_cpu.training.examples import Example, encode, read_examples
 from tmde_cpu.training.packing import Pack, pack_all
 from tmde_cpu.training.trainer import data_order, pack_limit
@@ -55,7 +55,7 @@ def preview(job: TrainingJob) -> PreviewReport:
     estimate, measured = ResourceEstimate(), False
     if fitting:
         packs, longest = _work(fitting, held_out, config)
-        found = calibrated(Path(job.data_dir), directory, identify(directory, job.base_model), config, longest)
+        found = load_or_measure(Path(job.data_dir), directory, identify(directory, job.base_model), config, longest)
         estimate, measured = _estimated(found, packs, longest, config), True
     return PreviewReport(
         examples=tuple(lengths),
@@ -108,7 +108,7 @@ def main(job_path: Path) -> int:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     try:
         job = from_json(job_path.read_bytes(), TrainingJob)
-        write_whole(Path(job.run_dir) / PREVIEW_FILE, to_json(preview(job)))
+        write_atomic(Path(job.run_dir) / PREVIEW_FILE, to_json(preview(job)))
     except (TrainingFailedError, TmdeError) as error:
         sys.stderr.write(f"{error.detail}\n")
         return 1

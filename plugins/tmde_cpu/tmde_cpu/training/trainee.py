@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tmde_core.sdk.training import FineTuneConfig
-from tmde_core.sdk.worker import memory
+from tmde_core.sdk.worker import measure_memory
 from tmde_cpu.training import attention, layers
 from tmde_cpu.training.packing import Pack
 
@@ -122,7 +122,7 @@ def load_trainee(directory: Path, config: FineTuneConfig) -> Trainee:
 def available_memory() -> int:
     """Return the bytes that this process may still use, limited by the machine, the control group and `ulimit -v`."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    available = memory()[1]
+    available = measure_memory()[1]
     if limit == resource.RLIM_INFINITY:
         return available
     return max(0, min(available, limit - psutil.Process().memory_info().vms))

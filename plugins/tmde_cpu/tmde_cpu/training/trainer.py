@@ -26,7 +26,7 @@ import transformers
 from safetensors.torch import save_file
 
 from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE
-from tmde_core.sdk.files import sha256_of
+from tmde_core.sdk.files import hash_file
 from tmde_core.sdk.training import FineTuneConfig, FineTuneMetrics
 from tmde_core.sdk.worker import BaseIdentity, RunWorker, TrainingFailedError
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
@@ -114,7 +114,7 @@ def train(worker: RunWorker) -> None:
         rate = learning_rate(at.step, total_steps, config.learning_rate, config.warmup_ratio, config.lr_scheduler)
 
         started = time.monotonic()
-        loss, supervised = optimizer_step(trainee, optimizer, pack_all(chosen, pack_tokens), rate, worker.working)
+        loss, supervised = optimizer_step(trainee, optimizer, pack_all(chosen, pack_tokens), rate, worker.report_alive)
         seconds = time.monotonic() - started
         _must_be_sane(loss, at.step + 1)
         at = msgspec.structs.replace(
@@ -164,7 +164,7 @@ def _validate(
     worker: RunWorker, trainee: Trainee, packs: Sequence[Pack], at: State, best: state.Weights, epoch: int
 ) -> tuple[State, state.Weights]:
     """Measure the validation loss, and keep the weights if the loss is the lowest so far."""
-    loss = mean_loss(trainee, packs, worker.working)
+    loss = mean_loss(trainee, packs, worker.report_alive)
     if not math.isfinite(loss):
         raise TrainingFailedError(
             "nan-loss", f"The validation loss after step {at.step} is {loss}. Lower the learning rate."
@@ -187,7 +187,7 @@ def _validate(
 
 
 def _publish(worker: RunWorker, trainee: Trainee, directory: Path, base: BaseIdentity, at: State) -> None:
-    staging = worker.staging()
+    staging = worker.make_staging()
     lora = trainee.peft_model.peft_config["default"]
     lora.base_model_name_or_path = base.name  # a local path would mean nothing on another machine
     lora.inference_mode = True
@@ -250,7 +250,7 @@ def _fingerprint(worker: RunWorker, base: BaseIdentity) -> str:
     # batches.
     config = msgspec.to_builtins(worker.config)
     step_examples = config.pop("batchSize") * config.pop("gradientAccumulationSteps")
-    parts: list[Any] = [config, step_examples, base, [sha256_of(file) for file in data]]
+    parts: list[Any] = [config, step_examples, base, [hash_file(file) for file in data]]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 

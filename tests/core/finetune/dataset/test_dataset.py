@@ -18,13 +18,13 @@ from tests.core.finetune.conftest import make_trace, settings_on, stand_in_plugi
 from tmde_core.errors import InsufficientTracesError
 from tmde_core.finetune.dataset.leaks import LeakCheck, Protected
 from tmde_core.finetune.dataset.selection import (
+    assign_split,
     content_hash,
     freeze,
-    normalised,
+    normalise_question,
     query_hash,
     require_enough,
     select,
-    split_of,
 )
 from tmde_core.plugins import Plugins
 from tmde_core.prompts import proposer_opening
@@ -35,7 +35,9 @@ from tmde_core.records.training import TrainingExample
 from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.services import open_services
 
-QUERIES = st.lists(st.text(min_size=1).filter(lambda text: normalised(text) != ""), unique_by=normalised, max_size=30)
+QUERIES = st.lists(
+    st.text(min_size=1).filter(lambda text: normalise_question(text) != ""), unique_by=normalise_question, max_size=30
+)
 
 
 def joined(names) -> str:
@@ -48,11 +50,11 @@ def sides(selection) -> dict[str, str]:
 
 def test_the_split_is_the_same_on_every_machine():
     # Written down: a change of the rule would move examples from validation to training.
-    assert [number for number in range(60) if split_of(f"What is {number} times 7?") == "val"] == [0, 12, 17, 51]
+    assert [number for number in range(60) if assign_split(f"What is {number} times 7?") == "val"] == [0, 12, 17, 51]
 
 
 def test_about_a_tenth_is_held_out():
-    assert sum(split_of(f"question {number}") == "val" for number in range(20_000)) == pytest.approx(2000, rel=0.1)
+    assert sum(assign_split(f"question {number}") == "val" for number in range(20_000)) == pytest.approx(2000, rel=0.1)
 
 
 @given(QUERIES, st.integers(0, 30))
@@ -76,10 +78,10 @@ def test_of_one_question_the_best_answer_is_kept_and_the_others_are_accounted_fo
     ]
     selection = select(traces, joined)
     kept = {example.trace_id for example in (*selection.train, *selection.val)}
-    assert len(kept) == len({normalised(one.query) for one in traces})
+    assert len(kept) == len({normalise_question(one.query) for one in traces})
     assert {str(one.id) for one in traces} == kept | {str(left.trace_id) for left in selection.left_out}
     for one in traces:
-        rivals = [other for other in traces if normalised(other.query) == normalised(one.query)]
+        rivals = [other for other in traces if normalise_question(other.query) == normalise_question(one.query)]
         best = max((other.auto_score, other.created_at) for other in rivals)
         assert str(one.id) not in kept or (one.auto_score, one.created_at) == best
 
@@ -122,7 +124,7 @@ def test_nothing_that_must_not_be_trained_on_is_ever_chosen(tmp_path_factory, ki
                     await services.traces.withdraw(one.id, "It is wrong.")
                 if kind == TAUGHT:
                     good.add(str(one.id))
-            return set((await services.finetune.selection(FineTuneConfig())).trace_ids), good
+            return set((await services.finetune.select_examples(FineTuneConfig())).trace_ids), good
 
     found, good = asyncio.run(chosen())
     assert found == good

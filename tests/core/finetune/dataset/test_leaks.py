@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core.finetune.dataset.leaks import LeakCheck, Protected, about
+from tmde_core.finetune.dataset.leaks import LeakCheck, Protected, extract_subject
 
 QUESTIONS = (
     "A train leaves at 9:15 and arrives at 11:40. How long does the journey take?",
@@ -95,7 +95,7 @@ def test_the_sentence_says_how_near_the_question_is():
 
 
 def test_what_a_question_is_about_are_its_numbers_operators_and_names():
-    told = about('Is Paris in France? "Yes." I think 3,5 km from Ivry: 1,000 - 3,5 = -3 COVID-19.')
+    told = extract_subject('Is Paris in France? "Yes." I think 3,5 km from Ivry: 1,000 - 3,5 = -3 COVID-19.')
     assert told == Counter(["paris", "france", "3,5", "ivry", "1000", "-", "3,5", "=", "-", "3", "covid", "19"])
 
 

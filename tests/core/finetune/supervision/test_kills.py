@@ -29,7 +29,7 @@ import pytest
 from tests import warm
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.lora.files.store import AdapterStore
-from tmde_core.sdk.worker.kit import checkpoints
+from tmde_core.sdk.worker.kit import list_checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -159,7 +159,7 @@ class Victims:
         if victim != "trainer":
             self.kill_server()
         if victim != "server":
-            for process in supervisor.family(run):
+            for process in supervisor.find_processes(run):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
         self.kills += 1
@@ -169,7 +169,7 @@ class Victims:
         adapters = AdapterStore(self.data_dir)
         for directory in (self.data_dir / "lora-adapters").glob("[!.]*"):
             if directory.is_dir():
-                adapters.verified(UUID(directory.name))
+                adapters.verify_files(UUID(directory.name))
         with contextlib.closing(sqlite3.connect(self.data_dir / "tmde.db", timeout=30)) as database:
             assert {row[0] for row in database.execute("SELECT id FROM traces")} >= set(self.traces)
             assert {row[0] for row in database.execute("SELECT id FROM finetune_runs")} == set(self.runs)
@@ -194,7 +194,7 @@ class Victims:
             if row["status"] == "failed":
                 assert row["error_message"], "a run failed without a reason"
                 assert "happened 3 times" in row["error_message"], row["error_message"]
-                if not checkpoints(self.run_dir(run)):
+                if not list_checkpoints(self.run_dir(run)):
                     return run
                 self.resume(run)
             else:
@@ -211,7 +211,7 @@ class Victims:
         assert not list((self.data_dir / "lora-adapters").glob(".staging-*"))
         with self.client as client:
             for run in self.runs:
-                soon(lambda run=run: not supervisor.family(run), f"the end of every process of {run}")
+                soon(lambda run=run: not supervisor.find_processes(run), f"the end of every process of {run}")
                 shown = client.get(f"/api/finetune/{run}").json()
                 assert all(attempt["outcome"] != "running" for attempt in shown["attempts"])
                 events = client.get(f"/api/finetune/{run}/progress").text

@@ -79,7 +79,7 @@ async def test_a_run_that_was_killed_goes_on_from_its_newest_checkpoint_and_ends
     undisturbed = await trained(services, "steps-23")
     run = await services.finetune.start(config("steps-23-held-at-12"))
     await seen(services, run, "checkpoint")
-    for process in supervisor.family(str(run.id)):
+    for process in supervisor.find_processes(str(run.id)):
         process.kill()
     (services.finetune.run_dir(run.id) / "go").touch()
     ended = await services.finetune.wait(run.id)
@@ -115,12 +115,12 @@ async def test_two_watchers_of_a_dead_worker_start_one_new_worker(services, stan
         waiting = asyncio.create_task(other.finetune.wait(run.id))
         while run.id not in other.finetune.watching._watches:
             await asyncio.sleep(0.01)
-        for process in supervisor.family(str(run.id)):
+        for process in supervisor.find_processes(str(run.id)):
             process.kill()
         while len((await services.finetune.get(run.id)).attempts) < 2:
             await asyncio.sleep(0.02)
         await asyncio.sleep(0.2)
-        assert len(supervisor.family(str(run.id))) == 1
+        assert len(supervisor.find_processes(str(run.id))) == 1
         (services.finetune.run_dir(run.id) / "go").touch()
         assert outcomes(await waiting) == ["killed", "completed"]
     assert (await services.finetune.wait(run.id)).status == "completed"
@@ -130,7 +130,7 @@ async def test_a_run_that_cannot_be_started_again_fails_with_both_reasons(servic
     run = await services.finetune.start(config("waits"))
     await seen(services, run, "progress")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=200 * 1024**2))
-    for process in supervisor.family(str(run.id)):
+    for process in supervisor.find_processes(str(run.id)):
         process.kill()
     ended = await services.finetune.wait(run.id)
     assert ended.status == "failed"
@@ -181,7 +181,7 @@ async def test_smaller_batches_go_on_from_the_checkpoint_because_a_step_learns_f
     await seen(services, run, "checkpoint")
     run_dir = services.finetune.run_dir(run.id)
     FileLog(run_dir / "events.jsonl").append("log", {"text": "Too little.", "reason": "out-of-memory"})
-    for process in supervisor.family(str(run.id)):
+    for process in supervisor.find_processes(str(run.id)):
         process.kill()
     while len((await services.finetune.get(run.id)).attempts) < 2:
         await asyncio.sleep(0.02)
@@ -203,7 +203,7 @@ async def test_a_worker_that_lives_but_makes_no_step_is_ended_and_the_run_says_s
     assert run.error_message.startswith("The training process hung: it lived, but made no step for ")
     assert "(the limit is 0.6 s" in run.error_message
     assert run.error_message.endswith("It was ended after step 3 of 3; the newest checkpoint is of step 3.")
-    assert not supervisor.family(str(run.id))
+    assert not supervisor.find_processes(str(run.id))
     last = services.finetune.events(run.id).read()[-1]
     assert (last.type, last.data["reason"], last.data["detail"]) == ("error", "hung", run.error_message)
 
@@ -220,15 +220,15 @@ async def test_what_a_dead_worker_left_behind_does_not_keep_the_run_alive(servic
     async with stand_in(data_dir) as command_line:
         run = await command_line.finetune.start(config("grandchild"))
     shorten(services, orphan_seconds=0.3)
-    await services.finetune.current()  # adopted: this process is not the worker's parent
+    await services.finetune.get_current()  # adopted: this process is not the worker's parent
     note = services.finetune.run_dir(run.id) / "grandchild"
     await appeared(note)
     await asyncio.sleep(0.1)
-    for process in supervisor.family(str(run.id)):
+    for process in supervisor.find_processes(str(run.id)):
         if process.pid != int(note.read_text()):
             process.kill()
     assert outcomes(await services.finetune.wait(run.id)) == ["killed", "failed"]
-    assert not supervisor.family(str(run.id))
+    assert not supervisor.find_processes(str(run.id))
 
 
 async def test_a_disk_that_fills_up_ends_the_run_which_can_be_resumed(services, monkeypatch):
@@ -373,7 +373,7 @@ async def test_a_queued_run_is_frozen_and_waits_for_a_worker_that_sees_it_to_its
     with pytest.raises(ConflictError, match=str(run.id)):
         await server.finetune.start(config("quick"))
     waiting = asyncio.create_task(server.finetune.wait(run.id))
-    working = asyncio.create_task(worker.finetune.work(once=True))
+    working = asyncio.create_task(worker.finetune.run_worker(once=True))
     (server.finetune.run_dir(run.id) / "go").touch()
     ended = await waiting
     assert (ended.status, ended.queued, outcomes(ended)) == ("completed", False, ["killed", "completed"])
@@ -386,14 +386,14 @@ async def test_a_queued_run_can_be_cancelled_and_no_worker_takes_it(placed):
     cancelled = await server.finetune.cancel(run.id)
     assert (cancelled.status, cancelled.queued, cancelled.attempts) == ("cancelled", False, ())
     assert kinds(server, run) == ["cancelled"]
-    await worker.finetune.work(once=True)
+    await worker.finetune.run_worker(once=True)
     assert (await server.finetune.get(run.id)).status == "cancelled"
 
 
 async def test_of_two_workers_one_takes_the_queued_run(placed, services):
     server, worker = placed
     run = await server.finetune.start(config("steps-20"))
-    await asyncio.gather(worker.finetune.work(once=True), server.finetune.work(once=True))
+    await asyncio.gather(worker.finetune.run_worker(once=True), server.finetune.run_worker(once=True))
     ended = await server.finetune.get(run.id)
     assert (ended.status, outcomes(ended)) == ("completed", ["completed"])
 
@@ -401,26 +401,26 @@ async def test_of_two_workers_one_takes_the_queued_run(placed, services):
 async def test_a_worker_that_leaves_lets_the_run_go_on_and_the_next_one_adopts_it(placed):
     server, worker = placed
     run = await server.finetune.start(config("waits"))
-    working = asyncio.create_task(worker.finetune.work())
+    working = asyncio.create_task(worker.finetune.run_worker())
     await seen(server, run, "progress")
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
     await worker.finetune.stop()
     assert supervisor.is_alive(server.finetune.run_dir(run.id))
     (server.finetune.run_dir(run.id) / "go").touch()
-    await server.finetune.work(once=True)
+    await server.finetune.run_worker(once=True)
     assert outcomes(await server.finetune.get(run.id)) == ["completed"]
 
 
 async def test_a_server_that_only_enqueues_starts_no_worker_when_one_dies(placed):
     server, worker = placed
     run = await server.finetune.start(config("waits"))
-    working = asyncio.create_task(worker.finetune.work())
+    working = asyncio.create_task(worker.finetune.run_worker())
     await seen(server, run, "progress")
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
     await worker.finetune.stop()
-    for process in supervisor.family(str(run.id)):
+    for process in supervisor.find_processes(str(run.id)):
         process.kill()
     await server.finetune.settle(watch=True)
     assert len((await server.finetune.get(run.id)).attempts) == 1
@@ -430,7 +430,7 @@ async def test_a_server_that_only_enqueues_starts_no_worker_when_one_dies(placed
 async def test_a_resumed_run_waits_for_a_worker_too(placed):
     server, worker = placed
     run = await server.finetune.start(config("checkpointed"))
-    working = asyncio.create_task(worker.finetune.work())
+    working = asyncio.create_task(worker.finetune.run_worker())
     await seen(server, run, "checkpoint")
     await server.finetune.cancel(run.id)
     working.cancel()
@@ -438,7 +438,7 @@ async def test_a_resumed_run_waits_for_a_worker_too(placed):
     resumed = await server.finetune.resume(run.id)
     assert (resumed.status, resumed.queued) == ("pending", True)
     (server.finetune.run_dir(run.id) / "go").touch()
-    await worker.finetune.work(once=True)
+    await worker.finetune.run_worker(once=True)
     ended = await server.finetune.get(run.id)
     assert (ended.status, outcomes(ended)) == ("completed", ["cancelled", "completed"])
     assert ended.attempts[1].resumed_from_step == 3
@@ -448,5 +448,5 @@ async def test_a_file_reaches_a_worker_that_no_signal_reaches(services, monkeypa
     run = await services.finetune.start(config("waits"))
     await seen(services, run, "progress")
     # As in another container: the processes of the run are not to be seen from here.
-    monkeypatch.setattr(supervisor, "family", lambda _run_id: [])
+    monkeypatch.setattr(supervisor, "find_processes", lambda _run_id: [])
     assert (await services.finetune.cancel(run.id)).status == "cancelled"

@@ -22,7 +22,7 @@ from tmde_core.finetune.supervision import supervisor
 
 def nothing_is_left(services, run) -> bool:
     hidden = list(services.stores.adapters.directory.glob(".staging-*"))
-    return not supervisor.family(str(run.id)) and not hidden
+    return not supervisor.find_processes(str(run.id)) and not hidden
 
 
 async def test_a_run_whose_processes_were_stopped_for_a_while_goes_on(services):
@@ -30,7 +30,7 @@ async def test_a_run_whose_processes_were_stopped_for_a_while_goes_on(services):
     run = await services.finetune.start(config("stops"))
     run_dir = services.finetune.run_dir(run.id)
     await appeared(run_dir / "stopping")
-    (stopped,) = [one for one in supervisor.family(str(run.id)) if one.pid == os.getpgid(one.pid)]
+    (stopped,) = [one for one in supervisor.find_processes(str(run.id)) if one.pid == os.getpgid(one.pid)]
     while stopped.status() != "stopped":
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.3)  # several looks of the watchdog
@@ -59,7 +59,7 @@ async def test_a_run_whose_directory_somebody_removed_fails_and_keeps_nobody_wai
     await appeared(services.finetune.run_dir(run.id) / "heartbeat")
     # Moved first: the worker goes on writing, so that a directory is not empty for long while its files are deleted.
     shutil.rmtree(services.finetune.run_dir(run.id).rename(tmp_path / "removed"))
-    for process in supervisor.family(str(run.id)):
+    for process in supervisor.find_processes(str(run.id)):
         process.kill()
     ended = await asyncio.wait_for(services.finetune.wait(run.id), 60)
     assert ended.status == "failed"
@@ -84,7 +84,7 @@ async def test_a_watch_outlives_an_error_of_the_machine(services, monkeypatch):
 
 async def test_a_run_is_cancelled_while_it_is_being_tried_with_smaller_batches(services, monkeypatch):
     launcher = services.finetune.watching._launcher
-    ready, begun, go = launcher.ready_backend, asyncio.Event(), asyncio.Event()
+    ready, begun, go = launcher.require_backend, asyncio.Event(), asyncio.Event()
 
     async def slowly(name):
         begun.set()
@@ -92,7 +92,7 @@ async def test_a_run_is_cancelled_while_it_is_being_tried_with_smaller_batches(s
         return await ready(name)
 
     run = await services.finetune.start(config("memory-for-0", batch_size=8))
-    monkeypatch.setattr(launcher, "ready_backend", slowly)
+    monkeypatch.setattr(launcher, "require_backend", slowly)
     await begun.wait()  # the first process lacked memory, the next one is about to be started
     cancelling = asyncio.create_task(services.finetune.cancel(run.id))
     await appeared(services.finetune.run_dir(run.id) / "cancel")

@@ -59,7 +59,7 @@ async def appeared(path: Path) -> None:
 
 
 def no_process_of(run) -> bool:
-    return not supervisor.family(str(run.id))
+    return not supervisor.find_processes(str(run.id))
 
 
 async def test_a_run_goes_from_traces_to_a_published_adapter(services):
@@ -75,24 +75,24 @@ async def test_a_run_goes_from_traces_to_a_published_adapter(services):
     assert adapter.path == ended.lora_path
     assert adapter.traces_used == 20
     assert [progress.step for progress in await services.finetune.metrics(run.id)] == [1, 2, 3]
-    assert await services.finetune.current() is None
+    assert await services.finetune.get_current() is None
     assert await services.finetune.list() == ([ended], 1)
 
 
 async def test_lineage_is_answered_in_both_directions(services):
     run = await services.finetune.wait((await services.finetune.start(config())).id)
-    traces = await services.finetune.traces_of(run.id)
+    traces = await services.finetune.list_traces(run.id)
     assert len(traces) == 20
     withdrawal = await services.traces.withdraw(traces[3].id, "It is wrong.")
     assert withdrawal.adapters == (run.id,)
     again = await services.finetune.wait((await services.finetune.start(config())).id)
-    assert traces[3].id not in [trace.id for trace in await services.finetune.traces_of(again.id)]
+    assert traces[3].id not in [trace.id for trace in await services.finetune.list_traces(again.id)]
 
 
 async def test_the_worker_is_detached_and_told_everything_in_a_file(services):
     run = await services.finetune.start(config("waits"))
     await seen(services, run, "progress")
-    (worker,) = supervisor.family(str(run.id))
+    (worker,) = supervisor.find_processes(str(run.id))
     run_dir = services.finetune.run_dir(run.id)
     assert supervisor._session(worker.pid) == worker.pid
     job = json.loads((run_dir / "job.json").read_text())
@@ -107,7 +107,7 @@ async def test_the_worker_stands_back_for_everything_else(services):
     async with open_services(back, services.plugins) as others:
         run = await others.finetune.start(config("waits"))
         await seen(others, run, "progress")
-        (worker,) = supervisor.family(str(run.id))
+        (worker,) = supervisor.find_processes(str(run.id))
         assert worker.nice() == 7
         if AUTOGROUP.exists() and AUTOGROUP.read_text().strip() == "1":
             # Without this the niceness of a process in a session of its own counts for nothing.
@@ -134,7 +134,7 @@ async def test_the_end_of_a_run_is_told_to_people_and_its_adapter_is_given_to_th
 async def test_a_run_is_running_once_its_worker_reports(services):
     run = await services.finetune.start(config("waits"))
     await seen(services, run, "progress")
-    while (current := await services.finetune.current()).status == "pending":
+    while (current := await services.finetune.get_current()).status == "pending":
         await asyncio.sleep(0.02)
     assert (current.id, current.status) == (run.id, "running")
     await services.finetune.cancel(run.id)
@@ -180,7 +180,7 @@ async def test_a_failed_run_says_why_and_leaves_no_half_adapter(services, what, 
     assert ended.status == "failed"
     assert re.search(reason, ended.error_message), ended.error_message
     assert not list(services.stores.adapters.directory.glob(".staging-*"))
-    assert await services.lora.active() is None
+    assert await services.lora.get_active() is None
     assert (await seen(services, run, "error" if what != "spoils-its-adapter" else "complete")) is not None
 
 
@@ -246,7 +246,7 @@ async def test_a_crashed_worker_leaves_no_descendant_behind(services):
     note = services.finetune.run_dir(run.id) / "grandchild"
     await appeared(note)
     grandchild = psutil.Process(int(note.read_text()))
-    next(process for process in supervisor.family(str(run.id)) if process.pid != grandchild.pid).kill()
+    next(process for process in supervisor.find_processes(str(run.id)) if process.pid != grandchild.pid).kill()
     ended = await services.finetune.wait(run.id)
     assert [attempt.outcome for attempt in ended.attempts] == ["killed", "failed"]
     assert not supervisor._lives(grandchild)
@@ -270,7 +270,7 @@ async def test_another_process_can_cancel_a_run(services, stand_in, data_dir):
 async def test_leaving_a_command_line_leaves_its_run_alone_and_the_server_sees_to_the_end(services, stand_in, data_dir):
     async with stand_in(data_dir) as command_line:
         run = await command_line.finetune.start(config("waits"))
-    assert (await services.finetune.current()).id == run.id
+    assert (await services.finetune.get_current()).id == run.id
     (services.finetune.run_dir(run.id) / "go").touch()
     assert (await services.finetune.wait(run.id)).status == "completed"
 
@@ -305,7 +305,7 @@ async def filled(stand_in, data_dir, trace):
 async def test_a_killed_server_changes_nothing_for_its_run_and_the_next_one_adopts_it(filled, stand_in):
     run_id = await asyncio.to_thread(killed_server, filled, "waits")
     async with stand_in(filled, serving=True) as services:
-        run = await services.finetune.current()
+        run = await services.finetune.get_current()
         assert str(run.id) == run_id
         (services.finetune.run_dir(run.id) / "go").touch()
         ended = await services.finetune.wait(run.id)
@@ -323,7 +323,7 @@ async def test_a_run_that_was_completed_while_no_server_ran_is_completed_at_the_
 
 async def test_a_worker_killed_while_no_server_ran_goes_on_when_one_starts_but_not_for_a_reader(filled, stand_in):
     run_id = await asyncio.to_thread(killed_server, filled, "waits")
-    for process in supervisor.family(run_id):
+    for process in supervisor.find_processes(run_id):
         process.kill()
     await dead(filled / "runs" / run_id)
     async with stand_in(filled) as reader:
@@ -331,7 +331,7 @@ async def test_a_worker_killed_while_no_server_ran_goes_on_when_one_starts_but_n
         assert run.completed_at is None
         assert not supervisor.is_alive(filled / "runs" / run_id)
     async with stand_in(filled, serving=True) as services:
-        assert str((await services.finetune.current()).id) == run_id
+        assert str((await services.finetune.get_current()).id) == run_id
         (filled / "runs" / run_id / "go").touch()
         ended = await services.finetune.wait(run.id)
         assert [attempt.outcome for attempt in ended.attempts] == ["killed", "completed"]
@@ -341,10 +341,10 @@ async def test_a_worker_killed_while_no_server_ran_goes_on_when_one_starts_but_n
 async def test_a_command_line_beside_a_killed_server_leaves_the_live_run_alone(filled, stand_in):
     run_id = await asyncio.to_thread(killed_server, filled, "waits")
     async with stand_in(filled) as services:
-        assert str((await services.finetune.current()).id) == run_id
-    assert supervisor.family(run_id)
+        assert str((await services.finetune.get_current()).id) == run_id
+    assert supervisor.find_processes(run_id)
     async with stand_in(filled, serving=True) as services:
-        run = await services.finetune.current()
+        run = await services.finetune.get_current()
         await services.finetune.cancel(run.id)
 
 
@@ -431,7 +431,7 @@ async def test_an_example_shows_exactly_what_the_proposer_saw_in_the_debate(serv
     assert trace.templates_used
     await services.traces.rate(trace.id, 9)
     opening = services.runtimes.made("scripted").of_role("proposer")[0].messages
-    selection = await services.finetune.selection(config())
+    selection = await services.finetune.select_examples(config())
     (example,) = [one for one in (*selection.train, *selection.val) if one.trace_id == str(trace.id)]
     assert example.messages[:-1] == opening
     assert example.input in opening[-1].content
@@ -445,7 +445,7 @@ async def test_benchmark_questions_are_never_trained_on_and_practice_questions_m
     ]
     services.plugins.suites.add(SuiteDescriptor(name="s", summary="", questions=lambda: questions), "tests")
     services.plugins.suites.add(SuiteDescriptor(name="broken", summary="", questions=lambda: 1 / 0), "tests")  # type: ignore[arg-type, return-value]
-    selection = await services.finetune.selection(config())
+    selection = await services.finetune.select_examples(config())
     asked = {query_hash(example.instruction) for example in (*selection.train, *selection.val)}
     assert query_hash("What is 3 times 7?") not in asked
     assert query_hash("What is 4 times 7?") in asked

@@ -40,7 +40,7 @@ USELESS = {
 def test_the_kit_does_not_publish_a_useless_adapter(tmp_path: Path, tensors, base, reason, words) -> None:
     job = write_job(tmp_path, [], [], FineTuneConfig())
     with RunWorker(job) as worker:
-        staging = worker.staging()
+        staging = worker.make_staging()
         write_adapter(staging)
         write_safetensors(staging / "adapter_model.safetensors", tensors)
         worker.publish(FineTuneMetrics(), BaseIdentity(name=base))
@@ -53,7 +53,7 @@ def test_the_kit_does_not_publish_a_useless_adapter(tmp_path: Path, tensors, bas
 def test_the_kit_does_not_publish_what_is_no_safetensors_file(tmp_path: Path) -> None:
     job = write_job(tmp_path, [], [], FineTuneConfig())
     with RunWorker(job) as worker:
-        staging = worker.staging()
+        staging = worker.make_staging()
         write_adapter(staging)
         (staging / "adapter_model.safetensors").write_bytes(b"weights")
         worker.publish(FineTuneMetrics(), BaseIdentity(name="base"))

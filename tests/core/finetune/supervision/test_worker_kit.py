@@ -15,7 +15,7 @@ from tmde_core.records.base import to_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.training import TrainingJob
 from tmde_core.sdk.worker import vitals
-from tmde_core.sdk.worker.kit import RunWorker, checkpoints
+from tmde_core.sdk.worker.kit import RunWorker, list_checkpoints
 
 RUN = "00000000-0000-0000-0000-0000000000aa"
 
@@ -53,7 +53,7 @@ def events(job: Path) -> list[dict]:
 
 
 def kept(job: Path) -> list[str]:
-    return [path.name for path in checkpoints(job.parent)]
+    return [path.name for path in list_checkpoints(job.parent)]
 
 
 def test_the_two_newest_checkpoints_are_kept(job: Path) -> None:
@@ -127,11 +127,11 @@ def test_steps_tell_how_long_they_took(job: Path) -> None:
 
 def test_the_heartbeat_tells_how_much_memory_there_was(job: Path) -> None:
     with RunWorker(job):
-        last = vitals.last_beat(job.parent)
+        last = vitals.read_heartbeat(job.parent)
     assert last is not None
     assert last.rss_bytes > 0
     assert 0 <= last.available_bytes <= last.total_bytes
-    assert not vitals.died_of_memory(None)
+    assert not vitals.was_killed_for_memory(None)
 
 
 def beat(**changes) -> vitals.Vitals:
@@ -142,13 +142,13 @@ def beat(**changes) -> vitals.Vitals:
 def test_a_process_died_of_memory_when_the_kernel_counted_a_kill_since_its_last_heartbeat(tmp_path: Path) -> None:
     counter = tmp_path / "memory.events"
     counter.write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
-    assert not vitals.died_of_memory(beat(oom_counter=str(counter), oom_kills=2))
-    assert vitals.died_of_memory(beat(oom_counter=str(counter), oom_kills=1))
+    assert not vitals.was_killed_for_memory(beat(oom_counter=str(counter), oom_kills=2))
+    assert vitals.was_killed_for_memory(beat(oom_counter=str(counter), oom_kills=1))
 
 
 def test_a_process_died_of_memory_when_little_was_left_at_its_last_heartbeat() -> None:
-    assert vitals.died_of_memory(beat(available_bytes=4))
-    assert not vitals.died_of_memory(beat(available_bytes=6))
+    assert vitals.was_killed_for_memory(beat(available_bytes=4))
+    assert not vitals.was_killed_for_memory(beat(available_bytes=6))
 
 
 def test_a_control_group_that_allows_less_than_the_machine_has_counts(
@@ -159,7 +159,7 @@ def test_a_control_group_that_allows_less_than_the_machine_has_counts(
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 300000\n")
     (tmp_path / "memory.events").write_text("oom_kill 0\n")
     monkeypatch.setattr(vitals, "_cgroup", lambda: tmp_path)
-    assert vitals.memory() == (1_000_000, 400_000)
+    assert vitals.measure_memory() == (1_000_000, 400_000)
     assert vitals.oom_counter() == tmp_path / "memory.events"
     (tmp_path / "memory.max").write_text("max\n")
-    assert vitals.memory()[0] > 1_000_000
+    assert vitals.measure_memory()[0] > 1_000_000

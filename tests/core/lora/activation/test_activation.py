@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 
 from tmde_core.errors import AdapterInvalidError, ConflictError, NotFoundError, WorkerFailedError
-from tmde_core.lora.activation.audit import chain
-from tmde_core.lora.activation.switch import LOCK_FILE
+from tmde_core.lora.activation.audit import build_rollback_chain
+from tmde_core.lora.activation.switch import ACTIVATION_LOCK
 from tmde_core.records.base import utc_now
 from tmde_core.records.chat import ChatRequest
 from tmde_core.records.lora import LoRAActivationEvent
@@ -22,21 +22,21 @@ from tmde_core.testing.scripted import Reply, ScriptedRuntime
 
 
 async def last(services) -> LoRAActivationEvent:
-    events: list[LoRAActivationEvent] = await services.lora.events()
+    events: list[LoRAActivationEvent] = await services.lora.list_events()
     return events[0]
 
 
 async def live(services):
-    adapter = await services.lora.active()
+    adapter = await services.lora.get_active()
     return adapter.id if adapter else None
 
 
 async def test_an_activated_adapter_is_what_a_debate_pins(services, data_dir, published, runtime):
     identity = published(data_dir)
-    assert services.lora.active_ref() is None
+    assert services.lora.get_active_ref() is None
     adapter = await services.lora.activate(identity, by="api")
     assert adapter.is_active
-    reference = services.lora.active_ref()
+    reference = services.lora.get_active_ref()
     assert (reference.id, reference.directory) == (str(identity), adapter.path)
     assert runtime.loaded == {reference.id: reference}
     event = await last(services)
@@ -52,21 +52,21 @@ async def test_an_activated_adapter_is_what_a_debate_pins(services, data_dir, pu
 
 async def test_another_process_sees_the_switch(services, opened, data_dir, published):
     async with opened(data_dir) as other:
-        assert other.lora.active_ref() is None
+        assert other.lora.get_active_ref() is None
         identity = published(data_dir)
         await services.lora.activate(identity)
-        assert other.lora.active_ref().id == str(identity)
+        assert other.lora.get_active_ref().id == str(identity)
 
 
 async def test_deactivating_lets_the_base_model_answer(services, data_dir, published):
     identity = published(data_dir)
     await services.lora.activate(identity)
     await services.lora.deactivate()
-    assert services.lora.active_ref() is None
+    assert services.lora.get_active_ref() is None
     event = await last(services)
     assert (event.adapter_id, event.previous_adapter_id, event.success) == (None, identity, True)
     await services.lora.deactivate()
-    assert len(await services.lora.events()) == 2
+    assert len(await services.lora.list_events()) == 2
 
 
 # ----------------------------------------------------------------------------------- rollback
@@ -79,7 +79,7 @@ async def test_after_a_b_c_two_rollbacks_give_a_a_third_the_base_and_a_fourth_a_
     assert (await services.lora.rollback()).id == b
     assert (await services.lora.rollback()).id == a
     assert await services.lora.rollback() is None
-    assert services.lora.active_ref() is None
+    assert services.lora.get_active_ref() is None
     with pytest.raises(ConflictError, match="nothing to roll back"):
         await services.lora.rollback()
 
@@ -122,7 +122,7 @@ async def test_there_is_nothing_to_roll_back_to_at_first(services):
         await services.lora.rollback()
     with pytest.raises(NotFoundError):
         await services.lora.rollback(uuid4())
-    assert await services.lora.events() == []
+    assert await services.lora.list_events() == []
 
 
 async def test_the_pointer_is_believed_where_the_trail_disagrees(services, data_dir, published):
@@ -136,7 +136,7 @@ async def test_the_pointer_is_believed_where_the_trail_disagrees(services, data_
 def test_activating_what_is_active_adds_nothing_to_the_chain():
     identity = uuid4()
     event = LoRAActivationEvent(1, utc_now(), identity, None, "user", True)
-    assert chain([event, event]) == [None, identity]
+    assert build_rollback_chain([event, event]) == [None, identity]
 
 
 # ---------------------------------------------------------------------------------- refusals
@@ -236,7 +236,7 @@ async def test_a_runtime_that_serves_no_adapters_is_named(opened, data_dir, publ
 async def test_an_unknown_adapter_is_not_found_and_not_on_record(services):
     with pytest.raises(NotFoundError):
         await services.lora.activate(uuid4())
-    assert await services.lora.events() == []
+    assert await services.lora.list_events() == []
 
 
 async def test_the_gate_holds_back_until_it_is_forced_and_that_is_recorded(services, data_dir, published):
@@ -247,7 +247,7 @@ async def test_the_gate_holds_back_until_it_is_forced_and_that_is_recorded(servi
     adapter = await services.lora.activate(identity, force=True)
     assert adapter.gate == "forced"
     assert (await last(services)).note == "Activated by force although the benchmark holds it back."
-    services.stores.adapters.verified(identity)
+    services.stores.adapters.verify_files(identity)
 
 
 async def test_a_full_disk_at_the_switch_changes_nothing(services, active, data_dir, published, monkeypatch):
@@ -285,7 +285,7 @@ async def test_of_two_activations_at_once_one_wins_and_one_is_told(services, ope
         assert (await last(other)).success is None, "settling must leave the intent of a live switch alone"
         gate.set()
         assert (await first).is_active
-    assert [event.adapter_id for event in await services.lora.events()] == [a]
+    assert [event.adapter_id for event in await services.lora.list_events()] == [a]
 
 
 async def test_cancelling_an_activation_changes_nothing(services, active, data_dir, published, runtime):
@@ -328,7 +328,7 @@ async def test_an_intent_that_a_crash_left_open_is_settled_by_what_the_pointer_s
 
 async def test_a_damaged_pointer_is_the_base_model_until_one_activates(services, active, data_dir, published):
     (data_dir / "lora-adapters" / "active.json").write_text("{")
-    assert await services.lora.active() is None
+    assert await services.lora.get_active() is None
     await services.lora.deactivate()
     assert json.loads((data_dir / "lora-adapters" / "active.json").read_text())["adapterId"] is None
     await services.lora.activate(active)
@@ -336,7 +336,7 @@ async def test_a_damaged_pointer_is_the_base_model_until_one_activates(services,
 
 
 async def test_the_lock_is_free_again_after_every_switch(services, active):
-    with (Path(services.settings.data_dir) / "lora-adapters" / LOCK_FILE).open("a") as lock:
+    with (Path(services.settings.data_dir) / "lora-adapters" / ACTIVATION_LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with pytest.raises(ConflictError):
             await services.lora.deactivate()

@@ -77,12 +77,12 @@ async def disorder(services) -> str | None:
         return f"left behind: {left}"
     adapters = {adapter.id for adapter in store.list()}
     for adapter in adapters:
-        store.verified(adapter)
+        store.verify_files(adapter)
     pointer = store.active()
     if pointer is not None and pointer.adapter_id is not None and pointer.adapter_id not in adapters:
         return f"the pointer names {pointer.adapter_id}, which is not there"
     answers, there = None, set()
-    for event in reversed(await services.lora.events(100_000)):
+    for event in reversed(await services.lora.list_events(100_000)):
         if event.success is None:
             return f"never settled: {event}"
         if not event.success:
@@ -178,7 +178,7 @@ async def test_two_hundred_kills_at_random_moments_leave_nothing_that_the_next_s
     for data_dir in directories:
         async with opened(data_dir) as services:
             assert await disorder(services) is None
-            done.update((event.operation, event.success) for event in await services.lora.events(100_000))
+            done.update((event.operation, event.success) for event in await services.lora.list_events(100_000))
     sys.stdout.write(f"{dict(done)}\n")
     for operation in ("activate", "rollback", "import", "delete"):
         assert done[operation, True] > 10, f"hardly any {operation} was carried out: {done}"

@@ -19,12 +19,12 @@ from tmde_core.records.base import utc_now
 from tmde_core.records.debate import DebateConfig
 from tmde_core.records.lora import ActivePointer
 from tmde_core.sdk.adapters import publish
-from tmde_core.storage.durable import sha256_of
+from tmde_core.storage.durable import hash_file
 from tmde_core.testing.scripted import Reply
 
 
 async def last(services):
-    return (await services.lora.events(1))[0]
+    return (await services.lora.list_events(1))[0]
 
 
 def blocked(monkeypatch, owner, name: str, *, before: bool = True) -> tuple[threading.Event, threading.Event]:
@@ -107,8 +107,8 @@ async def test_what_was_live_is_counted_from_the_switch_and_not_from_its_intent(
     await task
     pointer = services.stores.adapters.active()
     assert pointer is not None
-    assert (await services.lora.live_at(intent + timedelta(milliseconds=1))).adapter_id is None
-    live = await services.lora.live_at(pointer.since)
+    assert (await services.lora.find_active_at(intent + timedelta(milliseconds=1))).adapter_id is None
+    live = await services.lora.find_active_at(pointer.since)
     assert (live.adapter_id, live.since) == (identity, pointer.since)
 
 
@@ -177,14 +177,14 @@ async def test_the_same_archive_imported_several_times_at_once_becomes_as_many_a
             with contextlib.suppress(threading.BrokenBarrierError):
                 hashing.wait(5)
                 hashing.abort()
-        return sha256_of(file)
+        return hash_file(file)
 
-    monkeypatch.setattr("tmde_core.sdk.adapters.sha256_of", together)
+    monkeypatch.setattr("tmde_core.sdk.adapters.hash_file", together)
     made = await asyncio.gather(*(services.archives.import_archive(pieces(content)) for _ in range(3)))
     assert len({one.id for one in made}) == 3
     assert first.id in {one.id for one in made}
     for one in made:
-        services.stores.adapters.verified(one.id)
+        services.stores.adapters.verify_files(one.id)
 
 
 async def test_a_cancelled_deletion_is_finished_before_another_switch_begins(
@@ -221,7 +221,7 @@ async def test_a_foreign_directory_can_be_deleted_and_that_is_settled_by_what_is
     (foreign / "deeper" / "weights.bin").write_bytes(bytes(1000))
     (adapter,) = await services.lora.list()
     assert (adapter.is_valid, adapter.size_bytes) == (False, 1000)
-    assert (await services.lora.storage()).bytes == 1000
+    assert (await services.lora.measure_storage()).bytes == 1000
     await services.lora._audit.open(adapter.id, None, "user", "delete")
     async with opened(data_dir) as again:
         assert (await last(again)).success is False
@@ -300,7 +300,7 @@ async def test_damage_that_an_activation_finds_is_listed_until_the_file_is_resto
     listed = await services.lora.get(identity)
     assert not listed.is_valid
     assert "adapter.gguf has changed" in (listed.invalid_reason or "")
-    assert "adapter.gguf" in (await services.lora.details(identity)).files
+    assert "adapter.gguf" in (await services.lora.get_details(identity)).files
     assert (await services.lora.verify(identity)).files == 3
     file.write_bytes(sound)
     assert (await services.lora.activate(identity)).is_valid

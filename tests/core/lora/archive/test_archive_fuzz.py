@@ -35,7 +35,7 @@ async def test_mutated_archives_are_refused_by_name_write_nothing_outside_and_le
             seen[error.code] += 1
         else:
             seen["taken in"] += 1
-            store.verified(adapter.id)
+            store.verify_files(adapter.id)
             shutil.rmtree(store.path(adapter.id))
         if number % LOOKED_AT_EVERY == 0:
             assert everything(tmp_path) == before, f"archive {number} left something"

@@ -218,7 +218,7 @@ async def test_exported_deleted_and_imported_it_is_the_same_to_the_bit(services,
         False,
     )
     assert content_of(path) == before
-    services.stores.adapters.verified(identity)
+    services.stores.adapters.verify_files(identity)
 
 
 async def test_a_taken_id_gets_a_new_one_that_names_its_origin(services, data_dir):
@@ -226,7 +226,7 @@ async def test_a_taken_id_gets_a_new_one_that_names_its_origin(services, data_di
     before = content_of(services.stores.adapters.path(identity))
     adapter = await imported(services, await exported(services, identity))
     assert adapter.id != identity
-    manifest = services.stores.adapters.verified(adapter.id)
+    manifest = services.stores.adapters.verify_files(adapter.id)
     assert manifest.lineage["originId"] == str(identity)
     assert (manifest.tags, manifest.gate) == (("stable",), "candidate")
     assert content_of(services.stores.adapters.path(identity)) == before
@@ -248,7 +248,7 @@ async def test_an_id_that_a_training_run_is_building_counts_as_taken(services, d
 async def test_an_archive_of_another_tool_is_taken_in(services, folder, form):
     files = peft_files() | {"README.md": b"# hello", "tokenizer.json": b"{}", "._adapter_config.json": b"\0\5\x16"}
     adapter = await imported(services, gzip.compress(tar(files, folder, form)))
-    manifest = services.stores.adapters.verified(adapter.id)
+    manifest = services.stores.adapters.verify_files(adapter.id)
     assert manifest.files.keys() == {"adapter_config.json", "adapter_model.safetensors"}
     assert (manifest.base_model, manifest.gate, manifest.traces_used) == ("scripted-1", "candidate", 0)
     kept = content_of(services.stores.adapters.path(adapter.id))

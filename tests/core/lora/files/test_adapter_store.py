@@ -75,7 +75,7 @@ def test_an_unsound_directory_is_listed_with_its_reason_and_stops_nobody(store, 
     assert re.search(reason, listed[False].invalid_reason), listed[False].invalid_reason
     assert store.get(listed[False].id) == listed[False]
     with pytest.raises(AdapterInvalidError, match=reason):
-        store.verified(listed[False].id)
+        store.verify_files(listed[False].id)
 
 
 def test_a_link_is_no_adapter(store, data_dir, published):
@@ -130,7 +130,7 @@ def test_a_file_of_the_same_length_is_told_apart_by_its_hash_only_when_verified(
     weights.write_bytes(b"x" * weights.stat().st_size)
     assert store.get(identity).is_valid
     with pytest.raises(AdapterInvalidError, match=r"adapter_model.safetensors has changed since it was published"):
-        store.verified(identity)
+        store.verify_files(identity)
 
 
 def test_an_unknown_adapter_is_not_found(store):
@@ -164,5 +164,5 @@ def test_a_damaged_or_dangling_pointer_means_the_base_model(store, data_dir, pub
 def test_a_thousand_adapters_are_listed_without_reading_their_weights(store, data_dir, published, monkeypatch):
     for _ in range(1000):
         published(data_dir)
-    monkeypatch.setattr("tmde_core.lora.files.store.sha256_of", lambda _: pytest.fail("it hashed"))
+    monkeypatch.setattr("tmde_core.lora.files.store.hash_file", lambda _: pytest.fail("it hashed"))
     assert len(store.list()) == 1000

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from tmde_core.errors import ConflictError, InsufficientStorageError, NotFoundError
-from tmde_core.lora.files.lease import is_leased, shared, sole
+from tmde_core.lora.files.lease import acquire_lease, is_leased, lock_for_deletion
 from tmde_core.lora.service import LoraService
 
 HOLDER = """
 import sys
 from pathlib import Path
-from tmde_core.lora.files.lease import shared
-lease = shared(Path(sys.argv[1]))
+from tmde_core.lora.files.lease import acquire_lease
+lease = acquire_lease(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -64,15 +64,15 @@ async def test_what_another_process_answers_by_is_neither_deleted_nor_pruned_unt
 async def test_what_is_just_being_deleted_is_waited_for_and_then_gone(services, data_dir, published):
     identity = published(data_dir)
     await services.lora.activate(identity)
-    reference = services.lora.active_ref()
+    reference = services.lora.get_active_ref()
     path = services.stores.adapters.path(identity)
-    with sole(path):
-        assert shared(path) is None
+    with lock_for_deletion(path):
+        assert acquire_lease(path) is None
         await services.lora.deactivate()
         services.stores.adapters.take_away(identity)
     with pytest.raises(NotFoundError):
-        await services.lora.lease(reference)
-    pinned, _ = await services.lora.pinned()
+        await services.lora.acquire_lease(reference)
+    pinned, _ = await services.lora.acquire_active()
     assert pinned is None
 
 
@@ -81,19 +81,19 @@ async def test_what_was_deleted_between_the_look_and_the_lease_is_not_begun_with
 ):
     gone, there = published(data_dir), published(data_dir)
     await services.lora.activate(gone)
-    look, looks = LoraService.active_ref, []
+    look, looks = LoraService.get_active_ref, []
 
     def late(lora: LoraService):
         reference = look(lora)
         if not looks:
             store = services.stores.adapters
-            store.point_at(store.pointer().__class__(there, gone, store.pointer().since))
+            store.point_at(store.read_pointer().__class__(there, gone, store.read_pointer().since))
             store.take_away(gone)
         looks.append(reference)
         return reference
 
-    monkeypatch.setattr(LoraService, "active_ref", late)
-    pinned, lease = await services.lora.pinned()
+    monkeypatch.setattr(LoraService, "get_active_ref", late)
+    pinned, lease = await services.lora.acquire_active()
     with lease:
         assert pinned is not None
         assert pinned.id == str(there)
@@ -115,7 +115,7 @@ async def test_without_flock_answers_go_on_and_deletion_says_what_is_lacking(
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", lacking)
-    lease = shared(path)
+    lease = acquire_lease(path)
     assert lease is not None
     lease.release()
     with pytest.raises(ConflictError, match=r"has no locks .* remove .* by hand"):
@@ -125,11 +125,11 @@ async def test_without_flock_answers_go_on_and_deletion_says_what_is_lacking(
 
 def test_a_lease_on_what_is_no_directory_hurts_nobody(tmp_path: Path):
     (tmp_path / "link").symlink_to(tmp_path)
-    lease = shared(tmp_path / "link")
+    lease = acquire_lease(tmp_path / "link")
     assert lease is not None
     lease.release()
     lease.release()
-    with sole(tmp_path / "link"), sole(tmp_path / "nowhere"):
+    with lock_for_deletion(tmp_path / "link"), lock_for_deletion(tmp_path / "nowhere"):
         pass
 
 

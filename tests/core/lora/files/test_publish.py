@@ -138,4 +138,4 @@ def test_killed_at_any_moment_it_leaves_a_whole_adapter_or_none(tmp_path: Path):
     assert adapters
     for adapter in adapters:
         assert adapter.is_valid, adapter.invalid_reason
-        store.verified(adapter.id)
+        store.verify_files(adapter.id)

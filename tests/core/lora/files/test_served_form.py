@@ -49,7 +49,7 @@ def importing(data_dir: Path):
             plugins.backends.add(descriptor, "tests")
         async with open_services(scripted_settings(data_dir), plugins) as services:
             adapter = await services.archives.import_archive(pieces(packed(peft_files())))
-            return SimpleNamespace(adapter=adapter, event=(await services.lora.events(1))[0])
+            return SimpleNamespace(adapter=adapter, event=(await services.lora.list_events(1))[0])
 
     return run
 
@@ -153,8 +153,8 @@ async def test_whatever_first_needs_the_form_makes_it_once_the_base_model_has_co
         now = await services.lora.get(adapter.id)
         assert (now.is_valid, now.size_bytes) == (True, adapter.size_bytes + 4)
         assert (await services.lora.verify(adapter.id)).is_valid
-        assert list((await services.lora.details(adapter.id)).files) == sorted(
-            ["adapter.gguf", *(await services.lora.details(adapter.id)).files.keys() - {"adapter.gguf"}]
+        assert list((await services.lora.get_details(adapter.id)).files) == sorted(
+            ["adapter.gguf", *(await services.lora.get_details(adapter.id)).files.keys() - {"adapter.gguf"}]
         )
         backend.script = "raise SystemExit('never again')"
         await services.lora.activate(adapter.id)
@@ -166,7 +166,7 @@ async def test_a_form_that_cannot_be_made_later_leaves_the_adapter_as_it_is_and_
             backend.script = script
             with pytest.raises(AdapterInvalidError, match=r"cannot be served: .*It does not fit\."):
                 await services.lora.activate(adapter.id)
-            assert "It does not fit." in ((await services.lora.events(1))[0].error_message or "")
+            assert "It does not fit." in ((await services.lora.list_events(1))[0].error_message or "")
         backend.script = None
         with pytest.raises(
             AdapterInvalidError, match=r"has no GGUF form, and its base model 'scripted-1', .* is not here"

@@ -6,8 +6,8 @@ import asyncio
 from types import SimpleNamespace
 
 from tmde_core.records.chat import AdapterRef
-from tmde_core.records.finetune import Progress
-from tmde_ui.kit.shell.live import Job, Live, Situation
+from tmde_core.records.finetune import TrainingProgress
+from tmde_ui.kit.shell.live import Job, ServerStatus, Situation
 
 
 class Pretence:
@@ -23,7 +23,7 @@ class Pretence:
         self.measured: SimpleNamespace | None = None
         self.benchmark = SimpleNamespace(running=lambda: self.measured)
         self.run: SimpleNamespace | None = None
-        self.steps: list[Progress] = []
+        self.steps: list[TrainingProgress] = []
         self.notices: list = []
         self.notifications = SimpleNamespace(list=self._list)
 
@@ -40,7 +40,7 @@ class Pretence:
 
 async def test_nobody_looks_while_no_page_is_open():
     services = Pretence()
-    live = Live(services)
+    live = ServerStatus(services)
     async with live.running():
         for _ in range(20):
             await asyncio.sleep(0)
@@ -49,7 +49,7 @@ async def test_nobody_looks_while_no_page_is_open():
 
 async def test_pages_are_told_of_changes_only():
     services = Pretence()
-    live = Live(services)
+    live = ServerStatus(services)
     told: list[Situation] = []
     stop = live.listen(told.append)
     await live.look()
@@ -67,18 +67,18 @@ async def test_pages_are_told_of_changes_only():
 
 async def test_training_says_how_far_it_is_and_how_long_it_takes():
     services = Pretence()
-    live = Live(services)
+    live = ServerStatus(services)
     services.run = SimpleNamespace(id="r1", status="pending")
     assert (await live.look()).jobs[0].label == "Training starts"
     services.run = SimpleNamespace(id="r1", status="running")
     assert (await live.look()).jobs[0].label == "Training"
-    services.steps = [Progress(step=34, total_steps=100, eta_seconds=185.0)]
+    services.steps = [TrainingProgress(step=34, total_steps=100, eta_seconds=185.0)]
     assert (await live.look()).jobs[0].label == "Training 34 %, 3 min 05 s left"
 
 
 async def test_a_nudge_is_followed_at_once():
     services = Pretence()
-    live = Live(services)
+    live = ServerStatus(services)
     seen = asyncio.Event()
     async with live.running():
         live.listen(lambda _: seen.set())
@@ -89,7 +89,7 @@ async def test_a_nudge_is_followed_at_once():
 
 async def test_notifications_and_their_dismissal_are_told():
     services = Pretence()
-    live = Live(services)
+    live = ServerStatus(services)
     told: list[Situation] = []
     live.listen(told.append)
     services.notices = ["one", "two"]
@@ -107,4 +107,4 @@ async def test_notifications_and_their_dismissal_are_told():
 async def test_a_benchmark_is_told_with_its_share():
     services = Pretence()
     services.measured = SimpleNamespace(id="b1", questions_done=3, questions_total=10)
-    assert (await Live(services).look()).jobs == (Job("Benchmark 30 %", "/benchmark/b1"),)
+    assert (await ServerStatus(services).look()).jobs == (Job("Benchmark 30 %", "/benchmark/b1"),)

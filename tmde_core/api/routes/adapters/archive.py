@@ -11,9 +11,9 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 from msgspec import Meta
 
-from tmde_core.api.web.multipart import file_in
-from tmde_core.api.web.requests import AnyRequest, Given, body_of
-from tmde_core.api.web.schema import FORM, described
+from tmde_core.api.web.multipart import read_file_field
+from tmde_core.api.web.requests import AnyRequest, Given, decode_body
+from tmde_core.api.web.schema import FORM, describe_route
 from tmde_core.api.web.streams import OpenStreams
 from tmde_core.records.base import Record, parse_id
 from tmde_core.records.lora import LoRAAdapter
@@ -37,7 +37,7 @@ class AskBody(Record):
     seed: int = 0
 
 
-class Asked(Record):
+class AskStarted(Record):
     """The id of the question, and the URL of the event stream with the answers."""
 
     ask_id: UUID
@@ -46,7 +46,7 @@ class Asked(Record):
 
 @get(
     "/api/lora/{adapter_id:str}/export",
-    **described(
+    **describe_route(
         "exportAdapter", "Adapters", errors=(400, 404, 422), returns=("application/gzip", "application/octet-stream")
     ),
 )
@@ -67,7 +67,7 @@ async def export(adapter_id: FromPath[str], services: Given, format: Format = "p
     "/api/lora/import",
     status_code=201,
     request_max_body_size=None,
-    **described("importAdapter", "Adapters", takes=FORM, errors=(400, 413, 415, 422, 507)),
+    **describe_route("importAdapter", "Adapters", takes=FORM, errors=(400, 413, 415, 422, 507)),
 )
 async def bring_in(request: AnyRequest, services: Given) -> LoRAAdapter:
     """Import an adapter archive, sent as the form field `file`. A failed import leaves nothing behind."""
@@ -75,16 +75,18 @@ async def bring_in(request: AnyRequest, services: Given) -> LoRAAdapter:
 
 
 async def _pieces(request: AnyRequest) -> AsyncIterator[bytes]:
-    async for piece in file_in(request, "file"):
+    async for piece in read_file_field(request, "file"):
         yield piece
 
 
 @post(
-    "/api/lora/ask", status_code=202, **described("askAdapters", "Adapters", body=AskBody, errors=(400, 404, 409, 422))
+    "/api/lora/ask",
+    status_code=202,
+    **describe_route("askAdapters", "Adapters", body=AskBody, errors=(400, 404, 409, 422)),
 )
-async def ask(request: AnyRequest, services: Given) -> Asked:
+async def ask(request: AnyRequest, services: Given) -> AskStarted:
     """Ask the base model and adapters the same question at the same time."""
-    wanted = await body_of(request, AskBody)
+    wanted = await decode_body(request, AskBody)
     versions = [parse_id(one, "adapter") if one is not None else None for one in wanted.adapter_ids]
     identity = await services.ask.ask(
         wanted.question,
@@ -93,10 +95,10 @@ async def ask(request: AnyRequest, services: Given) -> Asked:
         temperature=wanted.temperature,
         seed=wanted.seed,
     )
-    return Asked(ask_id=identity, events_url=f"/api/lora/ask/{identity}/events")
+    return AskStarted(ask_id=identity, events_url=f"/api/lora/ask/{identity}/events")
 
 
-@get("/api/lora/ask/{ask_id:str}/events", **described("watchAsk", "Adapters", errors=(400, 404), stream=True))
+@get("/api/lora/ask/{ask_id:str}/events", **describe_route("watchAsk", "Adapters", errors=(400, 404), stream=True))
 async def answers(ask_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
     """Stream the answer of each version while it is generated, as server-sent events."""
     return streams.respond(request, services.ask.events(parse_id(ask_id, "question")))

@@ -8,12 +8,12 @@ from typing import Annotated
 from litestar import delete, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset, body_of
-from tmde_core.api.web.schema import described
-from tmde_core.records.base import Record, in_utc, parse_id
+from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset, decode_body
+from tmde_core.api.web.schema import describe_route
+from tmde_core.records.base import Record, parse_id, to_utc
 from tmde_core.records.lora import (
+    AdapterComparison,
     AdapterDetails,
-    Comparison,
     LiveAt,
     LoRAActivationEvent,
     LoRAAdapter,
@@ -80,7 +80,7 @@ First = Annotated[str, QueryParameter(name="a", description="An adapter's id: fr
 Second = Annotated[str, QueryParameter(name="b", description="An adapter's id: to this one.")]
 
 
-@get("/api/lora", **described("listAdapters", "Adapters", errors=(400,)))
+@get("/api/lora", **describe_route("listAdapters", "Adapters", errors=(400,)))
 async def listing(
     services: Given,
     tag: FromQuery[str | None] = None,
@@ -93,43 +93,45 @@ async def listing(
     return AdapterList(items=tuple(found[offset : offset + limit]), total=len(found))
 
 
-@get("/api/lora/active", **described("activeAdapter", "Adapters"))
+@get("/api/lora/active", **describe_route("activeAdapter", "Adapters"))
 async def active(services: Given) -> LoRAAdapter | None:
     """Return the active adapter, or null if the base model answers."""
-    return await services.lora.active()
+    return await services.lora.get_active()
 
 
-@get("/api/lora/events", **described("adapterEvents", "Adapters", errors=(400,)))
+@get("/api/lora/events", **describe_route("adapterEvents", "Adapters", errors=(400,)))
 async def events(services: Given, limit: Limit = 50, offset: Offset = 0) -> EventList:
     """List the events of the audit trail, newest first."""
-    found = await services.lora.events(limit, offset)
+    found = await services.lora.list_events(limit, offset)
     return EventList(items=tuple(found), total=await services.lora.count_events())
 
 
-@get("/api/lora/live", **described("adapterLiveAt", "Adapters", errors=(400,)))
+@get("/api/lora/live", **describe_route("adapterLiveAt", "Adapters", errors=(400,)))
 async def live(services: Given, at: When = None) -> LiveAt:
     """Return which adapter was active at a given time; without a time, which is active now."""
-    return await services.lora.live_at(in_utc(at, "at") if at else datetime.now(UTC))
+    return await services.lora.find_active_at(to_utc(at, "at") if at else datetime.now(UTC))
 
 
-@get("/api/lora/storage", **described("adapterStorage", "Adapters"))
+@get("/api/lora/storage", **describe_route("adapterStorage", "Adapters"))
 async def storage(services: Given) -> StorageFigures:
     """Return how much disk space the adapters use."""
-    return await services.lora.storage()
+    return await services.lora.measure_storage()
 
 
-@get("/api/lora/compare", **described("compareAdapters", "Adapters", errors=(400, 404, 422)))
-async def compare(services: Given, a: First, b: Second) -> Comparison:
+@get("/api/lora/compare", **describe_route("compareAdapters", "Adapters", errors=(400, 404, 422)))
+async def compare(services: Given, a: First, b: Second) -> AdapterComparison:
     """Compare two adapters: what changed from A to B in configuration, data, metrics and benchmark."""
     return await services.lora.compare(parse_id(a, "adapter"), parse_id(b, "adapter"))
 
 
 @post(
-    "/api/lora/prune", status_code=200, **described("pruneAdapters", "Adapters", body=PruneBody, errors=(400, 409, 507))
+    "/api/lora/prune",
+    status_code=200,
+    **describe_route("pruneAdapters", "Adapters", body=PruneBody, errors=(400, 409, 507)),
 )
 async def prune(request: AnyRequest, services: Given) -> Pruned:
     """Delete all adapters except the newest ones."""
-    wanted = await body_of(request, PruneBody)
+    wanted = await decode_body(request, PruneBody)
     gone = await services.lora.prune(wanted.keep, "api", wanted.dry_run)
     return Pruned(deleted=tuple(gone), bytes=sum(one.size_bytes for one in gone), dry_run=wanted.dry_run)
 
@@ -137,28 +139,30 @@ async def prune(request: AnyRequest, services: Given) -> Pruned:
 @post(
     "/api/lora/rollback",
     status_code=200,
-    **described("rollbackAdapter", "Adapters", body=RollbackBody, errors=(400, 404, 409, 422)),
+    **describe_route("rollbackAdapter", "Adapters", body=RollbackBody, errors=(400, 404, 409, 422)),
 )
 async def rollback(request: AnyRequest, services: Given) -> LoRAAdapter | None:
     """Roll back to the previously active version, or to the named adapter. The answer null is the base model."""
-    wanted = await body_of(request, RollbackBody, optional=True)
+    wanted = await decode_body(request, RollbackBody, optional=True)
     target = parse_id(wanted.adapter_id, "adapter") if wanted.adapter_id is not None else None
     return await services.lora.rollback(target)
 
 
-@post("/api/lora/deactivate", status_code=200, **described("deactivateAdapter", "Adapters", errors=(409,)))
+@post("/api/lora/deactivate", status_code=200, **describe_route("deactivateAdapter", "Adapters", errors=(409,)))
 async def deactivate(services: Given) -> None:
     """Deactivate the active adapter, so that the base model answers."""
     await services.lora.deactivate("api")
 
 
-@get("/api/lora/{adapter_id:str}", **described("getAdapter", "Adapters", errors=(404,)))
+@get("/api/lora/{adapter_id:str}", **describe_route("getAdapter", "Adapters", errors=(404,)))
 async def show(adapter_id: FromPath[str], services: Given) -> AdapterDetails:
     """Return one adapter, its origin, and its events."""
-    return await services.lora.details(parse_id(adapter_id, "adapter"))
+    return await services.lora.get_details(parse_id(adapter_id, "adapter"))
 
 
-@delete("/api/lora/{adapter_id:str}", status_code=200, **described("deleteAdapter", "Adapters", errors=(404, 409, 507)))
+@delete(
+    "/api/lora/{adapter_id:str}", status_code=200, **describe_route("deleteAdapter", "Adapters", errors=(404, 409, 507))
+)
 async def remove(adapter_id: FromPath[str], services: Given) -> LoRAAdapter:
     """Delete an adapter from the disk completely and return the deleted adapter."""
     adapter = await services.lora.get(parse_id(adapter_id, "adapter"))
@@ -169,16 +173,18 @@ async def remove(adapter_id: FromPath[str], services: Given) -> LoRAAdapter:
 @post(
     "/api/lora/{adapter_id:str}/tag",
     status_code=200,
-    **described("tagAdapter", "Adapters", body=TagBody, errors=(400, 404, 422, 507)),
+    **describe_route("tagAdapter", "Adapters", body=TagBody, errors=(400, 404, 422, 507)),
 )
 async def tag(adapter_id: FromPath[str], request: AnyRequest, services: Given) -> LoRAAdapter:
     """Add tags to an adapter and remove tags from it."""
     identity = parse_id(adapter_id, "adapter")
-    wanted = await body_of(request, TagBody)
+    wanted = await decode_body(request, TagBody)
     return await services.lora.tag(identity, wanted.add, wanted.remove)
 
 
-@post("/api/lora/{adapter_id:str}/verify", status_code=200, **described("verifyAdapter", "Adapters", errors=(404,)))
+@post(
+    "/api/lora/{adapter_id:str}/verify", status_code=200, **describe_route("verifyAdapter", "Adapters", errors=(404,))
+)
 async def verify(adapter_id: FromPath[str], services: Given) -> Verification:
     """Read every byte of an adapter and compare it with the manifest. A damaged adapter also gets status 200."""
     return await services.lora.verify(parse_id(adapter_id, "adapter"))
@@ -187,12 +193,12 @@ async def verify(adapter_id: FromPath[str], services: Given) -> Verification:
 @post(
     "/api/lora/{adapter_id:str}/activate",
     status_code=200,
-    **described("activateAdapter", "Adapters", body=ActivateBody, errors=(400, 404, 409, 422)),
+    **describe_route("activateAdapter", "Adapters", body=ActivateBody, errors=(400, 404, 409, 422)),
 )
 async def activate(adapter_id: FromPath[str], request: AnyRequest, services: Given) -> LoRAAdapter:
     """Activate an adapter. Debates that start later use it. A failed activation changes nothing."""
     identity = parse_id(adapter_id, "adapter")
-    wanted = await body_of(request, ActivateBody, optional=True)
+    wanted = await decode_body(request, ActivateBody, optional=True)
     return await services.lora.activate(identity, "api", wanted.force)
 
 

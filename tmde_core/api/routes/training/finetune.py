@@ -12,13 +12,13 @@ from litestar.response import Stream
 from msgspec import Meta
 
 from tmde_core.api.routes.traces import TraceView, viewed
-from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset, body_of
-from tmde_core.api.web.schema import described
+from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset, decode_body
+from tmde_core.api.web.schema import describe_route
 from tmde_core.api.web.streams import OpenStreams
-from tmde_core.finetune.ranges import config_from
+from tmde_core.finetune.ranges import decode_config
 from tmde_core.finetune.service import BackendReport
 from tmde_core.records.base import Record, parse_id
-from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, Progress, RunStatus
+from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, TrainingProgress, TrainingRunStatus
 
 Lines = Annotated[int, QueryParameter(ge=1, le=1000, description="How many lines, 1–1000.")]
 
@@ -35,7 +35,7 @@ class RunStarted(Record):
     """The id and status of the started run, and the URL of its progress stream."""
 
     run_id: UUID
-    status: RunStatus
+    status: TrainingRunStatus
     progress_url: str
 
 
@@ -48,7 +48,7 @@ class RunList(Listing, frozen=True):
 class MetricList(Listing, frozen=True):
     """Every logged step, oldest first."""
 
-    items: tuple[Progress, ...] = ()
+    items: tuple[TrainingProgress, ...] = ()
 
 
 class RunTraceList(Listing, frozen=True):
@@ -72,26 +72,26 @@ class BackendList(Listing, frozen=True):
 @post(
     "/api/finetune",
     status_code=202,
-    **described("startFineTune", "Fine-tuning", body=FineTuneBody, errors=(400, 409, 422, 503, 507)),
+    **describe_route("startFineTune", "Fine-tuning", body=FineTuneBody, errors=(400, 409, 422, 503, 507)),
 )
 async def start(request: AnyRequest, services: Given) -> RunStarted:
     """Freeze a dataset of the eligible traces and start a training run on it."""
-    wanted = await body_of(request, FineTuneBody, optional=True)
-    config = config_from(wanted.config, services.finetune.config())
+    wanted = await decode_body(request, FineTuneBody, optional=True)
+    config = decode_config(wanted.config, services.finetune.config())
     run = await services.finetune.start(config, wanted.triggered_by)
     return _started(run)
 
 
-@get("/api/finetune", **described("listFineTunes", "Fine-tuning", errors=(400,)))
+@get("/api/finetune", **describe_route("listFineTunes", "Fine-tuning", errors=(400,)))
 async def listing(
-    services: Given, limit: Limit = 50, offset: Offset = 0, status: FromQuery[RunStatus | None] = None
+    services: Given, limit: Limit = 50, offset: Offset = 0, status: FromQuery[TrainingRunStatus | None] = None
 ) -> RunList:
     """List training runs, newest first."""
     items, total = await services.finetune.list(limit, offset, status)
     return RunList(items=tuple(items), total=total)
 
 
-@get("/api/finetune/config", **described("getFineTuneConfig", "Fine-tuning"))
+@get("/api/finetune/config", **describe_route("getFineTuneConfig", "Fine-tuning"))
 async def config(services: Given) -> FineTuneConfig:
     """Return the hyperparameters that a run uses by default."""
     return services.finetune.config()
@@ -99,50 +99,55 @@ async def config(services: Given) -> FineTuneConfig:
 
 @put(
     "/api/finetune/config",
-    **described("putFineTuneConfig", "Fine-tuning", body=FineTuneConfig, errors=(400, 409, 503, 507)),
+    **describe_route("putFineTuneConfig", "Fine-tuning", body=FineTuneConfig, errors=(400, 409, 503, 507)),
 )
 async def configure(request: AnyRequest, services: Given) -> FineTuneConfig:
     """Change the default hyperparameters, also in the settings file. Omitted fields keep their values."""
-    values = await body_of(request, dict[str, Any])
-    return await services.finetune.set_config(config_from(values, services.finetune.config()))
+    values = await decode_body(request, dict[str, Any])
+    return await services.finetune.set_config(decode_config(values, services.finetune.config()))
 
 
-@get("/api/finetune/backends", sync_to_thread=True, **described("listBackends", "Fine-tuning"))
+@get("/api/finetune/backends", sync_to_thread=True, **describe_route("listBackends", "Fine-tuning"))
 def backends(services: Given) -> BackendList:
     """List the training backends: whether each is available, why not, and the environment that it runs in."""
     found = services.finetune.backends()
     return BackendList(items=tuple(found), total=len(found))
 
 
-@get("/api/finetune/{run_id:str}", **described("getFineTune", "Fine-tuning", errors=(404,)))
+@get("/api/finetune/{run_id:str}", **describe_route("getFineTune", "Fine-tuning", errors=(404,)))
 async def show(run_id: FromPath[str], services: Given) -> FineTuneRun:
     """Return one training run."""
     return await services.finetune.get(parse_id(run_id, "training run"))
 
 
-@get("/api/finetune/{run_id:str}/progress", **described("watchFineTune", "Fine-tuning", errors=(400, 404), stream=True))
+@get(
+    "/api/finetune/{run_id:str}/progress",
+    **describe_route("watchFineTune", "Fine-tuning", errors=(400, 404), stream=True),
+)
 async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
     """Stream the progress of a training run as server-sent events."""
     run = await services.finetune.get(parse_id(run_id, "training run"))
     return streams.respond(request, services.finetune.events(run.id))
 
 
-@get("/api/finetune/{run_id:str}/metrics", **described("fineTuneMetrics", "Fine-tuning", errors=(404,)))
+@get("/api/finetune/{run_id:str}/metrics", **describe_route("fineTuneMetrics", "Fine-tuning", errors=(404,)))
 async def metrics(run_id: FromPath[str], services: Given) -> MetricList:
     """Return every logged step, for charts."""
     steps = await services.finetune.metrics(parse_id(run_id, "training run"))
     return MetricList(items=tuple(steps), total=len(steps))
 
 
-@get("/api/finetune/{run_id:str}/traces", **described("fineTuneTraces", "Fine-tuning", errors=(404,)))
+@get("/api/finetune/{run_id:str}/traces", **describe_route("fineTuneTraces", "Fine-tuning", errors=(404,)))
 async def traces(run_id: FromPath[str], services: Given) -> RunTraceList:
     """List the traces that the run was trained on."""
-    found = await services.finetune.traces_of(parse_id(run_id, "training run"))
+    found = await services.finetune.list_traces(parse_id(run_id, "training run"))
     return RunTraceList(items=tuple(map(viewed, found)), total=len(found))
 
 
 @delete(
-    "/api/finetune/{run_id:str}", status_code=200, **described("cancelFineTune", "Fine-tuning", errors=(404, 409, 502))
+    "/api/finetune/{run_id:str}",
+    status_code=200,
+    **describe_route("cancelFineTune", "Fine-tuning", errors=(404, 409, 502)),
 )
 async def cancel(run_id: FromPath[str], services: Given) -> FineTuneRun:
     """Cancel a training run that is in progress."""
@@ -152,14 +157,14 @@ async def cancel(run_id: FromPath[str], services: Given) -> FineTuneRun:
 @post(
     "/api/finetune/{run_id:str}/resume",
     status_code=202,
-    **described("resumeFineTune", "Fine-tuning", errors=(400, 404, 409, 502, 503, 507)),
+    **describe_route("resumeFineTune", "Fine-tuning", errors=(400, 404, 409, 502, 503, 507)),
 )
 async def resume(run_id: FromPath[str], services: Given) -> RunStarted:
     """Resume a failed or cancelled training run from its newest complete checkpoint."""
     return _started(await services.finetune.resume(parse_id(run_id, "training run")))
 
 
-@get("/api/finetune/{run_id:str}/log", **described("fineTuneLog", "Fine-tuning", errors=(400, 404)))
+@get("/api/finetune/{run_id:str}/log", **describe_route("fineTuneLog", "Fine-tuning", errors=(400, 404)))
 async def log(run_id: FromPath[str], services: Given, lines: Lines = 40) -> LogTail:
     """Return the last lines of the output of the run's processes."""
     text = await services.finetune.log_tail(parse_id(run_id, "training run"), lines)

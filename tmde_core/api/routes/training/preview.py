@@ -8,9 +8,9 @@ import msgspec
 from litestar import get, post
 from litestar.params import FromPath
 
-from tmde_core.api.web.requests import AnyRequest, Given, body_of
-from tmde_core.api.web.schema import described
-from tmde_core.finetune.ranges import config_from
+from tmde_core.api.web.requests import AnyRequest, Given, decode_body
+from tmde_core.api.web.schema import describe_route
+from tmde_core.finetune.ranges import decode_config
 from tmde_core.records.base import Record, parse_id
 from tmde_core.records.finetune import FineTunePreview, TraceLineage
 
@@ -25,18 +25,18 @@ class PreviewBody(Record):
 @post(
     "/api/finetune/preview",
     status_code=200,
-    **described("previewFineTune", "Fine-tuning", body=PreviewBody, errors=(400, 503, 507)),
+    **describe_route("previewFineTune", "Fine-tuning", body=PreviewBody, errors=(400, 503, 507)),
 )
 async def preview(request: AnyRequest, services: Given) -> FineTunePreview:
     """Preview a training run: its data, token by token, and the resources it would need. Nothing is started."""
-    wanted = await body_of(request, PreviewBody, optional=True)
-    return await services.previews.preview(config_from(wanted.config, services.finetune.config()))
+    wanted = await decode_body(request, PreviewBody, optional=True)
+    return await services.previews.preview(decode_config(wanted.config, services.finetune.config()))
 
 
-@get("/api/traces/{trace_id:str}/lineage", **described("traceLineage", "Traces", errors=(404,)))
+@get("/api/traces/{trace_id:str}/lineage", **describe_route("traceLineage", "Traces", errors=(404,)))
 async def lineage(trace_id: FromPath[str], services: Given) -> TraceLineage:
     """List the runs and adapters that were trained on a trace."""
-    return await services.lineage.of_trace(parse_id(trace_id, "trace"))
+    return await services.lineage.find_by_trace(parse_id(trace_id, "trace"))
 
 
 ROUTES = (preview, lineage)

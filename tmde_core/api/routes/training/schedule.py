@@ -8,8 +8,8 @@ from litestar import get, put
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta
 
-from tmde_core.api.web.requests import AnyRequest, Given, body_of
-from tmde_core.api.web.schema import described
+from tmde_core.api.web.requests import AnyRequest, Given, decode_body
+from tmde_core.api.web.schema import describe_route
 from tmde_core.records.base import Record
 from tmde_core.records.schedule import ScheduleStatus
 
@@ -25,7 +25,7 @@ class ScheduleBody(Record):
     """An IANA time zone name. An empty string stands for the machine's time zone. All schedules share one time zone."""
 
 
-@get("/api/finetune/schedule", **described("getFineTuneSchedule", "Fine-tuning"))
+@get("/api/finetune/schedule", **describe_route("getFineTuneSchedule", "Fine-tuning"))
 async def finetune(services: Given) -> ScheduleStatus:
     """Return the schedule of automatic training, and its latest decisions."""
     return await services.schedules.status("finetune")
@@ -33,15 +33,15 @@ async def finetune(services: Given) -> ScheduleStatus:
 
 @put(
     "/api/finetune/schedule",
-    **described("putFineTuneSchedule", "Fine-tuning", body=ScheduleBody, errors=(400, 409, 507)),
+    **describe_route("putFineTuneSchedule", "Fine-tuning", body=ScheduleBody, errors=(400, 409, 507)),
 )
 async def change_finetune(request: AnyRequest, services: Given) -> ScheduleStatus:
     """Change the schedule of automatic training immediately and in the settings file."""
-    given = await body_of(request, ScheduleBody)
+    given = await decode_body(request, ScheduleBody)
     return await services.schedules.set("finetune", given.expression, given.timezone)
 
 
-@get("/api/benchmark/schedule", **described("getBenchmarkSchedule", "Benchmarks"))
+@get("/api/benchmark/schedule", **describe_route("getBenchmarkSchedule", "Benchmarks"))
 async def benchmark(services: Given) -> ScheduleStatus:
     """Return the schedule that measures the active adapter, and its latest decisions."""
     return await services.schedules.status("benchmark")
@@ -49,11 +49,11 @@ async def benchmark(services: Given) -> ScheduleStatus:
 
 @put(
     "/api/benchmark/schedule",
-    **described("putBenchmarkSchedule", "Benchmarks", body=ScheduleBody, errors=(400, 409, 507)),
+    **describe_route("putBenchmarkSchedule", "Benchmarks", body=ScheduleBody, errors=(400, 409, 507)),
 )
 async def change_benchmark(request: AnyRequest, services: Given) -> ScheduleStatus:
     """Change the schedule of automatic benchmarks immediately and in the settings file."""
-    given = await body_of(request, ScheduleBody)
+    given = await decode_body(request, ScheduleBody)
     return await services.schedules.set("benchmark", given.expression, given.timezone)
 
 

@@ -13,8 +13,8 @@ from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
 from tmde_core.services import Services
 from tmde_ui.benchmark.words import answerer, day
 from tmde_ui.kit.elements import Tag, chip
-from tmde_ui.kit.render import prose, rendered
-from tmde_ui.kit.times import duration
+from tmde_ui.kit.render import prose, render
+from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, score, sentence
 
 SHOWN_REASONS = 20
@@ -30,16 +30,19 @@ class Drill:
     async def fill(self, box: Tag, question_id: str) -> None:
         """Draw the question and its answers into the box."""
         try:
-            question = next((one for one in await self._benchmark.asked(self._runs[-1]) if one.id == question_id), None)
+            question = next(
+                (one for one in await self._benchmark.list_asked_questions(self._runs[-1]) if one.id == question_id),
+                None,
+            )
             runs = [(await self._benchmark.get(run), await self._answers(run, question_id)) for run in self._runs]
         except TmdeError as error:
             with box:
                 Tag("p", sentence(error), "notice bad")
             return
         asked = question.query if question is not None else runs[-1][1][0].query if runs[-1][1] else ""
-        content = await rendered(asked)
-        reference = await rendered(question.reference) if question is not None and question.reference else ""
-        told = [[await rendered(one.answer) for one in answers] for _, answers in runs]
+        content = await render(asked)
+        reference = await render(question.reference) if question is not None and question.reference else ""
+        told = [[await render(one.answer) for one in answers] for _, answers in runs]
         with box:
             with Tag("div", classes="stack tight"):
                 Tag("p", f"Question {question_id}", "eyebrow")
@@ -89,7 +92,7 @@ def _answer(answer: BenchmarkResult, content: str, *, several: bool) -> None:
 def _how(answer: BenchmarkResult, several: bool) -> str:
     parts = (
         f"answer {answer.repeat + 1}" if several else "",
-        duration(answer.response_time_ms),
+        format_milliseconds(answer.response_time_ms),
         count(answer.tokens, "token") if answer.tokens else "",
         count(answer.rounds, "round") if answer.rounds > 1 else "",
         count(answer.tries, "try", "tries") if answer.tries > 1 else "",

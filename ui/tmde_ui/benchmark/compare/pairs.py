@@ -51,7 +51,7 @@ class Comparisons:
         return found
 
 
-class Switch(Record):
+class ActivationPair(Record):
     """The activation of an adapter, with one run before and one run after the activation."""
 
     event: LoRAActivationEvent
@@ -66,7 +66,7 @@ class Switch(Record):
         return Pair(f"switch-{event.id}", title, self.after.run_id, self.before.run_id)
 
 
-def pairs_of(run: BenchmarkRun) -> list[Pair]:
+def list_pairs(run: BenchmarkRun) -> list[Pair]:
     """Return the runs that this run is compared with by default."""
     found = []
     if run.previous_run_id is not None:
@@ -76,7 +76,7 @@ def pairs_of(run: BenchmarkRun) -> list[Pair]:
     return [*found, Pair("alone", "nothing (this run only)", run.id)]
 
 
-def switches(events: Sequence[LoRAActivationEvent], series: Sequence[SeriesPoint]) -> list[Switch]:
+def switches(events: Sequence[LoRAActivationEvent], series: Sequence[SeriesPoint]) -> list[ActivationPair]:
     """Return the activations that have a run before and a run after, both of the same type and mode.
 
     The run after is the first run of the new adapter since the activation. Without such a run, it is the newest run
@@ -101,6 +101,6 @@ def switches(events: Sequence[LoRAActivationEvent], series: Sequence[SeriesPoint
             ]
             earlier = [point for point in before if point.at <= event.timestamp]
             if before:
-                found.append(Switch(event, earlier[-1] if earlier else before[0], one))
+                found.append(ActivationPair(event, earlier[-1] if earlier else before[0], one))
                 break
     return found

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from tmde_core.benchmark.results.report import difference_words
 from tmde_core.errors import TmdeError
-from tmde_ui.benchmark.compare.pairs import Comparisons, Pair, Switch
-from tmde_ui.benchmark.words import OUTCOMES, answerer, change, day, figure
+from tmde_ui.benchmark.compare.pairs import ActivationPair, Comparisons, Pair
+from tmde_ui.benchmark.words import OUTCOMES, answerer, change, day, format_number
 from tmde_ui.kit.elements import Tag, button, chip
 from tmde_ui.kit.words import sentence
 
@@ -29,7 +29,7 @@ class SwitchList:
             self._box = Tag("div", classes="rows")
         self._section.show(visible=False)
 
-    async def show(self, switches: Sequence[Switch]) -> None:
+    async def show(self, switches: Sequence[ActivationPair]) -> None:
         """Redraw the activations if they have changed."""
         newest = switches[:SHOWN]
         shown = [(one.event.id, one.before.run_id, one.after.run_id) for one in newest]
@@ -42,13 +42,13 @@ class SwitchList:
             with self._box, Tag("div", classes="activation", data_testid="switch"):
                 await self._draw(one)
 
-    async def _draw(self, switch: Switch) -> None:
+    async def _draw(self, switch: ActivationPair) -> None:
         event, before, after = switch.event, switch.before, switch.after
         with Tag("div", classes="stack tight"):
             Tag("p", f"{answerer(event.adapter_id)} replaced {answerer(event.previous_adapter_id)}".capitalize())
             words = Tag("p", day(event.timestamp), "muted small")
         with Tag("div", classes="line"):
-            Tag("span", f"{figure(before.tmde_score)} → {figure(after.tmde_score)}", "score")
+            Tag("span", f"{format_number(before.tmde_score)} → {format_number(after.tmde_score)}", "score")
             verdict = Tag("span", classes="line")
         look = button("Both answers", test="switch-answers")
         look.on("click", lambda: self._chosen(switch.pair), args=[])

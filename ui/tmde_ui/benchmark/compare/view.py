@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from tmde_core.benchmark.results.metrics import by_question, quality_of
+from tmde_core.benchmark.results.metrics import group_by_question, mean_quality
 from tmde_core.benchmark.results.report import chance_words
 from tmde_core.errors import TmdeError
 from tmde_core.records.benchmark import (
     BenchmarkMetrics,
     BenchmarkRun,
-    Outcome,
+    ComparisonOutcome,
     QuestionComparison,
     RunComparison,
 )
 from tmde_core.services import Services
 from tmde_ui.benchmark.compare.answers import Drill
 from tmde_ui.benchmark.compare.pairs import Comparisons, Pair
-from tmde_ui.benchmark.words import NOTHING, OUTCOMES, answerer, change, day, domain_name, domain_place, figure
+from tmde_ui.benchmark.words import NOTHING, OUTCOMES, answerer, change, day, domain_name, domain_place, format_number
 from tmde_ui.kit.elements import Tag, button, choice, link
-from tmde_ui.kit.times import duration
+from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, score, sentence, snippet
 
 SHOWN = 50
@@ -113,8 +113,8 @@ class ComparisonView:
         run = await self._services.benchmark.get(run_id)
         results, _ = await self._services.benchmark.results(run_id, ALL_ANSWERS)
         rows = [
-            QuestionComparison(name, answers[0].query, answers[0].domain, None, quality_of(answers))
-            for name, answers in by_question(results).items()
+            QuestionComparison(name, answers[0].query, answers[0].domain, None, mean_quality(answers))
+            for name, answers in group_by_question(results).items()
         ]
         return run, rows
 
@@ -143,10 +143,10 @@ def _table(found: RunComparison) -> None:
                 _row(*cells)
 
 
-Cells = tuple[str, str, str, str, Outcome | None]
+Cells = tuple[str, str, str, str, ComparisonOutcome | None]
 
 
-def _row(name: str, a: str, b: str, difference: str, outcome: Outcome | None) -> None:
+def _row(name: str, a: str, b: str, difference: str, outcome: ComparisonOutcome | None) -> None:
     with Tag("tr"):
         with Tag("th", scope="row"):
             Tag("span", name)
@@ -163,19 +163,19 @@ def _rows(found: RunComparison) -> Iterable[Cells]:
     if a is None or b is None:
         return
     yield (
-        "TMDE score of 100", figure(a.tmde_score), figure(b.tmde_score),
+        "TMDE score of 100", format_number(a.tmde_score), format_number(b.tmde_score),
         change(found.score_difference, found.score_low, found.score_high), None,
     )  # fmt: skip
     quality = found.quality
     yield (
-        "Quality of 10", figure(quality.a), figure(quality.b),
+        "Quality of 10", format_number(quality.a), format_number(quality.b),
         change(quality.difference, quality.low, quality.high) + chance_words(quality), quality.outcome,
     )  # fmt: skip
     for one in sorted(found.domains, key=lambda one: domain_place(one.domain)):
         told = one.quality
         outcome = told.outcome if found.comparable and told.outcome != "inconclusive" else None
         yield (
-            domain_name(one.domain), figure(told.a), figure(told.b),
+            domain_name(one.domain), format_number(told.a), format_number(told.b),
             change(told.difference, told.low, told.high) + chance_words(told), outcome,
         )  # fmt: skip
     yield from _plain(a, b, debate=found.b.mode == "debate")
@@ -184,7 +184,13 @@ def _rows(found: RunComparison) -> Iterable[Cells]:
 def _plain(a: BenchmarkMetrics, b: BenchmarkMetrics, *, debate: bool) -> Iterable[Cells]:
     """Return the rows of figures that have no outcome."""
     before, after = a.avg_response_time_ms.mean, b.avg_response_time_ms.mean
-    yield ("Response time", duration(before) or NOTHING, duration(after) or NOTHING, _times(before, after), None)
+    yield (
+        "Response time",
+        format_milliseconds(before) or NOTHING,
+        format_milliseconds(after) or NOTHING,
+        _times(before, after),
+        None,
+    )
     pairs = [("Tokens per second", a.tokens_per_second.mean, b.tokens_per_second.mean, 1.0, "")]
     if debate:
         pairs += [

@@ -51,7 +51,7 @@ BETWEEN_WORDINGS = "|"
 _PART = re.compile(r"c(\d+)-name")
 
 
-def wire_of(fields: Mapping[str, str]) -> dict[str, Any]:
+def encode_fields(fields: Mapping[str, str]) -> dict[str, Any]:
     """Return the typed question in the format that `custom.question_from` checks.
 
     Raises:
@@ -75,7 +75,7 @@ def blocks(fields: Mapping[str, str]) -> list[int]:
     return sorted(int(found[1]) for name in fields if (found := _PART.fullmatch(name)))
 
 
-def fields_of(number: int, criterion: Criterion) -> dict[str, str]:
+def decode_criterion(number: int, criterion: Criterion) -> dict[str, str]:
     """Return a criterion as the fields of block `number`."""
     prefix = f"c{number}-"
     kind, values = _typed(criterion.check)

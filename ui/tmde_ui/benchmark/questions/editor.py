@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 
-from tmde_core.benchmark.questions.custom import DIFFICULTIES, MAX_CRITERIA, question_from
-from tmde_core.benchmark.running.scoring import Score
+from tmde_core.benchmark.questions.custom import DIFFICULTIES, MAX_CRITERIA, decode_question
+from tmde_core.benchmark.running.scoring import AnswerScore
 from tmde_core.errors import InvalidInputError, TmdeError
 from tmde_core.records.judging import Criterion, NumberCheck
 from tmde_core.records.questions import Question
 from tmde_core.services import Services
-from tmde_ui.benchmark.questions.checks import COUNTED, FORMS, KINDS, blocks, fields_of, wire_of
+from tmde_ui.benchmark.questions.checks import COUNTED, FORMS, KINDS, blocks, decode_criterion, encode_fields
 from tmde_ui.benchmark.words import DOMAINS
 from tmde_ui.kit.elements import Modal, Tag, button, choice, field
 from tmde_ui.kit.forms import TOO_LARGE, on_press, on_submit
@@ -74,7 +74,7 @@ class QuestionEditor:
             self._said = Tag("p", classes="maybe", role="alert", data_testid="question-said")
             self._keep_button = button("Save the question", "primary", test="keep-question")
         for one in question.criteria if question else (Criterion(name="right", check=NumberCheck(value=0)),):
-            self._add(fields_of(self._number, one) if question else {f"c{self._number}-name": one.name})
+            self._add(decode_criterion(self._number, one) if question else {f"c{self._number}-name": one.name})
         more.on("click", lambda: self._add({}), args=[])
         on_press(attempt, form, self._try)
         on_press(self._keep_button, form, self._keep)
@@ -133,7 +133,7 @@ class QuestionEditor:
             self._say("The form has more than half a megabyte. Shorten the question or the answer.")
             return None
         try:
-            return question_from(wire_of(fields))
+            return decode_question(encode_fields(fields))
         except InvalidInputError as error:
             self._complain(error, fields)
             return None
@@ -224,7 +224,7 @@ def _parameters(kind: str, prefix: str, value: Value) -> None:
         line("What the judge looks for", "description", "It gives a reason for each step.")
 
 
-def _tell(question: Question, found: Score) -> None:
+def _tell(question: Question, found: AnswerScore) -> None:
     words = "No verdict: the checks decide less than half of the weight. In a benchmark run, a judge decides the rest."
     Tag(
         "p",

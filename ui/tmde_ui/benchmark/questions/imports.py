@@ -21,7 +21,7 @@ from tmde_core.records.base import to_json
 from tmde_core.records.benchmark import DOMAINS
 from tmde_core.services import Services
 from tmde_ui.benchmark.words import domain_name
-from tmde_ui.kit.dropzone import FILE_NAME, GONE, DropZone, refusal, refused
+from tmde_ui.kit.dropzone import FILE_NAME, GONE, DropZone, draw_refusal, make_refusal
 from tmde_ui.kit.elements import Modal, Tag, choice
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.words import count
@@ -41,7 +41,7 @@ def register_upload(site: Site) -> None:
             name = unquote(request.headers.get(FILE_NAME, ""))
             report = await _take(services, await _body(request), name, domain, difficulty)
         except TmdeError as error:
-            return refused(error)
+            return make_refusal(error)
         except ClientDisconnect:
             return Response(status_code=GONE)
         return Response(to_json(report), 201, media_type="application/json")
@@ -94,7 +94,7 @@ def import_dialog(imported: Callable[[], Awaitable[None]]) -> Modal:
             taken = msgspec.convert(answer, QuestionImport)
         except msgspec.ValidationError:
             with report:
-                refusal(answer, "The file was refused. Nothing was imported.", "the questions are")
+                draw_refusal(answer, "The file was refused. Nothing was imported.", "the questions are")
             return
         with report:
             Tag("p", f"{count(len(taken.imported), 'question')} imported. Custom runs can ask them.", "notice good")

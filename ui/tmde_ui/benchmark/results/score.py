@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from tmde_core.benchmark.results.report import difference_words
-from tmde_core.records.benchmark import BenchmarkRun, RunComparison, Summary
+from tmde_core.records.benchmark import BenchmarkRun, BenchmarkSummary, RunComparison
 from tmde_ui.benchmark.panel import answers_words
-from tmde_ui.benchmark.words import OUTCOMES, answerer, between, change, day, figure, kind
+from tmde_ui.benchmark.words import OUTCOMES, answerer, between, change, day, format_number, kind
 from tmde_ui.kit.elements import Tag, button, link
 from tmde_ui.kit.times import age, exact
 
@@ -21,7 +21,7 @@ class ScoreLine:
         self._shown: object = None
         self._box = Tag("section", classes="card score-line", aria_label="TMDE score", data_testid="score-line")
 
-    def show(self, summary: Summary) -> None:
+    def show(self, summary: BenchmarkSummary) -> None:
         """Redraw the line if it has changed."""
         run = summary.current
         self._box.show(run is not None)
@@ -44,10 +44,10 @@ class ScoreLine:
         assert metrics is not None
         with Tag("p", classes="line score-figures"):
             with Tag("span", classes="score-big"):
-                Tag("strong", figure(metrics.tmde_score), "score-number tabular", data_testid="tmde-score")
+                Tag("strong", format_number(metrics.tmde_score), "score-number tabular", data_testid="tmde-score")
                 Tag("span", "of 100", "muted small")
             with Tag("span", classes="score-quality", data_testid="score-quality"):
-                Tag("span", f"Quality {figure(metrics.avg_quality.mean)} of 10", "tabular")
+                Tag("span", f"Quality {format_number(metrics.avg_quality.mean)} of 10", "tabular")
                 if span := between(metrics.avg_quality):
                     Tag("span", f"95 % interval {span}", "muted small tabular")
         with Tag("p", classes="muted small"):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from nicegui import ui
 
-from tmde_core.records.benchmark import ActivationMark, SeriesPoint, Summary
-from tmde_ui.benchmark.words import answerer, day, figure, kind
+from tmde_core.records.benchmark import ActivationMark, BenchmarkSummary, SeriesPoint
+from tmde_ui.benchmark.words import answerer, day, format_number, kind
 from tmde_ui.kit.chart.axes import time_ticks
-from tmde_ui.kit.chart.lines import Band, Mark, Series, chart, decimated
+from tmde_ui.kit.chart.lines import Band, Mark, Series, chart, thin_out
 from tmde_ui.kit.chart.zoom import Readable, Zoom
 from tmde_ui.kit.elements import Tag, button
 from tmde_ui.kit.words import count, short_id
@@ -67,7 +67,7 @@ class ScoreSeries:
                 self._open,
             )
 
-    def show(self, summary: Summary) -> None:
+    def show(self, summary: BenchmarkSummary) -> None:
         """Show these runs."""
         self._points = [point for point in summary.series if point.tmde_score is not None]
         self._marks = summary.activations
@@ -146,7 +146,7 @@ class ScoreSeries:
         ranked = sorted(kinds.items(), key=lambda item: -len(item[1]))
         for colour, ((run_type, mode), points) in zip(COLOURS, ranked, strict=False):
             by_place = {(point.at.timestamp(), point.tmde_score or 0.0): point for point in points}
-            kept = decimated(list(by_place))
+            kept = thin_out(list(by_place))
             lines.append(Series(kind(run_type, mode), tuple(kept), colour, dots=len(kept) <= DOTTED))
             ends = ((at, interval(by_place[at, total], self._weight)) for at, total in kept)
             bands.append(Band(tuple((at, *found) for at, found in ends if found is not None), colour))
@@ -162,7 +162,7 @@ class ScoreSeries:
 
 
 def _told(point: SeriesPoint) -> str:
-    quality = figure(point.quality)
+    quality = format_number(point.quality)
     if point.low is not None and point.high is not None:
         quality += f" ({point.low:.1f} to {point.high:.1f})"
-    return f"{day(point.at)}: {figure(point.tmde_score)}, quality {quality}; {answerer(point.adapter_id)}, {kind(point.type, point.mode)}"
+    return f"{day(point.at)}: {format_number(point.tmde_score)}, quality {quality}; {answerer(point.adapter_id)}, {kind(point.type, point.mode)}"

@@ -50,7 +50,7 @@ def time_ticks(low: float, high: float, at_most: int = 6) -> list[tuple[float, s
     return found
 
 
-def figure(value: float, step: float) -> str:
+def format_tick(value: float, step: float) -> str:
     """Return a number with as many decimals as ticks `step` apart need."""
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:,.{min(decimals, 9)}f}"

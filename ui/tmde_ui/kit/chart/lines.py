@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from tmde_core.records.base import Record
-from tmde_ui.kit.chart.axes import Place, Point, figure, round_axis, span, ticks
+from tmde_ui.kit.chart.axes import Place, Point, format_tick, round_axis, span, ticks
 
 MAX_POINTS = 600
 """Maximum number of points drawn for one line. A wide screen has about two pixels for each."""
@@ -67,7 +67,7 @@ def chart(
         x_ticks: positions and labels of the x axis; round whole numbers by default.
         nothing: the text of a chart without any point.
     """
-    lines = [(one, decimated(_finite(one.points))) for one in series]
+    lines = [(one, thin_out(_finite(one.points))) for one in series]
     points = [point for _, line in lines for point in line]
     edges = [(x, y) for band in bands for x, low, high in band.points for y in (low, high)]
     shown = _finite((*points, *edges))
@@ -77,7 +77,7 @@ def chart(
     bottom, top, y_ticks = round_axis([y for _, y in shown], y_span)
     place = Place(left, right, bottom, top)
     if x_ticks is None:
-        x_ticks = [(x, figure(x, 1)) for x in ticks(left, right, whole=True)]
+        x_ticks = [(x, format_tick(x, 1)) for x in ticks(left, right, whole=True)]
     step = y_ticks[1] - y_ticks[0]
     drawn = [f'<path class="grid" d="{"".join(f"M0 {place.y(y)}H100" for y in y_ticks)}"/>']
     drawn += [_band(band, place) for band in bands]
@@ -88,13 +88,13 @@ def chart(
         [one for one, line in lines if line],
         f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{"".join(drawn)}</svg>',
         _labels("left", ((place.x(x), words) for x, words in x_ticks if left <= x <= right)),
-        _labels("top", ((place.y(y), figure(y, step)) for y in y_ticks)),
+        _labels("top", ((place.y(y), format_tick(y, step)) for y in y_ticks)),
         x_label,
         _mark_labels(marks, place) if len(marks) <= LABELLED_MARKS else "",
     )
 
 
-def decimated(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
+def thin_out(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
     """Return at most `limit` of the points, in order, without losing a peak.
 
     The lowest and the highest point of each stretch are kept, and always the first and the last point.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from tmde_core.records.base import Record
-from tmde_ui.kit.chart.axes import figure
+from tmde_ui.kit.chart.axes import format_tick
 
 COLUMN_PIXELS = 76
 """Height of the highest bar of a histogram."""
@@ -100,12 +100,12 @@ def columns(values: Sequence[tuple[str, float]], *, title: str, colour: str = "a
     """Return a histogram: vertical bars on a common base line, each with its name below."""
     most = max((value for _, value in values), default=0) or 1
     bars = "".join(
-        f'<li><span class="amount">{figure(value, 1) if value else ""}</span>'
+        f'<li><span class="amount">{format_tick(value, 1) if value else ""}</span>'
         f'<span class="column" style="height:{COLUMN_PIXELS * value / most:.0f}px;background:var(--{colour})"></span>'
         f'<span class="name">{html.escape(name)}</span></li>'
         for name, value in values
     )
-    spoken = ", ".join(f"{name}: {figure(value, 1)}" for name, value in values if value)
+    spoken = ", ".join(f"{name}: {format_tick(value, 1)}" for name, value in values if value)
     label = html.escape(f"{title}: {spoken}{f' ({unit})' if unit else ''}")
     return f'<ul class="columns" role="img" aria-label="{label}">{bars}</ul>'
 

@@ -13,8 +13,8 @@ from tmde_core.records.benchmark import BenchmarkRun
 from tmde_core.records.finetune import FineTuneRun
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button
-from tmde_ui.kit.shell.live import Live
-from tmde_ui.kit.tending import Soon, begin, look_again
+from tmde_ui.kit.shell.live import ServerStatus
+from tmde_ui.kit.tending import Soon, poll, start_task
 from tmde_ui.kit.words import sentence
 
 PAINT_SECONDS = 0.5
@@ -54,7 +54,7 @@ class RunPanel(ABC, Generic[Run]):
     def __init__(
         self,
         runs: Runs[Run],
-        live: Live,
+        live: ServerStatus,
         run: Run,
         resumed: Callable[[Run], Awaitable[None]],
         ended: Callable[[], Awaitable[None]] | None,
@@ -117,7 +117,7 @@ class RunPanel(ABC, Generic[Run]):
         self._paint()
         if not self.over:
             name = self.TITLE.lower()
-            self._tasks = [begin(self._follow, f"follow a {name}"), begin(self._watch, f"look at a {name}")]
+            self._tasks = [start_task(self._follow, f"follow a {name}"), start_task(self._watch, f"look at a {name}")]
 
     def stop(self) -> None:
         """Stop following the run."""
@@ -128,7 +128,7 @@ class RunPanel(ABC, Generic[Run]):
         self._soon.stop()
 
     async def _watch(self) -> None:
-        await look_again(self._look_and_paint, self.TITLE.lower(), every=LOOK_SECONDS, until=lambda: self.over)
+        await poll(self._look_and_paint, self.TITLE.lower(), every=LOOK_SECONDS, until=lambda: self.over)
         await self._catch_up()
         self._live.nudge()
         self._paint()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tmde_core.errors import TmdeError
-from tmde_core.records.schedule import Decision, ScheduleName, ScheduleStatus
+from tmde_core.records.schedule import ScheduleDecision, ScheduleName, ScheduleStatus
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button, chip
 from tmde_ui.kit.forms import on_submit
-from tmde_ui.kit.times import coming, on_the_clock
+from tmde_ui.kit.times import format_next_time, on_the_clock
 from tmde_ui.kit.words import sentence, short_id
 
 _WHAT = {"finetune": "training", "benchmark": "a benchmark"}
@@ -56,7 +56,7 @@ class SchedulePanel:
                 first = status.next_runs[0]
                 Tag(
                     "p",
-                    f"Next: {coming(first, status.timezone)} ({on_the_clock(first, status.timezone)}, {status.timezone})",
+                    f"Next: {format_next_time(first, status.timezone)} ({on_the_clock(first, status.timezone)}, {status.timezone})",
                     "muted small tabular",
                     data_testid="schedule-next",
                 )
@@ -122,7 +122,7 @@ def _words(status: ScheduleStatus) -> str:
     return f"{words[:1].upper()}{words[1:]} (time zone {status.timezone})."
 
 
-def _decision(decision: Decision, zone: str) -> None:
+def _decision(decision: ScheduleDecision, zone: str) -> None:
     word, kind = _ACTIONS.get(decision.action, (decision.action, ""))
     with Tag("li", data_testid="decision"):
         with Tag("div", classes="line"):

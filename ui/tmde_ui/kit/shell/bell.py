@@ -9,7 +9,7 @@ from nicegui import ui
 
 from tmde_core.records.notifications import Notification
 from tmde_ui.kit.elements import Tag, button, icon, link
-from tmde_ui.kit.shell.live import Live, Situation
+from tmde_ui.kit.shell.live import ServerStatus, Situation
 from tmde_ui.kit.words import count
 
 PANEL = "notification-panel"
@@ -25,7 +25,7 @@ NOTHING = "No notifications. Finished and failed work, such as a training run, a
 class Bell:
     """The button and its panel, a native popover: Escape or a click elsewhere closes it."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: ServerStatus) -> None:
         self._live = live
         self._items: dict[UUID, Tag] = {}
         self._newest: int | None = None

@@ -10,7 +10,7 @@ from nicegui import ui
 from tmde_ui.kit.elements import Tag, close_button, icon, link, open_on_press
 from tmde_ui.kit.shell import theme
 from tmde_ui.kit.shell.bell import Bell
-from tmde_ui.kit.shell.live import Live, Situation
+from tmde_ui.kit.shell.live import ServerStatus, Situation
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.words import sentence, short_id
 
@@ -76,7 +76,7 @@ def _drawer(site: Site, here: str | None) -> Tag:
     return drawer
 
 
-def _situation(live: Live) -> None:
+def _situation(live: ServerStatus) -> None:
     with Tag("div", classes="status", role="status", aria_label="Status"):
         with Tag("span", classes="badge", data_testid="adapter") as badge:
             dot = Tag("span", classes="dot")

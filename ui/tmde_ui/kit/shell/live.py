@@ -20,7 +20,7 @@ from tmde_core.errors import NotFoundError
 from tmde_core.records.finetune import FineTuneRun
 from tmde_core.records.notifications import Notification
 from tmde_core.services import Services
-from tmde_ui.kit.times import duration
+from tmde_ui.kit.times import format_milliseconds
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class Situation(msgspec.Struct, frozen=True):
 Listener = Callable[[Situation], None]
 
 
-class Live:
+class ServerStatus:
     """Reads the state, stores it and informs the listeners."""
 
     def __init__(self, services: Services) -> None:
@@ -84,9 +84,9 @@ class Live:
 
     async def look(self) -> Situation:
         """Return the current state and call the listeners if it has changed."""
-        adapter = self._services.lora.active_ref()
+        adapter = self._services.lora.get_active_ref()
         debates = self._services.debates.running()
-        run = await self._services.finetune.current()
+        run = await self._services.finetune.get_current()
         jobs = []
         if len(debates) == 1:
             jobs.append(Job("1 debate running", f"/debates/{debates[0].id}"))
@@ -94,7 +94,7 @@ class Live:
             jobs.append(Job(f"{len(debates)} debates running", "/"))
         if run is not None:
             jobs.append(Job(await self._training(run), f"/finetune/{run.id}"))
-        if (benchmark := self._services.benchmark.running()) is not None:
+        if (benchmark := self._services.benchmark.get_running()) is not None:
             share = 100 * benchmark.questions_done // max(1, benchmark.questions_total)
             jobs.append(Job(f"Benchmark {share} %", f"/benchmark/{benchmark.id}"))
         notices, waiting = await self._services.notifications.list(NOTICES)
@@ -128,7 +128,7 @@ class Live:
             return "Training"
         last = steps[-1]
         share = f"Training {100 * last.step // last.total_steps} %"
-        return f"{share}, {duration(last.eta_seconds * 1000)} left" if last.eta_seconds else share
+        return f"{share}, {format_milliseconds(last.eta_seconds * 1000)} left" if last.eta_seconds else share
 
     async def _watch(self) -> None:
         while True:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from tmde_core.services import Services
-from tmde_ui.kit.shell.live import Live
+from tmde_ui.kit.shell.live import ServerStatus
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Site:
     """Stores what the pages are built with."""
 
     services: Services
-    live: Live
+    live: ServerStatus
     web: FastAPI
     pages: tuple[Page, ...]
     """In the order of the navigation."""

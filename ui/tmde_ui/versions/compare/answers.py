@@ -8,29 +8,29 @@ from typing import Literal
 
 from tmde_core.storage.events import Event
 
-Phase = Literal["waiting", "writing", "done", "failed"]
+AnswerPhase = Literal["waiting", "writing", "done", "failed"]
 
 
 @dataclass
-class Answer:
+class VersionAnswer:
     """The answer of one version so far."""
 
     text: str = ""
-    phase: Phase = "waiting"
+    phase: AnswerPhase = "waiting"
     problem: str = ""
     """Why the answer failed."""
     ms: float | None = None
     tokens: int | None = None
 
 
-class Answers:
+class VersionAnswers:
     """The answers to a question. The same events always produce the same state, however they are batched."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.seen = 0
         """Id of the last applied event."""
         self.question = ""
-        self.of: dict[str | None, Answer] = {}
+        self.of: dict[str | None, VersionAnswer] = {}
         """Adapter id, or None for the base model → its answer, in the order of the request."""
         self.ended = False
         self.problem = ""
@@ -46,11 +46,11 @@ class Answers:
         data = event.data
         if event.type == "start":
             self.question = data["question"]
-            self.of = {version: Answer() for version in data["versions"]}
+            self.of = {version: VersionAnswer() for version in data["versions"]}
         elif event.type in ("complete", "error", "cancelled"):
             self._end(event)
         else:
-            answer = self.of.setdefault(data.get("version"), Answer())
+            answer = self.of.setdefault(data.get("version"), VersionAnswer())
             if event.type == "token":
                 answer.phase = "writing"
                 answer.text += data["text"]

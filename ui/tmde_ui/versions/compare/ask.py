@@ -11,12 +11,12 @@ from tmde_core.services import Services
 from tmde_core.storage.events import EventLog
 from tmde_ui.kit.elements import Tag, button
 from tmde_ui.kit.forms import on_submit, submit_on_ctrl_enter
-from tmde_ui.kit.render import prose, rendered
+from tmde_ui.kit.render import prose, render
 from tmde_ui.kit.stream import Stream
-from tmde_ui.kit.tending import Soon, begin
-from tmde_ui.kit.times import duration
+from tmde_ui.kit.tending import Soon, start_task
+from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, sentence, short_id
-from tmde_ui.versions.compare.answers import Answer, Answers
+from tmde_ui.versions.compare.answers import VersionAnswer, VersionAnswers
 from tmde_ui.versions.words import name_of
 
 PAINT_SECONDS = 0.05
@@ -43,7 +43,7 @@ class AskPanel:
         self._columns: dict[str | None, _Column] = {}
         self._task: asyncio.Task[None] | None = None
         self._soon = Soon(self._paint, PAINT_SECONDS)
-        self._state = Answers()
+        self._state = VersionAnswers()
         with Tag("form", classes="stack tight", novalidate=True, data_testid="ask-form") as form:
             with Tag("div", classes="field"):
                 self._label = Tag("label", "A question for all chosen versions", for_="side-by-side")
@@ -61,7 +61,7 @@ class AskPanel:
         self._spoken = Tag("p", classes="visually-hidden", role="status")
         on_submit(form, self._ask)
 
-    def tell_whom(self) -> None:
+    def update_chosen(self) -> None:
         """Update the names of the chosen versions."""
         names = [name_of(version) for version in self._versions()]
         self._whom.say(f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "Only the base model so far.")
@@ -93,11 +93,11 @@ class AskPanel:
     def _follow(self, log: EventLog) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._state = Answers()
+        self._state = VersionAnswers()
         self._columns.clear()
         self._box.clear()
         self._go.say("Asking …").put(disabled=True)
-        self._task = begin(lambda: self._read(log), "follow a question")
+        self._task = start_task(lambda: self._read(log), "follow a question")
 
     async def _read(self, log: EventLog) -> None:
         async for event in log.follow():
@@ -144,19 +144,19 @@ class _Column:
             with self._body:
                 self._stream = Stream()
 
-    def grow(self, answer: Answer) -> None:
+    def grow(self, answer: VersionAnswer) -> None:
         """Show the text so far."""
         if not self._settled and answer.phase == "writing":
             self._note.say("writes")
             self._stream.put(answer.text)
 
-    async def settle(self, answer: Answer) -> None:
+    async def settle(self, answer: VersionAnswer) -> None:
         """Show the finished answer as rendered Markdown, with its figures."""
         if self._settled or answer.phase not in ("done", "failed"):
             return
         self._settled = True
         self._card.classes(remove="live")
-        content = await rendered(answer.text) if answer.text else ""
+        content = await render(answer.text) if answer.text else ""
         self._body.clear()
         with self._body:
             if content:
@@ -165,5 +165,5 @@ class _Column:
                 Tag("p", answer.problem or "No answer.", "notice bad")
             elif not answer.text.strip():
                 Tag("p", "The answer is empty.", "muted")
-        figures = (duration(answer.ms), count(answer.tokens, "token") if answer.tokens is not None else "")
+        figures = (format_milliseconds(answer.ms), count(answer.tokens, "token") if answer.tokens is not None else "")
         self._note.say(" · ".join(part for part in figures if part))

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from tmde_core.benchmark.results.report import chance_words
 from tmde_core.records.benchmark import PairedComparison, RunComparison
-from tmde_core.records.lora import Comparison, FieldDifference
+from tmde_core.records.lora import AdapterComparison, FieldDifference
 from tmde_ui.kit.elements import Tag, chip, link
 from tmde_ui.kit.words import count, short_id
 from tmde_ui.versions.lineage import Named, draw_named
-from tmde_ui.versions.words import METRICS, figure, hyperparameter, number
+from tmde_ui.versions.words import METRICS, format_value, hyperparameter, number
 
 OUTCOMES = {
     "better": ("B is better", "good"),
@@ -19,7 +19,7 @@ OUTCOMES = {
 }
 
 
-def draw(found: Comparison, added: Named, removed: Named) -> None:
+def draw(found: AdapterComparison, added: Named, removed: Named) -> None:
     """Draw the whole comparison.
 
     Args:
@@ -35,7 +35,7 @@ def draw(found: Comparison, added: Named, removed: Named) -> None:
 
 def _table(
     title: str,
-    found: Comparison,
+    found: AdapterComparison,
     fields: Sequence[FieldDifference],
     named: Callable[[str], str | None],
     test: str,
@@ -57,8 +57,8 @@ def _table(
                 for field in fields:
                     with Tag("tr"):
                         Tag("th", named(field.name) or field.name, scope="row")
-                        Tag("td", figure(field.a))
-                        Tag("td", figure(field.b))
+                        Tag("td", format_value(field.a))
+                        Tag("td", format_value(field.b))
                         Tag("td", _change(field.a, field.b))
 
 
@@ -67,10 +67,10 @@ def _change(a: object, b: object) -> str:
     if before is None or after is None:
         return ""
     difference = after - before
-    return "0" if not difference else f"{'+' if difference > 0 else '−'}{figure(abs(difference))}"
+    return "0" if not difference else f"{'+' if difference > 0 else '−'}{format_value(abs(difference))}"
 
 
-def _data(found: Comparison, added: Named, removed: Named) -> None:
+def _data(found: AdapterComparison, added: Named, removed: Named) -> None:
     with Tag("div", classes="stack tight", data_testid="compare-data"):
         Tag("h3", "Data")
         if found.same_dataset:

@@ -13,7 +13,7 @@ from tmde_ui.kit.forms import on_submit
 from tmde_ui.kit.words import sentence
 from tmde_ui.versions.compare.ask import AskPanel
 from tmde_ui.versions.compare.comparison import draw
-from tmde_ui.versions.lineage import named
+from tmde_ui.versions.lineage import load_trace_names
 from tmde_ui.versions.words import identity, option
 
 OFFERED = 200
@@ -68,7 +68,7 @@ class ComparePanel:
                 setattr(self, args[0], chosen)
                 # The browser already shows the choice. Redrawing the selects would undo the next choice.
                 self._picked = (self.a, self.b)
-                self._ask.tell_whom()
+                self._ask.update_chosen()
 
     def _versions(self) -> Sequence[UUID | None]:
         return tuple(dict.fromkeys((None, *(one for one in (self.a, self.b) if one is not None))))
@@ -90,7 +90,7 @@ class ComparePanel:
         self._few.show(not enough)
         self._form.show(enough)
         self._offer()
-        self._ask.tell_whom()
+        self._ask.update_chosen()
 
     def _suggest(self, sound: Sequence[LoRAAdapter]) -> None:
         """Choose A and B: earlier choices first, then the active adapter, then the newest ones."""
@@ -123,7 +123,7 @@ class ComparePanel:
         if self.a == self.b:
             self.a = next((one for one in self._adapters if one != self.b), None)
         self._offer()
-        self._ask.tell_whom()
+        self._ask.update_chosen()
         await self._compare()
 
     async def resume(self, ask_id: UUID) -> None:
@@ -140,7 +140,7 @@ class ComparePanel:
     async def _submit(self, fields: dict[str, str]) -> None:
         self.a = identity(fields.get("a")) or self.a
         self.b = identity(fields.get("b")) or self.b
-        self._ask.tell_whom()
+        self._ask.update_chosen()
         await self._compare()
 
     async def _compare(self) -> None:
@@ -151,8 +151,8 @@ class ComparePanel:
         self._go.say("Comparing …").put(disabled=True)
         try:
             found = await self._services.lora.compare(self.a, self.b)
-            added = await named(self._services, found.traces_added, SHOWN_TRACES)
-            removed = await named(self._services, found.traces_removed, SHOWN_TRACES)
+            added = await load_trace_names(self._services, found.traces_added, SHOWN_TRACES)
+            removed = await load_trace_names(self._services, found.traces_removed, SHOWN_TRACES)
         except TmdeError as error:
             self._result.clear()
             self.compared = False
