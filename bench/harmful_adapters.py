@@ -67,7 +67,7 @@ def shuffled(text: str, draws: random.Random) -> str:
 
 async def answers(services: Services, topics: Sequence[str]) -> list[str]:
     """Return the base model's answers at temperature 0."""
-    role = services.settings.roles.proposer
+    role = services.workspace.settings.roles.proposer
     runtime = await services.runtimes.get(role.runtime)
 
     async def one(topic: str) -> str:

@@ -17,7 +17,7 @@ LEAST_LOSS = 2.0
 
 @pytest.mark.slow
 async def test_word_salad_scores_far_below_the_embedded_models_own_answers(services):
-    runtime = await services.runtimes.get(services.settings.roles.proposer.runtime)
+    runtime = await services.runtimes.get(services.workspace.settings.roles.proposer.runtime)
     asked = [question for question in questions() if question.id in QUICK]
 
     async def answer(question):

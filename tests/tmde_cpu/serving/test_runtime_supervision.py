@@ -118,6 +118,8 @@ async def test_stopping_ends_the_child_and_the_requests_under_way(runtime: Embed
 
 PARENT = """
 import asyncio, sys
+from tmde_core.testing import make_context
+from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime
 
 async def main():

@@ -133,7 +133,7 @@ async def obey(services: Services, script: Script) -> None:
         elif do == "events":
             answer = [(one.operation, one.success, one.note) for one in await services.lora.list_events()]
         elif do == "benchmarked":
-            services.lora.benchmarks = benchmarked
+            services.lora._benchmarks = benchmarked
         elif do == "open":
             script.gate.set()
         elif do == "close":
