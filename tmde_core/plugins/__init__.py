@@ -2,7 +2,16 @@
 
 from tmde_core.plugins.catalog import MAX_DESCRIPTORS, Plugins
 from tmde_core.plugins.making import context_for
-from tmde_core.plugins.records import PluginInfo, PluginProblem, Provision
+from tmde_core.plugins.records import PluginInfo, PluginProblem, PluginSetting, Provision
 from tmde_core.plugins.shelf import Shelf
 
-__all__ = ["MAX_DESCRIPTORS", "PluginInfo", "PluginProblem", "Plugins", "Provision", "Shelf", "context_for"]
+__all__ = [
+    "MAX_DESCRIPTORS",
+    "PluginInfo",
+    "PluginProblem",
+    "PluginSetting",
+    "Plugins",
+    "Provision",
+    "Shelf",
+    "context_for",
+]

@@ -12,11 +12,13 @@ from typing import Any, TypeVar, cast
 
 from tmde_core.entry_points import find_commands
 from tmde_core.plugins.finding import find_plugins
-from tmde_core.plugins.records import Entry, PluginInfo, Provision, describe_error
+from tmde_core.plugins.records import Entry, PluginInfo, PluginSetting, Provision, describe_error
 from tmde_core.plugins.shelf import Shelf
 from tmde_core.plugins.validating import find_flaw, find_implementations
-from tmde_core.sdk.context import Descriptor
-from tmde_core.sdk.hooks import HOOKS, OBSERVER
+from tmde_core.records.base import to_json
+from tmde_core.records.fields import fields_of
+from tmde_core.sdk.context import Descriptor, MakingDescriptor
+from tmde_core.sdk.hooks import HOOKS, OBSERVER, Hook
 from tmde_core.sdk.judges import JudgeDescriptor
 from tmde_core.sdk.registries import RegistryDescriptor
 from tmde_core.sdk.runtimes import RuntimeDescriptor
@@ -159,7 +161,14 @@ class Plugins:
         assert isinstance(descriptor, Descriptor)
         taken = self._shelves[hook.descriptor].add(descriptor, entry.name)
         if taken is None:
-            entry.provides.append(Provision(kind=hook.noun, name=descriptor.name, summary=descriptor.summary))
+            entry.provides.append(
+                Provision(
+                    kind=hook.noun,
+                    name=descriptor.name,
+                    summary=descriptor.summary,
+                    settings=_list_settings(hook, descriptor),
+                )
+            )
         elif taken == entry.name:
             entry.fail("conflict", f"{name} offers the {hook.noun} {descriptor.name!r} twice; the first one is used.")
         else:
@@ -180,6 +189,20 @@ class Plugins:
                 entry.fail("conflict", command.problem)
             else:
                 entry.provides.append(Provision(kind="command", name=command.name, summary=command.summary))
+
+
+def _list_settings(hook: Hook, descriptor: Descriptor) -> tuple[PluginSetting, ...]:
+    """Return the settings of a descriptor, as `tmde.toml` names them."""
+    if not isinstance(descriptor, MakingDescriptor):
+        return ()
+    return tuple(
+        PluginSetting(
+            name=f"{hook.table}.{descriptor.name}.{field.name}",
+            default=to_json(field.default).decode(),
+            help=field.help,
+        )
+        for field in fields_of(descriptor.settings)
+    )
 
 
 def _discard(awaitable: object) -> None:

@@ -11,12 +11,23 @@ from tmde_core.records.base import Record
 Stage = Literal["import", "register", "hook", "conflict", "event"]
 
 
+class PluginSetting(Record):
+    """One setting of something that a plugin provides."""
+
+    name: str
+    """The dotted name in `tmde.toml`: `judges.length.per_point`."""
+    default: str
+    """The default, written as JSON."""
+    help: str = ""
+
+
 class Provision(Record):
     """One object that a plugin provides."""
 
     kind: str
     name: str
     summary: str
+    settings: tuple[PluginSetting, ...] = ()
 
 
 class PluginProblem(Record):

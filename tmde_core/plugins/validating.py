@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import pluggy
 
 from tmde_core.plugins.records import Entry, describe_error
+from tmde_core.records.base import to_json
+from tmde_core.records.fields import fields_of
 from tmde_core.sdk import hooks
 from tmde_core.sdk.context import PluginSettings
 from tmde_core.sdk.hooks import HOOKS, OBSERVER, Hook
@@ -110,7 +112,8 @@ def _find_settings_flaw(hook: Hook, name: str, settings: object) -> str | None:
     if not (isinstance(settings, type) and issubclass(settings, PluginSettings)):
         return f"The {hook.noun} {name!r} has settings that are no subclass of PluginSettings."
     try:
-        settings()
+        to_json(settings())
+        fields_of(settings)
     except BaseException as error:  # a plugin's own __post_init__ may run
         if isinstance(error, KeyboardInterrupt):
             raise

@@ -42,7 +42,9 @@ def test_a_question_on_the_page_is_answered_by_the_real_model(browser, tmp_path,
         expect(page.get_by_test_id("final-answer")).to_have_text(re.compile(r"\w{3}"), timeout=A_WHILE)
         expect(page.get_by_test_id("score")).to_be_visible(timeout=A_WHILE)
         skeptic = page.get_by_test_id("skeptic")
-        if "did not have the required format" not in skeptic.inner_text():  # a critique that is cut off is shown as it came
+        if (
+            "did not have the required format" not in skeptic.inner_text()
+        ):  # a critique that is cut off is shown as it came
             expect(skeptic).not_to_contain_text('"severity"')
         page.get_by_test_id("rate-10").check(force=True)
         expect(page.get_by_test_id("rating-said")).to_contain_text("You gave 10 of 10")

@@ -45,3 +45,17 @@ def list_plugins(ctx: typer.Context, json: JsonFlag = False) -> None:
             [row[:4] for row in rows],
             empty="No plugin is installed, so there is no model to ask. Install tmde-cpu.",
         )
+
+
+@command.command("settings")
+def list_settings(ctx: typer.Context, json: JsonFlag = False) -> None:
+    """List the settings of all plugins with their defaults, as `tmde.toml` names them."""
+    from tmde_core.plugins import Plugins
+
+    log_to_file(settings_of(ctx))
+    found = [setting for info in Plugins.load().infos() for one in info.provides for setting in one.settings]
+    if json:
+        print_json(found)
+        return
+    rows = [(one.name, one.default, one.help) for one in found]
+    print_table(("setting", "default", "meaning"), rows, empty="No plugin has settings.")

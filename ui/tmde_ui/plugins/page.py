@@ -102,6 +102,14 @@ def _plugin(info: PluginInfo) -> None:
                             Tag("strong", provision.name)
                             Tag("span", provision.kind, "kind")
                         Tag("p", provision.summary, "muted small")
+                        if provision.settings:
+                            with Tag("details", data_testid="settings"):
+                                Tag("summary", count(len(provision.settings), "setting"), "small")
+                                with Tag("ul"):
+                                    for setting in provision.settings:
+                                        with Tag("li", classes="small"):
+                                            Tag("code", f"{setting.name} = {setting.default}")
+                                            Tag("p", setting.help, "muted small maybe")
         elif not info.problems:
             Tag("p", "It provides nothing.", "muted small")
 
