@@ -44,6 +44,7 @@ class Database:
         self._writer = writer
         self._connections = connections
         self._idle: list[aiosqlite.Connection] = []
+        self._opening: set[asyncio.Future[aiosqlite.Connection]] = set()
         self._reading = asyncio.Semaphore(READERS)
         self._write_lock = asyncio.Lock()
         self._writing: asyncio.Task[Any] | None = None
@@ -60,13 +61,17 @@ class Database:
             InvalidInputError: the file is not a SQLite database, is damaged, or was written by a newer version of TMDE.
         """
         connections: list[aiosqlite.Connection] = []
+        database: Database | None = None
         try:
             with _explained(path):
                 writer = await _connect(path)
                 connections.append(writer)
                 await _migrate(writer, path)
-            yield cls(path, writer, connections)
+            database = cls(path, writer, connections)
+            yield database
         finally:
+            if database is not None and database._opening:
+                await asyncio.wait(database._opening)
             for connection in reversed(connections):
                 await connection.close()
 
@@ -122,6 +127,22 @@ class Database:
 
     async def _new_reader(self) -> aiosqlite.Connection:
         """Open one more reading connection, because all others are busy. Most commands need only one."""
+        # Cancelling a query must not cut off the opening: the thread of a connection that nobody knows is never ended
+        # and keeps the process alive. Closing the database waits for what is being opened.
+        opening = asyncio.ensure_future(self._open_reader())
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._keep_idle)
+            raise
+
+    def _keep_idle(self, opened: asyncio.Future[aiosqlite.Connection]) -> None:
+        if not opened.cancelled() and opened.exception() is None:
+            self._idle.append(opened.result())
+
+    async def _open_reader(self) -> aiosqlite.Connection:
         with _explained(self._path):
             reader = await _connect(self._path)
             self._connections.append(reader)

@@ -88,7 +88,7 @@ def held(undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def weights(data_dir: Path, run_id: UUID) -> str:
     """The hash of what a run learned."""
-    return AdapterStore(data_dir).verified(run_id).files["adapter_model.safetensors"]
+    return AdapterStore(data_dir).verify_files(run_id).files["adapter_model.safetensors"]
 
 
 async def test_the_shipped_trainer_goes_from_traces_to_a_sound_adapter(undisturbed):

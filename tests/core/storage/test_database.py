@@ -11,12 +11,14 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tmde_core.errors import InsufficientStorageError, InvalidInputError
+from tmde_core.storage import database as database_module
 from tmde_core.storage.database import SCHEMA_DIR, Database, _statements
 
 NOBODY = 65_534
@@ -275,3 +277,43 @@ async def test_killed_in_the_middle_no_acknowledged_row_is_lost_and_none_is_half
     assert acknowledged >= 50
     assert {f"{number}{half}" for number in range(1, acknowledged + 1) for half in "ab"} <= rows
     assert len(rows) % 2 == 0
+
+
+async def test_a_query_that_is_cancelled_while_its_connection_is_opened_leaves_no_thread_behind(tmp_path, monkeypatch):
+    before = set(threading.enumerate())
+    begun = asyncio.Event()
+    connect = database_module._connect
+
+    async def slow(path):
+        begun.set()
+        return await connect(path)
+
+    async with Database.open(tmp_path / "tmde.db") as database:
+        monkeypatch.setattr(database_module, "_connect", slow)
+        query = asyncio.create_task(database.value("SELECT 1"))
+        await begun.wait()
+        query.cancel()
+        await asyncio.gather(query, return_exceptions=True)
+    alive = [one for one in set(threading.enumerate()) - before if "_connection_worker" in one.name]
+    assert alive == []
+
+
+async def test_a_connection_whose_query_was_cancelled_serves_the_next_query(tmp_path, monkeypatch):
+    begun, opened = asyncio.Event(), []
+    connect = database_module._connect
+
+    async def counted(path):
+        begun.set()
+        opened.append(path)
+        return await connect(path)
+
+    async with Database.open(tmp_path / "tmde.db") as database:
+        monkeypatch.setattr(database_module, "_connect", counted)
+        query = asyncio.create_task(database.value("SELECT 1"))
+        await begun.wait()
+        query.cancel()
+        await asyncio.gather(query, return_exceptions=True)
+        while database._opening:
+            await asyncio.sleep(0)
+        assert await database.value("SELECT 2") == 2
+    assert len(opened) == 1

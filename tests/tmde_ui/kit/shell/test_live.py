@@ -18,7 +18,7 @@ class Pretence:
         self.adapter: AdapterRef | None = None
         self.looks = 0
         self.debates = SimpleNamespace(running=lambda: self.debates_running)
-        self.lora = SimpleNamespace(active_ref=lambda: self.adapter)
+        self.lora = SimpleNamespace(get_active_ref=lambda: self.adapter)
         self.finetune = SimpleNamespace(current=self._current, metrics=self._metrics)
         self.measured: SimpleNamespace | None = None
         self.benchmark = SimpleNamespace(running=lambda: self.measured)
