@@ -146,6 +146,7 @@ class Services:
 
     def _check(self, wanted: Settings, stored: Settings) -> None:
         """Check new settings before they are stored, beyond their types and ranges."""
+        from tmde_core.debate.judging import NONE
         from tmde_core.notifications.service import check_webhook
         from tmde_core.plugins.making import check_tables
         from tmde_core.schedule.service import check_schedules
@@ -159,8 +160,12 @@ class Services:
             if runtime not in (AUTO, getattr(stored.roles, role).runtime):
                 self.plugins.runtimes.choose(runtime, f"roles.{role}.runtime")
         check_tables(self.plugins, wanted, stored)
-        if wanted.finetune != stored.finetune:
+        if wanted.finetune.backend not in (AUTO, stored.finetune.backend):
             self.plugins.backends.choose(wanted.finetune.backend, "finetune.backend")
+        if wanted.debate.judge not in (AUTO, NONE, stored.debate.judge):
+            self.plugins.judges.choose(wanted.debate.judge, "debate.judge")
+        if wanted.benchmark.judge not in (AUTO, stored.benchmark.judge):  # a benchmark cannot run without a judge
+            self.plugins.judges.choose(wanted.benchmark.judge, "benchmark.judge")
 
     def _stopped(self, service: S) -> S:
         """Stop the service when the data directory is closed, and return the service."""

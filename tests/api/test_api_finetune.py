@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import threading
 import time
+import tomllib
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from tests.core.finetune.preview.looking import looking_plugins
+from tmde_core.errors import InvalidInputError
 
 
 @pytest.fixture
@@ -123,6 +125,34 @@ def test_the_configuration_is_changed_and_kept(own_live, refused) -> None:
     assert own_live.client.get("/api/traces/stats").json()["eligible"] == 1
     unknown = refused(own_live.client.put("/api/finetune/config", json={"backend": "nothing"}), 400, "invalid_input")
     assert (unknown["field"], "stand-in" in unknown["available"]) == ("backend", True)
+
+
+def test_a_change_keeps_what_others_wrote_to_the_file(own_live) -> None:
+    file = own_live.services.settings.data_path / "tmde.toml"
+    own_live.client.put("/api/finetune/config", json={"loraRank": 8})
+    file.write_text(file.read_text() + "epochs = 5\n")
+    changed = own_live.client.put("/api/finetune/config", json={"seed": 7}).json()
+    assert (changed["loraRank"], changed["epochs"], changed["seed"]) == (8, 5, 7)
+    assert tomllib.loads(file.read_text()) == {"finetune": {"lora_rank": 8, "epochs": 5, "seed": 7}}
+    file.write_text("[finetune]\nepochs = 6\n")
+    assert own_live.client.get("/api/finetune/config").json()["epochs"] == 6
+
+
+def test_a_backend_that_is_gone_does_not_block_other_changes(own_live, refused, monkeypatch) -> None:
+    assert own_live.client.put("/api/finetune/config", json={"backend": "stand-in"}).status_code == 200
+
+    def gone(name: str, *_: object) -> None:
+        raise InvalidInputError(f"{name} is gone.")
+
+    monkeypatch.setattr(own_live.services.plugins.backends, "choose", gone)
+    for path, body in (
+        ("/api/finetune/config", {"seed": 2}),
+        ("/api/settings", {"finetune": {"epochs": 4}}),
+        ("/api/finetune/config", {"backend": "auto"}),  # a plugin may offer the default later
+    ):
+        assert own_live.client.put(path, json=body).status_code == 200
+    refused(own_live.client.put("/api/finetune/config", json={"backend": "stand-in"}), 400, "invalid_input")
+    assert own_live.client.get("/api/finetune/config").json()["seed"] == 2
 
 
 def test_backends_tell_whether_they_can_work(live) -> None:

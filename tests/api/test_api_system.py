@@ -89,6 +89,8 @@ def test_settings_that_cannot_hold_are_refused_whole(live, refused) -> None:
         ({"debate": {"synthesis": "maybe"}}, "debate.synthesis"),
         ({"roles": {"judge": {"runtime": "nobody"}}}, "roles.judge.runtime"),
         ({"finetune": {"loraRank": 1}}, "finetune.loraRank"),
+        ({"debate": {"judge": "nobody"}}, "debate.judge"),
+        ({"benchmark": {"judge": "nobody"}}, "benchmark.judge"),
         ({"port": 9000, "logLevel": "loud"}, "logLevel"),
     ]:
         assert refused(live.client.put("/api/settings", json=body), 400, "invalid_input").get("field") == field
@@ -114,6 +116,22 @@ def test_what_the_environment_sets_is_changed_there(live, refused, monkeypatch, 
         assert f"The environment variable {variable} sets this" in problem["detail"]
     assert live.client.get("/api/settings").json() == before
     assert not (live.services.settings.data_path / "tmde.toml").exists()
+
+
+def test_a_broken_file_is_told_and_nothing_is_changed(own_live, refused) -> None:
+    file = own_live.services.settings.data_path / "tmde.toml"
+    file.write_text("port = = 1")
+    problem = refused(own_live.client.put("/api/settings", json={"logLevel": "debug"}), 400, "invalid_input")
+    assert "is not valid TOML" in problem["detail"]
+    assert file.read_text() == "port = = 1"
+
+
+@pytest.mark.parametrize("path", ["runtimes", "debate"])
+def test_values_nested_without_end_are_refused(own_live, refused, path) -> None:
+    body = f'{{"{path}": {{"acme": ' + '{"a":' * 300 + "1" + "}" * 302
+    headers = {"Content-Type": "application/json"}
+    refused(own_live.client.put("/api/settings", content=body, headers=headers), 400, "invalid_input")
+    assert own_live.client.get("/api/settings").status_code == 200
 
 
 def test_secrets_are_masked_and_survive_being_sent_back(own_live) -> None:

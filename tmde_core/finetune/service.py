@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -14,7 +15,7 @@ import structlog
 from tmde_core.errors import ConflictError, NotFoundError
 from tmde_core.finetune.dataset.leaks import LeakCheck, Protected
 from tmde_core.finetune.dataset.selection import Selection, require_enough, select
-from tmde_core.finetune.ranges import check_config
+from tmde_core.finetune.ranges import check_config, decode_config
 from tmde_core.finetune.store import RunStore
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import plan_first_attempt, plan_resumed_attempt
@@ -29,6 +30,7 @@ from tmde_core.records.base import Record, utc_now
 from tmde_core.records.finetune import TRAINING_ENDED, FineTuneConfig, FineTuneRun, TrainingProgress, TrainingRunStatus
 from tmde_core.records.runtimes import Availability
 from tmde_core.records.traces import Trace
+from tmde_core.sdk.hooks import AUTO
 from tmde_core.sdk.training import TrainingBackend
 from tmde_core.sdk.worker.kit import RunEvents
 from tmde_core.sdk.worker.run_files import CANCEL_FILE, EVENTS_FILE, STOPPED_FILE
@@ -98,20 +100,29 @@ class FineTuneService:
     # ------------------------------------------------------------------------------ configuration
 
     def config(self) -> FineTuneConfig:
-        """Return the default hyperparameters."""
+        """Return the default hyperparameters, with the changes that others made to the settings file."""
+        self._settings.reread()
         return self._settings.current.finetune
 
-    async def set_config(self, config: FineTuneConfig) -> FineTuneConfig:
+    async def set_config(self, values: FineTuneConfig | Mapping[str, Any]) -> FineTuneConfig:
         """Change the default hyperparameters, here and in the settings file.
+
+        Args:
+            values: the new values by JSON name; other hyperparameters keep their values. A whole configuration sets all
+                of them.
 
         Raises:
             InvalidInputError: a value is out of its range, or the backend does not exist.
             ConflictError: an environment variable sets one of the values.
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
-        config = check_config(config)
-        self._workspace.plugins.backends.choose(config.backend, "backend")
-        await self._settings.change({"finetune": msgspec.to_builtins(config)})
+        named = msgspec.to_builtins(values) if isinstance(values, FineTuneConfig) else dict(values)
+        before = self.config()
+        wanted = decode_config(named, before)
+        # The plugin of an earlier choice may have been uninstalled. This must not block changes of other values.
+        if wanted.backend not in (AUTO, before.backend):
+            self._workspace.plugins.backends.choose(wanted.backend, "backend")
+        await self._settings.change({"finetune": named})
         return self.config()
 
     def backends(self) -> list[BackendReport]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +23,64 @@ def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
         changes: values with the names of the file: snake_case, tables as nested mappings. Other values stay unchanged.
 
     Raises:
-        InvalidInputError: the file is not valid TOML.
+        InvalidInputError: the file is not valid TOML, or TOML cannot hold a value.
         InsufficientStorageError: the file cannot be written.
     """
-    import tomlkit  # only writing needs this import; most commands only read
-    from tomlkit.exceptions import TOMLKitError
+    from tomlkit.exceptions import TOMLKitError  # only writing needs this import; most commands only read
 
     # The lock lets two processes change different settings at the same time; both changes are kept.
     with storage_errors(path), FileLock.acquire(path.with_name(f".{path.name}.lock")):
         try:
-            document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
-        except (TOMLKitError, UnicodeDecodeError) as error:
+            # Some editors put a byte order mark first.
+            before = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+            stored = tomllib.loads(before)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidInputError(
                 f"{path} is not valid TOML: {error}. Correct that line or move the file away."
             ) from None
-        _merge(document, changes)
-        write_atomic(path, tomlkit.dumps(document).encode())
+        try:
+            text = _changed(before, changes, wanted=_over(stored, changes))
+        except (TOMLKitError, ValueError, TypeError, RecursionError) as error:
+            wrong = "they are nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise InvalidInputError(f"{path} cannot hold these values: {wrong}.") from None
+        write_atomic(path, text)
 
 
-def _merge(table: Any, changes: Mapping[str, Any]) -> None:
+def _changed(before: str, changes: Mapping[str, Any], wanted: dict[str, Any]) -> bytes:
+    """Return the changed text of the file. It is read again, so that a file that differs from `wanted` is never written."""
     import tomlkit
+
+    # A new [table] below a dotted key would take in the lines that follow. There, the table is written in one line.
+    for inline in (False, True):
+        document = tomlkit.parse(before)
+        _merge(document, changes, inline)
+        text = tomlkit.dumps(document)
+        with suppress(tomllib.TOMLDecodeError):
+            if tomllib.loads(text) == wanted:
+                return text.encode()
+    raise ValueError("the file would not read back as it was meant")
+
+
+def _over(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(table)
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            old = merged.get(name)
+            merged[name] = _over(old if isinstance(old, Mapping) else {}, value)
+        else:
+            merged[name] = list(value) if isinstance(value, tuple) else value
+    return merged
+
+
+def _merge(table: Any, changes: Mapping[str, Any], inline: bool) -> None:
+    import tomlkit
+    from tomlkit.items import InlineTable
 
     for name, value in changes.items():
         if isinstance(value, Mapping):
-            if name not in table:
-                table[name] = tomlkit.table()
-            _merge(table[name], value)
+            if not isinstance(table.get(name), Mapping):
+                within = inline or isinstance(table, InlineTable)
+                table[name] = tomlkit.inline_table() if within else tomlkit.table()
+            _merge(table[name], value, inline)
         else:
             table[name] = list(value) if isinstance(value, tuple) else value

@@ -27,7 +27,17 @@ log = structlog.get_logger(__name__)
 MASK = "********"
 """Shown instead of a secret. If this value is sent back, the secret stays unchanged."""
 
-_SECRET = re.compile(r"(?i)(key|token|secret|password)$")
+_SECRET = re.compile(r"(?i)(key|token|secret|password|authorization|credentials?|bearer)$")
+"""Matches the names of secrets."""
+
+_ABSENT: Any = object()
+"""Stands for a value that is not stored."""
+
+_OUTDATED = (-1, -1)
+"""The state of a file that must be read again. It differs from the state of each file, and from that of no file."""
+
+_DEEPEST = 20
+"""How many tables and lists may lie in each other below a plugin's table. The file can be read back up to here."""
 
 Check = Callable[[Settings, Settings], None]
 """Called with the new settings and the stored settings. Raises InvalidInputError if the new settings cannot work."""
@@ -55,8 +65,11 @@ class LiveSettings:
         self._environ = environ
         self._listeners: list[Listener] = []
         self._lock = asyncio.Lock()
-        self._file_state = self._look()
-        self._in_file = self._read() or started
+        self._file_state: tuple[int, int] | None = self._look()
+        found = self._read()
+        self._refused = found is None
+        """Whether the file was invalid at the last check."""
+        self._in_file = found or started
         """The settings from the file and the environment at the last check of the file."""
 
     @property
@@ -100,22 +113,25 @@ class LiveSettings:
             The stored settings.
 
         Raises:
-            InvalidInputError: a setting is unknown, has the wrong type, is out of range or was refused by a check.
+            InvalidInputError: a setting is unknown, has the wrong type, is out of range or was refused by a check; or
+                the file is invalid at present.
             ConflictError: an environment variable sets one of the values, so the file has no effect; context has
                 `variable`.
             InsufficientStorageError: the file cannot be written; nothing has changed.
         """
         async with self._lock:
-            self.reread()
+            if self._refused or self._look() != self._file_state:
+                self._apply_file()
             before = _tree(self._stored)
-            changes = _changes(before, values)
+            changes = _changes(before, _sent(before, values))
             self._check(_settings(_over(before, changes)))
             if changes:
                 in_file = _as_in_file(changes)
                 self._require_free(in_file)
                 await asyncio.to_thread(update_settings_file, self._file, in_file)
                 self._in_file = _settings(_over(_tree(self._in_file), changes))
-                self._file_state = None  # another process may have written the file since; the next check compares it
+                # Another process may have written the file since. The next check compares it.
+                self._file_state = _OUTDATED
                 self._put(_settings(_over(_tree(self._stored), changes)))
             return self._stored
 
@@ -125,19 +141,28 @@ class LiveSettings:
         Only values that differ from the last check are applied. If the file cannot be read, this is logged and nothing
         changes.
         """
-        state = self._look()
-        if state == self._file_state:
-            return
-        self._file_state = state
-        found = self._read()
-        if found is None:
+        if self._look() == self._file_state:
             return
         try:
-            stored = self._with_changes_of(found)
-            self._check(stored)
+            self._apply_file()
         except TmdeError as error:
             log.warning("settings.refused", error=error.detail)
-            return
+
+    def _apply_file(self) -> None:
+        """Apply what changed in the file since the last check.
+
+        Raises:
+            InvalidInputError: the file cannot be read, or holds a value that cannot be used. Nothing has changed.
+        """
+        self._file_state = self._look()
+        self._refused = True
+        found = read_settings(self.started.data_path, self._environ)
+        stored = self._with_changes_of(found)
+        try:
+            self._check(stored)
+        except TmdeError as error:
+            raise InvalidInputError(f"In {self._file}: {error.detail} Correct it there.", **error.context) from None
+        self._refused = False
         self._in_file = found
         self._put(stored)
 
@@ -217,16 +242,76 @@ def _settings(tree: Mapping[str, Any]) -> Settings:
 
 
 def _changes(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of `values` that differs from `before`. A masked secret counts as unchanged."""
+    """Return the part of `values` that differs from `before`."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         old = before.get(name)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
             if inner := _changes(old, value):
                 found[name] = inner
-        elif name not in before or (value != old and not (value == MASK and _SECRET.search(name))):
+        elif name not in before or value != old:
             found[name] = value
     return found
+
+
+def _unmasked(stored: Any, value: Any, secret: bool = False) -> Any:
+    """Return `value` with the stored secrets in place of their masks. The mask of a secret that is not stored is left out.
+
+    Args:
+        stored: the stored value in the same place, or `_ABSENT`.
+        value: the new value.
+        secret: whether the name of the value, or of a table around it, is that of a secret.
+    """
+    if isinstance(value, Mapping):
+        old = stored if isinstance(stored, Mapping) else {}
+        inner = {
+            name: _unmasked(old.get(name, _ABSENT), part, secret or bool(_SECRET.search(name)))
+            for name, part in value.items()
+        }
+        found = {name: part for name, part in inner.items() if part is not _ABSENT}
+        return found if found or not value or stored is not _ABSENT else _ABSENT
+    if isinstance(value, list):
+        olds = stored if isinstance(stored, list) else []
+        parts = [_unmasked(_counterpart(olds, value, index), part, secret) for index, part in enumerate(value)]
+        return [part for part in parts if part is not _ABSENT]
+    return stored if secret and value == MASK else value
+
+
+def _counterpart(olds: list[Any], news: list[Any], index: int) -> Any:
+    """Return the old item of a list that a new item was made from, as far as this can be told; else `_ABSENT`."""
+    for old in olds[index : index + 1] + olds:
+        if _masked(old) == news[index]:
+            return old
+    return olds[index] if len(olds) == len(news) else _ABSENT  # an item was changed, but none added or removed
+
+
+def _sent(stored: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` without masks, after checking that TOML can hold what the plugins' tables have.
+
+    The types of all other settings are checked with the settings.
+    """
+    found = dict(values)
+    for table in PLUGIN_TABLES:
+        if isinstance(values.get(table), Mapping):
+            _require_toml(values[table], (table,), _DEEPEST)
+            found[table] = _unmasked(stored[table], values[table])
+    return found
+
+
+def _require_toml(value: Any, path: tuple[str, ...], depth: int) -> None:
+    name = ".".join(path[:4])
+    if value is None:
+        raise InvalidInputError(f"{'.'.join(path)}: null cannot be stored.", field=path[-1])
+    if not isinstance(value, Mapping | list):
+        return
+    if not depth:
+        raise InvalidInputError(f"{name}: more than {_DEEPEST} tables and lists lie in each other.", field=name)
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _require_toml(part, (*path, key), depth - 1)
+    else:
+        for part in value:
+            _require_toml(part, path, depth - 1)
 
 
 def _over(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,10 +325,6 @@ def _over(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def _as_in_file(changes: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the changes with the names of the file instead of JSON names. Names in plugins' tables stay unchanged."""
     plugins = path[:1] != () and path[0] in PLUGIN_TABLES
-    if plugins:
-        for name, value in changes.items():
-            if value is None:
-                raise InvalidInputError(f"{'.'.join((*path, name))}: null cannot be stored.", field=name)
     return {
         name if plugins else snake(name): _as_in_file(value, (*path, name)) if isinstance(value, Mapping) else value
         for name, value in changes.items()
@@ -259,8 +340,10 @@ def _holds(tree: Mapping[str, Any], path: tuple[str, ...]) -> bool:
     return True
 
 
-def _masked(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _masked(value) if isinstance(value, Mapping) else MASK if value and _SECRET.search(name) else value
-        for name, value in table.items()
-    }
+def _masked(value: Any, secret: bool = False) -> Any:
+    """Return the value with its secrets masked. `secret`: its name, or that of a table around it, is a secret's."""
+    if isinstance(value, Mapping):
+        return {name: _masked(part, secret or bool(_SECRET.search(name))) for name, part in value.items()}
+    if isinstance(value, list) and not secret:
+        return [_masked(part) for part in value]
+    return MASK if secret and value else value

@@ -185,6 +185,30 @@ async def test_a_plugins_table_that_was_taken_out_of_the_file_is_gone(tmp_path: 
     assert live.restart_required
 
 
+async def test_a_file_that_was_deleted_after_a_change_is_noticed(tmp_path: Path):
+    live = opened(tmp_path)
+    await live.change({"finetune": {"epochs": 4}})
+    (tmp_path / "tmde.toml").unlink()
+    live.reread()
+    assert live.current == live.started
+
+
+@pytest.mark.parametrize("text", ["port = = 1", "prot = 1\n", "host = ''\n"])
+@pytest.mark.parametrize("noticed", [False, True])
+async def test_nothing_is_changed_while_the_file_is_broken(tmp_path: Path, text: str, noticed: bool):
+    live = opened(tmp_path, "[finetune]\nepochs = 2\n")
+    (tmp_path / "tmde.toml").write_text(text)
+    if noticed:
+        live.reread()
+    for epochs in (2, 5):
+        with pytest.raises(InvalidInputError, match=r"tmde\.toml"):
+            await live.change({"finetune": {"epochs": epochs}})
+    assert (tmp_path / "tmde.toml").read_text() == text
+    (tmp_path / "tmde.toml").write_text("[finetune]\nseed = 7\n")
+    await live.change({"finetune": {"epochs": 5}})
+    assert in_file(tmp_path) == {"finetune": {"seed": 7, "epochs": 5}}
+
+
 # -------------------------------------------------------------------------------------- plugins' tables
 
 
@@ -201,6 +225,43 @@ async def test_the_tables_of_plugins_are_all_treated_alike(tmp_path: Path, table
     }
     with pytest.raises(InvalidInputError, match=rf"{table}\.acme\.someName: null cannot be stored"):
         await live.change({table: {"acme": {"someName": None}}})
+
+
+NAMES = ("api_key", "hfToken", "password", "Authorization", "credential", "credentials", "bearer", "client_secret")
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_secrets_are_masked_in_lists_too_and_stay_when_they_are_sent_back(tmp_path: Path, name: str):
+    hosts = [{"url": "a", name: "one"}, {"url": "b", name: "two"}]
+    live = opened(tmp_path)
+    await live.change({"runtimes": {"acme": {"hosts": hosts}}})
+    masked = live.masked()["runtimes"]["acme"]["hosts"]
+    assert masked == [{"url": "a", name: module.MASK}, {"url": "b", name: module.MASK}]
+    await live.change({"runtimes": {"acme": {"hosts": masked, "x": 1}}})
+    assert in_file(tmp_path)["runtimes"] == {"acme": {"hosts": hosts, "x": 1}}
+    await live.change({"runtimes": {"acme": {"hosts": [masked[1]]}}})
+    assert in_file(tmp_path)["runtimes"]["acme"]["hosts"] == [hosts[1]]
+    await live.change({"runtimes": {"acme": {"hosts": [{"url": "c", name: module.MASK}]}}})
+    assert in_file(tmp_path)["runtimes"]["acme"]["hosts"] == [{"url": "c", name: "two"}]
+
+
+@pytest.mark.parametrize("value", [module.MASK, {"user": module.MASK}])
+async def test_the_mask_of_a_secret_that_is_not_stored_is_never_written(tmp_path: Path, value: Any):
+    live = opened(tmp_path)
+    await live.change({"runtimes": {"acme": {"url": "a", "credentials": value}, "other": {"api_key": module.MASK}}})
+    assert in_file(tmp_path) == {"runtimes": {"acme": {"url": "a"}}}
+
+
+async def test_what_the_file_cannot_hold_is_refused(tmp_path: Path):
+    live = opened(tmp_path)
+    deep: Any = 1
+    for _ in range(300):
+        deep = {"a": deep}
+    for value, words in ((deep, "lie in each other"), ([1, None], "null cannot be stored")):
+        with pytest.raises(InvalidInputError, match=words):
+            await live.change({"runtimes": {"acme": {"x": value}}})
+    assert in_file(tmp_path) == {}
+    assert live.stored == live.started
 
 
 def test_nothing_else_writes_the_file():

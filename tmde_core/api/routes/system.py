@@ -53,6 +53,7 @@ async def resources(services: Given) -> Resources:
 @get("/api/settings", sync_to_thread=False, **describe_route("getSettings", "System"))
 def settings(services: Given) -> SettingsView:
     """Return the stored settings."""
+    services.live.reread()
     return _viewed(services.live)
 
 

@@ -246,8 +246,7 @@ def config(
     """Show or change the hyperparameters."""
 
     async def put(services: Services) -> FineTuneConfig:
-        before = services.finetune.config()
-        return await services.finetune.set_config(decode_config(_values(changes), before)) if changes else before
+        return await services.finetune.set_config(_values(changes)) if changes else services.finetune.config()
 
     found = with_services(ctx, put)
     if json:

@@ -159,10 +159,12 @@ class RunDialog:
             self._say("Correct the marked fields.", "bad")
             return
         try:
-            await self._services.finetune.set_config(config)
+            # Somebody else may have changed other values since the form was opened. These stay.
+            await self._services.finetune.set_config(self._config.changed(config))
         except TmdeError as error:
             self._say(sentence(error), "bad")
             return
+        self._config.restart_from(config)
         self._say("Saved. The schedule and all new runs start with these values.", "good")
 
     def _say(self, words: str, kind: str = "") -> None:

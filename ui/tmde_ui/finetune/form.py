@@ -52,6 +52,15 @@ class ConfigForm:
         self.complain(wrong)
         return None if wrong else decode_config(values, self._config)
 
+    def changed(self, config: FineTuneConfig) -> dict[str, Any]:
+        """Return the values of `config`, by JSON name, that differ from those the form started with."""
+        before = msgspec.to_builtins(self._config)
+        return {name: value for name, value in msgspec.to_builtins(config).items() if value != before[name]}
+
+    def restart_from(self, config: FineTuneConfig) -> None:
+        """Compare later changes with `config`."""
+        self._config = config
+
     def complain(self, wrong: Mapping[str, str]) -> None:
         """Show each error next to its field and clear the others."""
         for name, place in self._errors.items():

@@ -104,7 +104,7 @@ async def config(services: Given) -> FineTuneConfig:
 async def configure(request: AnyRequest, services: Given) -> FineTuneConfig:
     """Change the default hyperparameters, also in the settings file. Omitted fields keep their values."""
     values = await decode_body(request, dict[str, Any])
-    return await services.finetune.set_config(decode_config(values, services.finetune.config()))
+    return await services.finetune.set_config(values)
 
 
 @get("/api/finetune/backends", sync_to_thread=True, **describe_route("listBackends", "Fine-tuning"))
