@@ -66,7 +66,7 @@ class Launcher:
             PluginUnavailableError: the backend cannot be created or cannot work here; the detail says why.
         """
         descriptor = self._workspace.plugins.backends.choose(name, "backend")
-        backend = create(descriptor, self._workspace.settings)
+        backend: TrainingBackend = create(descriptor, self._workspace.settings)
         availability = await asyncio.to_thread(backend.availability)
         if not availability.ok:
             raise PluginUnavailableError(
