@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, cast
 
 COMMAND_GROUP = "tmde.commands"
 WORD = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_KEYS = ("Name", "Version", "Summary")
 
 BUILT_IN = frozenset(
     {
@@ -48,6 +49,36 @@ class PluginCommand(NamedTuple):
     """Why the command cannot be used; empty if it can be used."""
 
 
+class Described(NamedTuple):
+    """What the metadata of an installed package says."""
+
+    name: str
+    version: str
+    summary: str
+    problem: str = ""
+    """Why the metadata cannot be used; empty if it can be used."""
+
+
+def describe_distribution(distribution: importlib.metadata.Distribution | None) -> Described:
+    """Return what a package says about itself. A package with broken metadata gets the name of its metadata's folder."""
+    if distribution is None:
+        return Described("", "", "")
+    folder = getattr(getattr(distribution, "_path", None), "name", "")
+    fallback = str(folder).partition("-")[0]
+    try:
+        metadata: Mapping[str, str | None] = cast("Any", distribution.metadata)
+        name, version, summary = (str(metadata[key] or "") if key in metadata else "" for key in _KEYS)
+    except Exception as error:  # a package's metadata may be anything, and must not hide the other packages
+        sentence = (
+            f"The package {fallback!r} is damaged: its METADATA cannot be read ({type(error).__name__}). Reinstall it."
+        )
+        return Described(fallback, "", "", sentence)
+    if not name:
+        sentence = f"The package {fallback!r} is damaged: its METADATA cannot be read (it has no name). Reinstall it."
+        return Described(fallback, version, "", sentence)
+    return Described(name, version, " ".join(summary.split())[:120])
+
+
 def find_commands() -> list[PluginCommand]:
     """Return the commands of all installed packages by name, then the commands that cannot be used, with the reason."""
     points = importlib.metadata.entry_points(group=COMMAND_GROUP)
@@ -74,13 +105,7 @@ def _read(points: Iterable[importlib.metadata.EntryPoint]) -> Iterable[PluginCom
             problem = f"`tmde {point.name}` is a command of TMDE itself; the plugin's is left out. Rename it."
         elif not WORD.fullmatch(point.name):
             problem = f"{point.name[:60]!r} cannot be a command: a word is 1 to 40 of a–z, 0–9 and '-', and starts with a letter."
-        distribution = point.dist
-        summary = (distribution.metadata["Summary"] or "") if distribution else ""
+        package = describe_distribution(point.dist)
         yield PluginCommand(
-            point.name,
-            point.value,
-            distribution.name if distribution else "",
-            distribution.version if distribution else "",
-            " ".join(summary.split())[:120],
-            problem,
+            point.name, point.value, package.name, package.version, package.summary, problem or package.problem
         )

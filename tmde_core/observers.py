@@ -95,7 +95,11 @@ class Observers:
 
 def bind(function: Observe, plugin: str, data_dir: Path) -> Callable[[Event], object]:
     """Return a plugin's observer as a function of the event alone; pass the context if the observer takes one."""
-    if "context" not in inspect.signature(function).parameters:
+    try:
+        takes_context = "context" in inspect.signature(function).parameters
+    except Exception:  # the signature cannot be read: every observer takes the event
+        takes_context = False
+    if not takes_context:
         return function
     log = structlog.get_logger("tmde.plugin").bind(plugin=plugin)
     return functools.partial(_call_with_context, function, PluginContext(data_dir, PluginSettings(), log))

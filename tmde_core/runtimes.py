@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import structlog
 
 from tmde_core.errors import TmdeError
-from tmde_core.plugins import Plugins, context_for
+from tmde_core.plugins import Plugins, context_for, create
+from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record
 from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeStatus
 from tmde_core.sdk.runtimes import ModelRuntime
@@ -41,11 +42,11 @@ class Runtimes:
         """Return the runtime, started or not; create it on the first call.
 
         Raises:
-            PluginUnavailableError: no plugin provides the runtime.
+            PluginUnavailableError: no plugin provides the runtime, or its plugin cannot create it.
         """
         if name not in self._made:
             descriptor = self._plugins.runtimes.get(name)
-            self._made[name] = descriptor.create(context_for(descriptor, self._settings))
+            self._made[name] = create(descriptor, self._settings)
         return self._made[name]
 
     async def get(self, name: str) -> ModelRuntime:
@@ -71,8 +72,8 @@ class Runtimes:
         for descriptor in self._plugins.runtimes:
             try:
                 found.extend(await self.made(descriptor.name).models())
-            except (TmdeError, OSError) as error:
-                log.info("runtime.models_unavailable", runtime=descriptor.name, error=str(error))
+            except Exception as error:  # an error in one plugin must not hide the other runtimes
+                log.info("runtime.models_unavailable", runtime=descriptor.name, error=describe_error(error))
         return found
 
     async def reports(self) -> Sequence[RuntimeReport]:
@@ -84,7 +85,7 @@ class Runtimes:
                 availability = await asyncio.to_thread(descriptor.availability, context)
                 status = await self.made(descriptor.name).status()
             except Exception as error:  # an error in one plugin must not hide the other runtimes
-                told = error.detail if isinstance(error, TmdeError) else f"{type(error).__name__}: {error}"
+                told = error.detail if isinstance(error, TmdeError) else describe_error(error)
                 availability = Availability(ok=False, reason=told)
                 status = RuntimeStatus(state="failed", detail=availability.reason)
             reports.append(

@@ -25,6 +25,23 @@ def command(ctx: typer.Context, name: str = "world", fail: bool = False) -> None
 """
 
 
+ODD = """
+import typer
+
+empty = typer.Typer()
+grouped = typer.Typer()
+
+def untyped(value: int | str) -> None:
+    value = 1
+
+async def later() -> None:
+    return
+
+grouped.command("now")(lambda: None)
+grouped.command("later")(later)
+"""
+
+
 def install(site: Path, package: str, **commands: str) -> None:
     """A distribution as pip leaves it, with these commands."""
     info = site / f"{package.replace('-', '_')}-1.2.dist-info"
@@ -41,6 +58,11 @@ def tmde(tmp_path: Path):
     install(site, "tmde-rival", greet="rival:command", nothing="greeting:MISSING")
     (site / "greeting.py").write_text(MODULE)
     (site / "greeting_broken.py").write_text("import sys\nsys.exit('no')\n")
+    odd = {name: f"odd:{name}" for name in ("empty", "untyped", "later", "grouped")}
+    install(site, "tmde-odd", **odd)
+    (site / "odd.py").write_text(ODD)
+    install(site, "tmde-damaged", damaged="greeting:command")
+    (site / "tmde_damaged-1.2.dist-info" / "METADATA").write_bytes(b"Name: tmde-damaged\nSummary: \xff\xfe\n")
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
@@ -75,6 +97,30 @@ def test_a_broken_command_is_one_sentence(tmde, name: str, told: str):
     assert ran.returncode == 1
     assert told in ran.stderr
     assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("empty",), "cannot be used as a command: RuntimeError: Could not get a command for this Typer instance"),
+        (("untyped",), "cannot be used as a command: AssertionError: "),
+        (("later",), "is asynchronous; it must be a plain function"),
+        (("grouped", "now"), "is asynchronous in `tmde grouped later`; it must be a plain function"),
+    ],
+)
+def test_what_typer_cannot_take_is_one_sentence(tmde, arguments: tuple[str, ...], told: str):
+    ran = tmde(*arguments)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"Error: The command {arguments[0]!r} of the package 'tmde-odd' {told}")
+    assert ran.stderr.endswith("Update or uninstall that package.\n")
+
+
+def test_a_package_with_broken_metadata_is_told_and_the_others_work(tmde):
+    shown = tmde("--help")
+    assert shown.returncode == 0
+    assert "Greets people (tmde-greet)" in shown.stdout
+    said = "The package 'tmde_damaged' is damaged: its METADATA cannot be read (UnicodeDecodeError). Reinstall it."
+    assert said in tmde("plugins", "--json").stdout
 
 
 def test_ones_that_collide_are_told_by_tmde_plugins(tmde):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cli.conftest import Process, Ran
 from tests.conftest import link_models
 
 PLUGIN = """
-import os, sys
+import os, subprocess, sys
 from tmde_core.sdk import hookimpl
 from tmde_core.sdk.judges import JudgeDescriptor, Verdict
 
@@ -25,11 +27,23 @@ class Leaving:
     async def score(self, item, model):
         os._exit(0)
 
+class Hanging:
+    async def score(self, item, model):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        open(os.environ["ACME_CHILD"], "w").write(str(child.pid))
+        child.wait()
+
+class Garbled:
+    async def score(self, item, model):
+        raise RuntimeError("a" + chr(0xDCFF) + "b")
+
 @hookimpl
 def tmde_judges():
     return [
         JudgeDescriptor(name="generous", summary="likes all", create=lambda _: Mine()),
         JudgeDescriptor(name="leaving", summary="likes none", create=lambda _: Leaving()),
+        JudgeDescriptor(name="hanging", summary="likes to wait", create=lambda _: Hanging()),
+        JudgeDescriptor(name="garbled", summary="likes noise", create=lambda _: Garbled()),
     ]
 """
 
@@ -99,6 +113,44 @@ def test_a_plugin_that_ends_the_process_is_not_taken_for_sound(process: Process,
     ran = process("plugins", "check", "judge:leaving")
     assert ran.code == 1
     assert "ended before it was done" in ran.err
+
+
+def test_a_check_that_takes_too_long_is_ended_with_its_children(
+    tmde: Callable[..., Ran], broken_plugin: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "child"
+    os.mkfifo(told)
+    monkeypatch.setenv("ACME_CHILD", str(told))
+    children: list[int] = []
+
+    class WhenItHangs(threading.Thread):
+        """A timer that runs out when the judge has begun to wait for its child."""
+
+        def __init__(self, seconds: float, end: Callable[[], None]) -> None:
+            super().__init__(daemon=True)
+            self.seconds, self.end = seconds, end
+
+        def run(self) -> None:
+            assert self.seconds == 77
+            children.append(int(told.read_text()))
+            self.end()
+
+        def cancel(self) -> None:
+            """Do nothing: it has run out."""
+
+    monkeypatch.setattr("tmde_core.cli.plugins.check.threading.Timer", WhenItHangs)
+    ran = tmde("plugins", "check", "judge:hanging", "--timeout", "77")
+    assert ran.code == 1
+    assert "The check took longer than 77 s and was ended while it tried the rule '" in ran.err
+    assert "on the judge hanging. Give it more time with --timeout SECONDS." in ran.err
+    (child,) = children
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_exception_that_json_cannot_hold_is_told(process: Process, broken_plugin: None) -> None:
+    ran = process("plugins", "check", "judge:garbled", "--json")
+    assert ran.code == 1
+    assert any("RuntimeError: a?b" in sentence for sentence in ran.json["things"][0]["broken"])
 
 
 def test_without_pytest_it_says_what_to_install(tmde: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,20 @@ async def test_an_observer_that_asks_for_its_context_is_given_the_data_directory
     assert heard == [(event, tmp_path, PluginSettings())]
 
 
+async def test_an_observer_whose_signature_cannot_be_read_is_given_the_event():
+    heard: list[Event] = []
+
+    class Odd:
+        __signature__ = "none"
+
+        def __call__(self, event):
+            heard.append(event)
+
+    event = happened()
+    observers.bind(Odd(), "odd", Path())(event)
+    assert heard == [event]
+
+
 async def test_an_observer_that_raises_is_named_once_and_the_others_hear_all():
     heard: list[Event] = []
 

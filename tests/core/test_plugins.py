@@ -14,12 +14,18 @@ from typing import Any
 
 import pytest
 
-from tmde_core.errors import PluginUnavailableError
-from tmde_core.plugins import MAX_DESCRIPTORS, PluginInfo, Plugins
+from tmde_core.errors import InvalidInputError, NotFoundError, PluginUnavailableError
+from tmde_core.plugins import MAX_DESCRIPTORS, PluginInfo, Plugins, create
+from tmde_core.plugins.making import read_settings
+from tmde_core.records.runtimes import Availability
+from tmde_core.runtimes import Runtimes
 from tmde_core.sdk import hookimpl
+from tmde_core.sdk.context import PluginSettings
 from tmde_core.sdk.hooks import HOOKS
 from tmde_core.sdk.judges import JudgeDescriptor
+from tmde_core.sdk.runtimes import RuntimeDescriptor
 from tmde_core.sdk.suites import SuiteDescriptor
+from tmde_core.testing import ScriptedRuntime, scripted_plugins, scripted_settings
 
 FIXTURE = Path(__file__).parents[1] / "fixture_plugin"
 VARIANTS = ("good", "import_broken", "misspelt_hook", "name_conflicting")
@@ -131,6 +137,9 @@ IMPORT_FAILURES = {
     "syntax": ("def", "SyntaxError: invalid syntax"),
     "base": ("raise BaseException('odd')", "BaseException: odd"),
     "silent": ("raise RuntimeError", "RuntimeError"),
+    "interrupt": ("raise KeyboardInterrupt('mine')", "KeyboardInterrupt: mine"),
+    "speechless": ("class Mute(Exception):\n    def __str__(self): return 1 / 0\nraise Mute", "Mute"),
+    "surrogate": ("raise RuntimeError('a\\udcffb')", "RuntimeError: a?b"),
 }
 
 
@@ -142,6 +151,34 @@ def test_whatever_an_import_raises_is_recorded_and_the_others_load(source: str, 
     assert infos["hostile"]["problems"][0]["stage"] == "import"
     assert infos["hostile"]["problems"][0]["detail"].startswith(said)
     assert infos["bench_default"]["status"] == "ok"
+
+
+DAMAGED = {
+    "bytes": (b"Name: zz_damaged\nVersion: 1\nSummary: \xff\xfe\n", "(UnicodeDecodeError)"),
+    "nameless": (b"Metadata-Version: 2.1\n", "(it has no name)"),
+}
+
+
+@pytest.mark.parametrize(("metadata", "why"), DAMAGED.values(), ids=DAMAGED)
+def test_a_package_with_broken_metadata_is_recorded_and_the_others_load(metadata: bytes, why: str, tmp_path: Path):
+    package(tmp_path, "zz_damaged", "")
+    (tmp_path / "zz_damaged-1.dist-info" / "METADATA").write_bytes(metadata)
+    infos = infos_with(tmp_path, home=tmp_path)
+    said = f"The package 'zz_damaged' is damaged: its METADATA cannot be read {why}. Reinstall it."
+    assert infos["zz_damaged"]["problems"][0] == {"stage": "import", "detail": said}
+    assert infos["bench_default"]["status"] == "ok"
+
+
+def test_a_real_interrupt_while_a_plugin_is_imported_is_still_an_interrupt(tmp_path: Path):
+    package(tmp_path, "slow", "import signal; signal.raise_signal(signal.SIGINT)")
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT_INFOS],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert b"KeyboardInterrupt" in done.stderr
 
 
 def test_an_entry_point_that_names_nothing_is_recorded(tmp_path: Path):
@@ -337,6 +374,69 @@ def test_a_missing_thing_names_what_there_is():
         plugins.judges.get("c")
     assert caught.value.context["available"] == ["a", "b"]
     assert plugins.judges.provider("a") == "one"
+
+
+def test_auto_without_a_default_says_what_to_install():
+    plugins = Plugins()
+    with pytest.raises(PluginUnavailableError) as caught:
+        plugins.judges.get("auto")
+    assert caught.value.detail == "No installed plugin provides a default judge. Install a plugin that offers one."
+    plugins.add("one", offering(lambda: [judge("b"), judge("a")]))
+    with pytest.raises(InvalidInputError) as refused:
+        plugins.judges.choose("auto", "judge")
+    assert refused.value.detail == (
+        "judge: No installed plugin provides a default judge. Install a plugin that offers one, or name one of: a, b."
+    )
+
+
+# ---------------------------------------------------------------------------------- what `create` may do
+
+
+def test_whatever_create_raises_is_one_sentence(tmp_path: Path):
+    def raising(_: object) -> Any:
+        raise LookupError("no such voice")
+
+    settings = scripted_settings(tmp_path)
+    with pytest.raises(PluginUnavailableError) as caught:
+        create(judge(create=raising), settings)
+    assert caught.value.detail == (
+        "The judge 'fair' cannot be created: its plugin raised LookupError: no such voice. Update or uninstall the plugin."
+    )
+    with pytest.raises(PluginUnavailableError, match="its plugin returned nothing"):
+        create(judge(create=lambda _: None), settings)
+    with pytest.raises(PluginUnavailableError, match="its plugin raised SystemExit: 3"):
+        create(judge(create=lambda _: sys.exit(3)), settings)
+    with pytest.raises(NotFoundError, match="on purpose"):
+        create(judge(create=lambda _: _raise(NotFoundError("on purpose"))), settings)
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+async def test_a_runtime_that_cannot_be_created_leaves_the_others(tmp_path: Path):
+    plugins = scripted_plugins(ScriptedRuntime())
+    for number, made in enumerate((lambda _: 1 / 0, lambda _: None, lambda _: object())):
+        broken = RuntimeDescriptor(
+            name=f"broken-{number}", summary="a runtime", create=made, availability=lambda _: Availability(ok=True)
+        )
+        plugins.add(f"broken-{number}", offering(lambda broken=broken: [broken], "tmde_model_runtimes"))
+    assert len(plugins.runtimes.names()) == 4
+    runtimes = Runtimes(plugins, scripted_settings(tmp_path))
+    assert [model.name for model in await runtimes.models()] == ["scripted-1"]
+    assert [report.status.state for report in await runtimes.reports()][1:] == ["failed"] * 3
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), RuntimeError("no license"), OSError("disk gone")])
+def test_settings_that_cannot_be_checked_are_named(error: BaseException):
+    class Odd(PluginSettings, frozen=True, kw_only=True):
+        def __post_init__(self) -> None:
+            raise error
+
+    with pytest.raises(InvalidInputError) as caught:
+        read_settings({}, Odd, "judges.odd")
+    assert caught.value.detail.startswith("In the settings, judges.odd: they cannot be checked: ")
+    assert type(error).__name__ in caught.value.detail
 
 
 def test_every_hook_has_a_kind_and_a_shelf():

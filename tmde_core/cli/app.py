@@ -10,6 +10,7 @@ file, and the message names the file.
 from __future__ import annotations
 
 import importlib
+import inspect
 import operator
 import sys
 from collections.abc import Iterator, Sequence
@@ -66,7 +67,7 @@ class LazyGroup(TyperGroup):
         if (entry := COMMANDS.get(cmd_name)) is not None:
             return _wrap(cmd_name, importlib.import_module(entry.module).command)
         added = next((one for one in _plugin_commands() if one.name == cmd_name), None)
-        return None if added is None else _wrap(cmd_name, _import_added(added))
+        return None if added is None else _wrap_added(added)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list of commands without importing any command."""
@@ -94,17 +95,47 @@ def _import_added(added: PluginCommand) -> Any:
     except BaseException as error:  # a plugin's module may even call sys.exit()
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise PluginUnavailableError(
-            f"The command {added.name!r} of the package {added.distribution!r} cannot be loaded: "
-            f"{type(error).__name__}: {error}. Update or uninstall that package.",
-            name=added.name,
-        ) from error
+        raise _refuse(added, f"cannot be loaded: {_describe(error)}. Update or uninstall that package") from error
     if not callable(found):
-        raise PluginUnavailableError(
-            f"The command {added.name!r} of the package {added.distribution!r} is neither a function nor a typer.Typer.",
-            name=added.name,
-        )
+        raise _refuse(added, "is neither a function nor a typer.Typer")
+    if inspect.iscoroutinefunction(found):
+        raise _refuse(added, "is asynchronous; it must be a plain function. Update or uninstall that package")
     return found
+
+
+def _wrap_added(added: PluginCommand) -> Any:
+    """Import a plugin's command and make it part of `tmde`.
+
+    Raises:
+        PluginUnavailableError: the command cannot be imported, or typer cannot take it.
+    """
+    found = _import_added(added)
+    try:
+        loaded = _wrap(added.name, found)
+    except (Exception, SystemExit) as error:  # typer refuses a plugin's function with exceptions of many types
+        raise _refuse(
+            added, f"cannot be used as a command: {_describe(error)}. Update or uninstall that package"
+        ) from error
+    for leaf in _leaves(loaded):
+        if inspect.iscoroutinefunction(inspect.unwrap(leaf.callback) if leaf.callback else None):
+            path = added.name if leaf is loaded else f"{added.name} {leaf.name}"
+            raise _refuse(
+                added,
+                f"is asynchronous in `tmde {path}`; it must be a plain function. Update or uninstall that package",
+            )
+    return loaded
+
+
+def _refuse(added: PluginCommand, problem: str) -> PluginUnavailableError:
+    return PluginUnavailableError(
+        f"The command {added.name!r} of the package {added.distribution!r} {problem}.", name=added.name
+    )
+
+
+def _describe(error: BaseException) -> str:
+    from tmde_core.plugins.records import describe_error
+
+    return describe_error(error)
 
 
 def _wrap(name: str, found: Any) -> Any:

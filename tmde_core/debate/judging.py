@@ -7,8 +7,9 @@ import math
 import msgspec
 import structlog
 
-from tmde_core.errors import TmdeError
-from tmde_core.plugins import context_for
+from tmde_core.errors import PluginUnavailableError, TmdeError
+from tmde_core.plugins import create
+from tmde_core.plugins.records import describe_error
 from tmde_core.records.judging import JudgeItem, Verdict
 from tmde_core.sdk.hooks import AUTO
 from tmde_core.sdk.judges import JudgeModel
@@ -90,12 +91,17 @@ class Judges:
         """
         descriptor = self._plugins.judges.get(name)
         try:
-            verdict = await descriptor.create(context_for(descriptor, self._settings)).score(item, model)
+            judge = create(descriptor, self._settings)
+        except PluginUnavailableError as error:
+            log.warning("judge.failed", judge=name, error=error.detail)
+            return Verdict(score=None, reasons=(error.detail,), judge=name)
+        try:
+            verdict = await judge.score(item, model)
         except TmdeError:
             raise
         except Exception as error:  # a judge is a plugin: its defects must not make a debate fail
             log.warning("judge.failed", judge=name, error=repr(error))
-            return Verdict(score=None, reasons=(f"The judge failed with {type(error).__name__}: {error}.",), judge=name)
+            return Verdict(score=None, reasons=(f"The judge failed with {describe_error(error)}.",), judge=name)
         return _require_sound(verdict, name)
 
 

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
-from tmde_core.errors import ConflictError, NotFoundError
+from tmde_core.errors import ConflictError, NotFoundError, PluginUnavailableError
 from tmde_core.finetune.dataset.leaks import LeakCheck, Protected
 from tmde_core.finetune.dataset.selection import Selection, require_enough, select
 from tmde_core.finetune.ranges import check_config, decode_config
@@ -23,8 +23,9 @@ from tmde_core.finetune.supervision.launch import Launcher
 from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, RunMonitor
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.observers import Publish
-from tmde_core.plugins import context_for
+from tmde_core.plugins import create
 from tmde_core.plugins.defaults import resolve_backend
+from tmde_core.plugins.records import describe_error
 from tmde_core.prompts import template_text
 from tmde_core.records.base import Record, utc_now
 from tmde_core.records.finetune import TRAINING_ENDED, FineTuneConfig, FineTuneRun, TrainingProgress, TrainingRunStatus
@@ -142,9 +143,12 @@ class FineTuneService:
     def _availability(self, name: str) -> Availability:
         try:
             descriptor = self._workspace.plugins.backends.get(name)
-            return descriptor.create(context_for(descriptor, self._workspace.settings)).availability()
+            backend: TrainingBackend = create(descriptor, self._workspace.settings)
+            return backend.availability()
+        except PluginUnavailableError as error:
+            return Availability(ok=False, reason=error.detail)
         except Exception as error:  # an error in one plugin must not hide the other backends
-            return Availability(ok=False, reason=f"{type(error).__name__}: {error}")
+            return Availability(ok=False, reason=describe_error(error))
 
     # ---------------------------------------------------------------------------------- starting
 

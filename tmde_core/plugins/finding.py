@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 import structlog
 from stevedore import ExtensionManager
 from stevedore.extension import Extension
 
+from tmde_core.entry_points import describe_distribution
 from tmde_core.plugins.records import Entry, describe_error
 from tmde_core.sdk.hooks import ENTRY_POINT_GROUP
 
@@ -30,7 +36,8 @@ def find_plugins() -> list[tuple[Entry, object | None]]:
         found.append((entry, None))
         log.warning("plugin.import_failed", plugin=entry.name, error=entry.problems[-1].detail)
 
-    finder = _Finder(ENTRY_POINT_GROUP, on_load_failure_callback=failed)
+    with _watch_interrupts():
+        finder = _Finder(ENTRY_POINT_GROUP, on_load_failure_callback=failed)
     found += [(_describe(extension.entry_point), extension.plugin) for extension in finder]
     return sorted(found, key=lambda one: (one[0].name, one[0].distribution or ""))
 
@@ -53,21 +60,49 @@ class _Finder(ExtensionManager[Any]):
         """
         try:
             return super()._load_one_plugin(ep, *args, **kwds)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and _interrupted.is_set():
+                raise
             _raise_import_error(error)
 
 
+_interrupted = threading.Event()
+"""Set if Ctrl-C was pressed while plugins are imported. A module can also raise KeyboardInterrupt by itself."""
+
+
+@contextmanager
+def _watch_interrupts() -> Iterator[None]:
+    """Note whether a real interrupt arrives. Python delivers interrupts to the main thread only."""
+    _interrupted.clear()
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+
+    def note(number: int, frame: FrameType | None) -> Any:
+        _interrupted.set()
+        return handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, handler)
+
+
 def _raise_import_error(error: BaseException) -> NoReturn:
-    raise ImportError(str(error)) from error
+    raise ImportError(describe_error(error)) from error
 
 
 def _describe(entry_point: importlib.metadata.EntryPoint) -> Entry:
-    distribution = entry_point.dist
-    return Entry(
+    package = describe_distribution(entry_point.dist)
+    entry = Entry(
         name=entry_point.name,
         module=entry_point.value,
-        distribution=distribution.name if distribution else None,
-        version=distribution.version if distribution else None,
+        distribution=package.name or None,
+        version=package.version or None,
     )
+    if package.problem:
+        entry.fail("import", package.problem)
+    return entry

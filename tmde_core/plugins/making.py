@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from tmde_core.errors import InvalidInputError
+from tmde_core.errors import InvalidInputError, PluginUnavailableError, TmdeError
 from tmde_core.plugins.catalog import Plugins
+from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import to_invalid_input
 from tmde_core.sdk.context import MakingDescriptor, PluginContext, PluginSettings
-from tmde_core.sdk.hooks import HOOKS
+from tmde_core.sdk.hooks import HOOKS, Hook
 from tmde_core.settings import Settings
 
 S = TypeVar("S", bound=PluginSettings)
@@ -29,6 +30,31 @@ def context_for(descriptor: MakingDescriptor, settings: Settings) -> PluginConte
         settings=read_table(descriptor, settings),
         log=structlog.get_logger("tmde.plugin").bind(plugin=descriptor.name),
     )
+
+
+def create(descriptor: MakingDescriptor, settings: Settings) -> Any:
+    """Create the object that a descriptor describes, with its own settings.
+
+    Raises:
+        InvalidInputError: the settings table of the descriptor does not match its type. The detail names the setting.
+        PluginUnavailableError: the plugin's `create` raised an exception or returned nothing.
+        TmdeError: the plugin's `create` raised it on purpose.
+    """
+    maker: Any = descriptor  # every kind has a `create` of its own type
+    context = context_for(descriptor, settings)
+    hook = _hook_of(descriptor)
+    subject = f"The {hook.noun} {descriptor.name!r} cannot be created"
+    try:
+        made = maker.create(context)
+    except TmdeError:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin's defect must not take the others down
+        sentence = f"{subject}: its plugin raised {describe_error(error)}. Update or uninstall the plugin."
+        raise PluginUnavailableError(sentence, kind=hook.noun, name=descriptor.name) from error
+    if made is None:
+        sentence = f"{subject}: its plugin returned nothing. Update or uninstall the plugin."
+        raise PluginUnavailableError(sentence, kind=hook.noun, name=descriptor.name)
+    return made
 
 
 def read_table(descriptor: MakingDescriptor, settings: Settings) -> PluginSettings:
@@ -57,6 +83,11 @@ def read_settings(values: Mapping[str, Any], as_type: type[S], table: str) -> S:
         return msgspec.convert(dict(values), as_type)
     except msgspec.ValidationError as error:
         raise _explain(to_invalid_input(error, as_type), as_type, table) from None
+    except (Exception, SystemExit) as error:  # a plugin's own `__post_init__` runs here
+        sentence = (
+            f"In the settings, {table}: they cannot be checked: {describe_error(error)}. Correct them and start again."
+        )
+        raise InvalidInputError(sentence, field=table) from error
 
 
 def _explain(problem: InvalidInputError, as_type: type[PluginSettings], table: str) -> InvalidInputError:
@@ -88,4 +119,8 @@ def check_tables(plugins: Plugins, wanted: Settings, stored: Settings) -> None:
 
 def table_of(descriptor: MakingDescriptor) -> str:
     """Return the name of the table that holds the settings of this kind of descriptor."""
-    return next(hook.table for hook in HOOKS.values() if type(descriptor) is hook.descriptor)
+    return _hook_of(descriptor).table
+
+
+def _hook_of(descriptor: MakingDescriptor) -> Hook:
+    return next(hook for hook in HOOKS.values() if type(descriptor) is hook.descriptor)

@@ -87,5 +87,9 @@ class Entry(msgspec.Struct):
 
 def describe_error(error: BaseException) -> str:
     """Return an exception's name and message on one line."""
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # a plugin's exception may be unable to describe itself
+        text = ""
+    text = text.encode("utf-8", "replace").decode("utf-8")  # JSON cannot hold a lone surrogate
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

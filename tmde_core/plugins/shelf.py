@@ -65,6 +65,9 @@ class Shelf(Generic[D]):
         return sorted(self._items)
 
     def _describe_missing(self, name: str) -> str:
+        if name == AUTO:
+            install = f"No installed plugin provides a default {self.noun}. Install a plugin that offers one"
+            return f"{install}, or name one of: {', '.join(self.names())}." if self._items else f"{install}."
         return f"There is no {self.noun} called {name[:60]!r}; available: {', '.join(self.names()) or 'none'}."
 
     def __contains__(self, name: object) -> bool:

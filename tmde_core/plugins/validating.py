@@ -61,6 +61,9 @@ def _validate(entry: Entry, name: str, function: object) -> tuple[str, Callable[
     except pluggy.PluginValidationError as error:
         entry.fail("register", _describe_invalid(name, error))
         return None
+    except Exception as error:  # reading a signature may run the plugin's own code
+        entry.fail("register", f"{name} is not valid: {describe_error(error)}")
+        return None
     for hook in ALL_HOOKS:
         for implementation in getattr(manager.hook, hook).get_hookimpls():
             if implementation.hookwrapper or implementation.wrapper:

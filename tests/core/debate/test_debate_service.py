@@ -506,7 +506,19 @@ class WildJudge:
         return Verdict(score=float("nan"))
 
 
-@pytest.mark.parametrize(("judge", "says"), [(RaisingJudge, "ZeroDivisionError"), (WildJudge, "not between 0 and 10")])
+def unmakeable():
+    raise LookupError("no voice")
+
+
+@pytest.mark.parametrize(
+    ("judge", "says"),
+    [
+        (RaisingJudge, "ZeroDivisionError"),
+        (WildJudge, "not between 0 and 10"),
+        (unmakeable, "The judge 'mine' cannot be created: its plugin raised LookupError: no voice."),
+        (lambda: None, "The judge 'mine' cannot be created: its plugin returned nothing."),
+    ],
+)
 async def test_a_judge_that_fails_costs_no_debate_and_gives_no_score(open_table, judge, says):
     plugins = Plugins()
     plugins.judges.add(JudgeDescriptor(name="mine", summary="", create=lambda _context: judge()), "test")

@@ -21,9 +21,11 @@ from tmde_core import __version__
 from tmde_core.cli.kit.invocation import Invocation
 from tmde_core.cli.kit.logs import log_to_file
 from tmde_core.cli.kit.output import format_bytes, plain
-from tmde_core.errors import InsufficientStorageError, TmdeError
-from tmde_core.plugins import Plugins, context_for
+from tmde_core.entry_points import describe_distribution
+from tmde_core.errors import InsufficientStorageError, PluginUnavailableError, TmdeError
+from tmde_core.plugins import Plugins, create
 from tmde_core.plugins.defaults import resolve_roles
+from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record
 from tmde_core.runtimes import Runtimes
 from tmde_core.settings import SETTINGS_FILE, Settings, default_data_dir
@@ -200,7 +202,7 @@ async def _default_model(runtimes: Runtimes, name: str) -> str:
     """Return the default model with its size, and with its SHA-256 if the model is a file."""
     try:
         models = await runtimes.made(name).models()
-    except (TmdeError, OSError):
+    except Exception:  # the check of this runtime says what is wrong with it
         return ""
     for model in models:
         if model.default:
@@ -220,15 +222,18 @@ def _backends(plugins: Plugins, settings: Settings) -> Iterator[Check]:
     for descriptor in plugins.backends:
         name = f"training {descriptor.name}"
         try:
-            availability = descriptor.create(context_for(descriptor, settings)).availability()
+            availability = create(descriptor, settings).availability()
+        except PluginUnavailableError as error:
+            yield Check(name, "lacking", error.detail)
+            continue
         except Exception as error:  # a plugin's own defect must not hide the other checks
-            yield Check(name, "lacking", f"{type(error).__name__}: {error}")
+            yield Check(name, "lacking", describe_error(error))
             continue
         yield Check(name, "ok" if availability.ok else "lacking", availability.reason or descriptor.summary)
 
 
 def _ui() -> Check:
     for entry_point in importlib.metadata.entry_points(group="tmde.ui", name="default"):
-        version = entry_point.dist.version if entry_point.dist else ""
-        return Check("pages", "ok", f"{entry_point.dist.name if entry_point.dist else entry_point.value} {version}")
+        package = describe_distribution(entry_point.dist)
+        return Check("pages", "ok", f"{package.name or entry_point.value} {package.version}")
     return Check("pages", "lacking", "tmde-ui is not installed: `tmde serve` offers the API only.")

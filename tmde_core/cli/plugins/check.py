@@ -6,11 +6,14 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+import psutil
 import typer
 
 from tmde_core.cli.kit.invocation import settings_of
@@ -33,6 +36,9 @@ def command(
         str | None,
         typer.Option("--base-model", metavar="PATH", help="A small base model; training backends train it."),
     ] = None,
+    timeout: Annotated[
+        int, typer.Option("--timeout", metavar="SECONDS", min=1, help="End the check after this time.")
+    ] = 600,
     json: JsonFlag = False,
 ) -> None:
     """Check whether an installed plugin keeps the rules of what it provides.
@@ -47,7 +53,7 @@ def command(
     if importlib.util.find_spec("pytest") is None:
         raise PluginUnavailableError("Checking a plugin needs pytest. Install it with: pip install 'tmde[testing]'")
     found = []
-    for finding in _checked(name, settings.data_path, base_model):
+    for finding in _checked(name, settings.data_path, base_model, timeout):
         found.append(finding)
         if not json:
             _print(finding)
@@ -58,14 +64,14 @@ def command(
         raise typer.Exit(1)
 
 
-def _checked(name: str, data_dir: Path, base_model: str | None) -> Iterator[Finding]:
+def _checked(name: str, data_dir: Path, base_model: str | None, timeout: int) -> Iterator[Finding]:
     """Run the checking process and yield its findings, one for each thing that the plugin provides.
 
     Raises:
         BadParameter: there is no plugin or thing of that name.
-        WorkerFailedError: the process itself failed.
+        WorkerFailedError: the process itself failed, or took longer than `timeout` seconds.
     """
-    from tmde_core.testing.check.findings import WRONG_USAGE, Begun, Done, Found, Message
+    from tmde_core.testing.check.findings import WRONG_USAGE, Begun, Done, Found, Message, Trying
 
     if base_model is not None and Path(base_model).exists():
         base_model = str(Path(base_model).absolute())
@@ -73,24 +79,53 @@ def _checked(name: str, data_dir: Path, base_model: str | None) -> Iterator[Find
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process,
+        _ended_after(process, timeout) as late,
     ):
         assert process.stdout is not None
-        done = False
+        done, at = False, "before it tried a rule"
         for line in process.stdout:
             match msgspec.json.decode(line, type=Message):
                 case Found(finding=finding):
                     yield finding
                 case Begun(target=target) if sys.stderr.isatty():
                     typer.echo(f"Checking {target} …", err=True)
+                case Trying(target=target, rule=rule):
+                    at = f"while it tried the rule {rule!r} on the {target}"
                 case Done():
                     done = True
         status = process.wait()
         errors.seek(0)
         said = errors.read().decode("utf-8", "replace").strip()
+    if late.is_set() and not done:
+        raise WorkerFailedError(
+            f"The check took longer than {timeout} s and was ended {at}. Give it more time with --timeout SECONDS."
+        )
     if status == WRONG_USAGE:
         raise typer.BadParameter(said, param_hint="NAME")
     if status != 0 or not done:
         raise WorkerFailedError(f"The check ended before it was done (exit status {status}). {said[-2000:]}".strip())
+
+
+@contextmanager
+def _ended_after(process: subprocess.Popen[bytes], seconds: int) -> Iterator[threading.Event]:
+    """End a process and its descendants if the block takes longer; the event then is set."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        with suppress(psutil.Error):
+            family = psutil.Process(process.pid)
+            for member in (*family.children(recursive=True), family):
+                with suppress(psutil.Error):
+                    member.kill()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
 
 
 def _print(finding: Finding) -> None:

@@ -19,7 +19,7 @@ from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import AttemptPlan, append_attempt
 from tmde_core.finetune.supervision.watchdog import step_of
 from tmde_core.lora.files.store import AdapterStore
-from tmde_core.plugins import context_for
+from tmde_core.plugins import create
 from tmde_core.records.base import to_json
 from tmde_core.records.finetune import Dataset, FineTuneConfig, FineTuneRun, RunAttempt
 from tmde_core.records.training import TrainingJob
@@ -63,10 +63,10 @@ class Launcher:
 
         Raises:
             InvalidInputError: the backend does not exist; the detail lists the available backends.
-            PluginUnavailableError: the backend cannot work here; the detail says what is missing.
+            PluginUnavailableError: the backend cannot be created or cannot work here; the detail says why.
         """
         descriptor = self._workspace.plugins.backends.choose(name, "backend")
-        backend = descriptor.create(context_for(descriptor, self._workspace.settings))
+        backend: TrainingBackend = create(descriptor, self._workspace.settings)
         availability = await asyncio.to_thread(backend.availability)
         if not availability.ok:
             raise PluginUnavailableError(

@@ -19,7 +19,7 @@ import structlog
 
 from tmde_core.errors import AdapterInvalidError, InsufficientStorageError, TmdeError
 from tmde_core.lora.files.store import AdapterStore
-from tmde_core.plugins import context_for
+from tmde_core.plugins import create
 from tmde_core.records.base import from_json
 from tmde_core.records.lora import Manifest
 from tmde_core.records.training import ConversionResult, WorkerCommand
@@ -106,7 +106,7 @@ class GgufForms:
 
     def _conversion(self, backend: str, directory: Path, base_model: str) -> WorkerCommand | None:
         descriptor = self._workspace.plugins.backends.get(backend)
-        made = descriptor.create(context_for(descriptor, self._workspace.settings))
+        made = create(descriptor, self._workspace.settings)
         return made.convert(directory, base_model) if isinstance(made, ConvertingBackend) else None
 
 

@@ -20,7 +20,7 @@ from tmde_core.errors import InvalidInputError, TmdeError
 from tmde_core.plugins import Plugins
 from tmde_core.settings import load_settings
 from tmde_core.testing.check import installed
-from tmde_core.testing.check.findings import WRONG_USAGE, Begun, Done, Finding, Found, Message, Target
+from tmde_core.testing.check.findings import WRONG_USAGE, Begun, Done, Finding, Found, Message, Target, Trying
 from tmde_core.testing.check.installed import Work
 from tmde_core.testing.check.targets import choose
 from tmde_core.testing.contracts.rules import described
@@ -37,6 +37,12 @@ class Listener:
         self._target: Target | None = None
         self._outcomes: dict[str, str] = {}
         self._sentences: dict[str, dict[str, None]] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Say which rule is tried, before the plugin's code runs."""
+        target: Target = getattr(item, "cls").tmde_target  # noqa: B009 a class is an attribute of functions only
+        self.write(Trying(target=target, rule=item.name.removeprefix("test_").replace("_", " ")))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -76,6 +82,7 @@ class Listener:
 
     def _say(self, outcome: str, sentence: str) -> None:
         """Record a sentence once. Tests that need the same thing fail with the same sentence."""
+        sentence = sentence.encode("utf-8", "replace").decode("utf-8")  # JSON cannot hold a lone surrogate
         self._sentences.setdefault(outcome, {})[sentence] = None
 
     def write(self, message: Message) -> None:

@@ -46,6 +46,14 @@ class Begun(Record, tag_field="message", tag="begun"):
     target: Target
 
 
+class Trying(Record, tag_field="message", tag="trying"):
+    """The process has started to try one rule."""
+
+    target: Target
+    rule: str
+    """The rule in words, as the name of its test says it."""
+
+
 class Found(Record, tag_field="message", tag="found"):
     """The process has finished checking one thing."""
 
@@ -56,7 +64,7 @@ class Done(Record, tag_field="message", tag="done"):
     """All things were checked. If this message is missing, the plugin's code ended the process."""
 
 
-Message = Begun | Found | Done
+Message = Begun | Trying | Found | Done
 """One line of the process's output."""
 
 WRONG_USAGE = 2
