@@ -19,9 +19,9 @@ class Pretence:
         self.looks = 0
         self.debates = SimpleNamespace(running=lambda: self.debates_running)
         self.lora = SimpleNamespace(get_active_ref=lambda: self.adapter)
-        self.finetune = SimpleNamespace(current=self._current, metrics=self._metrics)
+        self.finetune = SimpleNamespace(get_current=self._current, metrics=self._metrics)
         self.measured: SimpleNamespace | None = None
-        self.benchmark = SimpleNamespace(running=lambda: self.measured)
+        self.benchmark = SimpleNamespace(get_running=lambda: self.measured)
         self.run: SimpleNamespace | None = None
         self.steps: list[TrainingProgress] = []
         self.notices: list = []
