@@ -20,7 +20,10 @@ class Question(Record):
     check: str | None = None
     """How the answer is compared with `reference`: number, choice, exact, contains or regex."""
     domain: str = "general"
-    """The subject, such as `arithmetic`. Results are also grouped by this field."""
+    """The subject: a suite's question names one of `mathematics`, `coding`, `science`, `reasoning`, `creative`.
+
+    Results are also grouped by this field.
+    """
     difficulty: Literal["easy", "medium", "hard"] = "medium"
     """The difficulty. Results are also grouped by this field."""
     rubric: str | None = None
