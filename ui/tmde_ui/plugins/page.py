@@ -105,11 +105,11 @@ def _plugin(info: PluginInfo) -> None:
                         if provision.settings:
                             with Tag("details", data_testid="settings"):
                                 Tag("summary", count(len(provision.settings), "setting"), "small")
-                                with Tag("ul"):
+                                with Tag("ul", classes="provides"):
                                     for setting in provision.settings:
                                         with Tag("li", classes="small"):
                                             Tag("code", f"{setting.name} = {setting.default}")
-                                            Tag("p", setting.help, "muted small maybe")
+                                            Tag("p", setting.help.replace("`", ""), "muted small maybe")
         elif not info.problems:
             Tag("p", "It provides nothing.", "muted small")
 
