@@ -10,6 +10,11 @@ ChatRole = Literal["system", "user", "assistant"]
 """The author of a message."""
 
 
+FinishReason = Literal["stop", "length", "content_filter"]
+"""`stop`: the model ended the answer; `length`: the token limit ended it; `content_filter`: the server's filter cut
+it."""
+
+
 class Message(Record):
     """One turn of a chat."""
 
@@ -53,6 +58,9 @@ class ChatRequest(Record):
     """The adapter that answers; None: the base model."""
     background: bool = False
     """Whether the request waits while other requests run."""
+    thinking: bool | None = None
+    """False: a thinking model answers without thinking, if the runtime can ask for that. True: it thinks. None: the
+    model's own habit."""
 
 
 class TokenAlternative(Record):
@@ -76,10 +84,12 @@ class TokenLogprob(Record):
 
 
 class ChatDelta(Record):
-    """A piece of the answer. All pieces joined are the answer."""
+    """A piece of the answer or of the thought before it. All texts joined are the answer."""
 
-    text: str
-    """The next piece of text."""
+    text: str = ""
+    """The next piece of the answer."""
+    thought: str = ""
+    """The next piece of the model's thought. A thought is never part of the answer."""
     logprobs: tuple[TokenLogprob, ...] = ()
     """The tokens of this piece, if the request asked for them."""
 
@@ -87,8 +97,8 @@ class ChatDelta(Record):
 class ChatEnd(Record):
     """The last item of every successful stream."""
 
-    finish_reason: Literal["stop", "length"]
-    """`stop`: the model ended the answer; `length`: the token limit ended it."""
+    finish_reason: FinishReason
+    """Why the answer ended."""
     prompt_tokens: int = 0
     """Number of tokens of the prompt."""
     cached_tokens: int = 0
