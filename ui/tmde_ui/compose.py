@@ -103,6 +103,8 @@ def create_app(services: Services) -> Composition:
 def _create_web(services: Services, live: ServerStatus) -> FastAPI:
     web = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     ui.add_head_html(theme.head(), shared=True)
+    # Quasar's bar for requests in the background has no name for screen readers, and no page needs it.
+    pages.config.quasar_config["loadingBar"] = {"skipHijack": True}
     pages.add_static_files("/assets", theme.ASSETS, max_cache_age=31_536_000)
     site = Site(services, live, web, PAGES)
     for page in PAGES:
@@ -112,6 +114,7 @@ def _create_web(services: Services, live: ServerStatus) -> FastAPI:
         web,
         title="TMDE",
         favicon=theme.LOGO,
+        language="en-GB",  # of the sentences; screen readers pronounce by it
         dark=False,  # our own variables choose the scheme; Quasar's would conflict
         tailwind=False,
         binding_refresh_interval=None,  # nothing is bound, so no polling ten times a second

@@ -42,7 +42,8 @@ class Meters:
             for name in ("CPU", "RAM", "VRAM"):
                 with Tag("div"):
                     Tag("dt", name)
-                    bar = Tag("progress", max="100", value="0", aria_label=name)
+                    with Tag("dd", classes="bar"):
+                        bar = Tag("progress", max="100", value="0", aria_label=name)
                     self._shown[name] = (bar, Tag("dd", "–", data_testid=f"meter-{name.lower()}"))
         start_task(lambda: poll(self._read, "resources", every=READ_SECONDS, at_once=True), "read the resources")
 

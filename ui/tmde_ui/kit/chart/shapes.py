@@ -93,7 +93,7 @@ def bars(rows: Sequence[Bar], *, title: str, top: float, mark: str = "", colour:
 
     spoken = ", ".join(f"{row.name} {_said(row.value)}" for row in rows)
     below = f'<p class="bars-mark"><i class="held"></i>{html.escape(mark)}</p>' if mark else ""
-    return f'<ul class="bars" role="img" aria-label="{html.escape(f"{title}: {spoken}")}">{"".join(map(line, rows))}</ul>{below}'
+    return f'<ul class="bars" aria-label="{html.escape(f"{title}: {spoken}")}">{"".join(map(line, rows))}</ul>{below}'
 
 
 def columns(values: Sequence[tuple[str, float]], *, title: str, colour: str = "accent", unit: str = "") -> str:
@@ -107,7 +107,7 @@ def columns(values: Sequence[tuple[str, float]], *, title: str, colour: str = "a
     )
     spoken = ", ".join(f"{name}: {format_tick(value, 1)}" for name, value in values if value)
     label = html.escape(f"{title}: {spoken}{f' ({unit})' if unit else ''}")
-    return f'<ul class="columns" role="img" aria-label="{label}">{bars}</ul>'
+    return f'<ul class="columns" aria-label="{label}">{bars}</ul>'
 
 
 def _share(value: float, top: float) -> str:
