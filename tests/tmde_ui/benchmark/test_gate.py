@@ -51,6 +51,7 @@ def test_a_candidate_is_asked_all_questions_and_the_gate_decides_again(open_page
     adapter = server.do("adapter", knows=0.6, deep=True)
     assert server.do("judge", adapter=adapter) == "candidate"
     page = open_page("/benchmark")
+    page.get_by_test_id("tab-automatic").click()
     decisions = page.get_by_test_id("decision").filter(has_text=adapter[:8])
     expect(decisions).to_have_count(1)
     expect(decisions).to_contain_text("candidate")
@@ -68,6 +69,7 @@ def test_a_candidate_is_asked_all_questions_and_the_gate_decides_again(open_page
 
 def test_questions_come_from_a_file_of_ours_and_of_other_tools(open_page):
     page = open_page("/benchmark")
+    page.get_by_test_id("tab-questions").click()
     page.get_by_test_id("import-questions").click()
     choose(page, "own.yaml", YAML.encode()).to_contain_text("2 questions imported")
     page.get_by_test_id("import-domain").select_option("science")
@@ -83,6 +85,7 @@ def test_questions_come_from_a_file_of_ours_and_of_other_tools(open_page):
 def test_a_file_with_faults_is_refused_whole_and_every_fault_is_listed(open_page):
     page = open_page("/benchmark", refusals=(400, 422))
     before = page.get_by_test_id("own-question").count()
+    page.get_by_test_id("tab-questions").click()
     page.get_by_test_id("import-questions").click()
     fine = {"query": "What is nine minus two?", "domain": "mathematics", "reference": "7"}
     choose(page, "faulty.jsonl", lines(fine, "{", {"query": "", "domain": "science"}, fine)).to_contain_text(

@@ -62,6 +62,16 @@ def figures(page: Page) -> Locator:
     return page.get_by_test_id("benchmark-figures")
 
 
+def tab(page: Page, key: str) -> None:
+    """Show what is behind a tab."""
+    page.get_by_test_id(f"tab-{key}").click()
+
+
+def unfold(page: Page) -> None:
+    """Show the questions of the comparison."""
+    page.locator("[data-testid=questions]:not([open]) > summary").first.click()
+
+
 def result(page: Page) -> Any:
     return expect(page.get_by_test_id("benchmark-result"))
 
@@ -82,6 +92,7 @@ def test_a_click_on_an_empty_page_ends_in_a_score_and_every_answer(open_page, se
     expect(page.get_by_test_id("benchmark-dialog")).to_be_hidden()
     expect(figures(page)).to_contain_text("4 of 10", timeout=A_WHILE)
     expect(page.get_by_test_id("run-benchmark")).to_be_disabled()
+    expect(page.get_by_test_id("empty")).to_be_hidden()
     expect(page.get_by_test_id("jobs")).to_contain_text("Benchmark 40 %")
     page.reload()
     expect(figures(page)).to_contain_text("4 of 10")
@@ -186,16 +197,19 @@ def test_an_adapter_that_is_worse_is_told_until_somebody_dismisses_it(open_page,
     page = open_page("/benchmark")
     alert = page.get_by_test_id("alert").filter(has_text="worse and held back")
     expect(alert).to_contain_text(story.bad[:8])
+    tab(page, "automatic")
     expect(page.get_by_test_id("decisions")).to_contain_text("held back")
     alert.get_by_test_id("dismiss").click()
     expect(alert).to_have_count(0)
     page.reload()
+    tab(page, "automatic")
     expect(page.get_by_test_id("gate-words")).to_contain_text("If the adapter is worse, it is held back with an alert")
     expect(page.get_by_test_id("alert").filter(has_text="worse and held back")).to_have_count(0)
 
 
 def test_before_and_after_an_activation_stand_side_by_side_down_to_both_answers(open_page, story):
     page = open_page("/benchmark")
+    tab(page, "activations")
     switch = page.get_by_test_id("switch").first
     expect(switch).to_contain_text(f"Adapter {story.good[:8]} replaced the base model")
     expect(switch).to_contain_text("over 10 questions", timeout=A_WHILE)
@@ -226,8 +240,37 @@ def test_answers_of_models_only_ever_become_harmless_html(open_page, server, sto
     assert page.locator("main a[href^='javascript:']").count() == 0
 
 
+def test_the_tabs_of_the_page_are_moved_through_by_keyboard(open_page, story):
+    page = open_page("/benchmark")
+    page.get_by_test_id("tab-runs").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_test_id("tab-domains")).to_be_focused()
+    expect(page.get_by_test_id("radar")).to_be_visible()
+    expect(page.get_by_test_id("benchmark-run").first).to_be_hidden()
+    page.keyboard.press("End")
+    expect(page.get_by_test_id("gate-words")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_test_id("tab-runs")).to_have_attribute("aria-selected", "true")
+
+
+def test_the_base_model_and_adapters_are_told_apart_in_the_chart(open_page, story):
+    chart = open_page("/benchmark").get_by_test_id("score-chart")
+    expect(chart.locator("path.line.reference")).to_have_count(1)
+    expect(chart.locator("path.holes")).to_have_count(1)
+    expect(chart.locator(".legend")).to_contain_text("quick, the Proposer alone: adapters")
+    expect(chart.locator(".legend")).to_contain_text("quick, the Proposer alone: the base model")
+
+
+def test_both_answers_are_one_click_away_from_the_score(open_page, story):
+    page = open_page("/benchmark")
+    page.get_by_test_id("vs-baseline-answers").click()
+    expect(page.get_by_test_id("comparison-table")).to_contain_text("the base model")
+    expect(page.get_by_test_id("question").first).to_be_visible()
+
+
 def test_domains_are_a_radar_beside_bars(open_page, story):
     page = open_page("/benchmark")
+    tab(page, "domains")
     radar, bars = page.get_by_test_id("radar"), page.get_by_test_id("bars")
     expect(radar.locator("figure")).to_have_attribute(
         "aria-label", re.compile("Mathematics .*Creative writing .*base model")
@@ -268,6 +311,7 @@ def test_a_run_can_be_deleted_and_asks_once(open_page, server, story):
 
 def test_filters_are_in_the_address_and_survive_a_reload(open_page, story):
     page = open_page("/benchmark")
+    page.get_by_test_id("filter").locator("summary").click()
     page.get_by_test_id("filter-adapter").select_option(story.good)
     page.get_by_test_id("filter-mode").select_option("proposer")
     expect(page).to_have_url(re.compile(f"adapter={story.good}.*mode=proposer"))
@@ -287,6 +331,7 @@ def test_filters_are_in_the_address_and_survive_a_reload(open_page, story):
 
 def test_days_the_wrong_way_round_are_told_at_the_filter(open_page, story):
     page = open_page("/benchmark")
+    page.get_by_test_id("filter").locator("summary").click()
     page.get_by_test_id("filter-start").fill("2026-11-24")
     page.get_by_test_id("filter-end").fill("2026-11-01")
     expect(page.get_by_test_id("filter-problem")).to_contain_text("Swap them")
@@ -346,6 +391,7 @@ def test_activations_are_marked_in_the_chart(open_page, story):
 
 def test_a_question_of_ones_own_is_tried_kept_changed_asked_and_removed(open_page, server):
     page = open_page("/benchmark")
+    tab(page, "questions")
     own = page.get_by_test_id("own-questions")
     expect(own).to_contain_text("No questions yet")
     page.get_by_test_id("new-question").click()
@@ -378,7 +424,9 @@ def test_a_question_of_ones_own_is_tried_kept_changed_asked_and_removed(open_pag
     page.get_by_test_id("type-custom").check()
     page.get_by_test_id("start-benchmark").click()
     result(page).to_contain_text("TMDE score", timeout=A_WHILE)
+    tab(page, "runs")
     expect(page.get_by_test_id("benchmark-run").first).to_contain_text("custom")
+    tab(page, "questions")
     page.get_by_test_id("remove-question").click()
     page.get_by_test_id("confirm-remove").click()
     expect(own).to_contain_text("No questions yet")
@@ -386,6 +434,7 @@ def test_a_question_of_ones_own_is_tried_kept_changed_asked_and_removed(open_pag
 
 def test_a_question_that_is_built_in_already_is_refused_in_place(open_page):
     page = open_page("/benchmark")
+    tab(page, "questions")
     page.get_by_test_id("new-question").click()
     page.get_by_label("Question", exact=True).fill(
         "Count from 1 to 10. Write only the numbers, with a comma between them."
@@ -404,7 +453,8 @@ def test_nothing_sticks_out_at_any_width_while_it_runs_and_after(open_page, serv
     run = server.do("start")
     page = open_page("/benchmark", width=width, dark=width == 380)
     expect(figures(page)).to_contain_text("2 of 10", timeout=A_WHILE)
-    expect(page.get_by_test_id("question").first).to_be_visible(timeout=A_WHILE)
+    expect(page.get_by_test_id("questions")).to_be_visible(timeout=A_WHILE)
+    unfold(page)
     page.get_by_test_id("question").first.locator("summary").first.click()
     expect(page.get_by_test_id("answer").first).to_be_visible()
     assert not page.evaluate(WIDE)
@@ -415,10 +465,15 @@ def test_nothing_sticks_out_at_any_width_while_it_runs_and_after(open_page, serv
     page.set_viewport_size({"width": width, "height": 900})
     server.do("open")
     result(page).to_contain_text("TMDE score", timeout=A_WHILE)
+    for key in ("domains", "activations", "questions", "automatic", "runs"):
+        tab(page, key)
+        expect(page.locator(f"#panel-{key}")).to_be_visible()
+        assert not page.evaluate(WIDE)
     page.get_by_test_id("run-benchmark").click()
     page.get_by_test_id("type-custom").check()
     assert page.evaluate(STICKING_OUT) == []
     page.keyboard.press("Escape")
+    tab(page, "questions")
     page.get_by_test_id("new-question").click()
     expect(page.get_by_test_id("criterion")).to_be_visible()
     assert page.evaluate(STICKING_OUT) == []
@@ -436,6 +491,7 @@ def test_everything_that_can_be_operated_has_a_name_and_an_id_of_its_own(open_pa
     page.get_by_test_id("run-benchmark").click()
     expect(page.get_by_test_id("benchmark-dialog")).to_be_visible()
     page.keyboard.press("Escape")
+    tab(page, "questions")
     page.get_by_test_id("new-question").click()
     expect(page.get_by_test_id("criterion")).to_be_visible()
     assert page.evaluate(nameless) == []
@@ -451,6 +507,7 @@ def test_the_machine_is_read_out_live(open_page):
 
 def test_benchmarks_can_be_scheduled_and_the_gate_says_what_that_means(open_page):
     page = open_page("/benchmark")
+    tab(page, "automatic")
     expect(page.get_by_test_id("schedule-words")).to_contain_text("Start a benchmark yourself")
     expect(page.get_by_test_id("gate-words")).to_contain_text("No benchmark is scheduled")
     page.get_by_test_id("edit-schedule").locator("summary").click()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tmde_ui.kit.chart.axes import format_tick, ticks, time_ticks
-from tmde_ui.kit.chart.lines import Band, Mark, Series, chart, thin_out
+from tmde_ui.kit.chart.lines import LABEL_PERCENT, Band, Mark, Series, chart, thin_out
 from tmde_ui.kit.chart.shapes import Bar, bars, columns, radar
 
 finite = st.floats(-1e6, 1e6)
@@ -169,3 +170,15 @@ def test_however_long_a_time_axis_is_its_labels_are_few_and_inside(low, width):
     found = time_ticks(low, low + width)
     assert len(found) <= 14
     assert all(low <= at <= low + width for at, _ in found)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=40, unique=True))
+def test_labels_of_marks_never_overlap(places):
+    markup = chart(
+        [Series("score", ((0, 1), (100, 2)))], title="Score", marks=[Mark(at, f"{at:.8f}"[:8]) for at in places]
+    )
+    labels = re.findall(r'<span class="row-(\d)( before)?" style="left:([\d.]+)%">', markup)
+    assert labels
+    spans = sorted((row, float(at) - LABEL_PERCENT * bool(before)) for row, before, at in labels)
+    for (row, low), (next_row, next_low) in pairwise(spans):
+        assert row != next_row or next_low - low >= LABEL_PERCENT - 0.01

@@ -80,6 +80,19 @@
     for (const part of choice.closest(around).querySelectorAll("[data-kind]")) part.hidden = part.dataset.kind !== choice.value;
   };
 
+  // --------------------------------------------------------------------------------------- tabs
+  // Arrow keys, Home and End choose another tab of the row.
+  const moveToTab = (event) => {
+    const tabs = [...event.currentTarget.querySelectorAll('[role="tab"]')];
+    const at = tabs.indexOf(document.activeElement);
+    const next = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: tabs.length - 1 }[event.key];
+    if (at < 0 || next === undefined) return;
+    event.preventDefault();
+    const tab = tabs[(next + tabs.length) % tabs.length];
+    tab.focus();
+    tab.click();
+  };
+
   window.tmde = {
     toggleTheme,
     showAddress,
@@ -91,5 +104,6 @@
     emptyForm,
     fillField,
     showChosenKind,
+    moveToTab,
   };
 })();

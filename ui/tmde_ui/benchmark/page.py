@@ -28,6 +28,7 @@ from tmde_ui.benchmark.results.series import ScoreSeries
 from tmde_ui.benchmark.run_page import RunPage
 from tmde_ui.benchmark.runs import BenchmarkRuns
 from tmde_ui.kit.elements import Tag, button, link
+from tmde_ui.kit.panels import Panels
 from tmde_ui.kit.runs.schedule import SchedulePanel
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.live import ServerStatus
@@ -99,23 +100,35 @@ class BenchmarkPage:
         self._empty = Tag("div", classes="card empty", data_testid="empty").show(visible=False)
         with self._empty:
             self._draw_empty()
-        self._score = ScoreLine(self._offer_base)
+        self._score = ScoreLine(self._offer_base, self._show_pair)
         with Tag("section", classes="stack", aria_label="Score over time") as self._over_time:
             Tag("h2", "Score over time")
-            self._problem = filters(self._wanted, await self._adapters(), self._filter)
+            with Tag("details", classes="stack tight", open=self._wanted != BenchmarkFilters(), data_testid="filter"):
+                Tag("summary", "Filter the chart and the runs")
+                self._problem = filters(self._wanted, await self._adapters(), self._filter)
             self._series = ScoreSeries(self._services.settings.benchmark.quality_weight)
-        self._domains = DomainCharts()
         self._deeper = Tag("div", classes="maybe")
-        self._compared = ComparisonView(self._services, self._comparisons, "The newest run compared")
-        self._switches = SwitchList(self._comparisons, self._show_pair)
+        self._compared = ComparisonView(self._services, self._comparisons, "The newest run compared", folded=True)
         self._pairs: list[Pair] = []
-        self._runs = BenchmarkRuns(self._services, self._live, self._show_run)
-        self._questions = OwnQuestions(self._services)
-        self._gate = GatePanel(self._services)
-        self._schedule = SchedulePanel(self._services, self._gate.show, "benchmark")
-        await draw_part(self._schedule.build())
+        await self._draw_rest()
         await draw_part(self._look())
         start_task(lambda: poll(self._look, "benchmarks"), "look after the benchmark page")
+
+    async def _draw_rest(self) -> None:
+        """Draw the tabs with everything that is not needed at first sight."""
+        panels = Panels("More about benchmarks")
+        with panels.panel("runs", "Runs"):
+            self._runs = BenchmarkRuns(self._services, self._live, self._show_run)
+        with panels.panel("domains", "Domains"):
+            self._domains = DomainCharts()
+        with panels.panel("activations", "Activations"):
+            self._switches = SwitchList(self._comparisons, self._show_pair)
+        with panels.panel("questions", "Your questions"):
+            self._questions = OwnQuestions(self._services)
+        with panels.panel("automatic", "Automatic"):
+            self._gate = GatePanel(self._services)
+            self._schedule = SchedulePanel(self._services, self._gate.show, "benchmark")
+            await draw_part(self._schedule.build())
 
     def _draw_empty(self) -> None:
         Tag("h2", "No benchmark yet")
@@ -157,7 +170,8 @@ class BenchmarkPage:
 
     async def _draw(self, summary: BenchmarkSummary) -> None:
         nothing = not summary.total and self._wanted == BenchmarkFilters()
-        self._empty.show(nothing)
+        # While the first run is in progress, its panel says what happens.
+        self._empty.show(nothing and self._services.benchmark.get_running() is None)
         self._over_time.show(not nothing)
         self._score.show(summary)
         self._series.show(summary)

@@ -33,7 +33,7 @@ class BenchmarkRuns:
         self._offset = 0
         self._shown: tuple[object, ...] = ()
         self._clocks: list[tuple[BenchmarkRun, Tag]] = []
-        with Tag("section", classes="stack tight", aria_label="Runs") as self._section:
+        with Tag("section", classes="stack tight", aria_label="Runs"):
             with Tag("div", classes="line spread"):
                 Tag("h2", "Runs")
                 self._files = Tag("div", classes="line small", data_testid="export")
@@ -52,13 +52,15 @@ class BenchmarkRuns:
             begun.say(age(run.started_at).capitalize())
 
     def _draw(self, runs: list[BenchmarkRun], total: int) -> None:
-        self._section.show(bool(total) or self._wanted != BenchmarkFilters())
         self._clocks.clear()
         self._box.clear()
         self._files.clear()
-        with self._files:
-            _files(self._wanted)
         with self._box:
+            if not total and self._wanted == BenchmarkFilters():
+                Tag("p", "No run yet.", "muted")
+                return
+            with self._files:
+                _files(self._wanted)
             if not total:
                 Tag("p", "No run matches. Remove a filter.", "muted", data_testid="no-runs-match")
                 return

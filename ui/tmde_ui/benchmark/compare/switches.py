@@ -28,6 +28,11 @@ class SwitchList:
             Tag("h2", "Before and after an activation")
             self._box = Tag("div", classes="rows")
         self._section.show(visible=False)
+        self._none = Tag(
+            "p",
+            "Nothing to compare yet. This needs an activation, and a benchmark of the versions before and after it.",
+            "muted",
+        )
 
     async def show(self, switches: Sequence[ActivationPair]) -> None:
         """Redraw the activations if they have changed."""
@@ -37,6 +42,7 @@ class SwitchList:
             return
         self._shown = shown
         self._section.show(bool(newest))
+        self._none.show(not newest)
         self._box.clear()
         for one in newest:
             with self._box, Tag("div", classes="activation", data_testid="switch"):

@@ -38,12 +38,14 @@ ALL_ANSWERS = 100_000
 class ComparisonView:
     """Shows the choice of the other run, the table and the questions."""
 
-    def __init__(self, services: Services, comparisons: Comparisons, title: str) -> None:
+    def __init__(self, services: Services, comparisons: Comparisons, title: str, *, folded: bool = False) -> None:
         self._services = services
         self._comparisons = comparisons
         self._pairs: Sequence[Pair] = ()
         self._shown: Pair | None = None
         self._asked = 0
+        self._folded = folded
+        """Whether the questions are folded until a person asks for them."""
         with Tag("section", classes="stack", aria_label=title, data_testid="comparison") as self._section:
             with Tag("div", classes="line spread"):
                 Tag("h2", title)
@@ -53,7 +55,13 @@ class ComparisonView:
         self._select.on("change", self._chosen, js_handler="(event) => emit(event.target.value)")
 
     async def show(self, pairs: Sequence[Pair], key: str | None = None) -> None:
-        """Offer these pairs and show the pair with `key`, else the pair already shown, else the first pair."""
+        """Offer these pairs and show the pair with `key`, else the pair already shown, else the first pair.
+
+        A pair that is asked for by its key shows its questions too.
+        """
+        if key is not None:
+            self._folded = False
+            self._shown = None
         self._section.show(bool(pairs))
         if not pairs:
             self._shown = None
@@ -107,7 +115,7 @@ class ComparisonView:
         with self._box:
             if found is not None:
                 _table(found)
-            _Questions(Drill(self._services, pair.a, run.id), rows, alone=found is None)
+            _Questions(Drill(self._services, pair.a, run.id), rows, alone=found is None, folded=self._folded)
 
     async def _alone(self, run_id: UUID) -> tuple[BenchmarkRun, list[QuestionComparison]]:
         run = await self._services.benchmark.get(run_id)
@@ -202,14 +210,9 @@ def _plain(a: BenchmarkMetrics, b: BenchmarkMetrics, *, debate: bool) -> Iterabl
         first, second = (NOTHING if it is None else f"{it * factor:,.{decimals}f}{unit}" for it in (one, other))
         moved = None if one is None or other is None else (other - one) * factor
         yield (name, first, second, change(moved, decimals=decimals), None)
-    yield (
-        "Without verdict",
-        f"{a.unscored:,}",
-        f"{b.unscored:,}",
-        change(float(b.unscored - a.unscored), decimals=0),
-        None,
-    )
-    yield ("Failed", f"{a.failed:,}", f"{b.failed:,}", change(float(b.failed - a.failed), decimals=0), None)
+    for name, first, second in (("Without verdict", a.unscored, b.unscored), ("Failed", a.failed, b.failed)):
+        if first or second:
+            yield (name, f"{first:,}", f"{second:,}", change(float(second - first), decimals=0), None)
 
 
 def _times(before: float | None, after: float | None) -> str:
@@ -224,14 +227,14 @@ def _times(before: float | None, after: float | None) -> str:
 class _Questions:
     """Lists the questions, the largest drops first. Each question opens to its answers."""
 
-    def __init__(self, drill: Drill, rows: list[QuestionComparison], *, alone: bool) -> None:
+    def __init__(self, drill: Drill, rows: list[QuestionComparison], *, alone: bool, folded: bool) -> None:
         self._drill = drill
         self._alone = alone
         self._rows = sorted(rows, key=lambda row: (row.b is None, row.b or 0)) if alone else sorted(rows, key=_moved)
-        with Tag("div", classes="stack tight", data_testid="questions"):
-            with Tag("div", classes="line spread"):
+        with Tag("details", classes="stack tight", open=not folded, data_testid="questions"):
+            with Tag("summary", classes="line spread"):
                 Tag("h3", "Question by question")
-                Tag("p", self._words(), "muted small tabular")
+                Tag("span", self._words(), "muted small tabular")
             self._list = Tag("div", classes="rows")
             self._more = Tag("div", classes="maybe")
         self._add(self._rows[:SHOWN])

@@ -20,11 +20,13 @@ class DomainCharts:
 
     def __init__(self) -> None:
         self._shown: object = None
-        self._box = Tag("section", classes="stack", aria_label="By domain", data_testid="domains")
+        self._box = Tag("section", classes="stack", aria_label="By domain", data_testid="domains").show(visible=False)
+        self._none = Tag("p", "No completed run yet.", "muted")
 
     def show(self, run: BenchmarkRun | None, baseline: BenchmarkRun | None) -> None:
         """Redraw the charts if the runs have changed."""
         self._box.show(run is not None and run.metrics is not None)
+        self._none.show(run is None or run.metrics is None)
         shown = (run and run.id, baseline and baseline.id)
         if run is None or run.metrics is None or shown == self._shown:
             return

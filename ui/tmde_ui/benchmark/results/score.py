@@ -7,6 +7,7 @@ from uuid import UUID
 
 from tmde_core.benchmark.results.report import difference_words
 from tmde_core.records.benchmark import BenchmarkRun, BenchmarkSummary, RunComparison
+from tmde_ui.benchmark.compare.pairs import Pair, list_pairs
 from tmde_ui.benchmark.panel import answers_words
 from tmde_ui.benchmark.words import OUTCOMES, answerer, between, change, day, format_number, kind
 from tmde_ui.kit.elements import Tag, button, link
@@ -16,8 +17,11 @@ from tmde_ui.kit.times import age, exact
 class ScoreLine:
     """Shows the newest run of the active version, or else the newest run that matches the filters."""
 
-    def __init__(self, measure_base: Callable[[BenchmarkRun], Awaitable[None]]) -> None:
+    def __init__(
+        self, measure_base: Callable[[BenchmarkRun], Awaitable[None]], compare: Callable[[Pair], Awaitable[None]]
+    ) -> None:
         self._measure_base = measure_base
+        self._compare = compare
         self._shown: object = None
         self._box = Tag("section", classes="card score-line", aria_label="TMDE score", data_testid="score-line")
 
@@ -34,8 +38,13 @@ class ScoreLine:
             with Tag("div", classes="stack tight score-now"):
                 self._now(run, summary.answering)
             with Tag("div", classes="versus"):
-                _versus("v. baseline", summary.vs_baseline, self._without_baseline(run), "vs-baseline")
-                _versus("v. previous", summary.vs_previous, _without_previous(run), "vs-previous")
+                baseline, previous = summary.vs_baseline, summary.vs_previous
+                if baseline is not None and previous is not None and baseline.a.id == previous.a.id:
+                    # The previous run is the baseline: one comparison says everything.
+                    self._versus("v. baseline, the previous run", baseline, self._without_baseline(run), "vs-baseline")
+                else:
+                    self._versus("v. baseline", baseline, self._without_baseline(run), "vs-baseline")
+                    self._versus("v. previous", previous, _without_previous(run), "vs-previous")
             for warning in run.warnings:
                 Tag("p", warning, "notice warm small")
 
@@ -64,6 +73,22 @@ class ScoreLine:
         if words := answers_words(run):
             Tag("p", f"{words}.", "muted small")
 
+    def _versus(self, title: str, found: RunComparison | None, without: Callable[[], None], test: str) -> None:
+        with Tag("div", classes="stack tight", data_testid=test):
+            Tag("h2", title, "eyebrow")
+            if found is None:
+                without()
+                return
+            word, kind_ = OUTCOMES[found.quality.outcome]
+            with Tag("p", classes="line"):
+                Tag("strong", change(found.score_difference, found.score_low, found.score_high), "difference tabular")
+                Tag("span", word, f"chip {kind_}")
+            Tag("p", f"Quality {difference_words(found.quality)}", "muted small")
+            with Tag("p", classes="line small"):
+                link(f"{_capital(answerer(found.a.adapter_id))}, {day(found.a.started_at)}", f"/benchmark/{found.a.id}")
+                answers = button("Both answers", "quiet", test=f"{test}-answers")
+                answers.on("click", lambda: self._compare(_pair(found)), args=[])
+
     def _without_baseline(self, run: BenchmarkRun) -> Callable[[], None]:
         def draw() -> None:
             if run.adapter_id is None:
@@ -82,20 +107,9 @@ def _without_previous(run: BenchmarkRun) -> Callable[[], None]:
     return draw
 
 
-def _versus(title: str, found: RunComparison | None, without: Callable[[], None], test: str) -> None:
-    with Tag("div", classes="stack tight", data_testid=test):
-        Tag("h2", title, "eyebrow")
-        if found is None:
-            without()
-            return
-        word, kind_ = OUTCOMES[found.quality.outcome]
-        with Tag("p", classes="line"):
-            Tag("strong", change(found.score_difference, found.score_low, found.score_high), "difference tabular")
-            Tag("span", word, f"chip {kind_}")
-        Tag("p", f"Quality {difference_words(found.quality)}", "muted small")
-        link(
-            f"{_capital(answerer(found.a.adapter_id))}, {day(found.a.started_at)}", f"/benchmark/{found.a.id}", "small"
-        )
+def _pair(found: RunComparison) -> Pair:
+    """Return the pair as the choice of comparisons names it."""
+    return next(pair for pair in [*list_pairs(found.b), Pair("", "", found.b.id, found.a.id)] if pair.a == found.a.id)
 
 
 def _capital(words: str) -> str:

@@ -77,7 +77,7 @@ class ScoreSeries:
 
     @property
     def _whole(self) -> Span:
-        times = [point.at.timestamp() for point in self._points]
+        times = [*(point.at.timestamp() for point in self._points), *(mark.at.timestamp() for mark in self._marks)]
         low, high = min(times), max(times)
         margin = max(LEAST_SECONDS, 0.02 * (high - low))
         return low - margin, high + margin
@@ -137,17 +137,26 @@ class ScoreSeries:
         self._words.say(f"{told}; {count(len(marks), 'activation')} marked" if marks else told)
 
     def _lines(self, shown: Sequence[SeriesPoint]) -> tuple[list[Series], list[Band]]:
-        """Return a line and a band for each kind of run, because only runs of one kind are asked in the same way."""
-        kinds: dict[tuple[str, str], list[SeriesPoint]] = defaultdict(list)
+        """Return lines and bands for each kind of run, because only runs of one kind are asked in the same way.
+
+        A kind has a line for adapters and a line for the base model, which adapters are compared with.
+        """
+        kinds: dict[tuple[str, str], dict[bool, list[SeriesPoint]]] = defaultdict(lambda: defaultdict(list))
         for point in shown:
-            kinds[point.type, point.mode].append(point)
+            kinds[point.type, point.mode][point.adapter_id is None].append(point)
         lines, bands = [], []
         self._readable = []
-        ranked = sorted(kinds.items(), key=lambda item: -len(item[1]))
-        for colour, ((run_type, mode), points) in zip(COLOURS, ranked, strict=False):
+        ranked = sorted(kinds.items(), key=lambda item: -sum(map(len, item[1].values())))
+        parts = [
+            (colour, run_type, mode, base, points)
+            for colour, ((run_type, mode), whose) in zip(COLOURS, ranked, strict=False)
+            for base, points in sorted(whose.items())
+        ]
+        for colour, run_type, mode, base, points in parts:
             by_place = {(point.at.timestamp(), point.tmde_score or 0.0): point for point in points}
             kept = thin_out(list(by_place))
-            lines.append(Series(kind(run_type, mode), tuple(kept), colour, dots=len(kept) <= DOTTED))
+            name = f"{kind(run_type, mode)}: {'the base model' if base else 'adapters'}"
+            lines.append(Series(name, tuple(kept), colour, dots=len(kept) <= DOTTED, reference=base))
             ends = ((at, interval(by_place[at, total], self._weight)) for at, total in kept)
             bands.append(Band(tuple((at, *found) for at, found in ends if found is not None), colour))
             self._readable += [by_place[place] for place in kept]

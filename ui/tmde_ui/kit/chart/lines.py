@@ -17,8 +17,11 @@ from tmde_ui.kit.chart.axes import Place, Point, format_tick, round_axis, span, 
 MAX_POINTS = 600
 """Maximum number of points drawn for one line. A wide screen has about two pixels for each."""
 
-LABELLED_MARKS = 6
-"""With more marks than this, the labels would overlap and are left out."""
+LABEL_PERCENT = 16.0
+"""The width that a mark's label may need, percent of the chart's width: an id of eight characters on a narrow page."""
+
+LABEL_ROWS = 3
+"""Labels that would overlap are put into the next row. A label that fits in no row is left out."""
 
 
 class Series(Record):
@@ -30,6 +33,8 @@ class Series(Record):
     colour: str = "accent"
     dots: bool = False
     """Mark every point and dash the line between them, for a few measurements instead of a continuous curve."""
+    reference: bool = False
+    """Draw rings and a dotted line, for what other lines are compared with."""
 
 
 class Band(Record):
@@ -90,7 +95,7 @@ def chart(
         _labels("left", ((place.x(x), words) for x, words in x_ticks if left <= x <= right)),
         _labels("top", ((place.y(y), format_tick(y, step)) for y in y_ticks)),
         x_label,
-        _mark_labels(marks, place) if len(marks) <= LABELLED_MARKS else "",
+        _mark_labels(marks, place),
     )
 
 
@@ -112,12 +117,22 @@ def thin_out(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
 
 
 def _mark_labels(marks: Sequence[Mark], place: Place) -> str:
-    """Return the labels next to their marks; on the left side near the right edge."""
-    return "".join(
-        f'<span{" class=before" if float(place.x(mark.x)) > 75 else ""} style="left:{place.x(mark.x)}%">'
-        f"{html.escape(mark.label)}</span>"
-        for mark in marks
-    )
+    """Return the labels next to their marks, the newest first; on the left side near the right edge."""
+    taken: list[list[tuple[float, float]]] = [[] for _ in range(LABEL_ROWS)]
+    drawn = []
+    for mark in sorted(marks, key=lambda mark: -mark.x):
+        at = float(place.x(mark.x))
+        before = at > 75
+        low, high = (at - LABEL_PERCENT, at) if before else (at, at + LABEL_PERCENT)
+        for number, row in enumerate(taken):
+            if all(high <= start or low >= end for start, end in row):
+                row.append((low, high))
+                drawn.append(
+                    f'<span class="row-{number}{" before" if before else ""}" style="left:{place.x(mark.x)}%">'
+                    f"{html.escape(mark.label)}</span>"
+                )
+                break
+    return "".join(drawn)
 
 
 def _finite(points: Iterable[Point]) -> list[Point]:
@@ -132,11 +147,14 @@ def _line(series: Series, points: Sequence[Point], place: Place) -> list[str]:
     if not points:
         return []
     style = f'style="stroke:var(--{series.colour})"'
-    drawn = [f'<path class="line{" dashed" if series.dots else ""}" {style} d="{_path(points, place)}"/>']
+    look = " reference" if series.reference else " dashed" if series.dots else ""
+    drawn = [f'<path class="line{look}" {style} d="{_path(points, place)}"/>']
     if series.dots or len(points) == 1:
         # A line of length zero with round ends is a circle that stays round when the box is stretched.
         at = "".join(f"M{place.x(x)} {place.y(y)}h0.001" for x, y in points)
         drawn.append(f'<path class="dots" {style} d="{at}"/>')
+        if series.reference:
+            drawn.append(f'<path class="holes" d="{at}"/>')
     return drawn
 
 
@@ -156,7 +174,7 @@ def _figure(
     title: str, series: Sequence[Series], plot: str, x_axis: str, y_axis: str, x_label: str, marks: str = ""
 ) -> str:
     legend = "".join(
-        f'<span><i class="{"swatch dotted" if one.dots else "swatch"}" style="border-color:var(--{one.colour})"></i>'
+        f'<span><i class="swatch{" reference" if one.reference else " dotted" if one.dots else ""}" style="border-color:var(--{one.colour})"></i>'
         f"{html.escape(one.name)}</span>"
         for one in series
     )
