@@ -210,9 +210,9 @@ def _plain(a: BenchmarkMetrics, b: BenchmarkMetrics, *, debate: bool) -> Iterabl
         first, second = (NOTHING if it is None else f"{it * factor:,.{decimals}f}{unit}" for it in (one, other))
         moved = None if one is None or other is None else (other - one) * factor
         yield (name, first, second, change(moved, decimals=decimals), None)
-    for name, first, second in (("Without verdict", a.unscored, b.unscored), ("Failed", a.failed, b.failed)):
-        if first or second:
-            yield (name, f"{first:,}", f"{second:,}", change(float(second - first), decimals=0), None)
+    for name, earlier, later in (("Without verdict", a.unscored, b.unscored), ("Failed", a.failed, b.failed)):
+        if earlier or later:
+            yield (name, f"{earlier:,}", f"{later:,}", change(float(later - earlier), decimals=0), None)
 
 
 def _times(before: float | None, after: float | None) -> str:
