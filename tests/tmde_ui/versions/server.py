@@ -116,6 +116,8 @@ async def obey(services: Services, script: Script) -> None:
             script.broken.clear()
         elif do == "traces":
             await add_traces(services, command["number"])
+        elif do == "delete":
+            await services.lora.delete(UUID(command["id"]))
         elif do == "activate":
             await services.lora.activate(UUID(command["id"]), "api", force=command.get("force", False))
         elif do == "clear-active":

@@ -505,6 +505,16 @@ def test_two_are_compared_by_metrics_configuration_data_and_benchmark(open_page,
     expect(page.get_by_test_id("compare-problem")).to_have_text("Choose two different adapters.")
 
 
+def test_a_comparison_disappears_with_its_adapter(open_page, server):
+    a, b = two(server)
+    server.do("publish", age=30)
+    page = open_page(f"/finetune/versions?a={a}&b={b}")
+    expect(page.get_by_test_id("compare-metrics")).to_be_visible()
+    server.do("delete", id=b)
+    expect(page.get_by_test_id("comparison-gone")).to_be_visible()
+    expect(page.get_by_test_id("compare-metrics")).to_have_count(0)
+
+
 def test_an_opened_adapter_is_compared_with_what_is_chosen(open_page, server):
     a, b = two(server)
     server.do("activate", id=a)

@@ -78,6 +78,9 @@ class RunDialog:
     # -------------------------------------------------------------------------------------- preview
 
     async def _typed(self, fields: dict[str, str]) -> None:
+        # The messages are about the values as they are now, also while a preview of earlier values is being made.
+        if self._config.clear_corrected(fields):
+            self._say("")
         self._wanted = fields
         self._soon.stop()
         self._soon.ask()

@@ -42,6 +42,19 @@ class ConfigForm:
 
     def read(self, fields: Mapping[str, str]) -> FineTuneConfig | None:
         """Return the typed configuration, or None after showing each error next to its field."""
+        values, wrong = self._check(fields)
+        self.complain(wrong)
+        return None if wrong else decode_config(values, self._config)
+
+    def clear_corrected(self, fields: Mapping[str, str]) -> bool:
+        """Remove the errors of the fields that are right now. Return whether all fields are right."""
+        _, wrong = self._check(fields)
+        for name in self._errors.keys() - wrong.keys():
+            self._complain(name, "")
+        return not wrong
+
+    def _check(self, fields: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the typed values, and the errors by field."""
         wrong: dict[str, str] = {}
         values = {name: self._typed(name, fields[name]) for name in self._ranges if name in fields}
         for name, value in values.items():
@@ -49,8 +62,7 @@ class ConfigForm:
                 decode_config({name: value})
             except InvalidInputError as error:
                 wrong[name] = error.detail
-        self.complain(wrong)
-        return None if wrong else decode_config(values, self._config)
+        return values, wrong
 
     def changed(self, config: FineTuneConfig) -> dict[str, Any]:
         """Return the values of `config`, by JSON name, that differ from those the form started with."""
@@ -63,10 +75,13 @@ class ConfigForm:
 
     def complain(self, wrong: Mapping[str, str]) -> None:
         """Show each error next to its field and clear the others."""
-        for name, place in self._errors.items():
-            sentence = wrong.get(name, "").removeprefix(f"{name}: ")
-            place.say(sentence[:1].upper() + sentence[1:])
-            self._inputs[name].put(aria_invalid="true" if sentence else None)
+        for name in self._errors:
+            self._complain(name, wrong.get(name, ""))
+
+    def _complain(self, name: str, error: str) -> None:
+        sentence = error.removeprefix(f"{name}: ")
+        self._errors[name].say(sentence[:1].upper() + sentence[1:])
+        self._inputs[name].put(aria_invalid="true" if sentence else None)
 
     def _typed(self, name: str, text: str) -> Any:
         """Return the text converted to the type of its field. Invalid numbers stay text and fail the check later."""

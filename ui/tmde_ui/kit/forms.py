@@ -42,6 +42,11 @@ def on_press(control: Tag, form: Tag, handler: Submitted) -> None:
     control.on("click", handle, js_handler=f"() => emit({call('formFields', form.id)})")
 
 
+def clear_on_input(form: Tag, clear: Callable[[], object]) -> None:
+    """Call `clear` when a person changes a field of the form, because a message about the old values is then stale."""
+    form.on("input", clear, args=[], throttle=TYPING_SECONDS, trailing_events=False)
+
+
 def _fields(args: Any) -> dict[str, str]:
     """Return the form's fields, ignoring everything else that a browser may send."""
     return {str(name): str(value) for name, value in args.items()} if isinstance(args, dict) else {}

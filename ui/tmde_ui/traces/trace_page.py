@@ -11,7 +11,7 @@ from tmde_core.services import Services
 from tmde_ui.debate.transcript import from_trace
 from tmde_ui.debate.view import DebateView
 from tmde_ui.kit.elements import Modal, Tag, button, facts, link, open_on_press
-from tmde_ui.kit.forms import on_submit
+from tmde_ui.kit.forms import clear_on_input, on_submit
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
@@ -122,6 +122,7 @@ def _withdraw(services: Services, trace: Trace, shown: Tag) -> None:
 
     open_on_press(start, dialog)
     on_submit(form, withdraw)
+    clear_on_input(form, lambda: problem.show(visible=False))
 
 
 def _consequences(done: Withdrawal) -> str:

@@ -14,7 +14,7 @@ from tmde_core.services import Services
 from tmde_ui.benchmark.questions.checks import COUNTED, FORMS, KINDS, blocks, decode_criterion, encode_fields
 from tmde_ui.benchmark.words import DOMAINS
 from tmde_ui.kit.elements import Modal, Tag, button, choice, field
-from tmde_ui.kit.forms import TOO_LARGE, on_press, on_submit
+from tmde_ui.kit.forms import TOO_LARGE, clear_on_input, on_press, on_submit
 from tmde_ui.kit.words import score, sentence
 
 _AT_CRITERION = re.compile(r"criteria\[(\d+)\]")
@@ -79,6 +79,13 @@ class QuestionEditor:
         on_press(attempt, form, self._try)
         on_press(self._keep_button, form, self._keep)
         on_submit(form, self._try)
+        clear_on_input(form, self._forget)
+
+    def _forget(self) -> None:
+        """Remove the messages about values that are being changed."""
+        self._say("")
+        for place in self._wrong.values():
+            place.say("")
 
     @staticmethod
     def _area(label: str, name: str, text: str, rows: int, hint: str = "") -> None:
@@ -126,9 +133,7 @@ class QuestionEditor:
 
     def _question(self, fields: Mapping[str, str]) -> Question | None:
         """Return the typed question, or None after showing the error next to its field."""
-        self._say("")
-        for place in self._wrong.values():
-            place.say("")
+        self._forget()
         if TOO_LARGE in fields:
             self._say("The form has more than half a megabyte. Shorten the question or the answer.")
             return None

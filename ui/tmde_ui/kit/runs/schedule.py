@@ -8,7 +8,7 @@ from tmde_core.errors import TmdeError
 from tmde_core.records.schedule import ScheduleDecision, ScheduleName, ScheduleStatus
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button, chip
-from tmde_ui.kit.forms import on_submit
+from tmde_ui.kit.forms import clear_on_input, on_submit
 from tmde_ui.kit.times import format_next_time, on_the_clock
 from tmde_ui.kit.words import sentence, short_id
 
@@ -113,6 +113,7 @@ class SchedulePanel:
             await self._changed()
 
         on_submit(form, keep)
+        clear_on_input(form, lambda: problem.show(visible=False))
 
 
 def _words(status: ScheduleStatus) -> str:

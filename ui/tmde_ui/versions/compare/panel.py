@@ -9,7 +9,7 @@ from tmde_core.errors import TmdeError
 from tmde_core.records.lora import LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button
-from tmde_ui.kit.forms import on_submit
+from tmde_ui.kit.forms import clear_on_input, on_submit
 from tmde_ui.kit.words import sentence
 from tmde_ui.versions.compare.ask import AskPanel
 from tmde_ui.versions.compare.comparison import draw
@@ -35,8 +35,8 @@ class ComparePanel:
         self.a: UUID | None = None
         self.b: UUID | None = None
         self.ask_id: UUID | None = None
-        self.compared = False
-        """Whether a comparison is shown."""
+        self._compared: tuple[UUID, UUID] | None = None
+        """The adapters of the comparison that is shown."""
         with Tag(
             "section", classes="card stack", aria_label="Compare two adapters", data_testid="compare"
         ) as self._section:
@@ -52,6 +52,7 @@ class ComparePanel:
             self._result = Tag("div", classes="stack maybe", data_testid="comparison")
             self._ask = AskPanel(services, self._versions, self._asked)
         on_submit(self._form, self._submit)
+        clear_on_input(self._form, lambda: self._problem.show(visible=False))
 
     def _choice(self, label: str, name: str) -> Tag:
         with Tag("div", classes="field"):
@@ -77,6 +78,11 @@ class ComparePanel:
         self.ask_id = ask_id
         self._changed()
 
+    @property
+    def compared(self) -> bool:
+        """Whether a comparison is shown."""
+        return self._compared is not None
+
     # -------------------------------------------------------------------------------------- choosing
 
     def show(self, adapters: Sequence[LoRAAdapter]) -> None:
@@ -91,6 +97,22 @@ class ComparePanel:
         self._form.show(enough)
         self._offer()
         self._ask.update_chosen()
+        self._drop_if_gone({adapter.id for adapter in adapters})
+
+    def _drop_if_gone(self, existing: set[UUID]) -> None:
+        """Remove a comparison of which an adapter was deleted."""
+        if self._compared is None or existing.issuperset(self._compared):
+            return
+        self._compared = None
+        self._result.clear()
+        with self._result:
+            Tag(
+                "p",
+                "A compared adapter was deleted, so its comparison is gone.",
+                "muted",
+                data_testid="comparison-gone",
+            )
+        self._changed()
 
     def _suggest(self, sound: Sequence[LoRAAdapter]) -> None:
         """Choose A and B: earlier choices first, then the active adapter, then the newest ones."""
@@ -155,12 +177,12 @@ class ComparePanel:
             removed = await load_trace_names(self._services, found.traces_removed, SHOWN_TRACES)
         except TmdeError as error:
             self._result.clear()
-            self.compared = False
+            self._compared = None
             self._problem.say(sentence(error)).show()
             return
         finally:
             self._go.say("Compare").put(disabled=False)
-        self.compared = True
+        self._compared = (self.a, self.b)
         self._changed()
         self._result.clear()
         with self._result:
