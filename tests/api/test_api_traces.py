@@ -148,6 +148,22 @@ def test_a_withdrawn_trace_is_no_longer_eligible_and_names_what_it_taught(live, 
         refused(live.client.post(path, json=body), 400, "invalid_input")
 
 
+def test_a_trace_is_deleted_for_good(own_live, refused) -> None:
+    bring_in(own_live, line(query="one"), line(query="two"), line(query="three"))
+    first, second, third = (one["id"] for one in own_live.client.get("/api/traces").json()["items"])
+    answer = own_live.client.delete(f"/api/traces/{first}")
+    assert (answer.status_code, answer.json()) == (200, {"deleted": [first], "runs": [], "adapters": []})
+    refused(own_live.client.delete(f"/api/traces/{first}"), 404, "not_found")
+    refused(own_live.client.get(f"/api/traces/{first}"), 404, "not_found")
+    refused(own_live.client.post("/api/traces/delete", json={"ids": [second, first]}), 404, "not_found")
+    refused(own_live.client.post("/api/traces/delete", json={"ids": []}), 400, "invalid_input")
+    assert own_live.client.get("/api/traces").json()["total"] == 2
+    assert own_live.client.post("/api/traces/delete", json={"ids": [second, third]}).json()["deleted"] == [
+        second,
+        third,
+    ]
+
+
 def test_the_figures_name_the_domains(own_live) -> None:
     bring_in(own_live, line(domain="math", qualityScore=9), line(userRating=2))
     assert own_live.client.get("/api/traces/stats").json() == {

@@ -74,6 +74,18 @@ def test_a_trace_can_be_found_shown_rated_and_withdrawn(tmde: Tmde, tmp_path: Pa
     assert "withdrawn  " in tmde("traces", "stats").out
 
 
+def test_traces_are_deleted_after_a_yes(tmde: Tmde, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(LINES)
+    tmde("traces", "import", tmp_path / "t.jsonl")
+    first, second = (one["id"] for one in tmde("traces", "list", "--json").json["items"][:2])
+    unasked = tmde("traces", "delete", first)
+    assert unasked.code != 0
+    assert "say --yes" in unasked.err
+    told = tmde("traces", "delete", first, second, "--yes")
+    assert told.out == "Deleted 2 traces. No adapter has learned from them.\n"
+    assert tmde("traces", "show", first).code != 0
+
+
 def test_lists_are_tab_separated_in_a_pipe_and_page_on(tmde: Tmde, tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text(LINES)
     tmde("traces", "import", tmp_path / "t.jsonl")

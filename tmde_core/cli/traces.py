@@ -14,6 +14,7 @@ import typer
 from tmde_core.cli.kit.invocation import with_reading, with_services
 from tmde_core.cli.kit.output import (
     JsonFlag,
+    confirm_deletion,
     console,
     format_duration,
     print_fields,
@@ -31,7 +32,7 @@ command = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,
-    help="Past debates: list, show, rate, withdraw, import, export.",
+    help="Past debates: list, show, rate, withdraw, delete, import, export.",
 )
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
@@ -153,6 +154,27 @@ def withdraw(
     learned = ", ".join(str(adapter) for adapter in found.adapters)
     typer.echo(
         f"Withdrawn. {f'These adapters have learned from it: {learned}.' if learned else 'No adapter has learned from it.'}"
+    )
+
+
+@command.command()
+def delete(
+    ctx: typer.Context,
+    ids: Annotated[list[str], typer.Argument(help="The traces' ids, at most 200.", metavar="ID…")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Delete traces with their debates, and name the adapters that were trained on them."""
+    wanted = [parse_id(one, "trace") for one in ids]
+    confirm_deletion(yes, f"Delete {len(wanted)} {_traces(len(wanted))}? This cannot be undone.")
+    found = with_services(ctx, lambda services: services.traces.delete(wanted))
+    if json:
+        print_json(found)
+        return
+    learned = ", ".join(str(adapter) for adapter in found.adapters)
+    typer.echo(
+        f"Deleted {len(found.deleted)} {_traces(len(found.deleted))}. "
+        + (f"These adapters have learned from them: {learned}." if learned else "No adapter has learned from them.")
     )
 
 

@@ -133,4 +133,12 @@ class Withdrawal(Record):
     adapters: tuple[UUID, ...] = ()
 
 
+class Deletion(Record):
+    """The result of deleting traces: the traces, and the runs and adapters that learned from them."""
+
+    deleted: tuple[UUID, ...]
+    runs: tuple[UUID, ...] = ()
+    adapters: tuple[UUID, ...] = ()
+
+
 TraceSource = Literal["api", "cli", "ui", "import", "loop", "benchmark"]

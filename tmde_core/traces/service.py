@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.records.finetune import TraceLineage
-from tmde_core.records.traces import ImportReport, Trace, TraceFilter, TracePage, TraceStats, Withdrawal
+from tmde_core.records.traces import Deletion, ImportReport, Trace, TraceFilter, TracePage, TraceStats, Withdrawal
 from tmde_core.settings import LiveSettings
 from tmde_core.traces import exchange, original
 from tmde_core.traces.store import PassedOver, Scored, TraceStore
@@ -132,6 +132,31 @@ class TraceService:
         await self._store.withdraw(trace_id, reason.strip())
         taught = await self._taught(trace_id)
         return Withdrawal(trace=await self.get(trace_id), runs=taught.runs, adapters=taught.adapters)
+
+    async def delete(self, trace_ids: Sequence[UUID]) -> Deletion:
+        """Delete traces with everything that belongs to them. This cannot be undone.
+
+        Adapters that learned from a trace keep what they learned. The result names them.
+
+        Args:
+            trace_ids: 1–200 ids.
+
+        Raises:
+            InvalidInputError: There are no ids or too many.
+            NotFoundError: One of the traces does not exist; nothing is deleted then.
+        """
+        wanted = list(dict.fromkeys(trace_ids))
+        if not 1 <= len(wanted) <= MAX_LIMIT:
+            raise InvalidInputError(f"ids: name 1 to {MAX_LIMIT} traces.", field="ids", minimum=1, maximum=MAX_LIMIT)
+        missing = await self._store.delete(wanted)
+        if missing is not None:
+            raise NotFoundError(f"There is no trace with the id '{missing}'; nothing was deleted.")
+        taught = [await self._taught(one) for one in wanted]
+        return Deletion(
+            deleted=tuple(wanted),
+            runs=tuple(dict.fromkeys(run for one in taught for run in one.runs)),
+            adapters=tuple(dict.fromkeys(adapter for one in taught for adapter in one.adapters)),
+        )
 
     async def stats(self) -> TraceStats:
         """Return figures of the whole store."""

@@ -223,6 +223,16 @@ class TraceStore:
                 rounds.setdefault(row["trace_id"], []).append(_round(row))
         return [_trace(row, rounds.get(row["id"], ())) for row in rows]
 
+    async def delete(self, trace_ids: Sequence[UUID]) -> UUID | None:
+        """Delete all of these traces, or none if one does not exist. Return the first id that does not exist."""
+        async with self._db.transaction() as connection:
+            for trace_id in trace_ids:
+                rows = list(await connection.execute_fetchall("SELECT 1 FROM traces WHERE id = ?", (str(trace_id),)))
+                if not rows:
+                    return trace_id
+            await connection.executemany("DELETE FROM traces WHERE id = ?", [(str(one),) for one in trace_ids])
+        return None
+
     async def has(self, trace_id: UUID) -> bool:
         """Return whether a trace with this id exists."""
         return bool(await self._db.value("SELECT count(*) FROM traces WHERE id = ?", (str(trace_id),)))

@@ -252,6 +252,31 @@ async def test_a_withdrawal_needs_a_reason_and_a_trace(traces: TraceService) -> 
         await traces.withdraw(uuid4(), "why not")
 
 
+async def test_deleting_removes_the_debate_and_what_is_searched(traces: TraceService, database: Database) -> None:
+    await traces.add(A_FULL_TRACE)
+    kept = a_trace(3)
+    await traces.add(kept)
+    done = await traces.delete([A_FULL_TRACE.id, A_FULL_TRACE.id])
+    assert done.deleted == (A_FULL_TRACE.id,)
+    with pytest.raises(NotFoundError):
+        await traces.get(A_FULL_TRACE.id)
+    assert (await traces.list(TraceFilter(q="sky"))).total == 0
+    assert await database.value("SELECT count(*) FROM rounds WHERE trace_id = ?", (str(A_FULL_TRACE.id),)) == 0
+    assert [one.id for one in (await traces.list()).items] == [kept.id]
+
+
+async def test_several_traces_are_deleted_together_or_not_at_all(traces: TraceService) -> None:
+    one = a_trace()
+    await traces.add(one)
+    unknown = uuid4()
+    with pytest.raises(NotFoundError, match=f"{unknown}'; nothing was deleted"):
+        await traces.delete([one.id, unknown])
+    assert await traces.get(one.id) == one
+    for wanted in ([], [uuid4() for _ in range(201)]):
+        with pytest.raises(InvalidInputError, match="1 to 200"):
+            await traces.delete(wanted)
+
+
 async def test_the_figures_count_each_trace_once(traces: TraceService, database: Database) -> None:
     for place, changes in enumerate(
         [

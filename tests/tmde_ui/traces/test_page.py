@@ -148,3 +148,33 @@ def test_everything_is_exported(open_page):
 def test_an_unknown_trace_is_not_found_in_the_frame(open_page):
     page = open_page("/traces/nonsense", status=404)
     expect(page.get_by_test_id("problem")).to_contain_text("There is no trace")
+
+
+def test_selected_traces_are_deleted_after_one_question(open_page):
+    page = open_page("/traces")
+    total = int(page.get_by_test_id("range").inner_text().split()[-1])
+    page.get_by_test_id("select-trace").nth(0).check()
+    page.get_by_test_id("select-trace").nth(1).check()
+    expect(page.get_by_test_id("selected")).to_have_text("2 traces selected")
+    page.get_by_test_id("delete-selected").click()
+    page.get_by_role("button", name="Keep them").click()
+    expect(page.get_by_test_id("select-trace").nth(1)).to_be_checked()
+    page.get_by_test_id("delete-selected").click()
+    page.get_by_test_id("confirm-delete").click()
+    expect(page.get_by_test_id("deleted")).to_have_text("2 traces deleted. No adapter has been trained on them.")
+    expect(page.get_by_test_id("range")).to_have_text(re.compile(rf"of {total - 2}$"))
+    expect(page.get_by_test_id("delete-selected")).to_be_hidden()
+    page.get_by_test_id("select-all").check()
+    expect(page.get_by_test_id("selected")).to_have_text("25 traces selected")
+    page.get_by_test_id("select-all").uncheck()
+    expect(page.get_by_test_id("delete-selected")).to_be_hidden()
+
+
+def test_a_trace_is_deleted_from_its_own_page(open_page):
+    page = open_page("/traces")
+    address = page.get_by_test_id("trace").last.get_attribute("href")
+    page = open_page(address)
+    page.get_by_test_id("delete-trace").click()
+    page.get_by_test_id("confirm-delete").click()
+    page.wait_for_url("**/traces")
+    open_page(address, status=404)

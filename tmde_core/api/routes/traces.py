@@ -1,4 +1,4 @@
-"""Routes for traces: list, show, rate, withdraw, import and export them."""
+"""Routes for traces: list, show, rate, withdraw, delete, import and export them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import get, post
+from litestar import delete, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
@@ -15,7 +15,7 @@ from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, decode
 from tmde_core.api.web.schema import describe_route
 from tmde_core.errors import TooLargeError
 from tmde_core.records.base import Record, parse_id
-from tmde_core.records.traces import ImportReport, Rating, Trace, TraceFilter, TraceStats
+from tmde_core.records.traces import Deletion, ImportReport, Rating, Trace, TraceFilter, TraceStats
 from tmde_core.traces.exchange import split_lines
 
 IMPORT_BYTES = 4 * 1024**3
@@ -51,6 +51,12 @@ class WithdrawBody(Record):
     """The reason why a trace must not be used for training."""
 
     reason: str
+
+
+class DeleteBody(Record):
+    """The traces to delete, 1–200."""
+
+    ids: tuple[str, ...]
 
 
 class WithdrawalView(Record):
@@ -162,4 +168,21 @@ async def withdraw(trace_id: FromPath[str], request: AnyRequest, services: Given
     return WithdrawalView(trace=viewed(done.trace), runs=done.runs, adapters=done.adapters)
 
 
-ROUTES = (listing, stats, export, bring_in, show, rate, withdraw)
+@delete("/api/traces/{trace_id:str}", status_code=200, **describe_route("deleteTrace", "Traces", errors=(404,)))
+async def remove(trace_id: FromPath[str], services: Given) -> Deletion:
+    """Delete a trace with its debate, and name the runs and adapters that were trained on it."""
+    return await services.traces.delete([parse_id(trace_id, "trace")])
+
+
+@post(
+    "/api/traces/delete",
+    status_code=200,
+    **describe_route("deleteTraces", "Traces", body=DeleteBody, errors=(400, 404)),
+)
+async def remove_several(request: AnyRequest, services: Given) -> Deletion:
+    """Delete up to 200 traces: all of them, or none if one does not exist."""
+    given = await decode_body(request, DeleteBody)
+    return await services.traces.delete([parse_id(one, "trace") for one in given.ids])
+
+
+ROUTES = (listing, stats, export, bring_in, show, rate, withdraw, remove, remove_several)

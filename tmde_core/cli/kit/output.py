@@ -18,6 +18,8 @@ from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 from rich.text import Text
 
+from tmde_core.errors import InvalidInputError
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 SENTENCES = frozenset({"detail", "problems", "error", "description"})
@@ -38,6 +40,22 @@ def console() -> Console:
 def error_console() -> Console:
     """Return a console for stderr, for progress and remarks that are not part of the result."""
     return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def confirm_deletion(yes: bool, question: str) -> None:
+    """Ask for confirmation on a terminal. Without a terminal nobody can answer, so --yes is required.
+
+    Raises:
+        InvalidInputError: there is no terminal, and `yes` is False.
+        typer.Exit: the person said no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidInputError("Nothing was deleted: say --yes where nobody can be asked.", field="yes")
+    if not typer.confirm(question):
+        typer.echo("Nothing was deleted.", err=True)
+        raise typer.Exit(1)
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from tmde_core.cli.kit.output import (
     Cell,
     JsonFlag,
     cell,
+    confirm_deletion,
     format_bytes,
     format_duration,
     print_fields,
@@ -55,7 +55,9 @@ def delete(ctx: typer.Context, id: AdapterId, yes: Yes = False, json: JsonFlag =
     """Delete an adapter from the disk completely. Its events stay in the history."""
     identity = parse_id(id, "adapter")
     adapter = with_services(ctx, lambda services: services.lora.get(identity))
-    _sure(yes, f"Delete the adapter {identity} ({format_bytes(adapter.size_bytes)})? It cannot be brought back.")
+    confirm_deletion(
+        yes, f"Delete the adapter {identity} ({format_bytes(adapter.size_bytes)})? It cannot be brought back."
+    )
     with_services(ctx, lambda services: services.lora.delete(identity))
     if json:
         print_json(adapter)
@@ -76,7 +78,7 @@ def prune(
         if not json:
             _print_doomed(doomed)
         freed = sum(one.size_bytes for one in doomed)
-        _sure(yes, f"Delete these {len(doomed)} ({format_bytes(freed)})? They cannot be brought back.")
+        confirm_deletion(yes, f"Delete these {len(doomed)} ({format_bytes(freed)})? They cannot be brought back.")
         doomed = with_services(ctx, lambda services: services.lora.prune(keep))
     if json:
         print_json({"deleted": doomed, "bytes": sum(one.size_bytes for one in doomed), "dryRun": dry_run})
@@ -199,17 +201,6 @@ def _print_doomed(doomed: Sequence[LoRAAdapter]) -> None:
         empty="Nothing to delete.",
         right=("size",),
     )
-
-
-def _sure(yes: bool, question: str) -> None:
-    """Ask for confirmation on a terminal. Without a terminal nobody can answer, so --yes is required."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise InvalidInputError("Nothing was deleted: say --yes where nobody can be asked.", field="yes")
-    if not typer.confirm(question):
-        typer.echo("Nothing was deleted.", err=True)
-        raise typer.Exit(1)
 
 
 def _short(value: Any) -> Cell:

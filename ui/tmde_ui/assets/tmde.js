@@ -93,6 +93,11 @@
     tab.click();
   };
 
+  // Checks or unchecks every box of the list that belongs to a box for all.
+  const checkAll = (all, boxes) => {
+    for (const box of all.closest("section, main, div[aria-live]").querySelectorAll(boxes)) box.checked = all.checked;
+  };
+
   window.tmde = {
     toggleTheme,
     showAddress,
@@ -105,5 +110,6 @@
     fillField,
     showChosenKind,
     moveToTab,
+    checkAll,
   };
 })();

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 import msgspec
 from fastapi import Request
@@ -12,6 +14,7 @@ from nicegui import ui
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.traces import ImportReport, Trace, TraceFilter, TracePage, TraceStats
 from tmde_core.services import Services
+from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.dropzone import DropZone
 from tmde_ui.kit.elements import Modal, Tag, button, chip, choice, link, open_on_press
 from tmde_ui.kit.forms import form_fields
@@ -21,6 +24,7 @@ from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.times import ago, exact
 from tmde_ui.kit.words import count, score, snippet, source
 from tmde_ui.traces import trace_page
+from tmde_ui.traces.deleting import DELETING, deletion_words
 from tmde_ui.traces.imports import ADDRESS, ENDINGS, MAX_IMPORT_BYTES, register_upload, report_of
 
 PER_PAGE = 25
@@ -75,6 +79,10 @@ class TraceTable:
         self.wanted = wanted
         self._cursors: list[str | None] = [None]
         self._asked = 0
+        self._selected: set[UUID] = set()
+        """The selected traces of the page that is shown."""
+        self._said = Tag("p", classes="notice", role="status", data_testid="deleted").show(visible=False)
+        self._dialogs = Tag("div", classes="maybe")
         self._box = Tag("div", aria_live="polite", data_testid="trace-list")
 
     async def show(self) -> None:
@@ -116,9 +124,10 @@ class TraceTable:
             for name in ("Question and answer", "Quality", "Rounds", "From"):
                 Tag("span", name)
             Tag("span", "When", "when")
+        self._draw_selection(found)
         with Tag("ul", classes="rows"):
             for trace in found.items:
-                _row(trace)
+                self._row(trace)
         first = (len(self._cursors) - 1) * PER_PAGE + 1
         with Tag("nav", classes="pager", aria_label="Pages of traces"):
             newer = button("Newer", test="newer", disabled=len(self._cursors) == 1)
@@ -131,6 +140,69 @@ class TraceTable:
             older = button("Older", test="older", disabled=found.next_cursor is None)
         newer.on("click", self._newer, args=[])
         older.on("click", lambda: self._older(found.next_cursor), args=[])
+
+    # ----------------------------------------------------------------------------------- selecting, deleting
+
+    def _row(self, trace: Trace) -> None:
+        with Tag("li", classes="selectable"):
+            box = Tag(
+                "input", type="checkbox", aria_label=f"Select: {snippet(trace.query)}", data_testid="select-trace"
+            )
+            _link(trace)
+        box.on(
+            "change",
+            lambda event: self._select(trace.id, event.args),
+            js_handler="(event) => emit(event.target.checked)",
+        )
+
+    def _draw_selection(self, found: TracePage) -> None:
+        """Draw what can be done with the selected traces of this page."""
+        self._selected.clear()
+        with Tag("div", classes="line selection", role="group", aria_label="Selected traces"):
+            every = Tag("input", type="checkbox", aria_label="Select all on this page", data_testid="select-all")
+            self._chosen = Tag("span", "", "muted small", data_testid="selected", role="status")
+            self._delete = button("Delete", "danger", test="delete-selected").show(visible=False)
+        every.on(
+            "change",
+            lambda event: self._select_all([trace.id for trace in found.items], event.args),
+            js_handler="(event) => { tmde.checkAll(event.target, '.selectable input'); emit(event.target.checked) }",
+        )
+        self._delete.on("click", self._ask_delete, args=[])
+        self._count()
+
+    def _select(self, trace_id: UUID, checked: object) -> None:
+        if checked is True:
+            self._selected.add(trace_id)
+        else:
+            self._selected.discard(trace_id)
+        self._count()
+
+    def _select_all(self, trace_ids: Sequence[UUID], checked: object) -> None:
+        self._selected = set(trace_ids) if checked is True else set()
+        self._count()
+
+    def _count(self) -> None:
+        number = len(self._selected)
+        self._chosen.say(f"{count(number, 'trace')} selected" if number else "Select all")
+        self._delete.show(bool(number))
+
+    def _ask_delete(self) -> None:
+        chosen = tuple(self._selected)
+
+        async def delete() -> None:
+            done = await self._services.traces.delete(chosen)
+            self._said.say(deletion_words(done)).show()
+
+        ask_once(
+            self._dialogs,
+            f"Delete {count(len(chosen), 'trace')}?",
+            DELETING,
+            yes="Delete",
+            no="Keep them" if len(chosen) > 1 else "Keep it",
+            deed=delete,
+            then=self.restart,
+            test="delete",
+        )
 
     def _to_the_top(self) -> None:
         # Run the script from the list: the pressed button is already deleted, and its context with it.
@@ -196,8 +268,8 @@ def _filters(wanted: TraceFilters) -> Tag:
     return form
 
 
-def _row(trace: Trace) -> None:
-    with Tag("li"), Tag("a", classes="row", href=f"/traces/{trace.id}", data_testid="trace"):
+def _link(trace: Trace) -> None:
+    with Tag("a", classes="row", href=f"/traces/{trace.id}", data_testid="trace"):
         with Tag("div", classes="lead"):
             Tag("span", snippet(trace.query), "q")
             Tag("span", snippet(trace.corrected_answer or trace.final_answer), "a")

@@ -10,6 +10,7 @@ from tmde_core.records.traces import Trace, Withdrawal
 from tmde_core.services import Services
 from tmde_ui.debate.transcript import from_trace
 from tmde_ui.debate.view import DebateView
+from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Modal, Tag, button, facts, link, open_on_press
 from tmde_ui.kit.forms import clear_on_input, on_submit
 from tmde_ui.kit.shell.frame import frame
@@ -17,6 +18,7 @@ from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.times import exact, format_milliseconds
 from tmde_ui.kit.words import count, sentence, short_id, source
+from tmde_ui.traces.deleting import DELETING
 
 _ROLES = ("proposer", "skeptic", "synthesizer", "judge")
 
@@ -39,6 +41,7 @@ def register(site: Site) -> None:
             _record(trace)
             if trace.withdrawn_at is None:
                 _withdraw(services, trace, withdrawn)
+            _delete(services, trace)
 
 
 def _record(trace: Trace) -> None:
@@ -123,6 +126,26 @@ def _withdraw(services: Services, trace: Trace, shown: Tag) -> None:
     open_on_press(start, dialog)
     on_submit(form, withdraw)
     clear_on_input(form, lambda: problem.show(visible=False))
+
+
+def _delete(services: Services, trace: Trace) -> None:
+    with Tag("section", classes="line spread") as place:
+        Tag("p", "Delete the trace if it must not stay on this machine.", "muted small")
+        start = button("Delete", "danger", test="delete-trace")
+
+    async def delete() -> None:
+        await services.traces.delete([trace.id])
+
+    async def leave() -> None:
+        ui.navigate.to("/traces")
+
+    start.on(
+        "click",
+        lambda: ask_once(
+            place, "Delete this trace?", DELETING, yes="Delete it", no="Keep it", deed=delete, then=leave, test="delete"
+        ),
+        args=[],
+    )
 
 
 def _consequences(done: Withdrawal) -> str:
