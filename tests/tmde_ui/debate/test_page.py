@@ -245,3 +245,17 @@ def test_an_unknown_or_malformed_debate_is_not_found_in_the_frame(open_page):
         page = open_page(f"/debates/{debate}", status=404)
         expect(page.get_by_test_id("problem")).to_contain_text("There is no debate")
         expect(page.get_by_role("link", name="Ask a question")).to_be_visible()
+
+
+def test_a_question_is_asked_again_and_edited_from_its_answer(open_page, server):
+    page = open_page("/")
+    page.get_by_test_id("query").fill("An easy question, asked twice?")
+    page.keyboard.press("Control+Enter")
+    page.get_by_test_id("ask-again").click()
+    expect(page.get_by_test_id("question")).to_have_text("An easy question, asked twice?")
+    expect(page.get_by_test_id("final-answer")).to_be_visible()
+    page.get_by_test_id("edit-question").click()
+    expect(page.get_by_test_id("query")).to_have_value("An easy question, asked twice?")
+    expect(page.get_by_test_id("query")).to_be_focused()
+    page.goto(f"{server.url}/?again=nonsense")
+    expect(page.get_by_test_id("query")).to_have_value("")

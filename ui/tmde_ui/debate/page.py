@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal, cast
 
 import msgspec
 from nicegui import ui
 
-from tmde_core.errors import ConflictError, InvalidInputError, TmdeError
+from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.records.base import parse_id
 from tmde_core.records.debate import Debate, DebateConfig
 from tmde_core.services import Services
@@ -39,11 +40,12 @@ def register(site: Site) -> None:
     services, live = site.services, site.live
 
     @page("/", site)
-    async def ask() -> None:
+    async def ask(again: str = "") -> None:
+        asked = await _asked_before(services, again)
         with frame(site, "Debate", here="/"):
             content = Tag("div", classes="stack wide lane")
             with content:
-                await _ask_page(services, live, content)
+                await _ask_page(services, live, content, asked)
 
     @page("/debates/{debate_id}", site)
     async def watch(debate_id: str) -> None:
@@ -66,7 +68,15 @@ async def _debate(services: Services, live: ServerStatus, debate: Debate) -> Non
         view.follow(log)
 
 
-async def _ask_page(services: Services, live: ServerStatus, content: Tag) -> None:
+async def _asked_before(services: Services, identity: str) -> str:
+    """Return the question of the trace or debate with this id, to be edited; empty if there is none."""
+    for find in (services.traces.get, services.debates.get):
+        with contextlib.suppress(NotFoundError):
+            return (await find(parse_id(identity, "debate"))).query
+    return ""
+
+
+async def _ask_page(services: Services, live: ServerStatus, content: Tag, asked: str = "") -> None:
     recent = await services.traces.list(limit=RECENT)
     with Tag("section", classes="hero"):
         Tag("h1", "What is your question?")
@@ -74,7 +84,7 @@ async def _ask_page(services: Services, live: ServerStatus, content: Tag) -> Non
             "p",
             "A Proposer answers, a Skeptic looks for errors, and you get the improved answer. Everything runs on this machine.",
         )
-    form, message, question = _ask_form(services)
+    form, message, question = _ask_form(services, asked)
 
     async def start(fields: dict[str, str]) -> None:
         message.show(visible=False)
@@ -122,13 +132,13 @@ async def _ask_page(services: Services, live: ServerStatus, content: Tag) -> Non
                     offer.on("click", js_handler=f"() => {call('fillField', question.id, example)}")
 
 
-def _ask_form(services: Services) -> tuple[Tag, Tag, Tag]:
-    """Draw the form; return the form, the element for its errors and its text area."""
+def _ask_form(services: Services, asked: str) -> tuple[Tag, Tag, Tag]:
+    """Draw the form with an earlier question in it; return the form, the element for its errors and its text area."""
     shipped = services.settings.debate
     with Tag("div", classes="stack tight"):
         with Tag("form", classes="card ask", data_testid="ask") as form:
             question = Tag(
-                "textarea", classes="input", name="query", rows="3", autofocus=True, required=True, data_testid="query",
+                "textarea", asked, "input", name="query", rows="3", autofocus=True, required=True, data_testid="query",
                 aria_label="Your question", placeholder="Ask a question that is worth a second thought …",
             )  # fmt: skip
             submit_on_ctrl_enter(question)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from nicegui import ui
+
 from tmde_core.errors import TmdeError
 from tmde_core.records.templates import Template
 from tmde_core.records.traces import Trace
@@ -194,8 +196,24 @@ class DebateView:
             if self._state.outcome == "running":
                 cancel = button("Cancel", "danger", test="cancel")
                 cancel.on("click", lambda: self._cancel(cancel), args=[])
-            elif self._state.debate_id is not None:
-                link("Ask another question", "/", "button", data_testid="ask-another")
+            else:
+                again = button("Ask again", test="ask-again", title="The same question, debated once more.")
+                again.on("click", lambda: self._ask_again(again), args=[])
+                whose = self._trace.id if self._trace is not None else self._state.debate_id
+                link("Edit and ask", f"/?again={whose}", "button", data_testid="edit-question")
+                link("New question", "/", "button", data_testid="ask-another")
+
+    async def _ask_again(self, control: Tag) -> None:
+        control.put(disabled=True)
+        try:
+            debate = await self._services.debates.start(self._state.query, source="ui")
+        except TmdeError as error:
+            control.put(disabled=False)
+            with self._body:
+                Tag("p", sentence(error), "notice bad", role="alert")
+            return
+        self._live.nudge()
+        ui.navigate.to(f"/debates/{debate.id}")
 
     async def _cancel(self, control: Tag) -> None:
         control.put(disabled=True)
