@@ -56,6 +56,7 @@ _MOST_VALUES = 64
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _THINKING = ("chat_template_kwargs", "reasoning_effort", "think")
 _THOUGHT = r"thinking\b|reasoning\b"
+"""Every spelling of the switch is left out if an error names none of them: the model cannot choose to think."""
 _TOGETHER = {"logprobs": ("logprobs", "top_logprobs"), "top_logprobs": ("logprobs", "top_logprobs")}
 
 _OTHER_NAMES = {
@@ -171,7 +172,7 @@ class Refusals:
     @staticmethod
     def _learn_roles(known: _Known, body: Mapping[str, Any], told: Told) -> bool:
         roles = [message.get("role") for message in body.get("messages") or []]
-        text = told.kind
+        text = _complaint(told)
         alternation = _ALTERNATION.search(text) is not None
         if "system" in roles and not known.folded:
             refused = (_SYSTEM.search(text) and _NEGATION.search(text)) or _ROLES.search(text)
@@ -212,17 +213,15 @@ def _refused(body: Mapping[str, Any], status: int, told: Told) -> list[str]:
     """Return the parameters of the request that the error refuses."""
     present = [name for name in OPTIONAL if name in body]
     named = {re.split(r"[.\[]", name)[0] for name in told.params}
-    text = told.message
-    loc = re.findall(r"loc['\"]?: ?[(\[]['\"]body['\"], ?['\"](\w+)['\"]", text)
-    found = [name for name in present if name in named or name in loc]
-    if not found:
+    named.update(re.findall(r"loc['\"]?: ?[(\[]['\"]body['\"], ?['\"](\w+)['\"]", told.message))
+    text = _complaint(told)
+    found = [name for name in present if name in named]
+    if not found and (status < 500 or _UNKNOWN.search(text) or _VALUE.search(text)):
         before = _ALTERNATIVES.split(text)[0]
-        found = [name for name in present if _mentions(before, name)]
-        if status >= 500 and not (_UNKNOWN.search(text) or _VALUE.search(text)):
-            found = []
+        found = [name for name in present if re.search(_own_name(name), before, re.IGNORECASE)] or [
+            name for name in present if name in _OTHER_NAMES and re.search(_OTHER_NAMES[name], before, re.IGNORECASE)
+        ]
     together = [other for name in found for other in _TOGETHER.get(name, (name,))]
-    if any(name in _THINKING for name in found) and re.search(_THOUGHT, text, re.IGNORECASE):
-        together += _THINKING  # one switch in several spellings: whether the model thinks cannot be chosen
     return [name for name in dict.fromkeys(together) if name in body and not _is_limit(name, told)]
 
 
@@ -230,26 +229,32 @@ def _is_limit(name: str, told: Told) -> bool:
     """Return whether only the size of the token limit is refused. Without a limit the answer could be endless."""
     if name not in _LIMITS:
         return False
-    if _VALUE.search(told.kind):
+    text = _complaint(told)
+    if _VALUE.search(text):
         return True
-    other = name == "max_tokens" and "max_completion_tokens" in told.kind
-    return not other and not _UNKNOWN.search(told.kind)
+    other = name == "max_tokens" and "max_completion_tokens" in text
+    return not other and not _UNKNOWN.search(text)
 
 
 def _only_value(told: Told) -> bool:
-    text = told.kind
+    text = _complaint(told)
     return _VALUE.search(text) is not None and not re.search(r"only the default|unsupported param", text, re.IGNORECASE)
 
 
-def _mentions(text: str, name: str) -> bool:
-    if name in _EVERYDAY:
-        quoted = rf"['\"`]{name}['\"`]|\b(parameter|param|field|argument|option|key|value|supplied):? {name}\b"
-        own = rf"{quoted}|\b{name} (parameter|param|field|argument|option|value|is not|not supported)|: *{name}$"
-    else:
-        own = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
-    other = _OTHER_NAMES.get(name)
-    pattern = f"{own}|{other}" if other else own
-    return re.search(pattern, text, re.IGNORECASE) is not None
+def _own_name(name: str) -> str:
+    """Return a pattern for the parameter's own name in an error."""
+    if name not in _EVERYDAY:
+        return rf"(?<![\w-]){re.escape(name)}(?![\w-])"
+    return (
+        rf"['\"`]{name}['\"`]|\b(parameter|param|field|argument|option|key|value|supplied):? {name}\b"
+        rf"|\b{name} (parameter|param|field|argument|option|value|is not|not supported)|: *{name}$"
+    )
+
+
+def _complaint(told: Told) -> str:
+    """Return what the error says, with a code such as `unsupported_value`; the type alone says "invalid" of all."""
+    code = told.code.replace("_", " ").lower()
+    return f"{code} {told.message}" if code.startswith(("unsupported", "unknown")) else told.message
 
 
 def _model(body: Mapping[str, Any]) -> str:
