@@ -15,13 +15,12 @@ from typing import Any
 import httpx
 import msgspec
 
-from tmde_core.errors import TmdeError
 from tmde_core.records.chat import ChatItem, ChatRequest
 from tmde_core.sdk.chat_answers import ChatAnswer, ChatReader
 from tmde_core.sdk.chat_errors import MAX_ERROR_BYTES, response_error, transport_error
 from tmde_core.sdk.chat_events import MAX_EVENT_BYTES, EventParser
 from tmde_core.sdk.chat_members import LEAST_LOGPROB
-from tmde_core.sdk.chat_refusals import MOST_REFUSALS, Refusals
+from tmde_core.sdk.chat_refusals import Refusals, RefusedError, ask_with_less
 from tmde_core.sdk.lenient_json import as_count
 
 __all__ = [
@@ -114,27 +113,13 @@ async def stream_chat(
     Raises:
         ContextOverflowError, NotFoundError, UnauthorizedError, RuntimeTimeoutError, WorkerFailedError.
     """
-    refusals = refusals or Refusals()
-    for left in reversed(range(MOST_REFUSALS + 1)):
-        fitted = refusals.fit(body)
-        try:
-            async with aclosing(_answer(client, fitted, server, model, path, headers or {})) as items:
-                async for item in items:
-                    yield item
-            return
-        except _RefusedError as refused:
-            if not left or not refusals.learn(fitted, refused.status, refused.content):
-                raise refused.error from None
 
+    def ask(fitted: Mapping[str, Any]) -> AsyncGenerator[ChatItem, None]:
+        return _answer(client, fitted, server, model, path, headers or {})
 
-class _RefusedError(Exception):
-    """The server answered with an error status. Nothing of the answer has arrived."""
-
-    def __init__(self, status: int, content: bytes, error: TmdeError) -> None:
-        super().__init__(str(error))
-        self.status = status
-        self.content = content
-        self.error = error
+    async with aclosing(ask_with_less(body, refusals or Refusals(), ask)) as items:
+        async for item in items:
+            yield item
 
 
 async def _answer(
@@ -157,7 +142,7 @@ async def _answer(
         ) as response:
             if not response.is_success:
                 status, content = response.status_code, await _bounded(response)
-                raise _RefusedError(status, content, response_error(status, content, server, headers=response.headers))
+                raise RefusedError(status, content, response_error(status, content, server, headers=response.headers))
             async with aclosing(_blocks(response, reader)) as blocks:
                 async for block in blocks:
                     for item in reader.feed(block):

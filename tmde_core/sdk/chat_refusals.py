@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from itertools import pairwise
 from typing import Any
 
 import msgspec
 
+from tmde_core.errors import TmdeError
+from tmde_core.records.chat import ChatItem
 from tmde_core.sdk.chat_errors import Told, is_context_overflow, read_told
 
-__all__ = ["MOST_REFUSALS", "OPTIONAL", "Refusals", "fold_system"]
+__all__ = ["MOST_REFUSALS", "OPTIONAL", "Refusals", "RefusedError", "ask_with_less", "fold_system"]
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +187,43 @@ class Refusals:
             known.alternating = True
             return True
         return False
+
+
+class RefusedError(Exception):
+    """A server answered with an error status, before any part of an answer."""
+
+    def __init__(self, status: int, content: bytes, error: TmdeError) -> None:
+        super().__init__(str(error))
+        self.status = status
+        self.content = content
+        self.error = error
+
+
+async def ask_with_less(
+    body: Mapping[str, Any],
+    refusals: Refusals,
+    ask: Callable[[dict[str, Any]], AsyncGenerator[ChatItem, None]],
+) -> AsyncGenerator[ChatItem, None]:
+    """Stream the items of `ask`. When it raises RefusedError, ask again without what the server refused.
+
+    Args:
+        body: the request.
+        refusals: what the server is known to refuse. This function adds to it.
+        ask: sends a request and streams its answer.
+
+    Raises:
+        TmdeError: the error of the last RefusedError, if leaving something out does not help.
+    """
+    for left in reversed(range(MOST_REFUSALS + 1)):
+        fitted = refusals.fit(body)
+        try:
+            async with aclosing(ask(fitted)) as items:
+                async for item in items:
+                    yield item
+            return
+        except RefusedError as refused:
+            if not left or not refusals.learn(fitted, refused.status, refused.content):
+                raise refused.error from None
 
 
 def fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
