@@ -9,20 +9,21 @@ from typing import Any
 
 import msgspec
 
-from tmde_core.prompts import role_of
-from tmde_core.records.chat import ChatRequest, Message
+from tmde_core.prompts import SKEPTIC_SYSTEM, SYNTHESIZER_SYSTEM
 from tmde_core.testing.fake_servers.base import Call, FakeServer, Reply
 
 __all__ = ["DIALECTS", "ThinkingServer"]
 
 THOUGHT = "Let me see. The question is short. I check my answer once more."
-ANSWERS: Mapping[str, str] = {
-    "proposer": "The answer is 42, because six times seven is 42.",
-    "skeptic": '{"issues": [], "score": 9, "verdict": "accept"}',
-    "synthesizer": "Six times seven is 42.",
-    "judge": "4",
-}
-"""The answers to the prompts of TMDE's roles, so that a whole debate works. Everyone else gets the proposer's."""
+ANSWER = "The answer is 42, because six times seven is 42."
+ROLES = (
+    (SKEPTIC_SYSTEM, '{"issues": [], "score": 9, "verdict": "accept"}'),
+    (SYNTHESIZER_SYSTEM, "Six times seven is 42."),
+    ('{"score": a number from 1 to 5}', '{"score": 4}'),
+    ("Give only the number, from 1 to 5", "4"),
+)
+"""What stands in a prompt, and the answer to it, so that a whole debate and a rubric judge work. Every other prompt
+gets `ANSWER`."""
 
 DIALECTS: Mapping[str, str] = {
     "tags": "the thought stands between <think> and </think> in the content",
@@ -138,9 +139,8 @@ class ThinkingServer(FakeServer):
 
     def _pieces(self, body: Any, off: bool, limit: int, *, tags: bool) -> tuple[list[tuple[str, str]], int]:
         """Return the tokens within `limit` as pairs of text and thought, and how many there would be."""
-        messages = tuple(Message(role=one["role"], content=one["content"]) for one in body["messages"])
-        role = role_of(ChatRequest(model="", messages=messages))
-        answer = ANSWERS.get(role, ANSWERS["proposer"])
+        prompt = "\n".join(message["content"] for message in body["messages"])
+        answer = next((told for sign, told in ROLES if sign in prompt), ANSWER)
         thought = "" if off and self.obeys else self.thought
         thoughts = [("", piece) for piece in re.findall(r"\s*\S+", thought)]
         if thoughts and tags:
