@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 from codecs import BOM_UTF8
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -91,6 +92,8 @@ ODD_STREAMS: dict[str, tuple[bytes, ...]] = {
     "error after the end": (*GOOD[:3], event({"error": {"message": "cannot count"}}), DONE),
     "damage after the end": (*GOOD[:3], b'data: {"usage": {"prompt_to\n\n'),
     "lines of JSON": tuple(part.removeprefix(b"data: ").replace(b"\n\n", b"\n") for part in GOOD[:3]),
+    "lines of JSON with a last word": (*(part.removeprefix(b"data: ").replace(b"\n\n", b"\n") for part in GOOD[:3]), b"[DONE]\n"),
+    "a line of JSON before the events": (b'{"status": "queued"}\n', *GOOD),
     "a list of chunks": (json.dumps([delta("Hel"), delta("lo"), finish()]).encode(),),
     "a whole answer": (json.dumps({"choices": [{"message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}]}).encode(),),
     "a whole answer in lines": (json.dumps({"choices": [{"message": {"content": "Hello"}}]}, indent=2).encode(),),
@@ -174,6 +177,11 @@ def test_an_error_amid_the_answer_is_an_error(tail: tuple[bytes, ...], says: str
 def test_what_holds_no_answer_is_an_error(body: bytes, says: str) -> None:
     with pytest.raises(WorkerFailedError, match=says):
         read(body)
+
+
+def test_lines_of_json_are_told_as_they_come() -> None:
+    reader = ChatReader("the test server")
+    assert list(reader.feed(GOOD[0].removeprefix(b"data: "))) == [ChatDelta(text="Hel")]
 
 
 def test_an_error_with_a_status_keeps_its_meaning() -> None:
@@ -318,8 +326,9 @@ BESIDE = (
 def spoilt(chunk: dict[str, Any], path: tuple[str | int, ...], value: object) -> dict[str, Any]:
     changed = copy.deepcopy(chunk)
     place: Any = changed
-    for step in path[:-1]:
-        if isinstance(place, dict) and not isinstance(place.get(step), dict | list):
+    for step, following in pairwise(path):
+        wanted = list if isinstance(following, int) else dict
+        if isinstance(place, dict) and not isinstance(place.get(step), wanted):
             place[step] = {}
         place = place[step]
     place[path[-1]] = value

@@ -6,6 +6,7 @@ member is ignored: a null choice, a negative count, a NaN timing, an empty `erro
 
 from __future__ import annotations
 
+import contextlib
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,6 +40,8 @@ class ChatReader:
         self._first = bytearray()
         self._whole: bytearray | None = None
         """The body so far, if it is not a stream of events."""
+        self._by_line: bool | None = None
+        """Whether the body has one object on each line; None: not known yet."""
         self._sniffed = False
 
     @property
@@ -60,11 +63,7 @@ class ChatReader:
         if not self._sniffed:
             block = self._sniff(block)
         if self._whole is not None:
-            self._whole += block
-            if len(self._whole) > MAX_EVENT_BYTES:
-                raise WorkerFailedError(
-                    f"{_start(self._server)} sent an answer of over {MAX_EVENT_BYTES} bytes; it was cut off."
-                )
+            yield from self._feed_json(block)
             return
         for data in self._events.feed(block):
             yield from self._answer.feed(data)
@@ -78,14 +77,16 @@ class ChatReader:
             TmdeError: the response reports an error, or ended before the answer did.
         """
         if not self.done:
-            if self._whole is not None:
+            if self._by_line:
+                yield from self._json_line(bytes(self._whole or b""))
+            elif self._whole is not None:
                 for value in self._values():
                     yield from self._answer.read(value)
             else:
                 for data in self._events.close():
                     yield from self._answer.feed(data)
         if not self._answer.begun:
-            raise response_error(200, bytes(self._first if self._whole is None else self._whole), self._server)
+            raise response_error(200, bytes(self._whole or self._first), self._server)
         yield self._answer.end()
 
     def _sniff(self, block: bytes) -> bytes:
@@ -103,19 +104,38 @@ class ChatReader:
         self._first = bytearray(begin[:_MOST_HEAD])
         return begin
 
-    def _values(self) -> Iterator[dict[str, Any]]:
-        """Yield the objects of a body that is no stream of events."""
+    def _feed_json(self, block: bytes) -> Iterator[ChatDelta]:
+        """Collect a whole JSON answer, or read lines of JSON as they come. The first line shows which it is."""
+        whole = self._whole = (self._whole or bytearray()) + block
+        if self._by_line is None and b"\n" in whole:
+            with contextlib.suppress(ValueError):
+                self._by_line = False
+                read_lenient(bytes(whole[: whole.index(b"\n")]))
+                self._by_line = True
+        if self._by_line:
+            *lines, rest = bytes(whole).split(b"\n")
+            self._whole = bytearray(rest)
+            for line in lines:
+                yield from self._json_line(line)
+                if self.done:
+                    return
+        if len(self._whole) > MAX_EVENT_BYTES:
+            raise WorkerFailedError(
+                f"{_start(self._server)} sent an answer of over {MAX_EVENT_BYTES} bytes; it was cut off."
+            )
+
+    def _json_line(self, line: bytes) -> Iterator[ChatDelta]:
+        yield from self._answer.feed(line.strip().removeprefix(b"data:"))
+
+    def _values(self) -> list[dict[str, Any]]:
+        """Return the objects of a body that is no stream of events."""
         body = bytes(self._whole or b"")
         try:
-            value = read_lenient(body)
+            return objects(read_lenient(body))
         except ValueError:
             if body.startswith(b"<"):
                 raise response_error(200, body, self._server) from None
-            for line in body.split(b"\n"):
-                if line.strip():
-                    yield from objects(_readable(line, self._server))
-        else:
-            yield from objects(value)
+            raise _unreadable(body, self._server) from None
 
 
 class ChatAnswer:
@@ -188,18 +208,19 @@ class ChatAnswer:
         self._check(chunk)
         self._model = self._model or as_text(chunk.get("model"))
         choice = self._chosen(chunk.get("choices"))
-        for usage in (chunk.get("usage"), choice.get("usage"), as_object(chunk.get("x_groq")).get("usage")):
-            self._count(as_object(usage))
-        for name, value in as_object(chunk.get("timings")).items():
-            if (number := as_number(value)) is not None and number >= 0:
-                self._timings[name] = number
+        for holder in (chunk, choice, as_object(chunk.get("x_groq"))):
+            if holder.get("usage"):
+                self._count(as_object(holder["usage"]))
+        if chunk.get("timings"):
+            self._time(as_object(chunk["timings"]))
         text, thought = self._told(choice)
         logprobs = read_logprobs(choice.get("logprobs"))
         if text or thought or logprobs:
             self._answered = self._answered or bool(text)
             self._went_on = self._finish is not None
             yield ChatDelta(text=text, thought=thought, logprobs=logprobs)
-        self._note_end(choice.get("finish_reason"))
+        if choice.get("finish_reason"):
+            self._note_end(choice["finish_reason"])
 
     def end(self) -> ChatEnd:
         """Return the last item after the stream has ended.
@@ -277,6 +298,11 @@ class ChatAnswer:
         ):
             if (count := as_count(value)) is not None:
                 self._usage[name] = count
+
+    def _time(self, timings: Mapping[str, Any]) -> None:
+        for name, value in timings.items():
+            if (number := as_number(value)) is not None and number >= 0:
+                self._timings[name] = number
 
     def _note_end(self, told: object) -> None:
         if isinstance(told, str) and told.strip().lower() in ("abort", "error") and not self.finished:

@@ -44,7 +44,10 @@ _TEXT_PARTS = ("", "text", "output_text", "refusal")
 
 def text_and_thought(message: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     """Return the text of a message or delta, and its thought by the member that holds the thought."""
-    text, thought = _content(message.get("content"))
+    content = message.get("content")
+    if isinstance(content, str) and content and len(message) <= 2 and message.keys() <= {"content", "role"}:
+        return content, {}  # nearly every token
+    text, thought = _content(content)
     if not text:
         text = as_text(message.get("refusal"))
     thoughts = {name: _thought(message[name]) for name in _THOUGHTS if name in message}
@@ -93,6 +96,8 @@ def _plain(value: object) -> str:
 
 def read_logprobs(told: object) -> tuple[TokenLogprob, ...]:
     """Return the tokens of a `logprobs` member: `{"content": [...]}`, a bare list, or the older parallel lists."""
+    if not told:
+        return ()
     if isinstance(told, dict) and isinstance(told.get("tokens"), list):
         columns = (as_list(told.get(name)) for name in ("token_logprobs", "top_logprobs"))
         values, tops = columns

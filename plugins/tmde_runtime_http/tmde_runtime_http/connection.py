@@ -102,6 +102,8 @@ class Connection:
                     return status, answer
                 error = response_error(status, b"", self.server)
             except TmdeError as failed:
+                if isinstance(failed.__context__, httpx.ConnectError | httpx.ConnectTimeout):
+                    raise  # the person is told at once that nothing is there
                 error, status, answer = failed, 0, None
             # A person waits for these answers, so the waits together are no longer than one answer may take.
             left = min(seconds, QUESTION_SECONDS) - waited
