@@ -91,6 +91,8 @@ ODD_STREAMS: dict[str, tuple[bytes, ...]] = {
     "error of nulls": (event({**delta("Hel"), "error": {"message": None, "code": None}}), *GOOD[1:]),
     "error after the end": (*GOOD[:3], event({"error": {"message": "cannot count"}}), DONE),
     "damage after the end": (*GOOD[:3], b'data: {"usage": {"prompt_to\n\n'),
+    "events within events": tuple(part.replace(b"data: ", b"data: data: ") for part in GOOD),
+    "error of success": (event({**delta("Hel"), "error": {"code": 200, "message": "ok"}}), event({**delta("lo"), "error": "null"}), *GOOD[2:]),
     "lines of JSON": tuple(part.removeprefix(b"data: ").replace(b"\n\n", b"\n") for part in GOOD[:3]),
     "lines of JSON with a last word": (*(part.removeprefix(b"data: ").replace(b"\n\n", b"\n") for part in GOOD[:3]), b"[DONE]\n"),
     "a line of JSON before the events": (b'{"status": "queued"}\n', *GOOD),

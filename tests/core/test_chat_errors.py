@@ -84,9 +84,33 @@ def test_the_wait_is_told_with_the_error_of_a_busy_server(status: int) -> None:
     assert "wait 2.5 s" in error.detail
 
 
-@pytest.mark.parametrize("error", [None, "", "  ", {}, [], False, 0, {"message": None, "code": ""}, [{}]])
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        "",
+        "  ",
+        {},
+        [],
+        False,
+        0,
+        {"message": None, "code": ""},
+        [{}],
+        "null",
+        "None",
+        {"code": 200, "message": "OK"},
+        {"code": 0},
+    ],
+)
 def test_an_error_member_without_content_is_no_error(error: object) -> None:
     assert not is_error(error)
+
+
+@pytest.mark.parametrize(
+    "error", ["x", True, 500, {"code": 500}, {"code": 0, "message": "boiler burst"}, ["x"], {"a": {"b": "c"}}]
+)
+def test_an_error_member_with_content_is_an_error(error: object) -> None:
+    assert is_error(error)
 
 
 @given(st.binary(max_size=200))
@@ -107,6 +131,7 @@ def test_any_error_body_gives_an_error_for_people(body: bytes) -> None:
         (b'{"detail": [{"loc": ["body", "seed"], "msg": "no"}]}', "seed: no"),
         (b'{"detail": [null, 5]}', "[None, 5]"),
         (b"plain words", "plain words"),
+        (b"plain\0 words\x1b", "plain words"),
         (b"<html>words</html>", ""),
         (b"null", ""),
         (b'{"error": {"message": 5, "code": NaN}}', "5"),

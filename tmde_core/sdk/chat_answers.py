@@ -125,7 +125,7 @@ class ChatReader:
             )
 
     def _json_line(self, line: bytes) -> Iterator[ChatDelta]:
-        yield from self._answer.feed(line.strip().removeprefix(b"data:"))
+        yield from self._answer.feed(line)
 
     def _values(self) -> list[dict[str, Any]]:
         """Return the objects of a body that is no stream of events."""
@@ -182,6 +182,8 @@ class ChatAnswer:
             TmdeError: the data is a damaged chat event, or the event reports an error.
         """
         data = data.strip()
+        if data.startswith(b"data:"):
+            data = data[5:].strip()  # proxies wrap the events of the server behind them once more
         if data.strip(b'"').lower() in (b"[done]", b"done"):
             self.done = True
             return

@@ -47,6 +47,7 @@ _NO_MODEL = re.compile(
     r"model\b.*(not found|does not exist|not exist|not available|no such)|(no such|unknown) model",
     re.IGNORECASE | re.DOTALL,
 )
+_NO_ERROR = ("", "null", "none", "ok", "success")
 _MOST_SHOWN = 300
 """The most characters of a server's own message that people see."""
 
@@ -74,10 +75,13 @@ class Told(msgspec.Struct):
 
 
 def is_error(error: object) -> bool:
-    """Return whether an `error` member reports an error. Null, false, 0, blanks and empty objects report none."""
+    """Return whether an `error` member reports an error. Null, false, 0, blanks, empty objects and "ok" report none."""
     if isinstance(error, str):
-        return bool(error.strip())
+        return error.strip().lower() not in _NO_ERROR
     if isinstance(error, dict):
+        code = as_count(error.get("code"))
+        if code is not None and (code == 0 or 200 <= code < 300):
+            return is_error(error.get("message"))
         return any(is_error(value) for value in error.values())
     if isinstance(error, list):
         return any(is_error(value) for value in error)
@@ -278,7 +282,7 @@ def _field(detail: Mapping[str, Any]) -> str:
 
 
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
 
 
 def _shortened(line: str) -> str:
