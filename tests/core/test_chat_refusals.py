@@ -48,6 +48,7 @@ def left_out(error: object, status: int = 400, body: dict[str, Any] = BODY) -> s
         (openai("Unknown parameter: 'stream_options'.", "stream_options", "unknown_parameter"), 400, {"stream_options"}),
         (openai("stream_options.include_usage is not supported", "stream_options.include_usage"), 400, {"stream_options"}),
         (fastapi("stream_options"), 422, {"stream_options"}),
+        ({"errors": [{"field": "stream_options", "message": "unknown"}]}, 400, {"stream_options"}),
         (fastapi("chat_template_kwargs", "seed"), 422, {"chat_template_kwargs", "seed"}),
         ({"error": 'json: unknown field "stream_options"'}, 400, {"stream_options"}),
         (b"unknown field `stream_options`, expected one of `model`, `messages`, `temperature`, `top_p`", 422, {"stream_options"}),
@@ -122,6 +123,7 @@ def test_a_server_that_takes_no_token_limit_by_any_name_is_asked_without() -> No
         ("invalid role: 'system'", 400),
         ("messages.0.role: Input should be 'user' or 'assistant'", 422),
         ("system prompts are not supported by this model", 400),
+        ("The first message must be from the user", 400),
     ],
 )
 def test_a_refused_system_message_begins_the_first_question(message: str, status: int) -> None:

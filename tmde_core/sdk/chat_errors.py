@@ -255,7 +255,7 @@ def read_told(body: bytes) -> Told:
     if isinstance(inner, str):
         return Told(message=_one_line(inner))
     found = as_object(inner)
-    details = [as_object(detail) for detail in as_list(found.get("detail"))]
+    details = [as_object(detail) for name in ("detail", "errors") for detail in as_list(found.get(name))]
     message = found.get("message") or found.get("detail") or found.get("msg") or ""
     if details:
         message = "; ".join(filter(None, (_detail(detail) for detail in details))) or message
@@ -271,13 +271,13 @@ def read_told(body: bytes) -> Told:
 
 
 def _detail(detail: Mapping[str, Any]) -> str:
-    """Return one entry of FastAPI's list of validation errors as text."""
-    said, field = as_text(detail.get("msg")), _field(detail)
+    """Return one entry of a list of validation errors as text. FastAPI: `loc` and `msg`."""
+    said, field = as_text(detail.get("msg")) or as_text(detail.get("message")), _field(detail)
     return f"{field}: {said}" if field and said else said
 
 
 def _field(detail: Mapping[str, Any]) -> str:
-    parts = [str(part) for part in as_list(detail.get("loc"))]
+    parts = [str(part) for part in as_list(detail.get("loc"))] or [as_text(detail.get("field") or detail.get("param"))]
     return ".".join(parts[1:] if parts[:1] == ["body"] else parts)
 
 

@@ -97,7 +97,9 @@ _SYSTEM = re.compile(
 _NEGATION = re.compile(
     r"\bnot\b|n't\b|\bno\b|unsupported|unknown|unexpected|invalid|unrecogni|refus|forbid|\bonly\b", re.IGNORECASE
 )
-_ROLES = re.compile(r"only user and assistant|should be ['\"]user['\"]", re.IGNORECASE)
+_ROLES = re.compile(
+    r"only user and assistant|should be ['\"]user['\"]|first message must (be|have)[^.]{0,20}\buser\b", re.IGNORECASE
+)
 _ALTERNATION = re.compile(r"roles? (must|should) alternate", re.IGNORECASE)
 _SYSTEM_ALLOWED = re.compile(r"optional system", re.IGNORECASE)
 
