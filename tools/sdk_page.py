@@ -38,6 +38,12 @@ MODULES = (
     "adapters",
     "safetensors_header",
     "chat_http",
+    "chat_answers",
+    "chat_events",
+    "chat_members",
+    "chat_errors",
+    "chat_refusals",
+    "lenient_json",
 )
 """The public modules in the order of the page. A test compares them with the folder."""
 

@@ -122,7 +122,7 @@ async def test_adapters_are_refused_with_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("breaks", "says"), [("error", "an error was encountered"), ("drop", "before it was finished")]
+    ("breaks", "says"), [("error", "an error was encountered"), ("drop", "before the answer was finished")]
 )
 async def test_a_stream_that_breaks_off_is_an_error(breaks: Any, says: str) -> None:
     server = FakeOllama()

@@ -179,7 +179,7 @@ async def test_a_wait_of_hours_is_not_waited_for() -> None:
 async def test_a_stream_that_breaks_after_its_first_token_is_never_tried_again() -> None:
     server = FlakyServer("drop", "ok")
     async with _runtime(server) as runtime:
-        with pytest.raises(WorkerFailedError, match="before it was finished"):
+        with pytest.raises(WorkerFailedError, match="before the answer was finished"):
             await _text(runtime)
         assert len(server.bodies(CHAT)) == 1
 

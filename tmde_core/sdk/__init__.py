@@ -10,6 +10,9 @@
 - `tmde_core.sdk.events`: the events that an observer receives.
 - `tmde_core.sdk.commands`: support for a plugin's own commands.
 - `tmde_core.sdk.chat_http`: the chat protocol of OpenAI-style servers.
+- `tmde_core.sdk.chat_answers`, `chat_events`, `chat_members`, `chat_errors`, `chat_refusals`: its parts, for runtimes
+  that speak another protocol or have a connection of their own.
+- `tmde_core.sdk.lenient_json`: JSON of other programs, read member by member.
 - `tmde_core.sdk.adapters`, `safetensors_header`: the files of an adapter.
 - `tmde_core.sdk.files`: files that are written completely or not at all.
 - `tmde_core.sdk.records`: the base of immutable records, and JSON.

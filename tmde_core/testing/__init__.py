@@ -2,7 +2,7 @@
 
 - `tmde_core.testing.contracts`: the rules for judges, runtimes, training backends, suites, registries and plugins.
 - `tmde_core.testing.plugin`: the fixtures. pytest loads this module automatically where TMDE is installed.
-- `tmde_core.testing.fake_servers`: servers that speak the protocols of vLLM and Ollama.
+- `tmde_core.testing.fake_servers`: servers that speak the protocols of vLLM and Ollama, answer oddly, or think.
 
 Names are imported when they are first used, because pytest imports this package in every run, also in runs that do not
 use TMDE.

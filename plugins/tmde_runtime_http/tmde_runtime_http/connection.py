@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -15,17 +16,32 @@ from typing import Any
 import httpx
 import msgspec
 
-from tmde_core.sdk.chat_http import response_error, transport_error
+from tmde_core.sdk.chat_errors import response_error, transport_error
+from tmde_core.sdk.chat_members import objects
 from tmde_core.sdk.errors import RuntimeTimeoutError, TmdeError, WorkerFailedError
+from tmde_core.sdk.lenient_json import as_object, read_lenient
 from tmde_core.sdk.runtimes import ChatItem
 from tmde_runtime_http.options import HttpSettings
 
-RETRIED = frozenset({429, 502, 503, 504})
+log = logging.getLogger(__name__)
+
+RETRIED = frozenset({429, 502, 503, 504, 529})
 """Statuses of a busy server, or of a proxy whose server is starting. Other statuses would not change with a retry."""
+BROKEN = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ReadError,
+    httpx.WriteError,
+    httpx.CloseError,
+    httpx.RemoteProtocolError,
+)
+"""A server that is not there yet, or a connection that broke, such as one that the server closed while it was idle."""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 8.0
 LONGEST_WAIT_ASKED_SECONDS = 60.0
 """The longest `Retry-After` that is waited for. With a longer one, the person gets the error instead."""
+LONGEST_TOTAL_SECONDS = 120.0
+"""The longest that one request waits between its attempts, all waits together."""
 QUESTION_SECONDS = 10.0
 """The time limit of requests that are not chats: lists of models, token counts, loading an adapter."""
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
@@ -40,6 +56,7 @@ class Connection:
         self._headers = dict(headers or {})
         self._client: httpx.AsyncClient | None = None
         self._waiting: set[asyncio.Timeout] = set()
+        self._waits_for = ""
 
     @property
     def is_open(self) -> bool:
@@ -77,6 +94,28 @@ class Connection:
         Raises:
             WorkerFailedError, RuntimeTimeoutError: the server cannot be reached, is silent, or sends far too much.
         """
+        failures, waited = 0, 0.0
+        while True:
+            try:
+                status, answer = await self._asked(method, path, body, seconds)
+                if status not in RETRIED:
+                    return status, answer
+                error = response_error(status, b"", self.server)
+            except TmdeError as failed:
+                if isinstance(failed.__context__, httpx.ConnectError | httpx.ConnectTimeout):
+                    raise  # the person is told at once that nothing is there
+                error, status, answer = failed, 0, None
+            # A person waits for these answers, so the waits together are no longer than one answer may take.
+            left = min(seconds, QUESTION_SECONDS) - waited
+            pause = self._pause(error, failures, left)
+            if pause is None or pause > left:
+                if status:
+                    return status, answer
+                raise error
+            failures, waited = failures + 1, waited + pause
+            await self._sleep(pause)
+
+    async def _asked(self, method: str, path: str, body: Any, seconds: float) -> tuple[int, Any]:
         content = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"content-type": "application/json"}
         try:
@@ -92,20 +131,20 @@ class Connection:
         except httpx.HTTPError as error:
             raise transport_error(error, self.server) from None
         try:
-            return response.status_code, msgspec.json.decode(answer)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return response.status_code, read_lenient(bytes(answer))
+        except ValueError:
             return response.status_code, bytes(answer).decode("utf-8", "replace")
 
-    async def told(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """Send a request like `ask`, for an answer that must be a JSON object.
+    async def told(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request like `ask`, for an answer that must be a JSON object or an array.
 
         Raises:
-            TmdeError: see `ask`; also if the server answered with an error, or with something other than an object.
+            TmdeError: see `ask`; also if the server answered with an error, or with something else.
         """
         status, answer = await self.ask(method, path, body)
         if status >= 400:
             raise response_error(status, msgspec.json.encode(answer), self.server)
-        if not isinstance(answer, dict):
+        if not isinstance(answer, dict | list):
             raise WorkerFailedError(f"{self.title} answers {path} with something unknown. Check its address.")
         return answer
 
@@ -113,14 +152,14 @@ class Connection:
         self, attempt: Callable[[httpx.AsyncClient], AsyncGenerator[ChatItem, None]]
     ) -> AsyncGenerator[ChatItem, None]:
         """Stream the items of `attempt`. Until the first item has arrived, temporary failures are retried."""
-        failures = 0
+        failures, waited = 0, 0.0
         while True:
             async with aclosing(attempt(self._opened())) as items:
                 try:
                     async with self._within(self._options.first_token_timeout, " with a first token"):
                         item = await anext(items, None)
                 except TmdeError as error:
-                    pause = self._pause(error, failures)
+                    pause = self._pause(error, failures, LONGEST_TOTAL_SECONDS - waited)
                     if pause is None:
                         raise
                 else:
@@ -129,33 +168,46 @@ class Connection:
                         async with self._within(self._options.token_timeout, " with a further token"):
                             item = await anext(items, None)
                     return
-            failures += 1
+            failures, waited = failures + 1, waited + pause
             await self._sleep(pause)
+
+    @property
+    def state(self) -> str:
+        """The server's name, and what requests wait for if they wait."""
+        return f"{self.server}; {self._waits_for}" if self._waits_for else self.server
 
     @property
     def title(self) -> str:
         """The server's name with a capital letter, for the beginning of a sentence."""
         return self.server[:1].upper() + self.server[1:]
 
-    def _pause(self, error: TmdeError, failures: int) -> float | None:
-        """Return the seconds until the next attempt, or None to give up."""
+    def _pause(self, error: TmdeError, failures: int, left: float) -> float | None:
+        """Return the seconds until the next attempt, or None to give up. `left` is the longest wait that is granted."""
         if failures >= self._options.retries or not _passes(error):
             return None
-        asked = error.context.get("retryAfter")
-        if isinstance(asked, int):
-            return float(asked) if asked <= LONGEST_WAIT_ASKED_SECONDS else None
         pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**failures)
-        return pause * random.uniform(0.5, 1.0)  # jitter, so that clients that failed together do not retry together
+        pause *= random.uniform(0.5, 1.0)  # jitter, so that clients that failed together do not retry together
+        asked = error.context.get("retryAfter")
+        if isinstance(asked, int | float):
+            pause = max(pause, float(asked))
+            if pause > min(left, LONGEST_WAIT_ASKED_SECONDS):
+                return None
+        self._waits_for = f"trying again in {pause:.1f} s, attempt {failures + 2} of {self._options.retries + 1}"
+        log.info("%s: %s.", error.detail.rstrip("."), self._waits_for)
+        return pause
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, or raise WorkerFailedError as soon as the connection is closed."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds) as waiting:
-                self._waiting.add(waiting)
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    self._waiting.discard(waiting)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds) as waiting:
+                    self._waiting.add(waiting)
+                    try:
+                        await asyncio.Event().wait()
+                    finally:
+                        self._waiting.discard(waiting)
+        finally:
+            self._waits_for = ""
         self._opened()
 
     @asynccontextmanager
@@ -186,4 +238,10 @@ def _passes(error: TmdeError) -> bool:
     """Return whether the failure may be temporary."""
     if error.context.get("status") in RETRIED:
         return True
-    return isinstance(error.__context__, httpx.ConnectError | httpx.ConnectTimeout)
+    return isinstance(error.__context__, BROKEN)
+
+
+def entries(listed: object, name: str) -> list[dict[str, Any]]:
+    """Return the objects of a list of models, which stands in the member `name` or is the whole answer."""
+    found = as_object(listed).get(name) if isinstance(listed, dict) else listed
+    return objects(found)

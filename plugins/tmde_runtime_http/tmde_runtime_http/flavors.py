@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 
-from tmde_core.sdk.chat_http import response_error
+from tmde_core.sdk.chat_errors import response_error
+from tmde_core.sdk.chat_members import objects
 from tmde_core.sdk.errors import AdapterInvalidError, NotFoundError
+from tmde_core.sdk.lenient_json import as_count, as_list, as_object, as_text
 from tmde_core.sdk.runtimes import AdapterRef, RuntimeCapabilities
-from tmde_runtime_http.connection import Connection
+from tmde_runtime_http.connection import Connection, entries
 from tmde_runtime_http.options import Flavor
 
 LOAD_SECONDS = 120.0
@@ -65,6 +67,14 @@ class Generic:
             await self.load(adapter, model)
         return Chosen(model)
 
+    def thinking(self, wish: bool | None) -> dict[str, Any]:
+        """Return the fields by which this server is told to think or not, besides `chat_template_kwargs`.
+
+        OpenAI, LM Studio, Groq, Mistral, OpenRouter and Ollama take `reasoning_effort`. A server that refuses it is
+        asked again without it.
+        """
+        return {} if wish is None else {"reasoning_effort": "medium" if wish else "none"}
+
     def lost(self, adapter: AdapterRef) -> bool:
         """Forget an adapter that the server does not know. Return True if loading it again may help."""
         return False
@@ -91,9 +101,8 @@ class LmStudio(Generic):
     async def context_length(self, entry: dict[str, Any]) -> int | None:
         """Return the context length of the loaded model, or otherwise the maximum of the model."""
         status, answer = await self._connection.ask("GET", "/api/v0/models")
-        listed = answer.get("data", []) if status == 200 and isinstance(answer, dict) else []
-        for model in listed:
-            if isinstance(model, dict) and model.get("id") == entry.get("id"):
+        for model in entries(answer, "data") if status == 200 else []:
+            if model.get("id") == entry.get("id"):
                 return _count(model.get("loaded_context_length")) or _count(model.get("max_context_length"))
         return None
 
@@ -153,6 +162,10 @@ class Vllm(Generic):
             await self.load(adapter, model)
         return Chosen(adapter.id)
 
+    def thinking(self, wish: bool | None) -> dict[str, Any]:
+        """Return no further field: the chat template has the switch."""
+        return {}
+
     def lost(self, adapter: AdapterRef) -> bool:
         """Forget the adapter, because a restarted vLLM has lost it. Return whether it was loaded before."""
         known = adapter.id in self._loaded
@@ -164,8 +177,12 @@ class Vllm(Generic):
         counts = []
         for text in texts:
             body = {"model": model, "prompt": text, "add_special_tokens": False}
-            count = (await self._connection.told("POST", "/tokenize", body)).get("count")
-            if not isinstance(count, int):
+            status, answer = await self._connection.ask("POST", "/tokenize", body)
+            told = as_object(answer)
+            count = as_count(told.get("count"))
+            if count is None and isinstance(told.get("tokens"), list):
+                count = len(told["tokens"])
+            if status >= 400 or count is None:
                 return None
             counts.append(count)
         return counts
@@ -224,31 +241,33 @@ class LlamaServer(Generic):
         scales = [{"id": number, "scale": 1.0 if number == wanted else 0.0} for number, _ in self._slots]
         return Chosen(model, {"lora": scales})
 
+    def thinking(self, wish: bool | None) -> dict[str, Any]:
+        """Return no further field: the chat template has the switch."""
+        return {}
+
     async def count_tokens(self, texts: Sequence[str], model: str) -> list[int] | None:
         """Count tokens with `POST /tokenize`."""
         counts = []
         for text in texts:
             body = {"content": text, "add_special": False}
-            tokens = (await self._connection.told("POST", "/tokenize", body)).get("tokens")
-            if not isinstance(tokens, list):
+            status, answer = await self._connection.ask("POST", "/tokenize", body)
+            tokens = as_object(answer).get("tokens")
+            if status >= 400 or not isinstance(tokens, list):
                 return None
             counts.append(len(tokens))
         return counts
 
     async def context_length(self, entry: dict[str, Any]) -> int | None:
         """Return the context length of one slot from `/props`, because each request gets one slot."""
-        settings = (await self._connection.told("GET", "/props")).get("default_generation_settings")
-        return _count(settings.get("n_ctx")) if isinstance(settings, dict) else None
+        _, answer = await self._connection.ask("GET", "/props")
+        told = as_object(answer)
+        return _count(as_object(told.get("default_generation_settings")).get("n_ctx")) or _count(told.get("n_ctx"))
 
     async def _listed(self) -> list[tuple[int, str]]:
         status, answer = await self._connection.ask("GET", "/lora-adapters")
-        if status >= 400 or not isinstance(answer, list):
-            return []
-        return [
-            (int(entry["id"]), str(entry.get("path", "")))
-            for entry in answer
-            if isinstance(entry, dict) and isinstance(entry.get("id"), int)
-        ]
+        listed = objects(answer) if status < 400 else []
+        numbered = ((as_count(entry.get("id")), as_text(entry.get("path"))) for entry in listed)
+        return [(number, path) for number, path in numbered if number is not None]
 
 
 KINDS: dict[str, type[Generic]] = {
@@ -278,9 +297,9 @@ def find_model(listing: Sequence[dict[str, Any]], wanted: str, server: str) -> d
         NotFoundError: the server does not have this model, or has no model at all.
     """
     for entry in listing:
-        if wanted in ("", entry.get("id")) or wanted in (entry.get("aliases") or ()):
+        if wanted in ("", entry.get("id")) or wanted in as_list(entry.get("aliases")):
             return entry
-    names = [str(entry.get("id")) for entry in listing]
+    names = [as_text(entry.get("id")) for entry in listing]
     if not names:
         raise NotFoundError(f"{server[:1].upper()}{server[1:]} has no model loaded. Load one there first.")
     shown = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
@@ -295,4 +314,4 @@ def _same(served: Path, file: Path, adapter_id: str) -> bool:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return as_count(value) or None

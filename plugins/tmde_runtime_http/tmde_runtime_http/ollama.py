@@ -5,29 +5,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import httpx
 import msgspec
 
-from tmde_core.sdk.chat_http import MAX_ERROR_BYTES, MAX_EVENT_BYTES, response_error, transport_error
+from tmde_core.sdk.chat_errors import MAX_ERROR_BYTES, response_error, transport_error
+from tmde_core.sdk.chat_refusals import Refusals, RefusedError, ask_with_less
 from tmde_core.sdk.context import PluginContext
-from tmde_core.sdk.errors import AdapterInvalidError, NotFoundError, WorkerFailedError
+from tmde_core.sdk.errors import AdapterInvalidError, NotFoundError
+from tmde_core.sdk.lenient_json import as_count, as_object, as_text
 from tmde_core.sdk.runtimes import (
     AdapterRef,
-    ChatDelta,
-    ChatEnd,
     ChatItem,
     ChatRequest,
     ModelInfo,
     RuntimeCapabilities,
     RuntimeStatus,
-    TokenAlternative,
-    TokenLogprob,
 )
-from tmde_runtime_http.connection import Connection
+from tmde_runtime_http.connection import Connection, entries
+from tmde_runtime_http.ollama_answer import OllamaAnswer
 from tmde_runtime_http.options import OllamaSettings
 
 NAME = "ollama"
@@ -46,6 +45,7 @@ class OllamaRuntime:
         self._version: tuple[int, ...] = ()
         self._listing: list[dict[str, Any]] = []
         self._contexts: dict[str, int] = {}
+        self._refusals = Refusals()
         self._failure = ""
 
     @property
@@ -57,13 +57,14 @@ class OllamaRuntime:
         """Connect to Ollama and read its version and models."""
         self._connection.open()
         try:
-            told = await self._connection.told("GET", "/api/version")
+            told = as_object(await self._connection.told("GET", "/api/version"))
             await self._list()
         except Exception as error:
             self._failure = str(error)
             await self._connection.close()
             raise
-        self._version = tuple(int(part) for part in re.findall(r"\d+", str(told.get("version", "")))[:3])
+        version = re.findall(r"\d{1,9}", as_text(told.get("version")), re.ASCII)
+        self._version = tuple(int(part) for part in version[:3])
         self._failure = ""
 
     async def stop(self) -> None:
@@ -78,7 +79,8 @@ class OllamaRuntime:
         body = self._body(request, model, await self.context_length(model))
 
         def attempt(client: httpx.AsyncClient) -> AsyncGenerator[ChatItem, None]:
-            return _stream(client, body, self._connection.server, model)
+            server = self._connection.server
+            return ask_with_less(body, self._refusals, lambda fitted: _stream(client, fitted, server, model))
 
         async with aclosing(self._connection.chat(attempt)) as items:
             async for item in items:
@@ -90,13 +92,13 @@ class OllamaRuntime:
             await self._list()
         else:
             await self.start()
-        default = self._options.model or next((str(entry["name"]) for entry in self._listing), "")
+        default = self._options.model or next((entry["name"] for entry in self._listing), "")
         return tuple(
             ModelInfo(
-                name=str(entry["name"]),
+                name=entry["name"],
                 runtime=NAME,
-                context_length=self._contexts.get(str(entry["name"])),
-                size_bytes=entry["size"] if isinstance(entry.get("size"), int) else None,
+                context_length=self._contexts.get(entry["name"]),
+                size_bytes=as_count(entry.get("size")),
                 default=entry["name"] == default,
                 detail=_detail(entry.get("details")),
             )
@@ -116,8 +118,11 @@ class OllamaRuntime:
         """
         name = await self._model(model)
         if name not in self._contexts:
-            shown = await self._connection.told("POST", "/api/show", {"model": name})
-            self._contexts[name] = _context(shown, self._options.context_length)
+            status, shown = await self._connection.ask("POST", "/api/show", {"model": name})
+            size = _context(shown, self._options.context_length)
+            if status >= 400:  # the model may still answer
+                return size
+            self._contexts[name] = size
         return self._contexts[name]
 
     async def load_adapter(self, adapter: AdapterRef, model: str = "") -> None:
@@ -130,16 +135,15 @@ class OllamaRuntime:
     async def status(self) -> RuntimeStatus:
         """Return the known state without a request."""
         if self._connection.is_open:
-            return RuntimeStatus(state="ready", detail=self._connection.server)
+            return RuntimeStatus(state="ready", detail=self._connection.state)
         return RuntimeStatus(state="failed" if self._failure else "stopped", detail=self._failure)
 
     async def _list(self) -> None:
-        listed = (await self._connection.told("GET", "/api/tags")).get("models")
-        self._listing = (
-            [entry for entry in listed if isinstance(entry, dict) and "name" in entry]
-            if isinstance(listed, list)
-            else []
+        listed = await self._connection.told("GET", "/api/tags")
+        named = (
+            (entry, as_text(entry.get("name")) or as_text(entry.get("model"))) for entry in entries(listed, "models")
         )
+        self._listing = [{**entry, "name": name} for entry, name in named if name]
 
     async def _model(self, name: str) -> str:
         wanted = name or self._options.model
@@ -151,14 +155,14 @@ class OllamaRuntime:
             return found
         if not self._listing:
             raise NotFoundError(f"{self._connection.title} has no model yet. Fetch one with `ollama pull NAME`.")
-        names = ", ".join(str(entry["name"]) for entry in self._listing[:8])
+        names = ", ".join(entry["name"] for entry in self._listing[:8])
         raise NotFoundError(
             f"{self._connection.title} has no model called {wanted!r}; it has {names}. Fetch it with `ollama pull {wanted}`.",
             model=wanted,
         )
 
     def _find(self, wanted: str) -> str | None:
-        names = [str(entry["name"]) for entry in self._listing]
+        names = [entry["name"] for entry in self._listing]
         if not wanted:
             return names[0] if names else None
         return next((name for name in names if name in (wanted, f"{wanted}:latest")), None)
@@ -187,6 +191,8 @@ class OllamaRuntime:
         }
         if request.json_schema is not None and self.capabilities.json_schema:
             body["format"] = request.json_schema
+        if request.thinking is not None:
+            body["think"] = request.thinking
         if request.top_logprobs > 0 and self.capabilities.logprobs:
             body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         return body
@@ -203,126 +209,45 @@ async def _stream(
     client: httpx.AsyncClient, body: dict[str, Any], server: str, model: str
 ) -> AsyncGenerator[ChatItem, None]:
     """Send one request to `/api/chat` and yield the items of its answer."""
+    answer = OllamaAnswer(server, model, body["options"].get("num_predict"))
     try:
         async with client.stream(
             "POST", "/api/chat", content=msgspec.json.encode(body), headers={"content-type": "application/json"}
         ) as response:
-            if response.status_code != 200:
+            if not response.is_success:
                 told = bytearray()
                 async for block in response.aiter_bytes():
                     told += block
                     if len(told) > MAX_ERROR_BYTES:
                         break
-                raise response_error(response.status_code, bytes(told), server, response.headers.get("retry-after"))
-            rest = b""
+                status, content = response.status_code, bytes(told)
+                error = response_error(status, content, server, headers=response.headers)
+                raise RefusedError(status, content, error)
             async for block in response.aiter_bytes():
-                *lines, rest = (rest + block).split(b"\n")
-                for line in lines:
-                    for item in _items(line, server, model):
-                        yield item
-                        if isinstance(item, ChatEnd):
-                            return
-                if len(rest) > MAX_EVENT_BYTES:
-                    raise WorkerFailedError(
-                        f"{server} sent a line of over {MAX_EVENT_BYTES} bytes; the answer was cut off."
-                    )
-            for item in _items(rest, server, model):
-                yield item
-                if isinstance(item, ChatEnd):
-                    return
-            raise WorkerFailedError(f"{server} ended the answer before it was finished.")
+                for item in answer.feed(block):
+                    yield item
+                if answer.done:
+                    break
+            for last in answer.close():
+                yield last
     except httpx.HTTPError as error:
         raise transport_error(error, server) from None
 
 
-class _Logprob(msgspec.Struct):
-    token: str = ""
-    logprob: float = 0.0
-    top_logprobs: list[_Logprob] | None = None
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-
-
-class _Line(msgspec.Struct):
-    """One line of the stream. Durations are in nanoseconds."""
-
-    message: _Message | None = None
-    logprobs: list[_Logprob] | None = None
-    error: Any = None
-    done: bool = False
-    done_reason: str | None = None
-    prompt_eval_count: int | None = None
-    prompt_eval_duration: int | None = None
-    eval_count: int | None = None
-    eval_duration: int | None = None
-
-
-_decoder = msgspec.json.Decoder(_Line)
-
-
-def _items(raw: bytes, server: str, model: str) -> Iterator[ChatItem]:
-    if not raw.strip():
-        return
-    try:
-        line = _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise WorkerFailedError(
-            f"{server} sent what is no chat line: {raw[:80].decode('utf-8', 'replace')!r}."
-        ) from None
-    if line.error is not None:
-        raise response_error(500, msgspec.json.encode({"error": line.error}), server)
-    text = (line.message.content if line.message else None) or ""
-    if text or line.logprobs:
-        yield ChatDelta(text=text, logprobs=tuple(_logprob(token) for token in line.logprobs or ()))
-    if line.done:
-        yield ChatEnd(
-            finish_reason="length" if line.done_reason == "length" else "stop",
-            prompt_tokens=line.prompt_eval_count or 0,
-            completion_tokens=line.eval_count or 0,
-            prompt_ms=_ms(line.prompt_eval_duration),
-            completion_ms=_ms(line.eval_duration),
-            model=model,
-        )
-
-
-def _logprob(token: _Logprob) -> TokenLogprob:
-    return TokenLogprob(
-        token=token.token,
-        logprob=min(0.0, token.logprob),
-        top=tuple(
-            TokenAlternative(token=other.token, logprob=min(0.0, other.logprob)) for other in token.top_logprobs or ()
-        ),
-    )
-
-
-def _ms(nanoseconds: int | None) -> float | None:
-    return None if nanoseconds is None else nanoseconds / 1e6
-
-
-def _context(shown: dict[str, Any], setting: int) -> int:
+def _context(shown: object, setting: int) -> int:
     """Return the context length: the Modelfile's `num_ctx` or `setting`, at most the model's maximum."""
-    info = shown.get("model_info")
-    most = (
-        next(
-            (
-                value
-                for key, value in info.items()
-                if key.endswith(".context_length") and isinstance(value, int) and value > 0
-            ),
-            None,
-        )
-        if isinstance(info, dict)
-        else None
+    told = as_object(shown)
+    sizes = (
+        as_count(value) for key, value in as_object(told.get("model_info")).items() if key.endswith(".context_length")
     )
-    named = re.search(r"^\s*num_ctx\s+(\d+)\s*$", str(shown.get("parameters") or ""), re.MULTILINE)
-    wanted = int(named[1]) if named else setting
+    most = next((size for size in sizes if size), None)
+    named = re.search(r"^\s*num_ctx\s+(\d{1,9})\s*$", as_text(told.get("parameters")), re.MULTILINE | re.ASCII)
+    wanted = int(named[1]) if named else 0
+    wanted = wanted or setting
     return min(wanted, most) if most else wanted
 
 
 def _detail(details: object) -> str:
-    if not isinstance(details, dict):
-        return ""
-    parts = (details.get("family"), details.get("parameter_size"), details.get("quantization_level"))
-    return ", ".join(str(part) for part in parts if part)
+    told = as_object(details)
+    parts = (told.get("family"), told.get("parameter_size"), told.get("quantization_level"))
+    return ", ".join(part for part in parts if part and isinstance(part, str))

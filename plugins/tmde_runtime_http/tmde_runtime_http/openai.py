@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import msgspec
 
-from tmde_core.sdk.chat_http import build_chat_body, stream_chat
+from tmde_core.sdk.chat_http import Refusals, build_chat_body, stream_chat
 from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.errors import NotFoundError, WorkerFailedError
+from tmde_core.sdk.lenient_json import as_count, as_text
 from tmde_core.sdk.runtimes import (
     AdapterRef,
     ChatItem,
@@ -20,7 +21,7 @@ from tmde_core.sdk.runtimes import (
     RuntimeCapabilities,
     RuntimeStatus,
 )
-from tmde_runtime_http.connection import Connection
+from tmde_runtime_http.connection import Connection, entries
 from tmde_runtime_http.flavors import Generic, detect, find_model
 from tmde_runtime_http.options import OpenAISettings
 
@@ -41,6 +42,7 @@ class OpenAIRuntime:
         self._server: Generic | None = None
         self._listing: list[dict[str, Any]] = []
         self._failure = ""
+        self._refusals = Refusals()
 
     @property
     def capabilities(self) -> RuntimeCapabilities:
@@ -80,14 +82,15 @@ class OpenAIRuntime:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatItem, None]:
         """Stream the answer. See `ModelRuntime.chat`."""
         server = self._started()
-        model = str((await self._model(request.model))["id"])
+        model = (await self._model(request.model))["id"]
         again = request.adapter is not None
         while True:
             chosen = await server.choose(request.adapter, model)
-            body = build_chat_body(self._able(request), model=chosen.model, extra=chosen.extra)
+            extra = {**server.thinking(request.thinking), **chosen.extra}
+            body = build_chat_body(self._able(request), model=chosen.model, extra=extra)
 
             def attempt(client: httpx.AsyncClient, body: dict[str, Any] = body) -> AsyncGenerator[ChatItem, None]:
-                return stream_chat(client, body, server=self._connection.server, model=model)
+                return stream_chat(client, body, server=self._connection.server, model=model, refusals=self._refusals)
 
             begun = False
             try:
@@ -110,12 +113,12 @@ class OpenAIRuntime:
             await self.start()
         else:
             await self._list()
-        default = self._options.model or next((str(entry.get("id")) for entry in self._listing), "")
+        default = self._options.model or next((entry["id"] for entry in self._listing), "")
         return tuple(
             ModelInfo(
-                name=str(entry.get("id")),
+                name=entry["id"],
                 runtime=NAME,
-                context_length=_positive(entry.get("max_model_len")),
+                context_length=as_count(entry.get("max_model_len")) or None,
                 loaded=True,
                 default=entry.get("id") == default,
                 detail=self._connection.server,
@@ -126,7 +129,7 @@ class OpenAIRuntime:
     async def count_tokens(self, texts: Sequence[str], model: str = "") -> list[int] | None:
         """Count tokens with the server's `/tokenize`, or return None if the server cannot count."""
         server = self._started()
-        return await server.count_tokens(texts, str((await self._model(model))["id"]))
+        return await server.count_tokens(texts, (await self._model(model))["id"])
 
     async def context_length(self, model: str = "") -> int:
         """Return the server's context length, or otherwise the setting `context_length`."""
@@ -146,15 +149,17 @@ class OpenAIRuntime:
     async def status(self) -> RuntimeStatus:
         """Return the known state without a request."""
         if self._server is not None:
-            return RuntimeStatus(state="ready", detail=self._connection.server, adapters=self._server.adapters)
+            return RuntimeStatus(state="ready", detail=self._connection.state, adapters=self._server.adapters)
         return RuntimeStatus(state="failed" if self._failure else "stopped", detail=self._failure)
 
     async def _list(self) -> None:
         answer = await self._connection.told("GET", "/v1/models")
-        data = answer.get("data")
-        self._listing = (
-            [entry for entry in data if isinstance(entry, dict) and "id" in entry] if isinstance(data, list) else []
+        found = entries(answer, "data") or entries(answer, "models")
+        named = (
+            (entry, next(filter(None, (as_text(entry.get(key)) for key in ("id", "name", "model"))), ""))
+            for entry in found
         )
+        self._listing = [{**entry, "id": name} for entry, name in named if name]
 
     async def _model(self, name: str) -> dict[str, Any]:
         wanted = name or self._options.model
@@ -177,7 +182,3 @@ class OpenAIRuntime:
         if self._server is None:
             raise WorkerFailedError(f"{self._connection.title} is not in use: it was stopped, or never started.")
         return self._server
-
-
-def _positive(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None

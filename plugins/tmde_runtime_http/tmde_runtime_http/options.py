@@ -59,7 +59,7 @@ class HttpSettings(PluginSettings, frozen=True, kw_only=True):
             ge=0,
             le=10,
             title="Further attempts",
-            description="Further attempts when the server cannot be reached or is busy, before the first token only.",
+            description="Further attempts when the server is away or busy, or the connection breaks, before the first token only.",
         ),
     ] = 3
 

@@ -203,6 +203,17 @@ class RuntimeContract:
         )
 
     @holds
+    async def test_every_wish_about_thinking_is_answered(self, runtime: ModelRuntime) -> None:
+        """Require an answer with and without thinking, also from models that cannot think."""
+        for wish in (False, True):
+            error = await raised(answer(runtime, question(thinking=wish)))
+            require(
+                error is None,
+                f"A request with thinking={wish} {_ended(error)}. TMDE asks judges without thinking, whatever the model is. Leave "
+                "the wish out where the server or the model does not know it.",
+            )
+
+    @holds
     async def test_no_model_name_means_the_default_one(self, runtime: ModelRuntime) -> None:
         """Require exactly one default model, and the same model with and without its name."""
         defaults = [model.name for model in await runtime.models() if model.default]
