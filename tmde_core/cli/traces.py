@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -23,6 +22,7 @@ from tmde_core.cli.kit.output import (
 from tmde_core.errors import InsufficientStorageError, InvalidInputError
 from tmde_core.records.base import parse_id
 from tmde_core.records.traces import ImportReport, TraceFilter
+from tmde_core.storage.text_files import split_file_lines
 
 if TYPE_CHECKING:
     from tmde_core.services import Services
@@ -166,13 +166,12 @@ def import_(
 
     async def take(services: Services) -> ImportReport:
         if str(file) == "-":
-            return await services.traces.import_jsonl(sys.stdin.buffer)
+            return await services.traces.import_jsonl(split_file_lines(sys.stdin.buffer))
         with _opened(file) as stream:
             if stream.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC:
                 return await services.traces.import_sqlite(file)
             stream.seek(0)
-            lines: Iterable[bytes] = stream
-            return await services.traces.import_jsonl(lines)
+            return await services.traces.import_jsonl(split_file_lines(stream))
 
     report = with_services(ctx, take)
     if json:
@@ -254,7 +253,7 @@ async def _write(services: Services, stream: IO[bytes]) -> int:
     return count
 
 
-def _opened(file: Path) -> IO[bytes]:
+def _opened(file: Path) -> BinaryIO:
     try:
         return file.open("rb")
     except OSError as error:

@@ -17,6 +17,7 @@ from msgspec import Meta
 from tmde_core.errors import InvalidInputError, TooLargeError
 from tmde_core.records.base import Record
 from tmde_core.records.wrong_values import describe_problem
+from tmde_core.storage.text_files import decode_text, split_text_lines
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 8
@@ -76,13 +77,8 @@ def _decoded(content: bytes | str) -> str:
         raise TooLargeError(
             f"The template has {size:,} bytes; at most {MAX_BYTES:,} are allowed. Shorten it.", limit=MAX_BYTES
         )
-    try:
-        text = content.decode("utf-8") if isinstance(content, bytes) else content.encode("utf-8").decode("utf-8")
-    except UnicodeError:
-        raise InvalidInputError("The template is not UTF-8 text. Save it as UTF-8.") from None
-    if "\x00" in text:
-        raise InvalidInputError("The template holds NUL characters, so it is not a text file.")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+    encoded = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+    return "\n".join(split_text_lines(decode_text(encoded, "The template")))
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ the file.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -28,13 +29,8 @@ from tmde_core.records.traces import (
     TokenCounts,
     Trace,
 )
+from tmde_core.storage.text_files import MAX_LINE_BYTES
 from tmde_core.traces.store import TraceStore
-
-MAX_LINE_BYTES = 1_000_000
-"""The longest line that is read.
-
-A debate of ten long rounds takes a tenth of this size; a longer line is not a trace.
-"""
 
 BATCH_TRACES = 500
 """The number of traces per transaction: large enough to be fast, small enough that other writers hardly wait."""
@@ -153,32 +149,19 @@ def from_line(line: bytes) -> Trace:
     """
     if len(line) > MAX_LINE_BYTES:
         raise InvalidInputError(f"The line is longer than {MAX_LINE_BYTES:,} bytes.")
+    if b"\0" in line:
+        raise InvalidInputError("The line holds a NUL byte, so it is not text. Save the file as UTF-8.")
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"The line is not UTF-8 text: its byte {error.start + 1} belongs to no character. Save the file as UTF-8."
+        ) from None
     return from_json(line, TraceLine).trace()
 
 
 Entry = tuple[int, "Trace | str"]
 """A line's number, and its trace or the reason why it is not a trace."""
-
-
-async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Split a stream of bytes into lines.
-
-    An over-long line is cut just above the limit, so that the reader recognises the line as too long.
-    """
-    rest, dropping = b"", False
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if not dropping:
-                yield line
-            dropping = False
-        if dropping:
-            rest = b""
-        elif len(rest) > MAX_LINE_BYTES:
-            yield rest[: MAX_LINE_BYTES + 1]
-            rest, dropping = b"", True
-    if rest and not dropping:
-        yield rest
 
 
 async def _each(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -195,7 +178,8 @@ async def read_entries(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIt
     number = 0
     async for line in _each(lines):
         number += 1
-        text = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip()
+        # Joining two files of Windows programs leaves a byte order mark in the middle.
+        text = line.strip().removeprefix(BOM_UTF8).strip()
         if text:
             try:
                 yield number, from_line(text)

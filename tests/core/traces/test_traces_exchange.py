@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import json
 import sqlite3
 import tempfile
@@ -21,7 +20,8 @@ from tmde_core.records.finetune import TraceLineage
 from tmde_core.records.traces import RoleModel, SkippedLine, Timings, TokenCounts, Trace
 from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
-from tmde_core.traces.exchange import MAX_LINE_BYTES, LineRound, TraceLine, from_line, split_lines, to_line
+from tmde_core.storage.text_files import MAX_LINE_BYTES, split_lines
+from tmde_core.traces.exchange import LineRound, TraceLine, from_line, to_line
 from tmde_core.traces.service import TraceService
 from tmde_core.traces.store import COLUMNS, TraceDetails, TraceStore
 
@@ -182,7 +182,8 @@ GOOD = b'{"query": "q", "finalAnswer": "a"}'
         (b'{"query": "q", "finalAnswer": "a", "id": "nonsense"}', "id"),
         (b'{"query": "q", "finalAnswer": "a", "createdAt": "yesterday"}', "createdAt"),
         (b'{"query": "q", "finalAnswer": "a", "createdAt": "0001-01-01T00:00:00+05:00"}', "createdAt"),
-        (b'{"query": "q\xff", "finalAnswer": "a"}', "not valid JSON"),
+        (b'{"query": "q\xff", "finalAnswer": "a"}', "not UTF-8 text: its byte 13"),
+        (b'{"query": "q\0", "finalAnswer": "a"}', "NUL byte"),
         (b'{"query": "\\ud800", "finalAnswer": "a"}', "not valid JSON"),
         (
             b'{"query": "q", "finalAnswer": "a", "rounds": [{"number": 1, "proposal": "x"}, {"number": 1, "proposal": "y"}]}',
@@ -223,20 +224,6 @@ async def test_many_lines_go_in_several_batches(traces: TraceService) -> None:
     assert report.imported == 1200
     assert [skipped.line for skipped in report.skipped] == [701]
     assert len([1 async for _ in traces.export_jsonl()]) == 1200
-
-
-@given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=6))
-async def test_lines_do_not_depend_on_where_a_stream_is_cut(data: bytes, cuts: list[int]) -> None:
-    places = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
-
-    async def chunks() -> AsyncIterator[bytes]:
-        for start, end in itertools.pairwise(places):
-            yield data[start:end]
-
-    expected = data.split(b"\n")
-    if not expected[-1]:
-        expected.pop()
-    assert [line async for line in split_lines(chunks())] == expected
 
 
 async def test_an_endless_line_is_cut_short_and_the_next_line_is_read(traces: TraceService) -> None:

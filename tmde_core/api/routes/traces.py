@@ -16,7 +16,7 @@ from tmde_core.api.web.schema import describe_route
 from tmde_core.errors import TooLargeError
 from tmde_core.records.base import Record, parse_id
 from tmde_core.records.traces import ImportReport, Rating, Trace, TraceFilter, TraceStats
-from tmde_core.traces.exchange import split_lines
+from tmde_core.storage.text_files import split_lines
 
 IMPORT_BYTES = 4 * 1024**3
 """The largest import, enough for some million traces. The import reads line by line, so the limit protects the disk,

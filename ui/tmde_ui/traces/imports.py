@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeEr
 from tmde_core.records.base import to_json
 from tmde_core.records.traces import ImportReport
 from tmde_core.services import Services
+from tmde_core.storage.text_files import split_file_lines
 from tmde_ui.kit.dropzone import make_refusal
 from tmde_ui.kit.shell.site import Site
 
@@ -64,7 +64,8 @@ async def _take(request: Request, services: Services) -> ImportReport:
             path = Path(file.name)
             if _begins_with(path, SQLITE_MAGIC):
                 return await services.traces.import_sqlite(path)
-            return await services.traces.import_jsonl(_lines(path))
+            with path.open("rb") as lines:
+                return await services.traces.import_jsonl(split_file_lines(lines))
     except OSError as error:
         raise InsufficientStorageError(
             f"The file cannot be stored for the import: {error.strerror}. Free some space."
@@ -74,11 +75,6 @@ async def _take(request: Request, services: Services) -> ImportReport:
 def _begins_with(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(magic)) == magic
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        yield from file
 
 
 def report_of(answer: dict[str, Any]) -> ImportReport | str:
