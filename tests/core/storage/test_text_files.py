@@ -44,7 +44,10 @@ def test_the_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, content: byt
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("ok\nGrüße".encode("latin-1"), "F is not UTF-8 text: byte 6 belongs to no character (line 2). Save the file as"),
+        (
+            "ok\nGrüße".encode("latin-1"),
+            "F is not UTF-8 text: byte 6 belongs to no character (line 2). Save the file as",
+        ),
         ("Grüße".encode("utf-16-le"), "it looks like UTF-16 without a byte order mark"),
         ("Grüße".encode("utf-16-be"), "it looks like UTF-16 without a byte order mark"),
         ("Grüße".encode("utf-32"), "F is UTF-32"),
@@ -101,7 +104,10 @@ def test_lines_do_not_depend_on_where_a_stream_is_cut(data: bytes, cuts: list[in
     assert outcome(lambda: asyncio.run(streamed())) == whole
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff")), st.sampled_from(["utf-8-sig", "utf-16"]))
+@given(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff")),
+    st.sampled_from(["utf-8-sig", "utf-16"]),
+)
 def test_a_stream_has_the_lines_of_the_text(text: str, encoding: str):
     lines = [line.decode() for line in split_file_lines(io.BytesIO(text.encode(encoding)))]
     assert lines == split_text_lines(text)
