@@ -101,12 +101,16 @@ def add(
 @questions.command("import")
 def import_(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="JSON Lines (ours, inspect_ai's, lm-evaluation-harness's) or YAML.")],
+    file: Annotated[Path, typer.Argument(help="JSON Lines, JSON or YAML; docs/benchmarks.md lists the forms.")],
     domain: Domain = "reasoning",
     difficulty: Difficulty = "medium",
     json: JsonFlag = False,
 ) -> None:
     """Import questions from a file. Invalid entries are reported by their line; the other questions are stored."""
+    if file.suffix.lower() in (".csv", ".tsv", ".parquet", ".xlsx"):
+        raise InvalidInputError(
+            f"{file.suffix} files are not read. Write the questions as JSON Lines (one JSON object per line) or YAML."
+        )
     content = read_text_file(file)
     as_yaml = file.suffix.lower() in (".yaml", ".yml")
     done = with_services(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,7 @@ async def _take(request: Request, services: Services) -> ImportReport:
             path = Path(file.name)
             if _begins_with(path, SQLITE_MAGIC):
                 return await services.traces.import_sqlite(path)
-            with path.open("rb") as lines:
-                return await services.traces.import_jsonl(split_file_lines(lines))
+            return await services.traces.import_jsonl(_lines(path))
     except OSError as error:
         raise InsufficientStorageError(
             f"The file cannot be stored for the import: {error.strerror}. Free some space."
@@ -75,6 +75,11 @@ async def _take(request: Request, services: Services) -> ImportReport:
 def _begins_with(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(magic)) == magic
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from split_file_lines(file)
 
 
 def report_of(answer: dict[str, Any]) -> ImportReport | str:
