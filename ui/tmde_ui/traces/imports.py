@@ -32,16 +32,19 @@ def register_upload(site: Site) -> None:
     services = site.services
 
     @site.web.post(ADDRESS, include_in_schema=False)
-    async def take(request: Request) -> Response:
+    async def take(request: Request, again: bool = False) -> Response:
         try:
-            report = await _take(request, services)
+            report = await _take(request, services, copies=again)
         except TmdeError as error:
             return make_refusal(error)
         return Response(to_json(report), media_type="application/json")
 
 
-async def _take(request: Request, services: Services) -> ImportReport:
+async def _take(request: Request, services: Services, *, copies: bool) -> ImportReport:
     """Store the body in a temporary file of the data directory and import the file.
+
+    Args:
+        copies: Store copies of traces that are already here.
 
     Raises:
         TooLargeError: the body exceeds MAX_IMPORT_BYTES.
@@ -64,8 +67,8 @@ async def _take(request: Request, services: Services) -> ImportReport:
                 raise InvalidInputError("The file is empty, so there is nothing to import.")
             path = Path(file.name)
             if _begins_with(path, SQLITE_MAGIC):
-                return await services.traces.import_sqlite(path)
-            return await services.traces.import_jsonl(_lines(path))
+                return await services.traces.import_sqlite(path, copies=copies)
+            return await services.traces.import_jsonl(_lines(path), copies=copies)
     except OSError as error:
         raise InsufficientStorageError(
             f"The file cannot be stored for the import: {error.strerror}. Free some space."
