@@ -220,6 +220,9 @@ def test_a_label_names_its_option_whatever_the_texts_say(texts, data):
         ({"value": "A B", "aliases": [], "normalized_value": "a b", "type": "X"}, FactsCheck(facts=(("A B",),))),
         ([{"text": "Rome", "answer_start": 3}], FactsCheck(facts=(("Rome",),))),
         ("１２", NumberCheck(value=12)),
+        ("Yes.", ChoiceCheck(answer="yes", options=("yes", "no"))),
+        ("C", ChoiceCheck(answer="C", options=tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))),
+        ("Thus \\boxed{\\text{blue}}.", FactsCheck(facts=(("blue",),))),
         ("1945-09-02", FactsCheck(facts=(("1945-09-02",),))),
     ],
 )
@@ -245,6 +248,7 @@ def test_an_answer_is_checked_as_what_it_is(answer, check):
         ({"question": "?", "answer": "x", "target": "y"}, "different answers"),
         ({"question": "?", "Question": "!", "answer": "x"}, "has the same name"),
         ({"question": "?", "answer": {"foo": 1}}, "a text, a number"),
+        ({"question": "?", "answer": ["a", ["b"]]}, "a text, a number"),
         ({"question": 5, "answer": "x"}, "question: text"),
         ({"input": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
                     {"role": "user", "content": "c"}], "ideal": "x"}, "3 turns"),

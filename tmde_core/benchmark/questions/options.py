@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tmde_core.benchmark.questions.fields import CHOICES, Fields, fold_name
-from tmde_core.benchmark.questions.targets import Parts, letter_parts
+from tmde_core.benchmark.questions.targets import LETTERS, Parts, letter_parts
 from tmde_core.errors import InvalidInputError
 from tmde_core.finetune.dataset.same_question import normalise_question
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ASK_FOR_LETTER = "Answer with the letter of the right one."
 
 _COLUMN = re.compile(r"(?:option|choice|answerchoice|ending|opt)?(?P<label>[a-z]|[1-9]\d?)")

@@ -22,14 +22,13 @@ from tmde_core.benchmark.questions.fields import (
     is_empty,
 )
 from tmde_core.benchmark.questions.options import (
-    LETTERS,
     Option,
     choice_parts,
     find_right,
     mixed,
     read_options,
 )
-from tmde_core.benchmark.questions.targets import Parts, answer_parts, letter_parts, read_wordings
+from tmde_core.benchmark.questions.targets import LETTERS, Parts, answer_parts, letter_parts, read_wordings
 from tmde_core.errors import InvalidInputError
 
 _WRONG_ANSWER = re.compile(r"(?:distractor|incorrectanswer|wronganswer|incorrect)\d")

@@ -15,6 +15,7 @@ from tmde_core.finetune.dataset.same_question import fold_characters
 Parts = dict[str, Any]
 """Fields of a question: `query`, `reference`, and `criteria` or `rubric`."""
 
+LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 MAX_WORDING_WORDS = 12
 MAX_WORDING_LENGTH = 120
 """A longer answer is a text. No answer repeats a text word by word, so a judge compares it."""
@@ -29,6 +30,7 @@ _NUMBER = re.compile(
 _FRACTION = re.compile(
     r"(?P<sign>[-+]?)(?:(?P<top>\d{1,9})\s?/\s?(?P<under>\d{1,9})|\\[dt]?frac\{(?P<top2>\d{1,9})\}\{(?P<under2>\d{1,9})\})"
 )
+_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{(?P<inner>[^{}]+)\}")
 _YES_OR_NO = (("yes", "no"), ("true", "false"))
 
 
@@ -45,8 +47,11 @@ def answer_parts(query: str, target: Any) -> Parts:
         raise InvalidInputError("target: there is none, so nothing can be checked.", field="target")
     reference = wordings[0]
     for pair in _YES_OR_NO:
-        if len(wordings) == 1 and reference.casefold() in pair:
-            return _either(query, reference, pair)
+        if len(wordings) == 1 and reference.rstrip(".").casefold() in pair:
+            return _either(query, reference.rstrip("."), pair)
+    if len(wordings) == 1 and reference.upper() in LETTERS:
+        # A fact such as "A" or "I" would stand in nearly every answer.
+        return _checked(query, reference, {"kind": "choice", "answer": reference.upper(), "options": list(LETTERS)})
     numbers = [read_number(one) for one in wordings]
     if numbers[0] is not None and all(one == numbers[0] for one in numbers):
         value, tolerance = numbers[0]
@@ -92,10 +97,8 @@ def read_wordings(target: Any) -> list[str]:
         return ["yes" if target else "no"]
     if isinstance(target, int | float):
         return [str(int(target)) if isinstance(target, float) and target.is_integer() else str(target)]
-    if isinstance(target, list):
-        return [wording for one in target if not isinstance(one, list) for wording in read_wordings(one)] or _refuse(
-            target
-        )
+    if isinstance(target, list) and not any(isinstance(one, list) for one in target):
+        return [wording for one in target for wording in read_wordings(one)]
     if isinstance(target, Mapping):
         named = {"".join(filter(str.isalnum, str(name).casefold())): value for name, value in target.items()}
         for names in (("value", "aliases", "normalizedaliases"), ("text",)):
@@ -135,8 +138,13 @@ def final_answer(text: str) -> str:
         for place in range(start, len(text)):
             depth += {"{": 1, "}": -1}.get(text[place], 0)
             if not depth:
-                return text[start:place].strip() or text.strip()
-    return text.strip()
+                return _bare(text[start:place].strip() or text.strip())
+    return _bare(text.strip())
+
+
+def _bare(text: str) -> str:
+    found = _WRAPPED.fullmatch(text)
+    return found["inner"].strip() if found else text
 
 
 def read_number(text: str) -> tuple[float, float] | None:
