@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _ENGLAND_SCOTLAND_WALES = "\U0001f3f4[\U000e0061-\U000e007a]+\U000e007f"
 """A black flag with invisible letters after it. Only these letters tell such flags apart."""
@@ -32,7 +33,7 @@ _HIDDEN = re.compile(
 )
 """Unicode's Default_Ignorable_Code_Point, and control characters that are no blanks. The group stays."""
 
-_GUILLEMETS = re.compile(r"(?<!\w)«\s+|\s+»(?!\w)")
+_GUILLEMETS = re.compile(r"(?<!\w)([«‹])\s+|\s+([»›])(?!\w)")
 """French puts blanks inside its quotation marks; German and Danish turn the marks round."""
 
 _SAME = {
@@ -73,10 +74,11 @@ def fold_characters(text: str) -> str:
     """Return a text whose characters are written in one way. Case, blanks and line ends stay."""
     if text.isascii() and text.isprintable():
         return text
-    shown = _GUILLEMETS.sub('"', _HIDDEN.sub(r"\1", text))
+    shown = _GUILLEMETS.sub(r"\1\2", _HIDDEN.sub(r"\1", text))
     return unicodedata.normalize("NFC", "".join(map(_written, unicodedata.normalize("NFC", shown))))
 
 
+@lru_cache(maxsize=8192)
 def _written(character: str) -> str:
     """Return a character in its usual form."""
     if character.isascii():

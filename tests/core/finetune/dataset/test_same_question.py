@@ -26,6 +26,7 @@ SAME = [
     ('What\'s "it"?', "What’s “it”?"),
     ('What\'s "it"?', "What´s «\u00a0it\u00a0»?"),
     ('What is "it"?', "What is »it«?"),
+    ("What is 'it'?", "What is ‹ it › ?"),
     ('What is "it"?', "What is „it“?"),
     ("What is 5-3?", "What is 5−3?"),
     ("What is 5-3?", "What is 5–3\u2049"),
