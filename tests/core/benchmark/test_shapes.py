@@ -469,10 +469,10 @@ def test_the_numbers_of_a_criterion_are_numbers_in_yaml():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("- &a {query: x}\n- *a", "Line 1: the YAML file uses anchors"),
+        ("- &a {query: x}\n- *a", "Line 1: this is not valid YAML: anchors"),
         ("- query: !!python/object/apply:os.system [ls]", "tag"),
         ("- query: !!int 5", "tag"),
-        ("- query: x\n---\n- query: y", "a second YAML document"),
+        ("- query: x\n---\n- query: y", "Line 2: this is not valid YAML: a second document begins"),
         ("[" * 50, "nested too deeply"),
         ("- query: x\n  reference: null", "reference: leave the field out"),
         ("- query: x\n  criteria: [{name: a, check: {kind: number, value: 0x10}}]", "value"),
