@@ -8,6 +8,7 @@ value is no text.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import yaml
@@ -54,7 +55,14 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value")
 
 
-JSON = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_refuse_constant)
+def _finite(written: str) -> float:
+    number = float(written)
+    if math.isinf(number):
+        raise ValueError(f"{written[:40]} is too large a number")
+    return number
+
+
+JSON = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_refuse_constant, parse_float=_finite)
 """Decodes JSON; `find_twice` finds the fields that stand there twice. Raises ValueError or RecursionError."""
 
 

@@ -247,6 +247,7 @@ def test_an_answer_is_checked_as_what_it_is(answer, check):
         ({"question": "?", "answer": "x", "search_results": {"description": ["a long page"]}}, "search_results: TMDE"),
         ({"question": "?", "answer": "x", "target": "y"}, "different answers"),
         ({"question": "?", "Question": "!", "answer": "x"}, "has the same name"),
+        ({"data": [{"paragraphs": []}]}, "holds no question"),
         ({"question": "?", "answer": {"foo": 1}}, "a text, a number"),
         ({"question": "?", "answer": ["a", ["b"]]}, "a text, a number"),
         ({"question": 5, "answer": "x"}, "question: text"),
@@ -266,6 +267,11 @@ def test_an_evals_sample_keeps_its_system_message():
     question = one({"input": turns, "ideal": ["Paris", "Paris."]})
     assert question.query == "Answer with one word.\n\nCapital of France?"
     assert question.reference == "Paris"
+
+
+def test_a_number_beyond_all_floats_is_refused():
+    ((_, reason),) = read_entries('{"question": "?", "answer": 1e999}')
+    assert reason == "This is not valid JSON: 1e999 is too large a number."
 
 
 def test_squads_nested_file_has_a_question_for_each_of_its_questions():

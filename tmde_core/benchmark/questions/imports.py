@@ -92,6 +92,8 @@ def _questions(entry: Mapping[str, Any], domain: str, difficulty: str, *, as_yam
     except (TmdeError, RecursionError) as error:
         yield error.detail if isinstance(error, TmdeError) else "The entry is nested too deeply."
         return
+    if not entries:
+        yield "The entry holds no question."
     for one in entries:
         try:
             yield decode_question(_converted(one, domain, difficulty, as_yaml=as_yaml))
