@@ -53,6 +53,17 @@ def test_what_is_exported_imports_again_unchanged(own_live) -> None:
     assert own_live.client.get("/api/traces/export").text == exported.text
 
 
+def test_a_second_import_makes_no_copies_unless_it_is_asked_for(own_live) -> None:
+    text = json.dumps({"query": "a twin?", "finalAnswer": "a"})
+    assert bring_in(own_live, text).json()["imported"] == 1
+    again = bring_in(own_live, text).json()
+    assert (again["imported"], again["alreadyHere"], again["skipped"][0]["line"]) == (0, 1, 1)
+    assert "already here" in again["skipped"][0]["reason"]
+    copies = own_live.client.post("/api/traces/import?again=true", content=text.encode("utf-16"), headers=NDJSON)
+    assert copies.json()["imported"] == 1
+    assert own_live.client.get("/api/traces").json()["total"] == 2
+
+
 def test_an_import_is_read_as_a_stream_of_any_size(live) -> None:
     def chunks():
         for _ in range(3000):

@@ -212,7 +212,7 @@ def test_several_debates_may_run_at_once(tmde: Tmde, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_or_empty_is_one_sentence(tmde: Tmde, tmp_path: Path) -> None:
-    assert "cannot be read" in tmde("debate", "--file", tmp_path / "none.jsonl").err
+    assert "There is no file" in tmde("debate", "--file", tmp_path / "none.jsonl").err
     assert "has no question" in tmde("debate", "--file", _questions(tmp_path / "empty.jsonl")).err
 
 

@@ -38,6 +38,16 @@ def test_bad_lines_of_an_import_are_named_by_number(process: Tmde) -> None:
     assert process("traces", "import", "-", stdin="nonsense\n").code == 1
 
 
+def test_a_second_import_makes_no_copies_unless_it_is_asked_for(tmde: Tmde, tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text(LINES, encoding="utf-16")
+    assert tmde("traces", "import", file).out == "Imported 10 traces, left out 0.\n"
+    again = tmde("traces", "import", file)
+    assert (again.code, again.out) == (0, "Imported 0 traces, left out 10.\n")
+    assert "10 are already here. To import copies, add --again." in again.err
+    assert tmde("traces", "import", file, "--again").out == "Imported 10 traces, left out 0.\n"
+
+
 def test_the_original_projects_file_is_known_by_its_content(tmde: Tmde, tmp_path: Path) -> None:
     file = tmp_path / "old.data"
     with sqlite3.connect(file) as database:

@@ -10,7 +10,7 @@ from tmde_bench_default.checks.deciding import problems, run_check
 from tmde_bench_default.judges.verifier import VerifierJudge, check_criteria
 from tmde_bench_default.suite import QUICK, anchors, questions, suites
 from tmde_core.benchmark.questions.files import content_hash, read_questions
-from tmde_core.finetune.dataset.selection import normalise_question
+from tmde_core.finetune.dataset.same_question import normalise_question
 from tmde_core.plugins import Plugins
 from tmde_core.records.benchmark import DOMAINS
 from tmde_core.sdk.judges import CheckingJudge

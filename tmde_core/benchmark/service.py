@@ -236,7 +236,7 @@ class BenchmarkService(BenchmarkReading):
 
     async def import_questions(
         self,
-        content: bytes,
+        content: bytes | str,
         *,
         as_yaml: bool = False,
         domain: str = "reasoning",
@@ -252,7 +252,7 @@ class BenchmarkService(BenchmarkReading):
             whole: Import nothing if one entry cannot be imported.
 
         Raises:
-            InvalidInputError: The file is too large, or has the wrong format.
+            InvalidInputError: The file is too large, is not text, or has the wrong format.
         """
         entries = read_entries(content, as_yaml=as_yaml, domain=domain, difficulty=difficulty)
         read = await asyncio.to_thread(list, entries)  # YAML of 16 MiB takes its time

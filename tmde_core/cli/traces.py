@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -24,6 +23,7 @@ from tmde_core.cli.kit.output import (
 from tmde_core.errors import InsufficientStorageError, InvalidInputError
 from tmde_core.records.base import parse_id
 from tmde_core.records.traces import ImportReport, TraceFilter
+from tmde_core.storage.text_files import split_file_lines
 
 if TYPE_CHECKING:
     from tmde_core.services import Services
@@ -182,30 +182,37 @@ def delete(
 def import_(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="JSON Lines, or the original project's SQLite file; - reads stdin.")],
+    again: Annotated[bool, typer.Option("--again", help="Import copies of traces that are already here.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Import traces. The kind of file is detected from its content."""
+    """Import traces. The kind of file is detected from its content. Traces that are already here are left out."""
 
     async def take(services: Services) -> ImportReport:
         if str(file) == "-":
-            return await services.traces.import_jsonl(sys.stdin.buffer)
+            return await services.traces.import_jsonl(split_file_lines(sys.stdin.buffer), copies=again)
         with _opened(file) as stream:
             if stream.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC:
-                return await services.traces.import_sqlite(file)
+                return await services.traces.import_sqlite(file, copies=again)
             stream.seek(0)
-            lines: Iterable[bytes] = stream
-            return await services.traces.import_jsonl(lines)
+            return await services.traces.import_jsonl(split_file_lines(stream), copies=again)
 
     report = with_services(ctx, take)
     if json:
         print_json(report)
     else:
-        typer.echo(f"Imported {report.imported} {_traces(report.imported)}, left out {len(report.skipped)}.")
+        typer.echo(f"Imported {report.imported} {_traces(report.imported)}, left out {report.skipped_total}.")
+        if report.already_here:
+            typer.echo(
+                f"{report.already_here} {'is' if report.already_here == 1 else 'are'} already here. To import copies, add "
+                "--again.",
+                err=True,
+            )
         for skipped in report.skipped[:SHOWN_SKIPPED]:
             typer.echo(f"  line {skipped.line}: {skipped.reason}", err=True)
-        if len(report.skipped) > SHOWN_SKIPPED:
-            typer.echo(f"  and {len(report.skipped) - SHOWN_SKIPPED} more; --json names them all", err=True)
-    if report.skipped and not report.imported:
+        if report.skipped_total > SHOWN_SKIPPED:
+            typer.echo(f"  and {report.skipped_total - SHOWN_SKIPPED} more; --json names them all", err=True)
+    # An import that finds all its traces here has nothing to do, and has not failed.
+    if report.skipped_total > report.already_here and not report.imported:
         raise typer.Exit(1)
 
 
@@ -276,7 +283,7 @@ async def _write(services: Services, stream: IO[bytes]) -> int:
     return count
 
 
-def _opened(file: Path) -> IO[bytes]:
+def _opened(file: Path) -> BinaryIO:
     try:
         return file.open("rb")
     except OSError as error:

@@ -21,7 +21,7 @@ from tmde_core.benchmark.results.statistics import paired_difference
 from tmde_core.debate.judging import Judges
 from tmde_core.debate.service import DebateService
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError, WorkerFailedError
-from tmde_core.finetune.dataset.selection import normalise_question
+from tmde_core.finetune.dataset.same_question import normalise_question
 from tmde_core.finetune.service import FineTuneService
 from tmde_core.loop.journal import Journal
 from tmde_core.loop.records import (

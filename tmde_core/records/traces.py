@@ -123,6 +123,8 @@ class ImportReport(Record):
     skipped: tuple[SkippedLine, ...] = ()
     """The skipped lines in order, at most the first 10,000."""
     skipped_total: int = 0
+    already_here: int = 0
+    """The skipped lines whose traces are already here. An import can be told to store copies of them."""
 
 
 class Withdrawal(Record):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tmde_core.errors import InvalidInputError
+from tmde_core.settings.reading import read_settings_text
 from tmde_core.storage.durable import storage_errors, write_atomic
 from tmde_core.storage.locks import FileLock
 
@@ -23,7 +24,7 @@ def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
         changes: values with the names of the file: snake_case, tables as nested mappings. Other values stay unchanged.
 
     Raises:
-        InvalidInputError: the file is not valid TOML, or TOML cannot hold a value.
+        InvalidInputError: the file is not text or not valid TOML, or TOML cannot hold a value.
         InsufficientStorageError: the file cannot be written.
     """
     from tomlkit.exceptions import TOMLKitError  # only writing needs this import; most commands only read
@@ -31,10 +32,9 @@ def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
     # The lock lets two processes change different settings at the same time; both changes are kept.
     with storage_errors(path), FileLock.acquire(path.with_name(f".{path.name}.lock")):
         try:
-            # Some editors put a byte order mark first.
-            before = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+            before = read_settings_text(path)
             stored = tomllib.loads(before)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except tomllib.TOMLDecodeError as error:
             raise InvalidInputError(
                 f"{path} is not valid TOML: {error}. Correct that line or move the file away."
             ) from None

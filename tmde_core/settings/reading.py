@@ -11,9 +11,15 @@ from typing import Any
 
 import msgspec
 
-from tmde_core.errors import InsufficientStorageError, InvalidInputError
+from tmde_core.errors import InsufficientStorageError, InvalidInputError, NotFoundError
 from tmde_core.records.wrong_values import describe_problem
 from tmde_core.settings.schema import ENVIRONMENT, PLUGIN_TABLES, SETTINGS_FILE, Roles, Settings
+from tmde_core.storage.text_files import read_text_file, split_text_lines
+
+MAX_FILE_BYTES = 1024 * 1024
+"""The largest settings file. All settings together take a hundredth of this size."""
+
+_LONE_CR = re.compile(r"\r(?!\n)")
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -48,7 +54,7 @@ def read_settings(directory: Path, environ: Mapping[str, str], flags: Mapping[st
         InvalidInputError: as `load_settings`.
     """
     file = directory / SETTINGS_FILE
-    text = _read(file)
+    text = read_settings_text(file)
     try:
         tree: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -112,7 +118,7 @@ def _refused(source: str, text: str, field: str, sentence: str) -> InvalidInputE
 def _line_of(text: str, field: str) -> int | None:
     """Return the number of the line that sets a dotted key, in plain TOML with `[tables]`; None if it is not found."""
     wanted, table = field.split("."), []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(split_text_lines(text), 1):
         stripped = line.strip()
         if header := re.match(r"^\[([^\[\]]+)\]", stripped):
             table = [part.strip().strip('"') for part in header.group(1).split(".")]
@@ -161,14 +167,13 @@ def _make(directory: Path) -> None:
         )
 
 
-def _read(file: Path) -> str:
+def read_settings_text(file: Path) -> str:
+    """Return the text of a settings file; empty text if there is no file. TOML knows no line that ends with CR alone.
+
+    Raises:
+        InvalidInputError: the file cannot be read, is too large, or is not text.
+    """
     try:
-        return file.read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
-    except FileNotFoundError:
+        return _LONE_CR.sub("\n", read_text_file(file, MAX_FILE_BYTES, "Correct it or move it away."))
+    except NotFoundError:
         return ""
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(
-            f"{file} is not UTF-8 text: byte {error.start + 1} belongs to no character. Save it as UTF-8."
-        ) from None
-    except OSError as error:
-        raise InvalidInputError(f"{file} cannot be read: {error.strerror}. Correct that or move it away.") from None

@@ -1,8 +1,8 @@
 """Reads and writes template files: Markdown with YAML front matter between two lines of `---`.
 
 The text may come from an untrusted source. Its size is limited before it is parsed. Anchors and aliases are rejected,
-because they can expand a few bytes to gigabytes. `safe_load` creates plain data only. Every field has a type and a
-maximum length.
+because they can expand a few bytes to gigabytes. Every value stays the text that was written, so a keyword may be `no`
+or `12:30`. Every field has a type and a maximum length.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from msgspec import Meta
 from tmde_core.errors import InvalidInputError, TooLargeError
 from tmde_core.records.base import Record
 from tmde_core.records.wrong_values import describe_problem
+from tmde_core.storage.plain_data import YamlError, find_twice, parse_yaml
+from tmde_core.storage.text_files import decode_text, split_text_lines
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 8
@@ -76,13 +78,8 @@ def _decoded(content: bytes | str) -> str:
         raise TooLargeError(
             f"The template has {size:,} bytes; at most {MAX_BYTES:,} are allowed. Shorten it.", limit=MAX_BYTES
         )
-    try:
-        text = content.decode("utf-8") if isinstance(content, bytes) else content.encode("utf-8").decode("utf-8")
-    except UnicodeError:
-        raise InvalidInputError("The template is not UTF-8 text. Save it as UTF-8.") from None
-    if "\x00" in text:
-        raise InvalidInputError("The template holds NUL characters, so it is not a text file.")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+    encoded = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+    return "\n".join(split_text_lines(decode_text(encoded, "The template")))
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -101,18 +98,14 @@ def _split(text: str) -> tuple[str, str]:
 
 def _front(head: str) -> FrontMatter:
     try:
-        _refuse_tricks(head)
-        raw = yaml.safe_load(head)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = mark.line + 2 if mark else 1
+        raw = parse_yaml(head, MAX_DEPTH)
+    except YamlError as error:
+        line = error.line + 1
         raise InvalidInputError(
             f"Line {line}: the front matter is not valid YAML: {error.problem}.", line=line
         ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: dates such as 2024-99-99 and integers with too many digits.
-        first = " ".join(str(error).split())[:200]
-        raise InvalidInputError(f"The front matter is not valid YAML: {first}.") from None
+    if twice := find_twice(raw):
+        raise InvalidInputError(f"The front matter is not valid: {twice}")
     if not isinstance(raw, dict):
         raise InvalidInputError(
             "Line 2: the front matter must be fields such as `name: Proof by contradiction`.", line=2
@@ -120,32 +113,13 @@ def _front(head: str) -> FrontMatter:
     if isinstance(raw.get("keywords"), str):
         raw["keywords"] = [word.strip() for word in raw["keywords"].split(",") if word.strip()]
     try:
-        front = msgspec.convert({str(key): value for key, value in raw.items()}, FrontMatter)
+        front = msgspec.convert(raw, FrontMatter)
     except msgspec.ValidationError as error:
         raise _complaint(error, head) from None
     for name in ("name", "description", "domain", "methodology"):
         if not getattr(front, name).strip():
             raise _complaint(msgspec.ValidationError(f"Expected text that is not blank - at `$.{name}`"), head)
     return front
-
-
-def _refuse_tricks(head: str) -> None:
-    depth = 0
-    for event in yaml.parse(head, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise _refused("anchors (&) and aliases (*) are not allowed", event)
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise _refused("it is nested too deeply", event)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
-def _refused(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
-    error = yaml.MarkedYAMLError(problem=problem)
-    error.problem_mark = event.start_mark  # type: ignore[assignment]  # the stubs tell two kinds of mark apart
-    return error
 
 
 def _complaint(error: msgspec.ValidationError, head: str) -> InvalidInputError:

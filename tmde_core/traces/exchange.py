@@ -7,6 +7,7 @@ the file.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -28,13 +29,8 @@ from tmde_core.records.traces import (
     TokenCounts,
     Trace,
 )
-from tmde_core.traces.store import TraceStore
-
-MAX_LINE_BYTES = 1_000_000
-"""The longest line that is read.
-
-A debate of ten long rounds takes a tenth of this size; a longer line is not a trace.
-"""
+from tmde_core.storage.text_files import MAX_LINE_BYTES
+from tmde_core.traces.store import Arrival, TraceStore
 
 BATCH_TRACES = 500
 """The number of traces per transaction: large enough to be fast, small enough that other writers hardly wait."""
@@ -151,34 +147,25 @@ def from_line(line: bytes) -> Trace:
     Raises:
         InvalidInputError: The line is not a valid trace. The error says in one sentence what is wrong.
     """
+    return _parsed(line).trace()
+
+
+def _parsed(line: bytes) -> TraceLine:
     if len(line) > MAX_LINE_BYTES:
         raise InvalidInputError(f"The line is longer than {MAX_LINE_BYTES:,} bytes.")
-    return from_json(line, TraceLine).trace()
+    if b"\0" in line:
+        raise InvalidInputError("The line holds a NUL byte, so it is not text. Save the file as UTF-8.")
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"The line is not UTF-8 text: its byte {error.start + 1} belongs to no character. Save the file as UTF-8."
+        ) from None
+    return from_json(line, TraceLine)
 
 
-Entry = tuple[int, "Trace | str"]
+Entry = tuple[int, "Arrival | str"]
 """A line's number, and its trace or the reason why it is not a trace."""
-
-
-async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Split a stream of bytes into lines.
-
-    An over-long line is cut just above the limit, so that the reader recognises the line as too long.
-    """
-    rest, dropping = b"", False
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if not dropping:
-                yield line
-            dropping = False
-        if dropping:
-            rest = b""
-        elif len(rest) > MAX_LINE_BYTES:
-            yield rest[: MAX_LINE_BYTES + 1]
-            rest, dropping = b"", True
-    if rest and not dropping:
-        yield rest
 
 
 async def _each(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -195,45 +182,68 @@ async def read_entries(lines: AsyncIterator[bytes] | Iterable[bytes]) -> AsyncIt
     number = 0
     async for line in _each(lines):
         number += 1
-        text = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip()
+        # Joining two files of Windows programs leaves a byte order mark in the middle.
+        text = line.strip().removeprefix(BOM_UTF8).strip()
         if text:
             try:
-                yield number, from_line(text)
+                parsed = _parsed(text)
+                yield number, Arrival(parsed.trace(), named=parsed.id is not None)
             except InvalidInputError as error:
                 yield number, error.detail
 
 
-async def import_lines(store: TraceStore, lines: AsyncIterator[bytes] | Iterable[bytes]) -> ImportReport:
+async def import_lines(
+    store: TraceStore, lines: AsyncIterator[bytes] | Iterable[bytes], *, copies: bool = False
+) -> ImportReport:
     """Import traces; see `TraceService.import_jsonl`."""
-    return await import_entries(store, read_entries(lines))
+    return await import_entries(store, read_entries(lines), copies=copies)
 
 
-async def import_entries(store: TraceStore, found: AsyncIterator[Entry]) -> ImportReport:
-    """Store the traces, one batch per transaction, and report the reason for each skipped line."""
+async def import_entries(store: TraceStore, found: AsyncIterator[Entry], *, copies: bool = False) -> ImportReport:
+    """Store the traces, one batch per transaction, and report the reason for each skipped line.
+
+    Args:
+        copies: Store copies of traces that are already here.
+    """
     report = _Report()
-    batch: list[tuple[int, Trace]] = []
+    began = await store.last_seq()
+    batch: list[tuple[int, Arrival]] = []
     size = 0
     async for number, outcome in found:
         if isinstance(outcome, str):
             report.skip(number, outcome)
             continue
         batch.append((number, outcome))
-        size += len(outcome.query) + len(outcome.final_answer) + sum(len(round_.proposal) for round_ in outcome.rounds)
+        trace = outcome.trace
+        size += len(trace.query) + len(trace.final_answer) + sum(len(round_.proposal) for round_ in trace.rounds)
         if len(batch) >= BATCH_TRACES or size >= BATCH_BYTES:
-            await _keep(store, batch, report)
+            await _keep(store, batch, report, began, copies=copies)
             batch, size = [], 0
-    await _keep(store, batch, report)
+    await _keep(store, batch, report, began, copies=copies)
     return report.finished()
 
 
-async def _keep(store: TraceStore, batch: list[tuple[int, Trace]], report: _Report) -> None:
+async def _keep(
+    store: TraceStore, batch: list[tuple[int, Arrival]], report: _Report, began: int, *, copies: bool
+) -> None:
     if not batch:
         return
-    kept = await store.add_new([trace for _, trace in batch])
-    for (number, trace), new in zip(batch, kept, strict=True):
-        if not new:
-            report.skip(number, f"There is a trace with the id {trace.id} already.")
-    report.imported += sum(kept)
+    twins = await store.add_new([arrival for _, arrival in batch], began, copies=copies)
+    for (number, arrival), twin in zip(batch, twins, strict=True):
+        if twin is None:
+            report.imported += 1
+        elif twin == arrival.trace.id:
+            report.skip(number, f"The trace {_short(twin)} is already here.", already_here=True)
+        else:
+            report.skip(
+                number,
+                f"It has the same question and answer as trace {_short(twin)}, which is already here.",
+                already_here=True,
+            )
+
+
+def _short(trace_id: UUID) -> str:
+    return str(trace_id)[:8]
 
 
 class _Report:
@@ -243,16 +253,20 @@ class _Report:
         self.imported = 0
         self._skipped: list[SkippedLine] = []
         self._total = 0
+        self._already_here = 0
 
-    def skip(self, line: int, reason: str) -> None:
+    def skip(self, line: int, reason: str, *, already_here: bool = False) -> None:
         self._total += 1
+        self._already_here += already_here
         if len(self._skipped) < MAX_REPORTED:
             self._skipped.append(SkippedLine(line=line, reason=reason))
 
     def finished(self) -> ImportReport:
         # A duplicate is found only when its batch is written; later lines may have been skipped before that.
         in_order = tuple(sorted(self._skipped, key=lambda skipped: skipped.line))
-        return ImportReport(imported=self.imported, skipped=in_order, skipped_total=self._total)
+        return ImportReport(
+            imported=self.imported, skipped=in_order, skipped_total=self._total, already_here=self._already_here
+        )
 
 
 async def export_lines(store: TraceStore) -> AsyncIterator[bytes]:

@@ -20,6 +20,7 @@ from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.records.debate import Round
 from tmde_core.records.traces import RoleModel, Timings, Trace
 from tmde_core.traces.exchange import Entry, in_utc
+from tmde_core.traces.store import Arrival
 
 NAMESPACE = UUID("6f9a3c1e-5d0b-4b83-9b52-3d0a1f4a7c11")
 """Ids that are not UUIDs become UUIDs in this fixed namespace, so that a second import recognises them."""
@@ -56,7 +57,7 @@ async def entries(path: Path) -> AsyncIterator[Entry]:
             for row, rounds in rows:
                 number += 1
                 try:
-                    yield number, _trace(row, rounds)
+                    yield number, Arrival(_trace(row, rounds), named=True)
                 except InvalidInputError as error:
                     yield number, error.detail
     finally:

@@ -183,19 +183,31 @@ class TraceService:
         """
         return await self._store.passed_over(which, min_quality, limit)
 
-    async def import_jsonl(self, lines: AsyncIterator[bytes] | Iterable[bytes]) -> ImportReport:
-        """Import traces, one JSON object per line; report each line that cannot be imported and store nothing of it."""
-        return await exchange.import_lines(self._store, lines)
+    async def import_jsonl(
+        self, lines: AsyncIterator[bytes] | Iterable[bytes], *, copies: bool = False
+    ) -> ImportReport:
+        """Import traces, one JSON object per line; report each line that is not imported and store nothing of it.
+
+        A trace that is already here is not imported again: one with the same id, or with the same question and answer if
+        the line has no id.
+
+        Args:
+            copies: Store copies of traces that are already here.
+        """
+        return await exchange.import_lines(self._store, lines, copies=copies)
 
     def export_jsonl(self) -> AsyncIterator[bytes]:
         """Yield every trace as one line of JSON, in the order in which the traces were stored."""
         return exchange.export_lines(self._store)
 
-    async def import_sqlite(self, path: Path) -> ImportReport:
+    async def import_sqlite(self, path: Path, *, copies: bool = False) -> ImportReport:
         """Import the traces from the original project's SQLite file, which is opened read-only.
+
+        Args:
+            copies: Store copies of traces that are already here.
 
         Raises:
             NotFoundError: The file does not exist.
             InvalidInputError: The file is not an SQLite file, or not a file of that project.
         """
-        return await exchange.import_entries(self._store, original.entries(path))
+        return await exchange.import_entries(self._store, original.entries(path), copies=copies)

@@ -9,8 +9,8 @@ import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypeVar
-from uuid import UUID
+from typing import Any, Literal, NamedTuple, TypeVar
+from uuid import UUID, uuid4
 
 import aiosqlite
 import msgspec
@@ -94,6 +94,20 @@ def fts_query(text: str) -> str | None:
     # Someone may still be typing the last word; a shorter prefix would match nearly everything, slowly.
     prefix = "*" if len(words[-1]) >= MIN_PREFIX else ""
     return " ".join(f'"{word}"' for word in words) + prefix
+
+
+class Arrival(NamedTuple):
+    """A trace that an import brings."""
+
+    trace: Trace
+    named: bool
+    """Whether the id comes from the file."""
+
+
+class _Twin(NamedTuple):
+    id: UUID
+    created_at: str
+    seq: int
 
 
 class Where:
@@ -242,20 +256,44 @@ class TraceStore:
         async with self._db.transaction() as connection:
             await self.insert(connection, [trace])
 
-    async def add_new(self, traces: Sequence[Trace]) -> list[bool]:
-        """Store the traces whose id does not exist yet, in one transaction; return for each whether it was stored."""
-        kept: list[bool] = []
+    async def last_seq(self) -> int:
+        """Return the position of the trace that was stored last; 0 if there is none."""
+        return int(await self._db.value("SELECT coalesce(max(seq), 0) FROM traces"))
+
+    async def add_new(self, arrivals: Sequence[Arrival], began: int, *, copies: bool = False) -> list[UUID | None]:
+        """Store traces in one transaction; return for each the stored trace that is the same, or None if it was stored.
+
+        A trace with an id of its own is the same as the trace with this id, or as a trace with the same question, answer
+        and time from before the import. A trace without an id is the same as one with the same question and answer.
+
+        Args:
+            began: The position of the last trace before the import (`last_seq`).
+            copies: Store every trace. A copy gets a new id if its id is taken, and comes from an import.
+        """
+        twins: list[UUID | None] = []
+        new: list[Trace] = []
         async with self._db.transaction() as connection:
-            marks = ",".join("?" * len(traces))
-            rows = await connection.execute_fetchall(
-                f"SELECT id FROM traces WHERE id IN ({marks})", [str(trace.id) for trace in traces]
-            )
-            taken = {UUID(row["id"]) for row in rows}
-            for trace in traces:
-                kept.append(trace.id not in taken)
-                taken.add(trace.id)
-            await self.insert(connection, [trace for trace, new in zip(traces, kept, strict=True) if new])
-        return kept
+            taken = await _taken_ids(connection, [arrival.trace for arrival in arrivals])
+            alike = await _same_content(connection, [arrival.trace for arrival in arrivals])
+            for trace, named in arrivals:
+                known = alike.setdefault((trace.query, trace.final_answer), [])
+                time = encode_time(trace.created_at)
+                twin = trace.id if trace.id in taken else None
+                if twin is None:
+                    same = (one.id for one in known if not named or (one.created_at == time and one.seq <= began))
+                    twin = next(same, None)
+                kept = trace
+                if twin is not None and copies:
+                    free = trace.id if trace.id not in taken else uuid4()
+                    kept = msgspec.structs.replace(trace, id=free, source="import")
+                    twin = None
+                twins.append(twin)
+                if twin is None:
+                    new.append(kept)
+                    taken.add(kept.id)
+                    known.append(_Twin(kept.id, time, began + 1))
+            await self.insert(connection, new)
+        return twins
 
     async def rate(self, trace_id: UUID, rating: int, corrected_answer: str | None) -> bool:
         """Store a rating; return False if no trace has this id.
@@ -303,6 +341,43 @@ class TraceStore:
         traces = list(traces)
         await connection.executemany(_INSERT_TRACE, [_trace_row(trace) for trace in traces])
         await connection.executemany(_INSERT_ROUND, [row for trace in traces for row in _round_rows(trace)])
+
+
+def build_twins_sql(count: int) -> str:
+    """Return the statement that finds the traces with one of `count` questions and answers, oldest first.
+
+    The conditions on parts of the texts are written exactly as in the index; otherwise SQLite does not use the index.
+    """
+    return (
+        f"WITH wanted (query, answer) AS (VALUES {','.join(['(?, ?)'] * count)}) "
+        "SELECT DISTINCT t.seq, t.id, t.created_at, t.query, t.final_answer FROM wanted AS w CROSS JOIN traces AS t "
+        "WHERE substr(t.query, 1, 64) = substr(w.query, 1, 64) AND length(t.query) = length(w.query) "
+        "AND length(t.final_answer) = length(w.answer) AND t.query = w.query AND t.final_answer = w.answer ORDER BY t.seq"
+    )
+
+
+async def _taken_ids(connection: aiosqlite.Connection, traces: Sequence[Trace]) -> set[UUID]:
+    marks = ",".join("?" * len(traces))
+    ids = [str(trace.id) for trace in traces]
+    return {
+        UUID(row["id"])
+        for row in await connection.execute_fetchall(f"SELECT id FROM traces WHERE id IN ({marks})", ids)
+    }
+
+
+async def _same_content(
+    connection: aiosqlite.Connection, traces: Sequence[Trace]
+) -> dict[tuple[str, str], list[_Twin]]:
+    """Return the stored traces that have the question and answer of one of the traces."""
+    wanted = list({(trace.query, trace.final_answer) for trace in traces})
+    rows = await connection.execute_fetchall(
+        build_twins_sql(len(wanted)), [text for content in wanted for text in content]
+    )
+    found: dict[tuple[str, str], list[_Twin]] = {}
+    for row in rows:
+        twin = _Twin(UUID(row["id"]), row["created_at"], row["seq"])
+        found.setdefault((row["query"], row["final_answer"]), []).append(twin)
+    return found
 
 
 _INSERT_TRACE = f"INSERT INTO traces ({COLUMNS.removeprefix('seq, ')}) VALUES ({','.join('?' * 16)})"

@@ -40,10 +40,10 @@ def test_an_inspect_sample_with_choices_asks_for_the_letter():
     assert question.id == "s-1"
 
 
-def test_an_inspect_sample_of_chat_messages_takes_the_users_last_turn():
+def test_the_system_messages_of_a_chat_come_before_the_question():
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital of France?"}]
     (question,) = read({"input": turns, "target": ["Paris", "Lutetia"], "metadata": {"domain": "science"}})
-    assert question.query == "Capital of France?"
+    assert question.query == "Be brief.\n\nCapital of France?"
     assert check_of(question) == FactsCheck(facts=(("Paris", "Lutetia"),))
     assert question.domain == "science"
 
@@ -174,7 +174,7 @@ def test_whatever_yaml_gives_a_question_is_one_that_can_be_kept_or_refused_in_wo
     [
         (b'- query: "a \\uD800 b"\n  reference: x', "half a character"),
         (b"- query: x\n  reference: x\n  difficulty: brutal", "difficulty: 'brutal' is not one of easy, medium, hard."),
-        (b"- query: x\n  1: 2", "'1': the names of fields must be text."),
+        (b"- query: x\n  1: 2", "1: there is no such field."),
     ],
 )
 def test_what_yaml_can_say_and_json_cannot_is_refused_in_words(line, words):

@@ -34,17 +34,16 @@ def test_no_held_out_product_is_practised_in_the_other_order():
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        (b"{", r"line 2: This is not valid JSON"),
-        (b'{"id": "b"}', r"line 2: .*query"),
-        (b'{"id": "b", "query": "  "}', r"line 2: the question is empty"),
-        (b'{"id": "a", "query": "again"}', r"line 2: the id 'a' stands there twice"),
-        (b'{"id": "b", "query": "x", "answr": "y"}', r"line 2: .*answr"),
-        (b"\xff\xfe", r"line 2: "),
+        ("{", r"line 2: This is not valid JSON"),
+        ('{"id": "b"}', r"line 2: .*query"),
+        ('{"id": "b", "query": "  "}', r"line 2: the question is empty"),
+        ('{"id": "a", "query": "again"}', r"line 2: the id 'a' stands there twice"),
+        ('{"id": "b", "query": "x", "answr": "y"}', r"line 2: .*answr"),
     ],
 )
-def test_a_bad_line_is_named(line: bytes, complaint: str):
+def test_a_bad_line_is_named(line: str, complaint: str):
     with pytest.raises(InvalidInputError, match=complaint):
-        parse_questions([b'{"id": "a", "query": "x"}', line], "file")
+        parse_questions('{"id": "a", "query": "x"}\n' + line, "file")
 
 
 def test_a_missing_and_an_empty_file_are_told_apart(tmp_path: Path):

@@ -197,8 +197,9 @@ async def test_a_file_without_both_splits_is_refused(opened: Services):
         loop_on(opened, questions(held_out=0))
 
 
-async def test_a_practice_question_that_is_also_held_out_is_refused(opened: Services):
-    twice = [*questions(), Question(id="again", query="what is 2 TIMES 7", split="held-out")]
+@pytest.mark.parametrize("query", ["what is 2 TIMES 7", "What is ２ times\u00a07\u200b？"])
+async def test_a_practice_question_that_is_also_held_out_is_refused(opened: Services, query: str):
+    twice = [*questions(), Question(id="again", query=query, split="held-out")]
     with pytest.raises(InvalidInputError, match="also a held-out one"):
         loop_on(opened, twice)
 

@@ -46,7 +46,8 @@ def test_other_line_ends_marks_and_comma_lists_are_read_alike(change):
         (GOOD.replace("domain: software", "domain: software\nauthor: me"), "no field called author"),
         (GOOD.replace("Bisection", "x" * 81), "Line 2: name"),
         (GOOD.replace("[bug, halve]", "[]"), "Line 6: keywords"),
-        (GOOD.replace("Bisection", "2024-99-99"), "YAML"),
+        (GOOD.replace("domain: software", "domain: software\ndomain: other"), "stands there twice"),
+        (GOOD.replace("Bisection", ""), "Line 2: name"),
         (GOOD.replace("Halve it.", "a: b: c"), "Line 3"),
         (GOOD.replace("Bisection", "!!python/object/apply:os.system [ls]"), "YAML"),
         (GOOD.replace("Bisection", "&a Bisection"), "anchors"),
@@ -60,6 +61,12 @@ def test_a_bad_template_is_refused_in_a_sentence_that_says_where(content, says):
     with pytest.raises(InvalidInputError) as caught:
         parse_template(content)
     assert says in caught.value.detail
+
+
+@pytest.mark.parametrize("written", ["no", "12:30", "010", "1e3", "2024-12-24", "2024-99-99", "~", "null"])
+def test_a_value_stays_what_was_written(written):
+    front = parse_template(GOOD.replace("Bisection", written).replace("[bug, halve]", f"[{written}, on]")).front
+    assert (front.name, front.keywords) == (written, (written, "on"))
 
 
 def test_a_large_file_is_refused_before_it_is_parsed():

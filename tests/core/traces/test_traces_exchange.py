@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import json
 import sqlite3
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -21,9 +21,10 @@ from tmde_core.records.finetune import TraceLineage
 from tmde_core.records.traces import RoleModel, SkippedLine, Timings, TokenCounts, Trace
 from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
-from tmde_core.traces.exchange import MAX_LINE_BYTES, LineRound, TraceLine, from_line, split_lines, to_line
+from tmde_core.storage.text_files import MAX_LINE_BYTES, split_lines
+from tmde_core.traces.exchange import LineRound, TraceLine, from_line, to_line
 from tmde_core.traces.service import TraceService
-from tmde_core.traces.store import COLUMNS, TraceDetails, TraceStore
+from tmde_core.traces.store import COLUMNS, TraceDetails, TraceStore, build_twins_sql
 
 
 @pytest.fixture
@@ -182,7 +183,8 @@ GOOD = b'{"query": "q", "finalAnswer": "a"}'
         (b'{"query": "q", "finalAnswer": "a", "id": "nonsense"}', "id"),
         (b'{"query": "q", "finalAnswer": "a", "createdAt": "yesterday"}', "createdAt"),
         (b'{"query": "q", "finalAnswer": "a", "createdAt": "0001-01-01T00:00:00+05:00"}', "createdAt"),
-        (b'{"query": "q\xff", "finalAnswer": "a"}', "not valid JSON"),
+        (b'{"query": "q\xff", "finalAnswer": "a"}', "not UTF-8 text: its byte 13"),
+        (b'{"query": "q\0", "finalAnswer": "a"}', "NUL byte"),
         (b'{"query": "\\ud800", "finalAnswer": "a"}', "not valid JSON"),
         (
             b'{"query": "q", "finalAnswer": "a", "rounds": [{"number": 1, "proposal": "x"}, {"number": 1, "proposal": "y"}]}',
@@ -195,7 +197,7 @@ GOOD = b'{"query": "q", "finalAnswer": "a"}'
 async def test_a_bad_line_is_reported_by_its_number_and_leaves_nothing(
     traces: TraceService, line: bytes, reason: str
 ) -> None:
-    report = await traces.import_jsonl([GOOD, b"", line, GOOD])
+    report = await traces.import_jsonl([GOOD, b"", line, GOOD.replace(b'"q"', b'"r"')])
     assert report.imported == 2
     assert report.skipped_total == 1
     assert [skipped.line for skipped in report.skipped] == [3]
@@ -212,6 +214,87 @@ async def test_duplicates_are_skipped_within_a_file_and_against_the_store(traces
     assert "already" in again.skipped[0].reason
 
 
+async def export(traces: TraceService) -> list[bytes]:
+    return [line async for line in traces.export_jsonl()]
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_second_import_of_the_same_traces_makes_no_copies_and_says_so(
+    traces: TraceService, named: bool
+) -> None:
+    ids = [{"id": str(uuid4())} if named else {} for _ in range(3)]
+    lines = [json.dumps({"query": f"q{n}", "finalAnswer": "a", **ids[n]}).encode() for n in range(3)]
+    await traces.import_jsonl(lines[:2])
+    here = await export(traces)
+    report = await traces.import_jsonl(lines)
+    assert (report.imported, report.already_here, report.skipped_total) == (1, 2, 2)
+    short = json.loads(here[0])["id"][:8]
+    assert f"trace {short}" in report.skipped[0].reason
+    assert "already here" in report.skipped[0].reason
+    assert (await export(traces))[:2] == here
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_copies_are_made_when_they_are_asked_for(traces: TraceService, named: bool) -> None:
+    own = {"id": str(uuid4()), "source": "ui"} if named else {}
+    line = json.dumps({"query": "q", "finalAnswer": "a", **own}).encode()
+    await traces.import_jsonl([line])
+    report = await traces.import_jsonl([line, line], copies=True)
+    assert (report.imported, report.already_here) == (2, 0)
+    newest = (await traces.list()).items
+    assert len({trace.id for trace in newest}) == 3
+    assert sum(trace.source == "import" for trace in newest) == (2 if named else 3)
+
+
+async def test_a_copy_under_another_id_is_known_by_question_answer_and_time(traces: TraceService) -> None:
+    fields = {"query": "q", "finalAnswer": "a", "createdAt": "2025-01-02T03:04:05Z"}
+    first, second = (json.dumps({**fields, "id": str(uuid4())}).encode() for _ in range(2))
+    later = json.dumps({**fields, "id": str(uuid4()), "createdAt": "2025-01-02T03:04:06Z"}).encode()
+    assert (await traces.import_jsonl([first])).imported == 1
+    report = await traces.import_jsonl([second, later])
+    assert (report.imported, report.already_here) == (1, 1)
+    assert "the same question and answer" in report.skipped[0].reason
+
+
+async def test_two_debates_with_the_same_answer_both_come_back_from_an_export(
+    traces: TraceService, tmp_path: Path
+) -> None:
+    for number in range(2):
+        await traces.add(
+            Trace(id=uuid4(), created_at=datetime(2025, 1, 1, 0, 0, number, tzinfo=UTC), query="q", final_answer="a")
+        )
+    again = msgspec.structs.replace((await traces.list()).items[0], id=uuid4())
+    await traces.add(again)  # even at the same time
+    lines = await export(traces)
+    async with Database.open(tmp_path / "other.db") as other:
+        target = service(other)
+        assert (await target.import_jsonl(lines)).imported == 3
+        assert [line async for line in target.export_jsonl()] == lines
+        assert (await target.import_jsonl(lines)).already_here == 3
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["q", "q\0", "Q", "é", "q" * 70, "q" * 69 + "r"]), st.sampled_from("ab")), max_size=9
+    )
+)
+@hypothesis_settings(max_examples=15, deadline=None)
+async def test_each_question_with_each_answer_comes_in_once(made: list[tuple[str, str]]) -> None:
+    lines = [json.dumps({"query": query, "finalAnswer": answer}).encode() for query, answer in made]
+    with tempfile.TemporaryDirectory() as directory:
+        async with Database.open(Path(directory) / "a.db") as database:
+            traces = service(database)
+            report = await traces.import_jsonl(lines)
+            again = await traces.import_jsonl(lines)
+    assert report.imported == len(set(made))
+    assert (again.imported, again.already_here) == (0, len(made))
+
+
+async def test_looking_for_twins_uses_the_index(database: Database) -> None:
+    plan = await database.rows(f"EXPLAIN QUERY PLAN {build_twins_sql(2)}", ("a", "b", "c", "d"))
+    assert any("traces_by_content" in row["detail"] for row in plan)
+
+
 async def test_a_byte_order_mark_is_passed_over(traces: TraceService) -> None:
     assert (await traces.import_jsonl([b"\xef\xbb\xbf" + GOOD])).imported == 1
 
@@ -223,20 +306,6 @@ async def test_many_lines_go_in_several_batches(traces: TraceService) -> None:
     assert report.imported == 1200
     assert [skipped.line for skipped in report.skipped] == [701]
     assert len([1 async for _ in traces.export_jsonl()]) == 1200
-
-
-@given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=6))
-async def test_lines_do_not_depend_on_where_a_stream_is_cut(data: bytes, cuts: list[int]) -> None:
-    places = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
-
-    async def chunks() -> AsyncIterator[bytes]:
-        for start, end in itertools.pairwise(places):
-            yield data[start:end]
-
-    expected = data.split(b"\n")
-    if not expected[-1]:
-        expected.pop()
-    assert [line async for line in split_lines(chunks())] == expected
 
 
 async def test_an_endless_line_is_cut_short_and_the_next_line_is_read(traces: TraceService) -> None:

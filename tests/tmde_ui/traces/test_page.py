@@ -97,6 +97,24 @@ def test_jsonl_is_imported_and_bad_lines_are_reported(open_page, tmp_path):
     expect(page.get_by_test_id("trace")).to_have_count(1)
 
 
+def test_a_second_import_says_so_and_offers_copies(open_page, tmp_path):
+    file = tmp_path / "traces.jsonl"
+    file.write_text(json.dumps({"query": "A twin tapir?", "finalAnswer": "Yes."}), encoding="utf-8-sig")
+    page = open_page("/traces")
+    page.get_by_test_id("import").click()
+    report = page.get_by_test_id("import-report")
+    page.get_by_test_id("import-file").set_input_files(str(file))
+    expect(report).to_contain_text("1 trace imported.")
+    expect(page.get_by_test_id("import-again")).to_have_count(0)
+    page.get_by_test_id("import-file").set_input_files(str(file))
+    expect(report).to_contain_text("0 traces imported, 1 line skipped. 1 is already here.")
+    page.get_by_test_id("import-again").click()
+    expect(report).to_contain_text("1 trace imported.")
+    page.keyboard.press("Escape")
+    page.get_by_test_id("search").fill("tapir")
+    expect(page.get_by_test_id("trace")).to_have_count(2)
+
+
 def test_the_original_projects_database_is_imported(open_page, tmp_path):
     file = tmp_path / "old.db"
     with sqlite3.connect(file) as database:

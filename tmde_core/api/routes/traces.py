@@ -16,7 +16,7 @@ from tmde_core.api.web.schema import describe_route
 from tmde_core.errors import TooLargeError
 from tmde_core.records.base import Record, parse_id
 from tmde_core.records.traces import Deletion, ImportReport, Rating, Trace, TraceFilter, TraceStats
-from tmde_core.traces.exchange import split_lines
+from tmde_core.storage.text_files import split_lines
 
 IMPORT_BYTES = 4 * 1024**3
 """The largest import, enough for some million traces. The import reads line by line, so the limit protects the disk,
@@ -113,13 +113,20 @@ async def export(services: Given) -> Stream:
     request_max_body_size=None,
     **describe_route("importTraces", "Traces", takes=NDJSON, errors=(400, 413, 415, 507)),
 )
-async def bring_in(request: AnyRequest, services: Given) -> ImportReport:
-    """Import traces, one per line. Invalid lines are reported by number and skipped; the others are stored."""
+async def bring_in(
+    request: AnyRequest,
+    services: Given,
+    again: Annotated[bool, QueryParameter(description="Store copies of traces that are already here.")] = False,
+) -> ImportReport:
+    """Import traces, one per line.
+
+    Invalid lines, and lines whose traces are already here, are reported by number and skipped; the others are stored.
+    """
     require_type(request, IMPORT_TYPES, NDJSON)
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > IMPORT_BYTES:
         raise _too_large()
-    return await services.traces.import_jsonl(split_lines(_bounded(request.stream())))
+    return await services.traces.import_jsonl(split_lines(_bounded(request.stream())), copies=again)
 
 
 async def _bounded(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -10,7 +10,7 @@ import structlog
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.finetune.dataset.leaks import Protected
-from tmde_core.finetune.dataset.selection import normalise_question
+from tmde_core.finetune.dataset.same_question import normalise_question
 from tmde_core.plugins import Plugins
 from tmde_core.records.base import to_json, utc_now
 from tmde_core.records.benchmark import DOMAINS, BenchmarkPlan, BenchmarkQuestion

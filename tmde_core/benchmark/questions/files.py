@@ -9,12 +9,10 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from tmde_core.errors import InvalidInputError, NotFoundError, TmdeError
+from tmde_core.errors import InvalidInputError, TmdeError
 from tmde_core.records.base import from_json, to_json
 from tmde_core.records.questions import Question
-
-MAX_FILE_BYTES = 64 * 1024 * 1024
-"""The largest question file that is read. A file is read into memory as a whole; no real question file is larger."""
+from tmde_core.storage.text_files import iterate_lines, read_text_file
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -22,21 +20,20 @@ def read_questions(path: Path) -> list[Question]:
 
     Raises:
         NotFoundError: The file does not exist.
-        InvalidInputError: A line is not a question, or an id occurs twice. The error names the line.
+        InvalidInputError: The file is not text, a line is not a question, or an id occurs twice. The error names the
+            line.
     """
-    return parse_questions(read_bytes(path).splitlines(), str(path))
+    return parse_questions(read_text_file(path), str(path))
 
 
-def parse_questions(lines: Iterable[bytes], source: str) -> list[Question]:
-    """Return the questions read from lines; skip blank lines.
+def parse_questions(text: str, source: str) -> list[Question]:
+    """Return the questions of a text with one question per line; skip blank lines.
 
     Raises:
         InvalidInputError: A line is not a question, an id occurs twice, or there is no question at all.
     """
     questions: dict[str, Question] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in iterate_lines(text):
         try:
             question = from_json(line, Question)
         except TmdeError as error:
@@ -53,25 +50,6 @@ def parse_questions(lines: Iterable[bytes], source: str) -> list[Question]:
     if not questions:
         raise InvalidInputError(f"{source} holds no questions. Write one JSON object a line, with id and query.")
     return list(questions.values())
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a question file.
-
-    Raises:
-        NotFoundError: The file does not exist.
-        InvalidInputError: The file cannot be read, or is too large to be a question file.
-    """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidInputError(
-                f"{path} is larger than {MAX_FILE_BYTES // 2**20} MiB; split it into several files."
-            )
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise NotFoundError(f"There is no file {path}. Check the path.") from None
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def content_hash(questions: Iterable[Question]) -> str:

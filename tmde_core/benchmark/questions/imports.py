@@ -1,18 +1,18 @@
-"""Reads question files: TMDE's own JSON Lines and YAML, and JSON Lines of inspect_ai and lm-evaluation-harness.
-
-How each format is converted:
+"""Imports questions from files: JSON Lines, JSON and YAML, in TMDE's own form and in the forms of data sets.
 
 | in the file | becomes |
 |---|---|
-| TMDE's own format: `query` and the other fields of a question | the question as it is |
-| inspect_ai's Sample: `input`, `target`, `choices`, `id`, `metadata` | `query` from `input` (the last user message if `input` is a list of chat messages); with `choices`, a letter to choose; otherwise see below |
-| lm-evaluation-harness's logged samples: `doc`, `target`, `arguments`, `doc_id` | `query` from the first argument (the prompt as it was sent) |
-| a plain document: `question`, `answer`, and optionally `choices`, with the answer's index or letter | as for inspect_ai |
+| TMDE's own form: `query` and the other fields of a question; also `question`, `referenceAnswer`, `scoringRubric` | the question as it is |
+| inspect_ai's Sample: `input`, `target`, `choices`, `id`, `metadata`; OpenAI evals: `input`, `ideal` | `query` from `input`; system messages come before the user's turn |
+| lm-evaluation-harness's logged samples: `doc`, `target`, `arguments`, `doc_id` | `query` from the first argument (the prompt as it was sent); several continuations are the options |
+| ARC, OpenBookQA, CommonsenseQA, MMLU, MMLU-Pro, RACE, HellaSwag, TruthfulQA (mc1), SciQ, GPQA: a question with options | a letter to choose; `options` says how the right one is found |
+| SQuAD, TriviaQA, BoolQ, gsm8k, MATH, Alpaca: a question with an answer | `targets` says how the answer is checked |
+| HumanEval, MBPP: a task with tests | code that the tests check |
 
-A target that is a number (also after gsm8k's `####`) is checked as a number. Any other target must be stated in the
-answer; if there are multiple targets, one of them must be stated. `domain` and `difficulty` come from the line or its
-metadata if the value is one that TMDE knows, and otherwise from the caller. Formats:
-https://inspect.aisi.org.uk/datasets.html, and `--log_samples` of lm-evaluation-harness.
+A passage, a context or an article is a part of the question. A line whose picture, field or answer TMDE does not
+understand is refused with the reason. `domain` and `difficulty` come from the line or its metadata if the value is one
+that TMDE knows, and otherwise from the caller. Formats: https://inspect.aisi.org.uk/datasets.html, `--log_samples` of
+lm-evaluation-harness, and the data sets' pages at https://huggingface.co/datasets.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-import yaml
-
 from tmde_core.benchmark.questions.custom import DIFFICULTIES, ID, decode_question
+from tmde_core.benchmark.questions.fields import ANSWERS, CHOICES, INDEXES, fold_name
+from tmde_core.benchmark.questions.file_text import read_json, read_yaml
+from tmde_core.benchmark.questions.shapes import read_parts, spread
 from tmde_core.errors import InvalidInputError, TmdeError
 from tmde_core.records.base import Record
 from tmde_core.records.benchmark import DOMAINS
 from tmde_core.records.questions import Question
+from tmde_core.storage.text_files import decode_text
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_ENTRIES = 10_000
-BOM = b"\xef\xbb\xbf"
-"""The byte order mark that editors on Windows write before the first line."""
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+IDS = ("id", "question_id", "questionId", "QuestionId", "task_id", "example_id", "qid", "Record ID", "doc_id")
+OWN_NAMES = {"question": "query", "referenceAnswer": "reference", "scoringRubric": "rubric"}
+"""Names of the interface for fields of a question."""
+OF_TMDE = ("isBuiltIn", "createdAt", "builtin", "suite", "quick")
+"""Fields that TMDE's own answers add to a question. An import makes them anew."""
 
 
 class SkippedEntry(Record):
@@ -54,11 +57,11 @@ class QuestionImport(Record):
 
 
 Read = tuple[int, Question | str]
-"""The entry's line (JSON Lines) or number (YAML), and the question, or the reason why the entry is not a question."""
+"""The entry's line (JSON) or number (YAML), and the question, or the reason why the entry is not a question."""
 
 
 def read_entries(
-    content: bytes, *, as_yaml: bool = False, domain: str = "reasoning", difficulty: str = "medium"
+    content: bytes | str, *, as_yaml: bool = False, domain: str = "reasoning", difficulty: str = "medium"
 ) -> Iterator[Read]:
     """Yield the questions of a file, one after the other.
 
@@ -66,150 +69,126 @@ def read_entries(
         domain, difficulty: Used for entries that name none.
 
     Raises:
-        InvalidInputError: The file is too large, or is not a YAML list.
+        InvalidInputError: The file is too large, is not text, or is not a YAML list.
     """
     if len(content) > MAX_FILE_BYTES:
         raise InvalidInputError(f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB; split it into several.")
-    for number, entry in _yaml_entries(content) if as_yaml else _json_lines(content):
-        if number > MAX_ENTRIES:
-            raise InvalidInputError(f"The file has more than {MAX_ENTRIES:,} entries; split it into several.")
+    text = decode_text(content) if isinstance(content, bytes) else content
+    entries = 0
+    for number, entry in read_yaml(text) if as_yaml else read_json(text):
         if isinstance(entry, str):
             yield number, entry
             continue
-        try:
-            yield number, decode_question(_converted(entry, domain, difficulty))
-        except TmdeError as error:
-            yield number, error.detail
+        for question in _questions(entry, domain, difficulty, as_yaml=as_yaml):
+            entries += 1
+            if entries > MAX_ENTRIES:
+                raise InvalidInputError(f"The file has more than {MAX_ENTRIES:,} entries; split it into several.")
+            yield number, question
 
 
-def _json_lines(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for number, line in enumerate(content.removeprefix(BOM).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            yield number, f"This is not valid JSON: {error}."
-            continue
-        yield number, entry if isinstance(entry, dict) else "A JSON object belongs there."
-
-
-def _yaml_entries(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _questions(entry: Mapping[str, Any], domain: str, difficulty: str, *, as_yaml: bool) -> Iterator[Question | str]:
     try:
-        # YAML aliases can expand a few bytes to gigabytes, and questions do not need aliases.
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content)):
-            raise InvalidInputError("The YAML file uses aliases (`*name`), which are not read. Write the values out.")
-        found = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InvalidInputError(f"This is not valid YAML: {' '.join(str(error).split())[:200]}.") from None
-    entries = found.get("questions") if isinstance(found, dict) else found
-    if not isinstance(entries, list):
-        raise InvalidInputError("The YAML file must be a list of questions, or have one under `questions`.")
-    for number, entry in enumerate(entries, 1):
-        yield number, entry if isinstance(entry, dict) else "A mapping with `query` belongs there."
+        entries = list(spread(entry))
+    except (TmdeError, RecursionError) as error:
+        yield error.detail if isinstance(error, TmdeError) else "The entry is nested too deeply."
+        return
+    if not entries:
+        yield "The entry holds no question."
+    for one in entries:
+        try:
+            yield decode_question(_converted(one, domain, difficulty, as_yaml=as_yaml))
+        except TmdeError as error:
+            yield error.detail if len(entries) == 1 else f"Question {_identity(one) or '?'}: {error.detail}"
 
 
-def _converted(entry: Mapping[str, Any], domain: str, difficulty: str) -> dict[str, Any]:
-    if "query" in entry:
-        return {"domain": domain, "difficulty": difficulty, **entry}
+def _converted(entry: Mapping[str, Any], domain: str, difficulty: str, *, as_yaml: bool) -> dict[str, Any]:
+    own = _own(entry)
+    if own is not None:
+        return {"domain": domain, "difficulty": difficulty, **(_typed(own) if as_yaml else own)}
     metadata = entry.get("metadata")
     said = {**(metadata if isinstance(metadata, dict) else {}), **entry}
+    parts = read_parts(entry)
     common = {
-        "domain": said["domain"] if said.get("domain") in DOMAINS else domain,
+        "domain": said["domain"] if said.get("domain") in DOMAINS else parts.get("domain", domain),
         "difficulty": said["difficulty"] if said.get("difficulty") in DIFFICULTIES else difficulty,
     }
-    if "input" in entry:
-        parts = _parts(_prompt(entry["input"]), entry.get("target"), entry.get("choices"))
-        return {**common, **_named(entry.get("id"), parts)}
-    if "doc" in entry and "arguments" in entry:
-        parts = _parts(_argument(entry["arguments"]), entry.get("target"), None)
-        return {**common, **_named(entry.get("doc_id"), parts)}
-    if "question" in entry:
-        choices = entry.get("choices")
-        listed = choices.get("text") if isinstance(choices, dict) else choices
-        parts = _parts(_prompt(entry["question"]), entry.get("answer", entry.get("answerKey")), listed)
-        return {**common, **_named(entry.get("id"), parts)}
-    raise InvalidInputError(
-        "This is no question that we can read: it has none of `query`, `input` (inspect_ai), `doc` with `arguments` "
-        "(lm-evaluation-harness) and `question`."
-    )
+    return {**_named(_identity(entry), parts), **common}
 
 
-def _named(identity: Any, parts: dict[str, Any]) -> dict[str, Any]:
+def _own(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the fields of a question in TMDE's own form; None if the entry has another form."""
+    inner = entry.get("question")
+    if isinstance(inner, dict) and "query" in inner and "stem" not in inner:
+        return inner
+    if "referenceAnswer" in entry or "scoringRubric" in entry or ("question" in entry and "criteria" in entry):
+        named = {OWN_NAMES.get(name, name): value for name, value in entry.items() if name not in OF_TMDE}
+        if len(named) < len([name for name in entry if name not in OF_TMDE]):
+            raise InvalidInputError("question: the same field stands there under two names.", field="question")
+        return named
+    foreign = {*ANSWERS, *CHOICES, *INDEXES}
+    if "query" in entry and not any(fold_name(str(name)) in foreign for name in entry):
+        return {name: value for name, value in entry.items() if name not in OF_TMDE}
+    return None
+
+
+def _typed(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a question of YAML, where every value is text, with the numbers of its criteria as numbers.
+
+    Raises:
+        InvalidInputError: A field that takes text or nothing says `null` without quotation marks.
+    """
+    if own.get("reference") == "null":
+        raise InvalidInputError(
+            "reference: leave the field out if there is none. If the answer is the word null, import JSON Lines.",
+            field="reference",
+        )
+    nothing = ("rubric", "check", "split")
+    kept = {name: None if name in nothing and value == "null" else value for name, value in own.items()}
+    criteria = kept.get("criteria")
+    if isinstance(criteria, list):
+        kept["criteria"] = [_typed_criterion(one) if isinstance(one, dict) else one for one in criteria]
+    return kept
+
+
+def _typed_criterion(criterion: Mapping[str, Any]) -> dict[str, Any]:
+    typed = dict(criterion)
+    if "weight" in typed:
+        typed["weight"] = _number(typed["weight"])
+    check = typed.get("check")
+    if isinstance(check, dict):
+        numbers = ("tolerance", "minimum", "maximum", "seconds", *(("value",) if check.get("kind") == "number" else ()))
+        check = {name: _number(value) if name in numbers else value for name, value in check.items()}
+        if "absent" in check:
+            check["absent"] = {"true": True, "false": False}.get(str(check["absent"]).lower(), check["absent"])
+        if check.get("maximum") == "null":
+            check["maximum"] = None
+        typed["check"] = check
+    elif check == "null":
+        typed["check"] = None
+    return typed
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text is in JSON; any other text stays, and its field refuses it."""
+    if isinstance(value, str) and re.fullmatch(r"-?(?:0|[1-9]\d{0,17})", value):
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?", value):
+        return float(value)
+    return value
+
+
+def _identity(entry: Mapping[str, Any]) -> str | None:
+    found = next((entry[name] for name in IDS if entry.get(name) not in (None, "")), None)
+    return None if found is None else str(found)[:200]
+
+
+def _named(identity: str | None, parts: dict[str, Any]) -> dict[str, Any]:
     """Return the parts with an id: the entry's own id if it is valid, otherwise an id derived from the question.
 
     The derived id is the same at every import.
     """
-    text = str(identity) if identity is not None else ""
+    text = re.sub(r"[^A-Za-z0-9._-]+", "-", identity or "")
     if not ID.fullmatch(text) or text.isdigit():  # a bare number would clash with the same number in another file
         digest = hashlib.sha256(parts["query"].encode("utf-8", "surrogatepass")).hexdigest()[:12]
         text = f"import-{digest}"
     return {"id": text, **parts}
-
-
-def _prompt(given: Any) -> str:
-    if isinstance(given, str):
-        return given
-    if isinstance(given, list):
-        users = [turn.get("content") for turn in given if isinstance(turn, dict) and turn.get("role") == "user"]
-        if users and isinstance(users[-1], str):
-            return users[-1]
-    raise InvalidInputError("input: text, or chat messages with a user's turn of text, belong there.", field="input")
-
-
-def _argument(given: Any) -> str:
-    """Return the prompt: the first argument of the first request.
-
-    Different versions of the harness nest the arguments differently.
-    """
-    text = given
-    for _ in range(2):
-        if isinstance(text, dict):
-            text = next(iter(text.values()), None)
-        elif isinstance(text, list):
-            text = next(iter(text), None)
-    if not isinstance(text, str):
-        raise InvalidInputError("arguments: the prompt is not text.", field="arguments")
-    return text
-
-
-def _parts(query: str, target: Any, choices: Any) -> dict[str, Any]:
-    if isinstance(choices, list) and choices and all(isinstance(choice, str) for choice in choices):
-        return _choice(query, target, choices)
-    targets = [str(one) for one in (target if isinstance(target, list) else [target]) if one not in (None, "")]
-    if not targets:
-        raise InvalidInputError("target: there is none, so nothing can be checked.", field="target")
-    reference = targets[0].rsplit("####", 1)[-1].strip() or targets[0]
-    check: dict[str, Any]
-    if (number := _number(reference)) is not None:
-        check = {"kind": "number", "value": number}
-    else:
-        check = {"kind": "facts", "facts": [[one.strip() for one in targets]]}
-    return {"query": query, "reference": reference, "criteria": [{"name": "right", "check": check}]}
-
-
-def _choice(query: str, target: Any, choices: list[str]) -> dict[str, Any]:
-    if len(choices) > len(LETTERS):
-        raise InvalidInputError(f"choices: there are {len(choices)}; {len(LETTERS)} are the most.", field="choices")
-    letters = LETTERS[: len(choices)]
-    wanted = target[0] if isinstance(target, list) and target else target
-    if isinstance(wanted, int) and 0 <= wanted < len(choices):
-        letter = letters[wanted]
-    elif isinstance(wanted, str) and wanted.strip().upper() in letters and len(wanted.strip()) == 1:
-        letter = wanted.strip().upper()
-    elif wanted in choices:
-        letter = letters[choices.index(wanted)]
-    else:
-        raise InvalidInputError(f"target: {str(wanted)[:40]!r} is none of the {len(choices)} choices.", field="target")
-    listed = "\n".join(f"{name}) {choice}" for name, choice in zip(letters, choices, strict=True))
-    check = {"kind": "choice", "answer": letter, "options": list(letters)}
-    return {
-        "query": f"{query}\n\n{listed}\n\nAnswer with the letter of the right one.",
-        "reference": letter,
-        "criteria": [{"name": "right", "check": check}],
-    }
-
-
-def _number(text: str) -> float | None:
-    plain = text.replace(",", "").replace("$", "").strip()
-    return float(plain) if re.fullmatch(r"[-+]?\d{1,15}(\.\d{1,15})?", plain) else None

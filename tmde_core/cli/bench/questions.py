@@ -11,6 +11,7 @@ import typer
 from tmde_core.cli.kit.invocation import with_services
 from tmde_core.cli.kit.output import JsonFlag, console, error_console, print_fields, print_json, print_table
 from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.storage.text_files import iterate_lines, read_text_file
 
 if TYPE_CHECKING:
     from tmde_core.benchmark.running.calibration import CalibrationReport, Rated
@@ -100,13 +101,17 @@ def add(
 @questions.command("import")
 def import_(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="JSON Lines (ours, inspect_ai's, lm-evaluation-harness's) or YAML.")],
+    file: Annotated[Path, typer.Argument(help="JSON Lines, JSON or YAML; docs/benchmarks.md lists the forms.")],
     domain: Domain = "reasoning",
     difficulty: Difficulty = "medium",
     json: JsonFlag = False,
 ) -> None:
     """Import questions from a file. Invalid entries are reported by their line; the other questions are stored."""
-    content = _read(file)
+    if file.suffix.lower() in (".csv", ".tsv", ".parquet", ".xlsx"):
+        raise InvalidInputError(
+            f"{file.suffix} files are not read. Write the questions as JSON Lines (one JSON object per line) or YAML."
+        )
+    content = read_text_file(file)
     as_yaml = file.suffix.lower() in (".yaml", ".yml")
     done = with_services(
         ctx,
@@ -145,7 +150,7 @@ def calibrate(
     """Compare a judge with people: how similarly it ranks answers, and how far its scores differ."""
 
     async def measure(services: Services) -> CalibrationReport:
-        rated = _rated(_read(file)) if file else await _rated_debates(services)
+        rated = _rated(read_text_file(file)) if file else await _rated_debates(services)
         if not rated:
             raise NotFoundError("There is no rated answer to compare with. Rate debates with `tmde traces rate` first.")
         shown = error_console() if sys.stderr.isatty() else None
@@ -196,14 +201,12 @@ async def _rated_debates(services: Services) -> list[Rated]:
     ]
 
 
-def _rated(content: bytes) -> list[Rated]:
+def _rated(text: str) -> list[Rated]:
     from tmde_core.benchmark.running.calibration import Rated
     from tmde_core.records.base import from_json
 
     found = []
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in iterate_lines(text):
         try:
             one = from_json(line, Rated)
         except InvalidInputError as error:
@@ -212,9 +215,3 @@ def _rated(content: bytes) -> list[Rated]:
             raise InvalidInputError(f"Line {number}: rating: must be from 1 to 10.", field="rating")
         found.append(one)
     return found
-
-
-def _read(file: Path) -> bytes:
-    from tmde_core.benchmark.questions.files import read_bytes
-
-    return read_bytes(file)

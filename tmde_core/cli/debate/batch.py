@@ -24,11 +24,12 @@ from tmde_core.cli.kit.output import error_console, plain, print_json_line
 from tmde_core.errors import InsufficientStorageError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.records.base import Record, to_invalid_input, to_json
 from tmde_core.records.debate import Debate, DebateConfig
+from tmde_core.storage.text_files import iterate_lines, read_text_file
 
 if TYPE_CHECKING:
     from tmde_core.services import Services
 
-MAX_LINE_BYTES = 1024 * 1024
+MAX_LINE_LENGTH = 1024 * 1024
 """The longest line. A question has at most 32 KiB, so a longer line means that this is another kind of file."""
 
 
@@ -94,38 +95,31 @@ def read_questions(file: Path, config: DebateConfig) -> tuple[list[BatchQuestion
     """Return the questions of a file, and the invalid lines.
 
     Raises:
-        InvalidInputError: the file cannot be read.
+        NotFoundError: the file does not exist.
+        InvalidInputError: the file cannot be read, or is not text.
     """
     asked: list[BatchQuestion] = []
     bad: list[BadLine] = []
     seen: Counter[str] = Counter()
-    try:
-        with file.open("rb") as stream:
-            for number, raw in enumerate(stream, 1):
-                if not raw.strip():
-                    continue
-                try:
-                    question = _parsed(raw)
-                except ValueError as error:
-                    bad.append(BadLine(number, str(error)))
-                    continue
-                own = {name: getattr(question, name) for name in ("reference", "check", "domain")}
-                chosen = msgspec.structs.replace(
-                    config, **{name: value for name, value in own.items() if value is not None}
-                )
-                key = hashlib.sha256(to_json([question.query, chosen])).hexdigest()
-                seen[key] += 1  # a question that occurs twice is asked twice
-                asked.append(BatchQuestion(number, f"{key}-{seen[key]}", question, chosen))
-    except OSError as error:
-        raise InvalidInputError(f"{file} cannot be read: {error.strerror}.") from None
+    for number, line in iterate_lines(read_text_file(file)):
+        try:
+            question = _parsed(line)
+        except ValueError as error:
+            bad.append(BadLine(number, str(error)))
+            continue
+        own = {name: getattr(question, name) for name in ("reference", "check", "domain")}
+        chosen = msgspec.structs.replace(config, **{name: value for name, value in own.items() if value is not None})
+        key = hashlib.sha256(to_json([question.query, chosen])).hexdigest()
+        seen[key] += 1  # a question that occurs twice is asked twice
+        asked.append(BatchQuestion(number, f"{key}-{seen[key]}", question, chosen))
     return asked, bad
 
 
-def _parsed(raw: bytes) -> QuestionLine:
-    if len(raw) > MAX_LINE_BYTES:
-        raise ValueError(f"longer than {MAX_LINE_BYTES} bytes")
+def _parsed(line: str) -> QuestionLine:
+    if len(line) > MAX_LINE_LENGTH:
+        raise ValueError(f"longer than {MAX_LINE_LENGTH:,} characters")
     try:
-        return msgspec.json.decode(raw, type=QuestionLine)
+        return msgspec.json.decode(line, type=QuestionLine)
     except msgspec.ValidationError as error:
         raise ValueError(to_invalid_input(error, QuestionLine).detail.rstrip(".")) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -12,6 +12,7 @@ from tmde_core.cli.kit.invocation import with_services
 from tmde_core.cli.kit.output import JsonFlag, console, print_json_line
 from tmde_core.records.base import to_invalid_input
 from tmde_core.records.debate import DebateConfig
+from tmde_core.storage.text_files import decode_text
 
 if TYPE_CHECKING:
     from tmde_core.services import Services
@@ -111,4 +112,5 @@ def _config(**chosen: Any) -> DebateConfig:
 
 
 def _stdin() -> str:
-    return typer.get_text_stream("stdin").read()
+    # Python would decode with the terminal's encoding, and keep the byte order mark that a Windows program writes.
+    return decode_text(typer.get_binary_stream("stdin").read(), "The standard input")

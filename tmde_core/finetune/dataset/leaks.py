@@ -18,11 +18,12 @@ one example less costs little, but a leak makes the benchmark's result wrong.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+from tmde_core.finetune.dataset.same_question import fold_characters, normalise_question
 
 NEAR = 0.6
 """The required share of the benchmark question's word pairs. Exchanging one word changes at most two pairs. A
@@ -44,14 +45,17 @@ _TOKEN = re.compile(
     | [^\W\d_]+
     | [+=<>×÷·^√≤≥≠±%]+
     | (?<=\d)!
+    | (?<=[^\W\d_])\#                                            # C# is not C
     | (?<![^\W\d_])(?:[-−–*/])(?=\s?[\d(])                       # 12 - 7 and -3, but neither COVID-19 nor either/or
     """,
     re.VERBOSE,
 )
-_QUESTION = re.compile(r"[^.!?\n]*(?:[.!](?!\s)[^.!?\n]*)*[?？؟]")
+_QUESTION = re.compile(r"[^.!?\n]*(?:[.!](?!\s)[^.!?\n]*)*[?]")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _SAME_OPERATORS = str.maketrans("−–×·÷", "--**/")
-_OPENING = " \t\r\"'“”„‘’«»([*_#>"
+_LONG_DASHES = str.maketrans("—―", ",,")
+"""Long dashes part sentences. The folded form, a hyphen, would read as a minus before a number."""
+_OPENING = " \t\r\"'([*_#>"
 _FUNCTION_WORDS = """
     a an the this that these those it its there here i me my you your we us our he she they them his her their
     is are was were be been being am do does did doing have has had will would can could shall should may might must
@@ -85,14 +89,16 @@ class LeakCheck:
     """Compares questions with the protected questions. Building and querying take time proportional to the text."""
 
     def __init__(self, protected: Iterable[Protected]) -> None:
+        self._same: dict[str, str] = {}
         self._exact: dict[Sequence[str], str] = {}
         self._known: list[_Known] = []
         self._where: dict[tuple[str, str], list[int]] = defaultdict(list)
         for one in sorted(protected, key=lambda question: (question.name, question.query)):
             words, told = _words(one.query), extract_subject(one.query)
+            self._same.setdefault(normalise_question(one.query), one.name)
             self._exact.setdefault(_form(one.query, words), one.name)
             self._learn(one.name, words, told)
-            for sentence in _QUESTION.findall(one.query):
+            for sentence in _QUESTION.findall(_shown(one.query)):
                 asked = _words(sentence)
                 if PART_WORDS <= len(asked) < len(words):
                     self._learn(one.name, asked, told)
@@ -106,7 +112,8 @@ class LeakCheck:
     def of(self, query: str) -> str | None:
         """Return which protected question the query leaks, in a sentence; None if it leaks none."""
         words = _words(query)
-        if (name := self._exact.get(_form(query, words))) is not None:
+        name = self._same.get(normalise_question(query), self._exact.get(_form(query, words)))
+        if name is not None:
             return f"It equals the benchmark question {name}."
         pairs = set(pairwise(words))
         shared = Counter(number for pair in pairs for number in self._where.get(pair, ()))
@@ -142,13 +149,17 @@ def extract_subject(query: str) -> Counter[str]:
     and does not begin a sentence. Upper and lower case are treated as equal.
     """
     found: Counter[str] = Counter()
-    text = unicodedata.normalize("NFC", query)
+    text = _shown(query)
     for match in _TOKEN.finditer(text):
         word = match[0]
         named = word[0].isupper() and word != "I" and not _begins_sentence(text, match.start())
         if named or not word[0].isalpha():
             found[_folded(word)] += 1
     return found
+
+
+def _shown(query: str) -> str:
+    return fold_characters(query.translate(_LONG_DASHES))
 
 
 def _begins_sentence(text: str, place: int) -> bool:
@@ -158,7 +169,7 @@ def _begins_sentence(text: str, place: int) -> bool:
 
 
 def _words(query: str) -> tuple[str, ...]:
-    return tuple(_folded(match[0]) for match in _TOKEN.finditer(unicodedata.normalize("NFC", query)))
+    return tuple(_folded(match[0]) for match in _TOKEN.finditer(_shown(query)))
 
 
 def _folded(word: str) -> str:
@@ -167,4 +178,4 @@ def _folded(word: str) -> str:
 
 def _form(query: str, words: tuple[str, ...]) -> Sequence[str]:
     """Return the value that is equal for equal questions: the words, or the text if there are no words."""
-    return words or unicodedata.normalize("NFC", query).strip()
+    return words or normalise_question(query)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,7 @@ import msgspec
 
 from tmde_core.errors import InsufficientTracesError
 from tmde_core.finetune.dataset.leaks import LeakCheck
+from tmde_core.finetune.dataset.same_question import normalise_question
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.base import Record, to_json
 from tmde_core.records.chat import Message
@@ -31,7 +31,8 @@ from tmde_core.storage.durable import storage_errors, sync_directory
 
 VALIDATION_SHARE = 0.1
 SPLIT_SEED = "tmde-split-1"
-"""Part of the split's hash. Never change it, because examples would move from validation to training."""
+"""Part of the split's hash. Never change it, because examples would move from validation to training. The same is true
+of `normalise_question`: plain ASCII text must keep its normal form."""
 
 TRAIN_FILE, VAL_FILE = "train.jsonl", "val.jsonl"
 ALPACA_FILE = "dataset.jsonl"
@@ -68,15 +69,6 @@ class AlpacaLine(Record):
     output: str
     trace_id: str
     split: Split
-
-
-def normalise_question(query: str) -> str:
-    """Return a question without differences of case, spaces and a final full stop or question mark.
-
-    Two questions count as the same if this function returns the same text. Unicode is composed (NFC) but not folded
-    further, because NFKC would turn 2² into 22.
-    """
-    return " ".join(unicodedata.normalize("NFC", query).casefold().split()).rstrip(" ?.")
 
 
 def query_hash(query: str) -> str:

@@ -23,21 +23,27 @@ export default {
       event.target.value = "";
       if (file) this.send(file);
     },
+    // Sends the last file once more, with other query parameters.
+    resend(more) {
+      if (this.last && !this.busy) this.send(this.last, more);
+    },
     // Reads the choices just before sending, because the server may not know the newest choice yet.
-    address() {
+    address(more) {
       const chosen = Object.entries(this.choices ?? {}).map(([name, id]) => [name, document.getElementById(id).value]);
+      chosen.push(...Object.entries(more));
       return chosen.length ? `${this.url}?${new URLSearchParams(chosen)}` : this.url;
     },
-    send(file) {
+    send(file, more = {}) {
       if (file.size > this.maxBytes) {
         this.$emit("done", { detail: `${file.name} is too large: at most ${Math.round(this.maxBytes / 1e6)} MB can be imported at once. ${this.hint}` });
         return;
       }
+      this.last = file;
       this.busy = true;
       this.share = 0;
       this.words = `Sending ${file.name} …`;
       const request = new XMLHttpRequest();
-      request.open("POST", this.address());
+      request.open("POST", this.address(more));
       request.responseType = "json";
       request.setRequestHeader("Content-Type", "application/octet-stream");
       request.setRequestHeader("X-File-Name", encodeURIComponent(file.name));

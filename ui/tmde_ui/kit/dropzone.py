@@ -62,6 +62,10 @@ class DropZone(Element, component="dropzone.js"):
 
         self.on("done", run_to_completion(handle))
 
+    def resend(self, **more: str) -> None:
+        """Send the last file once more, with further query parameters."""
+        self.run_method("resend", more)
+
 
 def make_refusal(error: TmdeError) -> Response:
     """Return the response of an import that was refused."""

@@ -15,6 +15,7 @@ from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeEr
 from tmde_core.records.base import to_json
 from tmde_core.records.traces import ImportReport
 from tmde_core.services import Services
+from tmde_core.storage.text_files import split_file_lines
 from tmde_ui.kit.dropzone import make_refusal
 from tmde_ui.kit.shell.site import Site
 
@@ -31,16 +32,19 @@ def register_upload(site: Site) -> None:
     services = site.services
 
     @site.web.post(ADDRESS, include_in_schema=False)
-    async def take(request: Request) -> Response:
+    async def take(request: Request, again: bool = False) -> Response:
         try:
-            report = await _take(request, services)
+            report = await _take(request, services, copies=again)
         except TmdeError as error:
             return make_refusal(error)
         return Response(to_json(report), media_type="application/json")
 
 
-async def _take(request: Request, services: Services) -> ImportReport:
+async def _take(request: Request, services: Services, *, copies: bool) -> ImportReport:
     """Store the body in a temporary file of the data directory and import the file.
+
+    Args:
+        copies: Store copies of traces that are already here.
 
     Raises:
         TooLargeError: the body exceeds MAX_IMPORT_BYTES.
@@ -63,8 +67,8 @@ async def _take(request: Request, services: Services) -> ImportReport:
                 raise InvalidInputError("The file is empty, so there is nothing to import.")
             path = Path(file.name)
             if _begins_with(path, SQLITE_MAGIC):
-                return await services.traces.import_sqlite(path)
-            return await services.traces.import_jsonl(_lines(path))
+                return await services.traces.import_sqlite(path, copies=copies)
+            return await services.traces.import_jsonl(_lines(path), copies=copies)
     except OSError as error:
         raise InsufficientStorageError(
             f"The file cannot be stored for the import: {error.strerror}. Free some space."
@@ -78,7 +82,7 @@ def _begins_with(path: Path, magic: bytes) -> bool:
 
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        yield from file
+        yield from split_file_lines(file)
 
 
 def report_of(answer: dict[str, Any]) -> ImportReport | str:

@@ -311,6 +311,9 @@ def _import_dialog(imported: Any) -> Modal:
         report.clear()
         with report:
             _report(outcome)
+            if isinstance(outcome, ImportReport) and outcome.already_here:
+                copies = button("Import copies of them anyway", test="import-again")
+                copies.on("click", lambda: zone.resend(again="true"), args=[])
         if isinstance(outcome, ImportReport) and outcome.imported:
             await imported()
 
@@ -320,7 +323,7 @@ def _import_dialog(imported: Any) -> Modal:
             "A JSON Lines file with one trace per line (question and answer are enough), or the SQLite file of the original project.",
             "muted",
         )
-        with DropZone(done, ADDRESS, ENDINGS, MAX_IMPORT_BYTES):
+        with DropZone(done, ADDRESS, ENDINGS, MAX_IMPORT_BYTES) as zone:
             Tag("strong", "Drop a file here")
         report = Tag("div", classes="stack tight", role="status", data_testid="import-report")
     return dialog
@@ -334,6 +337,8 @@ def _report(outcome: ImportReport | str) -> None:
     words = f"{count(outcome.imported, 'trace')} imported" + (
         f", {count(skipped, 'line')} skipped." if skipped else "."
     )
+    if outcome.already_here:
+        words += f" {outcome.already_here:,} {'is' if outcome.already_here == 1 else 'are'} already here."
     Tag("p", words, "notice good" if outcome.imported else "notice warm")
     if skipped:
         with Tag("ul", classes="skipped"):

@@ -103,8 +103,8 @@ def import_dialog(imported: Callable[[], Awaitable[None]]) -> Modal:
     with dialog.body:
         Tag(
             "p",
-            "JSON Lines or YAML in TMDE's format, samples of inspect_ai, or logged samples of lm-evaluation-harness. Either the whole "
-            "file is imported or nothing. docs/benchmarks.md lists the fields.",
+            "JSON Lines, JSON or YAML: questions in TMDE's format, logged samples of lm-evaluation-harness, or lines of the usual data "
+            "sets. Either the whole file is imported or nothing. docs/benchmarks.md lists the formats.",
             "muted",
         )
         with Tag("div", classes="options"):
