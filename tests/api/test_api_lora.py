@@ -16,7 +16,7 @@ def published(live, *, age: int = 0, base_model: str = "scripted-1", **fields) -
     staging = staging_directory(directory, identity)
     staging.mkdir(parents=True)
     (staging / "adapter_model.safetensors").write_bytes(identity.bytes * 64)
-    (staging / "adapter_config.json").write_text('{"r": 16}')
+    (staging / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 16}')
     (staging / "adapter.gguf").write_bytes(b"GGUF" + identity.bytes)
     created = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(minutes=age)
     publish(staging, directory, Manifest(id=identity, created_at=created, base_model=base_model, **fields))

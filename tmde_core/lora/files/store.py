@@ -39,6 +39,7 @@ from tmde_core.lora.files.readings import VerificationLog
 from tmde_core.records.base import from_json, to_json
 from tmde_core.records.lora import ActivePointer, LoRAAdapter, Manifest
 from tmde_core.sdk.adapters import MANIFEST_FILE, STAGING_PREFIX
+from tmde_core.sdk.plain_lora import find_kind_flaws
 from tmde_core.storage.durable import TEMPORARY, hash_file, storage_errors, sync_directory, sync_file, write_atomic
 from tmde_core.storage.locks import FileLock, is_locked
 
@@ -150,7 +151,7 @@ class AdapterStore:
         return known
 
     def find_flaws(self, adapter_id: UUID, digest: Digest = hash_file) -> tuple[Reasons, int]:
-        """Read every byte of an adapter, and return all flaws and the number of bytes.
+        """Read every byte of an adapter, and return all flaws and the number of bytes. An adapter must be plain LoRA.
 
         The list shows an adapter with flaws as invalid from now on.
 
@@ -168,6 +169,10 @@ class AdapterStore:
         except InvalidFilesError as reason:
             return [str(reason)], 0
         found = [flaw for name, told in manifest.files.items() if (flaw := find_flaw(path / name, told, digest))]
+        if not found:
+            # An older version of TMDE may have taken in an adapter that is no plain LoRA.
+            with contextlib.suppress(OSError):
+                found = find_kind_flaws(path)
         if version is not None:
             self.readings.note(path.name, version, " ".join(found) or None)
         return found, manifest.size_bytes

@@ -23,7 +23,7 @@ MAX_TENSORS = 100_000
 MAX_DIMENSIONS = 4
 
 TOKENS_KEY = "tokenizer.ggml.tokens"
-TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"
+TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"  # noqa: S105 - a field of the file, no password
 PRE_TOKENIZER_KEY = "tokenizer.ggml.pre"
 
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
