@@ -36,6 +36,7 @@ MODULES = (
     "records",
     "files",
     "adapters",
+    "last_words",
     "plain_lora",
     "safetensors_header",
     "chat_http",

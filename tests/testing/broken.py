@@ -461,7 +461,7 @@ BACKENDS = {
         "The planned command raised WorkerFailedError", RUNS, plan=lambda *_: WorkerCommand(argv=("/nonexistent",))
     ),
     "it crashes": backend("ended with exit status 1. The trainer stopped", RUNS, "crashes"),
-    "it is killed": backend("was killed (SIGKILL)", RUNS, "dies"),
+    "it is killed": backend("was killed by signal 9 (SIGKILL)", RUNS, "dies"),
     "it publishes nothing": backend("there is no adapter", RUNS, "publishes-nothing"),
     "no base model": backend("does not say which base model", RUNS, "nameless"),
     "nothing learned": backend("every B matrix of the adapter is still zero", RUNS, "zero"),

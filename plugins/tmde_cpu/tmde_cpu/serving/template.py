@@ -40,6 +40,10 @@ decomposed text would become other tokens than in training."""
 THOUGHT_OPENS = re.compile(r"<(think|thinking|thought|reasoning)>\s*$")
 """The end of a prompt whose template has opened the model's thought, as DeepSeek R1's does."""
 
+TEMPLATE_DATE = "26 Jul 2024"
+"""The date that templates with a date in their header get: the default of Llama 3's template. With today's date, a model
+would be asked with other tokens than it was trained with, and nothing in the prompt cache would fit tomorrow."""
+
 BETWEEN = "\n\n"
 """Separates two texts that share a turn."""
 
@@ -163,11 +167,17 @@ def fit_messages(messages: Sequence[Message], traits: Traits) -> tuple[Message, 
     return tuple(fitted)
 
 
-def thinking_switch(thinking: bool | None) -> dict[str, Any]:
-    """Return the field of a request that tells the template whether the model thinks. Templates ignore unknown names."""
-    if thinking is None:
-        return {}
-    return {"chat_template_kwargs": {"enable_thinking": thinking, "thinking": thinking}}
+def template_values(thinking: bool | None) -> dict[str, Any]:
+    """Return the field of a request with the values that the template gets besides the messages.
+
+    Templates ignore values that they do not know.
+    """
+    values: dict[str, Any] = {"date_string": TEMPLATE_DATE}
+    return {"chat_template_kwargs": values | ({} if thinking is None else _switch(thinking))}
+
+
+def _switch(thinking: bool) -> dict[str, bool]:
+    return {"enable_thinking": thinking, "thinking": thinking}
 
 
 def _plain(text: str, traits: Traits) -> list[str]:
@@ -221,7 +231,7 @@ def _is_candidate(kind: int, text: str) -> bool:
 
 
 async def _render(ask: Ask, messages: Sequence[Mapping[str, str]], thinking: bool | None) -> str:
-    rendered = await ask("/apply-template", {"messages": messages, **thinking_switch(thinking)})
+    rendered = await ask("/apply-template", {"messages": messages, **template_values(thinking)})
     return str(rendered["prompt"])
 
 

@@ -13,11 +13,15 @@ from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.sdk.training import BackendDescriptor
 
 REPORT = """
-import json, sys
+import json, os, sys, time
 from pathlib import Path
 told = json.loads(sys.argv[2])
+if "warn" in told:
+    sys.stderr.write("x.py:1: FutureWarning: old\\n  warnings.warn(\\n")
 if "fail" in told:
     sys.exit(told["fail"])
+if "kill" in told:
+    os.kill(os.getpid(), told["kill"])
 job = json.loads(Path(sys.argv[1]).read_text())
 examples = []
 for split in ("train", "val"):
@@ -25,6 +29,10 @@ for split in ("train", "val"):
         one = json.loads(line)
         total = told.get(one["instruction"], 40)
         examples.append({"traceId": one["traceId"], "split": split, "total": total, "supervised": told.get("supervised", 9)})
+if "early" in told:
+    Path(job["runDir"], "preview.json").write_text(json.dumps({"examples": examples}))
+    while not Path(told["early"]).exists():
+        time.sleep(0.01)
 report = {"examples": examples, "firstExample": [{"text": "Q", "supervised": False}, {"text": "A", "supervised": True}],
           "estimate": {"seconds": 12.5, "ramBytes": 7}, "calibrated": True}
 Path(job["runDir"], "preview.json").write_text(json.dumps(report))
