@@ -28,10 +28,11 @@ from tmde_core.sdk.training import (
     ResourceEstimate,
     TrainingJob,
 )
-from tmde_core.sdk.worker import TrainingFailedError
+from tmde_core.sdk.worker import TrainingFailedError, prepare_examples
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
 from tmde_cpu.training.calibration import Calibration, load_or_measure
-from tmde_cpu.training.examples import Example, encode, read_examples
+from tmde_cpu.training.conversation import ConversationEncoder
+from tmde_cpu.training.examples import Example
 from tmde_cpu.training.packing import Pack, pack_all
 from tmde_cpu.training.trainer import data_order, pack_limit
 
@@ -48,10 +49,11 @@ def preview(job: TrainingJob) -> PreviewReport:
     config = msgspec.convert(job.config, FineTuneConfig)
     directory = ensure_base_model(Path(job.data_dir), job.base_model)
     tokenizer = load_tokenizer(directory)
-    train = [encode(example, tokenizer) for example in read_examples(Path(job.train_file))]
-    val = [encode(example, tokenizer) for example in read_examples(Path(job.val_file))]
-    lengths = [_lengths(example, "train") for example in train] + [_lengths(example, "val") for example in val]
-    fitting, held_out = ([one for one in part if len(one.tokens) <= config.max_seq_length] for part in (train, val))
+    encode = ConversationEncoder(tokenizer).encode
+    train = prepare_examples(Path(job.train_file), encode, "train")
+    val = prepare_examples(Path(job.val_file), encode, "val")
+    lengths = [_lengths(one, "train") for one in train.examples] + [_lengths(one, "val") for one in val.examples]
+    fitting, held_out = ([one for one in part.examples if len(one) <= config.max_seq_length] for part in (train, val))
     estimate, measured = ResourceEstimate(), False
     if fitting:
         packs, longest = _work(fitting, held_out, config)
@@ -59,9 +61,10 @@ def preview(job: TrainingJob) -> PreviewReport:
         estimate, measured = _estimated(found, packs, longest, config), True
     return PreviewReport(
         examples=tuple(lengths),
-        first_example=_pieces(train[0], tokenizer) if train else (),
+        first_example=_pieces((fitting or train.examples)[0], tokenizer) if train.examples else (),
         estimate=estimate,
         calibrated=measured,
+        left_out=(*train.left_out, *val.left_out),
     )
 
 
