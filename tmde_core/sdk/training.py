@@ -18,6 +18,7 @@ from tmde_core.records.training import (
     ResourceEstimate,
     TrainingExample,
     TrainingJob,
+    UnusableExample,
     WorkerCommand,
 )
 from tmde_core.sdk.context import MakingDescriptor, PluginContext
@@ -39,6 +40,7 @@ __all__ = [
     "TrainingBackend",
     "TrainingExample",
     "TrainingJob",
+    "UnusableExample",
     "WorkerCommand",
 ]
 

@@ -1,17 +1,27 @@
 """Prepare the base model for training: a directory of float32 safetensors. Runs in a subprocess only.
 
+    python -m tmde_cpu.base_model GGUF DIRECTORY
+
 The embedded model is a quantised GGUF. It is dequantised once into `data/models/<name>-f32/`. Any other directory with
 config.json, safetensors and a tokenizer is used as it is.
+
+The conversion runs in a process of its own. It draws random numbers and takes much memory, and the adapter and the
+figures of a training run must not depend on whether its process converted the model.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from gguf import GGUFReader
 from tokenizers import pre_tokenizers
@@ -29,6 +39,8 @@ MARKER_FILE = "tmde-source.json"
 
 transformers_logging.disable_progress_bar()  # the worker's log is a file
 
+TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
+ADD_BOS = "add_bos_token"
 END_OF_TURN = "<|im_end|>"
 CONVERSION = 1
 """The version of the conversion. Raise it when a conversion gives different files, so that old directories are
@@ -111,6 +123,8 @@ def load_tokenizer(directory: Path) -> Any:
         TrainingFailedError: the tokenizer has no chat template, so the format of a conversation is unknown.
     """
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    # transformers ignores this setting, but the runtime obeys it.
+    tokenizer.init_kwargs[ADD_BOS] = _settings(directory).get(ADD_BOS)
     if not tokenizer.chat_template:
         raise TrainingFailedError(
             "no-chat-template", f"The base model {directory} has no chat template. Choose another."
@@ -119,6 +133,29 @@ def load_tokenizer(directory: Path) -> Any:
 
 
 def _convert(source: Path, target: Path) -> None:
+    """Convert in a separate process. Its output goes to the log of this process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tmde_cpu.base_model", str(source), str(target)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+        text=True,
+        errors="replace",
+    )
+    sys.stderr.write(done.stderr)
+    if not done.returncode:
+        return
+    last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "it gave no reason")
+    if done.returncode == -signal.SIGKILL or last.startswith("MemoryError") or "out of memory" in last.lower():
+        raise MemoryError(f"There is not enough memory to convert {source.name}.")
+    if "no space left on device" in last.lower():
+        raise OSError(errno.ENOSPC, last)
+    raise TrainingFailedError(
+        "bad-base-model", f"The base model {source.name} cannot be converted for training: {last}"
+    )
+
+
+def _convert_here(source: Path, target: Path) -> None:
     _convert_tokenizer(source, target)
     loaded = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32, local_files_only=True
@@ -148,6 +185,23 @@ def _convert_tokenizer(source: Path, target: Path) -> None:
     if END_OF_TURN in (tokenizer.chat_template or "") and tokenizer.convert_tokens_to_ids(END_OF_TURN) is not None:
         tokenizer.eos_token = tokenizer.pad_token = END_OF_TURN
     tokenizer.save_pretrained(target)
+    settings = {**_settings(target), ADD_BOS: _adds_bos(GGUFReader(source))}
+    (target / TOKENIZER_SETTINGS_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n")
+
+
+def _adds_bos(model: GGUFReader) -> bool:
+    """Return whether llama.cpp puts the begin token before a prompt that does not begin with it."""
+    field = model.get_field("tokenizer.ggml.add_bos_token")
+    if field is not None:
+        return bool(field.contents())
+    kind = model.get_field("tokenizer.ggml.model")
+    return kind is not None and kind.contents() == "llama"
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    file = directory / TOKENIZER_SETTINGS_FILE
+    found: dict[str, Any] = msgspec.json.decode(file.read_bytes()) if file.is_file() else {}
+    return found
 
 
 def _marker(directory: Path) -> _Source | None:
@@ -159,3 +213,7 @@ def _marker(directory: Path) -> _Source | None:
 
 def _hash_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    _convert_here(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -131,8 +131,9 @@ async def _result(status: int, err: bytes, report: Path, lacking: str) -> Previe
 def _read(file: Path) -> PreviewReport:
     with file.open("rb") as opened:
         report = from_json(opened.read(MAX_REPORT_BYTES), PreviewReport)
-    for example in report.examples:
-        UUID(example.trace_id)
+    for trace_id in (*(one.trace_id for one in report.examples), *(one.trace_id for one in report.left_out)):
+        if trace_id:
+            UUID(trace_id)
     return report
 
 

@@ -27,7 +27,7 @@ from tmde_core.finetune.preview.process import SECONDS, Failure, Partial, look
 from tmde_core.finetune.service import FineTuneService
 from tmde_core.records.base import to_json
 from tmde_core.records.finetune import FineTuneConfig, FineTunePreview, LeftOut, TokenBucket
-from tmde_core.records.training import PREVIEW_FILE, ExampleTokens, PreviewReport, TrainingJob
+from tmde_core.records.training import PREVIEW_FILE, ExampleTokens, PreviewReport, TrainingJob, UnusableExample
 from tmde_core.sdk.training import PreviewingBackend, TrainingBackend
 from tmde_core.sdk.worker.run_files import JOB_FILE
 from tmde_core.settings import Settings
@@ -203,13 +203,19 @@ def add_token_counts(seen: FineTunePreview, report: PreviewReport) -> FineTunePr
     limit = seen.config.max_seq_length
     fitting = [one for one in report.examples if one.total <= limit]
     too_long = [
-        LeftOut(
-            trace_id=UUID(one.trace_id),
+        UnusableExample(
+            trace_id=one.trace_id,
+            split=one.split,
             reason="too-long",
             detail=f"It has {one.total:,} tokens; maxSeqLength is {limit:,}.",
         )
         for one in report.examples
         if one.total > limit
+    ]
+    unusable = [*too_long, *report.left_out]
+    # A line of the dataset that cannot be read may name no trace. It is counted all the same.
+    left_out = [
+        LeftOut(trace_id=UUID(one.trace_id), reason=one.reason, detail=one.detail) for one in unusable if one.trace_id
     ]
     train = [one for one in fitting if one.split == "train"]
     per_step = seen.config.batch_size * seen.config.gradient_accumulation_steps
@@ -218,9 +224,9 @@ def add_token_counts(seen: FineTunePreview, report: PreviewReport) -> FineTunePr
         examples=len(fitting),
         train_examples=len(train),
         val_examples=len(fitting) - len(train),
-        refusal=seen.refusal or _nothing_to_learn(train, bool(too_long), limit),
-        left_out=_some(too_long) + seen.left_out,
-        left_out_by_reason=dict(_counted(too_long) + Counter(seen.left_out_by_reason)),
+        refusal=seen.refusal or _nothing_to_learn(train, unusable, limit) or _too_few(len(fitting), seen, unusable),
+        left_out=_some(left_out) + seen.left_out,
+        left_out_by_reason=dict(Counter(one.reason for one in unusable) + Counter(seen.left_out_by_reason)),
         total_tokens=sum(one.total for one in train),
         supervised_tokens=sum(one.supervised for one in train),
         longest=max((one.total for one in report.examples), default=None),
@@ -231,32 +237,39 @@ def add_token_counts(seen: FineTunePreview, report: PreviewReport) -> FineTunePr
         estimated_ram_bytes=report.estimate.ram_bytes,
         estimated_vram_bytes=report.estimate.vram_bytes,
         calibrated=report.calibrated,
-        note=_too_few(len(fitting), seen),
     )
 
 
-def _too_few(fitting: int, seen: FineTunePreview) -> str:
-    """Return a warning if too few examples fit into the maximum length.
+def _too_few(left: int, seen: FineTunePreview, unusable: Sequence[UnusableExample]) -> str | None:
+    """Return why a run would end at once if too few examples are left.
 
-    Only the tokens show that examples are too long. `start` does not know this, so the preview warns about it.
+    Only the backend knows which examples cannot be trained on. `start` does not know them, so the preview tells.
     """
-    if fitting >= seen.required or seen.examples < seen.required:
-        return ""
-    limit = seen.config.max_seq_length
+    if left >= seen.required or seen.examples < seen.required:
+        return None
     return (
-        f"Of {seen.examples:,} examples {fitting:,} fit into maxSeqLength ({limit:,} tokens), fewer than the {seen.required:,} "
-        "that a run should have. Raise it, or debate some more."
+        f"Of {seen.examples:,} examples {left:,} can be trained on, fewer than the {seen.required:,} that a run needs. "
+        f"{_remedy(unusable, seen.config.max_seq_length)}"
     )
 
 
-def _nothing_to_learn(train: Sequence[ExampleTokens], any_too_long: bool, limit: int) -> str | None:
+def _nothing_to_learn(train: Sequence[ExampleTokens], unusable: Sequence[UnusableExample], limit: int) -> str | None:
     if sum(one.supervised for one in train):
         return None
-    if any_too_long and not train:
-        return f"Every example is longer than maxSeqLength ({limit:,} tokens), so there is nothing to learn. Raise it."
+    if unusable and not train:
+        return f"Not one example can be trained on, so there is nothing to learn. {_remedy(unusable, limit)}"
     return (
         "Not a single token would be learned: the loss mask covers nothing. Look at the first example and its answer."
     )
+
+
+def _remedy(unusable: Sequence[UnusableExample], limit: int) -> str:
+    """Return what is wrong with most of the examples that are left out, and what to do."""
+    ((most, count),) = Counter(one.reason for one in unusable).most_common(1)
+    if most == "too-long":
+        return f"{count:,} {'is' if count == 1 else 'are'} longer than maxSeqLength ({limit:,} tokens). Raise it, or debate some more."
+    example = next(one for one in unusable if one.reason == most)
+    return f"{count:,} cannot be used, for example: {example.detail}"
 
 
 def histogram(lengths: Sequence[int]) -> tuple[TokenBucket, ...]:

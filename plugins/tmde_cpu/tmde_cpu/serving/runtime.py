@@ -34,7 +34,7 @@ from tmde_cpu.serving.served import Generation, ServedModel
 from tmde_cpu.serving.served_form import ensure_gguf
 from tmde_cpu.serving.server_log import ServerLog
 from tmde_cpu.serving.simple_questions import QualityReport, measure_quality
-from tmde_cpu.serving.template import template_values
+from tmde_cpu.serving.template import template_fields
 
 END_NOTICE_SECONDS = 1.0
 """How long a request on a broken connection waits for the report that the child has ended."""
@@ -180,7 +180,7 @@ async def _body(
     extra = {"cache_prompt": True, "return_progress": True, "lora": generation.lora(request.adapter)}
     if not await model.template.needs_tokens(request, ask):
         # `deepseek` is llama.cpp's name for the format that keeps a thought apart in `reasoning_content`.
-        extra |= {"reasoning_format": "deepseek", **template_values(request.thinking)}
+        extra |= {"reasoning_format": "deepseek", **template_fields(request.thinking)}
         return build_chat_body(request, model=model.name, extra=extra), None
     prompt = await model.template.tokens(request, ask)
     body = build_chat_body(request, model=model.name, extra={**extra, "prompt": prompt.ids})

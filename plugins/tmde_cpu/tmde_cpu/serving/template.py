@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from tmde_core.sdk.chat_template import LOOKS_LIKE_CONTROL, THOUGHT_OPENS, close_thought, fit_messages, template_values
 from tmde_core.sdk.errors import TmdeError
 from tmde_core.sdk.runtimes import ChatRequest, Message
 from tmde_cpu.gguf.header import PRE_TOKENIZER_KEY, read_header, read_marked_tokens
@@ -26,26 +27,9 @@ from tmde_cpu.gguf.header import PRE_TOKENIZER_KEY, read_header, read_marked_tok
 CONTROL, UNKNOWN, USER_DEFINED, NORMAL = 3, 2, 4, 1
 """llama.cpp's token types."""
 
-LOOKS_LIKE_CONTROL = re.compile(
-    r"<\|[^<>|]+\|>|<｜[^<>｜]+｜>|<\|[^<>|]+>|<[^<>|]+\|>|</?s>|<(start|end)_of_turn>|<(bos|eos|eot|unk|pad)>"
-    r"|\[/?(INST|SYSTEM_PROMPT|EOT|EOS|BOS)\]",
-    re.IGNORECASE,
-)
-"""Texts that mark turns in known templates. Some model files declare them as ordinary or user-defined tokens."""
-
 COMPOSED = frozenset({"qwen2", "qwen35"})
 """Values of `tokenizer.ggml.pre` whose tokenizers read composed letters (NFC). llama.cpp does not compose letters, so
 decomposed text would become other tokens than in training."""
-
-THOUGHT_OPENS = re.compile(r"<(think|thinking|thought|reasoning)>\s*$")
-"""The end of a prompt whose template has opened the model's thought, as DeepSeek R1's does."""
-
-TEMPLATE_DATE = "26 Jul 2024"
-"""The date that templates with a date in their header get: the default of Llama 3's template. With today's date, a model
-would be asked with other tokens than it was trained with, and nothing in the prompt cache would fit tomorrow."""
-
-BETWEEN = "\n\n"
-"""Separates two texts that share a turn."""
 
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 """Sends a JSON body to a path of the model's server and returns the decoded answer."""
@@ -96,7 +80,11 @@ class ChatTemplate:
     async def fit(self, request: ChatRequest, ask: Ask) -> ChatRequest:
         """Return the request with messages that the template accepts."""
         traits = await self.traits(ask)
-        return msgspec.structs.replace(request, messages=fit_messages(request.messages, traits))
+        messages = request.messages
+        if traits.composed:
+            messages = tuple(Message(one.role, unicodedata.normalize("NFC", one.content)) for one in messages)
+        messages = fit_messages(messages, system=traits.system, alternates=traits.alternates)
+        return msgspec.structs.replace(request, messages=messages)
 
     async def needs_tokens(self, request: ChatRequest, ask: Ask) -> bool:
         """Return whether the chat endpoint would read a text of this fitted request as a control token, or think."""
@@ -125,8 +113,7 @@ class ChatTemplate:
         opened = THOUGHT_OPENS.search(rendered)
         if opened and (request.thinking is False or request.json_schema is not None):
             # The template has no switch, or the answer must follow a schema from its first token: end the thought.
-            rendered = f"{rendered.rstrip()}\n\n</{opened.group(1)}>\n\n"
-            opened = None
+            rendered, opened = close_thought(rendered), None
 
         def reveal(text: str) -> str:
             return re.sub(rf"{nonce}(\d+)z", lambda found: hidden[int(found.group(1))], text)
@@ -142,42 +129,9 @@ class ChatTemplate:
         return TokenPrompt(ids=list(answer["tokens"]), in_thought=opened.group().rstrip() if opened else "")
 
 
-def fit_messages(messages: Sequence[Message], traits: Traits) -> tuple[Message, ...]:
-    """Return messages that the template accepts.
-
-    A system message that the template refuses becomes the beginning of the first user message. Two messages of one role
-    in a row become one if the template wants the roles to alternate.
-    """
-    fitted: list[Message] = []
-    instruction = ""
-    for message in messages:
-        content = unicodedata.normalize("NFC", message.content) if traits.composed else message.content
-        role = message.role
-        if role == "system" and not traits.system:
-            instruction = f"{instruction}{BETWEEN}{content}" if instruction else content
-            continue
-        if role == "user" and instruction:
-            content, instruction = f"{instruction}{BETWEEN}{content}", ""
-        if traits.alternates and fitted and fitted[-1].role == role:
-            fitted[-1] = Message(role=role, content=f"{fitted[-1].content}{BETWEEN}{content}")
-        else:
-            fitted.append(Message(role=role, content=content))
-    if instruction:
-        fitted.append(Message(role="user", content=instruction))
-    return tuple(fitted)
-
-
-def template_values(thinking: bool | None) -> dict[str, Any]:
-    """Return the field of a request with the values that the template gets besides the messages.
-
-    Templates ignore values that they do not know.
-    """
-    values: dict[str, Any] = {"date_string": TEMPLATE_DATE}
-    return {"chat_template_kwargs": values | ({} if thinking is None else _switch(thinking))}
-
-
-def _switch(thinking: bool) -> dict[str, bool]:
-    return {"enable_thinking": thinking, "thinking": thinking}
+def template_fields(thinking: bool | None) -> dict[str, Any]:
+    """Return the fields of a request with the values that the template gets besides the messages."""
+    return {"chat_template_kwargs": template_values(thinking)}
 
 
 def _plain(text: str, traits: Traits) -> list[str]:
@@ -231,7 +185,7 @@ def _is_candidate(kind: int, text: str) -> bool:
 
 
 async def _render(ask: Ask, messages: Sequence[Mapping[str, str]], thinking: bool | None) -> str:
-    rendered = await ask("/apply-template", {"messages": messages, **template_values(thinking)})
+    rendered = await ask("/apply-template", {"messages": messages, **template_fields(thinking)})
     return str(rendered["prompt"])
 
 

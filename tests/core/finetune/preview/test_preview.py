@@ -196,15 +196,23 @@ async def test_many_left_out_are_counted_and_some_are_named(services, monkeypatc
     assert [one.reason for one in found.left_out] == ["duplicate", "duplicate", "low-score", "low-score"]
 
 
-async def test_examples_that_are_too_long_and_leave_too_few_are_said(services, looking):
+async def test_examples_that_are_too_long_and_leave_too_few_refuse_a_run(services, looking):
     looking('{"What is 19 times 7?": 600}')
     found = await services.previews.preview(FineTuneConfig(backend="looking", min_traces=20, max_seq_length=512))
-    assert found.refusal is None
-    assert found.note.startswith("Of 20 examples 19 fit into maxSeqLength (512 tokens), fewer than the 20 ")
-    looking("{" + ", ".join(f'"What is {number} times 7?": 600' for number in range(20)) + "}")
-    assert "Every example is longer than maxSeqLength (512 tokens)" in (
-        await services.previews.preview(config(max_seq_length=512))
-    ).refusal  # fmt: skip
+    assert found.refusal == (
+        "Of 20 examples 19 can be trained on, fewer than the 20 that a run needs. "
+        "1 is longer than maxSeqLength (512 tokens). Raise it, or debate some more."
+    )
+
+
+async def test_an_example_that_the_backend_cannot_encode_is_left_out_with_its_reason(services, looking):
+    looking('{"What is 19 times 7?": "The model has no word for it."}')
+    found = await services.previews.preview(config())
+    assert (found.refusal, found.examples, found.left_out_by_reason) == (None, 19, {"cannot-encode": 1})
+    assert found.left_out[0].detail == "The model has no word for it."
+    looking('{"What is 19 times 7?": "The model has no word for it."}')
+    few = await services.previews.preview(FineTuneConfig(backend="looking", min_traces=20))
+    assert "1 cannot be used, for example: The model has no word for it." in (few.refusal or "")
 
 
 async def test_while_a_run_is_in_progress_no_second_model_is_loaded(services, monkeypatch):
