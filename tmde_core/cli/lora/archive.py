@@ -26,7 +26,7 @@ from tmde_core.cli.kit.output import (
     print_json,
     print_json_line,
 )
-from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeError
+from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, TmdeError
 from tmde_core.lora.archive.layout import ArchiveFormat
 from tmde_core.records.base import parse_id
 
@@ -95,6 +95,9 @@ async def _write(made: Export, target: Path, force: bool) -> None:
 def import_(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(help="A .tar.gz; - for standard input.", metavar="FILE")],
+    again: Annotated[
+        bool, typer.Option("--again", help="Although the same adapter is here already: as a copy.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Import an adapter: an archive of TMDE's, or a plain PEFT archive of any tool.
@@ -103,10 +106,16 @@ def import_(
     """
 
     async def bring(services: Services) -> LoRAAdapter:
-        return await services.archives.import_archive(_pieces(file))
+        return await services.archives.import_archive(_pieces(file), again=again)
 
     try:
         adapter = with_services(ctx, bring)
+    except ConflictError as error:
+        if json or (twin := error.context.get("twinOf")) is None:
+            raise
+        raise ConflictError(
+            f"{error.detail} `tmde lora show {twin}` shows it; --again imports a copy.", **error.context
+        ) from None
     except TmdeError as error:
         reasons = error.context.get("reasons")
         if json or not isinstance(reasons, Sequence) or isinstance(reasons, str) or len(reasons) < 2:
@@ -119,9 +128,10 @@ def import_(
     if json:
         print_json(adapter)
     else:
+        copy = f" It is a copy of {adapter.twin_of}." if adapter.twin_of else ""
         typer.echo(
             f"The adapter {adapter.id} is here, for the base model {plain(adapter.base_model)}. "
-            f"`tmde lora activate {adapter.id}` lets it answer."
+            f"`tmde lora activate {adapter.id}` lets it answer.{copy}"
         )
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -102,6 +103,19 @@ async def look(
         await asyncio.gather(ending, return_exceptions=True)
     lacking = "lengths" if seen is None else "time and memory"
     yield await _result(process.returncode or 0, err, report, lacking)
+
+
+async def look_to_the_end(command: WorkerCommand, report: Path) -> PreviewReport | Failure:
+    """Run a preview worker to its end and return what it found."""
+
+    async def idle() -> bool:
+        return False
+
+    async with aclosing(look(command, report, idle)) as found:
+        async for one in found:
+            if not isinstance(one, Partial):
+                return one
+    raise AssertionError("the last item of `look` is final")
 
 
 async def _result(status: int, err: bytes, report: Path, lacking: str) -> PreviewReport | Failure:

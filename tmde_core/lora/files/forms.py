@@ -169,6 +169,6 @@ async def _run(command: WorkerCommand) -> ConversionResult:
         pass
     said = err.decode("utf-8", "replace").strip().splitlines()
     log.warning("forms.conversion_failed", status=process.returncode, stderr=said[-20:])
-    told = find_reason(said)[:300] if process.returncode > 0 else ""
+    told = find_reason(said)[:300] if (process.returncode or 0) > 0 else ""
     told = told or f"the worker {describe_status(process.returncode)}."
     return ConversionResult(reasons=(f"Its served form cannot be made: {told}",))

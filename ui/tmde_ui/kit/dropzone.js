@@ -24,11 +24,17 @@ export default {
       if (file) this.send(file);
     },
     // Reads the choices just before sending, because the server may not know the newest choice yet.
-    address() {
+    address(extra) {
       const chosen = Object.entries(this.choices ?? {}).map(([name, id]) => [name, document.getElementById(id).value]);
+      chosen.push(...Object.entries(extra));
       return chosen.length ? `${this.url}?${new URLSearchParams(chosen)}` : this.url;
     },
-    send(file) {
+    // Sends the last file again. The page calls this when a person has answered a question about it.
+    resend(extra) {
+      if (this.last && !this.busy) this.send(this.last, extra);
+    },
+    send(file, extra = {}) {
+      this.last = file;
       if (file.size > this.maxBytes) {
         this.$emit("done", { detail: `${file.name} is too large: at most ${Math.round(this.maxBytes / 1e6)} MB can be imported at once. ${this.hint}` });
         return;
@@ -37,7 +43,7 @@ export default {
       this.share = 0;
       this.words = `Sending ${file.name} …`;
       const request = new XMLHttpRequest();
-      request.open("POST", this.address());
+      request.open("POST", this.address(extra));
       request.responseType = "json";
       request.setRequestHeader("Content-Type", "application/octet-stream");
       request.setRequestHeader("X-File-Name", encodeURIComponent(file.name));

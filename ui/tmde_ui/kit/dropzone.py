@@ -62,6 +62,10 @@ class DropZone(Element, component="dropzone.js"):
 
         self.on("done", run_to_completion(handle))
 
+    def resend(self, **extra: str) -> None:
+        """Let the browser send the last file again, with further query parameters."""
+        self.run_method("resend", extra)
+
 
 def make_refusal(error: TmdeError) -> Response:
     """Return the response of an import that was refused."""
@@ -73,6 +77,8 @@ def make_refusal(error: TmdeError) -> Response:
         "reasons": told[:MAX_REASONS],
         "moreReasons": max(0, len(told) - MAX_REASONS),
     }
+    if (twin := error.context.get("twinOf")) is not None:
+        body["twinOf"] = twin
     return Response(to_json(body), error.status, media_type="application/problem+json")
 
 

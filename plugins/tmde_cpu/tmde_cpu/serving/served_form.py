@@ -71,7 +71,7 @@ async def _convert(directory: Path, target: Path) -> None:
             process.kill()
             await process.wait()
     if process.returncode:
-        reason = find_reason(told.decode("utf-8", "replace").splitlines()) if process.returncode > 0 else ""
+        reason = find_reason(told.decode("utf-8", "replace").splitlines()) if (process.returncode or 0) > 0 else ""
         reason = reason or f"The converter {describe_status(process.returncode)}."
         raise InvalidInputError(f"The model {directory} cannot be served. {reason}", field="model")
 

@@ -42,6 +42,8 @@ class Situation(msgspec.Struct, frozen=True):
 
     adapter: str | None = None
     """Id of the active adapter; None for the base model."""
+    adapter_flaw: str | None = None
+    """Why the base model answers although an adapter is active; None if the adapter answers."""
     jobs: tuple[Job, ...] = ()
     notices: tuple[Notification, ...] = ()
     """The newest notifications that nobody has dismissed."""
@@ -98,7 +100,8 @@ class ServerStatus:
             share = 100 * benchmark.questions_done // max(1, benchmark.questions_total)
             jobs.append(Job(f"Benchmark {share} %", f"/benchmark/{benchmark.id}"))
         notices, waiting = await self._services.notifications.list(NOTICES)
-        found = Situation(adapter.id if adapter else None, tuple(jobs), tuple(notices), waiting)
+        flaw = self._services.lora.find_active_flaw() if adapter else None
+        found = Situation(adapter.id if adapter else None, flaw, tuple(jobs), tuple(notices), waiting)
         if found != self.now:
             self.now = found
             for listener in tuple(self._listeners):
