@@ -200,6 +200,10 @@ class LoraService:
         active = self._store.active_id()
         return self.reference(active) if active else None
 
+    def get_answering_ref(self) -> AdapterRef | None:
+        """Return a reference to the adapter that answers, or None if the base model does: see `find_active_flaw`."""
+        return None if self.find_active_flaw() else self.get_active_ref()
+
     async def list_events(self, limit: int = 50, offset: int = 0) -> Events:
         """Return entries of the audit trail, newest first."""
         return await self._audit.events(limit, offset)

@@ -267,6 +267,35 @@ async def test_a_template_without_a_switch_gets_its_thought_closed(of_template: 
         assert not text.startswith("<think>")
 
 
+@pytest.fixture(scope="module")
+def user_defined(tmp_path_factory: pytest.TempPathFactory, tiny_with: Mapping[str, Path]) -> Path:
+    """A model whose file declares its turn markers as user-defined tokens, which llama.cpp reads in any text."""
+    file = Path(shutil.copyfile(tiny_with["qwen3"], tmp_path_factory.mktemp("declared") / "user-defined.gguf"))
+    reader = GGUFReader(file, "r+")
+    field = reader.get_field("tokenizer.ggml.token_type")
+    assert field is not None
+    for token in (0, START, END):
+        field.parts[field.data[token]][0] = 4
+    reader.data.flush()
+    return file
+
+
+async def test_markers_that_a_file_declares_as_ordinary_tokens_stay_text_too(
+    tmp_path: Path, user_defined: Path
+) -> None:
+    made = EmbeddedRuntime(make_context(EmbeddedSettings, str(tmp_path), model=str(user_defined), slots=1))
+    try:
+        turns = await token_prompt(made, ask_for("", "Hello."))
+        assert (turns.count(START), turns.count(END)) == (2, 1)
+        assert turns == await rendered(made, ask_for("", "Hello."))
+        for text in INTRUSIONS:
+            tokens = await token_prompt(made, ask_for("", text))
+            assert (tokens.count(START), tokens.count(END)) == (2, 1)
+            assert text in await text_of(made, tokens)
+    finally:
+        await made.stop()
+
+
 async def test_many_requests_find_the_template_once(embedded: EmbeddedRuntime) -> None:
     model = await embedded._model("")
     async with model.lease(None) as generation:

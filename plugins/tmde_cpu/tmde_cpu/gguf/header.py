@@ -87,8 +87,8 @@ class MarkedToken(msgspec.Struct, frozen=True):
     """llama.cpp's token type: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte."""
 
 
-def read_marked_tokens(path: Path, wanted: Callable[[int, str], bool]) -> list[MarkedToken]:
-    """Return the tokens of a model's vocabulary for which `wanted(kind, text)` is true.
+def read_marked_tokens(path: Path, wanted: Callable[[int, bytes], bool]) -> list[MarkedToken]:
+    """Return the tokens of a model's vocabulary for which `wanted(kind, UTF-8 text)` is true.
 
     Raises:
         InvalidInputError: see `read_header`.
@@ -101,12 +101,11 @@ def read_marked_tokens(path: Path, wanted: Callable[[int, str], bool]) -> list[M
         raise InvalidInputError(
             f"The model file {path} is damaged. Replace it with a whole one.", field="model"
         ) from None
-    found = []
-    for place, (raw, kind) in enumerate(zip(texts, kinds, strict=False)):
-        text = raw.decode("utf-8", "replace")
-        if wanted(kind, text):
-            found.append(MarkedToken(id=place, text=text, kind=kind))
-    return found
+    return [
+        MarkedToken(id=place, text=raw.decode("utf-8", "replace"), kind=kind)
+        for place, (raw, kind) in enumerate(zip(texts, kinds, strict=False))
+        if wanted(kind, raw)
+    ]
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

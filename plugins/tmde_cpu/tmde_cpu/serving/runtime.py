@@ -34,7 +34,7 @@ from tmde_cpu.serving.served import Generation, ServedModel
 from tmde_cpu.serving.served_form import ensure_gguf
 from tmde_cpu.serving.server_log import ServerLog
 from tmde_cpu.serving.simple_questions import QualityReport, measure_quality
-from tmde_cpu.serving.template import template_fields
+from tmde_cpu.serving.template import Ask, template_fields
 
 END_NOTICE_SECONDS = 1.0
 """How long a request on a broken connection waits for the report that the child has ended."""
@@ -55,8 +55,11 @@ class EmbeddedRuntime:
         self._opening = asyncio.Lock()
 
     async def start(self) -> None:
-        """Load the default model. Do nothing if the model is loaded."""
-        await (await self._model("")).start()
+        """Load the default model and learn its chat template. Do nothing if the model is loaded."""
+        model = await self._model("")
+        await model.start()
+        async with model.lease(None) as generation:
+            await model.template.traits(_asking(generation))
 
     async def stop(self) -> None:
         """End every child within a second. Running requests end with WorkerFailedError."""
@@ -170,10 +173,7 @@ async def _body(
     request: ChatRequest, model: ServedModel, generation: Generation
 ) -> tuple[dict[str, Any], ChatDelta | None]:
     """Return the body for the model's server, and the beginning of the answer if the prompt contains it."""
-
-    async def ask(path: str, body: Mapping[str, Any]) -> Any:
-        return await _ask(generation, path, body)
-
+    ask = _asking(generation)
     request = await model.template.fit(request, ask)
     # With progress events the server writes while it reads the prompt. It then notices within a step that the client
     # has disconnected, not only after a second.
@@ -192,6 +192,15 @@ async def _body(
         body["logprobs"] = request.top_logprobs  # the completion endpoint's form of `top_logprobs`
     # The completion endpoint leaves thoughts in the text, and the template may have written the opening tag.
     return body, ChatDelta(text=prompt.in_thought) if prompt.in_thought else None
+
+
+def _asking(generation: Generation) -> Ask:
+    """Return the function that sends a request to the model's server."""
+
+    async def ask(path: str, body: Mapping[str, Any]) -> Any:
+        return await _ask(generation, path, body)
+
+    return ask
 
 
 async def _count(generation: Generation, text: str) -> int:
