@@ -98,10 +98,13 @@ empty. The list covers PEFT up to 0.21."""
 
 def find_config_flaws(config: Mapping[str, Any]) -> list[str]:
     """Return why an adapter's configuration is not that of plain LoRA, in clauses."""
+    odd = {name: value for name, value in config.items() if name != "peft_type" and not _fits(name, value, config)}
     kind = config.get("peft_type")
-    if kind != "LORA":
-        return [f"it is of the kind {str(kind)[:40]!r}; TMDE serves LORA"]
-    return [_told(name, value) for name, value in config.items() if not _fits(name, value, config)]
+    if kind == "LORA":
+        return [_told(name, value) for name, value in odd.items()]
+    # Another kind has fields of its own, which say no more than the kind.
+    known = [_told(name, value) for name, value in odd.items() if name in _PLAIN]
+    return [f"it is of the kind {str(kind)[:40]!r}; TMDE serves LORA", *known]
 
 
 def find_tensor_flaws(tensors: Sequence[Tensor]) -> list[str]:

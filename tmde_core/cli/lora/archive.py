@@ -96,7 +96,7 @@ def import_(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(help="A .tar.gz; - for standard input.", metavar="FILE")],
     again: Annotated[
-        bool, typer.Option("--again", help="Although the same adapter is here already: as a copy.")
+        bool, typer.Option("--again", help="Import a copy without asking if the same adapter is here already.")
     ] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -104,18 +104,19 @@ def import_(
 
     The archive is checked first. A failed import leaves nothing behind.
     """
+    asks = not again and not json and file != "-" and sys.stdin.isatty()
 
-    async def bring(services: Services) -> LoRAAdapter:
-        return await services.archives.import_archive(_pieces(file), again=again)
+    def bring(once_more: bool) -> LoRAAdapter:
+        return with_services(ctx, lambda services: services.archives.import_archive(_pieces(file), again=once_more))
 
     try:
-        adapter = with_services(ctx, bring)
-    except ConflictError as error:
-        if json or (twin := error.context.get("twinOf")) is None:
-            raise
-        raise ConflictError(
-            f"{error.detail} `tmde lora show {twin}` shows it; --again imports a copy.", **error.context
-        ) from None
+        try:
+            adapter = bring(not asks)
+        except ConflictError as error:
+            if error.context.get("twinOf") is None:
+                raise
+            typer.confirm(f"{plain(error.detail)} Import a copy?", abort=True)
+            adapter = bring(True)
     except TmdeError as error:
         reasons = error.context.get("reasons")
         if json or not isinstance(reasons, Sequence) or isinstance(reasons, str) or len(reasons) < 2:

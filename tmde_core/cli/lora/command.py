@@ -48,7 +48,7 @@ def list_(
             adapter.gate,
             adapter.traces_used,
             format_bytes(adapter.size_bytes),
-            ", ".join(adapter.tags),
+            _marks(adapter),
         )
         for adapter in adapters
     ]
@@ -169,9 +169,13 @@ def _live_at(ctx: typer.Context, at: str, json: bool) -> None:
 def _state(adapter: LoRAAdapter) -> str:
     if adapter.is_active:
         return "active" if adapter.is_answering else "active, but damaged: the base model answers"
-    if not adapter.is_valid:
-        return "damaged"
-    return f"copy of {str(adapter.twin_of)[:8]}" if adapter.twin_of else ""
+    return "" if adapter.is_valid else "damaged"
+
+
+def _marks(adapter: LoRAAdapter) -> str:
+    """Return the tags, and of which adapter this one is a copy."""
+    copy = (f"(copy of {str(adapter.twin_of)[:8]})",) if adapter.twin_of else ()
+    return ", ".join((*adapter.tags, *copy))
 
 
 def _say_active(adapter: LoRAAdapter | None, json: bool) -> None:
