@@ -92,7 +92,7 @@ class DebateService:
             source=source,
             workspace=self._workspace,
             adapter=adapter,
-            adapter_flaw=self._lora.find_active_flaw() if adapter else None,
+            adapter_flaw=lease.flaw,
             log=MemoryLog(),
             background=source == "benchmark",
         )

@@ -170,11 +170,16 @@ class LoraService:
         return AdapterDamaged(adapter_id=adapter.id, is_active=adapter.is_active, reason=reason)
 
     async def acquire_active(self) -> tuple[AdapterRef | None, Lease]:
-        """Return a reference to the active adapter (None: the base model) and a lease that prevents its deletion."""
+        """Return a reference to the active adapter (None: the base model) and a lease that prevents its deletion.
+
+        If the adapter is damaged, the lease's `flaw` says why it cannot answer.
+        """
         while True:
             reference = self.get_active_ref()
             with suppress(NotFoundError):  # the adapter was just deactivated and deleted: read the pointer again
-                return reference, await self.acquire_lease(reference)
+                lease = await self.acquire_lease(reference)
+                lease.flaw = self.find_active_flaw() if reference else None
+                return reference, lease
 
     async def acquire_lease(self, reference: AdapterRef | None) -> Lease:
         """Prevent every process from deleting an adapter until the returned lease is released.

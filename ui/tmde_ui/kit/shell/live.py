@@ -42,13 +42,13 @@ class Situation(msgspec.Struct, frozen=True):
 
     adapter: str | None = None
     """Id of the active adapter; None for the base model."""
-    adapter_flaw: str | None = None
-    """Why the base model answers although an adapter is active; None if the adapter answers."""
     jobs: tuple[Job, ...] = ()
     notices: tuple[Notification, ...] = ()
     """The newest notifications that nobody has dismissed."""
     waiting: int = 0
     """Number of all notifications that nobody has dismissed."""
+    adapter_flaw: str | None = None
+    """Why the base model answers although an adapter is active; None if the adapter answers."""
 
 
 Listener = Callable[[Situation], None]
@@ -101,7 +101,7 @@ class ServerStatus:
             jobs.append(Job(f"Benchmark {share} %", f"/benchmark/{benchmark.id}"))
         notices, waiting = await self._services.notifications.list(NOTICES)
         flaw = self._services.lora.find_active_flaw() if adapter else None
-        found = Situation(adapter.id if adapter else None, flaw, tuple(jobs), tuple(notices), waiting)
+        found = Situation(adapter.id if adapter else None, tuple(jobs), tuple(notices), waiting, adapter_flaw=flaw)
         if found != self.now:
             self.now = found
             for listener in tuple(self._listeners):
