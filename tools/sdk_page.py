@@ -37,6 +37,7 @@ MODULES = (
     "files",
     "adapters",
     "safetensors_header",
+    "chat_template",
     "chat_http",
 )
 """The public modules in the order of the page. A test compares them with the folder."""
