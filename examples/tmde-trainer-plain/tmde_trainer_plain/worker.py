@@ -34,7 +34,7 @@ def train(worker: RunWorker, targets: list[str]) -> None:
     epoch_steps = math.ceil(len(examples) / step_examples)
     total, shape = epoch_steps * config.epochs, config.lr_scheduler
     schedule = get_scheduler(shape, optimizer, int(config.warmup_ratio * total), total)
-    step, losses = 0, dict[str, float]()
+    step, losses = 0, dict[str, Any]()
     if job.resume_from:
         saved = torch.load(Path(job.resume_from) / "state.pt", weights_only=True)
         set_peft_model_state_dict(model, saved["weights"])
