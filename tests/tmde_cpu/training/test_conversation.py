@@ -181,6 +181,12 @@ def test_a_text_of_nothing_but_control_tokens_is_encoded_in_time_that_grows_with
     assert example.tokens.count(tokenizers["chatml"].eos_token_id) == 2
 
 
+def test_a_template_that_leaves_out_the_question_refuses_the_model(tmp_path):
+    write_tokenizer(tmp_path, TEMPLATES["chatml"]._replace(source="Answer."))
+    with pytest.raises(TrainingFailedError, match="leaves out the question"):
+        ConversationEncoder(load_tokenizer(tmp_path))
+
+
 def test_a_template_that_leaves_out_the_answer_leaves_out_the_example(tmp_path):
     write_tokenizer(tmp_path, TEMPLATES["chatml"]._replace(source="{{ messages[0]['content'] }}"))
     with pytest.raises(UnusableExampleError, match="leaves out the answer"):

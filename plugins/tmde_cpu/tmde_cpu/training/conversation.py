@@ -121,11 +121,15 @@ class ConversationEncoder:
     def _find_traits(self) -> None:
         question, instruction = Message("user", self._name("q")), Message("system", self._name("s"))
         try:
-            self._render([question])
+            shown = question.content in self._render([question])
         except UnusableExampleError as error:
             raise TrainingFailedError(
                 "chat-template", f"{error.detail} Not even one question can be asked. Choose another base model."
             ) from None
+        if not shown:
+            raise TrainingFailedError(
+                "chat-template", "The base model's chat template leaves out the question. Choose another base model."
+            )
         self._system = self._shows([instruction, question])
         self._alternates = not self._shows([question, Message("user", self._name("r"))])
 
