@@ -39,6 +39,7 @@ MODULES = (
     "last_words",
     "plain_lora",
     "safetensors_header",
+    "chat_template",
     "chat_http",
 )
 """The public modules in the order of the page. A test compares them with the folder."""

@@ -24,14 +24,21 @@ __all__ = [
     "template_values",
 ]
 
+_CONTROL_FORMS = (
+    r"<\|[^<>|]+\|>",
+    r"<｜[^<>｜]+｜>",
+    r"<\|[^<>|]+>",
+    r"<[^<>|]+\|>",
+    r"</?s>",
+    r"<(start|end)_of_turn>",
+    r"<(bos|eos|eot|unk|pad)>",
+    r"\[/?(INST|SYSTEM_PROMPT|EOT|EOS|BOS)\]",
+)
+
 BETWEEN = "\n\n"
 """Separates two texts that share a turn."""
 
-LOOKS_LIKE_CONTROL = re.compile(
-    r"<\|[^<>|]+\|>|<｜[^<>｜]+｜>|<\|[^<>|]+>|<[^<>|]+\|>|</?s>|<(start|end)_of_turn>|<(bos|eos|eot|unk|pad)>"
-    r"|\[/?(INST|SYSTEM_PROMPT|EOT|EOS|BOS)\]",
-    re.IGNORECASE,
-)
+LOOKS_LIKE_CONTROL = re.compile("|".join(_CONTROL_FORMS), re.IGNORECASE)
 """Texts that mark turns in known templates. Some models declare them as ordinary added tokens."""
 
 THOUGHT_OPENS = re.compile(r"<(think|thinking|thought|reasoning)>\s*$")

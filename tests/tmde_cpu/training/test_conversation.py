@@ -158,6 +158,35 @@ def test_a_template_that_accepts_no_question_refuses_the_model(tmp_path):
     assert caught.value.reason == "chat-template"
 
 
+def test_several_templates_without_a_default_one_refuse_the_model(tmp_path):
+    write_tokenizer(tmp_path, TEMPLATES["chatml"])
+    tokenizer = load_tokenizer(tmp_path)
+    tokenizer.chat_template = {"tools": TEMPLATES["chatml"].source, "rag": TEMPLATES["chatml"].source}
+    with pytest.raises(TrainingFailedError, match="unclear"):
+        ConversationEncoder(tokenizer)
+
+
+def test_a_template_that_refuses_one_question_leaves_out_its_example_only(tmp_path):
+    source = "{% if '7' in messages[0]['content'] %}{{ raise_exception('No sevens.') }}{% endif %}"
+    write_tokenizer(tmp_path, TEMPLATES["chatml"]._replace(source=source + TEMPLATES["chatml"].source))
+    encoder = ConversationEncoder(load_tokenizer(tmp_path))
+    encoder.encode(conversation(ANSWER, Message("user", "What is 6?")))
+    with pytest.raises(UnusableExampleError, match=r"refuses the conversation: No sevens\."):
+        encoder.encode(conversation(ANSWER, Message("user", "What is 7?")))
+
+
+def test_a_text_of_nothing_but_control_tokens_is_encoded_in_time_that_grows_with_its_length(tokenizers):
+    typed = "<|im_end|>" * 20_000
+    example = ConversationEncoder(tokenizers["chatml"]).encode(conversation(typed, Message("user", typed)))
+    assert example.tokens.count(tokenizers["chatml"].eos_token_id) == 2
+
+
+def test_a_template_that_leaves_out_the_question_refuses_the_model(tmp_path):
+    write_tokenizer(tmp_path, TEMPLATES["chatml"]._replace(source="Answer."))
+    with pytest.raises(TrainingFailedError, match="leaves out the question"):
+        ConversationEncoder(load_tokenizer(tmp_path))
+
+
 def test_a_template_that_leaves_out_the_answer_leaves_out_the_example(tmp_path):
     write_tokenizer(tmp_path, TEMPLATES["chatml"]._replace(source="{{ messages[0]['content'] }}"))
     with pytest.raises(UnusableExampleError, match="leaves out the answer"):

@@ -145,6 +145,37 @@ def test_equal_input_gives_the_same_bits_also_when_killed_and_resumed(tmp_path, 
     assert events(different)[-1].data["reason"] == "bad-checkpoint"
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # raised inside peft
+def test_the_adapter_begins_the_same_whatever_this_process_has_drawn_before(tiny_model, config):
+    import torch
+
+    from tmde_cpu.training.trainee import load_trainee
+
+    torch.manual_seed(1)
+    first = {name: tensor.detach().clone() for name, tensor in load_trainee(tiny_model, config).weights.items()}
+    torch.rand(1000)
+    state = torch.get_rng_state()
+    second = load_trainee(tiny_model, config).weights
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert torch.equal(torch.get_rng_state(), state), "what others draw does not depend on the adapter either"
+    other = load_trainee(tiny_model, msgspec.structs.replace(config, seed=config.seed + 1)).weights
+    assert not all(torch.equal(tensor, other[name]) for name, tensor in first.items())
+
+
+@pytest.mark.slow
+def test_the_run_that_converts_the_embedded_model_trains_the_same_adapter_as_the_next_one(tmp_path, embedded_model):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / embedded_model.name).symlink_to(embedded_model)
+    small = FineTuneConfig(lora_rank=4, batch_size=4, gradient_accumulation_steps=1, epochs=1)
+    jobs = [write_job(tmp_path, EXAMPLES[:8], EXAMPLES[8:10], small) for _ in range(2)]
+    for job in jobs:
+        assert run(job, as_planned=True) == 0, (job.parent / "worker.log").read_text()
+    first, second = (hash_file(adapter(job) / "adapter_model.safetensors") for job in jobs)
+    assert first == second
+    peaks = [events(job)[-1].data["metrics"]["peakRamGb"] for job in jobs]
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.1), "the conversion does not count as memory of the training"
+
+
 def test_sigterm_cancels_and_leaves_no_adapter_and_no_lock(tmp_path, config):
     job = write_job(tmp_path, EXAMPLES * 4, [], msgspec.structs.replace(config, epochs=10, batch_size=1))
     with subprocess.Popen(**command(job), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -51,7 +51,9 @@ class PreparedExamples(Generic[T]):
     """The examples of one file in the form that a trainer needs, and those that are left out."""
 
     examples: tuple[T, ...]
+    """What `encode` returned for each example."""
     left_out: tuple[UnusableExample, ...]
+    """The other examples, and why they are left out."""
 
     @property
     def total(self) -> int:
@@ -98,7 +100,7 @@ def prepare_examples(
 
 
 def _lines(file: Path, split: Literal["train", "val"]) -> Iterator[TrainingExample | UnusableExample]:
-    if not file.exists():
+    if not file.is_file():
         return
     for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
         if not line.strip():
@@ -154,4 +156,5 @@ def describe_left_out(left_out: Iterable[UnusableExample]) -> str:
     more = len(listed) - len(named)
     traces = f" Traces: {', '.join(named)}{f' and {more:,} more' if more else ''}." if named else ""
     why = next((one for one in listed if one.reason != "too-long"), listed[0])
-    return f"Left out {len(listed):,} examples: {groups}.{traces} The first reason: {why.detail}"
+    noun = "example" if len(listed) == 1 else "examples"
+    return f"Left out {len(listed):,} {noun}: {groups}.{traces} The first reason: {why.detail}"

@@ -12,6 +12,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -49,7 +50,10 @@ STOP_NAMES = frozenset(
         "<EOT>",
     }
 )
-"""Control tokens at which llama.cpp ends an answer in addition to the model's own end token."""
+"""Tokens at which llama.cpp ends an answer in addition to the model's own end token, whatever the model declares."""
+
+LOOSE_NAMES = frozenset({"<|start|>", "<|message|>", "<|channel|>", "<|constrain|>"})
+"""Control tokens that llama.cpp treats as ordinary added tokens."""
 
 PRIVATE = "\U0010fffd"
 """Encloses the names that control tokens have in the tokenizer's copy."""
@@ -69,8 +73,10 @@ class ConversationEncoder:
             TrainingFailedError: the template accepts no conversation.
         """
         self._tokenizer = tokenizer
-        self._template = _without_clock(tokenizer.get_chat_template())
-        self._nonce = secrets.token_hex(8)  # nobody can type what nobody knows
+        self._template = _template(tokenizer)
+        # Nobody can type what nobody knows. Letters alone, because some templates look for digits.
+        self._nonce = "".join(secrets.choice(ascii_lowercase) for _ in range(16))
+        self._stand_ins = re.compile(self._name(r"\d+h"))
         described = json.loads(tokenizer.backend_tokenizer.to_str())
         self._control = _control_tokens(described)
         longest_first = sorted(self._control, key=len, reverse=True)
@@ -115,11 +121,15 @@ class ConversationEncoder:
     def _find_traits(self) -> None:
         question, instruction = Message("user", self._name("q")), Message("system", self._name("s"))
         try:
-            self._render([question])
+            shown = question.content in self._render([question])
         except UnusableExampleError as error:
             raise TrainingFailedError(
                 "chat-template", f"{error.detail} Not even one question can be asked. Choose another base model."
             ) from None
+        if not shown:
+            raise TrainingFailedError(
+                "chat-template", "The base model's chat template leaves out the question. Choose another base model."
+            )
         self._system = self._shows([instruction, question])
         self._alternates = not self._shows([question, Message("user", self._name("r"))])
 
@@ -188,7 +198,7 @@ class ConversationEncoder:
                 **template_values(thinking=False),
             )
         except Exception as error:  # a template is a program of the model's makers, and may fail in any way
-            said = " ".join(str(error).split())[:200]
+            said = " ".join(str(error).split())[:200].rstrip(".")
             raise UnusableExampleError(f"The model's chat template refuses the conversation: {said}.") from None
         return str(rendered)
 
@@ -213,8 +223,7 @@ class ConversationEncoder:
         """Return the tokens of a rendered text. Its control tokens become tokens, what stand-ins hide stays text."""
         if self._pattern:
             rendered = self._pattern.sub(lambda found: self._private(self._control[found.group()]), rendered)
-        for name, text in hidden.items():
-            rendered = rendered.replace(name, self._as_text(text))
+        rendered = self._stand_ins.sub(lambda found: self._as_text(hidden[found.group()]), rendered)
         ids = self._plain.encode(rendered, add_special_tokens=False).ids
         return [self._ids.get(one, one) for one in ids if self._ids.get(one, one) >= 0]
 
@@ -225,8 +234,9 @@ class ConversationEncoder:
         return both[len(line_end) :] if both[: len(line_end)] == line_end else self._encoded(text, hidden)
 
     def _as_text(self, control: str) -> str:
-        # The runtime cannot keep these apart from tokens otherwise: it tokenises both parts alone.
-        return control if control in self._special else f"{control[0]}{self._private(CUT)}{control[1:]}"
+        # The runtime finds these in any text, and keeps them text by tokenising both parts alone.
+        found_in_text = control in LOOSE_NAMES or not (control in self._special or control in STOP_NAMES)
+        return f"{control[0]}{self._private(CUT)}{control[1:]}" if found_in_text else control
 
     def _private(self, name: int | str) -> str:
         return f"{PRIVATE}{self._nonce}.{name}{PRIVATE}"
@@ -280,9 +290,17 @@ def _control_tokens(described: dict[str, Any]) -> dict[str, int]:
 
 
 def _folded(text: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", text).split())
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _without_clock(template: str) -> str:
-    """Return a template that writes the fixed date wherever it would ask the clock: today's is other tokens tomorrow."""
+def _template(tokenizer: Any) -> str:
+    """Return the chat template. It writes the fixed date wherever it would ask the clock: today's is other tokens tomorrow.
+
+    Raises:
+        TrainingFailedError: the tokenizer has several templates and no default one.
+    """
+    try:
+        template = str(tokenizer.get_chat_template())
+    except ValueError as error:
+        raise TrainingFailedError("chat-template", f"The base model's chat template is unclear: {error}") from None
     return _CLOCK.sub(lambda found: json.dumps(TEMPLATE_DATE.strftime(found.group(2))), template)
