@@ -45,6 +45,17 @@ def test_adapters_are_listed_newest_first_and_filtered(own_live, two) -> None:
     }
 
 
+def test_a_damaged_active_adapter_is_not_told_as_answering(own_live, two) -> None:
+    client = own_live.client
+    assert client.post(f"/api/lora/{two[0]}/activate").json()["isAnswering"] is True
+    (own_live.services.settings.data_path / "lora-adapters" / two[0] / "adapter_config.json").unlink()
+    assert client.get("/api/lora/active").json() is None
+    listed = {one["id"]: one for one in client.get("/api/lora").json()["items"]}[two[0]]
+    assert (listed["isActive"], listed["isAnswering"], listed["isValid"]) == (True, False, False)
+    assert "adapter_config.json is missing" in listed["invalidReason"]
+    assert client.get("/api/benchmark/summary").json()["answering"] is None
+
+
 def test_an_adapter_is_activated_rolled_back_and_deactivated_with_a_trail(own_live, two) -> None:
     client = own_live.client
     assert client.get("/api/lora/active").json() is None

@@ -25,6 +25,7 @@ MAX_DIMENSIONS = 4
 TOKENS_KEY = "tokenizer.ggml.tokens"
 TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"  # noqa: S105 - a field of the file, no password
 PRE_TOKENIZER_KEY = "tokenizer.ggml.pre"
+NORMAL_TOKEN = 1
 
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -101,6 +102,7 @@ def read_marked_tokens(path: Path, wanted: Callable[[int, bytes], bool]) -> list
         raise InvalidInputError(
             f"The model file {path} is damaged. Replace it with a whole one.", field="model"
         ) from None
+    kinds = kinds or [NORMAL_TOKEN] * len(texts)  # a file without types has ordinary tokens only
     return [
         MarkedToken(id=place, text=raw.decode("utf-8", "replace"), kind=kind)
         for place, (raw, kind) in enumerate(zip(texts, kinds, strict=False))
