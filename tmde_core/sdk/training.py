@@ -75,8 +75,9 @@ class PreviewingBackend(Protocol):
     def preview(self, job: TrainingJob) -> WorkerCommand:
         """Return the command of a process that writes a `PreviewReport` as `preview.json` into `job.run_dir`.
 
-        The process does not train. It may measure for some seconds and keep the result. If it fails, it writes one
-        sentence to stderr and exits with 1.
+        The process does not train. It may measure for some seconds and keep the result. It may write the report twice:
+        what the tokens say is shown while it measures. It is ended after 90 seconds, and when a training run begins. If
+        it fails, it writes one sentence to stderr and exits with 1.
 
         Raises:
             InvalidInputError: the base model does not exist or cannot be trained.

@@ -65,6 +65,7 @@ class RunDialog:
         on_press(again, self._form, self._now)
         on_press(keep, self._form, self._keep)
         on_press(self._start, self._form, self._go)
+        self.modal.on("close", self._end_preview, args=[])  # nobody waits for it any more
 
     def opens_with(self, control: Tag) -> None:
         """Open the dialog with this button. The first time, and after a run, make the preview at once."""
