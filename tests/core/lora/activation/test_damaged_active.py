@@ -10,7 +10,7 @@ import pytest
 from tests.core.lora.archive.archives import packed, peft_files, pieces
 from tmde_core.errors import ConflictError
 from tmde_core.lora.patrol import Patrol
-from tmde_core.notifications.listener import describe_event
+from tmde_core.notifications.listener import EventNotifier, describe_event
 from tmde_core.records.debate import DebateConfig
 from tmde_core.sdk.events import AdapterDamaged
 
@@ -170,3 +170,15 @@ async def test_a_copy_whose_original_was_deleted_is_no_copy_any_more(services):
     await services.lora.delete(first.id)
     (left,) = await services.lora.list()
     assert (left.id, left.twin_of) == (second.id, None)
+
+
+async def test_a_restart_does_not_tell_the_same_damage_again_until_it_was_dismissed(services):
+    notifier = EventNotifier(services.notifications)
+    event = AdapterDamaged(adapter_id=uuid4(), is_active=True, reason="Its file adapter.gguf is missing.")
+    for _ in range(2):
+        await notifier.hear(event)
+    (told,), count = await services.notifications.list()
+    assert count == 1
+    await services.notifications.dismiss(told.id)
+    await notifier.hear(event)
+    assert (await services.notifications.list())[1] == 1
