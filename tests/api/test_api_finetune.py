@@ -360,6 +360,8 @@ def test_a_preview_tells_tokens_mask_and_price_and_whom_a_trace_taught_is_told(r
     assert told["histogram"] == [{"low": 40, "high": 48, "examples": 6}]
     assert told["firstExample"][1] == {"text": "A", "supervised": True}
     assert (told["estimatedSeconds"], told["estimatedRamBytes"], told["calibrated"]) == (12.5, 7, True)
+    counts = ready.client.post("/api/finetune/preview", json={"config": wanted, "countsOnly": True}).json()
+    assert (counts["examples"], counts["leftOutByReason"], counts["totalTokens"]) == (6, {"leak": 1}, None)
     assert ready.client.get("/api/finetune").json()["total"] == 0
     missing = ready.client.post("/api/finetune/preview", json={"config": {"backend": "cpu", "baseModel": "/no/such"}})
     assert "/no/such" in refused(missing, 400, "invalid_input")["detail"]

@@ -16,7 +16,7 @@ def published(live, *, age: int = 0, base_model: str = "scripted-1", **fields) -
     staging = staging_directory(directory, identity)
     staging.mkdir(parents=True)
     (staging / "adapter_model.safetensors").write_bytes(identity.bytes * 64)
-    (staging / "adapter_config.json").write_text('{"r": 16}')
+    (staging / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 16}')
     (staging / "adapter.gguf").write_bytes(b"GGUF" + identity.bytes)
     created = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(minutes=age)
     publish(staging, directory, Manifest(id=identity, created_at=created, base_model=base_model, **fields))
@@ -43,6 +43,17 @@ def test_adapters_are_listed_newest_first_and_filtered(own_live, two) -> None:
         *("id", "createdAt", "baseModel", "isActive", "tags", "metrics", "tracesUsed", "sizeBytes", "sha256", "path"),
         *("isValid", "invalidReason", "gate"),
     }
+
+
+def test_a_damaged_active_adapter_is_not_told_as_answering(own_live, two) -> None:
+    client = own_live.client
+    assert client.post(f"/api/lora/{two[0]}/activate").json()["isAnswering"] is True
+    (own_live.services.settings.data_path / "lora-adapters" / two[0] / "adapter_config.json").unlink()
+    assert client.get("/api/lora/active").json() is None
+    listed = {one["id"]: one for one in client.get("/api/lora").json()["items"]}[two[0]]
+    assert (listed["isActive"], listed["isAnswering"], listed["isValid"]) == (True, False, False)
+    assert "adapter_config.json is missing" in listed["invalidReason"]
+    assert client.get("/api/benchmark/summary").json()["answering"] is None
 
 
 def test_an_adapter_is_activated_rolled_back_and_deactivated_with_a_trail(own_live, two) -> None:

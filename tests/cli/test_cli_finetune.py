@@ -165,7 +165,7 @@ def test_the_help_says_what_each_hyperparameter_may_be_and_does(cli) -> None:
 def test_a_failed_run_is_told_with_its_reason_and_its_log(cli) -> None:
     ran = cli("finetune", "start", "--watch", "--set", "base_model=killed")
     assert ran.code == 1
-    assert "has failed: The training process was killed (SIGKILL)" in ran.err
+    assert "has failed: The training process was killed by signal 9 (SIGKILL)" in ran.err
     run = cli("finetune", "list", "--json").json["items"][0]
     assert [attempt["outcome"] for attempt in run["attempts"]] == ["killed"] * 3
     assert run["errorMessage"] in cli("finetune", "show", run["id"]).out

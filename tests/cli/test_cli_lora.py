@@ -9,10 +9,12 @@ import tarfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import typer
 from rich.console import Console
 
 from tests.core.lora.archive.archives import packed, peft_files, unpacked
@@ -259,6 +261,28 @@ def test_an_archive_goes_through_a_pipe(tmde: Tmde, adapter, process: Tmde, tmp_
     content.seek(0)
     monkeypatch.setattr(lora_archive.sys, "stdin", Piped())
     assert tmde("lora", "import", "-", "--json").json["baseModel"] == "scripted-1"
+
+
+def test_a_second_import_says_which_adapter_it_copies_and_a_person_is_asked(
+    tmde: Tmde, scripted, tmp_path: Path, monkeypatch
+) -> None:
+    file = tmp_path / "adapter.tar.gz"
+    file.write_bytes(packed(peft_files()))
+    first = tmde("lora", "import", file, "--json").json["id"]
+    assert f"It is a copy of {first}." in tmde("lora", "import", file).out
+    assert f"(copy of {first[:8]})" in tmde("lora", "list").out
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    asked: list[str] = []
+
+    def confirm(words: str, abort: bool) -> None:
+        asked.append(words)
+        raise typer.Abort
+
+    monkeypatch.setattr("typer.confirm", confirm)
+    assert tmde("lora", "import", file).code != 0
+    assert first in asked[0]
+    assert len(tmde("lora", "list", "--json").json) == 2
+    assert tmde("lora", "import", file, "--again").code == 0
 
 
 def test_every_reason_of_a_refusal_is_told_and_nothing_is_kept(tmde: Tmde, scripted, tmp_path: Path) -> None:

@@ -461,7 +461,7 @@ BACKENDS = {
         "The planned command raised WorkerFailedError", RUNS, plan=lambda *_: WorkerCommand(argv=("/nonexistent",))
     ),
     "it crashes": backend("ended with exit status 1. The trainer stopped", RUNS, "crashes"),
-    "it is killed": backend("was killed (SIGKILL)", RUNS, "dies"),
+    "it is killed": backend("was killed by signal 9 (SIGKILL)", RUNS, "dies"),
     "it publishes nothing": backend("there is no adapter", RUNS, "publishes-nothing"),
     "no base model": backend("does not say which base model", RUNS, "nameless"),
     "nothing learned": backend("every B matrix of the adapter is still zero", RUNS, "zero"),
@@ -474,7 +474,7 @@ BACKENDS = {
     "no validation": backend("There is no eval event", "validation", "no-eval"),
     "no last word": backend("The last event is 'log'", "last_event", "chatty"),
     "another rank": backend("has the rank 4, and the job asked for 8", "exchanged", "good"),
-    "no LoRA": backend("these are no LoRA matrices", "exchanged", "foreign"),
+    "no LoRA": backend("these are no LoRA matrices", RUNS, "foreign"),
     "no metrics": backend("The metrics have no final_train_loss", "metrics", "no-metrics"),
     "a negative loss": backend("The metrics have {'finalTrainLoss': -1", "metrics", "negative"),
     "too many steps": backend("The metrics count 99 steps", "metrics", "miscounts"),

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.tmde_cpu.chat_templates import ANSWER, ASKED, TEMPLATES, write_tokenizer
 from tmde_core.errors import InvalidInputError
+from tmde_core.sdk.runtimes import Message
+from tmde_core.sdk.training import TrainingExample
 from tmde_core.sdk.worker.kit import TrainingFailedError
 from tmde_core.storage.durable import hash_file
 from tmde_cpu import base_model
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
 from tmde_cpu.embedded import EMBEDDED_SHA256
+from tmde_cpu.training.conversation import ConversationEncoder
 
 
 def test_a_directory_of_safetensors_is_taken_as_it_is(tmp_path: Path, tiny_model: Path) -> None:
@@ -120,3 +124,63 @@ def test_the_embedded_model_becomes_float32_and_ends_a_turn_where_the_runtime_do
     assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>"
     # Digits stand alone, so what stands before them is cut without them: one token of two line ends, not two of one.
     assert tokenizer.tokenize("a\n\n12") == ["a", "ĊĊ", "1", "2"]
+
+
+def as_gguf(directory: Path) -> Path:
+    """Write a GGUF with the tokenizer in `directory` and no tensors, and return its path."""
+    import gguf
+
+    from tmde_cpu.gguf import convert
+
+    size = len(load_tokenizer(directory))
+    (directory / "gguf").mkdir()
+    file = directory / "gguf" / "model.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    convert._write_shape(
+        writer,
+        {
+            "num_hidden_layers": 1, "max_position_embeddings": 64, "hidden_size": 8, "intermediate_size": 8,
+            "num_attention_heads": 1, "rms_norm_eps": 1e-6, "vocab_size": size,
+        },
+        "model",
+    )  # fmt: skip
+    convert._write_tokenizer(writer, {"vocab_size": size}, directory)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    return file
+
+
+@pytest.mark.parametrize("name", ["chatml", "qwen3", "deepseek r1", "gemma", "harmony", "chatml with ordinary tokens"])
+def test_a_gguf_is_read_with_the_tokens_that_its_vocabulary_names(tmp_path: Path, name: str) -> None:
+    template = TEMPLATES[name]
+    write_tokenizer(tmp_path / "model", template)
+    target = tmp_path / "f32"
+    target.mkdir()
+    base_model._convert_tokenizer(as_gguf(tmp_path / "model"), target)
+    theirs, ours = load_tokenizer(tmp_path / "model"), load_tokenizer(target)
+    example = TrainingExample("", "", "", (*ASKED, Message("assistant", f"{ANSWER} <think>")), "t1")
+    assert ConversationEncoder(ours).encode(example) == ConversationEncoder(theirs).encode(example)
+    assert len(ours) == len(theirs), "no token lies behind the vocabulary, where the model has no weights"
+
+
+def test_a_gguf_whose_vocabulary_reads_composed_letters_composes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tmde_cpu.gguf import convert
+
+    monkeypatch.setattr(convert, "_pre_tokenizer", lambda _: "qwen2")
+    write_tokenizer(tmp_path / "model", TEMPLATES["qwen3"])
+    base_model._convert_tokenizer(as_gguf(tmp_path / "model"), tmp_path)
+    encoder = ConversationEncoder(load_tokenizer(tmp_path))
+    composed, decomposed = Message("user", "M\u00fcnchen"), Message("user", "Mu\u0308nchen")
+    assert encoder.prompt((composed,)) == encoder.prompt((decomposed,))
+
+
+def test_a_conversion_that_fails_says_why(tmp_path: Path) -> None:
+    source = tmp_path / "some.gguf"
+    source.write_bytes(b"no model")
+    with pytest.raises(TrainingFailedError, match=r"some\.gguf cannot be converted for training: \w+Error"):
+        ensure_base_model(tmp_path, str(source))
+    assert not directories(tmp_path)

@@ -137,7 +137,7 @@ class BenchmarkReading:
         """
         wanted = _wanted(start, end, adapter_id, type, None, mode)
         series = await self._store.series(wanted)
-        active = self._lora.get_active_ref()
+        active = self._lora.get_answering_ref()
         answering = UUID(active.id) if active else None
         if not series:
             return BenchmarkSummary(total=0, answering=answering)

@@ -59,6 +59,8 @@ class Engine:
     adapter: AdapterRef | None
     log: MemoryLog
     background: bool = False
+    adapter_flaw: str | None = None
+    """Why the active adapter cannot answer; None: it can, or there is none."""
     rounds: list[Round] = field(default_factory=list)
     found: list[ScoredTemplate] = field(default_factory=list)
     final_answer: str | None = None
@@ -276,6 +278,8 @@ class Engine:
         seat = await self._seat("proposer")
         if self.adapter is not None:
             try:
+                if self.adapter_flaw is not None:
+                    raise AdapterInvalidError(self.adapter_flaw)
                 if not seat.runtime.capabilities.adapters:
                     raise AdapterInvalidError(f"the runtime {seat.settings.runtime!r} cannot serve adapters.")
                 await seat.runtime.load_adapter(self.adapter, seat.settings.model)

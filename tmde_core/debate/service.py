@@ -92,6 +92,7 @@ class DebateService:
             source=source,
             workspace=self._workspace,
             adapter=adapter,
+            adapter_flaw=lease.flaw,
             log=MemoryLog(),
             background=source == "benchmark",
         )

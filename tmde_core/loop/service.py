@@ -107,7 +107,7 @@ class Loop:
     async def _go(self) -> None:
         started = self.journal.last(Started)
         if started is None:
-            ref = self.lora.get_active_ref()
+            ref = self.lora.get_answering_ref()
             started = Started(adapter_id=ref.id if ref else None)
             self.journal.append(started)
         await self._refuse_leaks()

@@ -27,7 +27,6 @@ from tmde_core.lora.service import LoraService
 from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
 from tmde_core.records.lora import LoRAAdapter
-from tmde_core.sdk.events import AdapterDamaged
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +34,8 @@ FIRST_SECONDS = 300.0
 """Delay before the first round, so that the first debates after a start are not slowed down."""
 BETWEEN_SECONDS = 24 * 3600.0
 """Pause between two rounds, and the age at which a reading is repeated."""
+ACTIVE_SECONDS = 10.0
+"""How often the sizes of the active adapter's files are looked at."""
 SAVE_SECONDS = 60.0
 """Interval at which results are saved. A killed server reads at most this much again."""
 PIECE = 1024 * 1024
@@ -65,19 +66,26 @@ class Patrol:
         self._publish = publish
         self._first = first
         self._pace = pace
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._stopped = threading.Event()
 
     async def start(self) -> None:
         """Start the rounds in the background and return at once."""
-        self._task = asyncio.create_task(self._rounds(), name="patrol")
+        work = (self._rounds(), "patrol"), (self._watch_active(), "watch of the active adapter")
+        self._tasks = [asyncio.create_task(one, name=name) for one, name in work]
 
     async def stop(self) -> None:
         """Stop the rounds. A running read stops after the current piece of 1 MiB."""
         self._stopped.set()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _watch_active(self) -> None:
+        """Notice soon when files of the active adapter are missing, so that a person hears that the base model answers."""
+        while True:
+            self._lora.find_active_flaw()
+            await asyncio.sleep(ACTIVE_SECONDS)
 
     async def _rounds(self) -> None:
         await asyncio.sleep(self._first)
@@ -102,12 +110,9 @@ class Patrol:
                             thread, self._store.find_flaws, adapter.id, self._unhurried
                         )
                         now = await self._lora.get(adapter.id)
-                        if adapter.is_valid and not now.is_valid:
-                            log.error("patrol.damaged", adapter=str(now.id), reason=now.invalid_reason)
-                            reason = now.invalid_reason or ""
-                            await self._publish(
-                                AdapterDamaged(adapter_id=now.id, is_active=now.is_active, reason=reason)
-                            )
+                        newly = adapter.is_valid and not now.is_valid
+                        if newly and (damage := self._lora.note_damage(now)) is not None:
+                            await self._publish(damage)
                     if time.monotonic() - saved > SAVE_SECONDS:
                         await asyncio.to_thread(readings.save)
                         saved = time.monotonic()

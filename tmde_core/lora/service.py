@@ -41,7 +41,7 @@ from tmde_core.records.lora import (
     StorageFigures,
     Verification,
 )
-from tmde_core.sdk.events import AdapterActivated
+from tmde_core.sdk.events import AdapterActivated, AdapterDamaged
 from tmde_core.workspace import Workspace
 
 log = structlog.get_logger(__name__)
@@ -87,6 +87,8 @@ class LoraService:
         self._publish = publish
         self._switch = AdapterSwitcher(workspace, store, audit, forms)
         self._intents = Intents(store, audit, self._switch)
+        self._noted: dict[UUID, tuple[bool, str]] = {}
+        """Adapter → whether it was active, and the damage that was published."""
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -135,16 +137,49 @@ class LoraService:
         return AdapterRef(id=str(adapter_id), directory=str(self._store.path(adapter_id)))
 
     async def get_active(self) -> LoRAAdapter | None:
-        """Return the active adapter, or None if the base model answers."""
+        """Return the active adapter, or None if there is none.
+
+        The base model answers also if the active adapter is damaged: then `is_answering` is False.
+        """
         active = self._store.active_id()
         return await self.get(active) if active else None
 
+    def find_active_flaw(self) -> str | None:
+        """Return why the active adapter cannot answer, so that the base model does; None if it can, or if there is none.
+
+        The call is cheap: it looks at the sizes of a few files. The first call for a flaw publishes `AdapterDamaged`.
+        """
+        active = self._store.active_id()
+        try:
+            adapter = self._store.get(active) if active else None
+        except NotFoundError:
+            return None
+        if adapter is None or adapter.is_valid:
+            return None
+        if (damage := self.note_damage(adapter)) is not None:
+            self._publish(damage)
+        return adapter.invalid_reason
+
+    def note_damage(self, adapter: LoRAAdapter) -> AdapterDamaged | None:
+        """Return the event to publish for a damaged adapter; None if this process has noted the damage before."""
+        reason = adapter.invalid_reason or ""
+        if self._noted.get(adapter.id) == (adapter.is_active, reason):
+            return None
+        self._noted[adapter.id] = (adapter.is_active, reason)
+        log.error("lora.damaged", adapter=str(adapter.id), reason=reason)
+        return AdapterDamaged(adapter_id=adapter.id, is_active=adapter.is_active, reason=reason)
+
     async def acquire_active(self) -> tuple[AdapterRef | None, Lease]:
-        """Return a reference to the active adapter (None: the base model) and a lease that prevents its deletion."""
+        """Return a reference to the active adapter (None: the base model) and a lease that prevents its deletion.
+
+        If the adapter is damaged, the lease's `flaw` says why it cannot answer.
+        """
         while True:
             reference = self.get_active_ref()
             with suppress(NotFoundError):  # the adapter was just deactivated and deleted: read the pointer again
-                return reference, await self.acquire_lease(reference)
+                lease = await self.acquire_lease(reference)
+                lease.flaw = self.find_active_flaw() if reference else None
+                return reference, lease
 
     async def acquire_lease(self, reference: AdapterRef | None) -> Lease:
         """Prevent every process from deleting an adapter until the returned lease is released.
@@ -170,6 +205,10 @@ class LoraService:
         active = self._store.active_id()
         return self.reference(active) if active else None
 
+    def get_answering_ref(self) -> AdapterRef | None:
+        """Return a reference to the adapter that answers, or None if the base model does: see `find_active_flaw`."""
+        return None if self.find_active_flaw() else self.get_active_ref()
+
     async def list_events(self, limit: int = 50, offset: int = 0) -> Events:
         """Return entries of the audit trail, newest first."""
         return await self._audit.events(limit, offset)
@@ -190,7 +229,8 @@ class LoraService:
         """
         adapter = await self.get(adapter_id)
         history = tuple(await self._audit.events(HISTORY, adapter_id=adapter_id))
-        known = msgspec.structs.asdict(adapter)
+        twins = {one.id: one.twin_of for one in await self.list()}
+        known = msgspec.structs.asdict(msgspec.structs.replace(adapter, twin_of=twins.get(adapter_id)))
         try:
             manifest = await asyncio.to_thread(self._store.read_manifest, adapter_id)
         except AdapterInvalidError:
@@ -302,10 +342,11 @@ class LoraService:
         async with self._switch.lock():
             adapter = await self.get(adapter_id)
             if adapter.is_active:
+                now = "answers now" if adapter.is_answering else "is the active one, although it is damaged"
                 raise ConflictError(
-                    f"The adapter {adapter_id} answers now. Roll back, deactivate or activate another one, then delete it."
+                    f"The adapter {adapter_id} {now}. Roll back, deactivate or activate another one, then delete it."
                 )
-            if STABLE in adapter.tags:
+            if STABLE in adapter.tags and adapter.is_valid:  # the tag of a damaged adapter cannot be removed
                 raise ConflictError(
                     f"The adapter {adapter_id} is tagged `{STABLE}`, which protects it. Remove that tag first.",
                     tag=STABLE,
@@ -476,5 +517,15 @@ class LoraService:
         while below and below[-1] == now:
             below.pop()
         if not below:
-            raise ConflictError("There is nothing to roll back: the base model answers and nothing answered before it.")
+            raise ConflictError(await self._describe_bottom(now))
         return below[-1]
+
+    async def _describe_bottom(self, now: UUID | None) -> str:
+        """Return why there is nothing to roll back to, and which adapter answered last, if any."""
+        who = "the base model" if now is None else f"the adapter {now}"
+        before = [one.adapter_id for one in await self._audit.history() if one.adapter_id not in (None, now)]
+        if not before:
+            return f"There is nothing to roll back: {who} answers, and no other version ever answered."
+        there = [one for one in before if self._store.path(one).is_dir()]
+        last = f" The adapter {there[-1]} answered last; activate it to use it again." if there else ""
+        return f"There is nothing to roll back any further: {who} answers, and every activation has been undone.{last}"

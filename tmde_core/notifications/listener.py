@@ -12,6 +12,9 @@ TRAINING_PAGE = "/finetune"
 VERSIONS_PAGE = "/finetune/versions"
 ADAPTER_PAGE = "/finetune/versions?adapter={}"
 BENCHMARK_PAGE = "/benchmark"
+DAMAGED = "lora.damaged"
+KNOWN = 200
+"""The newest notifications among which the same damage is looked for."""
 
 
 class Words(NamedTuple):
@@ -32,8 +35,16 @@ class EventNotifier:
 
     async def hear(self, event: Event) -> None:
         """Create a notification for an event, if people should know about the event."""
-        if (words := describe_event(event)) is not None:
+        words = describe_event(event)
+        if words is not None and not await self._is_known(words):
             await self._notifications.notify(*words)
+
+    async def _is_known(self, words: Words) -> bool:
+        """Return whether damage was told before and nobody has dismissed it: each start of TMDE finds it again."""
+        if words.kind != DAMAGED:
+            return False
+        waiting, _ = await self._notifications.list(KNOWN)
+        return any((one.title, one.detail) == (words.title, words.detail) for one in waiting)
 
 
 def describe_event(event: Event) -> Words | None:
@@ -65,11 +76,11 @@ def _describe_run(event: RunFinished) -> Words:
 
 def _describe_damage(event: AdapterDamaged) -> Words:
     name = str(event.adapter_id)[:8]
-    what = "is damaged and answers now" if event.is_active else "is damaged"
-    do = "Roll back, then" if event.is_active else "To use it,"
+    what = "is damaged, so the base model answers" if event.is_active else "is damaged"
+    do = "Roll back or activate another one. To use it again," if event.is_active else "To use it,"
     detail = f"{event.reason} {do} restore its files, import it again or train again."
     level: Level = "error" if event.is_active else "warning"
-    return Words("lora.damaged", level, f"Adapter {name} {what}", detail, VERSIONS_PAGE)
+    return Words(DAMAGED, level, f"Adapter {name} {what}", detail, ADAPTER_PAGE.format(event.adapter_id))
 
 
 def _describe_decision(event: BenchmarkDecided) -> Words:
@@ -81,5 +92,5 @@ def _describe_decision(event: BenchmarkDecided) -> Words:
         title = f"Adapter {name} is better" + (" and answers now" if event.activated else "")
         return Words("benchmark.better", "success", title, event.reason, BENCHMARK_PAGE)
     title = f"Adapter {name}: no difference that can be told from noise"
-    detail = f"{event.reason} The full benchmark can tell more: `tmde bench gate {event.adapter_id} --full`."
+    detail = f"{event.reason} The full benchmark can tell more."
     return Words("benchmark.inconclusive", "info", title, detail, BENCHMARK_PAGE)

@@ -204,6 +204,8 @@ class FineTuneMetrics(Record):
     """The exponential of the best validation loss."""
     tokens_per_second: float | None = None
     """Learned tokens per second of training."""
+    left_out: int | None = None
+    """Number of examples of the dataset that the run left out, because this model cannot be trained on them."""
 
 
 AttemptOutcome = Literal["running", "completed", "failed", "cancelled", "killed", "hung", "out-of-memory"]
@@ -271,7 +273,17 @@ class LeftOut(Record):
     """A trace that a dataset does not include, and why."""
 
     trace_id: UUID
-    reason: Literal["duplicate", "leak", "withdrawn", "too-long", "benchmark", "empty", "low-score"]
+    reason: Literal[
+        "duplicate",
+        "leak",
+        "withdrawn",
+        "too-long",
+        "benchmark",
+        "empty",
+        "low-score",
+        "cannot-encode",
+        "unreadable",
+    ]
     detail: str = ""
 
 

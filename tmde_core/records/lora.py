@@ -83,6 +83,12 @@ class LoRAAdapter(Record):
     is_valid: bool
     invalid_reason: str | None
     gate: GateStatus
+    is_answering: bool = False
+    """Whether debates are answered with the adapter: it is active and valid. The base model answers if the active adapter
+    is damaged."""
+    twin_of: UUID | None = None
+    """The oldest adapter with the same weights and configuration; None: this one, or there is no other. Lists and imports
+    fill it in."""
 
 
 class ActivePointer(Record):

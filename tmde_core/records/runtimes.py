@@ -35,6 +35,12 @@ class ModelInfo(Record):
     """Whether this model serves requests that name no model. Exactly one model is the default."""
     detail: str = ""
     """Further information for people."""
+    aliases: tuple[str, ...] = ()
+    """Further names of the same model, such as its publisher's. Upper and lower case do not matter."""
+
+    def answers_to(self, name: str) -> bool:
+        """Return whether the name means this model."""
+        return name == self.name or name.strip().casefold() in {alias.casefold() for alias in self.aliases}
 
 
 class RuntimeStatus(Record):

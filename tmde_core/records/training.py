@@ -90,17 +90,37 @@ class ExampleTokens(Record):
     """Number of tokens that count in the loss."""
 
 
+UnusableReason = Literal["too-long", "empty", "cannot-encode", "unreadable"]
+"""`too-long`: longer than `maxSeqLength`; `empty`: without an answer; `cannot-encode`: the model's template or
+tokenizer cannot write it; `unreadable`: its line is no example."""
+
+
+class UnusableExample(Record):
+    """An example that cannot be trained on with this model. The run leaves it out."""
+
+    trace_id: str
+    """The trace that the example comes from. Empty if the line names none."""
+    split: Literal["train", "val"]
+    """`train`: a training example; `val`: held out for validation."""
+    reason: UnusableReason
+    """A stable word for programs."""
+    detail: str
+    """A sentence for people."""
+
+
 class PreviewReport(Record):
     """A backend's analysis of a dataset before the run, stored as `preview.json` in the job's directory."""
 
     examples: tuple[ExampleTokens, ...]
-    """Every example."""
+    """Every example that can be encoded, also those that are too long."""
     first_example: tuple[MaskedPiece, ...] = ()
     """The first training example as text. All pieces joined are the model's input."""
     estimate: ResourceEstimate = ResourceEstimate()
     """The resources that the whole job will need."""
     calibrated: bool = False
     """Whether the estimate comes from a measurement on this machine with this model."""
+    left_out: tuple[UnusableExample, ...] = ()
+    """The other examples, and why a run leaves them out."""
 
 
 PREVIEW_FILE = "preview.json"

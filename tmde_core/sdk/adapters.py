@@ -17,6 +17,7 @@ import msgspec
 from tmde_core.errors import AdapterInvalidError, ConflictError
 from tmde_core.records.base import to_json
 from tmde_core.records.lora import Manifest
+from tmde_core.sdk.plain_lora import find_kind_flaws
 from tmde_core.sdk.safetensors_header import SafetensorsError, all_zero, find_non_finite, read_tensors
 from tmde_core.storage.durable import (
     hash_file,
@@ -70,7 +71,7 @@ class Flaw(NamedTuple):
 
 
 def find_flaw(directory: Path, base_model: str) -> Flaw | None:
-    """Return why a trained adapter cannot be used; None if its weights are valid and its base model has a name.
+    """Return why a trained adapter cannot be used; None if it is plain LoRA with valid weights and a named base model.
 
     The function reads every weight once.
 
@@ -83,6 +84,8 @@ def find_flaw(directory: Path, base_model: str) -> Flaw | None:
             "The adapter does not say which base model it was trained on, and on any other its answers are gibberish. "
             "The training backend must name the base model.",
         )
+    if (directory / CONFIG_FILE).is_file() and (kind := find_kind_flaws(directory)):
+        return Flaw("not-plain-lora", f"The trained adapter cannot be served: {' '.join(kind)}")
     weights = directory / WEIGHTS_FILE
     try:
         tensors = read_tensors(weights)

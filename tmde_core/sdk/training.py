@@ -18,6 +18,7 @@ from tmde_core.records.training import (
     ResourceEstimate,
     TrainingExample,
     TrainingJob,
+    UnusableExample,
     WorkerCommand,
 )
 from tmde_core.sdk.context import MakingDescriptor, PluginContext
@@ -39,6 +40,7 @@ __all__ = [
     "TrainingBackend",
     "TrainingExample",
     "TrainingJob",
+    "UnusableExample",
     "WorkerCommand",
 ]
 
@@ -73,8 +75,9 @@ class PreviewingBackend(Protocol):
     def preview(self, job: TrainingJob) -> WorkerCommand:
         """Return the command of a process that writes a `PreviewReport` as `preview.json` into `job.run_dir`.
 
-        The process does not train. It may measure for some seconds and keep the result. If it fails, it writes one
-        sentence to stderr and exits with 1.
+        The process does not train. It may measure for some seconds and keep the result. It may write the report twice:
+        what the tokens say is shown while it measures. It is ended after 90 seconds, and when a training run begins. If
+        it fails, it writes one sentence to stderr and exits with 1.
 
         Raises:
             InvalidInputError: the base model does not exist or cannot be trained.

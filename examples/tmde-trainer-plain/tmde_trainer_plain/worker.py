@@ -3,6 +3,7 @@
 import math
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
 from tmde_core.sdk.adapters import WEIGHTS_FILE
 from tmde_core.sdk.files import hash_file
-from tmde_core.sdk.records import from_json
 from tmde_core.sdk.training import FineTuneMetrics, TrainingExample
 from tmde_core.sdk.worker import BaseIdentity, RunWorker, TrainingFailedError
+
+Examples = tuple[tuple[torch.Tensor, int], ...]
 
 
 def train(worker: RunWorker, targets: list[str]) -> None:
     job, config, events = worker.job, worker.config, worker.events
-    torch.manual_seed(config.seed)
-    examples, validation = encode(worker, job.train_file), encode(worker, job.val_file)
-    if not examples:
-        raise TrainingFailedError("nothing-fits", "No example fits. Raise maxSeqLength.")
+    examples, validation = read(worker)
     lora = LoraConfig(task_type="CAUSAL_LM", target_modules=targets)
     lora.r, lora.lora_alpha = config.lora_rank, config.lora_alpha
     base = AutoModelForCausalLM.from_pretrained(job.base_model, dtype=torch.float32)
+    torch.manual_seed(config.seed)  # here, so that nothing else draws before the adapter does
     model = get_peft_model(base, lora)
     learned = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learned, config.learning_rate, weight_decay=config.weight_decay)
@@ -34,7 +34,7 @@ def train(worker: RunWorker, targets: list[str]) -> None:
     epoch_steps = math.ceil(len(examples) / step_examples)
     total, shape = epoch_steps * config.epochs, config.lr_scheduler
     schedule = get_scheduler(shape, optimizer, int(config.warmup_ratio * total), total)
-    step, losses = 0, dict[str, float]()
+    step, losses = 0, dict[str, Any]()
     if job.resume_from:
         saved = torch.load(Path(job.resume_from) / "state.pt", weights_only=True)
         set_peft_model_state_dict(model, saved["weights"])
@@ -72,24 +72,27 @@ def train(worker: RunWorker, targets: list[str]) -> None:
     worker.publish(FineTuneMetrics(**losses, total_steps=step), identity, {"targets": targets})
 
 
-def encode(worker: RunWorker, file: str) -> list[tuple[torch.Tensor, int]]:
-    """Return the token ids of each conversation that fits, and where its answer begins."""
+def read(worker: RunWorker) -> tuple[Examples, Examples]:
+    """Return the token ids of each conversation that can be used, and where its answer begins."""
     tokenizer = AutoTokenizer.from_pretrained(worker.job.base_model)
-    encoded = []
-    for line in Path(file).read_bytes().splitlines():
-        *asked, answer = from_json(line, TrainingExample).messages
+
+    def encode(example: TrainingExample) -> tuple[torch.Tensor, int]:
+        *asked, answer = example.messages
         turns = [{"role": message.role, "content": message.content} for message in asked]
-        prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        start = len(tokenizer.encode(prompt, add_special_tokens=False))
-        ids = tokenizer.encode(
-            prompt + answer.content + tokenizer.eos_token, add_special_tokens=False
+        # Control tokens that a person typed stay text, in the question and in the answer.
+        prompt = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
         )
-        if len(ids) <= worker.config.max_seq_length:
-            encoded.append((torch.tensor([ids]), start))
-    return encoded
+        learned = tokenizer.encode(
+            answer.content, add_special_tokens=False, split_special_tokens=True
+        )
+        ids = torch.tensor([[*prompt, *learned, tokenizer.eos_token_id]])
+        return ids, len(prompt)
+
+    return worker.read_examples(encode, tokens=lambda encoded: encoded[0].shape[1])
 
 
-def mean_loss(worker: RunWorker, model: Any, examples: list[tuple[torch.Tensor, int]]) -> float:
+def mean_loss(worker: RunWorker, model: Any, examples: Sequence[tuple[torch.Tensor, int]]) -> float:
     """Return the mean loss of the answers, and add up its gradients unless they are off."""
     total = 0.0
     for ids, start in examples:

@@ -1,20 +1,32 @@
 """Prepare the base model for training: a directory of float32 safetensors. Runs in a subprocess only.
 
+    python -m tmde_cpu.base_model GGUF DIRECTORY
+
 The embedded model is a quantised GGUF. It is dequantised once into `data/models/<name>-f32/`. Any other directory with
 config.json, safetensors and a tokenizer is used as it is.
+
+The conversion runs in a process of its own. It draws random numbers and takes much memory, and the adapter and the
+figures of a training run must not depend on whether its process converted the model.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
-from gguf import GGUFReader
-from tokenizers import pre_tokenizers
+from gguf import GGUFReader, TokenType
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -23,22 +35,31 @@ from tmde_core.sdk.files import FileLock, hash_file
 from tmde_core.sdk.records import Record, from_json, to_json
 from tmde_core.sdk.worker import BaseIdentity, TrainingFailedError
 from tmde_cpu.base_name import resolve_base_model
+from tmde_cpu.embedded import EMBEDDED_SHA256
 
 MARKER_FILE = "tmde-source.json"
 """The marker of a complete directory. It names the GGUF that the weights came from."""
 
 transformers_logging.disable_progress_bar()  # the worker's log is a file
 
+COMPOSED = frozenset({"qwen2", "qwen35"})
+"""Values of `tokenizer.ggml.pre` whose tokenizers read composed letters (NFC). The runtime composes them too."""
+MARKED = frozenset({TokenType.CONTROL, TokenType.USER_DEFINED})
+TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
+ADD_BOS = "add_bos_token"
 END_OF_TURN = "<|im_end|>"
-CONVERSION = 1
+CONVERSION = 2
 """The version of the conversion. Raise it when a conversion gives different files, so that old directories are
 converted again."""
+SAME_CONVERSION: Mapping[str, int] = {EMBEDDED_SHA256: 1}
+"""Hash of a GGUF → the first version that gives it the same files as the current one."""
 
 
 class _Source(Record, frozen=True):
     file: str
     sha256: str
-    conversion: int = CONVERSION
+    conversion: int = 1
 
 
 def ensure_base_model(data_dir: Path, name_or_path: str) -> Path:
@@ -57,7 +78,8 @@ def ensure_base_model(data_dir: Path, name_or_path: str) -> Path:
     if source.is_dir():
         return source
     target = data_dir / "models" / f"{source.stem}-f32"
-    wanted = _Source(file=source.name, sha256=hash_file(source))
+    sha256 = hash_file(source)
+    wanted = _Source(file=source.name, sha256=sha256, conversion=SAME_CONVERSION.get(sha256, CONVERSION))
     if _marker(target) == wanted:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +121,7 @@ def identify(directory: Path, name: str) -> BaseIdentity:
     return BaseIdentity(
         name=name or (Path(marker.file).stem if marker else directory.name),
         model_sha256=model_sha256,
-        tokenizer_sha256=hash_file(directory / "tokenizer.json"),
+        tokenizer_sha256=hash_file(directory / TOKENIZER_FILE),
         chat_template_sha256=_hash_text(template) if isinstance(template, str) else None,
     )
 
@@ -111,6 +133,8 @@ def load_tokenizer(directory: Path) -> Any:
         TrainingFailedError: the tokenizer has no chat template, so the format of a conversation is unknown.
     """
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    # transformers ignores this setting, but the runtime obeys it.
+    tokenizer.init_kwargs[ADD_BOS] = _settings(directory).get(ADD_BOS)
     if not tokenizer.chat_template:
         raise TrainingFailedError(
             "no-chat-template", f"The base model {directory} has no chat template. Choose another."
@@ -119,6 +143,29 @@ def load_tokenizer(directory: Path) -> Any:
 
 
 def _convert(source: Path, target: Path) -> None:
+    """Convert in a separate process. Its output goes to the log of this process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tmde_cpu.base_model", str(source), str(target)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+        text=True,
+        errors="replace",
+    )
+    sys.stderr.write(done.stderr)
+    if not done.returncode:
+        return
+    last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "it gave no reason")
+    if done.returncode == -signal.SIGKILL or last.startswith("MemoryError") or "out of memory" in last.lower():
+        raise MemoryError(f"There is not enough memory to convert {source.name}.")
+    if "no space left on device" in last.lower():
+        raise OSError(errno.ENOSPC, last)
+    raise TrainingFailedError(
+        "bad-base-model", f"The base model {source.name} cannot be converted for training: {last}"
+    )
+
+
+def _convert_here(source: Path, target: Path) -> None:
     _convert_tokenizer(source, target)
     loaded = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32, local_files_only=True
@@ -135,8 +182,10 @@ def _convert(source: Path, target: Path) -> None:
 def _convert_tokenizer(source: Path, target: Path) -> None:
     """Save the GGUF's tokenizer so that it splits text in the same way as llama.cpp with the same file."""
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)
-    field = GGUFReader(source).get_field("tokenizer.ggml.pre")
-    if field is not None and field.contents() == "smollm":
+    model = GGUFReader(source)
+    field = model.get_field("tokenizer.ggml.pre")
+    kind = None if field is None else field.contents()
+    if kind == "smollm":
         # transformers ignores this key. Without the digits rule, "\n\n12" and "  12" become other tokens than in the
         # runtime, and the model would be trained on text that it never sees.
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -145,9 +194,64 @@ def _convert_tokenizer(source: Path, target: Path) -> None:
                 pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
             ]
         )
+    if kind in COMPOSED:
+        tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     if END_OF_TURN in (tokenizer.chat_template or "") and tokenizer.convert_tokens_to_ids(END_OF_TURN) is not None:
         tokenizer.eos_token = tokenizer.pad_token = END_OF_TURN
     tokenizer.save_pretrained(target)
+    _name_marked_tokens(target / TOKENIZER_FILE, model)
+    settings = {**_settings(target), ADD_BOS: _adds_bos(model)}
+    (target / TOKENIZER_SETTINGS_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n")
+
+
+def _name_marked_tokens(file: Path, model: GGUFReader) -> None:
+    """Give the tokenizer the GGUF's control and user-defined tokens with their own ids.
+
+    transformers skips a control token that is not written in the letters of a byte-level vocabulary, such as those of
+    DeepSeek. It gives the end token an id behind the vocabulary instead, which the model does not have.
+    """
+    tokens, kinds = model.get_field("tokenizer.ggml.tokens"), model.get_field("tokenizer.ggml.token_type")
+    if tokens is None or kinds is None:
+        return
+    texts: list[str] = tokens.contents()
+    described = msgspec.json.decode(file.read_bytes())
+    added = {token["content"]: token for token in described["added_tokens"] if token["id"] < len(texts)}
+    vocabulary = described["model"]["vocab"]
+    spelled = {place: text for text, place in vocabulary.items()} if isinstance(vocabulary, dict) else {}
+    merged = {"".join(pair) for pair in described["model"].get("merges") or ()}  # these must keep their names
+    for place, (text, kind) in enumerate(zip(texts, kinds.contents(), strict=True)):
+        if kind not in MARKED or text in added or place not in spelled or spelled[place] in merged:
+            continue
+        del vocabulary[spelled[place]]
+        vocabulary[text] = place
+        added[text] = {
+            "id": place,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": kind == TokenType.CONTROL,
+        }
+    if list(added.values()) == described["added_tokens"]:
+        return  # the file keeps its hash
+    described["added_tokens"] = sorted(added.values(), key=lambda token: token["id"])
+    Tokenizer.from_str(json.dumps(described)).save(str(file))
+
+
+def _adds_bos(model: GGUFReader) -> bool:
+    """Return whether llama.cpp puts the begin token before a prompt that does not begin with it."""
+    field = model.get_field("tokenizer.ggml.add_bos_token")
+    if field is not None:
+        return bool(field.contents())
+    kind = model.get_field("tokenizer.ggml.model")
+    return kind is not None and kind.contents() == "llama"
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    file = directory / TOKENIZER_SETTINGS_FILE
+    found: dict[str, Any] = msgspec.json.decode(file.read_bytes()) if file.is_file() else {}
+    return found
 
 
 def _marker(directory: Path) -> _Source | None:
@@ -159,3 +263,7 @@ def _marker(directory: Path) -> _Source | None:
 
 def _hash_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    _convert_here(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -10,7 +10,19 @@ from pathlib import Path
 from tmde_core.sdk.errors import InvalidInputError
 from tmde_cpu.embedded import EMBEDDED_FILE, verify_embedded
 
-EMBEDDED_NAMES = frozenset({"", EMBEDDED_FILE, Path(EMBEDDED_FILE).stem, "SmolLM2-135M-Instruct"})
+EMBEDDED_ALIASES = (
+    Path(EMBEDDED_FILE).stem,
+    "SmolLM2-135M-Instruct",
+    "HuggingFaceTB/SmolLM2-135M-Instruct",  # its name on the Hugging Face hub, which PEFT writes into adapters
+)
+"""Further names of the embedded model. Upper and lower case do not matter."""
+
+_EMBEDDED_NAMES = frozenset(name.casefold() for name in (EMBEDDED_FILE, *EMBEDDED_ALIASES))
+
+
+def is_embedded_name(name: str) -> bool:
+    """Return whether a name means the embedded model's file. Training, conversion and serving all ask this function."""
+    return name.strip().casefold() in _EMBEDDED_NAMES
 
 
 def resolve_base_model(data_dir: Path, name_or_path: str) -> Path:
@@ -24,7 +36,7 @@ def resolve_base_model(data_dir: Path, name_or_path: str) -> Path:
         InvalidInputError: there is no such model, or it has a format that cannot be trained.
     """
     models = data_dir / "models"
-    if name_or_path in EMBEDDED_NAMES:
+    if not name_or_path or is_embedded_name(name_or_path):
         return verify_embedded(models)
     try:
         return _found(models, name_or_path)

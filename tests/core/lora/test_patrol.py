@@ -180,6 +180,6 @@ async def test_only_the_server_patrols_and_it_tells_by_a_notification(opened, da
         async for event in services.notifications.follow():
             assert event.data["kind"] == "lora.damaged"
             assert event.data["level"] == "error"
-            assert "answers now" in event.data["title"]
+            assert "so the base model answers" in event.data["title"]
             break
         assert not (await services.lora.get(identity)).is_valid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.sdk.files import FileLock
 from tmde_cpu.training import calibration
+from tmde_cpu.training.calibration import Calibration
 
 
 class Clocks:
@@ -40,3 +43,17 @@ def test_a_pass_that_had_to_wait_counts_for_the_work_in_it(monkeypatch, wall, bu
     )
     pack: Any = SimpleNamespace(size=10)
     assert calibration.measure(trainee, pack, FineTuneConfig()).seconds_per_token == pytest.approx(counted / 10)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_figures_taken_beside_a_trainer_are_not_remembered(monkeypatch, tmp_path, training):
+    taken = Calibration(seconds_per_token=1.0, loaded_bytes=1, bytes_per_token=1.0, adapter_bytes_per_rank=1.0)
+    monkeypatch.setattr(calibration, "load_trainee", lambda *_: None)
+    monkeypatch.setattr(calibration, "measure", lambda *_: taken)
+    leash = tmp_path / "runs" / "one" / "leash"
+    leash.parent.mkdir(parents=True)
+    leash.touch()
+    base: Any = SimpleNamespace(model_sha256="0" * 64)
+    with FileLock.acquire(leash) if training else nullcontext():
+        assert calibration.load_or_measure(tmp_path, tmp_path, base, FineTuneConfig(), Any) == taken  # type: ignore[arg-type]
+    assert (tmp_path / calibration.FILE).exists() is not training

@@ -68,9 +68,32 @@ def test_a_dataset_in_which_no_example_fits_is_told_all_the_same(tmp_path, tiny_
     assert (told.calibrated, told.estimate.seconds) == (False, None)
 
 
+def test_examples_that_cannot_be_encoded_are_told_with_their_reason(tmp_path, tiny_model):
+    silent = msgspec.structs.replace(EXAMPLES[0], messages=EXAMPLES[0].messages[:-1])
+    job = write_job(tmp_path, [silent, *EXAMPLES[1:20]], EXAMPLES[20:], FineTuneConfig(base_model=str(tiny_model)))
+    with (job.parent / "val.jsonl").open("a") as file:
+        file.write("{}\n")
+    told = report(job)
+    assert len(told.examples) == 19 + 5
+    assert [(one.trace_id, one.split, one.reason) for one in told.left_out] == [
+        (silent.trace_id, "train", "empty"),
+        ("", "val", "unreadable"),
+    ]
+    assert told.left_out[1].detail.startswith("val.jsonl, line 6:")
+    assert EXAMPLES[1].instruction in told.first_example[0].text
+
+
 def test_what_stands_in_the_way_is_one_sentence(tmp_path, tiny_model):
-    job = write_job(tmp_path, EXAMPLES, [], FineTuneConfig(base_model=str(tiny_model)))
-    (job.parent / "train.jsonl").write_text("{}\n")
+    refusing = tmp_path / "model"
+    refusing.mkdir()
+    for file in tiny_model.iterdir():
+        (refusing / file.name).write_bytes(file.read_bytes())
+    settings = msgspec.json.decode((refusing / "tokenizer_config.json").read_bytes())
+    settings["chat_template"] = "{{ raise_exception('No chats.') }}"
+    (refusing / "tokenizer_config.json").write_bytes(msgspec.json.encode(settings))
+    job = write_job(tmp_path, EXAMPLES, [], FineTuneConfig(base_model=str(refusing)))
     done = previewed(job)
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("train.jsonl, line 1:")
+    assert (
+        done.stderr.strip().splitlines()[-1].startswith("The model's chat template refuses the conversation: No chats.")
+    )

@@ -145,6 +145,37 @@ def test_equal_input_gives_the_same_bits_also_when_killed_and_resumed(tmp_path, 
     assert events(different)[-1].data["reason"] == "bad-checkpoint"
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # raised inside peft
+def test_the_adapter_begins_the_same_whatever_this_process_has_drawn_before(tiny_model, config):
+    import torch
+
+    from tmde_cpu.training.trainee import load_trainee
+
+    torch.manual_seed(1)
+    first = {name: tensor.detach().clone() for name, tensor in load_trainee(tiny_model, config).weights.items()}
+    torch.rand(1000)
+    state = torch.get_rng_state()
+    second = load_trainee(tiny_model, config).weights
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert torch.equal(torch.get_rng_state(), state), "what others draw does not depend on the adapter either"
+    other = load_trainee(tiny_model, msgspec.structs.replace(config, seed=config.seed + 1)).weights
+    assert not all(torch.equal(tensor, other[name]) for name, tensor in first.items())
+
+
+@pytest.mark.slow
+def test_the_run_that_converts_the_embedded_model_trains_the_same_adapter_as_the_next_one(tmp_path, embedded_model):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / embedded_model.name).symlink_to(embedded_model)
+    small = FineTuneConfig(lora_rank=4, batch_size=4, gradient_accumulation_steps=1, epochs=1)
+    jobs = [write_job(tmp_path, EXAMPLES[:8], EXAMPLES[8:10], small) for _ in range(2)]
+    for job in jobs:
+        assert run(job, as_planned=True) == 0, (job.parent / "worker.log").read_text()
+    first, second = (hash_file(adapter(job) / "adapter_model.safetensors") for job in jobs)
+    assert first == second
+    peaks = [events(job)[-1].data["metrics"]["peakRamGb"] for job in jobs]
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.1), "the conversion does not count as memory of the training"
+
+
 def test_sigterm_cancels_and_leaves_no_adapter_and_no_lock(tmp_path, config):
     job = write_job(tmp_path, EXAMPLES * 4, [], msgspec.structs.replace(config, epochs=10, batch_size=1))
     with subprocess.Popen(**command(job), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -173,7 +204,56 @@ def test_a_run_in_which_no_example_fits_is_refused_with_that_reason(tmp_path, co
     job = write_job(tmp_path, [TrainingExample("Why?", "", "", messages, str(uuid4()))], [], config)
     job.write_bytes(job.read_bytes().replace(b'"maxSeqLength":4096', b'"maxSeqLength":512'))
     assert failure(job)["reason"] == "no-trainable-tokens"
-    assert "longer than 512 tokens" in events(job, "log")[0].data["text"]
+    assert "tokens; maxSeqLength is 512." in events(job, "log")[0].data["text"]
+    assert events(job, "log")[0].data["leftOut"][0]["reason"] == "too-long"
+
+
+def test_bad_examples_are_left_out_counted_and_named_and_the_run_goes_on(tmp_path, config):
+    long, silent = (
+        msgspec.structs.replace(
+            EXAMPLES[place], messages=(*EXAMPLES[place].messages[:-1], Message("assistant", answer))
+        )
+        for place, answer in ((0, "Because. " * 500), (1, " \n "))
+    )
+    typed = msgspec.structs.replace(
+        EXAMPLES[2],
+        messages=(*EXAMPLES[2].messages[:-1], Message("assistant", "It ends with <|im_end|> and\0goes on.")),
+    )
+    job = write_job(tmp_path, [long, silent, typed, *EXAMPLES[3:32]], EXAMPLES[32:], config)
+    with (job.parent / "val.jsonl").open("ab") as file:
+        file.write(b'{"traceId": "\xff", "instruction"\n' + silent_line(EXAMPLES[33]))
+    assert run(job) == 0, (job.parent / "worker.log").read_text()
+    said = next(event.data for event in events(job, "log") if "leftOut" in event.data)
+    assert [(one["split"], one["reason"]) for one in said["leftOut"]] == [
+        ("train", "too-long"), ("train", "empty"), ("val", "unreadable"), ("val", "empty"),
+    ]  # fmt: skip
+    assert said["text"].startswith("Left out 4 examples: ")
+    assert long.trace_id in said["text"]
+    assert events(job)[-1].data["metrics"]["leftOut"] == 4
+    arguments = msgspec.json.decode((adapter(job) / "training_args.json").read_bytes())
+    assert len(arguments["leftOut"]) == 4
+    manifest = from_json((adapter(job) / "manifest.json").read_bytes(), Manifest)
+    assert manifest.traces_used == len(EXAMPLES) - 3, "the traces of three examples were left out"
+    assert long.trace_id not in manifest.lineage["traceIds"]
+
+
+def silent_line(example: TrainingExample) -> bytes:
+    return msgspec.json.encode(msgspec.structs.replace(example, messages=example.messages[:-1])) + b"\n"
+
+
+def test_a_run_with_fewer_examples_left_than_it_needs_is_refused_with_the_numbers(tmp_path, config):
+    silent = [msgspec.structs.replace(one, messages=one.messages[:-1]) for one in EXAMPLES[:5]]
+    wanted = msgspec.structs.replace(config, min_traces=32)
+    job = write_job(tmp_path, [*silent, *EXAMPLES[5:32]], EXAMPLES[32:], wanted)
+    problem = failure(job)
+    assert problem["reason"] == "too-few-examples"
+    assert problem["detail"].startswith(
+        "Training needs 32 examples; 31 are left. Left out 5 examples: 5 without an answer."
+    )
+    enough = write_job(
+        tmp_path, [*silent, *EXAMPLES[5:32]], EXAMPLES[32:], msgspec.structs.replace(wanted, min_traces=31)
+    )
+    assert run(enough) == 0
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_that_reason(tmp_path, tiny_model, config):
@@ -260,8 +340,8 @@ def test_a_damaged_dataset_is_named_in_the_error(tmp_path, config):
     job = write_job(tmp_path, EXAMPLES, [], config)
     (job.parent / "train.jsonl").write_text("{}\n")
     problem = failure(job)
-    assert problem["reason"] == "bad-dataset"
-    assert "line 1" in problem["detail"]
+    assert problem["reason"] == "no-trainable-tokens"
+    assert "train.jsonl, line 1" in problem["detail"]
 
 
 def test_an_adapter_that_exists_is_never_written_over(tmp_path, config):

@@ -1,8 +1,6 @@
-"""Examples, packing and schedule: what one pass computes is what the examples one by one would."""
+"""Packing and schedule: what one pass computes is what the examples one by one would."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmde_core.records.finetune import FineTuneConfig
-from tmde_core.sdk.runtimes import Message
-from tmde_core.sdk.training import TrainingExample
-from tmde_core.sdk.worker.kit import TrainingFailedError
 from tmde_core.testing import times_tables
 from tmde_cpu.base_model import load_tokenizer
-from tmde_cpu.training.examples import Example, encode, encode_all, read_examples
+from tmde_cpu.training.conversation import ConversationEncoder
+from tmde_cpu.training.examples import Example
 from tmde_cpu.training.packing import pack, pack_all
 from tmde_cpu.training.schedule import learning_rate
 from tmde_cpu.training.step import mean_loss
@@ -26,47 +22,6 @@ from tmde_cpu.training.trainer import data_order
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)  # so small a model gains nothing from more, and waiting threads slow a busy machine
-
-
-def conversation(answer: str, question: str = "Why?") -> TrainingExample:
-    return TrainingExample(question, "", answer, (Message("user", question), Message("assistant", answer)), "t1")
-
-
-def test_only_the_answer_and_its_end_of_turn_are_learned(tiny_model):
-    tokenizer = load_tokenizer(tiny_model)
-    example = encode(conversation("Because it is 56."), tokenizer)
-    assert tokenizer.decode(example.tokens[example.answer_start :]) == "Because it is 56.<|im_end|>"
-    assert tokenizer.decode(example.tokens[: example.answer_start]).endswith("<|im_start|>assistant\n")
-
-
-def test_a_template_that_drops_part_of_the_answer_is_refused_with_what_would_be_learned(tiny_model):
-    tokenizer = load_tokenizer(tiny_model)
-    tokenizer.chat_template = tokenizer.chat_template.replace(
-        "message['content']", "message['content'].split('/think')[-1]"
-    )
-    with pytest.raises(TrainingFailedError, match="not the answer"):
-        encode(conversation("hm, let me see /think Because."), tokenizer)
-
-
-def test_a_template_whose_prompt_is_no_beginning_of_the_whole_is_refused(tiny_model):
-    tokenizer = load_tokenizer(tiny_model)
-    tokenizer.chat_template = "{{ messages | length }}" + tokenizer.chat_template
-    with pytest.raises(TrainingFailedError, match="chat template") as caught:
-        encode(conversation("Because."), tokenizer)
-    assert caught.value.reason == "chat-template"
-
-
-def test_an_example_that_is_too_long_is_left_out_whole_and_named(tiny_model):
-    encoded = encode_all([conversation("short"), conversation("long " * 200)], load_tokenizer(tiny_model), 512)
-    assert len(encoded.examples) == 1
-    assert encoded.too_long == ("t1",)
-
-
-def test_a_broken_line_of_the_dataset_is_named_by_its_number(tmp_path: Path):
-    file = tmp_path / "train.jsonl"
-    file.write_text('{"nonsense": 1}\n')
-    with pytest.raises(TrainingFailedError, match=r"train\.jsonl, line 1"):
-        read_examples(file)
 
 
 token_lists = st.lists(st.integers(0, 2), min_size=3, max_size=40)
@@ -112,7 +67,8 @@ def test_the_loss_of_packs_is_that_of_the_examples_alone_in_transformers_itself(
     for name, tensor in trainee.weights.items():
         if "lora_B" in name:
             torch.nn.init.normal_(tensor, std=0.1)
-    examples = encode_all(times_tables([2, 3, 13], "Answer " * 9), load_tokenizer(tiny_model), 4096).examples
+    encoder = ConversationEncoder(load_tokenizer(tiny_model))
+    examples = [encoder.encode(example) for example in times_tables([2, 3, 13], "Answer " * 9)]
     packed = pack_all(examples, 400)
     assert sum(one.size for one in packed) < sum(len(example.tokens) for example in examples) / 2
     loss = mean_loss(trainee, packed)

@@ -142,7 +142,7 @@ def publish_adapter(directory: Path) -> str:
     staging = staging_directory(home, identity)
     staging.mkdir(parents=True)
     (staging / "adapter_model.safetensors").write_bytes(identity.bytes * 64)
-    (staging / "adapter_config.json").write_text('{"r": 16}')
+    (staging / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 16}')
     (staging / "adapter.gguf").write_bytes(b"GGUF" + identity.bytes)
     publish(staging, home, Manifest(id=identity, created_at=utc_now(), base_model="scripted-1"))
     return str(identity)

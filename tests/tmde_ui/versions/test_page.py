@@ -396,6 +396,41 @@ def test_what_was_exported_and_deleted_comes_back_by_drag_and_drop(open_page, se
     expect(row(page, adapter).get_by_test_id("active-badge")).to_be_visible()
 
 
+def test_the_same_adapter_again_is_told_and_a_copy_is_marked(open_page, server):
+    page = open_page("/finetune/versions", refusals=(409,))
+    drop(page, packed(peft_files()))
+    report = page.get_by_test_id("import-report")
+    expect(report).to_contain_text("Imported as adapter")
+    page.keyboard.press("Escape")
+    drop(page, packed(peft_files()))
+    expect(page.get_by_test_id("import-twin")).to_contain_text("This adapter is here already as adapter")
+    expect(page.get_by_test_id("version")).to_have_count(1)
+    page.get_by_test_id("import-copy").click()
+    expect(report).to_contain_text("It is a copy of adapter")
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("version")).to_have_count(2)
+    expect(page.get_by_test_id("copy")).to_have_count(1)
+    drop(page, packed(peft_files()))
+    page.get_by_test_id("open-twin").click()
+    expect(page.get_by_test_id("import-dialog")).to_be_hidden()
+    expect(page.get_by_test_id("version")).to_have_count(2)
+
+
+def test_a_damaged_active_adapter_is_nowhere_shown_as_answering(open_page, server, data):
+    adapter = server.do("publish", metrics=METRICS)
+    page = open_page("/finetune/versions")
+    row(page, adapter).get_by_test_id("activate").click()
+    expect(page.get_by_test_id("adapter")).to_contain_text(adapter[:8])
+    (data / "lora-adapters" / adapter / "adapter.gguf").unlink()
+    expect(page.get_by_test_id("adapter")).to_contain_text("Base model, adapter damaged")
+    expect(page.get_by_test_id("now-name")).to_have_text("The base model")
+    expect(page.get_by_test_id("now")).to_contain_text("adapter.gguf is missing")
+    expect(row(page, adapter).get_by_test_id("active-badge")).to_have_text("not answering")
+    expect(row(page, adapter).get_by_test_id("adapter-losses")).to_have_text("loss 0.874, held out 1.016")
+    page.get_by_test_id("rollback").click()
+    expect(page.get_by_test_id("adapter")).to_have_text("Base model")
+
+
 def test_a_refused_archive_tells_every_reason_and_leaves_nothing(open_page, server, data):
     page = open_page("/finetune/versions", refusals=(422,))
     output = io.BytesIO()

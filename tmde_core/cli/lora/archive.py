@@ -26,7 +26,7 @@ from tmde_core.cli.kit.output import (
     print_json,
     print_json_line,
 )
-from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeError
+from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, TmdeError
 from tmde_core.lora.archive.layout import ArchiveFormat
 from tmde_core.records.base import parse_id
 
@@ -95,18 +95,28 @@ async def _write(made: Export, target: Path, force: bool) -> None:
 def import_(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(help="A .tar.gz; - for standard input.", metavar="FILE")],
+    again: Annotated[
+        bool, typer.Option("--again", help="Import a copy without asking if the same adapter is here already.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Import an adapter: an archive of TMDE's, or a plain PEFT archive of any tool.
 
     The archive is checked first. A failed import leaves nothing behind.
     """
+    asks = not again and not json and file != "-" and sys.stdin.isatty()
 
-    async def bring(services: Services) -> LoRAAdapter:
-        return await services.archives.import_archive(_pieces(file))
+    def bring(once_more: bool) -> LoRAAdapter:
+        return with_services(ctx, lambda services: services.archives.import_archive(_pieces(file), again=once_more))
 
     try:
-        adapter = with_services(ctx, bring)
+        try:
+            adapter = bring(not asks)
+        except ConflictError as error:
+            if error.context.get("twinOf") is None:
+                raise
+            typer.confirm(f"{plain(error.detail)} Import a copy?", abort=True)
+            adapter = bring(True)
     except TmdeError as error:
         reasons = error.context.get("reasons")
         if json or not isinstance(reasons, Sequence) or isinstance(reasons, str) or len(reasons) < 2:
@@ -119,9 +129,10 @@ def import_(
     if json:
         print_json(adapter)
     else:
+        copy = f" It is a copy of {adapter.twin_of}." if adapter.twin_of else ""
         typer.echo(
             f"The adapter {adapter.id} is here, for the base model {plain(adapter.base_model)}. "
-            f"`tmde lora activate {adapter.id}` lets it answer."
+            f"`tmde lora activate {adapter.id}` lets it answer.{copy}"
         )
 
 

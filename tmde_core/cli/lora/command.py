@@ -44,11 +44,11 @@ def list_(
         (
             str(adapter.id),
             adapter.created_at,
-            "active" if adapter.is_active else "" if adapter.is_valid else "damaged",
+            _state(adapter),
             adapter.gate,
             adapter.traces_used,
             format_bytes(adapter.size_bytes),
-            ", ".join(adapter.tags),
+            _marks(adapter),
         )
         for adapter in adapters
     ]
@@ -80,6 +80,8 @@ def active(ctx: typer.Context, json: JsonFlag = False) -> None:
     elif adapter is None:
         typer.echo("No adapter is active: the base model answers.")
     else:
+        if not adapter.is_answering:
+            typer.echo(f"The base model answers, because the active adapter is damaged: {adapter.invalid_reason}")
         _print(adapter)
 
 
@@ -164,6 +166,18 @@ def _live_at(ctx: typer.Context, at: str, json: bool) -> None:
     print_fields((("at", found.at), ("answered", who), ("since", found.since), ("until", found.until)))
 
 
+def _state(adapter: LoRAAdapter) -> str:
+    if adapter.is_active:
+        return "active" if adapter.is_answering else "active, but damaged: the base model answers"
+    return "" if adapter.is_valid else "damaged"
+
+
+def _marks(adapter: LoRAAdapter) -> str:
+    """Return the tags, and of which adapter this one is a copy."""
+    copy = (f"(copy of {str(adapter.twin_of)[:8]})",) if adapter.twin_of else ()
+    return ", ".join((*adapter.tags, *copy))
+
+
 def _say_active(adapter: LoRAAdapter | None, json: bool) -> None:
     if json:
         print_json(adapter)
@@ -185,6 +199,8 @@ def _print(adapter: LoRAAdapter) -> None:
             ("created", adapter.created_at),
             ("base model", adapter.base_model),
             ("active", adapter.is_active),
+            ("answers", adapter.is_answering),
+            ("copy of", str(adapter.twin_of) if adapter.twin_of else None),
             ("gate", adapter.gate),
             ("valid", adapter.is_valid),
             ("because", adapter.invalid_reason),

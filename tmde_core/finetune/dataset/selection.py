@@ -104,6 +104,9 @@ def select(
         digest = query_hash(trace.query)
         if not choose_answer(trace) or not normalise_question(trace.query):
             left_out.append(LeftOut(trace_id=trace.id, reason="empty", detail="It has no answer."))
+        elif not _is_text(trace.query + choose_answer(trace)):
+            detail = "It holds half of a character, which no file can store."
+            left_out.append(LeftOut(trace_id=trace.id, reason="cannot-encode", detail=detail))
         elif leak := leaks.of(trace.query):
             left_out.append(LeftOut(trace_id=trace.id, reason="leak", detail=leak))
         elif digest in best:
@@ -196,6 +199,15 @@ def content_hash(train: bytes, val: bytes) -> str:
         digest.update(f"{name} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def _is_text(text: str) -> bool:
+    """Return whether a text can be written in UTF-8. Half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _preference(trace: Trace) -> tuple[float, float, str]:

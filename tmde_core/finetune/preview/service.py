@@ -14,7 +14,8 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -22,11 +23,11 @@ import msgspec
 
 from tmde_core.errors import ConflictError, InsufficientStorageError, InsufficientTracesError
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze, require_enough
-from tmde_core.finetune.preview.process import SECONDS, Failure, look
+from tmde_core.finetune.preview.process import SECONDS, Failure, Partial, look
 from tmde_core.finetune.service import FineTuneService
 from tmde_core.records.base import to_json
 from tmde_core.records.finetune import FineTuneConfig, FineTunePreview, LeftOut, TokenBucket
-from tmde_core.records.training import PREVIEW_FILE, ExampleTokens, PreviewReport, TrainingJob
+from tmde_core.records.training import PREVIEW_FILE, ExampleTokens, PreviewReport, TrainingJob, UnusableExample
 from tmde_core.sdk.training import PreviewingBackend, TrainingBackend
 from tmde_core.sdk.worker.run_files import JOB_FILE
 from tmde_core.settings import Settings
@@ -45,6 +46,15 @@ NO_TOKENS = "This backend cannot look at tokens beforehand, so lengths, steps an
 BUSY = "Lengths, memory and time are looked at when no training run is in progress: that takes a model in memory."
 
 
+LOOKING = "Lengths, steps, time and memory are being looked at …"
+"""The note of a preview that goes on."""
+
+MEASURING = "Time and memory are being measured …"
+"""The note of a preview whose worker has counted the tokens and goes on."""
+
+NOT_LOOKED_AT = "Lengths, steps, time and memory were not asked for."
+
+
 class PreviewService:
     """Previews datasets, one at a time, because each preview loads a model."""
 
@@ -54,14 +64,29 @@ class PreviewService:
         self._traces = traces
         self._one = asyncio.Lock()
 
-    async def preview(self, config: FineTuneConfig | None = None) -> FineTunePreview:
+    async def preview(self, config: FineTuneConfig | None = None, *, counts_only: bool = False) -> FineTunePreview:
         """Return a preview of a run with this configuration.
+
+        Args:
+            config: the configuration; None: the configured one.
+            counts_only: return at once what needs no model: the counts and what is left out.
 
         Raises:
             InvalidInputError: a value is out of its range, the backend does not exist, or the base model does not
                 exist.
             PluginUnavailableError: the backend cannot work here.
             InsufficientStorageError: there is no space for the dataset.
+        """
+        async with aclosing(self.parts(config)) as parts:
+            seen = await anext(parts)
+            if not counts_only:
+                seen = ([seen] + [part async for part in parts])[-1]
+        return msgspec.structs.replace(seen, note=NOT_LOOKED_AT) if seen.note == LOOKING else seen
+
+    async def parts(self, config: FineTuneConfig | None = None) -> AsyncGenerator[FineTunePreview, None]:
+        """Yield a preview as it becomes known: the counts at once, then the tokens, then time and memory.
+
+        Closing the iterator ends the worker. See `preview` for the errors.
         """
         config = self._finetune.resolve(config or self._finetune.config())
         backend = await self._finetune.require_backend(config.backend)
@@ -78,13 +103,21 @@ class PreviewService:
             left_out_by_reason=dict(_counted(selection.left_out) + counted),
         )
         if not selection.train:
-            return seen
-        if await self._finetune.get_current() is not None:
+            yield seen
+            return
+        if await self._is_training():
             # A second model in memory could make the run fail for lack of memory.
-            return msgspec.structs.replace(seen, note=BUSY)
+            yield msgspec.structs.replace(seen, note=BUSY)
+            return
+        yield msgspec.structs.replace(seen, note=LOOKING)
         async with self._one:
             with storage_errors(self._settings.data_path), self._directory() as directory:
-                return await self._looked_into(seen, selection, backend, directory)
+                async with aclosing(self._looked_into(seen, selection, backend, directory)) as found:
+                    async for part in found:
+                        yield part
+
+    async def _is_training(self) -> bool:
+        return await self._finetune.get_current() is not None
 
     def sweep(self) -> None:
         """Remove directories of previews whose process was killed: those older than any preview can take."""
@@ -121,24 +154,34 @@ class PreviewService:
 
     async def _looked_into(
         self, seen: FineTunePreview, selection: Selection, backend: TrainingBackend, directory: Path
-    ) -> FineTunePreview:
+    ) -> AsyncGenerator[FineTunePreview, None]:
         await asyncio.to_thread(freeze, selection, directory)
         job = self._job(directory, seen.config)
         if not isinstance(backend, PreviewingBackend):
             estimate = await asyncio.to_thread(backend.estimate, job)
-            return msgspec.structs.replace(
+            yield msgspec.structs.replace(
                 seen,
                 estimated_seconds=estimate.seconds,
                 estimated_ram_bytes=estimate.ram_bytes,
                 estimated_vram_bytes=estimate.vram_bytes,
                 note=NO_TOKENS,
             )
+            return
         command = await asyncio.to_thread(backend.preview, job)
-        found = await look(command, directory / PREVIEW_FILE, self._settings.supervisor.niceness)
-        if isinstance(found, Failure):
-            refusal = found.sentence if found.refuses else None
-            return msgspec.structs.replace(seen, refusal=seen.refusal or refusal, note=found.sentence)
-        return add_token_counts(seen, found)
+        shown = seen
+        # A person waits for the answer, so the worker has the priority of other programs, unlike a trainer.
+        reports = look(command, directory / PREVIEW_FILE, self._is_training)
+        async with aclosing(reports):
+            async for found in reports:
+                if isinstance(found, Failure):
+                    refusal = found.sentence if found.refuses else None
+                    shown = msgspec.structs.replace(shown, refusal=shown.refusal or refusal, note=found.sentence)
+                elif isinstance(found, Partial):
+                    shown = add_token_counts(seen, found.report)
+                    shown = msgspec.structs.replace(shown, note=f"{shown.note} {MEASURING}".strip())
+                else:
+                    shown = add_token_counts(seen, found)
+                yield shown
 
     def _job(self, directory: Path, config: FineTuneConfig) -> TrainingJob:
         job = TrainingJob(
@@ -160,13 +203,19 @@ def add_token_counts(seen: FineTunePreview, report: PreviewReport) -> FineTunePr
     limit = seen.config.max_seq_length
     fitting = [one for one in report.examples if one.total <= limit]
     too_long = [
-        LeftOut(
-            trace_id=UUID(one.trace_id),
+        UnusableExample(
+            trace_id=one.trace_id,
+            split=one.split,
             reason="too-long",
             detail=f"It has {one.total:,} tokens; maxSeqLength is {limit:,}.",
         )
         for one in report.examples
         if one.total > limit
+    ]
+    unusable = [*too_long, *report.left_out]
+    # A line of the dataset that cannot be read may name no trace. It is counted all the same.
+    left_out = [
+        LeftOut(trace_id=UUID(one.trace_id), reason=one.reason, detail=one.detail) for one in unusable if one.trace_id
     ]
     train = [one for one in fitting if one.split == "train"]
     per_step = seen.config.batch_size * seen.config.gradient_accumulation_steps
@@ -175,9 +224,9 @@ def add_token_counts(seen: FineTunePreview, report: PreviewReport) -> FineTunePr
         examples=len(fitting),
         train_examples=len(train),
         val_examples=len(fitting) - len(train),
-        refusal=seen.refusal or _nothing_to_learn(train, bool(too_long), limit),
-        left_out=_some(too_long) + seen.left_out,
-        left_out_by_reason=dict(_counted(too_long) + Counter(seen.left_out_by_reason)),
+        refusal=seen.refusal or _nothing_to_learn(train, unusable, limit) or _too_few(len(fitting), seen, unusable),
+        left_out=_some(left_out) + seen.left_out,
+        left_out_by_reason=dict(Counter(one.reason for one in unusable) + Counter(seen.left_out_by_reason)),
         total_tokens=sum(one.total for one in train),
         supervised_tokens=sum(one.supervised for one in train),
         longest=max((one.total for one in report.examples), default=None),
@@ -188,32 +237,39 @@ def add_token_counts(seen: FineTunePreview, report: PreviewReport) -> FineTunePr
         estimated_ram_bytes=report.estimate.ram_bytes,
         estimated_vram_bytes=report.estimate.vram_bytes,
         calibrated=report.calibrated,
-        note=_too_few(len(fitting), seen),
     )
 
 
-def _too_few(fitting: int, seen: FineTunePreview) -> str:
-    """Return a warning if too few examples fit into the maximum length.
+def _too_few(left: int, seen: FineTunePreview, unusable: Sequence[UnusableExample]) -> str | None:
+    """Return why a run would end at once if too few examples are left.
 
-    Only the tokens show that examples are too long. `start` does not know this, so the preview warns about it.
+    Only the backend knows which examples cannot be trained on. `start` does not know them, so the preview tells.
     """
-    if fitting >= seen.required or seen.examples < seen.required:
-        return ""
-    limit = seen.config.max_seq_length
+    if left >= seen.required or seen.examples < seen.required:
+        return None
     return (
-        f"Of {seen.examples:,} examples {fitting:,} fit into maxSeqLength ({limit:,} tokens), fewer than the {seen.required:,} "
-        "that a run should have. Raise it, or debate some more."
+        f"Of {seen.examples:,} examples {left:,} can be trained on, fewer than the {seen.required:,} that a run needs. "
+        f"{_remedy(unusable, seen.config.max_seq_length)}"
     )
 
 
-def _nothing_to_learn(train: Sequence[ExampleTokens], any_too_long: bool, limit: int) -> str | None:
+def _nothing_to_learn(train: Sequence[ExampleTokens], unusable: Sequence[UnusableExample], limit: int) -> str | None:
     if sum(one.supervised for one in train):
         return None
-    if any_too_long and not train:
-        return f"Every example is longer than maxSeqLength ({limit:,} tokens), so there is nothing to learn. Raise it."
+    if unusable and not train:
+        return f"Not one example can be trained on, so there is nothing to learn. {_remedy(unusable, limit)}"
     return (
         "Not a single token would be learned: the loss mask covers nothing. Look at the first example and its answer."
     )
+
+
+def _remedy(unusable: Sequence[UnusableExample], limit: int) -> str:
+    """Return what is wrong with most of the examples that are left out, and what to do."""
+    ((most, count),) = Counter(one.reason for one in unusable).most_common(1)
+    if most == "too-long":
+        return f"{count:,} {'is' if count == 1 else 'are'} longer than maxSeqLength ({limit:,} tokens). Raise it, or debate some more."
+    example = next(one for one in unusable if one.reason == most)
+    return f"{count:,} cannot be used, for example: {example.detail}"
 
 
 def histogram(lengths: Sequence[int]) -> tuple[TokenBucket, ...]:

@@ -28,6 +28,7 @@ import psutil
 
 from tmde_core.errors import InsufficientStorageError, WorkerFailedError
 from tmde_core.records.training import WorkerCommand
+from tmde_core.sdk.last_words import TRACEBACK, describe_status, drop_noise, find_reason
 from tmde_core.storage.locks import FileLock, is_locked
 
 LEASH_FILE = "leash"
@@ -49,6 +50,8 @@ POLL_SECONDS = 0.05
 reports their end."""
 
 TAIL_BYTES = 256 * 1024
+LOG_LINES = 200
+"""The last lines of a log that are searched for a reason. A traceback may be long."""
 WORDS_LINES = 3
 WORDS_CHARACTERS = 400
 
@@ -253,25 +256,27 @@ def log_tail(run_dir: Path, lines: int) -> list[str]:
 
 
 def read_last_words(run_dir: Path) -> str:
-    """Return the end of the worker's log on one line, without blank lines; empty if the log is empty or missing."""
-    lines = [line.strip() for line in log_tail(run_dir, 10 * WORDS_LINES)]
-    return " / ".join([line for line in lines if line][-WORDS_LINES:])[-WORDS_CHARACTERS:]
+    """Return the end of the worker's log on one line; empty if the log says nothing.
+
+    Blank lines, warnings and progress bars are left out. After a traceback, only the line of the exception is returned.
+    """
+    lines = drop_noise(log_tail(run_dir, LOG_LINES))
+    if any(TRACEBACK.match(line) for line in lines):
+        return find_reason(lines)[-WORDS_CHARACTERS:]
+    return " / ".join([line.strip() for line in lines][-WORDS_LINES:])[-WORDS_CHARACTERS:]
 
 
 def describe_exit(run_dir: Path, status: int | None, *, of_memory: bool = False) -> str:
     """Return a sentence on how a worker ended that wrote no last event, with the end of its log."""
+    if status is None and not of_memory and not (run_dir / LOG_FILE).exists():
+        return "TMDE ended before the training process was started."
+    how = describe_status(status)
     if of_memory:
         how = "was killed because memory ran out"
     elif status == -signal.SIGKILL:
-        how = "was killed (SIGKILL)"
-    elif status is not None and status < 0:
-        how = f"was ended by signal {-status} ({_signal_name(-status)})"
-    elif status:
-        how = f"ended with exit status {status} before it was done"
-    elif (run_dir / LOG_FILE).exists():
-        how = "ended before it was done"
-    else:
-        return "TMDE ended before the training process was started."
+        how = f"{how}: usually the system ran out of memory, or somebody ended the process"
+    elif status is None or status > 0:
+        how = how if status is None else f"{how} before it was done"
     words = read_last_words(run_dir)
     said = f" Its log ends: {words}" if words else " It left no message."
     return f"The training process {how}.{said}"
@@ -303,10 +308,3 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown"

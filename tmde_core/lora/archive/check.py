@@ -15,6 +15,7 @@ from tmde_core.records.base import from_json
 from tmde_core.records.foreign_json import ForeignJsonError, read_object
 from tmde_core.records.lora import MANIFEST_VERSION, MAX_TAGS, TAG, Manifest
 from tmde_core.sdk.adapters import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
+from tmde_core.sdk.plain_lora import find_config_flaws, find_tensor_flaws, is_lora_matrix
 from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, find_non_finite, read_tensors
 
 RANKS = range(1, 1025)
@@ -24,31 +25,6 @@ SHOWN = 3
 """Number of tensors that a reason names; the rest are counted."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
-_TENSOR = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
-
-PLAIN: dict[str, tuple[Any, ...]] = {
-    "bias": ("none",),
-    "use_dora": (False,),
-    "use_rslora": (False,),
-    "use_qalora": (False,),
-    "lora_bias": (False,),
-    "fan_in_fan_out": (False,),
-    "rank_pattern": ({},),
-    "alpha_pattern": ({},),
-    "modules_to_save": ([],),
-    "layer_replication": ([],),
-    "target_parameters": ([],),
-    "trainable_token_indices": ([], {}),
-    "alora_invocation_tokens": ([],),
-    "megatron_config": ({},),
-}
-"""Field of adapter_config.json → the values that are allowed besides null.
-
-Other values change the meaning of the weights, and the servers that read the GGUF form support only plain LoRA.
-"""
-
-CHANGED_BASES = ("pissa", "olora", "corda", "loftq")
-"""Initialisations that change the base model's own weights. Such an adapter does not fit the published base model."""
 
 
 class Checked(NamedTuple):
@@ -104,12 +80,7 @@ def _config(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
         config = read_object(path.read_bytes())
     except ForeignJsonError as error:
         return None, [f"{CONFIG_FILE} cannot be used: {error}."]
-    wrong = []
-    kind = config.get("peft_type")
-    if kind != "LORA":
-        wrong.append(f"it is of the kind {str(kind)[:40]!r}; TMDE serves LORA")
-    if config.get("task_type") not in (None, "CAUSAL_LM"):
-        wrong.append(f"its task is {str(config['task_type'])[:40]!r}; TMDE serves CAUSAL_LM")
+    wrong = find_config_flaws(config)
     if type(config.get("r")) is not int or config["r"] not in RANKS:
         wrong.append(
             f"the rank r must be a whole number from {RANKS[0]} to {RANKS[-1]}, it is {str(config.get('r'))[:40]}"
@@ -122,16 +93,6 @@ def _config(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
     base = config.get("base_model_name_or_path")
     if base is not None and not _is_name(base):
         wrong.append("base_model_name_or_path is no name")
-    wrong += [
-        f"{name} is set, which the servers of adapters here do not know"
-        for name, plain in PLAIN.items()
-        if (value := config.get(name)) is not None and value not in plain
-    ]
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.casefold().startswith(CHANGED_BASES):
-        wrong.append(
-            f"it began with {start[:20]!r}, which changes the base model; convert it to plain LoRA with PEFT first"
-        )
     return config, [f"{CONFIG_FILE} cannot be used: {one}." for one in wrong]
 
 
@@ -165,12 +126,11 @@ def _shapes(tensors: tuple[Tensor, ...], config: dict[str, Any]) -> list[str]:
     """Check that the tensors are pairs of LoRA matrices with the configuration's rank and target modules."""
     rank, targets = config.get("r"), config.get("target_modules")
     sides: dict[str, dict[str, Tensor]] = {"A": {}, "B": {}}
-    foreign, misshapen, untargeted = [], [], []
+    misshapen, untargeted = [], []
     for tensor in tensors:
-        found = _TENSOR.fullmatch(tensor.name)
+        found = is_lora_matrix(tensor.name)
         if found is None:
-            foreign.append(tensor.name)
-            continue
+            continue  # `find_tensor_flaws` names it
         module = found["module"]
         sides[found["side"]][module] = tensor
         # A is [rank, in], B is [out, rank].
@@ -179,10 +139,9 @@ def _shapes(tensors: tuple[Tensor, ...], config: dict[str, Any]) -> list[str]:
         if isinstance(targets, list) and not any(module == one or module.endswith(f".{one}") for one in targets):
             untargeted.append(tensor.name)
     alone = sorted(sides["A"].keys() ^ sides["B"].keys())
-    return [
+    return find_tensor_flaws(tensors) + [
         f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}: {text} {_some(names)}."
         for text, names in (
-            ("these are no LoRA matrices:", foreign),
             (f"these are not of rank {rank}:", misshapen),
             ("these have no counterpart:", alone),
             ("target_modules does not name", untargeted),

@@ -104,10 +104,18 @@ class ArchiveService:
 
     # ----------------------------------------------------------------------------------------- import
 
-    async def import_archive(self, chunks: AsyncIterator[bytes], by: ActivationTrigger = "user") -> LoRAAdapter:
+    async def import_archive(
+        self, chunks: AsyncIterator[bytes], by: ActivationTrigger = "user", *, again: bool = True
+    ) -> LoRAAdapter:
         """Import an archive. If the import fails, no file of the archive is kept.
 
+        Args:
+            chunks: the content of the archive.
+            by: who asked for it, for the audit trail.
+            again: import the adapter also if it is here already. The result's `twin_of` then names the first one.
+
         Raises:
+            ConflictError: the adapter is here already, and `again` is False. The context has `twinOf`.
             InvalidInputError: the file is not a gzipped tar archive.
             TooLargeError: the archive is larger than an adapter may be.
             AdapterInvalidError: the archive is malicious, damaged or unsupported; `reasons` has every reason.
@@ -123,7 +131,15 @@ class ArchiveService:
                 reasons += form.reasons
             if reasons:
                 raise make_refusal(reasons)
-            return await self._admitted(staging, unpacked, checked, form, by)
+            twin = await asyncio.to_thread(self._store.find_twin, staging)
+            if twin is not None and not again:
+                raise ConflictError(
+                    f"This adapter is here already: {twin.id} has the same weights (SHA-256 {twin.sha256[:12]}…) and the same "
+                    "configuration. Nothing was imported.",
+                    twinOf=str(twin.id),
+                )
+            adapter = await self._admitted(staging, unpacked, checked, form, by)
+            return adapter if twin is None else msgspec.structs.replace(adapter, twin_of=twin.id)
 
     async def _admitted(
         self, staging: Path, unpacked: Unpacked, checked: Checked, form: ConversionResult | None, by: ActivationTrigger

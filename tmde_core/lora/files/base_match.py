@@ -27,8 +27,10 @@ def find_served_model(models: Sequence[ModelInfo], name: str, runtime: str) -> M
         NotFoundError: the runtime has no such model.
     """
     for model in models:
-        if (model.name == name) if name else model.default:
+        if model.name == name if name else model.default:
             return model
+    if named := next((model for model in models if name and model.answers_to(name)), None):
+        return named
     if not name and models:
         return models[0]
     known = ", ".join(model.name for model in models) or "none"
@@ -38,7 +40,7 @@ def find_served_model(models: Sequence[ModelInfo], name: str, runtime: str) -> M
 async def require_same_base(manifest: Manifest, served: ModelInfo) -> None:
     """Check that an adapter's base model is the served model.
 
-    The two models are compared by their SHA-256 if both hashes are known, else by name.
+    The two models are compared by their SHA-256 if both hashes are known, else by their names.
 
     Raises:
         ConflictError: the models differ; the message names both.
@@ -49,7 +51,7 @@ async def require_same_base(manifest: Manifest, served: ModelInfo) -> None:
         if wanted == actual:
             return
         differ = f" (SHA-256 {wanted[:12]}… and {actual[:12]}…)"
-    elif _bare(manifest.base_model) == _bare(served.name):
+    elif _bare(manifest.base_model) in {_bare(name) for name in (served.name, *served.aliases)}:
         return
     else:
         differ = ""

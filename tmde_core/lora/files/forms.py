@@ -24,6 +24,7 @@ from tmde_core.records.base import from_json
 from tmde_core.records.lora import Manifest
 from tmde_core.records.training import ConversionResult, WorkerCommand
 from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE, staging_directory
+from tmde_core.sdk.last_words import describe_status, find_reason
 from tmde_core.sdk.training import ConvertingBackend
 from tmde_core.storage.durable import storage_errors
 from tmde_core.storage.locks import FileLock
@@ -168,5 +169,6 @@ async def _run(command: WorkerCommand) -> ConversionResult:
         pass
     said = err.decode("utf-8", "replace").strip().splitlines()
     log.warning("forms.conversion_failed", status=process.returncode, stderr=said[-20:])
-    told = said[-1][:300] if said else f"the worker ended with {process.returncode}."
+    told = find_reason(said)[:300] if (process.returncode or 0) > 0 else ""
+    told = told or f"the worker {describe_status(process.returncode)}."
     return ConversionResult(reasons=(f"Its served form cannot be made: {told}",))

@@ -26,6 +26,8 @@ class Lease:
 
     def __init__(self, lock: FileLock | None = None) -> None:
         self._lock = lock
+        self.flaw: str | None = None
+        """Why the leased adapter cannot answer, so that the base model does; None if it can."""
 
     def release(self) -> None:
         """Release the lease. A second call does nothing."""

@@ -57,6 +57,8 @@ class ListedAdapter(NamedTuple):
     adapter: LoRAAdapter
     """The adapter's list entry, with `is_active` False."""
     files: tuple[str, ...]
+    content: str
+    """The hashes of weights and configuration. Adapters with the same content are twins."""
 
 
 def read_version(path: str) -> Version | None:
@@ -121,12 +123,18 @@ def _size_of(path: Path) -> int:
 def describe_invalid(path: Path, reason: str, active: UUID | None) -> LoRAAdapter:
     """Return the list entry of an invalid adapter; if the directory's name is not an id, derive the id from the name.
 
+    What an intact manifest says is kept, such as metrics and tags.
+
     Args:
         path: the directory.
         reason: why the adapter is invalid.
         active: the id in the pointer.
     """
     identity = _identity(path.name) or uuid5(NAMESPACE_URL, f"foreign:{path.name}")
+    if (told := _told_of_invalid(path)) is not None:
+        return msgspec.structs.replace(
+            told, is_active=identity == active, is_valid=False, invalid_reason=reason, size_bytes=_size_of(path)
+        )
     try:
         created = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
     except OSError:
@@ -146,6 +154,19 @@ def describe_invalid(path: Path, reason: str, active: UUID | None) -> LoRAAdapte
         invalid_reason=reason,
         gate="candidate",
     )
+
+
+def _told_of_invalid(path: Path) -> LoRAAdapter | None:
+    """Return what the manifest of an invalid adapter says; None if the manifest itself cannot be used."""
+    if path.is_symlink():
+        return None
+    try:
+        content, _ = read_manifest_bytes(str(path))
+        brief = decode_manifest(content, ManifestSummary)
+        _must_hold(brief, path.name)
+    except InvalidFilesError:
+        return None
+    return _listed(brief, str(path))
 
 
 def read_manifest(path: str, name: str) -> Manifest:
@@ -173,7 +194,8 @@ def read_known(path: str, name: str) -> ListedAdapter:
         decode_manifest(content, Manifest)  # raises an error that names the field
     _must_hold(brief, name)
     check_files(path, brief.files, brief.size_bytes)
-    return ListedAdapter(version, _listed(brief, path), tuple(brief.files))
+    hashes = " ".join(brief.files[name] for name in REQUIRED_FILES)
+    return ListedAdapter(version, _listed(brief, path), tuple(brief.files), hashes)
 
 
 def _must_hold(heading: ManifestHeader, name: str) -> None:

@@ -38,7 +38,8 @@ from tmde_core.lora.files.on_disk import (
 from tmde_core.lora.files.readings import VerificationLog
 from tmde_core.records.base import from_json, to_json
 from tmde_core.records.lora import ActivePointer, LoRAAdapter, Manifest
-from tmde_core.sdk.adapters import MANIFEST_FILE, STAGING_PREFIX
+from tmde_core.sdk.adapters import MANIFEST_FILE, REQUIRED_FILES, STAGING_PREFIX, WEIGHTS_FILE
+from tmde_core.sdk.plain_lora import find_kind_flaws
 from tmde_core.storage.durable import TEMPORARY, hash_file, storage_errors, sync_directory, sync_file, write_atomic
 from tmde_core.storage.locks import FileLock, is_locked
 
@@ -49,6 +50,7 @@ DELETING_PREFIX = ".deleting-"
 LINK = "It is a link, not a directory."
 
 Reasons = list[str]
+Adapters = list[LoRAAdapter]
 Manifests = list[Manifest]
 """Aliases, because the method `list` of the class below hides the type `list`."""
 
@@ -81,7 +83,31 @@ class AdapterStore:
         there = [one for one in found if one.is_valid or os.path.lexists(one.path)]  # skip those just deleted
         for gone in self._read.keys() - links:
             self._read.pop(gone, None)  # with a default, because another thread may have removed the entry
-        return sorted(there, key=lambda adapter: (adapter.created_at, adapter.id.int), reverse=True)
+        found = sorted(there, key=lambda adapter: (adapter.created_at, adapter.id.int), reverse=True)
+        return self._with_twins(found)
+
+    def _with_twins(self, found: Adapters) -> Adapters:
+        """Return the adapters, with `twin_of` of those whose weights and configuration another one had before."""
+        alike: dict[str, Adapters] = {}
+        for adapter in found:
+            known = self._read.get(Path(adapter.path).name) if adapter.sha256 else None
+            if known is not None:
+                alike.setdefault(known.content, []).append(adapter)
+        first = {one.id: min(twins, key=_age).id for twins in alike.values() if len(twins) > 1 for one in twins}
+        return [
+            msgspec.structs.replace(one, twin_of=first[one.id]) if first.get(one.id, one.id) != one.id else one
+            for one in found
+        ]
+
+    def find_twin(self, directory: Path) -> LoRAAdapter | None:
+        """Return the oldest valid adapter with the same weights and configuration as the files in a directory."""
+        content = " ".join(hash_file(directory / name) for name in REQUIRED_FILES)
+        twins = [one for one in self.list() if one.is_valid and self._content(one) == content]
+        return min(twins, key=_age, default=None)
+
+    def _content(self, adapter: LoRAAdapter) -> str:
+        known = self._read.get(Path(adapter.path).name)
+        return known.content if known is not None else ""
 
     def get(self, adapter_id: UUID) -> LoRAAdapter:
         """Return one adapter, valid or not.
@@ -133,9 +159,9 @@ class AdapterStore:
             return describe_invalid(Path(path), str(reason), active)
         adapter = known.adapter
         if adapter.id == active:
-            adapter = msgspec.structs.replace(adapter, is_active=True)
+            adapter = msgspec.structs.replace(adapter, is_active=True, is_answering=True)
         if (flaw := self.readings.get_flaw(name, known.version)) is not None:
-            adapter = msgspec.structs.replace(adapter, is_valid=False, invalid_reason=flaw)
+            adapter = msgspec.structs.replace(adapter, is_valid=False, is_answering=False, invalid_reason=flaw)
         return adapter
 
     def _known(self, path: str, name: str, linked: bool) -> ListedAdapter:
@@ -150,7 +176,7 @@ class AdapterStore:
         return known
 
     def find_flaws(self, adapter_id: UUID, digest: Digest = hash_file) -> tuple[Reasons, int]:
-        """Read every byte of an adapter, and return all flaws and the number of bytes.
+        """Read every byte of an adapter, and return all flaws and the number of bytes. An adapter must be plain LoRA.
 
         The list shows an adapter with flaws as invalid from now on.
 
@@ -168,6 +194,10 @@ class AdapterStore:
         except InvalidFilesError as reason:
             return [str(reason)], 0
         found = [flaw for name, told in manifest.files.items() if (flaw := find_flaw(path / name, told, digest))]
+        if not found:
+            # An older version of TMDE may have taken in an adapter that is no plain LoRA.
+            with contextlib.suppress(OSError):
+                found = find_kind_flaws(path)
         if version is not None:
             self.readings.note(path.name, version, " ".join(found) or None)
         return found, manifest.size_bytes
@@ -345,6 +375,15 @@ class AdapterStore:
         with lock:
             for path in self.directory.glob(f"*/.*{TEMPORARY}"):
                 path.unlink(missing_ok=True)
+
+
+def _age(adapter: LoRAAdapter) -> tuple[float, float]:
+    """Return what orders twins. A copy has the date of its original, but its weights were written later."""
+    try:
+        written = (Path(adapter.path) / WEIGHTS_FILE).lstat().st_mtime
+    except OSError:
+        written = 0.0
+    return adapter.created_at.timestamp(), written
 
 
 def _is_listed(entry: os.DirEntry[str]) -> bool:

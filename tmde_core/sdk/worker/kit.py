@@ -33,7 +33,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -48,8 +48,9 @@ from tmde_core.records.finetune import (
     TrainingProgress,
 )
 from tmde_core.records.lora import Manifest
-from tmde_core.records.training import TrainingJob
+from tmde_core.records.training import TrainingExample, TrainingJob, UnusableExample
 from tmde_core.sdk.adapters import WEIGHTS_FILE, find_flaw, publish
+from tmde_core.sdk.worker.examples import PreparedExamples, describe_left_out, prepare_examples
 from tmde_core.sdk.worker.run_files import (
     ACTIVITY_FILE,
     EVENTS_FILE,
@@ -92,6 +93,8 @@ TRACE_LINES = 20
 
 CHECKPOINTS_KEPT = 2
 _CHECKPOINT_NAME = re.compile(r"step-(\d{8})")
+
+T = TypeVar("T")
 
 
 class TrainingFailedError(Exception):
@@ -216,6 +219,7 @@ class RunWorker:
         self._stop = threading.Event()
         self._published: dict[str, Any] | None = None
         self._worked = 0.0
+        self._left_out: tuple[UnusableExample, ...] | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -278,6 +282,48 @@ class RunWorker:
     def adapter_dir(self) -> Path:
         """The directory of the finished adapter. The adapter has the id of the run."""
         return Path(self.job.data_dir) / "lora-adapters" / self.job.run_id
+
+    def read_examples(
+        self,
+        encode: Callable[[TrainingExample], T],
+        tokens: Callable[[T], int] = len,  # type: ignore[assignment]  # the default fits a sequence of tokens
+    ) -> tuple[tuple[T, ...], tuple[T, ...]]:
+        """Return the encoded training and validation examples of the job.
+
+        An example that `encode` refuses, or that is longer than `maxSeqLength`, is left out. The run's log, its metrics
+        and `training_args.json` say so.
+
+        Args:
+            encode: turns one example into what the trainer needs. It raises `UnusableExampleError` for an example that
+                cannot be trained on. Any other error has the same effect.
+            tokens: returns the number of tokens of an encoded example.
+
+        Raises:
+            TrainingFailedError: no training example is left, or fewer examples than the run's `minTraces`.
+        """
+        limit = self.config.max_seq_length
+        train = prepare_examples(Path(self.job.train_file), encode, "train", max_tokens=limit, tokens=tokens)
+        val = prepare_examples(Path(self.job.val_file), encode, "val", max_tokens=limit, tokens=tokens)
+        self._left_out = (*train.left_out, *val.left_out)
+        told = describe_left_out(self._left_out)
+        if told:
+            self.events.log(told, leftOut=msgspec.to_builtins(self._left_out))
+        self._require_enough(train, val, told)
+        return train.examples, val.examples
+
+    def _require_enough(self, train: PreparedExamples[T], val: PreparedExamples[T], told: str) -> None:
+        if not train.examples:
+            raise TrainingFailedError(
+                "no-trainable-tokens", f"There is nothing to learn: no training example is left. {told}".strip()
+            )
+        least, left = self.config.min_traces, len(train.examples) + len(val.examples)
+        # A job that had fewer examples from the start was wanted so.
+        if left < least <= train.total + val.total:
+            raise TrainingFailedError(
+                "too-few-examples",
+                f"Training needs {least:,} examples; {left:,} are left. {told} Raise the longest example, debate some "
+                "more, or lower the fewest examples in the fine-tuning settings.",
+            )
 
     def make_staging(self) -> Path:
         """Create and return an empty directory to build the adapter in; remove files of an earlier attempt."""
@@ -347,12 +393,17 @@ class RunWorker:
             raise TrainingFailedError(flaw.reason, flaw.detail)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         dataset = self._dataset()
+        left_out = {one.trace_id for one in self._left_out or ()}
+        trace_ids = [str(one) for one in dataset.trace_ids if str(one) not in left_out] if dataset else []
         arguments = {
             "config": self.config,
             "baseModel": base,
             "backend": self.config.backend,
             **(training or {}),
         }
+        if self._left_out is not None:
+            metrics = msgspec.structs.replace(metrics, left_out=len(self._left_out))
+            arguments["leftOut"] = self._left_out
         _write(staging / "training_args.json", arguments)
         _write(staging / "metrics.json", metrics)
         manifest = Manifest(
@@ -362,12 +413,12 @@ class RunWorker:
             base_model_sha256=base.model_sha256,
             tokenizer_sha256=base.tokenizer_sha256,
             chat_template_sha256=base.chat_template_sha256,
-            traces_used=len(dataset.trace_ids) if dataset else 0,
+            traces_used=len(trace_ids),
             dataset_sha256=dataset.sha256 if dataset else None,
             metrics=msgspec.to_builtins(metrics),
             lineage={
                 "runId": self.job.run_id,
-                "traceIds": [str(trace_id) for trace_id in dataset.trace_ids] if dataset else [],
+                "traceIds": trace_ids,
             },
         )
         path = publish(staging, self.adapter_dir.parent, manifest)

@@ -28,7 +28,7 @@ import msgspec
 import pytest
 
 from tmde_core.errors import InvalidInputError, TmdeError
-from tmde_core.finetune.preview.process import Failure, look
+from tmde_core.finetune.preview.process import Failure, look_to_the_end
 from tmde_core.lora.archive.check import check
 from tmde_core.lora.archive.unpack import Unpacked
 from tmde_core.records.base import from_json
@@ -472,7 +472,9 @@ class TrainingBackendContract:
         with calling("preview()", "Return the WorkerCommand that looks at the dataset."):
             command = tmde_available.preview(looked.job)
         _must_be_command(command, "preview()")
-        report = run(look(command, looked.run_dir / PREVIEW_FILE, 0), "The preview's worker", CONVERSION_SECONDS)
+        report = run(
+            look_to_the_end(command, looked.run_dir / PREVIEW_FILE), "The preview's worker", CONVERSION_SECONDS
+        )
         if isinstance(report, Failure):
             broken(f"The preview failed: {report.sentence} Write a PreviewReport as {PREVIEW_FILE} into job.run_dir.")
         traces = {example.trace_id: "train" for example in TRAINING} | {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 
 import msgspec
 import structlog
@@ -64,6 +65,7 @@ class RunDialog:
         on_press(again, self._form, self._now)
         on_press(keep, self._form, self._keep)
         on_press(self._start, self._form, self._go)
+        self.modal.on("close", self._end_preview, args=[])  # nobody waits for it any more
 
     def opens_with(self, control: Tag) -> None:
         """Open the dialog with this button. The first time, and after a run, make the preview at once."""
@@ -91,35 +93,46 @@ class RunDialog:
         self._work_on()
 
     def _work_on(self) -> None:
-        """Start a preview if none is running, because each one loads a model. Later changes are previewed next."""
-        if self._working is None or self._working.done():
-            self._working = start_task(self._work, "preview a training run")
+        """Start a preview. One of older values is ended, because each one loads a model."""
+        fields, self._wanted = self._wanted, None
+        config = None if fields is None else self._config.read(fields)
+        if config is None:
+            self._end_preview()
+            self._working_words.say("Correct the marked fields to see the preview.")
+        elif config != self._previewed:
+            self._end_preview()
+            self._previewed = config
+            self._working = start_task(lambda: self._look(config), "preview a training run")
 
-    async def _work(self) -> None:
-        while self._wanted is not None:
-            fields, self._wanted = self._wanted, None
-            config = self._config.read(fields)
-            if config is None:
-                self._working_words.say("Correct the marked fields to see the preview.")
-            elif config != self._previewed:
-                await self._look(config)
+    def _end_preview(self) -> None:
+        """End the preview that is under way, with its process."""
+        self._previewed = None
+        if self._working is not None:
+            self._working.cancel()
+            self._working = None
+        self._preview.put(aria_busy=None)
 
     async def _look(self, config: FineTuneConfig) -> None:
         self._preview.put(aria_busy="true")
-        self._working_words.say("Checking the examples. This takes a few seconds. You can continue meanwhile.")
+        self._working_words.say("Counting the examples …")
         words = ""
         try:
-            preview = await self._services.previews.preview(config)
-            self._box.clear()
-            with self._box:
-                draw_preview(preview)
-            self._previewed = config
+            async with aclosing(self._services.previews.parts(config)) as parts:
+                async for preview in parts:
+                    self._box.clear()
+                    with self._box:
+                        draw_preview(preview)
+                    self._working_words.say(
+                        "More is being looked at. This takes a few seconds. You can continue meanwhile."
+                    )
             words = "This preview is current for these values."
         except TmdeError as error:
+            self._previewed = None
             self._box.clear()
             self._refused(error)
         except Exception as error:
             log.exception("ui.preview_failed")
+            self._previewed = None
             self._box.clear()
             words = sentence(error)
         self._working_words.say(words)
@@ -143,6 +156,7 @@ class RunDialog:
         self._start.put(disabled=True)
         self._say("Selecting the examples and starting …")
         try:
+            self._end_preview()  # two models would share the memory and the processor
             run = await self._services.finetune.start(config)
         except TmdeError as error:
             field = str(error.context.get("field", ""))

@@ -27,6 +27,8 @@ LEFT_OUT: Mapping[str, str] = {
     "benchmark": "came from a benchmark run",
     "empty": "without an answer",
     "low-score": "with too low a score or none",
+    "cannot-encode": "not writable for this model",
+    "unreadable": "not readable",
 }
 
 BY: Mapping[str, str] = {

@@ -62,10 +62,17 @@ class NowPanel:
         """Update the card."""
         self._shown = now
         active = now.active
-        name = name_of(active.id if active else None)
+        damaged = active is not None and not active.is_answering
+        name = name_of(active.id if active and not damaged else None)
         self._name.say(f"{name[:1].upper()}{name[1:]}").put(title=str(active.id) if active else None)
         since = f"since {age(now.live.since)}" if now.live.since and now.live.adapter_id == _id(active) else ""
         about = losses(active.metrics) if active else "The model without an adapter."
+        if active is not None and damaged:
+            since = ""
+            about = (
+                f"{name_of(active.id).capitalize()} was activated, but it is damaged: {active.invalid_reason} Roll back, activate "
+                "another one, or import it again."
+            )
         self._words.say(" · ".join(part for part in (since, about) if part))
         self._words.put(title=exact(now.live.since) if since and now.live.since else None)
         self._back.say(f"Roll back to {name_of(now.target)}").show(now.can_go_back)

@@ -61,7 +61,7 @@ class VersionsPage:
         self._list = AdapterTable(self._services, self)
         self._compare = ComparePanel(self._services, self._write_address)
         self._trail = Trail(self._services)
-        dialog = import_dialog(self._imported)
+        dialog = import_dialog(self._imported, self._list.open)
         open_on_press(self._import, dialog)
         await self._look()
         self._list.show_storage(await self._services.lora.measure_storage())

@@ -10,7 +10,7 @@ from tmde_ui.kit.elements import Tag, button, chip
 from tmde_ui.kit.times import age, exact
 from tmde_ui.kit.words import count, format_bytes, sentence, short_id
 from tmde_ui.versions.details import AdapterDetailsView, Surroundings
-from tmde_ui.versions.words import GATES, losses
+from tmde_ui.versions.words import GATES, losses, name_of
 
 
 class AdapterRow:
@@ -53,23 +53,29 @@ class AdapterRow:
         if adapter == self._shown:
             return
         self._adapter = self._shown = adapter
-        self.element.classes(replace="version active" if adapter.is_active else "version")
+        self.element.classes(replace="version active" if adapter.is_answering else "version")
         self._state.clear()
         with self._state:
-            if adapter.is_active:
+            if adapter.is_answering:
                 chip("active", "answering", data_testid="active-badge")
+            elif adapter.is_active:
+                meaning = "It was activated, but it is damaged, so the base model answers."
+                chip("not answering", "major", title=meaning, data_testid="active-badge")
             if not adapter.is_valid:
                 chip("invalid", "critical", data_testid="invalid")
             else:
                 word, kind, meaning = GATES[adapter.gate]
                 chip(word, kind, title=meaning, data_testid="gate")
+            if adapter.twin_of is not None:
+                same = f"The same weights and configuration as {name_of(adapter.twin_of)}."
+                chip(f"copy of {short_id(adapter.twin_of)}", "", title=same, data_testid="copy")
         self._tags.clear()
         with self._tags:
             for tag in adapter.tags:
                 chip(tag, "minor", data_testid="tag")
-        self._losses.say(losses(adapter.metrics) if adapter.is_valid else "")
+        self._losses.say(losses(adapter.metrics) if adapter.is_valid or adapter.metrics else "")
         self._data.say(_made_of(adapter))
-        self._size.say(format_bytes(adapter.size_bytes) if adapter.is_valid else "")
+        self._size.say(format_bytes(adapter.size_bytes) if adapter.is_valid or adapter.sha256 else "")
         self._activate.show(adapter.is_valid and not adapter.is_active)
         self._reason.say(adapter.invalid_reason or "").show(not adapter.is_valid)
         if self._details is not None:
@@ -141,6 +147,6 @@ class AdapterRow:
 
 
 def _made_of(adapter: LoRAAdapter) -> str:
-    if not adapter.is_valid:
+    if not adapter.is_valid and not adapter.sha256:
         return ""
     return count(adapter.traces_used, "trace") if adapter.traces_used else "–"

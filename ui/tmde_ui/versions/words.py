@@ -103,8 +103,14 @@ def describe_event(event: LoRAActivationEvent) -> str:
 def option(adapter: LoRAAdapter) -> str:
     """Return an adapter as one line of a select."""
     made = adapter.created_at
-    parts = (short_id(adapter.id), f"{made.day} {made:%b %Y, %H:%M}", "active" if adapter.is_active else "")
+    parts = (short_id(adapter.id), f"{made.day} {made:%b %Y, %H:%M}", _state(adapter))
     return " · ".join((*(part for part in parts if part), *adapter.tags[:3]))
+
+
+def _state(adapter: LoRAAdapter) -> str:
+    if adapter.is_active:
+        return "active" if adapter.is_answering else "damaged"
+    return f"copy of {short_id(adapter.twin_of)}" if adapter.twin_of else ""
 
 
 def identity(text: object) -> UUID | None:

@@ -7,6 +7,7 @@ light. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (ve
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,11 @@ MAX_METADATA = 64 * 1024 * 1024
 MAX_ENTRIES = 4096
 MAX_TENSORS = 100_000
 MAX_DIMENSIONS = 4
+
+TOKENS_KEY = "tokenizer.ggml.tokens"
+TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"  # noqa: S105 - a field of the file, no password
+PRE_TOKENIZER_KEY = "tokenizer.ggml.pre"
+NORMAL_TOKEN = 1
 
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -73,6 +79,37 @@ def read_header(path: Path) -> GgufHeader:
         ) from None
 
 
+class MarkedToken(msgspec.Struct, frozen=True):
+    """A token of the vocabulary that is more than a piece of ordinary text."""
+
+    id: int
+    text: str
+    kind: int
+    """llama.cpp's token type: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte."""
+
+
+def read_marked_tokens(path: Path, wanted: Callable[[int, bytes], bool]) -> list[MarkedToken]:
+    """Return the tokens of a model's vocabulary for which `wanted(kind, UTF-8 text)` is true.
+
+    Raises:
+        InvalidInputError: see `read_header`.
+    """
+    read_header(path)
+    try:
+        with path.open("rb") as file:
+            texts, kinds = _Reader(file).vocabulary()
+    except (OSError, ValueError, struct.error):
+        raise InvalidInputError(
+            f"The model file {path} is damaged. Replace it with a whole one.", field="model"
+        ) from None
+    kinds = kinds or [NORMAL_TOKEN] * len(texts)  # a file without types has ordinary tokens only
+    return [
+        MarkedToken(id=place, text=raw.decode("utf-8", "replace"), kind=kind)
+        for place, (raw, kind) in enumerate(zip(texts, kinds, strict=False))
+        if wanted(kind, raw)
+    ]
+
+
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the tensors in a GGUF file, with the innermost dimension last.
 
@@ -122,6 +159,34 @@ class _Reader:
             found[name] = tuple(self._number("Q") for _ in range(dimensions))[::-1]
             self._skip(4 + 8)  # the tensor's type and offset
         return found
+
+    def vocabulary(self) -> tuple[list[bytes], Sequence[int]]:
+        """Return the tokens' texts and types in the order of their ids; both are empty if the file has no vocabulary."""
+        if self._take(4) != MAGIC or self._number("I") not in (2, 3):
+            raise ValueError("magic or version")
+        self._number("Q")
+        texts: list[bytes] = []
+        kinds: Sequence[int] = ()
+        for _ in range(min(self._number("Q"), MAX_ENTRIES)):
+            name, kind = self._string(), self._number("I")
+            if kind == _ARRAY and name == TOKENS_KEY:
+                texts = self._texts()
+            elif kind == _ARRAY and name == TOKEN_TYPES_KEY:
+                kinds = self._whole_numbers()
+            else:
+                self._value(kind)
+        return texts, kinds
+
+    def _texts(self) -> list[bytes]:
+        if self._number("I") != _STRING:
+            raise ValueError("vocabulary")
+        return [self._take(self._number("Q")) for _ in range(self._number("Q"))]
+
+    def _whole_numbers(self) -> Sequence[int]:
+        form, count = _NUMBERS.get(self._number("I"), ""), self._number("Q")
+        if form not in tuple("BbHhIiQq"):
+            raise ValueError("token types")
+        return struct.unpack(f"<{count}{form}", self._take(count * struct.calcsize("<" + form)))
 
     def _value(self, kind: int) -> Any:
         if kind in _NUMBERS:

@@ -8,6 +8,7 @@ import msgspec
 
 from tmde_core.sdk.errors import InvalidInputError, NotFoundError
 from tmde_core.sdk.runtimes import ModelInfo
+from tmde_cpu.base_name import EMBEDDED_ALIASES, is_embedded_name
 from tmde_cpu.embedded import EMBEDDED_FILE, verify_embedded
 from tmde_cpu.gguf.header import GgufHeader, read_header
 from tmde_cpu.serving.options import DEFAULT_CONTEXT, EmbeddedSettings
@@ -49,6 +50,8 @@ class Catalog:
         known = self._sources()
         if not name:
             return self.default
+        if name not in known and is_embedded_name(name):
+            name = EMBEDDED_FILE
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise NotFoundError(
@@ -105,7 +108,7 @@ class Catalog:
         return {source.name: source for source in (*there, *named)}
 
     def _source(self, text: str) -> ModelSource:
-        path = Path(text).expanduser()
+        path = Path(EMBEDDED_FILE if is_embedded_name(text) else text).expanduser()
         return ModelSource(path.name, path if path.is_absolute() else self._models_dir / path)
 
     def _is_model(self, file: Path) -> bool:
@@ -133,6 +136,7 @@ class Catalog:
             loaded=loaded,
             default=default,
             detail=detail,
+            aliases=EMBEDDED_ALIASES if source.path == self._models_dir / EMBEDDED_FILE else (),
         )
 
 

@@ -18,6 +18,9 @@ from tmde_core.sdk.chat_http import CHAT_PATH, MAX_ERROR_BYTES, MAX_EVENT_BYTES,
 from tmde_core.sdk.errors import RuntimeTimeoutError, WorkerFailedError
 from tmde_core.sdk.runtimes import ChatItem
 
+COMPLETION_PATH = "/v1/completions"
+"""The path that continues a prompt of token ids."""
+
 SILENCE_SECONDS = 120.0
 """The longest silence. The server reports progress after every step, so a silent server is stuck."""
 
@@ -25,14 +28,18 @@ SILENCE_SECONDS = 120.0
 async def stream_loopback(
     address: str, key: str, body: Mapping[str, Any], *, server: str, model: str
 ) -> AsyncGenerator[ChatItem, None]:
-    """Stream like `tmde_core.sdk.chat_http.stream_chat`, from a llama.cpp server at `http://HOST:PORT`."""
+    """Stream like `tmde_core.sdk.chat_http.stream_chat`, from a llama.cpp server at `http://HOST:PORT`.
+
+    A body with a `prompt` of token ids is sent to the completion endpoint, one with `messages` to the chat endpoint.
+    """
+    path = COMPLETION_PATH if "prompt" in body else CHAT_PATH
     host, _, port = address.removeprefix("http://").rpartition(":")
     try:
         reader, writer = await asyncio.open_connection(host, int(port), limit=MAX_EVENT_BYTES)
     except OSError:
         raise WorkerFailedError(f"{server[:1].upper()}{server[1:]} cannot be reached.") from None
     try:
-        writer.write(_request(host, key, msgspec.json.encode(body)))
+        writer.write(_request(path, host, key, msgspec.json.encode(body)))
         status, headers = await _head(reader)
         if status != 200 or b"chunked" not in headers.get(b"transfer-encoding", b""):
             raise response_error(status, await _body(reader, headers), server)
@@ -42,7 +49,7 @@ async def stream_loopback(
                 if data == b"[DONE]":
                     yield answer.end()
                     return
-                for item in answer.feed(data):
+                for item in answer.feed(data if path == CHAT_PATH else _as_chat(data)):
                     yield item
         yield answer.end()
     except TimeoutError:
@@ -53,9 +60,17 @@ async def stream_loopback(
         writer.transport.abort()  # closed at once, because this tells the server that nobody listens
 
 
-def _request(host: str, key: str, body: bytes) -> bytes:
+def _as_chat(data: bytes) -> bytes:
+    """Return an event of the completion endpoint in the form of the chat endpoint."""
+    event = msgspec.json.decode(data)
+    for choice in event.get("choices") or ():
+        choice["delta"] = {"content": choice.pop("text", "")}
+    return msgspec.json.encode(event)
+
+
+def _request(path: str, host: str, key: str, body: bytes) -> bytes:
     head = (
-        f"POST {CHAT_PATH} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -18,6 +19,7 @@ from tmde_core.sdk.errors import TmdeError, WorkerFailedError
 from tmde_core.sdk.runtimes import (
     AdapterRef,
     Availability,
+    ChatDelta,
     ChatItem,
     ChatRequest,
     ModelInfo,
@@ -32,6 +34,7 @@ from tmde_cpu.serving.served import Generation, ServedModel
 from tmde_cpu.serving.served_form import ensure_gguf
 from tmde_cpu.serving.server_log import ServerLog
 from tmde_cpu.serving.simple_questions import QualityReport, measure_quality
+from tmde_cpu.serving.template import Ask, template_fields
 
 END_NOTICE_SECONDS = 1.0
 """How long a request on a broken connection waits for the report that the child has ended."""
@@ -52,8 +55,11 @@ class EmbeddedRuntime:
         self._opening = asyncio.Lock()
 
     async def start(self) -> None:
-        """Load the default model. Do nothing if the model is loaded."""
-        await (await self._model("")).start()
+        """Load the default model and learn its chat template. Do nothing if the model is loaded."""
+        model = await self._model("")
+        await model.start()
+        async with model.lease(None) as generation:
+            await model.template.traits(_asking(generation))
 
     async def stop(self) -> None:
         """End every child within a second. Running requests end with WorkerFailedError."""
@@ -65,10 +71,9 @@ class EmbeddedRuntime:
         """Stream the answer. See `ModelRuntime.chat`."""
         model = await self._model(request.model)
         async with model.gate.permit(request.background), model.lease(request.adapter) as generation:
-            # With progress events the server writes while it reads the prompt. It then notices within a step that the
-            # client has disconnected, not only after a second.
-            extra = {"cache_prompt": True, "return_progress": True, "lora": generation.lora(request.adapter)}
-            body = build_chat_body(request, model=model.name, extra=extra)
+            body, opening = await _body(request, model, generation)
+            if opening:
+                yield opening
             child = generation.child
             stream = stream_loopback(child.address, child.key, body, server=SERVER, model=model.name)
             async with aclosing(stream):
@@ -164,15 +169,55 @@ async def _explained(error: WorkerFailedError, generation: Generation) -> Worker
     )
 
 
+async def _body(
+    request: ChatRequest, model: ServedModel, generation: Generation
+) -> tuple[dict[str, Any], ChatDelta | None]:
+    """Return the body for the model's server, and the beginning of the answer if the prompt contains it."""
+    ask = _asking(generation)
+    request = await model.template.fit(request, ask)
+    # With progress events the server writes while it reads the prompt. It then notices within a step that the client
+    # has disconnected, not only after a second.
+    extra = {"cache_prompt": True, "return_progress": True, "lora": generation.lora(request.adapter)}
+    if not await model.template.needs_tokens(request, ask):
+        # `deepseek` is llama.cpp's name for the format that keeps a thought apart in `reasoning_content`.
+        extra |= {"reasoning_format": "deepseek", **template_fields(request.thinking)}
+        return build_chat_body(request, model=model.name, extra=extra), None
+    prompt = await model.template.tokens(request, ask)
+    body = build_chat_body(request, model=model.name, extra={**extra, "prompt": prompt.ids})
+    body.pop("messages")
+    body.pop("response_format", None)
+    if request.json_schema is not None:
+        body["json_schema"] = request.json_schema
+    if request.top_logprobs > 0:
+        body["logprobs"] = request.top_logprobs  # the completion endpoint's form of `top_logprobs`
+    # The completion endpoint leaves thoughts in the text, and the template may have written the opening tag.
+    return body, ChatDelta(text=prompt.in_thought) if prompt.in_thought else None
+
+
+def _asking(generation: Generation) -> Ask:
+    """Return the function that sends a request to the model's server."""
+
+    async def ask(path: str, body: Mapping[str, Any]) -> Any:
+        return await _ask(generation, path, body)
+
+    return ask
+
+
 async def _count(generation: Generation, text: str) -> int:
-    body = msgspec.json.encode({"content": text, "add_special": False})
+    answer = await _ask(generation, "/tokenize", {"content": text, "add_special": False, "parse_special": False})
+    return len(answer["tokens"])
+
+
+async def _ask(generation: Generation, path: str, body: Mapping[str, Any]) -> Any:
+    """Send a request to the model's server and return the decoded answer. An empty body asks with GET."""
+    client = generation.child.client
     try:
-        response = await generation.child.client.post("/tokenize", content=body)
+        response = await (client.post(path, content=msgspec.json.encode(body)) if body else client.get(path))
     except httpx.HTTPError as error:
         raise await _explained(transport_error(error, SERVER), generation) from None
     if response.status_code != 200:
         raise response_error(response.status_code, response.content, SERVER)
-    return len(msgspec.json.decode(response.content)["tokens"])
+    return msgspec.json.decode(response.content)
 
 
 def _rss(pid: int) -> int:

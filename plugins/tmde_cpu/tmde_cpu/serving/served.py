@@ -18,6 +18,7 @@ from tmde_cpu.serving.child import ServerChild, server_job
 from tmde_cpu.serving.gate import SlotQueue
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.server_log import ServerLog
+from tmde_cpu.serving.template import ChatTemplate
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +84,7 @@ class ServedModel:
         self.path = path
         self.context = context
         self.gate = SlotQueue(options.slots)
+        self.template = ChatTemplate(path)
         self.restarts = 0
         self._options = options
         self._log = server_log

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from tmde_core.sdk.errors import InsufficientStorageError, InvalidInputError
+from tmde_core.sdk.last_words import describe_status, find_reason
 from tmde_cpu.serving.simple_questions import QualityReport
 
 log = structlog.get_logger(__name__)
@@ -70,10 +71,9 @@ async def _convert(directory: Path, target: Path) -> None:
             process.kill()
             await process.wait()
     if process.returncode:
-        lines = told.decode("utf-8", "replace").strip().splitlines() or [
-            f"the converter ended with {process.returncode}"
-        ]
-        raise InvalidInputError(f"The model {directory} cannot be served. {lines[-1]}", field="model")
+        reason = find_reason(told.decode("utf-8", "replace").splitlines()) if (process.returncode or 0) > 0 else ""
+        reason = reason or f"The converter {describe_status(process.returncode)}."
+        raise InvalidInputError(f"The model {directory} cannot be served. {reason}", field="model")
 
 
 def _fingerprint(directory: Path) -> str:

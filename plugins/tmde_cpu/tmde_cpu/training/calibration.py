@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from tmde_core.sdk.errors import TmdeError
-from tmde_core.sdk.files import write_atomic
+from tmde_core.sdk.files import is_locked, write_atomic
 from tmde_core.sdk.records import Record, from_json, to_json
 from tmde_core.sdk.training import FineTuneConfig
 from tmde_core.sdk.worker import BaseIdentity
@@ -56,9 +56,17 @@ def load_or_measure(
     file = data_dir / FILE
     known = _read(file)
     if key not in known:
-        known = {**known, key: measure(load_trainee(directory, config), pack, config)}
+        found = measure(load_trainee(directory, config), pack, config)
+        if _is_training(data_dir):  # a trainer shares the processor, so the figures describe no ordinary run
+            return found
+        known = {**known, key: found}
         write_atomic(file, to_json(_Remembered(entries=dict(list(known.items())[-KEPT:]))))
     return known[key]
+
+
+def _is_training(data_dir: Path) -> bool:
+    """Return whether a training run of this data directory is in progress: its process holds the leash of the run."""
+    return any(is_locked(leash) for leash in (data_dir / "runs").glob("*/leash"))
 
 
 def measure(trainee: Trainee, pack: Pack, config: FineTuneConfig) -> Calibration:

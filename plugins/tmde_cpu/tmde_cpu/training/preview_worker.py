@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from tmde_core.sdk.training import (
     ResourceEstimate,
     TrainingJob,
 )
-from tmde_core.sdk.worker import TrainingFailedError
+from tmde_core.sdk.worker import TrainingFailedError, prepare_examples
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
 from tmde_cpu.training.calibration import Calibration, load_or_measure
-from tmde_cpu.training.examples import Example, encode, read_examples
+from tmde_cpu.training.conversation import ConversationEncoder
+from tmde_cpu.training.examples import Example
 from tmde_cpu.training.packing import Pack, pack_all
 from tmde_cpu.training.trainer import data_order, pack_limit
 
@@ -43,26 +44,32 @@ ADAPTER_COPIES = 4
 """Weights, gradients and AdamW's two moments."""
 
 
-def preview(job: TrainingJob) -> PreviewReport:
-    """Return the report on the job's dataset."""
+def preview(job: TrainingJob, early: Callable[[PreviewReport], object] = lambda _: None) -> PreviewReport:
+    """Return the report on the job's dataset.
+
+    Args:
+        job: the job.
+        early: is called with what the tokens say, before the measurement begins.
+    """
     config = msgspec.convert(job.config, FineTuneConfig)
     directory = ensure_base_model(Path(job.data_dir), job.base_model)
     tokenizer = load_tokenizer(directory)
-    train = [encode(example, tokenizer) for example in read_examples(Path(job.train_file))]
-    val = [encode(example, tokenizer) for example in read_examples(Path(job.val_file))]
-    lengths = [_lengths(example, "train") for example in train] + [_lengths(example, "val") for example in val]
-    fitting, held_out = ([one for one in part if len(one.tokens) <= config.max_seq_length] for part in (train, val))
-    estimate, measured = ResourceEstimate(), False
-    if fitting:
-        packs, longest = _work(fitting, held_out, config)
-        found = load_or_measure(Path(job.data_dir), directory, identify(directory, job.base_model), config, longest)
-        estimate, measured = _estimated(found, packs, longest, config), True
-    return PreviewReport(
+    encode = ConversationEncoder(tokenizer).encode
+    train = prepare_examples(Path(job.train_file), encode, "train")
+    val = prepare_examples(Path(job.val_file), encode, "val")
+    lengths = [_lengths(one, "train") for one in train.examples] + [_lengths(one, "val") for one in val.examples]
+    fitting, held_out = ([one for one in part.examples if len(one) <= config.max_seq_length] for part in (train, val))
+    report = PreviewReport(
         examples=tuple(lengths),
-        first_example=_pieces(train[0], tokenizer) if train else (),
-        estimate=estimate,
-        calibrated=measured,
+        first_example=_pieces((fitting or train.examples)[0], tokenizer) if train.examples else (),
+        left_out=(*train.left_out, *val.left_out),
     )
+    if not fitting:
+        return report
+    early(report)
+    packs, longest = _work(fitting, held_out, config)
+    found = load_or_measure(Path(job.data_dir), directory, identify(directory, job.base_model), config, longest)
+    return msgspec.structs.replace(report, estimate=_estimated(found, packs, longest, config), calibrated=True)
 
 
 def _lengths(example: Example, split: Any) -> ExampleTokens:
@@ -108,7 +115,8 @@ def main(job_path: Path) -> int:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     try:
         job = from_json(job_path.read_bytes(), TrainingJob)
-        write_atomic(Path(job.run_dir) / PREVIEW_FILE, to_json(preview(job)))
+        file = Path(job.run_dir) / PREVIEW_FILE
+        write_atomic(file, to_json(preview(job, lambda report: write_atomic(file, to_json(report)))))
     except (TrainingFailedError, TmdeError) as error:
         sys.stderr.write(f"{error.detail}\n")
         return 1

@@ -108,7 +108,10 @@ def load_trainee(directory: Path, config: FineTuneConfig) -> Trainee:
         target_modules=list(TARGET_MODULES),
         task_type="CAUSAL_LM",
     )
-    peft_model = peft.get_peft_model(model, lora)
+    # The A matrices are random. They depend on the seed alone, not on what this process has drawn before.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        peft_model = peft.get_peft_model(model, lora)
     peft_model.train()
     written_out = layers.supports(model)
     return Trainee(

@@ -32,7 +32,7 @@ from tmde_core.sdk.worker import BaseIdentity, RunWorker, TrainingFailedError
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
 from tmde_cpu.gguf.lora import UnsupportedModelError, write_gguf_lora
 from tmde_cpu.training import state
-from tmde_cpu.training.examples import Encoded, Example, encode_all, read_examples
+from tmde_cpu.training.conversation import ConversationEncoder
 from tmde_cpu.training.packing import Pack, pack_all
 from tmde_cpu.training.schedule import learning_rate
 from tmde_cpu.training.state import State
@@ -78,13 +78,7 @@ def train(worker: RunWorker) -> None:
         )
     at = begun or State(fingerprint=fingerprint, threads=threads)
 
-    tokenizer = load_tokenizer(directory)
-    training = _encode(worker, tokenizer, Path(worker.job.train_file), "training")
-    validation = _encode(worker, tokenizer, Path(worker.job.val_file), "validation")
-    if not sum(example.supervised for example in training):
-        raise TrainingFailedError(
-            "no-trainable-tokens", "There is nothing to learn: no training example fits. Raise maxSeqLength."
-        )
+    training, validation = worker.read_examples(ConversationEncoder(load_tokenizer(directory)).encode)
 
     trainee = load_trainee(directory, config)
     optimizer = torch.optim.AdamW(
@@ -223,16 +217,6 @@ def _publish(worker: RunWorker, trainee: Trainee, directory: Path, base: BaseIde
             "versions": {module.__name__: str(module.__version__) for module in (torch, transformers, peft)},
         },
     )
-
-
-def _encode(worker: RunWorker, tokenizer: Any, file: Path, what: str) -> tuple[Example, ...]:
-    encoded: Encoded = encode_all(read_examples(file), tokenizer, worker.config.max_seq_length)
-    if encoded.too_long:
-        worker.events.log(
-            f"Left out {len(encoded.too_long)} {what} examples longer than {worker.config.max_seq_length} tokens, "
-            f"of the traces {', '.join(encoded.too_long)}."
-        )
-    return encoded.examples
 
 
 def _be_deterministic(threads: int | None, seed: int) -> int:

@@ -189,6 +189,21 @@ def test_empty_answers_and_benchmark_questions_are_left_out_and_said_so(trace):
     }
 
 
+def test_half_of_a_character_leaves_out_its_trace_and_no_other(trace, tmp_path):
+    traces = [
+        msgspec.structs.replace(trace("a"), query="half \ud83d"),
+        trace("fine"),
+        msgspec.structs.replace(trace("in the answer"), final_answer="half \udc00"),
+    ]
+    selection = select(traces, joined)
+    freeze(selection, tmp_path)
+    assert sides(selection).keys() == {"fine"}
+    assert {(left.trace_id, left.reason) for left in selection.left_out} == {
+        (traces[0].id, "cannot-encode"),
+        (traces[2].id, "cannot-encode"),
+    }
+
+
 def test_too_few_examples_are_refused_with_both_numbers_and_what_to_do(trace):
     selection = select([trace("a"), trace("a"), trace("b")], joined)
     with pytest.raises(

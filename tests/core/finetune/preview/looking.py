@@ -13,26 +13,37 @@ from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.sdk.training import BackendDescriptor
 
 REPORT = """
-import json, sys
+import json, os, sys, time
 from pathlib import Path
 told = json.loads(sys.argv[2])
+if "warn" in told:
+    sys.stderr.write("x.py:1: FutureWarning: old\\n  warnings.warn(\\n")
 if "fail" in told:
     sys.exit(told["fail"])
+if "kill" in told:
+    os.kill(os.getpid(), told["kill"])
 job = json.loads(Path(sys.argv[1]).read_text())
-examples = []
+examples, left_out = [], []
 for split in ("train", "val"):
     for line in Path(job[split + "File"]).read_text().splitlines():
         one = json.loads(line)
         total = told.get(one["instruction"], 40)
+        if isinstance(total, str):
+            left_out.append({"traceId": one["traceId"], "split": split, "reason": "cannot-encode", "detail": total})
+            continue
         examples.append({"traceId": one["traceId"], "split": split, "total": total, "supervised": told.get("supervised", 9)})
+if "early" in told:
+    Path(job["runDir"], "preview.json").write_text(json.dumps({"examples": examples}))
+    while not Path(told["early"]).exists():
+        time.sleep(0.01)
 report = {"examples": examples, "firstExample": [{"text": "Q", "supervised": False}, {"text": "A", "supervised": True}],
-          "estimate": {"seconds": 12.5, "ramBytes": 7}, "calibrated": True}
+          "estimate": {"seconds": 12.5, "ramBytes": 7}, "calibrated": True, "leftOut": left_out}
 Path(job["runDir"], "preview.json").write_text(json.dumps(report))
 """
 
 
 class Looking(StandInBackend):
-    """Answers what `told` says: tokens by question, `supervised` of each, or a sentence to `fail` with."""
+    """Answers what `told` says: tokens (or why it is left out) by question, `supervised` of each, or a sentence to `fail` with."""
 
     told = "{}"
 

@@ -12,7 +12,8 @@ import pytest
 from tests.core.finetune.conftest import make_trace, settings_on, stand_in_plugins
 from tests.core.finetune.preview.looking import Looking, looking_plugins
 from tmde_core.errors import InvalidInputError, PluginUnavailableError
-from tmde_core.finetune.preview.service import histogram
+from tmde_core.finetune.preview.process import BEGUN
+from tmde_core.finetune.preview.service import LOOKING, MEASURING, NOT_LOOKED_AT, histogram
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.questions import Question
 from tmde_core.records.training import WorkerCommand
@@ -98,7 +99,9 @@ async def test_what_a_run_would_be_refused_for_is_shown_and_not_raised(services,
 @pytest.mark.parametrize(
     ("told", "note"),
     [
-        ('{"fail": 7}', "The preview's process ended with 7, so lengths are not known."),
+        ('{"fail": 7}', "The preview's process ended with exit status 7, so lengths are not known."),
+        ('{"fail": 1, "warn": 1}', "The preview's process ended with exit status 1, so lengths are not known."),
+        ('{"kill": 9}', "The preview's process was killed by signal 9 (SIGKILL), so lengths are not known."),
         ('{"supervised": {}}', "The backend's preview wrote no report that can be read, so lengths are not known."),
         ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)), so lengths are not known."),
     ],
@@ -123,6 +126,66 @@ async def test_a_preview_process_that_cannot_be_started_or_hangs_is_said_and_lea
     assert not psutil.pid_exists(int(pid.read_text()))
 
 
+async def test_the_counts_are_known_at_once_then_the_tokens_then_time_and_memory(services, looking, tmp_path):
+    go = tmp_path / "go"
+    looking(f'{{"early": "{go}"}}')
+    parts = services.previews.parts(config())
+    counts = await anext(parts)
+    assert (counts.examples, counts.total_tokens, counts.note) == (20, None, LOOKING)
+    tokens = await anext(parts)
+    assert (tokens.total_tokens, tokens.estimated_seconds, tokens.note) == (17 * 40, None, MEASURING)
+    go.touch()
+    (whole,) = [part async for part in parts]
+    assert (whole.total_tokens, whole.estimated_seconds, whole.note) == (17 * 40, 12.5, "")
+
+
+async def test_counts_alone_need_no_process(services, monkeypatch):
+    monkeypatch.setattr(Looking, "preview", None)
+    found = await services.previews.preview(config(), counts_only=True)
+    assert (found.examples, found.total_tokens, found.note) == (20, None, NOT_LOOKED_AT)
+
+
+async def test_a_preview_that_takes_too_long_keeps_what_it_found(services, looking, monkeypatch):
+    looking('{"early": "/no/such/file"}')
+    monkeypatch.setattr("tmde_core.finetune.preview.process.SECONDS", 1.0)
+    found = await services.previews.preview(config())
+    assert (found.total_tokens, found.estimated_seconds) == (17 * 40, None)
+    assert "took longer than 1 s" in found.note
+
+
+async def test_a_run_that_begins_ends_the_preview_and_its_process(services, looking, data_dir):
+    looking('{"early": "/no/such/file"}')
+    parts = services.previews.parts(config())
+    await anext(parts)
+    await anext(parts)  # its worker runs
+    run = await services.finetune.start(FineTuneConfig(backend="stand-in", base_model="endless", min_traces=5))
+    try:
+        (last,) = [part async for part in parts]
+        assert last.note == BEGUN
+        assert last.total_tokens == 17 * 40
+        assert not [
+            one for one in psutil.Process().children() if "-c" in one.cmdline() and "job.json" in str(one.cmdline())
+        ]
+    finally:
+        await services.finetune.cancel(run.id)
+
+
+async def test_a_preview_that_nobody_wants_any_more_leaves_no_process_and_no_files(services, looking, data_dir):
+    looking('{"early": "/no/such/file"}')
+    parts = services.previews.parts(config())
+    await anext(parts)
+    await anext(parts)
+    await parts.aclose()
+    assert not list(data_dir.glob(".preview-*"))
+    assert not [one for one in psutil.Process().children() if "job.json" in str(one.cmdline())]
+
+
+async def test_a_preview_runs_at_normal_priority(services, monkeypatch, data_dir):
+    nice = "import os, sys; sys.exit(f'Its nice value is {os.nice(0)}.')"
+    monkeypatch.setattr(Looking, "preview", lambda _, job: WorkerCommand(argv=(sys.executable, "-c", nice)))
+    assert (await services.previews.preview(config())).refusal == f"Its nice value is {os.nice(0)}."
+
+
 async def test_many_left_out_are_counted_and_some_are_named(services, monkeypatch):
     monkeypatch.setattr("tmde_core.finetune.preview.service.LISTED", 2)
     for number in range(5):
@@ -133,15 +196,23 @@ async def test_many_left_out_are_counted_and_some_are_named(services, monkeypatc
     assert [one.reason for one in found.left_out] == ["duplicate", "duplicate", "low-score", "low-score"]
 
 
-async def test_examples_that_are_too_long_and_leave_too_few_are_said(services, looking):
+async def test_examples_that_are_too_long_and_leave_too_few_refuse_a_run(services, looking):
     looking('{"What is 19 times 7?": 600}')
     found = await services.previews.preview(FineTuneConfig(backend="looking", min_traces=20, max_seq_length=512))
-    assert found.refusal is None
-    assert found.note.startswith("Of 20 examples 19 fit into maxSeqLength (512 tokens), fewer than the 20 ")
-    looking("{" + ", ".join(f'"What is {number} times 7?": 600' for number in range(20)) + "}")
-    assert "Every example is longer than maxSeqLength (512 tokens)" in (
-        await services.previews.preview(config(max_seq_length=512))
-    ).refusal  # fmt: skip
+    assert found.refusal == (
+        "Of 20 examples 19 can be trained on, fewer than the 20 that a run needs. "
+        "1 is longer than maxSeqLength (512 tokens). Raise it, or debate some more."
+    )
+
+
+async def test_an_example_that_the_backend_cannot_encode_is_left_out_with_its_reason(services, looking):
+    looking('{"What is 19 times 7?": "The model has no word for it."}')
+    found = await services.previews.preview(config())
+    assert (found.refusal, found.examples, found.left_out_by_reason) == (None, 19, {"cannot-encode": 1})
+    assert found.left_out[0].detail == "The model has no word for it."
+    looking('{"What is 19 times 7?": "The model has no word for it."}')
+    few = await services.previews.preview(FineTuneConfig(backend="looking", min_traces=20))
+    assert "1 cannot be used, for example: The model has no word for it." in (few.refusal or "")
 
 
 async def test_while_a_run_is_in_progress_no_second_model_is_loaded(services, monkeypatch):

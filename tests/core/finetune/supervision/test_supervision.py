@@ -69,7 +69,10 @@ async def test_a_killed_worker_goes_on_by_itself_and_every_process_is_on_record(
     assert (run.status, outcomes(run)) == ("completed", ["killed", "completed"])
     first, second = run.attempts
     assert (first.number, first.automatic, second.number, second.automatic) == (1, False, 2, True)
-    assert first.reason == "The training process was killed (SIGKILL). Its log ends: about to be killed"
+    assert first.reason == (
+        "The training process was killed by signal 9 (SIGKILL): usually the system ran out of memory, or somebody ended the "
+        "process. Its log ends: about to be killed"
+    )
     assert first.started_at <= first.ended_at <= second.started_at <= second.ended_at
     assert kinds(services, run)[-1] == "complete"
     assert not {"error", "cancelled"} & set(kinds(services, run))
@@ -134,7 +137,7 @@ async def test_a_run_that_cannot_be_started_again_fails_with_both_reasons(servic
         process.kill()
     ended = await services.finetune.wait(run.id)
     assert ended.status == "failed"
-    assert "was killed (SIGKILL)" in ended.error_message
+    assert "was killed by signal 9 (SIGKILL)" in ended.error_message
     assert "could not be started again: A training run needs up to 500 MB" in ended.error_message
 
 

@@ -167,7 +167,7 @@ async def test_of_two_starts_at_once_in_two_processes_one_wins_and_nothing_is_le
         ("memory-for-0", "not enough memory.*Lower the batch size.*A batch of one example is the smallest"),
         (
             "killed",
-            r"was killed \(SIGKILL\). Its log ends: about to be killed .* happened 3 times",
+            r"was killed by signal 9 \(SIGKILL\): .* process. Its log ends: about to be killed .* happened 3 times",
         ),
         ("spoils-its-adapter", "adapter is damaged: .*adapter_model.safetensors has changed"),
     ],

@@ -370,6 +370,7 @@ async def test_all_reasons_are_given_together(services):
         (peft_files(base_model_name_or_path=None), "which base model"),
         (peft_files(base_model_name_or_path="a\nb"), "no name"),
         (peft_files(init_lora_weights="pissa_niter_4"), "changes the base model"),
+        (peft_files(init_lora_weights="lora_ga", lora_ga_config={"direction": "ArB2r"}), "changes the base model"),
         (peft_files(modules_to_save=["lm_head"]), "modules_to_save"),
         (peft_files() | {"adapter_config.json": b'{"r": 4, "r": 5}'}, "'r' twice"),
         (peft_files() | {"adapter_config.json": b"[" * 100_000}, "nested too deeply"),

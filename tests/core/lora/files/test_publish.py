@@ -34,7 +34,7 @@ for text in sys.stdin:
     staging = staging_directory(directory, identity)
     staging.mkdir(parents=True)
     (staging / "adapter_model.safetensors").write_bytes(identity.bytes * 200_000)
-    (staging / "adapter_config.json").write_text("{}")
+    (staging / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     publish(staging, directory, Manifest(id=identity, created_at=datetime.now(UTC), base_model="b"))
     sys.stdout.write(f"{identity}\\n"); sys.stdout.flush()
 """

@@ -78,7 +78,7 @@ async def test_without_a_form_the_adapter_is_kept_and_the_trail_says_why(importi
     [
         ('print(\'{"reasons": ["It does not fit.", "Nor does this."]}\')', "It does not fit. Nor does this."),
         ("raise SystemExit('Out of luck.')", "Its served form cannot be made: Out of luck."),
-        ("import os; os.kill(os.getpid(), 9)", "the worker ended with -9"),
+        ("import os; os.kill(os.getpid(), 9)", "the worker was killed by signal 9 (SIGKILL)"),
         ("print('nonsense')", "cannot be made"),
         ("pass", "cannot be made"),
         ("import time; time.sleep(60)", "took longer than"),

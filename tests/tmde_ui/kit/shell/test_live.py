@@ -18,7 +18,7 @@ class Pretence:
         self.adapter: AdapterRef | None = None
         self.looks = 0
         self.debates = SimpleNamespace(running=lambda: self.debates_running)
-        self.lora = SimpleNamespace(get_active_ref=lambda: self.adapter)
+        self.lora = SimpleNamespace(get_active_ref=lambda: self.adapter, find_active_flaw=lambda: None)
         self.finetune = SimpleNamespace(get_current=self._current, metrics=self._metrics)
         self.measured: SimpleNamespace | None = None
         self.benchmark = SimpleNamespace(get_running=lambda: self.measured)

@@ -26,6 +26,14 @@ Format = Annotated[
 ]
 
 
+Again = Annotated[
+    bool,
+    QueryParameter(
+        name="again", description="Import the adapter also if it is here already; false answers with 409 instead."
+    ),
+]
+
+
 class AskBody(Record):
     """A question for several versions of the model."""
 
@@ -67,11 +75,14 @@ async def export(adapter_id: FromPath[str], services: Given, format: Format = "p
     "/api/lora/import",
     status_code=201,
     request_max_body_size=None,
-    **describe_route("importAdapter", "Adapters", takes=FORM, errors=(400, 413, 415, 422, 507)),
+    **describe_route("importAdapter", "Adapters", takes=FORM, errors=(400, 409, 413, 415, 422, 507)),
 )
-async def bring_in(request: AnyRequest, services: Given) -> LoRAAdapter:
-    """Import an adapter archive, sent as the form field `file`. A failed import leaves nothing behind."""
-    return await services.archives.import_archive(_pieces(request), "api")
+async def bring_in(request: AnyRequest, services: Given, again: Again = True) -> LoRAAdapter:
+    """Import an adapter archive, sent as the form field `file`. A failed import leaves nothing behind.
+
+    If an adapter with the same weights and configuration is here already, `twinOf` names it.
+    """
+    return await services.archives.import_archive(_pieces(request), "api", again=again)
 
 
 async def _pieces(request: AnyRequest) -> AsyncIterator[bytes]:

@@ -95,8 +95,9 @@ async def listing(
 
 @get("/api/lora/active", **describe_route("activeAdapter", "Adapters"))
 async def active(services: Given) -> LoRAAdapter | None:
-    """Return the active adapter, or null if the base model answers."""
-    return await services.lora.get_active()
+    """Return the active adapter, or null if the base model answers, also because the active adapter is damaged."""
+    adapter = await services.lora.get_active()
+    return adapter if adapter is not None and adapter.is_answering else None
 
 
 @get("/api/lora/events", **describe_route("adapterEvents", "Adapters", errors=(400,)))

@@ -20,6 +20,8 @@ class PreviewBody(Record):
 
     config: dict[str, Any] = msgspec.field(default_factory=dict)
     """Fields of FineTuneConfig. Omitted fields keep the configured values."""
+    counts_only: bool = False
+    """Answer at once with what needs no model: the counts, and what is left out and why."""
 
 
 @post(
@@ -30,7 +32,8 @@ class PreviewBody(Record):
 async def preview(request: AnyRequest, services: Given) -> FineTunePreview:
     """Preview a training run: its data, token by token, and the resources it would need. Nothing is started."""
     wanted = await decode_body(request, PreviewBody, optional=True)
-    return await services.previews.preview(decode_config(wanted.config, services.finetune.config()))
+    config = decode_config(wanted.config, services.finetune.config())
+    return await services.previews.preview(config, counts_only=wanted.counts_only)
 
 
 @get("/api/traces/{trace_id:str}/lineage", **describe_route("traceLineage", "Traces", errors=(404,)))

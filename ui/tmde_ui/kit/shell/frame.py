@@ -86,13 +86,19 @@ def _situation(live: ServerStatus) -> None:
     labels: list[tuple[str | None, Tag]] = []
 
     def show(situation: Situation) -> None:
-        words.say(f"Adapter {short_id(situation.adapter)}" if situation.adapter else "Base model")
-        badge.put(
-            title=f"Adapter {situation.adapter} is active"
-            if situation.adapter
-            else "The base model is active, without an adapter"
-        )
-        dot.classes(replace="dot on" if situation.adapter else "dot")
+        if situation.adapter and situation.adapter_flaw:
+            words.say("Base model, adapter damaged")
+            badge.put(
+                title=f"Adapter {situation.adapter} is damaged, so the base model answers. {situation.adapter_flaw}"
+            )
+        elif situation.adapter:
+            words.say(f"Adapter {short_id(situation.adapter)}")
+            badge.put(title=f"Adapter {situation.adapter} is active")
+        else:
+            words.say("Base model")
+            badge.put(title="The base model is active, without an adapter")
+        kind = "bad" if situation.adapter_flaw else "on" if situation.adapter else ""
+        dot.classes(replace=f"dot {kind}".strip())
         where = [job.href for job in situation.jobs]
         if where != [href for href, _ in labels]:
             jobs.clear()

@@ -47,6 +47,8 @@ class Situation(msgspec.Struct, frozen=True):
     """The newest notifications that nobody has dismissed."""
     waiting: int = 0
     """Number of all notifications that nobody has dismissed."""
+    adapter_flaw: str | None = None
+    """Why the base model answers although an adapter is active; None if the adapter answers."""
 
 
 Listener = Callable[[Situation], None]
@@ -98,7 +100,8 @@ class ServerStatus:
             share = 100 * benchmark.questions_done // max(1, benchmark.questions_total)
             jobs.append(Job(f"Benchmark {share} %", f"/benchmark/{benchmark.id}"))
         notices, waiting = await self._services.notifications.list(NOTICES)
-        found = Situation(adapter.id if adapter else None, tuple(jobs), tuple(notices), waiting)
+        flaw = self._services.lora.find_active_flaw() if adapter else None
+        found = Situation(adapter.id if adapter else None, tuple(jobs), tuple(notices), waiting, adapter_flaw=flaw)
         if found != self.now:
             self.now = found
             for listener in tuple(self._listeners):
