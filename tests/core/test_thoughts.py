@@ -1,5 +1,7 @@
 """Thoughts are kept apart from answers, however they come."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,7 +103,7 @@ def test_any_cutting_into_pieces_gives_the_same_split(text, cuts, field):
     reader, text_shown, thought_shown = AnswerReader(), "", ""
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     changes = [reader.add(ChatDelta(thought=field))] if field else []
-    changes += [reader.add(ChatDelta(text=text[start:end])) for start, end in zip(places, places[1:], strict=False)]
+    changes += [reader.add(ChatDelta(text=text[start:end])) for start, end in pairwise(places)]
     changes.append(reader.end(ChatEnd(finish_reason="stop")))
     for change in changes:
         if change is not None:

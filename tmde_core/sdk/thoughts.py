@@ -67,6 +67,8 @@ _BARE_CHARS = 32
 """A text that begins with a channel's bare name is recognised within so many characters."""
 _NEAR = 80
 """Characters around a tag that decide whether a text only mentions it."""
+_LONGEST_SPAN = 1_000
+"""Characters between a tag and the backticks around it. Code in a line is shorter."""
 _MANY_TAGS = 50
 """A growing text with more tags is split only when it has grown by a tenth, so that nonsense stays cheap."""
 
@@ -362,9 +364,9 @@ class _Code:
     def _spans_around(self, tag: _Tag) -> list[tuple[int, int]]:
         """Return the spans between backticks in the line of a tag."""
         if not self._line[0] <= tag.start < self._line[1]:
-            begin = max(self._start, self._text.rfind("\n", 0, tag.start) + 1)
-            stop = self._text.find("\n", tag.end)
-            self._line = (begin, stop if stop >= 0 else len(self._text))
+            first, last = max(self._start, tag.start - _LONGEST_SPAN), tag.end + _LONGEST_SPAN
+            begin, stop = self._text.rfind("\n", first, tag.start), self._text.find("\n", tag.end, last)
+            self._line = (begin + 1 or first, stop if stop >= 0 else min(last, len(self._text)))
             self._spans = [found.span() for found in _INLINE.finditer(self._text, *self._line)]
         return self._spans
 
