@@ -389,14 +389,19 @@ class HeardAnswer(Record, frozen=True):
     text: str
     """The answer as the model wrote it, without thoughts."""
     thought: str = ""
-    finish_reason: FinishReason | None = None
-    """Why the stream ended; None: it has no `ChatEnd`."""
+    end: ChatEnd | None = None
+    """The last item of the stream; None: the stream broke off."""
     unfinished: bool = False
     """Whether the text ends within a thought."""
     unopened: bool = False
     """Whether the thought has no opening tag: the prompt opened it."""
     logprobs: tuple[TokenLogprob, ...] = ()
     """The tokens of the answer. After a thought, without the blank ones before the answer."""
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the stream ended."""
+        return self.end.finish_reason if self.end else None
 
     @property
     def only_thought(self) -> bool:
@@ -449,7 +454,7 @@ class AnswerReader:
         return HeardAnswer(
             text=found.answer,
             thought=self._thought(found),
-            finish_reason=self._ended.finish_reason if self._ended else None,
+            end=self._ended,
             unfinished=found.unfinished,
             unopened=found.unopened,
             logprobs=self._tokens(found),

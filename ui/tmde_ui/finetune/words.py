@@ -27,6 +27,7 @@ LEFT_OUT: Mapping[str, str] = {
     "benchmark": "came from a benchmark run",
     "empty": "without an answer",
     "low-score": "with too low a score or none",
+    "cut": "cut off, and not rated by you",
 }
 
 BY: Mapping[str, str] = {
