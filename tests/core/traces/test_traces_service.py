@@ -274,6 +274,7 @@ async def test_the_figures_count_each_trace_once(traces: TraceService, database:
         "eligible": 2,
         "rated": 1,
         "withdrawn": 0,
+        "cut": 0,
         "byDomain": {"code": 1, "math": 2, "unknown": 1},
         "sinceLastRun": 2,
     }
