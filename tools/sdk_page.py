@@ -38,6 +38,7 @@ MODULES = (
     "adapters",
     "safetensors_header",
     "chat_http",
+    "thoughts",
 )
 """The public modules in the order of the page. A test compares them with the folder."""
 

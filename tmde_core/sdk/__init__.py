@@ -10,6 +10,7 @@
 - `tmde_core.sdk.events`: the events that an observer receives.
 - `tmde_core.sdk.commands`: support for a plugin's own commands.
 - `tmde_core.sdk.chat_http`: the chat protocol of OpenAI-style servers.
+- `tmde_core.sdk.thoughts`: keeps the thoughts of thinking models apart from their answers.
 - `tmde_core.sdk.adapters`, `safetensors_header`: the files of an adapter.
 - `tmde_core.sdk.files`: files that are written completely or not at all.
 - `tmde_core.sdk.records`: the base of immutable records, and JSON.
