@@ -91,7 +91,7 @@ class RoleSession:
         room = await self.limit() - self.settings.max_tokens
         return await self._sizes.total(opening, room) <= room
 
-    async def room_after(self, prompt: Sequence[Message]) -> int:
+    async def _room_after(self, prompt: Sequence[Message]) -> int:
         """Return how many tokens the context has left after a prompt."""
         limit = await self.limit()
         return limit - await self._sizes.total(prompt, max(0, limit - THOUGHT_TOKENS - self.settings.max_tokens))
@@ -162,13 +162,13 @@ class RoleSession:
         )
 
     async def ask(
-        self, request: ChatRequest, room: int, on_change: Callable[[Change], None] | None = None
+        self, request: ChatRequest, room: int | None = None, on_change: Callable[[Change], None] | None = None
     ) -> HeardAnswer:
         """Ask the model, and once more if it only thinks.
 
         Args:
             request: the request; its `thinking` is decided here, and `max_tokens` is the limit of the answer.
-            room: tokens that the context has left after the prompt.
+            room: tokens that the context has left after the prompt; None: they are counted if they matter.
             on_change: gets what there is to show. After a new attempt it begins from nothing.
 
         Raises:
@@ -176,17 +176,22 @@ class RoleSession:
             WorkerFailedError: The runtime failed.
         """
         habits = habits_of(self.runtime, self.settings.model)
-        asking = Asking(self.role, self.settings, habits, request.max_tokens, room)
-        wish = asking.first()
+
+        async def room_left() -> int:
+            return room if room is not None else await self._room_after(request.messages)
+
+        asking = Asking(self.role, self.settings, habits, request.max_tokens, room_left)
+        wish = await asking.first()
         heard = await self._hear(request, wish, on_change)
-        if asking.may_be_thought(heard, wish):
-            longer = await self._again(request, asking.with_more(wish), on_change)
-            if asking.is_thought(longer, wish) or longer.thought:
-                heard, wish = longer, asking.with_more(wish)
+        if await asking.may_be_thought(heard, wish):
+            more = await asking.with_more(wish)
+            longer = await self._again(request, more, on_change)
+            if longer.thought:
+                heard, wish = longer, more
                 habits.thinks_long.add(wish.thinking)
             elif on_change is not None:
                 on_change(Change(text=heard.text, whole=True))
-        if asking.is_thought(heard, wish) and (better := asking.again(heard, wish)) is not None:
+        if asking.is_thought(heard, wish) and (better := await asking.again(heard, wish)) is not None:
             heard, wish = await self._again(request, better, on_change), better
         if not asking.is_thought(heard, wish):
             return heard
@@ -281,8 +286,7 @@ class JudgeSession:
             top_logprobs=top_logprobs,
             background=self.seat.background,
         )
-        room = max(max_tokens, await self.seat.room_after(request.messages))
-        heard = await self.seat.ask(request, room)
+        heard = await self.seat.ask(request)
         if heard.thought:
             yield ChatDelta(thought=heard.thought)
         yield ChatDelta(text=heard.text, logprobs=heard.logprobs)

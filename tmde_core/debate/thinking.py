@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import weakref
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from tmde_core.errors import OnlyThoughtError
@@ -88,25 +89,31 @@ class Asking:
         settings: the role's settings.
         habits: what is known about the model.
         answer_tokens: the limit of the answer.
-        room: tokens that the context has left after the prompt.
+        room: returns how many tokens the context has left after the prompt. Asked only for a model that thinks.
     """
 
     role: Role
     settings: RoleSettings
     habits: Habits
     answer_tokens: int
-    room: int
+    room: Callable[[], Awaitable[int]]
+    _room: int | None = None
 
     def __post_init__(self) -> None:
         self.wanted = thinking_of(self.role, self.settings)
-        self._most = max(0, min(THOUGHT_TOKENS, self.room - self.answer_tokens))
 
-    def first(self) -> Wish:
+    async def _most(self) -> int:
+        """Return how many tokens a thought may have beside the answer."""
+        if self._room is None:
+            self._room = await self.room()
+        return max(0, min(THOUGHT_TOKENS, self._room - self.answer_tokens))
+
+    async def first(self) -> Wish:
         """Return how to ask at first."""
         if self.wanted in self.habits.quiet:
             return Wish(False, 0)
         thinks = self.wanted is True or self.wanted in self.habits.thinks_long
-        return Wish(self.wanted, self._most if thinks else 0)
+        return Wish(self.wanted, await self._most() if thinks else 0)
 
     def is_thought(self, heard: HeardAnswer, wish: Wish) -> bool:
         """Return whether a model only thought. Learn from what it said."""
@@ -117,7 +124,7 @@ class Asking:
         cut = heard.finish_reason == "length" and not heard.thought
         return cut and wish.thinking in self.habits.thinks_unopened
 
-    def may_be_thought(self, heard: HeardAnswer, wish: Wish) -> bool:
+    async def may_be_thought(self, heard: HeardAnswer, wish: Wish) -> bool:
         """Return whether a cut answer may be the beginning of a thought that the prompt opened.
 
         Only its end would tell, so this asks once for each model whether to try with more tokens.
@@ -130,21 +137,21 @@ class Asking:
         ):
             return False
         few = len(heard.text) < 20 and bool(heard.text.strip()) and bool(_FIRST_WORDS.match(heard.text))
-        if not (few or _BEGINS_LIKE_A_THOUGHT.match(heard.text)) or self._most < LEAST_THOUGHT_TOKENS:
+        if not (few or _BEGINS_LIKE_A_THOUGHT.match(heard.text)) or await self._most() < LEAST_THOUGHT_TOKENS:
             return False
         self.habits.tried.add(wish.thinking)
         return True
 
-    def with_more(self, wish: Wish) -> Wish:
+    async def with_more(self, wish: Wish) -> Wish:
         """Return the same wish with tokens for the thought."""
-        return Wish(wish.thinking, self._most)
+        return Wish(wish.thinking, await self._most())
 
-    def again(self, heard: HeardAnswer, wish: Wish) -> Wish | None:
+    async def again(self, heard: HeardAnswer, wish: Wish) -> Wish | None:
         """Return how to ask again after only a thought; None if nothing more can be tried."""
         ended_itself = heard.finish_reason == "stop"
-        if not ended_itself and not wish.thought_tokens and self._most >= LEAST_THOUGHT_TOKENS:
+        if not ended_itself and not wish.thought_tokens and await self._most() >= LEAST_THOUGHT_TOKENS:
             self.habits.thinks_long.add(wish.thinking)
-            return self.with_more(wish)
+            return await self.with_more(wish)
         if wish.thinking is False:
             return None
         if not ended_itself and not wish.thought_tokens:
