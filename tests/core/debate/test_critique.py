@@ -13,6 +13,7 @@ from tmde_core.debate.critique import (
     is_accepted,
     parse_critique,
     remove_echoes,
+    summarise,
 )
 from tmde_core.records.debate import Critique, Issue
 
@@ -161,6 +162,21 @@ def test_leaving_out_echoes_takes_issues_away_and_nothing_else(issue, source):
     critique = Critique(issues=(Issue(severity="minor", text=issue),), score=4.0, verdict="revise")
     left = remove_echoes(critique, source)
     assert left == critique or left == Critique(score=4.0, verdict="revise")
+
+
+@pytest.mark.parametrize(
+    ("critique", "words"),
+    [
+        (Critique(score=1, verdict="accept"), ("Contradicts itself", "", "No specific issue named.")),
+        (Critique(score=9, verdict="accept"), ("Accepts", "9 of 10", "No errors found.")),
+        (Critique(score=2, verdict="revise"), ("Wants a revision", "2 of 10", "No specific issue named.")),
+        (Critique(issues=(Issue("critical", "wrong"),), score=9, verdict="accept"), ("Contradicts itself", "", "")),
+        (Critique(malformed=True), ("", "", "The critique could not be read.")),
+    ],
+)
+def test_a_critique_is_summed_up_in_words_that_fit_together(critique, words):
+    told = summarise(critique)
+    assert (told.decision, told.score, told.nothing_named) == words
 
 
 @pytest.mark.parametrize(
