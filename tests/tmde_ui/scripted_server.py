@@ -87,7 +87,9 @@ class Script:
 
     def synthesizer(self, request: ChatRequest) -> Reply:
         asked = request.messages[1].content
-        return Reply(HOSTILE if "hostile" in asked else FINAL, finish_reason="length" if "cut" in asked else None)
+        return Reply(
+            HOSTILE if "hostile" in asked else FINAL, finish_reason="content_filter" if "cut" in asked else None
+        )
 
 
 class EasyJudge:

@@ -79,13 +79,16 @@ class Segment(Record, frozen=True):
     """A part of a text. All segments joined are the text."""
 
     kind: SegmentKind
+    """Whether the part belongs to the answer or the thought, or is a tag."""
     text: str
+    """The part, exactly as it was written."""
 
 
 class Split(Record, frozen=True):
     """A text, split into thought and answer."""
 
     segments: tuple[Segment, ...]
+    """The parts of the text, in their order."""
     unfinished: bool = False
     """Whether the text ends within a thought."""
     unopened: bool = False
@@ -389,6 +392,7 @@ class HeardAnswer(Record, frozen=True):
     text: str
     """The answer as the model wrote it, without thoughts."""
     thought: str = ""
+    """What the model thought."""
     end: ChatEnd | None = None
     """The last item of the stream; None: the stream broke off."""
     unfinished: bool = False

@@ -160,9 +160,11 @@ def test_a_thought_is_shown_folded_and_apart_from_the_answer(open_page, server):
 def test_an_answer_that_was_cut_says_so_and_what_follows(open_page):
     page = open_page("/")
     ask(page, "Something easy that is cut")
-    expect(page.get_by_test_id("answer-cut")).to_contain_text("Cut off at the token limit. It is not trained on unless")
+    expect(page.get_by_test_id("answer-cut")).to_contain_text(
+        "Cut off by the server's filter. It is not trained on unless"
+    )
     page.get_by_test_id("rate-9").check(force=True)
-    expect(page.get_by_test_id("answer-cut")).to_have_text("Cut off at the token limit.")
+    expect(page.get_by_test_id("answer-cut")).to_have_text("Cut off by the server's filter.")
 
 
 def test_a_critique_that_contradicts_itself_is_summed_up_once(open_page):
