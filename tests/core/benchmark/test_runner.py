@@ -71,6 +71,11 @@ async def test_an_answer_that_is_only_a_thought_fails_with_the_reason_and_is_nev
     assert run.metrics.failed == 1
 
 
+async def test_a_run_stores_thinking_only_where_it_is_set_so_that_older_runs_compare(services):
+    run = await finished(services)
+    assert all("thinking" not in role for role in run.settings["roles"].values())
+
+
 async def test_a_result_tells_why_its_answer_ended(services, runtime):
     runtime.script = lambda _: Reply("That is right.", finish_reason="length")
     run = await finished(services)
