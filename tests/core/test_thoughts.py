@@ -44,6 +44,7 @@ SPLITS = {
     "a closing tag after the answer": ("<think>a</think>42</think>", "a", "42"),
     "a second thought without its opening": ("<think>a</think>\nb\n</think>\n42", "a\n\nb", "42"),
     "an answer in tags": ("<think>a</think>\n<answer>\n42\n</answer>", "a", "42"),
+    "a part of the answer in tags": ("<think>a</think><answer>4</answer> or 5", "a", "<answer>4</answer> or 5"),
     "a thought after a word": ("Hm <think>rest", "rest", "Hm "),
     "code marks in an unopened thought": ("So ```\nx = 1\n```\nthen\n</think>\n42", "So ```\nx = 1\n```\nthen", "42"),
     "an open block in an unopened thought": ("Try\n```\nx = 1\n</think>\n42", "Try\n```\nx = 1", "42"),

@@ -32,8 +32,10 @@ _BEGINS_LIKE_A_THOUGHT = re.compile(
     re.IGNORECASE,
 )
 """How R1, Qwen3 and gpt-oss begin their thoughts. Answers seldom begin so."""
-_FIRST_WORDS = re.compile(r"\s*(?:okay|ok|alright|hmm+|wait|first|let|we|so)\s*,?\s*\Z", re.IGNORECASE)
-"""What is left of such a beginning when a judge asks for one token."""
+_FIRST_WORDS = re.compile(
+    r"\s*(?:(?:okay|ok|alright|hmm+|wait|first|let|we|so)\s*,?\s*|[<\[◁][\w:|/<>]*)\Z", re.IGNORECASE
+)
+"""What is left of such a beginning, or of an opening tag, when a judge asks for one token."""
 
 
 @dataclass

@@ -312,6 +312,8 @@ class _Scan:
                     begin = start + len(text) - len(text.lstrip())
                     stop = end - (len(text) - len(text.rstrip()))
                     closed = stripped.lower().endswith(closing.lower()) and len(stripped) >= len(opening + closing)
+                    if not closed and closing.lower() in stripped.lower():
+                        return  # the tags are around a part of the answer only
                     last = stop - len(closing) if closed else end
                     inner = begin + len(opening)
                     self._segments[index : index + 1] = [

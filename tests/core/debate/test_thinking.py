@@ -175,6 +175,17 @@ async def test_a_rubric_judge_gets_its_verdict_from_a_thinking_model(form, stubb
     assert len(runtime.requests) == asked + 1
 
 
+async def test_a_judge_reads_the_verdict_though_the_first_token_is_only_a_part_of_a_tag():
+    def reply(request):
+        cut = request.max_tokens == 1
+        return Reply("<th", finish_reason="length") if cut else Reply("<think>Hm.</think> 4", logprobs=None)
+
+    runtime = ScriptedRuntime(reply, context=20_000)
+    model = JudgeSession(RoleSession("judge", Roles().judge, runtime, TokenCounter()))
+    items = [item async for item in model.chat((Message(role="user", content="Grade."),), max_tokens=1)]
+    assert [item.text for item in items if isinstance(item, ChatDelta) and item.text] == ["4"]
+
+
 async def test_a_judge_that_only_thinks_gives_no_verdict_and_says_why(open_table):
     endless = Reply("4", thought=" ".join(["Hmm."] * 6_000), stubborn=True, logprobs=GRADE)
     async with open_table(
