@@ -17,6 +17,7 @@
     └── WorkerFailedError             502 worker_failed
         ├── ContextOverflowError      502 context_overflow
         ├── EmptyAnswerError          502 empty_answer
+        ├── OnlyThoughtError          502 only_thought
         └── RuntimeTimeoutError       502 runtime_timeout
 
 `detail` is one sentence for a person: what happened, why, and what to do now. `context` holds the numbers and names
@@ -135,6 +136,12 @@ class EmptyAnswerError(WorkerFailedError):
     """The model answered with no text."""
 
     code, title = "empty_answer", "The model gave an empty answer"
+
+
+class OnlyThoughtError(WorkerFailedError):
+    """The model thought until the token limit and gave no answer; context has `maxTokens`."""
+
+    code, title = "only_thought", "The model thought, but gave no answer"
 
 
 class RuntimeTimeoutError(WorkerFailedError):

@@ -47,6 +47,7 @@ MODULES = (
     "chat_errors",
     "chat_refusals",
     "lenient_json",
+    "thoughts",
 )
 """The public modules in the order of the page. A test compares them with the folder."""
 

@@ -182,6 +182,7 @@ def test_the_figures_name_the_domains(own_live) -> None:
         "eligible": 1,
         "rated": 1,
         "withdrawn": 0,
+        "cut": 0,
         "byDomain": {"math": 1, "unknown": 1},
         "sinceLastRun": 1,
     }

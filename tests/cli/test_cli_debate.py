@@ -27,7 +27,7 @@ def test_a_debate_shows_rounds_verdicts_answer_and_trace(tmde: Tmde) -> None:
     shown = ran.out
     assert shown.index("--- Round 1") < shown.index("--- Round 2") < shown.index("--- Answer")
     assert "The answer is 42." in shown
-    assert "Skeptic · 4 of 10 · revise\n  major    It gives no reason." in shown
+    assert "Skeptic · 4 of 10 · wants a revision\n  major    It gives no reason." in shown
     assert "Six times seven is 42." in shown
     assert "{" not in shown, "the Skeptic's JSON is shown as what it means"
     trace_id = shown.split()[-1]

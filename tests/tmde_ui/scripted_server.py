@@ -48,6 +48,7 @@ REVISE = json.dumps(
         "verdict": "revise",
     }
 )
+THOUGHT = "Let me count the minutes from 14:35 to 15:35 first, and then the others."
 FINAL = "The train takes **105 minutes**: 60 minutes until 15:35 and another 45 until 16:20."
 HOSTILE = (
     "<script>alert(1)</script><img src='http://elsewhere.invalid/x.png' onerror='alert(2)'> "
@@ -68,6 +69,9 @@ class Script:
             return Reply(
                 "It starts well", error=WorkerFailedError("The model server crashed. Ask again."), error_after=2
             )
+        if "thinking" in asked:
+            tags = ("", "</think>")  # the prompt opens the thought, so that it looks like an answer at first
+            return Reply(FIRST, thought=THOUGHT, tags=tags, gate=self.gate if "slow" in asked else None, gate_after=6)
         text = HOSTILE if "hostile" in asked else SECOND if revised else FIRST
         return Reply(text, gate=self.gate if "slow" in asked else None, gate_after=8)
 
@@ -75,12 +79,17 @@ class Script:
         asked = request.messages[1].content
         if "malformed" in asked:
             return Reply("I think this is mostly fine, but the second step looks odd.")
+        if "contradictory" in asked:
+            return Reply('{"score": 1, "verdict": "accept", "issues": []}')
         if len(request.messages) > 2 or "easy" in asked:
             return Reply(ACCEPT)
         return Reply(REVISE, gate=self.gate if "doubtful" in asked else None, gate_after=20)
 
     def synthesizer(self, request: ChatRequest) -> Reply:
-        return Reply(HOSTILE if "hostile" in request.messages[1].content else FINAL)
+        asked = request.messages[1].content
+        return Reply(
+            HOSTILE if "hostile" in asked else FINAL, finish_reason="content_filter" if "cut" in asked else None
+        )
 
 
 class EasyJudge:

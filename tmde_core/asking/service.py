@@ -21,6 +21,7 @@ from tmde_core.lora.service import LoraService
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.chat import AdapterRef
 from tmde_core.sdk.runtimes import ModelRuntime
+from tmde_core.sdk.thoughts import Change
 from tmde_core.settings import RoleSettings
 from tmde_core.storage.events import EndedLogs, MemoryLog
 from tmde_core.workspace import Workspace
@@ -126,8 +127,9 @@ class SideBySide:
     def events(self, ask_id: UUID) -> MemoryLog:
         """Return the events of a question.
 
-        The events are `start {question, versions}`, `token {version, text}`, `answer {version, text, ms, tokens}` and
-        finally `complete`. If a version cannot answer, it has the event `failed {version, code, detail}`, and the other
+        The events are `start {question, versions}`, `thought {version, text}`, `token {version, text}`,
+        `revised {version, text, thought}` (both texts so far, which replace the ones before), `answer {version, text, ms,
+        tokens, thought, finishReason}` and finally `complete`. If a version cannot answer, it has the event `failed {version, code, detail}`, and the other
         versions continue. If no version can answer, the last event is `error {code, detail}`. If the server stops, the
         last event is `cancelled`. `version` is an adapter's id, or null for the base model.
 
@@ -197,8 +199,14 @@ class SideBySide:
         tally = TokenCounter()
         seat = RoleSession("proposer", role, runtime, tally, seed=seed, adapter=reference)
 
-        def say(text: str) -> None:
-            events.append("token", {"version": version, "text": text})
+        def say(change: Change) -> None:
+            if change.whole:
+                events.append("revised", {"version": version, "text": change.text, "thought": change.thought})
+                return
+            if change.thought:
+                events.append("thought", {"version": version, "text": change.thought})
+            if change.text:
+                events.append("token", {"version": version, "text": change.text})
 
         began = time.perf_counter()
         try:
@@ -212,7 +220,17 @@ class SideBySide:
             events.append("failed", {"version": version, "code": problem.code, "detail": problem.detail})
             return problem
         took = round((time.perf_counter() - began) * 1000, 3)
-        events.append("answer", {"version": version, "text": spoken.text, "ms": took, "tokens": tally.completion})
+        events.append(
+            "answer",
+            {
+                "version": version,
+                "text": spoken.text,
+                "ms": took,
+                "tokens": tally.completion,
+                "thought": spoken.thought,
+                "finishReason": spoken.finish_reason,
+            },
+        )
         return None
 
 

@@ -22,6 +22,7 @@ from tmde_core.cli.kit.output import (
 )
 from tmde_core.errors import InsufficientStorageError, InvalidInputError
 from tmde_core.records.base import parse_id
+from tmde_core.records.chat import describe_cut
 from tmde_core.records.traces import ImportReport, TraceFilter
 from tmde_core.storage.text_files import split_file_lines
 
@@ -91,7 +92,7 @@ def show(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
     if json:
         print_json(trace)
         return
-    from tmde_core.cli.debate.view import print_round, print_text
+    from tmde_core.cli.debate.view import print_round, print_text, print_thought
 
     scored = None if trace.auto_score is None else f"{trace.auto_score:g} of 10 by {trace.judge}"
     print_fields(
@@ -108,6 +109,7 @@ def show(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
             ("adapter", trace.adapter_id),
             ("templates", ", ".join(trace.templates_used)),
             ("stopped", trace.stop_reason),
+            ("answer", describe_cut(trace.finish_reason)),
             ("took", format_duration(trace.timings.total_ms / 1000) if trace.timings.total_ms else None),
             ("tokens", f"{trace.tokens.prompt} read ({trace.tokens.cached} cached), {trace.tokens.completion} written"),
         )
@@ -116,6 +118,7 @@ def show(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
     print_text(out, "Question", trace.query)
     for round_ in trace.rounds:
         print_round(out, round_)
+    print_thought(out, trace.synthesizer_thought)
     print_text(out, "Answer", trace.final_answer, style="bold green")
     if trace.corrected_answer:
         print_text(out, "Corrected answer", trace.corrected_answer, style="bold")
@@ -255,6 +258,7 @@ def stats(ctx: typer.Context, json: JsonFlag = False) -> None:
         (
             ("traces", found.total),
             ("eligible", found.eligible),
+            ("left out because cut off", found.cut or None),
             ("since the last run", found.since_last_run),
             ("rated", found.rated),
             ("withdrawn", found.withdrawn),

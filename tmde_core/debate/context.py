@@ -50,6 +50,8 @@ class Fitted(Record, frozen=True):
 
     messages: tuple[Message, ...]
     max_tokens: int
+    room: int
+    """Tokens that the context has left after the prompt. At least `max_tokens`."""
 
 
 class TokenSizes:
@@ -131,7 +133,8 @@ class Conversation:
                 tokens=size,
                 limit=limit,
             )
-        return Fitted(messages=self.messages, max_tokens=max(1, min(max_tokens, limit - size)))
+        room = max(1, limit - size)
+        return Fitted(messages=self.messages, max_tokens=min(max_tokens, room), room=room)
 
     async def _shorten(self, end: int, sizes: TokenSizes, room: int) -> int:
         """Shorten the turns before `end` until the prompt is well below `room`, and return the prompt's size.

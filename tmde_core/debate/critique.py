@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from tmde_core.records.base import Record
 from tmde_core.records.debate import Critique, Issue, Severity
 
 MAX_ISSUES = 3
@@ -91,20 +92,67 @@ def is_accepted(critique: Critique, accept_score: float) -> bool:
     if critique.malformed or any(issue.severity == "critical" for issue in critique.issues):
         return False
     if critique.verdict == "accept":
-        return explain_rejection(critique) is None
+        return find_contradiction(critique) is None
     harmless = all(issue.severity == "minor" for issue in critique.issues)
     return harmless and critique.score is not None and critique.score >= accept_score
 
 
-def explain_rejection(critique: Critique) -> str | None:
-    """Return a sentence that says why an "accept" does not count; None if it counts or there is no "accept"."""
+def find_contradiction(critique: Critique) -> str | None:
+    """Return a sentence that says how a critique contradicts itself; None if it does not.
+
+    Such a critique accepts the answer and, at the same time, names a critical issue or scores the answer as more wrong
+    than right. It does not end a debate.
+    """
     if critique.verdict != "accept" or critique.malformed:
         return None
     if any(issue.severity == "critical" for issue in critique.issues):
-        return "It accepts, but names a critical issue: that does not end a debate early."
+        return "It accepts the answer but names a critical issue, so the acceptance does not count."
     if critique.score is not None and critique.score < RATHER_RIGHT:
-        return f"It accepts, but scores the answer under {RATHER_RIGHT:g}: that does not end a debate early."
+        return f"It accepts the answer but scores it {critique.score:g} of 10, so the acceptance does not count."
     return None
+
+
+class CritiqueSummary(Record, frozen=True):
+    """A critique in a few words, for people. The pages and the command line show these words."""
+
+    decision: str
+    """What the Skeptic decides: accepts, wants a revision, or contradicts itself; empty: nothing."""
+    kind: Literal["accepts", "revises", "contradicts", "none"]
+    score: str
+    """The score, as `4 of 10`; empty if there is none, or if the note names it."""
+    note: str
+    """What more must be said, in a sentence; may be empty."""
+    nothing_named: str
+    """The sentence for a critique without issues; empty if there are issues."""
+
+
+def summarise(critique: Critique) -> CritiqueSummary:
+    """Return a critique in words that do not contradict each other."""
+    note = find_contradiction(critique)
+    score = "" if critique.score is None else f"{critique.score:g} of 10"
+    if note is not None:
+        decision, kind, score = "Contradicts itself", "contradicts", ""
+    elif critique.verdict == "accept":
+        decision, kind = "Accepts", "accepts"
+    elif critique.verdict == "revise":
+        decision, kind = "Wants a revision", "revises"
+    else:
+        decision, kind = "", "none"
+    if critique.malformed:
+        note = "The critique did not have the required format, so it could not end the debate early."
+    nothing = ""
+    if not critique.issues:
+        content = kind != "contradicts" and critique.verdict != "revise"
+        content = content and (critique.score is None or critique.score >= RATHER_RIGHT)
+        nothing = "No errors found." if content else "No specific issue named."
+        nothing = "The critique could not be read." if critique.malformed else nothing
+    return CritiqueSummary(
+        decision=decision,
+        kind=kind,  # type: ignore[arg-type]  # one of the four words above
+        score=score,
+        note=note or "",
+        nothing_named=nothing,
+    )
 
 
 def remove_echoes(critique: Critique, *sources: str) -> Critique:

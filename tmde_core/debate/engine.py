@@ -21,7 +21,7 @@ from tmde_core.debate.context import Conversation
 from tmde_core.debate.critique import CRITIQUE_SCHEMA, is_accepted, parse_critique, remove_echoes
 from tmde_core.debate.judging import NONE, Judges
 from tmde_core.debate.seats import JudgeSession, RoleSession, Spoken, TokenCounter, merge_roles
-from tmde_core.errors import AdapterInvalidError, EmptyAnswerError, TmdeError
+from tmde_core.errors import AdapterInvalidError, EmptyAnswerError, OnlyThoughtError, TmdeError
 from tmde_core.prompts import (
     proposer_opening,
     proposer_revision,
@@ -31,11 +31,12 @@ from tmde_core.prompts import (
     template_text,
 )
 from tmde_core.records.base import utc_now
-from tmde_core.records.chat import AdapterRef, Message
+from tmde_core.records.chat import AdapterRef, FinishReason, Message
 from tmde_core.records.debate import Critique, DebateConfig, Role, Round
 from tmde_core.records.judging import JudgeItem, Verdict
 from tmde_core.records.templates import ScoredTemplate
 from tmde_core.records.traces import RoleModel, Timings, Trace
+from tmde_core.sdk.thoughts import Change
 from tmde_core.settings import RoleSettings
 from tmde_core.storage.events import MemoryLog
 from tmde_core.workspace import Workspace
@@ -64,6 +65,9 @@ class Engine:
     rounds: list[Round] = field(default_factory=list)
     found: list[ScoredTemplate] = field(default_factory=list)
     final_answer: str | None = None
+    finish_reason: FinishReason | None = None
+    """Why the final answer ended."""
+    synthesizer_thought: str = ""
 
     def __post_init__(self) -> None:
         self.debate = override(self.workspace.settings.debate, self.config)
@@ -96,6 +100,8 @@ class Engine:
             created_at=created_at,
             query=self.query,
             final_answer=self.final_answer or "",
+            finish_reason=self.finish_reason,
+            synthesizer_thought=self.synthesizer_thought,
             domain=self._domain(),
             rounds=tuple(self.rounds),
             early_stopped=early,
@@ -161,13 +167,19 @@ class Engine:
         critiques: Conversation | None = None
         for number in range(1, self.debate.max_rounds + 1):
             self.log.append("round_start", {"round": number})
-            proposal = await proposer.speak(proposals, number, self._teller("proposer", number))
+            try:
+                proposal = await proposer.speak(proposals, number, self._teller("proposer", number))
+            except OnlyThoughtError as error:
+                if not any(round_.proposal for round_ in self.rounds):
+                    raise
+                self.log.append("warning", {"detail": error.detail})
+                return f"Round {number} gave no answer: the Proposer only thought. The answer before it stands.", False
             proposals.add(Message(role="assistant", content=proposal.exact))
             if critiques is None:
                 critiques = Conversation(skeptic_opening(self.query, proposal.text))
             else:
                 critiques.add(skeptic_revision(proposal.text))
-            answer = await skeptic.speak(critiques, number, self._teller("skeptic", number), CRITIQUE_SCHEMA)
+            answer = await self._critique(skeptic, critiques, number)
             critiques.add(Message(role="assistant", content=answer.exact))
             critique = remove_echoes(parse_critique(answer.text), proposal.text, self.query)
             self._end_round(number, proposal, answer, critique)
@@ -177,6 +189,15 @@ class Engine:
         most = self.debate.max_rounds
         return f"Ended after {most} {'round' if most == 1 else 'rounds'}, the most that are allowed.", False
 
+    async def _critique(self, skeptic: RoleSession, critiques: Conversation, number: int) -> Spoken:
+        """Return the Skeptic's answer. If the Skeptic only thinks, a `warning` event says so and the answer is empty."""
+        try:
+            return await skeptic.speak(critiques, number, self._teller("skeptic", number), CRITIQUE_SCHEMA)
+        except OnlyThoughtError as error:
+            self.log.append("warning", {"detail": error.detail})
+            self._teller("skeptic", number)(Change(whole=True))
+            return Spoken(text="", exact="", ms=0.0)
+
     def _end_round(self, number: int, proposal: Spoken, answer: Spoken, critique: Critique) -> None:
         round_ = Round(
             number=number,
@@ -185,6 +206,10 @@ class Engine:
             critique_text=answer.text,
             proposer_ms=proposal.ms,
             skeptic_ms=answer.ms,
+            proposer_thought=proposal.thought,
+            skeptic_thought=answer.thought,
+            proposer_finish_reason=proposal.finish_reason,
+            skeptic_finish_reason=answer.finish_reason,
         )
         self.rounds.append(round_)
         self.log.append(
@@ -196,6 +221,10 @@ class Engine:
                 "critiqueText": answer.text,
                 "proposerMs": proposal.ms,
                 "skepticMs": answer.ms,
+                "proposerThought": proposal.thought,
+                "skepticThought": answer.thought,
+                "proposerFinishReason": proposal.finish_reason,
+                "skepticFinishReason": answer.finish_reason,
             },
         )
 
@@ -221,17 +250,40 @@ class Engine:
         elif self.debate.synthesis == "when-disputed" and agreed:
             skip = "The Skeptic accepted the last proposal: it is the answer."
         if skip:
-            self.final_answer = self._last_said()
-            self.log.append("synthesis", {"text": self.final_answer, "ms": 0.0, "skipped": True, "reason": skip})
+            self._take_last()
+            self._tell_answer(0.0, skip, skipped=True)
             return 0.0
         self.log.append("synthesis_start")
         seat = await self._seat("synthesizer")
         conversation = Conversation(await self._draft(seat))
-        spoken = await seat.speak(conversation, last.number, self._teller("synthesizer", last.number))
-        reason = "" if spoken.text else "The Synthesizer said nothing: the last proposal is the answer."
-        self.final_answer = spoken.text or self._last_said()
-        self.log.append("synthesis", {"text": self.final_answer, "ms": spoken.ms, "skipped": False, "reason": reason})
+        began, reason = time.perf_counter(), ""
+        try:
+            spoken = await seat.speak(conversation, last.number, self._teller("synthesizer", last.number))
+        except OnlyThoughtError as error:
+            self.log.append("warning", {"detail": error.detail})
+            spoken = Spoken(text="", exact="", ms=_ms_since(began))
+            reason = "The Synthesizer only thought: the last proposal is the answer."
+        self.synthesizer_thought = spoken.thought
+        if spoken.text:
+            self.final_answer, self.finish_reason = spoken.text, spoken.finish_reason
+        else:
+            reason = reason or "The Synthesizer said nothing: the last proposal is the answer."
+            self._take_last()
+        self._tell_answer(spoken.ms, reason, skipped=False)
         return spoken.ms
+
+    def _tell_answer(self, ms: float, reason: str, *, skipped: bool) -> None:
+        self.log.append(
+            "synthesis",
+            {
+                "text": self.final_answer,
+                "ms": ms,
+                "skipped": skipped,
+                "reason": reason,
+                "thought": self.synthesizer_thought,
+                "finishReason": self.finish_reason,
+            },
+        )
 
     async def _score(self) -> Verdict:
         item = JudgeItem(
@@ -311,22 +363,30 @@ class Engine:
         prompt = synthesizer_opening(self.query, self.rounds)
         return prompt if await seat.fits(prompt) else synthesizer_opening(self.query, self.rounds[-1:])
 
-    def _last_said(self) -> str:
-        """Return the newest proposal that is not empty.
+    def _take_last(self) -> None:
+        """Make the newest proposal that is not empty the final answer.
 
         Raises:
             EmptyAnswerError: Every proposal is empty.
         """
         for round_ in reversed(self.rounds):
             if round_.proposal:
-                return round_.proposal
+                self.final_answer, self.finish_reason = round_.proposal, round_.proposer_finish_reason
+                return
         raise EmptyAnswerError(
             "The model gave an empty answer in every round. Ask differently, or choose another model."
         )
 
-    def _teller(self, role: Role, number: int) -> Callable[[str], None]:
-        def tell(text: str) -> None:
-            self.log.append("token", {"role": role, "round": number, "text": text})
+    def _teller(self, role: Role, number: int) -> Callable[[Change], None]:
+        def tell(change: Change) -> None:
+            of = {"role": role, "round": number}
+            if change.whole:
+                self.log.append("revised", {**of, "text": change.text, "thought": change.thought})
+                return
+            if change.thought:
+                self.log.append("thought", {**of, "text": change.thought})
+            if change.text:
+                self.log.append("token", {**of, "text": change.text})
 
         return tell
 

@@ -12,13 +12,15 @@ from typing import Any
 import msgspec
 
 from tmde_core.debate.context import Conversation, QuestionTooLongError, TokenSizes
+from tmde_core.debate.thinking import THOUGHT_TOKENS, Asking, Wish, habits_of
 from tmde_core.errors import ContextOverflowError, WorkerFailedError
 from tmde_core.records.base import Record
-from tmde_core.records.chat import AdapterRef, ChatDelta, ChatEnd, ChatItem, ChatRequest, Message
+from tmde_core.records.chat import AdapterRef, ChatDelta, ChatEnd, ChatItem, ChatRequest, FinishReason, Message
 from tmde_core.records.debate import DebateConfig, Role
 from tmde_core.records.runtimes import RuntimeCapabilities
 from tmde_core.records.traces import RoleModel, TokenCounts
 from tmde_core.sdk.runtimes import ModelRuntime
+from tmde_core.sdk.thoughts import AnswerReader, Change, HeardAnswer
 from tmde_core.settings import Roles, RoleSettings
 
 SMALLER = 0.75
@@ -33,6 +35,10 @@ class Spoken(Record, frozen=True):
     exact: str
     """The answer exactly as generated. The next prompt must contain it unchanged for the prompt cache to work."""
     ms: float
+    thought: str = ""
+    """What the model thought before the answer. It is never part of a prompt."""
+    finish_reason: FinishReason | None = None
+    """Why the answer ended."""
 
 
 @dataclass
@@ -85,29 +91,38 @@ class RoleSession:
         room = await self.limit() - self.settings.max_tokens
         return await self._sizes.total(opening, room) <= room
 
+    async def _room_after(self, prompt: Sequence[Message]) -> int:
+        """Return how many tokens the context has left after a prompt."""
+        limit = await self.limit()
+        return limit - await self._sizes.total(prompt, max(0, limit - THOUGHT_TOKENS - self.settings.max_tokens))
+
     async def speak(
         self,
         conversation: Conversation,
         round_number: int,
-        on_text: Callable[[str], None],
+        on_change: Callable[[Change], None],
         json_schema: dict[str, Any] | None = None,
     ) -> Spoken:
-        """Ask the model and stream its answer; retry once with a smaller prompt if the model rejects the length.
+        """Ask the model and stream its answer and its thought.
+
+        Retry once with a smaller prompt if the model rejects the length, and once with tokens for the thought (or
+        without thinking) if the model only thinks.
 
         Raises:
             ContextOverflowError: The question alone does not fit.
+            OnlyThoughtError: The model thought and gave no answer, twice.
             WorkerFailedError: The runtime failed.
         """
         limit = await self.limit()
         try:
-            return await self._attempt(conversation, limit, round_number, on_text, json_schema)
+            return await self._attempt(conversation, limit, round_number, on_change, json_schema)
         except QuestionTooLongError:
             raise
         except ContextOverflowError as refused:
             told = refused.context.get("limit")
             smaller = min(limit, told) if isinstance(told, int) and told > 0 else limit
             try:
-                return await self._attempt(conversation, int(smaller * SMALLER), round_number, on_text, json_schema)
+                return await self._attempt(conversation, int(smaller * SMALLER), round_number, on_change, json_schema)
             except QuestionTooLongError:
                 raise refused from None
 
@@ -116,7 +131,7 @@ class RoleSession:
         conversation: Conversation,
         limit: int,
         round_number: int,
-        on_text: Callable[[str], None],
+        on_change: Callable[[Change], None],
         json_schema: dict[str, Any] | None,
     ) -> Spoken:
         fitted = await conversation.fit(self._sizes, limit, self.settings.max_tokens)
@@ -132,13 +147,74 @@ class RoleSession:
             background=self.background,
         )
         began = time.perf_counter()
-        pieces: list[str] = []
-        async for item in self.stream(request):
-            if isinstance(item, ChatDelta) and item.text:
-                pieces.append(item.text)
-                on_text(item.text)
-        exact = "".join(pieces)
-        return Spoken(text=exact.strip(), exact=exact, ms=round((time.perf_counter() - began) * 1000, 3))
+        heard = await self.ask(request, fitted.room, on_change)
+        if heard.finish_reason == "content_filter" and not heard.text.strip():
+            raise WorkerFailedError(
+                f"The server's filter stopped the {self.role.capitalize()}'s answer before its first word. Ask differently, "
+                "or choose another model."
+            )
+        return Spoken(
+            text=heard.text.strip(),
+            exact=heard.text,
+            ms=round((time.perf_counter() - began) * 1000, 3),
+            thought=heard.thought,
+            finish_reason=heard.finish_reason,
+        )
+
+    async def ask(
+        self, request: ChatRequest, room: int | None = None, on_change: Callable[[Change], None] | None = None
+    ) -> HeardAnswer:
+        """Ask the model, and once more if it only thinks.
+
+        Args:
+            request: the request; its `thinking` is decided here, and `max_tokens` is the limit of the answer.
+            room: tokens that the context has left after the prompt; None: they are counted if they matter.
+            on_change: gets what there is to show. After a new attempt it begins from nothing.
+
+        Raises:
+            OnlyThoughtError: The model thought and gave no answer.
+            WorkerFailedError: The runtime failed.
+        """
+        habits = habits_of(self.runtime, self.settings.model)
+
+        async def room_left() -> int:
+            return room if room is not None else await self._room_after(request.messages)
+
+        asking = Asking(self.role, self.settings, habits, request.max_tokens, room_left)
+        wish = await asking.first()
+        heard = await self._hear(request, wish, on_change)
+        if await asking.may_be_thought(heard, wish):
+            more = await asking.with_more(wish)
+            longer = await self._again(request, more, on_change)
+            if longer.thought:
+                heard, wish = longer, more
+                habits.thinks_long.add(wish.thinking)
+            elif on_change is not None:
+                on_change(Change(text=heard.text, whole=True))
+        if asking.is_thought(heard, wish) and (better := await asking.again(heard, wish)) is not None:
+            heard, wish = await self._again(request, better, on_change), better
+        if not asking.is_thought(heard, wish):
+            return heard
+        if heard.finish_reason == "stop" and not heard.unfinished:
+            return heard  # it thought, and then answered with nothing
+        raise asking.failed(heard, wish)
+
+    async def _again(self, request: ChatRequest, wish: Wish, on_change: Callable[[Change], None] | None) -> HeardAnswer:
+        if on_change is not None:
+            on_change(Change(whole=True))
+        return await self._hear(request, wish, on_change)
+
+    async def _hear(self, request: ChatRequest, wish: Wish, on_change: Callable[[Change], None] | None) -> HeardAnswer:
+        request = msgspec.structs.replace(
+            request, thinking=wish.thinking, max_tokens=request.max_tokens + wish.thought_tokens
+        )
+        reader = AnswerReader()
+        async with aclosing(self.stream(request)) as stream:
+            async for item in stream:
+                change = reader.end(item) if isinstance(item, ChatEnd) else reader.add(item)
+                if change is not None and on_change is not None:
+                    on_change(change)
+        return reader.heard()
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatItem, None]:
         """Yield the runtime's stream and count its tokens; stop the generation when the caller leaves the stream.
@@ -195,7 +271,10 @@ class JudgeSession:
         json_schema: dict[str, Any] | None = None,
         temperature: float = 0.0,
     ) -> AsyncGenerator[ChatItem, None]:
-        """Ask the Judge's model."""
+        """Ask the Judge's model.
+
+        The stream holds the answer alone, after a thought if there is one: a judge need not know about thoughts.
+        """
         request = ChatRequest(
             model=self.seat.settings.model,
             messages=tuple(messages),
@@ -207,9 +286,11 @@ class JudgeSession:
             top_logprobs=top_logprobs,
             background=self.seat.background,
         )
-        async with aclosing(self.seat.stream(request)) as stream:
-            async for item in stream:
-                yield item
+        heard = await self.seat.ask(request)
+        if heard.thought:
+            yield ChatDelta(thought=heard.thought)
+        yield ChatDelta(text=heard.text, logprobs=heard.logprobs)
+        yield heard.end or ChatEnd(finish_reason="stop")
 
 
 def derive_seed(seed: int | None, role: Role, round_number: int) -> int | None:

@@ -131,7 +131,11 @@ class DebateService:
         if trace is None:
             return debate
         return msgspec.structs.replace(
-            debate, rounds=trace.rounds, templates_used=trace.templates_used, final_answer=trace.final_answer
+            debate,
+            rounds=trace.rounds,
+            templates_used=trace.templates_used,
+            final_answer=trace.final_answer,
+            finish_reason=trace.finish_reason,
         )
 
     async def events(self, debate_id: UUID) -> MemoryLog:
@@ -319,6 +323,7 @@ def complete_data(trace: Trace) -> dict[str, object]:
     return {
         "traceId": str(trace.id),
         "finalAnswer": trace.final_answer,
+        "finishReason": trace.finish_reason,
         "score": trace.auto_score,
         "judge": trace.judge,
         "reasons": list(trace.score_reasons),
@@ -339,5 +344,6 @@ def _state(live: _Live) -> Debate:
         rounds=tuple(engine.rounds),
         templates_used=tuple(hit.template.name for hit in engine.found),
         final_answer=engine.final_answer,
+        finish_reason=engine.finish_reason,
         adapter_id=engine.adapter.id if engine.adapter else None,
     )

@@ -154,7 +154,7 @@ class FineTuneService:
 
     async def select_examples(self, config: FineTuneConfig) -> Selection:
         """Return which traces a run with this configuration would use now, and which are left out and why."""
-        traces = await self._traces.list_eligible(config.min_quality_score)
+        traces = await self._traces.list_eligible(config.eligibility)
         texts = {template.name: template_text(template) for template in await self._workspace.templates.list()}
 
         def templates_text(names: Sequence[str]) -> str:

@@ -18,9 +18,18 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.benchmark.results.statistics import paired_difference
+from tmde_core.debate.context import Conversation
 from tmde_core.debate.judging import Judges
+from tmde_core.debate.seats import RoleSession, TokenCounter
 from tmde_core.debate.service import DebateService
-from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError, WorkerFailedError
+from tmde_core.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    OnlyThoughtError,
+    TmdeError,
+    WorkerFailedError,
+)
 from tmde_core.finetune.dataset.same_question import normalise_question
 from tmde_core.finetune.service import FineTuneService
 from tmde_core.loop.journal import Journal
@@ -41,7 +50,7 @@ from tmde_core.loop.records import (
 from tmde_core.loop.watcher import LoopProgress
 from tmde_core.lora.service import LoraService
 from tmde_core.prompts import proposer_opening
-from tmde_core.records.chat import AdapterRef, ChatDelta, ChatRequest
+from tmde_core.records.chat import AdapterRef
 from tmde_core.records.debate import Debate, DebateConfig
 from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
 from tmde_core.records.judging import JudgeItem
@@ -133,9 +142,8 @@ class Loop:
 
         Training on a held-out question makes the comparison meaningless.
         """
-        quality = self.finetune.config().min_quality_score
         asked = {normalise_question(question.query): question.id for question in self.held_out}
-        for trace in await self.traces.list_eligible(quality):
+        for trace in await self.traces.list_eligible(self.finetune.config().eligibility):
             if normalise_question(trace.query) in asked:
                 raise ConflictError(
                     f"The trace {trace.id} holds the held-out question {asked[normalise_question(trace.query)]!r} and would be trained "
@@ -149,7 +157,13 @@ class Loop:
         self.watcher.step(f"Held-out questions {phase} training", len(self.held_out), len(done))
 
         async def one(question: Question) -> None:
-            answer = await self._ask(question, adapter)
+            try:
+                answer = await self._ask(question, adapter)
+            except OnlyThoughtError:
+                # There is no answer to check, so there is no score either.
+                self.journal.append(Asked(phase=phase, question_id=question.id, answer="", score=None))
+                self.watcher.piece(None)
+                return
             judges = Judges(self.workspace)
             verdict = await judges.judge(
                 judges.choose(AUTO, question.reference),
@@ -163,18 +177,17 @@ class Loop:
             await self._each([question for question in self.held_out if question.id not in done], one)
 
     async def _ask(self, question: Question, adapter: AdapterRef | None) -> str:
-        """Return the Proposer's own answer, with greedy decoding."""
-        role = self.workspace.settings.roles.proposer
-        runtime = await self.workspace.runtimes.get(role.runtime)
-        request = ChatRequest(
-            model=role.model,
-            messages=proposer_opening(question.query),
-            temperature=0.0,
-            max_tokens=self.plan.max_tokens,
-            adapter=adapter,
+        """Return the Proposer's own answer, with greedy decoding.
+
+        Raises:
+            OnlyThoughtError: the model thought and gave no answer.
+        """
+        role = msgspec.structs.replace(
+            self.workspace.settings.roles.proposer, temperature=0.0, max_tokens=self.plan.max_tokens
         )
-        pieces = [item.text async for item in runtime.chat(request) if isinstance(item, ChatDelta)]
-        return "".join(pieces).strip()
+        runtime = await self.workspace.runtimes.get(role.runtime)
+        seat = RoleSession("proposer", role, runtime, TokenCounter(), adapter=adapter)
+        return (await seat.speak(Conversation(proposer_opening(question.query)), 1, lambda _: None)).text
 
     async def _practise_all(self) -> None:
         attempts: dict[str, list[Practised]] = defaultdict(list)

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from tmde_core.records.base import Record
+from tmde_core.records.chat import FinishReason
 from tmde_core.records.questions import Question
 
 Domain = Literal["mathematics", "coding", "science", "reasoning", "creative"]
@@ -168,6 +169,8 @@ class BenchmarkResult(Record):
     tokens_per_second: float | None = None
     rounds: int = 0
     early_stopped: bool = False
+    finish_reason: FinishReason | None = None
+    """Why the answer ended; None: unknown. `length` and `content_filter`: the answer was cut."""
     tries: int = 1
     error: str | None = None
     """Why the question failed. For an answered question: why the judge's model could not be asked."""

@@ -15,6 +15,17 @@ FinishReason = Literal["stop", "length", "content_filter"]
 it."""
 
 
+_CUTS: dict[FinishReason, str] = {
+    "length": "Cut off at the token limit.",
+    "content_filter": "Cut off by the server's filter.",
+}
+
+
+def describe_cut(reason: FinishReason | None) -> str | None:
+    """Return a sentence that says how an answer was cut off; None if it was not."""
+    return None if reason is None else _CUTS.get(reason)
+
+
 class Message(Record):
     """One turn of a chat."""
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from msgspec import Meta
 
 from tmde_core.records.base import Record
+from tmde_core.records.chat import FinishReason
 
 Severity = Literal["minor", "major", "critical"]
 Role = Literal["proposer", "skeptic", "synthesizer", "judge"]
@@ -44,6 +45,14 @@ class Round(Record, frozen=True):
     """The Skeptic's unchanged text."""
     proposer_ms: float = 0.0
     skeptic_ms: float = 0.0
+    proposer_thought: str = ""
+    """What the Proposer thought before the proposal. It is never part of the proposal."""
+    skeptic_thought: str = ""
+    """What the Skeptic thought before the critique."""
+    proposer_finish_reason: FinishReason | None = None
+    """Why the proposal ended; None: unknown."""
+    skeptic_finish_reason: FinishReason | None = None
+    """Why the critique ended; None: unknown."""
 
 
 class DebateConfig(Record, frozen=True):
@@ -78,6 +87,8 @@ class Debate(Record, frozen=True):
     rounds: tuple[Round, ...] = ()
     templates_used: tuple[str, ...] = ()
     final_answer: str | None = None
+    finish_reason: FinishReason | None = None
+    """Why the final answer ended; None: unknown, or there is none yet."""
     trace_id: UUID | None = None
     adapter_id: str | None = None
     error_message: str | None = None

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from tmde_core.records.base import Record
+from tmde_core.records.traces import Eligibility
 from tmde_core.records.training import MaskedPiece
 
 TrainingRunStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
@@ -145,6 +146,16 @@ class FineTuneConfig(Record):
             extra={"group": "Data"},
         ),
     ] = 8.0
+    cut_answers: Annotated[
+        Literal["leave-out", "use"],
+        Meta(
+            title="Cut answers",
+            description=(
+                "Answers that the token limit or a filter cut off. `leave-out`: learned from only if you rated or corrected them."
+            ),
+            extra={"group": "Data"},
+        ),
+    ] = "leave-out"
     min_traces: Annotated[
         int,
         Meta(
@@ -181,6 +192,11 @@ class FineTuneConfig(Record):
             extra={"group": "Adapter"},
         ),
     ] = 42
+
+    @property
+    def eligibility(self) -> Eligibility:
+        """Which traces a run with this configuration may use."""
+        return Eligibility(min_quality=self.min_quality_score, use_cut_answers=self.cut_answers == "use")
 
 
 class FineTuneMetrics(Record):
@@ -281,6 +297,7 @@ class LeftOut(Record):
         "benchmark",
         "empty",
         "low-score",
+        "cut",
         "cannot-encode",
         "unreadable",
     ]

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from tmde_core.records.base import Record
+from tmde_core.records.chat import FinishReason
 from tmde_core.records.debate import Round
 
 Rating = Annotated[int, Meta(ge=1, le=10)]
@@ -48,6 +49,8 @@ class Trace(Record):
     created_at: datetime
     query: str
     final_answer: str
+    finish_reason: FinishReason | None = None
+    """Why the final answer ended; None: unknown. `length` and `content_filter`: the answer was cut."""
     domain: str | None = None
     rounds: tuple[Round, ...] = ()
     early_stopped: bool = False
@@ -70,11 +73,22 @@ class Trace(Record):
     tokens: TokenCounts = TokenCounts()
     source: str = "api"
     """api, cli, ui, import, loop or benchmark."""
+    synthesizer_thought: str = ""
+    """What the Synthesizer thought before the final answer. The thoughts of the other roles are in the rounds."""
 
     @property
     def quality_score(self) -> float | None:
         """The score that counts for training: the person's rating if there is one, else the judge's score."""
         return float(self.user_rating) if self.user_rating is not None else self.auto_score
+
+
+class Eligibility(Record, frozen=True):
+    """Which traces may be used for training."""
+
+    min_quality: float
+    """The lowest quality score that is sufficient."""
+    use_cut_answers: bool = False
+    """Whether an answer that was cut off may be used although no person has rated or corrected it."""
 
 
 class TraceFilter(Record):
@@ -85,7 +99,8 @@ class TraceFilter(Record):
     rated: bool | None = None
     eligible: bool | None = None
     """Whether the score is at least `min_quality_score` of the settings, the trace is not withdrawn and not from a
-    benchmark."""
+    benchmark, and the answer is whole, or a person has rated or corrected it, or `cut_answers` of the settings is
+    `use`."""
     source: str | None = None
 
 
@@ -107,6 +122,9 @@ class TraceStats(Record):
     by_domain: dict[str, int]
     since_last_run: int
     """Eligible traces that were created after the last completed training run began."""
+    cut: int = 0
+    """Traces that are good enough but not eligible, because their answer was cut off and no person has rated or
+    corrected it."""
 
 
 class SkippedLine(Record):

@@ -13,6 +13,7 @@
 - `tmde_core.sdk.chat_answers`, `chat_events`, `chat_members`, `chat_errors`, `chat_refusals`: its parts, for runtimes
   that speak another protocol or have a connection of their own.
 - `tmde_core.sdk.lenient_json`: JSON of other programs, read member by member.
+- `tmde_core.sdk.thoughts`: keeps the thoughts of thinking models apart from their answers.
 - `tmde_core.sdk.adapters`, `safetensors_header`: the files of an adapter.
 - `tmde_core.sdk.files`: files that are written completely or not at all.
 - `tmde_core.sdk.records`: the base of immutable records, and JSON.

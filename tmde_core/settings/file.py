@@ -22,6 +22,7 @@ def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
     Args:
         path: the settings file.
         changes: values with the names of the file: snake_case, tables as nested mappings. Other values stay unchanged.
+            None removes a value.
 
     Raises:
         InvalidInputError: the file is not text or not valid TOML, or TOML cannot hold a value.
@@ -67,6 +68,8 @@ def _over(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         if isinstance(value, Mapping):
             old = merged.get(name)
             merged[name] = _over(old if isinstance(old, Mapping) else {}, value)
+        elif value is None:
+            merged.pop(name, None)
         else:
             merged[name] = list(value) if isinstance(value, tuple) else value
     return merged
@@ -82,5 +85,7 @@ def _merge(table: Any, changes: Mapping[str, Any], inline: bool) -> None:
                 within = inline or isinstance(table, InlineTable)
                 table[name] = tomlkit.inline_table() if within else tomlkit.table()
             _merge(table[name], value, inline)
+        elif value is None:
+            table.pop(name, None)
         else:
             table[name] = list(value) if isinstance(value, tuple) else value

@@ -53,6 +53,16 @@ class RoleSettings(Record):
             extra={"unit": "tokens"},
         ),
     ] = 384
+    thinking: Annotated[
+        bool | None,
+        Meta(
+            title="Thinking",
+            description=(
+                "Whether a thinking model thinks before it answers. A thought gets 4,096 tokens beside the answer. Unset: the "
+                "Proposer's and the Synthesizer's model does as it usually does; the Skeptic's and the Judge's does not think."
+            ),
+        ),
+    ] = None
 
 
 class Roles(Record):

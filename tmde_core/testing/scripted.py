@@ -4,7 +4,7 @@
     plugins = scripted_plugins(runtime)
     settings = scripted_settings(tmp_path)
 
-The runtime streams in pieces. It can wait for an `asyncio.Event`, fail, reach the token limit, count tokens (one per
+The runtime streams in pieces. It can wait for an `asyncio.Event`, think before it answers, fail, reach the token limit, count tokens (one per
 word), keep a prompt cache and report log-probabilities. It records every request.
 """
 
@@ -22,7 +22,16 @@ import msgspec
 from tmde_core.errors import AdapterInvalidError, ContextOverflowError, NotFoundError
 from tmde_core.plugins import Plugins
 from tmde_core.prompts import role_of
-from tmde_core.records.chat import AdapterRef, ChatDelta, ChatEnd, ChatItem, ChatRequest, TokenAlternative, TokenLogprob
+from tmde_core.records.chat import (
+    AdapterRef,
+    ChatDelta,
+    ChatEnd,
+    ChatItem,
+    ChatRequest,
+    FinishReason,
+    TokenAlternative,
+    TokenLogprob,
+)
 from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeCapabilities, RuntimeStatus
 from tmde_core.sdk.runtimes import RuntimeDescriptor
 from tmde_core.settings import Roles, Settings, SupervisorSettings
@@ -43,7 +52,16 @@ class Reply:
     """An error that is raised after `error_after` pieces."""
     error_after: int = 0
     logprobs: tuple[TokenLogprob, ...] | None = None
-    """Log-probabilities that are sent with the first piece if the request asks for them."""
+    """Log-probabilities that are sent with the first piece of the text if the request asks for them."""
+    thought: str = ""
+    """A thought that comes before the text. Its words take tokens from the same limit."""
+    tags: tuple[str, str] | None = None
+    """The tags around the thought within the text, such as `("<think>", "</think>")`. An empty first tag stands for a
+    prompt that opens the thought. None: the thought comes in a field of its own."""
+    stubborn: bool = False
+    """Whether the model thinks although the request asks it not to."""
+    finish_reason: FinishReason | None = None
+    """Why the answer ends; None: `length` at the token limit, else `stop`."""
 
 
 Answer = str | Reply | Exception
@@ -110,7 +128,8 @@ class ScriptedRuntime:
         reply = self._reply(request)
         words = [word for message in request.messages for word in message.content.split()]
         cached = max((_common(words, earlier) for earlier in self._cache), default=0)
-        pieces = re.findall(r"\s*\S+|\s+$", reply.text)
+        pieces = _deltas(reply, thinks=bool(reply.thought) and (request.thinking is not False or reply.stubborn))
+        first = next((index for index, piece in enumerate(pieces) if piece.logprobs), -1)
         finished = False
         try:
             for index, piece in enumerate([*pieces[: request.max_tokens], None]):
@@ -119,11 +138,11 @@ class ScriptedRuntime:
                 if reply.error is not None and index == reply.error_after:
                     raise reply.error
                 if piece is not None:
-                    wanted = request.top_logprobs > 0 and index == 0 and self.capabilities.logprobs
-                    yield ChatDelta(text=piece, logprobs=(reply.logprobs or ()) if wanted else ())
+                    wanted = request.top_logprobs > 0 and index == first and self.capabilities.logprobs
+                    yield piece if wanted else ChatDelta(text=piece.text, thought=piece.thought)
             self._cache.append([*words, *reply.text.split()])
             end = ChatEnd(
-                finish_reason="length" if len(pieces) > request.max_tokens else "stop",
+                finish_reason=reply.finish_reason or ("length" if len(pieces) > request.max_tokens else "stop"),
                 prompt_tokens=len(words),
                 cached_tokens=cached,
                 completion_tokens=min(len(pieces), request.max_tokens),
@@ -223,6 +242,23 @@ def scripted_settings(data_dir: Path, runtime: str = "scripted") -> Settings:
         supervisor=SupervisorSettings(niceness=0),  # simulated training need not yield to other tests
         roles=Roles(**roles),
     )
+
+
+def _deltas(reply: Reply, *, thinks: bool) -> list[ChatDelta]:
+    """Return the pieces of a reply: one word each."""
+    text = [ChatDelta(text=word) for word in _words(reply.text)]
+    if text and reply.logprobs:
+        text[0] = ChatDelta(text=text[0].text, logprobs=reply.logprobs)
+    if not thinks:
+        return text
+    if reply.tags is None:
+        return [*(ChatDelta(thought=word) for word in _words(reply.thought)), *text]
+    opening, closing = reply.tags
+    return [*(ChatDelta(text=word) for word in (opening, *_words(reply.thought), closing, "\n\n") if word), *text]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\s*\S+|\s+$", text)
 
 
 def _as_reply(answer: Answer) -> Reply:

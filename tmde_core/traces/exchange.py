@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import Record, from_json, to_json, utc_now
+from tmde_core.records.chat import FinishReason
 from tmde_core.records.debate import Critique, Round
 from tmde_core.records.traces import (
     ImportReport,
@@ -29,6 +30,7 @@ from tmde_core.records.traces import (
     TokenCounts,
     Trace,
 )
+from tmde_core.sdk.thoughts import split
 from tmde_core.storage.text_files import MAX_LINE_BYTES
 from tmde_core.traces.store import Arrival, TraceStore
 
@@ -55,6 +57,10 @@ class LineRound(Record):
     critique_text: str = ""
     proposer_ms: Annotated[float, Meta(ge=0)] = 0.0
     skeptic_ms: Annotated[float, Meta(ge=0)] = 0.0
+    proposer_thought: str = ""
+    skeptic_thought: str = ""
+    proposer_finish_reason: FinishReason | None = None
+    skeptic_finish_reason: FinishReason | None = None
 
 
 class TraceLine(Record):
@@ -62,6 +68,7 @@ class TraceLine(Record):
 
     query: Text
     final_answer: Text
+    finish_reason: FinishReason | None = None
     id: UUID | None = None
     created_at: datetime | None = None
     domain: Name | None = None
@@ -84,6 +91,7 @@ class TraceLine(Record):
     timings: Timings = Timings()
     tokens: TokenCounts = TokenCounts()
     source: Annotated[str, Meta(min_length=1, max_length=40)] = "import"
+    synthesizer_thought: str = ""
 
     def trace(self) -> Trace:
         """Return the trace that this line describes.
@@ -96,7 +104,7 @@ class TraceLine(Record):
             if not text.strip():
                 raise InvalidInputError(f"{name}: must not be blank.", field=name)
         rounds = tuple(
-            Round(**{**msgspec.structs.asdict(round_), "number": round_.number or place})
+            without_thought(Round(**{**msgspec.structs.asdict(round_), "number": round_.number or place}))
             for place, round_ in enumerate(self.rounds, 1)
         )
         if len({round_.number for round_ in rounds}) != len(rounds):
@@ -117,7 +125,31 @@ class TraceLine(Record):
                 for role, model in self.models.items()
             },
         }
-        return Trace(**told)
+        return require_answer(Trace(**told))
+
+
+def require_answer(trace: Trace) -> Trace:
+    """Return the trace with a thought within its answer kept apart.
+
+    Raises:
+        InvalidInputError: The answer is nothing but a thought.
+    """
+    found = split(trace.final_answer)
+    if not found.thought and not found.unfinished:
+        return trace
+    if not found.answer.strip():
+        raise InvalidInputError("finalAnswer: is a model's thought without an answer.", field="finalAnswer")
+    thought = "\n\n".join(part for part in (trace.synthesizer_thought, found.thought) if part)
+    return msgspec.structs.replace(trace, final_answer=found.answer, synthesizer_thought=thought)
+
+
+def without_thought(round_: Round) -> Round:
+    """Return the round with a thought within its proposal kept apart."""
+    found = split(round_.proposal)
+    if not found.thought and not found.unfinished:
+        return round_
+    thought = "\n\n".join(part for part in (round_.proposer_thought, found.thought) if part)
+    return msgspec.structs.replace(round_, proposal=found.answer, proposer_thought=thought)
 
 
 def in_utc(moment: datetime | None, field: str) -> datetime | None:

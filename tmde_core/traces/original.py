@@ -19,7 +19,7 @@ from uuid import UUID, uuid5
 from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.records.debate import Round
 from tmde_core.records.traces import RoleModel, Timings, Trace
-from tmde_core.traces.exchange import Entry, in_utc
+from tmde_core.traces.exchange import Entry, in_utc, require_answer, without_thought
 from tmde_core.traces.store import Arrival
 
 NAMESPACE = UUID("6f9a3c1e-5d0b-4b83-9b52-3d0a1f4a7c11")
@@ -135,7 +135,7 @@ def _trace(row: sqlite3.Row, round_rows: list[sqlite3.Row]) -> Trace:
     early = get.number("early_stopped", 0, 1)
     metadata = get.json_object("metadata")
     domain = metadata.get("domain")
-    return Trace(
+    trace = Trace(
         id=_id(get.text("id", required=True)),
         created_at=_time(get("created_at")),
         query=get.text("query", required=True),
@@ -159,6 +159,7 @@ def _trace(row: sqlite3.Row, round_rows: list[sqlite3.Row]) -> Trace:
         ),
         source="import",
     )
+    return require_answer(trace)
 
 
 def _rounds(rows: list[sqlite3.Row]) -> tuple[Round, ...]:
@@ -169,12 +170,14 @@ def _rounds(rows: list[sqlite3.Row]) -> tuple[Round, ...]:
         if number is None or number != int(number):
             raise InvalidInputError("rounds: a round has no number.", field="round_number")
         rounds.append(
-            Round(
-                number=int(number),
-                proposal=get.text("proposer_response"),
-                critique_text=get.text("skeptic_response"),
-                proposer_ms=get.number("proposer_duration_ms", 0) or 0.0,
-                skeptic_ms=get.number("skeptic_duration_ms", 0) or 0.0,
+            without_thought(
+                Round(
+                    number=int(number),
+                    proposal=get.text("proposer_response"),
+                    critique_text=get.text("skeptic_response"),
+                    proposer_ms=get.number("proposer_duration_ms", 0) or 0.0,
+                    skeptic_ms=get.number("skeptic_duration_ms", 0) or 0.0,
+                )
             )
         )
     if len({round_.number for round_ in rounds}) != len(rounds):

@@ -9,7 +9,16 @@ from uuid import UUID
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.records.finetune import TraceLineage
-from tmde_core.records.traces import Deletion, ImportReport, Trace, TraceFilter, TracePage, TraceStats, Withdrawal
+from tmde_core.records.traces import (
+    Deletion,
+    Eligibility,
+    ImportReport,
+    Trace,
+    TraceFilter,
+    TracePage,
+    TraceStats,
+    Withdrawal,
+)
 from tmde_core.settings import LiveSettings
 from tmde_core.traces import exchange, original
 from tmde_core.traces.store import PassedOver, Scored, TraceStore
@@ -45,6 +54,11 @@ class TraceService:
     def min_quality_score(self) -> float:
         """The lowest quality score that makes a trace eligible for training, from the training configuration."""
         return self._settings.current.finetune.min_quality_score
+
+    @property
+    def eligibility(self) -> Eligibility:
+        """Which traces the training configuration of the settings would use."""
+        return self._settings.current.finetune.eligibility
 
     async def add(self, trace: Trace) -> None:
         """Store a finished debate with its rounds, either completely or not at all.
@@ -86,7 +100,7 @@ class TraceService:
             raise InvalidInputError(
                 f"limit: must be a whole number from 1 to {MAX_LIMIT}.", field="limit", minimum=1, maximum=MAX_LIMIT
             )
-        items, total, more = await self._store.page(filter, self.min_quality_score, limit, cursor)
+        items, total, more = await self._store.page(filter, self.eligibility, limit, cursor)
         return TracePage(items=tuple(items), total=total, next_cursor=more)
 
     async def rate(self, trace_id: UUID, rating: int, corrected_answer: str | None = None) -> Trace:
@@ -160,14 +174,15 @@ class TraceService:
 
     async def stats(self) -> TraceStats:
         """Return figures of the whole store."""
-        return await self._store.stats(self.min_quality_score)
+        return await self._store.stats(self.eligibility)
 
-    async def list_eligible(self, min_quality: float) -> Traces:
+    async def list_eligible(self, eligibility: Eligibility) -> Traces:
         """Return every trace that may be used for training, oldest first.
 
-        Such a trace has a sufficient score, is not withdrawn, and does not come from a benchmark.
+        Such a trace has a sufficient score, is not withdrawn, and does not come from a benchmark. Its answer is whole,
+        or a person has rated or corrected it, or cut answers are wanted.
         """
-        return await self._store.eligible(min_quality)
+        return await self._store.eligible(eligibility)
 
     async def list_withdrawn(self, min_quality: float) -> Ids:
         """Return the ids of the withdrawn traces whose score was sufficient for training, oldest first."""
@@ -177,7 +192,8 @@ class TraceService:
         """Return the number of traces that training never considers, and the best of them.
 
         Args:
-            which: Select traces with a score that is too low, or traces that come from a benchmark.
+            which: Select traces with a score that is too low, traces that come from a benchmark, or traces whose answer
+                was cut off and not rated or corrected by a person.
             min_quality: The lowest score that is sufficient for training.
             limit: The largest number of traces to return.
         """

@@ -17,8 +17,9 @@ import msgspec
 
 from tmde_core.errors import InvalidInputError, UnprocessableError
 from tmde_core.records.base import Record, to_json, utc_now
+from tmde_core.records.chat import FinishReason
 from tmde_core.records.debate import Critique, Round
-from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace, TraceFilter, TraceStats
+from tmde_core.records.traces import Eligibility, RoleModel, Timings, TokenCounts, Trace, TraceFilter, TraceStats
 from tmde_core.storage.database import Database
 from tmde_core.storage.stamps import encode_time
 
@@ -27,6 +28,9 @@ T = TypeVar("T")
 QUALITY = "coalesce(user_rating, auto_score)"
 """`Trace.quality_score` in SQL, written exactly as in its index; otherwise SQLite does not use the index."""
 
+CUT = "finish_reason IN ('length', 'content_filter') AND user_rating IS NULL AND corrected_answer IS NULL"
+"""A cut answer that no person has rated or corrected, written exactly as in its index."""
+
 MAX_SEARCH_WORDS = 32
 """The number of search words that are used. Each word costs a lookup, and nobody types more words than this."""
 
@@ -34,16 +38,22 @@ MIN_PREFIX = 3
 
 COLUMNS = (
     "seq, id, created_at, query, final_answer, domain, early_stopped, stop_reason, auto_score, judge, user_rating, "
-    "corrected_answer, withdrawn_at, withdrawn_reason, adapter_id, source, details"
+    "corrected_answer, withdrawn_at, withdrawn_reason, adapter_id, source, finish_reason, details"
 )
 
-PassedOver = Literal["low-score", "benchmark"]
+ROUND_COLUMNS = (
+    "trace_id, number, proposal, critique, critique_text, proposer_ms, skeptic_ms, proposer_thought, skeptic_thought, "
+    "proposer_finish_reason, skeptic_finish_reason"
+)
+
+PassedOver = Literal["low-score", "benchmark", "cut"]
 Scored = tuple[UUID, float | None]
 """A trace's id and its quality score."""
 
 _PASSED_OVER: Mapping[PassedOver, str] = {
     "low-score": f"source <> 'benchmark' AND coalesce({QUALITY}, -1) < ?",
     "benchmark": f"source = 'benchmark' AND {QUALITY} >= ?",
+    "cut": f"source <> 'benchmark' AND {QUALITY} >= ? AND {CUT}",
 }
 
 _WORD = re.compile(r"\w+")
@@ -58,6 +68,7 @@ class TraceDetails(Record):
     timings: Timings = Timings()
     tokens: TokenCounts = TokenCounts()
     score_reasons: tuple[str, ...] = ()
+    synthesizer_thought: str = ""
 
 
 def encode_cursor(created_at: str, seq: int) -> str:
@@ -113,7 +124,7 @@ class _Twin(NamedTuple):
 class Where:
     """A filter as SQL: conditions and their parameters."""
 
-    def __init__(self, wanted: TraceFilter, min_quality_score: float) -> None:
+    def __init__(self, wanted: TraceFilter, eligibility: Eligibility) -> None:
         self._conditions: list[str] = []
         self._parameters: list[Any] = []
         self.match: str | None = None
@@ -126,9 +137,10 @@ class Where:
         if wanted.rated is not None:
             self.add(f"user_rating IS {'NOT ' if wanted.rated else ''}NULL")
         if wanted.eligible is not None:
-            eligible = f"({QUALITY} >= ? AND withdrawn_at IS NULL AND source <> 'benchmark')"
+            whole = "" if eligibility.use_cut_answers else f" AND seq NOT IN (SELECT seq FROM traces WHERE {CUT})"
+            eligible = f"({QUALITY} >= ? AND withdrawn_at IS NULL AND source <> 'benchmark'{whole})"
             # Within coalesce, so that counting walks the covering index instead of visiting each row of the quality index.
-            self.add(f"coalesce({eligible}, 0) = {int(wanted.eligible)}", min_quality_score)
+            self.add(f"coalesce({eligible}, 0) = {int(wanted.eligible)}", eligibility.min_quality)
         if wanted.source is not None:
             self.add("source = ?", wanted.source)
 
@@ -179,10 +191,10 @@ class TraceStore:
         return found[0] if found else None
 
     async def page(
-        self, wanted: TraceFilter, min_quality_score: float, limit: int, cursor: str | None
+        self, wanted: TraceFilter, eligibility: Eligibility, limit: int, cursor: str | None
     ) -> tuple[list[Trace], int, str | None]:
         """Return one page, newest first, the number of matches on all pages, and the cursor of the next page."""
-        where = Where(wanted, min_quality_score)
+        where = Where(wanted, eligibility)
         if cursor is not None:
             decode_cursor(cursor)
         total = 0 if where.nothing else int(await self._db.value(*where.count_sql()))
@@ -198,9 +210,9 @@ class TraceStore:
         rows = await self._db.rows(f"SELECT {COLUMNS} FROM traces WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
         return await self._traces(rows), rows[-1]["seq"] if rows else seq
 
-    async def eligible(self, min_quality_score: float) -> list[Trace]:
+    async def eligible(self, eligibility: Eligibility) -> list[Trace]:
         """Return every trace that may be used for training, oldest first."""
-        clause, parameters = Where(TraceFilter(eligible=True), min_quality_score).sql()
+        clause, parameters = Where(TraceFilter(eligible=True), eligibility).sql()
         return await self._traces(
             await self._db.rows(f"SELECT {COLUMNS} FROM traces {clause} ORDER BY created_at, seq", parameters)
         )
@@ -230,8 +242,7 @@ class TraceStore:
             ids = [row["id"] for row in rows[start : start + 500]]
             marks = ",".join("?" * len(ids))
             for row in await self._db.rows(
-                "SELECT trace_id, number, proposal, critique, critique_text, proposer_ms, skeptic_ms FROM rounds "
-                f"WHERE trace_id IN ({marks}) ORDER BY trace_id, number",
+                f"SELECT {ROUND_COLUMNS} FROM rounds WHERE trace_id IN ({marks}) ORDER BY trace_id, number",
                 ids,
             ):
                 rounds.setdefault(row["trace_id"], []).append(_round(row))
@@ -315,9 +326,10 @@ class TraceStore:
             (encode_time(utc_now()), reason, str(trace_id)),
         )
 
-    async def stats(self, min_quality_score: float) -> TraceStats:
+    async def stats(self, eligibility: Eligibility) -> TraceStats:
         """Return figures of the whole table."""
-        clause, parameters = Where(TraceFilter(eligible=True), min_quality_score).sql()
+        clause, parameters = Where(TraceFilter(eligible=True), eligibility).sql()
+        cut = 0 if eligibility.use_cut_answers else (await self.passed_over("cut", eligibility.min_quality, 0))[0]
         last_run = await self._db.value("SELECT max(started_at) FROM finetune_runs WHERE status = 'completed'")
         counts = await self._db.row(
             f"SELECT count(*) AS eligible, count(*) FILTER (WHERE created_at > ?) AS since FROM traces {clause}",
@@ -334,6 +346,7 @@ class TraceStore:
             withdrawn=await self._db.value("SELECT count(*) FROM traces WHERE withdrawn_at IS NOT NULL"),
             by_domain=dict(sorted(by_domain.items())),
             since_last_run=counts["since"] if counts else 0,
+            cut=cut,
         )
 
     async def insert(self, connection: aiosqlite.Connection, traces: Iterable[Trace]) -> None:
@@ -380,11 +393,8 @@ async def _same_content(
     return found
 
 
-_INSERT_TRACE = f"INSERT INTO traces ({COLUMNS.removeprefix('seq, ')}) VALUES ({','.join('?' * 16)})"
-_INSERT_ROUND = (
-    "INSERT INTO rounds (trace_id, number, proposal, critique, critique_text, proposer_ms, skeptic_ms) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
+_INSERT_TRACE = f"INSERT INTO traces ({COLUMNS.removeprefix('seq, ')}) VALUES ({','.join('?' * 17)})"
+_INSERT_ROUND = f"INSERT INTO rounds ({ROUND_COLUMNS}) VALUES ({','.join('?' * 11)})"
 
 
 def _trace_row(trace: Trace) -> tuple[Any, ...]:
@@ -405,6 +415,7 @@ def _trace_row(trace: Trace) -> tuple[Any, ...]:
         trace.withdrawn_reason,
         trace.adapter_id,
         trace.source,
+        trace.finish_reason,
         to_json(details).decode(),
     )
 
@@ -420,6 +431,10 @@ def _round_rows(trace: Trace) -> Iterable[tuple[Any, ...]]:
             round_.critique_text,
             round_.proposer_ms,
             round_.skeptic_ms,
+            round_.proposer_thought,
+            round_.skeptic_thought,
+            round_.proposer_finish_reason,
+            round_.skeptic_finish_reason,
         )
 
 
@@ -440,6 +455,7 @@ def _trace(row: sqlite3.Row, rounds: Iterable[Round]) -> Trace:
         created_at=datetime.fromisoformat(row["created_at"]),
         query=row["query"],
         final_answer=row["final_answer"],
+        finish_reason=msgspec.convert(row["finish_reason"], FinishReason | None),
         domain=row["domain"],
         rounds=tuple(rounds),
         early_stopped=bool(row["early_stopped"]),
@@ -465,4 +481,8 @@ def _round(row: sqlite3.Row) -> Round:
         critique_text=row["critique_text"],
         proposer_ms=row["proposer_ms"],
         skeptic_ms=row["skeptic_ms"],
+        proposer_thought=row["proposer_thought"],
+        skeptic_thought=row["skeptic_thought"],
+        proposer_finish_reason=msgspec.convert(row["proposer_finish_reason"], FinishReason | None),
+        skeptic_finish_reason=msgspec.convert(row["skeptic_finish_reason"], FinishReason | None),
     )

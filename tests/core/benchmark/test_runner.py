@@ -60,6 +60,29 @@ async def test_a_debate_run_counts_rounds_and_leaves_nothing_to_train_on(service
     assert (await services.benchmark.trace(run.id, "q00"))["finalAnswer"] == "That is right."
 
 
+async def test_an_answer_that_is_only_a_thought_fails_with_the_reason_and_is_never_scored(services, runtime):
+    endless = Reply("late", thought="That is right. " * 6_000, stubborn=True)
+    runtime.script = lambda request: endless if "number 3?" in request.messages[-1].content else "That is right."
+    run = await finished(services)
+    results, _ = await services.benchmark.results(run.id)
+    (failed,) = [one for one in results if one.status == "failed"]
+    assert (failed.quality_score, failed.answer, failed.tries) == (None, "", 1)
+    assert "so there is no answer" in failed.error
+    assert run.metrics.failed == 1
+
+
+async def test_a_run_stores_thinking_only_where_it_is_set_so_that_older_runs_compare(services):
+    run = await finished(services)
+    assert all("thinking" not in role for role in run.settings["roles"].values())
+
+
+async def test_a_result_tells_why_its_answer_ended(services, runtime):
+    runtime.script = lambda _: Reply("That is right.", finish_reason="length")
+    run = await finished(services)
+    results, _ = await services.benchmark.results(run.id)
+    assert {one.finish_reason for one in results} == {"length"}
+
+
 async def test_every_model_call_of_a_run_gives_way_to_debates(services, runtime):
     await finished(services, BenchmarkPlan(type="quick"))
     assert runtime.requests

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from tmde_core.debate.critique import (
     MAX_ISSUE_CHARS,
     MAX_ISSUES,
-    explain_rejection,
+    find_contradiction,
     is_accepted,
     parse_critique,
     remove_echoes,
+    summarise,
 )
 from tmde_core.records.debate import Critique, Issue
 
@@ -164,15 +165,30 @@ def test_leaving_out_echoes_takes_issues_away_and_nothing_else(issue, source):
 
 
 @pytest.mark.parametrize(
+    ("critique", "words"),
+    [
+        (Critique(score=1, verdict="accept"), ("Contradicts itself", "", "No specific issue named.")),
+        (Critique(score=9, verdict="accept"), ("Accepts", "9 of 10", "No errors found.")),
+        (Critique(score=2, verdict="revise"), ("Wants a revision", "2 of 10", "No specific issue named.")),
+        (Critique(issues=(Issue("critical", "wrong"),), score=9, verdict="accept"), ("Contradicts itself", "", "")),
+        (Critique(malformed=True), ("", "", "The critique could not be read.")),
+    ],
+)
+def test_a_critique_is_summed_up_in_words_that_fit_together(critique, words):
+    told = summarise(critique)
+    assert (told.decision, told.score, told.nothing_named) == words
+
+
+@pytest.mark.parametrize(
     ("critique", "says"),
     [
-        (Critique(score=1, verdict="accept"), "scores the answer under 5"),
+        (Critique(score=1, verdict="accept"), "scores it 1 of 10"),
         (Critique(issues=(Issue("critical", "wrong"),), score=9, verdict="accept"), "names a critical issue"),
         (Critique(score=9, verdict="accept"), None),
         (Critique(verdict="accept"), None),
         (Critique(score=1, verdict="revise"), None),
     ],
 )
-def test_an_acceptance_that_does_not_count_says_why(critique, says):
-    told = explain_rejection(critique)
+def test_a_critique_that_contradicts_itself_says_how(critique, says):
+    told = find_contradiction(critique)
     assert told is None if says is None else says in told

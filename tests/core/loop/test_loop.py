@@ -20,6 +20,7 @@ from tmde_core.records.chat import ChatRequest
 from tmde_core.records.debate import DebateConfig
 from tmde_core.records.questions import Question
 from tmde_core.records.runtimes import Availability
+from tmde_core.records.traces import Eligibility
 from tmde_core.records.training import ResourceEstimate, TrainingJob, WorkerCommand
 from tmde_core.sdk.training import BackendDescriptor
 from tmde_core.services import Services, open_services
@@ -124,7 +125,7 @@ async def test_a_loop_trains_on_what_scored_activates_it_and_reports_the_gain(op
 async def test_the_last_debate_is_kept_but_never_trained_on(opened: Services):
     report = await loop_on(opened, questions()).run()
     trace = await opened.traces.rate(UUID(report.last.trace_id), 10)
-    assert trace.id not in [one.id for one in await opened.traces.list_eligible(8.0)]
+    assert trace.id not in [one.id for one in await opened.traces.list_eligible(Eligibility(min_quality=8.0))]
 
 
 async def test_held_out_questions_are_asked_greedily_of_the_proposer_alone_and_leave_no_traces(opened, runtime):

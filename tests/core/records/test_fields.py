@@ -47,7 +47,7 @@ def test_a_field_says_what_its_meta_says():
 def test_groups_come_in_the_order_that_is_asked_for_and_others_last():
     groups = by_group(fields_of(FineTuneConfig), GROUPS)
     assert list(groups) == [*GROUPS, "Backend"]
-    assert [field.name for field in groups["Data"]] == ["min_quality_score", "min_traces"]
+    assert [field.name for field in groups["Data"]] == ["min_quality_score", "cut_answers", "min_traces"]
 
 
 def test_a_new_hyperparameter_is_on_the_command_line_the_page_and_in_the_docs():

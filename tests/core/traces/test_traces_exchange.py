@@ -62,6 +62,7 @@ amounts = st.floats(0, 1e9, allow_nan=False).map(lambda number: round(number, 3)
 moments = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)).map(  # noqa: DTZ001 - hypothesis wants naive bounds
     lambda moment: moment.replace(tzinfo=UTC, microsecond=moment.microsecond // 1000 * 1000)
 )
+reasons = st.sampled_from([None, "stop", "length", "content_filter"])
 critiques = st.builds(
     Critique,
     issues=st.lists(
@@ -83,6 +84,10 @@ def rounds(draw: st.DrawFn) -> tuple[Round, ...]:
             critique_text=draw(texts),
             proposer_ms=draw(amounts),
             skeptic_ms=draw(amounts),
+            proposer_thought=draw(texts),
+            skeptic_thought=draw(texts),
+            proposer_finish_reason=draw(reasons),
+            skeptic_finish_reason=draw(reasons),
         )
         for number in range(1, draw(st.integers(0, 3)) + 1)
     )
@@ -113,7 +118,23 @@ any_trace = st.builds(
         TokenCounts, prompt=st.integers(0, 10**6), cached=st.integers(0, 10**6), completion=st.integers(0, 10**6)
     ),
     source=st.sampled_from(["api", "cli", "ui", "import", "loop", "benchmark"]),
+    finish_reason=reasons,
+    synthesizer_thought=texts,
 )
+
+
+def test_a_thought_within_an_imported_answer_is_kept_apart() -> None:
+    round_ = {"proposal": "Hm.\n</think>\n41"}
+    trace = from_line(
+        json.dumps({"query": "6*7?", "finalAnswer": "<think>Hm.</think>\n42", "rounds": [round_]}).encode()
+    )
+    assert (trace.final_answer, trace.synthesizer_thought) == ("42", "Hm.")
+    assert (trace.rounds[0].proposal, trace.rounds[0].proposer_thought) == ("41", "Hm.")
+
+
+def test_an_imported_answer_that_is_only_a_thought_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="a model's thought without an answer"):
+        from_line(json.dumps({"query": "6*7?", "finalAnswer": "<think>Hm, six times"}).encode())
 
 
 @given(trace=any_trace)

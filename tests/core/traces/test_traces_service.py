@@ -18,7 +18,7 @@ from tmde_core.finetune.store import RunStore
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.debate import Critique, Issue, Round
 from tmde_core.records.finetune import FineTuneConfig
-from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace, TraceFilter
+from tmde_core.records.traces import Eligibility, RoleModel, Timings, TokenCounts, Trace, TraceFilter
 from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.traces.service import TraceService
@@ -157,7 +157,11 @@ async def test_filters_choose_by_quality_rating_eligibility_source_and_words(tra
     assert await chosen(q="blue", min_quality=5) == {good.id}
     assert await chosen(q=" \n ") == {trace.id for trace in (good, rated, poor, unscored, bench, withdrawn)}
     assert await chosen(q="?!") == set()
-    assert [trace.id for trace in await traces.list_eligible(1.0)] == [good.id, rated.id, poor.id]
+    assert [trace.id for trace in await traces.list_eligible(Eligibility(min_quality=1.0))] == [
+        good.id,
+        rated.id,
+        poor.id,
+    ]
 
 
 @given(text=st.text(max_size=200))
@@ -189,7 +193,9 @@ async def test_a_page_of_100_000_traces_is_found_through_the_index(traces: Trace
         assert len(page.items) == (0 if wanted.rated else 50)
         for where in (cursor, None):
             plan = await database.rows(
-                "EXPLAIN QUERY PLAN " + (sql := build_page_sql(Where(wanted, 8.0), 50, where))[0], sql[1]
+                "EXPLAIN QUERY PLAN "
+                + (sql := build_page_sql(Where(wanted, Eligibility(min_quality=8.0)), 50, where))[0],
+                sql[1],
             )
             details = [str(row["detail"]) for row in plan]
             verb = "SEARCH" if where else "SCAN"
@@ -240,7 +246,7 @@ async def test_a_withdrawal_names_the_runs_and_the_adapters_that_learned_from_th
     assert [str(adapter) for adapter in first.adapters] == [done]
     assert first.trace.withdrawn_reason == "it is wrong"
     assert await traces.withdraw(trace.id, "again") == first
-    assert await traces.list_eligible(0) == []
+    assert await traces.list_eligible(Eligibility(min_quality=0)) == []
 
 
 async def test_a_withdrawal_needs_a_reason_and_a_trace(traces: TraceService) -> None:
@@ -293,6 +299,7 @@ async def test_the_figures_count_each_trace_once(traces: TraceService, database:
         "eligible": 2,
         "rated": 1,
         "withdrawn": 0,
+        "cut": 0,
         "byDomain": {"code": 1, "math": 2, "unknown": 1},
         "sinceLastRun": 2,
     }

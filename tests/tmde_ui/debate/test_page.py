@@ -139,6 +139,43 @@ def test_a_skeptic_that_breaks_its_form_is_shown_in_its_own_words(open_page):
     expect(page.get_by_test_id("skeptic").first).to_contain_text("did not have the required format")
 
 
+def test_a_thought_is_shown_folded_and_apart_from_the_answer(open_page, server):
+    server.do("close")
+    page = open_page("/")
+    ask(page, "An easy, slow question for a thinking model")
+    proposer = page.get_by_test_id("proposer").first
+    expect(proposer).to_contain_text("Let me count the minutes")
+    server.do("open")
+    expect(page.get_by_test_id("final-answer")).to_be_visible()
+    expect(proposer.get_by_test_id("thought")).to_have_count(1)
+    expect(proposer.locator("details .stream")).to_be_hidden()
+    expect(proposer.locator(".prose")).not_to_contain_text("Let me count")
+    proposer.get_by_text("Thought", exact=True).click()
+    expect(proposer.locator("details .stream")).to_contain_text("Let me count the minutes from 14:35 to 15:35 first")
+    page.get_by_test_id("open-trace").click()
+    page.wait_for_url("**/traces/*")
+    expect(page.get_by_test_id("proposer").first.get_by_text("Thought", exact=True)).to_be_visible()
+
+
+def test_an_answer_that_was_cut_says_so_and_what_follows(open_page):
+    page = open_page("/")
+    ask(page, "Something easy that is cut")
+    expect(page.get_by_test_id("answer-cut")).to_contain_text(
+        "Cut off by the server's filter. It is not trained on unless"
+    )
+    page.get_by_test_id("rate-9").check(force=True)
+    expect(page.get_by_test_id("answer-cut")).to_have_text("Cut off by the server's filter.")
+
+
+def test_a_critique_that_contradicts_itself_is_summed_up_once(open_page):
+    page = open_page("/")
+    ask(page, "Something contradictory")
+    skeptic = page.get_by_test_id("skeptic").first
+    expect(skeptic.get_by_test_id("verdict")).to_have_text("Contradicts itself")
+    expect(skeptic.get_by_test_id("skeptic-score")).to_have_count(0)
+    expect(skeptic.get_by_test_id("contradiction")).to_contain_text("scores it 1 of 10")
+
+
 def test_an_answer_can_be_corrected_and_the_correction_is_shown(open_page, server):
     server.do("open")
     page = open_page("/")

@@ -43,6 +43,23 @@ def test_tokens_add_up_and_the_phase_follows_the_speaker():
     assert [use.name for use in state.templates] == ["Proof"]
 
 
+def test_a_thought_that_looked_like_an_answer_moves_to_its_place():
+    revised = ("revised", {"role": "proposer", "round": 1, "text": "It is", "thought": "Because."})
+    more = ("token", {"role": "proposer", "round": 1, "text": " so."})
+    state = from_log(DEBATE, events(*BEGINNING, revised, more))
+    assert (state.exchanges[0].proposal, state.exchanges[0].proposer_thought) == ("It is so.", "Because.")
+
+
+def test_a_thought_is_no_part_of_what_a_role_has_said():
+    thoughts = [
+        ("thought", {"role": role, "round": 1, "text": "Hm."}) for role in ("proposer", "skeptic", "synthesizer")
+    ]
+    state = from_log(DEBATE, events(*BEGINNING, *thoughts))
+    exchange = state.exchanges[0]
+    assert (exchange.proposer_thought, exchange.skeptic_thought, state.synthesizer_thought) == ("Hm.", "Hm.", "Hm.")
+    assert (exchange.proposal, exchange.critique_text, state.synthesis) == ("Because.", "", "")
+
+
 def test_an_event_that_comes_twice_counts_once():
     state = from_log(DEBATE, events(*BEGINNING))
     state.apply_all(events(*BEGINNING))

@@ -20,7 +20,7 @@ RUN_COLUMNS = (
 )  # fmt: skip
 RESULT_COLUMNS = (
     "question_id", "repeat", "domain", "difficulty", "result", "quality_score", "response_time_ms", "tokens", "rounds",
-    "early_stopped", "tries", "query", "answer", "error",
+    "early_stopped", "tries", "query", "answer", "error", "finish_reason",
 )  # fmt: skip
 
 
@@ -108,4 +108,5 @@ def _result_cells(result: BenchmarkResult) -> tuple[Any, ...]:
         result.query,
         result.answer,
         result.error,
+        result.finish_reason,
     )

@@ -23,6 +23,7 @@ from tmde_core.records.chat import AdapterRef
 from tmde_core.records.questions import Question
 from tmde_core.records.runtimes import ModelInfo
 from tmde_core.sdk.hooks import AUTO
+from tmde_core.settings import Roles
 from tmde_core.workspace import Workspace
 
 DEFAULT_REPEATS = {"quick": 1, "full": 2, "custom": 2}
@@ -149,11 +150,23 @@ class Planner:
     def _used(self, judge: str) -> dict[str, Any]:
         """Return the current settings that an answer and its score depend on."""
         return {
-            "roles": msgspec.to_builtins(self._workspace.settings.roles),
+            "roles": _plain_roles(self._workspace.settings.roles),
             "debate": msgspec.to_builtins(self._workspace.settings.debate),
             "benchmark": msgspec.to_builtins(self._workspace.settings.benchmark),
             "judgeNeedsModel": self._needs_model(judge),
         }
+
+
+def _plain_roles(roles: Roles) -> dict[str, dict[str, Any]]:
+    """Return the settings of the roles as a run stores them.
+
+    `thinking` is left out where it is unset, so that a run still compares with runs from before that setting.
+    """
+    plain: dict[str, dict[str, Any]] = msgspec.to_builtins(roles)
+    return {
+        role: {name: value for name, value in one.items() if name != "thinking" or value is not None}
+        for role, one in plain.items()
+    }
 
 
 def comparable_hash(run: BenchmarkRun) -> str:

@@ -22,7 +22,7 @@ from tmde_core.debate.context import Conversation
 from tmde_core.debate.engine import Engine
 from tmde_core.debate.judging import Judges
 from tmde_core.debate.seats import JudgeSession, RoleSession, TokenCounter, merge_roles
-from tmde_core.errors import ContextOverflowError, EmptyAnswerError, TmdeError, WorkerFailedError
+from tmde_core.errors import ContextOverflowError, EmptyAnswerError, OnlyThoughtError, TmdeError, WorkerFailedError
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.base import to_json
 from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
@@ -164,6 +164,8 @@ class Runner:
             except TmdeError as error:
                 problem = error
                 log.warning("benchmark.try_failed", question=slot.question.id, number=number, error=error.detail)
+                if isinstance(error, OnlyThoughtError):
+                    break  # it was asked twice already, and would think as long again
             except Exception as error:  # a plugin's defect on one question must not stop the other questions
                 last = number == TRIES
                 log.warning("benchmark.try_failed", question=slot.question.id, error=repr(error), exc_info=last)
@@ -267,6 +269,7 @@ class Runner:
                 tokens_per_second=trace.tokens.completion / seconds if seconds else None,
                 rounds=len(trace.rounds),
                 early_stopped=trace.early_stopped,
+                finish_reason=trace.finish_reason,
             ),
             to_json(trace),
         )
@@ -294,6 +297,7 @@ class Runner:
                 tokens=tally.completion,
                 tokens_per_second=tally.completion / seconds if tally.completion else None,
                 rounds=1,
+                finish_reason=spoken.finish_reason,
             ),
             None,
         )

@@ -14,6 +14,8 @@ from rich.status import Status
 from rich.text import Text
 
 from tmde_core.cli.kit.output import format_duration, plain
+from tmde_core.debate.critique import summarise
+from tmde_core.records.chat import FinishReason, describe_cut
 from tmde_core.records.debate import Critique, Round
 from tmde_core.storage.events import Event
 
@@ -27,6 +29,7 @@ class DebatePrinter:
     def __init__(self, out: Console) -> None:
         self._out = out
         self._speaking = ""
+        self._thinking = ""
         self._synthesis = ""
         self._status: Status | None = None
         self.failure: str | None = None
@@ -56,6 +59,30 @@ class DebatePrinter:
         self._end_line()
         self._rule(f"Round {data['round']}")
 
+    def _on_thought(self, data: dict[str, Any]) -> None:
+        role = str(data["role"])
+        if role in ("skeptic", "judge"):
+            self._wait("The Skeptic thinks …" if role == "skeptic" else "The Judge thinks …")
+            return
+        if role != self._thinking:
+            self._end_line()
+            self._thinking = role
+            self._out.print(Text(f"{role.capitalize()}'s thought", style="dim bold"))
+        self._out.print(Text(plain(str(data["text"])), style="dim"), end="", soft_wrap=True)
+
+    def _on_revised(self, data: dict[str, Any]) -> None:
+        role = str(data["role"])
+        if role in ("skeptic", "judge"):
+            return
+        # What is printed cannot be taken back, so say what it was.
+        if self._speaking or self._thinking:
+            self._end_line()
+            what = "That was a thought." if data["thought"] else "There was no answer; the model is asked again."
+            self._out.print(Text(what, style="dim italic"))
+        self._synthesis = "" if role == "synthesizer" else self._synthesis
+        if data["text"]:
+            self._on_token(data)
+
     def _on_token(self, data: dict[str, Any]) -> None:
         role, text = str(data["role"]), plain(str(data["text"]))
         if role in ("skeptic", "judge"):
@@ -63,7 +90,7 @@ class DebatePrinter:
             self._wait("The Skeptic reads …" if role == "skeptic" else "The Judge reads …")
             return
         self._quiet()
-        if role != self._speaking:
+        if role != self._speaking or self._thinking:
             self._end_line()
             self._speaking = role
             if role == "proposer":
@@ -74,7 +101,12 @@ class DebatePrinter:
 
     def _on_round_end(self, data: dict[str, Any]) -> None:
         self._end_line()
+        self._say_cut(data.get("proposerFinishReason"), "The proposal: ")
         print_critique(self._out, data.get("critique") or {}, str(data.get("critiqueText") or ""))
+
+    def _say_cut(self, reason: FinishReason | None, what: str) -> None:
+        if sentence := describe_cut(reason):
+            self._out.print(Text(f"{what}{sentence[0].lower()}{sentence[1:]}", style="yellow"))
 
     def _on_early_stop(self, data: dict[str, Any]) -> None:
         self._out.print(Text(plain(f"Stopped early: {data['reason']}"), style="dim"))
@@ -95,6 +127,7 @@ class DebatePrinter:
         answer = plain(str(data["finalAnswer"]))
         if answer.strip() != self._synthesis.strip():
             print_text(self._out, "Answer", answer, style="bold green")
+        self._say_cut(data.get("finishReason"), "The answer: ")
         tokens, timings = data.get("tokens") or {}, data.get("timings") or {}
         score = data.get("score")
         scored = "no verdict" if score is None else f"score {score:g} of 10"
@@ -142,9 +175,9 @@ class DebatePrinter:
 
     def _end_line(self) -> None:
         self._quiet()
-        if self._speaking:
+        if self._speaking or self._thinking:
             self._out.print()
-            self._speaking = ""
+            self._speaking = self._thinking = ""
 
 
 def print_critique(out: Console, critique: dict[str, Any], text: str) -> None:
@@ -152,18 +185,21 @@ def print_critique(out: Console, critique: dict[str, Any], text: str) -> None:
 
     A terminal shows a panel. A pipe receives plain lines, which `grep` can search.
     """
-    score, malformed = critique.get("score"), critique.get("malformed") or not critique
+    said = msgspec.convert(critique, Critique) if critique else Critique(malformed=True)
+    summary = summarise(said)
     parts = (
         "Skeptic",
-        None if score is None else f"{score:g} of 10",
-        critique.get("verdict"),
-        "not in the form asked for" if malformed else None,
+        summary.score,
+        summary.decision.lower(),
+        "not in the form asked for" if said.malformed else None,
     )
     title = " · ".join(part for part in parts if part)
     lines = [
-        Text.assemble((f"{issue['severity']:<9}", SEVERITIES.get(issue["severity"], "")), plain(str(issue["text"])))
-        for issue in critique.get("issues") or ()
-    ] or [Text(plain(text).strip() if malformed else "no issues named", style="dim")]
+        Text.assemble((f"{issue.severity:<9}", SEVERITIES.get(issue.severity, "")), plain(issue.text))
+        for issue in said.issues
+    ] or [Text(plain(text).strip() if said.malformed else summary.nothing_named, style="dim")]
+    if summary.kind == "contradicts":
+        lines.append(Text(summary.note, style="yellow"))
     if out.is_terminal:
         out.print(
             Panel(Group(*lines), title=title, title_align="left", border_style=COLOURS["skeptic"], box=box.ROUNDED)
@@ -182,10 +218,20 @@ def print_round(out: Console, round_: Round) -> None:
     """Print a round that has ended."""
     _print_rule(out, f"Round {round_.number}")
     out.print(Text("Proposer", style=f"bold {COLOURS['proposer']}"))
+    print_thought(out, round_.proposer_thought)
     out.print(Text(plain(round_.proposal).strip(), style=COLOURS["proposer"]))
+    if cut := describe_cut(round_.proposer_finish_reason):
+        out.print(Text(cut, style="yellow"))
+    print_thought(out, round_.skeptic_thought)
     if round_.critique is not None or round_.critique_text:
         critique: Critique = round_.critique or Critique(malformed=True)
         print_critique(out, msgspec.to_builtins(critique), round_.critique_text)
+
+
+def print_thought(out: Console, thought: str) -> None:
+    """Print a model's thought, dim; print nothing if there is none."""
+    if thought.strip():
+        out.print(Text("Thought: ", style="dim bold"), Text(plain(thought).strip(), style="dim"), sep="")
 
 
 def print_text(out: Console, title: str, text: str, style: str = "") -> None:

@@ -27,6 +27,7 @@ from tmde_core.records.chat import Message
 from tmde_core.records.finetune import Dataset, FineTuneConfig, LeftOut
 from tmde_core.records.traces import Trace
 from tmde_core.records.training import TrainingExample
+from tmde_core.sdk.thoughts import split
 from tmde_core.storage.durable import storage_errors, sync_directory
 
 VALIDATION_SHARE = 0.1
@@ -83,8 +84,12 @@ def assign_split(query: str) -> Split:
 
 
 def choose_answer(trace: Trace) -> str:
-    """Return the answer to train on: a person's correction if there is one, else the final answer."""
-    return (trace.corrected_answer or trace.final_answer).strip()
+    """Return the answer to train on: a person's correction if there is one, else the final answer.
+
+    A thought within the final answer is not part of it. Traces that were stored before TMDE kept thoughts apart may
+    hold one.
+    """
+    return (trace.corrected_answer or split(trace.final_answer).answer).strip()
 
 
 def select(

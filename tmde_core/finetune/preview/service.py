@@ -43,6 +43,8 @@ NARROWEST = 8
 """The fewest tokens that a bar covers."""
 NO_TOKENS = "This backend cannot look at tokens beforehand, so lengths, steps and the loss mask are not known yet."
 
+CUT = "Its answer was cut off, and you have not rated or corrected it."
+
 BUSY = "Lengths, memory and time are looked at when no training run is in progress: that takes a model in memory."
 
 
@@ -127,13 +129,16 @@ class PreviewService:
                     shutil.rmtree(path, ignore_errors=True)
 
     async def _passed_over(self, config: FineTuneConfig) -> tuple[tuple[LeftOut, ...], Counter[str]]:
-        """Return the traces that were never candidates: without a sufficient score, or asked by a benchmark."""
+        """Return the traces that were never candidates: a score too low, asked by a benchmark, or a cut answer."""
         least = config.min_quality_score
         benchmark, asked = await self._traces.count_ineligible("benchmark", least, LISTED)
         low, scored = await self._traces.count_ineligible("low-score", least, LISTED)
+        leaves_out = config.cut_answers == "leave-out"
+        cut, pieces = await self._traces.count_ineligible("cut", least, LISTED) if leaves_out else (0, ())
         found = [LeftOut(trace_id=one, reason="benchmark", detail="A benchmark asked for it.") for one, _ in asked]
         found += [LeftOut(trace_id=one, reason="low-score", detail=_low(score, least)) for one, score in scored]
-        return tuple(found), +Counter({"benchmark": benchmark, "low-score": low})
+        found += [LeftOut(trace_id=one, reason="cut", detail=CUT) for one, _ in pieces]
+        return tuple(found), +Counter({"benchmark": benchmark, "low-score": low, "cut": cut})
 
     async def _refusal(self, selection: Selection, config: FineTuneConfig) -> str | None:
         """Return why `start` would refuse a run now; None if it would begin."""

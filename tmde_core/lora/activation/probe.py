@@ -7,13 +7,13 @@ error shows either fault, so the probe compares one short greedy answer with the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 from tmde_core.errors import AdapterInvalidError
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.base import Record
 from tmde_core.records.chat import AdapterRef, ChatDelta, ChatRequest, TokenLogprob
 from tmde_core.sdk.runtimes import ModelRuntime
+from tmde_core.sdk.thoughts import AnswerReader
 
 PROBE_QUESTION = "Name three colours of the rainbow and say in one sentence where a rainbow comes from."
 PROBE_TOKENS = 24
@@ -111,11 +111,17 @@ async def _ask(runtime: ModelRuntime, model: str, adapter: AdapterRef | None, ma
         max_tokens=max_tokens,
         top_logprobs=TOP if runtime.capabilities.logprobs else 0,
         adapter=adapter,
+        thinking=False,
     )
-    text: list[str] = []
-    logprobs: Sequence[TokenLogprob] = ()
+    reader = AnswerReader()
+    everything: list[TokenLogprob] = []
     async for item in runtime.chat(request):
         if isinstance(item, ChatDelta):
-            text.append(item.text)
-            logprobs = (*logprobs, *item.logprobs)
-    return ProbeAnswer(text="".join(text), logprobs=tuple(logprobs))
+            reader.add(item)
+            everything += item.logprobs
+    reader.end()
+    heard = reader.heard()
+    if heard.only_thought:
+        # The model thinks although it was asked not to. Its thought shows as well as an answer what an adapter does.
+        return ProbeAnswer(text=heard.thought, logprobs=tuple(everything))
+    return ProbeAnswer(text=heard.text, logprobs=heard.logprobs)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from tmde_core.debate.critique import parse_critique
+from tmde_core.records.chat import describe_cut
 from tmde_core.records.debate import Critique, Debate, Round
 from tmde_core.records.traces import Trace
 from tmde_core.storage.events import Event
@@ -26,6 +27,11 @@ class Exchange(msgspec.Struct):
     proposer_ms: float | None = None
     skeptic_ms: float | None = None
     done: bool = False
+    proposer_thought: str = ""
+    skeptic_thought: str = ""
+    proposer_cut: str | None = None
+    """How the proposal was cut off, in a sentence; None: it was not."""
+    skeptic_cut: str | None = None
 
     @property
     def critique_so_far(self) -> Critique | None:
@@ -63,6 +69,9 @@ class Transcript(msgspec.Struct):
     warnings: list[str] = msgspec.field(default_factory=list)
     synthesis: str = ""
     """The Synthesizer's text so far."""
+    synthesizer_thought: str = ""
+    cut: str | None = None
+    """How the answer was cut off, in a sentence; None: it was not."""
     answer: str | None = None
     scored: bool = False
     score: float | None = None
@@ -107,6 +116,7 @@ def from_debate(debate: Debate) -> Transcript:
         adapter_id=debate.adapter_id,
         error=debate.error_message,
         answer=debate.final_answer,
+        cut=describe_cut(debate.finish_reason),
         exchanges=[_exchange(round_) for round_ in debate.rounds],
     )
 
@@ -137,6 +147,8 @@ def from_trace(trace: Trace) -> Transcript:
         early_stop=trace.stop_reason if trace.early_stopped else None,
         stop_reason=trace.stop_reason,
         answer=trace.final_answer,
+        cut=describe_cut(trace.finish_reason),
+        synthesizer_thought=trace.synthesizer_thought,
         scored=True,
         score=trace.auto_score,
         judge=trace.judge,
@@ -154,6 +166,10 @@ def _exchange(round_: Round) -> Exchange:
         proposer_ms=round_.proposer_ms or None,
         skeptic_ms=round_.skeptic_ms or None,
         done=True,
+        proposer_thought=round_.proposer_thought,
+        skeptic_thought=round_.skeptic_thought,
+        proposer_cut=describe_cut(round_.proposer_finish_reason),
+        skeptic_cut=describe_cut(round_.skeptic_finish_reason),
     )
 
 
@@ -179,15 +195,33 @@ def _round_start(state: Transcript, data: Mapping[str, Any]) -> None:
 
 
 def _token(state: Transcript, data: Mapping[str, Any]) -> None:
-    role, text = data["role"], data["text"]
+    _write(state, data, data["text"], "")
+
+
+def _thought(state: Transcript, data: Mapping[str, Any]) -> None:
+    _write(state, data, "", data["text"])
+
+
+def _revised(state: Transcript, data: Mapping[str, Any]) -> None:
+    _write(state, data, data["text"], data["thought"], replace=True)
+
+
+def _write(state: Transcript, data: Mapping[str, Any], text: str, thought: str, *, replace: bool = False) -> None:
+    """Add to what a role has written and thought, or replace both."""
+    role = data["role"]
     if role == "proposer":
-        state.exchange(data["round"]).proposal += text
+        exchange = state.exchange(data["round"])
+        exchange.proposal = text if replace else exchange.proposal + text
+        exchange.proposer_thought = thought if replace else exchange.proposer_thought + thought
         state.phase = "proposing"
     elif role == "skeptic":
-        state.exchange(data["round"]).critique_text += text
+        exchange = state.exchange(data["round"])
+        exchange.critique_text = text if replace else exchange.critique_text + text
+        exchange.skeptic_thought = thought if replace else exchange.skeptic_thought + thought
         state.phase = "checking"
     elif role == "synthesizer":
-        state.synthesis += text
+        state.synthesis = text if replace else state.synthesis + text
+        state.synthesizer_thought = thought if replace else state.synthesizer_thought + thought
         state.phase = "synthesis"
 
 
@@ -198,6 +232,10 @@ def _round_end(state: Transcript, data: Mapping[str, Any]) -> None:
     critique = data.get("critique")
     exchange.critique = msgspec.convert(critique, Critique) if isinstance(critique, dict) else critique
     exchange.proposer_ms, exchange.skeptic_ms = data.get("proposerMs"), data.get("skepticMs")
+    exchange.proposer_thought = data.get("proposerThought", exchange.proposer_thought)
+    exchange.skeptic_thought = data.get("skepticThought", exchange.skeptic_thought)
+    exchange.proposer_cut = describe_cut(data.get("proposerFinishReason"))
+    exchange.skeptic_cut = describe_cut(data.get("skepticFinishReason"))
     exchange.done = True
 
 
@@ -212,6 +250,8 @@ def _synthesis_start(state: Transcript, _data: Mapping[str, Any]) -> None:
 def _synthesis(state: Transcript, data: Mapping[str, Any]) -> None:
     state.phase = "scoring"
     state.answer = data.get("text", state.synthesis)
+    state.synthesizer_thought = data.get("thought", state.synthesizer_thought)
+    state.cut = describe_cut(data.get("finishReason"))
 
 
 def _scoring(state: Transcript, data: Mapping[str, Any]) -> None:
@@ -225,6 +265,7 @@ def _complete(state: Transcript, data: Mapping[str, Any]) -> None:
     state.phase, state.outcome = "ended", "completed"
     state.trace_id = str(data["traceId"]) if data.get("traceId") else state.trace_id
     state.answer = data.get("finalAnswer", state.answer)
+    state.cut = describe_cut(data.get("finishReason"))
     state.scored = True
     state.score, state.judge = data.get("score", state.score), data.get("judge", state.judge)
     state.reasons = list(data.get("reasons") or state.reasons)
@@ -249,6 +290,8 @@ _HANDLERS = {
     "warning": _warning,
     "round_start": _round_start,
     "token": _token,
+    "thought": _thought,
+    "revised": _revised,
     "round_end": _round_end,
     "early_stop": _early_stop,
     "synthesis_start": _synthesis_start,

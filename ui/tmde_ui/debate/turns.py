@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from tmde_core.debate.critique import RATHER_RIGHT, explain_rejection
+from tmde_core.debate.critique import summarise
 from tmde_core.records.debate import Critique
 from tmde_ui.debate.transcript import DebatePhase, Exchange
 from tmde_ui.kit.elements import Tag, chip
 from tmde_ui.kit.render import prose, render
 from tmde_ui.kit.stream import Stream
 from tmde_ui.kit.times import format_milliseconds
-from tmde_ui.kit.words import score
+
+
+class Thought:
+    """A model's thought, folded. It is plain text and never part of an answer."""
+
+    def __init__(self) -> None:
+        with Tag("details", data_testid="thought").show(visible=False) as self._fold:
+            self._summary = Tag("summary", "Thought")
+            self._stream = Stream()
+            self._stream.classes("plain small muted")
+
+    def put(self, text: str, *, live: bool = False) -> None:
+        """Show the thought so far; show nothing if there is none."""
+        self._fold.show(bool(text.strip()))
+        self._summary.say("Thinking …" if live else "Thought")
+        self._stream.put(text)
 
 
 class Turn:
@@ -21,8 +36,18 @@ class Turn:
             with Tag("header"):
                 Tag("span", who, "who")
                 self._note = Tag("span", classes="note")
+            self._thought = Thought()
             self.body = Tag("div", classes="stack")
+            self._cut = Tag("p", classes="small muted", data_testid="cut").show(visible=False)
         self.done = False
+
+    def think(self, thought: str, *, live: bool) -> None:
+        """Show the thought so far."""
+        self._thought.put(thought, live=live)
+
+    def say_cut(self, sentence: str | None) -> None:
+        """Show how the text was cut off, if it was."""
+        self._cut.say(sentence or "").show(bool(sentence))
 
     def note(self, text: str, *, live: bool = False) -> None:
         """Set the text at the right of the heading."""
@@ -38,9 +63,11 @@ class ProposerTurn(Turn):
         with self.body:
             self._stream = Stream()
 
-    def grow(self, text: str) -> None:
+    def grow(self, text: str, thought: str = "") -> None:
         """Show the text so far."""
-        self.note("writing", live=True)
+        thinking = bool(thought) and not text.strip()
+        self.note("thinking" if thinking else "writing", live=True)
+        self.think(thought, live=thinking)
         self._stream.put(text)
 
     async def finish(self, text: str, ms: float | None) -> None:
@@ -73,9 +100,11 @@ class SkepticTurn(Turn):
         """Show that the Skeptic waits for the Proposer."""
         self.note("waiting for the proposal")
 
-    def grow(self, critique: Critique | None, text: str) -> None:
+    def grow(self, critique: Critique | None, text: str, thought: str = "") -> None:
         """Show the readable part of the critique so far."""
-        self.note("checking", live=True)
+        thinking = bool(thought) and not text.strip()
+        self.note("thinking" if thinking else "checking", live=True)
+        self.think(thought, live=thinking)
         if critique is None:
             self._stream.put(text)
         elif not critique.malformed or critique.issues:
@@ -92,25 +121,22 @@ class SkepticTurn(Turn):
             self._stream.put(text or "The Skeptic wrote nothing.")
             return
         self._show_issues(critique)
+        said = summarise(critique)
         with self.body:
-            if not critique.issues:
-                Tag("p", _nothing_named(critique), "muted")
+            if said.nothing_named:
+                Tag("p", said.nothing_named, "muted")
             if critique.malformed:
-                self._malformed(critique, text)
+                self._malformed(critique, text, said.note)
             with Tag("div", classes="verdict"):
-                if critique.score is not None:
-                    chip(f"{score(critique.score)} of 10", data_testid="skeptic-score")
-                if critique.verdict is not None:
-                    chip(
-                        "Accepts" if critique.verdict == "accept" else "Wants a revision",
-                        "good" if critique.verdict == "accept" else "major",
-                        data_testid="verdict",
-                    )
-            if reason := explain_rejection(critique):
-                Tag("p", reason, "muted small", data_testid="contradiction")
+                if said.score:
+                    chip(said.score, data_testid="skeptic-score")
+                if said.decision:
+                    chip(said.decision, _CHIPS[said.kind], data_testid="verdict")
+            if said.kind == "contradicts":
+                Tag("p", said.note, "muted small", data_testid="contradiction")
 
-    def _malformed(self, critique: Critique, text: str) -> None:
-        Tag("p", "The critique did not have the required format, so it could not end the debate early.", "muted small")
+    def _malformed(self, critique: Critique, text: str, note: str) -> None:
+        Tag("p", note, "muted small")
         if text.strip() and text.strip() != " ".join(issue.text for issue in critique.issues):
             with Tag("details"):
                 Tag("summary", "Original text")
@@ -142,23 +168,22 @@ class RoundView:
     def grow(self, exchange: Exchange, phase: DebatePhase) -> None:
         """Show the text so far."""
         if not self.proposer.done:
-            self.proposer.grow(exchange.proposal)
-        if exchange.critique_text and not self.skeptic.done:
-            self.skeptic.grow(exchange.critique_so_far, exchange.critique_text)
+            self.proposer.grow(exchange.proposal, exchange.proposer_thought)
+        if (exchange.critique_text or exchange.skeptic_thought) and not self.skeptic.done:
+            self.skeptic.grow(exchange.critique_so_far, exchange.critique_text, exchange.skeptic_thought)
         elif phase == "proposing":
             self.skeptic.wait()
 
     async def settle(self, exchange: Exchange) -> None:
         """Finish the completed sides: the proposal once the Skeptic writes, both at the end of the round."""
-        if exchange.done or exchange.critique_text:
+        if exchange.done or exchange.critique_text or exchange.skeptic_thought:
+            self.proposer.think(exchange.proposer_thought, live=False)
+            self.proposer.say_cut(exchange.proposer_cut)
             await self.proposer.finish(exchange.proposal, exchange.proposer_ms)
         if exchange.done:
+            self.skeptic.think(exchange.skeptic_thought, live=False)
+            self.skeptic.say_cut(exchange.skeptic_cut)
             self.skeptic.finish(exchange.critique, exchange.critique_text, exchange.skeptic_ms)
 
 
-def _nothing_named(critique: Critique) -> str:
-    """Return the sentence for a critique without issues. It must not contradict the score or the decision."""
-    if critique.malformed:
-        return "The critique could not be read."
-    content = critique.verdict != "revise" and (critique.score is None or critique.score >= RATHER_RIGHT)
-    return "No errors found." if content else "No specific issue named."
+_CHIPS = {"accepts": "good", "revises": "major", "contradicts": "major", "none": ""}

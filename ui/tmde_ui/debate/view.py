@@ -12,7 +12,7 @@ from tmde_core.records.traces import Trace
 from tmde_core.services import Services
 from tmde_core.storage.events import Event, EventLog
 from tmde_ui.debate.transcript import TemplateUse, Transcript
-from tmde_ui.debate.turns import RoundView
+from tmde_ui.debate.turns import RoundView, Thought
 from tmde_ui.debate.verdict import Rating, corrected_answer, score_line
 from tmde_ui.kit.elements import Modal, Tag, button, link
 from tmde_ui.kit.render import prose, render
@@ -60,6 +60,7 @@ class DebateView:
             self._step_tags = [Tag("li") for _ in range(4)]
         with self._body:
             self._waiting = Tag("p", classes="waiting", role="status", data_testid="phase")
+            self._answer_thought = Thought()
             self._answer_stream = Stream()
         self._draw_about()
         self._draw_steps()
@@ -80,7 +81,7 @@ class DebateView:
     async def _follow(self, log: EventLog) -> None:
         async for event in log.follow(self._state.seen):
             self._state.apply(event)
-            if event.type == "token":
+            if event.type in ("token", "thought", "revised"):
                 self._soon.ask()
             else:
                 await self._on(event)
@@ -119,8 +120,9 @@ class DebateView:
             if state.phase == "checking" and not self._round(exchange.number).proposer.done:
                 start_task(lambda: self._settle(exchange.number), "finish a proposal")
                 self._draw_steps()
-        if state.synthesis and state.phase == "synthesis":
-            self._waiting.show(visible=False)
+        if state.phase == "synthesis" and (state.synthesis or state.synthesizer_thought):
+            self._waiting.show(not state.synthesis)
+            self._answer_thought.put(state.synthesizer_thought, live=not state.synthesis)
             self._answer_stream.put(state.synthesis)
 
     def _round(self, number: int) -> RoundView:
@@ -232,7 +234,10 @@ class DebateView:
         with self._body:
             if self._trace is not None:
                 await corrected_answer(self._trace)
+            Thought().put(self._state.synthesizer_thought)
             prose(content).props('data-testid="final-answer"')
+            if self._state.cut:
+                Tag("p", _cut(self._state.cut, self._trace), "notice warm", data_testid="answer-cut")
             self._waiting = Tag("p", classes="waiting small", role="status", data_testid="phase")
         self._draw_steps()
 
@@ -277,9 +282,10 @@ class DebateView:
 
     async def _rated(self, trace: Trace) -> None:
         """Redraw the answer with the correction above it."""
-        shown = self._trace.corrected_answer if self._trace else None
-        self._trace = trace
-        if trace.corrected_answer != shown:
+        before, self._trace = self._trace, trace
+        shown = before.corrected_answer if before else None
+        was_rated = before is not None and before.user_rating is not None
+        if trace.corrected_answer != shown or (self._state.cut and not was_rated):
             await self._show_answer()
 
     async def _show_template(self, use: TemplateUse) -> None:
@@ -297,6 +303,13 @@ class DebateView:
     async def _template(self, use: TemplateUse) -> Template | None:
         everything = await self._services.templates.list()
         return next((one for one in everything if use.id == str(one.id) or use.name in {one.name, str(one.id)}), None)
+
+
+def _cut(sentence: str, trace: Trace | None) -> str:
+    """Return how the answer was cut off, and what follows for training."""
+    if trace is not None and (trace.user_rating is not None or trace.corrected_answer):
+        return sentence
+    return f"{sentence} It is not trained on unless you rate or correct it."
 
 
 _ENDINGS = {

@@ -29,6 +29,7 @@ LEFT_OUT: Mapping[str, str] = {
     "low-score": "with too low a score or none",
     "cannot-encode": "not writable for this model",
     "unreadable": "not readable",
+    "cut": "cut off, and not rated by you",
 }
 
 BY: Mapping[str, str] = {

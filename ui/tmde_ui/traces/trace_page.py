@@ -6,6 +6,7 @@ from nicegui import ui
 
 from tmde_core.errors import TmdeError
 from tmde_core.records.base import parse_id
+from tmde_core.records.chat import describe_cut
 from tmde_core.records.traces import Trace, Withdrawal
 from tmde_core.services import Services
 from tmde_ui.debate.transcript import from_trace
@@ -59,6 +60,7 @@ def _record(trace: Trace) -> None:
                 ("Adapter", trace.adapter_id or "none: the base model"),
                 ("Templates", ", ".join(trace.templates_used)),
                 ("Rounds", f"{count(len(trace.rounds), 'round')}. {trace.stop_reason}" if trace.rounds else ""),
+                ("Answer", describe_cut(trace.finish_reason) or ""),
                 ("Time", _times(trace)),
                 ("Tokens", read if tokens.prompt or tokens.completion else ""),
             )

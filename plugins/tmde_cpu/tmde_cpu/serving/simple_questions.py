@@ -14,7 +14,8 @@ from collections.abc import Callable
 import msgspec
 
 from tmde_core.sdk.records import Record
-from tmde_core.sdk.runtimes import ChatDelta, ChatEnd, ChatRequest, Message, ModelRuntime
+from tmde_core.sdk.runtimes import ChatEnd, ChatRequest, Message, ModelRuntime
+from tmde_core.sdk.thoughts import read_answer
 
 EXTRACT = 'Extract the name and {what} from this text as JSON with the keys "name" and "{what}".\n\nText: {text}'
 
@@ -109,15 +110,13 @@ async def measure_quality(runtime: ModelRuntime, model: str = "") -> QualityRepo
             messages=(Message(role="user", content=question.text),),
             temperature=0.0,
             max_tokens=MAX_TOKENS,
+            thinking=False,
         )
-        answer = ""
-        async for item in runtime.chat(request):
-            if isinstance(item, ChatDelta):
-                answer += item.text
-            else:
-                ends.append(item)
-        if not question.right(answer):
-            wrong.append(f"{question.text.splitlines()[-1]} → {' '.join(answer.split())}")
+        heard = await read_answer(runtime.chat(request))
+        if heard.end is not None:
+            ends.append(heard.end)
+        if not question.right(heard.text):
+            wrong.append(f"{question.text.splitlines()[-1]} → {' '.join(heard.text.split())}")
     read = sum(end.prompt_tokens - end.cached_tokens for end in ends)
     return QualityReport(
         model=ends[0].model,

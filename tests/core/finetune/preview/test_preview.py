@@ -60,18 +60,33 @@ async def test_whatever_is_left_out_is_said_with_its_reason(services, looking):
     gone = make_trace("What is 88 times 7?", minutes=99)
     asked = make_trace("Who asked?", minutes=99, source="benchmark")
     poor, unscored = make_trace("Poor?", auto_score=3.25), make_trace("Unscored?", auto_score=None)
-    for one in (same, leak, gone, asked, unscored, poor, make_trace("Poor too?", source="benchmark", auto_score=3.0)):
+    cut = make_trace("Where does it stop?", finish_reason="length")
+    for one in (
+        cut,
+        same,
+        leak,
+        gone,
+        asked,
+        unscored,
+        poor,
+        make_trace("Poor too?", source="benchmark", auto_score=3.0),
+    ):
         await services.traces.add(one)
     await services.traces.withdraw(gone.id, "It is wrong.")
     found = await services.previews.preview(config(max_seq_length=512))
     assert found.left_out_by_reason == {
-        "too-long": 1, "withdrawn": 1, "duplicate": 1, "leak": 1, "benchmark": 1, "low-score": 2,
+        "too-long": 1, "withdrawn": 1, "duplicate": 1, "leak": 1, "benchmark": 1, "low-score": 2, "cut": 1,
     }  # fmt: skip
     told = {one.reason: one for one in reversed(found.left_out)}
     assert (told["benchmark"].trace_id, told["benchmark"].detail) == (asked.id, "A benchmark asked for it.")
     assert [(one.trace_id, one.detail) for one in found.left_out if one.reason == "low-score"] == [
         (poor.id, "Its score is 3.25; 8 is the least."), (unscored.id, "It has no score."),
     ]  # fmt: skip
+    assert (told["cut"].trace_id, told["cut"].detail) == (
+        cut.id, "Its answer was cut off, and you have not rated or corrected it.",
+    )  # fmt: skip
+    used = await services.previews.preview(config(max_seq_length=512, cut_answers="use"))
+    assert (used.examples, "cut" in used.left_out_by_reason) == (20, False)
     assert "suite/seas" in told["leak"].detail
     assert told["leak"].trace_id == leak.id
     assert told["too-long"].detail == "It has 600 tokens; maxSeqLength is 512."

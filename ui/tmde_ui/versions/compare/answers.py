@@ -54,6 +54,10 @@ class VersionAnswers:
             if event.type == "token":
                 answer.phase = "writing"
                 answer.text += data["text"]
+            elif event.type == "revised":
+                answer.phase, answer.text = "writing", data["text"]
+            elif event.type == "thought":
+                answer.phase = "writing"
             elif event.type == "answer":
                 answer.phase, answer.text = "done", data["text"]
                 answer.ms, answer.tokens = data["ms"], data["tokens"]
