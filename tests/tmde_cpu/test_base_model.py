@@ -6,13 +6,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.tmde_cpu.chat_templates import ANSWER, ASKED, TEMPLATES, write_tokenizer
 from tmde_core.errors import InvalidInputError
 from tmde_core.sdk.runtimes import Message
 from tmde_core.sdk.training import TrainingExample
-from tmde_core.sdk.worker.kit import TrainingFailedError
+from tmde_core.sdk.worker.kit import CancelledRunError, TrainingFailedError
 from tmde_core.storage.durable import hash_file
 from tmde_cpu import base_model
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
@@ -176,6 +177,24 @@ def test_a_gguf_whose_vocabulary_reads_composed_letters_composes_them(
     encoder = ConversationEncoder(load_tokenizer(tmp_path))
     composed, decomposed = Message("user", "M\u00fcnchen"), Message("user", "Mu\u0308nchen")
     assert encoder.prompt((composed,)) == encoder.prompt((decomposed,))
+
+
+def test_a_cancelled_run_ends_the_process_that_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stderr:
+        """Cancels the run at the first line of the process."""
+
+        def write(self, _line: str) -> None:
+            raise CancelledRunError
+
+    endless = tmp_path / "endless"
+    endless.write_text("#!/bin/sh\necho $$ > $0.pid\necho begun >&2\nexec sleep 600\n")
+    endless.chmod(0o755)
+    monkeypatch.setattr(base_model.sys, "executable", str(endless))
+    monkeypatch.setattr(base_model.sys, "stderr", Stderr())
+    with pytest.raises(CancelledRunError):
+        base_model._convert(tmp_path / "some.gguf", tmp_path)
+    monkeypatch.undo()
+    assert not psutil.pid_exists(int((tmp_path / "endless.pid").read_text()))
 
 
 def test_a_conversion_that_fails_says_why(tmp_path: Path) -> None:

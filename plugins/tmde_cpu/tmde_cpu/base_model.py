@@ -143,20 +143,26 @@ def load_tokenizer(directory: Path) -> Any:
 
 
 def _convert(source: Path, target: Path) -> None:
-    """Convert in a separate process. Its output goes to the log of this process."""
-    done = subprocess.run(
+    """Convert in a separate process. Its output goes to the log of this process, line by line, as a sign of life."""
+    last = "it gave no reason"
+    with subprocess.Popen(
         [sys.executable, "-m", "tmde_cpu.base_model", str(source), str(target)],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        check=False,
         text=True,
         errors="replace",
-    )
-    sys.stderr.write(done.stderr)
-    if not done.returncode:
+    ) as process:
+        try:
+            for line in process.stderr or ():
+                sys.stderr.write(line)
+                last = line.strip() or last
+            status = process.wait()
+        except BaseException:  # a cancelled run, for example, must not leave the process behind
+            process.kill()
+            raise
+    if not status:
         return
-    last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "it gave no reason")
-    if done.returncode == -signal.SIGKILL or last.startswith("MemoryError") or "out of memory" in last.lower():
+    if status == -signal.SIGKILL or last.startswith("MemoryError") or "out of memory" in last.lower():
         raise MemoryError(f"There is not enough memory to convert {source.name}.")
     if "no space left on device" in last.lower():
         raise OSError(errno.ENOSPC, last)
