@@ -79,7 +79,7 @@ def test_the_gate_measures_and_says_why_it_decided(tmde, tmp_path: Path) -> None
     assert "It cannot be told from the base model yet" in decision["reason"]
     assert str(adapter) in tmde("bench", "gate").out
     told = tmde("notifications", "--json").out
-    assert f"tmde bench gate {adapter} --full" in told
+    assert "The full benchmark can tell more." in told
 
 
 def test_questions_come_from_yaml_and_jsonl_and_what_cannot_be_taken_is_told_by_its_place(tmde, tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ from tmde_cpu.gguf.header import PRE_TOKENIZER_KEY, read_header, read_marked_tok
 CONTROL, UNKNOWN, USER_DEFINED, NORMAL = 3, 2, 4, 1
 """llama.cpp's token types."""
 
+HARMONY = frozenset({"<|start|>", "<|message|>", "<|channel|>", "<|constrain|>"})
+"""The control tokens of gpt-oss that llama.cpp reads even in plain text, so a text that holds them is cut there."""
+
 COMPOSED = frozenset({"qwen2", "qwen35"})
 """Values of `tokenizer.ggml.pre` whose tokenizers read composed letters (NFC). llama.cpp does not compose letters, so
 decomposed text would become other tokens than in training."""
@@ -154,6 +157,8 @@ async def _find_traits(path: Path, ask: Ask) -> Traits:
     for token in marked:
         if token.kind in (CONTROL, UNKNOWN):
             control[token.text] = token.id
+            if token.text in HARMONY:
+                loose.add(token.text)
             continue
         # llama.cpp takes some ordinary tokens for control tokens by their text, so the server is asked.
         read, plain = [
