@@ -63,7 +63,7 @@ async def _fill(services: Services) -> None:
         at = utc_now() - timedelta(hours=6 * (RUNS - index))
         run = BenchmarkRun(
             id=uuid4(), type="quick", mode="proposer", suite="tmde-50", status="completed", started_at=at, completed_at=at,
-            metrics=metrics, questions_total=10, questions_done=10,
+            metrics=metrics, answer_count=10, completed_answers=10,
         )  # fmt: skip
         await services.stores.benchmark.insert(run, [], comparable_hash(run))
         await services.stores.benchmark.update(run)

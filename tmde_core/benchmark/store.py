@@ -99,7 +99,7 @@ class BenchmarkStore:
         Raises:
             ConflictError: Another run is in progress.
         """
-        quality = run.metrics.avg_quality if run.metrics else None
+        quality = run.metrics.intervals.quality if run.metrics else None
         try:
             await self._db.write(
                 "UPDATE benchmark_runs SET status = ?, completed_at = ?, tmde_score = ?, quality = ?, quality_low = ?, "
@@ -234,6 +234,15 @@ class BenchmarkStore:
             [str(run_id), *values],
         )
         return [msgspec.json.decode(row[0], type=BenchmarkResult) for row in rows]
+
+    async def count_answers(self, run_id: UUID, repeats: int) -> tuple[int, int]:
+        """Return the number of answers of a run, and the number of questions that have `repeats` answers."""
+        row = await self._db.row(
+            "SELECT coalesce(sum(answers), 0) AS answers, coalesce(sum(answers >= ?), 0) AS questions FROM "
+            "(SELECT count(*) AS answers FROM benchmark_results WHERE run_id = ? GROUP BY question_id)",
+            (repeats, str(run_id)),
+        )
+        return (int(row["answers"]), int(row["questions"])) if row else (0, 0)
 
     async def trace(self, run_id: UUID, question_id: str, repeat: int) -> dict[str, Any] | None:
         """Return the debate behind an answer as plain data, or None if there is no debate."""

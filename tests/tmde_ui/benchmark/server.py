@@ -129,7 +129,7 @@ async def past_runs(services: Services, number: int, mode: str = "proposer", ada
         at = NEWEST - timedelta(hours=6 * (number - index))
         run = BenchmarkRun(
             id=uuid4(), type="quick", mode=mode, suite="tmde-50", status="completed", started_at=at,
-            completed_at=at + timedelta(minutes=3), metrics=metrics, questions_total=10, questions_done=10,
+            completed_at=at + timedelta(minutes=3), metrics=metrics, answer_count=10, completed_answers=10,
             adapter_id=UUID(adapter) if adapter else None, judge="auto",
         )  # fmt: skip
         await services.stores.benchmark.insert(msgspec.structs.replace(run), [], comparable_hash(run))

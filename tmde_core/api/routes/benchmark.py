@@ -31,10 +31,10 @@ from tmde_core.records.benchmark import (
     BenchmarkRunStatus,
     BenchmarkSummary,
     GateDecision,
+    QuestionBody,
     RunComparison,
     RunType,
 )
-from tmde_core.records.questions import Question
 
 CSV = "text/csv"
 
@@ -117,7 +117,7 @@ async def start(request: AnyRequest, services: Given) -> BenchmarkStarted:
     wanted = await decode_body(request, BenchmarkBody)
     values = msgspec.structs.asdict(wanted)
     adapter = parse_id(wanted.adapter_id, "adapter") if wanted.adapter_id is not None else None
-    run = await services.benchmark.start(BenchmarkPlan(**{**values, "adapter_id": adapter}), triggered_by="api")
+    run = await services.benchmark.start(BenchmarkPlan(**{**values, "adapter_id": adapter}))
     return BenchmarkStarted(run_id=run.id, status=run.status, progress_url=f"/api/benchmark/{run.id}/progress")
 
 
@@ -201,7 +201,7 @@ async def questions(
 @post(
     "/api/benchmark/questions",
     status_code=201,
-    **describe_route("addQuestion", "Benchmarks", body=Question, errors=(400, 409)),
+    **describe_route("addQuestion", "Benchmarks", body=QuestionBody, errors=(400, 409)),
 )
 async def add_question(request: AnyRequest, services: Given) -> BenchmarkQuestion:
     """Add a question of the user's own."""
@@ -222,7 +222,7 @@ async def dry_run(request: AnyRequest, services: Given) -> AnswerScore:
 
 @put(
     "/api/benchmark/questions/{question_id:str}",
-    **describe_route("replaceQuestion", "Benchmarks", body=Question, errors=(400, 404, 409)),
+    **describe_route("replaceQuestion", "Benchmarks", body=QuestionBody, errors=(400, 404, 409)),
 )
 async def replace_question(request: AnyRequest, question_id: FromPath[str], services: Given) -> BenchmarkQuestion:
     """Replace one of the user's own questions as a whole, in one step. Runs that asked the earlier version keep it."""

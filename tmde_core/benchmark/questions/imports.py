@@ -26,6 +26,7 @@ import msgspec
 import yaml
 
 from tmde_core.benchmark.questions.custom import DIFFICULTIES, ID, decode_question
+from tmde_core.benchmark.questions.rubric import has_own_names, with_check
 from tmde_core.errors import InvalidInputError, TmdeError
 from tmde_core.records.base import Record
 from tmde_core.records.benchmark import DOMAINS
@@ -110,8 +111,8 @@ def _yaml_entries(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _converted(entry: Mapping[str, Any], domain: str, difficulty: str) -> dict[str, Any]:
-    if "query" in entry:
-        return {"domain": domain, "difficulty": difficulty, **entry}
+    if has_own_names(entry):
+        return {"domain": domain, "difficulty": difficulty, **with_check(entry)}
     metadata = entry.get("metadata")
     said = {**(metadata if isinstance(metadata, dict) else {}), **entry}
     common = {

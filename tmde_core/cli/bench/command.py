@@ -126,7 +126,7 @@ def list_(
             str(one.adapter_id)[:8] if one.adapter_id else "base",
             one.status,
             one.metrics.tmde_score if one.metrics else None,
-            one.metrics.avg_quality.mean if one.metrics else None,
+            one.metrics.avg_quality_score if one.metrics else None,
             one.verdict_vs_baseline or "",
         )
         for one in runs
@@ -156,7 +156,7 @@ def show(
                     print_json(answer)
                     continue
                 fields = [
-                    (name, getattr(answer, name)) for name in ("query", "answer", "status", "quality_score", "error")
+                    (name, getattr(answer, name)) for name in ("query", "final_answer", "status", "quality_score", "error")
                 ]
                 criteria = [(f"  {name}", score) for name, score in answer.criteria.items()]
                 print_fields([*fields, *criteria, *(("", reason) for reason in answer.reasons)])
@@ -294,7 +294,7 @@ async def _followed(services: Services, run: BenchmarkRun, json: bool = False) -
     quiet = json or not sys.stderr.isatty()
     with Progress(*columns, console=error_console(), disable=quiet, transient=True) as progress:
         who = f"adapter {str(run.adapter_id)[:8]}" if run.adapter_id else "the base model"
-        task = progress.add_task(f"Asking {who}", total=run.questions_total, completed=run.questions_done, mean="")
+        task = progress.add_task(f"Asking {who}", total=run.answer_count, completed=run.completed_answers, mean="")
         try:
             async for event in events.follow():
                 if event.type != "progress":
@@ -308,7 +308,7 @@ async def _followed(services: Services, run: BenchmarkRun, json: bool = False) -
         except asyncio.CancelledError:
             done = services.benchmark.get_running() or run
             error_console().print(
-                f"Interrupted after {done.questions_done} of {run.questions_total} answers. "
+                f"Interrupted after {done.completed_answers} of {run.answer_count} answers. "
                 f"`tmde bench resume {run.id}` asks the rest."
             )
             raise
@@ -325,7 +325,7 @@ async def _shown(services: Services, run: BenchmarkRun, json: bool) -> None:
             ("id", str(run.id)),
             ("status", run.status),
             ("error", run.error_message),
-            ("asked", f"{run.questions_done} of {run.questions_total}, {run.type}, {run.mode}, {run.suite}"),
+            ("asked", f"{run.completed_answers} of {run.answer_count}, {run.type}, {run.mode}, {run.suite}"),
             ("adapter", str(run.adapter_id) if run.adapter_id else "base model"),
             ("judge", run.judge),
             *(("note", warning) for warning in run.warnings),
@@ -354,11 +354,11 @@ async def _shown(services: Services, run: BenchmarkRun, json: bool) -> None:
     print_fields(
         (
             ("TMDE score", f"{metrics.tmde_score:.1f} of 100" if metrics.tmde_score is not None else None),
-            ("quality", f"{interval_words(metrics.avg_quality)} of 10"),
+            ("quality", f"{interval_words(metrics.intervals.quality)} of 10"),
             *((f"  {one.domain}", interval_words(one.quality)) for one in metrics.domains),
-            ("response time", interval_words(metrics.avg_response_time_ms, 1 / 1000, "s")),
-            ("tokens a second", interval_words(metrics.tokens_per_second)),
-            ("rounds", interval_words(metrics.avg_rounds) if run.mode == "debate" else None),
+            ("response time", interval_words(metrics.intervals.response_time_ms, 1 / 1000, "s")),
+            ("tokens a second", interval_words(metrics.intervals.tokens_per_second)),
+            ("rounds", interval_words(metrics.intervals.debate_rounds) if run.mode == "debate" else None),
             ("without verdict", metrics.unscored or None),
             ("failed", metrics.failed or None),
             ("v previous", run.verdict_vs_previous),

@@ -127,5 +127,5 @@ def format_run_time(run: BenchmarkRun, now: datetime | None = None) -> str:
 def format_answer_count(run: BenchmarkRun) -> str:
     """Return `10 answers`, or `4 of 10 answers` for an incomplete run."""
     if run.status == "completed":
-        return count(run.questions_total, "answer")
-    return f"{run.questions_done:,} of {count(run.questions_total, 'answer')}"
+        return count(run.answer_count, "answer")
+    return f"{run.completed_answers:,} of {count(run.answer_count, 'answer')}"
