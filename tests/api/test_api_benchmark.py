@@ -298,7 +298,9 @@ def test_dates_the_wrong_way_round_are_one_sentence(live, refused, path, fields)
 
 def test_a_question_that_no_debate_would_take_is_refused(live, refused) -> None:
     binary = {**QUESTION, "id": "own-binary", "question": "What is \0 and 42?"}
-    assert refused(live.client.post("/api/benchmark/questions", json=binary), 400, "invalid_input")["field"] == "question"
+    assert (
+        refused(live.client.post("/api/benchmark/questions", json=binary), 400, "invalid_input")["field"] == "question"
+    )
 
 
 def test_the_gate_is_asked_over_http_and_answers_in_its_list(own_live, refused) -> None:
@@ -312,7 +314,11 @@ def test_the_gate_is_asked_over_http_and_answers_in_its_list(own_live, refused) 
     assert (decision["adapterId"], decision["gate"]) == (str(identity), "candidate")
     run = client.get(f"/api/benchmark/{decision['runId']}").json()
     assert (run["type"], run["mode"], run["triggeredBy"], run["questionCount"], run["answerCount"]) == (
-        "quick", "proposer", "post-finetune", 10, 30,
+        "quick",
+        "proposer",
+        "post-finetune",
+        10,
+        30,
     )
 
 

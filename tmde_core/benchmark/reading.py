@@ -70,7 +70,9 @@ class BenchmarkReading:
         else:
             answers, questions = await self._store.count_answers(run.id, run.repeats)
         return msgspec.structs.replace(
-            run, completed_answers=min(answers, run.answer_count), completed_questions=min(questions, run.question_count)
+            run,
+            completed_answers=min(answers, run.answer_count),
+            completed_questions=min(questions, run.question_count),
         )
 
     async def list(

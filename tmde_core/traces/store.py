@@ -27,6 +27,9 @@ T = TypeVar("T")
 QUALITY = "coalesce(user_rating, auto_score)"
 """`Trace.quality_score` in SQL, written exactly as in its index; otherwise SQLite does not use the index."""
 
+GOOD_ENOUGH = f"({QUALITY} >= ? OR corrected)"
+"""Whether the answer is good enough for training: its score is sufficient, or a person has corrected it."""
+
 MAX_SEARCH_WORDS = 32
 """The number of search words that are used. Each word costs a lookup, and nobody types more words than this."""
 
@@ -42,7 +45,7 @@ Scored = tuple[UUID, float | None]
 """A trace's id and its quality score."""
 
 _PASSED_OVER: Mapping[PassedOver, str] = {
-    "low-score": f"source <> 'benchmark' AND coalesce({QUALITY}, -1) < ?",
+    "low-score": f"source <> 'benchmark' AND NOT corrected AND coalesce({QUALITY}, -1) < ?",
     "benchmark": f"source = 'benchmark' AND {QUALITY} >= ?",
 }
 
@@ -112,7 +115,7 @@ class Where:
         if wanted.rated is not None:
             self.add(f"user_rating IS {'NOT ' if wanted.rated else ''}NULL")
         if wanted.eligible is not None:
-            eligible = f"({QUALITY} >= ? AND withdrawn_at IS NULL AND source <> 'benchmark')"
+            eligible = f"({GOOD_ENOUGH} AND withdrawn_at IS NULL AND source <> 'benchmark')"
             # Within coalesce, so that counting walks the covering index instead of visiting each row of the quality index.
             self.add(f"coalesce({eligible}, 0) = {int(wanted.eligible)}", min_quality_score)
         if wanted.source is not None:
@@ -192,9 +195,9 @@ class TraceStore:
         )
 
     async def withdrawn(self, min_quality_score: float) -> list[UUID]:
-        """Return the ids of withdrawn traces with at least this quality, oldest first."""
+        """Return the ids of withdrawn traces that are otherwise good enough for training, oldest first."""
         rows = await self._db.rows(
-            f"SELECT id FROM traces WHERE withdrawn_at IS NOT NULL AND {QUALITY} >= ? AND source <> 'benchmark' "
+            f"SELECT id FROM traces WHERE withdrawn_at IS NOT NULL AND {GOOD_ENOUGH} AND source <> 'benchmark' "
             "ORDER BY created_at, seq",
             (min_quality_score,),
         )
@@ -259,6 +262,11 @@ class TraceStore:
             changes += ", corrected_answer = ?"
             values.append(corrected_answer if corrected_answer.strip() else None)
         return bool(await self._db.write(f"UPDATE traces SET {changes} WHERE id = ?", [*values, str(trace_id)]))
+
+    async def correct(self, trace_id: UUID, corrected_answer: str) -> bool:
+        """Store a correction, or remove it if the text is blank; return False if no trace has this id."""
+        text = corrected_answer if corrected_answer.strip() else None
+        return bool(await self._db.write("UPDATE traces SET corrected_answer = ? WHERE id = ?", (text, str(trace_id))))
 
     async def withdraw(self, trace_id: UUID, reason: str) -> None:
         """Mark a trace as withdrawn now; a trace that is already withdrawn keeps its first reason."""

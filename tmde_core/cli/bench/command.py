@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
+import msgspec
 import typer
 
 from tmde_core.cli.bench import questions as bench_questions
@@ -26,7 +27,7 @@ from tmde_core.cli.kit.output import (
     print_table,
 )
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.records.base import parse_id, to_utc
+from tmde_core.records.base import to_utc
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, GateDecision, RunComparison
 
 if TYPE_CHECKING:
@@ -73,7 +74,6 @@ def run(
         mode=mode,  # type: ignore[arg-type]
         suite=suite,
         question_ids=tuple(question or ()),
-        adapter_id=parse_id(adapter, "adapter") if adapter and not base else None,
         base=base,
         repeats=repeats,
         seed=seed,
@@ -81,7 +81,9 @@ def run(
     )
 
     async def go(services: Services) -> None:
-        started = await services.benchmark.start(plan)
+        chosen = await services.ids.adapter(adapter, named=True) if adapter and not base else None
+        asked = await services.ids.list_questions(plan.question_ids)
+        started = await services.benchmark.start(msgspec.structs.replace(plan, adapter_id=chosen, question_ids=asked))
         ended = await _followed(services, started, json)
         await _shown(services, ended, json)
         _exit(ended)
@@ -156,7 +158,8 @@ def show(
                     print_json(answer)
                     continue
                 fields = [
-                    (name, getattr(answer, name)) for name in ("query", "final_answer", "status", "quality_score", "error")
+                    (name, getattr(answer, name))
+                    for name in ("query", "final_answer", "status", "quality_score", "error")
                 ]
                 criteria = [(f"  {name}", score) for name, score in answer.criteria.items()]
                 print_fields([*fields, *criteria, *(("", reason) for reason in answer.reasons)])
@@ -174,8 +177,11 @@ def compare(
     json: JsonFlag = False,
 ) -> None:
     """Compare two runs side by side, paired by question."""
-    first, second = parse_id(a, "benchmark run"), parse_id(b, "benchmark run")
-    found = with_services(ctx, lambda services: services.benchmark.compare(first, second))
+
+    async def look(services: Services) -> RunComparison:
+        return await services.benchmark.compare(await services.ids.benchmark(a), await services.ids.benchmark(b))
+
+    found = with_services(ctx, look)
     if json:
         print_json(found)
     else:
@@ -239,9 +245,9 @@ def gate(
         decisions = with_services(ctx, lambda services: services.gate.decisions())
         _print_decisions(decisions, json)
         return
-    identity = parse_id(adapter, "adapter")
 
     async def measure(services: Services) -> GateDecision:
+        identity = await services.ids.adapter(adapter, named=True)
         begun: asyncio.Queue[BenchmarkRun | None] = asyncio.Queue()
 
         async def judged() -> GateDecision:
@@ -264,8 +270,13 @@ def gate(
 @command.command()
 def delete(ctx: typer.Context, run: Annotated[str, typer.Argument(help="The run's id.")]) -> None:
     """Remove an ended run with its answers."""
-    identity = parse_id(run, "benchmark run")
-    with_services(ctx, lambda services: services.benchmark.delete(identity))
+
+    async def remove(services: Services) -> UUID:
+        identity = await services.ids.benchmark(run)
+        await services.benchmark.delete(identity)
+        return identity
+
+    identity = with_services(ctx, remove)
     console().print(f"Removed {identity}.")
 
 
@@ -415,7 +426,7 @@ def _print_decisions(decisions: Sequence[GateDecision], json: bool) -> None:
 
 async def _chosen(services: Services, text: str | None) -> UUID:
     if text is not None:
-        return parse_id(text, "benchmark run")
+        return await services.ids.benchmark(text)
     runs, _ = await services.benchmark.list(1)
     if not runs:
         raise NotFoundError("There is no benchmark yet. `tmde bench run quick` begins one.")

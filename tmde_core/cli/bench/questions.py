@@ -132,8 +132,13 @@ def import_(
 @questions.command()
 def remove(ctx: typer.Context, question: Annotated[str, typer.Argument(help="The question's id.")]) -> None:
     """Remove a question of your own. Runs that asked the question keep it."""
-    with_services(ctx, lambda services: services.benchmark.remove_question(question))
-    console().print(f"Removed {question}.")
+
+    async def take(services: Services) -> str:
+        identity = await services.ids.question(question)
+        await services.benchmark.remove_question(identity)
+        return identity
+
+    console().print(f"Removed {with_services(ctx, take)}.")
 
 
 def calibrate(

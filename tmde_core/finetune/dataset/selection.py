@@ -206,9 +206,10 @@ def content_hash(train: bytes, val: bytes) -> str:
     return digest.hexdigest()
 
 
-def _preference(trace: Trace) -> tuple[float, float, str]:
+def _preference(trace: Trace) -> tuple[bool, float, float, str]:
+    """Return the sort key of a trace among traces with the same question. The last one is trained on."""
     quality = trace.quality_score if trace.quality_score is not None else -1.0
-    return quality, trace.created_at.timestamp(), str(trace.id)
+    return bool(trace.corrected_answer), quality, trace.created_at.timestamp(), str(trace.id)
 
 
 def _alpaca(example: TrainingExample, split: Split) -> AlpacaLine:

@@ -81,3 +81,10 @@ UPDATE benchmark_comparisons SET record = json_set(
   '$.a', json((SELECT run.record FROM benchmark_runs AS run WHERE run.id = benchmark_comparisons.a)),
   '$.b', json((SELECT run.record FROM benchmark_runs AS run WHERE run.id = benchmark_comparisons.b))
 );
+
+-- A correction makes a trace eligible whatever its score. The flag is in the index, so counting reads no long text.
+ALTER TABLE traces ADD COLUMN corrected INTEGER NOT NULL
+  GENERATED ALWAYS AS (coalesce(trim(corrected_answer, char(9, 10, 13, 32)), '') <> '') VIRTUAL;
+DROP INDEX traces_newest;
+CREATE INDEX traces_newest
+  ON traces (created_at DESC, seq DESC, source, withdrawn_at, user_rating, auto_score, corrected);

@@ -198,7 +198,7 @@ def _card(title: str, test: str) -> tuple[Tag, Tag]:
 def _fitness(stats: TraceStats, needed: int, least: float) -> str:
     short = needed - stats.eligible
     enough = f"{needed:,} needed" if short <= 0 else f"{needed:,} needed, {short:,} missing"
-    return f"scored {score(least)} or more · {enough} · {stats.since_last_run:,} new since the last run"
+    return f"scored {score(least)} or more, or corrected · {enough} · {stats.since_last_run:,} new since the last run"
 
 
 def _last(run: FineTuneRun | None) -> str:
