@@ -49,19 +49,19 @@ class IdLookup:
 
     async def trace(self, text: str) -> UUID:
         """Return the id of the trace that `text` means."""
-        return await self._row("SELECT id FROM traces", text, "trace")
+        return await self._row("SELECT id, '' AS name FROM traces", text, "trace")
 
     async def debate(self, text: str) -> UUID:
         """Return the id of the debate that `text` means."""
-        return await self._row("SELECT id FROM debates", text, "debate")
+        return await self._row("SELECT id, '' AS name FROM debates", text, "debate")
 
     async def benchmark(self, text: str) -> UUID:
         """Return the id of the benchmark run that `text` means."""
-        return await self._row("SELECT id FROM benchmark_runs", text, "benchmark run")
+        return await self._row("SELECT id, '' AS name FROM benchmark_runs", text, "benchmark run")
 
     async def notification(self, text: str) -> UUID:
         """Return the id of the notification that `text` means."""
-        return await self._row("SELECT id FROM notifications", text, "notification")
+        return await self._row("SELECT id, '' AS name FROM notifications", text, "notification")
 
     async def template(self, text: str, *, named: bool = False) -> UUID:
         """Return the id of the template that `text` means; with `named`, a name is allowed too."""
@@ -111,9 +111,7 @@ class IdLookup:
                 f"{select} WHERE id >= ? AND id < ? ORDER BY id LIMIT {SHOWN + 1}", (prefix, prefix + _AFTER_LAST)
             )
             if rows:
-                return UUID(
-                    _only([(row["id"], row["name"] if "name" in row.keys() else "") for row in rows], text, what)
-                )
+                return UUID(_only([(row["id"], row["name"]) for row in rows], text, what))
         known = [(row["id"], row["name"]) for row in await self._database.rows(select)] if named else []
         return UUID(_by_name(known, text, what))
 

@@ -168,8 +168,13 @@ class BenchmarkReading:
 
     async def _activations(self, first: datetime) -> tuple[ActivationMark, ...]:
         events = await self._lora.list_events(limit=200)
+        names = {one.id: one.name for one in await self._lora.list()}
         return tuple(
-            ActivationMark(at=event.timestamp, adapter_id=event.adapter_id)
+            ActivationMark(
+                at=event.timestamp,
+                adapter_id=event.adapter_id,
+                adapter_name=names.get(event.adapter_id, "") if event.adapter_id else "",
+            )
             for event in reversed(events)
             if event.success and event.operation in ("activate", "rollback", "deactivate")
             if first <= event.timestamp

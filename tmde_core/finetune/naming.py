@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from itertools import pairwise
 
 from tmde_core.lora.naming import CONTROL, date_words
 from tmde_core.records.benchmark import DOMAINS
@@ -20,7 +21,114 @@ MIXED = "mixed questions"
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _STOP = frozenset(
-    ["a", "about", "all", "am", "an", "and", "answer", "any", "are", "as", "at", "be", "been", "but", "by", "can", "could", "did", "do", "does", "each", "else", "explain", "find", "for", "from", "get", "give", "had", "has", "have", "he", "her", "him", "his", "how", "i", "if", "in", "into", "is", "it", "its", "just", "let", "like", "make", "many", "may", "me", "more", "most", "much", "my", "name", "no", "not", "of", "on", "one", "only", "or", "our", "out", "please", "question", "said", "say", "she", "should", "so", "some", "tell", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "to", "us", "use", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "word", "words", "would", "write", "you", "your"]
+    [
+        "a",
+        "about",
+        "all",
+        "am",
+        "an",
+        "and",
+        "answer",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "but",
+        "by",
+        "can",
+        "could",
+        "did",
+        "do",
+        "does",
+        "each",
+        "else",
+        "explain",
+        "find",
+        "for",
+        "from",
+        "get",
+        "give",
+        "had",
+        "has",
+        "have",
+        "he",
+        "her",
+        "him",
+        "his",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "just",
+        "let",
+        "like",
+        "make",
+        "many",
+        "may",
+        "me",
+        "more",
+        "most",
+        "much",
+        "my",
+        "name",
+        "no",
+        "not",
+        "of",
+        "on",
+        "one",
+        "only",
+        "or",
+        "our",
+        "out",
+        "please",
+        "question",
+        "said",
+        "say",
+        "she",
+        "should",
+        "so",
+        "some",
+        "tell",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "to",
+        "us",
+        "use",
+        "was",
+        "we",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "why",
+        "will",
+        "with",
+        "word",
+        "words",
+        "would",
+        "write",
+        "you",
+        "your",
+    ]
 )
 
 Asked = tuple[str, str | None]
@@ -59,7 +167,7 @@ def find_topic(asked: Sequence[Asked]) -> str:
         found = _WORD.findall(question.casefold())
         told = [None if word in _STOP else word for word in found]
         words.update({word for word in told if word})
-        pairs.update({f"{a} {b}" for a, b in zip(told, told[1:], strict=False) if a and b})
+        pairs.update({f"{a} {b}" for a, b in pairwise(told) if a and b})
     for counted in (pairs, words):
         best = min(counted, key=lambda one: (-counted[one], one), default=None)
         if best is not None and counted[best] >= max(2, COMMON * len(asked)) and len(best) <= MAX_TOPIC:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -30,7 +31,14 @@ from tmde_core.plugins.defaults import resolve_backend
 from tmde_core.plugins.records import describe_error
 from tmde_core.prompts import template_text
 from tmde_core.records.base import Record, utc_now
-from tmde_core.records.finetune import TRAINING_ENDED, FineTuneConfig, FineTuneRun, TrainingProgress, TrainingRunStatus
+from tmde_core.records.finetune import (
+    TRAINING_ENDED,
+    FineTuneConfig,
+    FineTuneRun,
+    TrainingProgress,
+    TrainingRunStatus,
+    TrainingTrigger,
+)
 from tmde_core.records.runtimes import Availability
 from tmde_core.records.traces import Trace
 from tmde_core.sdk.hooks import AUTO

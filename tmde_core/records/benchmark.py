@@ -324,6 +324,8 @@ class ActivationMark(Record):
 
     at: datetime
     adapter_id: UUID | None
+    adapter_name: str = ""
+    """Empty: the base model, or an adapter that was deleted."""
 
 
 class BenchmarkSummary(Record):

@@ -26,7 +26,7 @@ async def test_earlier_runs_answers_and_comparisons_keep_their_figures(data_dir,
     store_as_schema_4(data_dir)
     async with opened() as services:
         runs, total = await services.benchmark.list(50)
-        custom, debate, again, adapter, base = runs
+        custom, debate, _, adapter, base = runs
         assert total == 5
         assert [run.triggered_by for run in runs] == ["manual", "manual", "scheduled", "post-finetune", "post-finetune"]
         assert (base.question_count, base.completed_questions, base.answer_count, base.completed_answers) == (10,) * 4

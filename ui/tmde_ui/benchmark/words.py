@@ -48,10 +48,9 @@ GATES: Mapping[str, tuple[str, str]] = {
 """The gate's decision → word and kind of chip."""
 
 BY: Mapping[str, str] = {
-    "user": "by you",
-    "api": "through the API",
-    "gate": "by the gate",
-    "schedule": "by the schedule",
+    "manual": "by you",
+    "post-finetune": "by the gate",
+    "scheduled": "by the schedule",
 }
 
 NOTHING = "–"
