@@ -131,7 +131,7 @@ async def dashboard(folder: Path) -> str:
 async def _fill(services: Services) -> None:
     results = [
         BenchmarkResult(
-            run_id=uuid4(), question_id=f"q{n}", repeat=0, status="scored", domain="science", difficulty="easy", query="?",
+            id=uuid4(), run_id=uuid4(), question_id=f"q{n}", repeat=0, status="scored", domain="science", difficulty="easy", query="?",
             quality_score=float(n % 11), response_time_ms=1000.0,
         )
         for n in range(10)
@@ -140,7 +140,8 @@ async def _fill(services: Services) -> None:
     for _ in range(RUNS):
         run = BenchmarkRun(
             id=uuid4(), type="quick", mode="proposer", suite="tmde-50", status="completed", started_at=utc_now(),
-            completed_at=utc_now(), metrics=metrics, answer_count=10, completed_answers=10,
+            completed_at=utc_now(), metrics=metrics, question_count=10, completed_questions=10, answer_count=10,
+            completed_answers=10,
         )  # fmt: skip
         await services.stores.benchmark.insert(msgspec.structs.replace(run), [], comparable_hash(run))
         await services.stores.benchmark.update(run)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
 
-from tmde_core.lora.naming import CONTROL, date_words
+from tmde_core.lora.naming import date_words
 from tmde_core.records.benchmark import DOMAINS
 
 MAX_TOPIC = 32
@@ -184,5 +184,5 @@ def _main_domain(asked: Sequence[Asked]) -> str | None:
 
 
 def _short(text: str) -> str:
-    plain = " ".join(CONTROL.sub(" ", text).split())
+    plain = " ".join("".join(one if one.isprintable() else " " for one in text).split()) or MIXED
     return plain if len(plain) <= MAX_TOPIC else plain[: MAX_TOPIC - 1].rstrip() + "…"

@@ -250,7 +250,7 @@ async def test_a_completed_training_is_followed_by_the_quick_benchmark_where_tha
     model.right[None] = everything
     async with opened(serving=True) as services:
         harmful = adapter(nothing)
-        run = RunFinished(run_id=harmful, status="completed", triggered_by="user", traces_used=60)
+        run = RunFinished(run_id=harmful, status="completed", triggered_by="manual", traces_used=60)
         await services.live.change({"benchmark": {"afterTraining": False}})
         await services.gate.hear(run)
         await services.live.change({"benchmark": {"afterTraining": True}})

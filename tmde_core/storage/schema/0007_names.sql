@@ -82,9 +82,17 @@ UPDATE benchmark_comparisons SET record = json_set(
   '$.b', json((SELECT run.record FROM benchmark_runs AS run WHERE run.id = benchmark_comparisons.b))
 );
 
--- A correction makes a trace eligible whatever its score. The flag is in the index, so counting reads no long text.
-ALTER TABLE traces ADD COLUMN corrected INTEGER NOT NULL
-  GENERATED ALWAYS AS (coalesce(trim(corrected_answer, char(9, 10, 13, 32)), '') <> '') VIRTUAL;
+-- A correction makes a trace eligible whatever its score. The flag is in the index, so counting reads no long text. (An
+-- index on a generated column would not be a covering index.)
+ALTER TABLE traces ADD COLUMN corrected INTEGER NOT NULL DEFAULT 0 CHECK (corrected IN (0, 1));
+UPDATE traces SET corrected = 1 WHERE trim(corrected_answer, char(9, 10, 13, 32)) <> '';
+CREATE TRIGGER traces_corrected_insert AFTER INSERT ON traces
+WHEN trim(new.corrected_answer, char(9, 10, 13, 32)) <> '' BEGIN
+  UPDATE traces SET corrected = 1 WHERE seq = new.seq;
+END;
+CREATE TRIGGER traces_corrected_update AFTER UPDATE OF corrected_answer ON traces BEGIN
+  UPDATE traces SET corrected = coalesce(trim(new.corrected_answer, char(9, 10, 13, 32)) <> '', 0) WHERE seq = new.seq;
+END;
 DROP INDEX traces_newest;
 CREATE INDEX traces_newest
   ON traces (created_at DESC, seq DESC, source, withdrawn_at, user_rating, auto_score, corrected);

@@ -7,6 +7,7 @@ own start, at what the one before it left, and then activates, rolls back, impor
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import select
@@ -81,6 +82,10 @@ async def disorder(services) -> str | None:
     pointer = store.active()
     if pointer is not None and pointer.adapter_id is not None and pointer.adapter_id not in adapters:
         return f"the pointer names {pointer.adapter_id}, which is not there"
+    for adapter in adapters:
+        told = json.loads((store.path(adapter) / "manifest.json").read_text())
+        if told["isActive"] != (pointer is not None and pointer.adapter_id == adapter):
+            return f"the manifest of {adapter} tells other tools {told['isActive']}"
     answers, there = None, set()
     for event in reversed(await services.lora.list_events(100_000)):
         if event.success is None:
