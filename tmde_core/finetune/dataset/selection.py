@@ -151,8 +151,8 @@ def require_enough(selection: Selection, config: FineTuneConfig) -> None:
     if current >= required and selection.train:
         return
     figures = (
-        f"Training needs {required} different questions whose answers score {config.min_quality_score:g} or more; "
-        f"there {'is' if current == 1 else 'are'} {current}"
+        f"Training needs {required} different questions whose answers score {config.min_quality_score:g} or more, or are "
+        f"corrected; there {'is' if current == 1 else 'are'} {current}"
     )
     if current >= required:
         raise InsufficientTracesError(
@@ -161,7 +161,7 @@ def require_enough(selection: Selection, config: FineTuneConfig) -> None:
             required=1,
         )
     raise InsufficientTracesError(
-        f"{figures}. Debate or rate more questions, or lower the minimum score or number in the fine-tuning settings.",
+        f"{figures}. Debate, rate or correct more questions, or lower the minimum score or number in the fine-tuning settings.",
         current=current,
         required=required,
     )

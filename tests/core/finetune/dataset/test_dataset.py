@@ -192,7 +192,7 @@ def test_empty_answers_and_benchmark_questions_are_left_out_and_said_so(trace):
 def test_too_few_examples_are_refused_with_both_numbers_and_what_to_do(trace):
     selection = select([trace("a"), trace("a"), trace("b")], joined)
     with pytest.raises(
-        InsufficientTracesError, match=r"needs 50 different questions.*there are 2.*Debate or rate more"
+        InsufficientTracesError, match=r"needs 50 different questions.*there are 2.*Debate, rate or correct more"
     ) as caught:
         require_enough(selection, FineTuneConfig())
     assert caught.value.context == {"current": 2, "required": 50}
