@@ -166,7 +166,7 @@ def test_a_built_in_question_cannot_be_removed_and_an_unknown_one_is_404(live, r
 
 
 def test_a_question_is_changed_in_its_place(live, refused) -> None:
-    address = f"/api/benchmark/questions/{add(live, 'own-changed', query='What is 40 and 2?')}"
+    address = f"/api/benchmark/questions/{add(live, 'own-changed', question='What is 40 and 2?')}"
     changed = live.client.put(address, json={**QUESTION, "question": "What is 21 and 21?"})
     assert (changed.status_code, changed.json()["id"], changed.json()["question"]) == (
         200, "own-changed", "What is 21 and 21?",

@@ -95,7 +95,7 @@ def _check_words(question: Question) -> None:
         raise _wrong("question", "is empty; a question belongs there")
     if len(question.query.encode("utf-8", "replace")) > MAX_QUERY_BYTES:
         raise _wrong("question", f"is longer than {MAX_QUERY_BYTES // 1024} KiB")
-    check_question(question.query)  # a debate would refuse binary data in every run
+    check_question(question.query, "question")  # a debate would refuse binary data in every run
     if question.domain not in DOMAINS:
         raise _wrong("domain", f"{question.domain[:40]!r} is not one of {', '.join(DOMAINS)}")
 
