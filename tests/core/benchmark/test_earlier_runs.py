@@ -52,3 +52,5 @@ async def test_earlier_runs_answers_and_comparisons_keep_their_figures(data_dir,
         assert (mine.question, mine.reference_answer, mine.check) == ("Which is larger, 3 or 5?", "5", "number")
         trained, _ = await services.finetune.list(50)
         assert {run.triggered_by for run in trained} == {"manual", "scheduled", "api"}
+        first = "1 Nov · mixed questions"
+        assert {run.name for run in trained} == {first, f"{first} 2", f"{first} 3", f"{first} 4"}
