@@ -38,9 +38,8 @@ def date_words(moment: datetime) -> str:
 
 
 def make_name(adapter: LoRAAdapter) -> str:
-    """Return a name for an adapter that has none and was trained by no run of this data directory."""
-    return (
-        f"{date_words(adapter.created_at)} · imported"
-        if adapter.is_valid
-        else f"{date_words(adapter.created_at)} · damaged"
-    )
+    """Return a name for an adapter that has none, and of whose training run nothing is known here."""
+    day = date_words(adapter.created_at)
+    if not adapter.traces_used:
+        return day
+    return f"{day} · {adapter.traces_used:,} trace{'s' * (adapter.traces_used != 1)}"

@@ -192,7 +192,7 @@ def _say_active(adapter: LoRAAdapter | None, json: bool) -> None:
     elif adapter is None:
         typer.echo("The base model answers from the next debate on.")
     else:
-        typer.echo(f"The adapter {adapter.id}, {adapter.name}, answers from the next debate on.")
+        typer.echo(f"The adapter {adapter.id} answers from the next debate on.")
 
 
 def _print(adapter: LoRAAdapter) -> None:
