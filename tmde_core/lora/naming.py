@@ -41,5 +41,5 @@ def make_name(adapter: LoRAAdapter) -> str:
     """Return a name for an adapter that has none, and of whose training run nothing is known here."""
     day = date_words(adapter.created_at)
     if not adapter.traces_used:
-        return day
+        return f"{day} · {str(adapter.id)[:8]}"
     return f"{day} · {adapter.traces_used:,} trace{'s' * (adapter.traces_used != 1)}"
