@@ -73,7 +73,8 @@ async def disorder(services) -> str | None:
     store = services.stores.adapters
     if not store.directory.is_dir():
         return None
-    left = [path.name for path in store.directory.rglob(".*") if not path.name.endswith(".lock")]
+    kept = (".lock", ".readings.json")  # a rewritten manifest carries its reading over, and stores it
+    left = [path.name for path in store.directory.rglob(".*") if not path.name.endswith(kept)]
     if left:
         return f"left behind: {left}"
     adapters = {adapter.id for adapter in store.list()}
