@@ -81,7 +81,7 @@ async def measured(folder: Path) -> list[str]:
         alone, run_alone = await run(services, full, 1)
         quick, _ = await run(services, BenchmarkPlan(type="quick"), 8)
         lines += [
-            f"| every second question of the full suite, proposer, {run_side.questions_total} answers, side by side | {side:.0f} s | {side / alone:.2f}× | ≤ 0.5× |",
+            f"| every second question of the full suite, proposer, {run_side.answer_count} answers, side by side | {side:.0f} s | {side / alone:.2f}× | ≤ 0.5× |",
             f"| the same, one at a time | {alone:.0f} s | 1× | |",
             f"| quick, whole debates, 10 answers | {quick:.0f} s | | ≤ 600 s |",
             f"| quality side by side and one at a time | {_quality(run_side)} and {_quality(run_alone)} | | |",
@@ -102,7 +102,7 @@ async def measured(folder: Path) -> list[str]:
 
 def _quality(run: BenchmarkRun) -> str:
     assert run.metrics is not None
-    return f"{run.metrics.avg_quality.mean or 0:.2f}"
+    return f"{run.metrics.avg_quality_score or 0:.2f}"
 
 
 async def dashboard(folder: Path) -> str:
@@ -131,7 +131,7 @@ async def dashboard(folder: Path) -> str:
 async def _fill(services: Services) -> None:
     results = [
         BenchmarkResult(
-            run_id=uuid4(), question_id=f"q{n}", repeat=0, status="scored", domain="science", difficulty="easy", query="?",
+            id=uuid4(), run_id=uuid4(), question_id=f"q{n}", repeat=0, status="scored", domain="science", difficulty="easy", query="?",
             quality_score=float(n % 11), response_time_ms=1000.0,
         )
         for n in range(10)
@@ -140,7 +140,8 @@ async def _fill(services: Services) -> None:
     for _ in range(RUNS):
         run = BenchmarkRun(
             id=uuid4(), type="quick", mode="proposer", suite="tmde-50", status="completed", started_at=utc_now(),
-            completed_at=utc_now(), metrics=metrics, questions_total=10, questions_done=10,
+            completed_at=utc_now(), metrics=metrics, question_count=10, completed_questions=10, answer_count=10,
+            completed_answers=10,
         )  # fmt: skip
         await services.stores.benchmark.insert(msgspec.structs.replace(run), [], comparable_hash(run))
         await services.stores.benchmark.update(run)

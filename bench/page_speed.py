@@ -18,7 +18,7 @@ from playwright.async_api import Page, async_playwright
 from tmde_core.benchmark.results.metrics import tmde_score
 from tmde_core.benchmark.service import comparable_hash
 from tmde_core.records.base import utc_now
-from tmde_core.records.benchmark import BenchmarkMetrics, BenchmarkRun, DomainMetrics, Interval
+from tmde_core.records.benchmark import BenchmarkMetrics, BenchmarkRun, DomainMetrics, Interval, MetricIntervals
 from tmde_core.services import Services, open_services
 from tmde_core.settings import load_settings
 from tmde_ui.compose import create_app
@@ -56,14 +56,16 @@ async def _fill(services: Services) -> None:
         quality = 5 + 2 * math.sin(index / 40) + 0.6 * math.sin(index * 1.7)
         found = Interval(mean=quality, low=quality - 1, high=quality + 1, n=10)
         metrics = BenchmarkMetrics(
-            tmde_score=tmde_score(quality, 0.9), avg_quality=found, avg_response_time_ms=found, tokens_per_second=found,
-            avg_rounds=found, early_termination_rate=found, questions=10,
+            tmde_score=tmde_score(quality, 0.9), avg_quality_score=quality, avg_response_time_ms=quality,
+            avg_tokens_per_second=quality, avg_debate_rounds=quality, early_termination_rate=None,
+            domain_scores=dict.fromkeys(("mathematics", "coding", "science"), quality),
+            intervals=MetricIntervals(found, found, found, found, found), questions=10,
             domains=tuple(DomainMetrics(domain=domain, quality=found) for domain in ("mathematics", "coding", "science")),
         )  # fmt: skip
         at = utc_now() - timedelta(hours=6 * (RUNS - index))
         run = BenchmarkRun(
             id=uuid4(), type="quick", mode="proposer", suite="tmde-50", status="completed", started_at=at, completed_at=at,
-            metrics=metrics, questions_total=10, questions_done=10,
+            metrics=metrics, answer_count=10, completed_answers=10,
         )  # fmt: skip
         await services.stores.benchmark.insert(run, [], comparable_hash(run))
         await services.stores.benchmark.update(run)

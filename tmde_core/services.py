@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tmde_core.finetune.preview.service import PreviewService
     from tmde_core.finetune.service import FineTuneService
     from tmde_core.finetune.store import RunStore
+    from tmde_core.lookup import IdLookup
     from tmde_core.lora.activation.audit import AuditTrail
     from tmde_core.lora.archive.service import ArchiveService
     from tmde_core.lora.files.forms import GgufForms
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
     from tmde_core.notifications.service import NotificationService
     from tmde_core.observers import Observers
     from tmde_core.plugins import Plugins
-    from tmde_core.records.benchmark import RunComparison
+    from tmde_core.records.benchmark import BenchmarkQuestion, RunComparison
     from tmde_core.records.finetune import TraceLineage
+    from tmde_core.records.lora import LoRAAdapter
     from tmde_core.runtimes import Runtimes
     from tmde_core.schedule.service import ScheduleService
     from tmde_core.sdk.events import Event
@@ -257,11 +259,25 @@ class Services:
         from tmde_core.lora.service import LoraService
 
         return LoraService(
-            self.stores.adapters, self.stores.audit, self.forms, self.workspace, self._compared, self._publish
-        )
+            self.stores.adapters, self.stores.audit, self.forms, self.workspace, self._compared, self._publish,
+            self.stores.runs.names, self.stores.benchmark.scores,
+        )  # fmt: skip
 
     async def _compared(self, a: UUID, b: UUID) -> RunComparison | None:
         return await self.benchmark.compare_adapters(a, b)
+
+    @cached_property
+    def ids(self) -> IdLookup:
+        """Finds what an id means that a person or a program gave, whole or in part."""
+        from tmde_core.lookup import IdLookup
+
+        return IdLookup(self.database, self._all_adapters, self._all_questions)
+
+    async def _all_adapters(self) -> Sequence[LoRAAdapter]:
+        return await self.lora.list()
+
+    async def _all_questions(self) -> Sequence[BenchmarkQuestion]:
+        return await self.questions.list()
 
     @cached_property
     def archives(self) -> ArchiveService:

@@ -9,7 +9,7 @@ import pytest
 from tests.core.lora.conftest import publish_adapter
 
 QUESTION = {
-    "query": "What is six times seven?",
+    "question": "What is six times seven?",
     "domain": "mathematics",
     "difficulty": "easy",
     "criteria": [{"name": "right", "weight": 2, "check": {"kind": "number", "value": 42}}],
@@ -23,7 +23,7 @@ def add(live, name: str, **changes) -> str:
     response = live.client.post("/api/benchmark/questions", json={**QUESTION, "id": name, **changes})
     assert response.status_code == 201, response.text
     added, sent = response.json(), {**QUESTION, **changes}
-    assert (added["query"], added["reference"]) == (sent["query"], sent.get("reference"))
+    assert (added["question"], added["referenceAnswer"]) == (sent["question"], sent.get("referenceAnswer", ""))
     return added["id"]
 
 
@@ -33,8 +33,8 @@ def asked(live) -> list[str]:
     right = [{"name": "right", "check": {"kind": "number", "value": 41}}]
     return [
         add(live, "own-1"),
-        add(live, "own-2", query="What is twice twenty-one?", domain="reasoning"),
-        add(live, "own-3", query="=1+1 is how much below forty-two?", criteria=right),
+        add(live, "own-2", question="What is twice twenty-one?", domain="reasoning"),
+        add(live, "own-3", question="=1+1 is how much below forty-two?", criteria=right),
     ]
 
 
@@ -55,8 +55,8 @@ def test_a_run_answers_with_a_url_streams_its_progress_and_measures(live, asked,
     told = events(live.client.get(started.json()["progressUrl"]).text)
     assert [type_ for _, type_, _ in told] == ["start", "progress", "progress", "progress", "complete"]
     run = live.client.get(f"/api/benchmark/{started.json()['runId']}").json()
-    assert (run["status"], run["questionsDone"], run["triggeredBy"]) == ("completed", 3, "api")
-    assert run["metrics"]["avgQuality"]["mean"] == pytest.approx(20 / 3)
+    assert (run["status"], run["completedQuestions"], run["triggeredBy"]) == ("completed", 3, "manual")
+    assert run["metrics"]["avgQualityScore"] == pytest.approx(20 / 3)
     assert run["metrics"]["unscored"] == 0
 
 
@@ -124,7 +124,7 @@ def test_csv_is_rfc_4180_and_holds_no_formula(live, asked) -> None:
 
 
 def test_the_report_is_one_file_that_loads_nothing_and_escapes_everything(live, asked) -> None:
-    add(live, "own-x", query="<script>alert(1)</script> what is 42?")
+    add(live, "own-x", question="<script>alert(1)</script> what is 42?")
     run = ran(live, [*asked, "own-x"])
     response = live.client.get(f"/api/benchmark/{run['id']}/report")
     assert response.headers["content-type"] == "text/html; charset=utf-8"
@@ -144,7 +144,7 @@ def test_an_ended_run_is_deleted_and_its_answers_with_it(live, asked, refused) -
 
 def test_one_run_at_a_time_and_a_running_one_is_cancelled_and_resumed(own_live, refused) -> None:
     live = own_live
-    name = add(live, "waits", query="Please wait: what is 42?")
+    name = add(live, "waits", question="Please wait: what is 42?")
     started = live.client.post(
         "/api/benchmark", json={"type": "custom", "questionIds": [name], "mode": "proposer"}
     ).json()
@@ -159,24 +159,24 @@ def test_one_run_at_a_time_and_a_running_one_is_cancelled_and_resumed(own_live, 
 
 
 def test_a_built_in_question_cannot_be_removed_and_an_unknown_one_is_404(live, refused) -> None:
-    builtin = [one for one in live.client.get("/api/benchmark/questions").json()["items"] if one["builtin"]]
+    builtin = [one for one in live.client.get("/api/benchmark/questions").json()["items"] if one["isBuiltIn"]]
     for one in builtin[:1]:
         refused(live.client.delete(f"/api/benchmark/questions/{one['id']}"), 409, "conflict")
     refused(live.client.delete("/api/benchmark/questions/nope"), 404, "not_found")
 
 
 def test_a_question_is_changed_in_its_place(live, refused) -> None:
-    address = f"/api/benchmark/questions/{add(live, 'own-changed', query='What is 40 and 2?')}"
-    changed = live.client.put(address, json={**QUESTION, "query": "What is 21 and 21?"})
-    assert (changed.status_code, changed.json()["id"], changed.json()["question"]["query"]) == (
+    address = f"/api/benchmark/questions/{add(live, 'own-changed', question='What is 40 and 2?')}"
+    changed = live.client.put(address, json={**QUESTION, "question": "What is 21 and 21?"})
+    assert (changed.status_code, changed.json()["id"], changed.json()["question"]) == (
         200, "own-changed", "What is 21 and 21?",
     )  # fmt: skip
     assert refused(live.client.put(address, json={**QUESTION, "id": "own-else"}), 400, "invalid_input")["field"] == "id"
     refused(live.client.put(address, json={**QUESTION, "domain": "cooking"}), 400, "invalid_input")
-    refused(live.client.put("/api/benchmark/questions/nope", json={**QUESTION, "query": "New?"}), 404, "not_found")
-    (builtin, *_) = [one for one in live.client.get("/api/benchmark/questions").json()["items"] if one["builtin"]]
+    refused(live.client.put("/api/benchmark/questions/nope", json={**QUESTION, "question": "New?"}), 404, "not_found")
+    (builtin, *_) = [one for one in live.client.get("/api/benchmark/questions").json()["items"] if one["isBuiltIn"]]
     refused(
-        live.client.put(f"/api/benchmark/questions/{builtin['id']}", json={**QUESTION, "query": "New?"}),
+        live.client.put(f"/api/benchmark/questions/{builtin['id']}", json={**QUESTION, "question": "New?"}),
         409,
         "conflict",
     )
@@ -195,8 +195,16 @@ def test_a_dry_run_scores_an_answer_and_keeps_nothing(live) -> None:
     [
         ({"domain": "cooking"}, "domain"),
         ({"difficulty": "brutal"}, "difficulty"),
-        ({"criteria": []}, "criteria"),
-        ({"query": " "}, "query"),
+        ({"criteria": []}, "referenceAnswer"),
+        ({"criteria": [], "referenceAnswer": "42"}, "scoringRubric"),
+        ({"criteria": [], "scoringRubric": "It is 42."}, "referenceAnswer"),
+        ({"criteria": [], "check": "number"}, "referenceAnswer"),
+        ({"criteria": [], "check": "psychic", "referenceAnswer": "42"}, "check"),
+        ({"criteria": [{"name": "a", "description": "Is it so?"}]}, "referenceAnswer"),
+        ({"question": 42}, "question"),
+        ({"referenceAnswer": 42}, "referenceAnswer"),
+        ({"query": "What is six times seven?"}, "question"),
+        ({"question": " "}, "question"),
         ({"id": "../x"}, "id"),
         ({"criteria": [{"name": "a", "check": {"kind": "regex", "pattern": "("}}]}, "criteria[0].check"),
         ({"criteria": [{"name": "a", "check": {"kind": "code", "tests": ["assert ("]}}]}, "criteria[0].check"),
@@ -248,7 +256,7 @@ def test_a_run_that_cannot_begin_is_refused(live, body, status) -> None:
 
 
 def test_the_report_of_a_run_whose_baseline_was_deleted_has_its_own_figures(live, asked) -> None:
-    only = add(live, "own-alone", query="What is half of eighty-four?")
+    only = add(live, "own-alone", question="What is half of eighty-four?")
     baseline, run = ran(live, [only]), ran(live, [only])
     assert run["baselineRunId"] == baseline["id"]
     assert "Against the base model" in live.client.get(f"/api/benchmark/{run['id']}/report").text
@@ -259,7 +267,7 @@ def test_the_report_of_a_run_whose_baseline_was_deleted_has_its_own_figures(live
 
 
 def test_a_removed_question_is_asked_no_more_and_its_runs_keep_it(live, refused) -> None:
-    gone = add(live, "own-gone", query="What is a third of a hundred and twenty-six?")
+    gone = add(live, "own-gone", question="What is a third of a hundred and twenty-six?")
     run = ran(live, [gone])
     assert live.client.delete(f"/api/benchmark/questions/{gone}").status_code == 200
     body = {"type": "custom", "questionIds": [gone], "mode": "proposer"}
@@ -270,8 +278,8 @@ def test_a_removed_question_is_asked_no_more_and_its_runs_keep_it(live, refused)
 
 
 def test_a_question_that_equals_a_built_in_one_is_a_conflict_that_names_it(live, refused) -> None:
-    builtin = next(one for one in live.client.get("/api/benchmark/questions").json()["items"] if one["builtin"])
-    same = {**QUESTION, "query": builtin["question"]["query"].upper() + "  "}
+    builtin = next(one for one in live.client.get("/api/benchmark/questions").json()["items"] if one["isBuiltIn"])
+    same = {**QUESTION, "question": builtin["question"].upper() + "  "}
     told = refused(live.client.post("/api/benchmark/questions", json=same), 409, "conflict")
     assert told["questionId"] == builtin["id"]
     refused(live.client.post("/api/benchmark/questions", json={**QUESTION, "id": builtin["id"]}), 409, "conflict")
@@ -289,8 +297,10 @@ def test_dates_the_wrong_way_round_are_one_sentence(live, refused, path, fields)
 
 
 def test_a_question_that_no_debate_would_take_is_refused(live, refused) -> None:
-    binary = {**QUESTION, "id": "own-binary", "query": "What is \0 and 42?"}
-    assert refused(live.client.post("/api/benchmark/questions", json=binary), 400, "invalid_input")["field"] == "query"
+    binary = {**QUESTION, "id": "own-binary", "question": "What is \0 and 42?"}
+    assert (
+        refused(live.client.post("/api/benchmark/questions", json=binary), 400, "invalid_input")["field"] == "question"
+    )
 
 
 def test_the_gate_is_asked_over_http_and_answers_in_its_list(own_live, refused) -> None:
@@ -303,7 +313,13 @@ def test_the_gate_is_asked_over_http_and_answers_in_its_list(own_live, refused) 
     (decision,) = client.get("/api/benchmark/gate", params={"adapterId": str(identity)}).json()["items"]
     assert (decision["adapterId"], decision["gate"]) == (str(identity), "candidate")
     run = client.get(f"/api/benchmark/{decision['runId']}").json()
-    assert (run["type"], run["mode"], run["triggeredBy"], run["questionsTotal"]) == ("quick", "proposer", "gate", 30)
+    assert (run["type"], run["mode"], run["triggeredBy"], run["questionCount"], run["answerCount"]) == (
+        "quick",
+        "proposer",
+        "post-finetune",
+        10,
+        30,
+    )
 
 
 async def _settled(gate) -> None:
@@ -320,12 +336,14 @@ def test_when_the_gate_acts_is_a_matter_of_settings(own_live) -> None:
 
 RUN_FIELDS = {
     "id", "type", "mode", "suite", "status", "startedAt", "completedAt", "adapterId", "baseModel", "baseModelSha256",
-    "suiteSha256", "adapterSha256", "repeats", "seed", "judge", "questionsTotal", "questionsDone", "metrics",
+    "suiteSha256", "adapterSha256", "repeats", "seed", "judge", "questionCount", "completedQuestions", "answerCount",
+    "completedAnswers", "metrics",
     "verdictVsPrevious", "verdictVsBaseline", "previousRunId", "baselineRunId", "errorMessage", "triggeredBy", "warnings",
     "settings",
 }  # fmt: skip
 METRIC_FIELDS = {
-    "tmdeScore", "avgQuality", "avgResponseTimeMs", "tokensPerSecond", "avgRounds", "earlyTerminationRate", "domains",
+    "tmdeScore", "avgQualityScore", "avgResponseTimeMs", "avgTokensPerSecond", "avgDebateRounds", "earlyTerminationRate",
+    "domainScores", "vsBaseline", "vsPrevious", "intervals", "domains",
     "questions", "unscored", "failed", "conclusive", "efficiency", "qualityWeight", "judgeDrift", "reference",
 }  # fmt: skip
 
@@ -335,7 +353,9 @@ def test_a_run_has_the_fields_of_the_contract(live, asked) -> None:
     run = ran(live, asked)
     assert set(run) == RUN_FIELDS
     assert set(run["metrics"]) == METRIC_FIELDS
-    for mean in ("avgQuality", "avgResponseTimeMs", "tokensPerSecond", "avgRounds", "earlyTerminationRate"):
-        assert set(run["metrics"][mean]) == {"mean", "low", "high", "n"}
+    means = {"quality", "responseTimeMs", "tokensPerSecond", "debateRounds", "earlyTerminationRate"}
+    assert set(run["metrics"]["intervals"]) == means
+    for mean in means:
+        assert set(run["metrics"]["intervals"][mean]) == {"mean", "low", "high", "n"}
     assert run["startedAt"].endswith("Z")
     assert run["verdictVsPrevious"] in ("better", "worse", "inconclusive")

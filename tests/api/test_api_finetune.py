@@ -47,7 +47,7 @@ def test_a_run_is_started_watched_and_ends_in_an_adapter(ready, events) -> None:
     assert seen[-1][1] == "complete"
     ready.run(ready.services.finetune.wait(UUID(run_id)))
     run = ready.client.get(f"/api/finetune/{run_id}").json()
-    assert (run["status"], run["tracesUsed"], run["triggeredBy"]) == ("completed", 6, "user")
+    assert (run["status"], run["tracesUsed"], run["triggeredBy"]) == ("completed", 6, "api")
     assert run["metrics"]["finalTrainLoss"] == 1.0
     assert run["metrics"]["peakVramGb"] is None
     metrics = ready.client.get(f"/api/finetune/{run_id}/metrics").json()

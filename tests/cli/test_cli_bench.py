@@ -93,7 +93,7 @@ def test_questions_come_from_yaml_and_jsonl_and_what_cannot_be_taken_is_told_by_
     assert (ran.code, ran.out) == (0, "Imported 1 question.\n")
     assert ran.err.splitlines() == [
         "Entry 2: domain: 'cooking' is not one of mathematics, coding, science, reasoning, creative.",
-        "Entry 3: criteria: the rubric is empty: name at least one criterion, or give a reference answer.",
+        "Entry 3: referenceAnswer: is empty. Give a right answer, or a criterion with a check, which needs none.",
         "Entry 4: criteria[0].check: the pattern is no regular expression: missing ), unterminated subpattern at position 0.",
     ]
     (tmp_path / "samples.jsonl").write_text('{"input": "2 + 2?", "target": "4", "id": "sum"}\n{bad\n')
@@ -133,7 +133,7 @@ def test_a_judge_is_held_against_ones_own_ratings(tmde, tmp_path: Path) -> None:
         (("show", "x"), "There is no benchmark run with the id 'x'."),
         (("questions", "list", "--domain", "cooking"), "domain: 'cooking' is not one of"),
         (("questions", "list", "--difficulty", "brutal"), "difficulty: 'brutal' is not one of easy, medium, hard."),
-        (("questions", "add", "Why?", "--domain", "science"), "criteria: the rubric is empty"),
+        (("questions", "add", "Why?", "--domain", "science"), "referenceAnswer: is empty"),
         (("questions", "add", "Why?", "--domain", "science", "--regex", "("), "criteria[0].check: the pattern is no regular"),
         (("questions", "remove", "math-01"), "The question 'math-01' is built in and cannot be removed."),
         (("questions", "remove", "gone"), "There is no question called 'gone'."),

@@ -55,6 +55,23 @@ def spoil(tmp_path: Path, identity: str) -> None:
 # ------------------------------------------------------------------------------------------ switching
 
 
+def test_an_adapter_is_found_by_its_first_digits_and_by_the_name_that_it_was_given(tmde: Tmde, adapter) -> None:
+    a, b = adapter(age=2, traces_used=7), adapter(age=1)
+    assert tmde("lora", "name", a[:8], "Times tables").out == f"The adapter {a} is called Times tables now.\n"
+    for text in ("Times tables", "times TABLES", a[:8], a):
+        assert tmde("lora", "show", text, "--json").json["id"] == a
+    listed = tmde("lora", "list").out.splitlines()
+    assert listed[0].split("\t") == ["id", "created", "state", "name", "gate", "score", "traces", "size", "tags"]
+    assert [line.split("\t")[3] for line in listed[1:]] == [f"31 Dec · {b[:8]}", "Times tables"]
+    tmde("lora", "name", b, "Times tables")
+    several = tmde("lora", "activate", "Times tables")
+    assert several.code != 0
+    assert "Several adapters are called 'Times tables'" in several.err
+    assert a in several.err
+    assert b in several.err
+    assert tmde("lora", "name", a, "  ").code != 0
+
+
 def test_adapters_are_activated_rolled_back_and_deactivated_with_words(tmde: Tmde, adapter) -> None:
     a, b = adapter(age=2), adapter(age=1)
     assert tmde("lora", "activate", a).out == f"The adapter {a} answers from the next debate on.\n"

@@ -96,6 +96,19 @@ def test_traces_are_deleted_after_a_yes(tmde: Tmde, tmp_path: Path) -> None:
     assert tmde("traces", "show", first).code != 0
 
 
+def test_a_correction_needs_no_rating_and_is_trained_on(tmde: Tmde, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"query": "6 * 7?", "finalAnswer": "41", "qualityScore": 2}\n')
+    tmde("traces", "import", tmp_path / "t.jsonl")
+    trace = tmde("traces", "list", "--json").json["items"][0]["id"]
+    assert tmde("traces", "stats", "--json").json["eligible"] == 0
+    assert tmde("traces", "correct", trace[:6], "42").out == "Corrected.\n"
+    shown = tmde("traces", "show", trace[:6], "--json").json
+    assert (shown["userRating"], shown["correctedAnswer"]) == (None, "42")
+    assert tmde("traces", "stats", "--json").json["eligible"] == 1
+    assert tmde("traces", "correct", trace, " ").out == "The correction was removed.\n"
+    assert tmde("traces", "stats", "--json").json["eligible"] == 0
+
+
 def test_lists_are_tab_separated_in_a_pipe_and_page_on(tmde: Tmde, tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text(LINES)
     tmde("traces", "import", tmp_path / "t.jsonl")

@@ -212,7 +212,7 @@ class GateService:
             if (earlier := await self._benchmark.find_reusable(plan, adapter_id)) is not None:
                 return earlier
             try:
-                return await self._benchmark.start(plan, triggered_by="gate")
+                return await self._benchmark.start(plan, triggered_by="post-finetune")
             except ConflictError:
                 other = self._benchmark.get_running()
                 if other is None:
@@ -239,7 +239,7 @@ class GateService:
         """Start a benchmark of the active model in the background; `after_schedule` acts on the result."""
         if (other := self._benchmark.get_running()) is not None:
             return ScheduleOutcome("skipped", f"A benchmark is running ({other.id}).")
-        run = await self._benchmark.start(make_plan(), triggered_by="schedule")
+        run = await self._benchmark.start(make_plan(), triggered_by="scheduled")
         task = asyncio.create_task(self._watched(run), name=f"scheduled benchmark {run.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -47,7 +47,7 @@ class BenchmarkReading:
     def get_running(self) -> BenchmarkRun | None:
         """Return the benchmark run of this process, or None if this process runs none."""
         live = self._live
-        return msgspec.structs.replace(live.run, questions_done=live.done) if live else None
+        return live.current() if live else None
 
     async def get(self, run_id: UUID) -> BenchmarkRun:
         """Return one run in its current state.
@@ -64,8 +64,16 @@ class BenchmarkReading:
         if run.status == "completed":
             return run
         live = self._live
-        done = live.done if live is not None and live.run.id == run.id else len(await self._store.results(run.id))
-        return msgspec.structs.replace(run, questions_done=min(done, run.questions_total))
+        if live is not None and live.run.id == run.id:
+            now = live.current()
+            answers, questions = now.completed_answers, now.completed_questions
+        else:
+            answers, questions = await self._store.count_answers(run.id, run.repeats)
+        return msgspec.structs.replace(
+            run,
+            completed_answers=min(answers, run.answer_count),
+            completed_questions=min(questions, run.question_count),
+        )
 
     async def list(
         self,
@@ -160,8 +168,13 @@ class BenchmarkReading:
 
     async def _activations(self, first: datetime) -> tuple[ActivationMark, ...]:
         events = await self._lora.list_events(limit=200)
+        names = {one.id: one.name for one in await self._lora.list()}
         return tuple(
-            ActivationMark(at=event.timestamp, adapter_id=event.adapter_id)
+            ActivationMark(
+                at=event.timestamp,
+                adapter_id=event.adapter_id,
+                adapter_name=names.get(event.adapter_id, "") if event.adapter_id else "",
+            )
             for event in reversed(events)
             if event.success and event.operation in ("activate", "rollback", "deactivate")
             if first <= event.timestamp

@@ -79,7 +79,7 @@ class BenchmarkService(BenchmarkReading):
 
     # ---------------------------------------------------------------------------------- starting
 
-    async def start(self, plan: BenchmarkPlan, triggered_by: BenchmarkTrigger = "user") -> BenchmarkRun:
+    async def start(self, plan: BenchmarkPlan, triggered_by: BenchmarkTrigger = "manual") -> BenchmarkRun:
         """Start a run and return at once.
 
         Raises:
@@ -134,20 +134,23 @@ class BenchmarkService(BenchmarkReading):
     ) -> BenchmarkRun:
         lease = await self._lora.acquire_lease(adapter)
         slots = list_unanswered(questions, run.repeats, earlier)
-        done = run.questions_total - len(slots)
+        done = run.answer_count - len(slots)
         live = self._live = ActiveRun(run, MemoryLog(), lock, done=done, begun_with=done)
+        open_ = {(slot.question.id, slot.repeat) for slot in slots}
+        live.answered = {(result.question_id, result.repeat) for result in earlier} - open_
         for result in earlier:
             count(live, result)
 
         async def keep(result: BenchmarkResult, trace: bytes | None) -> None:
             await self._store.add_result(result, trace)
             live.done += 1
+            live.answered.add((result.question_id, result.repeat))
             count(live, result)
             tell(live, result)
 
         runner = Runner(run, self._workspace, adapter, keep, self.parallel)
         self._ended.forget(run.id)
-        live.events.append("start", {"runId": str(run.id), "total": run.questions_total, "done": done})
+        live.events.append("start", {"runId": str(run.id), "total": run.answer_count, "done": done})
 
         async def go() -> None:
             await runner.ask_all(slots)
@@ -156,14 +159,14 @@ class BenchmarkService(BenchmarkReading):
         live.task = asyncio.create_task(self._see_to_the_end(live, go()), name=f"benchmark {run.id}")
         live.task.add_done_callback(lambda _: lease.release())
         await asyncio.sleep(0)
-        return msgspec.structs.replace(run, questions_done=done)
+        return live.current()
 
     async def find_reusable(self, plan: BenchmarkPlan, adapter_id: UUID | None) -> BenchmarkRun | None:
         """Return the newest completed run that matches the plan, or None.
 
         A matching run asked the same questions in the same way, of the same weights.
         """
-        run, _, _ = await self._planner.make_run(plan, "gate")
+        run, _, _ = await self._planner.make_run(plan, "post-finetune")
         found = await self._store.latest(comparable_hash(run), adapter_id=adapter_id)
         return found if found is not None and found.adapter_sha256 == run.adapter_sha256 else None
 
@@ -418,7 +421,14 @@ class BenchmarkService(BenchmarkReading):
 
     async def _closed(self, live: ActiveRun, ended: dict[str, Any]) -> BenchmarkRun:
         run = await self._store.get(live.run.id) or live.run
-        run = msgspec.structs.replace(run, completed_at=utc_now(), questions_done=live.done, **ended)
+        now = live.current()
+        run = msgspec.structs.replace(
+            run,
+            completed_at=utc_now(),
+            completed_answers=now.completed_answers,
+            completed_questions=now.completed_questions,
+            **ended,
+        )
         if run.status == "completed":
             run = await self._measuring.set_outcomes(run)
         await self._store.update(run)

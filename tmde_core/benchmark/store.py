@@ -23,6 +23,7 @@ from tmde_core.records.benchmark import (
     RunType,
     SeriesPoint,
 )
+from tmde_core.records.lora import AdapterBenchmark
 from tmde_core.records.questions import Question
 from tmde_core.storage.database import Database
 from tmde_core.storage.stamps import encode_time
@@ -99,7 +100,7 @@ class BenchmarkStore:
         Raises:
             ConflictError: Another run is in progress.
         """
-        quality = run.metrics.avg_quality if run.metrics else None
+        quality = run.metrics.intervals.quality if run.metrics else None
         try:
             await self._db.write(
                 "UPDATE benchmark_runs SET status = ?, completed_at = ?, tmde_score = ?, quality = ?, quality_low = ?, "
@@ -207,6 +208,33 @@ class BenchmarkStore:
             for row in rows
         ]
 
+    async def scores(self) -> dict[UUID, AdapterBenchmark]:
+        """Return for each measured adapter its run in progress, or else its newest completed run."""
+        newest = await self._db.rows(
+            "SELECT run.id, run.adapter_id, run.status, run.type, run.mode, run.tmde_score, "
+            "run.record ->> '$.metrics.vsBaseline' AS vs_baseline, run.record ->> '$.questionCount' AS questions, "
+            "run.record ->> '$.repeats' AS repeats FROM "
+            "(SELECT id, max(started_at) FROM benchmark_runs WHERE adapter_id IS NOT NULL AND status = 'completed' "
+            "GROUP BY adapter_id UNION ALL "
+            f"SELECT id, started_at FROM benchmark_runs WHERE adapter_id IS NOT NULL AND {LIVE}) AS last "
+            "JOIN benchmark_runs AS run ON run.id = last.id"
+        )
+        found: dict[UUID, AdapterBenchmark] = {}
+        for row in newest:  # a run in progress comes last, and replaces the completed one
+            over = row["status"] == "completed"
+            answered = row["questions"] if over else (await self.count_answers(UUID(row["id"]), row["repeats"]))[1]
+            found[UUID(row["adapter_id"])] = AdapterBenchmark(
+                run_id=UUID(row["id"]),
+                status="completed" if over else "running",
+                type=row["type"],
+                mode=row["mode"],
+                tmde_score=row["tmde_score"] if over else None,
+                vs_baseline=row["vs_baseline"] if over else None,
+                completed_questions=answered,
+                question_count=row["questions"],
+            )
+        return found
+
     async def delete(self, run_id: UUID) -> None:
         """Delete a run with its answers."""
         await self._db.write("DELETE FROM benchmark_runs WHERE id = ?", (str(run_id),))
@@ -234,6 +262,15 @@ class BenchmarkStore:
             [str(run_id), *values],
         )
         return [msgspec.json.decode(row[0], type=BenchmarkResult) for row in rows]
+
+    async def count_answers(self, run_id: UUID, repeats: int) -> tuple[int, int]:
+        """Return the number of answers of a run, and the number of questions that have `repeats` answers."""
+        row = await self._db.row(
+            "SELECT coalesce(sum(answers), 0) AS answers, coalesce(sum(answers >= ?), 0) AS questions FROM "
+            "(SELECT count(*) AS answers FROM benchmark_results WHERE run_id = ? GROUP BY question_id)",
+            (repeats, str(run_id)),
+        )
+        return (int(row["answers"]), int(row["questions"])) if row else (0, 0)
 
     async def trace(self, run_id: UUID, question_id: str, repeat: int) -> dict[str, Any] | None:
         """Return the debate behind an answer as plain data, or None if there is no debate."""

@@ -8,7 +8,6 @@ import typer
 
 from tmde_core.cli.kit.invocation import with_services
 from tmde_core.cli.kit.output import JsonFlag, console, print_json, print_table
-from tmde_core.records.base import parse_id
 
 if TYPE_CHECKING:
     from tmde_core.records.notifications import Notification
@@ -30,7 +29,7 @@ def command(
         if dismiss == "all":
             console().print(f"Dismissed {await services.notifications.dismiss_all()}.")
         elif dismiss is not None:
-            await services.notifications.dismiss(parse_id(dismiss, "notification"))
+            await services.notifications.dismiss(await services.ids.notification(dismiss))
         items, _ = await services.notifications.list(limit, all_)
         return items
 

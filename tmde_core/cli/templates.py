@@ -8,7 +8,6 @@ import typer
 
 from tmde_core.cli.kit.invocation import with_services
 from tmde_core.cli.kit.output import JsonFlag, console, plain, print_fields, print_json, print_table
-from tmde_core.records.base import parse_id
 
 if TYPE_CHECKING:
     from tmde_core.records.templates import Template
@@ -81,4 +80,4 @@ async def _find(services: Services, wanted: str) -> Template:
     for item in await services.templates.list():
         if wanted.casefold() in (str(item.id), item.name.casefold()):
             return item
-    return await services.templates.get(parse_id(wanted, "template"))
+    return await services.templates.get(await services.ids.template(wanted))

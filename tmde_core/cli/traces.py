@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from tmde_core.cli.kit.invocation import with_reading, with_services
+from tmde_core.cli.kit.invocation import after, with_reading, with_services
 from tmde_core.cli.kit.output import (
     JsonFlag,
     confirm_deletion,
@@ -21,9 +21,8 @@ from tmde_core.cli.kit.output import (
     print_table,
 )
 from tmde_core.errors import InsufficientStorageError, InvalidInputError
-from tmde_core.records.base import parse_id
 from tmde_core.records.chat import describe_cut
-from tmde_core.records.traces import ImportReport, TraceFilter
+from tmde_core.records.traces import Deletion, ImportReport, TraceFilter
 from tmde_core.storage.text_files import split_file_lines
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def list_(
 @command.command()
 def show(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
     """Show one trace with the whole debate."""
-    trace = with_reading(ctx, lambda services: services.traces.get(parse_id(id, "trace")))
+    trace = with_reading(ctx, lambda services: after(services.ids.trace(id), services.traces.get))
     if json:
         print_json(trace)
         return
@@ -134,12 +133,31 @@ def rate(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Rate an answer, and optionally say what it should have been."""
-    trace = with_services(ctx, lambda services: services.traces.rate(parse_id(id, "trace"), rating, corrected))
+    """Rate an answer, and optionally say what it should have been. `tmde traces correct` corrects without a rating."""
+    trace = with_services(
+        ctx, lambda services: after(services.ids.trace(id), lambda one: services.traces.rate(one, rating, corrected))
+    )
     if json:
         print_json(trace)
     else:
         typer.echo(f"Rated {trace.user_rating} of 10{', with a corrected answer' if trace.corrected_answer else ''}.")
+
+
+@command.command()
+def correct(
+    ctx: typer.Context,
+    id: TraceId,
+    text: Annotated[str, typer.Argument(help="What the answer should have been; blank removes an earlier correction.")],
+    json: JsonFlag = False,
+) -> None:
+    """Say what an answer should have been, without rating it. The correction is trained on."""
+    trace = with_services(
+        ctx, lambda services: after(services.ids.trace(id), lambda one: services.traces.correct(one, text))
+    )
+    if json:
+        print_json(trace)
+    else:
+        typer.echo("Corrected." if trace.corrected_answer else "The correction was removed.")
 
 
 @command.command()
@@ -150,7 +168,9 @@ def withdraw(
     json: JsonFlag = False,
 ) -> None:
     """Exclude a trace from all further training, and name the adapters that were trained on it."""
-    found = with_services(ctx, lambda services: services.traces.withdraw(parse_id(id, "trace"), reason))
+    found = with_services(
+        ctx, lambda services: after(services.ids.trace(id), lambda one: services.traces.withdraw(one, reason))
+    )
     if json:
         print_json(found)
         return
@@ -168,9 +188,12 @@ def delete(
     json: JsonFlag = False,
 ) -> None:
     """Delete traces with their debates, and name the adapters that were trained on them."""
-    wanted = [parse_id(one, "trace") for one in ids]
-    confirm_deletion(yes, f"Delete {len(wanted)} {_traces(len(wanted))}? This cannot be undone.")
-    found = with_services(ctx, lambda services: services.traces.delete(wanted))
+    confirm_deletion(yes, f"Delete {len(ids)} {_traces(len(ids))}? This cannot be undone.")
+
+    async def remove(services: Services) -> Deletion:
+        return await services.traces.delete([await services.ids.trace(one) for one in ids])
+
+    found = with_services(ctx, remove)
     if json:
         print_json(found)
         return
@@ -270,7 +293,7 @@ def stats(ctx: typer.Context, json: JsonFlag = False) -> None:
 @command.command()
 def lineage(ctx: typer.Context, id: TraceId, json: JsonFlag = False) -> None:
     """List the runs and adapters that were trained on a trace."""
-    found = with_reading(ctx, lambda services: services.lineage.find_by_trace(parse_id(id, "trace")))
+    found = with_reading(ctx, lambda services: after(services.ids.trace(id), services.lineage.find_by_trace))
     if json:
         print_json(found)
         return

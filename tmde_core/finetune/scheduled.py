@@ -33,7 +33,7 @@ class ScheduledTraining:
                 f"{stats.since_last_run} good traces have come since the last successful run; {needed} are needed.",
             )
         try:
-            started = await self._finetune.start(triggered_by="schedule")
+            started = await self._finetune.start(triggered_by="scheduled")
         except (ConflictError, InsufficientTracesError) as error:
             return ScheduleOutcome("skipped", error.detail)
         return ScheduleOutcome(

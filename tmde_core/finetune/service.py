@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,6 +16,7 @@ import structlog
 from tmde_core.errors import ConflictError, NotFoundError, PluginUnavailableError
 from tmde_core.finetune.dataset.leaks import LeakCheck, Protected
 from tmde_core.finetune.dataset.selection import Selection, require_enough, select
+from tmde_core.finetune.naming import suggest_name
 from tmde_core.finetune.ranges import check_config, decode_config
 from tmde_core.finetune.store import RunStore
 from tmde_core.finetune.supervision import supervisor
@@ -22,13 +24,21 @@ from tmde_core.finetune.supervision.attempts import plan_first_attempt, plan_res
 from tmde_core.finetune.supervision.launch import Launcher
 from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, RunMonitor
 from tmde_core.lora.files.store import AdapterStore
+from tmde_core.lora.naming import check_name
 from tmde_core.observers import Publish
 from tmde_core.plugins import create
 from tmde_core.plugins.defaults import resolve_backend
 from tmde_core.plugins.records import describe_error
 from tmde_core.prompts import template_text
 from tmde_core.records.base import Record, utc_now
-from tmde_core.records.finetune import TRAINING_ENDED, FineTuneConfig, FineTuneRun, TrainingProgress, TrainingRunStatus
+from tmde_core.records.finetune import (
+    TRAINING_ENDED,
+    FineTuneConfig,
+    FineTuneRun,
+    TrainingProgress,
+    TrainingRunStatus,
+    TrainingTrigger,
+)
 from tmde_core.records.runtimes import Availability
 from tmde_core.records.traces import Trace
 from tmde_core.sdk.hooks import AUTO
@@ -164,10 +174,20 @@ class FineTuneService:
         protected = await self._protected()
         return await asyncio.to_thread(lambda: select(traces, templates_text, LeakCheck(protected), withdrawn))
 
-    async def start(self, config: FineTuneConfig | None = None, triggered_by: str = "user") -> FineTuneRun:
+    async def start(
+        self,
+        config: FineTuneConfig | None = None,
+        triggered_by: TrainingTrigger = "manual",
+        name: str | None = None,
+    ) -> FineTuneRun:
         """Freeze a dataset, start a detached worker on it, and return the pending run at once.
 
         If the settings assign training to a `tmde worker`, the run is queued for the worker instead.
+
+        Args:
+            config: the hyperparameters; None: the default ones.
+            triggered_by: who asked for the run.
+            name: the run's name; None: a name is made from the date and the questions.
 
         Raises:
             ConflictError: a run is in progress.
@@ -179,6 +199,7 @@ class FineTuneService:
             WorkerFailedError: the worker cannot be started.
         """
         config = self.resolve(config or self.config())
+        given = check_name(name) if name is not None else None
         async with self._starting:
             await self._require_idle()
             await self._launcher.require_backend(config.backend)
@@ -190,9 +211,13 @@ class FineTuneService:
             leash = supervisor.take_leash(run_dir)
             try:
                 dataset = await self._launcher.prepare(run_id, config, selection)
+                train = [example.trace_id for example in selection.train]
+                val = [example.trace_id for example in selection.val]
+                started_at = utc_now()
                 run = FineTuneRun(
                     id=run_id,
-                    started_at=utc_now(),
+                    name=given or await self._suggest_name(started_at, [*train, *val]),
+                    started_at=started_at,
                     traces_used=len(selection),
                     train_examples=dataset.train_examples,
                     val_examples=dataset.val_examples,
@@ -202,8 +227,7 @@ class FineTuneService:
                     dataset_hash=dataset.sha256,
                     queued=self._enqueues,
                 )
-                train = [example.trace_id for example in selection.train]
-                await self._store.insert(run, train, [example.trace_id for example in selection.val])
+                await self._store.insert(run, train, val)
             except BaseException:
                 leash.release()
                 shutil.rmtree(run_dir, ignore_errors=True)
@@ -214,6 +238,21 @@ class FineTuneService:
             else:
                 await self.watching.begin(run, plan_first_attempt(config), leash)
         return await self._store.get(run_id) or run
+
+    async def _suggest_name(self, moment: datetime, trace_ids: Sequence[str]) -> str:
+        taken = set((await self._store.names()).values())
+        return suggest_name(moment, await self._store.asked(trace_ids), taken)
+
+    async def rename(self, run_id: UUID, name: str) -> FineTuneRun:
+        """Give a run another name. Its adapter has the same name, unless the adapter was given one of its own.
+
+        Raises:
+            NotFoundError: the run does not exist.
+            InvalidInputError: the name is empty, too long, or has control characters.
+        """
+        if not await self._store.rename(run_id, check_name(name)):
+            raise NotFoundError(f"There is no training run with the id {run_id}.")
+        return await self.get(run_id)
 
     async def resume(self, run_id: UUID) -> FineTuneRun:
         """Resume a failed or cancelled run from its newest complete checkpoint, with the same id, data and log.
@@ -430,6 +469,9 @@ class FineTuneService:
                 this to a `tmde worker`. Other processes do neither.
         """
         self.watching.adopts = watch and not self._enqueues
+        for run_id, moment in await self._store.nameless():
+            trace_ids = [str(one) for one in await self._store.trace_ids(run_id)]
+            await self._store.rename(run_id, await self._suggest_name(moment, trace_ids))
         await self.get_current()
 
     async def run_worker(self, *, once: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -31,7 +31,7 @@ Attempts = tuple[RunAttempt, ...]
 _LIVE = "status IN ('pending', 'running')"
 _COLUMNS = (
     "id, started_at, completed_at, status, traces_used, train_examples, val_examples, base_model, config, metrics, "
-    "lora_path, error_message, triggered_by, dataset_hash, attempts, queued"
+    "lora_path, error_message, triggered_by, dataset_hash, attempts, queued, name"
 )
 
 
@@ -75,6 +75,7 @@ class RunStore:
             run.dataset_hash,
             to_json(run.attempts).decode(),
             int(run.queued),
+            run.name,
         )
         used = [(str(run.id), trace_id, "train") for trace_id in train]
         used += [(str(run.id), trace_id, "val") for trace_id in val]
@@ -118,6 +119,32 @@ class RunStore:
             (str(trace_id),),
         )
         return [(UUID(row["id"]), row["status"]) for row in rows]
+
+    async def names(self) -> dict[UUID, str]:
+        """Return the names of all runs that have one."""
+        rows = await self._database.rows("SELECT id, name FROM finetune_runs WHERE name <> ''")
+        return {UUID(row["id"]): row["name"] for row in rows}
+
+    async def nameless(self) -> list[tuple[UUID, datetime]]:
+        """Return the runs without a name, which earlier versions stored, with the times when they started."""
+        rows = await self._database.rows("SELECT id, started_at FROM finetune_runs WHERE name = '' ORDER BY started_at")
+        return [(UUID(row["id"]), _moment(row["started_at"])) for row in rows]
+
+    async def rename(self, run_id: UUID, name: str) -> bool:
+        """Change the name of a run; return False if there is no such run."""
+        return bool(await self._database.write("UPDATE finetune_runs SET name = ? WHERE id = ?", (name, str(run_id))))
+
+    async def asked(self, trace_ids: Sequence[str]) -> list[tuple[str, str | None]]:
+        """Return the questions of traces with their domains, without those deleted since."""
+        found: list[tuple[str, str | None]] = []
+        for start in range(0, len(trace_ids), 500):  # SQLite limits the number of parameters
+            some = trace_ids[start : start + 500]
+            marks = ",".join("?" * len(some))
+            rows = await self._database.rows(
+                f"SELECT query, domain FROM traces WHERE id IN ({marks}) ORDER BY seq", some
+            )
+            found += [(row["query"], row["domain"]) for row in rows]
+        return found
 
     async def running(self, run_id: UUID) -> None:
         """Record that the worker has begun."""
@@ -209,6 +236,7 @@ def _run(row: sqlite3.Row) -> FineTuneRun:
         dataset_hash=row["dataset_hash"],
         attempts=_stored(row["attempts"], Attempts),
         queued=bool(row["queued"]),
+        name=row["name"],
     )
 
 

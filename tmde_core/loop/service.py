@@ -256,7 +256,7 @@ class Loop:
         trained = self.journal.last(Trained)
         run = await self._known_run(trained)
         if run is None or run.status in {"failed", "cancelled"}:
-            run = await self.finetune.start(self._training_config(), triggered_by="loop")
+            run = await self.finetune.start(self._training_config(), triggered_by="manual")
             self.journal.append(Trained(run_id=str(run.id)))
         self.watcher.step(f"Training on {run.train_examples} examples", 1, 0)
         if run.status != "completed":

@@ -22,6 +22,7 @@ from tmde_core.lora.compare import compare_adapters, read_training_args
 from tmde_core.lora.files.forms import GgufForms
 from tmde_core.lora.files.lease import Lease, acquire_lease, is_leased, lock_for_deletion
 from tmde_core.lora.files.store import AdapterStore
+from tmde_core.lora.naming import check_name, make_name
 from tmde_core.observers import Publish
 from tmde_core.records.benchmark import RunComparison
 from tmde_core.records.chat import AdapterRef
@@ -30,6 +31,7 @@ from tmde_core.records.lora import (
     STABLE,
     TAG,
     ActivationTrigger,
+    AdapterBenchmark,
     AdapterComparison,
     AdapterDetails,
     GateStatus,
@@ -51,6 +53,8 @@ HISTORY = 50
 LEASE_PAUSE_SECONDS = 0.02
 """Pause between two attempts to get a lease while a process checks whether the adapter may be deleted."""
 
+Names = Callable[[], Awaitable[dict[UUID, str]]]
+Scores = Callable[[], Awaitable[dict[UUID, AdapterBenchmark]]]
 Benchmarks = Callable[[UUID, UUID], Awaitable[RunComparison | None]]
 Adapters = list[LoRAAdapter]
 Events = list[LoRAActivationEvent]
@@ -68,6 +72,8 @@ class LoraService:
         workspace: Workspace,
         benchmarks: Benchmarks,
         publish: Publish,
+        run_names: Names,
+        scores: Scores,
     ) -> None:
         """Create the service.
 
@@ -78,6 +84,8 @@ class LoraService:
             workspace: the settings and the runtimes.
             benchmarks: compares the newest benchmark runs of two adapters.
             publish: publishes an event for each switch that this process makes.
+            run_names: returns the names of training runs, which their adapters have too.
+            scores: returns what the benchmark says about each adapter.
         """
         self._store = store
         self._audit = audit
@@ -85,6 +93,8 @@ class LoraService:
         self._workspace = workspace
         self._benchmarks = benchmarks
         self._publish = publish
+        self._run_names = run_names
+        self._scores = scores
         self._switch = AdapterSwitcher(workspace, store, audit, forms)
         self._intents = Intents(store, audit, self._switch)
         self._noted: dict[UUID, tuple[bool, str]] = {}
@@ -99,7 +109,7 @@ class LoraService:
             tag: return only adapters with this tag.
             valid: return only valid adapters (True) or only invalid ones (False).
         """
-        found = await asyncio.to_thread(self._store.list)
+        found = await self._described(await asyncio.to_thread(self._store.list))
         return [
             adapter
             for adapter in found
@@ -112,7 +122,34 @@ class LoraService:
         Raises:
             NotFoundError: no adapter has this id.
         """
-        return await asyncio.to_thread(self._store.get, adapter_id)
+        (found,) = await self._described([await asyncio.to_thread(self._store.get, adapter_id)])
+        return found
+
+    async def _described(self, adapters: Adapters) -> Adapters:
+        """Return the adapters with their names and what the benchmark says about them."""
+        if not adapters:
+            return adapters
+        names, scores = await self._run_names(), await self._scores()
+        return [
+            msgspec.structs.replace(
+                one, name=one.name or names.get(one.id) or make_name(one), benchmark=scores.get(one.id)
+            )
+            for one in adapters
+        ]
+
+    async def rename(self, adapter_id: UUID, name: str) -> LoRAAdapter:
+        """Give an adapter a name of its own.
+
+        Raises:
+            NotFoundError: no such adapter.
+            InvalidInputError: the name is empty, too long, or has control characters.
+            AdapterInvalidError: the adapter is invalid.
+        """
+        plain = check_name(name)
+        await asyncio.to_thread(
+            self._store.edit, adapter_id, lambda manifest: msgspec.structs.replace(manifest, name=plain)
+        )
+        return await self.get(adapter_id)
 
     async def manifest(self, adapter_id: UUID) -> Manifest:
         """Return the manifest of a valid adapter.
@@ -501,6 +538,7 @@ class LoraService:
         try:
             async with self._switch.lock():
                 await self._intents.settle()
+                await self._switch.refresh_copies()
                 await asyncio.to_thread(self._store.sweep)
         except ConflictError:
             log.info("lora.settle_skipped", reason="another process is switching adapters")

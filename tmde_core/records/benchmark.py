@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from tmde_core.records.base import Record
 from tmde_core.records.chat import FinishReason
-from tmde_core.records.questions import Question
+from tmde_core.records.judging import Criterion
 
 Domain = Literal["mathematics", "coding", "science", "reasoning", "creative"]
 DOMAINS: tuple[Domain, ...] = ("mathematics", "coding", "science", "reasoning", "creative")
@@ -22,7 +22,8 @@ BenchmarkRunStatus = Literal["pending", "running", "completed", "failed", "cance
 """`interrupted`: the process of the run died. When the run resumes, it asks only the unanswered questions."""
 BENCHMARK_ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 ComparisonOutcome = Literal["better", "worse", "inconclusive"]
-BenchmarkTrigger = Literal["user", "api", "gate", "schedule"]
+BenchmarkTrigger = Literal["manual", "post-finetune", "scheduled"]
+"""`manual`: a person or a program asked for the run. `post-finetune`: the gate asked for it. `scheduled`: the schedule."""
 
 
 class BenchmarkPlan(Record):
@@ -75,19 +76,37 @@ class EfficiencyReference(Record):
     early_termination_rate: float | None = None
 
 
+class MetricIntervals(Record):
+    """The 95 % intervals of a run's means, in the units of `BenchmarkMetrics`."""
+
+    quality: Interval
+    response_time_ms: Interval
+    tokens_per_second: Interval
+    debate_rounds: Interval
+    early_termination_rate: Interval
+
+
 class BenchmarkMetrics(Record):
-    """The measurements of one benchmark run. Means are over scored questions only."""
+    """The measurements of one benchmark run. Means are over scored questions only; a mean of nothing is None."""
 
     tmde_score: float | None
     """Composite, 0–100: see `benchmark.metrics.tmde_score`. None: nothing was scored."""
-    avg_quality: Interval
+    avg_quality_score: float | None
     """0–10."""
-    avg_response_time_ms: Interval
+    avg_response_time_ms: float | None
     """Wall time from question to final answer, milliseconds."""
-    tokens_per_second: Interval
-    avg_rounds: Interval
-    early_termination_rate: Interval
-    """Share of debates that ended early, 0–1; no mean in proposer mode."""
+    avg_tokens_per_second: float | None
+    avg_debate_rounds: float | None
+    """None in proposer mode."""
+    early_termination_rate: float | None
+    """Share of debates that ended early, 0–1; None in proposer mode."""
+    domain_scores: dict[str, float]
+    """Domain → mean quality, 0–10. A domain without a scored answer is missing."""
+    intervals: MetricIntervals
+    vs_baseline: float | None = None
+    """Change of the TMDE score against the baseline run, in percent. None: no baseline, or its score is 0."""
+    vs_previous: float | None = None
+    """Change of the TMDE score against the previous run, in percent. None: no previous run, or its score is 0."""
     domains: tuple[DomainMetrics, ...] = ()
     questions: int = 0
     """Number of requested answers: questions times repeats."""
@@ -128,9 +147,12 @@ class BenchmarkRun(Record):
     repeats: int = 1
     seed: int = 42
     judge: str = ""
-    questions_total: int = 0
+    question_count: int = 0
+    completed_questions: int = 0
+    """Number of questions that have all of their answers."""
+    answer_count: int = 0
     """Number of requested answers: questions times repeats."""
-    questions_done: int = 0
+    completed_answers: int = 0
     metrics: BenchmarkMetrics | None = None
     verdict_vs_previous: ComparisonOutcome | None = None
     verdict_vs_baseline: ComparisonOutcome | None = None
@@ -139,7 +161,7 @@ class BenchmarkRun(Record):
     mode."""
     baseline_run_id: UUID | None = None
     error_message: str | None = None
-    triggered_by: BenchmarkTrigger = "user"
+    triggered_by: BenchmarkTrigger = "manual"
     warnings: tuple[str, ...] = ()
     """Warnings for people: the judge uses the Proposer's own model, the judge drifted, too many answers are
     unscored."""
@@ -150,6 +172,7 @@ class BenchmarkRun(Record):
 class BenchmarkResult(Record):
     """One answer to one question."""
 
+    id: UUID
     run_id: UUID
     question_id: str
     repeat: int
@@ -158,7 +181,8 @@ class BenchmarkResult(Record):
     domain: str
     difficulty: str
     query: str
-    answer: str = ""
+    """The question's text."""
+    final_answer: str = ""
     quality_score: float | None = None
     """0–10; None: no verdict."""
     criteria: dict[str, float | None] = msgspec.field(default_factory=dict)
@@ -167,28 +191,61 @@ class BenchmarkResult(Record):
     response_time_ms: float | None = None
     tokens: int = 0
     tokens_per_second: float | None = None
-    rounds: int = 0
+    debate_rounds: int = 0
     early_stopped: bool = False
     finish_reason: FinishReason | None = None
     """Why the answer ended; None: unknown. `length` and `content_filter`: the answer was cut."""
+    trace_id: UUID | None = None
+    """The trace of the debate. It is kept with the run, apart from what is trained on. None in proposer mode."""
     tries: int = 1
     error: str | None = None
     """Why the question failed. For an answered question: why the judge's model could not be asked."""
 
 
 class BenchmarkQuestion(Record):
-    """A question in a list."""
+    """A question of a benchmark."""
 
     id: str
-    suite: str
-    builtin: bool
     domain: str
-    difficulty: str
-    query: str
-    reference: str | None
-    question: Question
-    """The complete question with its criteria, in the same format as for creating a question."""
+    difficulty: Difficulty
+    question: str
+    """The text that the model is asked."""
+    reference_answer: str
+    """A right answer; empty if a check makes it needless."""
+    scoring_rubric: str
+    """The properties of a good answer, in words. If the question has criteria and no rubric, the criteria in words."""
+    is_built_in: bool
+    created_at: datetime | None
+    """None: the plugin of a built-in question does not say."""
+    suite: str
+    check: str | None = None
+    """How the answer is compared with `referenceAnswer`: number, choice, exact, contains or regex."""
+    criteria: tuple[Criterion, ...] = ()
+    """The criteria for an answer, with their weights."""
     quick: bool = False
+    """Whether a quick run asks the question."""
+
+
+class QuestionBody(Record):
+    """A question of the user's own, as it is created.
+
+    A reference answer and a rubric are required, unless a check makes them needless.
+    """
+
+    question: str
+    """The text that the model is asked."""
+    domain: Domain
+    difficulty: Difficulty = "medium"
+    reference_answer: str | None = None
+    """A right answer."""
+    scoring_rubric: str | None = None
+    """The properties of a good answer, in words."""
+    check: str | None = None
+    """How the answer is compared with `referenceAnswer`: number, choice, exact, contains or regex."""
+    criteria: tuple[Criterion, ...] = ()
+    """The criteria for an answer, with their weights."""
+    id: str | None = None
+    """None: a new id is made."""
 
 
 class PairedComparison(Record):
@@ -270,6 +327,8 @@ class ActivationMark(Record):
 
     at: datetime
     adapter_id: UUID | None
+    adapter_name: str = ""
+    """Empty: the base model, or an adapter that was deleted."""
 
 
 class BenchmarkSummary(Record):

@@ -14,6 +14,8 @@ from tmde_core.records.traces import Eligibility
 from tmde_core.records.training import MaskedPiece
 
 TrainingRunStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
+TrainingTrigger = Literal["manual", "scheduled", "api"]
+"""`manual`: a person at a page or a command. `scheduled`: the schedule. `api`: a program."""
 TRAINING_ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -262,8 +264,10 @@ class FineTuneRun(Record):
     config: FineTuneConfig = msgspec.field(default_factory=FineTuneConfig)
     metrics: FineTuneMetrics | None = None
     error_message: str | None = None
-    triggered_by: str = "user"
+    triggered_by: TrainingTrigger = "manual"
     dataset_hash: str | None = None
+    name: str = ""
+    """What people call the run: the given name, or the date with a word or two of what the run learns."""
     attempts: tuple[RunAttempt, ...] = ()
     queued: bool = False
     """Whether the run waits until a `tmde worker` takes it."""

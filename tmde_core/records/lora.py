@@ -55,6 +55,13 @@ class ManifestHeader(Record):
     """Size of all files together."""
     files: dict[str, str] = msgspec.field(default_factory=dict)
     """The SHA-256 of every other file by file name, hexadecimal."""
+    name: str = ""
+    """The adapter's name for people; empty: none was given, and a name is made from the date."""
+    copied_size: Any = msgspec.field(default=None, name="size_bytes")
+    """A copy of `sizeBytes` for other tools. TMDE never reads it."""
+    copied_active: Any = msgspec.field(default=None, name="isActive")
+    """Whether the adapter was active when the manifest was written, for other tools. TMDE never reads it: the pointer
+    `active.json` decides."""
 
 
 class Manifest(ManifestHeader, frozen=True):
@@ -64,6 +71,21 @@ class Manifest(ManifestHeader, frozen=True):
     """The origin of the adapter: `runId`, `traceIds`."""
     format: int = MANIFEST_VERSION
     """Version of the manifest's file format."""
+
+
+class AdapterBenchmark(Record):
+    """What the benchmark says about an adapter: the run in progress, or else the newest completed run."""
+
+    run_id: UUID
+    status: Literal["running", "completed"]
+    type: str
+    mode: str
+    tmde_score: float | None
+    """0–100; None: the run is still in progress, or nothing was scored."""
+    vs_baseline: float | None
+    """Change of the score against the base model, in percent; None: not known."""
+    completed_questions: int
+    question_count: int
 
 
 class LoRAAdapter(Record):
@@ -89,6 +111,10 @@ class LoRAAdapter(Record):
     twin_of: UUID | None = None
     """The oldest adapter with the same weights and configuration; None: this one, or there is no other. Lists and imports
     fill it in."""
+    name: str = ""
+    """What people call the adapter: its own name, that of its training run, or the date."""
+    benchmark: AdapterBenchmark | None = None
+    """None: it was never measured."""
 
 
 class ActivePointer(Record):
@@ -102,7 +128,7 @@ class ActivePointer(Record):
 class LoRAActivationEvent(Record):
     """One row of the audit trail. `success` is None if the intent was never completed."""
 
-    id: int
+    id: str
     timestamp: datetime
     adapter_id: UUID | None
     """None: the base model."""

@@ -62,7 +62,8 @@ class Trace(Record):
     user_rating: int | None = None
     """1–10."""
     corrected_answer: str | None = None
-    """The right answer according to a person. Training uses it instead of `final_answer`."""
+    """The right answer according to a person. Training uses it instead of `final_answer`, whatever the scores of
+    `final_answer`."""
     withdrawn_at: datetime | None = None
     withdrawn_reason: str | None = None
     models: dict[str, RoleModel] = msgspec.field(default_factory=dict)
@@ -98,9 +99,9 @@ class TraceFilter(Record):
     min_quality: float | None = None
     rated: bool | None = None
     eligible: bool | None = None
-    """Whether the score is at least `min_quality_score` of the settings, the trace is not withdrawn and not from a
-    benchmark, and the answer is whole, or a person has rated or corrected it, or `cut_answers` of the settings is
-    `use`."""
+    """Whether the score is at least `min_quality_score` of the settings or a person has corrected the answer, the trace
+    is not withdrawn and not from a benchmark, and the answer is whole, or a person has rated or corrected it, or
+    `cut_answers` of the settings is `use`."""
     source: str | None = None
 
 

@@ -144,7 +144,9 @@ def publish(staging: Path, adapters_dir: Path, manifest: Manifest) -> Path:
         complete = msgspec.structs.replace(
             manifest,
             files={file.name: hash_file(file) for file in files},
-            size_bytes=sum(file.stat().st_size for file in files),
+            size_bytes=(size := sum(file.stat().st_size for file in files)),
+            copied_size=size,
+            copied_active=False,
         )
         (staging / MANIFEST_FILE).write_bytes(msgspec.json.format(to_json(complete), indent=2) + b"\n")
         for file in (*files, staging / MANIFEST_FILE):

@@ -53,7 +53,7 @@ class RunFinished(_Happened, frozen=True, kw_only=True):
     status: Literal["completed", "failed", "cancelled"]
     """How the run ended."""
     triggered_by: str
-    """What started the run, such as `user` or `schedule`."""
+    """What started the run, `manual`, `scheduled` or `api`."""
     traces_used: int
     """Number of traces that the run was trained on."""
     metrics: FineTuneMetrics | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from tmde_core.records.questions import JudgeAnchor, Question
 from tmde_core.sdk.context import Descriptor
@@ -21,3 +22,5 @@ class SuiteDescriptor(Descriptor, frozen=True, kw_only=True):
     """Returns graded answers that each run scores again; None: the suite has none."""
     default: bool = False
     """Whether this suite is used when a run names no suite."""
+    created_at: datetime | None = None
+    """When the questions were published, with a time zone; None: not known."""

@@ -24,11 +24,11 @@ def sample_events() -> list[Event]:
         RunFinished(
             run_id=uuid4(),
             status="completed",
-            triggered_by="user",
+            triggered_by="manual",
             traces_used=50,
             metrics=FineTuneMetrics(final_train_loss=1.25, total_steps=12),
         ),
-        RunFinished(run_id=uuid4(), status="cancelled", triggered_by="schedule", traces_used=50),
+        RunFinished(run_id=uuid4(), status="cancelled", triggered_by="scheduled", traces_used=50),
         AdapterActivated(adapter_id=uuid4(), previous_adapter_id=None, triggered_by="gate"),
         AdapterActivated(adapter_id=None, previous_adapter_id=uuid4(), triggered_by="rollback"),
         AdapterDamaged(adapter_id=uuid4(), is_active=True, reason="adapter_model.safetensors has changed."),

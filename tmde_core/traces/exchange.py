@@ -118,6 +118,7 @@ class TraceLine(Record):
             "created_at": in_utc(self.created_at, "createdAt") or utc_now(),
             "rounds": tuple(sorted(rounds, key=lambda round_: round_.number)),
             "auto_score": auto_score,
+            "corrected_answer": self.corrected_answer if (self.corrected_answer or "").strip() else None,
             "judge": self.judge if scored or auto_score is None else "import",
             "withdrawn_at": in_utc(self.withdrawn_at, "withdrawnAt"),
             "models": {

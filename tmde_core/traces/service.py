@@ -119,13 +119,25 @@ class TraceService:
             raise InvalidInputError(
                 "rating: must be a whole number from 1 to 10.", field="rating", minimum=1, maximum=10
             )
-        if corrected_answer is not None and len(corrected_answer.encode("utf-8", "replace")) > MAX_CORRECTED_BYTES:
-            raise InvalidInputError(
-                f"correctedAnswer: must be at most {MAX_CORRECTED_BYTES // 1024} KiB long.",
-                field="correctedAnswer",
-                limit=MAX_CORRECTED_BYTES,
-            )
+        _check_length(corrected_answer)
         if not await self._store.rate(trace_id, rating, corrected_answer):
+            raise NotFoundError(f"There is no trace with the id '{trace_id}'.")
+        return await self.get(trace_id)
+
+    async def correct(self, trace_id: UUID, corrected_answer: str) -> Trace:
+        """Store a person's correction, which is trained on whatever the score of the original answer.
+
+        The answer gets no rating: a correction says what the right answer is, not how good the wrong one was.
+
+        Args:
+            corrected_answer: The correct answer. Blank text removes an earlier correction.
+
+        Raises:
+            NotFoundError: The trace does not exist.
+            InvalidInputError: The corrected answer is too long.
+        """
+        _check_length(corrected_answer)
+        if not await self._store.correct(trace_id, corrected_answer):
             raise NotFoundError(f"There is no trace with the id '{trace_id}'.")
         return await self.get(trace_id)
 
@@ -179,21 +191,21 @@ class TraceService:
     async def list_eligible(self, eligibility: Eligibility) -> Traces:
         """Return every trace that may be used for training, oldest first.
 
-        Such a trace has a sufficient score, is not withdrawn, and does not come from a benchmark. Its answer is whole,
-        or a person has rated or corrected it, or cut answers are wanted.
+        Such a trace has a sufficient score or a correction, is not withdrawn, and does not come from a benchmark. Its
+        answer is whole, or a person has rated or corrected it, or cut answers are wanted.
         """
         return await self._store.eligible(eligibility)
 
     async def list_withdrawn(self, min_quality: float) -> Ids:
-        """Return the ids of the withdrawn traces whose score was sufficient for training, oldest first."""
+        """Return the ids of the withdrawn traces that are otherwise good enough for training, oldest first."""
         return await self._store.withdrawn(min_quality)
 
     async def count_ineligible(self, which: PassedOver, min_quality: float, limit: int) -> tuple[int, Sequence[Scored]]:
         """Return the number of traces that training never considers, and the best of them.
 
         Args:
-            which: Select traces with a score that is too low, traces that come from a benchmark, or traces whose answer
-                was cut off and not rated or corrected by a person.
+            which: Select traces with too low a score and no correction, traces that come from a benchmark, or traces whose
+                answer was cut off and not rated or corrected by a person.
             min_quality: The lowest score that is sufficient for training.
             limit: The largest number of traces to return.
         """
@@ -227,3 +239,12 @@ class TraceService:
             InvalidInputError: The file is not an SQLite file, or not a file of that project.
         """
         return await exchange.import_entries(self._store, original.entries(path), copies=copies)
+
+
+def _check_length(corrected_answer: str | None) -> None:
+    if corrected_answer is not None and len(corrected_answer.encode("utf-8", "replace")) > MAX_CORRECTED_BYTES:
+        raise InvalidInputError(
+            f"correctedAnswer: must be at most {MAX_CORRECTED_BYTES // 1024} KiB long.",
+            field="correctedAnswer",
+            limit=MAX_CORRECTED_BYTES,
+        )

@@ -28,6 +28,8 @@ T = TypeVar("T")
 QUALITY = "coalesce(user_rating, auto_score)"
 """`Trace.quality_score` in SQL, written exactly as in its index; otherwise SQLite does not use the index."""
 
+GOOD_ENOUGH = f"({QUALITY} >= ? OR corrected)"
+"""Whether the answer is good enough for training: its score is sufficient, or a person has corrected it."""
 CUT = "finish_reason IN ('length', 'content_filter') AND user_rating IS NULL AND corrected_answer IS NULL"
 """A cut answer that no person has rated or corrected, written exactly as in its index."""
 
@@ -51,7 +53,7 @@ Scored = tuple[UUID, float | None]
 """A trace's id and its quality score."""
 
 _PASSED_OVER: Mapping[PassedOver, str] = {
-    "low-score": f"source <> 'benchmark' AND coalesce({QUALITY}, -1) < ?",
+    "low-score": f"source <> 'benchmark' AND NOT corrected AND coalesce({QUALITY}, -1) < ?",
     "benchmark": f"source = 'benchmark' AND {QUALITY} >= ?",
     "cut": f"source <> 'benchmark' AND {QUALITY} >= ? AND {CUT}",
 }
@@ -138,7 +140,7 @@ class Where:
             self.add(f"user_rating IS {'NOT ' if wanted.rated else ''}NULL")
         if wanted.eligible is not None:
             whole = "" if eligibility.use_cut_answers else f" AND seq NOT IN (SELECT seq FROM traces WHERE {CUT})"
-            eligible = f"({QUALITY} >= ? AND withdrawn_at IS NULL AND source <> 'benchmark'{whole})"
+            eligible = f"({GOOD_ENOUGH} AND withdrawn_at IS NULL AND source <> 'benchmark'{whole})"
             # Within coalesce, so that counting walks the covering index instead of visiting each row of the quality index.
             self.add(f"coalesce({eligible}, 0) = {int(wanted.eligible)}", eligibility.min_quality)
         if wanted.source is not None:
@@ -218,9 +220,9 @@ class TraceStore:
         )
 
     async def withdrawn(self, min_quality_score: float) -> list[UUID]:
-        """Return the ids of withdrawn traces with at least this quality, oldest first."""
+        """Return the ids of withdrawn traces that are otherwise good enough for training, oldest first."""
         rows = await self._db.rows(
-            f"SELECT id FROM traces WHERE withdrawn_at IS NOT NULL AND {QUALITY} >= ? AND source <> 'benchmark' "
+            f"SELECT id FROM traces WHERE withdrawn_at IS NOT NULL AND {GOOD_ENOUGH} AND source <> 'benchmark' "
             "ORDER BY created_at, seq",
             (min_quality_score,),
         )
@@ -318,6 +320,11 @@ class TraceStore:
             changes += ", corrected_answer = ?"
             values.append(corrected_answer if corrected_answer.strip() else None)
         return bool(await self._db.write(f"UPDATE traces SET {changes} WHERE id = ?", [*values, str(trace_id)]))
+
+    async def correct(self, trace_id: UUID, corrected_answer: str) -> bool:
+        """Store a correction, or remove it if the text is blank; return False if no trace has this id."""
+        text = corrected_answer if corrected_answer.strip() else None
+        return bool(await self._db.write("UPDATE traces SET corrected_answer = ? WHERE id = ?", (text, str(trace_id))))
 
     async def withdraw(self, trace_id: UUID, reason: str) -> None:
         """Mark a trace as withdrawn now; a trace that is already withdrawn keeps its first reason."""

@@ -6,6 +6,7 @@ The anchors show changes of a judge.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 
@@ -15,6 +16,7 @@ from tmde_core.sdk.judges import JudgeItem
 from tmde_core.sdk.suites import JudgeAnchor, Question, SuiteDescriptor
 
 NAME = "tmde-50"
+PUBLISHED = datetime(2026, 11, 24, tzinfo=UTC)
 
 QUICK = (
     "math-01",
@@ -71,5 +73,6 @@ def suites() -> Sequence[SuiteDescriptor]:
             quick=QUICK,
             anchors=anchors,
             default=True,
+            created_at=PUBLISHED,
         )
     ]

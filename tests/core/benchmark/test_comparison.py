@@ -37,6 +37,7 @@ def run(**fields) -> BenchmarkRun:
 def answers(scores, *, ms: float = 1000.0, criteria=None) -> list[BenchmarkResult]:
     return [
         BenchmarkResult(
+            id=uuid4(),
             run_id=RUN.id,
             question_id=one.id,
             repeat=0,
@@ -44,11 +45,11 @@ def answers(scores, *, ms: float = 1000.0, criteria=None) -> list[BenchmarkResul
             domain=one.domain,
             difficulty="easy",
             query=one.query,
-            answer="A.",
+            final_answer="A.",
             quality_score=score,
             criteria=criteria or {"right": score},
             response_time_ms=ms,
-            rounds=1,
+            debate_rounds=1,
         )
         for one, score in zip(QUESTIONS, scores, strict=True)
     ]

@@ -18,8 +18,8 @@ def rows(*texts: str) -> tuple[bytes, list[dict[str, str]]]:
     """The CSV of a run with these answers, and what a reader makes of it."""
     results = tuple(
         BenchmarkResult(
-            run_id=run().id, question_id="q", repeat=n, status="failed", domain="science", difficulty="easy", query=text,
-            answer=text, error=text,
+            id=run().id, run_id=run().id, question_id="q", repeat=n, status="failed", domain="science", difficulty="easy", query=text,
+            final_answer=text, error=text,
         )
         for n, text in enumerate(texts)
     )  # fmt: skip
@@ -31,7 +31,7 @@ def rows(*texts: str) -> tuple[bytes, list[dict[str, str]]]:
 def test_text_that_a_spreadsheet_would_compute_gets_an_apostrophe(text):
     assert escape_formula(text) == f"'{text}"
     _, (row,) = rows(text)
-    assert (row["query"], row["answer"], row["error"]) == (f"'{text}",) * 3
+    assert (row["query"], row["final_answer"], row["error"]) == (f"'{text}",) * 3
 
 
 def test_figures_stay_figures():
@@ -41,7 +41,7 @@ def test_figures_stay_figures():
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), min_size=1, max_size=4))
 def test_any_text_comes_back_as_it_was(texts):
     content, found = rows(*texts)
-    assert [row["answer"] for row in found] == [escape_formula(text) for text in texts]
+    assert [row["final_answer"] for row in found] == [escape_formula(text) for text in texts]
     assert content.endswith(b"\r\n")
 
 

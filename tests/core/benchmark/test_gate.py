@@ -229,7 +229,7 @@ async def test_whatever_keeps_an_adapter_from_being_measured_is_told(services, a
 async def test_who_wants_to_know_more_has_all_questions_asked_twice(services, adapter, runtime):
     decision = await services.gate.evaluate(adapter(everything), full=True)
     run = await services.benchmark.get(decision.run_id)
-    assert (run.type, run.questions_total, decision.gate) == ("full", 24, "proven")
+    assert (run.type, run.answer_count, decision.gate) == ("full", 24, "proven")
 
 
 async def test_the_server_measures_what_was_trained_while_none_ran_and_once(opened, adapter, model, runtime):
@@ -250,7 +250,7 @@ async def test_a_completed_training_is_followed_by_the_quick_benchmark_where_tha
     model.right[None] = everything
     async with opened(serving=True) as services:
         harmful = adapter(nothing)
-        run = RunFinished(run_id=harmful, status="completed", triggered_by="user", traces_used=60)
+        run = RunFinished(run_id=harmful, status="completed", triggered_by="manual", traces_used=60)
         await services.live.change({"benchmark": {"afterTraining": False}})
         await services.gate.hear(run)
         await services.live.change({"benchmark": {"afterTraining": True}})

@@ -32,11 +32,11 @@ async def finished(services, plan=ALONE):
 
 async def test_a_run_asks_every_question_and_measures_what_was_right(services):
     run = await finished(services)
-    assert (run.status, run.questions_done, run.questions_total) == ("completed", 12, 12)
-    assert run.metrics.avg_quality.mean == pytest.approx(10 / 3)
-    assert run.metrics.avg_quality.low < 10 / 3 < run.metrics.avg_quality.high
+    assert (run.status, run.completed_answers, run.answer_count) == ("completed", 12, 12)
+    assert run.metrics.avg_quality_score == pytest.approx(10 / 3)
+    assert run.metrics.intervals.quality.low < 10 / 3 < run.metrics.intervals.quality.high
     assert (run.metrics.unscored, run.metrics.failed, run.metrics.conclusive) == (0, 0, True)
-    assert run.metrics.early_termination_rate.mean is None
+    assert run.metrics.early_termination_rate is None
 
 
 async def test_a_quick_run_asks_the_ten_of_the_suite_once(services):
@@ -53,9 +53,9 @@ async def test_a_debate_run_counts_rounds_and_leaves_nothing_to_train_on(service
         "synthesizer": "That is right.",
     }
     run = await finished(services, BenchmarkPlan(type="quick"))
-    assert run.metrics.avg_quality.mean == 10
-    assert run.metrics.avg_rounds.mean == 1
-    assert run.metrics.early_termination_rate.mean == 1
+    assert run.metrics.avg_quality_score == 10
+    assert run.metrics.avg_debate_rounds == 1
+    assert run.metrics.early_termination_rate == 1
     assert (await services.traces.stats()).total == 0
     assert (await services.benchmark.trace(run.id, "q00"))["finalAnswer"] == "That is right."
 
@@ -125,13 +125,13 @@ async def test_a_cancelled_run_keeps_its_answers_and_goes_on_with_the_others(ser
     await seen.wait()
     cancelled = await services.benchmark.cancel(run.id)
     assert cancelled.status == "cancelled"
-    assert 0 < cancelled.questions_done < 12
+    assert 0 < cancelled.completed_answers < 12
     asked = len(runtime.requests)
     gate.set()
     await services.benchmark.resume(run.id)
     ended = await services.benchmark.wait(run.id)
-    assert (ended.status, ended.questions_done) == ("completed", 12)
-    assert len(runtime.requests) - asked == 12 - cancelled.questions_done
+    assert (ended.status, ended.completed_answers) == ("completed", 12)
+    assert len(runtime.requests) - asked == 12 - cancelled.completed_answers
     with pytest.raises(ConflictError, match="cannot be resumed: it is completed"):
         await services.benchmark.resume(run.id)
 
@@ -219,7 +219,7 @@ async def test_a_question_that_fails_is_asked_three_times_and_the_run_goes_on(se
     (result,) = await services.benchmark.result(run.id, "q03")
     assert (result.status, result.tries, result.error) == ("failed", 3, "The server stumbled.")
     assert (run.status, run.metrics.failed) == ("completed", 1)
-    assert run.metrics.avg_quality.mean == 10
+    assert run.metrics.avg_quality_score == 10
 
 
 async def test_a_defect_on_one_question_fails_that_question_and_the_run_goes_on(services, runtime):
@@ -227,12 +227,12 @@ async def test_a_defect_on_one_question_fails_that_question_and_the_run_goes_on(
         KeyError("a defect") if "number 3?" in request.messages[-1].content else "That is right. \ud83d"
     )
     run = await finished(services)
-    assert (run.status, run.questions_done, run.metrics.failed) == ("completed", 12, 1)
+    assert (run.status, run.completed_answers, run.metrics.failed) == ("completed", 12, 1)
     (result,) = await services.benchmark.result(run.id, "q03")
     assert (result.status, result.tries) == ("failed", 3)
     assert result.error == "An unexpected KeyError; the log has it."
     (result,) = await services.benchmark.result(run.id, "q04")
-    assert (result.answer, result.quality_score) == ("That is right. ?", 10)
+    assert (result.final_answer, result.quality_score) == ("That is right. ?", 10)
 
 
 async def test_a_model_that_is_gone_ends_the_run_which_can_be_resumed(services, runtime, model):
@@ -251,7 +251,7 @@ async def test_no_verdict_is_counted_and_never_zero(services, monkeypatch):
     monkeypatch.setattr("tests.core.benchmark.conftest.QUESTIONS", asked)
     run = await finished(services)
     assert (run.metrics.unscored, run.metrics.conclusive) == (4, False)
-    assert run.metrics.avg_quality.n == 8
+    assert run.metrics.intervals.quality.n == 8
     assert any("no verdict" in warning for warning in run.warnings)
 
 
@@ -277,7 +277,7 @@ async def test_an_adapter_is_measured_without_being_activated(services, adapter)
     identity = adapter(lambda _: True)
     run = await finished(services, BenchmarkPlan(type="quick", mode="proposer", adapter_id=identity))
     assert run.adapter_id == identity
-    assert run.metrics.avg_quality.mean == 10
+    assert run.metrics.avg_quality_score == 10
     assert await services.lora.get_active() is None
 
 
@@ -307,7 +307,7 @@ async def test_one_asks_only_the_questions_one_chose_one_s_own_among_them(servic
     results, _ = await services.benchmark.results(run.id)
     assert [result.question_id for result in results] == ["q02", "q99"]
     await services.questions.remove("q99")
-    assert (await services.benchmark.get(run.id)).questions_total == 2
+    assert (await services.benchmark.get(run.id)).answer_count == 2
 
 
 async def test_a_built_in_question_stays_and_an_equal_one_is_refused(services):
@@ -336,7 +336,7 @@ async def test_a_question_is_changed_in_one_step_and_keeps_its_place(services, m
 
     monkeypatch.setattr(bank._db, "write", watched)
     changed = msgspec.structs.replace(question(98), query="How else?")
-    assert (await services.benchmark.replace_question(changed)).question == changed
+    assert (await services.benchmark.replace_question(changed)).question == changed.query
     assert [one.query for one in await bank.list_own()] == ["How else?", "Question number 99?"]
     assert len(writes) == 1  # whoever dies in the middle leaves the one or the other
     await bank.replace(changed)  # a question does not clash with itself
@@ -398,7 +398,7 @@ async def test_a_judge_that_dies_where_only_it_can_tell_stops_the_run_which_says
     judged.away = False
     await services.benchmark.resume(run.id)
     ended = await services.benchmark.wait(run.id)
-    assert (ended.status, ended.questions_done, ended.metrics.unscored) == ("completed", 6, 0)
+    assert (ended.status, ended.completed_answers, ended.metrics.unscored) == ("completed", 6, 0)
 
 
 async def test_a_judge_that_is_away_where_checks_decide_leaves_a_run_that_says_so(services, monkeypatch, judged):
@@ -407,7 +407,7 @@ async def test_a_judge_that_is_away_where_checks_decide_leaves_a_run_that_says_s
     judged.away = True
     run = await finished(services)
     assert (run.status, run.metrics.conclusive) == ("completed", True)
-    assert run.metrics.avg_quality.mean == pytest.approx(10 / 3)
+    assert run.metrics.avg_quality_score == pytest.approx(10 / 3)
     told = "The judge could not be asked about 6 of 6 answers (Nobody answers at port 9.)"
     assert any(warning.startswith(told) for warning in run.warnings)
 
@@ -487,7 +487,7 @@ async def test_a_run_whose_process_was_killed_goes_on_with_the_unanswered_questi
     runtime.script = lambda _: "That is right."
     async with opened(serving=True) as services:
         ended = await services.benchmark.wait(identity)
-        assert (ended.status, ended.questions_done, ended.metrics.avg_quality.mean) == ("completed", 12, 10.0)
+        assert (ended.status, ended.completed_answers, ended.metrics.avg_quality_score) == ("completed", 12, 10.0)
     asked = sorted(int(request.messages[-1].content.split("number ")[1].rstrip("?")) for request in runtime.requests)
     assert asked == [7, 8, 9, 10, 11]
 

@@ -187,7 +187,7 @@ def test_what_is_no_web_address_is_refused_at_start(database, url):
 
 
 def ended(status, **fields) -> RunFinished:
-    return RunFinished(run_id=uuid4(), status=status, triggered_by="user", traces_used=60, **fields)
+    return RunFinished(run_id=uuid4(), status=status, triggered_by="manual", traces_used=60, **fields)
 
 
 async def test_the_end_of_a_training_run_is_told_with_its_figures_or_its_reason(notifications):

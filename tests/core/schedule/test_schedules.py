@@ -231,7 +231,7 @@ async def test_training_starts_when_enough_is_new_and_is_skipped_while_it_runs(s
     decision = await services.schedules.fire("finetune", utc_now())
     assert decision.action == "started"
     run = await services.finetune.get_current()
-    assert (str(run.id), run.triggered_by) == (decision.run_id, "schedule")
+    assert (str(run.id), run.triggered_by) == (decision.run_id, "scheduled")
     again = await services.schedules.fire("finetune", utc_now() + timedelta(days=7))
     assert (again.action, again.reason) == ("skipped", f"The training run {run.id} is in progress.")
     await services.finetune.cancel(run.id)

@@ -32,6 +32,7 @@ from tmde_core.records.benchmark import (
     DomainMetrics,
     GateDecision,
     Interval,
+    MetricIntervals,
 )
 from tmde_core.records.chat import ChatRequest
 from tmde_core.records.judging import Criterion, RegexCheck
@@ -122,14 +123,17 @@ async def past_runs(services: Services, number: int, mode: str = "proposer", ada
         found = Interval(mean=quality, low=quality - spread, high=quality + spread, n=10)
         plain = Interval(mean=900.0 + index % 50, n=10)
         metrics = BenchmarkMetrics(
-            tmde_score=tmde_score(quality, 0.9), avg_quality=found, avg_response_time_ms=plain, tokens_per_second=plain,
-            avg_rounds=plain, early_termination_rate=plain, questions=10, efficiency=0.9,
+            tmde_score=tmde_score(quality, 0.9), avg_quality_score=found.mean,
+            avg_response_time_ms=plain.mean, avg_tokens_per_second=plain.mean, avg_debate_rounds=plain.mean,
+            early_termination_rate=plain.mean, domain_scores={},
+            intervals=MetricIntervals(found, plain, plain, plain, plain), questions=10, efficiency=0.9,
             domains=tuple(DomainMetrics(domain=domain, quality=found) for domain in DOMAINS),
         )  # fmt: skip
         at = NEWEST - timedelta(hours=6 * (number - index))
         run = BenchmarkRun(
             id=uuid4(), type="quick", mode=mode, suite="tmde-50", status="completed", started_at=at,
-            completed_at=at + timedelta(minutes=3), metrics=metrics, questions_total=10, questions_done=10,
+            completed_at=at + timedelta(minutes=3), metrics=metrics, question_count=10, completed_questions=10,
+            answer_count=10, completed_answers=10,
             adapter_id=UUID(adapter) if adapter else None, judge="auto",
         )  # fmt: skip
         await services.stores.benchmark.insert(msgspec.structs.replace(run), [], comparable_hash(run))
@@ -173,7 +177,7 @@ def commands(services: Services, model: Model, directory: Path) -> dict[str, Com
             await services.benchmark.cancel(left.id)
             await services.benchmark.wait(left.id)
         wanted = msgspec.convert({"type": "quick", "mode": "proposer", **plan}, BenchmarkPlan)
-        return str((await services.benchmark.start(wanted, triggered_by="api")).id)
+        return str((await services.benchmark.start(wanted, triggered_by="manual")).id)
 
     async def run(**plan: object) -> str:
         identity = await start(**plan)

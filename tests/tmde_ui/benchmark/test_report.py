@@ -29,8 +29,8 @@ HOSTILE = "<img src=//evil.example/x onerror=alert(1)><script>alert(2)</script><
 def answered(run: BenchmarkRun, falls: float) -> list[BenchmarkResult]:
     return [
         BenchmarkResult(
-            run_id=run.id, question_id=f"q{n}", repeat=0, status="scored", domain=DOMAINS[n % 5], difficulty="easy",
-            query=HOSTILE, answer=f"{HOSTILE} {'long ' * 200}", quality_score=max(0.0, 8.0 - n % 4 - falls * (n % 3)),
+            id=uuid4(), run_id=run.id, question_id=f"q{n}", repeat=0, status="scored", domain=DOMAINS[n % 5], difficulty="easy",
+            query=HOSTILE, final_answer=f"{HOSTILE} {'long ' * 200}", quality_score=max(0.0, 8.0 - n % 4 - falls * (n % 3)),
             response_time_ms=900.0 + n, reasons=(HOSTILE,),
         )
         for n in range(10)

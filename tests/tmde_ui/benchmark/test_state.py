@@ -200,8 +200,16 @@ CHECKS = (
 @pytest.mark.parametrize("check", CHECKS)
 def test_every_kind_of_check_is_the_same_after_the_form(check):
     criterion = {"name": "right", "weight": 2.5, "description": "It is right.", **({"check": check} if check else {})}
-    question = decode_question({"id": "own", "query": "Is it?", "domain": "science", "criteria": [criterion]})
-    fields = {"query": "Is it?", "domain": "science", "question-id": "own", **decode_criterion(3, question.criteria[0])}
+    question = decode_question(
+        {"id": "own", "question": "Is it?", "referenceAnswer": "Yes.", "domain": "science", "criteria": [criterion]}
+    )
+    fields = {
+        "query": "Is it?",
+        "reference": "Yes.",
+        "domain": "science",
+        "question-id": "own",
+        **decode_criterion(3, question.criteria[0]),
+    }
     assert to_json(decode_question(encode_fields(fields))) == to_json(question)
 
 

@@ -186,7 +186,7 @@ def test_an_answer_can_be_corrected_and_the_correction_is_shown(open_page, serve
     page.get_by_test_id("save-correction").click()
     expect(page.get_by_test_id("corrected")).to_contain_text("an hour and three quarters")
     expect(page.get_by_test_id("rating-said")).to_contain_text(
-        "You gave 10 of 10. Your correction may be used for training."
+        "Saved. Training uses your correction instead of the original answer."
     )
     expect(page.get_by_test_id("final-answer")).to_contain_text("105 minutes")
 

@@ -259,7 +259,7 @@ def test_a_run_is_started_watched_and_ends_in_an_adapter(open_page, server):
 def test_a_run_that_somebody_else_starts_appears_by_itself(open_page, server):
     page = open_page("/finetune")
     expect(page.get_by_test_id("status-line")).to_contain_text("Idle")
-    server.run(by="schedule", steps=2)
+    server.run(by="scheduled", steps=2)
     expect(figures(page)).to_contain_text("2 of 40")
     expect(page.get_by_test_id("run").first).to_contain_text("by the schedule")
 

@@ -307,6 +307,21 @@ def test_tags_are_put_on_and_taken_off_and_nonsense_is_refused_in_place(open_pag
     expect(row(page, adapter).get_by_test_id("tag")).to_have_count(0)
 
 
+def test_an_adapter_has_a_name_that_a_person_can_change(open_page, server):
+    adapter = server.do("publish", traces_used=13)
+    page = open_page("/finetune/versions")
+    name = row(page, adapter).get_by_test_id("adapter-name")
+    expect(name).to_contain_text("· 13 traces")
+    details = opened(page, adapter)
+    details.get_by_test_id("new-name").fill("Times tables, first try")
+    page.keyboard.press("Enter")
+    expect(name).to_have_text("Times tables, first try")
+    details.get_by_test_id("new-name").fill(" ")
+    details.get_by_test_id("rename").click()
+    expect(details.get_by_test_id("name-problem")).to_contain_text("1 to 80 characters")
+    expect(name).to_have_text("Times tables, first try")
+
+
 def test_stable_and_active_adapters_cannot_be_deleted_and_say_why(open_page, server):
     stable, active = server.do("publish", age=9, tags=["stable"]), server.do("publish")
     server.do("activate", id=active)

@@ -20,8 +20,8 @@ from tmde_core.benchmark.questions.custom import decode_question
 from tmde_core.benchmark.results.export import csv_lines
 from tmde_core.benchmark.results.report import report_html
 from tmde_core.benchmark.running.scoring import AnswerScore
-from tmde_core.errors import InvalidInputError
-from tmde_core.records.base import Record, parse_id, to_json, to_utc
+from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.records.base import Record, to_json, to_utc
 from tmde_core.records.benchmark import (
     BenchmarkMode,
     BenchmarkPlan,
@@ -31,10 +31,10 @@ from tmde_core.records.benchmark import (
     BenchmarkRunStatus,
     BenchmarkSummary,
     GateDecision,
+    QuestionBody,
     RunComparison,
     RunType,
 )
-from tmde_core.records.questions import Question
 
 CSV = "text/csv"
 
@@ -116,8 +116,9 @@ async def start(request: AnyRequest, services: Given) -> BenchmarkStarted:
     """Start a benchmark run in the background. Debates take precedence over its questions."""
     wanted = await decode_body(request, BenchmarkBody)
     values = msgspec.structs.asdict(wanted)
-    adapter = parse_id(wanted.adapter_id, "adapter") if wanted.adapter_id is not None else None
-    run = await services.benchmark.start(BenchmarkPlan(**{**values, "adapter_id": adapter}), triggered_by="api")
+    values["adapter_id"] = await services.ids.adapter(wanted.adapter_id) if wanted.adapter_id is not None else None
+    values["question_ids"] = await services.ids.list_questions(wanted.question_ids)
+    run = await services.benchmark.start(BenchmarkPlan(**values))
     return BenchmarkStarted(run_id=run.id, status=run.status, progress_url=f"/api/benchmark/{run.id}/progress")
 
 
@@ -134,7 +135,7 @@ async def listing(
     mode: FromQuery[BenchmarkMode | None] = None,
 ) -> BenchmarkList:
     """List benchmark runs, newest first."""
-    adapter = _adapter(adapter_id)
+    adapter = await _adapter(services, adapter_id)
     begin, last = _utc(from_, "from"), _utc(to, "to")
     items, total = await services.benchmark.list(limit, offset, begin, last, adapter, type_, status, mode)
     return BenchmarkList(items=tuple(items), total=total)
@@ -150,13 +151,15 @@ async def summary(
     mode: FromQuery[BenchmarkMode | None] = None,
 ) -> BenchmarkSummary:
     """Return the dashboard's data: the series, and the newest run compared with the previous one and its baseline."""
-    return await services.benchmark.summarise(_utc(from_, "from"), _utc(to, "to"), _adapter(adapter_id), mode, type_)
+    return await services.benchmark.summarise(
+        _utc(from_, "from"), _utc(to, "to"), await _adapter(services, adapter_id), mode, type_
+    )
 
 
 @get("/api/benchmark/compare", **describe_route("compareBenchmarks", "Benchmarks", errors=(400, 404, 409)))
 async def compare(services: Given, a: FromQuery[str], b: FromQuery[str]) -> RunComparison:
     """Compare run B with run A, paired by question, with 95 % intervals."""
-    return await services.benchmark.compare(parse_id(a, "benchmark run"), parse_id(b, "benchmark run"))
+    return await services.benchmark.compare(await services.ids.benchmark(a), await services.ids.benchmark(b))
 
 
 @get(
@@ -201,7 +204,7 @@ async def questions(
 @post(
     "/api/benchmark/questions",
     status_code=201,
-    **describe_route("addQuestion", "Benchmarks", body=Question, errors=(400, 409)),
+    **describe_route("addQuestion", "Benchmarks", body=QuestionBody, errors=(400, 409)),
 )
 async def add_question(request: AnyRequest, services: Given) -> BenchmarkQuestion:
     """Add a question of the user's own."""
@@ -222,11 +225,12 @@ async def dry_run(request: AnyRequest, services: Given) -> AnswerScore:
 
 @put(
     "/api/benchmark/questions/{question_id:str}",
-    **describe_route("replaceQuestion", "Benchmarks", body=Question, errors=(400, 404, 409)),
+    **describe_route("replaceQuestion", "Benchmarks", body=QuestionBody, errors=(400, 404, 409)),
 )
 async def replace_question(request: AnyRequest, question_id: FromPath[str], services: Given) -> BenchmarkQuestion:
     """Replace one of the user's own questions as a whole, in one step. Runs that asked the earlier version keep it."""
     given = await decode_body(request, dict[str, Any])
+    question_id = await services.ids.question(question_id)
     if given.setdefault("id", question_id) != question_id:
         raise InvalidInputError("id: it is another one than the address names. A question keeps its id.", field="id")
     return await services.benchmark.replace_question(decode_question(given))
@@ -239,7 +243,7 @@ async def replace_question(request: AnyRequest, question_id: FromPath[str], serv
 )
 async def remove_question(question_id: FromPath[str], services: Given) -> None:
     """Delete one of the user's own questions. Runs that asked the question keep it."""
-    await services.benchmark.remove_question(question_id)
+    await services.benchmark.remove_question(await services.ids.question(question_id))
 
 
 @post(
@@ -253,26 +257,26 @@ async def judge(request: AnyRequest, services: Given) -> None:
     The decision appears in the list of decisions and as a notification.
     """
     wanted = await decode_body(request, GateBody)
-    await services.gate.begin(parse_id(wanted.adapter_id, "adapter"), wanted.full)
+    await services.gate.begin(await services.ids.adapter(wanted.adapter_id), wanted.full)
 
 
 @get("/api/benchmark/gate", **describe_route("gateDecisions", "Benchmarks", errors=(400, 404)))
 async def gate(services: Given, limit: Limit = 20, adapter_id: AdapterId = None) -> DecisionList:
     """List the gate's decisions on new adapters, with the reasons."""
-    found = await services.gate.decisions(limit, _adapter(adapter_id))
+    found = await services.gate.decisions(limit, await _adapter(services, adapter_id))
     return DecisionList(items=tuple(found), total=len(found))
 
 
 @get("/api/benchmark/{run_id:str}", **describe_route("getBenchmark", "Benchmarks", errors=(404,)))
 async def show(run_id: FromPath[str], services: Given) -> BenchmarkRun:
     """Return one benchmark run."""
-    return await services.benchmark.get(parse_id(run_id, "benchmark run"))
+    return await services.benchmark.get(await services.ids.benchmark(run_id))
 
 
 @get("/api/benchmark/{run_id:str}/results", **describe_route("benchmarkResults", "Benchmarks", errors=(400, 404)))
 async def results(run_id: FromPath[str], services: Given, limit: Limit = 50, offset: Offset = 0) -> ResultList:
     """List the answers of a run."""
-    items, total = await services.benchmark.results(parse_id(run_id, "benchmark run"), limit, offset)
+    items, total = await services.benchmark.results(await services.ids.benchmark(run_id), limit, offset)
     return ResultList(items=tuple(items), total=total)
 
 
@@ -282,7 +286,7 @@ async def results(run_id: FromPath[str], services: Given, limit: Limit = 50, off
 )
 async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
     """Stream the progress of a run as server-sent events."""
-    return streams.respond(request, await services.benchmark.events(parse_id(run_id, "benchmark run")))
+    return streams.respond(request, await services.benchmark.events(await services.ids.benchmark(run_id)))
 
 
 @get(
@@ -291,7 +295,7 @@ async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, 
 )
 async def report(run_id: FromPath[str], services: Given) -> Response[bytes]:
     """Return the run as one HTML file that opens offline."""
-    identity = parse_id(run_id, "benchmark run")
+    identity = await services.ids.benchmark(run_id)
     content = (await report_html(services.benchmark, identity)).encode()
     return Response(
         content,
@@ -307,7 +311,7 @@ async def report(run_id: FromPath[str], services: Given) -> Response[bytes]:
 )
 async def resume(run_id: FromPath[str], services: Given) -> BenchmarkRun:
     """Resume an interrupted run. Only the unanswered questions are asked."""
-    return await services.benchmark.resume(parse_id(run_id, "benchmark run"))
+    return await services.benchmark.resume(await services.ids.benchmark(run_id))
 
 
 @delete(
@@ -315,7 +319,7 @@ async def resume(run_id: FromPath[str], services: Given) -> BenchmarkRun:
 )
 async def end(run_id: FromPath[str], services: Given) -> BenchmarkRun:
     """Cancel a run that is in progress, or delete a run that has ended."""
-    identity = parse_id(run_id, "benchmark run")
+    identity = await services.ids.benchmark(run_id)
     run = await services.benchmark.get(identity)
     if run.status in ("pending", "running"):
         return await services.benchmark.cancel(identity)
@@ -327,14 +331,14 @@ def _utc(moment: datetime | None, field: str) -> datetime | None:
     return moment and to_utc(moment, field)
 
 
-def _adapter(text: str | None) -> UUID | None:
-    """Parse an adapter's id from a query. A malformed id is an invalid parameter, not a missing adapter."""
+async def _adapter(services: Given, text: str | None) -> UUID | None:
+    """Return the adapter that a query names. An id that fits none is an invalid parameter, not a missing adapter."""
     if text is None:
         return None
     try:
-        return UUID(text)
-    except ValueError:
-        raise InvalidInputError(f"adapterId: {text[:60]!r} is no id.", field="adapterId") from None
+        return await services.ids.adapter(text)
+    except NotFoundError as error:
+        raise InvalidInputError(f"adapterId: {error.detail}", field="adapterId") from None
 
 
 ROUTES = (

@@ -13,7 +13,7 @@ from msgspec import Meta
 from tmde_core.api.web.requests import AnyRequest, Given, decode_body
 from tmde_core.api.web.schema import describe_route
 from tmde_core.api.web.streams import OpenStreams
-from tmde_core.records.base import Record, parse_id
+from tmde_core.records.base import Record
 from tmde_core.records.debate import Debate, DebateConfig
 
 
@@ -42,7 +42,7 @@ async def start(request: AnyRequest, services: Given) -> DebateStarted:
 @get("/api/debates/{debate_id:str}", **describe_route("getDebate", "Debates", errors=(404,)))
 async def show(debate_id: FromPath[str], services: Given) -> Debate:
     """Return a debate: its status, the rounds so far, the final answer and the id of its trace."""
-    return await services.debates.get(parse_id(debate_id, "debate"))
+    return await services.debates.get(await services.ids.debate(debate_id))
 
 
 @get(
@@ -51,13 +51,13 @@ async def show(debate_id: FromPath[str], services: Given) -> Debate:
 )
 async def watch(debate_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
     """Stream the events of a debate as server-sent events."""
-    return streams.respond(request, await services.debates.events(parse_id(debate_id, "debate")))
+    return streams.respond(request, await services.debates.events(await services.ids.debate(debate_id)))
 
 
 @delete("/api/debates/{debate_id:str}", status_code=200, **describe_route("cancelDebate", "Debates", errors=(404, 409)))
 async def cancel(debate_id: FromPath[str], services: Given) -> Debate:
     """Cancel a running debate. A cancelled debate stores no trace."""
-    return await services.debates.cancel(parse_id(debate_id, "debate"))
+    return await services.debates.cancel(await services.ids.debate(debate_id))
 
 
 ROUTES = (start, show, watch, cancel)

@@ -10,7 +10,6 @@ from litestar.types import ControllerRouterHandler
 from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset
 from tmde_core.api.web.schema import describe_route
 from tmde_core.api.web.streams import OpenStreams
-from tmde_core.records.base import parse_id
 from tmde_core.records.notifications import Notification
 
 
@@ -36,7 +35,7 @@ async def listing(
 )
 async def dismiss(notification_id: FromPath[str], services: Given) -> Notification:
     """Dismiss a notification, so that it is no longer shown."""
-    return await services.notifications.dismiss(parse_id(notification_id, "notification"))
+    return await services.notifications.dismiss(await services.ids.notification(notification_id))
 
 
 @get("/api/events", **describe_route("followNotifications", "System", errors=(400,), stream=True))

@@ -7,7 +7,6 @@ from litestar.params import FromPath, FromQuery
 
 from tmde_core.api.web.requests import Given, Limit, Listing, Offset
 from tmde_core.api.web.schema import describe_route
-from tmde_core.records.base import parse_id
 from tmde_core.records.templates import Template
 
 
@@ -32,7 +31,7 @@ async def listing(
 @get("/api/templates/{template_id:str}", **describe_route("getTemplate", "Templates", errors=(404,)))
 async def show(template_id: FromPath[str], services: Given) -> Template:
     """Return one template."""
-    return await services.templates.get(parse_id(template_id, "template"))
+    return await services.templates.get(await services.ids.template(template_id))
 
 
 ROUTES = (listing, show)

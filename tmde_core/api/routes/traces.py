@@ -14,7 +14,7 @@ from litestar.response import Stream
 from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, decode_body, require_type
 from tmde_core.api.web.schema import describe_route
 from tmde_core.errors import TooLargeError
-from tmde_core.records.base import Record, parse_id
+from tmde_core.records.base import Record
 from tmde_core.records.traces import Deletion, ImportReport, Rating, Trace, TraceFilter, TraceStats
 from tmde_core.storage.text_files import split_lines
 
@@ -45,6 +45,13 @@ class RateBody(Record):
     rating: Rating
     corrected_answer: str | None = None
     """A corrected answer. Training uses it instead of the original answer, which is kept."""
+
+
+class CorrectBody(Record):
+    """What the answer should have been."""
+
+    corrected_answer: str
+    """Training uses it instead of the original answer, which is kept. Blank text removes the correction."""
 
 
 class WithdrawBody(Record):
@@ -147,7 +154,7 @@ def _too_large() -> TooLargeError:
 @get("/api/traces/{trace_id:str}", **describe_route("getTrace", "Traces", errors=(404,)))
 async def show(trace_id: FromPath[str], services: Given) -> TraceView:
     """Return a trace with its rounds, models, adapter, templates, timings and scores."""
-    return viewed(await services.traces.get(parse_id(trace_id, "trace")))
+    return viewed(await services.traces.get(await services.ids.trace(trace_id)))
 
 
 @post(
@@ -157,9 +164,21 @@ async def show(trace_id: FromPath[str], services: Given) -> TraceView:
 )
 async def rate(trace_id: FromPath[str], request: AnyRequest, services: Given) -> TraceView:
     """Rate an answer from 1 to 10, and optionally correct it."""
-    identity = parse_id(trace_id, "trace")
+    identity = await services.ids.trace(trace_id)
     given = await decode_body(request, RateBody)
     return viewed(await services.traces.rate(identity, given.rating, given.corrected_answer))
+
+
+@post(
+    "/api/traces/{trace_id:str}/correct",
+    status_code=200,
+    **describe_route("correctTrace", "Traces", body=CorrectBody, errors=(400, 404)),
+)
+async def correct(trace_id: FromPath[str], request: AnyRequest, services: Given) -> TraceView:
+    """Correct an answer without rating it. The correction is trained on, whatever the score of the original answer."""
+    identity = await services.ids.trace(trace_id)
+    given = await decode_body(request, CorrectBody)
+    return viewed(await services.traces.correct(identity, given.corrected_answer))
 
 
 @post(
@@ -169,7 +188,7 @@ async def rate(trace_id: FromPath[str], request: AnyRequest, services: Given) ->
 )
 async def withdraw(trace_id: FromPath[str], request: AnyRequest, services: Given) -> WithdrawalView:
     """Exclude a trace from all further training and name the runs and adapters that were trained on it."""
-    identity = parse_id(trace_id, "trace")
+    identity = await services.ids.trace(trace_id)
     given = await decode_body(request, WithdrawBody)
     done = await services.traces.withdraw(identity, given.reason)
     return WithdrawalView(trace=viewed(done.trace), runs=done.runs, adapters=done.adapters)
@@ -178,7 +197,7 @@ async def withdraw(trace_id: FromPath[str], request: AnyRequest, services: Given
 @delete("/api/traces/{trace_id:str}", status_code=200, **describe_route("deleteTrace", "Traces", errors=(404,)))
 async def remove(trace_id: FromPath[str], services: Given) -> Deletion:
     """Delete a trace with its debate, and name the runs and adapters that were trained on it."""
-    return await services.traces.delete([parse_id(trace_id, "trace")])
+    return await services.traces.delete([await services.ids.trace(trace_id)])
 
 
 @post(
@@ -189,7 +208,7 @@ async def remove(trace_id: FromPath[str], services: Given) -> Deletion:
 async def remove_several(request: AnyRequest, services: Given) -> Deletion:
     """Delete up to 200 traces: all of them, or none if one does not exist."""
     given = await decode_body(request, DeleteBody)
-    return await services.traces.delete([parse_id(one, "trace") for one in given.ids])
+    return await services.traces.delete([await services.ids.trace(one) for one in given.ids])
 
 
-ROUTES = (listing, stats, export, bring_in, show, rate, withdraw, remove, remove_several)
+ROUTES = (listing, stats, export, bring_in, show, rate, correct, withdraw, remove, remove_several)

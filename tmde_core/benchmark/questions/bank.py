@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from datetime import datetime
+from typing import NoReturn
 
 import msgspec
 import structlog
 
+from tmde_core.benchmark.questions.rubric import as_asked, list_question
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.finetune.dataset.leaks import Protected
 from tmde_core.finetune.dataset.same_question import normalise_question
@@ -86,9 +88,9 @@ class QuestionBank:
         everything = await self._all(plan.suite or None)
         if not plan.question_ids:
             if plan.suite and everything:
-                return plan.suite, [one.question for one in everything]
+                return plan.suite, [as_asked(one) for one in everything]
             raise InvalidInputError("questionIds: a custom run needs at least one question.", field="questionIds")
-        known = {one.id: one.question for one in everything}
+        known = {one.id: as_asked(one) for one in everything}
         missing = [name for name in plan.question_ids if name not in known]
         if missing:
             raise InvalidInputError(
@@ -99,8 +101,12 @@ class QuestionBank:
 
     async def list_own(self) -> Sequence[Question]:
         """Return the user's own questions, oldest first."""
-        rows = await self._db.rows("SELECT question FROM benchmark_questions ORDER BY created_at, id")
-        return [msgspec.json.decode(row[0], type=Question) for row in rows]
+        return [question for question, _ in await self._own()]
+
+    async def _own(self) -> Sequence[tuple[Question, datetime]]:
+        """Return the user's own questions with the times when they were created, oldest first."""
+        rows = await self._db.rows("SELECT question, created_at FROM benchmark_questions ORDER BY created_at, id")
+        return [(msgspec.json.decode(row[0], type=Question), datetime.fromisoformat(row[1])) for row in rows]
 
     async def add(self, question: Question) -> BenchmarkQuestion:
         """Store one of the user's own questions; the caller has validated the question.
@@ -112,7 +118,7 @@ class QuestionBank:
         if clash is not None:
             raise clash
         await self.add_all([question])
-        return _own(question)
+        return await self._stored(question.id)
 
     async def find_clashes(self, questions: Sequence[Question], instead_of: str = "") -> Clashes:
         """Return for each question the reason why the question cannot be added, or None if it can be added.
@@ -124,7 +130,7 @@ class QuestionBank:
         """
         everything = [one for one in await self._all(None) if one.id != instead_of]
         ids = {one.id for one in everything}
-        asked = {normalise_question(one.question.query): one for one in everything}
+        asked = {normalise_question(one.question): one for one in everything}
         found: Clashes = []
         for question in questions:
             same = asked.get(normalise_question(question.query))
@@ -132,12 +138,12 @@ class QuestionBank:
                 words = f"There is a question with the id {question.id!r} already. Choose another id."
                 found.append(ConflictError(words))
             elif same is not None:
-                kind = "built-in question" if same.builtin else "question"
+                kind = "built-in question" if same.is_built_in else "question"
                 found.append(ConflictError(f"The {kind} {same.id!r} asks the same.", questionId=same.id))
             else:
                 found.append(None)
                 ids.add(question.id)
-                asked[normalise_question(question.query)] = _own(question)
+                asked[normalise_question(question.query)] = list_question(question, CUSTOM, utc_now())
         return found
 
     async def add_all(self, questions: Iterable[Question]) -> None:
@@ -163,7 +169,10 @@ class QuestionBank:
         values = (to_json(question).decode(), question.id)
         if not await self._db.write("UPDATE benchmark_questions SET question = ? WHERE id = ?", values):
             await self._not_own(question.id, "changed")
-        return _own(question)
+        return await self._stored(question.id)
+
+    async def _stored(self, question_id: str) -> BenchmarkQuestion:
+        return next(list_question(one, CUSTOM, created) for one, created in await self._own() if one.id == question_id)
 
     async def remove(self, question_id: str) -> None:
         """Remove one of the user's own questions; runs that asked the question keep it.
@@ -219,9 +228,12 @@ class QuestionBank:
             for one in [self._suite(suite)] if suite else self.suites():
                 questions = self._questions(one)
                 quick = self._quick(one, questions)
-                found += [_builtin(question, one.name, question.id in quick) for question in questions]
+                found += [
+                    list_question(question, one.name, one.created_at, built_in=True, quick=question.id in quick)
+                    for question in questions
+                ]
         if suite in (None, CUSTOM):
-            found += [_own(question) for question in await self.list_own()]
+            found += [list_question(question, CUSTOM, created) for question, created in await self._own()]
         return found
 
     def _suite(self, name: str) -> SuiteDescriptor:
@@ -240,22 +252,3 @@ class QuestionBank:
     @staticmethod
     def _quick(suite: SuiteDescriptor, questions: Iterable[Question]) -> frozenset[str]:
         return frozenset(suite.quick or [question.id for question in questions][:QUICK])
-
-
-def _builtin(question: Question, suite: str, quick: bool) -> BenchmarkQuestion:
-    return BenchmarkQuestion(builtin=True, suite=suite, quick=quick, **_figures(question))
-
-
-def _own(question: Question) -> BenchmarkQuestion:
-    return BenchmarkQuestion(builtin=False, suite=CUSTOM, **_figures(question))
-
-
-def _figures(question: Question) -> dict[str, Any]:
-    return {
-        "id": question.id,
-        "domain": question.domain,
-        "difficulty": question.difficulty,
-        "query": question.query,
-        "reference": question.reference,
-        "question": question,
-    }

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import msgspec
 
+from tmde_core.benchmark.questions.rubric import INNER_NAMES, OUTER_NAMES, describe_criteria
 from tmde_core.debate.question import check_question
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import to_invalid_input, to_json
@@ -32,15 +33,36 @@ DIFFICULTIES = ("easy", "medium", "hard")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 MAX_TEXT = 8_000
 MAX_CRITERIA = 20
+SIMPLE_CHECKS = ("number", "choice", "exact", "contains", "regex")
+"""The checks that compare an answer with the reference, for questions without criteria."""
+NO_REFERENCE = "is empty. Give a right answer, or a criterion with a check, which needs none"
+NO_RUBRIC = (
+    "is empty. Say what a good answer has, or name a check, which needs no rubric: "
+    f"`check` is one of {', '.join(SIMPLE_CHECKS)}"
+)
+
+
+READ_ONLY = frozenset({"suite", "isBuiltIn", "createdAt", "quick"})
+"""Fields of a listed question that are ignored, so that a listed question can be sent back."""
 
 
 def decode_question(given: Mapping[str, Any]) -> Question:
     """Return a fully validated question built from its wire form; create an id if none is given.
 
+    `question`, `referenceAnswer` and `scoringRubric` may also be called `query`, `reference` and `rubric`.
+
     Raises:
         InvalidInputError: A field is missing, unknown or wrong. The error's context has `field`.
     """
-    values: dict[Any, Any] = {"id": f"own-{uuid4().hex[:8]}", **given}
+    values: dict[Any, Any] = {"id": f"own-{uuid4().hex[:8]}"}
+    for name, value in given.items():
+        inner = INNER_NAMES.get(name, name)
+        if inner != name and inner in given:
+            raise _wrong(name, f"it stands there twice, also as `{inner}`; give one of them")
+        if name not in READ_ONLY and not (name == "id" and value is None):
+            values[inner] = value
+    if "query" not in values:
+        raise _wrong("question", "this field is missing")
     if odd := next((name for name in values if not isinstance(name, str)), None):
         raise InvalidInputError(f"{str(odd)[:40]!r}: the names of fields must be text.", field=str(odd)[:40])
     difficulty = values.get("difficulty")
@@ -50,15 +72,19 @@ def decode_question(given: Mapping[str, Any]) -> Question:
         question = msgspec.convert(values, Question)
         to_json(question)
     except msgspec.ValidationError as error:
-        raise to_invalid_input(error, Question) from None
+        raise _with_outer_name(to_invalid_input(error, Question)) from None
     except UnicodeEncodeError:
-        raise _wrong("query", "or another text holds half a character (a lone surrogate); write it anew") from None
+        raise _wrong("question", "or another text holds half a character (a lone surrogate); write it anew") from None
     if "domain" not in values:
         raise _wrong("domain", f"this field is missing; it is one of {', '.join(DOMAINS)}")
     _check_words(question)
     if not question.criteria:
         _check_simple(question)
+    elif question.rubric == describe_criteria(question.criteria):
+        question = msgspec.structs.replace(question, rubric=None)  # a listed question that is sent back
     _check_criteria(question.criteria)
+    if question.criteria and not any(criterion.check for criterion in question.criteria):
+        _require(question.reference, "referenceAnswer", NO_REFERENCE)
     return question
 
 
@@ -66,22 +92,38 @@ def _check_words(question: Question) -> None:
     if not ID.fullmatch(question.id):
         raise _wrong("id", "must be 1 to 80 of letters, digits, `.`, `_` and `-`, beginning with a letter or digit")
     if not question.query.strip():
-        raise _wrong("query", "is empty; a question belongs there")
+        raise _wrong("question", "is empty; a question belongs there")
     if len(question.query.encode("utf-8", "replace")) > MAX_QUERY_BYTES:
-        raise _wrong("query", f"is longer than {MAX_QUERY_BYTES // 1024} KiB")
-    check_question(question.query)  # a debate would refuse binary data in every run
+        raise _wrong("question", f"is longer than {MAX_QUERY_BYTES // 1024} KiB")
+    check_question(question.query, "question")  # a debate would refuse binary data in every run
     if question.domain not in DOMAINS:
         raise _wrong("domain", f"{question.domain[:40]!r} is not one of {', '.join(DOMAINS)}")
 
 
 def _check_simple(question: Question) -> None:
-    """Check that a question without criteria has a reference or a rubric; otherwise nothing can score it."""
-    if not (question.reference or "").strip() and not (question.rubric or "").strip():
-        raise _wrong("criteria", "the rubric is empty: name at least one criterion, or give a reference answer")
+    """Check that a question without criteria has what its check, or else a judge, needs to score an answer."""
+    if question.check is not None and question.check not in SIMPLE_CHECKS:
+        raise _wrong("check", f"{question.check[:40]!r} is not one of {', '.join(SIMPLE_CHECKS)}")
+    _require(question.reference, "referenceAnswer", NO_REFERENCE)
+    if question.check is None:
+        _require(question.rubric, "scoringRubric", NO_RUBRIC)
     if question.check == "regex" and question.reference:
         problem = _pattern_problem(question.reference)
         if problem:
-            raise _wrong("reference", problem)
+            raise _wrong("referenceAnswer", problem)
+
+
+def _require(text: str | None, field: str, sentence: str) -> None:
+    if not (text or "").strip():
+        raise _wrong(field, sentence)
+
+
+def _with_outer_name(error: InvalidInputError) -> InvalidInputError:
+    """Return an error about a field of `Question` with the name that the field has outside."""
+    field = error.context.get("field")
+    if field not in OUTER_NAMES:
+        return error
+    return InvalidInputError(error.detail.replace(f"{field}:", f"{OUTER_NAMES[field]}:", 1), field=OUTER_NAMES[field])
 
 
 def _check_criteria(criteria: tuple[Criterion, ...]) -> None:

@@ -123,8 +123,8 @@ def _row(
         domain=a[0].domain,
         a=score_a,
         b=score_b,
-        a_answer=a[0].answer,
-        b_answer=b[0].answer,
+        a_answer=a[0].final_answer,
+        b_answer=b[0].final_answer,
     )
 
 
@@ -206,7 +206,7 @@ def _score(
     def figures(answers: Answers) -> list[list[float]]:
         return [
             [_mean(answers[row.question_id], "response_time_ms") for row in rows],
-            [_mean(answers[row.question_id], "rounds") for row in rows],
+            [_mean(answers[row.question_id], "debate_rounds") for row in rows],
             [_mean(answers[row.question_id], "early_stopped") for row in rows],
         ]
 

@@ -15,12 +15,14 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 RUN_COLUMNS = (
     "run_id", "started_at", "type", "mode", "suite", "suite_sha256", "adapter_id", "base_model", "judge", "repeats", "status",
-    "tmde_score", "avg_quality", "quality_low", "quality_high", "avg_response_time_ms", "tokens_per_second", "avg_rounds",
-    "early_termination_rate", "unscored", "failed", "verdict_vs_previous", "verdict_vs_baseline",
+    "question_count", "completed_questions", "triggered_by", "tmde_score", "avg_quality_score", "quality_low",
+    "quality_high", "avg_response_time_ms", "avg_tokens_per_second", "avg_debate_rounds", "early_termination_rate",
+    "vs_baseline", "vs_previous", "unscored", "failed", "verdict_vs_previous", "verdict_vs_baseline",
 )  # fmt: skip
 RESULT_COLUMNS = (
-    "question_id", "repeat", "domain", "difficulty", "result", "quality_score", "response_time_ms", "tokens", "rounds",
-    "early_stopped", "tries", "query", "answer", "error", "finish_reason",
+    "result_id", "question_id", "repeat", "domain", "difficulty", "result", "quality_score", "response_time_ms", "tokens",
+    "debate_rounds", "early_stopped", "trace_id", "tries", "query", "final_answer", "error",
+    "finish_reason",
 )  # fmt: skip
 
 
@@ -60,17 +62,19 @@ def _line(cells: Sequence[Any]) -> bytes:
 
 def _run_cells(run: BenchmarkRun) -> tuple[Any, ...]:
     metrics = run.metrics
-    figures: tuple[Any, ...] = (None,) * 10
+    figures: tuple[Any, ...] = (None,) * 12
     if metrics is not None:
         figures = (
             metrics.tmde_score,
-            metrics.avg_quality.mean,
-            metrics.avg_quality.low,
-            metrics.avg_quality.high,
-            metrics.avg_response_time_ms.mean,
-            metrics.tokens_per_second.mean,
-            metrics.avg_rounds.mean,
-            metrics.early_termination_rate.mean,
+            metrics.avg_quality_score,
+            metrics.intervals.quality.low,
+            metrics.intervals.quality.high,
+            metrics.avg_response_time_ms,
+            metrics.avg_tokens_per_second,
+            metrics.avg_debate_rounds,
+            metrics.early_termination_rate,
+            metrics.vs_baseline,
+            metrics.vs_previous,
             metrics.unscored,
             metrics.failed,
         )
@@ -86,6 +90,9 @@ def _run_cells(run: BenchmarkRun) -> tuple[Any, ...]:
         run.judge,
         run.repeats,
         run.status,
+        run.question_count,
+        run.completed_questions,
+        run.triggered_by,
         *figures,
         run.verdict_vs_previous,
         run.verdict_vs_baseline,
@@ -94,6 +101,7 @@ def _run_cells(run: BenchmarkRun) -> tuple[Any, ...]:
 
 def _result_cells(result: BenchmarkResult) -> tuple[Any, ...]:
     return (
+        str(result.id),
         result.question_id,
         result.repeat,
         result.domain,
@@ -102,11 +110,12 @@ def _result_cells(result: BenchmarkResult) -> tuple[Any, ...]:
         result.quality_score,
         result.response_time_ms,
         result.tokens,
-        result.rounds,
+        result.debate_rounds,
         result.early_stopped,
+        str(result.trace_id) if result.trace_id else None,
         result.tries,
         result.query,
-        result.answer,
+        result.final_answer,
         result.error,
         result.finish_reason,
     )

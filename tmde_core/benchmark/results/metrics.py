@@ -23,6 +23,7 @@ from tmde_core.records.benchmark import (
     DomainMetrics,
     EfficiencyReference,
     Interval,
+    MetricIntervals,
 )
 from tmde_core.records.judging import Criterion
 
@@ -92,12 +93,19 @@ def mean_quality(answers: Sequence[BenchmarkResult]) -> float | None:
     return fmean(scores) if scores else None
 
 
+def percent_change(before: float | None, after: float | None) -> float | None:
+    """Return by how many percent `after` is larger than `before`, or None if there is no such percentage."""
+    if before is None or after is None or before == 0:
+        return None
+    return round(100 * (after - before) / before, 2)
+
+
 def make_reference(metrics: BenchmarkMetrics) -> EfficiencyReference:
     """Return the reference for later runs that have this run as their baseline."""
     return EfficiencyReference(
-        response_time_ms=metrics.avg_response_time_ms.mean,
-        rounds=metrics.avg_rounds.mean,
-        early_termination_rate=metrics.early_termination_rate.mean,
+        response_time_ms=metrics.avg_response_time_ms,
+        rounds=metrics.avg_debate_rounds,
+        early_termination_rate=metrics.early_termination_rate,
     )
 
 
@@ -120,20 +128,30 @@ def measure(
     quality = _interval(questions, lambda answer: answer.quality_score)
     time = _interval(questions, lambda answer: answer.response_time_ms)
     debate = mode == "debate"
-    rounds = _interval(questions, lambda answer: float(answer.rounds)) if debate else Interval(mean=None)
+    rounds = _interval(questions, lambda answer: float(answer.debate_rounds)) if debate else Interval(mean=None)
     early = _interval(questions, lambda answer: float(answer.early_stopped)) if debate else Interval(mean=None)
     own = EfficiencyReference(response_time_ms=time.mean, rounds=rounds.mean, early_termination_rate=early.mean)
     reference = reference or own
     e = efficiency(time.mean, rounds.mean, early.mean, reference, mode)
     unscored = sum(result.quality_score is None for result in answered)
+    speed = _interval(questions, lambda answer: answer.tokens_per_second)
+    domains = _domains(results)
     return BenchmarkMetrics(
         tmde_score=None if quality.mean is None else round(tmde_score(quality.mean, e, quality_weight), 3),
-        avg_quality=quality,
-        avg_response_time_ms=time,
-        tokens_per_second=_interval(questions, lambda answer: answer.tokens_per_second),
-        avg_rounds=rounds,
-        early_termination_rate=early,
-        domains=_domains(results),
+        avg_quality_score=quality.mean,
+        avg_response_time_ms=time.mean,
+        avg_tokens_per_second=speed.mean,
+        avg_debate_rounds=rounds.mean,
+        early_termination_rate=early.mean,
+        domain_scores={one.domain: one.quality.mean for one in domains if one.quality.mean is not None},
+        intervals=MetricIntervals(
+            quality=quality,
+            response_time_ms=time,
+            tokens_per_second=speed,
+            debate_rounds=rounds,
+            early_termination_rate=early,
+        ),
+        domains=domains,
         questions=len(results),
         unscored=unscored,
         failed=len(results) - len(answered),

@@ -93,7 +93,7 @@ def _head(run: BenchmarkRun) -> str:
         f"<h1>Benchmark of {escape(who)}</h1>"
         f'<p class="soft">{escape(run.type)} run of {escape(run.suite)}, {how}, {run.started_at:%Y-%m-%d %H:%M} UTC, '
         f"base model {escape(run.base_model)}, judge {escape(run.judge)}</p>"
-        f'<p><span class="score">{score}</span> TMDE score of 100 · quality {interval_words(run.metrics.avg_quality)} of 10'
+        f'<p><span class="score">{score}</span> TMDE score of 100 · quality {interval_words(run.metrics.intervals.quality)} of 10'
         f"</p>{warnings}"
     )
 
@@ -102,11 +102,11 @@ def _figures(run: BenchmarkRun) -> str:
     metrics = run.metrics
     assert metrics is not None
     rows = [
-        ("Quality, 0–10", interval_words(metrics.avg_quality)),
-        ("Response time", interval_words(metrics.avg_response_time_ms, 1 / 1000, "s")),
-        ("Tokens a second", interval_words(metrics.tokens_per_second)),
-        ("Rounds", interval_words(metrics.avg_rounds)),
-        ("Ended early", interval_words(metrics.early_termination_rate, 100, "%")),
+        ("Quality, 0–10", interval_words(metrics.intervals.quality)),
+        ("Response time", interval_words(metrics.intervals.response_time_ms, 1 / 1000, "s")),
+        ("Tokens a second", interval_words(metrics.intervals.tokens_per_second)),
+        ("Rounds", interval_words(metrics.intervals.debate_rounds)),
+        ("Ended early", interval_words(metrics.intervals.early_termination_rate, 100, "%")),
         ("Answers", str(metrics.questions)),
         ("Without verdict", str(metrics.unscored)),
         ("Failed", str(metrics.failed)),
@@ -204,7 +204,7 @@ def _answers(results: Sequence[BenchmarkResult], base: RunComparison | None) -> 
         if result.quality_score is not None:
             score = f"{result.quality_score:.1f}"
         reasons = "".join(f"<li>{escape(reason)}</li>" for reason in result.reasons)
-        text = result.error if result.status == "failed" else result.answer
+        text = result.error if result.status == "failed" else result.final_answer
         other = before.get(result.question_id)
         compared = ""
         if other is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ class ActiveRun:
     events: MemoryLog
     lock: FileLock
     done: int = 0
+    answered: set[tuple[str, int]] = field(default_factory=set)
+    """Question id and repeat of each answer."""
     score: float = 0.0
     scored: int = 0
     began: float = field(default_factory=time.monotonic)
@@ -29,6 +32,15 @@ class ActiveRun:
     task: asyncio.Task[None] | None = None
     closing: bool = False
     """True while the end of the run is being stored; nothing may cancel the task then."""
+
+    def current(self) -> BenchmarkRun:
+        """Return the run with its progress."""
+        repeats = Counter(question_id for question_id, _ in self.answered)
+        return msgspec.structs.replace(
+            self.run,
+            completed_answers=self.done,
+            completed_questions=sum(found >= self.run.repeats for found in repeats.values()),
+        )
 
     def cancel(self) -> None:
         """Cancel the task once; do nothing if the end of the run is already being stored."""
@@ -51,12 +63,12 @@ def tell(live: ActiveRun, result: BenchmarkResult) -> None:
         "progress",
         {
             "done": live.done,
-            "total": live.run.questions_total,
+            "total": live.run.answer_count,
             "questionId": result.question_id,
             "domain": result.domain,
             "score": result.quality_score,
             "meanScore": live.score / live.scored if live.scored else None,
-            "etaSeconds": round(pace * (live.run.questions_total - live.done), 1) if pace is not None else None,
+            "etaSeconds": round(pace * (live.run.answer_count - live.done), 1) if pace is not None else None,
             "status": result.status,
         },
     )

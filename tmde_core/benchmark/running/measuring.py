@@ -9,7 +9,7 @@ import msgspec
 
 from tmde_core.benchmark.questions.bank import QuestionBank
 from tmde_core.benchmark.results import comparison
-from tmde_core.benchmark.results.metrics import measure
+from tmde_core.benchmark.results.metrics import measure, percent_change
 from tmde_core.benchmark.running.planning import comparable_hash
 from tmde_core.benchmark.running.runner import Runner, measure_drift
 from tmde_core.benchmark.store import BenchmarkStore
@@ -89,10 +89,15 @@ class Measuring:
         baseline = await self._store.latest(comparable, before=run.started_at, without=run.id)
         previous = await self._store.latest(comparable, any_adapter=True, before=run.started_at, without=run.id)
         verdicts: dict[str, Any] = {}
+        changes: dict[str, float | None] = {}
         for name, other in (("baseline", baseline), ("previous", previous)):
             if other is None:
                 continue
             found = await self.compare(other, run)
             verdicts[f"verdict_vs_{name}"] = found.quality.outcome
             verdicts[f"{name}_run_id"] = other.id
+            if run.metrics is not None and other.metrics is not None:
+                changes[f"vs_{name}"] = percent_change(other.metrics.tmde_score, run.metrics.tmde_score)
+        if run.metrics is not None:
+            verdicts["metrics"] = msgspec.structs.replace(run.metrics, **changes)
         return msgspec.structs.replace(run, **verdicts)

@@ -171,7 +171,7 @@ class Runner:
                 log.warning("benchmark.try_failed", question=slot.question.id, error=repr(error), exc_info=last)
                 problem = WorkerFailedError(f"An unexpected {type(error).__name__}; the log has it.")
             else:
-                if not result.answer.strip() and number < TRIES:
+                if not result.final_answer.strip() and number < TRIES:
                     continue
                 self._failed_in_a_row = 0
                 await self.keep(msgspec.structs.replace(result, tries=number), trace)
@@ -189,9 +189,9 @@ class Runner:
     async def _answer(self, slot: PendingAnswer) -> tuple[BenchmarkResult, bytes | None]:
         asked = self._by_debate if self.run.mode == "debate" else self._by_proposer
         result, trace = await asked(slot)
-        if not result.answer.strip():
+        if not result.final_answer.strip():
             return self._nothing_said(slot, result), trace
-        score = await self._scorer.score(slot.question, result.answer)
+        score = await self._scorer.score(slot.question, result.final_answer)
         return (
             msgspec.structs.replace(
                 result,
@@ -237,7 +237,7 @@ class Runner:
             )
 
     async def _by_debate(self, slot: PendingAnswer) -> tuple[BenchmarkResult, bytes | None]:
-        identity = uuid5(self.run.id, f"{slot.question.id} {slot.repeat}")
+        identity = self._identity(slot)
         engine = Engine(
             debate_id=identity,
             trace_id=identity,
@@ -255,7 +255,7 @@ class Runner:
         except EmptyAnswerError:  # an empty answer counts as an answer, as in proposer mode
             ms = round((time.perf_counter() - began) * 1000, 3)
             return self._blank(
-                slot, response_time_ms=ms, tokens=engine.tally.completion, rounds=len(engine.rounds)
+                slot, response_time_ms=ms, tokens=engine.tally.completion, debate_rounds=len(engine.rounds)
             ), None
         if self.adapter is not None and engine.adapter is None:
             raise WorkerFailedError(f"The adapter {self.adapter.id} could not take part in the debate.")
@@ -263,13 +263,14 @@ class Runner:
         return (
             self._blank(
                 slot,
-                answer=trace.final_answer,
+                final_answer=trace.final_answer,
                 response_time_ms=trace.timings.total_ms,
                 tokens=trace.tokens.completion,
                 tokens_per_second=trace.tokens.completion / seconds if seconds else None,
-                rounds=len(trace.rounds),
+                debate_rounds=len(trace.rounds),
                 early_stopped=trace.early_stopped,
                 finish_reason=trace.finish_reason,
+                trace_id=identity,
             ),
             to_json(trace),
         )
@@ -292,11 +293,11 @@ class Runner:
         return (
             self._blank(
                 slot,
-                answer=spoken.text.encode("utf-8", "replace").decode(),  # half a surrogate pair cannot be stored
+                final_answer=spoken.text.encode("utf-8", "replace").decode(),  # half a surrogate pair cannot be stored
                 response_time_ms=round(seconds * 1000, 3),
                 tokens=tally.completion,
                 tokens_per_second=tally.completion / seconds if tally.completion else None,
-                rounds=1,
+                debate_rounds=1,
                 finish_reason=spoken.finish_reason,
             ),
             None,
@@ -317,8 +318,13 @@ class Runner:
         digest = hashlib.sha256(f"{self.run.seed}:{slot.question.id}:{slot.repeat}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
 
+    def _identity(self, slot: PendingAnswer) -> UUID:
+        """Return the id of an answer, which is also the id of its debate and trace. A resumed run gives the same id."""
+        return uuid5(self.run.id, f"{slot.question.id} {slot.repeat}")
+
     def _blank(self, slot: PendingAnswer, **fields: object) -> BenchmarkResult:
         values: dict[str, object] = {
+            "id": self._identity(slot),
             "run_id": self.run.id,
             "question_id": slot.question.id,
             "repeat": slot.repeat,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
+import msgspec
 import typer
 
 from tmde_core.cli.bench import questions as bench_questions
@@ -26,7 +27,7 @@ from tmde_core.cli.kit.output import (
     print_table,
 )
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.records.base import parse_id, to_utc
+from tmde_core.records.base import to_utc
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, GateDecision, RunComparison
 
 if TYPE_CHECKING:
@@ -73,7 +74,6 @@ def run(
         mode=mode,  # type: ignore[arg-type]
         suite=suite,
         question_ids=tuple(question or ()),
-        adapter_id=parse_id(adapter, "adapter") if adapter and not base else None,
         base=base,
         repeats=repeats,
         seed=seed,
@@ -81,7 +81,9 @@ def run(
     )
 
     async def go(services: Services) -> None:
-        started = await services.benchmark.start(plan)
+        chosen = await services.ids.adapter(adapter, named=True) if adapter and not base else None
+        asked = await services.ids.list_questions(plan.question_ids)
+        started = await services.benchmark.start(msgspec.structs.replace(plan, adapter_id=chosen, question_ids=asked))
         ended = await _followed(services, started, json)
         await _shown(services, ended, json)
         _exit(ended)
@@ -126,7 +128,7 @@ def list_(
             str(one.adapter_id)[:8] if one.adapter_id else "base",
             one.status,
             one.metrics.tmde_score if one.metrics else None,
-            one.metrics.avg_quality.mean if one.metrics else None,
+            one.metrics.avg_quality_score if one.metrics else None,
             one.verdict_vs_baseline or "",
         )
         for one in runs
@@ -156,7 +158,8 @@ def show(
                     print_json(answer)
                     continue
                 fields = [
-                    (name, getattr(answer, name)) for name in ("query", "answer", "status", "quality_score", "error")
+                    (name, getattr(answer, name))
+                    for name in ("query", "final_answer", "status", "quality_score", "error")
                 ]
                 criteria = [(f"  {name}", score) for name, score in answer.criteria.items()]
                 print_fields([*fields, *criteria, *(("", reason) for reason in answer.reasons)])
@@ -174,8 +177,11 @@ def compare(
     json: JsonFlag = False,
 ) -> None:
     """Compare two runs side by side, paired by question."""
-    first, second = parse_id(a, "benchmark run"), parse_id(b, "benchmark run")
-    found = with_services(ctx, lambda services: services.benchmark.compare(first, second))
+
+    async def look(services: Services) -> RunComparison:
+        return await services.benchmark.compare(await services.ids.benchmark(a), await services.ids.benchmark(b))
+
+    found = with_services(ctx, look)
     if json:
         print_json(found)
     else:
@@ -239,9 +245,9 @@ def gate(
         decisions = with_services(ctx, lambda services: services.gate.decisions())
         _print_decisions(decisions, json)
         return
-    identity = parse_id(adapter, "adapter")
 
     async def measure(services: Services) -> GateDecision:
+        identity = await services.ids.adapter(adapter, named=True)
         begun: asyncio.Queue[BenchmarkRun | None] = asyncio.Queue()
 
         async def judged() -> GateDecision:
@@ -264,8 +270,13 @@ def gate(
 @command.command()
 def delete(ctx: typer.Context, run: Annotated[str, typer.Argument(help="The run's id.")]) -> None:
     """Remove an ended run with its answers."""
-    identity = parse_id(run, "benchmark run")
-    with_services(ctx, lambda services: services.benchmark.delete(identity))
+
+    async def remove(services: Services) -> UUID:
+        identity = await services.ids.benchmark(run)
+        await services.benchmark.delete(identity)
+        return identity
+
+    identity = with_services(ctx, remove)
     console().print(f"Removed {identity}.")
 
 
@@ -294,7 +305,7 @@ async def _followed(services: Services, run: BenchmarkRun, json: bool = False) -
     quiet = json or not sys.stderr.isatty()
     with Progress(*columns, console=error_console(), disable=quiet, transient=True) as progress:
         who = f"adapter {str(run.adapter_id)[:8]}" if run.adapter_id else "the base model"
-        task = progress.add_task(f"Asking {who}", total=run.questions_total, completed=run.questions_done, mean="")
+        task = progress.add_task(f"Asking {who}", total=run.answer_count, completed=run.completed_answers, mean="")
         try:
             async for event in events.follow():
                 if event.type != "progress":
@@ -308,7 +319,7 @@ async def _followed(services: Services, run: BenchmarkRun, json: bool = False) -
         except asyncio.CancelledError:
             done = services.benchmark.get_running() or run
             error_console().print(
-                f"Interrupted after {done.questions_done} of {run.questions_total} answers. "
+                f"Interrupted after {done.completed_answers} of {run.answer_count} answers. "
                 f"`tmde bench resume {run.id}` asks the rest."
             )
             raise
@@ -325,7 +336,7 @@ async def _shown(services: Services, run: BenchmarkRun, json: bool) -> None:
             ("id", str(run.id)),
             ("status", run.status),
             ("error", run.error_message),
-            ("asked", f"{run.questions_done} of {run.questions_total}, {run.type}, {run.mode}, {run.suite}"),
+            ("asked", f"{run.completed_answers} of {run.answer_count}, {run.type}, {run.mode}, {run.suite}"),
             ("adapter", str(run.adapter_id) if run.adapter_id else "base model"),
             ("judge", run.judge),
             *(("note", warning) for warning in run.warnings),
@@ -354,11 +365,11 @@ async def _shown(services: Services, run: BenchmarkRun, json: bool) -> None:
     print_fields(
         (
             ("TMDE score", f"{metrics.tmde_score:.1f} of 100" if metrics.tmde_score is not None else None),
-            ("quality", f"{interval_words(metrics.avg_quality)} of 10"),
+            ("quality", f"{interval_words(metrics.intervals.quality)} of 10"),
             *((f"  {one.domain}", interval_words(one.quality)) for one in metrics.domains),
-            ("response time", interval_words(metrics.avg_response_time_ms, 1 / 1000, "s")),
-            ("tokens a second", interval_words(metrics.tokens_per_second)),
-            ("rounds", interval_words(metrics.avg_rounds) if run.mode == "debate" else None),
+            ("response time", interval_words(metrics.intervals.response_time_ms, 1 / 1000, "s")),
+            ("tokens a second", interval_words(metrics.intervals.tokens_per_second)),
+            ("rounds", interval_words(metrics.intervals.debate_rounds) if run.mode == "debate" else None),
             ("without verdict", metrics.unscored or None),
             ("failed", metrics.failed or None),
             ("v previous", run.verdict_vs_previous),
@@ -415,7 +426,7 @@ def _print_decisions(decisions: Sequence[GateDecision], json: bool) -> None:
 
 async def _chosen(services: Services, text: str | None) -> UUID:
     if text is not None:
-        return parse_id(text, "benchmark run")
+        return await services.ids.benchmark(text)
     runs, _ = await services.benchmark.list(1)
     if not runs:
         raise NotFoundError("There is no benchmark yet. `tmde bench run quick` begins one.")

@@ -43,7 +43,7 @@ def list_(
         return
     print_table(
         ("id", "suite", "domain", "difficulty", "quick", "question"),
-        [(one.id, one.suite, one.domain, one.difficulty, one.quick, one.question.query) for one in found],
+        [(one.id, one.suite, one.domain, one.difficulty, one.quick, one.question) for one in found],
         empty="There are no such questions.",
     )
 
@@ -61,13 +61,17 @@ def add(
         list[str] | None, typer.Option(help="The answer must state this; wordings between |. May be repeated.")
     ] = None,
     regex: Annotated[str | None, typer.Option(help="This pattern must occur in the answer.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="A right answer; required if nothing is checked automatically.")
+    ] = None,
     rubric: Annotated[str | None, typer.Option(help="What a judge should look for.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Change the question that has this --id.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """Add a question of your own, or change one.
 
-    You can combine number, fact, regex and rubric. Each of them becomes a criterion of equal weight.
+    You can combine number, fact, regex and rubric. Each of them becomes a criterion of equal weight. A rubric alone needs
+    a reference.
     """
     from tmde_core.benchmark.questions.custom import decode_question
 
@@ -83,7 +87,8 @@ def add(
         criteria.append({"name": "pattern", "check": {"kind": "regex", "pattern": regex}})
     if rubric is not None:
         criteria.append({"name": "rubric", "description": rubric})
-    values = {"query": query, "domain": domain, "difficulty": difficulty, "criteria": criteria}
+    values = {"question": query, "domain": domain, "difficulty": difficulty, "criteria": criteria}
+    values |= {"referenceAnswer": reference} if reference is not None else {}
     question = decode_question(values | ({"id": identity} if identity else {}))
     added = with_services(
         ctx,
@@ -132,8 +137,13 @@ def import_(
 @questions.command()
 def remove(ctx: typer.Context, question: Annotated[str, typer.Argument(help="The question's id.")]) -> None:
     """Remove a question of your own. Runs that asked the question keep it."""
-    with_services(ctx, lambda services: services.benchmark.remove_question(question))
-    console().print(f"Removed {question}.")
+
+    async def take(services: Services) -> str:
+        identity = await services.ids.question(question)
+        await services.benchmark.remove_question(identity)
+        return identity
+
+    console().print(f"Removed {with_services(ctx, take)}.")
 
 
 def calibrate(

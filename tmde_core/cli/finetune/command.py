@@ -25,7 +25,6 @@ from tmde_core.cli.kit.output import (
 )
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.finetune.ranges import decode_config, ranges
-from tmde_core.records.base import parse_id
 from tmde_core.records.fields import Field
 from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, RunAttempt
 
@@ -58,6 +57,7 @@ def start(
     ctx: typer.Context,
     set_: Assignments = None,
     backend: Annotated[str | None, typer.Option(help="Which training backend.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the run; else the date and what it learns.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -65,7 +65,9 @@ def start(
 
     async def begin(services: Services) -> FineTuneRun:
         changes = _values(set_ or ()) | ({"backend": backend} if backend else {})
-        run = await services.finetune.start(decode_config(changes, services.finetune.config()), triggered_by="user")
+        run = await services.finetune.start(
+            decode_config(changes, services.finetune.config()), triggered_by="manual", name=name
+        )
         if not json or not watch:
             _announce(run, json)
         return await watch_run(services, run.id, json) if watch else run
@@ -105,6 +107,7 @@ def list_(
             str(run.id),
             run.started_at,
             run.status,
+            run.name,
             run.traces_used,
             run.metrics.final_train_loss if run.metrics else None,
             run.metrics.best_val_loss if run.metrics else None,
@@ -113,7 +116,7 @@ def list_(
         for run in runs
     ]
     print_table(
-        ("id", "started", "status", "traces", "loss", "best val", "error"),
+        ("id", "started", "status", "name", "traces", "loss", "best val", "error"),
         rows,
         empty="No training run yet. `tmde finetune start` begins one; `tmde traces stats` says whether there is enough.",
         right=("traces", "loss", "best val"),
@@ -137,6 +140,7 @@ def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> No
     print_fields(
         (
             ("id", str(found.id)),
+            ("name", found.name),
             ("status", found.status),
             ("waits for", "a `tmde worker`" if found.queued else None),
             ("interrupted", _INTERRUPTED if interrupted else None),
@@ -154,6 +158,25 @@ def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> No
             *((name, value) for name, value in msgspec.structs.asdict(found.config).items()),
         )
     )
+
+
+@command.command()
+def name(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(help="The run's id, its first digits, or its present name.", metavar="ID")],
+    new: Annotated[str, typer.Argument(help="The new name.", metavar="NAME")],
+    json: JsonFlag = False,
+) -> None:
+    """Give a run another name. Its adapter is called so too."""
+
+    async def change(services: Services) -> FineTuneRun:
+        return await services.finetune.rename(await services.ids.run(run, named=True), new)
+
+    found = with_services(ctx, change)
+    if json:
+        print_json(found)
+    else:
+        typer.echo(f"The training run {found.id} is called {found.name} now.")
 
 
 @command.command()
@@ -283,7 +306,7 @@ def _number(text: str) -> Any:
 
 async def _chosen(services: Services, text: str | None) -> UUID:
     if text is not None:
-        return parse_id(text, "training run")
+        return await services.ids.run(text, named=True)
     current = await services.finetune.get_current()
     if current is None:
         raise ConflictError("No training run is in progress. `tmde finetune list` shows those that have ended.")
@@ -301,7 +324,7 @@ async def _newest(services: Services, text: str | None) -> UUID:
 
 async def _resumable(services: Services, text: str | None) -> UUID:
     if text is not None:
-        return parse_id(text, "training run")
+        return await services.ids.run(text, named=True)
     runs, _ = await services.finetune.list(limit=200)
     for run in runs:
         if services.finetune.can_resume(run):

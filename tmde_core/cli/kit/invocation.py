@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tmde_core.services import Services
     from tmde_core.settings import Settings
 
+S = TypeVar("S")
 T = TypeVar("T")
 Opening: TypeAlias = "Callable[[Settings], AbstractAsyncContextManager[Services]]"
 
@@ -61,6 +62,11 @@ def with_reading(ctx: typer.Context, action: Callable[[Services], Awaitable[T]])
     from tmde_core.services import open_reading
 
     return _run(ctx, open_reading, action)
+
+
+async def after(first: Awaitable[S], action: Callable[[S], Awaitable[T]]) -> T:
+    """Await `first`, such as the look-up of an id, and then `action` on its result."""
+    return await action(await first)
 
 
 def _run(ctx: typer.Context, opening: Opening, action: Callable[[Services], Awaitable[T]]) -> T:

@@ -28,7 +28,6 @@ from tmde_core.cli.kit.output import (
 )
 from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, TmdeError
 from tmde_core.lora.archive.layout import ArchiveFormat
-from tmde_core.records.base import parse_id
 
 if TYPE_CHECKING:
     from tmde_core.lora.archive.service import Export
@@ -55,7 +54,9 @@ def export(
         raise InvalidInputError(f"--format: {format_[:40]!r} is not one of {', '.join(FORMATS)}.", field="format")
 
     async def carry(services: Services) -> Path | None:
-        made = await services.archives.export(parse_id(id, "adapter"), cast("ArchiveFormat", format_))
+        made = await services.archives.export(
+            await services.ids.adapter(id, named=True), cast("ArchiveFormat", format_)
+        )
         if output is not None and str(output) == "-":
             async for chunk in made.chunks:
                 sys.stdout.buffer.write(chunk)
@@ -166,7 +167,7 @@ def ask(
 
     async def compare(services: Services) -> bool:
         versions: list[UUID | None] = [None] if base else []
-        versions += [parse_id(one, "adapter") for one in adapter or ()]
+        versions += [await services.ids.adapter(one, named=True) for one in adapter or ()]
         if not adapter and (newest := await services.lora.list(valid=True)):
             versions.append(newest[0].id)
         identity = await services.ask.ask(question, versions, max_tokens=max_tokens, temperature=temperature, seed=seed)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tmde_core.cli.kit.invocation import with_reading, with_services
+from tmde_core.cli.kit.invocation import after, with_reading, with_services
 from tmde_core.cli.kit.output import JsonFlag, format_bytes, print_fields, print_json, print_table
 from tmde_core.cli.lora import archive as lora_archive
 from tmde_core.cli.lora import versions as lora_versions
 from tmde_core.errors import InvalidInputError
-from tmde_core.records.base import parse_id, to_utc
+from tmde_core.records.base import to_utc
 from tmde_core.records.lora import LoRAAdapter
+
+if TYPE_CHECKING:
+    from tmde_core.services import Services
 
 command = typer.Typer(
     rich_markup_mode=None,
@@ -23,7 +25,7 @@ command = typer.Typer(
     help="Adapters: list, activate, roll back, compare, carry away. One answers, or the base model.",
 )
 
-AdapterId = Annotated[str, typer.Argument(help="The adapter's id.", metavar="ID")]
+AdapterId = Annotated[str, typer.Argument(help="The adapter's id, its first digits, or its name.", metavar="ID")]
 
 
 @command.command("list")
@@ -45,7 +47,9 @@ def list_(
             str(adapter.id),
             adapter.created_at,
             _state(adapter),
+            adapter.name,
             adapter.gate,
+            score_words(adapter),
             adapter.traces_used,
             format_bytes(adapter.size_bytes),
             _marks(adapter),
@@ -53,7 +57,7 @@ def list_(
         for adapter in adapters
     ]
     print_table(
-        ("id", "created", "state", "gate", "traces", "size", "tags"),
+        ("id", "created", "state", "name", "gate", "score", "traces", "size", "tags"),
         rows,
         empty="There are no adapters. `tmde finetune start` trains one.",
         right=("traces", "size"),
@@ -63,7 +67,9 @@ def list_(
 @command.command()
 def show(ctx: typer.Context, id: AdapterId, json: JsonFlag = False) -> None:
     """Show one adapter and its origin."""
-    adapter = with_services(ctx, lambda services: services.lora.get_details(parse_id(id, "adapter")))
+    adapter = with_services(
+        ctx, lambda services: after(services.ids.adapter(id, named=True), services.lora.get_details)
+    )
     if json:
         print_json(adapter)
     else:
@@ -94,7 +100,10 @@ def activate(
 ) -> None:
     """Activate an adapter for later debates. The adapter is tried first; if the trial fails, nothing changes."""
     adapter = with_services(
-        ctx, lambda services: services.lora.activate(parse_id(id, "adapter"), by="user", force=force)
+        ctx,
+        lambda services: after(
+            services.ids.adapter(id, named=True), lambda one: services.lora.activate(one, by="user", force=force)
+        ),
     )
     _say_active(adapter, json)
 
@@ -108,8 +117,11 @@ def rollback(
     json: JsonFlag = False,
 ) -> None:
     """Roll back to the previously active version."""
-    wanted: UUID | None = parse_id(id, "adapter") if id else None
-    _say_active(with_services(ctx, lambda services: services.lora.rollback(wanted)), json)
+
+    async def back(services: Services) -> LoRAAdapter | None:
+        return await services.lora.rollback(await services.ids.adapter(id, named=True) if id else None)
+
+    _say_active(with_services(ctx, back), json)
 
 
 @command.command()
@@ -151,6 +163,16 @@ def history(
     print_table(
         ("when", "what", "outcome", "adapter", "by", "detail"), rows, empty="Nothing was ever done with an adapter."
     )
+
+
+def score_words(adapter: LoRAAdapter) -> str:
+    """Return the benchmark's score of an adapter, or how far its measurement is; empty if it was never measured."""
+    found = adapter.benchmark
+    if found is None:
+        return ""
+    if found.status == "running":
+        return f"being measured, {found.completed_questions} of {found.question_count}"
+    return "no verdict" if found.tmde_score is None else f"{found.tmde_score:.1f}"
 
 
 def _live_at(ctx: typer.Context, at: str, json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tmde_core.cli.kit.invocation import with_reading, with_services
+from tmde_core.cli.kit.invocation import after, with_reading, with_services
 from tmde_core.cli.kit.output import (
     Cell,
     JsonFlag,
@@ -20,13 +20,12 @@ from tmde_core.cli.kit.output import (
     print_table,
 )
 from tmde_core.errors import InvalidInputError
-from tmde_core.records.base import parse_id
 
 if TYPE_CHECKING:
     from tmde_core.records.lora import AdapterComparison, LoRAAdapter, Verification
     from tmde_core.services import Services
 
-AdapterId = Annotated[str, typer.Argument(help="The adapter's id.", metavar="ID")]
+AdapterId = Annotated[str, typer.Argument(help="The adapter's id, its first digits, or its name.", metavar="ID")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -44,19 +43,41 @@ def tag(
     """Add tags to an adapter and remove tags from it. The tag `stable` prevents deletion."""
     if not add and not remove:
         raise InvalidInputError("Say which tags: --add TAG, --remove TAG.", field="add")
-    adapter = with_services(ctx, lambda services: services.lora.tag(parse_id(id, "adapter"), add or (), remove or ()))
+    adapter = with_services(
+        ctx,
+        lambda services: after(
+            services.ids.adapter(id, named=True), lambda one: services.lora.tag(one, add or (), remove or ())
+        ),
+    )
     if json:
         print_json(adapter)
     else:
         typer.echo(f"Tags: {', '.join(adapter.tags) or 'none'}.")
 
 
+def name(
+    ctx: typer.Context,
+    id: AdapterId,
+    new: Annotated[str, typer.Argument(help="The new name.", metavar="NAME")],
+    json: JsonFlag = False,
+) -> None:
+    """Give an adapter a name of its own."""
+    adapter = with_services(
+        ctx, lambda services: after(services.ids.adapter(id, named=True), lambda one: services.lora.rename(one, new))
+    )
+    if json:
+        print_json(adapter)
+    else:
+        typer.echo(f"The adapter {adapter.id} is called {adapter.name} now.")
+
+
 def delete(ctx: typer.Context, id: AdapterId, yes: Yes = False, json: JsonFlag = False) -> None:
     """Delete an adapter from the disk completely. Its events stay in the history."""
-    identity = parse_id(id, "adapter")
-    adapter = with_services(ctx, lambda services: services.lora.get(identity))
+    adapter = with_services(ctx, lambda services: after(services.ids.adapter(id, named=True), services.lora.get))
+    identity = adapter.id
     confirm_deletion(
-        yes, f"Delete the adapter {identity} ({format_bytes(adapter.size_bytes)})? It cannot be brought back."
+        yes,
+        f"Delete the adapter {identity}, {adapter.name} ({format_bytes(adapter.size_bytes)})? It cannot be brought back.",
     )
     with_services(ctx, lambda services: services.lora.delete(identity))
     if json:
@@ -90,7 +111,9 @@ def prune(
 
 def verify(
     ctx: typer.Context,
-    id: Annotated[str | None, typer.Argument(help="The adapter's id.", metavar="[ID]")] = None,
+    id: Annotated[
+        str | None, typer.Argument(help="The adapter's id, its first digits, or its name.", metavar="[ID]")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every adapter.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -99,7 +122,11 @@ def verify(
         raise InvalidInputError("Name one adapter, or say --all.", field="id")
 
     async def check(services: Services) -> list[Verification]:
-        chosen = [one.id for one in await services.lora.list()] if everything else [parse_id(id or "", "adapter")]
+        chosen = (
+            [one.id for one in await services.lora.list()]
+            if everything
+            else [await services.ids.adapter(id or "", named=True)]
+        )
         return [await services.lora.verify(one) for one in chosen]
 
     found = with_services(ctx, check)
@@ -133,11 +160,16 @@ def compare(
     json: JsonFlag = False,
 ) -> None:
     """Compare two adapters: what changed from A to B in configuration, data, metrics and benchmark."""
-    found = with_services(ctx, lambda services: services.lora.compare(parse_id(a, "adapter"), parse_id(b, "adapter")))
+
+    async def look(services: Services) -> AdapterComparison:
+        first, second = [await services.ids.adapter(one, named=True) for one in (a, b)]
+        return await services.lora.compare(first, second)
+
+    found = with_services(ctx, look)
     if json:
         print_json(found)
         return
-    print_table(("adapter", "id", "created", "gate"), [_line("A", found.a), _line("B", found.b)], empty="")
+    print_table(("adapter", "id", "name", "created", "gate"), [_line("A", found.a), _line("B", found.b)], empty="")
     typer.echo("")
     rows: list[tuple[Cell, ...]] = [
         ("configuration: " + one.name, _short(one.a), _short(one.b)) for one in found.config
@@ -148,7 +180,7 @@ def compare(
 
 
 def _line(name: str, adapter: LoRAAdapter) -> tuple[Cell, ...]:
-    return name, str(adapter.id), adapter.created_at, adapter.gate
+    return name, str(adapter.id), adapter.name, adapter.created_at, adapter.gate
 
 
 def _data(found: AdapterComparison) -> list[tuple[Cell, ...]]:
@@ -196,8 +228,11 @@ def storage(ctx: typer.Context, json: JsonFlag = False) -> None:
 
 def _print_doomed(doomed: Sequence[LoRAAdapter]) -> None:
     print_table(
-        ("id", "created", "gate", "size", "tags"),
-        [(str(one.id), one.created_at, one.gate, format_bytes(one.size_bytes), ", ".join(one.tags)) for one in doomed],
+        ("id", "name", "created", "gate", "size", "tags"),
+        [
+            (str(one.id), one.name, one.created_at, one.gate, format_bytes(one.size_bytes), ", ".join(one.tags))
+            for one in doomed
+        ],
         empty="Nothing to delete.",
         right=("size",),
     )
@@ -228,5 +263,5 @@ def details_fields(lineage: Mapping[str, Any], history: Sequence[Any]) -> list[t
 
 def register(command: typer.Typer) -> None:
     """Add the commands to `tmde lora`."""
-    for function in (tag, delete, prune, verify, compare, storage):
+    for function in (tag, name, delete, prune, verify, compare, storage):
         command.command()(function)

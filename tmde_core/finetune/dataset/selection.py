@@ -151,8 +151,8 @@ def require_enough(selection: Selection, config: FineTuneConfig) -> None:
     if current >= required and selection.train:
         return
     figures = (
-        f"Training needs {required} different questions whose answers score {config.min_quality_score:g} or more; "
-        f"there {'is' if current == 1 else 'are'} {current}"
+        f"Training needs {required} different questions whose answers score {config.min_quality_score:g} or more, or are "
+        f"corrected; there {'is' if current == 1 else 'are'} {current}"
     )
     if current >= required:
         raise InsufficientTracesError(
@@ -161,7 +161,7 @@ def require_enough(selection: Selection, config: FineTuneConfig) -> None:
             required=1,
         )
     raise InsufficientTracesError(
-        f"{figures}. Debate or rate more questions, or lower the minimum score or number in the fine-tuning settings.",
+        f"{figures}. Debate, rate or correct more questions, or lower the minimum score or number in the fine-tuning settings.",
         current=current,
         required=required,
     )
@@ -215,9 +215,10 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _preference(trace: Trace) -> tuple[float, float, str]:
+def _preference(trace: Trace) -> tuple[bool, float, float, str]:
+    """Return the sort key of a trace among traces with the same question. The last one is trained on."""
     quality = trace.quality_score if trace.quality_score is not None else -1.0
-    return quality, trace.created_at.timestamp(), str(trace.id)
+    return bool(trace.corrected_answer), quality, trace.created_at.timestamp(), str(trace.id)
 
 
 def _alpaca(example: TrainingExample, split: Split) -> AlpacaLine:

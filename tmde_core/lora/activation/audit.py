@@ -127,7 +127,7 @@ def build_rollback_chain(history: Sequence[LoRAActivationEvent]) -> list[UUID | 
 
 def _event(row: sqlite3.Row) -> LoRAActivationEvent:
     return LoRAActivationEvent(
-        id=row["id"],
+        id=str(row["id"]),
         timestamp=datetime.fromisoformat(row["timestamp"]).astimezone(UTC),
         adapter_id=_uuid(row["adapter_id"]),
         previous_adapter_id=_uuid(row["previous_adapter_id"]),

@@ -74,18 +74,18 @@ class Intents:
     async def _settle_files(self, event: LoRAActivationEvent) -> None:
         there = event.adapter_id is not None and self._store.has(event.adapter_id)
         happened = there == (event.operation == "import")
-        await self._audit.close(event.id, happened, None if happened else UNDONE)
+        await self._audit.close(int(event.id), happened, None if happened else UNDONE)
 
     async def _settle_switch(self, event: LoRAActivationEvent) -> None:
         pointer = self._store.read_pointer()
         if pointer is None or pointer.adapter_id != event.adapter_id or pointer.since < event.timestamp:
-            await self._audit.close(event.id, False, UNDONE)
+            await self._audit.close(int(event.id), False, UNDONE)
             return
         tried = None
         if event.adapter_id is not None:
             with suppress(TmdeError):
                 tried = await asyncio.to_thread(self._store.read_manifest, event.adapter_id)
-        await self._switch.record_success(event.id, pointer, tried)
+        await self._switch.record_success(int(event.id), pointer, tried)
 
     @contextmanager
     def _importing(self) -> Iterator[None]:

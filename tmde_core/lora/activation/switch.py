@@ -116,6 +116,7 @@ class AdapterSwitcher:
             pointer: the new pointer.
             tried: the adapter's manifest before the switch. The gate `held-back` changes to `forced`.
         """
+        await self.refresh_copies()
         forced = tried is not None and tried.gate == "held-back"
         if tried is not None and forced:
             try:
@@ -123,6 +124,16 @@ class AdapterSwitcher:
             except TmdeError as error:
                 log.warning("lora.gate_not_written", adapter=str(tried.id), error=error.detail)
         await self._audit.close(event, True, note=FORCED if forced else None, at=pointer.since)
+
+    async def refresh_copies(self) -> None:
+        """Update what manifests tell other tools about the active adapter.
+
+        TMDE does not read it, so a failure is only logged; the next switch or start tries again.
+        """
+        try:
+            await asyncio.to_thread(self._store.refresh_copies)
+        except (TmdeError, OSError) as error:
+            log.warning("lora.copies_not_written", error=str(error))
 
     async def unload(self, adapter_id: str) -> None:
         """Unload an adapter from the Proposer's runtime, if the runtime is running."""

@@ -107,6 +107,7 @@ def _listed(heading: ManifestHeader, path: str) -> LoRAAdapter:
         is_valid=True,
         invalid_reason=None,
         gate=heading.gate,
+        name=heading.name,
     )
 
 

@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
@@ -26,6 +27,7 @@ from tmde_core.lora.files.on_disk import (
     Digest,
     InvalidFilesError,
     ListedAdapter,
+    ManifestSummary,
     check_files,
     decode_manifest,
     describe_invalid,
@@ -37,7 +39,7 @@ from tmde_core.lora.files.on_disk import (
 )
 from tmde_core.lora.files.readings import VerificationLog
 from tmde_core.records.base import from_json, to_json
-from tmde_core.records.lora import ActivePointer, LoRAAdapter, Manifest
+from tmde_core.records.lora import ActivePointer, LoRAAdapter, Manifest, ManifestHeader
 from tmde_core.sdk.adapters import MANIFEST_FILE, REQUIRED_FILES, STAGING_PREFIX, WEIGHTS_FILE
 from tmde_core.sdk.plain_lora import find_kind_flaws
 from tmde_core.storage.durable import TEMPORARY, hash_file, storage_errors, sync_directory, sync_file, write_atomic
@@ -49,6 +51,7 @@ EDIT_LOCK = ".manifests.lock"
 DELETING_PREFIX = ".deleting-"
 LINK = "It is a link, not a directory."
 
+Header = TypeVar("Header", bound=ManifestHeader)
 Reasons = list[str]
 Adapters = list[LoRAAdapter]
 Manifests = list[Manifest]
@@ -223,8 +226,34 @@ class AdapterStore:
         """Replace the manifest of a published adapter, for example to change its gate or tags."""
         path = self.path(manifest.id)
         before = read_version(str(path))
+        manifest = self._with_copies(manifest)
         write_atomic(path / MANIFEST_FILE, msgspec.json.format(to_json(manifest), indent=2) + b"\n")
         self.readings.carry_over(path.name, before, read_version(str(path)))
+
+    def refresh_copies(self) -> None:
+        """Rewrite the manifests whose copies for other tools are outdated: who is active, and the size.
+
+        A damaged adapter's manifest is rewritten too, if it can be read. An unreadable one is left as it is.
+
+        Raises:
+            InsufficientStorageError: the disk is full or read-only.
+        """
+        if not self.directory.is_dir():
+            return
+        with storage_errors(self.directory), FileLock.acquire(self.directory / EDIT_LOCK):
+            with os.scandir(self.directory) as entries:
+                names = [entry.name for entry in entries if _is_listed(entry) and not entry.is_symlink()]
+            for name in names:
+                with contextlib.suppress(InvalidFilesError):
+                    content, _ = read_manifest_bytes(f"{self.directory}/{name}")
+                    brief = decode_manifest(content, ManifestSummary)
+                    if str(brief.id) == name and self._with_copies(brief) != brief:
+                        self.rewrite(decode_manifest(content, Manifest))
+
+    def _with_copies(self, manifest: Header) -> Header:
+        """Return a manifest with the present copies for other tools."""
+        active = manifest.id == self.active_id()
+        return msgspec.structs.replace(manifest, copied_size=manifest.size_bytes, copied_active=active)
 
     def active(self) -> ActivePointer | None:
         """Return the pointer, or None if no adapter was ever activated.

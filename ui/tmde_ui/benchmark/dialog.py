@@ -186,12 +186,12 @@ class BenchmarkDialog:
 
 def _pick(questions: Sequence[BenchmarkQuestion]) -> None:
     """Draw a checkbox for every question, the person's own questions first. Only a custom run shows them."""
-    own = [one for one in questions if not one.builtin]
+    own = [one for one in questions if not one.is_built_in]
     with Tag("fieldset", classes="stack tight picker", data_testid="picker"):
         Tag("legend", "Questions", "eyebrow")
         if own:
             _group("Your own", own, ticked=True)
-        builtin = [one for one in questions if one.builtin]
+        builtin = [one for one in questions if one.is_built_in]
         ordered = sorted(builtin, key=lambda one: domain_place(one.domain))
         for domain, group in groupby(ordered, key=lambda one: one.domain):
             _group(domain_name(domain), list(group), ticked=False)
@@ -203,7 +203,7 @@ def _group(title: str, questions: Sequence[BenchmarkQuestion], *, ticked: bool) 
         for one in questions:
             with Tag("label", classes="check pick"):
                 Tag("input", type="checkbox", name=f"{PREFIX}{one.id}", defaultChecked=ticked)
-                Tag("span", f"{snippet(one.question.query, 140)} ({one.difficulty})")
+                Tag("span", f"{snippet(one.question, 140)} ({one.difficulty})")
 
 
 def _offer(select: Tag, options: Sequence[tuple[str, str]], chosen: str) -> None:

@@ -46,7 +46,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
         """Extend `RunPanel`. `elsewhere`: the answers are on another page, and the result links to that page."""
         super().__init__(services.benchmark, live, run, resumed, ended)
         self._services = services
-        self.state = BenchmarkState(run.questions_total, run.questions_done)
+        self.state = BenchmarkState(run.answer_count, run.completed_answers)
         self._elsewhere = elsewhere
 
     @property
@@ -61,7 +61,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
 
     async def _look(self) -> None:
         self.run = await self._services.benchmark.get(self.run.id)
-        self.state.counted(self.run.questions_done, self.run.questions_total)
+        self.state.counted(self.run.completed_answers, self.run.answer_count)
 
     async def _follow(self) -> None:
         try:
@@ -85,7 +85,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
         waits = not self.over and not state.done
         share = 1.0 if self.run.status == "completed" else state.share or 0.0
         self._paint_share(None if waits else share, self._words_now(share), word)
-        mean = metrics.avg_quality.mean if self.over and metrics else state.mean
+        mean = metrics.avg_quality_score if self.over and metrics else state.mean
         eta = state.eta_seconds if state.done < state.total else None
         self._paint_figures(
             {
@@ -117,7 +117,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
         if run.status == "completed" and run.metrics is not None:
             with Tag("p", classes="notice good"):
                 total = format_number(run.metrics.tmde_score)
-                Tag("span", f"TMDE score {total}, quality {quality(run.metrics.avg_quality)}. ")
+                Tag("span", f"TMDE score {total}, quality {quality(run.metrics.intervals.quality)}. ")
                 if self._elsewhere:
                     link("See every answer", f"/benchmark/{run.id}", data_testid="to-answers")
         elif run.status == "failed":

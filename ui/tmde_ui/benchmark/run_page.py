@@ -78,8 +78,8 @@ class RunPage:
                     ("Kind", kind(run.type, run.mode)),
                     ("Answers", format_answer_count(run)),
                     ("TMDE score", format_number(metrics.tmde_score) if metrics else ""),
-                    ("Quality", quality(metrics.avg_quality) if metrics else ""),
-                    ("Response time", format_milliseconds(metrics.avg_response_time_ms.mean) if metrics else ""),
+                    ("Quality", quality(metrics.intervals.quality) if metrics else ""),
+                    ("Response time", format_milliseconds(metrics.avg_response_time_ms) if metrics else ""),
                     ("Judge", run.judge),
                     (
                         "Asked",

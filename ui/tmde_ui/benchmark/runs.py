@@ -86,7 +86,7 @@ class BenchmarkRuns:
                     Tag("span", "in progress" if run.status in GOING else format_answer_count(run))
                 else:
                     Tag("span", format_number(run.metrics.tmde_score), "score")
-                    Tag("span", f" · quality {format_number(run.metrics.avg_quality.mean)}")
+                    Tag("span", f" · quality {format_number(run.metrics.avg_quality_score)}")
             with Tag("span", classes="cell"):
                 if run.verdict_vs_baseline is not None:
                     outcome, of = OUTCOMES[run.verdict_vs_baseline]

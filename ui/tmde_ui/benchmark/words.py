@@ -48,10 +48,9 @@ GATES: Mapping[str, tuple[str, str]] = {
 """The gate's decision → word and kind of chip."""
 
 BY: Mapping[str, str] = {
-    "user": "by you",
-    "api": "through the API",
-    "gate": "by the gate",
-    "schedule": "by the schedule",
+    "manual": "by you",
+    "post-finetune": "by the gate",
+    "scheduled": "by the schedule",
 }
 
 NOTHING = "–"
@@ -127,5 +126,5 @@ def format_run_time(run: BenchmarkRun, now: datetime | None = None) -> str:
 def format_answer_count(run: BenchmarkRun) -> str:
     """Return `10 answers`, or `4 of 10 answers` for an incomplete run."""
     if run.status == "completed":
-        return count(run.questions_total, "answer")
-    return f"{run.questions_done:,} of {count(run.questions_total, 'answer')}"
+        return count(run.answer_count, "answer")
+    return f"{run.completed_answers:,} of {count(run.answer_count, 'answer')}"

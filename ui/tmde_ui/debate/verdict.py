@@ -12,9 +12,6 @@ from tmde_ui.kit.forms import on_submit
 from tmde_ui.kit.render import prose, render
 from tmde_ui.kit.words import score, sentence
 
-RATING_OF_A_CORRECTION = 10
-"""A corrected answer gets this rating, unless the person rates it."""
-
 
 def score_line(value: float | None, judge: str | None, reasons: list[str] | tuple[str, ...]) -> None:
     """Draw the judge's score and reasons, or why there is no score."""
@@ -91,16 +88,15 @@ class Rating:
         self._correct.show()
 
     async def _rate(self, number: int) -> None:
-        await self._write(number, None)
+        await self._write(self._services.traces.rate(self.trace.id, number))
 
     async def _save(self, fields: dict[str, str]) -> None:
-        if await self._write(self.trace.user_rating or RATING_OF_A_CORRECTION, fields.get("corrected", "")):
+        if await self._write(self._services.traces.correct(self.trace.id, fields.get("corrected", ""))):
             self._close()
-            self._draw_scale()
 
-    async def _write(self, rating: int, corrected: str | None) -> bool:
+    async def _write(self, change: Awaitable[Trace]) -> bool:
         try:
-            self.trace = await self._services.traces.rate(self.trace.id, rating, corrected)
+            self.trace = await change
         except TmdeError as error:
             self._said.say(sentence(error))
             return False
@@ -112,22 +108,32 @@ class Rating:
         trace, minimum = self.trace, self._services.traces.min_quality_score
         if trace.withdrawn_at is not None:
             text = "Withdrawn. This trace is never used for training."
-        elif trace.user_rating is None:
-            text = f"Answers rated {score(minimum)} or more become training data."
         else:
-            use = (
-                "may be used for training"
-                if trace.user_rating >= minimum
-                else f"is not used for training, which requires {score(minimum)} or more"
-            )
-            what = "Your correction" if trace.corrected_answer else "The answer"
-            text = f"You gave {trace.user_rating} of 10. {what} {use}."
+            text = " ".join((*_rating_words(trace), _use_words(trace, minimum)))
         self._said.say(f"Saved. {text}" if saved else text)
+
+
+def _rating_words(trace: Trace) -> tuple[str, ...]:
+    return () if trace.user_rating is None else (f"You gave {trace.user_rating} of 10.",)
+
+
+def _use_words(trace: Trace, minimum: float) -> str:
+    """Return whether the answer becomes training data, as a sentence."""
+    if trace.source == "benchmark":
+        return "A benchmark asked this question, so the answer is never used for training."
+    if trace.corrected_answer:
+        return "Training uses your correction instead of the original answer."
+    if trace.user_rating is None:
+        return f"Answers rated {score(minimum)} or more become training data, and so do corrections."
+    if trace.user_rating >= minimum:
+        return "The answer may be used for training."
+    return f"The answer is not used for training, which requires {score(minimum)} or more. You can correct it."
 
 
 async def corrected_answer(trace: Trace) -> None:
     """Draw the person's correction if there is one."""
     if trace.corrected_answer:
         with Tag("div", classes="notice", data_testid="corrected"):
-            Tag("p", "Corrected by you. Training uses this text", "eyebrow")
+            used = "Withdrawn: not used for training" if trace.withdrawn_at else "Training uses this text"
+            Tag("p", f"Corrected by you. {used}", "eyebrow")
             prose(await render(trace.corrected_answer))

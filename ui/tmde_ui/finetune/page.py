@@ -199,7 +199,8 @@ def _fitness(stats: TraceStats, needed: int, least: float) -> str:
     short = needed - stats.eligible
     enough = f"{needed:,} needed" if short <= 0 else f"{needed:,} needed, {short:,} missing"
     cut = f" · {stats.cut:,} cut off and left out" if stats.cut else ""
-    return f"scored {score(least)} or more · {enough} · {stats.since_last_run:,} new since the last run{cut}"
+    new = f"{stats.since_last_run:,} new since the last run"
+    return f"scored {score(least)} or more, or corrected · {enough} · {new}{cut}"
 
 
 def _last(run: FineTuneRun | None) -> str:

@@ -72,6 +72,7 @@ class RunTable:
             chip(word, kind)
             with Tag("span", classes="lead"):
                 begun = link("", f"/finetune/{run.id}", title=exact(run.started_at))
+                Tag("span", run.name, data_testid="run-name")
                 Tag("span", BY.get(run.triggered_by, f"by {run.triggered_by}"), "muted small")
             Tag("span", format_trace_count(run), "cell")
             Tag("span", _loss(run), "cell", data_testid="run-loss")
@@ -139,6 +140,7 @@ def record(run: FineTuneRun) -> None:
         Tag("h2", "Record")
         facts(
             (
+                ("Name", run.name),
                 ("Run", str(run.id)),
                 ("Started", f"{exact(run.started_at)}, {BY.get(run.triggered_by, f'by {run.triggered_by}')}"),
                 ("Ended", exact(run.completed_at) if run.completed_at else ""),

@@ -33,13 +33,9 @@ LEFT_OUT: Mapping[str, str] = {
 }
 
 BY: Mapping[str, str] = {
-    "user": "by you",
-    "ui": "by you",
+    "manual": "by you",
     "api": "through the API",
-    "cli": "from the command line",
-    "schedule": "by the schedule",
     "scheduled": "by the schedule",
-    "loop": "by the loop",
 }
 
 

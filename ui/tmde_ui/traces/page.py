@@ -351,7 +351,7 @@ def _report(outcome: ImportReport | str) -> None:
 def _figures(stats: TraceStats, services: Services) -> str:
     if not stats.total:
         return "Finished debates with their answers and scores."
-    ready = f"{stats.eligible:,} fit for training ({score(services.traces.min_quality_score)} or more)"
+    ready = f"{stats.eligible:,} fit for training ({score(services.traces.min_quality_score)} or more, or corrected)"
     return f"{count(stats.total, 'trace')} · {ready} · {stats.rated:,} rated by you"
 
 

@@ -53,6 +53,7 @@ class AdapterDetailsView:
         self._adapter = adapter
         with Tag("div", classes="stack details", data_testid="adapter-details") as self._box:
             if adapter.is_valid:
+                self._naming()
                 self._tagging()
             self._deeds()
             self._facts = Tag("div", classes="stack")
@@ -78,6 +79,28 @@ class AdapterDetailsView:
             draw_lineage(details, taught, run_is_here=run_is_here)
 
     # ---------------------------------------------------------------------------------------- tags
+
+    def _naming(self) -> None:
+        field = f"name-{self._adapter.id}"
+        with Tag("form", classes="tagging", novalidate=True, data_testid="name-form") as form:
+            Tag("label", "Name", "label small muted", for_=field)
+            Tag(
+                "input", classes="input", id=field, name="name", maxlength="80", autocomplete="off",
+                defaultValue=self._adapter.name, data_testid="new-name",
+            )  # fmt: skip
+            button("Rename", type_="submit", test="rename")
+        problem = Tag("p", classes="wrong", role="alert", data_testid="name-problem")
+
+        async def rename(fields: dict[str, str]) -> None:
+            problem.say("")
+            try:
+                await self._services.lora.rename(self._adapter.id, fields.get("name", ""))
+            except TmdeError as error:
+                problem.say(sentence(error))
+                return
+            await self._around.changed()
+
+        on_submit(form, rename)
 
     def _tagging(self) -> None:
         with Tag("form", classes="tagging", novalidate=True, data_testid="tag-form") as form:
@@ -177,7 +200,7 @@ class AdapterDetailsView:
         freed = f" and {format_bytes(self._adapter.size_bytes)} are freed" if self._adapter.size_bytes else ""
         ask_once(
             self._box,
-            f"Delete adapter {short_id(self._adapter.id)}?",
+            f"Delete adapter {self._adapter.name} ({short_id(self._adapter.id)})?",
             f"Its files are removed from the disk at once{freed}. The audit trail keeps its history.",
             "This cannot be undone. Export the adapter first if you may need it again.",
             yes="Delete it",

@@ -6,11 +6,11 @@ from tmde_core.errors import TmdeError
 from tmde_core.records.lora import LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.kit.asking import ask_once
-from tmde_ui.kit.elements import Tag, button, chip
+from tmde_ui.kit.elements import Tag, button, chip, link
 from tmde_ui.kit.times import age, exact
 from tmde_ui.kit.words import count, format_bytes, sentence, short_id
 from tmde_ui.versions.details import AdapterDetailsView, Surroundings
-from tmde_ui.versions.words import GATES, losses, name_of
+from tmde_ui.versions.words import GATES, losses, name_of, score_words
 
 
 class AdapterRow:
@@ -26,8 +26,10 @@ class AdapterRow:
             with Tag("div", classes="version-line"):
                 self._state = Tag("span", classes="version-state")
                 with Tag("span", classes="lead"):
-                    self._name = Tag("span", short_id(adapter.id), "mono name", title=str(adapter.id))
+                    self._name = Tag("span", adapter.name, "name", title=str(adapter.id), data_testid="adapter-name")
+                    Tag("span", short_id(adapter.id), "mono muted small")
                     self._made = Tag("span", classes="muted small", title=exact(adapter.created_at))
+                    self._score = Tag("span", classes="small", data_testid="adapter-score")
                     self._tags = Tag("span", classes="tags")
                 self._losses = Tag("span", classes="cell", data_testid="adapter-losses")
                 self._data = Tag("span", classes="cell")
@@ -69,6 +71,11 @@ class AdapterRow:
             if adapter.twin_of is not None:
                 same = f"The same weights and configuration as {name_of(adapter.twin_of)}."
                 chip(f"copy of {short_id(adapter.twin_of)}", "", title=same, data_testid="copy")
+        self._name.say(adapter.name)
+        self._score.clear()
+        if adapter.benchmark is not None:
+            with self._score:
+                link(score_words(adapter.benchmark), f"/benchmark/{adapter.benchmark.run_id}")
         self._tags.clear()
         with self._tags:
             for tag in adapter.tags:
@@ -136,7 +143,7 @@ class AdapterRow:
         ask_once(
             self.element,
             "Activate an adapter that is held back?",
-            f"In the benchmark, adapter {short_id(self._adapter.id)} was worse than the version without it. You can still activate it. "
+            f"In the benchmark, adapter {self._adapter.name} was worse than the version without it. You can still activate it. "
             "The forced activation is recorded on the adapter and in the audit trail.",
             yes="Activate by force",
             no="Cancel",

@@ -10,7 +10,7 @@ import msgspec
 
 from tmde_core.errors import NotFoundError
 from tmde_core.records.base import parse_id
-from tmde_core.records.lora import LoRAActivationEvent, LoRAAdapter
+from tmde_core.records.lora import AdapterBenchmark, LoRAActivationEvent, LoRAAdapter
 from tmde_ui.kit.hyperparameters import NAMES, figure_of, loss
 from tmde_ui.kit.words import short_id
 
@@ -80,6 +80,13 @@ def losses(metrics: Mapping[str, Any]) -> str:
     return ", ".join(part for part in parts if part) or "no losses known"
 
 
+def score_words(found: AdapterBenchmark) -> str:
+    """Return `TMDE score 68.6`, or how far the measurement is."""
+    if found.status == "running":
+        return f"being measured, {found.completed_questions:,} of {found.question_count:,}"
+    return "no verdict" if found.tmde_score is None else f"TMDE score {found.tmde_score:.1f}"
+
+
 def measured(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the name and value of every metric that has a value."""
     return [(METRICS.get(name, name), format_value(value)) for name, value in metrics.items() if value is not None]
@@ -103,7 +110,7 @@ def describe_event(event: LoRAActivationEvent) -> str:
 def option(adapter: LoRAAdapter) -> str:
     """Return an adapter as one line of a select."""
     made = adapter.created_at
-    parts = (short_id(adapter.id), f"{made.day} {made:%b %Y, %H:%M}", _state(adapter))
+    parts = (adapter.name, short_id(adapter.id), f"{made.day} {made:%b %Y, %H:%M}", _state(adapter))
     return " · ".join((*(part for part in parts if part), *adapter.tags[:3]))
 
 

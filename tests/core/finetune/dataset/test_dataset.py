@@ -207,7 +207,7 @@ def test_half_of_a_character_leaves_out_its_trace_and_no_other(trace, tmp_path):
 def test_too_few_examples_are_refused_with_both_numbers_and_what_to_do(trace):
     selection = select([trace("a"), trace("a"), trace("b")], joined)
     with pytest.raises(
-        InsufficientTracesError, match=r"needs 50 different questions.*there are 2.*Debate or rate more"
+        InsufficientTracesError, match=r"needs 50 different questions.*there are 2.*Debate, rate or correct more"
     ) as caught:
         require_enough(selection, FineTuneConfig())
     assert caught.value.context == {"current": 2, "required": 50}

@@ -7,6 +7,7 @@ own start, at what the one before it left, and then activates, rolls back, impor
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import select
@@ -72,7 +73,8 @@ async def disorder(services) -> str | None:
     store = services.stores.adapters
     if not store.directory.is_dir():
         return None
-    left = [path.name for path in store.directory.rglob(".*") if not path.name.endswith(".lock")]
+    kept = (".lock", ".readings.json")  # a rewritten manifest carries its reading over, and stores it
+    left = [path.name for path in store.directory.rglob(".*") if not path.name.endswith(kept)]
     if left:
         return f"left behind: {left}"
     adapters = {adapter.id for adapter in store.list()}
@@ -81,6 +83,10 @@ async def disorder(services) -> str | None:
     pointer = store.active()
     if pointer is not None and pointer.adapter_id is not None and pointer.adapter_id not in adapters:
         return f"the pointer names {pointer.adapter_id}, which is not there"
+    for adapter in adapters:
+        told = json.loads((store.path(adapter) / "manifest.json").read_text())
+        if told["isActive"] != (pointer is not None and pointer.adapter_id == adapter):
+            return f"the manifest of {adapter} tells other tools {told['isActive']}"
     answers, there = None, set()
     for event in reversed(await services.lora.list_events(100_000)):
         if event.success is None:

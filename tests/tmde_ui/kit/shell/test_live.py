@@ -106,5 +106,5 @@ async def test_notifications_and_their_dismissal_are_told():
 
 async def test_a_benchmark_is_told_with_its_share():
     services = Pretence()
-    services.measured = SimpleNamespace(id="b1", questions_done=3, questions_total=10)
+    services.measured = SimpleNamespace(id="b1", completed_answers=3, answer_count=10)
     assert (await ServerStatus(services).look()).jobs == (Job("Benchmark 30 %", "/benchmark/b1"),)

@@ -60,7 +60,7 @@ class AskStarted(Record):
 )
 async def export(adapter_id: FromPath[str], services: Given, format: Format = "peft") -> Stream:  # noqa: A002
     """Export an adapter as one file, streamed."""
-    made = await services.archives.export(parse_id(adapter_id, "adapter"), format)
+    made = await services.archives.export(await services.ids.adapter(adapter_id), format)
     headers = {
         "Content-Disposition": f'attachment; filename="{made.filename}"',
         "X-Content-Type-Options": "nosniff",
@@ -98,7 +98,7 @@ async def _pieces(request: AnyRequest) -> AsyncIterator[bytes]:
 async def ask(request: AnyRequest, services: Given) -> AskStarted:
     """Ask the base model and adapters the same question at the same time."""
     wanted = await decode_body(request, AskBody)
-    versions = [parse_id(one, "adapter") if one is not None else None for one in wanted.adapter_ids]
+    versions = [await services.ids.adapter(one) if one is not None else None for one in wanted.adapter_ids]
     identity = await services.ask.ask(
         wanted.question,
         versions,

@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset, decode_body
 from tmde_core.api.web.schema import describe_route
-from tmde_core.records.base import Record, parse_id, to_utc
+from tmde_core.records.base import Record, to_utc
 from tmde_core.records.lora import (
     AdapterComparison,
     AdapterDetails,
@@ -53,6 +53,13 @@ class TagBody(Record):
 
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
+
+
+class AdapterNameBody(Record):
+    """A new name."""
+
+    name: str
+    """1–80 characters, on one line."""
 
 
 class PruneBody(Record):
@@ -122,7 +129,7 @@ async def storage(services: Given) -> StorageFigures:
 @get("/api/lora/compare", **describe_route("compareAdapters", "Adapters", errors=(400, 404, 422)))
 async def compare(services: Given, a: First, b: Second) -> AdapterComparison:
     """Compare two adapters: what changed from A to B in configuration, data, metrics and benchmark."""
-    return await services.lora.compare(parse_id(a, "adapter"), parse_id(b, "adapter"))
+    return await services.lora.compare(await services.ids.adapter(a), await services.ids.adapter(b))
 
 
 @post(
@@ -145,7 +152,7 @@ async def prune(request: AnyRequest, services: Given) -> Pruned:
 async def rollback(request: AnyRequest, services: Given) -> LoRAAdapter | None:
     """Roll back to the previously active version, or to the named adapter. The answer null is the base model."""
     wanted = await decode_body(request, RollbackBody, optional=True)
-    target = parse_id(wanted.adapter_id, "adapter") if wanted.adapter_id is not None else None
+    target = await services.ids.adapter(wanted.adapter_id) if wanted.adapter_id is not None else None
     return await services.lora.rollback(target)
 
 
@@ -158,7 +165,7 @@ async def deactivate(services: Given) -> None:
 @get("/api/lora/{adapter_id:str}", **describe_route("getAdapter", "Adapters", errors=(404,)))
 async def show(adapter_id: FromPath[str], services: Given) -> AdapterDetails:
     """Return one adapter, its origin, and its events."""
-    return await services.lora.get_details(parse_id(adapter_id, "adapter"))
+    return await services.lora.get_details(await services.ids.adapter(adapter_id))
 
 
 @delete(
@@ -166,7 +173,7 @@ async def show(adapter_id: FromPath[str], services: Given) -> AdapterDetails:
 )
 async def remove(adapter_id: FromPath[str], services: Given) -> LoRAAdapter:
     """Delete an adapter from the disk completely and return the deleted adapter."""
-    adapter = await services.lora.get(parse_id(adapter_id, "adapter"))
+    adapter = await services.lora.get(await services.ids.adapter(adapter_id))
     await services.lora.delete(adapter.id, "api")
     return adapter
 
@@ -178,9 +185,20 @@ async def remove(adapter_id: FromPath[str], services: Given) -> LoRAAdapter:
 )
 async def tag(adapter_id: FromPath[str], request: AnyRequest, services: Given) -> LoRAAdapter:
     """Add tags to an adapter and remove tags from it."""
-    identity = parse_id(adapter_id, "adapter")
+    identity = await services.ids.adapter(adapter_id)
     wanted = await decode_body(request, TagBody)
     return await services.lora.tag(identity, wanted.add, wanted.remove)
+
+
+@post(
+    "/api/lora/{adapter_id:str}/name",
+    status_code=200,
+    **describe_route("nameAdapter", "Adapters", body=AdapterNameBody, errors=(400, 404, 422, 507)),
+)
+async def rename(adapter_id: FromPath[str], request: AnyRequest, services: Given) -> LoRAAdapter:
+    """Give an adapter another name. Its training run keeps its name."""
+    identity = await services.ids.adapter(adapter_id)
+    return await services.lora.rename(identity, (await decode_body(request, AdapterNameBody)).name)
 
 
 @post(
@@ -188,7 +206,7 @@ async def tag(adapter_id: FromPath[str], request: AnyRequest, services: Given) -
 )
 async def verify(adapter_id: FromPath[str], services: Given) -> Verification:
     """Read every byte of an adapter and compare it with the manifest. A damaged adapter also gets status 200."""
-    return await services.lora.verify(parse_id(adapter_id, "adapter"))
+    return await services.lora.verify(await services.ids.adapter(adapter_id))
 
 
 @post(
@@ -198,7 +216,7 @@ async def verify(adapter_id: FromPath[str], services: Given) -> Verification:
 )
 async def activate(adapter_id: FromPath[str], request: AnyRequest, services: Given) -> LoRAAdapter:
     """Activate an adapter. Debates that start later use it. A failed activation changes nothing."""
-    identity = parse_id(adapter_id, "adapter")
+    identity = await services.ids.adapter(adapter_id)
     wanted = await decode_body(request, ActivateBody, optional=True)
     return await services.lora.activate(identity, "api", wanted.force)
 
@@ -217,5 +235,6 @@ ROUTES = (
     remove,
     activate,
     tag,
+    rename,
     verify,
 )

@@ -9,7 +9,6 @@ import msgspec
 from litestar import delete, get, post, put
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
-from msgspec import Meta
 
 from tmde_core.api.routes.traces import TraceView, viewed
 from tmde_core.api.web.requests import AnyRequest, Given, Limit, Listing, Offset, decode_body
@@ -17,8 +16,8 @@ from tmde_core.api.web.schema import describe_route
 from tmde_core.api.web.streams import OpenStreams
 from tmde_core.finetune.ranges import decode_config
 from tmde_core.finetune.service import BackendReport
-from tmde_core.records.base import Record, parse_id
-from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, TrainingProgress, TrainingRunStatus
+from tmde_core.records.base import Record
+from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, TrainingProgress, TrainingRunStatus, TrainingTrigger
 
 Lines = Annotated[int, QueryParameter(ge=1, le=1000, description="How many lines, 1–1000.")]
 
@@ -28,7 +27,16 @@ class FineTuneBody(Record):
 
     config: dict[str, Any] = msgspec.field(default_factory=dict)
     """Fields of FineTuneConfig. Omitted fields keep the configured values."""
-    triggered_by: Annotated[str, Meta(min_length=1, max_length=40)] = "user"
+    triggered_by: TrainingTrigger = "api"
+    name: str | None = None
+    """The run's name, 1–80 characters. Omit the field to get a name from the date and the questions."""
+
+
+class NameBody(Record):
+    """A new name."""
+
+    name: str
+    """1–80 characters, on one line."""
 
 
 class RunStarted(Record):
@@ -78,7 +86,7 @@ async def start(request: AnyRequest, services: Given) -> RunStarted:
     """Freeze a dataset of the eligible traces and start a training run on it."""
     wanted = await decode_body(request, FineTuneBody, optional=True)
     config = decode_config(wanted.config, services.finetune.config())
-    run = await services.finetune.start(config, wanted.triggered_by)
+    run = await services.finetune.start(config, wanted.triggered_by, wanted.name)
     return _started(run)
 
 
@@ -117,7 +125,7 @@ def backends(services: Given) -> BackendList:
 @get("/api/finetune/{run_id:str}", **describe_route("getFineTune", "Fine-tuning", errors=(404,)))
 async def show(run_id: FromPath[str], services: Given) -> FineTuneRun:
     """Return one training run."""
-    return await services.finetune.get(parse_id(run_id, "training run"))
+    return await services.finetune.get(await services.ids.run(run_id))
 
 
 @get(
@@ -126,21 +134,32 @@ async def show(run_id: FromPath[str], services: Given) -> FineTuneRun:
 )
 async def progress(run_id: FromPath[str], request: AnyRequest, services: Given, streams: OpenStreams) -> Stream:
     """Stream the progress of a training run as server-sent events."""
-    run = await services.finetune.get(parse_id(run_id, "training run"))
+    run = await services.finetune.get(await services.ids.run(run_id))
     return streams.respond(request, services.finetune.events(run.id))
+
+
+@post(
+    "/api/finetune/{run_id:str}/name",
+    status_code=200,
+    **describe_route("nameFineTune", "Fine-tuning", body=NameBody, errors=(400, 404)),
+)
+async def rename(run_id: FromPath[str], request: AnyRequest, services: Given) -> FineTuneRun:
+    """Give a training run another name. Its adapter is called so too, unless it was given a name of its own."""
+    identity = await services.ids.run(run_id)
+    return await services.finetune.rename(identity, (await decode_body(request, NameBody)).name)
 
 
 @get("/api/finetune/{run_id:str}/metrics", **describe_route("fineTuneMetrics", "Fine-tuning", errors=(404,)))
 async def metrics(run_id: FromPath[str], services: Given) -> MetricList:
     """Return every logged step, for charts."""
-    steps = await services.finetune.metrics(parse_id(run_id, "training run"))
+    steps = await services.finetune.metrics(await services.ids.run(run_id))
     return MetricList(items=tuple(steps), total=len(steps))
 
 
 @get("/api/finetune/{run_id:str}/traces", **describe_route("fineTuneTraces", "Fine-tuning", errors=(404,)))
 async def traces(run_id: FromPath[str], services: Given) -> RunTraceList:
     """List the traces that the run was trained on."""
-    found = await services.finetune.list_traces(parse_id(run_id, "training run"))
+    found = await services.finetune.list_traces(await services.ids.run(run_id))
     return RunTraceList(items=tuple(map(viewed, found)), total=len(found))
 
 
@@ -151,7 +170,7 @@ async def traces(run_id: FromPath[str], services: Given) -> RunTraceList:
 )
 async def cancel(run_id: FromPath[str], services: Given) -> FineTuneRun:
     """Cancel a training run that is in progress."""
-    return await services.finetune.cancel(parse_id(run_id, "training run"))
+    return await services.finetune.cancel(await services.ids.run(run_id))
 
 
 @post(
@@ -161,13 +180,13 @@ async def cancel(run_id: FromPath[str], services: Given) -> FineTuneRun:
 )
 async def resume(run_id: FromPath[str], services: Given) -> RunStarted:
     """Resume a failed or cancelled training run from its newest complete checkpoint."""
-    return _started(await services.finetune.resume(parse_id(run_id, "training run")))
+    return _started(await services.finetune.resume(await services.ids.run(run_id)))
 
 
 @get("/api/finetune/{run_id:str}/log", **describe_route("fineTuneLog", "Fine-tuning", errors=(400, 404)))
 async def log(run_id: FromPath[str], services: Given, lines: Lines = 40) -> LogTail:
     """Return the last lines of the output of the run's processes."""
-    text = await services.finetune.log_tail(parse_id(run_id, "training run"), lines)
+    text = await services.finetune.log_tail(await services.ids.run(run_id), lines)
     return LogTail(lines=tuple(text.splitlines()))
 
 
@@ -175,4 +194,4 @@ def _started(run: FineTuneRun) -> RunStarted:
     return RunStarted(run_id=run.id, status="pending", progress_url=f"/api/finetune/{run.id}/progress")
 
 
-ROUTES = (start, listing, config, configure, backends, show, progress, metrics, traces, cancel, resume, log)
+ROUTES = (rename, start, listing, config, configure, backends, show, progress, metrics, traces, cancel, resume, log)

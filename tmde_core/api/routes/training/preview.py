@@ -11,7 +11,7 @@ from litestar.params import FromPath
 from tmde_core.api.web.requests import AnyRequest, Given, decode_body
 from tmde_core.api.web.schema import describe_route
 from tmde_core.finetune.ranges import decode_config
-from tmde_core.records.base import Record, parse_id
+from tmde_core.records.base import Record
 from tmde_core.records.finetune import FineTunePreview, TraceLineage
 
 
@@ -39,7 +39,7 @@ async def preview(request: AnyRequest, services: Given) -> FineTunePreview:
 @get("/api/traces/{trace_id:str}/lineage", **describe_route("traceLineage", "Traces", errors=(404,)))
 async def lineage(trace_id: FromPath[str], services: Given) -> TraceLineage:
     """List the runs and adapters that were trained on a trace."""
-    return await services.lineage.find_by_trace(parse_id(trace_id, "trace"))
+    return await services.lineage.find_by_trace(await services.ids.trace(trace_id))
 
 
 ROUTES = (preview, lineage)

@@ -42,7 +42,7 @@ class Drill:
         asked = question.query if question is not None else runs[-1][1][0].query if runs[-1][1] else ""
         content = await render(asked)
         reference = await render(question.reference) if question is not None and question.reference else ""
-        told = [[await render(one.answer) for one in answers] for _, answers in runs]
+        told = [[await render(one.final_answer) for one in answers] for _, answers in runs]
         with box:
             with Tag("div", classes="stack tight"):
                 Tag("p", f"Question {question_id}", "eyebrow")
@@ -94,7 +94,7 @@ def _how(answer: BenchmarkResult, several: bool) -> str:
         f"answer {answer.repeat + 1}" if several else "",
         format_milliseconds(answer.response_time_ms),
         count(answer.tokens, "token") if answer.tokens else "",
-        count(answer.rounds, "round") if answer.rounds > 1 else "",
+        count(answer.debate_rounds, "round") if answer.debate_rounds > 1 else "",
         count(answer.tries, "try", "tries") if answer.tries > 1 else "",
     )
     return " · ".join(part for part in parts if part)

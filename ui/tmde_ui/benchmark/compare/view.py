@@ -191,7 +191,7 @@ def _rows(found: RunComparison) -> Iterable[Cells]:
 
 def _plain(a: BenchmarkMetrics, b: BenchmarkMetrics, *, debate: bool) -> Iterable[Cells]:
     """Return the rows of figures that have no outcome."""
-    before, after = a.avg_response_time_ms.mean, b.avg_response_time_ms.mean
+    before, after = a.avg_response_time_ms, b.avg_response_time_ms
     yield (
         "Response time",
         format_milliseconds(before) or NOTHING,
@@ -199,11 +199,11 @@ def _plain(a: BenchmarkMetrics, b: BenchmarkMetrics, *, debate: bool) -> Iterabl
         _times(before, after),
         None,
     )
-    pairs = [("Tokens per second", a.tokens_per_second.mean, b.tokens_per_second.mean, 1.0, "")]
+    pairs = [("Tokens per second", a.avg_tokens_per_second, b.avg_tokens_per_second, 1.0, "")]
     if debate:
         pairs += [
-            ("Rounds", a.avg_rounds.mean, b.avg_rounds.mean, 1.0, ""),
-            ("Ended early", a.early_termination_rate.mean, b.early_termination_rate.mean, 100.0, " %"),
+            ("Rounds", a.avg_debate_rounds, b.avg_debate_rounds, 1.0, ""),
+            ("Ended early", a.early_termination_rate, b.early_termination_rate, 100.0, " %"),
         ]
     for name, one, other, factor, unit in pairs:
         decimals = 0 if unit or max(one or 0.0, other or 0.0) >= WHOLE else 1

@@ -59,12 +59,12 @@ def encode_fields(fields: Mapping[str, str]) -> dict[str, Any]:
     """
     numbers = sorted(int(found[1]) for name in fields if (found := _PART.fullmatch(name)))
     wire: dict[str, Any] = {
-        "query": fields.get("query", ""),
+        "question": fields.get("query", ""),
         "domain": fields.get("domain", ""),
         "difficulty": fields.get("difficulty", "medium"),
         "criteria": [_criterion(place, f"c{number}-", fields) for place, number in enumerate(numbers)],
     }
-    for name, key in (("reference", "reference"), ("question-id", "id")):
+    for name, key in (("reference", "referenceAnswer"), ("rubric", "scoringRubric"), ("question-id", "id")):
         if text := fields.get(name, "").strip():
             wire[key] = text
     return wire

@@ -58,7 +58,14 @@ class QuestionEditor:
                 given = question.id if question else ""
                 field("Name", "question-id", defaultValue=given, readonly=bool(question), maxlength="80",
                       placeholder="created automatically", autocomplete="off", spellcheck="false")  # fmt: skip
-            self._area("Reference answer (optional)", "reference", (question.reference or "") if question else "", 2)
+            self._area(
+                "Reference answer", "reference", (question.reference or "") if question else "", 2,
+                "A right answer. Not needed if a criterion below is checked automatically.",
+            )  # fmt: skip
+            self._area(
+                "Rubric", "rubric", (question.rubric or "") if question else "", 2,
+                "What a good answer has. Not needed if there are criteria.",
+            )  # fmt: skip
             with Tag("fieldset", classes="stack", data_testid="criteria"):
                 Tag("legend", "Criteria", "eyebrow")
                 self._criteria = Tag("div", classes="stack")
@@ -138,7 +145,10 @@ class QuestionEditor:
             self._say("The form has more than half a megabyte. Shorten the question or the answer.")
             return None
         try:
-            return decode_question(encode_fields(fields))
+            wire = encode_fields(fields)
+            if self._old is not None and self._old.check and not wire["criteria"]:
+                wire["check"] = self._old.check  # the form has no field for it
+            return decode_question(wire)
         except InvalidInputError as error:
             self._complain(error, fields)
             return None

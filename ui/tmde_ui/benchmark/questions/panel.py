@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tmde_core.benchmark.questions.rubric import as_asked
 from tmde_core.records.benchmark import BenchmarkQuestion
 from tmde_core.services import Services
 from tmde_ui.benchmark.questions.checks import is_checked
@@ -35,7 +36,7 @@ class OwnQuestions:
 
     async def show(self) -> None:
         """Redraw the questions if they have changed."""
-        questions = [one for one in await self._services.benchmark.questions(suite="custom") if not one.builtin]
+        questions = [one for one in await self._services.benchmark.questions(suite="custom") if not one.is_built_in]
         if questions == self._shown:
             return
         self._shown = questions
@@ -56,16 +57,14 @@ class OwnQuestions:
 
     def _row(self, one: BenchmarkQuestion) -> None:
         with Tag("div", classes="lead"):
-            Tag("p", snippet(one.question.query))
-            told = "checked automatically" if is_checked(one.question) else "scored by a judge"
-            criteria = (
-                f", {count(len(one.question.criteria), 'criterion', 'criteria')}" if one.question.criteria else ""
-            )
+            Tag("p", snippet(one.question))
+            told = "checked automatically" if is_checked(as_asked(one)) else "scored by a judge"
+            criteria = f", {count(len(one.criteria), 'criterion', 'criteria')}" if one.criteria else ""
             Tag("p", f"{one.id} · {domain_name(one.domain)}, {one.difficulty}{criteria}: {told}", "muted small")
         with Tag("div", classes="line"):
             change = button("Change", test="change-question", aria_label=f"Change the question {one.id}")
             gone = button("Remove", "danger", test="remove-question", aria_label=f"Remove the question {one.id}")
-        change.on("click", lambda: self._editor.open(one.question), args=[])
+        change.on("click", lambda: self._editor.open(as_asked(one)), args=[])
         gone.on("click", lambda: self._ask(one), args=[])
 
     def _ask(self, one: BenchmarkQuestion) -> None:

@@ -56,8 +56,8 @@ class ScoreLine:
                 Tag("strong", format_number(metrics.tmde_score), "score-number tabular", data_testid="tmde-score")
                 Tag("span", "of 100", "muted small")
             with Tag("span", classes="score-quality", data_testid="score-quality"):
-                Tag("span", f"Quality {format_number(metrics.avg_quality.mean)} of 10", "tabular")
-                if span := between(metrics.avg_quality):
+                Tag("span", f"Quality {format_number(metrics.avg_quality_score)} of 10", "tabular")
+                if span := between(metrics.intervals.quality):
                     Tag("span", f"95 % interval {span}", "muted small tabular")
         with Tag("p", classes="muted small"):
             Tag("span", f"{_capital(answerer(run.adapter_id))}, {kind(run.type, run.mode)}, ")

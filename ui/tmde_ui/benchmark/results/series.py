@@ -21,6 +21,8 @@ COLOURS = ("accent", "proposer", "skeptic", "synthesizer", "judge", "major")
 DOTTED = 40
 """A line with at most this many points has a dot on each point."""
 
+LONGEST_MARK = 18
+"""Characters of the name of an activated adapter. Longer names collide in the chart."""
 LEAST_SECONDS = 60.0
 """Smallest stretch of time that a person can zoom to."""
 
@@ -122,9 +124,7 @@ class ScoreSeries:
             lines,
             title="TMDE score over time",
             bands=bands,
-            marks=[
-                Mark(mark.at.timestamp(), short_id(mark.adapter_id) if mark.adapter_id else "base") for mark in marks
-            ],
+            marks=[Mark(mark.at.timestamp(), _mark_words(mark)) for mark in marks],
             x_label="TMDE score with the 95 % interval of its quality, times in UTC",
             x_span=(low, high),
             y_span=(0, TOP),
@@ -175,3 +175,10 @@ def _told(point: SeriesPoint) -> str:
     if point.low is not None and point.high is not None:
         quality += f" ({point.low:.1f} to {point.high:.1f})"
     return f"{day(point.at)}: {format_number(point.tmde_score)}, quality {quality}; {answerer(point.adapter_id)}, {kind(point.type, point.mode)}"
+
+
+def _mark_words(mark: ActivationMark) -> str:
+    if mark.adapter_id is None:
+        return "base"
+    name = mark.adapter_name or short_id(mark.adapter_id)
+    return name if len(name) <= LONGEST_MARK else f"{name[: LONGEST_MARK - 1]}…"

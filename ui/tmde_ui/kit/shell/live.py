@@ -97,7 +97,7 @@ class ServerStatus:
         if run is not None:
             jobs.append(Job(await self._training(run), f"/finetune/{run.id}"))
         if (benchmark := self._services.benchmark.get_running()) is not None:
-            share = 100 * benchmark.questions_done // max(1, benchmark.questions_total)
+            share = 100 * benchmark.completed_answers // max(1, benchmark.answer_count)
             jobs.append(Job(f"Benchmark {share} %", f"/benchmark/{benchmark.id}"))
         notices, waiting = await self._services.notifications.list(NOTICES)
         flaw = self._services.lora.find_active_flaw() if adapter else None
