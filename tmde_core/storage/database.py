@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
+import structlog
 
 from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeError
+from tmde_core.storage.words import search_marks, search_words
+
+log = structlog.get_logger(__name__)
 
 READERS = 3
 """The number of reading connections: enough for one person's pages and API. Each costs a thread and a page cache."""
@@ -188,6 +192,9 @@ async def _connect(path: Path) -> aiosqlite.Connection:
         await connection.execute("PRAGMA journal_mode = WAL")
         await connection.execute("PRAGMA synchronous = NORMAL")
         await connection.execute("PRAGMA foreign_keys = ON")
+        # Triggers call these; see the module.
+        await connection.create_function("search_words", 1, search_words, deterministic=True)
+        await connection.create_function("search_marks", 4, search_marks, deterministic=True)
     except BaseException:  # the connection's thread would keep the process alive
         await connection.close()
         raise
@@ -215,6 +222,9 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
         try:
             # Another process may have migrated while this one waited for the lock.
             if await _version(writer) < number:
+                if version:
+                    # 0006 takes some 12 s for 100,000 traces.
+                    log.info("database.migrating", file=str(path), schema=number)
                 for statement in _statements(sql):
                     await writer.execute(statement)
                 await writer.execute(f"PRAGMA user_version = {number}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,16 +22,30 @@ from tmde_core.records.debate import Critique, Round
 from tmde_core.records.traces import RoleModel, Timings, TokenCounts, Trace, TraceFilter, TraceStats
 from tmde_core.storage.database import Database
 from tmde_core.storage.stamps import encode_time
+from tmde_core.storage.words import (
+    QUALITY_STEPS,
+    RATED_MARK,
+    WITHDRAWN_MARK,
+    quality_mark,
+    search_terms,
+    source_mark,
+)
 
 T = TypeVar("T")
 
 QUALITY = "coalesce(user_rating, auto_score)"
 """`Trace.quality_score` in SQL, written exactly as in its index; otherwise SQLite does not use the index."""
 
-MAX_SEARCH_WORDS = 32
-"""The number of search words that are used. Each word costs a lookup, and nobody types more words than this."""
-
 MIN_PREFIX = 3
+"""The length of the prefixes that the full-text index holds."""
+
+HIGHEST_STEP = 10 * QUALITY_STEPS
+
+PLACE = (
+    "((coalesce(min(max(unixepoch(?) * 1000 + CAST(substr(?, 21, 3) AS INTEGER), 0), 8796093022207), 0) << 20) "
+    "| (? & 1048575))"
+)
+"""The column `place` for a given `created_at`, twice, and `seq`. The trace itself may have been deleted."""
 
 COLUMNS = (
     "seq, id, created_at, query, final_answer, domain, early_stopped, stop_reason, auto_score, judge, user_rating, "
@@ -46,7 +61,6 @@ _PASSED_OVER: Mapping[PassedOver, str] = {
     "benchmark": f"source = 'benchmark' AND {QUALITY} >= ?",
 }
 
-_WORD = re.compile(r"\w+")
 _CURSOR = re.compile(r"(?P<created_at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (?P<seq>\d{1,18})", re.ASCII)
 
 
@@ -88,55 +102,100 @@ def fts_query(text: str) -> str | None:
 
     Each word is quoted, so that no word acts as an operator. The last word is a prefix.
     """
-    words = _WORD.findall(text)[:MAX_SEARCH_WORDS]
-    if not words:
+    terms = search_terms(text)
+    if not terms:
         return None
+    last = terms[-1]
     # Someone may still be typing the last word; a shorter prefix would match nearly everything, slowly.
-    prefix = "*" if len(words[-1]) >= MIN_PREFIX else ""
-    return " ".join(f'"{word}"' for word in words) + prefix
+    prefix = "*" if last.spaced and len(last.tokens[-1]) >= MIN_PREFIX else ""
+    return f"({' AND '.join(term.quoted() for term in terms)}{prefix})"
 
 
 class Where:
-    """A filter as SQL: conditions and their parameters."""
+    """A filter as SQL: conditions and their parameters.
+
+    A search also has each condition as tokens of the index, because looking up 100,000 matches in the table takes
+    50 ms. Only a threshold between two of the index's steps of quality is looked up.
+    """
 
     def __init__(self, wanted: TraceFilter, min_quality_score: float) -> None:
         self._conditions: list[str] = []
         self._parameters: list[Any] = []
         self.match: str | None = None
+        """The full-text query with all conditions that the index knows; None if nothing is searched for."""
+        self.exact = True
+        """Whether the index alone decides. Otherwise the conditions must be looked up too."""
         self.nothing = False
         if wanted.q is not None and wanted.q.strip():
             self.match = fts_query(wanted.q)
             self.nothing = self.match is None
         if wanted.min_quality is not None:
             self.add(f"{QUALITY} >= ?", wanted.min_quality)
+            self._find(_quality_mark(wanted.min_quality))
+            self._look_up_unless(_is_step(wanted.min_quality))
         if wanted.rated is not None:
             self.add(f"user_rating IS {'NOT ' if wanted.rated else ''}NULL")
+            self._find(f'"{RATED_MARK}"', wanted.rated)
         if wanted.eligible is not None:
             eligible = f"({QUALITY} >= ? AND withdrawn_at IS NULL AND source <> 'benchmark')"
             # Within coalesce, so that counting walks the covering index instead of visiting each row of the quality index.
             self.add(f"coalesce({eligible}, 0) = {int(wanted.eligible)}", min_quality_score)
+            self._look_up_unless(_is_step(min_quality_score))
+            if wanted.eligible or self.exact:  # the traces of the step below may be ineligible too
+                unfit = f'"{WITHDRAWN_MARK}" OR "{source_mark("benchmark")}"'
+                self._find(f"({_quality_mark(min_quality_score)} NOT ({unfit}))", wanted.eligible)
         if wanted.source is not None:
             self.add("source = ?", wanted.source)
+            self._find(f'"{source_mark(wanted.source)}"')
 
     def add(self, condition: str, *parameters: Any) -> None:
         """Add a condition that must hold."""
         self._conditions.append(condition)
         self._parameters.extend(parameters)
 
-    def sql(self) -> tuple[str, list[Any]]:
-        """Return the WHERE clause with its parameters."""
-        conditions, parameters = list(self._conditions), list(self._parameters)
+    def _find(self, mark: str, present: bool = True) -> None:
         if self.match is not None:
-            conditions.append("seq IN (SELECT rowid FROM traces_fts WHERE traces_fts MATCH ?)")
-            parameters.append(self.match)
-        return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), parameters
+            self.match = f"({self.match} {'AND' if present else 'NOT'} {mark})"
+
+    def _look_up_unless(self, known: bool) -> None:
+        self.exact = self.exact and known
+
+    def sql(self) -> tuple[str, list[Any]]:
+        """Return the WHERE clause with its parameters, without what is searched for."""
+        return (f"WHERE {' AND '.join(self._conditions)}" if self._conditions else ""), list(self._parameters)
+
+    def found_sql(self, *more: str) -> tuple[str, list[Any]]:
+        """Return the FROM and WHERE clauses of a search, with their parameters.
+
+        Args:
+            more: more conditions.
+        """
+        sql, conditions, parameters = "FROM traces_fts", ["traces_fts MATCH ?", *more], [self.match]
+        if not self.exact:
+            # CROSS: otherwise SQLite may look up each trace in the full-text index.
+            sql += " CROSS JOIN traces ON traces.place = traces_fts.rowid"
+            conditions += self._conditions
+            parameters += self._parameters
+        return f"{sql} WHERE {' AND '.join(conditions)}", parameters
 
     def count_sql(self) -> tuple[str, list[Any]]:
         """Return the statement that counts the matches, with its parameters."""
-        if self.match is not None and not self._conditions:
-            return "SELECT count(*) FROM traces_fts WHERE traces_fts MATCH ?", [self.match]
-        where, parameters = self.sql()
-        return f"SELECT count(*) FROM traces {where}", parameters
+        clauses, parameters = self.sql() if self.match is None else self.found_sql()
+        source = "FROM traces " if self.match is None else ""
+        return f"SELECT count(*) {source}{clauses}", parameters
+
+
+def _quality_mark(threshold: float) -> str:
+    """Return the token of the highest step of quality that is not above a threshold."""
+    steps = threshold * QUALITY_STEPS
+    step = math.floor(max(steps, 0)) if steps <= HIGHEST_STEP else HIGHEST_STEP + 1  # which no trace has; also for NaN
+    return f'"{quality_mark(step)}"'
+
+
+def _is_step(threshold: float) -> bool:
+    """Return whether the tokens of quality decide this threshold. Every score is at least 0 and at most 10."""
+    steps = threshold * QUALITY_STEPS
+    return not 0 < steps <= HIGHEST_STEP or steps == math.floor(steps)
 
 
 def build_page_sql(where: Where, limit: int, cursor: str | None) -> tuple[str, list[Any]]:
@@ -144,13 +203,29 @@ def build_page_sql(where: Where, limit: int, cursor: str | None) -> tuple[str, l
 
     The statement reads one row more than `limit`, which shows whether more rows follow.
     """
-    if cursor is not None:
-        where.add("(created_at, seq) < (?, ?)", *decode_cursor(cursor))
+    position = None if cursor is None else decode_cursor(cursor)
+    if where.match is not None:
+        return _build_found_page_sql(where, limit, position)
+    if position is not None:
+        where.add("(created_at, seq) < (?, ?)", *position)
     clause, parameters = where.sql()
     # Choosing the keys first keeps the long texts out of any sorting.
     keys = f"SELECT seq FROM traces {clause} ORDER BY created_at DESC, seq DESC LIMIT ?"
     sql = f"SELECT {COLUMNS} FROM traces WHERE seq IN ({keys}) ORDER BY created_at DESC, seq DESC"
     return sql, [*parameters, limit + 1]
+
+
+def _build_found_page_sql(where: Where, limit: int, position: tuple[str, int] | None) -> tuple[str, list[Any]]:
+    """Return the statement of one page of a search.
+
+    The full-text index yields the matches in the order of pages, so it stops after `limit`.
+    """
+    clauses, parameters = where.found_sql(*(() if position is None else (f"traces_fts.rowid < {PLACE}",)))
+    if position is not None:
+        at = 1  # after what is searched for, before other conditions
+        parameters[at:at] = [position[0], position[0], position[1]]
+    places = f"SELECT traces_fts.rowid {clauses} ORDER BY traces_fts.rowid DESC LIMIT ?"
+    return f"SELECT {COLUMNS} FROM traces WHERE place IN ({places}) ORDER BY place DESC", [*parameters, limit + 1]
 
 
 class TraceStore:
