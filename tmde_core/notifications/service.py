@@ -128,8 +128,10 @@ class NotificationService:
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
         """Yield the notifications with a number above `after`, then new ones as they arrive.
 
-        The stream starts with at most 200 stored notifications, the newest, and never ends.
+        The stream starts with at most 200 stored notifications, the newest, and never ends. If no notification has the
+        number `after` yet, the stream yields only new ones.
         """
+        after = min(after, int(await self._db.value("SELECT coalesce(max(seq), 0) FROM notifications")))
         self._followers += 1
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(), name="notifications")

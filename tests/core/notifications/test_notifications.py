@@ -75,6 +75,15 @@ async def test_a_follower_that_comes_back_gets_only_what_it_has_not(notification
         assert (await anext(events)).data["title"] == "Two"
 
 
+async def test_a_follower_whose_number_no_notification_has_yet_gets_the_next_one(notifications):
+    await notifications.notify("a", "info", "Before")
+    async with aclosing(notifications.follow(9999)) as events:
+        upcoming = asyncio.ensure_future(anext(events))
+        while not upcoming.done():
+            await notifications.notify("a", "info", "Next")
+        assert upcoming.result().data["title"] == "Next"
+
+
 async def test_what_another_process_tells_reaches_the_followers_here(notifications, database, monkeypatch):
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
     elsewhere = NotificationService(database, LiveSettings(Settings()))
