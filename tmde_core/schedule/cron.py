@@ -144,6 +144,11 @@ def machine_timezone() -> str:
         return "UTC"
 
 
+def known_timezone(name: str) -> str:
+    """Return the name of a time zone, or the machine's time zone if the name is empty or unknown."""
+    return name if name and _known(name) else machine_timezone()
+
+
 def _known(name: str) -> bool:
     try:
         ZoneInfo(name)

@@ -345,10 +345,10 @@ class TraceStore:
     async def stats(self, min_quality_score: float) -> TraceStats:
         """Return figures of the whole table."""
         clause, parameters = Where(TraceFilter(eligible=True), min_quality_score).sql()
-        last_run = await self._db.value("SELECT max(started_at) FROM finetune_runs WHERE status = 'completed'")
+        last_run, newest = await self._last_run()
         counts = await self._db.row(
-            f"SELECT count(*) AS eligible, count(*) FILTER (WHERE created_at > ?) AS since FROM traces {clause}",
-            [last_run or "", *parameters],
+            f"SELECT count(*) AS eligible, count(*) FILTER (WHERE {newest}) AS since FROM traces {clause}",
+            [last_run, *parameters],
         )
         domains = await self._db.rows("SELECT domain, count(*) FROM traces GROUP BY domain")
         by_domain: dict[str, int] = {}
@@ -362,6 +362,23 @@ class TraceStore:
             by_domain=dict(sorted(by_domain.items())),
             since_last_run=counts["since"] if counts else 0,
         )
+
+    async def _last_run(self) -> tuple[Any, str]:
+        """Return a position and the condition of the traces that were stored after the last successful run.
+
+        The order in which rows were stored decides, not the times: a clock that was ahead would hide all new traces.
+        """
+        run = await self._db.row(
+            "SELECT id, started_at FROM finetune_runs WHERE status = 'completed' ORDER BY rowid DESC LIMIT 1"
+        )
+        if run is None:
+            return 0, "seq > ?"
+        newest = await self._db.value(
+            "SELECT max(traces.seq) FROM run_traces JOIN traces ON traces.id = run_traces.trace_id "
+            "WHERE run_traces.run_id = ?",
+            (run["id"],),
+        )
+        return (run["started_at"], "created_at > ?") if newest is None else (newest, "seq > ?")
 
     async def insert(self, connection: aiosqlite.Connection, traces: Iterable[Trace]) -> None:
         """Insert traces within an open transaction; raise `sqlite3.IntegrityError` if an id exists."""
