@@ -17,7 +17,7 @@ from typing import Any
 import aiosqlite
 import structlog
 
-from tmde_core.errors import InsufficientStorageError, InvalidInputError, TmdeError
+from tmde_core.errors import BrokenFileError, InsufficientStorageError, TmdeError
 from tmde_core.storage.words import search_marks, search_words
 
 log = structlog.get_logger(__name__)
@@ -62,7 +62,7 @@ class Database:
 
         Raises:
             InsufficientStorageError: the directory is read-only or full.
-            InvalidInputError: the file is not a SQLite database, is damaged, or was written by a newer version of TMDE.
+            BrokenFileError: the file is not a SQLite database, is damaged, or was written by a newer version of TMDE.
         """
         connections: list[aiosqlite.Connection] = []
         database: Database | None = None
@@ -212,7 +212,7 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
     newest = migrations[-1][0]
     version = await _version(writer)
     if version > newest:
-        raise InvalidInputError(
+        raise BrokenFileError(
             f"{path} was written by a newer version of TMDE (schema {version}, this one knows {newest}). Update TMDE."
         )
     for number, sql in migrations:
@@ -276,7 +276,7 @@ class _explained:
                 "Free some space; what was saved before is safe."
             ) from error
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            raise InvalidInputError(
+            raise BrokenFileError(
                 f"The database file{self._where} is damaged: {error}. Move it away or restore a copy; TMDE did not touch it."
             ) from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

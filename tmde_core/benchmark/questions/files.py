@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from tmde_core.errors import InvalidInputError, NotFoundError, TmdeError
+from tmde_core.errors import FileMissingError, InvalidInputError, TmdeError
 from tmde_core.records.base import from_json, to_json
 from tmde_core.records.questions import Question
 
@@ -21,7 +21,7 @@ def read_questions(path: Path) -> list[Question]:
     """Return all questions of a file, in file order.
 
     Raises:
-        NotFoundError: The file does not exist.
+        FileMissingError: The file does not exist.
         InvalidInputError: A line is not a question, or an id occurs twice. The error names the line.
     """
     return parse_questions(read_bytes(path).splitlines(), str(path))
@@ -69,7 +69,7 @@ def read_bytes(path: Path) -> bytes:
             )
         return path.read_bytes()
     except FileNotFoundError:
-        raise NotFoundError(f"There is no file {path}. Check the path.") from None
+        raise FileMissingError(f"There is no file {path}. Check the path.") from None
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}.") from None
 
