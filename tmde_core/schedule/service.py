@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 OFF = "off"
 SLICE_SECONDS = 60.0
+LOOK_SECONDS = 2.0
+"""How often the settings file is checked for a change that another program made."""
 CATCH_UP = timedelta(days=1)
 """The work for a missed instant is skipped if the instant is older than this."""
 CLOCK_STEP = timedelta(minutes=5)
@@ -96,8 +98,15 @@ class ScheduleService:
             except Exception:
                 log.exception("schedule.tick_failed")
                 seconds = SLICE_SECONDS
+            await self._sleep(seconds)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, but not after a schedule was changed here, or in the file by another program."""
+        while seconds > 0 and not self._changed.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), seconds)
+                await asyncio.wait_for(self._changed.wait(), min(seconds, LOOK_SECONDS))
+            seconds -= LOOK_SECONDS
+            self._settings.reread()
 
     async def tick(self) -> float:
         """Decide the schedules that were due since the last call, and return the seconds until the next call.
@@ -164,7 +173,11 @@ class ScheduleService:
     # ------------------------------------------------------------------------------------- reading
 
     async def status(self, name: ScheduleName) -> ScheduleStatus:
-        """Return the state of a schedule, with its next runs and its last decisions."""
+        """Return the state of a schedule, with its next runs and its last decisions.
+
+        A change that another program made to the settings file counts at once.
+        """
+        self._settings.reread()
         cron = self._crons.get(name)
         decisions = await self.decisions(name, SHOWN_DECISIONS)
         problem = self._problems.get(name, "")

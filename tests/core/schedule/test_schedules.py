@@ -162,7 +162,6 @@ async def test_a_schedule_that_a_command_line_changed_is_followed(tmp_path, data
     service, _ = scheduled(tmp_path, database, clock)
     other, _ = scheduled(tmp_path, database, clock)
     await other.set("finetune", "off")
-    service._settings.reread()
     assert not (await service.status("finetune")).enabled
 
 
