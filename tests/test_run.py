@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -35,6 +36,7 @@ case "$1 ${2-}" in
   "-m pip")
     shift 2
     echo "pip $*" >>"$FAKE/log"
+    if [ -e "$FAKE/says" ]; then cat "$FAKE/says"; fi
     if [ -e "$FAKE/hang" ]; then rm "$FAKE/hang"; : >"$FAKE/hanging"; cat "$FAKE/fifo"; fi
     if [ -e "$FAKE/fail" ] && echo "$*" | grep -q -e "$(cat "$FAKE/fail")"; then echo "pip says no"; exit 1; fi
     ;;
@@ -245,6 +247,56 @@ def test_interrupted_it_says_so_and_the_next_call_finishes(checkout: Checkout, h
     again = checkout.run("setup")
     assert again.code == 0
     assert [line for line in again.log if "base.txt" in line]
+
+
+SAYS = {
+    "Collecting numpy==2.1 (from -r base.txt (line 1))\n": r" \d+ of \d+: numpy==2\.1 ",
+    "Collecting httpx==0.28\nCollecting rich==14\n  Downloading rich-14-py3-none-any.whl (243 kB)\n": r" \d+ of \d+: rich, 243 kB ",
+    "Collecting x==1\nInstalling collected packages: x\n": r" putting them in place ",
+}
+
+
+@pytest.mark.parametrize("said", SAYS)
+def test_a_long_step_says_what_it_is_doing(checkout: Checkout, hanging: Callable[[], IO[str]], said: str):
+    (checkout.fake / "says").write_text(said)
+    with start(checkout) as process:
+        held = hanging()
+        assert process.stderr is not None
+        words = ""
+        while not re.search(SAYS[said], words):
+            words += process.stderr.read(1)
+        held.close()
+        rest = process.communicate(timeout=30)[1]
+    assert process.returncode == 0
+    assert re.search(r"Packages \(\d+\) … \n", words)
+    assert re.search(r"^\d+ s\n", rest)
+
+
+def test_on_a_terminal_a_long_step_has_one_line_that_changes(checkout: Checkout, hanging: Callable[[], IO[str]]):
+    import pty
+
+    (checkout.fake / "says").write_text("Collecting numpy==2.1\n")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [checkout.root / "run", "setup"],
+        env=checkout.environment(),
+        stdin=subprocess.DEVNULL,
+        stderr=theirs,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        held = hanging()
+        words = ""
+        while "numpy" not in words:
+            words += os.read(ours, 100).decode()
+        held.close()
+        with contextlib.suppress(OSError):  # the terminal is gone when the process has ended
+            while piece := os.read(ours, 4096):
+                words += piece.decode(errors="replace")
+    os.close(ours)
+    assert process.returncode == 0
+    assert re.search(r"\r\x1b\[K  Packages \(\d+\) … \d+ of \d+: numpy==2\.1\r\x1b\[K  Packages \(\d+\) … \d+ s", words)
 
 
 def test_two_at_once_wait_for_each_other(checkout: Checkout, hanging: Callable[[], IO[str]]):

@@ -2,8 +2,10 @@
 
     TmdeError
     ├── NotFoundError                 404 not_found
+    │   └── FileMissingError          404 not_found
     ├── ConflictError                 409 conflict
     ├── InvalidInputError             400 invalid_input
+    │   └── BrokenFileError           400 invalid_input
     ├── UnprocessableError            422 unprocessable
     │   ├── InsufficientTracesError   422 insufficient_traces
     │   └── AdapterInvalidError       422 adapter_invalid
@@ -48,6 +50,10 @@ class NotFoundError(TmdeError):
     code, status, title = "not_found", 404, "Not found"
 
 
+class FileMissingError(NotFoundError):
+    """The file that was given as input does not exist."""
+
+
 class ConflictError(TmdeError):
     """The request conflicts with the current state (already running, already ended, active, …)."""
 
@@ -58,6 +64,10 @@ class InvalidInputError(TmdeError):
     """The input is malformed or out of range; `context["field"]` names the field."""
 
     code, status, title = "invalid_input", 400, "Invalid input"
+
+
+class BrokenFileError(InvalidInputError):
+    """The settings file, the environment or the database cannot be used. What the caller asked for is not the cause."""
 
 
 class UnprocessableError(TmdeError):

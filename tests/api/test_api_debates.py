@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from uuid import uuid4
+from uuid import UUID, uuid4
+
+import pytest
 
 
 def asked(live, query="What is 6 times 7?", **body):
@@ -45,9 +47,25 @@ def test_a_client_that_comes_back_gets_every_later_event_once(live, events) -> N
     assert events(live.client.get(url, headers={"Last-Event-ID": str(len(whole))}).text) == []
 
 
+@pytest.mark.parametrize("beyond", ["9999", "9" * 15, "9" * 40, "9" * 5000])
+def test_an_id_beyond_the_end_of_an_ended_debate_still_gets_the_terminal_event(live, events, beyond: str) -> None:
+    url = asked(live)["eventsUrl"]
+    whole = events(live.client.get(url).text)
+    assert events(live.client.get(url, headers={"Last-Event-ID": beyond}).text) == whole[-1:]
+
+
+def test_an_id_from_before_a_restart_gets_the_terminal_event(live, events) -> None:
+    started = asked(live)
+    whole = events(live.client.get(started["eventsUrl"]).text)
+    live.services.debates._ended.forget(UUID(started["debateId"]))  # as after a restart: only the trace is left
+    for seen in (1, 3, len(whole), 9999):
+        found = events(live.client.get(started["eventsUrl"], headers={"Last-Event-ID": str(seen)}).text)
+        assert [event for _, event, _ in found] == ["complete"]
+
+
 def test_an_id_of_an_event_that_is_no_number_is_refused(live, refused) -> None:
     url = asked(live)["eventsUrl"]
-    for value in ("x", "-1", "9" * 40):
+    for value in ("x", "-1", "1.5", "1e3", "7d9f2f60-1111-4222-8333-444455556666"):
         refused(live.client.get(url, headers={"Last-Event-ID": value}), 400, "invalid_input")
 
 

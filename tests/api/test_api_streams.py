@@ -151,3 +151,14 @@ def test_one_who_does_not_read_keeps_nobody_waiting_and_a_stop_ends_all(own_live
     stopped.set()
     watchers[2].join(60)
     own_live.let_go()
+
+
+async def test_those_who_share_a_file_get_the_terminal_event_whatever_their_id_is(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("tmde_core.storage.events.POLL_SECONDS", 0.01)
+    log = FileLog(tmp_path / "events.jsonl")
+    log.append("progress", {"step": 1})
+    log.append("cancelled", {})
+    streams = Streams()
+    for beyond in (3, 10**15):
+        assert [chunk[:5] for chunk in await collected(streams._sent(log, beyond))] == [b"retry", b"id: 2"]
+    assert len(await collected(streams._sent(log, 2))) == 1

@@ -71,7 +71,7 @@ def test_options_reach_the_debate(tmde: Tmde, scripted: ScriptedRuntime) -> None
 )
 def test_what_cannot_be_debated_is_one_sentence(tmde: Tmde, arguments: list[str], says: str) -> None:
     ran = tmde("debate", *arguments)
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.out) == (2, "")
     assert says in ran.err
     assert len(ran.err.splitlines()) == 1
 

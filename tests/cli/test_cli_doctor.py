@@ -86,3 +86,49 @@ def test_too_little_disk_and_memory_are_pointed_out(tmde: Tmde, monkeypatch: pyt
     found = _by_name(ran.json)
     assert (found["disk"][0], found["memory"][0]) == ("lacking", "lacking")
     assert ran.code == 0, "neither stops TMDE"
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "says"),
+    [
+        ('[schedule]\nfinetune = "61 * * * *"\n', "schedule.finetune", "'61' is no minute"),
+        ('[schedule]\nbenchmark = "0 0 30 2 *"\n', "schedule.benchmark", "never comes due"),
+        ('[schedule]\ntimezone = "Mars/X"\n', "schedule.finetune", "no time zone"),
+        ('[notify]\nwebhook_url = "example.org"\n', "notify.webhook_url", "http"),
+        ('[judges.rubrik]\nmodel = "x"\n', "judges.rubrik", "Did you mean 'rubric'?"),
+        (
+            '[runtimes.telepathy]\nurl = "x"\n',
+            "runtimes.telepathy",
+            "no model runtime called 'telepathy' is installed; there are",
+        ),
+        ('[runtimes.ollama]\nurll = "http://x"\n', "runtimes.ollama", "no such setting"),
+        ("[runtimes.ollama]\nurl = 3\n", "runtimes.ollama", "url"),
+        ('[debate]\njudge = "rubrik"\n', "debate.judge", "Did you mean 'rubric'?"),
+        ('[finetune]\nbackend = "gpu"\n', "finetune.backend", "no training backend called 'gpu'"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named_with_its_reason(
+    tmde: Tmde, tmp_path: Path, text, setting, says
+) -> None:
+    (tmp_path / "data" / "tmde.toml").write_text(text)
+    found = _by_name(tmde("doctor", "--json").json)
+    assert found["settings"][0] == "lacking"
+    status, detail = found[f"setting {setting}"]
+    assert status == "lacking"
+    assert says in detail
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[schedule]\nfinetune = "61 * * * *"\n', '[schedule]\ntimezone = "Mars/X"\n', '[notify]\nwebhook_url = "x"\n'],
+)
+def test_a_setting_that_cannot_be_used_stops_no_command(tmde: Tmde, tmp_path: Path, text) -> None:
+    (tmp_path / "data" / "tmde.toml").write_text(text)
+    for words in (("traces", "list"), ("finetune", "list"), ("notifications",), ("bench", "list"), ("lora", "list")):
+        assert tmde(*words).code == 0, words
+    shown = tmde("finetune", "schedule")
+    assert shown.code == 0
+    if "schedule" in text:
+        assert "off, because its setting cannot be used" in shown.out
+        assert tmde("finetune", "schedule", "--set", "@daily", "--timezone", "UTC").out.startswith("schedule")
+        assert tmde("finetune", "schedule", "--json").json["problem"] == ""

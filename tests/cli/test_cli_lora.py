@@ -372,7 +372,7 @@ def test_all_of_it_works_in_a_process_of_its_own(process: Tmde, tmp_path: Path) 
     adapter = process("lora", "import", archive, "--json").json
     assert process("lora", "verify", adapter["id"]).code == 0
     ran = process("lora", "activate", adapter["id"])
-    assert ran.code == 1
+    assert ran.code != 0
     assert ran.err.startswith("Error: ")
     assert "Traceback" not in ran.err
     assert process("lora", "delete", adapter["id"], "--yes").code == 0

@@ -76,7 +76,7 @@ def test_a_trace_can_be_found_shown_rated_and_withdrawn(tmde: Tmde, tmp_path: Pa
     assert tmde("traces", "rate", trace_id, "3", "--corrected", "better").out.startswith("Rated 3 of 10, with")
     shown = tmde("traces", "show", trace_id)
     assert "Corrected answer\nbetter" in shown.out
-    assert tmde("traces", "rate", trace_id, "11").code == 1
+    assert tmde("traces", "rate", trace_id, "11").code == 2
     assert (
         tmde("traces", "withdraw", trace_id, "--reason", "wrong").out == "Withdrawn. No adapter has learned from it.\n"
     )
@@ -162,7 +162,7 @@ def test_training_says_what_it_lacks(tmde: Tmde) -> None:
     assert "there are 0" in ran.err
     assert "No training run is in progress" in tmde("finetune", "watch").err
     assert "No training run is in progress" in tmde("finetune", "cancel").err
-    assert tmde("finetune", "list", "--status", "odd").code == 1
+    assert tmde("finetune", "list", "--status", "odd").code == 2
 
 
 def test_hyperparameters_are_shown_checked_and_kept(tmde: Tmde) -> None:
@@ -176,7 +176,7 @@ def test_hyperparameters_are_shown_checked_and_kept(tmde: Tmde) -> None:
         ("epochs", "NAME=VALUE"),
     ):
         ran = tmde("finetune", "config", change)
-        assert ran.code == 1
+        assert ran.code == 2
         assert says in ran.err
     assert tmde("finetune", "config", "--json").json == kept
     assert "lora_rank\t8\t4–128" in tmde("finetune", "config").out

@@ -111,6 +111,6 @@ async def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
 async def test_an_address_of_another_machine_is_one_sentence(tmp_path: Path) -> None:
     for host in ("203.0.113.7", "no such host"):
         code, _, errors = await _tmde(tmp_path / "data", "serve", "--port", "0", "--host", host)
-        assert code == 1
+        assert code == 2
         assert "--host" in errors
         assert len(errors.splitlines()) == 1

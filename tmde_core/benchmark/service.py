@@ -190,7 +190,7 @@ class BenchmarkService(BenchmarkReading):
         run = await self.get(run_id)
         if run.status in ("pending", "running"):
             raise ConflictError("This benchmark runs in another TMDE process, so it cannot be watched from here.")
-        events = MemoryLog()
+        events = MemoryLog(shortened=True)
         events.append(*make_last_event(run))
         return events
 

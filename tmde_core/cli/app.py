@@ -1,8 +1,14 @@
 """Define the `tmde` program: a table of commands that are loaded on demand, and the one place that ends the process.
 
 Every command's module has the attribute `command`, a function or a `typer.Typer`. An error that TMDE raises on purpose
-becomes one sentence on stderr and exit code 1. A usage error exits with 2. An unexpected error is written to a log
-file, and the message names the file.
+becomes one sentence on stderr. An unexpected error is written to a log file, and the message names the file.
+
+The exit code says whose turn it is:
+
+- 0: the command did what it was asked to do.
+- 1: the command is right, but it failed or the state of things does not allow it.
+- 2: the command line is wrong: an unknown word, or a value or a given file that no state of things makes right.
+- 130: Ctrl-C ended the command.
 """
 
 # ruff: noqa: ARG001, ARG002 - typer hands over contexts and eager flags that not everyone needs
@@ -24,7 +30,16 @@ from typer.main import get_group
 
 from tmde_core.cli.kit.invocation import Invocation
 from tmde_core.entry_points import PluginCommand, find_commands
-from tmde_core.errors import PluginUnavailableError, TmdeError
+from tmde_core.errors import (
+    BrokenFileError,
+    FileMissingError,
+    InvalidInputError,
+    PluginUnavailableError,
+    TmdeError,
+    TooLargeError,
+)
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 DATA_DIR_HELP = "Where TMDE keeps its data; else TMDE_DATA_DIR, else the platform's place."
 
@@ -217,15 +232,23 @@ def run(arguments: Sequence[str] | None = None) -> None:
         group.main(args=None if arguments is None else list(arguments), prog_name="tmde", obj=invocation)
     except TmdeError as error:
         _say(error.detail)
-        sys.exit(1)
+        sys.exit(exit_code(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:  # the last resort: a traceback belongs in a log file, not on the terminal
         from tmde_core.cli.kit.crash import record
 
         known = _known(error)
         _say(known.detail if known else record(error, invocation))
-        sys.exit(1)
+        sys.exit(exit_code(known) if known else FAILED)
+
+
+def exit_code(error: TmdeError) -> int:
+    """Return the exit code of a command that failed with this error."""
+    given = isinstance(error, InvalidInputError | FileMissingError | TooLargeError) and not isinstance(
+        error, BrokenFileError
+    )
+    return WRONG_USAGE if given else FAILED
 
 
 def _known(error: BaseException) -> TmdeError | None:

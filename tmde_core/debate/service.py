@@ -156,7 +156,7 @@ class DebateService:
             raise ConflictError(
                 "This debate runs in another TMDE process, so it cannot be watched from here; its result will appear when it ends."
             )
-        events = MemoryLog()
+        events = MemoryLog(shortened=True)
         trace = await self._trace_of(debate)
         if trace is not None:
             events.append("complete", complete_data(trace))

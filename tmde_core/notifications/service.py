@@ -48,7 +48,6 @@ class NotificationService:
 
     def __init__(self, database: Database, settings: LiveSettings) -> None:
         self._db = database
-        checked_webhook(settings.current.notify.webhook_url)
         self._settings = settings
         self._latest = 0
         self._followers = 0
@@ -56,7 +55,12 @@ class NotificationService:
         self._looking: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self.webhook_problem: str | None = None
-        """Why the last call of the webhook failed; None if it succeeded."""
+        """Why the last call of the webhook failed, or why its address cannot be used; None if nothing is wrong."""
+        try:
+            checked_webhook(settings.current.notify.webhook_url)
+        except InvalidInputError as error:  # only the webhook is off
+            self.webhook_problem = error.detail
+            log.warning("webhook.off", problem=error.detail)
 
     async def notify(
         self, kind: str, level: Level, title: str, detail: str = "", href: str | None = None
@@ -83,7 +87,8 @@ class NotificationService:
             seq=seq, id=identity, created_at=now, kind=kind, level=level, title=title, detail=detail, href=href
         )
         self._wake(seq)
-        if webhook := self._settings.current.notify.webhook_url:
+        webhook = self._settings.current.notify.webhook_url
+        if webhook and is_webhook(webhook):
             call = asyncio.create_task(self._call(webhook, made), name=f"webhook {seq}")
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
@@ -128,8 +133,10 @@ class NotificationService:
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
         """Yield the notifications with a number above `after`, then new ones as they arrive.
 
-        The stream starts with at most 200 stored notifications, the newest, and never ends.
+        The stream starts with at most 200 stored notifications, the newest, and never ends. If no notification has the
+        number `after` yet, the stream yields only new ones.
         """
+        after = min(after, int(await self._db.value("SELECT coalesce(max(seq), 0) FROM notifications")))
         self._followers += 1
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(), name="notifications")
@@ -203,12 +210,7 @@ def checked_webhook(url: str) -> str:
     Raises:
         InvalidInputError: the address is not an http(s) address.
     """
-    try:
-        parts = urlsplit(url)
-        sound = not url or (parts.scheme in ("http", "https") and bool(parts.hostname))
-    except ValueError:
-        sound = False
-    if not sound:
+    if not is_webhook(url):
         raise InvalidInputError(
             "notify.webhook_url: must be an address that begins with http:// or https://. Correct it in tmde.toml, or leave it empty.",
             field="notify.webhookUrl",
@@ -216,13 +218,23 @@ def checked_webhook(url: str) -> str:
     return url
 
 
-def check_webhook(wanted: Settings, _stored: Settings) -> None:
-    """Check the webhook's address before it is set; see `LiveSettings`.
+def is_webhook(url: str) -> bool:
+    """Return whether this is an http(s) address, or empty."""
+    try:
+        parts = urlsplit(url)
+        return not url or (parts.scheme in ("http", "https") and bool(parts.hostname))
+    except ValueError:
+        return False
+
+
+def check_webhook(wanted: Settings, stored: Settings) -> None:
+    """Check the webhook's address before it is changed; see `LiveSettings`.
 
     Raises:
         InvalidInputError: the address is not an http(s) address.
     """
-    checked_webhook(wanted.notify.webhook_url)
+    if wanted.notify.webhook_url != stored.notify.webhook_url:
+        checked_webhook(wanted.notify.webhook_url)
 
 
 def _host(url: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from tmde_core.errors import InvalidInputError, PluginUnavailableError, TmdeError
+from tmde_core.errors import BrokenFileError, InvalidInputError, PluginUnavailableError, TmdeError
 from tmde_core.plugins.catalog import Plugins
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import to_invalid_input
@@ -87,7 +87,7 @@ def read_settings(values: Mapping[str, Any], as_type: type[S], table: str) -> S:
         sentence = (
             f"In the settings, {table}: they cannot be checked: {describe_error(error)}. Correct them and start again."
         )
-        raise InvalidInputError(sentence, field=table) from error
+        raise BrokenFileError(sentence, field=table) from error
 
 
 def _explain(problem: InvalidInputError, as_type: type[PluginSettings], table: str) -> InvalidInputError:
@@ -100,7 +100,7 @@ def _explain(problem: InvalidInputError, as_type: type[PluginSettings], table: s
     if field and field.partition(".")[0] not in known:
         sentence = f"there is no such setting; there are {', '.join(known) or 'none'}."
     path = ".".join(part for part in (table, field) if part)
-    return InvalidInputError(f"In the settings, {path}: {sentence} Correct it and start again.", field=path)
+    return BrokenFileError(f"In the settings, {path}: {sentence} Correct it and start again.", field=path)
 
 
 def check_tables(plugins: Plugins, wanted: Settings, stored: Settings) -> None:

@@ -47,3 +47,5 @@ class ScheduleStatus(Record):
     last_decision: ScheduleDecision | None = None
     decisions: tuple[ScheduleDecision, ...] = ()
     """The last ten decisions, newest first."""
+    problem: str = ""
+    """Why the setting cannot be used, so the schedule is off; empty if the setting can be used."""

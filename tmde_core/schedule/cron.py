@@ -1,12 +1,12 @@
 """Computes the due instants of a cron expression in a time zone.
 
-The package cron-converter parses the fields; this module computes the instants in UTC. The rules are those of Vixie's
-cron. Simple wall-clock arithmetic would give other results:
+`fields` reads the expression; this module computes the instants in UTC. The rules are those of Vixie's cron. Simple
+wall-clock arithmetic would give other results:
 
 - If day of month and weekday are both restricted, a day matches if either matches.
 - A time that is skipped when clocks move forward in spring is due once, at the first instant after the gap.
-- If clocks move back in autumn and an hour is repeated, an expression for every hour (`*` in the hour field) is due in
-  both hours. Every other expression is due only in the first one.
+- If clocks move back in autumn and an hour is repeated, an expression for every hour (such as `*` in the hour field) is
+  due in both hours. Every other expression is due only in the first one.
 - Instants are strictly increasing; no instant is returned twice.
 - An expression that is never due, such as 30 February, is rejected when it is parsed.
 """
@@ -20,14 +20,15 @@ from itertools import takewhile
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cron_converter import Cron as Fields
-
 from tmde_core.errors import InvalidInputError
+from tmde_core.schedule.fields import FIELDS, split
 
 HORIZON = timedelta(days=366 * 40)
 """How far to search for the next due day. 29 February falls on a given weekday at least once in 40 years, even across
 2100, so an expression without a due day within 40 years is never due.
 """
+
+HOURS = 24
 
 WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
@@ -36,7 +37,7 @@ class Cron:
     """A five-field cron expression in a time zone.
 
     Args:
-        expression: minute, hour, day of month, month, weekday (0 or 7 is Sunday; names are allowed).
+        expression: minute, hour, day of month, month, weekday (0 or 7 is Sunday; names are allowed); see `fields`.
         timezone: IANA name; an empty text stands for the machine's time zone.
 
     Raises:
@@ -48,17 +49,19 @@ class Cron:
         self.timezone = timezone or machine_timezone()
         self._zone = _zone(self.timezone)
         try:
-            minutes, hours, days, months, weekdays = Fields(self.expression).to_list()
-        except (ValueError, TypeError, LookupError) as error:
+            fields = split(self.expression)
+            minutes, hours, days, months, weekdays = (
+                field.read(text) for field, text in zip(FIELDS, fields, strict=True)
+            )
+        except ValueError as error:
             raise InvalidInputError(
                 f"{expression[:60]!r} is no cron expression: {error}. Write five fields, such as `0 2 * * 0` for Sundays at "
                 "two, or `off`.",
                 field="expression",
             ) from None
-        self._times = [time(hour, minute) for hour in hours for minute in minutes]
-        self._days, self._months, self._weekdays = frozenset(days), frozenset(months), frozenset(weekdays)
-        fields = self.expression.split(" ")
-        self._hourly = fields[1] == "*"
+        self._times = [time(hour, minute) for hour in sorted(hours) for minute in sorted(minutes)]
+        self._days, self._months, self._weekdays = days, months, weekdays
+        self._hourly = len(hours) == HOURS
         self._either = not fields[2].startswith("*") and not fields[4].startswith("*")
         self._fields = fields
         today = datetime.now(UTC).astimezone(self._zone).date()
@@ -95,7 +98,7 @@ class Cron:
         if day == "*" and weekday == "*":
             return f"every day {at}"
         if day == "*":
-            names = [WEEKDAYS[number % 7] for number in sorted({number % 7 for number in self._weekdays})]
+            names = [WEEKDAYS[number] for number in sorted(self._weekdays)]
             listed = " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
             return f"every {listed} {at}" if len(names) < 7 else f"every day {at}"
         if weekday == "*" and day.isdigit():
@@ -139,6 +142,11 @@ def machine_timezone() -> str:
         return name if _known(name) else "UTC"
     except OSError:
         return "UTC"
+
+
+def known_timezone(name: str) -> str:
+    """Return the name of a time zone, or the machine's time zone if the name is empty or unknown."""
+    return name if name and _known(name) else machine_timezone()
 
 
 def _known(name: str) -> bool:

@@ -4,6 +4,10 @@ The service checks the wall clock at least once a minute, so it notices if the m
 Only the server waits. The server updates the modification time of a file in the data directory while it runs. Instants
 between that time and the next start were missed. At the start, only the newest missed instant is decided, and the work
 is skipped if that instant is more than a day old.
+
+The wall clock may also have been ahead. An instant that lies in the future was not missed, and its decision was made
+too early: the decision is removed, and the instant comes due again. A setting that cannot be used switches only its
+schedule off; `ScheduleStatus.problem` says why.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import structlog
 from tmde_core.errors import InvalidInputError, NotFoundError, TmdeError
 from tmde_core.records.base import utc_now
 from tmde_core.records.schedule import ScheduleDecision, ScheduleName, ScheduleOutcome, ScheduleStatus
-from tmde_core.schedule.cron import Cron
+from tmde_core.schedule.cron import Cron, known_timezone
 from tmde_core.settings import LiveSettings, ScheduleSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.stamps import encode_time
@@ -29,8 +33,14 @@ log = structlog.get_logger(__name__)
 
 OFF = "off"
 SLICE_SECONDS = 60.0
+LOOK_SECONDS = 2.0
+"""How often the settings file is checked for a change that another program made."""
 CATCH_UP = timedelta(days=1)
 """The work for a missed instant is skipped if the instant is older than this."""
+CLOCK_STEP = timedelta(minutes=5)
+"""A decision for an instant that lies further ahead was made while the clock was wrong. Smaller steps are the ordinary
+corrections of a time server; they must not let an instant come due twice.
+"""
 ALIVE_FILE = "schedule.alive"
 SHOWN_RUNS, SHOWN_DECISIONS = 5, 10
 NAMES: tuple[ScheduleName, ...] = ("finetune", "benchmark")
@@ -41,18 +51,14 @@ DueHandler = Callable[[datetime], Awaitable[ScheduleOutcome]]
 
 
 class ScheduleService:
-    """Runs the schedules of one data directory.
-
-    Raises:
-        InvalidInputError: a schedule in the settings is invalid or never due.
-    """
+    """Runs the schedules of one data directory."""
 
     def __init__(self, database: Database, settings: LiveSettings, clock: Callable[[], datetime] = utc_now) -> None:
         self._db = database
         self._data = settings.started.data_path
         self._clock = clock
         self._settings = settings
-        self._crons = crons(settings.current.schedule)
+        self._crons, self._problems = read_schedules(settings.current.schedule)
         self._deciders: dict[ScheduleName, DueHandler] = {}
         self._marks: dict[ScheduleName, datetime] = {}
         self._changed = asyncio.Event()
@@ -67,9 +73,12 @@ class ScheduleService:
 
     async def start(self) -> None:
         """Start to wait for due schedules in the background; missed instants come first. Call only in the server."""
+        for problem in self._problems.values():
+            log.warning("schedule.off", problem=problem)
         now = self._clock()
-        since = self._last_alive() or now
+        since = min(self._last_alive() or now, now)
         self._marks = dict.fromkeys(NAMES, since)
+        await self._forget_future(now)
         self._waiting = asyncio.create_task(self._wait(), name="schedules")
 
     async def stop(self) -> None:
@@ -89,8 +98,15 @@ class ScheduleService:
             except Exception:
                 log.exception("schedule.tick_failed")
                 seconds = SLICE_SECONDS
+            await self._sleep(seconds)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, but not after a schedule was changed here, or in the file by another program."""
+        while seconds > 0 and not self._changed.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), seconds)
+                await asyncio.wait_for(self._changed.wait(), min(seconds, LOOK_SECONDS))
+            seconds -= LOOK_SECONDS
+            self._settings.reread()
 
     async def tick(self) -> float:
         """Decide the schedules that were due since the last call, and return the seconds until the next call.
@@ -98,22 +114,33 @@ class ScheduleService:
         For each schedule only the newest due instant is decided. The result is between 0.05 and 60.
         """
         now = self._clock()
+        if any(mark > now for mark in self._marks.values()):
+            log.warning("schedule.clock_went_back", now=encode_time(now))
+            await self._forget_future(now)
         soonest = SLICE_SECONDS
         for name in NAMES:
             cron = self._crons.get(name)
             if cron is None or name not in self._deciders:
                 self._marks[name] = now
                 continue
-            mark = self._marks.setdefault(name, now)
+            mark = min(self._marks.setdefault(name, now), now)
             if now - mark > CATCH_UP * 2:  # limit the number of instants after a long pause
                 mark = now - CATCH_UP * 2
             missed = list(cron.between(mark, now))
-            self._marks[name] = max(now, mark)
+            self._marks[name] = now
             if missed:
                 await self.fire(name, missed[-1])
             soonest = min(soonest, (cron.after(self._clock()) - self._clock()).total_seconds())
         self._touch()
         return max(0.05, soonest)
+
+    async def _forget_future(self, now: datetime) -> None:
+        """Remove the decisions for instants that are yet to come, so that these come due again."""
+        forgotten = await self._db.write(
+            "DELETE FROM schedule_decisions WHERE due_at > ?", (encode_time(now + CLOCK_STEP),)
+        )
+        if forgotten:
+            log.warning("schedule.decisions_of_the_future_removed", count=forgotten)
 
     async def fire(self, name: ScheduleName, due: datetime) -> ScheduleDecision:
         """Decide one due instant now, and store the decision. A second call returns the first decision."""
@@ -146,10 +173,15 @@ class ScheduleService:
     # ------------------------------------------------------------------------------------- reading
 
     async def status(self, name: ScheduleName) -> ScheduleStatus:
-        """Return the state of a schedule, with its next runs and its last decisions."""
+        """Return the state of a schedule, with its next runs and its last decisions.
+
+        A change that another program made to the settings file counts at once.
+        """
+        self._settings.reread()
         cron = self._crons.get(name)
         decisions = await self.decisions(name, SHOWN_DECISIONS)
-        zone = cron.timezone if cron else self._settings.current.schedule.timezone or "UTC"
+        problem = self._problems.get(name, "")
+        zone = cron.timezone if cron else known_timezone(self._settings.current.schedule.timezone)
         upcoming: list[datetime] = []
         moment = self._clock()
         while cron is not None and len(upcoming) < SHOWN_RUNS:
@@ -160,10 +192,11 @@ class ScheduleService:
             enabled=cron is not None,
             expression=_expression(self._settings.current.schedule, name),
             timezone=zone,
-            description=cron.describe() if cron else "off",
+            description=cron.describe() if cron else "off, because its setting cannot be used" if problem else "off",
             next_runs=tuple(upcoming),
             last_decision=decisions[0] if decisions else None,
             decisions=tuple(decisions),
+            problem=problem,
         )
 
     async def decisions(self, name: ScheduleName, limit: int) -> list[ScheduleDecision]:
@@ -213,7 +246,7 @@ class ScheduleService:
     def _follow(self, before: Settings, now: Settings) -> None:
         """Use the changed schedules from now on; `check_schedules` has checked them."""
         if now.schedule != before.schedule:
-            self._crons = crons(now.schedule)
+            self._crons, self._problems = read_schedules(now.schedule)
             self._marks = dict.fromkeys(NAMES, self._clock())  # instants before the change were not missed
             self._changed.set()
 
@@ -230,34 +263,49 @@ class ScheduleService:
             return None
 
 
-def crons(settings: ScheduleSettings) -> dict[ScheduleName, Cron]:
-    """Return the schedules that are switched on.
-
-    Raises:
-        InvalidInputError: a schedule is invalid or never due; the message names the setting.
-    """
+def read_schedules(settings: ScheduleSettings) -> tuple[dict[ScheduleName, Cron], dict[ScheduleName, str]]:
+    """Return the schedules that are switched on, and why others cannot be used."""
     found: dict[ScheduleName, Cron] = {}
+    problems: dict[ScheduleName, str] = {}
     for name in NAMES:
-        expression = _expression(settings, name)
-        if expression == OFF:
-            if settings.timezone:
-                Cron("0 0 * * *", settings.timezone)  # report an unknown time zone even if all schedules are off
-            continue
         try:
-            found[name] = Cron(expression, settings.timezone)
+            cron = _cron(settings, name)
         except InvalidInputError as error:
-            field = "timezone" if error.context.get("field") == "timezone" else name
-            raise InvalidInputError(f"schedule.{field}: {error.detail}", field=f"schedule.{field}") from None
-    return found
+            problems[name] = error.detail
+        else:
+            if cron is not None:
+                found[name] = cron
+    return found, problems
 
 
-def check_schedules(wanted: Settings, _stored: Settings) -> None:
-    """Check the schedules before they are set; see `LiveSettings`.
+def check_schedules(wanted: Settings, stored: Settings) -> None:
+    """Check the schedules that differ from the stored ones; see `LiveSettings`.
 
     Raises:
         InvalidInputError: a schedule is invalid or never due; the message names the setting.
     """
-    crons(wanted.schedule)
+    for name in NAMES:
+        before, now = stored.schedule, wanted.schedule
+        if (now.timezone, _expression(now, name)) != (before.timezone, _expression(before, name)):
+            _cron(now, name)
+
+
+def _cron(settings: ScheduleSettings, name: ScheduleName) -> Cron | None:
+    """Return a schedule; None if it is switched off.
+
+    Raises:
+        InvalidInputError: the schedule is invalid or never due; the message names the setting.
+    """
+    expression = _expression(settings, name)
+    try:
+        if expression != OFF:
+            return Cron(expression, settings.timezone)
+        if settings.timezone:
+            Cron("0 0 * * *", settings.timezone)  # report an unknown time zone even if all schedules are off
+    except InvalidInputError as error:
+        field = "timezone" if error.context.get("field") == "timezone" else name
+        raise InvalidInputError(f"schedule.{field}: {error.detail}", field=f"schedule.{field}") from None
+    return None
 
 
 def _expression(settings: ScheduleSettings, name: ScheduleName) -> str:

@@ -1,8 +1,8 @@
 """Supports a plugin's own commands, `tmde WORD`, which are entry points in the group `tmde.commands`.
 
 The entry point names a function or a `typer.Typer`. It is imported only when the command is called, so it may import
-heavy packages. Raise the errors of `tmde_core.sdk.errors`: `tmde` prints their sentence and exits with 1. Every command
-accepts `--data-dir` automatically.
+heavy packages. Raise the errors of `tmde_core.sdk.errors`: `tmde` prints their sentence and exits with 1, or with 2 for
+an `InvalidInputError`. Every command accepts `--data-dir` automatically.
 
     import typer
     from tmde_core.sdk.commands import data_dir_of

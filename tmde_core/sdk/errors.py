@@ -1,4 +1,4 @@
-"""The errors that plugins raise. Each has one sentence, one HTTP status and one exit code. See `tmde_core.errors`."""
+"""The errors that plugins raise. Each has one sentence, an HTTP status and an exit code. See `tmde_core.errors`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tmde_core.errors import InvalidInputError
+from tmde_core.errors import BrokenFileError, InvalidInputError
 from tmde_core.settings.reading import read_settings_text
 from tmde_core.storage.durable import storage_errors, write_atomic
 from tmde_core.storage.locks import FileLock
@@ -36,7 +36,7 @@ def update_settings_file(path: Path, changes: Mapping[str, Any]) -> None:
             before = read_settings_text(path)
             stored = tomllib.loads(before)
         except tomllib.TOMLDecodeError as error:
-            raise InvalidInputError(
+            raise BrokenFileError(
                 f"{path} is not valid TOML: {error}. Correct that line or move the file away."
             ) from None
         try:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from tmde_core.errors import ConflictError, InvalidInputError, TmdeError
+from tmde_core.errors import BrokenFileError, ConflictError, InvalidInputError, TmdeError
 from tmde_core.records.base import to_invalid_input, to_json
 from tmde_core.settings.file import update_settings_file
 from tmde_core.settings.reading import read_settings, snake
@@ -161,7 +161,7 @@ class LiveSettings:
         try:
             self._check(stored)
         except TmdeError as error:
-            raise InvalidInputError(f"In {self._file}: {error.detail} Correct it there.", **error.context) from None
+            raise BrokenFileError(f"In {self._file}: {error.detail} Correct it there.", **error.context) from None
         self._refused = False
         self._in_file = found
         self._put(stored)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from tmde_core.errors import InsufficientStorageError, InvalidInputError, NotFoundError
+from tmde_core.errors import BrokenFileError, InsufficientStorageError, InvalidInputError, NotFoundError
 from tmde_core.records.wrong_values import describe_problem
 from tmde_core.settings.schema import ENVIRONMENT, PLUGIN_TABLES, SETTINGS_FILE, Roles, Settings
 from tmde_core.storage.text_files import read_text_file, split_text_lines
@@ -20,6 +20,8 @@ MAX_FILE_BYTES = 1024 * 1024
 """The largest settings file. All settings together take a hundredth of this size."""
 
 _LONE_CR = re.compile(r"\r(?!\n)")
+
+COMMAND_LINE = "the command line"
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -58,9 +60,7 @@ def read_settings(directory: Path, environ: Mapping[str, str], flags: Mapping[st
     try:
         tree: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidInputError(
-            f"{file} is not valid TOML: {error}. Correct that line or move the file away."
-        ) from None
+        raise BrokenFileError(f"{file} is not valid TOML: {error}. Correct that line or move the file away.") from None
     if "data_dir" in tree:
         raise _refused(f"{file}", text, "data_dir", "it cannot be set by a file that lies in it; use --data-dir")
     _check(tree, f"{file}", text)
@@ -70,7 +70,7 @@ def read_settings(directory: Path, environ: Mapping[str, str], flags: Mapping[st
             _check(tree, f"the environment variable {variable}", "")
     tree |= {name: value for name, value in (flags or {}).items() if value is not None}
     tree["data_dir"] = str(directory)
-    return _check(tree, "the command line", "")
+    return _check(tree, COMMAND_LINE, "")
 
 
 def _check(tree: dict[str, Any], source: str, text: str) -> Settings:
@@ -110,9 +110,8 @@ def _with_role_defaults(tree: dict[str, Any]) -> dict[str, Any]:
 def _refused(source: str, text: str, field: str, sentence: str) -> InvalidInputError:
     line = _line_of(text, field)
     where = f"{source}, line {line}" if line else source
-    return InvalidInputError(
-        f"In {where}: {field or 'the settings'}: {sentence}. Correct it and start again.", field=field or None
-    )
+    kind = InvalidInputError if source == COMMAND_LINE else BrokenFileError
+    return kind(f"In {where}: {field or 'the settings'}: {sentence}. Correct it and start again.", field=field or None)
 
 
 def _line_of(text: str, field: str) -> int | None:

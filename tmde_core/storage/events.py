@@ -4,6 +4,9 @@ There are two kinds of log with one interface for reading. A `MemoryLog` lives a
 while a debate streams. A `FileLog` is a JSON Lines file to which another process appends, for example a training run.
 Its ids are line numbers. A reader that reconnects with the last id it saw therefore gets every later event exactly
 once, even after a restart of the server.
+
+A reader may also send an id that the log does not have, because the log was shortened or the id is another log's. Such
+a reader gets the terminal event of an ended log, and every new event of a log that continues.
 """
 
 from __future__ import annotations
@@ -42,16 +45,26 @@ class EventLog(Protocol):
     """The interface that SSE, the terminal and the pages read."""
 
     def follow(self, after: int = 0) -> AsyncIterator[Event]:
-        """Yield every event with an id above `after`: existing events first, then new ones, up to a terminal event."""
+        """Yield every event with an id above `after`: existing events first, then new ones, up to a terminal event.
+
+        If the log has no event `after`, yield its terminal event, or only new events if it has none yet.
+        """
 
 
 class MemoryLog:
     """An event log in memory. Appending never blocks. Any number of readers can follow one log."""
 
-    def __init__(self) -> None:
+    def __init__(self, shortened: bool = False) -> None:
+        """Create an empty log.
+
+        Args:
+            shortened: the log stands for an earlier, longer one, of which only the end is left. Its ids differ, so
+                every follower gets all of its events.
+        """
         self._events: list[Event] = []
         self._changed = asyncio.Event()
         self._closed = False
+        self._shortened = shortened
 
     def append(self, type_: str, data: dict[str, Any] | None = None) -> Event:
         """Add an event and wake the followers."""
@@ -75,7 +88,9 @@ class MemoryLog:
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
         """Yield events as `EventLog.follow` describes."""
-        position = min(max(0, after), len(self._events))
+        position = 0 if self._shortened else max(0, after)
+        if position > len(self._events):
+            position = len(self._events) - int(self._closed)
         while True:
             while position < len(self._events):
                 yield self._events[position]
@@ -140,6 +155,19 @@ class FileLog:
                     return event
         return None
 
+    def find_position(self, after: int) -> int:
+        """Return the id after which a reader continues that has seen the event `after`; see `EventLog.follow`."""
+        if after <= 0:
+            return 0
+        count = 0
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                count += block.count(b"\n")
+        if after <= count:
+            return after
+        last = self.last()
+        return count - 1 if last is not None and last.type in TERMINAL else count
+
     def append(self, type_: str, data: dict[str, Any] | None = None) -> None:
         """Append one event and sync it to the disk.
 
@@ -167,6 +195,7 @@ class FileLog:
 
         Continue if the log continues after a terminal event (a resumed run).
         """
+        after = await asyncio.to_thread(self.find_position, after)
         number, offset, rest = 0, 0, b""
         end: Event | None = None
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sqlite3
 from collections.abc import Iterable
 from datetime import datetime
@@ -18,6 +17,7 @@ from tmde_core.records.base import utc_now
 from tmde_core.records.templates import ScoredTemplate, Template
 from tmde_core.storage.database import Database
 from tmde_core.storage.stamps import encode_time
+from tmde_core.storage.words import search_terms
 
 if TYPE_CHECKING:
     from tmde_core.templates.front_matter import TemplateFile
@@ -121,12 +121,11 @@ def build_match_expression(query: str) -> str:
     The words consist of letters and digits and are quoted, so a question cannot inject FTS5 operators.
     """
     words: dict[str, None] = {}
-    for word in re.findall(r"[^\W_]+", query.lower()):
-        if len(word) > 1 and word not in STOP_WORDS and not word.isdigit():
-            words[word[:40]] = None
-            if len(words) == MAX_WORDS:
-                break
-    any_word = " OR ".join(f'"{word}"' for word in words)
+    for term in search_terms(query, MAX_WORDS * 4):  # most are stop words
+        for word in term.tokens:
+            if len(word) > 1 and word not in STOP_WORDS and not word.isdigit():
+                words[word[:40]] = None
+    any_word = " OR ".join(f'"{word}"' for word in [*words][:MAX_WORDS])
     return f"({{name description domain methodology keywords}} : ({any_word})) AND ({any_word})" if words else ""
 
 

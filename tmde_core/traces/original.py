@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid5
 
-from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.errors import FileMissingError, InvalidInputError
 from tmde_core.records.debate import Round
 from tmde_core.records.traces import RoleModel, Timings, Trace
 from tmde_core.traces.exchange import Entry, in_utc, require_answer, without_thought
@@ -66,7 +66,7 @@ async def entries(path: Path) -> AsyncIterator[Entry]:
 
 def _open(path: Path) -> sqlite3.Connection:
     if not path.is_file():
-        raise NotFoundError(f"There is no file {path}.")
+        raise FileMissingError(f"There is no file {path}.")
     # `immutable` creates no files beside the database, but it ignores changes that are only in the WAL so far.
     wal = path.with_name(path.name + "-wal")
     mode = "mode=ro" if wal.exists() and wal.stat().st_size else "mode=ro&immutable=1"

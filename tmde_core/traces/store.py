@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,16 @@ from tmde_core.records.debate import Critique, Round
 from tmde_core.records.traces import Eligibility, RoleModel, Timings, TokenCounts, Trace, TraceFilter, TraceStats
 from tmde_core.storage.database import Database
 from tmde_core.storage.stamps import encode_time
+from tmde_core.storage.words import (
+    CORRECTED_MARK,
+    CUT_MARK,
+    QUALITY_STEPS,
+    RATED_MARK,
+    WITHDRAWN_MARK,
+    quality_mark,
+    search_terms,
+    source_mark,
+)
 
 T = TypeVar("T")
 
@@ -33,10 +44,16 @@ GOOD_ENOUGH = f"({QUALITY} >= ? OR corrected)"
 CUT = "finish_reason IN ('length', 'content_filter') AND user_rating IS NULL AND corrected_answer IS NULL"
 """A cut answer that no person has rated or corrected, written exactly as in its index."""
 
-MAX_SEARCH_WORDS = 32
-"""The number of search words that are used. Each word costs a lookup, and nobody types more words than this."""
-
 MIN_PREFIX = 3
+"""The length of the prefixes that the full-text index holds."""
+
+HIGHEST_STEP = 10 * QUALITY_STEPS
+
+PLACE = (
+    "((coalesce(min(max(unixepoch(?) * 1000 + CAST(substr(?, 21, 3) AS INTEGER), 0), 8796093022207), 0) << 20) "
+    "| (? & 1048575))"
+)
+"""The column `place` for a given `created_at`, twice, and `seq`. The trace itself may have been deleted."""
 
 COLUMNS = (
     "seq, id, created_at, query, final_answer, domain, early_stopped, stop_reason, auto_score, judge, user_rating, "
@@ -58,7 +75,6 @@ _PASSED_OVER: Mapping[PassedOver, str] = {
     "cut": f"source <> 'benchmark' AND {QUALITY} >= ? AND {CUT}",
 }
 
-_WORD = re.compile(r"\w+")
 _CURSOR = re.compile(r"(?P<created_at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (?P<seq>\d{1,18})", re.ASCII)
 
 
@@ -101,12 +117,13 @@ def fts_query(text: str) -> str | None:
 
     Each word is quoted, so that no word acts as an operator. The last word is a prefix.
     """
-    words = _WORD.findall(text)[:MAX_SEARCH_WORDS]
-    if not words:
+    terms = search_terms(text)
+    if not terms:
         return None
+    last = terms[-1]
     # Someone may still be typing the last word; a shorter prefix would match nearly everything, slowly.
-    prefix = "*" if len(words[-1]) >= MIN_PREFIX else ""
-    return " ".join(f'"{word}"' for word in words) + prefix
+    prefix = "*" if last.spaced and len(last.tokens[-1]) >= MIN_PREFIX else ""
+    return f"({' AND '.join(term.quoted() for term in terms)}{prefix})"
 
 
 class Arrival(NamedTuple):
@@ -124,47 +141,94 @@ class _Twin(NamedTuple):
 
 
 class Where:
-    """A filter as SQL: conditions and their parameters."""
+    """A filter as SQL: conditions and their parameters.
+
+    A search also has each condition as tokens of the index, because looking up 100,000 matches in the table takes
+    50 ms. Only a threshold between two of the index's steps of quality is looked up.
+    """
 
     def __init__(self, wanted: TraceFilter, eligibility: Eligibility) -> None:
         self._conditions: list[str] = []
         self._parameters: list[Any] = []
         self.match: str | None = None
+        """The full-text query with all conditions that the index knows; None if nothing is searched for."""
+        self.exact = True
+        """Whether the index alone decides. Otherwise the conditions must be looked up too."""
         self.nothing = False
         if wanted.q is not None and wanted.q.strip():
             self.match = fts_query(wanted.q)
             self.nothing = self.match is None
         if wanted.min_quality is not None:
             self.add(f"{QUALITY} >= ?", wanted.min_quality)
+            self._find(_quality_mark(wanted.min_quality))
+            self._look_up_unless(_is_step(wanted.min_quality))
         if wanted.rated is not None:
             self.add(f"user_rating IS {'NOT ' if wanted.rated else ''}NULL")
+            self._find(f'"{RATED_MARK}"', wanted.rated)
         if wanted.eligible is not None:
             whole = "" if eligibility.use_cut_answers else f" AND seq NOT IN (SELECT seq FROM traces WHERE {CUT})"
             eligible = f"({GOOD_ENOUGH} AND withdrawn_at IS NULL AND source <> 'benchmark'{whole})"
             # Within coalesce, so that counting walks the covering index instead of visiting each row of the quality index.
             self.add(f"coalesce({eligible}, 0) = {int(wanted.eligible)}", eligibility.min_quality)
+            self._look_up_unless(_is_step(eligibility.min_quality))
+            if wanted.eligible or self.exact:  # the traces of the step below may be ineligible too
+                marks = [WITHDRAWN_MARK, source_mark("benchmark")]
+                marks += [] if eligibility.use_cut_answers else [CUT_MARK]
+                unfit = " OR ".join(f'"{mark}"' for mark in marks)
+                good = f'{_quality_mark(eligibility.min_quality)} OR "{CORRECTED_MARK}"'
+                self._find(f"(({good}) NOT ({unfit}))", wanted.eligible)
         if wanted.source is not None:
             self.add("source = ?", wanted.source)
+            self._find(f'"{source_mark(wanted.source)}"')
 
     def add(self, condition: str, *parameters: Any) -> None:
         """Add a condition that must hold."""
         self._conditions.append(condition)
         self._parameters.extend(parameters)
 
-    def sql(self) -> tuple[str, list[Any]]:
-        """Return the WHERE clause with its parameters."""
-        conditions, parameters = list(self._conditions), list(self._parameters)
+    def _find(self, mark: str, present: bool = True) -> None:
         if self.match is not None:
-            conditions.append("seq IN (SELECT rowid FROM traces_fts WHERE traces_fts MATCH ?)")
-            parameters.append(self.match)
-        return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), parameters
+            self.match = f"({self.match} {'AND' if present else 'NOT'} {mark})"
+
+    def _look_up_unless(self, known: bool) -> None:
+        self.exact = self.exact and known
+
+    def sql(self) -> tuple[str, list[Any]]:
+        """Return the WHERE clause with its parameters, without what is searched for."""
+        return (f"WHERE {' AND '.join(self._conditions)}" if self._conditions else ""), list(self._parameters)
+
+    def found_sql(self, *more: str) -> tuple[str, list[Any]]:
+        """Return the FROM and WHERE clauses of a search, with their parameters.
+
+        Args:
+            more: more conditions.
+        """
+        sql, conditions, parameters = "FROM traces_fts", ["traces_fts MATCH ?", *more], [self.match]
+        if not self.exact:
+            # CROSS: otherwise SQLite may look up each trace in the full-text index.
+            sql += " CROSS JOIN traces ON traces.place = traces_fts.rowid"
+            conditions += self._conditions
+            parameters += self._parameters
+        return f"{sql} WHERE {' AND '.join(conditions)}", parameters
 
     def count_sql(self) -> tuple[str, list[Any]]:
         """Return the statement that counts the matches, with its parameters."""
-        if self.match is not None and not self._conditions:
-            return "SELECT count(*) FROM traces_fts WHERE traces_fts MATCH ?", [self.match]
-        where, parameters = self.sql()
-        return f"SELECT count(*) FROM traces {where}", parameters
+        clauses, parameters = self.sql() if self.match is None else self.found_sql()
+        source = "FROM traces " if self.match is None else ""
+        return f"SELECT count(*) {source}{clauses}", parameters
+
+
+def _quality_mark(threshold: float) -> str:
+    """Return the token of the highest step of quality that is not above a threshold."""
+    steps = threshold * QUALITY_STEPS
+    step = math.floor(max(steps, 0)) if steps <= HIGHEST_STEP else HIGHEST_STEP + 1  # which no trace has; also for NaN
+    return f'"{quality_mark(step)}"'
+
+
+def _is_step(threshold: float) -> bool:
+    """Return whether the tokens of quality decide this threshold. Every score is at least 0 and at most 10."""
+    steps = threshold * QUALITY_STEPS
+    return not 0 < steps <= HIGHEST_STEP or steps == math.floor(steps)
 
 
 def build_page_sql(where: Where, limit: int, cursor: str | None) -> tuple[str, list[Any]]:
@@ -172,13 +236,29 @@ def build_page_sql(where: Where, limit: int, cursor: str | None) -> tuple[str, l
 
     The statement reads one row more than `limit`, which shows whether more rows follow.
     """
-    if cursor is not None:
-        where.add("(created_at, seq) < (?, ?)", *decode_cursor(cursor))
+    position = None if cursor is None else decode_cursor(cursor)
+    if where.match is not None:
+        return _build_found_page_sql(where, limit, position)
+    if position is not None:
+        where.add("(created_at, seq) < (?, ?)", *position)
     clause, parameters = where.sql()
     # Choosing the keys first keeps the long texts out of any sorting.
     keys = f"SELECT seq FROM traces {clause} ORDER BY created_at DESC, seq DESC LIMIT ?"
     sql = f"SELECT {COLUMNS} FROM traces WHERE seq IN ({keys}) ORDER BY created_at DESC, seq DESC"
     return sql, [*parameters, limit + 1]
+
+
+def _build_found_page_sql(where: Where, limit: int, position: tuple[str, int] | None) -> tuple[str, list[Any]]:
+    """Return the statement of one page of a search.
+
+    The full-text index yields the matches in the order of pages, so it stops after `limit`.
+    """
+    clauses, parameters = where.found_sql(*(() if position is None else (f"traces_fts.rowid < {PLACE}",)))
+    if position is not None:
+        at = 1  # after what is searched for, before other conditions
+        parameters[at:at] = [position[0], position[0], position[1]]
+    places = f"SELECT traces_fts.rowid {clauses} ORDER BY traces_fts.rowid DESC LIMIT ?"
+    return f"SELECT {COLUMNS} FROM traces WHERE place IN ({places}) ORDER BY place DESC", [*parameters, limit + 1]
 
 
 class TraceStore:
@@ -337,10 +417,10 @@ class TraceStore:
         """Return figures of the whole table."""
         clause, parameters = Where(TraceFilter(eligible=True), eligibility).sql()
         cut = 0 if eligibility.use_cut_answers else (await self.passed_over("cut", eligibility.min_quality, 0))[0]
-        last_run = await self._db.value("SELECT max(started_at) FROM finetune_runs WHERE status = 'completed'")
+        last_run, newest = await self._last_run()
         counts = await self._db.row(
-            f"SELECT count(*) AS eligible, count(*) FILTER (WHERE created_at > ?) AS since FROM traces {clause}",
-            [last_run or "", *parameters],
+            f"SELECT count(*) AS eligible, count(*) FILTER (WHERE {newest}) AS since FROM traces {clause}",
+            [last_run, *parameters],
         )
         domains = await self._db.rows("SELECT domain, count(*) FROM traces GROUP BY domain")
         by_domain: dict[str, int] = {}
@@ -355,6 +435,23 @@ class TraceStore:
             since_last_run=counts["since"] if counts else 0,
             cut=cut,
         )
+
+    async def _last_run(self) -> tuple[Any, str]:
+        """Return a position and the condition of the traces that were stored after the last successful run.
+
+        The order in which rows were stored decides, not the times: a clock that was ahead would hide all new traces.
+        """
+        run = await self._db.row(
+            "SELECT id, started_at FROM finetune_runs WHERE status = 'completed' ORDER BY rowid DESC LIMIT 1"
+        )
+        if run is None:
+            return 0, "seq > ?"
+        newest = await self._db.value(
+            "SELECT max(traces.seq) FROM run_traces JOIN traces ON traces.id = run_traces.trace_id "
+            "WHERE run_traces.run_id = ?",
+            (run["id"],),
+        )
+        return (run["started_at"], "created_at > ?") if newest is None else (newest, "seq > ?")
 
     async def insert(self, connection: aiosqlite.Connection, traces: Iterable[Trace]) -> None:
         """Insert traces within an open transaction; raise `sqlite3.IntegrityError` if an id exists."""

@@ -15,7 +15,7 @@ import pytest
 from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.notifications import service as module
 from tmde_core.notifications.listener import EventNotifier, describe_event
-from tmde_core.notifications.service import NotificationService
+from tmde_core.notifications.service import NotificationService, check_webhook
 from tmde_core.records.finetune import FineTuneMetrics
 from tmde_core.sdk.events import RunFinished
 from tmde_core.settings import LiveSettings, NotifySettings, Settings
@@ -73,6 +73,15 @@ async def test_a_follower_that_comes_back_gets_only_what_it_has_not(notification
     await notifications.notify("a", "info", "Two")
     async with aclosing(notifications.follow(one.seq)) as events:
         assert (await anext(events)).data["title"] == "Two"
+
+
+async def test_a_follower_whose_number_no_notification_has_yet_gets_the_next_one(notifications):
+    await notifications.notify("a", "info", "Before")
+    async with aclosing(notifications.follow(9999)) as events:
+        upcoming = asyncio.ensure_future(anext(events))
+        while not upcoming.done():
+            await notifications.notify("a", "info", "Next")
+        assert upcoming.result().data["title"] == "Next"
 
 
 async def test_what_another_process_tells_reaches_the_followers_here(notifications, database, monkeypatch):
@@ -181,9 +190,17 @@ async def test_a_webhook_that_redirects_is_not_followed(database, receive, monke
 
 
 @pytest.mark.parametrize("url", ["ftp://example.org/x", "example.org", "file:///etc/passwd", "http://", "http://[x"])
-def test_what_is_no_web_address_is_refused_at_start(database, url):
+async def test_what_is_no_web_address_switches_only_the_webhook_off(database, url, tmp_path):
+    settings = Settings(data_dir=str(tmp_path), notify=NotifySettings(webhook_url=url))
+    live = LiveSettings(settings, [check_webhook])
+    service = NotificationService(database, live)
+    assert "notify.webhook_url" in service.webhook_problem
+    await service.notify("a", "info", "x")
+    assert (await service.list())[1] == 1
+    assert not service._calls
+    await live.change({"port": 8322})
     with pytest.raises(InvalidInputError, match=r"notify\.webhook_url"):
-        NotificationService(database, LiveSettings(Settings(notify=NotifySettings(webhook_url=url))))
+        await live.change({"notify": {"webhookUrl": "ftp://elsewhere"}})
 
 
 def ended(status, **fields) -> RunFinished:

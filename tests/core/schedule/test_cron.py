@@ -130,7 +130,9 @@ def test_the_29th_of_february_is_waited_for_across_the_century():
     assert cron.after(datetime(2096, 3, 1, tzinfo=UTC)) == datetime(2104, 2, 29, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("expression", ["", "a b c d e", "* * * *", "60 * * * *", "0 24 * * *", "@weekly", "0 0 0 * *"])
+@pytest.mark.parametrize(
+    "expression", ["", "a b c d e", "* * * *", "60 * * * *", "0 24 * * *", "@fortnightly", "0 0 0 * *"]
+)
 def test_what_is_no_cron_expression_is_refused_with_an_example(expression: str):
     with pytest.raises(InvalidInputError, match=r"no cron expression.*0 2 \* \* 0"):
         Cron(expression, "UTC")
@@ -170,3 +172,138 @@ def test_the_machine_s_zone_comes_from_its_environment(monkeypatch: pytest.Monke
 )
 def test_common_schedules_are_told_in_words(expression: str, words: str):
     assert Cron(expression, "UTC").describe() == words
+
+
+NAMES = {
+    "month": ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"),
+    "weekday": ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"),
+}
+
+
+def values(low: int, high: int, names: tuple[str, ...] = ()) -> st.SearchStrategy[tuple[str, set[int]]]:
+    """A field's text, with the values that a person means by it."""
+
+    def written(value: int) -> st.SearchStrategy[str]:
+        forms = [str(value), f"{value:02}"]
+        if names:
+            forms += [names[value - low], names[value - low].lower()]
+        return st.sampled_from(forms)
+
+    @st.composite
+    def part(draw: st.DrawFn) -> tuple[str, set[int]]:
+        kind = draw(st.sampled_from(["one", "range", "range/step", "*/step", "from/step"]))
+        first = draw(st.integers(low, high))
+        last = draw(st.integers(first, high))
+        step = draw(st.integers(1, high + 5))
+        begin, end = draw(written(first)), draw(written(last))
+        match kind:
+            case "one":
+                return begin, {first}
+            case "range":
+                return f"{begin}-{end}", set(range(first, last + 1))
+            case "range/step":
+                return f"{begin}-{end}/{step}", set(range(first, last + 1, step))
+            case "*/step":
+                return f"*/{step}", set(range(low, high + 1, step))
+        return f"{begin}/{step}", set(range(first, high + 1, step))
+
+    parts = st.lists(part(), min_size=1, max_size=3).map(
+        lambda found: (",".join(text for text, _ in found), set[int]().union(*(means for _, means in found)))
+    )
+    return st.just(("*", set(range(low, high + 1)))) | parts
+
+
+@settings(max_examples=60, deadline=None)
+@given(values(0, 59), values(0, 23), values(1, 31), values(1, 12, NAMES["month"]), values(0, 6, NAMES["weekday"]))
+def test_every_way_of_writing_a_field_means_what_it_means_in_cron(minute, hour, day, month, weekday):
+    texts = [text for text, _ in (minute, hour, day, month, weekday)]
+    either = not texts[2].startswith("*") and not texts[4].startswith("*")
+
+    def due(moment: datetime) -> bool:
+        of_month, of_week = moment.day in day[1], moment.isoweekday() % 7 in weekday[1]
+        right_day = of_month or of_week if either else of_month and of_week
+        return moment.minute in minute[1] and moment.hour in hour[1] and moment.month in month[1] and right_day
+
+    until = START + timedelta(days=20)
+    oracle = [moment for step in range(1, 20 * 1440 + 1) if due(moment := START + timedelta(minutes=step))]
+    try:
+        cron = Cron(" ".join(texts), "UTC")
+    except InvalidInputError as error:
+        assert "never comes due" in str(error)  # noqa: PT017 - whether it raises is not known
+        assert oracle == []
+        return
+    assert list(cron.between(START, until)) == oracle
+
+
+@pytest.mark.parametrize(
+    ("expression", "same"),
+    [
+        ("5/15 * * * *", "5,20,35,50 * * * *"),
+        ("50/15 * * * *", "50 * * * *"),
+        ("0 20/2 * * *", "0 20,22 * * *"),
+        ("*/90 * * * *", "0 * * * *"),
+        ("0 0 * * 7", "0 0 * * 0"),
+        ("0 0 * * SUN", "0 0 * * 0"),
+        ("0 0 * * fri-sun", "0 0 * * 0,5,6"),
+        ("0 0 * * 5-7", "0 0 * * 0,5,6"),
+        ("0 0 * * 7-2", "0 0 * * 0,1,2"),
+        ("0 0 * * 0-7", "0 0 * * 0-6"),
+        ("0 0 * * MON/2", "0 0 * * 1,3,5"),
+        ("0 0 * Jan,MAR-may *", "0 0 * 1,3,4,5 *"),
+        ("@daily", "0 0 * * *"),
+        ("@Weekly", "0 0 * * 0"),
+        ("@hourly", "0 * * * *"),
+        ("@yearly", "0 0 1 1 *"),
+        ("\t0  2 *\n* 0 ", "0 2 * * 0"),
+    ],
+)
+def test_two_ways_of_writing_one_schedule(expression: str, same: str):
+    until = START + timedelta(days=400)
+    assert list(Cron(expression, "Europe/Berlin").between(START, until)) == list(
+        Cron(same, "Europe/Berlin").between(START, until)
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("0 22-2 * * *", "runs backwards.*22-23,0-2"),
+        ("0 0 * * FRI-MON", "runs backwards.*5-6,0-1"),
+        ("0 0 * NOV-FEB *", "runs backwards.*11-12,1-2"),
+        ("0 0 ? * *", "another scheduler"),
+        ("0 0 L * *", "another scheduler"),
+        ("0 0 15W * *", "another scheduler"),
+        ("0 0 * * 5L", "another scheduler"),
+        ("0 0 * * 5#2", "another scheduler"),
+        ("0 0 0 * * *", "6 fields.*Seconds"),
+        ("0 0 0 * * * 2027", "7 fields.*Seconds"),
+        ("0 0 * *", "4 fields"),
+        ("@reboot", "'@reboot' is not known.*@daily"),
+        ("*/0 * * * *", "no step"),
+        ("*/x * * * *", "no step"),
+        ("5-1/2 * * * *", "runs backwards"),
+        ("*-5 * * * *", r"`\*` has no range"),
+        ("-5 * * * *", "'-5' is no minute"),
+        ("+5 * * * *", "'.5' is no minute"),
+        ("1,,2 * * * *", "'' is no minute"),
+        ("1_0 * * * *", "'1_0' is no minute"),
+        ("\uff15 * * * *", "is no minute"),
+        ("61 * * * *", "'61' is no minute; that is a number from 0 to 59"),
+        ("0 24 * * *", "'24' is no hour"),
+        ("0 0 32 * *", "'32' is no day of the month"),
+        ("0 0 * 13 *", "'13' is no month; that is a number from 1 to 12 or JAN to DEC"),
+        ("0 0 * * 8", "'8' is no weekday"),
+        ("0 0 * * MONDAY", "'MONDAY' is no weekday"),
+        ("MON * * * *", "'MON' is no minute"),
+        ("99999999999 * * * *", "is no minute"),
+    ],
+)
+def test_what_cron_does_not_know_is_refused_with_its_reason(expression: str, reason: str):
+    with pytest.raises(InvalidInputError, match=f"no cron expression: .*{reason}"):
+        Cron(expression, "UTC")
+
+
+def test_every_way_to_write_every_hour_comes_due_in_both_hours_that_the_clocks_repeat():
+    before, after = datetime(2026, 10, 24, 22, 59, tzinfo=UTC), datetime(2026, 10, 25, 2, 59, tzinfo=UTC)
+    for hours in ("*", "*/1", "0-23", "0/1"):
+        assert len(list(Cron(f"30 {hours} * * *", "Europe/Berlin").between(before, after))) == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -161,7 +162,6 @@ async def test_a_schedule_that_a_command_line_changed_is_followed(tmp_path, data
     service, _ = scheduled(tmp_path, database, clock)
     other, _ = scheduled(tmp_path, database, clock)
     await other.set("finetune", "off")
-    service._settings.reread()
     assert not (await service.status("finetune")).enabled
 
 
@@ -193,9 +193,73 @@ async def test_a_schedule_that_cannot_work_is_refused_and_nothing_changes(
     assert not (tmp_path / "tmde.toml").exists()
 
 
-async def test_an_impossible_schedule_in_the_settings_stops_the_start_with_its_name(tmp_path, database, clock):
-    with pytest.raises(InvalidInputError, match=r"schedule\.finetune: '0 0 30 2 \*' never comes due"):
-        scheduled(tmp_path, database, clock, "0 0 30 2 *")
+@pytest.mark.parametrize(
+    ("expression", "zone", "reason"),
+    [
+        ("0 0 30 2 *", "UTC", "schedule.finetune: '0 0 30 2 *' never comes due"),
+        ("61 * * * *", "UTC", "'61' is no minute"),
+        ("0 2 * * 0", "Mars/Olympus", "schedule.timezone: 'Mars/Olympus' is no time zone"),
+    ],
+)
+async def test_a_schedule_in_the_settings_that_cannot_be_used_is_off_and_says_why(
+    tmp_path, database, clock, expression, zone, reason
+):
+    wrong = ScheduleSettings(finetune=expression, benchmark="0 3 * * *", timezone=zone)
+    live = LiveSettings(Settings(data_dir=str(tmp_path), schedule=wrong), [check_schedules])
+    service = ScheduleService(database, live, clock)
+    await service.start()
+    await service.stop()
+    status = await service.status("finetune")
+    assert (status.enabled, status.expression, status.next_runs) == (False, expression, ())
+    assert reason in status.problem
+    assert (await service.status("benchmark")).enabled is (zone == "UTC")
+    ZoneInfo(status.timezone)
+    await live.change({"notify": {"webhookUrl": "https://example.org/x"}})  # other settings can be changed
+    mended = await service.set("finetune", "0 2 * * 0", "UTC")
+    assert (mended.enabled, mended.problem) == (True, "")
+
+
+async def test_a_clock_that_was_ahead_at_the_last_stop_silences_nothing(tmp_path, database, clock):
+    clock.go(days=365)
+    ahead, asked_then = scheduled(tmp_path, database, clock)
+    await ahead.tick()
+    clock.go(days=7)
+    await ahead.tick()
+    assert len(asked_then) == 1
+    clock.now = SUNDAY - timedelta(hours=1)
+    service, asked = scheduled(tmp_path, database, clock)
+    await service.start()
+    await service.stop()
+    clock.now = SUNDAY
+    await service.tick()
+    assert asked == [SUNDAY]
+    assert (await service.status("finetune")).last_decision.due_at == SUNDAY
+    clock.now = asked_then[0]
+    await service.tick()
+    assert asked[-1] == asked_then[0]
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=400), timedelta(days=8), timedelta(hours=2)])
+async def test_a_clock_that_jumps_back_while_the_server_runs_silences_nothing(tmp_path, database, clock, jump):
+    service, asked = scheduled(tmp_path, database, clock)
+    await service.tick()
+    clock.now += jump
+    await service.tick()
+    clock.now -= jump
+    await service.tick()
+    asked.clear()
+    clock.now = SUNDAY
+    await service.tick()
+    assert asked == [SUNDAY]
+
+
+async def test_a_small_correction_of_the_clock_lets_nothing_come_due_twice(tmp_path, database, clock):
+    service, asked = scheduled(tmp_path, database, clock)
+    await service.tick()
+    for moment in (SUNDAY, SUNDAY - timedelta(seconds=2), SUNDAY - timedelta(seconds=1), SUNDAY):
+        clock.now = moment
+        await service.tick()
+    assert asked == [SUNDAY]
 
 
 async def test_what_an_environment_variable_sets_is_changed_there(tmp_path, database, clock, monkeypatch):

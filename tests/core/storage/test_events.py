@@ -63,7 +63,7 @@ async def test_coming_back_after_the_last_event_ends_at_once(log: MemoryLog | Fi
     log.append("token")
     log.append("error", {"code": "x"})
     assert await asyncio.wait_for(ids(log, after=2), 60) == []
-    assert await asyncio.wait_for(ids(log, after=99), 60) == []
+    assert await asyncio.wait_for(ids(log, after=99), 60) == [2]
     assert await asyncio.wait_for(ids(log, after=-5), 60) == [1, 2]
 
 
@@ -213,3 +213,41 @@ def test_the_logs_of_what_ended_last_are_kept():
     logs.forget(first[0])
     logs.forget(first[0])
     assert logs.get(first[0]) is None
+
+
+@pytest.mark.parametrize("beyond", [4, 1000, 10**15])
+async def test_a_follower_with_an_id_beyond_the_end_gets_the_terminal_event(log: MemoryLog | FileLog, beyond: int):
+    for _ in range(2):
+        log.append("token")
+    log.append("error")
+    assert await ids(log, beyond) == [3]
+    assert await ids(log, 3) == []
+    assert await ids(log, -5) == [1, 2, 3]
+
+
+async def test_a_follower_with_an_id_beyond_the_end_of_a_running_log_gets_what_is_new(
+    log: MemoryLog | FileLog, monkeypatch: pytest.MonkeyPatch
+):
+    placed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    find_position = FileLog.find_position
+
+    def find(self: FileLog, after: int) -> int:
+        found = find_position(self, after)
+        loop.call_soon_threadsafe(placed.set)
+        return found
+
+    monkeypatch.setattr(FileLog, "find_position", find)
+    log.append("token")
+    follower = asyncio.create_task(ids(log, 1000))
+    await (placed.wait() if isinstance(log, FileLog) else asyncio.sleep(0))
+    log.append("token")
+    log.append("complete")
+    assert await follower == [2, 3]
+
+
+async def test_a_shortened_log_is_new_to_everyone():
+    log = MemoryLog(shortened=True)
+    log.append("complete")
+    for seen in (0, 1, 7):
+        assert await ids(log, seen) == [1]

@@ -1,5 +1,6 @@
 """Templates in SQLite: seeded once, found by what they are for, safe from what is typed."""
 
+import unicodedata
 from pathlib import Path
 from uuid import uuid4, uuid5
 
@@ -72,7 +73,8 @@ def test_nothing_but_quoted_words_reaches_the_search_syntax(query):
     expression = build_match_expression(query)
     if expression:
         words = expression.split(" AND (", 1)[1].removesuffix(")")
-        assert all(word[0] == word[-1] == '"' and word[1:-1].isalnum() for word in words.split(" OR "))
+        assert all(word[0] == word[-1] == '"' for word in words.split(" OR "))
+        assert all(unicodedata.category(one)[0] in "LMN" for word in words.split(" OR ") for one in word[1:-1])
 
 
 @pytest.mark.parametrize(
@@ -129,3 +131,29 @@ async def test_without_starter_files_there_are_no_templates(tmp_path):
 async def test_an_unknown_template_is_not_found(store):
     with pytest.raises(NotFoundError):
         await store.get(uuid4())
+
+
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [
+        ("反证法", "请用反证法证明根号二是无理数"),
+        ("背理法による証明", "√2が無理数であることを背理法で示せ"),
+        ("귀류법", "귀류법으로 증명하라"),
+        ("การพิสูจน์โดยข้อขัดแย้ง", "ช่วยเขียนการพิสูจน์ให้หน่อย"),
+        ("Démonstration par l’absurde", "Une demonstration par l'absurde, s'il vous plai\u0302t"),
+        ("Widerspruchsbeweis für Anfänger", "Wie geht das fu\u0308r Anfa\u0308nger?"),
+    ],
+)
+async def test_a_template_in_any_script_is_found_by_a_question_in_it(tmp_path, name, question):
+    folder = tmp_path / "templates"
+    folder.mkdir()
+    (folder / "one.md").write_text(template_file(name), encoding="utf-8")
+    (folder / "two.md").write_text(template_file("Something else"), encoding="utf-8")
+    async with Database.open(tmp_path / "tmde.db") as database:
+        store = TemplateStore(database, folder)
+        await store.seed()
+        assert [hit.template.name for hit in await store.search(question, 3)] == [name]
+        (folder / "one.md").write_text(template_file("Renamed"), encoding="utf-8")
+        await store.seed()
+        await database.write("DELETE FROM templates WHERE name = ?", (name,))
+        assert await store.search(question, 3) == []

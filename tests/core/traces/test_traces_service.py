@@ -312,6 +312,21 @@ async def test_the_figures_count_each_trace_once(traces: TraceService, database:
     assert (await TraceService(TraceStore(database), strict, traces._taught).stats()).eligible == 1
 
 
+async def test_a_run_of_a_clock_that_was_ahead_hides_no_new_trace(traces: TraceService, database: Database) -> None:
+    old = a_trace(1, auto_score=9.0)
+    await traces.add(old)
+    run = str(uuid4())
+    await database.write(
+        "INSERT INTO finetune_runs (id, started_at, status, config, triggered_by) VALUES (?, ?, 'completed', '{}', 'user')",
+        (run, "2099-01-01T00:00:00.000Z"),
+    )
+    await database.write("INSERT INTO run_traces VALUES (?, ?, 'train')", (run, str(old.id)))
+    assert (await traces.stats()).since_last_run == 0
+    await traces.add(a_trace(2, auto_score=9.0))
+    await traces.add(a_trace(3, auto_score=1.0))
+    assert (await traces.stats()).since_last_run == 1
+
+
 async def test_an_empty_store_has_figures_too(traces: TraceService) -> None:
     stats = await traces.stats()
     assert (stats.total, stats.eligible, stats.by_domain) == (0, 0, {})

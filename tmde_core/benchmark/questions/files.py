@@ -19,7 +19,7 @@ def read_questions(path: Path) -> list[Question]:
     """Return all questions of a file, in file order.
 
     Raises:
-        NotFoundError: The file does not exist.
+        FileMissingError: The file does not exist.
         InvalidInputError: The file is not text, a line is not a question, or an id occurs twice. The error names the
             line.
     """

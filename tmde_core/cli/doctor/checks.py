@@ -18,6 +18,7 @@ from typing import Literal
 import psutil
 
 from tmde_core import __version__
+from tmde_core.cli.doctor.wrong_settings import find_wrong_settings
 from tmde_core.cli.kit.invocation import Invocation
 from tmde_core.cli.kit.logs import log_to_file
 from tmde_core.cli.kit.output import format_bytes, plain
@@ -53,25 +54,34 @@ async def examine(invocation: Invocation) -> list[Check]:
     """Run all checks."""
     checks = [_python(), _sqlite(), _machine(), _memory()]
     settings = None
+    plugins = Plugins.load()
     try:
         settings = invocation.settings()
         log_to_file(settings)
-        file = settings.data_path / SETTINGS_FILE
-        checks.append(
-            Check("settings", "ok", f"{file}{'' if file.exists() else ' (not there: everything as shipped)'}")
-        )
+        checks += _settings(settings, plugins)
     except TmdeError as error:
         checks.append(Check("settings", "broken", error.detail))
     checks.append(_disk(settings.data_path if settings else invocation.data_dir or default_data_dir()))
     if settings is not None:
         checks += [_writable(settings), await _database(settings), _server(settings)]
-    plugins = Plugins.load()
     checks += list(_plugins(plugins))
     if settings is not None:
         checks += await _runtimes(plugins, settings)
         checks += list(_backends(plugins, settings))
     checks.append(_ui())
     return [Check(check.name, check.status, plain(check.detail)) for check in checks]
+
+
+def _settings(settings: Settings, plugins: Plugins) -> list[Check]:
+    file = settings.data_path / SETTINGS_FILE
+    wrong = list(find_wrong_settings(settings, plugins))
+    if not wrong:
+        return [Check("settings", "ok", f"{file}{'' if file.exists() else ' (not there: everything as shipped)'}")]
+    count = "1 setting cannot be used" if len(wrong) == 1 else f"{len(wrong)} settings cannot be used"
+    return [
+        Check("settings", "lacking", f"{file}: {count}; everything else works."),
+        *(Check(f"setting {name}", "lacking", problem) for name, problem in wrong),
+    ]
 
 
 def _python() -> Check:

@@ -21,7 +21,12 @@ def schedule_command(name: ScheduleName, what: str) -> Callable[..., None]:
     def schedule(
         ctx: typer.Context,
         set_: Annotated[
-            str | None, typer.Option("--set", help="Five cron fields such as `0 2 * * 0`, or `off`.", metavar="CRON")
+            str | None,
+            typer.Option(
+                "--set",
+                help="Five cron fields such as `0 2 * * 0`, a shorthand such as `@weekly`, or `off`.",
+                metavar="CRON",
+            ),
         ] = None,
         timezone: Annotated[str | None, typer.Option(help="An IANA name such as Europe/Berlin.")] = None,
         json: JsonFlag = False,
@@ -37,7 +42,8 @@ def schedule_command(name: ScheduleName, what: str) -> Callable[..., None]:
             return
         print_fields(
             (
-                ("schedule", f"{status.description} ({status.expression})" if status.enabled else "off"),
+                ("schedule", f"{status.description} ({status.expression})" if status.enabled else status.description),
+                *((("problem", status.problem),) if status.problem else ()),
                 ("time zone", status.timezone),
                 *(("next" if number == 0 else "then", moment) for number, moment in enumerate(status.next_runs[:3])),
             )

@@ -96,3 +96,5 @@ END;
 DROP INDEX traces_newest;
 CREATE INDEX traces_newest
   ON traces (created_at DESC, seq DESC, source, withdrawn_at, user_rating, auto_score, corrected);
+DROP INDEX traces_by_place;
+CREATE INDEX traces_by_place ON traces (place, source, withdrawn_at, user_rating, auto_score, corrected);

@@ -52,6 +52,8 @@ class SchedulePanel:
         self._facts.clear()
         with self._facts:
             Tag("p", _words(status), data_testid="schedule-words")
+            if status.problem:
+                Tag("p", status.problem, "notice bad", data_testid="schedule-unusable")
             if status.enabled and status.next_runs:
                 first = status.next_runs[0]
                 Tag(
@@ -117,6 +119,10 @@ class SchedulePanel:
 
 
 def _words(status: ScheduleStatus) -> str:
+    if status.problem:
+        return (
+            f"Off, because the setting cannot be used. Until it is corrected, start {_WHAT[status.schedule]} yourself."
+        )
     if not status.enabled:
         return f"Switched off. Start {_WHAT[status.schedule]} yourself."
     words = status.description or status.expression
