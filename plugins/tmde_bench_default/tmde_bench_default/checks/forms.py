@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tmde_bench_default.checks.committed import plain
+from tmde_bench_default.checks.reading.folding import plain
 from tmde_bench_default.checks.schema import find_mismatch, schema_problems
 from tmde_core.sdk.judges import CountCheck, FormCheck
 
