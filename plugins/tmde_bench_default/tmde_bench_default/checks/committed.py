@@ -18,6 +18,12 @@ from tmde_bench_default.checks.reading.numbers import Reading, parse_number, rea
 from tmde_bench_default.checks.reading.units import COMPOUND
 from tmde_bench_default.checks.sums import false_sum
 
+MAX_NUMBERS = 300
+"""At most this many numbers of a text are looked at, from its end."""
+
+MAX_READ = 6_000
+"""The numbers of this many characters are read, from the end of the text. The final answer is there."""
+
 _HEDGE = re.compile(
     r"(?is)\s*(?:[\w°%]+\s+){0,2}?(?:,\s*(?:(?:and|or)\b)?|;|\||[&/+]|\b(?:or|and|to|through|till|until|vs\.?|versus|bis|und|oder|ou|y|o|et|или|и)\b|"
     r"[-–—~]|〜|或者?|和|与|到|至|または|か|と|또는)[\s(*\"]*(?:\b(?:maybe|perhaps|possibly|even|rather|else|probably|also|it is|it's|is|could be|might be|may be|"
@@ -45,9 +51,9 @@ _IS_THE_ANSWER = re.compile(
     r"(?i)[\"')\]*]{0,3}(?:\s[a-z°%]+){0,2}?,?\s+(?:is|are|was|would be|must be)\s+(?:(?:thus|therefore|hence|indeed|surely|definitely)\s+)?(?:the|my|our)?\s*(?:(?:final|correct|right)\s+)*"
     r"(?:answer|result|solution)\b"
 )
-_OPERATOR_BETWEEN = re.compile(r"(?:[+×·*÷/^=≈√±]|\s[-–]\s)")
+_OPERATOR_BETWEEN = re.compile(r"(?i:[+×·*÷/^=≈√±]|\s[-–]\s|\s(?:x|times|plus|minus|divided by|multiplied by|equals|makes)\s)")
 _CLAUSE_BETWEEN = re.compile(r"[,;.!?\n](?!\d)")
-_EQUALS_LAST = re.compile(r"[=≈]\s*(?:\b(?:about|approximately|roughly|around)\b\s*)?[-+~$€£(\s]*(?:[A-Z]{0,3}\$)?\Z")
+_EQUALS_LAST = re.compile(r"(?i:[=≈]|\bequals\b|\bmakes\b|\bis\b)\s*(?:\b(?:about|approximately|roughly|around)\b\s*)?[-+~$€£(\s]*(?:[A-Z]{0,3}\$)?\Z")
 _LIST_MARK = re.compile(r"(?m)^[ \t]*(\d{1,2})[.)]\s+\S")
 _ALONE_BEFORE = re.compile(r"[\s*$(\"'=:≈~#>]*(?:[a-z]\s*=\s*)?[$(\s]*\Z|(?i:\s*(?:approximately|approx\.?|about|around|roughly|circa|ca\.?)\s*\Z)", re.IGNORECASE)
 _ALONE_AFTER = re.compile(r"[\s*$)\"'!.。]*(?:[^\W\d_][\w/^°.]*\s*){0,2}[\s*$)\"'!.]*\Z")
@@ -153,8 +159,9 @@ class _Part:
     """A part of an answer and its numbers."""
 
     def __init__(self, text: str) -> None:
-        self._text = text.replace(BOX, " ").replace(BOX_END, " ")
-        self._numbers = read_numbers(self._text)
+        self._whole = text
+        self._text = text[-MAX_READ:].replace(BOX, " ").replace(BOX_END, " ")
+        self._numbers = read_numbers(self._text)[-MAX_NUMBERS:]
 
     def candidates(self, *, ordinals: bool = False) -> list[Reading]:
         """Return the numbers that are said as numbers: not denied, not asked, and more than a bound."""
@@ -209,14 +216,14 @@ class _Part:
 
     def of_prose(self) -> tuple[Reading | None, str]:
         """Return the number of an unmarked answer: the one that stands alone on the first line, or the last."""
-        lines = [line for line in self._text.split("\n") if line.strip()]
+        lines = [line for line in self._whole.split("\n", 200)[:200] if line.strip()]
         if lines and (first := _Part(lines[0]).alone()) is not None:
             others = [alone for line in lines[1:50] if (alone := _Part(line).alone()) is not None]
             if any(one.value != first.value for one in others):
                 return None, "It names several numbers and settles on none."
             if first.value is None or first.operand:
                 return None, "Its number cannot be read for sure."
-            return _unless_corrected(first, "\n".join(lines[1:]))
+            return _unless_corrected(first, self._whole.split(lines[0], 1)[1])
         numbers = self.candidates()
         for index, one in enumerate(numbers):
             if _IS_THE_ANSWER.match(self._text[one.end : one.end + 80]):

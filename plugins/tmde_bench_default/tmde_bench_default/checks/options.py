@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from tmde_bench_default.checks.committed import find_number, parse_number
-from tmde_bench_default.checks.reading.denial import is_denied, is_denied_after, last_correction
+from tmde_bench_default.checks.reading.denial import NO_DENIAL, is_denied, is_denied_after, last_correction
 from tmde_bench_default.checks.reading.folding import BOX, BOX_END, flatten_raised, fold_signs, plain
 from tmde_bench_default.checks.reading.marks import Mark, final_parts
 from tmde_bench_default.checks.reading.numbers import is_unspaced
 
-MAX_MENTIONS = 2_000
+MAX_MENTIONS = 500
 """At most this many mentions of options are read, from the end of the text."""
 
 _REST_OF_LIST = re.compile(r"(?i)[\"')\]*]{0,3}\s*(?:,\s*(?:and\b|or\b)?|and\b|or\b|nor\b|&|/)\s*(?:option\s|choice\s)?[\"'(\[*]{0,3}")
 _WORDS_A = re.compile(
-    r"(?i)\s*(?:\Z|[.,;:!?)\]}/&+\n–\"*]|-\s|['\"]\s|(?:because|since|as|is|and|or|but|not|nor|was|would|will|seems|fits|looks|makes|must|should|for|"
+    r"(?i)\s*(?:\Z|(?-i:[B-Z]\b)|[.,;:!?()\]}/&+\n–\"*]|-\s|['\"]\s|(?:because|since|as|is|and|or|but|not|nor|was|would|will|seems|fits|looks|makes|must|should|for|"
     r"with|if|over|instead|than|then|too|from|ist|und|oder|option|choice|here|best|from)\b(?! (?:good|great|nice|big|small|bad)\b))"
 )
 """What may follow the letter A where it is an option, and not the article."""
 
 _CHOOSES = re.compile(
     r"(?i)(?:\b(?:choose|chose|choosing|pick|picked|select|selected|option|choice|letter|answer|answers|go(?:ing)? with|went with|vote for|opt for|opted for|prefer|"
-    r"settle on|say|answer would be|answer is|correct is|right is|it is|it's|it must be|is option|is choice|would be|should be|is|be|antwort|wähle|nehme|elijo|choisis)"
+    r"settle on|say|answer would be|answer is|correct is|right is|it is|it's|it must be|is option|is choice|would be|should be|is|be|es|est|ist|é|è|sarà|antwort|wähle|nehme|elijo|choisis)"
     r"|选择?|選擇?|选项|是|：)\s*[:=]?\s*[\"'(\[*]{0,3}\Z"
 )
 _STRONG_BEFORE = re.compile(
@@ -39,6 +40,20 @@ _STRONG_AFTER = re.compile(
 _CLOSED = re.compile(r"[)\]*\"'”]")
 _SENTENCE = re.compile(r"[.!?\n](?=\s|\Z)")
 _BECAUSE = re.compile(r"(?i)\W*(?:because|since|as|given|weil|denn|parce)\b")
+
+
+_NEGATIONS = frozenset({"no", "not", "never", "none", "false", "wrong", "incorrect", "neither", "nein", "non"})
+_AFTER_NO = re.compile(
+    r"(?i)\s*(?:\Z|[^\w\s]|(?:because|since|as|and|or|but|it|they|he|she|we|you|i|this|that|there|if|is|was|would|here|und|oder|weil|for|to)\b)"
+)
+"""What may follow "no" where it is an answer. In "no cat" it is none."""
+
+_BEFORE_LETTER = re.compile(
+    r"(?i)(?:(?-i:\b[A-Z]\s)|\A|[.!?;:,\n([{/&+*\"'$–\ue000-]\s*|\s-\s|[^\x00-\x7f]|\b(?:that|think|thus|so|therefore|hence|believe|not|but|and|or|nor|either|neither|both|between|"
+    r"except|if|than|versus|vs|because|since|then|also|only|with|unlike|instead of|of|maybe|perhaps|probably|possibly|surely|definitely|clearly|obviously|just|"
+    r"simply|rather|against|sondern|nicht|und|oder)\s)\W{0,3}\Z"
+)
+"""What may stand before a letter that is an option. In "vitamin B" it is a part of a name."""
 
 
 class _Said(NamedTuple):
@@ -73,6 +88,8 @@ class _Options:
         self._by_name = {plain(option): option for option in options if plain(option)}
         names = sorted(self._by_name, key=len, reverse=True)
         self._names = re.compile("|".join(map(re.escape, names)) or r"(?!)")
+        words = [re.escape(name) for name in names if name in _NEGATIONS]
+        self._negations = re.compile(rf"(?i)\b(?:{'|'.join(words)})\b") if words else None
 
     def choose(self, text: str) -> tuple[str | None, str]:
         """Return the option that the folded text commits to, or None and the reason."""
@@ -106,7 +123,7 @@ class _Options:
         first = next((one for one in self._said(rest) if one.option == found), None)
         correction = last_correction(rest, first.end) if first else None
         if correction is not None and any(
-            one.option != found and not is_denied(rest, one.start) and not is_denied_after(rest, one.end)
+            one.option != found and not self._is_denied(rest, one)
             for one in self._said(rest)
             if one.start >= correction
         ):
@@ -130,7 +147,7 @@ class _Options:
         first = _SENTENCE.split(rest.lstrip(".):*_\"'`\n ]}$"), maxsplit=1)[0]
         others = [
             one
-            for one in self._said(rest[: len(rest) - len(rest.lstrip(".):*_\"'`\n ]}$")) + len(first)])
+            for one in self._said(rest[: len(rest) - len(rest.lstrip(".):*_\"'`\n ]}$")) + len(first)], loose=True)
             if one.option != said.option and not self._is_denied(rest, one)
         ]
         if _BECAUSE.match(rest):
@@ -173,7 +190,7 @@ class _Options:
         return False
 
     def _is_denied(self, text: str, one: _Said) -> bool:
-        if is_denied(text, one.start) or is_denied_after(text, one.end):
+        if is_denied(text, one.start, self._negations) or is_denied_after(text, one.end):
             return True
         end = _SENTENCE.search(text, one.end, one.end + 200)
         if end is not None and end[0] == "?":
@@ -201,13 +218,18 @@ class _Options:
         if len(low) != len(text):  # casefolding made it longer: the places of the two texts must agree
             text = low
         found: list[_Said] = []
-        for match in self._names.finditer(low):
+        idle = [match.span() for match in NO_DENIAL.finditer(low)][-100:] if self._negations else []
+        for match in deque(self._names.finditer(low), maxlen=MAX_MENTIONS):
             option = self._by_name[match[0]]
+            if match[0] == "no" and not _AFTER_NO.match(low, match.end()):
+                continue
+            if idle and any(begin <= match.start() < end for begin, end in idle):
+                continue
             if self._stands_alone(low, match.start(), match.end()) and (
                 len(match[0]) > 1 or not match[0].isalpha() or self._is_letter(text, match.start(), loose)
             ):
                 found.append(_Said(match.start(), match.end(), option))
-        return found[-MAX_MENTIONS:]
+        return found
 
     @staticmethod
     def _stands_alone(text: str, start: int, end: int) -> bool:
@@ -232,10 +254,16 @@ class _Options:
             return True
         if letter in "AIai" and not _WORDS_A.match(after):
             return False
+        if after[:1] in {"-", "+"} and not after[1:2].strip():
+            return False
+        if letter.isupper() and not (
+            _BEFORE_LETTER.search(before) or _CHOOSES.search(before) or _STRONG_AFTER.match(after)
+        ):
+            return False
         if letter.isupper():
             return letter != "I" or bool(_CHOOSES.search(before)) and bool(re.match(r"\s*(?:\Z|[.,;:!)\n]|because\b)", after))
         chosen = re.search(r"(?i)\b(?:option|choice|letter|answer(?: is)?|choose|pick|select|chose)\s*:?\s*[\"'(\[*]*\Z", before)
-        return bool(chosen) or (loose and not before.strip(" \t*_\"'`([{$#>") and bool(re.match(r"\W|\Z", after)) and letter not in "ai")
+        return bool(chosen) or (loose and not before.strip(" \t*_\"'`([{$#>).,") and bool(re.match(r"\W|\Z", after)) and letter not in "ai")
 
 
 def _joins(one: str, other: str) -> bool:

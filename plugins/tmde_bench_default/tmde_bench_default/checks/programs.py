@@ -20,10 +20,10 @@ MAX_CODE_CHARS = 20_000
 MAX_MERGES = 200
 """How many lines that are no code alone are tried together with the line before."""
 
-_FENCE = re.compile(r"^[ \t]*(?:>[ \t]?|(?:[-*+]|\d{1,2}[.)])[ \t]+)?[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$")
+_FENCE = re.compile(r"(?:> ?|(?:[-*+]|\d{1,2}[.)]) {1,4})?(`{3,}|~{3,})([^`]{0,200})")
 _LANGUAGE = re.compile(r"\{?\.?([A-Za-z+#-]*)[\d.]*")
 _PYTHON = frozenset({"python", "py", "ipython", "pycon", "python-repl", "pyi", "sage", "gyp", "code", "tool_code", ""})
-_TAGGED = re.compile(r"<(pre|code)\b[^>\n]{0,200}>(.*?)</\1\s*>", re.DOTALL | re.IGNORECASE)
+_OPENING = re.compile(r"<(pre|code)\b[^>\n]{0,200}>", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:pre|code|span|br|div)\b[^>\n]{0,200}>", re.IGNORECASE)
 _BEGINS = re.compile(r"^[ \t]*(?:def |class |import \w|from [\w.]+ import|@\w|async def |[A-Za-z_]\w*\s*=\s*lambda\b)", re.MULTILINE)
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|In \[\d+\]:)(?: |$)")
@@ -71,7 +71,7 @@ def _blocks(answer: str) -> list[str]:
     lines: list[str] = []
     fence, is_python = "", False
     for line in answer.split("\n"):
-        match = _FENCE.match(line)
+        match = _FENCE.fullmatch(line.strip())
         if match is None:
             lines.append(line)
             continue
@@ -103,13 +103,19 @@ def _dedented(lines: Sequence[str]) -> str:
 
 def _tagged(answer: str) -> list[str]:
     """Return the code between HTML tags."""
-    found = [html.unescape(_TAG.sub("", match[2])) for match in _TAGGED.finditer(answer)]
+    low, found, at = answer.lower(), [], 0
+    while begin := _OPENING.search(answer, at):
+        end = low.find(f"</{begin[1].lower()}", begin.end())
+        if end < 0:
+            break
+        found.append(html.unescape(_TAG.sub("", answer[begin.end() : end])))
+        at = end
     return ["\n".join(found)] if found else []
 
 
 def _unfenced(answer: str) -> str:
     """Return the lines of code of an answer without fences, and leave its prose out."""
-    lines = [line for line in _TAG.sub("", answer).split("\n") if not _FENCE.match(line)]
+    lines = [line for line in _TAG.sub("", answer).split("\n") if not _FENCE.fullmatch(line.strip())]
     begin = next((index for index, line in enumerate(lines) if _BEGINS.match(line) or _PROMPT.match(line)), None)
     if begin is None:
         return "\n".join(lines)

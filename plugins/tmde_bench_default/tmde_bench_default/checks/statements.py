@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from tmde_bench_default.checks.reading.denial import is_called_wrong, is_denied
 from tmde_bench_default.checks.reading.numbers import is_unspaced, read_numbers
 from tmde_bench_default.checks.reading.units import CURRENCY
+
+MAX_PLACES = 200
+"""At most this many places of a wording are looked at."""
+
+MAX_NUMBER = 80
+"""The longest number around a wording, in characters."""
 
 _OUTSIDE = re.compile(rf"\s?(?:{CURRENCY}|%|percent|per cent)\s?")
 """What a wording may leave out of a number: its currency and its percent sign."""
@@ -20,7 +27,7 @@ def find_stated(text: str, wording: str) -> list[int]:
     """
     if not wording:
         return []
-    found = [match.start() for match in re.finditer(re.escape(wording), text)]
+    found = [match.start() for match in islice(re.finditer(re.escape(wording), text), MAX_PLACES)]
     found = [start for start in found if _is_whole(text, start, start + len(wording))]
     if found and read_numbers(wording):
         found = _with_whole_numbers(text, wording, found)
@@ -42,18 +49,18 @@ def _are_one_word(one: str, other: str) -> bool:
 
 def _with_whole_numbers(text: str, wording: str, starts: list[int]) -> list[int]:
     """Return the places at which the wording cuts no number of the text apart."""
-    spans = [(one.start, one.end) for one in read_numbers(text) if one.kind != "label"]
-    kept, at = [], 0
-    for start in starts:
-        end = start + len(wording)
-        while at < len(spans) and spans[at][1] <= start:
-            at += 1
-        near, cut = at, False
-        while near < len(spans) and spans[near][0] < end:
-            first, last = spans[near]
-            cut = cut or (first < start and _OUTSIDE.fullmatch(text[first:start]) is None)
-            cut = cut or (last > end and _OUTSIDE.fullmatch(text[end:last]) is None)
-            near += 1
-        if not cut:
-            kept.append(start)
-    return kept
+    return [start for start in starts if not _cuts_a_number(text, start, start + len(wording))]
+
+
+def _cuts_a_number(text: str, start: int, end: int) -> bool:
+    begin = max(0, start - MAX_NUMBER)
+    begin = text.find(" ", begin, start) + 1 or begin if begin else 0
+    for one in read_numbers(text[begin : end + MAX_NUMBER]):
+        first, last = begin + one.start, begin + one.end
+        if one.kind == "label" or last <= start or first >= end:
+            continue
+        if (first < start and _OUTSIDE.fullmatch(text[first:start]) is None) or (
+            last > end and _OUTSIDE.fullmatch(text[end:last]) is None
+        ):
+            return True
+    return False

@@ -12,19 +12,20 @@ _NEGATION = re.compile(
     r"apart from|far from|hardly|barely|anything but|everything but|all but|doubt|isnt|wasnt|arent|cant|dont|doesnt|nicht|kein\w*|weder|nie|"
     r"pas|jamais|ni|não|nunca|non|не|нет|нельзя)\b|n't\b|\bno es\b)"
 )
+_ALL_BUT = re.compile(r"(?i)\b(?:anything|everything|anyone|everyone|all|any) but[\s(\"'*]*(?:option |choice )?\Z")
 _UNSPACED_NEGATION = re.compile(r"(?:不是|並非|并非|没有|沒有|绝非|而非|不会是|不可能是|不|非|未|无|無)[ \"'(]?\Z")
 _PREFIX = re.compile(r"(?i)\b(?:non|anti|pseudo|quasi)[- ]\Z")
-_NO_DENIAL = re.compile(
+NO_DENIAL = re.compile(
     r"(?i)\b(?:no doubt|not only|not just|not merely|not simply|not doubt|without (?:a |any )?doubt|no question|no wonder|not to mention|not surprisingly)\b"
     r"|不仅|不但|不只|不過|不过"
 )
 _CLAUSE = re.compile(r"[.!?;:\n–](?!\d)|,(?!\d)|\b(?:but|so|sondern|mais|sino|while|whereas|yet|however)\b|[-]\s|而是|，", re.IGNORECASE)
 _SUPPOSED = re.compile(
     r"(?i)\b(?:if|whether|suppose|supposing|assume|assuming|unless|imagine|pretend)(?: that)?(?: (?:the answer|it|this|that|x|we|you|one|option|choice|answer))*"
-    r"(?: (?:is|was|were|be|picks?|chooses?|selects?|says?|gives?|gets?|had|has))?\s*=?[\s(\"'*]*\Z"
+    r"(?: (?:is|was|were|be|picks?|chooses?|selects?|says?|gives?|gets?|had|has))?(?: the)?\s*=?[\s(\"'*]*\Z"
 )
 _AFTER = re.compile(
-    r"(?i)[\"')\]*]{0,3}(?:\s+(?!and\b|or\b|but\b|so\b)[a-z]+){0,2}?\s*(?:"
+    r"(?i)[\"')\]*]{0,3}(?: (?!and\b|or\b|but\b|so\b)[a-z]+){0,2}? ?(?:"
     r"\b(?:is|are|was|were|be|seems?|looks?|would be|must be|sounds?)\s+(?:(?:also|all|both|clearly|obviously|definitely|certainly|simply|just|thus|therefore|"
     r"probably|of course)\s+){0,2}(?:not(?! only| just)|never|wrong|incorrect|false|untrue|impossible|too (?:small|big|large|low|high|much|many|few|little)|"
     r"(?:a|the) (?:wrong|incorrect|trap|distractor|mistake|lie|myth)|no(?:t| longer)? )|"
@@ -38,10 +39,20 @@ _CORRECTION = re.compile(
 )
 
 
-def is_denied(text: str, position: int) -> bool:
-    """Return whether the statement at `position` is denied or only supposed just before, in the same clause."""
-    before = _NO_DENIAL.sub(" ", text[max(0, position - 120) : position])
+def is_denied(text: str, position: int, words: re.Pattern[str] | None = None) -> bool:
+    """Return whether the statement at `position` is denied or only supposed just before, in the same clause.
+
+    Args:
+        text: the text.
+        position: where the statement begins.
+        words: words that deny nothing here, because they are options themselves.
+    """
+    before = NO_DENIAL.sub(" ", text[max(0, position - 120) : position])
+    if words is not None:
+        before = words.sub("…", before)
     if _PREFIX.search(before) or _UNSPACED_NEGATION.search(before):
+        return True
+    if _ALL_BUT.search(before):
         return True
     clause = _CLAUSE.split(before)[-1]
     near = " ".join(clause.split()[-NEAR_WORDS:])

@@ -27,7 +27,7 @@ _NO_NUMBER = re.compile(
 )
 """Dates, times, ratios, ranges with dots, and numbers with another base."""
 
-_SCIENTIFIC = re.compile(r"[eE]([+-]?\d{1,4})(?![\w^])")
+_SCIENTIFIC = re.compile(r"[eE]([+-]?\d{1,4})(?![\w^]|\.\d)")
 _TEN = re.compile(r"\s?[×xX·*]\s?10\s?\^\s?")
 _POWER = re.compile(r"\s?\^\s?")
 _EXPONENT = re.compile(r"([+-]?\d{1,4})(?![\d^]|\.\d|\s?\^|/\d)|\(\s*([+-]?\d{1,4})\s*\)(?!\s?\^)")
@@ -39,7 +39,7 @@ _OUT_OF = re.compile(r"(?i) (?:out of|over|of)(?: the)? (\d+)(?![\d.,]*\d)(?! ?%
 _ORDINAL = re.compile(r"(?i)\^?\(?(?:st|nd|rd|th|º|ª)\)?(?![^\W_])")
 _UNREAD = re.compile(r"[^\W_]{1,40}")
 _RIGHT_END = re.compile(
-    r"(?i)\s?(?:±|\+/-|\+-)|\s?√|\+(?!\s?[\d(a-z√])|\s*\(?(?:with )?(?:a )?remainder\b|\s?R ?\d|\s?[‰‱]|\s?π|\\|(?:分之|分の|割)|"
+    r"(?i)\s?(?:±|\+/-|\+-)|\s?√|\+(?!\s?[\d(a-z√])|-(?=\s|\Z)| [xyz]\b(?! ?[\d(=])|\s*\(?(?:with )?(?:a )?remainder\b|\s?R ?\d|\s?[‰‱]|\s?π|\\|(?:分之|分の|割)|"
     r"[ -](?:or|and) (?:more|less|fewer|higher|lower|greater|above|below|over|under|up|older|younger)\b|[ -](?:plus|ish)\b(?! ?[\d(])"
 )
 """What makes a number before it another one, or a bound."""
@@ -49,12 +49,13 @@ _VAGUE = re.compile(rf"(?i)[ -]({'|'.join(sorted(units.VAGUE))})(?![^\W_])")
 _TO_THE = re.compile(r"(?i) (?:raised )?to the (?:power|\w+ power|\d+(?:st|nd|rd|th)|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b")
 
 _CURRENCY_BEFORE = re.compile(rf"(?:(?<![^\W_])|(?<=\d)){units.CURRENCY}\s?\Z")
+_CURRENCY_AFTER = re.compile(rf"\s?{units.CURRENCY}")
 _SIGN_WORD = re.compile(r"(?i)(?:(?<![^\W_])(minus|negative|neg\.|moins|menos|meno|минус|plus)[ -]\s?|(マイナス|负|負|零下))\Z")
 _FUNCTION = re.compile(
     r"(?i)(?:\b(?:sqrt|log|ln|exp|sin|cos|tan|abs|factorial|twice|double|triple|half|thrice|cube root of|square root of|square of|cube of|opposite of|"
-    r"negative of|inverse of|reciprocal of|root of|multiple of|multiples of|factor of|power of|mod)\s?\(?\s?|√\(?\s?)\Z"
+    r"negative of|inverse of|reciprocal of|root of|multiple of|multiples of|factor of|power of|mod|(?:half|thirds?|quarters?|[a-z]{3,10}ths?|percent|cent) of(?: the)?)\s?\(?\s?|√\(?\s?)\Z"
 )
-_OPERATOR_BEFORE = re.compile(r"[+×·*÷/^√−]\s*[(\[]*\s?\Z|(?i:\b(?:plus|times|by|mod)\s\Z)|[%)\d]\s?[-–]\s?\Z|\w-\Z|\b[a-z]\s[-–]\s\Z")
+_OPERATOR_BEFORE = re.compile(r"[+×·*÷/^√−]\s*[(\[]*\s?\Z|(?i:\b(?:plus|times|by|mod)\s\Z)|[%)\d]\s?[-–xX]\s?\Z|\w-\Z|\b[a-z]\s[-–]\s\Z")
 _OPERATOR_AFTER = re.compile(
     r"\s{0,3}[)\]]*\s?(?:[+×·÷^√](?=\s?[\w(\\√-])|[*](?=\s?[\w(\\])|/(?=\s?(?:[\d(]|[a-z]\b))|[-–](?=\s?[\d(])|-\s?[a-z]\b(?!')"
     r"|(?i: (?:times|plus|minus|multiplied by|divided by|x|mod) (?=\d|an?\b|\(|-|[a-z]\b|" + words._STARTS + r")))"  # noqa: SLF001
@@ -165,6 +166,8 @@ class _Reader:
             self._kind = "label"
         elif last in {"第"}:
             self._kind = "ordinal"
+        if last == "±" or before.endswith(("± ", "+/-", "+-")):
+            self._sure = False
         if _OPERATOR_BEFORE.search(before) or _FUNCTION.search(before):
             self._operand = True
 
@@ -199,7 +202,7 @@ class _Reader:
         if last.isdigit() or last in {")", "%"}:
             self._operand = True
             return start
-        if last in {"-", "+", "±"}:
+        if last in {"-", "+"}:
             self._sure = False
         if dash[2] and last not in {"=", "(", "≈"}:
             self._sure = self._sure and self._is_bullet(place)
@@ -237,7 +240,7 @@ class _Reader:
         written, self._at = raw[0], raw.end()
         if len(written) <= 3 and written.isdigit() and (groups := _GROUPS.match(text, self._at)):
             written, self._at = written + groups[0], groups.end()
-        money = self._money or bool(re.match(rf"\s?{units.CURRENCY}", text[self._at : self._at + 5]))
+        money = self._money or bool(_TEN.match(text, self._at) or _CURRENCY_AFTER.match(text, self._at))
         self._value = read_digits(written, money=money)
         self._sure = self._sure and self._value is not None
         if self._kind == "label":
@@ -365,7 +368,9 @@ class _Reader:
         character = text[at : at + 1]
         if not self._digits or not (character.isalpha() or character in {"°", "º", "_", "℃"} or _is_number_sign(character)):
             return
-        if unit := units.ATTACHED.match(text, at):
+        if re.match(r"\d{4}s(?![^\W_])", text[max(0, at - 4) : at + 2]):  # 1960s
+            self._sure = False
+        elif unit := units.ATTACHED.match(text, at):
             self._at = unit.end()
         elif _is_unspaced(character):
             if text[at : at + 1] in {"点", "點", "分"} and text[at + 1 : at + 2].isdigit():
