@@ -39,23 +39,34 @@ _BOUND_BEFORE = re.compile(
     r"fewer|well over|just over|just under|no more than|no less than|not more than|minimum of|maximum of|or more than|approaching|mindestens|höchstens|über|unter|"
     r"plus de|moins de|más de|menos de)\s+(?:or equal to\s+)?(?:about |around |exactly |the )?|[<>≤≥≠≮≯]=?\s*|!=\s*|<>\s*)[($€£]*\Z"
 )
-_BOUND_AFTER = re.compile(r"(?i)(?:\s+[a-z]+)?\s+(?:or (?:more|less|fewer|higher|lower|above|below|greater|over|so many)|at (?:least|most)|and (?:up|more|above)|plus\b|upwards)")
+_BOUND_AFTER = re.compile(
+    r"(?i)(?:\s+[a-z]+)?\s+(?:or (?:more|less|fewer|higher|lower|above|below|greater|over|so many)|at (?:least|most)|and (?:up|more|above)|plus\b|upwards)"
+)
 _ONE_BEFORE = re.compile(
     r"(?i)\b(?:the|no|this|that|which|each|every|any|some|right|correct|only|another|first|last|other|wrong|same|as|at|a|my|our|new|next|is|than|for|these|those|"
     r"all|both|either|these)\s\Z"
 )
-_ONE_AFTER = re.compile(r"(?i)\s(?:of|another|more|can|must|should|who|that|could|has to|may|might|needs?|by one|would|is)\b|'s\b")
+_ONE_AFTER = re.compile(
+    r"(?i)\s(?:of|another|more|can|must|should|who|that|could|has to|may|might|needs?|by one|would|is)\b|'s\b"
+)
 _REASON = re.compile(r"(?i)\b(?:because|since|given that|due to|denn|weil|parce que|porque|as (?=\d))|因为|∵")
-_SENTENCE_END = re.compile(r"[.!?](?=\s|\Z|[\"')*\]])|\n")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|\Z|[\"')*\].!?])|\n")
 _IS_THE_ANSWER = re.compile(
     r"(?i)[\"')\]*]{0,3}(?:\s[a-z°%]+){0,2}?,?\s+(?:is|are|was|would be|must be)\s+(?:(?:thus|therefore|hence|indeed|surely|definitely)\s+)?(?:the|my|our)?\s*(?:(?:final|correct|right)\s+)*"
     r"(?:answer|result|solution)\b"
 )
-_OPERATOR_BETWEEN = re.compile(r"(?i:[+×·*÷/^=≈√±]|\s[-–]\s|\s(?:x|times|plus|minus|divided by|multiplied by|equals|makes)\s)")
+_OPERATOR_BETWEEN = re.compile(
+    r"(?i:[+×·*÷/^=≈√±]|\s[-–]\s|\s(?:x|times|plus|minus|divided by|multiplied by|equals|makes)\s)"
+)
 _CLAUSE_BETWEEN = re.compile(r"[,;.!?\n](?!\d)")
-_EQUALS_LAST = re.compile(r"(?i:[=≈]|\bequals\b|\bmakes\b|\bis\b)\s*(?:\b(?:about|approximately|roughly|around)\b\s*)?[-+~$€£(\s]*(?:[A-Z]{0,3}\$)?\Z")
+_EQUALS_LAST = re.compile(
+    r"(?i:[=≈]|\bequals\b|\bmakes\b|\bis\b)\s*(?:\b(?:about|approximately|roughly|around)\b\s*)?[-+~$€£(\s]*(?:[A-Z]{0,3}\$)?\Z"
+)
 _LIST_MARK = re.compile(r"(?m)^[ \t]*(\d{1,2})[.)]\s+\S")
-_ALONE_BEFORE = re.compile(r"[\s*$(\"'=:≈~#>]*(?:[a-z]\s*=\s*)?[$(\s]*\Z|(?i:\s*(?:approximately|approx\.?|about|around|roughly|circa|ca\.?)\s*\Z)", re.IGNORECASE)
+_ALONE_BEFORE = re.compile(
+    r"[\s*$(\"'=:≈~#>]*(?:[a-z]\s*=\s*)?[$(\s]*\Z|(?i:\s*(?:approximately|approx\.?|about|around|roughly|circa|ca\.?)\s*\Z)",
+    re.IGNORECASE,
+)
 _ALONE_AFTER = re.compile(r"[\s*$)\"'!.。]*(?:[^\W\d_][\w/^°.]*\s*){0,2}[\s*$)\"'!.]*\Z")
 
 
@@ -138,7 +149,7 @@ def _of_marks(text: str, marks: Sequence[Mark]) -> tuple[Reading | None, str]:
         ):
             return None, "It names more than one final answer."
     first = text.lstrip("\n ").split("\n", 1)[0]
-    alone = _Part(first).alone() if text[: end].strip() else None
+    alone = _Part(first).alone() if text[:end].strip() else None
     if alone is not None and alone.value != told.value and not last_correction(text[:end]):
         return None, "It names more than one final answer."
     return told, ""
@@ -193,7 +204,7 @@ class _Part:
     def alone(self) -> Reading | None:
         """Return the number if the part is nothing but one number, with a unit perhaps."""
         numbers = [one for one in self._numbers if one.kind == "number"]
-        if len(numbers) != 1 or len(self._text) > 120 or numbers[0].weak and len(self._text.split()) > 1:
+        if len(numbers) != 1 or len(self._text) > 120 or (numbers[0].weak and len(self._text.split()) > 1):
             return None
         one = numbers[0]
         is_alone = _ALONE_BEFORE.match(self._text[: one.start]) and _ALONE_AFTER.match(self._text[one.end :])
@@ -273,7 +284,9 @@ class _Part:
         one = numbers[chosen]
         near = [numbers[index] for index in (chosen - 1, chosen + 1) if 0 <= index < len(numbers)]
         return any(
-            self._are_side_by_side(*sorted((one, other))) for other in near if other.value != one.value or one.percent != other.percent
+            self._are_side_by_side(*sorted((one, other)))
+            for other in near
+            if other.value != one.value or one.percent != other.percent
         )
 
     def _are_side_by_side(self, one: Reading, other: Reading) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from tmde_bench_default.checks.committed import find_number, parse_number
@@ -16,7 +17,9 @@ from tmde_bench_default.checks.reading.numbers import is_unspaced
 MAX_MENTIONS = 500
 """At most this many mentions of options are read, from the end of the text."""
 
-_REST_OF_LIST = re.compile(r"(?i)[\"')\]*]{0,3}\s*(?:,\s*(?:and\b|or\b)?|and\b|or\b|nor\b|&|/)\s*(?:option\s|choice\s)?[\"'(\[*]{0,3}")
+_REST_OF_LIST = re.compile(
+    r"(?i)[\"')\]*]{0,3}\s*(?:,\s*(?:and\b|or\b)?|and\b|or\b|nor\b|&|/)\s*(?:option\s|choice\s)?[\"'(\[*]{0,3}"
+)
 _WORDS_A = re.compile(
     r"(?i)\s*(?:\Z|(?-i:[B-Z]\b)|[.,;:!?()\]}/&+\n–\"*]|-\s|['\"]\s|(?:because|since|as|is|and|or|but|not|nor|was|would|will|seems|fits|looks|makes|must|should|for|"
     r"with|if|over|instead|than|then|too|from|ist|und|oder|option|choice|here|best|from)\b(?! (?:good|great|nice|big|small|bad)\b))"
@@ -49,9 +52,9 @@ _AFTER_NO = re.compile(
 """What may follow "no" where it is an answer. In "no cat" it is none."""
 
 _BEFORE_LETTER = re.compile(
-    r"(?i)(?:(?-i:\b[A-Z]\s)|\A|[.!?;:,\n([{/&+*\"'$–\ue000-]\s*|\s-\s|[^\x00-\x7f]|\b(?:that|think|thus|so|therefore|hence|believe|not|but|and|or|nor|either|neither|both|between|"
+    r"(?i)(?:(?-i:\b[A-Z]\s\Z)|(?:\A|[.!?;:,\n([{/&+*\"'$–\ue000-]\s*|\s-\s|[^\x00-\x7f]|\b(?:that|think|thus|so|therefore|hence|believe|not|but|and|or|nor|either|neither|both|between|"
     r"except|if|than|versus|vs|because|since|then|also|only|with|unlike|instead of|of|maybe|perhaps|probably|possibly|surely|definitely|clearly|obviously|just|"
-    r"simply|rather|against|sondern|nicht|und|oder)\s)\W{0,3}\Z"
+    r"simply|rather|against|sondern|nicht|und|oder)\s)[\s\"'(\[*]{0,3}\Z)"
 )
 """What may stand before a letter that is an option. In "vitamin B" it is a part of a name."""
 
@@ -169,7 +172,8 @@ class _Options:
         strong = {
             one.option
             for one in said
-            if _STRONG_BEFORE.search(part[max(0, one.start - 60) : one.start]) or _STRONG_AFTER.match(part[one.end : one.end + 60])
+            if _STRONG_BEFORE.search(part[max(0, one.start - 60) : one.start])
+            or _STRONG_AFTER.match(part[one.end : one.end + 60])
         }
         if len(strong) == 1 and not self._is_hedged(part, said, next(iter(strong))):
             return next(iter(strong)), ""
@@ -180,12 +184,17 @@ class _Options:
 
     def _is_hedged(self, part: str, said: Sequence[_Said], option: str) -> bool:
         """Return whether the option stands side by side with another one: A or B, A and B."""
-        for one, other in zip(said, said[1:], strict=False):
+        for one, other in pairwise(said):
             if option in {one.option, other.option} and one.option != other.option:
                 between = part[one.end : other.start]
-                if len(between) < 40 and re.fullmatch(
-                    r"(?i)[\W]*(?:and|or|und|oder|maybe|perhaps|possibly|even|also|both|option|choice|\s|,|/|&)*[\W]*", between
-                ) and "." not in between:
+                if (
+                    len(between) < 40
+                    and re.fullmatch(
+                        r"(?i)[\W]*(?:and|or|und|oder|maybe|perhaps|possibly|even|also|both|option|choice|\s|,|/|&)*[\W]*",
+                        between,
+                    )
+                    and "." not in between
+                ):
                     return True
         return False
 
@@ -235,22 +244,26 @@ class _Options:
     def _stands_alone(text: str, start: int, end: int) -> bool:
         before, after = text[start - 1 : start], text[end : end + 1]
         first, last = text[start], text[end - 1]
-        if before and _joins(before, first) or after and _joins(last, after):
+        if (before and _joins(before, first)) or (after and _joins(last, after)):
             return False
-        if after in {"+", "#"} and last.isalnum() or (last.isdigit() and re.match(r"[.,]\d|/\d|%", text[end : end + 2])):
+        if (after in {"+", "#"} and last.isalnum()) or (
+            last.isdigit() and re.match(r"[.,]\d|/\d|%", text[end : end + 2])
+        ):
             return False
         return not (first.isdigit() and re.search(r"(?:\d[.,/]|(?<![^\W_])-)\Z", text[max(0, start - 2) : start]))
 
     def _is_letter(self, text: str, start: int, loose: bool) -> bool:
         """Return whether a letter is meant as an option, and not as a word or a part of a name."""
         letter, before, after = text[start], text[max(0, start - 40) : start], text[start + 1 : start + 40]
-        if before[-1:] in {"'", "-"} and before[-2:-1].isalnum() or re.match(r"'\w|-\w|&\w|\.\w", after):
+        if (before[-1:] in {"'", "-"} and before[-2:-1].isalnum()) or re.match(r"'\w|-\w|&\w|\.\w", after):
             return False
         enclosed = before[-1:] in {"(", "[", "*", '"', "$"} or before.endswith(BOX)
         if enclosed and after[:1] and (_CLOSED.match(after) or after[0] == before[-1]):
             return True
         at_start = not before.strip(" \t*_\"'`([{$#>\n") or before.rstrip(" \t*_\"'`([{$#>").endswith("\n")
         if at_start and re.match(r"[)\].:,*]|\s*\Z|\s*\n", after):
+            return True
+        if after.startswith(")") and not before[-1:].isalnum() and "(" not in before[-20:]:
             return True
         if letter in "AIai" and not _WORDS_A.match(after):
             return False
@@ -261,9 +274,15 @@ class _Options:
         ):
             return False
         if letter.isupper():
-            return letter != "I" or bool(_CHOOSES.search(before)) and bool(re.match(r"\s*(?:\Z|[.,;:!)\n]|because\b)", after))
-        chosen = re.search(r"(?i)\b(?:option|choice|letter|answer(?: is)?|choose|pick|select|chose)\s*:?\s*[\"'(\[*]*\Z", before)
-        return bool(chosen) or (loose and not before.strip(" \t*_\"'`([{$#>).,") and bool(re.match(r"\W|\Z", after)) and letter not in "ai")
+            return letter != "I" or (
+                bool(_CHOOSES.search(before)) and bool(re.match(r"\s*(?:\Z|[.,;:!)\n]|because\b)", after))
+            )
+        chosen = re.search(
+            r"(?i)\b(?:option|choice|letter|answer(?: is)?|choose|pick|select|chose)\s*:?\s*[\"'(\[*]*\Z", before
+        )
+        return bool(chosen) or (
+            loose and not before.strip(" \t*_\"'`([{$#>).,") and bool(re.match(r"\W|\Z", after)) and letter not in "ai"
+        )
 
 
 def _joins(one: str, other: str) -> bool:

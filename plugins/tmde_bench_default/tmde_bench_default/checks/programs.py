@@ -25,10 +25,14 @@ _LANGUAGE = re.compile(r"\{?\.?([A-Za-z+#-]*)[\d.]*")
 _PYTHON = frozenset({"python", "py", "ipython", "pycon", "python-repl", "pyi", "sage", "gyp", "code", "tool_code", ""})
 _OPENING = re.compile(r"<(pre|code)\b[^>\n]{0,200}>", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:pre|code|span|br|div)\b[^>\n]{0,200}>", re.IGNORECASE)
-_BEGINS = re.compile(r"^[ \t]*(?:def |class |import \w|from [\w.]+ import|@\w|async def |[A-Za-z_]\w*\s*=\s*lambda\b)", re.MULTILINE)
+_BEGINS = re.compile(
+    r"^[ \t]*(?:def |class |import \w|from [\w.]+ import|@\w|async def |[A-Za-z_]\w*\s*=\s*lambda\b)", re.MULTILINE
+)
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|In \[\d+\]:)(?: |$)")
 _CONTINUED = re.compile(r"^[ \t]*(?:\.\.\.|\.\.\.:)(?: |$)")
-_BLANKS = dict.fromkeys(map(ord, "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"), " ")
+_BLANKS = dict.fromkeys(
+    map(ord, "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"), " "
+)
 _UNSEEN = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"), "")
 _QUOTES = str.maketrans("“”„‘’‚", "\"\"\"'''")
 
@@ -95,9 +99,9 @@ def _is_python(info: str) -> bool:
 
 
 def _dedented(lines: Sequence[str]) -> str:
-    if lines and all(line.lstrip().startswith(">") for line in lines if line.strip()):
-        if not any(_PROMPT.match(line) for line in lines):
-            lines = [re.sub(r"^[ \t]*>[ ]?", "", line) for line in lines]
+    quoted = lines and all(line.lstrip().startswith(">") for line in lines if line.strip())
+    if quoted and not any(_PROMPT.match(line) for line in lines):
+        lines = [re.sub(r"^[ \t]*>[ ]?", "", line) for line in lines]
     return textwrap.dedent("\n".join(lines)).strip("\n")
 
 
@@ -155,7 +159,9 @@ def _may_go_on(part: str) -> bool:
     if _parsed(part) is not None or len(part) > MAX_CODE_CHARS:
         return False
     first = part.split("\n", 1)[0]
-    return bool(_BEGINS.match(first) or re.match(r"(?:if|for|while|with|try|else|elif|except)\b.*:\s*$|\w+\s*=\s*[\[({]", first))
+    return bool(
+        _BEGINS.match(first) or re.match(r"(?:if|for|while|with|try|else|elif|except)\b.*:\s*$|\w+\s*=\s*[\[({]", first)
+    )
 
 
 # -------------------------------------------------------------------------------------------------- reading one block
@@ -267,7 +273,7 @@ def _replaces(statement: ast.stmt, defined: Iterable[str]) -> bool:
         names = {(alias.asname or alias.name) for alias in statement.names}
     else:
         names = {one.id for one in ast.walk(statement) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
-    return not names.isdisjoint(defined) or "*" in names and bool(getattr(statement, "level", 0))
+    return not names.isdisjoint(defined) or ("*" in names and bool(getattr(statement, "level", 0)))
 
 
 def _is_stub(statement: _Definition) -> bool:

@@ -36,7 +36,8 @@ def find_stated(text: str, wording: str) -> list[int]:
 
 def _is_whole(text: str, start: int, end: int) -> bool:
     return not (
-        start > 0 and _are_one_word(text[start - 1], text[start]) or end < len(text) and _are_one_word(text[end - 1], text[end])
+        (start > 0 and _are_one_word(text[start - 1], text[start]))
+        or (end < len(text) and _are_one_word(text[end - 1], text[end]))
     )
 
 

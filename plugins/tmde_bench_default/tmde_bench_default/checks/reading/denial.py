@@ -19,7 +19,9 @@ NO_DENIAL = re.compile(
     r"(?i)\b(?:no doubt|not only|not just|not merely|not simply|not doubt|without (?:a |any )?doubt|no question|no wonder|not to mention|not surprisingly)\b"
     r"|不仅|不但|不只|不過|不过"
 )
-_CLAUSE = re.compile(r"[.!?;:\n–](?!\d)|,(?!\d)|\b(?:but|so|sondern|mais|sino|while|whereas|yet|however)\b|[-]\s|而是|，", re.IGNORECASE)
+_CLAUSE = re.compile(
+    r"[.!?;:\n–](?!\d)|,(?!\d)|\b(?:but|so|sondern|mais|sino|while|whereas|yet|however)\b|[-]\s|而是|，", re.IGNORECASE
+)
 _SUPPOSED = re.compile(
     r"(?i)\b(?:if|whether|suppose|supposing|assume|assuming|unless|imagine|pretend)(?: that)?(?: (?:the answer|it|this|that|x|we|you|one|option|choice|answer))*"
     r"(?: (?:is|was|were|be|picks?|chooses?|selects?|says?|gives?|gets?|had|has))?(?: the)?\s*=?[\s(\"'*]*\Z"
@@ -32,7 +34,9 @@ _AFTER = re.compile(
     r"\b(?:isn't|aren't|wasn't|weren't|isnt|can't be|cannot be|couldn't be|can not be|won't be|doesn't|does not|do not|don't|fails|ist falsch|ist nicht|"
     r"est faux|n'est pas|es falso|no es)|(?:ではない|ではありません|じゃない|ではなく|不对|不對|错|錯|不正确|是错|가 아니|이 아니|은 아니))"
 )
-_TAKEN_BACK = re.compile(r"(?i)[\"')\]*]{0,3}\s*(?:\?\s*[-–]?\s*(?:no|nope|wrong|never)\b|[-–(]\s*(?:no|nope|wrong|incorrect|false|not (?:really|right|correct|true)|✗|❌)\b|[✗❌✘])")
+_TAKEN_BACK = re.compile(
+    r"(?i)[\"')\]*]{0,3}\s*(?:\?\s*[-–]?\s*(?:no|nope|wrong|never)\b|[-–(]\s*(?:no|nope|wrong|incorrect|false|not (?:really|right|correct|true)|✗|❌)\b|[✗❌✘])"
+)
 _CORRECTION = re.compile(
     r"(?i)(?:\b(?:wait|actually|correction|corrected|sorry|mistake|mistaken|oops|rather|scratch that|i mean|make that|on second thought|second thoughts|let me recheck|"
     r"reconsider|reconsidering|apologies)\b|\bno,|\bno\. |\bhmm\b|\bor rather\b)"

@@ -8,8 +8,31 @@ MAX_DEPTH = 20
 """Braces that are nested deeper are left out, and what they hold is read as plain text."""
 
 _TEXT = frozenset(
-    "text textbf textit textrm textsf texttt textnormal mathrm mathbf mathit mathsf mathtt mathbb mathcal operatorname mbox hbox emph "
-    "underline bm ce boldsymbol pmb".split()
+    [
+        "text",
+        "textbf",
+        "textit",
+        "textrm",
+        "textsf",
+        "texttt",
+        "textnormal",
+        "mathrm",
+        "mathbf",
+        "mathit",
+        "mathsf",
+        "mathtt",
+        "mathbb",
+        "mathcal",
+        "operatorname",
+        "mbox",
+        "hbox",
+        "emph",
+        "underline",
+        "bm",
+        "ce",
+        "boldsymbol",
+        "pmb",
+    ]
 )
 _BOXED = frozenset({"boxed", "fbox", "framebox", "bbox"})
 _FRACTIONS = frozenset({"frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac"})
@@ -74,15 +97,15 @@ class _Reader:
         return out
 
     def _piece(self, depth: int, before: str) -> str:
-        token = self._tokens[self._at]
+        piece = self._tokens[self._at]
         self._at += 1
-        if token == "{":
+        if piece == "{":
             return self._group(depth)
-        if token in {"^", "_"}:
-            return self._raised(token, depth)
-        if not token.startswith("\\"):
-            return token
-        return self._command(token[1:], depth, before)
+        if piece in {"^", "_"}:
+            return self._raised(piece, depth)
+        if not piece.startswith("\\"):
+            return piece
+        return self._command(piece[1:], depth, before)
 
     def _group(self, depth: int) -> str:
         """Read what stands between the brace before this place and the brace that closes it."""
@@ -99,20 +122,20 @@ class _Reader:
             self._at += 1
         if self._at >= len(self._tokens) or self._tokens[self._at] == "}":
             return ""
-        token = self._tokens[self._at]
-        if token == "{":
+        piece = self._tokens[self._at]
+        if piece == "{":
             self._at += 1
             return self._group(depth)
-        if token.startswith("\\"):
+        if piece.startswith("\\"):
             self._at += 1
-            return self._command(token[1:], depth, "") if depth < MAX_DEPTH else ""
-        stripped = token.lstrip()
+            return self._command(piece[1:], depth, "") if depth < MAX_DEPTH else ""
+        stripped = piece.lstrip()
         self._tokens[self._at] = stripped[1:]
         return stripped[:1]
 
     def _raised(self, sign: str, depth: int) -> str:
         following = self._tokens[self._at] if self._at < len(self._tokens) else ""
-        if following != "{" and following != "\\circ" and following != "\\degree":
+        if following not in {"{", "\\circ", "\\degree"}:
             return sign
         inside = self._argument(depth + 1).strip()
         if inside in {"°", "'"}:

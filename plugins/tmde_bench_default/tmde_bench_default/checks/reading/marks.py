@@ -1,4 +1,4 @@
-"""Find the places where an answer announces what it comes to: \\boxed{42}, #### 42, Final answer: 42."""
+r"""Find the places where an answer announces what it comes to: \boxed{42}, #### 42, Final answer: 42."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _MARK = re.compile(
     r"(?:答案|答え|答え|答|正解|정답|답)\s*(?:应该是|應該是|就是|是|为|為|は|은|는|：|:)\s*:?",
     re.MULTILINE,
 )
-_NOTHING = re.compile(r"(?i)(?:unknown|unclear|undefined|undetermined|impossible|nothing|none|not |unable|indeterminate|ambiguous)")
+_NOTHING = re.compile(
+    r"(?i)(?:unknown|unclear|undefined|undetermined|impossible|nothing|none|not |unable|indeterminate|ambiguous)"
+)
 _HEADING = re.compile(r"[-+]?[$€£¥]?[\d.(]|[A-Za-z][).]?\s*\Z|yes\b|no\b|true\b|false\b", re.IGNORECASE)
 
 

@@ -46,16 +46,22 @@ _RIGHT_END = re.compile(
 
 _BELOW_ZERO = re.compile(r"(?i)(?: ?° ?[CF]?| degrees?(?: [a-z]+)?| [CF])? below (?:(zero|0)(?![\d.,]*\d)|freezing)\b")
 _VAGUE = re.compile(rf"(?i)[ -]({'|'.join(sorted(units.VAGUE))})(?![^\W_])")
-_TO_THE = re.compile(r"(?i) (?:raised )?to the (?:power|\w+ power|\d+(?:st|nd|rd|th)|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b")
+_TO_THE = re.compile(
+    r"(?i) (?:raised )?to the (?:power|\w+ power|\d+(?:st|nd|rd|th)|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b"
+)
 
 _CURRENCY_BEFORE = re.compile(rf"(?:(?<![^\W_])|(?<=\d)){units.CURRENCY}\s?\Z")
 _CURRENCY_AFTER = re.compile(rf"\s?{units.CURRENCY}")
-_SIGN_WORD = re.compile(r"(?i)(?:(?<![^\W_])(minus|negative|neg\.|moins|menos|meno|минус|plus)[ -]\s?|(マイナス|负|負|零下))\Z")
+_SIGN_WORD = re.compile(
+    r"(?i)(?:(?<![^\W_])(minus|negative|neg\.|moins|menos|meno|минус|plus)[ -]\s?|(マイナス|负|負|零下))\Z"
+)
 _FUNCTION = re.compile(
     r"(?i)(?:\b(?:sqrt|log|ln|exp|sin|cos|tan|abs|factorial|twice|double|triple|half|thrice|cube root of|square root of|square of|cube of|opposite of|"
     r"negative of|inverse of|reciprocal of|root of|multiple of|multiples of|factor of|power of|mod|(?:half|thirds?|quarters?|[a-z]{3,10}ths?|percent|cent) of(?: the)?)\s?\(?\s?|√\(?\s?)\Z"
 )
-_OPERATOR_BEFORE = re.compile(r"[+×·*÷/^√−]\s*[(\[]*\s?\Z|(?i:\b(?:plus|times|by|mod)\s\Z)|[%)\d]\s?[-–xX]\s?\Z|\w-\Z|\b[a-z]\s[-–]\s\Z")
+_OPERATOR_BEFORE = re.compile(
+    r"[+×·*÷/^√−]\s*[(\[]*\s?\Z|(?i:\b(?:plus|times|by|mod)\s\Z)|[%)\d]\s?[-–xX]\s?\Z|\w-\Z|\b[a-z]\s[-–]\s\Z"
+)
 _OPERATOR_AFTER = re.compile(
     r"\s{0,3}[)\]]*\s?(?:[+×·÷^√](?=\s?[\w(\\√-])|[*](?=\s?[\w(\\])|/(?=\s?(?:[\d(]|[a-z]\b))|[-–](?=\s?[\d(])|-\s?[a-z]\b(?!')"
     r"|(?i: (?:times|plus|minus|multiplied by|divided by|x|mod) (?=\d|an?\b|\(|-|[a-z]\b|" + words._STARTS + r")))"  # noqa: SLF001
@@ -144,9 +150,7 @@ class _Reader:
             value = -value
         if value is not None and (abs(value.numerator) >= 10**400 or value.denominator >= 10**400):
             value = None
-        return Reading(
-            self._start, self._at, value, self._kind, self._percent, self._operand, self._worked, self._weak
-        )
+        return Reading(self._start, self._at, value, self._kind, self._percent, self._operand, self._worked, self._weak)
 
     # ------------------------------------------------------------------------------------------------ before it
 
@@ -164,7 +168,7 @@ class _Reader:
         last = before[-1:]
         if self._digits and (last.isalnum() or last in {"_", "^", "\\"}) and not _is_unspaced(last):
             self._kind = "label"
-        elif last in {"第"}:
+        elif last == "第":
             self._kind = "ordinal"
         if last == "±" or before.endswith(("± ", "+/-", "+-")):
             self._sure = False
@@ -366,7 +370,9 @@ class _Reader:
         """Read what stands at the number without a blank: a unit, or what makes it unreadable."""
         text, at = self._text, self._at
         character = text[at : at + 1]
-        if not self._digits or not (character.isalpha() or character in {"°", "º", "_", "℃"} or _is_number_sign(character)):
+        if not self._digits or not (
+            character.isalpha() or character in {"°", "º", "_", "℃"} or _is_number_sign(character)
+        ):
             return
         if re.match(r"\d{4}s(?![^\W_])", text[max(0, at - 4) : at + 2]):  # 1960s
             self._sure = False
@@ -391,7 +397,9 @@ def _is_number_sign(character: str) -> bool:
     return bool(character) and not character.isdigit() and character.isnumeric()
 
 
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 
 
 def _is_unspaced(character: str) -> bool:

@@ -44,8 +44,34 @@ MAGNITUDES = {
 }  # fmt: skip
 del MAGNITUDES["cent"]
 VAGUE = frozenset(
-    "mil billionen billones trillionen trillones quintillion sextillion septillion octillion zillion gazillion googol score gross "
-    "hundredth hundredths thousandth thousandths millionth millionths billionth squared cubed factorial ish prime-ish".split()
+    [
+        "mil",
+        "billionen",
+        "billones",
+        "trillionen",
+        "trillones",
+        "quintillion",
+        "sextillion",
+        "septillion",
+        "octillion",
+        "zillion",
+        "gazillion",
+        "googol",
+        "score",
+        "gross",
+        "hundredth",
+        "hundredths",
+        "thousandth",
+        "thousandths",
+        "millionth",
+        "millionths",
+        "billionth",
+        "squared",
+        "cubed",
+        "factorial",
+        "ish",
+        "prime-ish",
+    ]
 )
 """Words that change a number, but not in one way that is sure."""
 
@@ -56,7 +82,18 @@ LETTERS = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "bn": 10**9, "mn": 10
 LETTER = re.compile(r"(k|K|M|B|bn|mn|m|b|T|G)(?![^\W_])(?!\^)")
 """Letters for a magnitude, without a blank: 42k is 42,000, and 42 K are kelvins."""
 
-HAN = {"十": 10, "百": 100, "千": 10**3, "万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8, "兆": 10**12, "만": 10**4, "억": 10**8}
+HAN = {
+    "十": 10,
+    "百": 100,
+    "千": 10**3,
+    "万": 10**4,
+    "萬": 10**4,
+    "億": 10**8,
+    "亿": 10**8,
+    "兆": 10**12,
+    "만": 10**4,
+    "억": 10**8,
+}
 HAN_MAGNITUDE = re.compile(rf" ?([{''.join(HAN)}])")
 
 PERCENT = re.compile(r"(?i)\s?%(?! ?[\d(])|[ -](?:percent|per cent|pct|prozent|pour cent|por ciento)(?![^\W_])")

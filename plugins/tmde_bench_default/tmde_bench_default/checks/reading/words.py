@@ -7,12 +7,11 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
-_TO_TWENTY = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-)
+_TO_TWENTY = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 SMALL = {word: value for value, word in enumerate(_TO_TWENTY.split())} | {"nought": 0}
 TENS = {
-    word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
+    word: 10 * value
+    for value, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
 } | {"fourty": 40}
 LARGE = {
     "thousand": 10**3,
@@ -27,13 +26,46 @@ LARGE |= {word + "s": value for word, value in LARGE.items()}
 HUNDRED = frozenset({"hundred", "hundreds"})
 DOZEN = frozenset({"dozen", "dozens"})
 _PARTS = {"half": 2, "quarter": 4} | {
-    word: value for value, word in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split(), 3)
+    word: value
+    for value, word in enumerate(["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"], 3)
 }
 PARTS = _PARTS | {word + "s": value for word, value in _PARTS.items()} | {"halves": 2}
 ORDINALS = frozenset(
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth "
-    "seventeenth eighteenth nineteenth twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth hundredth hundredths "
-    "thousandth thousandths millionth millionths".split()
+    [
+        "first",
+        "second",
+        "third",
+        "fourth",
+        "fifth",
+        "sixth",
+        "seventh",
+        "eighth",
+        "ninth",
+        "tenth",
+        "eleventh",
+        "twelfth",
+        "thirteenth",
+        "fourteenth",
+        "fifteenth",
+        "sixteenth",
+        "seventeenth",
+        "eighteenth",
+        "nineteenth",
+        "twentieth",
+        "thirtieth",
+        "fortieth",
+        "fiftieth",
+        "sixtieth",
+        "seventieth",
+        "eightieth",
+        "ninetieth",
+        "hundredth",
+        "hundredths",
+        "thousandth",
+        "thousandths",
+        "millionth",
+        "millionths",
+    ]
 )
 _STARTS = "|".join(sorted({*SMALL, *TENS, "half"}, key=len, reverse=True))
 START = re.compile(
@@ -152,7 +184,7 @@ class _Sum:
         if group is None or (self._hundred and group % 100 == 0 and value):
             self._group = (group or 0) + value
             return True
-        if group % 10 == 0 and 20 <= group % 100 and 1 <= value <= 9:
+        if group % 10 == 0 and group % 100 >= 20 and 1 <= value <= 9:
             self._group = group + value
             return True
         return False
@@ -200,7 +232,7 @@ class _Sum:
             if value > 9:
                 return self._done(at, None)
             digits, at = digits + str(value), at + 1
-        if not digits or at < len(self._words) and self._words[at].joined != "and":
+        if not digits or (at < len(self._words) and self._words[at].joined != "and"):
             scale = LARGE.get(self._words[at].text) if digits and at < len(self._words) else None
             if scale is None or at + 1 < len(self._words):
                 return self._done(len(self._words) - 1, None)
