@@ -21,11 +21,13 @@ _REST_OF_LIST = re.compile(
     r"(?i)[\"')\]*]{0,3}\s*(?:,\s*(?:and\b|or\b)?|and\b|or\b|nor\b|&|/)\s*(?:option\s|choice\s)?[\"'(\[*]{0,3}"
 )
 _WORDS_A = re.compile(
-    r"(?i)\s*(?:\Z|(?-i:[B-Z]\b)|[.,;:!?()\]}/&+\n–\"*]|-\s|['\"]\s|(?:because|since|as|is|and|or|but|not|nor|was|would|will|seems|fits|looks|makes|must|should|for|"
+    r"(?i)\s*(?:\Z|[^\x00-\x7f]|(?-i:[B-Z]\b)|[.,;:!?()\]}/&+\n–\"*]|-\s|['\"]\s|(?:because|since|as|is|and|or|but|not|nor|was|would|will|seems|fits|looks|makes|must|should|for|"
     r"with|if|over|instead|than|then|too|from|ist|und|oder|option|choice|here|best|from)\b(?! (?:good|great|nice|big|small|bad)\b))"
 )
 """What may follow the letter A where it is an option, and not the article."""
 
+_NAMED = re.compile(r"(?i)\b(?:option|choice|letter|answer)\s+[\"'(\[*]{0,3}\Z")
+_TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Fig)\.\s\Z")
 _CHOOSES = re.compile(
     r"(?i)(?:\b(?:choose|chose|choosing|pick|picked|select|selected|option|choice|letter|answer|answers|go(?:ing)? with|went with|vote for|opt for|opted for|prefer|"
     r"settle on|say|answer would be|answer is|correct is|right is|it is|it's|it must be|is option|is choice|would be|should be|is|be|es|est|ist|é|è|sarà|antwort|wähle|nehme|elijo|choisis)"
@@ -42,7 +44,7 @@ _STRONG_AFTER = re.compile(
 )
 _CLOSED = re.compile(r"[)\]*\"'”]")
 _SENTENCE = re.compile(r"[.!?\n](?=\s|\Z)")
-_BECAUSE = re.compile(r"(?i)\W*(?:because|since|as|given|weil|denn|parce)\b")
+_BECAUSE = re.compile(r"(?i)\W*(?:because|since|as(?! well)|given|weil|denn|parce)\b")
 
 
 _NEGATIONS = frozenset({"no", "not", "never", "none", "false", "wrong", "incorrect", "neither", "nein", "non"})
@@ -52,7 +54,7 @@ _AFTER_NO = re.compile(
 """What may follow "no" where it is an answer. In "no cat" it is none."""
 
 _BEFORE_LETTER = re.compile(
-    r"(?i)(?:(?-i:\b[A-Z]\s\Z)|(?:\A|[.!?;:,\n([{/&+*\"'$–\ue000-]\s*|\s-\s|[^\x00-\x7f]|\b(?:that|think|thus|so|therefore|hence|believe|not|but|and|or|nor|either|neither|both|between|"
+    r"(?i)(?:(?-i:\b[A-Z]\s\Z)|(?:\A|[.!?;:,\n([{/&+*\"'$–\ue000-]\s*|\s-\s|[^\x00-\x7f]|\b(?:that|think|guess|plus|as|thus|so|therefore|hence|believe|not|but|and|or|nor|either|neither|both|between|"
     r"except|if|than|versus|vs|because|since|then|also|only|with|unlike|instead of|of|maybe|perhaps|probably|possibly|surely|definitely|clearly|obviously|just|"
     r"simply|rather|against|sondern|nicht|und|oder)\s)[\s\"'(\[*]{0,3}\Z)"
 )
@@ -143,7 +145,7 @@ class _Options:
         if said is None:
             return None
         rest = text[said.end :]
-        if not re.match(r"[*_\"'`)\]}$]*\s*(?:\Z|[.,;:!)\n–]|- |because\b|since\b|as\b|\()", rest):
+        if not re.match(r"[*_\"'`)\]}$]*\s*(?:\Z|[.,;:!)\n–]|- |because\b|since\b|as\b(?! well)|\()", rest):
             return None
         if is_denied_after(text, said.end):
             return None
@@ -255,7 +257,7 @@ class _Options:
     def _is_letter(self, text: str, start: int, loose: bool) -> bool:
         """Return whether a letter is meant as an option, and not as a word or a part of a name."""
         letter, before, after = text[start], text[max(0, start - 40) : start], text[start + 1 : start + 40]
-        if (before[-1:] in {"'", "-"} and before[-2:-1].isalnum()) or re.match(r"'\w|-\w|&\w|\.\w", after):
+        if (before[-1:] in {"'", "-", "&", "/", "."} and before[-2:-1].isalnum()) or re.match(r"['&./-]\w", after):
             return False
         enclosed = before[-1:] in {"(", "[", "*", '"', "$"} or before.endswith(BOX)
         if enclosed and after[:1] and (_CLOSED.match(after) or after[0] == before[-1]):
@@ -265,7 +267,9 @@ class _Options:
             return True
         if after.startswith(")") and not before[-1:].isalnum() and "(" not in before[-20:]:
             return True
-        if letter in "AIai" and not _WORDS_A.match(after):
+        if not _WORDS_A.match(after) and not _NAMED.search(before):
+            return False
+        if _TITLE.search(before):
             return False
         if after[:1] in {"-", "+"} and not after[1:2].strip():
             return False

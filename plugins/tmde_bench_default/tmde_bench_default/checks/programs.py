@@ -10,6 +10,7 @@ import ast
 import html
 import operator
 import re
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -123,7 +124,8 @@ def _unfenced(answer: str) -> str:
     begin = next((index for index, line in enumerate(lines) if _BEGINS.match(line) or _PROMPT.match(line)), None)
     if begin is None:
         return "\n".join(lines)
-    source = textwrap.dedent("\n".join(lines[begin:]))
+    indent = lines[begin][: len(lines[begin]) - len(lines[begin].lstrip())]
+    source = "\n".join(line.removeprefix(indent) for line in lines[begin:])
     if _parsed(source[:MAX_CODE_CHARS]) is not None:
         return source
     return "\n".join(_code_lines(source[:MAX_CODE_CHARS]))
@@ -308,11 +310,17 @@ def _calls(statement: ast.stmt, names: Iterable[str], *, attributes: bool = True
 
 
 def _shows(statement: ast.stmt, defined: Iterable[str]) -> bool:
-    """Return whether the statement only shows or tries the program: it prints, asks, or calls what is defined."""
+    """Return whether the statement only shows or tries the program: it prints, asks, or calls what is defined.
+
+    An import of a package that is not installed counts too. A function that needs the package still fails.
+    """
     if isinstance(statement, ast.Assert):
         return True
     if isinstance(statement, ast.Import | ast.ImportFrom):
-        return False
+        names = (
+            [statement.module or ""] if isinstance(statement, ast.ImportFrom) else [one.name for one in statement.names]
+        )
+        return any(name.split(".")[0] not in sys.stdlib_module_names for name in names)
     outside = any(isinstance(one, ast.Attribute) and one.attr in _FROM_OUTSIDE for one in ast.walk(statement))
     return outside or _calls(statement, {*_SHOWS, *defined}, attributes=False)
 

@@ -29,13 +29,13 @@ _SUPPOSED = re.compile(
 _AFTER = re.compile(
     r"(?i)[\"')\]*]{0,3}(?: (?!and\b|or\b|but\b|so\b)[a-z]+){0,2}? ?(?:"
     r"\b(?:is|are|was|were|be|seems?|looks?|would be|must be|sounds?)\s+(?:(?:also|all|both|clearly|obviously|definitely|certainly|simply|just|thus|therefore|"
-    r"probably|of course)\s+){0,2}(?:not(?! only| just)|never|wrong|incorrect|false|untrue|impossible|too (?:small|big|large|low|high|much|many|few|little)|"
+    r"probably|of course)\s+){0,2}(?:not(?! only| just)|never|out\b|ruled out|eliminated|excluded|wrong|incorrect|false|untrue|impossible|too (?:small|big|large|low|high|much|many|few|little)|"
     r"(?:a|the) (?:wrong|incorrect|trap|distractor|mistake|lie|myth)|no(?:t| longer)? )|"
-    r"\b(?:isn't|aren't|wasn't|weren't|isnt|can't be|cannot be|couldn't be|can not be|won't be|doesn't|does not|do not|don't|fails|ist falsch|ist nicht|"
+    r"\b(?:isn't|aren't|wasn't|weren't|isnt|can't be|cannot be|couldn't be|can not be|won't be|doesn't|does not|do not|don't|fails|ruled out|eliminated|excluded|ist falsch|ist nicht|"
     r"est faux|n'est pas|es falso|no es)|(?:ではない|ではありません|じゃない|ではなく|不对|不對|错|錯|不正确|是错|가 아니|이 아니|은 아니))"
 )
 _TAKEN_BACK = re.compile(
-    r"(?i)[\"')\]*]{0,3}\s*(?:\?\s*[-–]?\s*(?:no|nope|wrong|never)\b|[-–(]\s*(?:no|nope|wrong|incorrect|false|not (?:really|right|correct|true)|✗|❌)\b|[✗❌✘])"
+    r"(?i)[\"')\]*]{0,3}\s*(?:\?\s*[-–]?\s*(?:no|nope|wrong|never)\b|(?:[-–(]|\.{2,}|…)[-–.\s]*(?:no|nope|wrong|incorrect|false|not (?:really|right|correct|true)|✗|❌)\b|[✗❌✘])"
 )
 _CORRECTION = re.compile(
     r"(?i)(?:\b(?:wait|actually|correction|corrected|sorry|mistake|mistaken|oops|rather|scratch that|i mean|make that|on second thought|second thoughts|let me recheck|"

@@ -118,7 +118,7 @@ def fold_signs(text: str) -> str:
         text = _RAISED.sub(lambda match: ("^" if match[1].lower() == "sup" else "_") + match[2], text)
         text = _TAGS.sub(" ", text)
     text = _POWER.sub("^", unlatex(text, BOX, BOX_END))
-    text = text.replace("**", "").replace("__", "").replace("`", "")
+    text = text.replace("**", "").replace("__", "").replace("`", "").replace("=>", "→").replace("->", "→")
     return _EMPHASIS.sub(r"\2", text)
 
 

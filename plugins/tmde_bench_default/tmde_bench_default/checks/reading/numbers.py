@@ -35,11 +35,12 @@ _BELOW = re.compile(r"\s?/\s?(\d+(?:[.,'_]\d+)*)")
 _MIXED = re.compile(r"(?: and | ?& ?| |-(?=\d/\d))(\d{1,4})/(\d{1,4})(?![\d/]|\.\d)")
 _AND_PART = re.compile(r"(?i)(?: and (?:an? |one )?|-and-an?-)(half|third|quarter)(?![^\W_])| (half)(?![^\W_])")
 _COUNTED_PART = re.compile(rf"(?i)[ -](?:of an? )?({'|'.join(words.PARTS)})(?![^\W_])")
+_OF_A = re.compile(r"(?i) of an?(?= (?:hundred|thousand|million|billion|trillion|dozen)\b)")
 _OUT_OF = re.compile(r"(?i) (?:out of|over|of)(?: the)? (\d+)(?![\d.,]*\d)(?! ?%)")
 _ORDINAL = re.compile(r"(?i)\^?\(?(?:st|nd|rd|th|º|ª)\)?(?![^\W_])")
 _UNREAD = re.compile(r"[^\W_]{1,40}")
 _RIGHT_END = re.compile(
-    r"(?i)\s?(?:±|\+/-|\+-)|\s?√|\+(?!\s?[\d(a-z√])|-(?=\s|\Z)| [xyz]\b(?! ?[\d(=])|\s*\(?(?:with )?(?:a )?remainder\b|\s?R ?\d|\s?[‰‱]|\s?π|\\|(?:分之|分の|割)|"
+    r"(?i)\s?(?:±|\+/-|\+-)|\s?√|\+(?!\s?[\d(a-z√])|-(?=\s|\Z)| [xyz]\b(?! ?[\d(=])|\.[xX]\b|/(?=\s|\Z)|\s?[·×](?=\s*\Z)|\s*\(?(?:with )?(?:a )?remainder\b|\s?R ?\d|\s?[‰‱]|\s?π|\\|(?:分之|分の|割)|"
     r"[ -](?:or|and) (?:more|less|fewer|higher|lower|greater|above|below|over|under|up|older|younger)\b|[ -](?:plus|ish)\b(?! ?[\d(])"
 )
 """What makes a number before it another one, or a bound."""
@@ -53,10 +54,10 @@ _TO_THE = re.compile(
 _CURRENCY_BEFORE = re.compile(rf"(?:(?<![^\W_])|(?<=\d)){units.CURRENCY}\s?\Z")
 _CURRENCY_AFTER = re.compile(rf"\s?{units.CURRENCY}")
 _SIGN_WORD = re.compile(
-    r"(?i)(?:(?<![^\W_])(minus|negative|neg\.|moins|menos|meno|минус|plus)[ -]\s?|(マイナス|负|負|零下))\Z"
+    r"(?i)(?:(?<![^\W_])(minus|negative|neg\.|moins|menos|meno|минус|plus)[\s-]{1,3}|(マイナス|负|負|零下))\Z"
 )
 _FUNCTION = re.compile(
-    r"(?i)(?:\b(?:sqrt|log|ln|exp|sin|cos|tan|abs|factorial|twice|double|triple|half|thrice|cube root of|square root of|square of|cube of|opposite of|"
+    r"(?i)(?:\b[a-zA-Z]\(|\b(?:(?:half|quarter) (?:past|to|after)|sqrt|log(?:_\d+)?|ln|exp|sin|cos|tan|abs|factorial|twice|double|triple|half|thrice|cube root of|square root of|square of|cube of|opposite of|"
     r"negative of|inverse of|reciprocal of|root of|multiple of|multiples of|factor of|power of|mod|(?:half|thirds?|quarters?|[a-z]{3,10}ths?|percent|cent) of(?: the)?)\s?\(?\s?|√\(?\s?)\Z"
 )
 _OPERATOR_BEFORE = re.compile(
@@ -64,7 +65,7 @@ _OPERATOR_BEFORE = re.compile(
 )
 _OPERATOR_AFTER = re.compile(
     r"\s{0,3}[)\]]*\s?(?:[+×·÷^√](?=\s?[\w(\\√-])|[*](?=\s?[\w(\\])|/(?=\s?(?:[\d(]|[a-z]\b))|[-–](?=\s?[\d(])|-\s?[a-z]\b(?!')"
-    r"|(?i: (?:times|plus|minus|multiplied by|divided by|x|mod) (?=\d|an?\b|\(|-|[a-z]\b|" + words._STARTS + r")))"  # noqa: SLF001
+    r"|(?i: (?:times|plus|minus|multiplied by|divided by|x|mod) (?=\d|an?\b|\(|-|[a-z]\b|" + words.STARTS + r")))"
 )
 
 Kind = Literal["number", "ordinal", "label"]
@@ -292,11 +293,11 @@ class _Reader:
         text, value = self._text, self._value
         if below := _BELOW.match(text, self._at):
             self._at = below.end()
-            divisor = read_digits(below[1])
-            if value is None or not divisor:
+            whole = read_digits(below[1])
+            if value is None or not whole:
                 self._sure = False
             else:
-                self._value = value / divisor
+                self._value = value / whole
             if re.match(r"\s?/\s?\d", text[self._at : self._at + 3]) or _POWER.match(text, self._at):
                 self._sure = False
                 self._unread(r"[/\d^(). ]{0,40}")
@@ -315,8 +316,8 @@ class _Reader:
             self._value = value / words.PARTS[part[1].lower()]
         elif (share := _OUT_OF.match(text, self._at)) and len(share[1]) <= MAX_DIGITS:
             self._at = share.end()
-            whole = int(share[1])
-            self._value = value / whole if value is not None and whole else None
+            all_ = int(share[1])
+            self._value = value / all_ if value is not None and all_ else None
 
     # -------------------------------------------------------------------------------------------------- behind it
 
@@ -330,6 +331,8 @@ class _Reader:
                 self._unread(r"[\d.,']{0,40}")
                 return
         self._attached()
+        if text.startswith("'", self._at) and self._text[max(0, self._start - 1) : self._start] != "'":
+            self._sure = self._sure and text.startswith("'s", self._at)
         if _VAGUE.match(text, self._at) or _TO_THE.match(text, self._at) or _RIGHT_END.match(text, self._at):
             self._sure = False
         if below := _BELOW_ZERO.match(text, self._at):
@@ -351,11 +354,13 @@ class _Reader:
             self._times(scale)
             return
         for _ in range(3):
+            if self._value is not None and self._value.denominator != 1 and (part := _OF_A.match(text, self._at)):
+                self._at = part.end()
             found = units.MAGNITUDE.match(text, self._at) or units.HAN_MAGNITUDE.match(text, self._at)
             if found is None:
                 return
             end = found.end(1)
-            if self._value is None or not self._digits:
+            if self._value is None or (not self._digits and self._value.denominator == 1):
                 self._sure = self._sure and found[1].lower() not in units.MAGNITUDES
             self._at = end
             self._times(units.MAGNITUDES.get(found[1].lower()) or units.HAN.get(found[1]))

@@ -76,7 +76,7 @@ VAGUE = frozenset(
 """Words that change a number, but not in one way that is sure."""
 
 MAGNITUDE = re.compile(
-    rf"(?i)[ -]?({'|'.join(sorted(map(re.escape, MAGNITUDES), key=len, reverse=True))})(?![^\W_])\.?(?=\W|\Z)"
+    rf"(?i)(?:-|\s{{0,2}})({'|'.join(sorted(map(re.escape, MAGNITUDES), key=len, reverse=True))})(?![^\W_])\.?(?=\W|\Z)"
 )
 LETTERS = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "bn": 10**9, "mn": 10**6}
 LETTER = re.compile(r"(k|K|M|B|bn|mn|m|b|T|G)(?![^\W_])(?!\^)")

@@ -67,9 +67,9 @@ ORDINALS = frozenset(
         "millionths",
     ]
 )
-_STARTS = "|".join(sorted({*SMALL, *TENS, "half"}, key=len, reverse=True))
+STARTS = "|".join(sorted({*SMALL, *TENS, "half"}, key=len, reverse=True))
 START = re.compile(
-    rf"(?i)(?<![^\W_])(?:(?:{_STARTS})(?![^\W_])|an?(?= (?:hundred|thousand|million|billion|trillion|dozen|half|quarter|lakh|crore)(?![^\W_]))"
+    rf"(?i)(?<![^\W_])(?:(?:{STARTS})(?![^\W_])|an?(?= (?:hundred|thousand|million|billion|trillion|dozen|half|quarter|lakh|crore)(?![^\W_]))"
     r"|a(?= (?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)(?: of\b|\s*(?:[.,;!)]|\Z))))"
 )
 """Where number words may begin."""
