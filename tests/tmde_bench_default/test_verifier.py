@@ -44,7 +44,7 @@ async def score(answer, reference, check=None):
         ("x = −3", -3),
         ("from 3-5", None),
         ("- 5 apples", None),
-        ("- 5 apples\n- 7 pears", 7),
+        ("- 5 apples\n- 7 pears", None),
         ("$1,200.50", "1200.5"),
         ("3/4", "0.75"),
         ("5%", 5),

@@ -32,6 +32,7 @@ _HEDGE = re.compile(
 """Matches the text between two numbers when neither is the answer: "42, 43", "42 or maybe 43", "between 40 and 45"."""
 
 _SAME_LETTER = re.compile(r"(?i)\b([a-z])(?:_?\d)?\s*[=:]\s*[-+$€£(]*\Z")
+_ASIDE = re.compile(r"(?<=[\w%°]) \((?!\s*(?:or|not|maybe)\b)")
 _BRACKETED = re.compile(r"\s*\(\s*(?:=|or\b|maybe\b)?\s*")
 _BOUND_BEFORE = re.compile(
     r"(?i)(?:\b(?:(?:more|less|fewer|greater|larger|higher|lower|smaller|bigger|older|younger|longer|shorter|closer|rather|other|further|later|earlier|better|worse|"
@@ -240,7 +241,7 @@ class _Part:
             if _IS_THE_ANSWER.match(self._text[one.end : one.end + 80]):
                 told, reason = self._settled(numbers, index)
                 return (None, reason) if told is None else _unless_corrected(told, self._text[told.end :])
-        numbers = self._without_reasons(numbers)
+        numbers = self._without_asides(self._without_reasons(numbers))
         if not numbers:
             return None, "It has no number."
         told, reason = self._settled(numbers, len(numbers) - 1)
@@ -258,6 +259,18 @@ class _Part:
                     if any(other.start > end for other in numbers):
                         continue
                     return kept
+            kept.append(one)
+        return kept
+
+    def _without_asides(self, numbers: list[Reading]) -> list[Reading]:
+        """Return the numbers without those of a sum in brackets behind a number, as in 18 (9 times 2)."""
+        kept: list[Reading] = []
+        for one in numbers:
+            if kept and (aside := _ASIDE.search(self._text, kept[-1].end, one.end)):
+                end = self._text.find(")", aside.end(), aside.end() + 80)
+                inside = self._text[aside.end() : end] if end > 0 else ""
+                if one.end <= end and _OPERATOR_BETWEEN.search(inside) and aside.start() - kept[-1].end < 40:
+                    continue
             kept.append(one)
         return kept
 
@@ -283,11 +296,7 @@ class _Part:
         """Return whether the chosen number is one of several numbers side by side."""
         one = numbers[chosen]
         near = [numbers[index] for index in (chosen - 1, chosen + 1) if 0 <= index < len(numbers)]
-        return any(
-            self._are_side_by_side(*sorted((one, other)))
-            for other in near
-            if other.value != one.value or one.percent != other.percent
-        )
+        return any(self._are_side_by_side(*sorted((one, other))) for other in near if _amount(one) != _amount(other))
 
     def _are_side_by_side(self, one: Reading, other: Reading) -> bool:
         between = self._text[one.end : other.start]
@@ -307,6 +316,11 @@ class _Part:
         behind = self._text[other.end : other.end + 20].split()
         units.append(_unit(self._text[other.start : other.end]) or (behind[0].strip(".,;!").lower() if behind else ""))
         return not between and any(set(units) <= family for family in COMPOUND)
+
+
+def _amount(one: Reading) -> Fraction | None:
+    """Return the value, as a share if it is written in percent."""
+    return one.value / 100 if one.percent and one.value is not None else one.value
 
 
 def _unit(written: str) -> str:

@@ -44,6 +44,10 @@ _STRONG_AFTER = re.compile(
 )
 _CLOSED = re.compile(r"[)\]*\"'”]")
 _SENTENCE = re.compile(r"[.!?\n](?=\s|\Z)")
+_LISTED = re.compile(r"(?i)[)\]]?\s*(?:,\s*(?:and\b|or\b|nor\b)?|and\b|or\b|nor\b)\s*[(\[]?")
+_EXPLAINS = re.compile(
+    r"(?i)[.!\s*]+(?:explanation|reason|reasoning|rationale|justification|why|because|here is why|here's why)\b"
+)
 _BECAUSE = re.compile(r"(?i)\W*(?:because|since|as(?! well)|given|weil|denn|parce)\b")
 
 
@@ -54,7 +58,7 @@ _AFTER_NO = re.compile(
 """What may follow "no" where it is an answer. In "no cat" it is none."""
 
 _BEFORE_LETTER = re.compile(
-    r"(?i)(?:(?-i:\b[A-Z]\s\Z)|(?:\A|[.!?;:,\n([{/&+*\"'$–\ue000-]\s*|\s-\s|[^\x00-\x7f]|\b(?:that|think|guess|plus|as|thus|so|therefore|hence|believe|not|but|and|or|nor|either|neither|both|between|"
+    r"(?i)(?:(?-i:\b[A-Z]\s\Z)|(?:\A|[.!?;:,\n([{/&+*\"'$–\ue000-]\s*|\s-\s|[^\x00-\x7f]|\b(?:that|think|guess|get|got|leaves|leaving|leaves us with|remains|take|plus|as|eliminat\w+|exclud\w+|reject\w*|discard\w*|out|thus|so|therefore|hence|believe|not|but|and|or|nor|either|neither|both|between|"
     r"except|if|than|versus|vs|because|since|then|also|only|with|unlike|instead of|of|maybe|perhaps|probably|possibly|surely|definitely|clearly|obviously|just|"
     r"simply|rather|against|sondern|nicht|und|oder)\s)[\s\"'(\[*]{0,3}\Z)"
 )
@@ -155,7 +159,7 @@ class _Options:
             for one in self._said(rest[: len(rest) - len(rest.lstrip(".):*_\"'`\n ]}$")) + len(first)], loose=True)
             if one.option != said.option and not self._is_denied(rest, one)
         ]
-        if _BECAUSE.match(rest):
+        if _BECAUSE.match(rest) or _EXPLAINS.match(rest):
             return said.option
         if others:
             near = rest[: others[0].start]
@@ -170,7 +174,7 @@ class _Options:
     def _of_part(self, part: str, *, marked: bool) -> tuple[str | None, str]:
         if (leading := self.of_leading(part)) is not None:
             return leading, ""
-        said = [one for one in self._said(part, loose=marked) if not self._is_denied(part, one)]
+        said = self._affirmed(part, self._said(part, loose=marked))
         strong = {
             one.option
             for one in said
@@ -183,6 +187,20 @@ class _Options:
         if len(named) > 1:
             return None, f"It names several of the options: {', '.join(sorted(named))}."
         return next(iter(named), None), ""
+
+    def _affirmed(self, part: str, said: Sequence[_Said]) -> list[_Said]:
+        """Return the mentions that are not denied. A denial before a list, as in "not A, B or C", holds for all of it."""
+        kept: list[_Said] = []
+        denied_to = -1  # where the last mention of a denied list ends
+        for one in said:
+            is_listed = denied_to >= 0 and _LISTED.fullmatch(part, denied_to, one.start) is not None
+            if is_listed or is_denied(part, one.start, self._negations):
+                denied_to = one.end
+            else:
+                denied_to = -1
+                if not self._is_denied(part, one):
+                    kept.append(one)
+        return kept
 
     def _is_hedged(self, part: str, said: Sequence[_Said], option: str) -> bool:
         """Return whether the option stands side by side with another one: A or B, A and B."""

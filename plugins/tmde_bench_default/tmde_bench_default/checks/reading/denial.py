@@ -9,7 +9,7 @@ NEAR_WORDS = 6
 
 _NEGATION = re.compile(
     r"(?i)(?:\b(?:not|never|no|nor|neither|cannot|without|wrong|incorrect|false|unlike|rather than|instead of|except|excluding|other than|"
-    r"apart from|far from|hardly|barely|anything but|everything but|all but|doubt|isnt|wasnt|arent|cant|dont|doesnt|nicht|kein\w*|weder|nie|"
+    r"apart from|far from|hardly|barely|eliminat\w+|ruling out|rule out|ruled out|discard\w*|reject\w*|worst|least likely|anything but|everything but|all but|doubt|isnt|wasnt|arent|cant|dont|doesnt|nicht|kein\w*|weder|nie|"
     r"pas|jamais|ni|não|nunca|non|не|нет|нельзя)\b|n't\b|\bno es\b)"
 )
 _ALL_BUT = re.compile(r"(?i)\b(?:anything|everything|anyone|everyone|all|any) but[\s(\"'*]*(?:option |choice )?\Z")
