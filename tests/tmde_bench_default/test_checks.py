@@ -222,6 +222,11 @@ async def test_a_pattern_that_runs_away_holds_up_nobody_and_is_no_verdict():
         (FormCheck(form="list", value="2"), "Two:\n1. a\n2) b", "- a\n- b\n- c"),
         (FormCheck(form="no-letter", value="e"), "a wind", "thE wind"),
         (FormCheck(form="unique-words"), "no word twice", "The word the"),
+        (FormCheck(form="no-letter", value="a"), "the wind", "the w\u0430nd"),  # a Cyrillic а is seen as an a
+        (FormCheck(form="json"), "~~~json\n{}\n~~~", "~~~json\n{}\n```"),
+        (CountCheck(of="words", minimum=1, maximum=1), "cafe\u0301", "cafe au"),
+        (CountCheck(of="words", minimum=1, maximum=1), "हिन्दी", "हिन्दी भाषा"),
+        (CountCheck(of="sentences", minimum=2, maximum=2), "我来。你去！", "我来。"),
     ],
 )
 async def test_lengths_and_forms(check, right, wrong):
