@@ -15,7 +15,7 @@ from tmde_bench_default.checks.reading.denial import is_denied, is_denied_after,
 from tmde_bench_default.checks.reading.folding import BOX, BOX_END, fold_signs
 from tmde_bench_default.checks.reading.marks import Mark, final_parts, says_nothing
 from tmde_bench_default.checks.reading.numbers import Reading, parse_number, read_numbers
-from tmde_bench_default.checks.reading.units import COMPOUND
+from tmde_bench_default.checks.reading.units import COMPOUND, MAGNITUDE
 from tmde_bench_default.checks.sums import false_sum
 
 MAX_NUMBERS = 300
@@ -87,6 +87,8 @@ def find_number(answer: str) -> tuple[Reading | None, str]:
     if told is None:
         return None, reason
     end = marks[-1].begin + len(marks[-1].text)
+    if MAGNITUDE.match(text, end):
+        return None, "Its number goes on in the next line."
     return _unless_corrected(told, marks[-1].text[told.end :] + text[end:])
 
 
