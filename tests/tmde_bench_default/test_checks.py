@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_bench_default.checks.committed import false_sum, find_number, find_option
+from tmde_bench_default.checks.committed import find_number
 from tmde_bench_default.checks.deciding import problems, run_check
 from tmde_bench_default.checks.forms import sentences, words
+from tmde_bench_default.checks.options import find_option
+from tmde_bench_default.checks.reading.folding import fold_signs
+from tmde_bench_default.checks.sums import false_sum
 from tmde_bench_default.judges.verifier import VerifierJudge
 from tmde_core.sdk.judges import (
     ChoiceCheck,
@@ -85,7 +88,7 @@ async def test_what_is_no_commitment_to_the_number(answer):
     [("1 1/2", "1.5"), ("\\frac{3}{4}", "0.75"), ("1/2 + 1/4 = 3/4", "0.75"), ("−3", -3), ("1,200", 1200)],
 )
 def test_numbers_in_other_forms(answer, number):
-    assert find_number(answer)[0] == Decimal(number)
+    assert find_number(answer)[0].value == Decimal(number)
 
 
 async def test_the_tolerance_is_absolute_and_as_it_is_written():
@@ -113,7 +116,7 @@ async def test_the_tolerance_is_absolute_and_as_it_is_written():
     ],
 )
 def test_false_sums_are_seen(text, false):
-    assert bool(false_sum(text)) is false
+    assert bool(false_sum(fold_signs(text))) is false
 
 
 PLANETS = ("Mercury", "Venus", "Earth")
@@ -219,6 +222,11 @@ async def test_a_pattern_that_runs_away_holds_up_nobody_and_is_no_verdict():
         (FormCheck(form="list", value="2"), "Two:\n1. a\n2) b", "- a\n- b\n- c"),
         (FormCheck(form="no-letter", value="e"), "a wind", "thE wind"),
         (FormCheck(form="unique-words"), "no word twice", "The word the"),
+        (FormCheck(form="no-letter", value="a"), "the wind", "the w\u0430nd"),  # a Cyrillic а is seen as an a
+        (FormCheck(form="json"), "~~~json\n{}\n~~~", "~~~json\n{}\n```"),
+        (CountCheck(of="words", minimum=1, maximum=1), "cafe\u0301", "cafe au"),
+        (CountCheck(of="words", minimum=1, maximum=1), "हिन्दी", "हिन्दी भाषा"),
+        (CountCheck(of="sentences", minimum=2, maximum=2), "我来。你去！", "我来。"),
     ],
 )
 async def test_lengths_and_forms(check, right, wrong):
@@ -280,7 +288,7 @@ async def test_no_text_makes_a_check_raise(answer):
 @given(st.text(alphabet="0123456789.,-−+x*/= $%\\(){}\nor", max_size=80))
 def test_text_that_looks_like_sums_never_raises(text):
     find_number(text)
-    false_sum(text)
+    false_sum(fold_signs(text))
 
 
 @given(st.text(max_size=200), st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=4))

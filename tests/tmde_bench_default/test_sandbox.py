@@ -288,10 +288,10 @@ def test_it_works_in_every_event_loop():
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
-        ("Here:\n```python\na = 1\n```\nDone.", "a = 1\n"),
-        ("```python\ndef f(): pass\n```\nUse:\n```python\nf()\n```", "def f(): pass\n"),
-        ("```python\ndef f(): 1\n```\nBetter:\n```py\ndef f(): 2\n```", "def f(): 2\n"),
-        ("```\ndef f(): pass\n```\n```bash\nls\n```", "def f(): pass\n"),
+        ("Here:\n```python\na = 1\n```\nDone.", "a = 1"),
+        ("```python\ndef f(): pass\n```\nUse:\n```python\nf()\n```", "def f(): pass"),
+        ("```python\ndef f(): 1\n```\nBetter:\n```py\ndef f(): 2\n```", "def f(): 2"),
+        ("```\ndef f(): pass\n```\n```bash\nls\n```", "def f(): pass"),
         ("```python\ndef f():\n    pass", "def f():\n    pass"),
         ("Sure!\n\ndef f():\n    pass", "def f():\n    pass"),
         ("x = 1", "x = 1"),

@@ -55,6 +55,15 @@ class Judges:
         chosen = self._plugins.judges.default()
         return NONE if chosen is None else chosen.name
 
+    def rules(self, judge: str) -> dict[str, int]:
+        """Return the versions of the rules that a benchmark run with this judge is scored by.
+
+        Judges with the first version of their rules are left out, as in runs that were stored before versions were.
+        """
+        names = {self.checking, self.default if judge == AUTO else judge} - {NONE}
+        versions = {name: self._plugins.judges.get(name).rules for name in sorted(names) if self.offers(name)}
+        return {name: version for name, version in versions.items() if version != 1}
+
     def offers(self, name: str) -> bool:
         """Return whether a plugin offers the judge."""
         return name in self._plugins.judges

@@ -102,3 +102,6 @@ class JudgeDescriptor(MakingDescriptor, frozen=True, kw_only=True):
     checks: bool = False
     """Whether the judge decides by checks and reference answers, without a model. If the settings say `auto`, the
     first such judge scores what can be checked, and the `default` judge scores the rest."""
+    rules: int = 1
+    """The version of the judge's rules. Raise it when the same answer may get another score than before. Runs that
+    were scored by different versions are not compared."""

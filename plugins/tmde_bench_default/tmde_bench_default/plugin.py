@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tmde_bench_default.judges.panel import PanelJudge
 from tmde_bench_default.judges.rubric import RubricJudge
+from tmde_bench_default.judges.verifier import RULES as VERIFIER_RULES
 from tmde_bench_default.judges.verifier import VerifierJudge
 from tmde_bench_default.suite import suites
 from tmde_core.sdk import hookimpl
@@ -35,6 +36,7 @@ def tmde_judges() -> Sequence[JudgeDescriptor]:
             summary="checks by rule: an answer against its reference, and criteria by their checks, code in a sandbox",
             create=lambda _context: VerifierJudge(),
             checks=True,
+            rules=VERIFIER_RULES,
         ),
     ]
 

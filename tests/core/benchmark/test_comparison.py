@@ -100,6 +100,14 @@ def test_runs_that_other_models_judged_are_never_compared_silently():
     assert comparable_hash(judged("small", "other:third")) != comparable_hash(judged("small"))
 
 
+def test_runs_that_other_rules_scored_are_never_compared_silently():
+    old, new = run(judge="verifier"), run(judge="verifier", settings={"judgeRules": {"verifier": 2}})
+    assert explain_differences(new, new) == ()
+    assert explain_differences(old, new) == ("Different versions of the judge's rules scored them.",)
+    assert comparable_hash(old) != comparable_hash(new)
+    assert comparable_hash(old) == comparable_hash(run(judge="verifier", settings={"judgeRules": {}}))
+
+
 def test_a_run_with_too_many_open_answers_decides_nothing():
     after = answers([10.0] * 10 + [None] * 2)
     found = sided([0.0] * 12, [10.0] * 10 + [None] * 2, b=run(metrics=measure(after, "proposer")))

@@ -45,6 +45,8 @@ def explain_differences(a: BenchmarkRun, b: BenchmarkRun) -> tuple[str, ...]:
         found.append(f"Different judges scored them: {a.judge} and {b.judge}.")
     elif judge_models(a) != judge_models(b):
         found.append(f"Different models judged them: {judge_models(a)} and {judge_models(b)}.")
+    if (a.settings.get("judgeRules") or {}) != (b.settings.get("judgeRules") or {}):
+        found.append("Different versions of the judge's rules scored them.")
     if a.repeats != b.repeats:
         found.append(f"They asked each question {a.repeats} and {b.repeats} times.")
     return tuple(found)

@@ -103,6 +103,10 @@ class Planner:
             raise ConflictError(
                 "`benchmark.panel` has changed since the run began; the rest would be judged by others. Start a new run, or put it back."
             )
+        if dict(before.get("judgeRules") or {}) != now["judgeRules"]:
+            raise ConflictError(
+                "The judge's rules have changed since the run began; the rest would be judged in another way. Start a new run."
+            )
         for name in ("roles", *(("debate",) if run.mode == "debate" else ())):
             if before.get(name) != now[name]:
                 raise ConflictError(
@@ -155,6 +159,7 @@ class Planner:
             "debate": msgspec.to_builtins(self._workspace.settings.debate),
             "benchmark": msgspec.to_builtins(self._workspace.settings.benchmark),
             "judgeNeedsModel": self._needs_model(judge),
+            "judgeRules": Judges(self._workspace).rules(judge),
         }
 
 
@@ -173,8 +178,8 @@ def _plain_roles(roles: Roles) -> dict[str, dict[str, Any]]:
 def comparable_hash(run: BenchmarkRun) -> str:
     """Return a hash of everything that two runs must share to be comparable without reservation.
 
-    The hash covers the questions, mode, judge, repeats, seed, base model, roles, debate settings (in debate mode) and
-    panel.
+    The hash covers the questions, mode, judge, repeats, seed, base model, roles, debate settings (in debate mode),
+    panel and the version of the judge's rules.
     """
     shared = [
         run.suite_sha256,
@@ -190,4 +195,6 @@ def comparable_hash(run: BenchmarkRun) -> str:
         "panel"
     ):  # a run without a panel keeps the hash that it had before TMDE knew panels
         shared.append(panel)
+    if rules := run.settings.get("judgeRules"):  # the first version of the rules was not recorded
+        shared.append(rules)
     return hashlib.sha256(to_json(shared)).hexdigest()

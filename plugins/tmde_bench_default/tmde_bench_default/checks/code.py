@@ -10,24 +10,19 @@ from __future__ import annotations
 
 import ast
 import operator
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from tmde_bench_default.checks.programs import MAX_CODE_CHARS, extract_code
 from tmde_bench_default.checks.sandbox import SandboxReply, run_confined
 from tmde_core.sdk.errors import InvalidInputError
 from tmde_core.sdk.judges import CodeCheck
 from tmde_core.sdk.records import Record
 
-MAX_CODE_CHARS = 20_000
 MAX_TESTS = 50
 PROBE = "__probe__"
-
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
-_PYTHON = frozenset({"python", "py", "python3", ""})
-_BEGINS = re.compile(r"^(?:def |class |import |from \w|@|async def )", re.MULTILINE)
 
 _OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -56,19 +51,6 @@ class Tried(Record):
     passed: int
     tests: int
     failure: str = ""
-
-
-def extract_code(answer: str) -> str:
-    """Return the answer's program.
-
-    This is the last Python block that defines something, else the last block, else the whole text. Without blocks, the
-    text before the first definition or import is skipped.
-    """
-    blocks = [block[2] for block in _FENCE.finditer(answer) if block[1].lower() in _PYTHON]
-    if blocks:
-        return next((block for block in reversed(blocks) if _BEGINS.search(block)), blocks[-1])
-    begin = _BEGINS.search(answer)
-    return answer[begin.start() :] if begin else answer
 
 
 async def run_tests(answer: str, check: CodeCheck) -> Tried:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from decimal import Decimal
 
 import regex  # type: ignore[import-untyped]
 
 from tmde_bench_default.checks.code import find_test_problems, run_tests
-from tmde_bench_default.checks.committed import find_number, find_option, find_stated, plain
+from tmde_bench_default.checks.committed import agrees, exact, find_number, show
 from tmde_bench_default.checks.forms import check_count, check_form, count_problems, form_problems
+from tmde_bench_default.checks.options import find_option
+from tmde_bench_default.checks.reading.folding import plain
+from tmde_bench_default.checks.reading.thoughts import without_thoughts
+from tmde_bench_default.checks.statements import find_stated
 from tmde_core.sdk.judges import (
     Check,
     ChoiceCheck,
@@ -45,12 +48,12 @@ class CheckResult(Record):
 
 
 async def run_check(check: Check, answer: str) -> CheckResult:
-    """Check one answer.
+    """Check one answer. What a thinking model thinks before it is left out.
 
     Raises:
         InvalidInputError, WorkerFailedError: a code check could not be run.
     """
-    answer = answer[-MAX_ANSWER_CHARS:]
+    answer = shown_part(answer)
     if not answer.strip():
         return CheckResult(score=0.0, reason="The answer is empty.")
     match check:
@@ -70,6 +73,11 @@ async def run_check(check: Check, answer: str) -> CheckResult:
         case FormCheck():
             score, reason = check_form(answer, check)
             return CheckResult(score=score, reason=reason)
+
+
+def shown_part(answer: str) -> str:
+    """Return what is checked of an answer: the end of it, without thoughts."""
+    return without_thoughts(answer)[-MAX_ANSWER_CHARS:]
 
 
 def search_pattern(pattern: str, answer: str) -> tuple[bool | None, str]:
@@ -92,14 +100,13 @@ def _number(answer: str, check: NumberCheck) -> CheckResult:
     found, reason = find_number(answer)
     if found is None:
         return CheckResult(score=0.0, reason=f"{reason} Expected {check.value:g}.")
-    # A float such as 0.1 is compared as it is written, not as its binary approximation.
-    right = abs(found - Decimal(repr(check.value))) <= Decimal(repr(check.tolerance))
-    return CheckResult(score=float(right), reason=f"Its number is {found:g}; expected {check.value:g}.")
+    right = agrees(found, exact(check.value), exact(check.tolerance))
+    return CheckResult(score=float(right), reason=f"Its number is {show(found)}; expected {check.value:g}.")
 
 
 def _choice(answer: str, check: ChoiceCheck) -> CheckResult:
     found, reason = find_option(answer, check.options)
-    right = found is not None and found.casefold() == check.answer.casefold()
+    right = found is not None and plain(found) == plain(check.answer)
     return CheckResult(
         score=float(right), reason=f"It chooses {found!r}; expected {check.answer!r}." if found else reason
     )
@@ -170,9 +177,9 @@ def _pattern_problems(pattern: str) -> list[str]:
 
 
 def _choice_problems(answer: str, options: Sequence[str]) -> list[str]:
-    folded = [option.strip().casefold() for option in options]
+    folded = [plain(option) for option in options]
     if len(folded) < 2 or not all(folded):
         return ["The choice check needs at least two options, none of them empty."]
     if len(set(folded)) < len(folded):
         return ["The choice check names an option twice."]
-    return [] if answer.strip().casefold() in folded else [f"The answer {answer[:40]!r} is none of the options."]
+    return [] if plain(answer) in folded else [f"The answer {answer[:40]!r} is none of the options."]

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import regex  # type: ignore[import-untyped]
 
-from tmde_bench_default.checks.committed import plain
+from tmde_bench_default.checks.reading.folding import plain
 from tmde_bench_default.checks.schema import find_mismatch, schema_problems
 from tmde_core.sdk.judges import CountCheck, FormCheck
 
-_WORD = re.compile(r"[^\W_]+(?:['’\-‑][^\W_]+)*")
-_SENTENCE_END = re.compile(r"[.!?…]+(?=[\s\"'”’)*_]|\Z)")
+_WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*(?:['’\-‑][\p{L}\p{N}][\p{L}\p{N}\p{M}]*)*")
+_SENTENCE_END = re.compile(r"[.!?…]+(?=[\s\"'”’)*_]|\Z)|[。！？｡]+")
+_LOOKS_LATIN = str.maketrans("аеорсухіјѕԁԛԝһкмтвнο", "aeopcyxijsdqwhkmtbho")
+"""Cyrillic and Greek letters that look like Latin ones. A letter that must be absent must not be seen either."""
 _ABBREVIATION = re.compile(r"(?i)\b(?:mr|mrs|ms|dr|st|vs|etc|e\.g|i\.e|no)\.")
 _ITEM = re.compile(r"^\s*(?:[-*•+]|\(?\d{1,3}[.):])\s+\S")
 _LIST_MARK = re.compile(r"^(?:[-*•+>#]+|\(?\d{1,3}[.):])\s*")
-_FENCE = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n?```\Z", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"\A(```|~~~)(?:json[c5]?)?[ \t]*\r?\n(.*)\n?[ \t]*\1\Z", re.DOTALL | re.IGNORECASE)
+
+
+def _seen(text: str) -> str:
+    """Return the text with composed letters and without invisible characters."""
+    composed = unicodedata.normalize("NFC", text)
+    if composed.isascii():
+        return composed
+    return "".join(one for one in composed if unicodedata.category(one) != "Cf" or one in "\u200c\u200d")
 
 
 def words(text: str) -> list[str]:
     """Return the words in lower case. "well-known" and "don't" are one word each."""
-    return [match[0].casefold().replace("’", "'") for match in _WORD.finditer(text)]
+    return [match[0].casefold().replace("’", "'") for match in _WORD.finditer(_seen(text))]
 
 
 def lines(text: str) -> list[str]:
@@ -41,7 +53,7 @@ _COUNTS: dict[str, Callable[[str], int]] = {
     "words": lambda text: len(words(text)),
     "lines": lambda text: len(lines(text)),
     "sentences": sentences,
-    "characters": lambda text: len(text.strip()),
+    "characters": lambda text: len(_seen(text).strip()),
 }
 
 
@@ -60,7 +72,7 @@ def check_form(answer: str, check: FormCheck) -> tuple[float, str]:
 
 def _acrostic(text: str, value: str) -> tuple[float, str]:
     initials = "".join(
-        next((letter for letter in _LIST_MARK.sub("", line) if letter.isalpha()), "") for line in lines(text)
+        next((letter for letter in _LIST_MARK.sub("", line) if letter.isalpha()), "") for line in lines(_seen(text))
     )
     return float(initials.casefold() == value.strip().casefold()), f"Its lines begin with {initials[:40]!r}."
 
@@ -88,7 +100,7 @@ def _ends_with(text: str, value: str) -> tuple[float, str]:
 def _json(text: str, value: str) -> tuple[float, str]:
     fenced = _FENCE.match(text)
     try:
-        found: Any = msgspec.json.decode(fenced[1] if fenced else text)
+        found: Any = msgspec.json.decode(fenced[2] if fenced else text.lstrip("\ufeff"))
         reason = find_mismatch(found, msgspec.json.decode(value or "{}"))
     except (msgspec.DecodeError, RecursionError):
         return 0.0, "It is no JSON, or not only JSON."
@@ -102,7 +114,8 @@ def _list(text: str, value: str) -> tuple[float, str]:
 
 def _no_letter(text: str, value: str) -> tuple[float, str]:
     letter = value.strip().casefold()
-    absent = letter not in text.casefold() and bool(words(text))
+    seen = unicodedata.normalize("NFKC", _seen(text)).casefold()
+    absent = letter not in seen and letter not in seen.translate(_LOOKS_LATIN) and bool(words(text))
     return float(absent), f"The letter {letter!r} {'is absent' if absent else 'is there'}."
 
 

@@ -8,25 +8,17 @@ If an item has criteria, their checks decide the criteria that have one (see `ch
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from tmde_bench_default.checks.answers import (
-    choice_in,
-    final_part,
-    normalise_answer,
-    number_in,
-    parse_number,
-    tolerance,
-)
-from tmde_bench_default.checks.deciding import MAX_ANSWER_CHARS, problems, run_check, search_pattern
+from tmde_bench_default.checks.comparing import COMPARISONS, inferred_check
+from tmde_bench_default.checks.deciding import problems, run_check, search_pattern, shown_part
 from tmde_core.sdk.errors import TmdeError
 from tmde_core.sdk.judges import Criterion, JudgeItem, JudgeModel, Verdict
 
 RIGHT, WRONG = 10.0, 0.0
 
-LONGEST_CONTAINED = 80
-"""The longest reference that is compared without a check, in characters. A longer one is prose, which no rule can
-compare."""
+RULES = 2
+"""The version of the rules by which answers are checked. Version 2 reads each number, choice, fact and program whole."""
 
 
 class VerifierJudge:
@@ -42,12 +34,13 @@ class VerifierJudge:
         check = item.check or inferred_check(reference)
         if check is None:
             return _none("The reference is prose; say how to compare it (number, choice, exact, contains or regex).")
-        answer = item.answer[-MAX_ANSWER_CHARS:]
+        answer = shown_part(item.answer)
         if check == "regex":
             return await asyncio.to_thread(check_regex, answer, reference)
-        if check not in CHECKS:
-            return _none(f"There is no check called {check!r}; there are {', '.join([*CHECKS, 'regex'])}.")
-        return CHECKS[check](answer, reference)
+        if check not in COMPARISONS:
+            return _none(f"There is no check called {check!r}; there are {', '.join([*COMPARISONS, 'regex'])}.")
+        right, reason = COMPARISONS[check](answer, reference)
+        return _none(reason) if right is None else _verdict(right, reason)
 
     def problems(self, criterion: Criterion) -> Sequence[str]:
         """Return the problems of a criterion's check. See `tmde_core.sdk.judges.CheckingJudge`."""
@@ -80,65 +73,10 @@ async def check_criteria(answer: str, criteria: Sequence[Criterion]) -> Verdict:
     return Verdict(score=round(10 * total / weight, 3), reasons=tuple(reasons), criteria=scores, judge="verifier")
 
 
-def inferred_check(reference: str) -> str | None:
-    """Return the check for a reference without one: number or choice if it is one, else contains, or None for prose."""
-    if parse_number(reference) is not None:
-        return "number"
-    if len(reference) == 1 and reference.isalpha() and reference.isascii():
-        return "choice"
-    return "contains" if len(reference) <= LONGEST_CONTAINED else None
-
-
-def check_number(answer: str, reference: str) -> Verdict:
-    """Compare the answer's final number with the reference's number."""
-    wanted = parse_number(reference)
-    if wanted is None:
-        return _none(f"The reference {reference[:40]!r} is not a number.")
-    found = number_in(answer)
-    if found is None:
-        return _verdict(False, f"The answer has no number; expected {reference}.")
-    return _verdict(
-        abs(found - wanted) <= tolerance(reference, wanted), f"The answer's number is {found:g}; expected {reference}."
-    )
-
-
-def check_choice(answer: str, reference: str) -> Verdict:
-    """Compare the letter, or the word of a known set such as yes and no, that the answer chooses."""
-    wanted = reference.strip(" ().:").casefold()
-    found = choice_in(answer, wanted)
-    return _verdict(
-        found == wanted,
-        f"The answer chooses {found!r}; expected {reference!r}." if found else "The answer chooses nothing.",
-    )
-
-
-def check_exact(answer: str, reference: str) -> Verdict:
-    """Check whether the answer or its final part equals the reference, ignoring case, punctuation and spaces."""
-    wanted = normalise_answer(reference)
-    marked = final_part(answer)
-    right = normalise_answer(answer) == wanted or (marked is not None and normalise_answer(marked) == wanted)
-    return _verdict(right, "The answer equals the reference." if right else "The answer differs from the reference.")
-
-
-def check_contains(answer: str, reference: str) -> Verdict:
-    """Check whether the answer contains the reference's words, together and in order."""
-    wanted = normalise_answer(reference)
-    right = bool(wanted) and f" {wanted} " in f" {normalise_answer(answer)} "
-    return _verdict(right, f"The answer {'contains' if right else 'does not contain'} {reference[:80]!r}.")
-
-
 def check_regex(answer: str, pattern: str) -> Verdict:
     """Check whether the pattern occurs in the answer, ignoring case."""
     found, reason = search_pattern(pattern, answer)
     return _none(reason) if found is None else _verdict(found, reason)
-
-
-CHECKS: dict[str, Callable[[str, str], Verdict]] = {
-    "number": check_number,
-    "choice": check_choice,
-    "exact": check_exact,
-    "contains": check_contains,
-}
 
 
 def _verdict(right: bool, reason: str) -> Verdict:

@@ -1,0 +1,1 @@
+"""Read what a text says: its characters, its numbers, its statements and denials."""

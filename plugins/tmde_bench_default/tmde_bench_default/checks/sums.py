@@ -1,0 +1,59 @@
+"""Find sums that are false, such as 2 + 2 = 5."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from tmde_bench_default.checks.reading.digits import read_digits
+
+_NUMBER = r"\d[\d,]*(?:\.\d+)?"
+_SUM = re.compile(
+    rf"(?<![\w.,:^/*+×·÷−-])((?:-?{_NUMBER}\s*[-+−–*×·/÷]\s*){{1,30}}{_NUMBER})\s*=\s*(-?{_NUMBER})(?![\w^%/:!√])(?!\s?[-+–*×·÷^]\s?[\d(a-z])"
+)
+"""At most thirty operators. Without a limit, the time for a long run of operators would grow with the square of its
+length."""
+
+_PIECE = re.compile(rf"{_NUMBER}|[-+−–*×·/÷]")
+_TIMES = re.compile(r"(?<=\d)\s*(?:[xX]|times|multiplied by)\s*(?=\d)")
+_GOES_BEFORE = re.compile(r"[-+−–*×·/÷^(√%]\s*\Z")
+
+
+def false_sum(text: str) -> str | None:
+    """Return the first plain sum in the folded text that is false. Rounded results count as true.
+
+    A sum is passed over if it is part of a longer one with letters or brackets, or if a number in it is unclear.
+    """
+    plain = _TIMES.sub("×", text)
+    for match in _SUM.finditer(plain):
+        if _GOES_BEFORE.search(plain[max(0, match.start() - 10) : match.start()]):
+            continue
+        written = match[2].removeprefix("-")
+        result, value = read_digits(written), _worked_out(match[1])
+        if value is None or result is None:
+            continue
+        if match[2].startswith("-"):
+            result = -result
+        decimals = len(written.partition(".")[2])
+        rounded = "." in written or value.denominator != 1
+        slack = Fraction(1, 2 * 10**decimals) if rounded else Fraction(0)
+        if abs(value - result) > slack + abs(value) / 1_000_000:
+            return match[0].strip()
+    return None
+
+
+def _worked_out(expression: str) -> Fraction | None:
+    total, product, sign, action = Fraction(0), None, 1, "*"
+    for piece in _PIECE.findall(expression):
+        if piece[0].isdigit():
+            number = read_digits(piece)
+            if number is None or (product is not None and action not in "*×·" and number == 0):
+                return None
+            product = number if product is None else product * number if action in "*×·" else product / number
+        elif piece in "*×·/÷":
+            action = piece
+        elif product is None:  # a sign at the beginning
+            sign = 1 if piece == "+" else -1
+        else:
+            total, product, sign = total + sign * product, None, 1 if piece == "+" else -1
+    return None if product is None else total + sign * product
