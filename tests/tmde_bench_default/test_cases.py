@@ -222,7 +222,7 @@ def test_numbers_never_overlap_and_stay_inside_the_text(text):
         ("a</think>b", "b"),
         ("<think>a", ""),
         ("b<think>a", "b"),
-        ("<think>a</think>b<think>c</think>d", "d"),
+        ("<think>a</think>b<think>c</think>d", "bd"),
         ("no thoughts", "no thoughts"),
         ("[THINK]a[/THINK]b", "b"),
     ],

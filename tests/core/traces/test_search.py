@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tmde_core.records.debate import Round
-from tmde_core.records.traces import Trace, TraceFilter
+from tmde_core.records.traces import Eligibility, Trace, TraceFilter
 from tmde_core.storage.database import SCHEMA_DIR, Database
 from tmde_core.traces.store import TraceStore
 
@@ -39,7 +39,7 @@ def store(database: Database) -> TraceStore:
 
 
 async def ids(store: TraceStore, q: str, **wanted: Any) -> list[UUID]:
-    found, total, _ = await store.page(TraceFilter(q=q, **wanted), 8.0, 200, None)
+    found, total, _ = await store.page(TraceFilter(q=q, **wanted), Eligibility(8.0), 200, None)
     assert total == len(found)
     return [trace.id for trace in found]
 
@@ -79,22 +79,25 @@ async def test_each_filter_finds_in_the_index_what_it_finds_in_the_table(store: 
             user_rating=chance.choice([None, None, 1, 7, 8, 10]),
             source=chance.choice(["cli", "ui", "benchmark", "import"]),
             withdrawn_at=chance.choice([None, None, START]),
+            corrected_answer=chance.choice([None, None, None, "It is blue."]),
+            finish_reason=chance.choice([None, "stop", "length", "content_filter"]),
         )
         for _ in range(300)
     ]
     for trace in made:
         await store.add(trace)
-    for source, rated, eligible, least, threshold in itertools.product(
+    for source, rated, eligible, least, threshold, cut_wanted in itertools.product(
         (None, "cli", "benchmark", "no-such"),
         (None, True, False),
         (None, True, False),
         (None, -1, 0, 7.3, 7.5, 8, 10, 11, float("inf")),
         (7.4, 8.0),
+        (False, True),
     ):
         wanted = TraceFilter(source=source, rated=rated, eligible=eligible, min_quality=least)
-        everything, _, _ = await store.page(wanted, threshold, 1000, None)
+        everything, _, _ = await store.page(wanted, Eligibility(threshold, cut_wanted), 1000, None)
         searched = TraceFilter(q="blue", source=source, rated=rated, eligible=eligible, min_quality=least)
-        found, total, _ = await store.page(searched, threshold, 1000, None)
+        found, total, _ = await store.page(searched, Eligibility(threshold, cut_wanted), 1000, None)
         assert [trace.id for trace in found] == [trace.id for trace in everything if "blue" in trace.query], searched
         assert total == len(found)
 
@@ -108,7 +111,7 @@ async def test_pages_of_a_search_follow_each_other_newest_first_also_at_equal_ti
     seen: list[UUID] = []
     cursor = None
     while True:
-        page, total, cursor = await store.page(TraceFilter(q="whale", min_quality=None), 8.0, 3, cursor)
+        page, total, cursor = await store.page(TraceFilter(q="whale", min_quality=None), Eligibility(8.0), 3, cursor)
         assert total == 22
         seen += [trace.id for trace in page]
         if cursor is None:
@@ -120,9 +123,9 @@ async def test_a_page_follows_a_trace_that_was_deleted_meanwhile(store: TraceSto
     made = [a_trace("whale", place) for place in range(4)]
     for trace in made:
         await store.add(trace)
-    page, _, cursor = await store.page(TraceFilter(q="whale"), 8.0, 2, None)
+    page, _, cursor = await store.page(TraceFilter(q="whale"), Eligibility(8.0), 2, None)
     await database.write("DELETE FROM traces WHERE id = ?", (str(page[-1].id),))
-    rest, total, _ = await store.page(TraceFilter(q="whale"), 8.0, 2, cursor)
+    rest, total, _ = await store.page(TraceFilter(q="whale"), Eligibility(8.0), 2, cursor)
     assert ([trace.id for trace in rest], total) == ([made[1].id, made[0].id], 3)
 
 
@@ -133,6 +136,8 @@ async def test_every_change_of_a_trace_reaches_the_index(store: TraceStore, data
     await store.rate(trace.id, 3, None)
     assert await ids(store, "blue", eligible=True) == []
     assert await ids(store, "blue", rated=True) == [trace.id]
+    await store.rate(trace.id, 3, "It is green.")
+    assert await ids(store, "blue", eligible=True) == [trace.id]
     await store.rate(trace.id, 9, None)
     await store.withdraw(trace.id, "wrong")
     assert await ids(store, "blue", eligible=False) == [trace.id]

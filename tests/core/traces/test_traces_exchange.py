@@ -107,7 +107,7 @@ any_trace = st.builds(
     judge=st.none() | texts,
     score_reasons=st.lists(texts, max_size=2).map(tuple),
     user_rating=st.none() | st.integers(1, 10),
-    corrected_answer=st.none() | texts,
+    corrected_answer=st.none() | texts.filter(str.strip),
     withdrawn_at=st.none() | moments,
     withdrawn_reason=st.none() | texts,
     models=st.dictionaries(texts, st.builds(RoleModel, runtime=texts, model=texts), max_size=2),
