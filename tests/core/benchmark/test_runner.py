@@ -66,7 +66,7 @@ async def test_an_answer_that_is_only_a_thought_fails_with_the_reason_and_is_nev
     run = await finished(services)
     results, _ = await services.benchmark.results(run.id)
     (failed,) = [one for one in results if one.status == "failed"]
-    assert (failed.quality_score, failed.answer, failed.tries) == (None, "", 1)
+    assert (failed.quality_score, failed.final_answer, failed.tries) == (None, "", 1)
     assert "so there is no answer" in failed.error
     assert run.metrics.failed == 1
 

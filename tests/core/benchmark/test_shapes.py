@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tmde_core.benchmark.questions.files import read_questions
 from tmde_core.benchmark.questions.imports import read_entries
 from tmde_core.benchmark.questions.options import Option, find_right
+from tmde_core.benchmark.questions.rubric import SAME_AS_REFERENCE
 from tmde_core.benchmark.questions.targets import read_number
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.judging import ChoiceCheck, CodeCheck, FactsCheck, NumberCheck
@@ -302,7 +303,7 @@ def test_a_long_answer_is_the_judges_to_compare():
     text = "Ice floats because water expands when it freezes, so that ice is lighter than the water around it."
     question = one({"instruction": "Explain.", "input": "Why does ice float?", "output": text})
     assert question.query == "Why does ice float?\n\nExplain."
-    assert (question.reference, question.criteria) == (text, ())
+    assert (question.reference, question.criteria, question.rubric) == (text, (), SAME_AS_REFERENCE)
 
 
 def test_truthfulqas_sentences_become_a_rubric():

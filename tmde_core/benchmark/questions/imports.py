@@ -25,7 +25,7 @@ from typing import Any
 from tmde_core.benchmark.questions.custom import DIFFICULTIES, ID, decode_question
 from tmde_core.benchmark.questions.fields import ANSWERS, CHOICES, INDEXES, fold_name
 from tmde_core.benchmark.questions.file_text import read_json, read_yaml
-from tmde_core.benchmark.questions.rubric import has_own_names, with_check
+from tmde_core.benchmark.questions.rubric import with_check
 from tmde_core.benchmark.questions.shapes import read_parts, spread
 from tmde_core.errors import InvalidInputError, TmdeError
 from tmde_core.records.base import Record
@@ -103,8 +103,9 @@ def _questions(entry: Mapping[str, Any], domain: str, difficulty: str, *, as_yam
 
 
 def _converted(entry: Mapping[str, Any], domain: str, difficulty: str, *, as_yaml: bool) -> dict[str, Any]:
-    if has_own_names(entry):
-        own = with_check(entry)
+    own = _own(entry)
+    if own is not None:
+        own = with_check(own)
         return {"domain": domain, "difficulty": difficulty, **(_typed(own) if as_yaml else own)}
     metadata = entry.get("metadata")
     said = {**(metadata if isinstance(metadata, dict) else {}), **entry}
@@ -113,7 +114,7 @@ def _converted(entry: Mapping[str, Any], domain: str, difficulty: str, *, as_yam
         "domain": said["domain"] if said.get("domain") in DOMAINS else parts.get("domain", domain),
         "difficulty": said["difficulty"] if said.get("difficulty") in DIFFICULTIES else difficulty,
     }
-    return {**_named(_identity(entry), parts), **common}
+    return with_check({**_named(_identity(entry), parts), **common})
 
 
 def _own(entry: Mapping[str, Any]) -> dict[str, Any] | None:

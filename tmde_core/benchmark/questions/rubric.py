@@ -27,6 +27,12 @@ OUTER_NAMES = {inner: outer for outer, inner in INNER_NAMES.items()}
 _NUMBER = re.compile(r"[-+]?\d{1,15}(\.\d{1,15})?")
 
 
+MOST_CHECKED_WORDS = 12
+"""A reference with more words is a text that a judge compares."""
+
+SAME_AS_REFERENCE = "The answer says the same as the reference answer."
+
+
 def list_question(
     question: Question, suite: str, created_at: datetime | None, *, built_in: bool = False, quick: bool = False
 ) -> BenchmarkQuestion:
@@ -62,21 +68,19 @@ def as_asked(listed: BenchmarkQuestion) -> Question:
     )
 
 
-def has_own_names(entry: Mapping[Any, Any]) -> bool:
-    """Return whether an entry of a question file is in the form in which TMDE lists or stores questions."""
-    return "query" in entry or (
-        "question" in entry and not {"referenceAnswer", "scoringRubric", "criteria"}.isdisjoint(entry)
-    )
-
-
 def with_check(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an entry of a question file; one that has only a reference gets a check for this reference."""
+    """Return an entry of a question file; one that has only a reference gets a check or a rubric for this reference.
+
+    A short reference is looked for in the answer. An answer is never word for word a long one, so a judge compares them.
+    """
     reference = entry.get("referenceAnswer", entry.get("reference"))
     if not isinstance(reference, str) or not reference.strip():
         return dict(entry)
     if any(entry.get(name) for name in ("check", "criteria", "rubric", "scoringRubric")):
         return dict(entry)
     plain = reference.strip()
+    if len(plain.split()) > MOST_CHECKED_WORDS:
+        return {**entry, "rubric": SAME_AS_REFERENCE}
     check: dict[str, Any] = {"kind": "facts", "facts": [[plain]]}
     if _NUMBER.fullmatch(plain):
         check = {"kind": "number", "value": float(plain)}
