@@ -10,7 +10,7 @@ from nicegui import ui
 from tmde_core.records.notifications import Notification
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button, icon, link
-from tmde_ui.kit.shell.acts import draw_act, is_ours
+from tmde_ui.kit.shell.acts import act_of, draw_act, is_ours
 from tmde_ui.kit.shell.live import ServerStatus, Situation
 from tmde_ui.kit.words import count
 
@@ -85,7 +85,9 @@ class Bell:
         made = one.created_at
         with Tag("li", classes=f"notice-item {LEVELS[one.level]}", data_testid="notification") as item:
             with Tag("div", classes="stack"):
-                if one.href is not None and is_ours(one.href):
+                act = act_of(one, self._services)
+                # One link to a place is enough: the button of a notification leads there if it does nothing itself.
+                if one.href is not None and is_ours(one.href) and act is not None and act.deed is not None:
                     link(one.title, one.href, "notice-title")
                 else:
                     Tag("span", one.title, "notice-title")
