@@ -308,10 +308,16 @@ def merge_roles(roles: Roles, config: DebateConfig) -> Roles:
     """Return the roles of the settings with the debate's own choices applied."""
     budget = config.max_tokens
     warmth = config.temperature
+    proposer, synthesizer = roles.proposer, roles.synthesizer
+    if (chosen := config.model) is not None:
+        runtime = chosen.runtime or proposer.runtime
+        proposer, synthesizer = (
+            msgspec.structs.replace(role, runtime=runtime, model=chosen.model) for role in (proposer, synthesizer)
+        )
     return msgspec.structs.replace(
         roles,
-        proposer=_with(roles.proposer, budget, warmth),
-        synthesizer=_with(roles.synthesizer, budget, None),
+        proposer=_with(proposer, budget, warmth),
+        synthesizer=_with(synthesizer, budget, None),
     )
 
 

@@ -14,8 +14,10 @@ import structlog
 from tmde_core.debate.configuration import override
 from tmde_core.debate.engine import Engine
 from tmde_core.debate.question import check_question
+from tmde_core.debate.seats import merge_roles
 from tmde_core.debate.store import INTERRUPTED, DebateStore
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
+from tmde_core.lora.files.lease import Lease
 from tmde_core.lora.service import LoraService
 from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
@@ -84,6 +86,9 @@ class DebateService:
         self._check(config)
         debate_id = uuid4()
         adapter, lease = await self._lora.acquire_active()
+        if adapter is not None and self._is_other_model(config):
+            lease.release()  # the adapter belongs to the Proposer's model of the settings
+            adapter, lease = None, Lease()
         engine = Engine(
             debate_id=debate_id,
             trace_id=derive_trace_id(debate_id),
@@ -238,9 +243,15 @@ class DebateService:
             raise InvalidInputError(
                 f"check is {config.check!r}, but there is no reference to compare the answer with.", field="reference"
             )
-        roles = self._workspace.settings.roles
+        roles = merge_roles(self._workspace.settings.roles, config)
         for role in (roles.proposer, roles.skeptic, roles.synthesizer):
             self._workspace.runtimes.made(role.runtime)
+
+    def _is_other_model(self, config: DebateConfig) -> bool:
+        """Return whether the debate's Proposer is another model than that of the settings."""
+        usual = self._workspace.settings.roles.proposer
+        chosen = merge_roles(self._workspace.settings.roles, config).proposer
+        return (chosen.runtime, chosen.model) != (usual.runtime, usual.model)
 
     async def _run(self, live: _Live) -> None:
         """Run one debate to its end.

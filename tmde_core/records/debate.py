@@ -55,6 +55,15 @@ class Round(Record, frozen=True):
     """Why the critique ended; None: unknown."""
 
 
+class ChosenModel(Record, frozen=True):
+    """A model and the runtime that serves it."""
+
+    runtime: Annotated[str, Meta(max_length=80)] = ""
+    """The runtime's name; empty: the runtime of the Proposer in the settings."""
+    model: Annotated[str, Meta(max_length=300)] = ""
+    """The runtime's own name of the model; empty: its default model."""
+
+
 class DebateConfig(Record, frozen=True):
     """The options of `POST /api/debates` for one debate. Missing values come from the settings."""
 
@@ -64,6 +73,9 @@ class DebateConfig(Record, frozen=True):
     templates: Annotated[int, Meta(ge=0, le=5)] | None = None
     synthesis: Literal["always", "when-disputed", "never"] | None = None
     judge: str | None = None
+    model: ChosenModel | None = None
+    """Who proposes and writes the final answer. If this is another model than that of the settings, the active adapter
+    does not take part."""
     domain: Annotated[str, Meta(max_length=60)] | None = None
     reference: Annotated[str, Meta(max_length=4_000)] | None = None
     """The right answer if it is known. The verifier then scores the debate."""

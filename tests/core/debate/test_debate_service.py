@@ -22,7 +22,7 @@ from tmde_core.errors import (
 from tmde_core.plugins import Plugins
 from tmde_core.prompts import role_of
 from tmde_core.records.chat import AdapterRef
-from tmde_core.records.debate import DebateConfig
+from tmde_core.records.debate import ChosenModel, DebateConfig
 from tmde_core.records.judging import Verdict
 from tmde_core.records.runtimes import RuntimeCapabilities
 from tmde_core.sdk.judges import JudgeDescriptor
@@ -207,6 +207,26 @@ async def test_a_runtime_without_adapters_is_told_of_and_does_without(open_table
         assert debate.status == "completed"
         assert "cannot serve adapters" in of_type(log, "warning")[0]["detail"]
         assert (await table.traces.get(debate.trace_id)).adapter_id is None
+
+
+async def test_a_model_chosen_for_one_question_proposes_and_concludes_without_the_adapter(table):
+    table.lora.ref = ADAPTER
+    debate, log = await table.ask(config=DebateConfig(model=ChosenModel(model="scripted-1")))
+    asked = {role_of(request): (request.model, request.adapter) for request in table.runtime.requests}
+    assert asked == {
+        "proposer": ("scripted-1", None), "skeptic": ("", None), "synthesizer": ("scripted-1", None), "judge": ("", None)
+    }  # fmt: skip
+    assert of_type(log, "start")[0]["models"]["proposer"] == {"runtime": "scripted", "model": "scripted-1"}
+    assert debate.adapter_id is None
+    usual, _ = await table.ask()
+    assert usual.adapter_id == ADAPTER.id
+
+
+async def test_a_model_that_does_not_exist_is_told(table):
+    with pytest.raises(PluginUnavailableError, match="no-such"):
+        await table.debates.start("Why?", DebateConfig(model=ChosenModel(runtime="no-such")))
+    debate, _ = await table.ask(config=DebateConfig(model=ChosenModel(model="other")))
+    assert (debate.status, "no model called 'other'" in debate.error_message) == ("failed", True)
 
 
 # ----------------------------------------------------------------------------- failing and cancelling

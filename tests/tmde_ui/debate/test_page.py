@@ -296,3 +296,12 @@ def test_a_question_is_asked_again_and_edited_from_its_answer(open_page, server)
     expect(page.get_by_test_id("query")).to_be_focused()
     page.goto(f"{server.url}/?again=nonsense")
     expect(page.get_by_test_id("query")).to_have_value("")
+
+
+def test_the_model_is_chosen_for_one_question(open_page):
+    page = open_page("/")
+    page.get_by_test_id("options").locator("summary").click()
+    page.get_by_test_id("model").select_option(label="scripted-1 (scripted)")
+    page.get_by_test_id("query").fill("An easy question for a certain model?")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_test_id("final-answer")).to_be_visible()

@@ -37,6 +37,8 @@ def command(
     reference: Annotated[str | None, typer.Option(help="The right answer, if known: it is then checked.")] = None,
     check: Annotated[str | None, typer.Option(help="How to compare: number, choice, exact, contains or regex.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes the models' draws repeatable.")] = None,
+    model: Annotated[str | None, typer.Option(help="Who answers, for this question; a name of `tmde models`.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="The runtime that serves --model; else the Proposer's.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the Proposer, 0–2.")] = None,
     parallel: Annotated[int, typer.Option(min=1, max=16, help="With --file: how many debates at once.")] = 1,
@@ -46,7 +48,11 @@ def command(
     """Ask a question and watch two models argue about it. With --json, print the events as JSON Lines."""
     if (question is None) == (file is None):
         raise typer.BadParameter("give either a question or --file, not both and not neither")
+    chosen = None
+    if model is not None or runtime is not None:
+        chosen = {"runtime": runtime or "", "model": model or ""}
     config = _config(
+        model=chosen,
         minRounds=min_rounds,
         maxRounds=rounds,
         acceptScore=accept_score,

@@ -10,9 +10,10 @@ from nicegui import ui
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.records.base import parse_id
-from tmde_core.records.debate import Debate, DebateConfig
+from tmde_core.records.debate import ChosenModel, Debate, DebateConfig
 from tmde_core.services import Services
 from tmde_core.settings import MAX_QUERY_BYTES
+from tmde_ui.debate.models import offer_models
 from tmde_ui.debate.transcript import from_log
 from tmde_ui.debate.view import DebateView
 from tmde_ui.kit.elements import Tag, button, choice, field, link
@@ -143,7 +144,7 @@ def _ask_form(services: Services, asked: str) -> tuple[Tag, Tag, Tag]:
             )  # fmt: skip
             submit_on_ctrl_enter(question)
             with Tag("div", classes="ask-foot"):
-                with Tag("details", data_testid="options"):
+                with Tag("details", data_testid="options") as details:
                     Tag("summary", "Options")
                     with Tag("div", classes="options"):
                         rounds = tuple((str(number), str(number)) for number in range(1, 11))
@@ -153,10 +154,12 @@ def _ask_form(services: Services, asked: str) -> tuple[Tag, Tag, Tag]:
                         choice("Method templates", "templates", templates, str(shipped.templates))
                         choice("Final answer", "synthesis", _SYNTHESIS, shipped.synthesis)
                         field("Domain", "domain", placeholder="detected automatically", maxlength="60")
+                        models = choice("Who answers", "model", (("", "as in the settings"),), data_testid="model")
                 with button("", "primary", type_="submit", test="ask-button"):
                     Tag("span", "Debate it")
                     Tag("kbd", "Ctrl ↵", aria_hidden="true")
         message = Tag("p", classes="notice bad", role="alert", data_testid="ask-error").show(visible=False)
+    offer_models(details, models, services)
     return form, message, question
 
 
@@ -207,6 +210,9 @@ def _config(fields: dict[str, str]) -> DebateConfig:
             chosen[name] = int(fields[name])
     if fields.get("synthesis") in {"always", "when-disputed", "never"}:
         chosen["synthesis"] = cast("Literal['always', 'when-disputed', 'never']", fields["synthesis"])
+    if fields.get("model"):
+        runtime, _, name = fields["model"].partition(" ")
+        chosen["model"] = ChosenModel(runtime=runtime, model=name)
     if fields.get("domain", "").strip():
         chosen["domain"] = fields["domain"].strip()[:60]
     wire = msgspec.to_builtins(DebateConfig(**chosen))
