@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from tmde_core.records.chat import ChatRequest, Message
-from tmde_core.records.debate import Critique, Role, Round
+from tmde_core.records.debate import Critique, Exchange, Role, Round
 from tmde_core.records.templates import Template
 
 PROPOSER_SYSTEM = "You are a helpful assistant. Give a short answer."
@@ -33,6 +33,17 @@ ELLIPSIS = "…"
 _STEPS = re.compile(
     r"^(?:#+ *)?Steps:? *\n(.*?)(?=^(?:#+ *)?(?:Examples?|Checks):|^#|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE
 )
+
+
+def with_earlier(query: str, earlier: Sequence[Exchange]) -> str:
+    """Return a question together with the questions and answers that it follows up.
+
+    The debate's models and training read the same text. Without earlier questions it is the question itself.
+    """
+    if not earlier:
+        return query
+    before = [f"Earlier question: {one.question}\nEarlier answer: {one.answer}" for one in earlier]
+    return "\n\n".join([*before, f"Now answer this question: {query}"])
 
 
 def proposer_opening(query: str, templates_text: str = "") -> tuple[Message, ...]:

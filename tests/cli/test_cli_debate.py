@@ -34,6 +34,17 @@ def test_a_debate_shows_rounds_verdicts_answer_and_trace(tmde: Tmde) -> None:
     assert tmde("traces", "show", trace_id, "--json").json["source"] == "cli"
 
 
+def test_a_question_follows_up_another_and_is_answered_by_a_chosen_model(tmde: Tmde, scripted: ScriptedRuntime) -> None:
+    first = tmde("debate", "What is six times seven?").out.split()[-1]
+    ran = tmde("debate", "And twice that?", "--follow", first[:8], "--model", "scripted-1")
+    assert ran.code == 0, ran.err
+    asked = scripted.of_role("proposer")[-1]
+    assert asked.model == "scripted-1"
+    assert "Earlier question: What is six times seven?" in asked.messages[1].content
+    assert tmde("debate", "And?", "--follow", "ffffffff").code == 1
+    assert tmde("debate", "--file", "x.jsonl", "--follow", first).code == 2
+
+
 def test_json_gives_the_events_one_a_line(tmde: Tmde) -> None:
     ran = tmde("debate", "What is six times seven?", "--json")
     events = ran.json_lines

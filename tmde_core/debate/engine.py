@@ -29,10 +29,11 @@ from tmde_core.prompts import (
     skeptic_revision,
     synthesizer_opening,
     template_text,
+    with_earlier,
 )
 from tmde_core.records.base import utc_now
 from tmde_core.records.chat import AdapterRef, FinishReason, Message
-from tmde_core.records.debate import Critique, DebateConfig, Role, Round
+from tmde_core.records.debate import Critique, DebateConfig, Exchange, Role, Round
 from tmde_core.records.judging import JudgeItem, Verdict
 from tmde_core.records.templates import ScoredTemplate
 from tmde_core.records.traces import RoleModel, Timings, Trace
@@ -60,6 +61,8 @@ class Engine:
     adapter: AdapterRef | None
     log: MemoryLog
     background: bool = False
+    earlier: tuple[Exchange, ...] = ()
+    """What the question follows up, the oldest first."""
     adapter_flaw: str | None = None
     """Why the active adapter cannot answer; None: it can, or there is none."""
     rounds: list[Round] = field(default_factory=list)
@@ -74,6 +77,7 @@ class Engine:
         self.roles = merge_roles(self.workspace.settings.roles, self.config)
         self.judges = Judges(self.workspace)
         self.judge = self.judges.choose(self.debate.judge, self.config.reference)
+        self.asked = with_earlier(self.query, self.earlier)
         self.tally = TokenCounter()
         self._seats: dict[Role, RoleSession] = {}
         self._models: dict[str, RoleModel] = {}
@@ -117,6 +121,8 @@ class Engine:
             ),
             tokens=self.tally.counts(),
             source=self.source,
+            follows=self.config.follows,
+            earlier=self.earlier,
         )
 
     # ------------------------------------------------------------------------------------ the steps
@@ -176,12 +182,12 @@ class Engine:
                 return f"Round {number} gave no answer: the Proposer only thought. The answer before it stands.", False
             proposals.add(Message(role="assistant", content=proposal.exact))
             if critiques is None:
-                critiques = Conversation(skeptic_opening(self.query, proposal.text))
+                critiques = Conversation(skeptic_opening(self.asked, proposal.text))
             else:
                 critiques.add(skeptic_revision(proposal.text))
             answer = await self._critique(skeptic, critiques, number)
             critiques.add(Message(role="assistant", content=answer.exact))
-            critique = remove_echoes(parse_critique(answer.text), proposal.text, self.query)
+            critique = remove_echoes(parse_critique(answer.text), proposal.text, self.asked)
             self._end_round(number, proposal, answer, critique)
             if number >= self.debate.min_rounds and is_accepted(critique, self.debate.accept_score):
                 return self._accepted(number, critique)
@@ -287,7 +293,7 @@ class Engine:
 
     async def _score(self) -> Verdict:
         item = JudgeItem(
-            question=self.query,
+            question=self.asked,
             answer=self.final_answer or "",
             reference=self.config.reference,
             check=self.config.check,
@@ -348,7 +354,7 @@ class Engine:
         """Return the Proposer's opening; leave out templates that would leave no room for the answer."""
         while self.found:
             text = "\n\n".join(template_text(hit.template) for hit in self.found)
-            opening = proposer_opening(self.query, text)
+            opening = proposer_opening(self.asked, text)
             if await proposer.fits(opening):
                 return opening
             left_out = self.found.pop()
@@ -356,12 +362,12 @@ class Engine:
                 f"The template {left_out.template.name!r} was left out: with it the question does not fit the model."
             )
             self.log.append("warning", {"detail": detail})
-        return proposer_opening(self.query, "")
+        return proposer_opening(self.asked, "")
 
     async def _draft(self, seat: RoleSession) -> tuple[Message, ...]:
         """Return the Synthesizer's prompt; leave out the earlier draft if both drafts do not fit."""
-        prompt = synthesizer_opening(self.query, self.rounds)
-        return prompt if await seat.fits(prompt) else synthesizer_opening(self.query, self.rounds[-1:])
+        prompt = synthesizer_opening(self.asked, self.rounds)
+        return prompt if await seat.fits(prompt) else synthesizer_opening(self.asked, self.rounds[-1:])
 
     def _take_last(self) -> None:
         """Make the newest proposal that is not empty the final answer.

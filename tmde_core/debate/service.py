@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from tmde_core.debate.configuration import override
+from tmde_core.debate.context import shorten
 from tmde_core.debate.engine import Engine
 from tmde_core.debate.question import check_question
 from tmde_core.debate.seats import merge_roles
@@ -21,7 +22,7 @@ from tmde_core.lora.files.lease import Lease
 from tmde_core.lora.service import LoraService
 from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
-from tmde_core.records.debate import Debate, DebateConfig, DebateStatus
+from tmde_core.records.debate import Debate, DebateConfig, DebateStatus, Exchange
 from tmde_core.records.traces import Trace
 from tmde_core.sdk.events import DebateEnded
 from tmde_core.storage.events import EndedLogs, MemoryLog
@@ -32,6 +33,12 @@ log = structlog.get_logger(__name__)
 
 LOGS_KEPT = 50
 """The number of ended debates whose event logs stay in memory, for pages that are opened a little later."""
+
+MOST_EARLIER = 4
+"""The number of earlier questions that the models see with a question that follows them up."""
+
+LONGEST_EARLIER = 2_000
+"""The most characters of an earlier question or answer. The rest is cut off, so that the new question fits."""
 
 AS_SET = DebateConfig()
 """A configuration that overrides none of the settings."""
@@ -81,9 +88,11 @@ class DebateService:
             InvalidInputError: The question is empty, too long or binary; the settings contradict each other; or no
                 judge has this name.
             PluginUnavailableError: No plugin provides a role's runtime.
+            NotFoundError: The trace that the question follows up does not exist.
         """
         query = check_question(query)
         self._check(config)
+        earlier = await self._earlier(config.follows)
         debate_id = uuid4()
         adapter, lease = await self._lora.acquire_active()
         if adapter is not None and self._is_other_model(config):
@@ -100,6 +109,7 @@ class DebateService:
             adapter_flaw=lease.flaw,
             log=MemoryLog(),
             background=source == "benchmark",
+            earlier=earlier,
         )
         debate = Debate(
             id=debate_id,
@@ -247,6 +257,15 @@ class DebateService:
         for role in (roles.proposer, roles.skeptic, roles.synthesizer):
             self._workspace.runtimes.made(role.runtime)
 
+    async def _earlier(self, follows: UUID | None) -> tuple[Exchange, ...]:
+        """Return the questions and answers that a question follows up, shortened, the oldest first."""
+        if follows is None:
+            return ()
+        trace = await self._traces.get(follows)
+        answer = trace.corrected_answer or trace.final_answer
+        last = Exchange(question=shorten_to(trace.query), answer=shorten_to(answer))
+        return (*trace.earlier, last)[-MOST_EARLIER:]
+
     def _is_other_model(self, config: DebateConfig) -> bool:
         """Return whether the debate's Proposer is another model than that of the settings."""
         usual = self._workspace.settings.roles.proposer
@@ -307,6 +326,11 @@ class DebateService:
             return await self._traces.get(trace_id)
         except NotFoundError:
             return None
+
+
+def shorten_to(text: str) -> str:
+    """Return the beginning of an earlier question or answer."""
+    return text if len(text) <= LONGEST_EARLIER else shorten(text, LONGEST_EARLIER / len(text))
 
 
 def _ended(live: _Live, kind: str, data: Mapping[str, object]) -> DebateEnded:

@@ -55,6 +55,13 @@ class Round(Record, frozen=True):
     """Why the critique ended; None: unknown."""
 
 
+class Exchange(Record, frozen=True):
+    """An earlier question and its answer, which a question follows up."""
+
+    question: str
+    answer: str
+
+
 class ChosenModel(Record, frozen=True):
     """A model and the runtime that serves it."""
 
@@ -73,6 +80,8 @@ class DebateConfig(Record, frozen=True):
     templates: Annotated[int, Meta(ge=0, le=5)] | None = None
     synthesis: Literal["always", "when-disputed", "never"] | None = None
     judge: str | None = None
+    follows: UUID | None = None
+    """The trace that this question follows up. The models see its question and answer, and those before it."""
     model: ChosenModel | None = None
     """Who proposes and writes the final answer. If this is another model than that of the settings, the active adapter
     does not take part."""

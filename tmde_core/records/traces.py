@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from tmde_core.records.base import Record
 from tmde_core.records.chat import FinishReason
-from tmde_core.records.debate import Round
+from tmde_core.records.debate import Exchange, Round
 
 Rating = Annotated[int, Meta(ge=1, le=10)]
 Score = Annotated[float, Meta(ge=0, le=10)]
@@ -72,6 +72,10 @@ class Trace(Record):
     templates_used: tuple[str, ...] = ()
     timings: Timings = Timings()
     tokens: TokenCounts = TokenCounts()
+    follows: UUID | None = None
+    """The trace that the question follows up."""
+    earlier: tuple[Exchange, ...] = ()
+    """The earlier questions and answers that the models saw with this question, the oldest first."""
     source: str = "api"
     """api, cli, ui, import, loop or benchmark."""
     synthesizer_thought: str = ""

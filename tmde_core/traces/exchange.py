@@ -19,7 +19,7 @@ from msgspec import UNSET, Meta, UnsetType
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import Record, from_json, to_json, utc_now
 from tmde_core.records.chat import FinishReason
-from tmde_core.records.debate import Critique, Round
+from tmde_core.records.debate import Critique, Exchange, Round
 from tmde_core.records.traces import (
     ImportReport,
     Rating,
@@ -92,6 +92,8 @@ class TraceLine(Record):
     tokens: TokenCounts = TokenCounts()
     source: Annotated[str, Meta(min_length=1, max_length=40)] = "import"
     synthesizer_thought: str = ""
+    follows: UUID | None = None
+    earlier: Annotated[tuple[Exchange, ...], Meta(max_length=100)] = ()
 
     def trace(self) -> Trace:
         """Return the trace that this line describes.

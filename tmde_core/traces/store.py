@@ -19,7 +19,7 @@ import msgspec
 from tmde_core.errors import InvalidInputError, UnprocessableError
 from tmde_core.records.base import Record, to_json, utc_now
 from tmde_core.records.chat import FinishReason
-from tmde_core.records.debate import Critique, Round
+from tmde_core.records.debate import Critique, Exchange, Round
 from tmde_core.records.traces import Eligibility, RoleModel, Timings, TokenCounts, Trace, TraceFilter, TraceStats
 from tmde_core.storage.database import Database
 from tmde_core.storage.stamps import encode_time
@@ -87,6 +87,8 @@ class TraceDetails(Record):
     tokens: TokenCounts = TokenCounts()
     score_reasons: tuple[str, ...] = ()
     synthesizer_thought: str = ""
+    follows: UUID | None = None
+    earlier: tuple[Exchange, ...] = ()
 
 
 def encode_cursor(created_at: str, seq: int) -> str:

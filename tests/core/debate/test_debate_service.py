@@ -222,6 +222,40 @@ async def test_a_model_chosen_for_one_question_proposes_and_concludes_without_th
     assert usual.adapter_id == ADAPTER.id
 
 
+async def test_a_follow_up_shows_the_models_the_earlier_question_and_answer(table):
+    first, _ = await table.ask("What is 6 times 7?")
+    await table.traces.rate(first.trace_id, 2, "It is 42.")
+    second, _ = await table.ask("And twice that?", config=DebateConfig(follows=first.trace_id))
+    shown = (
+        "Earlier question: What is 6 times 7?\nEarlier answer: It is 42.\n\nNow answer this question: And twice that?"
+    )
+    for role in ("proposer", "skeptic", "synthesizer"):
+        assert shown in table.runtime.of_role(role)[-1].messages[1].content
+    trace = await table.traces.get(second.trace_id)
+    assert (trace.query, trace.follows) == ("And twice that?", first.trace_id)
+    third, _ = await table.ask("And half?", config=DebateConfig(follows=second.trace_id))
+    assert [one.question for one in (await table.traces.get(third.trace_id)).earlier] == [
+        "What is 6 times 7?",
+        "And twice that?",
+    ]
+
+
+async def test_a_long_earlier_answer_is_cut_and_only_the_newest_questions_are_shown(table):
+    last, _ = await table.ask("Question 0?")
+    await table.traces.correct(last.trace_id, "word " * 5_000)
+    for number in range(1, 7):
+        last, _ = await table.ask(f"Question {number}?", config=DebateConfig(follows=last.trace_id))
+    earlier = (await table.traces.get(last.trace_id)).earlier
+    assert [one.question for one in earlier] == [f"Question {number}?" for number in range(2, 6)]
+    follow_up, _ = await table.ask("Shorter?", config=DebateConfig(follows=(await table.traces.list()).items[-1].id))
+    assert len((await table.traces.get(follow_up.trace_id)).earlier[0].answer) <= 2_001
+
+
+async def test_what_does_not_exist_cannot_be_followed_up(table):
+    with pytest.raises(NotFoundError):
+        await table.debates.start("And?", DebateConfig(follows=uuid4()))
+
+
 async def test_a_model_that_does_not_exist_is_told(table):
     with pytest.raises(PluginUnavailableError, match="no-such"):
         await table.debates.start("Why?", DebateConfig(model=ChosenModel(runtime="no-such")))

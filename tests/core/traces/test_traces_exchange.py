@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.records.debate import Critique, Issue, Round
+from tmde_core.records.debate import Critique, Exchange, Issue, Round
 from tmde_core.records.finetune import TraceLineage
 from tmde_core.records.traces import RoleModel, SkippedLine, Timings, TokenCounts, Trace
 from tmde_core.settings import LiveSettings, Settings
@@ -107,6 +107,8 @@ any_trace = st.builds(
     judge=st.none() | texts,
     score_reasons=st.lists(texts, max_size=2).map(tuple),
     user_rating=st.none() | st.integers(1, 10),
+    follows=st.none() | st.uuids(),
+    earlier=st.lists(st.builds(Exchange, question=texts, answer=texts), max_size=2).map(tuple),
     corrected_answer=st.none() | texts.filter(str.strip),
     withdrawn_at=st.none() | moments,
     withdrawn_reason=st.none() | texts,

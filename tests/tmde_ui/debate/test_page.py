@@ -305,3 +305,17 @@ def test_the_model_is_chosen_for_one_question(open_page):
     page.get_by_test_id("query").fill("An easy question for a certain model?")
     page.keyboard.press("Control+Enter")
     expect(page.get_by_test_id("final-answer")).to_be_visible()
+
+
+def test_an_answer_is_followed_up_with_its_question_in_sight(open_page):
+    page = open_page("/")
+    page.get_by_test_id("query").fill("An easy question to begin with?")
+    page.keyboard.press("Control+Enter")
+    page.get_by_test_id("follow-up").click()
+    expect(page.get_by_test_id("followed")).to_contain_text("An easy question to begin with?")
+    page.get_by_test_id("query").fill("And an easy one after it?")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_test_id("final-answer")).to_be_visible()
+    address = page.get_by_test_id("follow-up").get_attribute("href").replace("/?follows=", "/traces/")
+    page = open_page(address)
+    expect(page.get_by_test_id("follows")).to_contain_text("An easy question to begin with?")

@@ -37,6 +37,7 @@ def command(
     reference: Annotated[str | None, typer.Option(help="The right answer, if known: it is then checked.")] = None,
     check: Annotated[str | None, typer.Option(help="How to compare: number, choice, exact, contains or regex.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes the models' draws repeatable.")] = None,
+    follow: Annotated[str | None, typer.Option(help="The id of a trace that this question follows up.")] = None,
     model: Annotated[str | None, typer.Option(help="Who answers, for this question; a name of `tmde models`.")] = None,
     runtime: Annotated[str | None, typer.Option(help="The runtime that serves --model; else the Proposer's.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
@@ -66,6 +67,8 @@ def command(
         maxTokens=max_tokens,
         temperature=temperature,
     )
+    if file is not None and follow is not None:
+        raise typer.BadParameter("--follow goes with one question, not with --file")
     if file is not None:
         from tmde_core.cli.debate.batch import debate_file
 
@@ -73,7 +76,7 @@ def command(
         return
     text = _stdin() if question == "-" else str(question)
     try:
-        failure = with_services(ctx, lambda services: _watch(services, text, config, json))
+        failure = with_services(ctx, lambda services: _watch(services, text, config, json, follow))
     except KeyboardInterrupt:
         typer.echo("Cancelled; nothing was stored.", err=True)
         raise
@@ -83,8 +86,12 @@ def command(
         raise typer.Exit(1)
 
 
-async def _watch(services: Services, text: str, config: DebateConfig, json: bool) -> str | None:
+async def _watch(
+    services: Services, text: str, config: DebateConfig, json: bool, follow: str | None = None
+) -> str | None:
     """Debate, print the events, and return the reason of a failure, or None."""
+    if follow is not None:
+        config = msgspec.structs.replace(config, follows=await services.ids.trace(follow))
     from tmde_core.cli.debate.view import DebatePrinter
 
     view = DebatePrinter(console())

@@ -21,7 +21,7 @@ import msgspec
 from tmde_core.errors import InsufficientTracesError
 from tmde_core.finetune.dataset.leaks import LeakCheck
 from tmde_core.finetune.dataset.same_question import normalise_question
-from tmde_core.prompts import proposer_opening
+from tmde_core.prompts import proposer_opening, with_earlier
 from tmde_core.records.base import Record, to_json
 from tmde_core.records.chat import Message
 from tmde_core.records.finetune import Dataset, FineTuneConfig, LeftOut
@@ -106,13 +106,14 @@ def select(
     best: dict[str, Trace] = {}
     left_out = [LeftOut(trace_id=one, reason="withdrawn", detail="It was withdrawn.") for one in withdrawn]
     for trace in sorted(traces, key=_preference, reverse=True):
-        digest = query_hash(trace.query)
+        asked = with_earlier(trace.query, trace.earlier)
+        digest = query_hash(asked)
         if not choose_answer(trace) or not normalise_question(trace.query):
             left_out.append(LeftOut(trace_id=trace.id, reason="empty", detail="It has no answer."))
-        elif not _is_text(trace.query + choose_answer(trace)):
+        elif not _is_text(asked + choose_answer(trace)):
             detail = "It holds half of a character, which no file can store."
             left_out.append(LeftOut(trace_id=trace.id, reason="cannot-encode", detail=detail))
-        elif leak := leaks.of(trace.query):
+        elif leak := leaks.of(asked):
             left_out.append(LeftOut(trace_id=trace.id, reason="leak", detail=leak))
         elif digest in best:
             kept = best[digest].id
@@ -124,16 +125,17 @@ def select(
     chosen = sorted(best.values(), key=lambda trace: (trace.created_at, trace.id))
     parts: dict[Split, list[TrainingExample]] = {"train": [], "val": []}
     for trace in chosen:
-        parts[assign_split(trace.query)].append(make_example(trace, templates_text))
+        parts[assign_split(with_earlier(trace.query, trace.earlier))].append(make_example(trace, templates_text))
     return Selection(train=tuple(parts["train"]), val=tuple(parts["val"]), left_out=tuple(left_out))
 
 
 def make_example(trace: Trace, templates_text: TemplatesText) -> TrainingExample:
     """Return the trace as a training example: the Proposer's input and the right answer."""
     method, answer = templates_text(trace.templates_used), choose_answer(trace)
-    opening = proposer_opening(trace.query, method)
+    asked = with_earlier(trace.query, trace.earlier)
+    opening = proposer_opening(asked, method)
     return TrainingExample(
-        instruction=trace.query,
+        instruction=asked,
         input=method,
         output=answer,
         messages=(*opening, Message(role="assistant", content=answer)),

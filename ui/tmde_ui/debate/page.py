@@ -11,6 +11,7 @@ from nicegui import ui
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.records.base import parse_id
 from tmde_core.records.debate import ChosenModel, Debate, DebateConfig
+from tmde_core.records.traces import Trace
 from tmde_core.services import Services
 from tmde_core.settings import MAX_QUERY_BYTES
 from tmde_ui.debate.models import offer_models
@@ -41,12 +42,13 @@ def register(site: Site) -> None:
     services, live = site.services, site.live
 
     @page("/", site)
-    async def ask(again: str = "") -> None:
+    async def ask(again: str = "", follows: str = "") -> None:
         asked = await _asked_before(services, again)
+        followed = await _followed(services, follows)
         with frame(site, "Debate", here="/"):
             content = Tag("div", classes="stack wide lane")
             with content:
-                await _ask_page(services, live, content, asked)
+                await _ask_page(services, live, content, asked, followed)
 
     @page("/debates/{debate_id}", site)
     async def watch(debate_id: str) -> None:
@@ -77,20 +79,37 @@ async def _asked_before(services: Services, identity: str) -> str:
     return ""
 
 
-async def _ask_page(services: Services, live: ServerStatus, content: Tag, asked: str = "") -> None:
+async def _followed(services: Services, identity: str) -> Trace | None:
+    """Return the trace with this id, to be followed up; None if there is none."""
+    with contextlib.suppress(NotFoundError):
+        return await services.traces.get(parse_id(identity, "trace"))
+    return None
+
+
+async def _ask_page(
+    services: Services, live: ServerStatus, content: Tag, asked: str = "", followed: Trace | None = None
+) -> None:
     recent = await services.traces.list(limit=RECENT)
     with Tag("section", classes="hero"):
-        Tag("h1", "What is your question?")
+        Tag("h1", "What is your question?" if followed is None else "What else do you want to know?")
         Tag(
             "p",
             "A Proposer answers, a Skeptic looks for errors, and you get the improved answer. Everything runs on this machine.",
         )
+    if followed is not None:
+        with Tag("p", classes="notice", data_testid="followed"):
+            Tag("span", "This follows up: ")
+            link(snippet(followed.query), f"/traces/{followed.id}")
+            Tag("span", " The models see that question and its answer too.")
     form, message, question = _ask_form(services, asked)
 
     async def start(fields: dict[str, str]) -> None:
         message.show(visible=False)
         try:
-            debate = await services.debates.start(_question(fields), _config(fields), source="ui")
+            config = _config(fields)
+            if followed is not None:
+                config = msgspec.structs.replace(config, follows=followed.id)
+            debate = await services.debates.start(_question(fields), config, source="ui")
         except TmdeError as error:
             message.say(sentence(error)).show()
             return

@@ -7,6 +7,7 @@ from uuid import UUID
 from nicegui import ui
 
 from tmde_core.errors import TmdeError
+from tmde_core.records.debate import DebateConfig
 from tmde_core.records.templates import Template
 from tmde_core.records.traces import Trace
 from tmde_core.services import Services
@@ -203,12 +204,19 @@ class DebateView:
                 again.on("click", lambda: self._ask_again(again), args=[])
                 whose = self._trace.id if self._trace is not None else self._state.debate_id
                 link("Edit and ask", f"/?again={whose}", "button", data_testid="edit-question")
+                if self._trace is not None or self._state.trace_id is not None:
+                    followed = self._trace.id if self._trace is not None else self._state.trace_id
+                    link("Follow up", f"/?follows={followed}", "button", data_testid="follow-up")
                 link("New question", "/", "button", data_testid="ask-another")
 
     async def _ask_again(self, control: Tag) -> None:
         control.put(disabled=True)
         try:
-            debate = await self._services.debates.start(self._state.query, source="ui")
+            trace = self._trace
+            if trace is None and self._state.trace_id is not None:
+                trace = await self._services.traces.get(UUID(self._state.trace_id))
+            config = DebateConfig(follows=trace.follows if trace is not None else None)
+            debate = await self._services.debates.start(self._state.query, config, source="ui")
         except TmdeError as error:
             control.put(disabled=False)
             with self._body:

@@ -18,7 +18,7 @@ from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.times import exact, format_milliseconds
-from tmde_ui.kit.words import count, sentence, short_id, source
+from tmde_ui.kit.words import count, sentence, short_id, snippet, source
 from tmde_ui.traces.deleting import DELETING
 
 _ROLES = ("proposer", "skeptic", "synthesizer", "judge")
@@ -38,6 +38,10 @@ def register(site: Site) -> None:
                 with withdrawn:
                     if trace.withdrawn_at is not None:
                         Tag("p", f"Withdrawn on {exact(trace.withdrawn_at)}: {trace.withdrawn_reason}", "notice warm")
+                if trace.follows is not None and trace.earlier:
+                    with Tag("p", classes="notice", data_testid="follows"):
+                        Tag("span", "This follows up: ")
+                        link(snippet(trace.earlier[-1].question), f"/traces/{trace.follows}")
             await DebateView(services, live, from_trace(trace), trace).build()
             _record(trace)
             if trace.withdrawn_at is None:

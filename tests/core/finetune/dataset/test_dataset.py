@@ -29,6 +29,7 @@ from tmde_core.finetune.dataset.selection import (
 from tmde_core.plugins import Plugins
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.chat import Message
+from tmde_core.records.debate import Exchange
 from tmde_core.records.finetune import Dataset, FineTuneConfig
 from tmde_core.records.questions import Question
 from tmde_core.records.training import TrainingExample
@@ -177,6 +178,15 @@ def test_an_example_is_what_the_proposer_sees_and_the_corrected_answer(trace):
         messages=(*proposer_opening("Why?", "analogy & contrast"), Message(role="assistant", content="right")),
         trace_id=str(one.id),
     )
+
+
+def test_a_follow_up_is_trained_on_together_with_what_it_follows_up(trace):
+    alone = trace("And twice that?", "40")
+    one = trace("And twice that?", "84", earlier=(Exchange(question="What is 6 times 7?", answer="42"),))
+    selection = select([alone, one], joined)
+    read = {example.output: example.messages[1].content for example in (*selection.train, *selection.val)}
+    asked = "Earlier question: What is 6 times 7?\nEarlier answer: 42\n\nNow answer this question: And twice that?"
+    assert read == {"40": "And twice that?", "84": asked}
 
 
 def test_empty_answers_and_benchmark_questions_are_left_out_and_said_so(trace):
