@@ -234,6 +234,7 @@ async def main():
 asyncio.run(main())
 """
 
+
 async def test_a_process_waits_as_long_as_another_one_migrates_the_file(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 1)
     path = tmp_path / "tmde.db"
