@@ -28,6 +28,9 @@ READERS = 3
 BUSY_TIMEOUT_MS = 10_000
 """How long to wait while another process writes, such as the CLI beside the server, milliseconds."""
 
+MIGRATION_TIMEOUT_MS = 15 * 60_000
+"""How long to wait while another process migrates the file, milliseconds. 0006 takes some 12 s for 100,000 traces."""
+
 SCHEMA_DIR = Path(__file__).parent / "schema"
 
 Parameters = Sequence[Any] | dict[str, Any]
@@ -215,6 +218,8 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
         raise BrokenFileError(
             f"{path} was written by a newer version of TMDE (schema {version}, this one knows {newest}). Update TMDE."
         )
+    if version < newest:
+        await writer.execute(f"PRAGMA busy_timeout = {MIGRATION_TIMEOUT_MS}")
     for number, sql in migrations:
         if number <= version:
             continue
@@ -223,7 +228,6 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
             # Another process may have migrated while this one waited for the lock.
             if await _version(writer) < number:
                 if version:
-                    # 0006 takes some 12 s for 100,000 traces.
                     log.info("database.migrating", file=str(path), schema=number)
                 for statement in _statements(sql):
                     await writer.execute(statement)
@@ -232,6 +236,7 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
         except BaseException:
             await writer.rollback()
             raise
+    await writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
 
 async def _version(connection: aiosqlite.Connection) -> int:

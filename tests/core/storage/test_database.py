@@ -234,6 +234,39 @@ async def main():
 asyncio.run(main())
 """
 
+
+async def test_a_process_waits_as_long_as_another_one_migrates_the_file(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 1)
+    path = tmp_path / "tmde.db"
+    async with Database.open(path):
+        pass
+    other = sqlite3.connect(path, isolation_level=None)
+    newest = other.execute("PRAGMA user_version").fetchone()[0]
+    other.execute(f"PRAGMA user_version = {newest - 1}")
+    other.execute("BEGIN IMMEDIATE")
+    began = asyncio.Event()
+    real = database_module._version
+
+    async def version(connection):
+        found = await real(connection)
+        began.set()
+        return found
+
+    async def open_it():
+        async with Database.open(path) as database:
+            return await database.value("PRAGMA user_version"), await database.value("SELECT 1")
+
+    monkeypatch.setattr(database_module, "_version", version)
+    opening = asyncio.ensure_future(open_it())
+    await began.wait()
+    done, _ = await asyncio.wait([opening], timeout=0.3)  # with the timeout of other writes it would give up at once
+    assert not done
+    other.execute(f"PRAGMA user_version = {newest}")
+    other.execute("COMMIT")
+    other.close()
+    assert await opening == (newest, 1)
+
+
 WRITE = """
 import asyncio, sys
 from pathlib import Path

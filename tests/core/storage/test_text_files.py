@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.errors import FileMissingError, InvalidInputError
 from tmde_core.storage.text_files import (
     decode_text,
     iterate_lines,
@@ -63,7 +63,7 @@ def test_other_files_are_refused_in_one_sentence_that_says_where(content: bytes,
 
 
 def test_what_cannot_be_read_is_told_apart(tmp_path: Path):
-    with pytest.raises(NotFoundError, match="There is no file"):
+    with pytest.raises(FileMissingError, match="There is no file"):
         read_text_file(tmp_path / "none")
     with pytest.raises(InvalidInputError, match="cannot be read: Is a directory"):
         read_text_file(tmp_path)

@@ -95,7 +95,7 @@ def read_questions(file: Path, config: DebateConfig) -> tuple[list[BatchQuestion
     """Return the questions of a file, and the invalid lines.
 
     Raises:
-        NotFoundError: the file does not exist.
+        FileMissingError: the file does not exist.
         InvalidInputError: the file cannot be read, or is not text.
     """
     asked: list[BatchQuestion] = []

@@ -21,7 +21,7 @@ _REST_OF_LIST = re.compile(
     r"(?i)[\"')\]*]{0,3}\s*(?:,\s*(?:and\b|or\b)?|and\b|or\b|nor\b|&|/)\s*(?:option\s|choice\s)?[\"'(\[*]{0,3}"
 )
 _WORDS_A = re.compile(
-    r"(?i)\s*(?:\Z|[^\x00-\x7f]|(?-i:[B-Z]\b)|[.,;:!?()\]}/&+\n–\"*]|-\s|['\"]\s|(?:because|since|as|is|and|or|but|not|nor|was|would|will|seems|fits|looks|makes|must|should|for|"
+    r"(?i)\s*(?:\Z|[^\x00-\x7f]|(?-i:[B-Z]\b)|[.,;:!?()\]}/&+\n–\"*]|-\s|['\"]\s|(?:because|since|as|is|are|it|and|or|but|not|nor|was|were|would|will|can|could|may|might|have|has|seems|fits|looks|makes|must|should|for|"
     r"with|if|over|instead|than|then|too|from|ist|und|oder|option|choice|here|best|from)\b(?! (?:good|great|nice|big|small|bad)\b))"
 )
 """What may follow the letter A where it is an option, and not the article."""

@@ -13,7 +13,8 @@ sum, as if a schema allowed only the five values.
 If a runtime reports no log-probabilities but enforces a JSON Schema, the model writes {"score": g}, and g is its grade.
 If log-probabilities are available, no schema is used. A small model that is forced to write a grade gives the same
 grade to the right answer and to nonsense (the embedded model 3.1 and 3.0), and the schema would hide how much
-probability is on grades.
+probability is on grades. A runtime may promise log-probabilities and send none, because its server is older or its
+model thinks. The JSON Schema is then used if the runtime enforces one.
 
 If a runtime supports neither, or less than half of the probability is on grades, nothing was measured and there is no
 verdict. A failure is never a low score.
@@ -120,9 +121,10 @@ async def ask_grade(
     """Ask for one grade, of the whole answer or by one criterion."""
     if model.capabilities.logprobs:
         token = await _first_token(model, prompt(item, criterion, framing))
-        if token is None:
+        if token is not None:
+            return read_grade(token)
+        if not model.capabilities.json_schema:
             return Grade(score=None, reason="The Judge's model reported no token probabilities for its grade.")
-        return read_grade(token)
     if model.capabilities.json_schema:
         return await _constrained(model, prompt(item, criterion, framing, as_json=True))
     return Grade(

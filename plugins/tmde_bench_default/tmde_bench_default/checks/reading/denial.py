@@ -9,7 +9,8 @@ NEAR_WORDS = 6
 
 _NEGATION = re.compile(
     r"(?i)(?:\b(?:not|never|no|nor|neither|cannot|without|wrong|incorrect|false|unlike|rather than|instead of|except|excluding|other than|"
-    r"apart from|far from|hardly|barely|eliminat\w+|ruling out|rule out|ruled out|discard\w*|reject\w*|worst|least likely|anything but|everything but|all but|doubt|isnt|wasnt|arent|cant|dont|doesnt|nicht|kein\w*|weder|nie|"
+    r"apart from|far from|hardly|barely|eliminat\w+|ruling out|rule out|ruled out|discard\w*|reject\w*|worst|least likely|"
+    r"(?:once|wrongly|mistakenly|falsely|erroneously|incorrectly) (?:thought|believed|assumed|held|taken|said|claimed)|anything but|everything but|all but|doubt|isnt|wasnt|arent|cant|dont|doesnt|nicht|kein\w*|weder|nie|"
     r"pas|jamais|ni|não|nunca|non|не|нет|нельзя)\b|n't\b|\bno es\b)"
 )
 _ALL_BUT = re.compile(r"(?i)\b(?:anything|everything|anyone|everyone|all|any) but[\s(\"'*]*(?:option |choice )?\Z")
@@ -32,7 +33,7 @@ _AFTER = re.compile(
     r"probably|of course)\s+){0,2}(?:not(?! only| just)|never|out\b|ruled out|eliminated|excluded|wrong|incorrect|false|untrue|impossible|too (?:small|big|large|low|high|much|many|few|little)|"
     r"(?:a|the) (?:wrong|incorrect|trap|distractor|mistake|lie|myth)|no(?:t| longer)? )|"
     r"\b(?:isn't|aren't|wasn't|weren't|isnt|can't be|cannot be|couldn't be|can not be|won't be|doesn't|does not|do not|don't|fails|ruled out|eliminated|excluded|ist falsch|ist nicht|"
-    r"est faux|n'est pas|es falso|no es)|(?:ではない|ではありません|じゃない|ではなく|不对|不對|错|錯|不正确|是错|가 아니|이 아니|은 아니))"
+    r"est faux|n'est pas|es falso|no es)|[々ァ-ヺー㐀-䶿一-鿿]{0,3}(?:ではない|ではありません|じゃない|じゃなく|ではなく|でなく|不对|不對|错|錯|不正确|是错|가 아니|이 아니|은 아니))"
 )
 _TAKEN_BACK = re.compile(
     r"(?i)[\"')\]*]{0,3}\s*(?:\?\s*[-–]?\s*(?:no|nope|wrong|never)\b|(?:[-–(]|\.{2,}|…)[-–.\s]*(?:no|nope|wrong|incorrect|false|not (?:really|right|correct|true)|✗|❌)\b|[✗❌✘])"
@@ -73,7 +74,7 @@ def is_called_wrong(text: str, end: int) -> bool:
     """Return whether what ends at `end` is called wrong as an answer, not only said not to have a property."""
     found = re.match(
         r"(?i)[\"')\]*]{0,3}\s*(?:(?:is|are|was|were|would be)\s+(?:\w+ly\s+)?(?:wrong|incorrect|false|untrue|not (?:right|correct|true|it\b|so\b|the (?:\w+ )?answer))|"
-        r"(?:isn't|wasn't|aren't) (?:right|correct|true|it\b|the (?:\w+ )?answer)|(?:ではない|ではありません|じゃない|不对|不對|가 아니|이 아니))",
+        r"(?:isn't|wasn't|aren't) (?:right|correct|true|it\b|the (?:\w+ )?answer)|[々ァ-ヺー㐀-䶿一-鿿]{0,3}(?:ではない|ではありません|ではなく|でなく|じゃない|じゃなく|不对|不對|가 아니|이 아니))",
         text[end : end + 80],
     )
     return found is not None or _TAKEN_BACK.match(text[end : end + 40]) is not None

@@ -7,6 +7,7 @@ of it cannot be read for sure, the reading has no value. So `7 million` is never
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Literal, NamedTuple
@@ -66,6 +67,7 @@ _OPERATOR_BEFORE = re.compile(
 _OPERATOR_AFTER = re.compile(
     r"\s{0,3}[)\]]*\s?(?:[+×·÷^√](?=\s?[\w(\\√-])|[*](?=\s?[\w(\\])|/(?=\s?(?:[\d(]|[a-z]\b))|[-–](?=\s?[\d(])|-\s?[a-z]\b(?!')"
     r"|(?i: (?:times|plus|minus|multiplied by|divided by|x|mod) (?=\d|an?\b|\(|-|[a-z]\b|" + words.STARTS + r")))"
+    r"|!{1,2}\s?(?:[,=+×·÷/]|(?i:is|equals|ways|possib\w+|permut\w+|arrange\w+)\b)"  # a factorial
 )
 
 Kind = Literal["number", "ordinal", "label"]
@@ -375,6 +377,8 @@ class _Reader:
         """Read what stands at the number without a blank: a unit, or what makes it unreadable."""
         text, at = self._text, self._at
         character = text[at : at + 1]
+        if character and unicodedata.combining(character):  # a line above a digit that repeats for ever
+            self._sure = False
         if not self._digits or not (
             character.isalpha() or character in {"°", "º", "_", "℃"} or _is_number_sign(character)
         ):
