@@ -86,10 +86,10 @@ def assign_split(query: str) -> Split:
 def choose_answer(trace: Trace) -> str:
     """Return the answer to train on: a person's correction if there is one, else the final answer.
 
-    A thought within the final answer is not part of it. Traces that were stored before TMDE kept thoughts apart may
-    hold one.
+    A thought within either is not part of the answer. Traces that were stored before TMDE kept thoughts apart may hold
+    one, and a person may have pasted one with a correction.
     """
-    return (trace.corrected_answer or split(trace.final_answer).answer).strip()
+    return split(trace.corrected_answer or trace.final_answer).answer.strip()
 
 
 def select(

@@ -180,6 +180,11 @@ def test_an_example_is_what_the_proposer_sees_and_the_corrected_answer(trace):
     )
 
 
+def test_a_thought_in_a_correction_is_not_trained_on(trace):
+    selection = select([trace("Why?", "wrong", corrected_answer="<think>Hm.</think>right")], joined)
+    assert [example.output for example in (*selection.train, *selection.val)] == ["right"]
+
+
 def test_a_follow_up_is_trained_on_together_with_what_it_follows_up(trace):
     alone = trace("And twice that?", "40")
     one = trace("And twice that?", "84", earlier=(Exchange(question="What is 6 times 7?", answer="42"),))

@@ -41,7 +41,10 @@ _OUT_OF = re.compile(r"(?i) (?:out of|over|of)(?: the)? (\d+)(?![\d.,]*\d)(?! ?%
 _ORDINAL = re.compile(r"(?i)\^?\(?(?:st|nd|rd|th|º|ª)\)?(?![^\W_])")
 _UNREAD = re.compile(r"[^\W_]{1,40}")
 _RIGHT_END = re.compile(
-    r"(?i)\s?(?:±|\+/-|\+-)|\s?√|\+(?!\s?[\d(a-z√])|-(?=\s|\Z)| [xyz]\b(?! ?[\d(=])|\.[xX]\b|/(?=\s|\Z)|\s?[·×](?=\s*\Z)|\s*\(?(?:with )?(?:a )?remainder\b|\s?R ?\d|\s?[‰‱]|\s?π|\\|(?:分之|分の|割)|"
+    r"(?i)(?:"
+    + "|".join(rf"(?<=\.\d{{{places}}})" for places in range(1, 13))
+    + r")\s?(?:\.{3}|…)"  # digits go on: 0.333…
+    r"|\s?(?:±|\+/-|\+-)|\s?√|\+(?!\s?[\d(a-z√])|-(?=\s|\Z)| [xyz]\b(?! ?[\d(=])|\.[xX]\b|/(?=\s|\Z)|\s?[·×](?=\s*\Z)|\s*\(?(?:with )?(?:a )?remainder\b|\s?R ?\d|\s?[‰‱]|\s?π|\\|(?:分之|分の|割)|"
     r"[ -](?:or|and) (?:more|less|fewer|higher|lower|greater|above|below|over|under|up|older|younger)\b|[ -](?:plus|ish)\b(?! ?[\d(])"
 )
 """What makes a number before it another one, or a bound."""
