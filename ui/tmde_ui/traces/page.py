@@ -320,7 +320,7 @@ def _import_dialog(imported: Any) -> Modal:
     with dialog.body:
         Tag(
             "p",
-            "A JSON Lines file with one trace per line (question and answer are enough), or the SQLite file of the original project.",
+            "A JSON Lines file with one trace per line (the fields query and finalAnswer are enough), or the SQLite file of the original project.",
             "muted",
         )
         with DropZone(done, ADDRESS, ENDINGS, MAX_IMPORT_BYTES) as zone:
