@@ -32,12 +32,15 @@ def short_name(adapter_id: UUID | str) -> str:
     return _names.get(str(adapter_id)) or short_id(adapter_id)
 
 
+def full_name(adapter_id: UUID | str) -> str:
+    """Return `Fractions (1a2b3c4d)`: two adapters may have the same name."""
+    name, short = short_name(adapter_id), short_id(adapter_id)
+    return name if short in name else f"{name} ({short})"
+
+
 def name_of(adapter_id: UUID | str | None) -> str:
     """Return `adapter Fractions (1a2b3c4d)`, `adapter 1a2b3c4d` if its name is not known, or `the base model`."""
-    if adapter_id is None:
-        return BASE
-    name, short = short_name(adapter_id), short_id(adapter_id)
-    return f"adapter {name}" if short in name else f"adapter {name} ({short})"
+    return BASE if adapter_id is None else f"adapter {full_name(adapter_id)}"
 
 
 def capital(words: str) -> str:

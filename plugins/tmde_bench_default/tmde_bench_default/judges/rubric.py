@@ -120,9 +120,11 @@ async def ask_grade(
     """Ask for one grade, of the whole answer or by one criterion."""
     if model.capabilities.logprobs:
         token = await _first_token(model, prompt(item, criterion, framing))
-        if token is None:
+        if token is not None:
+            return read_grade(token)
+        if not model.capabilities.json_schema:
             return Grade(score=None, reason="The Judge's model reported no token probabilities for its grade.")
-        return read_grade(token)
+        # Some servers take the parameter and ignore it, or refuse it for one model.
     if model.capabilities.json_schema:
         return await _constrained(model, prompt(item, criterion, framing, as_json=True))
     return Grade(
