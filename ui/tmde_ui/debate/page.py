@@ -82,7 +82,7 @@ async def _ask_page(services: Services, live: ServerStatus, content: Tag, asked:
         Tag("h1", "What is your question?")
         Tag(
             "p",
-            "A Proposer answers, a Skeptic looks for errors, and you get the improved answer. Everything runs on this machine.",
+            "A Proposer answers, a Skeptic looks for errors, and you get the improved answer. All of it is stored on this machine.",
         )
     form, message, question = _ask_form(services, asked)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -74,9 +74,10 @@ class TraceFilters(msgspec.Struct, frozen=True):
 class TraceTable:
     """The list below the filters. Stores the current page of the list."""
 
-    def __init__(self, services: Services, wanted: TraceFilters) -> None:
+    def __init__(self, services: Services, wanted: TraceFilters, deleted: Callable[[], Awaitable[None]]) -> None:
         self._services = services
         self.wanted = wanted
+        self._deleted = deleted
         self._cursors: list[str | None] = [None]
         self._asked = 0
         self._selected: set[UUID] = set()
@@ -192,6 +193,7 @@ class TraceTable:
         async def delete() -> None:
             done = await self._services.traces.delete(chosen)
             self._said.say(deletion_words(done)).show()
+            await self._deleted()
 
         ask_once(
             self._dialogs,
@@ -241,11 +243,15 @@ def register(site: Site) -> None:
                     bring = button("Import", test="import")
                     link("Export", "/api/traces/export", "button", download="traces.jsonl", data_testid="export")
             form = _filters(wanted)
-            listing = TraceTable(services, wanted)
+
+            async def count_again() -> None:
+                figures.say(_figures(await services.traces.stats(), services))
+
+            listing = TraceTable(services, wanted, count_again)
             await listing.show()
 
             async def imported() -> None:
-                figures.say(_figures(await services.traces.stats(), services))
+                await count_again()
                 await listing.restart()
 
             dialog = _import_dialog(imported)
