@@ -125,12 +125,16 @@ class GateService:
             problem = error.detail
         except Exception as error:  # a user who waits for the gate must be notified
             log.exception("gate.not_measured", adapter=str(adapter_id))
-            again = f"`tmde bench gate {adapter_id}` tries again"
-            problem = f"An unexpected {type(error).__name__}; the log has it. {again}."
+            problem = f"An unexpected {type(error).__name__}; the log has it. Measure the adapter again."
         else:
             return
         await self._notifications.notify(
-            "benchmark.gate_failed", "warning", f"Adapter {str(adapter_id)[:8]} could not be measured", problem, PAGE
+            "benchmark.gate_failed",
+            "warning",
+            f"Adapter {str(adapter_id)[:8]} could not be measured",
+            problem,
+            PAGE,
+            adapter_id,
         )
 
     # ------------------------------------------------------------------------------------ deciding
@@ -198,7 +202,7 @@ class GateService:
         if run.status != "completed":
             raise WorkerFailedError(
                 f"The benchmark {run.id} of the gate was not completed: {run.error_message or run.status}. "
-                "Run it again with `tmde bench gate`."
+                "Measure the adapter again."
             )
         return run
 
@@ -228,7 +232,12 @@ class GateService:
         except TmdeError as error:  # the measurement and the decision are still valid
             log.warning("gate.not_activated", adapter=str(adapter_id), error=error.detail)
             await self._notifications.notify(
-                "benchmark.not_activated", "warning", "A proven adapter could not be activated", error.detail, PAGE
+                "benchmark.not_activated",
+                "warning",
+                "A proven adapter could not be activated",
+                error.detail,
+                PAGE,
+                adapter_id,
             )
             return False
         return True
@@ -260,7 +269,9 @@ class GateService:
         if run.status == "failed":
             why = run.error_message or "The log has the reason."
             title = "The scheduled benchmark was not completed"
-            await self._notifications.notify("benchmark.schedule_failed", "warning", title, why, f"{PAGE}/{run.id}")
+            await self._notifications.notify(
+                "benchmark.schedule_failed", "warning", title, why, f"{PAGE}/{run.id}", run.id
+            )
         if run.status != "completed" or run.adapter_id is None:
             return
         base = await self._run(make_plan(base=True), None, None)
@@ -273,13 +284,18 @@ class GateService:
         await self._lora.set_gate(run.adapter_id, "held-back", reason)
         if not self._settings.current.benchmark.auto_rollback:
             await self._notifications.notify(
-                "benchmark.worse", "error", f"The active adapter {name} is worse", f"{reason} Roll it back.", PAGE
+                "benchmark.active_worse",
+                "error",
+                f"The active adapter {name} is worse",
+                f"{reason} Roll it back.",
+                PAGE,
+                run.adapter_id,
             )
             return
         back = await self._lora.rollback(by="gate")
         where = f"adapter {str(back.id)[:8]}" if back else "the base model"
         await self._notifications.notify(
-            "benchmark.rolled_back", "error", f"Adapter {name} was rolled back to {where}", reason, PAGE
+            "benchmark.rolled_back", "error", f"Adapter {name} was rolled back to {where}", reason, PAGE, run.adapter_id
         )
 
 

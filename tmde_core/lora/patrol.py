@@ -114,22 +114,24 @@ class Patrol:
 
     async def _rounds(self) -> None:
         await asyncio.sleep(self._first)
+        first = True
         while True:
             try:
-                await self.round()
+                await self.round(first=first)
+                first = False
             except Exception:  # the next round may succeed
                 log.exception("patrol.failed")
             await asyncio.sleep(BETWEEN_SECONDS)
 
-    async def round(self) -> None:
+    async def round(self, *, first: bool = False) -> None:
         """Read every adapter that was not read within the last day.
 
-        The active adapter is read first. Adapters that are known to be damaged are read in every round.
+        The active adapter is read first. In the first round after a start it is always read. Adapters that are known to be damaged are read in every round.
         """
         readings, saved = self._store.readings, time.monotonic()
         try:
             with ThreadPoolExecutor(1, "patrol", _step_back) as thread:
-                for adapter in self._due(await self._lora.list()):
+                for adapter in self._due(await self._lora.list(), first):
                     with suppress(NotFoundError, _StoppedError):
                         await asyncio.get_running_loop().run_in_executor(
                             thread, self._store.find_flaws, adapter.id, self._unhurried
@@ -146,10 +148,10 @@ class Patrol:
             raise
         await asyncio.to_thread(readings.save)
 
-    def _due(self, adapters: list[LoRAAdapter]) -> list[LoRAAdapter]:
+    def _due(self, adapters: list[LoRAAdapter], first: bool) -> list[LoRAAdapter]:
         readings, since = self._store.readings, utc_now() - timedelta(seconds=BETWEEN_SECONDS)
         last = {one.id: readings.last(Path(one.path).name, read_version(one.path)) for one in adapters}
-        due = [one for one in adapters if last[one.id] <= since or not one.is_valid]
+        due = [one for one in adapters if last[one.id] <= since or not one.is_valid or (first and one.is_active)]
         return sorted(due, key=lambda one: (not one.is_active, last[one.id]))
 
     def _unhurried(self, file: Path) -> str:

@@ -538,7 +538,7 @@ class LoraService:
         try:
             async with self._switch.lock():
                 await self._intents.settle()
-                await self._switch.refresh_copies()
+                await self._switch.refresh_copies(wait=False)
                 await asyncio.to_thread(self._store.sweep)
         except ConflictError:
             log.info("lora.settle_skipped", reason="another process is switching adapters")

@@ -10,10 +10,9 @@ from tmde_core.notifications.service import NotificationService
 from tmde_core.records.notifications import Level
 from tmde_core.sdk.events import AdapterDamaged, BenchmarkDecided, Event, RunFinished
 
-TRAINING_PAGE = "/finetune"
-VERSIONS_PAGE = "/finetune/versions"
+RUN_PAGE = "/finetune/{}"
 ADAPTER_PAGE = "/finetune/versions?adapter={}"
-BENCHMARK_PAGE = "/benchmark"
+BENCHMARK_PAGE = "/benchmark?adapter={}"
 DAMAGED = "lora.damaged"
 FindName = Callable[[UUID], Awaitable[str | None]]
 KNOWN = 200
@@ -28,6 +27,7 @@ class Words(NamedTuple):
     title: str
     detail: str
     href: str
+    subject_id: UUID
 
 
 class EventNotifier:
@@ -99,11 +99,12 @@ def _describe_run(event: RunFinished, name: str) -> Words:
         elif event.metrics is not None and event.metrics.final_train_loss is not None:
             figures.append(f"training loss {event.metrics.final_train_loss:.3f}")
         title, detail = f"Training is done: adapter {name}", ", ".join(figures) + "."
-        return Words(kind, "success", title, detail, ADAPTER_PAGE.format(event.run_id))
+        return Words(kind, "success", title, detail, ADAPTER_PAGE.format(event.run_id), event.run_id)
     if event.status == "cancelled":
-        detail = f"Run {name}. Its checkpoints are kept; it can be resumed."
-        return Words(kind, "info", "Training was cancelled", detail, TRAINING_PAGE)
-    return Words(kind, "error", "Training failed", event.error_message or f"Run {name} gave no reason.", TRAINING_PAGE)
+        detail = f"Run {name} made no adapter. If it has a checkpoint, it can be resumed."
+        return Words(kind, "info", "Training was cancelled", detail, RUN_PAGE.format(event.run_id), event.run_id)
+    detail = event.error_message or f"Run {name} gave no reason."
+    return Words(kind, "error", "Training failed", detail, RUN_PAGE.format(event.run_id), event.run_id)
 
 
 def _describe_damage(event: AdapterDamaged, name: str) -> Words:
@@ -111,16 +112,19 @@ def _describe_damage(event: AdapterDamaged, name: str) -> Words:
     do = "Roll back or activate another one. To use it again," if event.is_active else "To use it,"
     detail = f"{event.reason} {do} restore its files, import it again or train again."
     level: Level = "error" if event.is_active else "warning"
-    return Words(DAMAGED, level, f"Adapter {name} {what}", detail, ADAPTER_PAGE.format(event.adapter_id))
+    return Words(
+        DAMAGED, level, f"Adapter {name} {what}", detail, ADAPTER_PAGE.format(event.adapter_id), event.adapter_id
+    )
 
 
 def _describe_decision(event: BenchmarkDecided, name: str) -> Words:
+    page = BENCHMARK_PAGE.format(event.adapter_id)
     if event.gate == "held-back":
         title = f"Adapter {name} is worse and held back"
-        return Words("benchmark.worse", "error", title, event.reason, BENCHMARK_PAGE)
+        return Words("benchmark.worse", "error", title, event.reason, page, event.adapter_id)
     if event.gate == "proven":
         title = f"Adapter {name} is better" + (" and answers now" if event.activated else "")
-        return Words("benchmark.better", "success", title, event.reason, BENCHMARK_PAGE)
+        return Words("benchmark.better", "success", title, event.reason, page, event.adapter_id)
     title = f"Adapter {name}: no difference that can be told from noise"
     detail = f"{event.reason} The full benchmark can tell more."
-    return Words("benchmark.inconclusive", "info", title, detail, BENCHMARK_PAGE)
+    return Words("benchmark.inconclusive", "info", title, detail, page, event.adapter_id)

@@ -38,7 +38,7 @@ PAUSES = (1.0, 4.0)
 PATIENCE_SECONDS = 2.0
 """How long `stop` waits for webhook calls that are in progress."""
 
-_COLUMNS = "seq, id, created_at, kind, level, title, detail, href, dismissed_at"
+_COLUMNS = "seq, id, created_at, kind, level, title, detail, href, subject_id, dismissed_at"
 
 Notifications = list[Notification]
 
@@ -63,7 +63,13 @@ class NotificationService:
             log.warning("webhook.off", problem=error.detail)
 
     async def notify(
-        self, kind: str, level: Level, title: str, detail: str = "", href: str | None = None
+        self,
+        kind: str,
+        level: Level,
+        title: str,
+        detail: str = "",
+        href: str | None = None,
+        subject_id: UUID | None = None,
     ) -> Notification:
         """Store a notification, pass it to the readers, and send it to the webhook in the background.
 
@@ -75,16 +81,26 @@ class NotificationService:
             title: one line.
             detail: further text.
             href: the page that shows the subject of the notification.
+            subject_id: the run or adapter that the notification is about.
         """
         identity, now = uuid4(), utc_now()
         async with self._db.transaction() as connection:
             cursor = await connection.execute(
-                "INSERT INTO notifications (id, created_at, kind, level, title, detail, href) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (str(identity), encode_time(now), kind, level, title, detail, href),
+                "INSERT INTO notifications (id, created_at, kind, level, title, detail, href, subject_id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (str(identity), encode_time(now), kind, level, title, detail, href, subject_id and str(subject_id)),
             )
             seq = int(cursor.lastrowid or 0)
         made = Notification(
-            seq=seq, id=identity, created_at=now, kind=kind, level=level, title=title, detail=detail, href=href
+            seq=seq,
+            id=identity,
+            created_at=now,
+            kind=kind,
+            level=level,
+            title=title,
+            detail=detail,
+            href=href,
+            subject_id=subject_id,
         )
         self._wake(seq)
         webhook = self._settings.current.notify.webhook_url
@@ -252,5 +268,6 @@ def _notification(row: sqlite3.Row) -> Notification:
         title=row["title"],
         detail=row["detail"],
         href=row["href"],
+        subject_id=UUID(row["subject_id"]) if row["subject_id"] else None,
         dismissed_at=datetime.fromisoformat(row["dismissed_at"]) if row["dismissed_at"] else None,
     )

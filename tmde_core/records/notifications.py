@@ -25,4 +25,6 @@ class Notification(Record):
     detail: str = ""
     href: str | None = None
     """The page that shows the subject of the notification."""
+    subject_id: UUID | None = None
+    """The training run, benchmark run or adapter that the notification is about; None: none of them."""
     dismissed_at: datetime | None = None

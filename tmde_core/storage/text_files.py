@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.errors import FileMissingError, InvalidInputError
 
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 """The largest file that is read into memory. No real file of questions or settings is larger."""
@@ -43,14 +43,14 @@ def read_text_file(path: Path, limit: int = MAX_TEXT_BYTES, advice: str = "Split
         advice: What to do with a file that is too large.
 
     Raises:
-        NotFoundError: The file does not exist.
+        FileMissingError: The file does not exist.
         InvalidInputError: The file cannot be read, is too large, or is not text in UTF-8 or UTF-16.
     """
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except FileNotFoundError:
-        raise NotFoundError(f"There is no file {path}. Check the path.") from None
+        raise FileMissingError(f"There is no file {path}. Check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise InvalidInputError(f"{path} cannot be read: {reason}.") from None

@@ -223,7 +223,7 @@ async def test_whatever_keeps_an_adapter_from_being_measured_is_told(services, a
     await asyncio.gather(*services.gate._tasks)
     (told,), _ = await services.notifications.list()
     assert (told.kind, told.level) == ("benchmark.gate_failed", "warning")
-    assert told.detail.startswith("An unexpected RuntimeError; the log has it. `tmde bench gate ")
+    assert told.detail.startswith("An unexpected RuntimeError; the log has it. Measure")
 
 
 async def test_who_wants_to_know_more_has_all_questions_asked_twice(services, adapter, runtime):

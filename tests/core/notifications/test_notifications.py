@@ -243,5 +243,6 @@ async def test_the_end_of_a_training_run_is_told_with_its_figures_or_its_reason(
     (failed, completed), _ = await notifications.list()
     assert (completed.level, completed.detail) == ("success", "60 traces, validation loss 0.500.")
     assert completed.href == f"/finetune/versions?adapter={run.run_id}"
-    assert (failed.kind, failed.detail, failed.href) == ("finetune.failed", "The disk is full.", "/finetune")
+    assert (failed.kind, failed.detail) == ("finetune.failed", "The disk is full.")
+    assert failed.href == f"/finetune/{failed.subject_id}"
     assert describe_event(ended("cancelled")).level == "info"

@@ -141,8 +141,14 @@ async def obey(services: Services, script: Script) -> None:
         elif do == "close":
             script.gate = asyncio.Event()
         elif do == "notify":
+            subject = command.get("subject")
             await services.notifications.notify(
-                "test", command["level"], command["title"], command.get("detail", ""), command.get("href")
+                command.get("kind", "test"),
+                command["level"],
+                command["title"],
+                command.get("detail", ""),
+                command.get("href"),
+                UUID(subject) if subject else None,
             )
         elif do == "dismiss-all":
             await services.notifications.dismiss_all()

@@ -125,13 +125,13 @@ class AdapterSwitcher:
                 log.warning("lora.gate_not_written", adapter=str(tried.id), error=error.detail)
         await self._audit.close(event, True, note=FORCED if forced else None, at=pointer.since)
 
-    async def refresh_copies(self) -> None:
+    async def refresh_copies(self, *, wait: bool = True) -> None:
         """Update what manifests tell other tools about the active adapter.
 
         TMDE does not read it, so a failure is only logged; the next switch or start tries again.
         """
         try:
-            await asyncio.to_thread(self._store.refresh_copies)
+            await asyncio.to_thread(self._store.refresh_copies, wait=wait)
         except (TmdeError, OSError) as error:
             log.warning("lora.copies_not_written", error=str(error))
 

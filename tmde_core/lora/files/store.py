@@ -230,17 +230,23 @@ class AdapterStore:
         write_atomic(path / MANIFEST_FILE, msgspec.json.format(to_json(manifest), indent=2) + b"\n")
         self.readings.carry_over(path.name, before, read_version(str(path)))
 
-    def refresh_copies(self) -> None:
+    def refresh_copies(self, *, wait: bool = True) -> None:
         """Rewrite the manifests whose copies for other tools are outdated: who is active, and the size.
 
         A damaged adapter's manifest is rewritten too, if it can be read. An unreadable one is left as it is.
+
+        Args:
+            wait: whether to wait for a process that changes a manifest now; False leaves all as it is instead.
 
         Raises:
             InsufficientStorageError: the disk is full or read-only.
         """
         if not self.directory.is_dir():
             return
-        with storage_errors(self.directory), FileLock.acquire(self.directory / EDIT_LOCK):
+        take = FileLock.acquire if wait else FileLock.try_acquire
+        with storage_errors(self.directory), take(self.directory / EDIT_LOCK) or contextlib.nullcontext() as lock:
+            if lock is None:
+                return
             with os.scandir(self.directory) as entries:
                 names = [entry.name for entry in entries if _is_listed(entry) and not entry.is_symlink()]
             for name in names:

@@ -13,6 +13,7 @@ from tmde_core.settings import BenchmarkSettings
 from tmde_ui.benchmark.words import GATES
 from tmde_ui.kit.elements import Tag, button, chip, link
 from tmde_ui.kit.names import name_of
+from tmde_ui.kit.shell.acts import draw_act
 from tmde_ui.kit.times import age, exact, format_next_time
 from tmde_ui.kit.words import sentence
 
@@ -45,15 +46,17 @@ class Alerts:
                 self._draw(one)
 
     def _draw(self, one: Notification) -> None:
+        async def dismiss() -> None:
+            await self._services.notifications.dismiss(one.id)
+            await self.show()
+
         with Tag("div", classes=f"notice alert {LEVELS[one.level]}", data_testid="alert"):
             with Tag("div"):
                 Tag("strong", one.title)
                 Tag("p", one.detail)
-            done = button("Dismiss", "quiet", test="dismiss", aria_label=f"Dismiss: {one.title}")
-
-        async def dismiss() -> None:
-            await self._services.notifications.dismiss(one.id)
-            await self.show()
+            with Tag("div", classes="line"):
+                draw_act(one, self._services, dismiss)
+                done = button("Dismiss", "quiet", test="dismiss", aria_label=f"Dismiss: {one.title}")
 
         done.on("click", dismiss, args=[])
 

@@ -166,7 +166,7 @@ class TraceTable:
         every.on(
             "change",
             lambda event: self._select_all([trace.id for trace in found.items], event.args),
-            js_handler="(event) => { tmde.checkAll(event.target, '.selectable input'); emit(event.target.checked) }",
+            js_handler="(event) => emit(tmde.checkAll(event.target, '.selectable input'))",
         )
         self._delete.on("click", self._ask_delete, args=[])
         self._count()

@@ -69,7 +69,7 @@ async def test_a_death_between_the_pointer_and_the_copies_is_put_right_by_the_ne
 async def test_a_copy_that_cannot_be_written_does_not_fail_the_switch(services, data_dir, published, monkeypatch):
     a = published(data_dir)
 
-    def full() -> None:
+    def full(**_options: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

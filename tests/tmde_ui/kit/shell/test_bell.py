@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,3 +99,34 @@ def test_many_are_counted_listed_as_far_as_they_fit_and_dismissed_at_once(open_p
     page.get_by_test_id("dismiss-all").click()
     expect(page.get_by_test_id("notification-count")).to_be_hidden()
     expect(page.get_by_test_id("notification")).to_have_count(0)
+
+
+def test_a_notification_is_acted_on_with_one_click(open_page, server):
+    adapter = server.do("publish")
+    page = open_page("/plugins")
+    server.do("notify", kind="benchmark.better", level="success", title="It is better", subject=adapter)
+    page.get_by_test_id("notifications").click()
+    item = page.get_by_test_id("notification")
+    item.get_by_role("button", name="Activate the adapter: It is better").click()
+    expect(page.get_by_test_id("adapter")).to_contain_text(adapter[:8])
+    expect(page.get_by_test_id("notification")).to_have_count(0)
+    server.do("notify", kind="benchmark.better", level="success", title="Again", href="/benchmark", subject=adapter)
+    expect(item.get_by_test_id("act")).to_have_text("Compare the answers")
+    server.do("clear-active")
+
+
+def test_an_act_that_fails_says_why_and_keeps_the_notification(open_page, server):
+    page = open_page("/plugins")
+    gone = "00000000-0000-4000-8000-000000000000"
+    server.do("notify", kind="benchmark.inconclusive", level="info", title="Undecided", subject=gone)
+    page.get_by_test_id("notifications").click()
+    page.get_by_test_id("act").click()
+    expect(page.get_by_test_id("notification")).to_contain_text(f"There is no adapter with the id {gone}")
+    expect(page.get_by_test_id("act")).to_be_enabled()
+
+
+def test_no_notification_shows_a_shell_command():
+    files = [*Path("tmde_core/notifications").glob("*.py"), Path("tmde_core/benchmark/gate.py")]
+    assert [
+        file for file in files if re.search(r"`tmde ", re.sub(r'""".*?"""', "", file.read_text(), flags=re.DOTALL))
+    ] == []

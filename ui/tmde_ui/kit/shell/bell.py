@@ -8,7 +8,9 @@ from uuid import UUID
 from nicegui import ui
 
 from tmde_core.records.notifications import Notification
+from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button, icon, link
+from tmde_ui.kit.shell.acts import act_of, draw_act, is_ours
 from tmde_ui.kit.shell.live import ServerStatus, Situation
 from tmde_ui.kit.words import count
 
@@ -25,8 +27,9 @@ NOTHING = "No notifications. Finished and failed work, such as a training run, a
 class Bell:
     """The button and its panel, a native popover: Escape or a click elsewhere closes it."""
 
-    def __init__(self, live: ServerStatus) -> None:
+    def __init__(self, live: ServerStatus, services: Services) -> None:
         self._live = live
+        self._services = services
         self._items: dict[UUID, Tag] = {}
         self._newest: int | None = None
         with Tag(
@@ -82,13 +85,16 @@ class Bell:
         made = one.created_at
         with Tag("li", classes=f"notice-item {LEVELS[one.level]}", data_testid="notification") as item:
             with Tag("div", classes="stack"):
-                if one.href is not None and _is_ours(one.href):
+                act = act_of(one, self._services)
+                # One link to a place is enough: the button of a notification leads there if it does nothing itself.
+                if one.href is not None and is_ours(one.href) and act is not None and act.deed is not None:
                     link(one.title, one.href, "notice-title")
                 else:
                     Tag("span", one.title, "notice-title")
                 if one.detail:
                     Tag("span", one.detail, "small")
                 Tag("span", f"{made.day} {made:%b %Y, %H:%M} UTC", "muted small tabular")
+                draw_act(one, self._services, lambda: self._dismiss(one.id))
             with Tag(
                 "button",
                 classes="icon-button",
@@ -111,8 +117,3 @@ class Bell:
     def _keep_focus(self) -> None:
         """Move the keyboard focus to the panel, because the pressed button is removed."""
         self._panel.run_method("focus")
-
-
-def _is_ours(address: str) -> bool:
-    """Return whether an address is a page of this server. A plugin may have written the notification."""
-    return address.startswith("/") and not address.startswith(("//", "/\\"))

@@ -35,7 +35,7 @@ def frame(site: Site, title: str, *, here: str | None = None, narrow: bool = Fal
             Tag("span", "TMDE")
         _navigation(site, here)
         _situation(site.live)
-        Bell(site.live)
+        Bell(site.live, site.services)
         with Tag(
             "button", classes="icon-button", type="button", aria_label="Light or dark", data_testid="theme"
         ) as toggle:
