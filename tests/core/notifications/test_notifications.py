@@ -216,7 +216,7 @@ async def test_notifications_call_runs_and_adapters_by_their_names(notifications
     damaged = AdapterDamaged(adapter_id=uuid4(), is_active=True, reason="A file is missing.")
     await EventNotifier(notifications, name).hear(damaged)
     (second, first), _ = await notifications.list()
-    assert first.detail.startswith(f"Run Fractions ({str(cancelled.run_id)[:8]}). ")
+    assert first.detail.startswith(f"Run Fractions ({str(cancelled.run_id)[:8]}) ")
     assert second.title == f"Adapter Fractions ({str(damaged.adapter_id)[:8]}) is damaged, so the base model answers"
 
 
@@ -227,7 +227,7 @@ async def test_what_has_no_name_is_called_by_its_short_id(notifications):
     run = ended("cancelled")
     await EventNotifier(notifications, nameless).hear(run)
     (told,), _ = await notifications.list()
-    assert told.detail.startswith(f"Run {str(run.run_id)[:8]}. ")
+    assert told.detail.startswith(f"Run {str(run.run_id)[:8]} ")
 
 
 async def test_one_trace_is_told_as_one(notifications):
