@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import UUID
 
-from tmde_core.errors import ConflictError, InsufficientStorageError
+from tmde_core.errors import ConflictError, InsufficientStorageError, NotFoundError
 from tmde_core.settings import LiveSettings
 from tmde_core.storage.database import Database
 from tmde_core.storage.locks import FileLock
@@ -203,9 +203,16 @@ class Services:
         from tmde_core.observers import Observers
 
         observers = Observers(self.plugins, self.settings.data_path)
-        observers.subscribe(EventNotifier(self.notifications).hear)
+        observers.subscribe(EventNotifier(self.notifications, self._find_name).hear)
         observers.subscribe(self._measure)
         return self._stopped(observers)
+
+    async def _find_name(self, run_or_adapter: UUID) -> str | None:
+        """Return the name of an adapter, or of a training run that has not created one."""
+        try:
+            return (await self.lora.get(run_or_adapter)).name
+        except NotFoundError:
+            return (await self.stores.runs.names()).get(run_or_adapter)
 
     async def _measure(self, event: Event) -> None:
         await self.gate.hear(event)  # the gate is built after the observers, so that it is stopped before them

@@ -158,8 +158,9 @@ async def test_without_probabilities_a_grade_in_the_schemas_form_is_the_score(te
     assert "JSON" in model.prompts[0][-1].content
 
 
-async def test_promised_probabilities_that_do_not_come_are_replaced_by_a_grade_in_the_schemas_form():
-    model = ScriptedJudgeModel(text='{"score": 4}')
+async def test_a_model_that_reports_no_probabilities_after_all_is_asked_in_the_schemas_form():
+    able = RuntimeCapabilities(json_schema=True, logprobs=True)
+    model = ScriptedJudgeModel(logprobs=(), text='{"score": 4}', capabilities=able)
     assert (await RubricJudge().score(ITEM, model)).score == 7.5
     assert len(model.prompts) == 2
 

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import structlog
 
@@ -27,6 +28,7 @@ from tmde_core.lora.service import LoraService
 from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
 from tmde_core.records.lora import LoRAAdapter
+from tmde_core.sdk.adapters import MANIFEST_FILE
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +37,7 @@ FIRST_SECONDS = 300.0
 BETWEEN_SECONDS = 24 * 3600.0
 """Pause between two rounds, and the age at which a reading is repeated."""
 ACTIVE_SECONDS = 10.0
-"""How often the sizes of the active adapter's files are looked at."""
+"""How often the sizes and times of the active adapter's files are looked at."""
 SAVE_SECONDS = 60.0
 """Interval at which results are saved. A killed server reads at most this much again."""
 PIECE = 1024 * 1024
@@ -68,6 +70,8 @@ class Patrol:
         self._pace = pace
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = threading.Event()
+        self._active_files: dict[str, int] = {}
+        """File of the active adapter → time of its last change, in nanoseconds, when the watch looked last."""
 
     async def start(self) -> None:
         """Start the rounds in the background and return at once."""
@@ -82,10 +86,31 @@ class Patrol:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _watch_active(self) -> None:
-        """Notice soon when files of the active adapter are missing, so that a person hears that the base model answers."""
+        """Notice damage of the active adapter soon, so that a person hears that the base model answers."""
         while True:
-            self._lora.find_active_flaw()
+            try:
+                await self.look_at_active()
+            except Exception:  # the next look may succeed
+                log.exception("patrol.active_failed")
             await asyncio.sleep(ACTIVE_SECONDS)
+
+    async def look_at_active(self) -> None:
+        """Publish damage of the active adapter. Read its files if one was written after the last reading.
+
+        Sizes are looked at each time. A file whose bytes were overwritten keeps its size, but its time changes.
+        """
+        active = self._lora.get_active_ref()
+        if active is None or self._lora.find_active_flaw() is not None:
+            return
+        files = await asyncio.to_thread(_read_times, Path(active.directory))
+        if files == self._active_files:
+            return
+        last = self._store.readings.last(Path(active.directory).name, read_version(active.directory))
+        if max(files.values(), default=0) > last.timestamp() * 1e9:
+            with suppress(NotFoundError, _StoppedError):
+                await asyncio.to_thread(self._store.find_flaws, UUID(active.id), self._unhurried)
+        self._active_files = files
+        self._lora.find_active_flaw()
 
     async def _rounds(self) -> None:
         await asyncio.sleep(self._first)
@@ -139,6 +164,15 @@ class Patrol:
                     raise _StoppedError
             os.posix_fadvise(content.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return digest.hexdigest()
+
+
+def _read_times(directory: Path) -> dict[str, int]:
+    """Return when each file of an adapter was written. TMDE rewrites the manifest itself, so it does not count."""
+    return {
+        file.path: file.stat(follow_symlinks=False).st_mtime_ns
+        for file in os.scandir(directory)
+        if file.name != MANIFEST_FILE
+    }
 
 
 def _step_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -13,6 +14,7 @@ RUN_PAGE = "/finetune/{}"
 ADAPTER_PAGE = "/finetune/versions?adapter={}"
 BENCHMARK_PAGE = "/benchmark?adapter={}"
 DAMAGED = "lora.damaged"
+FindName = Callable[[UUID], Awaitable[str | None]]
 KNOWN = 200
 """The newest notifications among which the same damage is looked for."""
 
@@ -31,14 +33,30 @@ class Words(NamedTuple):
 class EventNotifier:
     """Listens to events, and creates notifications for those that people should know about."""
 
-    def __init__(self, notifications: NotificationService) -> None:
+    def __init__(self, notifications: NotificationService, find_name: FindName | None = None) -> None:
+        """Create the listener.
+
+        Args:
+            notifications: stores the notifications.
+            find_name: returns the name of an adapter or a training run, or None if it has none. Without it, the short
+                id is the name.
+        """
         self._notifications = notifications
+        self._find_name = find_name
 
     async def hear(self, event: Event) -> None:
         """Create a notification for an event, if people should know about the event."""
-        words = describe_event(event)
+        words = describe_event(event, await self._name(event))
         if words is not None and not await self._is_known(words):
             await self._notifications.notify(*words)
+
+    async def _name(self, event: Event) -> str:
+        identity = _subject(event)
+        if identity is None or self._find_name is None:
+            return ""
+        name = await self._find_name(identity) or ""
+        short = str(identity)[:8]
+        return name if not name or short in name else f"{name} ({short})"
 
     async def _is_known(self, words: Words) -> bool:
         """Return whether damage was told before and nobody has dismissed it: each start of TMDE finds it again."""
@@ -48,21 +66,34 @@ class EventNotifier:
         return any((one.title, one.detail) == (words.title, words.detail) for one in waiting)
 
 
-def describe_event(event: Event) -> Words | None:
-    """Return the notification for an event, or None if the event needs no notification."""
+def _subject(event: Event) -> UUID | None:
+    """Return the id of the run or adapter that the event is about. An adapter has the id of its run."""
     if isinstance(event, RunFinished):
-        return _describe_run(event)
+        return event.run_id
+    return event.adapter_id if isinstance(event, AdapterDamaged | BenchmarkDecided) else None
+
+
+def describe_event(event: Event, name: str = "") -> Words | None:
+    """Return the notification for an event, or None if the event needs no notification.
+
+    Args:
+        event: what happened.
+        name: what people call the run or the adapter; empty: its short id.
+    """
+    name = name or str(_subject(event))[:8]
+    if isinstance(event, RunFinished):
+        return _describe_run(event, name)
     if isinstance(event, AdapterDamaged):
-        return _describe_damage(event)
+        return _describe_damage(event, name)
     if isinstance(event, BenchmarkDecided):
-        return _describe_decision(event)
+        return _describe_decision(event, name)
     return None
 
 
-def _describe_run(event: RunFinished) -> Words:
-    name, kind = str(event.run_id)[:8], f"finetune.{event.status}"
+def _describe_run(event: RunFinished, name: str) -> Words:
+    kind = f"finetune.{event.status}"
     if event.status == "completed":
-        figures = [f"{event.traces_used} traces"]
+        figures = [f"{event.traces_used:,} trace{'s' * (event.traces_used != 1)}"]
         if event.metrics is not None and event.metrics.best_val_loss is not None:
             figures.append(f"validation loss {event.metrics.best_val_loss:.3f}")
         elif event.metrics is not None and event.metrics.final_train_loss is not None:
@@ -76,8 +107,7 @@ def _describe_run(event: RunFinished) -> Words:
     return Words(kind, "error", "Training failed", detail, RUN_PAGE.format(event.run_id), event.run_id)
 
 
-def _describe_damage(event: AdapterDamaged) -> Words:
-    name = str(event.adapter_id)[:8]
+def _describe_damage(event: AdapterDamaged, name: str) -> Words:
     what = "is damaged, so the base model answers" if event.is_active else "is damaged"
     do = "Roll back or activate another one. To use it again," if event.is_active else "To use it,"
     detail = f"{event.reason} {do} restore its files, import it again or train again."
@@ -87,8 +117,8 @@ def _describe_damage(event: AdapterDamaged) -> Words:
     )
 
 
-def _describe_decision(event: BenchmarkDecided) -> Words:
-    name, page = str(event.adapter_id)[:8], BENCHMARK_PAGE.format(event.adapter_id)
+def _describe_decision(event: BenchmarkDecided, name: str) -> Words:
+    page = BENCHMARK_PAGE.format(event.adapter_id)
     if event.gate == "held-back":
         title = f"Adapter {name} is worse and held back"
         return Words("benchmark.worse", "error", title, event.reason, page, event.adapter_id)

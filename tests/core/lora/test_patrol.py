@@ -80,6 +80,37 @@ async def test_the_active_one_comes_first_and_what_is_deleted_meanwhile_stops_no
     assert told == []
 
 
+async def test_bytes_of_the_active_one_that_were_overwritten_are_noticed_soon(services, data_dir, published, patrols):
+    identity = published(data_dir)
+    services.stores.adapters.point_at(ActivePointer(adapter_id=identity, previous_adapter_id=None, since=utc_now()))
+    watch = patrols()
+    await watch.look_at_active()
+    assert services.lora.find_active_flaw() is None
+    spoil(services, identity)
+    await watch.look_at_active()
+    assert "has changed since it was published" in (services.lora.find_active_flaw() or "")
+    assert services.lora.get_answering_ref() is None
+
+
+async def test_files_of_the_active_one_that_nobody_wrote_are_not_read_again(
+    services, data_dir, published, patrols, monkeypatch
+):
+    identity = published(data_dir)
+    services.stores.adapters.point_at(ActivePointer(adapter_id=identity, previous_adapter_id=None, since=utc_now()))
+    await patrols().look_at_active()
+    read = []
+    monkeypatch.setattr(services.stores.adapters, "find_flaws", lambda *given: read.append(given))
+    again = patrols()
+    for _ in range(3):
+        await again.look_at_active()
+    assert read == []
+
+
+async def test_without_an_active_adapter_nothing_is_looked_at(services, patrols):
+    await patrols().look_at_active()
+    assert services.lora.find_active_flaw() is None
+
+
 async def test_a_restart_forgets_neither_the_damage_nor_where_the_pass_was(opened, data_dir, published, monkeypatch):
     identities = [published(data_dir, age=age) for age in range(4)]
     told, seen = [], []

@@ -17,7 +17,7 @@ from tmde_core.notifications import service as module
 from tmde_core.notifications.listener import EventNotifier, describe_event
 from tmde_core.notifications.service import NotificationService, check_webhook
 from tmde_core.records.finetune import FineTuneMetrics
-from tmde_core.sdk.events import RunFinished
+from tmde_core.sdk.events import AdapterDamaged, RunFinished
 from tmde_core.settings import LiveSettings, NotifySettings, Settings
 from tmde_core.storage.database import Database
 
@@ -205,6 +205,34 @@ async def test_what_is_no_web_address_switches_only_the_webhook_off(database, ur
 
 def ended(status, **fields) -> RunFinished:
     return RunFinished(run_id=uuid4(), status=status, triggered_by="manual", traces_used=60, **fields)
+
+
+async def test_notifications_call_runs_and_adapters_by_their_names(notifications):
+    async def name(_identity) -> str:
+        return "Fractions"
+
+    cancelled = ended("cancelled")
+    await EventNotifier(notifications, name).hear(cancelled)
+    damaged = AdapterDamaged(adapter_id=uuid4(), is_active=True, reason="A file is missing.")
+    await EventNotifier(notifications, name).hear(damaged)
+    (second, first), _ = await notifications.list()
+    assert first.detail.startswith(f"Run Fractions ({str(cancelled.run_id)[:8]}) ")
+    assert second.title == f"Adapter Fractions ({str(damaged.adapter_id)[:8]}) is damaged, so the base model answers"
+
+
+async def test_what_has_no_name_is_called_by_its_short_id(notifications):
+    async def nameless(_identity) -> None:
+        return None
+
+    run = ended("cancelled")
+    await EventNotifier(notifications, nameless).hear(run)
+    (told,), _ = await notifications.list()
+    assert told.detail.startswith(f"Run {str(run.run_id)[:8]} ")
+
+
+async def test_one_trace_is_told_as_one(notifications):
+    run = RunFinished(run_id=uuid4(), status="completed", triggered_by="manual", traces_used=1)
+    assert describe_event(run).detail == "1 trace."
 
 
 async def test_the_end_of_a_training_run_is_told_with_its_figures_or_its_reason(notifications):

@@ -181,6 +181,7 @@ def test_selected_traces_are_deleted_after_one_question(open_page):
     page.get_by_test_id("confirm-delete").click()
     expect(page.get_by_test_id("deleted")).to_have_text("2 traces deleted. No adapter has been trained on them.")
     expect(page.get_by_test_id("range")).to_have_text(re.compile(rf"of {total - 2}$"))
+    expect(page.get_by_test_id("stats")).to_contain_text(f"{total - 2} traces")
     expect(page.get_by_test_id("delete-selected")).to_be_hidden()
     page.get_by_test_id("select-all").check()
     expect(page.get_by_test_id("selected")).to_have_text("25 traces selected")

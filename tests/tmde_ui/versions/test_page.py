@@ -162,9 +162,9 @@ def test_activating_makes_it_unmistakable_here_and_in_the_header(open_page, serv
     page = open_page("/finetune/versions")
     row(page, a).get_by_test_id("activate").click()
     expect(row(page, a).get_by_test_id("active-badge")).to_have_text("active")
-    expect(page.get_by_test_id("now-name")).to_have_text(f"Adapter {a[:8]}")
+    expect(page.get_by_test_id("now-name")).to_have_text(re.compile(rf"^Adapter .*{a[:8]}$"))
     expect(page.get_by_test_id("version").filter(has=page.get_by_test_id("active-badge"))).to_have_count(1)
-    expect(page.locator("header").get_by_test_id("adapter")).to_have_text(f"Adapter {a[:8]}")
+    expect(page.locator("header").get_by_test_id("adapter")).to_have_text(re.compile(rf"^Adapter .*{a[:8]}$"))
     expect(row(page, a).get_by_test_id("activate")).to_be_hidden()
     assert server.do("active") == a
     row(page, b).get_by_test_id("activate").click()
@@ -181,7 +181,7 @@ def test_rolling_back_is_one_click_that_says_to_what(open_page, server):
     page = open_page("/finetune/versions")
     back = page.get_by_test_id("rollback")
     for target in (b, a):
-        expect(back).to_have_text(f"Roll back to adapter {target[:8]}")
+        expect(back).to_have_text(re.compile(rf"^Roll back to adapter .*{target[:8]}$"))
         back.click()
         expect(row(page, target).get_by_test_id("active-badge")).to_be_visible()
         assert server.do("active") == target
@@ -199,13 +199,13 @@ def test_a_rollback_never_goes_elsewhere_than_its_button_said(open_page, server)
     server.do("look", every=3600)
     try:
         page = open_page("/finetune/versions")
-        expect(page.get_by_test_id("rollback")).to_have_text(f"Roll back to adapter {a[:8]}")
+        expect(page.get_by_test_id("rollback")).to_have_text(re.compile(rf"^Roll back to adapter .*{a[:8]}$"))
         server.do("activate", id=c)
         page.get_by_test_id("rollback").click()
         expect(page.get_by_test_id("now-problem")).to_contain_text(
-            f"The target is now adapter {b[:8]}. Nothing was switched"
+            re.compile(rf"The target is now adapter .*{b[:8]}\. Nothing was switched")
         )
-        expect(page.get_by_test_id("rollback")).to_have_text(f"Roll back to adapter {b[:8]}")
+        expect(page.get_by_test_id("rollback")).to_have_text(re.compile(rf"^Roll back to adapter .*{b[:8]}$"))
         assert server.do("active") == c
     finally:
         server.do("look")
@@ -217,7 +217,7 @@ def test_deactivating_lets_the_base_model_answer(open_page, server):
     page = open_page("/finetune/versions")
     page.get_by_test_id("deactivate").click()
     expect(page.get_by_test_id("now-name")).to_have_text("The base model")
-    expect(page.get_by_test_id("rollback")).to_have_text(f"Roll back to adapter {adapter[:8]}")
+    expect(page.get_by_test_id("rollback")).to_have_text(re.compile(rf"^Roll back to adapter .*{adapter[:8]}$"))
     assert server.do("active") is None
 
 
@@ -230,7 +230,7 @@ def test_a_switch_made_elsewhere_shows_up_in_every_open_tab(open_page, server):
     row(first, b).get_by_test_id("activate").click()
     expect(row(second, b).get_by_test_id("active-badge")).to_be_visible()
     expect(second.get_by_test_id("active-badge")).to_have_count(1)
-    expect(second.get_by_test_id("event").first).to_contain_text(f"Activated adapter {b[:8]}")
+    expect(second.get_by_test_id("event").first).to_contain_text(re.compile(rf"Activated adapter .*{b[:8]}"))
     new = server.do("publish")
     expect(row(second, new)).to_be_visible()
 
@@ -258,7 +258,9 @@ def test_an_adapter_that_fails_its_probe_is_refused_with_the_reason_and_nothing_
     row(page, broken).get_by_test_id("activate").click()
     expect(row(page, broken).get_by_test_id("row-problem")).to_contain_text("one thing over and over")
     expect(row(page, a).get_by_test_id("active-badge")).to_be_visible()
-    expect(page.get_by_test_id("event").first).to_contain_text(f"Could not activate adapter {broken[:8]}")
+    expect(page.get_by_test_id("event").first).to_contain_text(
+        re.compile(rf"Could not activate adapter .*{broken[:8]}")
+    )
     expect(page.get_by_test_id("event").first).to_contain_text("failed")
 
 
@@ -346,7 +348,7 @@ def test_deleting_asks_once_and_leaves_its_history(open_page, server, data):
     page.get_by_test_id("confirm-delete").click()
     expect(page.get_by_test_id("version")).to_have_count(1)
     expect(row(page, other)).to_be_visible()
-    expect(page.get_by_test_id("event").first).to_contain_text(f"Deleted adapter {adapter[:8]}")
+    expect(page.get_by_test_id("event").first).to_contain_text(re.compile(rf"Deleted adapter .*{adapter[:8]}"))
     assert not (data / "lora-adapters" / adapter).exists()
 
 
@@ -400,7 +402,7 @@ def test_what_was_exported_and_deleted_comes_back_by_drag_and_drop(open_page, se
     server.do("clear")
     expect(page.get_by_test_id("no-adapters")).to_be_visible()
     drop(page, archive)
-    expect(page.get_by_test_id("import-report")).to_contain_text(f"Imported as adapter {adapter[:8]}")
+    expect(page.get_by_test_id("import-report")).to_contain_text(re.compile(rf"Imported as adapter .*{adapter[:8]}"))
     page.keyboard.press("Escape")
     expect(page.get_by_test_id("import-dialog")).to_be_hidden()
     expect(row(page, adapter).get_by_test_id("adapter-losses")).to_contain_text("loss 0.874")
@@ -570,8 +572,8 @@ def test_an_opened_adapter_is_compared_with_what_is_chosen(open_page, server):
     server.do("activate", id=a)
     page = open_page("/finetune/versions")
     opened(page, b).get_by_test_id("compare-this").click()
-    expect(page.get_by_test_id("comparison")).to_contain_text(f"B: {b[:8]}")
-    expect(page.get_by_test_id("comparison")).to_contain_text(f"A: {a[:8]}")
+    expect(page.get_by_test_id("comparison")).to_contain_text(re.compile(rf"B: .*{b[:8]}"))
+    expect(page.get_by_test_id("comparison")).to_contain_text(re.compile(rf"A: .*{a[:8]}"))
 
 
 def test_base_and_both_adapters_answer_one_question_side_by_side_as_they_write(open_page, server):
@@ -630,7 +632,7 @@ def test_the_trail_tells_who_did_what_and_what_answered_at_a_moment(open_page, s
     events = page.get_by_test_id("event")
     expect(events).to_have_count(2)
     expect(events.first).to_contain_text("Rolled back to the base model")
-    expect(events.last).to_contain_text(f"Activated adapter {a[:8]}")
+    expect(events.last).to_contain_text(re.compile(rf"Activated adapter .*{a[:8]}"))
     expect(events.last).to_contain_text("before: the base model")
     expect(events.last).to_contain_text("through the API")
     asking = page.get_by_test_id("live-at")

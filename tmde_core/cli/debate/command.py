@@ -48,7 +48,7 @@ def command(
 ) -> None:
     """Ask a question and watch two models argue about it. With --json, print the events as JSON Lines."""
     if (question is None) == (file is None):
-        raise typer.BadParameter("give either a question or --file, not both and not neither")
+        raise typer.BadParameter("give a question or --file, and only one of them")
     chosen = None
     if model is not None or runtime is not None:
         chosen = {"runtime": runtime or "", "model": model or ""}

@@ -158,7 +158,9 @@ async def _database(settings: Settings) -> Check:
         return Check("database", "broken", str(error))
     if fault != "ok":
         return Check("database", "broken", f"{path} is damaged: {fault}. Export what can be read, and restore a copy.")
-    return Check("database", "ok", f"{path}: {traces} traces, {format_bytes(path.stat().st_size)}")
+    return Check(
+        "database", "ok", f"{path}: {traces:,} trace{'s' * (traces != 1)}, {format_bytes(path.stat().st_size)}"
+    )
 
 
 def _server(settings: Settings) -> Check:

@@ -51,7 +51,7 @@ def schedule_command(name: ScheduleName, what: str) -> Callable[..., None]:
         print_table(
             ("due", "decision", "detail"),
             [(one.due_at, one.action, one.reason) for one in status.decisions],
-            empty="Nothing has come due yet.",
+            empty="No scheduled run yet.",
         )
 
     schedule.__doc__ = f"When {what} by itself, what was decided the last times and why; --set changes it."

@@ -96,6 +96,7 @@
   // Checks or unchecks every box of the list that belongs to a box for all.
   const checkAll = (all, boxes) => {
     for (const box of all.closest("section, main, div[aria-live]").querySelectorAll(boxes)) box.checked = all.checked;
+    return all.checked;
   };
 
   window.tmde = {

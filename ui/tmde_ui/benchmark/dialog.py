@@ -15,9 +15,10 @@ from tmde_core.errors import TmdeError
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkQuestion, BenchmarkRun
 from tmde_core.records.lora import LoRAAdapter
 from tmde_core.services import Services
-from tmde_ui.benchmark.words import answerer, domain_name, domain_place
+from tmde_ui.benchmark.words import domain_name, domain_place
 from tmde_ui.kit.elements import Modal, Tag, button, choice, field, open_on_press
 from tmde_ui.kit.forms import on_press, on_submit
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.script import call
 from tmde_ui.kit.tending import start_task
 from tmde_ui.kit.words import count, sentence, snippet
@@ -125,9 +126,9 @@ class BenchmarkDialog:
 
     def _fill(self, questions: Sequence[BenchmarkQuestion], adapters: Sequence[LoRAAdapter]) -> None:
         active = next((one for one in adapters if one.is_active), None)
-        now = f"the active version: {answerer(active.id if active else None)}"
+        now = f"the active version: {name_of(active.id if active else None)}"
         who = [(ACTIVE, now), (BASE, "the base model")]
-        who += [(str(one.id), answerer(one.id)) for one in adapters if not one.is_active]
+        who += [(str(one.id), name_of(one.id)) for one in adapters if not one.is_active]
         _offer(self._who, who, ACTIVE)
         suites = self._services.benchmark.suites()
         _offer(self._suite, [("" if one.default else one.name, f"{one.name}: {one.summary}") for one in suites], "")

@@ -13,8 +13,8 @@ import msgspec
 from tmde_ui.benchmark.words import MODES, TYPES
 from tmde_ui.kit.elements import Tag, button, choice
 from tmde_ui.kit.forms import form_fields
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.script import call
-from tmde_ui.kit.words import short_id
 
 TYPE_CHOICES = (("", "any type"), *((name, name) for name in TYPES))
 MODE_CHOICES = (("", "any mode"), *MODES.items())
@@ -83,7 +83,7 @@ def filters(wanted: BenchmarkFilters, adapters: Sequence[UUID], changed: Changed
                 Tag("label", label, for_=f"field-{name}")
                 Tag("input", classes="input tabular", id=f"field-{name}", name=name, type="date", defaultValue=value,
                     max="9999-12-31", data_testid=f"filter-{name}")  # fmt: skip
-        names = (("", "any adapter"), *((one, f"adapter {short_id(one)}") for one in known))
+        names = (("", "any adapter"), *((one, name_of(one)) for one in known))
         choice("Adapter", "adapter", names, wanted.adapter, data_testid="filter-adapter")
         choice("Type", "type", TYPE_CHOICES, wanted.type, data_testid="filter-type")
         choice("Mode", "mode", MODE_CHOICES, wanted.mode, data_testid="filter-mode")

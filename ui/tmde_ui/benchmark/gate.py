@@ -10,8 +10,9 @@ from tmde_core.records.notifications import Notification
 from tmde_core.records.schedule import ScheduleStatus
 from tmde_core.services import Services
 from tmde_core.settings import BenchmarkSettings
-from tmde_ui.benchmark.words import GATES, answerer
+from tmde_ui.benchmark.words import GATES
 from tmde_ui.kit.elements import Tag, button, chip, link
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.shell.acts import draw_act
 from tmde_ui.kit.times import age, exact, format_next_time
 from tmde_ui.kit.words import sentence
@@ -114,7 +115,7 @@ class GatePanel:
         word, kind = GATES[one.gate]
         with Tag("div", classes="line"):
             chip(word, kind)
-            Tag("span", answerer(one.adapter_id))
+            Tag("span", name_of(one.adapter_id))
             Tag("span", age(one.at), "muted small", title=exact(one.at))
             if one.activated:
                 Tag("span", "activated automatically", "muted small")

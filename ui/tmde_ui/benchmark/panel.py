@@ -10,7 +10,6 @@ from tmde_core.services import Services
 from tmde_ui.benchmark.state import Answered, BenchmarkState
 from tmde_ui.benchmark.words import (
     STATUS,
-    answerer,
     domain_name,
     format_answer_count,
     format_number,
@@ -19,6 +18,7 @@ from tmde_ui.benchmark.words import (
     quality,
 )
 from tmde_ui.kit.elements import Tag, link
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.runs.panel import TIME_LEFT, RunPanel
 from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.times import format_milliseconds
@@ -73,7 +73,7 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
             self._soon.ask()
 
     def _draw_more(self) -> None:
-        self._about.say(f"{kind(self.run.type, self.run.mode)}: {answerer(self.run.adapter_id)}")
+        self._about.say(f"{kind(self.run.type, self.run.mode)}: {name_of(self.run.adapter_id)}")
         with Tag("details", data_testid="benchmark-answers"):
             Tag("summary", "Answers so far")
             self._said = Tag("pre", classes="log", tabindex="0", aria_label="Answers so far")

@@ -13,9 +13,10 @@ from tmde_ui.benchmark.compare.pairs import Comparisons, list_pairs
 from tmde_ui.benchmark.compare.view import ComparisonView
 from tmde_ui.benchmark.panel import BenchmarkPanel
 from tmde_ui.benchmark.results.domains import DomainCharts
-from tmde_ui.benchmark.words import BY, answerer, format_answer_count, format_number, format_run_time, kind, quality
+from tmde_ui.benchmark.words import BY, format_answer_count, format_number, format_run_time, kind, quality
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button, facts, link
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.times import exact, format_milliseconds
 
@@ -74,7 +75,7 @@ class RunPage:
                     ("Run", str(run.id)),
                     ("Started", f"{exact(run.started_at)}, {BY.get(run.triggered_by, f'by {run.triggered_by}')}"),
                     ("Took", format_run_time(run) if run.completed_at else ""),
-                    ("Who answered", f"{answerer(run.adapter_id)}, {run.adapter_id or run.base_model}"),
+                    ("Who answered", f"{name_of(run.adapter_id)}, {run.adapter_id or run.base_model}"),
                     ("Kind", kind(run.type, run.mode)),
                     ("Answers", format_answer_count(run)),
                     ("TMDE score", format_number(metrics.tmde_score) if metrics else ""),

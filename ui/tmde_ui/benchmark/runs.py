@@ -9,8 +9,9 @@ from tmde_core.records.benchmark import BenchmarkRun
 from tmde_core.services import Services
 from tmde_ui.benchmark.filters import BenchmarkFilters
 from tmde_ui.benchmark.panel import GOING
-from tmde_ui.benchmark.words import BY, OUTCOMES, STATUS, answerer, format_answer_count, format_number, kind
+from tmde_ui.benchmark.words import BY, OUTCOMES, STATUS, format_answer_count, format_number, kind
 from tmde_ui.kit.elements import Tag, button, chip, link
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.times import age, exact
 from tmde_ui.kit.words import sentence
@@ -80,7 +81,7 @@ class BenchmarkRuns:
                 self._clocks.append((run, link("", f"/benchmark/{run.id}", title=exact(run.started_at))))
                 by = BY.get(run.triggered_by, f"by {run.triggered_by}")
                 Tag("span", f"{kind(run.type, run.mode)}, {by}", "muted small")
-            Tag("span", answerer(run.adapter_id), "cell")
+            Tag("span", name_of(run.adapter_id), "cell")
             with Tag("span", classes="cell"):
                 if run.metrics is None:
                     Tag("span", "in progress" if run.status in GOING else format_answer_count(run))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from uuid import UUID
 
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import BenchmarkRun, ComparisonOutcome, Interval
 from tmde_ui.kit.times import format_milliseconds
-from tmde_ui.kit.words import count, short_id
+from tmde_ui.kit.words import count
 
 TYPES = ("quick", "full", "custom")
 
@@ -54,11 +53,6 @@ BY: Mapping[str, str] = {
 }
 
 NOTHING = "–"
-
-
-def answerer(adapter_id: UUID | None) -> str:
-    """Return the name of a version: `the base model`, `adapter 1a2b3c4d`."""
-    return f"adapter {short_id(adapter_id)}" if adapter_id else "the base model"
 
 
 def kind(run_type: str, mode: str) -> str:

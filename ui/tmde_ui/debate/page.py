@@ -94,7 +94,7 @@ async def _ask_page(
         Tag("h1", "What is your question?" if followed is None else "What else do you want to know?")
         Tag(
             "p",
-            "A Proposer answers, a Skeptic looks for errors, and you get the improved answer. Everything runs on this machine.",
+            "A Proposer answers, a Skeptic looks for errors, and you get the improved answer. All of it is stored on this machine.",
         )
     if followed is not None:
         with Tag("p", classes="notice", data_testid="followed"):

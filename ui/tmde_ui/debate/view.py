@@ -16,12 +16,13 @@ from tmde_ui.debate.transcript import TemplateUse, Transcript
 from tmde_ui.debate.turns import RoundView, Thought
 from tmde_ui.debate.verdict import Rating, corrected_answer, score_line
 from tmde_ui.kit.elements import Modal, Tag, button, link
+from tmde_ui.kit.names import capital, name_of
 from tmde_ui.kit.render import prose, render
 from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.stream import Stream
 from tmde_ui.kit.tending import Soon, start_task
 from tmde_ui.kit.times import format_milliseconds
-from tmde_ui.kit.words import count, sentence, short_id
+from tmde_ui.kit.words import count, sentence
 
 PAINT_SECONDS = 0.05
 """Tokens are painted at most this often. A fast model writes several in this time."""
@@ -140,7 +141,7 @@ class DebateView:
         self._about.clear()
         with self._about:
             if state.adapter_id:
-                Tag("span", f"Adapter {short_id(state.adapter_id)}", "chip accent", title=state.adapter_id)
+                Tag("span", capital(name_of(state.adapter_id)), "chip accent", title=state.adapter_id)
             elif state.models or state.phase == "ended":
                 Tag("span", "Base model", "chip")
             if state.templates:

@@ -122,9 +122,7 @@ class RunDialog:
                     self._box.clear()
                     with self._box:
                         draw_preview(preview)
-                    self._working_words.say(
-                        "More is being looked at. This takes a few seconds. You can continue meanwhile."
-                    )
+                    self._working_words.say("The rest is being measured. You can continue meanwhile.")
             words = "This preview is current for these values."
         except TmdeError as error:
             self._previewed = None

@@ -82,7 +82,7 @@ class RunTable:
                     link(
                         f"adapter {short_id(run.id)}",
                         f"/finetune/versions?adapter={run.id}",
-                        title=str(run.id),
+                        title=f"{run.name} ({run.id})",
                         data_testid="run-adapter",
                     )
                 elif resumable:

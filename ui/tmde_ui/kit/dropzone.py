@@ -67,8 +67,13 @@ class DropZone(Element, component="dropzone.js"):
         self.run_method("resend", more)
 
 
-def make_refusal(error: TmdeError) -> Response:
-    """Return the response of an import that was refused."""
+def make_refusal(error: TmdeError, *members: str) -> Response:
+    """Return the response of an import that was refused.
+
+    Args:
+        error: why it was refused.
+        members: names of what the page also needs from the error's context.
+    """
     reasons = error.context.get("reasons")
     told = reasons if isinstance(reasons, list) else []
     body = {
@@ -76,6 +81,7 @@ def make_refusal(error: TmdeError) -> Response:
         "detail": error.detail,
         "reasons": told[:MAX_REASONS],
         "moreReasons": max(0, len(told) - MAX_REASONS),
+        **{name: error.context[name] for name in members if name in error.context},
     }
     return Response(to_json(body), error.status, media_type="application/problem+json")
 

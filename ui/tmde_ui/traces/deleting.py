@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tmde_core.records.traces import Deletion
-from tmde_ui.kit.words import count, short_id
+from tmde_ui.kit.names import name_of
+from tmde_ui.kit.words import count
 
 DELETING = (
     "The question, the debate, the answer and the ratings are deleted. This cannot be undone. "
@@ -16,6 +17,6 @@ def deletion_words(done: Deletion) -> str:
     number = count(len(done.deleted), "trace")
     if not done.adapters:
         return f"{number} deleted. No adapter has been trained on {'it' if len(done.deleted) == 1 else 'them'}."
-    names = ", ".join(short_id(adapter) for adapter in done.adapters)
+    names = ", ".join(map(name_of, done.adapters))
     learned = count(len(done.adapters), "adapter has", "adapters have")
     return f"{number} deleted. {learned} been trained on {'it' if len(done.deleted) == 1 else 'them'}: {names}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -74,9 +74,10 @@ class TraceFilters(msgspec.Struct, frozen=True):
 class TraceTable:
     """The list below the filters. Stores the current page of the list."""
 
-    def __init__(self, services: Services, wanted: TraceFilters) -> None:
+    def __init__(self, services: Services, wanted: TraceFilters, deleted: Callable[[], Awaitable[None]]) -> None:
         self._services = services
         self.wanted = wanted
+        self._deleted = deleted
         self._cursors: list[str | None] = [None]
         self._asked = 0
         self._selected: set[UUID] = set()
@@ -165,7 +166,7 @@ class TraceTable:
         every.on(
             "change",
             lambda event: self._select_all([trace.id for trace in found.items], event.args),
-            js_handler="(event) => { tmde.checkAll(event.target, '.selectable input'); emit(event.target.checked) }",
+            js_handler="(event) => emit(tmde.checkAll(event.target, '.selectable input'))",
         )
         self._delete.on("click", self._ask_delete, args=[])
         self._count()
@@ -192,6 +193,7 @@ class TraceTable:
         async def delete() -> None:
             done = await self._services.traces.delete(chosen)
             self._said.say(deletion_words(done)).show()
+            await self._deleted()
 
         ask_once(
             self._dialogs,
@@ -241,11 +243,15 @@ def register(site: Site) -> None:
                     bring = button("Import", test="import")
                     link("Export", "/api/traces/export", "button", download="traces.jsonl", data_testid="export")
             form = _filters(wanted)
-            listing = TraceTable(services, wanted)
+
+            async def count_again() -> None:
+                figures.say(_figures(await services.traces.stats(), services))
+
+            listing = TraceTable(services, wanted, count_again)
             await listing.show()
 
             async def imported() -> None:
-                figures.say(_figures(await services.traces.stats(), services))
+                await count_again()
                 await listing.restart()
 
             dialog = _import_dialog(imported)
@@ -320,7 +326,7 @@ def _import_dialog(imported: Any) -> Modal:
     with dialog.body:
         Tag(
             "p",
-            "A JSON Lines file with one trace per line (question and answer are enough), or the SQLite file of the original project.",
+            "A JSON Lines file with one trace per line (the fields query and finalAnswer are enough), or the SQLite file of the original project.",
             "muted",
         )
         with DropZone(done, ADDRESS, ENDINGS, MAX_IMPORT_BYTES) as zone:

@@ -14,11 +14,12 @@ from tmde_ui.debate.view import DebateView
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Modal, Tag, button, facts, link, open_on_press
 from tmde_ui.kit.forms import clear_on_input, on_submit
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.times import exact, format_milliseconds
-from tmde_ui.kit.words import count, sentence, short_id, snippet, source
+from tmde_ui.kit.words import count, sentence, snippet, source
 from tmde_ui.traces.deleting import DELETING
 
 _ROLES = ("proposer", "skeptic", "synthesizer", "judge")
@@ -156,7 +157,7 @@ def _delete(services: Services, trace: Trace) -> None:
 
 def _consequences(done: Withdrawal) -> str:
     if done.adapters:
-        names = ", ".join(short_id(adapter) for adapter in done.adapters)
+        names = ", ".join(map(name_of, done.adapters))
         learned = f"{count(len(done.adapters), 'adapter has', 'adapters have')} been trained on it: {names}. Consider a new training without it."
     elif done.runs:
         learned = "A training run has used it but has not created an adapter."

@@ -21,8 +21,9 @@ from tmde_core.records.base import to_json
 from tmde_core.records.lora import LoRAAdapter
 from tmde_ui.kit.dropzone import GONE, DropZone, draw_refusal, make_refusal
 from tmde_ui.kit.elements import Modal, Tag, button
+from tmde_ui.kit.names import name_of, remember_names
 from tmde_ui.kit.shell.site import Site
-from tmde_ui.versions.words import ADDRESS, identity, name_of
+from tmde_ui.versions.words import ADDRESS, identity
 
 IMPORT_ADDRESS = f"{ADDRESS}/import"
 ENDINGS = ".tar.gz,.tgz,.gz"
@@ -38,7 +39,7 @@ def register_upload(site: Site) -> None:
             again = request.query_params.get("again") == "true"
             adapter = await services.archives.import_archive(request.stream(), "user", again=again)
         except TmdeError as error:
-            return make_refusal(error)
+            return make_refusal(error, "twinOf")
         except ClientDisconnect:
             return Response(status_code=GONE)
         return Response(to_json(adapter), 201, media_type="application/json")
@@ -66,6 +67,7 @@ def import_dialog(
                 else:
                     draw_refusal(answer, "The archive was refused. Nothing was imported.", "the adapter is")
             return
+        remember_names([adapter])
         copy = f" It is a copy of {name_of(adapter.twin_of)}." if adapter.twin_of else ""
         with report:
             Tag("p", f"Imported as {name_of(adapter.id)}. Activate it to use it.{copy}", "notice good")

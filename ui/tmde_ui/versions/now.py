@@ -10,9 +10,10 @@ from tmde_core.records.base import Record, utc_now
 from tmde_core.records.lora import LiveAt, LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button
+from tmde_ui.kit.names import capital, name_of
 from tmde_ui.kit.times import age, exact
 from tmde_ui.kit.words import sentence
-from tmde_ui.versions.words import losses, name_of
+from tmde_ui.versions.words import losses
 
 Changed = Callable[[], Awaitable[None]]
 
@@ -64,13 +65,13 @@ class NowPanel:
         active = now.active
         damaged = active is not None and not active.is_answering
         name = name_of(active.id if active and not damaged else None)
-        self._name.say(f"{name[:1].upper()}{name[1:]}").put(title=str(active.id) if active else None)
+        self._name.say(capital(name)).put(title=str(active.id) if active else None)
         since = f"since {age(now.live.since)}" if now.live.since and now.live.adapter_id == _id(active) else ""
         about = losses(active.metrics) if active else "The model without an adapter."
         if active is not None and damaged:
             since = ""
             about = (
-                f"{name_of(active.id).capitalize()} was activated, but it is damaged: {active.invalid_reason} Roll back, activate "
+                f"{capital(name_of(active.id))} was activated, but it is damaged: {active.invalid_reason} Roll back, activate "
                 "another one, or import it again."
             )
         self._words.say(" · ".join(part for part in (since, about) if part))

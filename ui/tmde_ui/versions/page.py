@@ -10,6 +10,7 @@ from nicegui import ui
 
 from tmde_core.records.lora import LoRAAdapter
 from tmde_ui.kit.elements import Tag, button, open_on_press
+from tmde_ui.kit.names import remember_names
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
@@ -105,6 +106,7 @@ class VersionsPage:
     async def _look(self) -> None:
         async with self._looking:
             adapters = await self._services.lora.list()
+            remember_names(adapters)
             self._now.show(await read_standing(self._services))
             await self._list.show(adapters)
             self._compare.show(adapters)

@@ -7,10 +7,11 @@ from tmde_core.records.lora import LoRAAdapter
 from tmde_core.services import Services
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.elements import Tag, button, chip, link
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.times import age, exact
 from tmde_ui.kit.words import count, format_bytes, sentence, short_id
 from tmde_ui.versions.details import AdapterDetailsView, Surroundings
-from tmde_ui.versions.words import GATES, losses, name_of, score_words
+from tmde_ui.versions.words import GATES, losses, score_words
 
 
 class AdapterRow:
@@ -40,8 +41,8 @@ class AdapterRow:
             self._reason = Tag("p", classes="reason", data_testid="invalid-reason").show(visible=False)
             self._problem = Tag("p", classes="notice bad", role="alert", data_testid="row-problem").show(visible=False)
             self._box = Tag("div", classes="maybe")
-        self._more.put(aria_label=f"Details of adapter {short_id(adapter.id)}", aria_controls=f"c{self._box.id}")
-        self._activate.put(aria_label=f"Activate adapter {short_id(adapter.id)}")
+        self._more.put(aria_label=f"Details of {name_of(adapter.id)}", aria_controls=f"c{self._box.id}")
+        self._activate.put(aria_label=f"Activate {name_of(adapter.id)}")
         self._activate.on("click", self._switch, args=[])
         self._more.on("click", self._toggle, args=[])
 

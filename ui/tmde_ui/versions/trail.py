@@ -9,8 +9,9 @@ from tmde_core.records.lora import LiveAt, LoRAActivationEvent
 from tmde_core.services import Services
 from tmde_ui.kit.elements import Tag, button, chip
 from tmde_ui.kit.forms import on_submit
+from tmde_ui.kit.names import capital, name_of
 from tmde_ui.kit.times import age, exact
-from tmde_ui.versions.words import BY, describe_event, name_of
+from tmde_ui.versions.words import BY, describe_event
 
 PER_PAGE = 10
 
@@ -32,7 +33,8 @@ class Trail:
         """Load the events and redraw the list if more than the times has changed."""
         events = await self._services.lora.list_events(PER_PAGE, self._first)
         total = await self._services.lora.count_events()
-        shown = (self._first, total, tuple(events))
+        about = {one for event in events for one in (event.adapter_id, event.previous_adapter_id)}
+        shown = (self._first, total, tuple(events), frozenset(map(name_of, about)))
         if shown != self._shown:
             self._shown = shown
             self._draw(events, total)
@@ -108,7 +110,6 @@ class Trail:
 
 
 def _answer(live: LiveAt) -> str:
-    name = name_of(live.adapter_id)
     since = f"since {exact(live.since)}" if live.since else "since the beginning"
     until = f"until {exact(live.until)}" if live.until else "until now"
-    return f"{name[:1].upper()}{name[1:]}: {since}, {until}."
+    return f"{capital(name_of(live.adapter_id))}: {since}, {until}."

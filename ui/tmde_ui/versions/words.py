@@ -12,11 +12,10 @@ from tmde_core.errors import NotFoundError
 from tmde_core.records.base import parse_id
 from tmde_core.records.lora import AdapterBenchmark, LoRAActivationEvent, LoRAAdapter
 from tmde_ui.kit.hyperparameters import NAMES, figure_of, loss
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.words import short_id
 
 ADDRESS = "/finetune/versions"
-
-BASE = "the base model"
 
 GATES: Mapping[str, tuple[str, str, str]] = {
     "candidate": ("candidate", "", "No benchmark has shown yet whether the adapter is better."),
@@ -46,11 +45,6 @@ _FAILED = {"activate": "activate", "rollback": "roll back to", "import": "import
 LONGEST_FIGURE = 200
 BEYOND = 1e15
 """No metric of a training is this large. An imported manifest may contain larger values or integers of 400 digits."""
-
-
-def name_of(adapter_id: UUID | None) -> str:
-    """Return `adapter 1a2b3c4d` or `the base model`."""
-    return BASE if adapter_id is None else f"adapter {short_id(adapter_id)}"
 
 
 def format_value(value: object) -> str:
@@ -98,7 +92,7 @@ def hyperparameter(name: str) -> str:
 
 
 def describe_event(event: LoRAActivationEvent) -> str:
-    """Return `Activated adapter 1a2b3c4d` or `Could not import adapter 1a2b3c4d`."""
+    """Return `Activated adapter Fractions (1a2b3c4d)` or `Could not import adapter 1a2b3c4d`."""
     what = name_of(event.adapter_id)
     if event.operation == "deactivate":
         return {True: "Deactivated", False: "Could not deactivate", None: "Began to deactivate"}[event.success]

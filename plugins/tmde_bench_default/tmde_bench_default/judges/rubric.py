@@ -125,11 +125,13 @@ async def ask_grade(
             return read_grade(token)
         if not model.capabilities.json_schema:
             return Grade(score=None, reason="The Judge's model reported no token probabilities for its grade.")
+        # Some servers take the parameter and ignore it, or refuse it for one model.
     if model.capabilities.json_schema:
         return await _constrained(model, prompt(item, criterion, framing, as_json=True))
     return Grade(
         score=None,
-        reason="The Judge's runtime reports no token probabilities and knows no JSON Schema; the rubric judge needs one of them.",
+        reason="The Judge's runtime reports no token probabilities and knows no JSON Schema; the rubric judge needs one of them. "
+        "If the server can do either, set logprobs or json_schema to true in the runtime's settings, or choose another model as the Judge.",
     )
 
 

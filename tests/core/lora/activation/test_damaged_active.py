@@ -81,7 +81,10 @@ async def test_damage_of_the_active_adapter_is_told_once_with_what_to_do(service
     await until_told(services)
     told, _ = await services.notifications.list()
     (damage,) = [one for one in told if one.kind == "lora.damaged"]
-    assert damage.title == f"Adapter {str(identity)[:8]} is damaged, so the base model answers"
+    name = (await services.lora.get(identity)).name
+    assert name in damage.title
+    assert str(identity)[:8] in damage.title
+    assert damage.title.endswith("is damaged, so the base model answers")
     assert "Roll back or activate another one" in damage.detail
     assert damage.href.endswith(str(identity))
 

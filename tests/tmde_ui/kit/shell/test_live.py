@@ -18,7 +18,10 @@ class Pretence:
         self.adapter: AdapterRef | None = None
         self.looks = 0
         self.debates = SimpleNamespace(running=lambda: self.debates_running)
-        self.lora = SimpleNamespace(get_active_ref=lambda: self.adapter, find_active_flaw=lambda: None)
+        self.adapters: list = []
+        self.lora = SimpleNamespace(
+            get_active_ref=lambda: self.adapter, find_active_flaw=lambda: None, list=self._adapters
+        )
         self.finetune = SimpleNamespace(get_current=self._current, metrics=self._metrics)
         self.measured: SimpleNamespace | None = None
         self.benchmark = SimpleNamespace(get_running=lambda: self.measured)
@@ -26,6 +29,9 @@ class Pretence:
         self.steps: list[TrainingProgress] = []
         self.notices: list = []
         self.notifications = SimpleNamespace(list=self._list)
+
+    async def _adapters(self):
+        return self.adapters
 
     async def _list(self, _limit):
         return self.notices, len(self.notices)
@@ -58,11 +64,20 @@ async def test_pages_are_told_of_changes_only():
     services.debates_running = [SimpleNamespace(id="d1")]
     await live.look()
     await live.look()
-    assert told == [Situation("abc", (Job("1 debate running", "/debates/d1"),))]
+    assert told == [Situation("abc", (Job("1 debate running", "/debates/d1"),), adapter_name="abc")]
     stop()
     services.debates_running = []
     await live.look()
     assert len(told) == 1
+
+
+async def test_an_adapter_is_called_by_its_name_as_soon_as_it_is_active():
+    services = Pretence()
+    live = ServerStatus(services)
+    await live.look()
+    services.adapters = [SimpleNamespace(id="named-1", name="Fractions")]
+    services.adapter = AdapterRef(id="named-1", directory="/nowhere")
+    assert (await live.look()).adapter_name == "Fractions"
 
 
 async def test_training_says_how_far_it_is_and_how_long_it_takes():

@@ -11,8 +11,9 @@ from uuid import UUID
 from tmde_core.errors import NotFoundError, TmdeError
 from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
 from tmde_core.services import Services
-from tmde_ui.benchmark.words import answerer, day
+from tmde_ui.benchmark.words import day
 from tmde_ui.kit.elements import Tag, chip
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.render import prose, render
 from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, score, sentence
@@ -65,7 +66,7 @@ class Drill:
 
 def _column(run: BenchmarkRun, answers: Sequence[BenchmarkResult], contents: Sequence[str]) -> None:
     with Tag("div", classes="stack tight"):
-        Tag("p", f"{answerer(run.adapter_id)}, {day(run.started_at)}", "muted small")
+        Tag("p", f"{name_of(run.adapter_id)}, {day(run.started_at)}", "muted small")
         if not answers:
             Tag("p", "This run did not ask this question.", "said muted")
         for answer, content in zip(answers, contents, strict=True):

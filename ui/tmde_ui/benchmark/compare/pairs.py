@@ -10,7 +10,7 @@ from tmde_core.benchmark.service import BenchmarkService
 from tmde_core.records.base import Record
 from tmde_core.records.benchmark import BenchmarkRun, RunComparison, SeriesPoint
 from tmde_core.records.lora import LoRAActivationEvent
-from tmde_ui.benchmark.words import answerer
+from tmde_ui.kit.names import name_of
 
 KEPT = 32
 """Number of comparisons in the cache. Computing one takes half a second of one core."""
@@ -62,7 +62,7 @@ class ActivationPair(Record):
     def pair(self) -> Pair:
         """The pair of both runs."""
         event = self.event
-        title = f"before {answerer(event.adapter_id)} replaced {answerer(event.previous_adapter_id)}"
+        title = f"before {name_of(event.adapter_id)} replaced {name_of(event.previous_adapter_id)}"
         return Pair(f"switch-{event.id}", title, self.after.run_id, self.before.run_id)
 
 

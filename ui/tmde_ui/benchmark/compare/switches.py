@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from tmde_core.benchmark.results.report import difference_words
 from tmde_core.errors import TmdeError
 from tmde_ui.benchmark.compare.pairs import ActivationPair, Comparisons, Pair
-from tmde_ui.benchmark.words import OUTCOMES, answerer, change, day, format_number
+from tmde_ui.benchmark.words import OUTCOMES, change, day, format_number
 from tmde_ui.kit.elements import Tag, button, chip
+from tmde_ui.kit.names import capital, name_of
 from tmde_ui.kit.words import sentence
 
 SHOWN = 3
@@ -51,7 +52,7 @@ class SwitchList:
     async def _draw(self, switch: ActivationPair) -> None:
         event, before, after = switch.event, switch.before, switch.after
         with Tag("div", classes="stack tight"):
-            Tag("p", f"{answerer(event.adapter_id)} replaced {answerer(event.previous_adapter_id)}".capitalize())
+            Tag("p", capital(f"{name_of(event.adapter_id)} replaced {name_of(event.previous_adapter_id)}"))
             words = Tag("p", day(event.timestamp), "muted small")
         with Tag("div", classes="line"):
             Tag("span", f"{format_number(before.tmde_score)} → {format_number(after.tmde_score)}", "score")

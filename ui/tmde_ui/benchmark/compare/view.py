@@ -18,8 +18,9 @@ from tmde_core.records.benchmark import (
 from tmde_core.services import Services
 from tmde_ui.benchmark.compare.answers import Drill
 from tmde_ui.benchmark.compare.pairs import Comparisons, Pair
-from tmde_ui.benchmark.words import NOTHING, OUTCOMES, answerer, change, day, domain_name, domain_place, format_number
+from tmde_ui.benchmark.words import NOTHING, OUTCOMES, change, day, domain_name, domain_place, format_number
 from tmde_ui.kit.elements import Tag, button, choice, link
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, score, sentence, snippet
 
@@ -144,7 +145,7 @@ def _table(found: RunComparison) -> None:
             Tag("th", "Figure", scope="col")
             for run in (found.a, found.b):
                 with Tag("th", scope="col"):
-                    link(answerer(run.adapter_id), f"/benchmark/{run.id}", title=day(run.started_at))
+                    link(name_of(run.adapter_id), f"/benchmark/{run.id}", title=day(run.started_at))
             Tag("th", "Change", scope="col")
         with Tag("tbody"):
             for cells in _rows(found):

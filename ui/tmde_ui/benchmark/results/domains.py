@@ -5,9 +5,10 @@ from __future__ import annotations
 from nicegui import ui
 
 from tmde_core.records.benchmark import BenchmarkRun, DomainMetrics
-from tmde_ui.benchmark.words import answerer, domain_name, domain_place
+from tmde_ui.benchmark.words import domain_name, domain_place
 from tmde_ui.kit.chart.shapes import Bar, bars, radar
 from tmde_ui.kit.elements import Tag
+from tmde_ui.kit.names import name_of
 
 TOP = 10.0
 
@@ -48,7 +49,7 @@ class DomainCharts:
         if len(domains) < FEWEST:
             Tag("p", "A run with three or more domains is drawn here as a radar.", "muted small")
             return
-        shapes = [(answerer(run.adapter_id), [one.quality.mean for one in domains], "accent")]
+        shapes = [(name_of(run.adapter_id), [one.quality.mean for one in domains], "accent")]
         if base:
             shapes.append(("the base model", [base.get(one.domain) for one in domains], "skeptic"))
         names = [domain_name(one.domain) for one in domains]

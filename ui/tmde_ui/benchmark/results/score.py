@@ -9,8 +9,9 @@ from tmde_core.benchmark.results.report import difference_words
 from tmde_core.records.benchmark import BenchmarkRun, BenchmarkSummary, RunComparison
 from tmde_ui.benchmark.compare.pairs import Pair, list_pairs
 from tmde_ui.benchmark.panel import answers_words
-from tmde_ui.benchmark.words import OUTCOMES, answerer, between, change, day, format_number, kind
+from tmde_ui.benchmark.words import OUTCOMES, between, change, day, format_number, kind
 from tmde_ui.kit.elements import Tag, button, link
+from tmde_ui.kit.names import capital, name_of
 from tmde_ui.kit.times import age, exact
 
 
@@ -60,10 +61,10 @@ class ScoreLine:
                 if span := between(metrics.intervals.quality):
                     Tag("span", f"95 % interval {span}", "muted small tabular")
         with Tag("p", classes="muted small"):
-            Tag("span", f"{_capital(answerer(run.adapter_id))}, {kind(run.type, run.mode)}, ")
+            Tag("span", f"{capital(name_of(run.adapter_id))}, {kind(run.type, run.mode)}, ")
             link(age(run.started_at), f"/benchmark/{run.id}", title=exact(run.started_at))
         if run.adapter_id != answering:
-            now = _capital(answerer(answering))
+            now = capital(name_of(answering))
             Tag(
                 "p",
                 f"{now} is active. This score belongs to another version.",
@@ -85,7 +86,7 @@ class ScoreLine:
                 Tag("span", word, f"chip {kind_}")
             Tag("p", f"Quality {difference_words(found.quality)}", "muted small")
             with Tag("p", classes="line small"):
-                link(f"{_capital(answerer(found.a.adapter_id))}, {day(found.a.started_at)}", f"/benchmark/{found.a.id}")
+                link(f"{capital(name_of(found.a.adapter_id))}, {day(found.a.started_at)}", f"/benchmark/{found.a.id}")
                 answers = button("Both answers", "quiet", test=f"{test}-answers")
                 answers.on("click", lambda: self._compare(_pair(found)), args=[])
 
@@ -110,7 +111,3 @@ def _without_previous(run: BenchmarkRun) -> Callable[[], None]:
 def _pair(found: RunComparison) -> Pair:
     """Return the pair as the choice of comparisons names it."""
     return next(pair for pair in [*list_pairs(found.b), Pair("", "", found.b.id, found.a.id)] if pair.a == found.a.id)
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from nicegui import ui
 
 from tmde_core.records.benchmark import ActivationMark, BenchmarkSummary, SeriesPoint
-from tmde_ui.benchmark.words import answerer, day, format_number, kind
+from tmde_ui.benchmark.words import day, format_number, kind
 from tmde_ui.kit.chart.axes import time_ticks
 from tmde_ui.kit.chart.lines import Band, Mark, Series, chart, thin_out
 from tmde_ui.kit.chart.zoom import Readable, Zoom
 from tmde_ui.kit.elements import Tag, button
-from tmde_ui.kit.words import count, short_id
+from tmde_ui.kit.names import name_of, short_name
+from tmde_ui.kit.words import count
 
 COLOURS = ("accent", "proposer", "skeptic", "synthesizer", "judge", "major")
 """Colours of the kinds of runs, the most frequent kind first. There are three types and two modes."""
@@ -174,11 +175,11 @@ def _told(point: SeriesPoint) -> str:
     quality = format_number(point.quality)
     if point.low is not None and point.high is not None:
         quality += f" ({point.low:.1f} to {point.high:.1f})"
-    return f"{day(point.at)}: {format_number(point.tmde_score)}, quality {quality}; {answerer(point.adapter_id)}, {kind(point.type, point.mode)}"
+    return f"{day(point.at)}: {format_number(point.tmde_score)}, quality {quality}; {name_of(point.adapter_id)}, {kind(point.type, point.mode)}"
 
 
 def _mark_words(mark: ActivationMark) -> str:
     if mark.adapter_id is None:
         return "base"
-    name = mark.adapter_name or short_id(mark.adapter_id)
+    name = mark.adapter_name or short_name(mark.adapter_id)
     return name if len(name) <= LONGEST_MARK else f"{name[: LONGEST_MARK - 1]}…"

@@ -53,7 +53,7 @@ class SchedulePanel:
         with self._facts:
             Tag("p", _words(status), data_testid="schedule-words")
             if status.problem:
-                Tag("p", status.problem, "notice bad", data_testid="schedule-unusable")
+                Tag("p", _plain(status.problem), "notice bad", data_testid="schedule-unusable")
             if status.enabled and status.next_runs:
                 first = status.next_runs[0]
                 Tag(
@@ -106,7 +106,7 @@ class SchedulePanel:
                 expression = fields.get("expression", "").strip() or "off"
                 changed = await self._services.schedules.set(self._name, expression, fields.get("timezone", "").strip())
             except TmdeError as error:
-                problem.say(sentence(error)).show()
+                problem.say(_plain(sentence(error))).show()
                 return
             finally:
                 save.put(disabled=False)
@@ -125,8 +125,13 @@ def _words(status: ScheduleStatus) -> str:
         )
     if not status.enabled:
         return f"Switched off. Start {_WHAT[status.schedule]} yourself."
-    words = status.description or status.expression
+    words = _plain(status.description or status.expression)
     return f"{words[:1].upper()}{words[1:]} (time zone {status.timezone})."
+
+
+def _plain(text: str) -> str:
+    """Return a text without the marks that a terminal shows around code."""
+    return text.replace("`", "")
 
 
 def _decision(decision: ScheduleDecision, zone: str) -> None:

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from nicegui import ui
 
 from tmde_ui.kit.elements import Tag, close_button, icon, link, open_on_press
+from tmde_ui.kit.names import capital, name_of
 from tmde_ui.kit.shell import theme
 from tmde_ui.kit.shell.bell import Bell
 from tmde_ui.kit.shell.live import ServerStatus, Situation
 from tmde_ui.kit.shell.site import Site
-from tmde_ui.kit.words import sentence, short_id
+from tmde_ui.kit.words import sentence
 
 
 @contextmanager
@@ -89,11 +90,11 @@ def _situation(live: ServerStatus) -> None:
         if situation.adapter and situation.adapter_flaw:
             words.say("Base model, adapter damaged")
             badge.put(
-                title=f"Adapter {situation.adapter} is damaged, so the base model answers. {situation.adapter_flaw}"
+                title=f"{capital(name_of(situation.adapter))} is damaged, so the base model answers. {situation.adapter_flaw}"
             )
         elif situation.adapter:
-            words.say(f"Adapter {short_id(situation.adapter)}")
-            badge.put(title=f"Adapter {situation.adapter} is active")
+            words.say(f"Adapter {situation.adapter_name}")
+            badge.put(title=f"{capital(name_of(situation.adapter))} is active")
         else:
             words.say("Base model")
             badge.put(title="The base model is active, without an adapter")

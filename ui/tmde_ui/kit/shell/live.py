@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -20,11 +21,15 @@ from tmde_core.errors import NotFoundError
 from tmde_core.records.finetune import FineTuneRun
 from tmde_core.records.notifications import Notification
 from tmde_core.services import Services
+from tmde_ui.kit.names import is_named, remember_names, short_name
 from tmde_ui.kit.times import format_milliseconds
 
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 2.0
+
+NAMES_SECONDS = 10.0
+"""How often the names of the adapters are read while a page is open. Most are read more often by the page itself."""
 
 NOTICES = 20
 """The bell lists this many of the newest notifications. The others are counted."""
@@ -49,6 +54,8 @@ class Situation(msgspec.Struct, frozen=True):
     """Number of all notifications that nobody has dismissed."""
     adapter_flaw: str | None = None
     """Why the base model answers although an adapter is active; None if the adapter answers."""
+    adapter_name: str | None = None
+    """What people call the active adapter."""
 
 
 Listener = Callable[[Situation], None]
@@ -62,10 +69,12 @@ class ServerStatus:
         self._listeners: set[Listener] = set()
         self._wake = asyncio.Event()
         self.now = Situation()
+        self._named_at = -NAMES_SECONDS
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep reading the state while the block runs."""
+        """Keep reading the state while the block runs. The first page needs the names, so they are read before."""
+        await self._read_names()
         task = asyncio.create_task(self._watch(), name="situation of the header")
         try:
             yield
@@ -87,6 +96,8 @@ class ServerStatus:
     async def look(self) -> Situation:
         """Return the current state and call the listeners if it has changed."""
         adapter = self._services.lora.get_active_ref()
+        if time.monotonic() - self._named_at >= NAMES_SECONDS or (adapter is not None and not is_named(adapter.id)):
+            await self._read_names()
         debates = self._services.debates.running()
         run = await self._services.finetune.get_current()
         jobs = []
@@ -101,7 +112,14 @@ class ServerStatus:
             jobs.append(Job(f"Benchmark {share} %", f"/benchmark/{benchmark.id}"))
         notices, waiting = await self._services.notifications.list(NOTICES)
         flaw = self._services.lora.find_active_flaw() if adapter else None
-        found = Situation(adapter.id if adapter else None, tuple(jobs), tuple(notices), waiting, adapter_flaw=flaw)
+        found = Situation(
+            adapter.id if adapter else None,
+            tuple(jobs),
+            tuple(notices),
+            waiting,
+            adapter_flaw=flaw,
+            adapter_name=short_name(adapter.id) if adapter else None,
+        )
         if found != self.now:
             self.now = found
             for listener in tuple(self._listeners):
@@ -121,6 +139,10 @@ class ServerStatus:
         """Dismiss all notifications."""
         await self._services.notifications.dismiss_all()
         await self.look()
+
+    async def _read_names(self) -> None:
+        self._named_at = time.monotonic()
+        remember_names(await self._services.lora.list())
 
     async def _training(self, run: FineTuneRun) -> str:
         """Return the progress of a training run: `Training 34 %, 3 min 05 s left`."""

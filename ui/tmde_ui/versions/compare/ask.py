@@ -11,13 +11,13 @@ from tmde_core.services import Services
 from tmde_core.storage.events import EventLog
 from tmde_ui.kit.elements import Tag, button
 from tmde_ui.kit.forms import on_submit, submit_on_ctrl_enter
+from tmde_ui.kit.names import capital, name_of
 from tmde_ui.kit.render import prose, render
 from tmde_ui.kit.stream import Stream
 from tmde_ui.kit.tending import Soon, start_task
 from tmde_ui.kit.times import format_milliseconds
-from tmde_ui.kit.words import count, sentence, short_id
+from tmde_ui.kit.words import count, sentence
 from tmde_ui.versions.compare.answers import VersionAnswer, VersionAnswers
-from tmde_ui.versions.words import name_of
 
 PAINT_SECONDS = 0.05
 """Tokens are painted at most this often. A fast model writes several in this time."""
@@ -135,7 +135,7 @@ class _Column:
 
     def __init__(self, version: str | None, colour: str) -> None:
         self._settled = False
-        name = f"Adapter {short_id(version)}" if version else "Base model"
+        name = capital(name_of(version)) if version else "Base model"
         with Tag("article", classes=f"turn {colour} live", aria_label=name, data_testid="answer-of") as self._card:
             with Tag("header"):
                 Tag("span", name, "who", title=version)

@@ -8,7 +8,8 @@ from tmde_core.benchmark.results.report import chance_words
 from tmde_core.records.benchmark import PairedComparison, RunComparison
 from tmde_core.records.lora import AdapterComparison, FieldDifference
 from tmde_ui.kit.elements import Tag, chip, link
-from tmde_ui.kit.words import count, short_id
+from tmde_ui.kit.names import full_name
+from tmde_ui.kit.words import count
 from tmde_ui.versions.lineage import Named, draw_named
 from tmde_ui.versions.words import METRICS, format_value, hyperparameter, number
 
@@ -51,7 +52,7 @@ def _table(
             Tag("table", classes="differences"),
         ):
             with Tag("thead"), Tag("tr"):
-                for heading in ("", f"A: {short_id(found.a.id)}", f"B: {short_id(found.b.id)}", "B − A"):
+                for heading in ("", f"A: {full_name(found.a.id)}", f"B: {full_name(found.b.id)}", "B − A"):
                     Tag("th", heading, scope="col")
             with Tag("tbody"):
                 for field in fields:
