@@ -12,9 +12,13 @@ pytestmark = pytest.mark.slow
 TRACE = "/traces/00000000-0000-0000-0000-000000000001"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def traces(server) -> None:
+    server.do("traces", number=30)
+
+
 @pytest.mark.parametrize("path", ["/", "/traces", "/traces?q=nothing-of-this-kind", TRACE, "/plugins"])
-def test_axe_finds_nothing_grave(open_page, server, path):
-    server.do("traces", number=30) if path == "/" else None
+def test_axe_finds_nothing_grave(open_page, path):
     check(open_page(path))
 
 
