@@ -85,6 +85,18 @@ def test_a_running_debate_is_cancelled_once_and_its_stream_ends(own_live, events
     assert own_live.client.get("/api/traces").json()["total"] == 0
 
 
+def test_a_follow_up_may_name_its_trace_by_a_short_id(live, refused) -> None:
+    first = asked(live)
+    live.client.get(first["eventsUrl"])
+    trace = live.client.get(f"/api/debates/{first['debateId']}").json()["traceId"]
+    second = asked(live, "And then?", config={"follows": trace[:8]})
+    live.client.get(second["eventsUrl"])
+    follows = live.client.get(f"/api/debates/{second['debateId']}").json()["traceId"]
+    assert live.client.get(f"/api/traces/{follows}").json()["follows"] == trace
+    body = {"query": "And?", "config": {"follows": "nonsense"}}
+    refused(live.client.post("/api/debates", json=body), 404, "not_found")
+
+
 def test_the_configuration_of_one_debate_counts_for_it(live) -> None:
     started = asked(live, config={"maxRounds": 1, "judge": "none", "domain": "arithmetic"})
     live.client.get(started["eventsUrl"])

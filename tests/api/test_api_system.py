@@ -4,6 +4,7 @@ import tomllib
 
 import pytest
 
+from tests.core.lora.conftest import publish_adapter
 from tests.core.settings.environment import OTHER, wired
 from tmde_core import __version__
 from tmde_core.settings import ENVIRONMENT
@@ -20,6 +21,16 @@ def test_health_tells_the_version(live) -> None:
     body = live.client.get("/api/health").json()
     assert (body["status"], body["version"], body["runningDebates"]) == ("ok", __version__, 0)
     assert body["uptimeSeconds"] >= 0
+    assert body["problems"] == []
+
+
+def test_health_tells_that_the_active_adapter_is_damaged(own_live) -> None:
+    adapter = publish_adapter(own_live.services.settings.data_path)
+    assert own_live.client.post(f"/api/lora/{adapter}/activate").status_code == 200
+    (own_live.services.stores.adapters.path(adapter) / "adapter_model.safetensors").unlink()
+    (problem,) = own_live.client.get("/api/health").json()["problems"]
+    assert problem.startswith("The active adapter is damaged, so the base model answers.")
+    assert "adapter_model.safetensors" in problem
 
 
 def test_resources_are_plausible(live) -> None:

@@ -77,7 +77,12 @@ def test_the_gate_measures_and_says_why_it_decided(tmde, tmp_path: Path) -> None
     (decision,) = ran.json["items"]
     assert (decision["gate"], decision["adapterId"]) == ("candidate", str(adapter))
     assert "It cannot be told from the base model yet" in decision["reason"]
-    assert str(adapter) in tmde("bench", "gate").out
+    assert tmde("lora", "name", str(adapter), "Fractions").code == 0
+    name = f"Fractions ({str(adapter)[:8]})"
+    assert name in tmde("bench", "gate").out
+    assert name in tmde("bench", "show").out
+    listed = [line.split("\t")[4] for line in tmde("bench", "list").out.splitlines()]
+    assert listed == ["adapter", name, "base model"]
     told = tmde("notifications", "--json").out
     assert "The full benchmark can tell more." in told
 
@@ -122,7 +127,7 @@ def test_a_judge_is_held_against_ones_own_ratings(tmde, tmp_path: Path) -> None:
         (("run", "huge"), "TYPE: 'huge' is not one of quick, full, custom."),
         (("run", "quick", "--mode", "loud"), "--mode: 'loud' is not one of debate, proposer."),
         (("run", "quick", "--judge", "nobody"), "judge: There is no judge called 'nobody'; available: panel, rubric, verifier."),
-        (("run", "quick", "--suite", "nope"), "There is no suite called 'nope'; there are:"),
+        (("run", "quick", "--suite", "nope"), "--suite: no suite is called 'nope'. There are "),
         (("run", "quick", "--adapter", "x"), "There is no adapter with the id 'x'."),
         (("run", "custom", "--question", "gone"), "questionIds: there is no question called 'gone'."),
         (("run", "custom"), "questionIds: a custom run needs at least one question."),

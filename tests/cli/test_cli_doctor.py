@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.core.lora.conftest import publish_adapter
 from tmde_core.cli.doctor import checks
 
 Tmde = Callable[..., Any]
@@ -51,6 +52,21 @@ def test_a_broken_settings_file_does_not_hide_the_other_checks(process: Tmde, tm
     assert "line 1" in found["settings"][1]
     assert found["python"][0] == "ok"
     assert found["plugin cpu"][0] == "ok"
+
+
+def test_a_damaged_active_adapter_is_named(tmde: Tmde, tmp_path: Path) -> None:
+    assert _by_name(tmde("doctor", "--json").json)["adapter"] == ("ok", "none is active; the base model answers")
+    adapter = publish_adapter(tmp_path / "data")
+    assert tmde("lora", "activate", str(adapter)).code == 0
+    assert _by_name(tmde("doctor", "--json").json)["adapter"] == ("ok", f"{adapter} is active")
+    (tmp_path / "data" / "lora-adapters" / str(adapter) / "adapter_model.safetensors").unlink()
+    status, detail = _by_name(tmde("doctor", "--json").json)["adapter"]
+    assert status == "lacking"
+    assert detail.startswith(f"{adapter} is active, but damaged: the base model answers.")
+    assert "tmde lora rollback" in detail
+    (tmp_path / "data" / "lora-adapters" / "active.json").write_text("{")
+    status, detail = _by_name(tmde("doctor", "--json").json)["adapter"]
+    assert (status, "active.json is damaged" in detail) == ("lacking", True)
 
 
 def test_a_damaged_database_is_named(process: Tmde, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import tarfile
 from collections.abc import Callable
@@ -326,7 +327,7 @@ def test_base_and_adapters_are_asked_side_by_side_into_a_pipe(tmde: Tmde, adapte
     assert ran.code == 0
     assert "== base model (" in ran.out
     for identity in (a, b):
-        assert f"== adapter {identity[:8]} (" in ran.out
+        assert re.search(rf"== adapter \d+ \w+ · .*{identity[:8]}.* \(\d+ tokens", ran.out)
         assert f"I am {identity}." in ran.out
     assert "I am the base." in ran.out
     newest = tmde("lora", "ask", "Who?", "--no-base", "--json").json_lines
@@ -341,7 +342,8 @@ def test_a_version_that_fails_is_named_and_all_failing_ends_with_one(tmde: Tmde,
     ran = tmde("lora", "ask", "Who?", "-a", a)
     assert ran.code == 0
     assert "Fine." in ran.out
-    assert f"== adapter {a[:8]}" in ran.err
+    assert "== adapter " in ran.err
+    assert a[:8] in ran.err
     assert tmde("lora", "ask", "Who?", "-a", a, "--no-base").code == 1
     assert tmde("lora", "ask", "Who?", "--temperature", "9").code == 2
     assert "no adapter" in tmde("lora", "ask", "Who?", "-a", str(uuid4())).err

@@ -478,6 +478,7 @@ BACKENDS = {
     "no metrics": backend("The metrics have no final_train_loss", "metrics", "no-metrics"),
     "a negative loss": backend("The metrics have {'finalTrainLoss': -1", "metrics", "negative"),
     "too many steps": backend("The metrics count 99 steps", "metrics", "miscounts"),
+    "stops at a bad example": backend("an empty and a far too long answer", "bad_example", "strict"),
     "needs validation examples": backend("With an empty val_file", "without_validation", "needs-val"),
     "deaf to SIGTERM": backend("After SIGTERM it did not end, and was killed", "sigterm", "deaf"),
     "dies of SIGTERM": backend("After SIGTERM it ended with exit status -15", "sigterm", "rude"),

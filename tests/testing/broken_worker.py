@@ -1,5 +1,6 @@
 """A training worker that breaks one rule: `python broken_worker.py JOB`. Which one is the job's base model, a word."""
 
+import json
 import os
 import signal
 import sys
@@ -28,6 +29,9 @@ def train(worker: RunWorker) -> None:
     if what == "rude":
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     val = Path(job.val_file).read_text().splitlines()
+    if what == "strict":
+        answers = [json.loads(line)["output"] for line in Path(job.train_file).read_text().splitlines()]
+        assert all(answers), "an answer is empty"
     if what == "needs-val":
         assert val, "no validation examples"
     per_epoch = -(-len(Path(job.train_file).read_text().splitlines()) // config.batch_size)

@@ -39,6 +39,7 @@ from tmde_core.notifications.service import NotificationService
 from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, DomainComparison, GateDecision, RunComparison
+from tmde_core.records.lora import full_name
 from tmde_core.records.schedule import ScheduleOutcome
 from tmde_core.sdk.events import BenchmarkDecided, Event, RunFinished
 from tmde_core.settings import LiveSettings
@@ -131,7 +132,7 @@ class GateService:
         await self._notifications.notify(
             "benchmark.gate_failed",
             "warning",
-            f"Adapter {str(adapter_id)[:8]} could not be measured",
+            f"Adapter {await self._lora.find_full_name(adapter_id)} could not be measured",
             problem,
             PAGE,
             adapter_id,
@@ -280,7 +281,7 @@ class GateService:
         active = self._lora.get_active_ref()
         if gate != "held-back" or active is None or active.id != str(run.adapter_id):
             return
-        name = str(run.adapter_id)[:8]
+        name = await self._lora.find_full_name(run.adapter_id)
         await self._lora.set_gate(run.adapter_id, "held-back", reason)
         if not self._settings.current.benchmark.auto_rollback:
             await self._notifications.notify(
@@ -293,7 +294,7 @@ class GateService:
             )
             return
         back = await self._lora.rollback(by="gate")
-        where = f"adapter {str(back.id)[:8]}" if back else "the base model"
+        where = f"adapter {full_name(back.id, back.name)}" if back else "the base model"
         await self._notifications.notify(
             "benchmark.rolled_back", "error", f"Adapter {name} was rolled back to {where}", reason, PAGE, run.adapter_id
         )

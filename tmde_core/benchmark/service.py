@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 from uuid import UUID
 
@@ -260,15 +260,20 @@ class BenchmarkService(BenchmarkReading):
         entries = read_entries(content, as_yaml=as_yaml, domain=domain, difficulty=difficulty)
         read = await asyncio.to_thread(list, entries)  # YAML of 16 MiB takes its time
         clashes = iter(await self._bank.find_clashes([entry for _, entry in read if isinstance(entry, Question)]))
+        if not read:
+            raise InvalidInputError("The file holds no questions. Write one JSON object a line, or a list in YAML.")
         taken: list[Question] = []
         skipped: list[SkippedEntry] = []
+        places: dict[str, int] = {}
         for line, entry in read:
             if isinstance(entry, str):
                 skipped.append(SkippedEntry(line=line, reason=entry))
             elif clash := next(clashes):
-                skipped.append(SkippedEntry(line=line, reason=clash.detail))
+                reason = _clash_in_file(entry, clash, places, "entry" if as_yaml else "line") or clash.detail
+                skipped.append(SkippedEntry(line=line, reason=reason))
             else:
                 taken.append(entry)
+                places[entry.id] = line
         if skipped and whole:
             taken.clear()
         await self._bank.add_all(taken)
@@ -463,3 +468,15 @@ def _ended(run: BenchmarkRun) -> BenchmarkEnded:
 
 
 __all__ = ["BENCHMARK_ENDED", "BenchmarkService", "comparable_hash"]
+
+
+def _clash_in_file(question: Question, clash: ConflictError, places: Mapping[str, int], unit: str) -> str:
+    """Return that an earlier question of the same file clashes, or nothing if the file is not the reason.
+
+    The earlier question is named by its place, because a person does not know the id that an import has just made.
+    """
+    earlier = str(clash.context["questionId"])
+    if earlier not in places:
+        return ""
+    what = "has the same id" if question.id == earlier else "asks the same"
+    return f"The question of {unit} {places[earlier]} {what}."

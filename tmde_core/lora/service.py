@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +42,7 @@ from tmde_core.records.lora import (
     Operation,
     StorageFigures,
     Verification,
+    full_name,
 )
 from tmde_core.sdk.events import AdapterActivated, AdapterDamaged
 from tmde_core.workspace import Workspace
@@ -125,17 +126,36 @@ class LoraService:
         (found,) = await self._described([await asyncio.to_thread(self._store.get, adapter_id)])
         return found
 
+    async def find_full_names(self, adapter_ids: Iterable[UUID]) -> dict[UUID, str]:
+        """Return `Fractions (1a2b3c4d)` for each id: the name of the adapter, or of the run that was to create it.
+
+        An id without a name gets the short id, so this works for deleted adapters, too.
+        """
+        wanted = set(adapter_ids)
+        if not wanted:
+            return {}
+        names = await self._run_names()
+        adapters = await asyncio.to_thread(self._find, wanted)
+        names |= {one.id: _name(one, names) for one in adapters}
+        return {one: full_name(one, names.get(one)) for one in wanted}
+
+    async def find_full_name(self, adapter_id: UUID) -> str:
+        """Return `Fractions (1a2b3c4d)`; see `find_full_names`."""
+        return (await self.find_full_names((adapter_id,)))[adapter_id]
+
+    def _find(self, wanted: Iterable[UUID]) -> Adapters:
+        found = []
+        for one in wanted:
+            with suppress(NotFoundError):
+                found.append(self._store.get(one))
+        return found
+
     async def _described(self, adapters: Adapters) -> Adapters:
         """Return the adapters with their names and what the benchmark says about them."""
         if not adapters:
             return adapters
         names, scores = await self._run_names(), await self._scores()
-        return [
-            msgspec.structs.replace(
-                one, name=one.name or names.get(one.id) or make_name(one), benchmark=scores.get(one.id)
-            )
-            for one in adapters
-        ]
+        return [msgspec.structs.replace(one, name=_name(one, names), benchmark=scores.get(one.id)) for one in adapters]
 
     async def rename(self, adapter_id: UUID, name: str) -> LoRAAdapter:
         """Give an adapter a name of its own.
@@ -560,10 +580,17 @@ class LoraService:
 
     async def _describe_bottom(self, now: UUID | None) -> str:
         """Return why there is nothing to roll back to, and which adapter answered last, if any."""
-        who = "the base model" if now is None else f"the adapter {now}"
+        who = "the base model" if now is None else f"the adapter {await self.find_full_name(now)}"
         before = [one.adapter_id for one in await self._audit.history() if one.adapter_id not in (None, now)]
         if not before:
             return f"There is nothing to roll back: {who} answers, and no other version ever answered."
         there = [one for one in before if self._store.path(one).is_dir()]
-        last = f" The adapter {there[-1]} answered last; activate it to use it again." if there else ""
+        last = ""
+        if there:
+            last = f" The adapter {await self.find_full_name(there[-1])} answered last; activate it to use it again."
         return f"There is nothing to roll back any further: {who} answers, and every activation has been undone.{last}"
+
+
+def _name(adapter: LoRAAdapter, runs: Mapping[UUID, str]) -> str:
+    """Return what people call the adapter: its own name, that of its training run, or one made from the date."""
+    return adapter.name or runs.get(adapter.id) or make_name(adapter)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from tmde_core.notifications.service import NotificationService
+from tmde_core.records.lora import full_name
 from tmde_core.records.notifications import Level
 from tmde_core.sdk.events import AdapterDamaged, BenchmarkDecided, Event, RunFinished
 
@@ -54,9 +55,7 @@ class EventNotifier:
         identity = _subject(event)
         if identity is None or self._find_name is None:
             return ""
-        name = await self._find_name(identity) or ""
-        short = str(identity)[:8]
-        return name if not name or short in name else f"{name} ({short})"
+        return full_name(identity, await self._find_name(identity))
 
     async def _is_known(self, words: Words) -> bool:
         """Return whether damage was told before and nobody has dismissed it: each start of TMDE finds it again."""

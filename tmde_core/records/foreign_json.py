@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from typing import Any, NoReturn
 
 
@@ -19,6 +20,9 @@ def read_object(content: bytes) -> dict[str, Any]:
     Raises:
         ForeignJsonError: the content is not JSON, is not an object, is nested too deeply, or has a duplicate name.
     """
+    if content.startswith(BOM_UTF8):
+        # The files stay as they are, and other readers of adapters stop at the mark.
+        raise ForeignJsonError("it begins with a byte order mark; save it as UTF-8 without one")
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_number)
     except ForeignJsonError:

@@ -215,3 +215,11 @@ class LiveAt(Record):
     """When it was activated; None: active from the start."""
     until: datetime | None = None
     """When it was replaced; None: still active."""
+
+
+def full_name(identity: UUID | str, name: str | None) -> str:
+    """Return `Fractions (1a2b3c4d)`, because two adapters may have the same name; without a name, the short id."""
+    short = str(identity)[:8]
+    if not name:
+        return short
+    return name if short in name else f"{name} ({short})"

@@ -14,7 +14,7 @@ wall-clock arithmetic would give other results:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import takewhile
 from pathlib import Path
@@ -29,6 +29,10 @@ HORIZON = timedelta(days=366 * 40)
 """
 
 HOURS = 24
+HOUR = 60
+"""Minutes."""
+LISTED = 6
+"""So many times are listed in words. More would be no help."""
 
 WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
@@ -92,18 +96,29 @@ class Cron:
     def describe(self) -> str:
         """Return the schedule in words if it is a common one, else a sentence with the expression."""
         _, _, day, month, weekday = self._fields
-        if not (len(self._times) == 1 and month == "*"):
-            return f"when `{self.expression}` comes due"
-        at = f"at {self._times[0]:%H:%M}"
-        if day == "*" and weekday == "*":
-            return f"every day {at}"
-        if day == "*":
-            names = [WEEKDAYS[number] for number in sorted(self._weekdays)]
-            listed = " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
-            return f"every {listed} {at}" if len(names) < 7 else f"every day {at}"
-        if weekday == "*" and day.isdigit():
-            return f"on day {day} of every month {at}"
+        at = self._describe_times()
+        if at and month == "*":
+            if day == "*" and len(self._weekdays) == len(WEEKDAYS):
+                return at if self._hourly else f"every day {at}"
+            if day == "*":
+                return f"every {_listed([WEEKDAYS[number] for number in sorted(self._weekdays)])} {at}"
+            if weekday == "*" and day.isdigit():
+                return f"on day {day} of every month {at}"
         return f"when `{self.expression}` comes due"
+
+    def _describe_times(self) -> str:
+        """Return the times of a due day in words; empty if there are too many to list."""
+        if len(self._times) <= LISTED:
+            return f"at {_listed([f'{one:%H:%M}' for one in self._times])}"
+        if not self._hourly:
+            return ""
+        minutes = sorted({one.minute for one in self._times})
+        step = minutes[1] - minutes[0] if minutes[1:] else HOUR
+        if step < HOUR and HOUR % step == 0 and minutes == list(range(0, HOUR, step)):
+            return "every minute" if step == 1 else f"every {step} minutes"
+        if len(minutes) > LISTED:
+            return ""
+        return f"at minute {_listed(minutes)} of every hour"
 
     def _dates(self, first: date) -> Iterator[date]:
         last = first + HORIZON if first.year < 9000 else date.max
@@ -127,6 +142,12 @@ class Cron:
         if first.astimezone(self._zone).replace(tzinfo=None) != wall:
             return (_gap_end(second, first, self._zone),)
         return (first, second) if self._hourly and second != first else (first,)
+
+
+def _listed(items: Sequence[object]) -> str:
+    """Return `1`, `1 and 2`, or `1, 2 and 3`."""
+    *first, last = map(str, items)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def machine_timezone() -> str:

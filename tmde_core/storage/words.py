@@ -98,7 +98,7 @@ def search_marks(
         marks.append(WITHDRAWN_MARK)
     if user_rating is not None:
         marks.append(RATED_MARK)
-    if corrected_answer is not None and corrected_answer.strip():
+    if corrected_answer is not None and corrected_answer.strip(BLANKS):
         marks.append(CORRECTED_MARK)
     if finish_reason in CUT_REASONS and user_rating is None and corrected_answer is None:
         marks.append(CUT_MARK)
@@ -121,6 +121,8 @@ CORRECTED_MARK, CUT_MARK = "\ue000kz", "\ue000xz"
 """The tokens of all traces that a person has corrected, and of all whose answer was cut off and that no person has rated
 or corrected."""
 CUT_REASONS = ("length", "content_filter")
+BLANKS = "\t\n\r "
+"""The blanks that the database's triggers trim from a correction: both must agree about what is one."""
 
 WITHDRAWN_MARK, RATED_MARK = "\ue000wz", "\ue000rz"
 """The tokens of all withdrawn and of all rated traces. `search_words` removes the private character \\ue000 from texts."""

@@ -196,7 +196,32 @@ def _parsed(line: bytes) -> TraceLine:
         raise InvalidInputError(
             f"The line is not UTF-8 text: its byte {error.start + 1} belongs to no character. Save the file as UTF-8."
         ) from None
-    return from_json(line, TraceLine)
+    try:
+        return from_json(line, TraceLine)
+    except InvalidInputError as error:
+        known = _OTHER_NAMES.get(_fold(str(error.context.get("field") or "")))
+        if known is None or "no such field" not in error.detail:
+            raise
+        raise InvalidInputError(f"{error.detail} A trace has `{known}`.", field=error.context["field"]) from None
+
+
+def _fold(name: str) -> str:
+    """Return a field's name without what differs between the spellings of programs: case, `_` and `-`."""
+    return name.replace("_", "").replace("-", "").casefold()
+
+
+_OTHER_NAMES = {
+    **{_fold(name): name for name in TraceLine.__struct_encode_fields__},
+    **dict.fromkeys(("question", "prompt", "input", "instruction", "problem"), "query"),
+    **dict.fromkeys(("answer", "response", "output", "completion", "chosen", "target"), "finalAnswer"),
+    **dict.fromkeys(("rating", "score", "stars"), "userRating"),
+    **dict.fromkeys(("correction", "corrected", "referenceanswer", "reference"), "correctedAnswer"),
+    **dict.fromkeys(("date", "time", "timestamp", "created"), "createdAt"),
+    **dict.fromkeys(("model",), "models"),
+    **dict.fromkeys(("category", "subject", "topic"), "domain"),
+    **dict.fromkeys(("thought", "thinking", "reasoning"), "synthesizerThought"),
+}
+"""Names of other programs, folded, and the field of a trace that means the same."""
 
 
 Entry = tuple[int, "Arrival | str"]

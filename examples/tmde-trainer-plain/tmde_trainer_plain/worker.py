@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
 from tmde_core.sdk.adapters import WEIGHTS_FILE
+from tmde_core.sdk.chat_template import fit_messages
 from tmde_core.sdk.files import hash_file
+from tmde_core.sdk.runtimes import Message
 from tmde_core.sdk.training import FineTuneMetrics, TrainingExample
 from tmde_core.sdk.worker import BaseIdentity, RunWorker, TrainingFailedError
 
@@ -76,13 +79,20 @@ def read(worker: RunWorker) -> tuple[Examples, Examples]:
     """Return the token ids of each conversation that can be used, and where its answer begins."""
     tokenizer = AutoTokenizer.from_pretrained(worker.job.base_model)
 
-    def encode(example: TrainingExample) -> tuple[torch.Tensor, int]:
-        *asked, answer = example.messages
-        turns = [{"role": message.role, "content": message.content} for message in asked]
+    def ask(messages: Sequence[Message]) -> list[int]:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
         # Control tokens that a person typed stay text, in the question and in the answer.
-        prompt = tokenizer.apply_chat_template(
+        ids: list[int] = tokenizer.apply_chat_template(
             turns, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
         )
+        return ids
+
+    def encode(example: TrainingExample) -> tuple[torch.Tensor, int]:
+        *asked, answer = example.messages
+        try:
+            prompt = ask(asked)
+        except TemplateError:  # the template has no system message
+            prompt = ask(fit_messages(asked, system=False, alternates=True))
         learned = tokenizer.encode(
             answer.content, add_special_tokens=False, split_special_tokens=True
         )

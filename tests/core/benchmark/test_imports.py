@@ -187,6 +187,27 @@ def test_a_file_that_an_editor_on_windows_saved_is_read():
     assert isinstance(found, Question)
 
 
+async def test_a_question_that_stands_twice_in_a_file_names_the_line_of_the_first(services):
+    line = to_json({"question": "What is 1 plus 1?", "referenceAnswer": "2", "check": "number"})
+    other = to_json({"id": "own-1", "question": "What is 2 plus 2?", "referenceAnswer": "4", "check": "number"})
+    same_id = to_json({"id": "own-1", "question": "What is 3 plus 3?", "referenceAnswer": "6", "check": "number"})
+    done = await services.benchmark.import_questions(b"\n".join([line, b"", line, other, same_id]))
+    assert len(done.imported) == 2
+    assert [(one.line, one.reason) for one in done.skipped] == [
+        (3, "The question of line 1 asks the same."),
+        (5, "The question of line 4 has the same id."),
+    ]
+    again = await services.benchmark.import_questions(line)
+    assert again.skipped[0].reason == f"The question {done.imported[0]!r} asks the same."
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n \n", "\ufeff".encode("utf-16-le")])
+async def test_a_file_without_a_question_is_refused(services, content):
+    for as_yaml in (False, True):
+        with pytest.raises(InvalidInputError, match="holds no questions"):
+            await services.benchmark.import_questions(content, as_yaml=as_yaml)
+
+
 async def test_a_file_can_be_taken_in_whole_or_not_at_all(services):
     entries = [{"id": f"own-{n}", "question": f"What is {n} plus {n}?", "answer": str(2 * n)} for n in range(3)]
     broken = [*entries, {"question": "What is 1 plus 1?", "answer": "2"}, {"input": "Why?"}]

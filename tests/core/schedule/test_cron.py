@@ -167,7 +167,17 @@ def test_the_machine_s_zone_comes_from_its_environment(monkeypatch: pytest.Monke
         ("0 2 * * 1-3", "every Monday, Tuesday and Wednesday at 02:00"),
         ("0 2 * * *", "every day at 02:00"),
         ("0 2 1 * *", "on day 1 of every month at 02:00"),
+        ("0 2,14 * * *", "every day at 02:00 and 14:00"),
+        ("0 2 * * 0-7", "every day at 02:00"),
+        ("0 * * * *", "at minute 0 of every hour"),
+        ("5/15 * * * *", "at minute 5, 20, 35 and 50 of every hour"),
+        ("*/15 * * * *", "every 15 minutes"),
+        ("* * * * *", "every minute"),
+        ("*/20 * * * 1", "every Monday every 20 minutes"),
+        ("3/5 * * * *", "when `3/5 * * * *` comes due"),
+        ("*/5 9 * * *", "when `*/5 9 * * *` comes due"),
         ("0 2 1 * 1", "when `0 2 1 * 1` comes due"),
+        ("0 2 1 1 *", "when `0 2 1 1 *` comes due"),
     ],
 )
 def test_common_schedules_are_told_in_words(expression: str, words: str):

@@ -203,6 +203,8 @@ GOOD = b'{"query": "q", "finalAnswer": "a"}'
         (b'{"query": "q", "finalAnswer": "a", "userRating": 0}', "userRating"),
         (b'{"query": "q", "finalAnswer": "a", "userRating": 7.5}', "userRating"),
         (b'{"query": "q", "finalAnswer": "a", "mood": "fine"}', "mood"),
+        (b'{"question": "q", "answer": "a"}', "question: there is no such field. A trace has `query`."),
+        (b'{"query": "q", "final_answer": "a"}', "final_answer: there is no such field. A trace has `finalAnswer`."),
         (b'{"query": "q", "finalAnswer": "a", "id": "nonsense"}', "id"),
         (b'{"query": "q", "finalAnswer": "a", "createdAt": "yesterday"}', "createdAt"),
         (b'{"query": "q", "finalAnswer": "a", "createdAt": "0001-01-01T00:00:00+05:00"}', "createdAt"),

@@ -61,8 +61,11 @@ def test_the_words_appear_while_they_are_written_and_the_other_side_waits(open_p
     expect(page.get_by_test_id("skeptic")).to_contain_text("waiting for the proposal")
     expect(page.get_by_test_id("phase")).to_have_text("Round 1: the Proposer is answering.")
     expect(page.get_by_test_id("jobs")).to_contain_text("1 debate running")
+    spoken = page.get_by_role("status").and_(page.get_by_test_id("spoken"))
+    expect(spoken).to_have_text("")
     server.do("open")
     expect(page.get_by_test_id("final-answer")).to_be_visible()
+    expect(spoken).to_have_text("The answer is complete. The judge gave it 8.5 of 10.")
     expect(page.get_by_test_id("jobs")).not_to_contain_text("running")
 
 

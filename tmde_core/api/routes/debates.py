@@ -8,7 +8,7 @@ from uuid import UUID
 from litestar import delete, get, post
 from litestar.params import FromPath
 from litestar.response import Stream
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from tmde_core.api.web.requests import AnyRequest, Given, decode_body
 from tmde_core.api.web.schema import describe_route
@@ -17,11 +17,18 @@ from tmde_core.records.base import Record
 from tmde_core.records.debate import Debate, DebateConfig
 
 
+class DebateOptions(DebateConfig, frozen=True):
+    """The options of one debate. Missing values come from the settings."""
+
+    follows: str | None = None  # type: ignore[assignment]  # a short id is no UUID yet
+    """The trace that this question follows up. The models see its question and answer, and those before it."""
+
+
 class DebateBody(Record):
     """A question, and the options of this debate that differ from the settings."""
 
     query: Annotated[str, Meta(description="1 byte to 32 KiB of UTF-8.")]
-    config: DebateConfig = DebateConfig()
+    config: DebateOptions = DebateOptions()
 
 
 class DebateStarted(Record):
@@ -31,11 +38,16 @@ class DebateStarted(Record):
     events_url: str
 
 
-@post("/api/debates", status_code=202, **describe_route("startDebate", "Debates", body=DebateBody, errors=(400, 503)))
+@post(
+    "/api/debates", status_code=202, **describe_route("startDebate", "Debates", body=DebateBody, errors=(400, 404, 503))
+)
 async def start(request: AnyRequest, services: Given) -> DebateStarted:
     """Start a debate."""
     asked = await decode_body(request, DebateBody)
-    debate = await services.debates.start(asked.query, asked.config)
+    options = structs.asdict(asked.config)
+    if asked.config.follows is not None:
+        options["follows"] = await services.ids.trace(asked.config.follows)
+    debate = await services.debates.start(asked.query, DebateConfig(**options))
     return DebateStarted(debate_id=debate.id, events_url=f"/api/debates/{debate.id}/events")
 
 

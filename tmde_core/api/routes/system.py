@@ -21,9 +21,12 @@ class Health(Record):
     """Confirms that the server answers, and reports what the server is doing."""
 
     status: Literal["ok"]
+    """The server answers. `problems` may still say that it does not answer as you want."""
     version: str
     uptime_seconds: float
     running_debates: int
+    problems: tuple[str, ...] = ()
+    """What does not work, a sentence each: the active adapter is damaged."""
 
 
 class SettingsView(Settings, frozen=True):
@@ -36,11 +39,13 @@ class SettingsView(Settings, frozen=True):
 @get("/api/health", sync_to_thread=False, **describe_route("health", "System"))
 def health(services: Given) -> Health:
     """Return the health of the server."""
+    flaw = services.lora.find_active_flaw()
     return Health(
         status="ok",
         version=__version__,
         uptime_seconds=round(time.monotonic() - STARTED, 3),
         running_debates=len(services.debates.running()),
+        problems=(f"The active adapter is damaged, so the base model answers. {flaw}",) if flaw else (),
     )
 
 

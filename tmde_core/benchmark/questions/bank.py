@@ -136,7 +136,7 @@ class QuestionBank:
             same = asked.get(normalise_question(question.query))
             if question.id in ids:
                 words = f"There is a question with the id {question.id!r} already. Choose another id."
-                found.append(ConflictError(words))
+                found.append(ConflictError(words, questionId=question.id))
             elif same is not None:
                 kind = "built-in question" if same.is_built_in else "question"
                 found.append(ConflictError(f"The {kind} {same.id!r} asks the same.", questionId=same.id))

@@ -82,6 +82,11 @@ def run(
 
     async def go(services: Services) -> None:
         chosen = await services.ids.adapter(adapter, named=True) if adapter and not base else None
+        from tmde_core.benchmark.questions.bank import CUSTOM
+
+        suites = [*(one.name for one in services.benchmark.suites()), CUSTOM]
+        if suite and suite not in suites:
+            raise InvalidInputError(f"--suite: no suite is called {suite[:60]!r}. There are {', '.join(suites)}.")
         asked = await services.ids.list_questions(plan.question_ids)
         started = await services.benchmark.start(msgspec.structs.replace(plan, adapter_id=chosen, question_ids=asked))
         ended = await _followed(services, started, json)
@@ -115,7 +120,13 @@ def list_(
 ) -> None:
     """List runs, newest first."""
     begin, end = _day(since, "--from"), _day(until, "--to", last=True)
-    runs, total = with_services(ctx, lambda services: services.benchmark.list(limit, offset, begin, end))
+
+    async def read(services: Services) -> tuple[list[BenchmarkRun], int, dict[UUID, str]]:
+        runs, total = await services.benchmark.list(limit, offset, begin, end)
+        asked = () if json else (one.adapter_id for one in runs if one.adapter_id)
+        return runs, total, await services.lora.find_full_names(asked)
+
+    runs, total, names = with_services(ctx, read)
     if json:
         print_json({"items": runs, "total": total})
         return
@@ -125,7 +136,7 @@ def list_(
             one.started_at,
             one.type,
             one.mode,
-            str(one.adapter_id)[:8] if one.adapter_id else "base",
+            names[one.adapter_id] if one.adapter_id else "base model",
             one.status,
             one.metrics.tmde_score if one.metrics else None,
             one.metrics.avg_quality_score if one.metrics else None,
@@ -242,11 +253,14 @@ def gate(
     the active adapter worse than the base model, and benchmark.auto_rollback is on, the adapter is rolled back.
     """
     if adapter is None:
-        decisions = with_services(ctx, lambda services: services.gate.decisions())
-        _print_decisions(decisions, json)
+
+        async def look(services: Services) -> Decisions:
+            return await _with_names(services, await services.gate.decisions())
+
+        _print_decisions(with_services(ctx, look), json)
         return
 
-    async def measure(services: Services) -> GateDecision:
+    async def measure(services: Services) -> Decisions:
         identity = await services.ids.adapter(adapter, named=True)
         begun: asyncio.Queue[BenchmarkRun | None] = asyncio.Queue()
 
@@ -260,11 +274,11 @@ def gate(
         try:
             while (run := await begun.get()) is not None:
                 await _followed(services, run)
-            return await judging
+            return await _with_names(services, [await judging])
         finally:
             judging.cancel()
 
-    _print_decisions([with_services(ctx, measure)], json)
+    _print_decisions(with_services(ctx, measure), json)
 
 
 @command.command()
@@ -304,7 +318,7 @@ async def _followed(services: Services, run: BenchmarkRun, json: bool = False) -
     )
     quiet = json or not sys.stderr.isatty()
     with Progress(*columns, console=error_console(), disable=quiet, transient=True) as progress:
-        who = f"adapter {str(run.adapter_id)[:8]}" if run.adapter_id else "the base model"
+        who = f"adapter {await services.lora.find_full_name(run.adapter_id)}" if run.adapter_id else "the base model"
         task = progress.add_task(f"Asking {who}", total=run.answer_count, completed=run.completed_answers, mean="")
         try:
             async for event in events.follow():
@@ -331,13 +345,14 @@ async def _shown(services: Services, run: BenchmarkRun, json: bool) -> None:
         print_json(run)
         return
     metrics = run.metrics
+    who = await services.lora.find_full_name(run.adapter_id) if run.adapter_id else "base model"
     print_fields(
         (
             ("id", str(run.id)),
             ("status", run.status),
             ("error", run.error_message),
             ("asked", f"{run.completed_answers} of {run.answer_count}, {run.type}, {run.mode}, {run.suite}"),
-            ("adapter", str(run.adapter_id) if run.adapter_id else "base model"),
+            ("adapter", who),
             ("judge", run.judge),
             *(("note", warning) for warning in run.warnings),
         )
@@ -410,13 +425,22 @@ def _print_comparison(found: RunComparison) -> None:
         )
 
 
-def _print_decisions(decisions: Sequence[GateDecision], json: bool) -> None:
+Decisions = tuple[Sequence[GateDecision], dict[UUID, str]]
+"""Decisions of the gate, and the names of their adapters."""
+
+
+async def _with_names(services: Services, decisions: Sequence[GateDecision]) -> Decisions:
+    return decisions, await services.lora.find_full_names(one.adapter_id for one in decisions)
+
+
+def _print_decisions(found: Decisions, json: bool) -> None:
+    decisions, names = found
     if json:
         print_json({"items": decisions, "total": len(decisions)})
         return
     print_table(
         ("adapter", "when", "gate", "detail"),
-        [(str(one.adapter_id), one.at, one.gate, one.reason) for one in decisions],
+        [(names[one.adapter_id], one.at, one.gate, one.reason) for one in decisions],
         empty="The gate has decided nothing yet. `tmde bench gate ID` measures an adapter.",
     )
 

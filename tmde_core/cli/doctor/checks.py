@@ -23,7 +23,14 @@ from tmde_core.cli.kit.invocation import Invocation
 from tmde_core.cli.kit.logs import log_to_file
 from tmde_core.cli.kit.output import format_bytes, plain
 from tmde_core.entry_points import describe_distribution
-from tmde_core.errors import InsufficientStorageError, PluginUnavailableError, TmdeError
+from tmde_core.errors import (
+    AdapterInvalidError,
+    InsufficientStorageError,
+    NotFoundError,
+    PluginUnavailableError,
+    TmdeError,
+)
+from tmde_core.lora.files.store import AdapterStore
 from tmde_core.plugins import Plugins, create
 from tmde_core.plugins.defaults import resolve_roles
 from tmde_core.plugins.records import describe_error
@@ -63,7 +70,7 @@ async def examine(invocation: Invocation) -> list[Check]:
         checks.append(Check("settings", "broken", error.detail))
     checks.append(_disk(settings.data_path if settings else invocation.data_dir or default_data_dir()))
     if settings is not None:
-        checks += [_writable(settings), await _database(settings), _server(settings)]
+        checks += [_writable(settings), await _database(settings), _server(settings), _adapter(settings)]
     checks += list(_plugins(plugins))
     if settings is not None:
         checks += await _runtimes(plugins, settings)
@@ -171,6 +178,29 @@ def _server(settings: Settings) -> Check:
             process = path.read_text(encoding="utf-8")[:20].strip() or "unknown"
             return Check("server", "ok", f"process {process} serves this data directory")
     return Check("server", "ok", "none runs on this data directory; `tmde serve` starts one")
+
+
+def _adapter(settings: Settings) -> Check:
+    """Check the files of the active adapter. If they are damaged, the base model answers."""
+    store = AdapterStore(settings.data_path)
+    try:
+        pointer = store.active()
+    except AdapterInvalidError as error:
+        return Check("adapter", "lacking", f"The base model answers. {error.detail}")
+    active = pointer.adapter_id if pointer else None
+    if active is None:
+        return Check("adapter", "ok", "none is active; the base model answers")
+    try:
+        adapter = store.get(active)
+    except NotFoundError:
+        return Check("adapter", "lacking", f"{active} is active, but it is gone: the base model answers. {_REPAIR}")
+    if not adapter.is_valid:
+        damage = f"{active} is active, but damaged: the base model answers. {adapter.invalid_reason} {_REPAIR}"
+        return Check("adapter", "lacking", damage)
+    return Check("adapter", "ok", f"{active} is active")
+
+
+_REPAIR = "`tmde lora rollback` returns to what answered before; `tmde lora activate` chooses another adapter."
 
 
 def _plugins(plugins: Plugins) -> Iterator[Check]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast, get_args
 from uuid import UUID
@@ -171,7 +171,8 @@ def ask(
         if not adapter and (newest := await services.lora.list(valid=True)):
             versions.append(newest[0].id)
         identity = await services.ask.ask(question, versions, max_tokens=max_tokens, temperature=temperature, seed=seed)
-        with _view(versions, json) as view:
+        names = await services.lora.find_full_names(one for one in versions if one)
+        with _view({str(one) if one else None: _name(one, names) for one in versions}, json) as view:
             async for event in services.ask.events(identity).follow():
                 view.show(event.type, event.data)
         return view.failed
@@ -180,10 +181,14 @@ def ask(
         raise typer.Exit(1)
 
 
-def _view(versions: Sequence[UUID | None], json: bool) -> _View:
+Names = dict[str | None, str]
+"""The versions that answer, by id (None: the base model), and what people call them."""
+
+
+def _view(names: Names, json: bool) -> _View:
     if json:
         return _View()
-    return _Beside(versions) if sys.stdout.isatty() else _Below()
+    return _Beside(names) if sys.stdout.isatty() else _Below(names)
 
 
 class _View:
@@ -206,12 +211,15 @@ class _View:
 class _Below(_View):
     """Prints each complete answer under the name of its version. This view is for pipes."""
 
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
     def show(self, kind: str, data: dict[str, Any]) -> None:
         """Print one answer, failure or error."""
         if kind == "answer":
-            typer.echo(f"== {_name(data['version'])} ({_figures(data)})\n{plain(str(data['text']))}\n")
+            typer.echo(f"== {self._names[data['version']]} ({_figures(data)})\n{plain(str(data['text']))}\n")
         elif kind == "failed":
-            typer.echo(f"== {_name(data['version'])}\n{plain(str(data['detail']))}\n", err=True)
+            typer.echo(f"== {self._names[data['version']]}\n{plain(str(data['detail']))}\n", err=True)
         elif kind == "error":
             self.failed = True
             typer.echo(plain(str(data["detail"])), err=True)
@@ -220,10 +228,11 @@ class _Below(_View):
 class _Beside(_View):
     """Shows a panel for each version, and fills all panels at the same time. This view is for terminals."""
 
-    def __init__(self, versions: Sequence[UUID | None]) -> None:
+    def __init__(self, names: Names) -> None:
         self._out = console()
-        self._said = {str(one) if one else None: Text() for one in versions}
-        self._titles = {version: _name(version) for version in self._said}
+        self._names = names
+        self._said = {version: Text() for version in names}
+        self._titles = dict(names)
         self._live = Live(
             console=self._out, refresh_per_second=12, vertical_overflow="visible", get_renderable=self._drawn
         )
@@ -248,7 +257,7 @@ class _Beside(_View):
         if kind == "token":
             self._said[data["version"]].append(plain(str(data["text"])))
         elif kind == "answer":
-            self._titles[data["version"]] = f"{_name(data['version'])} · {_figures(data)}"
+            self._titles[data["version"]] = f"{self._names[data['version']]} · {_figures(data)}"
         elif kind == "failed":
             self._said[data["version"]] = Text(plain(str(data["detail"])), style="red")
         elif kind == "error":
@@ -258,8 +267,8 @@ class _Beside(_View):
                     text.append(plain(str(data["detail"])), style="red")
 
 
-def _name(version: str | None) -> str:
-    return f"adapter {version[:8]}" if version else "base model"
+def _name(version: UUID | None, names: Mapping[UUID, str]) -> str:
+    return f"adapter {names[version]}" if version else "base model"
 
 
 def _figures(data: dict[str, Any]) -> str:

@@ -51,7 +51,7 @@ from tmde_core.sdk.worker.run_files import CANCEL_FILE
 from tmde_core.sdk.worker.vitals import read_heartbeat
 from tmde_core.storage.durable import hash_file
 from tmde_core.testing.contracts.rules import broken, calling, described, not_run, provide, require, run
-from tmde_core.testing.contracts.training_run import MUCH, SMALL, TRAINING, VALIDATION, TrainingRun
+from tmde_core.testing.contracts.training_run import BAD, MUCH, SMALL, TRAINING, VALIDATION, TrainingRun
 
 __all__ = ["TrainingBackendContract"]
 
@@ -366,6 +366,17 @@ class TrainingBackendContract:
                 other.wait() == EXIT_COMPLETE,
                 f"With an empty val_file the worker ended with exit status {other.status}. {other.told()} Small datasets have no "
                 "validation examples. Train without measuring a validation loss then.",
+            )
+
+    def test_it_leaves_a_bad_example_out(self, tmde_available: TrainingBackend, tmde_completed: TrainingRun) -> None:
+        """Require that a run leaves out an empty and a far too long answer, and trains on the other examples."""
+        config = msgspec.structs.replace(tmde_completed.config, epochs=1)
+        with _started(tmde_available, TrainingRun(tmde_completed.data_dir, config, (*BAD, *TRAINING))) as other:
+            require(
+                other.wait() == EXIT_COMPLETE,
+                f"With an empty and a far too long answer among {len(TRAINING)} good ones the worker ended with exit status "
+                f"{other.status}. {other.told()} One bad example would stop every run. Leave it out; "
+                "worker.read_examples does it for you.",
             )
 
     def test_sigterm_cancels_it(self, tmde_available: TrainingBackend, tmde_completed: TrainingRun) -> None:

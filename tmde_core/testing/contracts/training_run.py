@@ -14,6 +14,7 @@ from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.ending import Ending, examine
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.records.base import from_json
+from tmde_core.records.chat import Message
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.training import TrainingExample, TrainingJob, WorkerCommand
 from tmde_core.sdk.worker.run_files import EVENTS_FILE, JOB_FILE, WORKER_LOCK
@@ -30,6 +31,15 @@ GRACE_SECONDS = 30.0
 
 TRAINING = times_tables(range(2, 6))
 VALIDATION = times_tables(range(11, 13))
+BAD = (
+    TrainingExample(
+        "Say nothing.", "", "", (Message("user", "Say nothing."), Message("assistant", "")), str(UUID(int=1))
+    ),
+    TrainingExample(
+        "Count.", "", "1 " * 20_000, (Message("user", "Count."), Message("assistant", "1 " * 20_000)), str(UUID(int=2))
+    ),
+)
+"""Examples that cannot be trained on: an empty answer, and an answer that is longer than `SMALL` allows."""
 MUCH = times_tables(range(20, 50))
 """The dataset of runs that are cancelled. It is large enough for the run to be still training then."""
 

@@ -129,8 +129,10 @@ class BenchmarkPanel(RunPanel[BenchmarkRun]):
                 f"{STATUS[run.status][0].capitalize()} after {format_answer_count(run)}. These answers are kept.",
                 "notice warm",
             )
-        for warning in run.warnings:
-            Tag("p", warning, "notice warm")
+        if self._elsewhere and run.status != "completed":
+            # The run's own page and the results of a completed run show the warnings themselves.
+            for warning in run.warnings:
+                Tag("p", warning, "notice warm")
 
 
 def _line(answer: Answered) -> str:

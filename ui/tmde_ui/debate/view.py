@@ -22,7 +22,7 @@ from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.stream import Stream
 from tmde_ui.kit.tending import Soon, start_task
 from tmde_ui.kit.times import format_milliseconds
-from tmde_ui.kit.words import count, sentence
+from tmde_ui.kit.words import count, score, sentence
 
 PAINT_SECONDS = 0.05
 """Tokens are painted at most this often. A fast model writes several in this time."""
@@ -56,6 +56,7 @@ class DebateView:
                     self._steps = Tag("ol", classes="steps", aria_label="Progress", data_testid="steps")
                     self._actions = Tag("div", classes="line")
                 self._body = Tag("div", classes="body stack", aria_live="off")
+                self._spoken = Tag("p", classes="visually-hidden", role="status", data_testid="spoken")
                 self._foot = Tag("div", classes="answer-foot").show(visible=False)
             self._round_list = Tag("div", classes="rounds")
         with self._steps:
@@ -107,6 +108,9 @@ class DebateView:
             if self._state.outcome == "completed":
                 await self._show_answer()
             await self._finish()
+            if self._state.outcome == "completed":
+                # The words of the answer are not spoken while they arrive, so its end must be.
+                self._spoken.say(self._end_words())
 
     # ------------------------------------------------------------------------------ while it runs
 
@@ -193,6 +197,10 @@ class DebateView:
             "scoring": "The judge is scoring the answer.",
             "ended": "",
         }[state.phase]
+
+    def _end_words(self) -> str:
+        judged = self._state.score
+        return "The answer is complete." + ("" if judged is None else f" The judge gave it {score(judged)} of 10.")
 
     def _draw_actions(self) -> None:
         self._actions.clear()

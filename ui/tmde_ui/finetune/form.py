@@ -15,6 +15,7 @@ from tmde_core.records.finetune import GROUPS, FineTuneConfig
 from tmde_core.sdk.hooks import AUTO
 from tmde_ui.kit.elements import Tag
 from tmde_ui.kit.hyperparameters import figure_of, labelled
+from tmde_ui.kit.words import plain
 
 MAX_TYPED = 400
 
@@ -115,7 +116,7 @@ class ConfigForm:
                     aria_describedby=described, data_testid=f"field-{name}", maxlength=str(MAX_TYPED),
                     placeholder="the embedded model" if name == "baseModel" else None,
                 )  # fmt: skip
-            Tag("p", one.help, "about", id=f"about-{name}")
+            Tag("p", plain(one.help), "about", id=f"about-{name}")
             self._errors[name] = Tag(
                 "p", classes="wrong", id=f"wrong-{name}", role="alert", data_testid=f"wrong-{name}"
             )

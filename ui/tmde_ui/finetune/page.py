@@ -39,7 +39,7 @@ def register(site: Site) -> None:
     @page("/finetune/{run_id:uuid}", site)
     async def one_run(run_id: UUID) -> None:
         run = await services.finetune.get(run_id)
-        title = f"Training of {run.started_at.day} {run.started_at:%b %Y, %H:%M} UTC"
+        title = f"Training run {run.name}"
         with frame(site, title, here="/finetune"), Tag("div", classes="stack wide"):
             with Tag("div", classes="stack tight"):
                 link("← All runs", "/finetune", "small")

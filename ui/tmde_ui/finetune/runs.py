@@ -16,7 +16,7 @@ from tmde_ui.kit.elements import Tag, button, chip, facts, link
 from tmde_ui.kit.hyperparameters import NAMES, figure_of, loss
 from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.times import age, exact
-from tmde_ui.kit.words import count, score, sentence, short_id, snippet
+from tmde_ui.kit.words import count, score, sentence, snippet
 
 PER_PAGE = 10
 TRACES_PER_PAGE = 25
@@ -80,9 +80,10 @@ class RunTable:
             with Tag("span", classes="cell last"):
                 if run.status == "completed":
                     link(
-                        f"adapter {short_id(run.id)}",
+                        "adapter",
                         f"/finetune/versions?adapter={run.id}",
                         title=f"{run.name} ({run.id})",
+                        aria_label=f"adapter of {run.name}",
                         data_testid="run-adapter",
                     )
                 elif resumable:

@@ -41,10 +41,15 @@ def short_id(identity: object) -> str:
     return str(identity)[:8]
 
 
+def plain(text: str) -> str:
+    """Return a text without the marks that a terminal shows around code."""
+    return text.replace("`", "")
+
+
 def sentence(error: BaseException) -> str:
     """Return the sentence for an error: the detail of a `TmdeError`, or an apology for a defect."""
     if isinstance(error, TmdeError):
-        return error.detail
+        return plain(error.detail)
     return "Something went wrong in TMDE. Try again. The server's log has the details."
 
 

@@ -14,7 +14,7 @@ from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.tending import draw_part, start_task
-from tmde_ui.kit.words import count, format_bytes
+from tmde_ui.kit.words import count, format_bytes, plain
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ def _plugin(info: PluginInfo) -> None:
                                     for setting in provision.settings:
                                         with Tag("li", classes="small"):
                                             Tag("code", f"{setting.name} = {setting.default}")
-                                            Tag("p", setting.help.replace("`", ""), "muted small maybe")
+                                            Tag("p", plain(setting.help), "muted small maybe")
         elif not info.problems:
             Tag("p", "It provides nothing.", "muted small")
 

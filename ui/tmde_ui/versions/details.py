@@ -12,7 +12,7 @@ from tmde_ui.kit.elements import Tag, button, link
 from tmde_ui.kit.forms import on_submit
 from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, format_bytes, sentence, short_id
-from tmde_ui.versions.lineage import draw_lineage, is_here, load_trace_names, traces_of
+from tmde_ui.versions.lineage import draw_lineage, find_run_name, load_trace_names, traces_of
 from tmde_ui.versions.words import measured
 
 STABLE = "stable"
@@ -71,12 +71,12 @@ class AdapterDetailsView:
             with self._facts:
                 Tag("p", sentence(error), "notice bad")
             return
-        run_is_here = await is_here(self._services, details)
+        run_name = await find_run_name(self._services, details)
         taught = await load_trace_names(self._services, traces_of(details), SHOWN_TRACES)
         self._facts.clear()
         with self._facts:
             self._figures(details)
-            draw_lineage(details, taught, run_is_here=run_is_here)
+            draw_lineage(details, taught, run_name)
 
     # ---------------------------------------------------------------------------------------- tags
 

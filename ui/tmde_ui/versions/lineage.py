@@ -39,13 +39,13 @@ async def load_trace_names(services: Services, traces: Sequence[object], most: i
     return found
 
 
-async def is_here(services: Services, details: AdapterDetails) -> bool:
-    """Return whether the adapter's training run exists here. The run of an imported adapter does not."""
+async def find_run_name(services: Services, details: AdapterDetails) -> str | None:
+    """Return the name of the adapter's training run; None if it is not here, as for an imported adapter."""
     run = identity(details.lineage.get("runId"))
     try:
-        return run is not None and bool(await services.finetune.get(run))
+        return (await services.finetune.get(run)).name if run is not None else None
     except NotFoundError:
-        return False
+        return None
 
 
 def draw_named(found: Named, total: int) -> None:
@@ -61,13 +61,13 @@ def draw_named(found: Named, total: int) -> None:
             Tag("li", f"and {total - len(found):,} more", "muted")
 
 
-def draw_lineage(details: AdapterDetails, taught: Named, *, run_is_here: bool) -> None:
+def draw_lineage(details: AdapterDetails, taught: Named, run_name: str | None) -> None:
     """Draw the whole lineage.
 
     Args:
         details: the adapter.
         taught: the first of the traces that the adapter was trained on.
-        run_is_here: whether the training run has a page.
+        run_name: the name of the training run; None if it is not here.
     """
     with Tag("dl", classes="facts", data_testid="lineage"):
         _fact("Adapter", str(details.id))
@@ -79,8 +79,8 @@ def draw_lineage(details: AdapterDetails, taught: Named, *, run_is_here: bool) -
         if run is not None:
             Tag("dt", "Created by")
             with Tag("dd"):
-                if run_is_here:
-                    link(f"training run {short_id(run)}", f"/finetune/{run}", data_testid="to-run")
+                if run_name is not None:
+                    link(f"training run {run_name}", f"/finetune/{run}", data_testid="to-run")
                 else:
                     Tag("span", f"training run {short_id(run)} (not on this machine)")
         origin = details.lineage.get("originId")

@@ -442,6 +442,14 @@ def lying_manifests() -> list[tuple[dict, str]]:
     ]
 
 
+@pytest.mark.parametrize("name", ["adapter_config.json", "manifest.json"])
+async def test_a_byte_order_mark_is_refused_in_a_sentence(services, data_dir, name):
+    files = content_of(services.stores.adapters.path(publish_real(data_dir)))
+    files[name] = b"\xef\xbb\xbf" + files[name]
+    reasons = await refusal(services, packed(files))
+    assert any(f"{name} cannot be used: it begins with a byte order mark" in one for one in reasons), reasons
+
+
 @pytest.mark.parametrize(("changes", "word"), lying_manifests())
 async def test_manifests_that_lie_are_refused(services, data_dir, changes, word):
     identity = publish_real(data_dir)

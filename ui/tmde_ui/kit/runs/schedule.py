@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from uuid import UUID
 
-from tmde_core.errors import TmdeError
+from tmde_core.errors import NotFoundError, TmdeError
 from tmde_core.records.schedule import ScheduleDecision, ScheduleName, ScheduleStatus
 from tmde_core.services import Services
-from tmde_ui.kit.elements import Tag, button, chip
+from tmde_ui.kit.elements import Tag, button, chip, link
 from tmde_ui.kit.forms import clear_on_input, on_submit
+from tmde_ui.kit.names import name_of
 from tmde_ui.kit.times import format_next_time, on_the_clock
-from tmde_ui.kit.words import sentence, short_id
+from tmde_ui.kit.words import plain, sentence
 
 _WHAT = {"finetune": "training", "benchmark": "a benchmark"}
 """What a schedule starts. The pages of its runs are below its own name."""
@@ -38,22 +40,23 @@ class SchedulePanel:
             self._facts = Tag("div", classes="stack tight")
             self._form(status)
             self._decisions = Tag("div", classes="stack tight")
-        self._draw(status)
+        await self._draw(status)
 
     async def look(self) -> None:
         """Redraw the schedule if it has changed."""
         if self.shown is not None:
-            self._draw(await self._services.schedules.status(self._name))
+            await self._draw(await self._services.schedules.status(self._name))
 
-    def _draw(self, status: ScheduleStatus) -> None:
+    async def _draw(self, status: ScheduleStatus) -> None:
         if status == self.shown:
             return
         self.shown = status
+        runs = await self._name_runs(status)
         self._facts.clear()
         with self._facts:
             Tag("p", _words(status), data_testid="schedule-words")
             if status.problem:
-                Tag("p", _plain(status.problem), "notice bad", data_testid="schedule-unusable")
+                Tag("p", plain(status.problem), "notice bad", data_testid="schedule-unusable")
             if status.enabled and status.next_runs:
                 first = status.next_runs[0]
                 Tag(
@@ -70,7 +73,21 @@ class SchedulePanel:
                 return
             with Tag("ul", classes="decisions", data_testid="decisions"):
                 for decision in status.decisions:
-                    _decision(decision, status.timezone)
+                    _decision(decision, status.timezone, runs.get(decision.run_id or ""))
+
+    async def _name_runs(self, status: ScheduleStatus) -> dict[str, str]:
+        """Return the names of the runs that the decisions started, by id. A deleted run has none."""
+        names = {}
+        for identity in {one.run_id for one in status.decisions if one.run_id}:
+            try:
+                if self._name == "finetune":
+                    names[identity] = (await self._services.finetune.get(UUID(identity))).name
+                else:
+                    run = await self._services.benchmark.get(UUID(identity))
+                    names[identity] = f"benchmark of {name_of(run.adapter_id)}"
+            except NotFoundError:
+                continue
+        return names
 
     def _form(self, status: ScheduleStatus) -> None:
         with Tag("details", data_testid="edit-schedule"):
@@ -106,11 +123,11 @@ class SchedulePanel:
                 expression = fields.get("expression", "").strip() or "off"
                 changed = await self._services.schedules.set(self._name, expression, fields.get("timezone", "").strip())
             except TmdeError as error:
-                problem.say(_plain(sentence(error))).show()
+                problem.say(sentence(error)).show()
                 return
             finally:
                 save.put(disabled=False)
-            self._draw(changed)
+            await self._draw(changed)
             said.say(f"Saved. {_words(changed)}")
             await self._changed()
 
@@ -125,21 +142,16 @@ def _words(status: ScheduleStatus) -> str:
         )
     if not status.enabled:
         return f"Switched off. Start {_WHAT[status.schedule]} yourself."
-    words = _plain(status.description or status.expression)
+    words = plain(status.description or status.expression)
     return f"{words[:1].upper()}{words[1:]} (time zone {status.timezone})."
 
 
-def _plain(text: str) -> str:
-    """Return a text without the marks that a terminal shows around code."""
-    return text.replace("`", "")
-
-
-def _decision(decision: ScheduleDecision, zone: str) -> None:
+def _decision(decision: ScheduleDecision, zone: str, run: str | None) -> None:
     word, kind = _ACTIONS.get(decision.action, (decision.action, ""))
     with Tag("li", data_testid="decision"):
         with Tag("div", classes="line"):
             chip(word, kind)
             Tag("span", on_the_clock(decision.due_at, zone), "muted small tabular")
-            if decision.run_id:
-                Tag("a", f"run {short_id(decision.run_id)}", "small", href=f"/{decision.schedule}/{decision.run_id}")
+            if run:
+                link(run, f"/{decision.schedule}/{decision.run_id}", "small", data_testid="decision-run")
         Tag("p", decision.reason, "small")
