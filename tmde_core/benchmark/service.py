@@ -21,7 +21,7 @@ from tmde_core.benchmark.running.runner import PARALLEL, JudgeSource, Runner, li
 from tmde_core.benchmark.running.scoring import AnswerScore, Scorer
 from tmde_core.benchmark.store import BenchmarkStore
 from tmde_core.debate.judging import Judges
-from tmde_core.errors import ConflictError, TmdeError
+from tmde_core.errors import ConflictError, InvalidInputError, TmdeError
 from tmde_core.lora.service import LoraService
 from tmde_core.observers import Publish
 from tmde_core.records.base import utc_now
