@@ -355,7 +355,7 @@ def test_on_a_terminal_every_version_has_a_panel_that_fills(monkeypatch) -> None
         lora_archive, "console", lambda: Console(file=screen, force_terminal=True, width=100, color_system=None)
     )
     a, b = uuid4(), uuid4()
-    with lora_archive._Beside([None, a, b]) as view:
+    with lora_archive._Beside({None: "base model", str(a): "adapter Fractions", str(b): "adapter Tables"}) as view:
         view.show("start", {})
         for text in ("Because ", "of light."):
             view.show("token", {"version": None, "text": text})
@@ -364,7 +364,7 @@ def test_on_a_terminal_every_version_has_a_panel_that_fills(monkeypatch) -> None
         view.show("error", {"code": "x", "detail": "All broke."})
         assert view.failed
     shown = screen.getvalue()
-    for word in ("base model · 4 tokens", f"adapter {str(a)[:8]}", "Because of light.", "It broke.", "All broke."):
+    for word in ("base model · 4 tokens", "adapter Fractions", "Because of light.", "It broke.", "All broke."):
         assert word in shown
 
 
