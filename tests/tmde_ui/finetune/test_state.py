@@ -41,6 +41,7 @@ def test_a_validation_that_is_told_twice_is_one_point():
     progress = ("progress", {"step": 4, "totalSteps": 10, "loss": 1.5, "evalLoss": 1.75})
     state = TrainingState(events(progress, ("eval", {"step": 4, "evalLoss": 1.75, "best": True})))
     assert state.eval == [(4, 1.75)]
+    assert state.best == (4, 1.75)
 
 
 def test_steps_that_tell_the_last_validation_loss_again_are_no_new_points():
@@ -50,7 +51,6 @@ def test_steps_that_tell_the_last_validation_loss_again_are_no_new_points():
     measured = ("eval", {"step": 4, "evalLoss": 1.75, "best": True})
     state = TrainingState(events(measured, step(5, 1.75), step(6, 1.75), step(8, 1.5), step(9, 1.5)))
     assert state.eval == [(4, 1.75), (8, 1.5)]
-    assert state.best == (4, 1.75)
 
 
 @pytest.mark.parametrize(
