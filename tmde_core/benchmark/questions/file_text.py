@@ -114,6 +114,8 @@ def read_yaml(text: str) -> Found:
         found = parse_yaml(text)
     except YamlError as error:
         raise InvalidInputError(f"Line {error.line}: this is not valid YAML: {error.problem}.") from None
+    if found is None:
+        return
     entries = found.get("questions") if isinstance(found, dict) else found
     if not isinstance(entries, list):
         raise InvalidInputError("The YAML file must be a list of questions, or have one under `questions`.")
