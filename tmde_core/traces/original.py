@@ -19,6 +19,7 @@ from uuid import UUID, uuid5
 from tmde_core.errors import FileMissingError, InvalidInputError
 from tmde_core.records.debate import Round
 from tmde_core.records.traces import RoleModel, Timings, Trace
+from tmde_core.storage.words import is_blank
 from tmde_core.traces.exchange import Entry, in_utc, require_answer, without_thought
 from tmde_core.traces.store import Arrival
 
@@ -200,7 +201,7 @@ class _Columns:
         if isinstance(value, bytes):
             raise InvalidInputError(f"{name}: holds binary data where text belongs.", field=name)
         text = "" if value is None else str(value)
-        if required and not text.strip():
+        if required and is_blank(text):
             raise InvalidInputError(f"{name}: is empty.", field=name)
         return text
 

@@ -22,6 +22,7 @@ from tmde_core.records.traces import RoleModel, SkippedLine, Timings, TokenCount
 from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.text_files import MAX_LINE_BYTES, split_lines
+from tmde_core.storage.words import is_blank
 from tmde_core.traces.exchange import LineRound, TraceLine, from_line, to_line
 from tmde_core.traces.service import TraceService
 from tmde_core.traces.store import COLUMNS, TraceDetails, TraceStore, build_twins_sql
@@ -97,7 +98,7 @@ any_trace = st.builds(
     Trace,
     id=st.uuids(),
     created_at=moments,
-    query=filled,
+    query=texts.filter(lambda text: not is_blank(text)),
     final_answer=filled,
     domain=st.none() | texts,
     rounds=rounds(),
@@ -197,6 +198,12 @@ GOOD = b'{"query": "q", "finalAnswer": "a"}'
         (b"[]", "must be an object"),
         (b'{"query": "q"}', "finalAnswer"),
         (b'{"query": " ", "finalAnswer": "a"}', "query: must not be blank"),
+        ('{"query": "\u200b\u2060\u3164", "finalAnswer": "a"}'.encode(), "query: must not be blank"),
+        (b'{"query": "q", "query": "r", "finalAnswer": "a"}', "'query' stands there twice"),
+        (
+            b'{"query": "q", "finalAnswer": "a", "rounds": [{"proposal": "x", "proposal": "y"}]}',
+            "'proposal' stands there",
+        ),
         (b'{"query": "q", "finalAnswer": "a", "qualityScore": 11}', "qualityScore"),
         (b'{"query": "q", "finalAnswer": "a", "qualityScore": 1e999}', "too large a number"),
         (b'{"query": "q", "finalAnswer": "a", "qualityScore": NaN}', "not valid JSON"),
