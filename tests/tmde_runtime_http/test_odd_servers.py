@@ -95,6 +95,31 @@ async def test_an_answer_that_is_cut_is_an_error_and_is_not_asked_for_again() ->
     assert len(server.bodies(CHAT)) == 1
 
 
+CALL = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "search", "arguments": "{}"}}]}
+
+
+async def test_a_model_that_only_calls_a_tool_gave_no_answer() -> None:
+    class Caller(OddServer):
+        async def _chunks(self, body: Any) -> list[dict[str, Any]]:
+            choice = {"index": 0, "delta": {"content": None, **CALL}, "finish_reason": "tool_calls"}
+            return [{"choices": [choice]}]
+
+    async with openai(Caller()) as runtime:
+        with pytest.raises(WorkerFailedError, match="called a tool instead of answering"):
+            await told(runtime)
+
+
+async def test_an_error_within_a_choice_is_told_in_the_server_s_words() -> None:
+    class Failing(OddServer):
+        async def _chunks(self, body: Any) -> list[dict[str, Any]]:
+            error = {"code": 502, "message": "upstream fell"}
+            return [{"choices": [{"index": 0, "delta": {}, "error": error, "finish_reason": "error"}]}]
+
+    async with openai(Failing(), retries=0) as runtime:
+        with pytest.raises(WorkerFailedError, match="upstream fell"):
+            await told(runtime)
+
+
 async def test_a_refusal_is_learned_once_and_remembered() -> None:
     server = OddServer("no-max-tokens", "no-stream-options", "no-system")
     async with openai(server) as runtime:

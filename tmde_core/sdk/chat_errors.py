@@ -31,6 +31,7 @@ __all__ = [
     "read_told",
     "response_error",
     "retry_seconds",
+    "tool_error",
     "transport_error",
 ]
 
@@ -40,9 +41,13 @@ LONGEST_RETRY_SECONDS = 366 * 86400
 """The longest wait that is reported. A server that asks for more means "never"."""
 
 _OVERFLOW = re.compile(
-    r"exceed_context_size|context_length_exceeded|context (length|size|window)|maximum (input|model) length|prompt is too long",
+    r"exceed_context_size|context_length_exceeded|context (length|size|window)|maximum (input|model) length"
+    r"|(prompt|input|messages?) (is|are|was) too long|max_?seq_?len|max_?model_?len|too many (input |prompt )?tokens"
+    r"|inputs?`? tokens \+ `?max_new_tokens|maximum number of (input )?tokens|\btokens?\b.{0,40}exceeds? the (model|maximum|limit)"
+    r"|上下文(长度|窗口)",
     re.IGNORECASE,
 )
+"""What servers say: llama.cpp, OpenAI, vLLM, LM Studio, Anthropic, ExLlamaV2, TGI, Gemini, and Chinese services."""
 _NO_MODEL = re.compile(
     r"model\b.*(not found|does not exist|not exist|not available|no such)|(no such|unknown) model",
     re.IGNORECASE | re.DOTALL,
@@ -136,12 +141,30 @@ def response_error(
         return WorkerFailedError(f"{who} has no OpenAI-style chat at this address.{said} Check its URL.", status=status)
     if status in (408, 504):
         return RuntimeTimeoutError(f"{who} did not answer in time (HTTP {status}).{said}", status=status)
-    if status == 200:
-        return WorkerFailedError(f"{who} did not answer with a stream.{said}", status=status)
+    if 300 <= status < 400:
+        place = {str(name).lower(): str(value) for name, value in (headers or {}).items()}.get("location", "")
+        to = f" to {_shortened(_one_line(place))}" if place else ""
+        return WorkerFailedError(
+            f"{who} sends the request on{to} (HTTP {status}). Correct the address in the settings.", status=status
+        )
+    if status < 300:
+        page = " It sent a page of HTML." if body.lstrip()[:1] == b"<" else ""
+        empty = " It sent nothing." if not body.strip() else ""
+        return WorkerFailedError(
+            f"{who} did not answer with a stream.{said or page or empty} Check that its address is that of a model server.",
+            status=status,
+        )
     wait = retry_seconds({"retry-after": retry_after} if retry_after else headers or {})
     asked = f" It asks to wait {wait:g} s." if wait else ""
     what = "is asked too much at once (HTTP 429)" if status == 429 else f"failed with HTTP {status}"
     return WorkerFailedError(f"{who} {what}.{said}{asked}", status=status, retryAfter=wait)
+
+
+def tool_error(server: str) -> WorkerFailedError:
+    """Return the error for an answer that is nothing but the call of a tool. TMDE offers models no tools."""
+    return WorkerFailedError(
+        f"The model of {server} called a tool instead of answering. Switch its tools off, or use another model."
+    )
 
 
 def transport_error(error: httpx.HTTPError, server: str) -> WorkerFailedError:
@@ -252,6 +275,8 @@ def read_told(body: bytes) -> Told:
             inner = inner[0]
         if isinstance(inner, dict) and is_error(inner.get("error")):
             inner = inner["error"]
+        elif isinstance(inner, dict) and isinstance(inner.get("message"), dict):
+            inner = {**inner, **inner["message"]} if "message" in inner["message"] else inner["message"]  # Mistral
     if isinstance(inner, str):
         return Told(message=_one_line(inner))
     found = as_object(inner)

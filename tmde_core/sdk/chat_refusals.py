@@ -256,6 +256,7 @@ def _refused(body: Mapping[str, Any], status: int, told: Told) -> list[str]:
     present = [name for name in OPTIONAL if name in body]
     named = {re.split(r"[.\[]", name)[0] for name in told.params}
     named.update(re.findall(r"loc['\"]?: ?[(\[]['\"]body['\"], ?['\"](\w+)['\"]", told.message))
+    named.update(re.findall(r"struct field [\w.]*?(\w+) of type", told.message))  # Go's words for a wrong type
     text = _complaint(told)
     found = [name for name in present if name in named]
     if not found and (status < 500 or _UNKNOWN.search(text) or _VALUE.search(text)):

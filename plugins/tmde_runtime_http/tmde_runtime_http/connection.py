@@ -242,6 +242,13 @@ def _passes(error: TmdeError) -> bool:
 
 
 def entries(listed: object, name: str) -> list[dict[str, Any]]:
-    """Return the objects of a list of models, which stands in the member `name` or is the whole answer."""
+    """Return the objects of a list of models, which stands in the member `name` or is the whole answer.
+
+    Some servers list names only, and some have an object with a member for each model.
+    """
     found = as_object(listed).get(name) if isinstance(listed, dict) else listed
+    if isinstance(found, dict) and found and all(isinstance(value, dict) for value in found.values()):
+        found = [{"id": model, **value} for model, value in found.items()]
+    if isinstance(found, list):
+        found = [{"id": one, "name": one} if isinstance(one, str) else one for one in found]
     return objects(found)
