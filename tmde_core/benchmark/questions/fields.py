@@ -33,7 +33,10 @@ ANSWERS = (
     *("rightanswer", "expected", "expectedanswer", "expectedoutput", "output", "response", "completion"),
     *("answerletter", "correctanswernum", "finalans", "finalanswer"),
 )
-INDEXES = ("answerindex", "answeridx", "correctindex", "correctidx", "goldindex", "goldidx", "label", "gold", "cop")
+INDEXES = (
+    *("answerindex", "answeridx", "correctindex", "correctidx", "goldindex", "goldidx", "label", "gold", "cop"),
+    *("correctanswerid", "correctanswerindex", "correctanswerlabel"),
+)
 """Fields that hold the number or the label of the right option."""
 
 _MEDIA = re.compile(
@@ -50,7 +53,7 @@ _NOT_NEEDED = """
     questionconcept activitylabel plausibleanswers isimpossible impossible mc1targets mc2targets explanation
     explanations rationale cotcontent cot solution reasoning justification generatedsolution feedback messages store modelusage epoch events error
     limit totaltime workingtime timelines attachments answerspans annotator annotations comment comments canarystring
-    wrong incorrectanswers doccategory hash rubric contamination exp equation formula actualoutput discipline subjectname
+    wrong incorrectanswers doccategory hash rubric contamination exp actualoutput discipline subjectname
     topicname authorname rawsubject urls
 """
 _UNSEEN = frozenset(_NOT_NEEDED.split())
@@ -62,11 +65,19 @@ _UNSEEN_KIND = re.compile(
     r"|worker|meta).*"
     r"|.*(?:ev|nev)\d"
 )
+_NAMES_AN_OPTION = re.compile(
+    r"(?:correct|right|gold|true|best)?(?:answer|option|choice|ending)?(?:id|idx|index|num|number|no|label|place|position)"
+)
+_ALONE = frozenset({"id", "idx", "index", "num", "number", "no", "place", "position"})
+"""Such names count the questions, and not their options."""
 _MEASURED = re.compile(
     r"(?:num(?!ber)|human)[a-z]+|.+len|.*(?:count|score|scores|rating|votes|weight|tokens|words|chars|characters|rank"
     r"|probability|confidence|accuracy|agreement|timestamp|perplexity|seed|hops|tol)"
 )
 """Numbers about a question. Any other number, such as `start` or `speed`, may be needed to answer."""
+_SUMS = ("equation", "formula")
+"""Arithmetic in one of these tells how the answer is found, unless the question speaks of it."""
+_SUM = re.compile(r"[-+*/=().\d\s]+")
 _FALSE_MARKS = ("iscorrect", "isright", "isvalid", "valid", "isanswer", "istrue")
 """Fields that say whether the answer beside them is right."""
 
@@ -120,17 +131,20 @@ class Fields:
         """Count fields as read."""
         self._read.update(names)
 
-    def refuse_unread(self) -> None:
+    def refuse_unread(self, query: str = "") -> None:
         """Refuse an entry with a field that was not read and may be needed to answer.
+
+        Args:
+            query: The question as it will be asked.
 
         Raises:
             InvalidInputError: There is such a field. The error names it.
         """
         for name, value in self._values.items():
-            if name in self._read or _is_needless(name, value):
+            if name in self._read or (_is_needless(name, value) and not (name in _SUMS and name in query.casefold())):
                 continue
             label = self._names[name][:60]
-            if name in INDEXES or name in _FALSE_MARKS:
+            if name in (*INDEXES, *_FALSE_MARKS) or _NAMES_AN_OPTION.fullmatch(name):
                 raise InvalidInputError(
                     f"{label}: {str(value)[:40]} may be the number of an option, or say that the answer is wrong. Write the right "
                     f"answer as `answer`, and leave `{label}` out.",
@@ -147,10 +161,12 @@ def _is_needless(name: str, value: Any) -> bool:
     """Return whether nobody needs the field to answer the question. A field without a name counts the rows of a table."""
     if name in _FALSE_MARKS:
         return value is True
-    if name in INDEXES:
+    if name in INDEXES or (_NAMES_AN_OPTION.fullmatch(name) and name not in _ALONE):
         return False
     if not name or isinstance(value, bool) or name in _UNSEEN or _UNSEEN_KIND.fullmatch(name):
         return True
+    if name in _SUMS:
+        return isinstance(value, str) and _SUM.fullmatch(value) is not None
     if isinstance(value, int | float):
         return _MEASURED.fullmatch(name) is not None
     return isinstance(value, Mapping) and all(_is_needless(fold_name(str(one)), of) for one, of in value.items())

@@ -52,6 +52,11 @@ def _winogrande(entry: Entry, names: Mapping[str, str]) -> Entry:
     sentence = entry[names["sentence"]]
     if not isinstance(sentence, str) or sentence.count("_") != 1:
         raise InvalidInputError("sentence: a sentence with one blank, written as `_`, belongs there.", field="sentence")
+    if "label" in names:
+        raise InvalidInputError(
+            "label: WinoGrande counts its options from 1, and a label often counts from 0. Write 1 or 2 as `answer`.",
+            field="label",
+        )
     labelled = {"label": ["1", "2"], "text": [entry[names["option1"]], entry[names["option2"]]]}
     question = f"What belongs in the place of the blank (_) in this sentence?\n\n{sentence}"
     return _changed(entry, names, ("sentence", "option1", "option2"), question=question, choices=labelled)
@@ -72,7 +77,8 @@ def _copa(entry: Entry, names: Mapping[str, str]) -> Entry:
     question = asked.get(str(entry[names["question"]]))
     if question is None:
         return entry
-    choices = [entry[names["choice1"]], entry[names["choice2"]]]
+    texts = [entry[names["choice1"]], entry[names["choice2"]]]
+    choices = texts if "label" in names else {"label": ["1", "2"], "text": texts}
     return _changed(entry, names, ("question", "choice1", "choice2"), question=question, choices=choices)
 
 

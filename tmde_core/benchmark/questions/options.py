@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tmde_core.benchmark.questions.fields import CHOICES, Fields, fold_name
+from tmde_core.benchmark.questions.fields import CHOICES, Fields, fold_name, is_empty
 from tmde_core.benchmark.questions.targets import LETTERS, Parts, letter_parts
 from tmde_core.errors import InvalidInputError
 from tmde_core.finetune.dataset.same_question import normalise_question
@@ -41,7 +41,7 @@ class Counting(NamedTuple):
     between: int = 0
     """The number of entries that name another number of an option."""
     columns: bool = False
-    """Whether each option is a field of its own. Data sets with a list of options count from 0."""
+    """Whether the options have labels or are fields of their own. Data sets with a plain list count from 0."""
 
     def place(self, number: int, options: Sequence[Option]) -> int | None:
         """Return the place of the option with this number, counted from 0; None if there is no such option.
@@ -71,6 +71,8 @@ class Option(NamedTuple):
 
     text: str
     label: str | None = None
+    is_number: bool = False
+    """Whether the file writes the option as a number. The same number may then also mean this option by its text."""
 
 
 def read_options(fields: Fields) -> tuple[Option, ...]:
@@ -102,7 +104,7 @@ def read_options(fields: Fields) -> tuple[Option, ...]:
 
 def _listed(given: Any, label: str) -> tuple[Option, ...]:
     if isinstance(given, Mapping):
-        named = {fold_name(str(name)): value for name, value in given.items()}
+        named = {fold_name(str(name)): value for name, value in given.items() if not is_empty(value)}
         texts = named.get("text", named.get("texts"))
         labels = named.get("label", named.get("labels"))
         if isinstance(texts, list):
@@ -120,7 +122,7 @@ def _listed(given: Any, label: str) -> tuple[Option, ...]:
         raise _unreadable(label)
     if any(isinstance(one, Mapping) for one in given):
         return tuple(_described(one, label) for one in given)
-    return tuple(Option(_text(one, label)) for one in given)
+    return tuple(Option(_text(one, label), is_number=isinstance(one, int | float)) for one in given)
 
 
 def _described(given: Any, label: str) -> Option:
@@ -213,9 +215,12 @@ def _numbered(answer: int, options: Sequence[Option], counting: Counting) -> int
     if any(label is not None and label.isdigit() for label in labels):
         raise _none_of(answer, options)
     counted = counting.place(answer, options)
-    if counted is not None:
-        return counted
-    return _only([place for place, option in enumerate(options) if option.text == str(answer)], answer, options)
+    alike = [place for place, option in enumerate(options) if option.text == str(answer)]
+    if counted is None:
+        return _only(alike, answer, options)
+    if alike and alike != [counted] and options[alike[0]].is_number:
+        raise _ambiguous(str(answer), options, alike[0], counted)
+    return counted
 
 
 def _worded(answer: str, options: Sequence[Option], counting: Counting, *, by_place: bool) -> int:

@@ -86,6 +86,8 @@ def _rows(entry: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the rows of an entry that holds a column for each field, as pandas and Parquet tools write them."""
     asked = next((value for name, value in entry.items() if fold_name(str(name)) in QUESTIONS), None)
     columns = {name: value for name, value in entry.items() if not is_empty(value)}
+    if len(columns) < 2:
+        return [entry]
     listed = isinstance(asked, list) and asked and all(isinstance(one, str) for one in asked)
     if listed and all(isinstance(column, list) and len(column) == len(asked) for column in columns.values()):
         return [{name: column[place] for name, column in columns.items()} for place in range(len(asked))]
@@ -219,7 +221,7 @@ def _boxed(fields: Fields) -> str | None:
 
 
 def _kept_whole(fields: Fields, parts: Parts) -> Parts:
-    fields.refuse_unread()
+    fields.refuse_unread(str(parts.get("query", "")))
     return parts
 
 
@@ -272,7 +274,7 @@ def _right(fields: Fields, options: Sequence[Option], counting: Counting) -> int
     named = [name for name in (*ANSWERS, *INDEXES) if name in fields]
     if not named:
         raise InvalidInputError("target: there is none, so nothing can be checked.", field="target")
-    counting = counting._replace(columns=fields.first(CHOICES) is None)
+    counting = counting._replace(columns=any(option.label is not None for option in options))
     places: dict[str, int] = {}
     problem: InvalidInputError | None = None
     for name in named:
