@@ -455,6 +455,24 @@ async def test_a_bad_row_is_reported_and_the_others_come_in(
     assert reason in report.skipped[0].reason
 
 
+async def test_a_file_whose_names_were_damaged_is_refused_in_a_sentence(traces: TraceService, tmp_path: Path) -> None:
+    whole = original_file(tmp_path / "old.db", [ROW]).read_bytes()
+    for name in (b"quality_score", b"rounds (id", b"early_stopped"):
+        (tmp_path / "damaged.db").write_bytes(whole.replace(name, b"\xda" + name[1:]))
+        with pytest.raises(InvalidInputError, match=r"damaged\.db"):
+            await traces.import_sqlite(tmp_path / "damaged.db")
+
+
+async def test_text_in_another_encoding_is_not_guessed(traces: TraceService, tmp_path: Path) -> None:
+    file = original_file(tmp_path / "old.db", [ROW | {"id": "1"}, ROW | {"id": "2"}])
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE traces SET query = CAST(x'D673746572726569636800' AS TEXT) WHERE id = '2'")
+    connection.close()
+    report = await traces.import_sqlite(file)
+    assert report.imported == 1
+    assert "query: holds binary data" in report.skipped[0].reason
+
+
 async def test_other_files_are_refused_in_a_sentence(traces: TraceService, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         await traces.import_sqlite(tmp_path / "nothing.db")

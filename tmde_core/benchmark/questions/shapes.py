@@ -88,12 +88,14 @@ def _rows(entry: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     columns = {name: value for name, value in entry.items() if not is_empty(value)}
     if len(columns) < 2:
         return [entry]
-    listed = isinstance(asked, list) and asked and all(isinstance(one, str) for one in asked)
-    if listed and all(isinstance(column, list) and len(column) == len(asked) for column in columns.values()):
-        return [{name: column[place] for name, column in columns.items()} for place in range(len(asked))]
-    numbered = isinstance(asked, Mapping) and asked and all(str(place).isdigit() for place in asked)
-    if numbered and all(isinstance(one, Mapping) and one.keys() == asked.keys() for one in columns.values()):
-        return [{name: column[place] for name, column in columns.items()} for place in asked]
+    if isinstance(asked, list) and all(isinstance(one, str) for one in asked):
+        length = len(asked)
+        if all(isinstance(column, list) and len(column) == length for column in columns.values()):
+            return [{name: column[place] for name, column in columns.items()} for place in range(length)]
+    if isinstance(asked, Mapping) and all(str(place).isdigit() for place in asked):
+        places = asked.keys()
+        if all(isinstance(column, Mapping) and column.keys() == places for column in columns.values()):
+            return [{name: column[place] for name, column in columns.items()} for place in places]
     return [entry]
 
 
@@ -107,8 +109,9 @@ def unwrapped(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(row, Mapping):
         return entry
     if not is_empty(cut := entry.get("truncated_cells")):
+        cells = ", ".join(map(str, cut)) if isinstance(cut, list) else str(cut)
         raise InvalidInputError(
-            f"row: the server cut the value of {', '.join(map(str, cut))[:60]}. Download the whole data set.",
+            f"row: the server cut the value of {cells[:60]}. Download the whole data set.",
             field="row",
         )
     return row
