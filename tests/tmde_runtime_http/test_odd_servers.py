@@ -95,6 +95,36 @@ async def test_an_answer_that_is_cut_is_an_error_and_is_not_asked_for_again() ->
     assert len(server.bodies(CHAT)) == 1
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"data": [{"id": "text-embedding-nomic"}, {"id": "odd-model"}]},
+        {"data": [{"id": "bge-m3"}, {"id": "small", "type": "embeddings"}, {"id": "odd-model", "type": "llm"}]},
+        {"data": [{"id": "  "}, {"id": " odd-model "}]},
+        {"models": [{"name": "odd-model"}], "data": None},
+        ["odd-model"],
+    ],
+)
+async def test_the_first_model_that_can_answer_is_the_default(listed: Any) -> None:
+    class Listing(OddServer):
+        def _models(self) -> Any:
+            return listed
+
+    async with openai(Listing()) as runtime:
+        assert (await told(runtime))[0] == WHOLE
+        assert [model.name for model in await runtime.models() if model.default] == ["odd-model"]
+
+
+async def test_a_list_of_models_that_reports_an_error_says_it_in_the_server_s_words() -> None:
+    class Loading(OddServer):
+        def _models(self) -> Any:
+            return {"error": {"message": "the model is still loading"}}
+
+    with pytest.raises(WorkerFailedError, match="the model is still loading"):
+        async with openai(Loading()):
+            pass
+
+
 CALL = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "search", "arguments": "{}"}}]}
 
 
