@@ -196,3 +196,27 @@ def test_an_error_within_an_error_s_message_is_read() -> None:
     detail = {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}
     told = read_told(msgspec.json.encode({"object": "error", "message": detail, "type": "invalid_request_error"}))
     assert (told.message, told.params) == ("seed: Extra inputs are not permitted", ("seed",))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "Provider returned error", "metadata": {"raw": '{"error": {"message": "bad thing"}}'}}},
+        {"error": {"message": '{"error": {"message": "bad thing"}}'}},
+        {"__type": "ValidationException", "Message": "bad thing"},
+        {"success": False, "errors": [{"code": 7003, "message": "bad thing"}], "result": None},
+    ],
+)
+def test_the_words_of_the_server_behind_a_proxy_are_found(body: dict[str, object]) -> None:
+    assert read_told(msgspec.json.encode(body)).message == "bad thing"
+
+
+def test_a_proxy_that_quotes_without_end_is_read_to_an_end() -> None:
+    text = "deep"
+    for _ in range(12):
+        text = msgspec.json.encode({"error": {"message": text}}).decode()
+    assert "deep" in read_told(text.encode()).message
+
+
+def test_a_long_wait_is_told_in_hours() -> None:
+    assert "It asks to wait 24 h." in response_error(503, b"busy", "the server", "86400").detail

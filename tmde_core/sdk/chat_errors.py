@@ -53,6 +53,7 @@ _NO_MODEL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _NO_ERROR = ("", "null", "none", "ok", "success")
+MOST_PROXIES = 3
 _MOST_SHOWN = 300
 """The most characters of a server's own message that people see."""
 
@@ -155,9 +156,13 @@ def response_error(
             status=status,
         )
     wait = retry_seconds({"retry-after": retry_after} if retry_after else headers or {})
-    asked = f" It asks to wait {wait:g} s." if wait else ""
+    asked = f" It asks to wait {_duration(wait)}." if wait else ""
     what = "is asked too much at once (HTTP 429)" if status == 429 else f"failed with HTTP {status}"
     return WorkerFailedError(f"{who} {what}.{said}{asked}", status=status, retryAfter=wait)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds < 3600 else f"{seconds / 3600:,.0f} h"
 
 
 def tool_error(server: str) -> WorkerFailedError:
@@ -262,7 +267,7 @@ def _reset(named: Mapping[str, str], limit: str) -> float | None:
 # ------------------------------------------------------------------------------------------ error bodies
 
 
-def read_told(body: bytes) -> Told:
+def read_told(body: bytes, depth: int = 0) -> Told:
     """Return what an error body says. A body in an unknown format has its text as the message; a page of HTML none."""
     try:
         tree = read_lenient(body)
@@ -280,8 +285,10 @@ def read_told(body: bytes) -> Told:
     if isinstance(inner, str):
         return Told(message=_one_line(inner))
     found = as_object(inner)
+    if (behind := _behind(found, depth)) is not None:
+        return behind
     details = [as_object(detail) for name in ("detail", "errors") for detail in as_list(found.get(name))]
-    message = found.get("message") or found.get("detail") or found.get("msg") or ""
+    message = next((found[name] for name in ("message", "detail", "msg", "Message") if found.get(name)), "")
     if details:
         message = "; ".join(filter(None, (_detail(detail) for detail in details))) or message
     names = [as_text(found.get("param")), *(_field(detail) for detail in details)]
@@ -293,6 +300,19 @@ def read_told(body: bytes) -> Told:
         n_prompt_tokens=as_count(found.get("n_prompt_tokens")),
         n_ctx=as_count(found.get("n_ctx")),
     )
+
+
+def _behind(found: Mapping[str, Any], depth: int) -> Told | None:
+    """Return the error of the server behind a proxy, which the proxy quotes as JSON in a text; None if there is none.
+
+    OpenRouter quotes it in `metadata.raw`, others in `message`.
+    """
+    for quoted in (as_object(found.get("metadata")).get("raw"), found.get("message")):
+        if isinstance(quoted, str) and quoted.lstrip().startswith("{") and depth < MOST_PROXIES:
+            told = read_told(quoted.encode("utf-8", "replace"), depth + 1)
+            if told.message and not told.message.startswith("{"):
+                return told
+    return None
 
 
 def _detail(detail: Mapping[str, Any]) -> str:

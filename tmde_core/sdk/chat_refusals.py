@@ -75,7 +75,7 @@ _EVERYDAY = {"stop", "seed", "format", "think", "shift"}
 
 _UNKNOWN = re.compile(
     r"unsupported|not (be )?(supported|permitted|allowed|available|accepted|implemented|recogni[sz]ed|enabled)|n't (support|accept)"
-    r"|not (support|accept)|unrecogni[sz]ed|unknown|unexpected|forbidden|extra (fields|inputs)|no such|deprecated|invalid (param|arg|field|name)",
+    r"|not (support|accept)|unrecogni[sz]ed|unknown|unexpected|forbidden|extra (fields|inputs)|no such|deprecated|invalid (param|arg|field|name)|不支持|未知",
     re.IGNORECASE,
 )
 _VALUE = re.compile(

@@ -240,3 +240,15 @@ def test_a_code_with_zeros_is_a_number_only_in_a_mathematical_problem():
     code, number = read({"question": "Which agent?", "answer": "007"}, {"problem": "Find y.", "answer": "007"})
     assert not isinstance(code.criteria[0].check, NumberCheck)
     assert number.criteria[0].check == NumberCheck(value=7)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("question,answer", "Write one JSON object a line, or a YAML file."),
+        ('{"question": "Huge?", "answer": ' + "9" * 5_000 + "}", "a number of 5,000 digits is too long"),
+    ],
+)
+def test_what_is_no_json_is_refused_in_words_of_a_person(line, words):
+    ((_, reason),) = read_entries(line)
+    assert words in reason

@@ -35,7 +35,8 @@ def read_json(text: str) -> Found:
         try:
             yield number, _entry(JSON.decode(line))
         except (ValueError, RecursionError) as error:
-            yield number, _not_json(error)
+            other = "" if line.startswith(("{", "[")) else " Write one JSON object a line, or a YAML file."
+            yield number, f"{_not_json(error)}{other}"
 
 
 def _first_line_alone(text: str, first: tuple[int, str]) -> Any:
