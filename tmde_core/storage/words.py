@@ -4,6 +4,7 @@ SQLite's own tokenizer splits at blanks and punctuation, so it takes a Chinese, 
 It also treats the vowel signs of Thai or Hindi as separators. Therefore TMDE prepares each text before it is indexed:
 
 - Forms of one character become one: decomposed letters, full-width letters, upper and lower case.
+- The digits of all scripts become 0 to 9.
 - Accents and strokes of Latin and Greek letters are removed (`đ` becomes `d`), as are the vowel marks of Arabic and
   Hebrew, and `ё` becomes `е`.
 - Runs of scripts without blanks, and of Korean, become overlapping pairs: `東京都` becomes `東京 京都`. A search for any
@@ -44,6 +45,9 @@ _STROKES = str.maketrans(
     {"đ": "d", "ð": "d", "ħ": "h", "ı": "i", "ł": "l", "ø": "o", "ŧ": "t", "þ": "th", "æ": "ae", "œ": "oe"}
 )
 """Latin letters that Unicode does not decompose. People without them on their keyboard type the plain ones."""
+
+_OTHER_DIGIT = re.compile(r"[^\D0-9]")
+"""A digit of another script, such as Thai or Arabic."""
 
 _UNSEEN = re.compile(
     "[\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u08e2\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
@@ -152,6 +156,7 @@ def _fold(text: str) -> str:
         return text.lower()
     decomposed = unicodedata.normalize("NFKD", _UNSEEN.sub("", text)).casefold()
     plain = _MARKS.sub("", unicodedata.normalize("NFKD", decomposed)).translate(_STROKES)
+    plain = _OTHER_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), plain)
     return unicodedata.normalize("NFC", plain)
 
 
