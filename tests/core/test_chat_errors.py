@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmde_core.errors import TmdeError
+from tmde_core.errors import ContextOverflowError, TmdeError
 from tmde_core.sdk.chat_errors import LONGEST_RETRY_SECONDS, is_error, read_told, response_error, retry_seconds
 
 NOW = datetime(2026, 11, 30, 12, 0, 0, tzinfo=UTC)
@@ -139,3 +140,83 @@ def test_any_error_body_gives_an_error_for_people(body: bytes) -> None:
 )
 def test_the_servers_message_is_found_in_any_form(body: bytes, message: str) -> None:
     assert read_told(body).message == message
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "the request exceeds the available context size. try increasing the context size or enable context shift",
+        "This model's maximum context length is 4096 tokens. However, your messages resulted in 5000 tokens.",
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens",
+        (
+            "Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with context length"
+            " of only 4096 tokens, which is not enough."
+        ),
+        "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+        "prompt is too long: 5000 tokens > 4096 maximum",
+        "Input is too long for requested model.",
+        "The input token count (5000) exceeds the maximum number of tokens allowed (4096).",
+        "Prompt contains 5000 tokens and 0 draft tokens, too large for model with 4096 maximum context length",
+        "Requested tokens (5000) exceed context window of 4096",
+        "Prompt length 5000 is greater than max_seq_len 4096",
+        "输入长度超过模型最大上下文长度 4096",
+    ],
+)
+def test_every_server_s_words_for_a_prompt_that_does_not_fit_are_known(said: str) -> None:
+    error = response_error(400, msgspec.json.encode({"error": {"message": said}}), "the server")
+    assert isinstance(error, ContextOverflowError)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("Rate limit reached: tokens per minute", 429),
+        ("max_tokens is too large: 100000", 400),
+        ("Invalid token in the request", 400),
+        ("The message is empty", 400),
+    ],
+)
+def test_other_errors_are_not_taken_for_a_prompt_that_does_not_fit(said: str, status: int) -> None:
+    error = response_error(status, msgspec.json.encode({"error": {"message": said}}), "the server")
+    assert not isinstance(error, ContextOverflowError)
+    assert said in error.detail
+
+
+def test_a_redirect_names_the_address_to_which_it_leads() -> None:
+    error = response_error(307, b"", "the server", headers={"Location": "https://example.com/v1"})
+    assert "sends the request on to https://example.com/v1 (HTTP 307). Correct the address" in error.detail
+
+
+def test_an_answer_that_is_a_page_or_nothing_says_so() -> None:
+    assert "It sent a page of HTML." in response_error(200, b"<html><title>Sign in</title></html>", "the server").detail
+    assert "It sent nothing." in response_error(204, b"", "the server").detail
+
+
+def test_an_error_within_an_error_s_message_is_read() -> None:
+    detail = {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}
+    told = read_told(msgspec.json.encode({"object": "error", "message": detail, "type": "invalid_request_error"}))
+    assert (told.message, told.params) == ("seed: Extra inputs are not permitted", ("seed",))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "Provider returned error", "metadata": {"raw": '{"error": {"message": "bad thing"}}'}}},
+        {"error": {"message": '{"error": {"message": "bad thing"}}'}},
+        {"__type": "ValidationException", "Message": "bad thing"},
+        {"success": False, "errors": [{"code": 7003, "message": "bad thing"}], "result": None},
+    ],
+)
+def test_the_words_of_the_server_behind_a_proxy_are_found(body: dict[str, object]) -> None:
+    assert read_told(msgspec.json.encode(body)).message == "bad thing"
+
+
+def test_a_proxy_that_quotes_without_end_is_read_to_an_end() -> None:
+    text = "deep"
+    for _ in range(12):
+        text = msgspec.json.encode({"error": {"message": text}}).decode()
+    assert "deep" in read_told(text.encode()).message
+
+
+def test_a_long_wait_is_told_in_hours() -> None:
+    assert "It asks to wait 24 h." in response_error(503, b"busy", "the server", "86400").detail

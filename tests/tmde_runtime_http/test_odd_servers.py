@@ -95,6 +95,61 @@ async def test_an_answer_that_is_cut_is_an_error_and_is_not_asked_for_again() ->
     assert len(server.bodies(CHAT)) == 1
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"data": [{"id": "text-embedding-nomic"}, {"id": "odd-model"}]},
+        {"data": [{"id": "bge-m3"}, {"id": "small", "type": "embeddings"}, {"id": "odd-model", "type": "llm"}]},
+        {"data": [{"id": "  "}, {"id": " odd-model "}]},
+        {"models": [{"name": "odd-model"}], "data": None},
+        ["odd-model"],
+    ],
+)
+async def test_the_first_model_that_can_answer_is_the_default(listed: Any) -> None:
+    class Listing(OddServer):
+        def _models(self) -> Any:
+            return listed
+
+    async with openai(Listing()) as runtime:
+        assert (await told(runtime))[0] == WHOLE
+        assert [model.name for model in await runtime.models() if model.default] == ["odd-model"]
+
+
+async def test_a_list_of_models_that_reports_an_error_says_it_in_the_server_s_words() -> None:
+    class Loading(OddServer):
+        def _models(self) -> Any:
+            return {"error": {"message": "the model is still loading"}}
+
+    with pytest.raises(WorkerFailedError, match="the model is still loading"):
+        async with openai(Loading()):
+            pass
+
+
+CALL = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "search", "arguments": "{}"}}]}
+
+
+async def test_a_model_that_only_calls_a_tool_gave_no_answer() -> None:
+    class Caller(OddServer):
+        async def _chunks(self, body: Any) -> list[dict[str, Any]]:
+            choice = {"index": 0, "delta": {"content": None, **CALL}, "finish_reason": "tool_calls"}
+            return [{"choices": [choice]}]
+
+    async with openai(Caller()) as runtime:
+        with pytest.raises(WorkerFailedError, match="called a tool instead of answering"):
+            await told(runtime)
+
+
+async def test_an_error_within_a_choice_is_told_in_the_server_s_words() -> None:
+    class Failing(OddServer):
+        async def _chunks(self, body: Any) -> list[dict[str, Any]]:
+            error = {"code": 502, "message": "upstream fell"}
+            return [{"choices": [{"index": 0, "delta": {}, "error": error, "finish_reason": "error"}]}]
+
+    async with openai(Failing(), retries=0) as runtime:
+        with pytest.raises(WorkerFailedError, match="upstream fell"):
+            await told(runtime)
+
+
 async def test_a_refusal_is_learned_once_and_remembered() -> None:
     server = OddServer("no-max-tokens", "no-stream-options", "no-system")
     async with openai(server) as runtime:

@@ -6,6 +6,7 @@ import re
 
 from tmde_core.errors import InvalidInputError
 from tmde_core.settings import MAX_QUERY_BYTES
+from tmde_core.storage.words import is_blank
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
 """Matches signs of binary data.
@@ -38,6 +39,6 @@ def check_question(query: str, field: str = "query") -> str:
             field=field,
         )
     text = query.replace("\r\n", "\n").replace("\r", "\n").strip()
-    if not text:
+    if is_blank(text):
         raise InvalidInputError("The question is empty. Write what you want to know.", field=field)
     return text

@@ -31,6 +31,7 @@ HORIZON = timedelta(days=366 * 40)
 HOURS = 24
 HOUR = 60
 """Minutes."""
+SHORTEST_MONTH = 28
 LISTED = 6
 """So many times are listed in words. More would be no help."""
 
@@ -103,7 +104,8 @@ class Cron:
             if day == "*":
                 return f"every {_listed([WEEKDAYS[number] for number in sorted(self._weekdays)])} {at}"
             if weekday == "*" and day.isdigit():
-                return f"on day {day} of every month {at}"
+                rare = " that has one" if int(day) > SHORTEST_MONTH else ""
+                return f"on day {int(day)} of every month{rare} {at}"
         return f"when `{self.expression}` comes due"
 
     def _describe_times(self) -> str:

@@ -15,9 +15,9 @@ import msgspec
 
 from tmde_core.errors import WorkerFailedError
 from tmde_core.records.chat import ChatDelta, ChatEnd, FinishReason
-from tmde_core.sdk.chat_errors import is_error, response_error
+from tmde_core.sdk.chat_errors import is_error, response_error, tool_error
 from tmde_core.sdk.chat_events import MAX_EVENT_BYTES, EventParser
-from tmde_core.sdk.chat_members import finish_reason, objects, read_logprobs, text_and_thought
+from tmde_core.sdk.chat_members import calls_tool, finish_reason, objects, read_logprobs, text_and_thought
 from tmde_core.sdk.lenient_json import as_count, as_number, as_object, as_text, read_lenient
 
 __all__ = ["ChatAnswer", "ChatReader"]
@@ -158,6 +158,8 @@ class ChatAnswer:
         self._usage: dict[str, int] = {}
         self._timings: dict[str, float] = {}
         self._answered = False
+        self._called = False
+        """Whether the model called a tool."""
         self._went_on = False
         """Whether text followed a reason for the end, which was none then."""
         self.done = False
@@ -215,6 +217,7 @@ class ChatAnswer:
                 self._count(as_object(holder["usage"]))
         if chunk.get("timings"):
             self._time(as_object(chunk["timings"]))
+        self._called = self._called or calls_tool(choice)
         text, thought = self._told(choice)
         logprobs = read_logprobs(choice.get("logprobs"))
         if text or thought or logprobs:
@@ -234,6 +237,8 @@ class ChatAnswer:
         """
         if self._finish is None and not self._answered:
             raise WorkerFailedError(f"{_start(self._server)} ended the answer before it was finished.")
+        if self._called and not self._answered:
+            raise tool_error(self._server)
         usage, timings = self._usage, self._timings
         read = as_count(timings.get("cache_n", 0.0) + timings.get("prompt_n", 0.0)) or 0
         written = usage.get("completion_tokens", as_count(timings.get("predicted_n")) or 0)
@@ -252,6 +257,8 @@ class ChatAnswer:
     def _check(self, chunk: Mapping[str, Any]) -> None:
         """Raise the error that the event reports. What goes wrong after the answer does not spoil the answer."""
         error = chunk.get("error")
+        if not is_error(error):
+            error = next((one["error"] for one in objects(chunk.get("choices")) if is_error(one.get("error"))), error)
         if not is_error(error) and "choices" not in chunk and "error" in (chunk.get("object"), chunk.get("type")):
             error = {name: value for name, value in chunk.items() if name not in ("object", "error")}
         if is_error(error) and not self.finished:

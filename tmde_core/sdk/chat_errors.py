@@ -31,6 +31,7 @@ __all__ = [
     "read_told",
     "response_error",
     "retry_seconds",
+    "tool_error",
     "transport_error",
 ]
 
@@ -40,14 +41,19 @@ LONGEST_RETRY_SECONDS = 366 * 86400
 """The longest wait that is reported. A server that asks for more means "never"."""
 
 _OVERFLOW = re.compile(
-    r"exceed_context_size|context_length_exceeded|context (length|size|window)|maximum (input|model) length|prompt is too long",
+    r"exceed_context_size|context_length_exceeded|context (length|size|window)|maximum (input|model) length"
+    r"|(prompt|input|messages?) (is|are|was) too long|max_?seq_?len|max_?model_?len|too many (input |prompt )?tokens"
+    r"|inputs?`? tokens \+ `?max_new_tokens|maximum number of (input )?tokens|\btokens?\b.{0,40}exceeds? the (model|maximum|limit)"
+    r"|上下文(长度|窗口)",
     re.IGNORECASE,
 )
+"""What servers say: llama.cpp, OpenAI, vLLM, LM Studio, Anthropic, ExLlamaV2, TGI, Gemini, and Chinese services."""
 _NO_MODEL = re.compile(
     r"model\b.*(not found|does not exist|not exist|not available|no such)|(no such|unknown) model",
     re.IGNORECASE | re.DOTALL,
 )
 _NO_ERROR = ("", "null", "none", "ok", "success")
+MOST_PROXIES = 3
 _MOST_SHOWN = 300
 """The most characters of a server's own message that people see."""
 
@@ -136,12 +142,34 @@ def response_error(
         return WorkerFailedError(f"{who} has no OpenAI-style chat at this address.{said} Check its URL.", status=status)
     if status in (408, 504):
         return RuntimeTimeoutError(f"{who} did not answer in time (HTTP {status}).{said}", status=status)
-    if status == 200:
-        return WorkerFailedError(f"{who} did not answer with a stream.{said}", status=status)
+    if 300 <= status < 400:
+        place = {str(name).lower(): str(value) for name, value in (headers or {}).items()}.get("location", "")
+        to = f" to {_shortened(_one_line(place))}" if place else ""
+        return WorkerFailedError(
+            f"{who} sends the request on{to} (HTTP {status}). Correct the address in the settings.", status=status
+        )
+    if status < 300:
+        page = " It sent a page of HTML." if body.lstrip()[:1] == b"<" else ""
+        empty = " It sent nothing." if not body.strip() else ""
+        return WorkerFailedError(
+            f"{who} did not answer with a stream.{said or page or empty} Check that its address is that of a model server.",
+            status=status,
+        )
     wait = retry_seconds({"retry-after": retry_after} if retry_after else headers or {})
-    asked = f" It asks to wait {wait:g} s." if wait else ""
+    asked = f" It asks to wait {_duration(wait)}." if wait else ""
     what = "is asked too much at once (HTTP 429)" if status == 429 else f"failed with HTTP {status}"
     return WorkerFailedError(f"{who} {what}.{said}{asked}", status=status, retryAfter=wait)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds < 3600 else f"{seconds / 3600:,.0f} h"
+
+
+def tool_error(server: str) -> WorkerFailedError:
+    """Return the error for an answer that is nothing but the call of a tool. TMDE offers models no tools."""
+    return WorkerFailedError(
+        f"The model of {server} called a tool instead of answering. Switch its tools off, or use another model."
+    )
 
 
 def transport_error(error: httpx.HTTPError, server: str) -> WorkerFailedError:
@@ -239,7 +267,7 @@ def _reset(named: Mapping[str, str], limit: str) -> float | None:
 # ------------------------------------------------------------------------------------------ error bodies
 
 
-def read_told(body: bytes) -> Told:
+def read_told(body: bytes, depth: int = 0) -> Told:
     """Return what an error body says. A body in an unknown format has its text as the message; a page of HTML none."""
     try:
         tree = read_lenient(body)
@@ -252,11 +280,15 @@ def read_told(body: bytes) -> Told:
             inner = inner[0]
         if isinstance(inner, dict) and is_error(inner.get("error")):
             inner = inner["error"]
+        elif isinstance(inner, dict) and isinstance(inner.get("message"), dict):
+            inner = {**inner, **inner["message"]} if "message" in inner["message"] else inner["message"]  # Mistral
     if isinstance(inner, str):
         return Told(message=_one_line(inner))
     found = as_object(inner)
+    if (behind := _behind(found, depth)) is not None:
+        return behind
     details = [as_object(detail) for name in ("detail", "errors") for detail in as_list(found.get(name))]
-    message = found.get("message") or found.get("detail") or found.get("msg") or ""
+    message = next((found[name] for name in ("message", "detail", "msg", "Message") if found.get(name)), "")
     if details:
         message = "; ".join(filter(None, (_detail(detail) for detail in details))) or message
     names = [as_text(found.get("param")), *(_field(detail) for detail in details)]
@@ -268,6 +300,19 @@ def read_told(body: bytes) -> Told:
         n_prompt_tokens=as_count(found.get("n_prompt_tokens")),
         n_ctx=as_count(found.get("n_ctx")),
     )
+
+
+def _behind(found: Mapping[str, Any], depth: int) -> Told | None:
+    """Return the error of the server behind a proxy, which the proxy quotes as JSON in a text; None if there is none.
+
+    OpenRouter quotes it in `metadata.raw`, others in `message`.
+    """
+    for quoted in (as_object(found.get("metadata")).get("raw"), found.get("message")):
+        if isinstance(quoted, str) and quoted.lstrip().startswith("{") and depth < MOST_PROXIES:
+            told = read_told(quoted.encode("utf-8", "replace"), depth + 1)
+            if told.message and not told.message.startswith("{"):
+                return told
+    return None
 
 
 def _detail(detail: Mapping[str, Any]) -> str:

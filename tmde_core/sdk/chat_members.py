@@ -10,7 +10,7 @@ import msgspec
 from tmde_core.records.chat import FinishReason, TokenAlternative, TokenLogprob
 from tmde_core.sdk.lenient_json import as_list, as_number, as_object, as_text
 
-__all__ = ["LEAST_LOGPROB", "finish_reason", "objects", "read_logprobs", "text_and_thought"]
+__all__ = ["LEAST_LOGPROB", "calls_tool", "finish_reason", "objects", "read_logprobs", "text_and_thought"]
 
 LEAST_LOGPROB = -9999.0
 """Replaces minus infinity, which JSON cannot express. vLLM uses the same number."""
@@ -54,6 +54,12 @@ def text_and_thought(message: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     if thought:
         thoughts["content"] = thought
     return text, {name: told for name, told in thoughts.items() if told}
+
+
+def calls_tool(choice: Mapping[str, Any]) -> bool:
+    """Return whether a choice, or a line of Ollama, calls a tool."""
+    members = (as_object(choice.get(name)) for name in ("delta", "message"))
+    return any(member.get("tool_calls") or member.get("function_call") for member in members)
 
 
 def _content(content: object) -> tuple[str, str]:

@@ -75,7 +75,7 @@ _EVERYDAY = {"stop", "seed", "format", "think", "shift"}
 
 _UNKNOWN = re.compile(
     r"unsupported|not (be )?(supported|permitted|allowed|available|accepted|implemented|recogni[sz]ed|enabled)|n't (support|accept)"
-    r"|not (support|accept)|unrecogni[sz]ed|unknown|unexpected|forbidden|extra (fields|inputs)|no such|deprecated|invalid (param|arg|field|name)",
+    r"|not (support|accept)|unrecogni[sz]ed|unknown|unexpected|forbidden|extra (fields|inputs)|no such|deprecated|invalid (param|arg|field|name)|不支持|未知",
     re.IGNORECASE,
 )
 _VALUE = re.compile(
@@ -256,6 +256,7 @@ def _refused(body: Mapping[str, Any], status: int, told: Told) -> list[str]:
     present = [name for name in OPTIONAL if name in body]
     named = {re.split(r"[.\[]", name)[0] for name in told.params}
     named.update(re.findall(r"loc['\"]?: ?[(\[]['\"]body['\"], ?['\"](\w+)['\"]", told.message))
+    named.update(re.findall(r"struct field [\w.]*?(\w+) of type", told.message))  # Go's words for a wrong type
     text = _complaint(told)
     found = [name for name in present if name in named]
     if not found and (status < 500 or _UNKNOWN.search(text) or _VALUE.search(text)):

@@ -17,6 +17,10 @@ MAX_DEPTH = 20
 """How deeply YAML may be nested. SQuAD's files need ten levels."""
 
 
+MOST_DIGITS = 4_000
+"""Python reads no longer whole numbers."""
+
+
 class FieldTwice(str):
     """A key that no text equals. Its value is the name of the field that a mapping has twice."""
 
@@ -62,7 +66,15 @@ def _finite(written: str) -> float:
     return number
 
 
-JSON = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_refuse_constant, parse_float=_finite)
+def _short(written: str) -> int:
+    if len(written) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(written):,} digits is too long")
+    return int(written)
+
+
+JSON = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_short
+)
 """Decodes JSON; `find_twice` finds the fields that stand there twice. Raises ValueError or RecursionError."""
 
 

@@ -4,7 +4,9 @@ SQLite's own tokenizer splits at blanks and punctuation, so it takes a Chinese, 
 It also treats the vowel signs of Thai or Hindi as separators. Therefore TMDE prepares each text before it is indexed:
 
 - Forms of one character become one: decomposed letters, full-width letters, upper and lower case.
-- Accents of Latin and Greek letters are removed, as are the vowel marks of Arabic and Hebrew, and `ё` becomes `е`.
+- The digits of all scripts become 0 to 9.
+- Accents and strokes of Latin and Greek letters are removed (`đ` becomes `d`), as are the vowel marks of Arabic and
+  Hebrew, and `ё` becomes `е`.
 - Runs of scripts without blanks, and of Korean, become overlapping pairs: `東京都` becomes `東京 京都`. A search for any
   part of the run is then a search for neighbouring pairs. The single characters follow at the end of the text.
 
@@ -38,6 +40,14 @@ _MARKS = re.compile(
     "(?<![\u0400-\u052f])[\u0300-\u036f]+|(?<=\u0435)\u0308"  # accents, but not those that make Cyrillic letters
     "|[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed]"
 )
+
+_STROKES = str.maketrans(
+    {"đ": "d", "ð": "d", "ħ": "h", "ı": "i", "ł": "l", "ø": "o", "ŧ": "t", "þ": "th", "æ": "ae", "œ": "oe"}
+)
+"""Latin letters that Unicode does not decompose. People without them on their keyboard type the plain ones."""
+
+_OTHER_DIGIT = re.compile(r"[^\D0-9]")
+"""A digit of another script, such as Thai or Arabic."""
 
 _UNSEEN = re.compile(
     "[\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u08e2\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
@@ -145,4 +155,21 @@ def _fold(text: str) -> str:
     if text.isascii():
         return text.lower()
     decomposed = unicodedata.normalize("NFKD", _UNSEEN.sub("", text)).casefold()
-    return unicodedata.normalize("NFC", _MARKS.sub("", unicodedata.normalize("NFKD", decomposed)))
+    plain = _MARKS.sub("", unicodedata.normalize("NFKD", decomposed)).translate(_STROKES)
+    plain = _OTHER_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), plain)
+    return unicodedata.normalize("NFC", plain)
+
+
+_BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0")
+"""Fillers and the empty Braille pattern, which Unicode counts as letters or signs."""
+
+
+def is_blank(text: str) -> bool:
+    """Return whether nothing of a text can be seen: blanks, control characters and invisible characters only."""
+    return all(
+        one.isspace()
+        or one in _BLANK_LETTERS
+        or unicodedata.category(one) in ("Cc", "Cf")
+        or "\ufe00" <= one <= "\ufe0f"
+        for one in text
+    )

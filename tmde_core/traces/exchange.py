@@ -31,7 +31,9 @@ from tmde_core.records.traces import (
     Trace,
 )
 from tmde_core.sdk.thoughts import split
+from tmde_core.storage.plain_data import JSON, find_twice
 from tmde_core.storage.text_files import MAX_LINE_BYTES
+from tmde_core.storage.words import is_blank
 from tmde_core.traces.store import Arrival, TraceStore
 
 BATCH_TRACES = 500
@@ -103,7 +105,7 @@ class TraceLine(Record):
                 in UTC.
         """
         for name, text in (("query", self.query), ("finalAnswer", self.final_answer)):
-            if not text.strip():
+            if not text.strip() or (name == "query" and is_blank(text)):
                 raise InvalidInputError(f"{name}: must not be blank.", field=name)
         rounds = tuple(
             without_thought(Round(**{**msgspec.structs.asdict(round_), "number": round_.number or place}))
@@ -197,7 +199,10 @@ def _parsed(line: bytes) -> TraceLine:
             f"The line is not UTF-8 text: its byte {error.start + 1} belongs to no character. Save the file as UTF-8."
         ) from None
     try:
-        return from_json(line, TraceLine)
+        found = from_json(line, TraceLine)
+        if twice := find_twice(JSON.decode(line.decode())):
+            raise InvalidInputError(twice)
+        return found
     except InvalidInputError as error:
         known = _OTHER_NAMES.get(_fold(str(error.context.get("field") or "")))
         if known is None or "no such field" not in error.detail:

@@ -19,6 +19,7 @@ from uuid import UUID, uuid5
 from tmde_core.errors import FileMissingError, InvalidInputError
 from tmde_core.records.debate import Round
 from tmde_core.records.traces import RoleModel, Timings, Trace
+from tmde_core.storage.words import is_blank
 from tmde_core.traces.exchange import Entry, in_utc, require_answer, without_thought
 from tmde_core.traces.store import Arrival
 
@@ -73,13 +74,29 @@ def _open(path: Path) -> sqlite3.Connection:
     uri = f"file:{quote(str(path.absolute()))}?{mode}"
     connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
     connection.row_factory = sqlite3.Row
-    connection.text_factory = lambda text: text.decode("utf-8", "replace")
+    connection.text_factory = _text
     try:
         _check(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _text(stored: bytes) -> str | bytes:
+    """Return a stored text. Text that is not UTF-8 stays bytes, which a trace does not take: no letter is guessed."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
+
+
+_DAMAGED = (sqlite3.Error, UnicodeDecodeError)
+"""Python decodes the names of columns, and SQLite's messages about them, as UTF-8. Damage makes them something else."""
+
+
+def _problem(error: Exception) -> str:
+    return "a name in it is no text" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
@@ -103,8 +120,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 def _read(connection: sqlite3.Connection, path: Path, sql: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
     try:
         return connection.execute(sql, parameters)
-    except sqlite3.Error as error:
-        raise InvalidInputError(f"{path} cannot be read as an SQLite database: {error}.") from None
+    except _DAMAGED as error:
+        raise InvalidInputError(f"{path} cannot be read as an SQLite database: {_problem(error)}.") from None
 
 
 def _batch(
@@ -120,8 +137,10 @@ def _batch(
             )
             for row in cursor.fetchmany(BATCH_ROWS)
         ]
-    except sqlite3.Error as error:
-        raise InvalidInputError(f"{path} is damaged: {error}. What came before the damage was imported.") from None
+    except _DAMAGED as error:
+        raise InvalidInputError(
+            f"{path} is damaged: {_problem(error)}. What came before the damage was imported."
+        ) from None
 
 
 def _trace(row: sqlite3.Row, round_rows: list[sqlite3.Row]) -> Trace:
@@ -200,7 +219,7 @@ class _Columns:
         if isinstance(value, bytes):
             raise InvalidInputError(f"{name}: holds binary data where text belongs.", field=name)
         text = "" if value is None else str(value)
-        if required and not text.strip():
+        if required and is_blank(text):
             raise InvalidInputError(f"{name}: is empty.", field=name)
         return text
 

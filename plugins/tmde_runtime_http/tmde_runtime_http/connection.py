@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -16,10 +17,10 @@ from typing import Any
 import httpx
 import msgspec
 
-from tmde_core.sdk.chat_errors import response_error, transport_error
+from tmde_core.sdk.chat_errors import is_error, response_error, transport_error
 from tmde_core.sdk.chat_members import objects
 from tmde_core.sdk.errors import RuntimeTimeoutError, TmdeError, WorkerFailedError
-from tmde_core.sdk.lenient_json import as_object, read_lenient
+from tmde_core.sdk.lenient_json import as_object, as_text, read_lenient
 from tmde_core.sdk.runtimes import ChatItem
 from tmde_runtime_http.options import HttpSettings
 
@@ -144,6 +145,8 @@ class Connection:
         status, answer = await self.ask(method, path, body)
         if status >= 400:
             raise response_error(status, msgspec.json.encode(answer), self.server)
+        if isinstance(answer, dict) and is_error(answer.get("error")):
+            raise response_error(500, msgspec.json.encode(answer), self.server)
         if not isinstance(answer, dict | list):
             raise WorkerFailedError(f"{self.title} answers {path} with something unknown. Check its address.")
         return answer
@@ -242,6 +245,36 @@ def _passes(error: TmdeError) -> bool:
 
 
 def entries(listed: object, name: str) -> list[dict[str, Any]]:
-    """Return the objects of a list of models, which stands in the member `name` or is the whole answer."""
+    """Return the objects of a list of models, which stands in the member `name` or is the whole answer.
+
+    Some servers list names only, and some have an object with a member for each model.
+    """
     found = as_object(listed).get(name) if isinstance(listed, dict) else listed
+    if isinstance(found, dict) and found and all(isinstance(value, dict) for value in found.values()):
+        found = [{"id": model, **value} for model, value in found.items()]
+    if isinstance(found, list):
+        found = [{"id": one, "name": one} if isinstance(one, str) else one for one in found]
     return objects(found)
+
+
+_NO_CHAT = re.compile(
+    r"embed|rerank|moderation|whisper|minilm|(?<![a-z])(?:bge|gte|e5|bert|tts|dall-e|text-to-speech)(?![a-z])",
+    re.IGNORECASE,
+)
+"""Kinds of models that cannot answer, in the names and types that servers list. LM Studio and Ollama list embedding
+models among the others, and often first."""
+
+
+def named_models(listed: list[dict[str, Any]], key: str, others: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the entries of a list of models with their names under `key`, and those last that do not chat.
+
+    Args:
+        key: the member that holds the name.
+        others: members that may hold the name in its place.
+    """
+    found = []
+    for entry in listed:
+        name = next((name for member in (key, *others) if (name := as_text(entry.get(member)).strip())), "")
+        if name:
+            found.append({**entry, key: name})
+    return sorted(found, key=lambda entry: bool(_NO_CHAT.search(f"{entry[key]} {as_text(entry.get('type'))}")))

@@ -25,7 +25,7 @@ from tmde_core.sdk.runtimes import (
     RuntimeCapabilities,
     RuntimeStatus,
 )
-from tmde_runtime_http.connection import Connection, entries
+from tmde_runtime_http.connection import Connection, entries, named_models
 from tmde_runtime_http.ollama_answer import OllamaAnswer
 from tmde_runtime_http.options import OllamaSettings
 
@@ -140,10 +140,7 @@ class OllamaRuntime:
 
     async def _list(self) -> None:
         listed = await self._connection.told("GET", "/api/tags")
-        named = (
-            (entry, as_text(entry.get("name")) or as_text(entry.get("model"))) for entry in entries(listed, "models")
-        )
-        self._listing = [{**entry, "name": name} for entry, name in named if name]
+        self._listing = named_models(entries(listed, "models"), "name", ("model",))
 
     async def _model(self, name: str) -> str:
         wanted = name or self._options.model

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from tmde_core.sdk.chat_errors import is_error, response_error
+from tmde_core.sdk.chat_errors import is_error, response_error, tool_error
 from tmde_core.sdk.chat_events import MAX_EVENT_BYTES
-from tmde_core.sdk.chat_members import finish_reason, read_logprobs, text_and_thought
+from tmde_core.sdk.chat_members import calls_tool, finish_reason, read_logprobs, text_and_thought
 from tmde_core.sdk.errors import WorkerFailedError
 from tmde_core.sdk.lenient_json import as_count, as_number, as_object, as_text, read_lenient
 from tmde_core.sdk.runtimes import ChatDelta, ChatEnd, FinishReason
@@ -32,6 +32,8 @@ class OllamaAnswer:
         self._times: dict[str, float] = {}
         self._reason: FinishReason | None = None
         self._answered = False
+        self._called = False
+        """Whether the model called a tool."""
         self.done = False
         """Whether the last line has arrived."""
 
@@ -66,6 +68,8 @@ class OllamaAnswer:
                 raise WorkerFailedError(f"{self._title} sent what is no chat line: {shown!r}.")
         if not self.done and not self._answered:
             raise WorkerFailedError(f"{self._title} ended the answer before it was finished.")
+        if self._called and not self._answered:
+            raise tool_error(self._server)
         written = self._counts.get("eval_count", 0)
         cut = self._reason is None and self._limit is not None and written >= self._limit > 0
         yield ChatEnd(
@@ -103,6 +107,7 @@ class OllamaAnswer:
         for name in ("prompt_eval_duration", "eval_duration"):
             if (nanoseconds := as_number(line.get(name))) is not None and nanoseconds >= 0:
                 self._times[name] = nanoseconds / 1e6
+        self._called = self._called or calls_tool(line)
         text, thoughts = text_and_thought(as_object(line.get("message")))
         thought = next(iter(thoughts.values()), "")
         logprobs = read_logprobs(line.get("logprobs"))

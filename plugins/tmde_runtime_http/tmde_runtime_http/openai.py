@@ -12,7 +12,7 @@ import msgspec
 from tmde_core.sdk.chat_http import Refusals, build_chat_body, stream_chat
 from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.errors import NotFoundError, WorkerFailedError
-from tmde_core.sdk.lenient_json import as_count, as_text
+from tmde_core.sdk.lenient_json import as_count
 from tmde_core.sdk.runtimes import (
     AdapterRef,
     ChatItem,
@@ -21,7 +21,7 @@ from tmde_core.sdk.runtimes import (
     RuntimeCapabilities,
     RuntimeStatus,
 )
-from tmde_runtime_http.connection import Connection, entries
+from tmde_runtime_http.connection import Connection, entries, named_models
 from tmde_runtime_http.flavors import Generic, detect, find_model
 from tmde_runtime_http.options import OpenAISettings
 
@@ -155,11 +155,7 @@ class OpenAIRuntime:
     async def _list(self) -> None:
         answer = await self._connection.told("GET", "/v1/models")
         found = entries(answer, "data") or entries(answer, "models")
-        named = (
-            (entry, next(filter(None, (as_text(entry.get(key)) for key in ("id", "name", "model"))), ""))
-            for entry in found
-        )
-        self._listing = [{**entry, "id": name} for entry, name in named if name]
+        self._listing = named_models(found, "id", ("name", "model"))
 
     async def _model(self, name: str) -> dict[str, Any]:
         wanted = name or self._options.model

@@ -29,7 +29,7 @@ class HttpSettings(PluginSettings, frozen=True, kw_only=True):
         str,
         Meta(
             title="Default model",
-            description="Used where a role names none; empty: the first that the server lists.",
+            description="Used where a role names none; empty: the first that the server lists and that can chat.",
         ),
     ] = ""
     context_length: Annotated[

@@ -127,7 +127,8 @@ def test_a_question_file_with_a_byte_order_mark_is_read():
         ({"question": "Is it?", "choices": ["no", "yes"], "answer": True}, "yes"),
         ({"input": "Which?", "choices": ["x", "y"], "target": ["B"], "metadata": {"note": "a long text"}}, "y"),
         ({"query": "Which?", "choices": ["x", "y"], "gold": 1}, "y"),
-        ({"question": "Which?", "choices": [1, 2.5], "answer": 1}, "2.5"),
+        ({"question": "Which?", "choices": ["1", "2.5"], "answer": 1}, "2.5"),
+        ({"question": "Which?", "choices": [3, 2.5], "answer": 1}, "2.5"),
     ],
 )  # fmt: skip
 def test_the_right_option_is_found(entry, right):
@@ -141,6 +142,7 @@ def test_the_right_option_is_found(entry, right):
     ("entry", "words"),
     [
         ({"question": "?", "choices": ["1", "2", "3", "4"], "answer": "2"}, "can be the option '2' or the option C"),
+        ({"question": "?", "choices": [1, 2, 3, 4], "answer": 3}, "can be the option '3' or the option D"),
         ({"question": "?", "choices": ["x", "y"], "answer": True}, "'true' is none"),
         ({"question": "?", "choices": ["x", "y"], "answer": 1.5}, "'1.5' is none"),
         ({"question": "?", "choices": ["x", "y"], "answer": 2}, "'2' is none"),

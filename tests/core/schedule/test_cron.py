@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
@@ -317,3 +318,48 @@ def test_every_way_to_write_every_hour_comes_due_in_both_hours_that_the_clocks_r
     before, after = datetime(2026, 10, 24, 22, 59, tzinfo=UTC), datetime(2026, 10, 25, 2, 59, tzinfo=UTC)
     for hours in ("*", "*/1", "0-23", "0/1"):
         assert len(list(Cron(f"30 {hours} * * *", "Europe/Berlin").between(before, after))) == 4
+
+
+LEAP_YEAR = datetime(2028, 1, 1, tzinfo=UTC)
+WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
+
+
+def claimed(words: str) -> set[datetime] | None:
+    """Every minute of 2028 at which a schedule comes due if its words are true; None if they only repeat it."""
+    if words.startswith("when `"):
+        return None
+    days = [LEAP_YEAR + timedelta(days=number) for number in range(366)]
+    if found := re.search(r"on day (\d+) of every month( that has one)?", words):
+        days = [day for day in days if day.day == int(found[1])]
+        months = {(day.year, day.month) for day in days}
+        assert len(months) == 12 or found[2], words  # a month without the day is owned up to
+    elif named := [name for name in WEEKDAYS if name in words]:
+        days = [day for day in days if WEEKDAYS[day.isoweekday() % 7] in named]
+    if times := re.findall(r"\d\d:\d\d", words):
+        minutes_of_day = [int(one[:2]) * 60 + int(one[3:]) for one in times]
+    elif found := re.search(r"at minute ([\d, and]+) of every hour", words):
+        wanted = {int(one) for one in re.findall(r"\d+", found[1])}
+        minutes_of_day = [minute for minute in range(1440) if minute % 60 in wanted]
+    else:
+        step = re.search(r"every (\d+) minutes", words)
+        assert step or "every minute" in words, words
+        minutes_of_day = [minute for minute in range(1440) if minute % (int(step[1]) if step else 1) == 0]
+    return {day + timedelta(minutes=minute) for day in days for minute in minutes_of_day}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    minute=st.sampled_from(
+        ["0", "*", "*/5", "*/7", "*/45", "1-59/2", "5/15", "0,30", "55-59", "10-40/15", "*/90", "07"]
+    ),
+    hour=st.sampled_from(["*", "3", "0-23", "*/6", "*/3", "9-17", "5/24", "0,12", "22-23,0-2"]),
+    day=st.sampled_from(["*", "1", "28", "29", "31", "08", "*/2", "1-31", "28-31", "1,15"]),
+    month=st.sampled_from(["*", "1-12", "2,3", "*/3", "JAN"]),
+    weekday=st.sampled_from(["*", "1", "7", "FRI-SUN", "1-7", "MON/2", "*/2", "0,6"]),
+)
+def test_the_words_for_a_schedule_are_true_of_every_time_at_which_it_comes_due(minute, hour, day, month, weekday):
+    cron = Cron(f"{minute} {hour} {day} {month} {weekday}", "UTC")
+    told = claimed(cron.describe())
+    if told is not None:
+        due = set(cron.between(LEAP_YEAR - timedelta(minutes=1), LEAP_YEAR + timedelta(days=366, minutes=-1)))
+        assert due == told, cron.describe()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmde_core.storage.words import search_terms, search_words
+from tmde_core.storage.words import is_blank, search_terms, search_words
 
 
 def index(*texts: str) -> sqlite3.Connection:
@@ -122,3 +122,15 @@ def test_a_very_long_run_is_cut_to_what_a_search_can_use() -> None:
     [term] = search_terms("京" * 5_000)
     assert len(term.tokens) < 100
     assert found("京" * 6_000, "京" * 5_000)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \t\n", "\u3000\u2003", "\u200b\u2060\ufeff", "\u00ad", "\u3164", "\u2800", "\ufe0f"]
+)
+def test_text_of_which_nothing_can_be_seen_is_blank(text: str) -> None:
+    assert is_blank(text)
+
+
+@pytest.mark.parametrize("text", ["x", "?", "\u0301", "日", "😀", "\u200bx", "\ue000"])
+def test_text_with_anything_to_see_is_not_blank(text: str) -> None:
+    assert not is_blank(text)

@@ -13,6 +13,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tmde_core.records.debate import Round
 from tmde_core.records.traces import Eligibility, Trace, TraceFilter
@@ -180,3 +182,79 @@ async def test_a_database_from_before_is_indexed_when_it_is_opened(tmp_path: Pat
                 assert UUID(identity) in await ids(store, sought, eligible=True), sought
         assert await database.value("SELECT count(*) FROM templates_fts WHERE templates_fts MATCH '\"反证\"'") == 1
         assert await database.value("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'") == 0
+
+
+async def test_strokes_and_digits_of_other_scripts_do_not_matter_also_in_a_database_from_before(tmp_path: Path) -> None:
+    texts = {
+        "Thủ đô của Việt Nam là Hà Nội": "thu do",
+        "Łódź": "lodz",
+        "Øresund": "oresund",
+        "Æon ǿ": "aeon o",
+        "ปี ๒๕๖๖": "2566",
+        "عام ٢٠٢٦": "2026",
+        "১২ টি": "12",
+    }
+    path = tmp_path / "tmde.db"
+    async with Database.open(path) as database:
+        for place, text in enumerate(texts):
+            await TraceStore(database).add(a_trace(text, place))
+    with sqlite3.connect(path) as connection:  # what schema 9 had in its index
+        connection.create_function("search_words", 1, lambda text: (text or "").lower(), deterministic=True)
+        connection.create_function("search_marks", 6, lambda *_: "", deterministic=True)
+        connection.execute("UPDATE traces SET query = query")
+        connection.execute("PRAGMA user_version = 9")
+    connection.close()
+    async with Database.open(path) as database:
+        for place, sought in enumerate(texts.values()):
+            (found,) = await ids(TraceStore(database), sought)
+            trace = await TraceStore(database).get(found)
+            assert trace is not None
+            assert trace.query == list(texts)[place]
+
+
+SPACED = {
+    "москва": ["Москва", "МОСКВА"], "елка": ["ёлка", "Ёлка", "е\u0308лка"], "שלום": ["שָׁלוֹם", "שלום"],
+    "العربية": ["العَرَبِيَّة", "العربية"], "αθηνα": ["Αθήνα", "ΑΘΉΝΑ"], "हिन्दी": ["हिन्दी"], "do": ["đô", "ĐÔ", "do\u0302"],
+    "strasse": ["Straße", "STRASSE"], "x1": ["x₁", "X1"], "munchen": ["München", "Mu\u0308nchen", "ＭÜＮＣＨＥＮ"],
+}  # fmt: skip
+"""A word without marks, and the ways in which texts write it."""
+UNSPACED = ["北京", "東京都", "京都", "กรุงเทพ", "มหานคร", "서울은", "울은", "カタカナ", "ခရီး"]
+
+
+@st.composite
+def texts_and_searches(draw: st.DrawFn) -> tuple[list[list[str]], list[str]]:
+    words = st.sampled_from([*SPACED, *UNSPACED])
+    return draw(st.lists(st.lists(words, min_size=1, max_size=6), min_size=1, max_size=6)), draw(
+        st.lists(words, min_size=1, max_size=3)
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(case=texts_and_searches(), chance=st.randoms(use_true_random=False))
+async def test_a_search_finds_what_a_scan_of_the_texts_finds(
+    case: tuple[list[list[str]], list[str]], chance: random.Random, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made, sought = case
+
+    def written(word: str) -> str:
+        return chance.choice(SPACED.get(word, [word]))
+
+    def holds(text: list[str], word: str) -> bool:
+        if word in SPACED:
+            return word in text
+        return any(word in run for run in " ".join(text).split())  # a part of a run without blanks
+
+    async with Database.open(tmp_path_factory.mktemp("search") / "tmde.db") as database:
+        store = TraceStore(database)
+        traces = [
+            a_trace(chance.choice([" ", ", ", "。", "\n"]).join(map(written, text)), place)
+            for place, text in enumerate(made)
+        ]
+        for trace in traces:
+            await store.add(trace)
+        # The marker at the end keeps the last word from being a prefix.
+        found = set(await ids(store, " ".join([*map(written, sought), "x"])))
+        expected = {
+            trace.id for trace, text in zip(traces, made, strict=True) if all(holds(text, word) for word in sought)
+        }
+        assert found == expected

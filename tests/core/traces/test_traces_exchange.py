@@ -22,6 +22,7 @@ from tmde_core.records.traces import RoleModel, SkippedLine, Timings, TokenCount
 from tmde_core.settings import LiveSettings, Settings
 from tmde_core.storage.database import Database
 from tmde_core.storage.text_files import MAX_LINE_BYTES, split_lines
+from tmde_core.storage.words import is_blank
 from tmde_core.traces.exchange import LineRound, TraceLine, from_line, to_line
 from tmde_core.traces.service import TraceService
 from tmde_core.traces.store import COLUMNS, TraceDetails, TraceStore, build_twins_sql
@@ -97,7 +98,7 @@ any_trace = st.builds(
     Trace,
     id=st.uuids(),
     created_at=moments,
-    query=filled,
+    query=texts.filter(lambda text: not is_blank(text)),
     final_answer=filled,
     domain=st.none() | texts,
     rounds=rounds(),
@@ -197,6 +198,12 @@ GOOD = b'{"query": "q", "finalAnswer": "a"}'
         (b"[]", "must be an object"),
         (b'{"query": "q"}', "finalAnswer"),
         (b'{"query": " ", "finalAnswer": "a"}', "query: must not be blank"),
+        ('{"query": "\u200b\u2060\u3164", "finalAnswer": "a"}'.encode(), "query: must not be blank"),
+        (b'{"query": "q", "query": "r", "finalAnswer": "a"}', "'query' stands there twice"),
+        (
+            b'{"query": "q", "finalAnswer": "a", "rounds": [{"proposal": "x", "proposal": "y"}]}',
+            "'proposal' stands there",
+        ),
         (b'{"query": "q", "finalAnswer": "a", "qualityScore": 11}', "qualityScore"),
         (b'{"query": "q", "finalAnswer": "a", "qualityScore": 1e999}', "too large a number"),
         (b'{"query": "q", "finalAnswer": "a", "qualityScore": NaN}', "not valid JSON"),
@@ -446,6 +453,24 @@ async def test_a_bad_row_is_reported_and_the_others_come_in(
     assert report.imported == 2
     assert [skipped.line for skipped in report.skipped] == [2]
     assert reason in report.skipped[0].reason
+
+
+async def test_a_file_whose_names_were_damaged_is_refused_in_a_sentence(traces: TraceService, tmp_path: Path) -> None:
+    whole = original_file(tmp_path / "old.db", [ROW]).read_bytes()
+    for name in (b"quality_score", b"rounds (id", b"early_stopped"):
+        (tmp_path / "damaged.db").write_bytes(whole.replace(name, b"\xda" + name[1:]))
+        with pytest.raises(InvalidInputError, match=r"damaged\.db"):
+            await traces.import_sqlite(tmp_path / "damaged.db")
+
+
+async def test_text_in_another_encoding_is_not_guessed(traces: TraceService, tmp_path: Path) -> None:
+    file = original_file(tmp_path / "old.db", [ROW | {"id": "1"}, ROW | {"id": "2"}])
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE traces SET query = CAST(x'D673746572726569636800' AS TEXT) WHERE id = '2'")
+    connection.close()
+    report = await traces.import_sqlite(file)
+    assert report.imported == 1
+    assert "query: holds binary data" in report.skipped[0].reason
 
 
 async def test_other_files_are_refused_in_a_sentence(traces: TraceService, tmp_path: Path) -> None:

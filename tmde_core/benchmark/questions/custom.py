@@ -28,6 +28,7 @@ from tmde_core.records.judging import (
 )
 from tmde_core.records.questions import Question
 from tmde_core.settings import MAX_QUERY_BYTES
+from tmde_core.storage.words import is_blank
 
 DIFFICULTIES = ("easy", "medium", "hard")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -91,7 +92,7 @@ def decode_question(given: Mapping[str, Any]) -> Question:
 def _check_words(question: Question) -> None:
     if not ID.fullmatch(question.id):
         raise _wrong("id", "must be 1 to 80 of letters, digits, `.`, `_` and `-`, beginning with a letter or digit")
-    if not question.query.strip():
+    if is_blank(question.query):
         raise _wrong("question", "is empty; a question belongs there")
     if len(question.query.encode("utf-8", "replace")) > MAX_QUERY_BYTES:
         raise _wrong("question", f"is longer than {MAX_QUERY_BYTES // 1024} KiB")
@@ -114,7 +115,7 @@ def _check_simple(question: Question) -> None:
 
 
 def _require(text: str | None, field: str, sentence: str) -> None:
-    if not (text or "").strip():
+    if is_blank(text or ""):
         raise _wrong(field, sentence)
 
 

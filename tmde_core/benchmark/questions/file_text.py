@@ -35,7 +35,8 @@ def read_json(text: str) -> Found:
         try:
             yield number, _entry(JSON.decode(line))
         except (ValueError, RecursionError) as error:
-            yield number, _not_json(error)
+            other = "" if line.startswith(("{", "[")) else " Write one JSON object a line, or a YAML file."
+            yield number, f"{_not_json(error)}{other}"
 
 
 def _first_line_alone(text: str, first: tuple[int, str]) -> Any:
@@ -114,6 +115,8 @@ def read_yaml(text: str) -> Found:
         found = parse_yaml(text)
     except YamlError as error:
         raise InvalidInputError(f"Line {error.line}: this is not valid YAML: {error.problem}.") from None
+    if found is None:
+        return
     entries = found.get("questions") if isinstance(found, dict) else found
     if not isinstance(entries, list):
         raise InvalidInputError("The YAML file must be a list of questions, or have one under `questions`.")

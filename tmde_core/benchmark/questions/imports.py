@@ -6,6 +6,7 @@
 | inspect_ai's Sample: `input`, `target`, `choices`, `id`, `metadata`; OpenAI evals: `input`, `ideal` | `query` from `input`; system messages come before the user's turn |
 | lm-evaluation-harness's logged samples: `doc`, `target`, `arguments`, `doc_id` | `query` from the first argument (the prompt as it was sent); several continuations are the options |
 | ARC, OpenBookQA, CommonsenseQA, MMLU, MMLU-Pro, RACE, HellaSwag, TruthfulQA (mc1), SciQ, GPQA: a question with options | a letter to choose; `options` says how the right one is found |
+| WinoGrande, PIQA, COPA, DROP and others whose fields need more than other names | `known` translates them |
 | SQuAD, TriviaQA, BoolQ, gsm8k, MATH, Alpaca: a question with an answer | `targets` says how the answer is checked |
 | HumanEval, MBPP: a task with tests | code that the tests check |
 
@@ -17,16 +18,18 @@ lm-evaluation-harness, and the data sets' pages at https://huggingface.co/datase
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tmde_core.benchmark.questions.custom import DIFFICULTIES, ID, decode_question
 from tmde_core.benchmark.questions.fields import ANSWERS, CHOICES, INDEXES, fold_name
 from tmde_core.benchmark.questions.file_text import read_json, read_yaml
+from tmde_core.benchmark.questions.options import FROM_ZERO, Counting
 from tmde_core.benchmark.questions.rubric import with_check
-from tmde_core.benchmark.questions.shapes import read_parts, spread
+from tmde_core.benchmark.questions.shapes import note_counting, read_parts, shape_of, spread, unwrapped
 from tmde_core.errors import InvalidInputError, TmdeError
 from tmde_core.records.base import Record
 from tmde_core.records.benchmark import DOMAINS
@@ -40,6 +43,10 @@ OWN_NAMES = {"question": "query", "referenceAnswer": "reference", "scoringRubric
 """Names of the interface for fields of a question."""
 OF_TMDE = ("isBuiltIn", "createdAt", "builtin", "suite", "quick")
 """Fields that TMDE's own answers add to a question. An import makes them anew."""
+
+
+YAML_NULLS = ("null", "Null", "NULL", "~")
+"""What YAML's readers take for nothing. TMDE's keeps the text, so that a reference may be any word."""
 
 
 class SkippedEntry(Record):
@@ -75,46 +82,77 @@ def read_entries(
     if len(content) > MAX_FILE_BYTES:
         raise InvalidInputError(f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB; split it into several.")
     text = decode_text(content) if isinstance(content, bytes) else content
+    found = [(number, _spread(entry)) for number, entry in (read_yaml(text) if as_yaml else read_json(text))]
+    counted = _count(one for _, entry in found if not isinstance(entry, str) for one in entry)
     entries = 0
-    for number, entry in read_yaml(text) if as_yaml else read_json(text):
+    for number, entry in found:
         if isinstance(entry, str):
             yield number, entry
             continue
-        for question in _questions(entry, domain, difficulty, as_yaml=as_yaml):
+        for question in _questions(entry, counted, domain, difficulty, as_yaml=as_yaml):
             entries += 1
             if entries > MAX_ENTRIES:
                 raise InvalidInputError(f"The file has more than {MAX_ENTRIES:,} entries; split it into several.")
             yield number, question
 
 
-def _questions(entry: Mapping[str, Any], domain: str, difficulty: str, *, as_yaml: bool) -> Iterator[Question | str]:
+Counted = Mapping[frozenset[str], Counting]
+"""For each shape of an entry, from where its options are counted."""
+
+
+def _spread(entry: Mapping[str, Any] | str) -> Sequence[Mapping[str, Any]] | str:
+    """Return the questions that an entry holds, or the reason why they cannot be read."""
+    if isinstance(entry, str):
+        return entry
     try:
-        entries = list(spread(entry))
+        return list(spread(entry)) or "The entry holds no question."
     except (TmdeError, RecursionError) as error:
-        yield error.detail if isinstance(error, TmdeError) else "The entry is nested too deeply."
-        return
-    if not entries:
-        yield "The entry holds no question."
+        return error.detail if isinstance(error, TmdeError) else "The entry is nested too deeply."
+
+
+def _count(entries: Iterable[Mapping[str, Any]]) -> Counted:
+    """Find out from where each data set of the file counts its options."""
+    counted: dict[frozenset[str], Counting] = {}
+    for entry in entries:
+        shape = shape_of(entry)
+        with contextlib.suppress(RecursionError):
+            counted[shape] = note_counting(entry, counted.get(shape, FROM_ZERO))
+    return counted
+
+
+def _questions(
+    entries: Sequence[Mapping[str, Any]], counted: Counted, domain: str, difficulty: str, *, as_yaml: bool
+) -> Iterator[Question | str]:
     for one in entries:
+        counting = counted.get(shape_of(one), FROM_ZERO)
         try:
-            yield decode_question(_converted(one, domain, difficulty, as_yaml=as_yaml))
+            yield decode_question(_converted(unwrapped(one), counting, domain, difficulty, as_yaml=as_yaml))
         except TmdeError as error:
             yield error.detail if len(entries) == 1 else f"Question {_identity(one) or '?'}: {error.detail}"
 
 
-def _converted(entry: Mapping[str, Any], domain: str, difficulty: str, *, as_yaml: bool) -> dict[str, Any]:
+def _converted(
+    entry: Mapping[str, Any], counting: Counting, domain: str, difficulty: str, *, as_yaml: bool
+) -> dict[str, Any]:
     own = _own(entry)
     if own is not None:
         own = with_check(own)
         return {"domain": domain, "difficulty": difficulty, **(_typed(own) if as_yaml else own)}
+    if as_yaml:
+        entry = {name: None if _says_nothing(name, value) else value for name, value in entry.items()}
     metadata = entry.get("metadata")
     said = {**(metadata if isinstance(metadata, dict) else {}), **entry}
-    parts = read_parts(entry)
+    parts = read_parts(entry, counting)
     common = {
         "domain": said["domain"] if said.get("domain") in DOMAINS else parts.get("domain", domain),
         "difficulty": said["difficulty"] if said.get("difficulty") in DIFFICULTIES else difficulty,
     }
     return with_check({**_named(_identity(entry), parts), **common})
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    """Return whether a YAML value is nothing. As an answer, `null` is the word."""
+    return value in YAML_NULLS and fold_name(name) not in ANSWERS
 
 
 def _own(entry: Mapping[str, Any]) -> dict[str, Any] | None:

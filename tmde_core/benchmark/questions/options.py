@@ -1,7 +1,7 @@
 """Reads the options of a multiple-choice question and finds the right one.
 
 An answer is compared with the labels first, then with the texts, and then, if it is a number, with the places of the
-options, counted from 0. An answer that could be two different options is refused.
+options. `Counting` says from where these are counted. An answer that could be two different options is refused.
 """
 
 from __future__ import annotations
@@ -11,16 +11,59 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tmde_core.benchmark.questions.fields import CHOICES, Fields, fold_name
+from tmde_core.benchmark.questions.fields import CHOICES, Fields, fold_name, is_empty
 from tmde_core.benchmark.questions.targets import LETTERS, Parts, letter_parts
 from tmde_core.errors import InvalidInputError
 from tmde_core.finetune.dataset.same_question import normalise_question
 
 ASK_FOR_LETTER = "Answer with the letter of the right one."
 
-_COLUMN = re.compile(r"(?:option|choice|answerchoice|ending|opt)?(?P<label>[a-z]|[1-9]\d?)")
+_COLUMN = re.compile(r"(?:option|choice|answerchoice|ending|opt|op|ans|answer|mcanswer)?(?P<label>[a-z]|\d|[1-9]\d)")
 _DECORATED = re.compile(r"[(\[]?\s*(?P<label>[A-Za-z]|\d{1,2})\s*[)\].:]?")
 _LABELS, _TEXTS = ("label", "key", "letter", "id"), ("text", "content", "value", "option", "choice", "answer")
+
+
+ENOUGH_NUMBERS = 5
+"""So many numbers without a 0 show that a file counts from 1. A single high number may also be a mistake."""
+
+
+class Counting(NamedTuple):
+    """How a file counts options: which numbers its entries of one shape name.
+
+    Data sets count from 0 (MMLU, PIQA) or from 1 (KMMLU), and some come in both forms (MedMCQA). A single line does not
+    show which. A 0 shows that the file counts from 0, and the number of the last option that it counts from 1.
+    """
+
+    zero: int = 0
+    """The number of entries that name 0."""
+    last: int = 0
+    """The number of entries of n options that name n."""
+    between: int = 0
+    """The number of entries that name another number of an option."""
+    columns: bool = False
+    """Whether the options have labels or are fields of their own. Data sets with a plain list count from 0."""
+
+    def place(self, number: int, options: Sequence[Option]) -> int | None:
+        """Return the place of the option with this number, counted from 0; None if there is no such option.
+
+        Raises:
+            InvalidInputError: The file does not show from where it counts.
+        """
+        from_one = self.last > 0 and not self.zero and self.last + self.between >= ENOUGH_NUMBERS
+        if 0 < number < len(options):
+            if self.last and self.zero:
+                raise _uncounted(number, "some lines of the file count from 0, and others from 1")
+            if self.last and not from_one:
+                raise _uncounted(
+                    number, "another line has a number as high as its options, so the file may count from 1"
+                )
+            if self.columns and not self.zero and not self.last:
+                raise _uncounted(number, "the file does not show whether it counts from 0 or from 1")
+        place = number - from_one
+        return place if 0 <= place < len(options) else None
+
+
+FROM_ZERO = Counting()
 
 
 class Option(NamedTuple):
@@ -28,6 +71,8 @@ class Option(NamedTuple):
 
     text: str
     label: str | None = None
+    is_number: bool = False
+    """Whether the file writes the option as a number. The same number may then also mean this option by its text."""
 
 
 def read_options(fields: Fields) -> tuple[Option, ...]:
@@ -59,7 +104,7 @@ def read_options(fields: Fields) -> tuple[Option, ...]:
 
 def _listed(given: Any, label: str) -> tuple[Option, ...]:
     if isinstance(given, Mapping):
-        named = {fold_name(str(name)): value for name, value in given.items()}
+        named = {fold_name(str(name)): value for name, value in given.items() if not is_empty(value)}
         texts = named.get("text", named.get("texts"))
         labels = named.get("label", named.get("labels"))
         if isinstance(texts, list):
@@ -77,7 +122,7 @@ def _listed(given: Any, label: str) -> tuple[Option, ...]:
         raise _unreadable(label)
     if any(isinstance(one, Mapping) for one in given):
         return tuple(_described(one, label) for one in given)
-    return tuple(Option(_text(one, label)) for one in given)
+    return tuple(Option(_text(one, label), is_number=isinstance(one, int | float)) for one in given)
 
 
 def _described(given: Any, label: str) -> Option:
@@ -97,8 +142,8 @@ def _columns(fields: Fields) -> tuple[Option, ...]:
     found = [(found["label"], name) for name in fields if (found := _COLUMN.fullmatch(name))]
     labels = sorted((label for label, _ in found), key=lambda label: (len(label), label))
     letters = [letter.casefold() for letter in LETTERS[: len(labels)]]
-    numbers = [str(place + 1) for place in range(len(labels))]
-    if len(labels) < 2 or labels not in (letters, numbers):
+    numbers = [[str(place + first) for place in range(len(labels))] for first in (0, 1)]
+    if len(labels) < 2 or labels not in (letters, *numbers):
         return ()
     names = dict(found)
     return tuple(Option(_text(fields.get(names[label]), names[label]), label.upper()) for label in labels)
@@ -132,11 +177,14 @@ def _unreadable(label: str) -> InvalidInputError:
 # ----------------------------------------------------------------------------------------------------- the right one
 
 
-def find_right(answer: Any, options: Sequence[Option], *, by_place: bool = False) -> int:
+def find_right(
+    answer: Any, options: Sequence[Option], *, by_place: bool = False, counting: Counting = FROM_ZERO
+) -> int:
     """Return the place of the right option, counted from 0.
 
     Args:
         by_place: The answer's field holds a place or a label by its name, such as `answer_index`.
+        counting: From where the file counts options.
 
     Raises:
         InvalidInputError: The answer is none of the options, several of them, or could be two different ones.
@@ -146,7 +194,7 @@ def find_right(answer: Any, options: Sequence[Option], *, by_place: bool = False
             raise InvalidInputError(
                 f"target: {len(answer)} options are right. A question of TMDE has one right option.", field="target"
             )
-        return find_right(answer[0], options, by_place=by_place)
+        return find_right(answer[0], options, by_place=by_place, counting=counting)
     if isinstance(answer, bool):
         wanted = ("true", "yes") if answer else ("false", "no")
         places = [place for place, option in enumerate(options) if option.text.casefold() in wanted]
@@ -154,25 +202,28 @@ def find_right(answer: Any, options: Sequence[Option], *, by_place: bool = False
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
     if isinstance(answer, int):
-        return _numbered(answer, options)
+        return _numbered(answer, options, counting)
     if not isinstance(answer, str):
         raise _none_of(answer, options)
-    return _worded(answer.strip(), options, by_place=by_place)
+    return _worded(answer.strip(), options, counting, by_place=by_place)
 
 
-def _numbered(answer: int, options: Sequence[Option]) -> int:
+def _numbered(answer: int, options: Sequence[Option], counting: Counting) -> int:
     labels = [option.label for option in options]
     if str(answer) in labels:
         return labels.index(str(answer))
     if any(label is not None and label.isdigit() for label in labels):
         raise _none_of(answer, options)
-    by_text = [place for place, option in enumerate(options) if option.text == str(answer)]
-    if 0 <= answer < len(options):
-        return answer
-    return _only(by_text, answer, options)
+    counted = counting.place(answer, options)
+    alike = [place for place, option in enumerate(options) if option.text == str(answer)]
+    if counted is None:
+        return _only(alike, answer, options)
+    if alike and alike != [counted] and options[alike[0]].is_number:
+        raise _ambiguous(str(answer), options, alike[0], counted)
+    return counted
 
 
-def _worded(answer: str, options: Sequence[Option], *, by_place: bool) -> int:
+def _worded(answer: str, options: Sequence[Option], counting: Counting, *, by_place: bool) -> int:
     labels = [
         option.label.casefold() if option.label else LETTERS[place].casefold() for place, option in enumerate(options)
     ]
@@ -189,11 +240,9 @@ def _worded(answer: str, options: Sequence[Option], *, by_place: bool) -> int:
     alike = exact or [
         place for place, option in enumerate(options) if normalise_question(option.text) == normalise_question(answer)
     ]
-    counted = int(answer) if answer.isascii() and answer.isdigit() and len(answer) < 3 else None
-    if counted is not None and not 0 <= counted < len(options):
-        counted = None
-    if counted is not None and any(option.label and option.label.isdigit() for option in options):
-        counted = None
+    counted = None
+    if _is_number(answer) and not any(option.label and option.label.isdigit() for option in options):
+        counted = counting.place(int(answer), options)
     if by_place and counted is not None:
         return counted
     if counted is None:
@@ -201,6 +250,32 @@ def _worded(answer: str, options: Sequence[Option], *, by_place: bool) -> int:
     if alike and alike != [counted]:
         raise _ambiguous(answer, options, alike[0], counted)
     return counted
+
+
+def named_number(answer: Any, options: Sequence[Option]) -> int | None:
+    """Return the number by which an answer names an option; None if it names the option otherwise."""
+    if isinstance(answer, list) and len(answer) == 1:
+        return named_number(answer[0], options)
+    if isinstance(answer, float) and answer.is_integer():
+        answer = int(answer)
+    if isinstance(answer, bool) or not (
+        isinstance(answer, int) or (isinstance(answer, str) and _is_number(answer.strip()))
+    ):
+        return None
+    if any(option.text == str(answer).strip() or (option.label or "").isdigit() for option in options):
+        return None
+    return int(answer)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 3
+
+
+def _uncounted(number: int, why: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"target: {number} is the number of an option, and {why}. Write the letter or the text of the right one.",
+        field="target",
+    )
 
 
 def _only(places: Sequence[int], answer: Any, options: Sequence[Option]) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tmde_core.benchmark.questions.fields import (
     ANSWERS,
+    CHOICES,
     INDEXES,
     PASSAGES,
     QUESTIONS,
@@ -21,48 +22,146 @@ from tmde_core.benchmark.questions.fields import (
     fold_name,
     is_empty,
 )
+from tmde_core.benchmark.questions.known import translate
 from tmde_core.benchmark.questions.options import (
+    FROM_ZERO,
+    Counting,
     Option,
     choice_parts,
     find_right,
     mixed,
+    named_number,
     read_options,
 )
-from tmde_core.benchmark.questions.targets import LETTERS, Parts, answer_parts, letter_parts, read_wordings
+from tmde_core.benchmark.questions.targets import (
+    LETTERS,
+    Parts,
+    answer_parts,
+    bare_letter,
+    letter_parts,
+    read_wordings,
+)
 from tmde_core.errors import InvalidInputError
 
 _WRONG_ANSWER = re.compile(r"(?:distractor|incorrectanswer|wronganswer|incorrect)\d")
 _TEMPLATE_MARKS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<|user|>", "<|User|>")
 """A prompt with one of these was written in a model's chat template. Another model must not be asked it."""
 _LETTERED_LINE = re.compile(r"^\s*\(?([A-Z])[.):]\s*\S", re.MULTILINE)
+_AIME = re.compile(r"0\d{1,2}", re.ASCII)
+"""AIME writes its answers, the whole numbers to 999, with three digits."""
 _IMPOSSIBLE = ("isimpossible", "impossible")
 
 
+_LEVELS = ("rows", "data", "paragraphs", "qas", "examples", "samples", "instances", "questions")
+"""Fields under which files nest their questions: the rows of https://datasets-server.huggingface.co, SQuAD's levels, the
+tasks of BIG-bench, the logs of inspect_ai."""
+
+
 def spread(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the questions of an entry. SQuAD's files nest many: `data`, `paragraphs`, `qas`.
+    """Yield the questions of an entry. Some files nest many questions in one object, or hold a list for each field.
 
     Raises:
-        InvalidInputError: A level is no list of objects.
+        InvalidInputError: A level is no list of objects, or the questions cannot be told apart.
     """
     names = {fold_name(str(name)): name for name in entry}
-    for level in ("data", "paragraphs", "qas"):
-        if level in names and not any(name in names for name in (*QUESTIONS, "doc")):
-            inner = entry[names[level]]
-            if not isinstance(inner, list) or not all(isinstance(one, Mapping) for one in inner):
-                raise InvalidInputError(f"{names[level]}: a list of objects belongs there.", field=str(names[level]))
-            kept = {name: value for name, value in entry.items() if fold_name(str(name)) in PASSAGES}
-            for one in inner:
-                yield from spread({**kept, **one})
-            return
-    yield entry
+    level = next((level for level in _LEVELS if level in names), None)
+    if level is not None and not any(name in names for name in (*QUESTIONS, "doc")):
+        inner = entry[names[level]]
+        if any(name in names for name in (*ANSWERS, *CHOICES)):
+            raise InvalidInputError(
+                f"{names[level]}: there are several questions about one text. Write one line for each question, with its "
+                "text, its answer and, if it has any, its options.",
+                field=str(names[level]),
+            )
+        if not isinstance(inner, list) or not all(isinstance(one, Mapping) for one in inner):
+            raise InvalidInputError(f"{names[level]}: a list of objects belongs there.", field=str(names[level]))
+        kept = {name: value for name, value in entry.items() if fold_name(str(name)) in PASSAGES}
+        for one in inner:
+            yield from spread({**kept, **one})
+        return
+    yield from _rows(entry)
 
 
-def read_parts(entry: Mapping[str, Any]) -> Parts:
+def _rows(entry: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the rows of an entry that holds a column for each field, as pandas and Parquet tools write them."""
+    asked = next((value for name, value in entry.items() if fold_name(str(name)) in QUESTIONS), None)
+    columns = {name: value for name, value in entry.items() if not is_empty(value)}
+    if len(columns) < 2:
+        return [entry]
+    if isinstance(asked, list) and all(isinstance(one, str) for one in asked):
+        length = len(asked)
+        if all(isinstance(column, list) and len(column) == length for column in columns.values()):
+            return [{name: column[place] for name, column in columns.items()} for place in range(length)]
+    if isinstance(asked, Mapping) and all(str(place).isdigit() for place in asked):
+        places = asked.keys()
+        if all(isinstance(column, Mapping) and column.keys() == places for column in columns.values()):
+            return [{name: column[place] for name, column in columns.items()} for place in places]
+    return [entry]
+
+
+def unwrapped(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row of the datasets server without what is around it.
+
+    Raises:
+        InvalidInputError: The server cut a value of the row.
+    """
+    row = entry.get("row")
+    if not isinstance(row, Mapping):
+        return entry
+    if not is_empty(cut := entry.get("truncated_cells")):
+        cells = ", ".join(map(str, cut)) if isinstance(cut, list) else str(cut)
+        raise InvalidInputError(
+            f"row: the server cut the value of {cells[:60]}. Download the whole data set.",
+            field="row",
+        )
+    return row
+
+
+def shape_of(entry: Mapping[str, Any]) -> frozenset[str]:
+    """Return what the entries of one data set have in common: the names of their fields."""
+    return frozenset(fold_name(str(name)) for name in entry)
+
+
+def note_counting(entry: Mapping[str, Any], seen: Counting) -> Counting:
+    """Return what is known of the counting of options after this entry."""
+    try:
+        fields = Fields(translate(unwrapped(entry)))
+        options = read_options(fields)
+    except InvalidInputError:
+        return seen
+    for name in (*ANSWERS, *INDEXES) if options else ():
+        if name in fields:
+            number = named_number(fields.get(name), _as_counted(fields, name, options))
+            seen = seen._replace(
+                zero=seen.zero + (number == 0),
+                last=seen.last + (number == len(options)),
+                between=seen.between + (number is not None and 0 < number < len(options)),
+            )
+    return seen
+
+
+def _as_counted(fields: Fields, name: str, options: Sequence[Option]) -> Sequence[Option]:
+    """Return the options without labels that count from 1 if the field may count from 0: COPA's `choice1` has `label` 0."""
+    numbered = options[0].label == "1" and fields.first(CHOICES) is None
+    return [Option(option.text) for option in options] if numbered and name in INDEXES else options
+
+
+def read_parts(entry: Mapping[str, Any], counting: Counting = FROM_ZERO) -> Parts:
     """Return the question, its reference and its check.
+
+    Args:
+        counting: From where the file counts options.
 
     Raises:
         InvalidInputError: The entry is no question that TMDE can read. The error says why in one sentence.
     """
+    if "vars" in entry and ("assert" in entry or "tests" in entry):
+        raise InvalidInputError(
+            "vars: this is a test of promptfoo, whose question stands in a prompt template. Write the whole question as "
+            "`question`, and what the answer must state as `answer`.",
+            field="vars",
+        )
+    entry = translate(entry)
     fields = Fields(entry)
     if "doc" in entry and "arguments" in entry:
         return _logged(entry)
@@ -71,8 +170,8 @@ def read_parts(entry: Mapping[str, Any]) -> Parts:
     if "testlist" in fields:
         return _mbpp(fields)
     if isinstance(entry.get("question"), Mapping):
-        return read_parts(_flattened(entry))
-    return _general(fields)
+        return read_parts(_flattened(entry), counting)
+    return _general(fields, counting)
 
 
 def _flattened(entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -87,7 +186,7 @@ def _flattened(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 # ------------------------------------------------------------------------------------------- questions and their answers
 
 
-def _general(fields: Fields) -> Parts:
+def _general(fields: Fields, counting: Counting) -> Parts:
     query = _query(fields)
     if any(fields.get(name) in (True, "true", "True") for name in _IMPOSSIBLE):
         raise InvalidInputError("is_impossible: the passage does not answer the question.", field="is_impossible")
@@ -96,7 +195,7 @@ def _general(fields: Fields) -> Parts:
     wrong = _wrong_answers(fields)
     options = read_options(fields)
     if options and not wrong:
-        return _kept_whole(fields, choice_parts(query, options, _right(fields, options)))
+        return _kept_whole(fields, choice_parts(query, options, _right(fields, options, counting)))
     name = _answer_name(fields)
     target = fields.get(name) if name else None
     if wrong and name:
@@ -110,12 +209,22 @@ def _general(fields: Fields) -> Parts:
         return _kept_whole(fields, _judged(query, fields))
     if name:
         _refuse_disagreement(fields, name, target)
+    elif "problem" in fields:
+        target = _boxed(fields)
+    if "problem" in fields and isinstance(target, str) and _AIME.fullmatch(target.strip()):
+        target = int(target)
     parts = _lettered(query, target) or answer_parts(query, target)
     return _kept_whole(fields, parts)
 
 
+def _boxed(fields: Fields) -> str | None:
+    """Return MATH's worked solution, which holds the answer in a box; None if it has no box or several."""
+    solution = fields.get("solution")
+    return solution if isinstance(solution, str) and solution.count("\\boxed") == 1 else None
+
+
 def _kept_whole(fields: Fields, parts: Parts) -> Parts:
-    fields.refuse_unread()
+    fields.refuse_unread(str(parts.get("query", "")))
     return parts
 
 
@@ -134,9 +243,11 @@ def _query(fields: Fields) -> str:
     else:
         passages = []
     if not names:
+        said = ", ".join(fields.label(name)[:30] for name in list(fields)[:6])
         raise InvalidInputError(
             "This is no question that we can read: it has none of `query`, `input` (inspect_ai), `doc` with `arguments` "
-            "(lm-evaluation-harness) and `question`."
+            f"(lm-evaluation-harness) and `question`. Its fields are: {said or 'none that hold anything'}. Call the question "
+            "`question` and the right answer `answer`."
         )
     query = _prompt(fields.get(names[0]), fields.label(names[0]))
     passages += [name for name in fields if name in PASSAGES]
@@ -161,16 +272,19 @@ def _hellaswag(fields: Fields) -> str:
     return f"Which ending continues this text best?\n\n{f'{topic}: ' if isinstance(topic, str) else ''}{begin}"
 
 
-def _right(fields: Fields, options: Sequence[Option]) -> int:
+def _right(fields: Fields, options: Sequence[Option], counting: Counting) -> int:
     """Return the place of the right option. All fields that name it must agree."""
     named = [name for name in (*ANSWERS, *INDEXES) if name in fields]
     if not named:
         raise InvalidInputError("target: there is none, so nothing can be checked.", field="target")
+    counting = counting._replace(columns=any(option.label is not None for option in options))
     places: dict[str, int] = {}
     problem: InvalidInputError | None = None
     for name in named:
         try:
-            places[name] = find_right(fields.get(name), options, by_place=name in INDEXES)
+            places[name] = find_right(
+                fields.get(name), _as_counted(fields, name, options), by_place=name in INDEXES, counting=counting
+            )
         except InvalidInputError as error:
             problem = problem or error
     # A field such as `answer_index` decides where the answer itself could be two options.
@@ -247,12 +361,12 @@ def _judged(query: str, fields: Fields) -> Parts:
 
 def _lettered(query: str, target: Any) -> Parts | None:
     """Return the check of a letter if the question's own text lists lettered options; else None."""
-    if not isinstance(target, str) or len(target.strip()) != 1 or target.strip() not in LETTERS:
+    if not isinstance(target, str) or (letter := bare_letter(target)) is None:
         return None
     letters = list(dict.fromkeys(_LETTERED_LINE.findall(query)))
-    if letters != list(LETTERS[: len(letters)]) or len(letters) < 2 or target.strip() not in letters:
+    if letters != list(LETTERS[: len(letters)]) or len(letters) < 2 or letter not in letters:
         return None
-    return letter_parts(query, target.strip(), letters)
+    return letter_parts(query, letter, letters)
 
 
 # ------------------------------------------------------------------------------------------------------------- prompts
@@ -270,7 +384,7 @@ def _prompt(given: Any, label: str) -> str:
         raise InvalidInputError(
             f"{label}: text, or chat messages with a user's turn of text, belong there.", field=label
         )
-    system = [_content(turn, label) for turn in given if turn.get("role") in ("system", "developer")]
+    system = [_example(turn, label) for turn in given if turn.get("role") in ("system", "developer")]
     turns = [turn for turn in given if turn.get("role") not in ("system", "developer")]
     if len(turns) != 1 or turns[0].get("role") != "user":
         raise InvalidInputError(
@@ -278,6 +392,12 @@ def _prompt(given: Any, label: str) -> str:
             field=label,
         )
     return "\n\n".join([*(text for text in system if text.strip()), _content(turns[0], label)])
+
+
+def _example(turn: Mapping[str, Any], label: str) -> str:
+    """Return a system message. OpenAI evals keep examples in such messages, and tell who speaks by a name."""
+    speaker = {"example_user": "User: ", "example_assistant": "Assistant: "}.get(str(turn.get("name")), "")
+    return f"{speaker}{_content(turn, label)}"
 
 
 def _content(turn: Mapping[str, Any], label: str) -> str:

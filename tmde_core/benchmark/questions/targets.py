@@ -30,6 +30,12 @@ _NUMBER = re.compile(
 _FRACTION = re.compile(
     r"(?P<sign>[-+]?)(?:(?P<top>\d{1,9})\s?/\s?(?P<under>\d{1,9})|\\[dt]?frac\{(?P<top2>\d{1,9})\}\{(?P<under2>\d{1,9})\})"
 )
+_ONE_LETTER = re.compile(r"\(?(?P<letter>[A-Za-z])[).]?")
+_SPACES = re.compile(r"\\[!,;: ]\s*")
+"""LaTeX's small spaces, which stand between the digits of long numbers."""
+_BEFORE_NUMBER = re.compile(r"[A-Za-z]\s?=\s?(?=[-+\d\\$])")
+_BEHIND_NUMBER = re.compile(r"\s?(?:\^\{?\\circ\}?|°|\([A-Za-z ]{1,30}\))$")
+"""What stands behind a number and is no part of it: degrees, and the unit in ASDiv's `9 (apples)`."""
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{(?P<inner>[^{}]+)\}")
 _YES_OR_NO = (("yes", "no"), ("true", "false"))
 
@@ -49,9 +55,9 @@ def answer_parts(query: str, target: Any) -> Parts:
     for pair in _YES_OR_NO:
         if len(wordings) == 1 and reference.rstrip(".").casefold() in pair:
             return _either(query, reference.rstrip("."), pair)
-    if len(wordings) == 1 and reference.upper() in LETTERS:
+    if len(wordings) == 1 and (letter := bare_letter(reference)) is not None:
         # A fact such as "A" or "I" would stand in nearly every answer.
-        return _checked(query, reference, {"kind": "choice", "answer": reference.upper(), "options": list(LETTERS)})
+        return _checked(query, reference, {"kind": "choice", "answer": letter, "options": list(LETTERS)})
     numbers = [read_number(one) for one in wordings]
     if numbers[0] is not None and all(one == numbers[0] for one in numbers):
         value, tolerance = numbers[0]
@@ -59,10 +65,22 @@ def answer_parts(query: str, target: Any) -> Parts:
         if tolerance:
             check["tolerance"] = tolerance
         return _checked(query, reference, check)
-    short = [one for one in wordings if _is_short(one)][:MAX_WORDINGS]
+    short = [one for one in _without_full_stops(wordings) if _is_short(one)][:MAX_WORDINGS]
     if not short:
         return {"query": query, "reference": reference}
     return _checked(query, reference, {"kind": "facts", "facts": [short]})
+
+
+def bare_letter(text: str) -> str | None:
+    """Return the letter that a text such as `B`, `(B)` or `B)` is; None if it is something else."""
+    found = _ONE_LETTER.fullmatch(text.strip())
+    return found["letter"].upper() if found else None
+
+
+def _without_full_stops(wordings: Iterable[str]) -> list[str]:
+    """Return the wordings, and each that ends like a sentence also without the full stop."""
+    both = [form for one in wordings for form in (one, re.sub(r"(?<=[^\W\d_]{3})[.。]$", "", one))]
+    return _distinct(both)
 
 
 def letter_parts(query: str, letter: str, letters: Iterable[str]) -> Parts:
@@ -150,6 +168,8 @@ def _bare(text: str) -> str:
 def read_number(text: str) -> tuple[float, float] | None:
     """Return the number that a text is, and the tolerance of its check; None if the text is not one number."""
     plain = fold_characters(text).strip().strip("$" if text.count("$") == 2 else "").strip()
+    plain = _SPACES.sub("", plain).replace("\\%", "%").replace("\\$", "$")
+    plain = _BEHIND_NUMBER.sub("", _BEFORE_NUMBER.sub("", plain, count=1))
     if found := _FRACTION.fullmatch(plain):
         top, under = int(found["top"] or found["top2"]), int(found["under"] or found["under2"])
         if not under:

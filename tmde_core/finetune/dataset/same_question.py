@@ -74,8 +74,8 @@ def fold_characters(text: str) -> str:
     """Return a text whose characters are written in one way. Case, blanks and line ends stay."""
     if text.isascii() and text.isprintable():
         return text
-    shown = _GUILLEMETS.sub(r"\1\2", _HIDDEN.sub(r"\1", text))
-    return unicodedata.normalize("NFC", "".join(map(_written, unicodedata.normalize("NFC", shown))))
+    shown = unicodedata.normalize("NFC", _HIDDEN.sub(r"\1", text))
+    return unicodedata.normalize("NFC", "".join(map(_written, _GUILLEMETS.sub(r"\1\2", shown))))
 
 
 @lru_cache(maxsize=8192)

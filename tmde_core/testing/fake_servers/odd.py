@@ -45,6 +45,13 @@ def _in_choice(**members: Any) -> Callable[[Chunk], Chunk]:
     return lambda chunk: {**chunk, "choices": [{**choice, **members} for choice in chunk["choices"]]}
 
 
+def _in_delta(**members: Any) -> Callable[[Chunk], Chunk]:
+    def change(chunk: Chunk) -> Chunk:
+        return {**chunk, "choices": [{**one, "delta": {**one["delta"], **members}} for one in chunk["choices"]]}
+
+    return change
+
+
 def _content(wrap: Callable[[str], Any]) -> Callable[[Chunk], Chunk]:
     def change(chunk: Chunk) -> Chunk:
         choices = [
@@ -122,6 +129,14 @@ _STREAMS: dict[str, tuple[str, Callable[[list[Chunk]], list[bytes]]]] = {
     "content-parts": ("content as a list of parts", _each(_content(lambda text: [{"type": "text", "text": text}]))),
     "legacy-text": ("`text` in place of `delta`", _each(_legacy)),
     "tool-calls-null": ("tool calls that are null", _each(_content(str))),
+    "tool-calls-empty": ("tool calls and other members that are empty",
+                         _each(_in_delta(tool_calls=[], function_call=None, refusal=None, audio=None, annotations=[]))),
+    "no-blank": ("no blank after `data:`", _bytes(lambda block: block.replace(b"data: ", b"data:"))),
+    "data-twice": ("events that a proxy wrapped once more", _bytes(lambda block: block.replace(b"data: ", b"data: data: "))),
+    "bytes": ("one byte in each piece", lambda chunks: [bytes([one]) for block in _stream(chunks) for one in block]),
+    "ping-events": ("events that are called ping", _first(b"event: ping\ndata: {}\n\n", b": PROCESSING\n\n")),
+    "usage-first": ("counts before the answer",
+                    _first(_event({"choices": [], "usage": {"prompt_tokens": 12}}), _event({"usage": None}))),
     "whole": ("a whole JSON answer instead of a stream", _whole),
     "lines-of-json": ("lines of JSON without `data:`",
                       lambda chunks: [json.dumps(chunk).encode() + b"\n" for chunk in chunks]),
@@ -150,6 +165,7 @@ _REFUSES: dict[str, tuple[tuple[str, ...], str]] = {
     "no-sampling": (("temperature", "top_p", "seed", "stop"), "Unsupported value: '{}' does not support this. Only the default is supported."),
     "no-logprobs": (("logprobs", "top_logprobs"), "{} is not supported by this model"),
     "no-response-format": (("response_format",), "This {} type is unavailable now"),
+    "no-thinking-type": (("chat_template_kwargs",), "json: cannot unmarshal bool into Go struct field ChatRequest.{} of type string"),
     "no-thinking-switch": (("chat_template_kwargs", "reasoning_effort"), "Unknown parameter: '{}'."),
 }  # fmt: skip
 
@@ -162,6 +178,8 @@ _OTHERS = {
     "cut-at-end": "the connection breaks after the final event",
     "cut": "the connection breaks amid the answer, which is then no answer",
     "models-null": "the list of models has null and odd members",
+    "models-names": "the list of models holds names only",
+    "models-object": "the models are members of an object",
     "models-list": "the list of models is an array without an object around it",
 }
 
@@ -210,6 +228,10 @@ class OddServer(FakeServer):
         if "models-null" in self.oddities:
             odd = [None, 5, {}, {"id": None}, {"id": ["x"]}]
             return {"object": None, "data": [*odd, {**entry, "owned_by": None, "aliases": 7, "max_model_len": "2048"}]}
+        if "models-names" in self.oddities:
+            return {"data": [self.MODEL]}
+        if "models-object" in self.oddities:
+            return {"data": {self.MODEL: {"object": "model"}}}
         return [entry] if "models-list" in self.oddities else {"object": "list", "data": [entry]}
 
     async def _chat(self, call: Call, reply: Reply) -> None:
