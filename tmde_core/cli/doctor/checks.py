@@ -30,12 +30,12 @@ from tmde_core.errors import (
     PluginUnavailableError,
     TmdeError,
 )
-from tmde_core.lora.files.store import AdapterStore
 from tmde_core.plugins import Plugins, create
 from tmde_core.plugins.defaults import resolve_roles
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record
 from tmde_core.runtimes import Runtimes
+from tmde_core.services import open_reading
 from tmde_core.settings import SETTINGS_FILE, Settings, default_data_dir
 from tmde_core.storage.database import Database
 from tmde_core.storage.locks import is_locked
@@ -70,7 +70,7 @@ async def examine(invocation: Invocation) -> list[Check]:
         checks.append(Check("settings", "broken", error.detail))
     checks.append(_disk(settings.data_path if settings else invocation.data_dir or default_data_dir()))
     if settings is not None:
-        checks += [_writable(settings), await _database(settings), _server(settings), _adapter(settings)]
+        checks += [_writable(settings), await _database(settings), _server(settings), await _adapter(settings)]
     checks += list(_plugins(plugins))
     if settings is not None:
         checks += await _runtimes(plugins, settings)
@@ -180,24 +180,24 @@ def _server(settings: Settings) -> Check:
     return Check("server", "ok", "none runs on this data directory; `tmde serve` starts one")
 
 
-def _adapter(settings: Settings) -> Check:
+async def _adapter(settings: Settings) -> Check:
     """Check the files of the active adapter. If they are damaged, the base model answers."""
-    store = AdapterStore(settings.data_path)
     try:
-        pointer = store.active()
+        async with open_reading(settings) as services:
+            pointer = services.stores.adapters.active()
+            adapter = await services.lora.get_active()
     except AdapterInvalidError as error:
         return Check("adapter", "lacking", f"The base model answers. {error.detail}")
-    active = pointer.adapter_id if pointer else None
-    if active is None:
-        return Check("adapter", "ok", "none is active; the base model answers")
-    try:
-        adapter = store.get(active)
     except NotFoundError:
-        return Check("adapter", "lacking", f"{active} is active, but it is gone: the base model answers. {_REPAIR}")
+        return Check("adapter", "lacking", f"The active adapter is gone, so the base model answers. {_REPAIR}")
+    except (TmdeError, sqlite3.Error):
+        return Check("adapter", "lacking", "not examined, because the database cannot be opened")
+    if adapter is None or pointer is None:
+        return Check("adapter", "ok", "none is active; the base model answers")
     if not adapter.is_valid:
-        damage = f"{active} is active, but damaged: the base model answers. {adapter.invalid_reason} {_REPAIR}"
+        damage = f"{adapter.id} is active, but damaged: the base model answers. {adapter.invalid_reason} {_REPAIR}"
         return Check("adapter", "lacking", damage)
-    return Check("adapter", "ok", f"{active} is active")
+    return Check("adapter", "ok", f"{adapter.id} is active")
 
 
 _REPAIR = "`tmde lora rollback` returns to what answered before; `tmde lora activate` chooses another adapter."
