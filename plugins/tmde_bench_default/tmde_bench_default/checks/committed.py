@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 
-from tmde_bench_default.checks.reading.denial import is_denied, is_denied_after, last_correction
+from tmde_bench_default.checks.reading.denial import gives_up, is_denied, is_denied_after, last_correction
 from tmde_bench_default.checks.reading.folding import BOX, BOX_END, fold_signs
 from tmde_bench_default.checks.reading.marks import Mark, final_parts, says_nothing
 from tmde_bench_default.checks.reading.numbers import Reading, parse_number, read_numbers
 from tmde_bench_default.checks.reading.units import COMPOUND, MAGNITUDE
-from tmde_bench_default.checks.sums import false_sum
+from tmde_bench_default.checks.sums import false_comparison, false_sum
 
 MAX_NUMBERS = 300
 """At most this many numbers of a text are looked at, from its end."""
@@ -34,6 +34,8 @@ _HEDGE = re.compile(
 _SAME_LETTER = re.compile(r"(?i)\b([a-z])(?:_?\d)?\s*[=:]\s*[-+$€£(]*\Z")
 _ASIDE = re.compile(r"(?<=[\w%°]) \((?!\s*(?:or|not|maybe)\b)")
 _BRACKETED = re.compile(r"\s*\(\s*(?:=|or\b|maybe\b)?\s*")
+_OTHERWISE = re.compile(r"(?i)(?:\s[a-z°]+){0,2}\s?,?\s(?:unless|or else|otherwise|if not)\b[^.!?\d\n]{0,40}\d")
+"""What stands before another candidate: 42 unless it is 43."""
 _BOUND_BEFORE = re.compile(
     r"(?i)(?:\b(?:(?:more|less|fewer|greater|larger|higher|lower|smaller|bigger|older|younger|longer|shorter|closer|rather|other|further|later|earlier|better|worse|"
     r"faster|slower|heavier|lighter|taller|warmer|colder|hotter) than|at least|at most|up to|over|under|above|below|beyond|exceed(?:s|ing)?|almost|nearly|close to|"
@@ -74,7 +76,9 @@ _ALONE_AFTER = re.compile(r"[\s*$)\"'!.。]*(?:[^\W\d_][\w/^°.]*\s*){0,2}[\s*$)
 def find_number(answer: str) -> tuple[Reading | None, str]:
     """Return the number that an answer commits to, or None and the reason."""
     text = fold_signs(answer)
-    if (false := false_sum(text)) is not None:
+    if gives_up(text):
+        return None, "It says that it cannot tell."
+    if (false := false_sum(text) or false_comparison(text)) is not None:
         return None, f"It says {false}, which is false."
     marks = final_parts(text)
     if marks and not read_numbers(marks[-1].text):
@@ -290,7 +294,7 @@ class _Part:
         before = numbers[chosen - 1] if chosen else None
         if before and one.worked and not before.worked and self._is_linked(before, one):
             return None, "It goes on from its number to a power and settles on neither."
-        if self._is_hedged(numbers, chosen):
+        if self._is_hedged(numbers, chosen) or _OTHERWISE.match(self._text, one.end):
             return None, "It names several numbers and settles on none."
         return one, ""
 

@@ -1,11 +1,14 @@
-"""Find sums that are false, such as 2 + 2 = 5."""
+"""Find sums and comparisons that are false, such as 2 + 2 = 5 and 60 < 56."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 
+from tmde_bench_default.checks.reading.denial import is_denied, is_denied_after
 from tmde_bench_default.checks.reading.digits import read_digits
+from tmde_bench_default.checks.reading.numbers import read_numbers
 
 _NUMBER = r"\d[\d,]*(?:\.\d+)?"
 _SUM = re.compile(
@@ -39,6 +42,32 @@ def false_sum(text: str) -> str | None:
         slack = Fraction(1, 2 * 10**decimals) if rounded else Fraction(0)
         if abs(value - result) > slack + abs(value) / 1_000_000:
             return match[0].strip()
+    return None
+
+
+_COMPARED = re.compile(
+    r"(?i)\s*(?:(?P<less><|≤|<=)|(?P<more>>|≥|>=)|(?:is|are|was)\s(?:(?:much|clearly|also|obviously|therefore|thus|far|a bit|slightly)\s){0,2}"
+    r"(?:(?P<fewer>smaller|less|fewer|lower)|(?P<greater>larger|greater|bigger|higher|more))\sthan(?: the number)?)\s*[$€£]?"
+)
+MAX_COMPARED = 6_000
+"""The comparisons of this many characters are read, from the end of the text."""
+
+
+def false_comparison(text: str) -> str | None:
+    """Return the first comparison of two numbers in the folded text that is false and not denied."""
+    text = text[-MAX_COMPARED:]
+    for one, other in pairwise(read_numbers(text)):
+        found = _COMPARED.fullmatch(text, one.end, other.start)
+        if found is None or one.value is None or other.value is None or one.operand or other.operand:
+            continue
+        if one.percent != other.percent or is_denied(text, one.start) or is_denied_after(text, other.end):
+            continue
+        less = (found["less"] or found["fewer"]) is not None
+        holds = one.value <= other.value if found["less"] in {"≤", "<="} else one.value < other.value
+        if not less:
+            holds = one.value >= other.value if found["more"] in {"≥", ">="} else one.value > other.value
+        if not holds:
+            return text[one.start : other.end]
     return None
 
 
