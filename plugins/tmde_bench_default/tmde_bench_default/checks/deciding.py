@@ -122,14 +122,15 @@ def _facts(answer: str, check: FactsCheck) -> CheckResult:
     if gives_up(text):
         return CheckResult(score=0.0, reason="It says that it cannot tell.")
     facts = [tuple(filter(None, map(plain, fact))) for fact in check.facts]
-    if lists_others(text, [wording for fact in facts for wording in fact]):
+    wordings = [wording for fact in facts for wording in fact]
+    if lists_others(text, wordings):
         return CheckResult(score=0.0, reason="It lists candidates and settles on none.")
     if len(facts) == 1 and _answers_differ(answer, facts[0]):
         return CheckResult(score=0.0, reason="It names more than one final answer.")
     missing = [
         names[0]
         for names, fact in zip(check.facts, facts, strict=True)
-        if not any(find_asserted(text, wording, fact) for wording in fact)
+        if not any(find_asserted(text, wording, wordings) for wording in fact)
     ]
     share = 1 - len(missing) / len(check.facts) if check.facts else 1.0
     return CheckResult(

@@ -59,7 +59,7 @@ _ONLY_AN_OPTION = re.compile(
 )
 _BESIDE = re.compile(
     r"(?i)\b(?:after|before|opposite(?: of| to)?|contrary of|next to|(?:left|right) of|behind|in front of|beside|besides|ask|unlike|similar to|followed by|following|preceding|preceded by|"
-    r"until|(?:every|any|all|no)[a-z]*(?: \w+)? but)\s+(?:the\s+)?[\"'(\[*]{0,3}\Z"
+    r"until|(?:every|any|all)(?:one|thing|body|where)?(?: (?!but)[a-z]{3,8})? but|no(?:body|thing|where| one) but)\s+(?:the\s+)?[\"'(\[*]{0,3}\Z"
 )
 """What makes an option a place to look from, and not the one that is chosen: the day after Saturday."""
 _LEFT_OPEN = re.compile(

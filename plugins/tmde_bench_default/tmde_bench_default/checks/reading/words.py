@@ -29,6 +29,14 @@ _PARTS = {"half": 2, "quarter": 4} | {
     word: value
     for value, word in enumerate(["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"], 3)
 }
+_SMALL_PARTS = {
+    word: value
+    for value, word in enumerate(
+        "eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split(), 11
+    )
+} | {"hundredth": 100, "thousandth": 1000}
+MORE_PARTS = _SMALL_PARTS | {word + "s": value for word, value in _SMALL_PARTS.items()}
+"""Parts that are read only behind number words, because the same words count places: the twelfth."""
 PARTS = _PARTS | {word + "s": value for word, value in _PARTS.items()} | {"halves": 2}
 ORDINALS = frozenset(
     [
@@ -123,6 +131,7 @@ def _is_known(word: str) -> bool:
         or word in DOZEN
         or word in PARTS
         or word in ORDINALS
+        or word in MORE_PARTS
     )
 
 
@@ -219,6 +228,9 @@ class _Sum:
             one, plural = self._group == 1, word.text.endswith("s")
             if one != plural and not (self._group >= 20 and not plural):
                 return self._done(self._at, Fraction(self._group, PARTS[word.text]))
+        if word.text in MORE_PARTS and self._group is not None and not self._total and 0 < self._group < 20:
+            if (self._group == 1) != word.text.endswith("s"):
+                return self._done(self._at, Fraction(self._group, MORE_PARTS[word.text]))
         if word.text in ORDINALS and (word.text != "second" or word.joined == "-"):
             return self._done(self._at, None, ordinal=True)
         if word.text == "second":  # ten second(s): a unit
