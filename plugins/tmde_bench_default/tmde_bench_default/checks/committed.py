@@ -25,7 +25,7 @@ MAX_READ = 6_000
 """The numbers of this many characters are read, from the end of the text. The final answer is there."""
 
 _HEDGE = re.compile(
-    r"(?is)\s*(?:[\w°%]+\s+){0,2}?(?:,\s*(?:(?:and|or)\b)?|;|\||[&/+]|\b(?:or|and|to|through|till|until|vs\.?|versus|bis|und|oder|ou|y|o|et|или|и)\b|"
+    r"(?is)\s*(?:[\w°%]+\s+){0,2}?(?:,\s*(?:(?:and|or)\b)?|;|\||[&/+]|(?<![a-z])(?:or|and|to|through|till|until|vs\.?|versus|bis|und|oder|ou|y|o|et)(?![a-z])|\b(?:или|и)\b|"
     r"[-–—~]|〜|=>|->|→|\bthen\b|或者?|和|与|到|至|または|か|と|또는)[\s(*\",]*(?:\b(?:maybe|perhaps|possibly|even|rather|else|probably|also|it is|it's|is|could be|might be|may be|"
     r"then|both|either|about|around|just|more likely|most likely|likelier)\b[\s(,]*){0,3}(?:\b([a-z])(?:_?\d)?\s*[=:]\s*)?[\s$€£(]*"
 )
@@ -39,7 +39,7 @@ _OTHERWISE = re.compile(r"(?i)(?:\s[a-z°]+){0,2}\s?,?\s(?:unless|or else|otherw
 _BOUND_BEFORE = re.compile(
     r"(?i)(?:\b(?:(?:more|less|fewer|greater|larger|higher|lower|smaller|bigger|older|younger|longer|shorter|closer|rather|other|further|later|earlier|better|worse|"
     r"faster|slower|heavier|lighter|taller|warmer|colder|hotter) than|at least|at most|up to|over|under|above|below|beyond|exceed(?:s|ing)?|almost|nearly|close to|"
-    r"fewer|well over|just over|just under|no more than|no less than|not more than|minimum of|maximum of|or more than|approaching|from|starting (?:at|from)|mindestens|höchstens|über|unter|"
+    r"fewer|well over|just over|just under|no more than|no less than|not more than|minimum of|maximum of|or more than|approaching|out of(?: the| all(?: the)?)?|from|starting (?:at|from)|mindestens|höchstens|über|unter|"
     r"plus de|moins de|más de|menos de)\s+(?:or equal to\s+)?(?:about |around |exactly |the )?|[<>≤≥≠≮≯]=?\s*|!=\s*|<>\s*)[($€£]*\Z"
 )
 _BOUND_AFTER = re.compile(

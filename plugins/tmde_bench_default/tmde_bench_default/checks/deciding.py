@@ -146,7 +146,9 @@ def _answers_differ(answer: str, wordings: Sequence[str]) -> bool:
     if len(marks) < 2 or last_correction(text[marks[0].begin : marks[-1].begin]) is not None:  # noqa: PLR2004
         return False
     ends = [*(mark.start for mark in marks[1:]), len(text)]
-    parts = [plain(text[mark.begin : min(end, mark.begin + len(mark.text))]) for mark, end in zip(marks, ends, strict=True)]
+    parts = [
+        plain(text[mark.begin : min(end, mark.begin + len(mark.text))]) for mark, end in zip(marks, ends, strict=True)
+    ]
     return len({any(find_stated(part, wording) for wording in wordings) for part in parts}) > 1
 
 

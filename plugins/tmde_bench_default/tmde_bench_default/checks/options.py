@@ -49,10 +49,12 @@ _CONCLUDES = re.compile(
 )
 """What leads to the last option of an answer that reasons with others: so it will be Saturday."""
 _FROM_AMONG = re.compile(
-    r"(?i)(?:\b(?:if i (?:had|have) to (?:choose|pick|decide) )?\b(?:between|among|amongst|out of|of|from|compar(?:ed|ing) (?:with|to)?)\s+"
+    r"(?i)(?:\b(?:if i (?:had|have) to (?:choose|pick|decide) )?\b(?:between|among|amongst|out of|of|from|compar(?:ed|ing)(?: with| to)?)\s+"
     r"(?:(?:the )?(?:options?|choices?|letters?) )?)\Z"
 )
-_AMONG_REST = re.compile(r"(?i)[\"')\]*]{0,3}\s*(?:,\s*(?:and|or)?|and|or|with|to|&|/)\s*(?:option |choice )?[\"'(\[*]{0,3}")
+_AMONG_REST = re.compile(
+    r"(?i)[\"')\]*]{0,3}\s*(?:,\s*(?:and|or)?|and|or|with|to|&|/)\s*(?:option |choice )?[\"'(\[*]{0,3}"
+)
 _ONLY_AN_OPTION = re.compile(
     r"(?i)[\"')\]*]{0,3}\s+(?:is|was)\s+(?:just |only |also |but )?(?:an?|one|the (?!best|right|correct|only|final|better|most|logical|true|obvious|one|answer)\w+)"
     r"(?: (?:possible|valid|plausible|good|of the))? (?:option|options|possibility|candidate|choice|choices|letter|guess|grade|vitamin)\b(?! (?:that|which|i)\b)"
@@ -63,16 +65,22 @@ _BESIDE = re.compile(
 )
 """What makes an option a place to look from, and not the one that is chosen: the day after Saturday."""
 _LEFT_OPEN = re.compile(
-    r"(?i)[\"')\]*]{0,3}\s*,?\s*(?:or (?:not|else|maybe|perhaps|possibly|any)\b|unless\b|and (?:(?:all|any|each|every one) (?:of )?)?(?:the )?(?:others?|rest|remaining)\b"
+    r"(?i)[\"')\]*]{0,3}\s*,?\s*(?:or (?:not|none|neither|else|maybe|perhaps|possibly|any|another|other|some(?:thing|one)?)\b|unless\b|and (?:(?:all|any|each|every one) (?:of )?)?(?:the )?(?:others?|rest|remaining)\b"
     r"(?! (?:options? |ones? |choices? )?(?:are|is|can|do|does|don't|have|seem))|as well as\b)|\s?[♭♯]"
 )
-_OVER_ANOTHER = re.compile(r"(?i)[\"')\]*]{0,3}\s*,?\s*(?:over|rather than|instead of|in place of|and not|but not|not)\s+(?:option |choice )?[\"'(\[*]{0,3}")
+_OVER_ANOTHER = re.compile(
+    r"(?i)[\"')\]*]{0,3}\s*,?\s*(?:over|rather than|instead of|in place of|and not|but not|not)\s+(?:option |choice )?[\"'(\[*]{0,3}"
+)
 _OWNED = re.compile(
     r"(?i)'s\s+(?!(?:the|a|an|my|our|your|it|its|right|correct|best|true|clearly|definitely|indeed|obviously|not|what|because|(?:tall|old|young|short|larg|bigg|small|fast|slow|strong|heavi|light)(?:er|est))\b)[a-z]"
 )
-_PERSON = re.compile(r"\.\s[A-Z][a-z]+ (?:says|said|thinks|thought|wrote|writes|claims|claimed|believes|chose|chooses|picks|picked)\b")
+_PERSON = re.compile(
+    r"\.\s[A-Z][a-z]+ (?:says|said|thinks|thought|wrote|writes|claims|claimed|believes|chose|chooses|picks|picked)\b"
+)
 _VERDICT_YES = re.compile(r"(?i)[)\]]?\s*[:.)-]\s*yes\b")
-_VERDICT_NO = re.compile(r"(?i)[)\]*\"']{0,2}\s*[):.–-]\s*(?:is |this is )?(?:false|wrong|incorrect|untrue|no|nope|not (?:correct|true|right)|✗|❌|✘)(?=\s*(?:[.;,]|\Z|\n))")
+_VERDICT_NO = re.compile(
+    r"(?i)[)\]*\"']{0,2}\s*[):.–-]\s*(?:is |this is )?(?:false|wrong|incorrect|untrue|no|nope|not (?:correct|true|right)|✗|❌|✘)(?=\s*(?:[.;,]|\Z|\n))"
+)
 _CLOSED = re.compile(r"[)\]*\"'”]")
 _SENTENCE = re.compile(r"[.!?\n](?=\s|\Z)")
 _LISTED = re.compile(r"(?i)[)\]]?\s*(?:,\s*(?:and\b|or\b|nor\b)?|and\b|or\b|nor\b)\s*[(\[]?")
@@ -90,7 +98,7 @@ _AFTER_NO = re.compile(
 
 _BEFORE_LETTER = re.compile(
     r"(?i)(?:(?-i:\b[A-Z]\s\Z)|(?:\A|[.!?;:,\n([{/&+*\"'$–\ue000-]\s*|\s-\s|[^\x00-\x7f]|\b(?:that|think|guess|get|got|leaves|leaving|leaves us with|remains|take|plus|as|eliminat\w+|exclud\w+|reject\w*|discard\w*|out|thus|so|therefore|hence|believe|not|but|and|or|nor|either|neither|both|between|"
-    r"except|if|than|versus|vs|because|since|then|also|only|with|unlike|instead of|of|maybe|perhaps|else|say|says|said|probably|possibly|surely|definitely|clearly|obviously|just|"
+    r"among|amongst|comparing|out of|except|if|than|versus|vs|because|since|then|also|only|with|unlike|instead of|of|maybe|perhaps|else|say|says|said|probably|possibly|surely|definitely|clearly|obviously|just|"
     r"simply|rather|against|sondern|nicht|und|oder)\s)[\s\"'(\[*]{0,3}\Z)"
 )
 """What may stand before a letter that is an option. In "vitamin B" it is a part of a name."""
@@ -156,7 +164,8 @@ class _Options:
 
     def _unless_left_open(self, found: str | None, reason: str, text: str) -> tuple[str | None, str]:
         if found is not None and any(
-            one.option == found and _LEFT_OPEN.match(text[one.end : one.end + 60]) for one in self._said(text, loose=True)
+            one.option == found and _LEFT_OPEN.match(text[one.end : one.end + 60])
+            for one in self._said(text, loose=True)
         ):
             return None, "It leaves its choice open."
         return found, reason
@@ -302,8 +311,10 @@ class _Options:
         if is_denied(text, one.start, self._negations) or is_denied_after(text, one.end):
             return True
         behind = text[one.end : one.end + 80]
-        if _ONLY_AN_OPTION.match(behind) or _OWNED.match(behind) or _BESIDE.search(
-            text[max(0, one.start - 60) : one.start]
+        if (
+            _ONLY_AN_OPTION.match(behind)
+            or _OWNED.match(behind)
+            or _BESIDE.search(text[max(0, one.start - 60) : one.start])
         ):
             return True
         if len(one.option) == 1 and (_PERSON.match(behind) or _VERDICT_NO.match(behind)):

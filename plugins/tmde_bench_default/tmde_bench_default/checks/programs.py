@@ -109,7 +109,9 @@ def _is_python(info: str) -> bool:
 
 def _patched(lines: Sequence[str]) -> str:
     """Return what a diff leaves: its added lines and its context."""
-    kept = [line[1:] for line in _dedented(lines).split("\n") if not line.startswith(("-", "+++", "@@", "diff ", "index "))]
+    kept = [
+        line[1:] for line in _dedented(lines).split("\n") if not line.startswith(("-", "+++", "@@", "diff ", "index "))
+    ]
     return textwrap.dedent("\n".join(kept)).strip("\n")
 
 

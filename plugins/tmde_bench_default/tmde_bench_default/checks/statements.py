@@ -45,8 +45,19 @@ def find_asserted(text: str, wording: str, same: Sequence[str] = ()) -> list[int
         same: all normalised wordings of the same fact.
     """
     return [
-        start for start in find_stated(text, wording) if not is_offered(text, start, start + len(wording), same)
+        start
+        for written in _spaced(wording)
+        for start in find_stated(text, written)
+        if not is_offered(text, start, start + len(written), same)
     ]
+
+
+_BEFORE_UNIT = re.compile(r"(?<=\d)( ?)(?=(?:°|%|°?[cfk]\b|(?:[kcmµn]?m|k?g|mg|l|ml|s|h|km/h|hz|[km]?w|[km]?j|v|a)\b))")
+
+
+def _spaced(wording: str) -> set[str]:
+    """Return the wording with and without a blank between numbers and units: 100 °C, 100°C."""
+    return {wording, _BEFORE_UNIT.sub("", wording), _BEFORE_UNIT.sub(" ", wording)}
 
 
 def _is_whole(text: str, start: int, end: int) -> bool:

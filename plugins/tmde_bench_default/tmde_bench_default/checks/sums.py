@@ -46,9 +46,10 @@ def false_sum(text: str) -> str | None:
 
 
 _COMPARED = re.compile(
-    r"(?i)\s*(?:(?P<less><|≤|<=)|(?P<more>>|≥|>=)|(?:is|are|was)\s(?:(?:much|clearly|also|obviously|therefore|thus|far|a bit|slightly)\s){0,2}"
+    r"(?i)\s*(?:(?P<equal>=)|(?P<less><|≤|<=)|(?P<more>>|≥|>=)|(?:is|are|was)\s(?:(?:much|clearly|also|obviously|therefore|thus|far|a bit|slightly)\s){0,2}"
     r"(?:(?P<fewer>smaller|less|fewer|lower)|(?P<greater>larger|greater|bigger|higher|more))\sthan(?: the number)?)\s*[$€£]?"
 )
+_BEGINNINGS = ("\n", ".", ":", ";", "(", ",")
 MAX_COMPARED = 6_000
 """The comparisons of this many characters are read, from the end of the text."""
 
@@ -62,6 +63,17 @@ def false_comparison(text: str) -> str | None:
             continue
         if one.percent != other.percent or is_denied(text, one.start) or is_denied_after(text, other.end):
             continue
+        if found["equal"]:
+            if not text[: one.start].rstrip(" ").endswith(_BEGINNINGS) and text[: one.start].strip():
+                continue
+            if (
+                one.worked
+                or "." in text[one.start : other.end]
+                or one.value == other.value
+                or one.value.denominator != 1
+            ):
+                continue
+            return text[one.start : other.end]
         less = (found["less"] or found["fewer"]) is not None
         holds = one.value <= other.value if found["less"] in {"≤", "<="} else one.value < other.value
         if not less:

@@ -17,7 +17,9 @@ _NEGATION = re.compile(
     r"pas|jamais|ni|não|nunca|non|не|нет|нельзя)\b|n't\b|\bno es\b)"
 )
 _ALL_BUT = re.compile(r"(?i)\b(?:anything|everything|anyone|everyone|all|any) but[\s(\"'*]*(?:option |choice )?\Z")
-_UNSPACED_NEGATION = re.compile(r"(?:不是|並非|并非|没有|沒有|绝非|而非|不会是|不可能是|不|非|未|无|無|ไม่ใช่|ไม่)[ \"'(]?\Z")
+_UNSPACED_NEGATION = re.compile(
+    r"(?:不是|並非|并非|没有|沒有|绝非|而非|不会是|不可能是|不|非|未|无|無|ไม่ใช่|ไม่)[ \"'(]?\Z"
+)
 _PREFIX = re.compile(r"(?i)\b(?:non|anti|pseudo|quasi)[- ]\Z")
 NO_DENIAL = re.compile(
     r"(?i)\b(?:no doubt|not only|not just|not merely|not simply|not doubt|without (?:a |any )?doubt|no question|no wonder|not to mention|not surprisingly)\b"

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 _CLOSING = r"[\"')\]*]{0,3}"
 _OR = r"(?:or|oder|ou|или|o|ó|或者?|还是|還是|または|あるいは|또는|혹은)"
 _SOFT = r"(?:(?:maybe|perhaps|possibly|probably|even|else|the|a|an|in|at|of|it is|it's|it was|is|was|just) )*"
-_OR_BEFORE = re.compile(rf"(?:(?:\A|(?<=[\s(,;])){_OR}\s+(?!rather\b){_SOFT}|(?:或者?|还是|還是|または|또는 |혹은 ))[\"'(\[*]*\Z")
+_OR_BEFORE = re.compile(
+    rf"(?:(?:\A|(?<=[\s(,;])){_OR}\s+(?!rather\b){_SOFT}|(?:或者?|还是|還是|または|또는 |혹은 |(?<=[一-鿿ァ-ヺー])か))[\"'(\[*]*\Z"
+)
 _OR_AFTER = re.compile(
     rf"{_CLOSING}\s*,?\s*\(?(?:\b{_OR}\b|或|还是|還是|または|あるいは|또는|혹은|이나 |か(?![らつ。.,!]|\Z|です|と))(?! (?:more|less) \w+ly)[\s(]*{_SOFT}"
 )
-_SLASH_BEFORE = re.compile(r"[^\W\d_]{2,}\s?/\s?\Z")
-_SLASH_AFTER = re.compile(r"\s?/\s?[^\W\d_]{2,}")
+_SLASH_BEFORE = re.compile(r"[^\W_]*[^\W\d_][^\W_]*\s?/\s?\Z")
+_SLASH_AFTER = re.compile(r"\s?/\s?(?=[^\W_]*[^\W\d_])")
 _ASKED = re.compile(r"[.!\n]\s|\?(?!\s*(?:yes|correct|right|exactly|indeed)\b)")
 _OFFERED = re.compile(
     r"\b(?:either|candidates?|possible (?:answers?|options?|choices?)|possibilities|options|choices|alternatives|guesses)\b[^.?!]*\Z"

@@ -25,9 +25,7 @@ _START = re.compile(
     re.IGNORECASE,
 )
 
-_MONTH = (
-    r"(?-i:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
-)
+_MONTH = r"(?-i:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
 _DAY = re.compile(rf"\d{{1,2}}(?:st|nd|rd|th)? (?:of )?{_MONTH}(?:,? \d{{4}}\b)?|\d{{4}} {_MONTH} \d{{1,2}}\b")
 _AFTER_MONTH = re.compile(rf"\b{_MONTH} (?:the )?\Z")
 _YEAR_AFTER_DAY = re.compile(r"\d{1,2}(?:st|nd|rd|th)?,? \d{4}(?!\d)|\d{1,4}(?:st|nd|rd|th)?(?![\w]|[.,]\d)")
@@ -37,9 +35,13 @@ _PLACE = re.compile(
 )
 """What makes a number the name of a place: page 42."""
 _CLOCK = re.compile(r"(?i)\s?(?:[ap]\.?m\b\.?|o'clock (?:in the|at night))|\s(?:past|till)\b")
-_AGAINST_LETTER = re.compile(r"\s?(?:[<>≤≥≠]=?|!=)\s?[A-Za-z]\b")
+_AGAINST_LETTER = re.compile(r"\s?(?:[<>≤≥≠]=?|!=)\s?(?:[A-Za-z]\b|[\d.,]+\s?[<>≤≥])")
 _ONE_IN = re.compile(r"(?i) (?:chance )?in (?:every )?(\d{1,3}(?:,\d{3})+|\d{1,6})(?![\d.,]*\d)(?! ?%)")
-_ONE_IN_WORDS = re.compile(rf"(?i) (?:chance )?in (?:every )?(?=(?:{'|'.join(words.SMALL)}|{'|'.join(words.TENS)}|a (?:hundred|thousand|million))\b)")
+_ONE_IN_WORDS = re.compile(
+    rf"(?i) (?:chance )?in (?:every )?(?=(?:{'|'.join(words.SMALL)}|{'|'.join(words.TENS)}|a (?:hundred|thousand|million))\b)"
+)
+
+_OUT_OF_WORDS = re.compile(rf"(?i) out of (?=(?:{'|'.join(words.SMALL)}|{'|'.join(words.TENS)})\b)")
 
 _NO_NUMBER = re.compile(
     r"\d{4}-\d{1,2}-\d{1,2}(?:T[\d:.]+Z?)?|\d+(?::\d+)+(?:\.\d+)?|\d{1,4}/\d{1,2}/\d{1,4}|\d+(?:[.,]\d+)?\s?(?:\.{2,}|…)\s?\d+|"
@@ -69,7 +71,9 @@ _RIGHT_END = re.compile(
 """What makes a number before it another one, or a bound."""
 
 _BELOW_ZERO = re.compile(r"(?i)(?: ?° ?[CF]?| degrees?(?: [a-z]+)?| [CF])? below (?:(zero|0)(?![\d.,]*\d)|freezing)\b")
-_VAGUE = re.compile(rf"(?i)[ -]({'|'.join(sorted(units.VAGUE))})(?![^\W_])")
+_VAGUE = re.compile(
+    rf"(?i)[ -]({'|'.join(sorted(units.VAGUE))})(?![^\W_])| (?:\(?in )?(?:hex(?:adecimal)?|binary|octal|base[ -]\w+)(?![^\W_])"
+)
 _TO_THE = re.compile(
     r"(?i) (?:raised )?to the (?:power|\w+ power|\d+(?:st|nd|rd|th)|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b"
 )
@@ -84,11 +88,12 @@ _FUNCTION = re.compile(
     r"negative of|inverse of|reciprocal of|root of|multiple of|multiples of|factor of|power of|mod|(?:half|thirds?|quarters?|[a-z]{3,10}ths?|percent|cent) of(?: the)?)\s?\(?\s?|√\(?\s?)\Z"
 )
 _OPERATOR_BEFORE = re.compile(
-    r"[+×·*÷/^√−]\s*[(\[]*\s?\Z|(?i:\b(?:plus|times|by|mod)\s\Z)|[%)\d]\s?[-–xX]\s?\Z|\w-\Z|\b[a-z]\s[-–]\s\Z"
+    r"[+×·*÷/^√−]\s*[(\[]*\s?\Z|(?i:\b(?:plus|times|mod|(?:divided?|multipl(?:y|ied)|raised?|increased?|\d(?:\s?[a-z]{1,2})?)\sby)\s\Z)|[%)\d]\s?[-–xX]\s?\Z|\w-\Z|\b[a-z]\s[-–]\s\Z"
 )
 _OPERATOR_AFTER = re.compile(
     r"\s{0,3}[)\]]*\s?(?:[+×·÷^√](?=\s?[\w(\\√-])|[*](?=\s?[\w(\\])|/(?=\s?(?:[\d(]|[a-z]\b))|[-–](?=\s?[\d(])|-\s?[a-z]\b(?!')"
     r"|(?i: (?:times|plus|minus|multiplied by|divided by|x|mod) (?=\d|an?\b|\(|-|[a-z]\b|" + words.STARTS + r")))"
+    r"|(?i: (?:plus|minus|multiplied by|divided by) (?=[a-z]))"
     r"|!{1,2}\s?(?:[,=+×·÷/]|(?i:is|equals|ways|possib\w+|permut\w+|arrange\w+)\b)"  # a factorial
 )
 
@@ -197,7 +202,7 @@ class _Reader:
     def read_numeral(self, numeral: han.HanNumber) -> Reading:
         """Read the sign and the unit of a numeral that `han` has read."""
         self._look_back()
-        if self._kind == "label" and not self._text[self._start - 1 : self._start].isascii():
+        if self._kind == "label":
             self._kind = "number"
         self._value, self._at, self._percent = numeral.value, numeral.end, numeral.percent
         if _VAGUE.match(self._text, self._at) or _RIGHT_END.match(self._text, self._at):
@@ -295,7 +300,17 @@ class _Reader:
             all_ = words.read_words(self._text, spelt.end())
             self._at = all_.end
             self._value = 1 / all_.value if all_.value and not all_.ordinal else None
-        self._weak = found.words == 1 and self._value == found.value and not self._negative and (words.SMALL.get(first, 99) <= 12 or first == "half")
+        elif out_of := _OUT_OF_WORDS.match(self._text, self._at):
+            all_ = words.read_words(self._text, out_of.end())
+            self._at = all_.end
+            known = all_.value and not all_.ordinal and self._value is not None
+            self._value = self._value / all_.value if known else None  # type: ignore[operator]
+        self._weak = (
+            found.words == 1
+            and self._value == found.value
+            and not self._negative
+            and (words.SMALL.get(first, 99) <= 12 or first == "half")
+        )
         if self._text[found.end : found.end + 2].strip()[:1] in {"$", "€", "£"}:
             self._weak = False
 
@@ -389,7 +404,11 @@ class _Reader:
         elif (part := _COUNTED_PART.match(text, self._at)) and value is not None and value.denominator == 1:
             self._at = part.end()
             self._value = value / words.PARTS[part[1].lower()]
-        elif value == 1 and (one_in := _ONE_IN.match(text, self._at)) and not re.fullmatch(r"1[5-9]\d\d|20\d\d", one_in[1]):
+        elif (
+            value == 1
+            and (one_in := _ONE_IN.match(text, self._at))
+            and not re.fullmatch(r"1[5-9]\d\d|20\d\d", one_in[1])
+        ):
             self._at = one_in.end()
             all_ = int(one_in[1].replace(",", ""))
             self._value = Fraction(1, all_) if all_ > 1 else None

@@ -32,7 +32,8 @@ _PARTS = {"half": 2, "quarter": 4} | {
 _SMALL_PARTS = {
     word: value
     for value, word in enumerate(
-        "eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split(), 11
+        "eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split(),
+        11,
     )
 } | {"hundredth": 100, "thousandth": 1000}
 MORE_PARTS = _SMALL_PARTS | {word + "s": value for word, value in _SMALL_PARTS.items()}
@@ -78,7 +79,7 @@ ORDINALS = frozenset(
 STARTS = "|".join(sorted({*SMALL, *TENS, "half"}, key=len, reverse=True))
 START = re.compile(
     rf"(?i)(?<![^\W_])(?:(?:{STARTS})(?![^\W_])|an?(?= (?:hundred|thousand|million|billion|trillion|dozen|half|quarter|lakh|crore)(?![^\W_]))"
-    r"|a(?= (?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)(?: of\b|\s*(?:[.,;!)]|\Z))))"
+    r"|an?(?= (?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)(?: of\b|\s*(?:[.,;!)]|\Z))))"
 )
 """Where number words may begin."""
 
