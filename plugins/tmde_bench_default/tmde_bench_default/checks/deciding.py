@@ -143,7 +143,7 @@ def _answers_differ(answer: str, wordings: Sequence[str]) -> bool:
     """Return whether the answer marks several final answers without a correction, and only some state the fact."""
     text = fold_signs(answer)
     marks = final_parts(text)
-    if len(marks) < 2 or last_correction(text[marks[0].begin : marks[-1].begin]) is not None:  # noqa: PLR2004
+    if len(marks) < 2 or last_correction(text[marks[0].begin : marks[-1].begin]) is not None:
         return False
     ends = [*(mark.start for mark in marks[1:]), len(text)]
     parts = [

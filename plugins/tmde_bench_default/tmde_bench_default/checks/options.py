@@ -282,7 +282,9 @@ class _Options:
         denied_to = -1  # where the last mention of a denied list ends
         for one in said:
             over = _OVER_ANOTHER.fullmatch(part, kept[-1].end, one.start) if kept else None
-            is_listed = over is not None or denied_to >= 0 and _LISTED.fullmatch(part, denied_to, one.start) is not None
+            is_listed = over is not None or (
+                denied_to >= 0 and _LISTED.fullmatch(part, denied_to, one.start) is not None
+            )
             if is_listed or is_denied(part, one.start, self._negations):
                 denied_to = one.end
             else:

@@ -170,7 +170,7 @@ def value_of(written: str) -> Fraction | None:
 
 def _positional(written: str) -> Fraction | None:
     digits = [_DIGITS[character] for character in written]
-    if len(digits) == 2 and 0 not in digits and 0 < digits[1] - digits[0] <= 2:  # noqa: PLR2004 三四: three or four
+    if len(digits) == 2 and 0 not in digits and 0 < digits[1] - digits[0] <= 2:
         return None
     if digits[0] == 0 or any(character in "两兩" for character in written):
         return None

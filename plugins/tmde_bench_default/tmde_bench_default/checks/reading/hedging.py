@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 _CLOSING = r"[\"')\]*]{0,3}"
 _OR = r"(?:or|oder|ou|или|o|ó|或者?|还是|還是|または|あるいは|또는|혹은)"
@@ -43,10 +44,13 @@ _BOUND = re.compile(
 _RANGE = re.compile(r"\s?-\s?\d| to \d| (?:or|and) (?:more|less|fewer|later|earlier|over|above|below)\b|\+(?!\w)")
 _ITEMS = re.compile(r"\s*(?:[,;\n|/•]|(?:\b(?:and|und|et|y|or)\b)|&)\s*")
 _FUNCTION_WORDS = frozenset(
-    "a an the is are was were be been it its this that these those in on at of to from by with for as he she they we you i has have had do does did can could will "
-    "would should may might must not no which who what where when because so then than there here but if also only called named known van von de der den del la le el "
-    "und ist der die das et est les des un une y es".split()
-)
+    ["a", "an", "the", "is", "are", "was", "were", "be", "been", "it", "its", "this", "that", "these", "those",
+     "in", "on", "at", "of", "to", "from", "by", "with", "for", "as", "he", "she", "they", "we", "you", "i",
+     "has", "have", "had", "do", "does", "did", "can", "could", "will", "would", "should", "may", "might",
+     "must", "not", "no", "which", "who", "what", "where", "when", "because", "so", "then", "than", "there",
+     "here", "but", "if", "also", "only", "called", "named", "known", "van", "von", "de", "der", "den", "del",
+     "la", "le", "el", "und", "ist", "die", "das", "et", "est", "les", "des", "un", "une", "y", "es"]
+)  # fmt: skip
 MAX_ITEM_WORDS = 3
 MIN_BARE_WORDS = 4
 
@@ -68,7 +72,7 @@ def is_offered(text: str, start: int, end: int, same: Sequence[str] = ()) -> boo
         return True
     if _OFFERED.search(before) or _LEFT_OPEN.match(behind) or _DENIED_AFTER.match(behind):
         return True
-    if _MAYBE_BEFORE.search(before) and len(_MAYBE.findall(text)) > 1:
+    if _MAYBE_BEFORE.search(before) and len(list(islice(_MAYBE.finditer(text), 2))) > 1:
         return True
     return (text[start].isdigit() and _BOUND.search(before) is not None) or (
         text[end - 1].isdigit() and _RANGE.match(behind) is not None

@@ -32,7 +32,18 @@ _PARTS = {"half": 2, "quarter": 4} | {
 _SMALL_PARTS = {
     word: value
     for value, word in enumerate(
-        "eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split(),
+        [
+            "eleventh",
+            "twelfth",
+            "thirteenth",
+            "fourteenth",
+            "fifteenth",
+            "sixteenth",
+            "seventeenth",
+            "eighteenth",
+            "nineteenth",
+            "twentieth",
+        ],
         11,
     )
 } | {"hundredth": 100, "thousandth": 1000}
@@ -229,9 +240,13 @@ class _Sum:
             one, plural = self._group == 1, word.text.endswith("s")
             if one != plural and not (self._group >= 20 and not plural):
                 return self._done(self._at, Fraction(self._group, PARTS[word.text]))
-        if word.text in MORE_PARTS and self._group is not None and not self._total and 0 < self._group < 20:
-            if (self._group == 1) != word.text.endswith("s"):
-                return self._done(self._at, Fraction(self._group, MORE_PARTS[word.text]))
+        if (
+            word.text in MORE_PARTS
+            and not self._total
+            and self._group in range(1, 20)
+            and (self._group == 1) != word.text.endswith("s")
+        ):
+            return self._done(self._at, Fraction(self._group, MORE_PARTS[word.text]))
         if word.text in ORDINALS and (word.text != "second" or word.joined == "-"):
             return self._done(self._at, None, ordinal=True)
         if word.text == "second":  # ten second(s): a unit
