@@ -11,12 +11,18 @@ from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 
-from tmde_bench_default.checks.reading.denial import gives_up, is_denied, is_denied_after, last_correction
+from tmde_bench_default.checks.reading.denial import (
+    gives_up,
+    is_denied,
+    is_denied_after,
+    last_correction,
+    offers_several,
+)
 from tmde_bench_default.checks.reading.folding import BOX, BOX_END, fold_signs
 from tmde_bench_default.checks.reading.marks import Mark, final_parts, says_nothing
 from tmde_bench_default.checks.reading.numbers import Reading, parse_number, read_numbers
 from tmde_bench_default.checks.reading.units import COMPOUND, MAGNITUDE
-from tmde_bench_default.checks.sums import false_comparison, false_sum
+from tmde_bench_default.checks.sums import false_comparison, false_sum, worked_out
 
 MAX_NUMBERS = 300
 """At most this many numbers of a text are looked at, from its end."""
@@ -34,11 +40,14 @@ _HEDGE = re.compile(
 _SAME_LETTER = re.compile(r"(?i)\b([a-z])(?:_?\d)?\s*[=:]\s*[-+$€£(]*\Z")
 _ASIDE = re.compile(r"(?<=[\w%°]) \((?!\s*(?:or|not|maybe)\b)")
 _BRACKETED = re.compile(r"\s*\(\s*(?:=|or\b|maybe\b)?\s*")
-_OTHERWISE = re.compile(r"(?i)(?:\s[a-z°]+){0,2}\s?,?\s(?:unless|or else|otherwise|if not)\b[^.!?\d\n]{0,40}\d")
+_RESTATES = re.compile(r"(?i)(?:\s[a-z]+)?\s?(?:=|,?\s(?:which is|that is|i\.e\.,?|namely))\s?")
+_OTHERWISE = re.compile(
+    r"(?i)(?:\s[a-z°]+){0,2}\s?,?\s(?:unless|or else|otherwise|if not)\b[^.!?\d\n]{0,40}\d|\s+or (?:maybe |perhaps |possibly )?(?:not|whatever)\b"
+)
 """What stands before another candidate: 42 unless it is 43."""
 _BOUND_BEFORE = re.compile(
     r"(?i)(?:\b(?:(?:more|less|fewer|greater|larger|higher|lower|smaller|bigger|older|younger|longer|shorter|closer|rather|other|further|later|earlier|better|worse|"
-    r"faster|slower|heavier|lighter|taller|warmer|colder|hotter) than|at least|at most|up to|over|under|above|below|beyond|exceed(?:s|ing)?|almost|nearly|close to|"
+    r"faster|slower|heavier|lighter|taller|warmer|colder|hotter) than|at least|at most|(?<!add )(?<!adds )(?<!added )(?<!adding )(?<!sum )(?<!sums )(?<!summing )up to|over|under|above|below|beyond|exceed(?:s|ing)?|almost|nearly|close to|"
     r"fewer|well over|just over|just under|no more than|no less than|not more than|minimum of|maximum of|or more than|approaching|out of(?: the| all(?: the)?)?|from|starting (?:at|from)|mindestens|höchstens|über|unter|"
     r"plus de|moins de|más de|menos de)\s+(?:or equal to\s+)?(?:about |around |exactly |the )?|[<>≤≥≠≮≯]=?\s*|!=\s*|<>\s*)[($€£]*\Z"
 )
@@ -76,6 +85,8 @@ _ALONE_AFTER = re.compile(r"[\s*$)\"'!.。]*(?:[^\W\d_][\w/^°.]*\s*){0,2}[\s*$)
 def find_number(answer: str) -> tuple[Reading | None, str]:
     """Return the number that an answer commits to, or None and the reason."""
     text = fold_signs(answer)
+    if offers_several(text):
+        return None, "It offers several answers."
     if gives_up(text):
         return None, "It says that it cannot tell."
     if (false := false_sum(text) or false_comparison(text)) is not None:
@@ -250,8 +261,23 @@ class _Part:
         numbers = self._without_asides(self._without_reasons(numbers))
         if not numbers:
             return None, "It has no number."
-        told, reason = self._settled(numbers, len(numbers) - 1)
+        told, reason = self._settled(numbers, self._before_its_sum(numbers))
         return (None, reason) if told is None else _unless_corrected(told, self._text[told.end :])
+
+    def _before_its_sum(self, numbers: list[Reading]) -> int:
+        """Return the last number, or the one that the sum behind it works out to: 36, which is 4 × 9."""
+        last = len(numbers) - 1
+        first = last
+        while first > 0 and numbers[first].operand and self._is_linked(numbers[first - 1], numbers[first]):
+            first -= 1
+        # In 36 = 4 × 9 all three are linked.
+        for begin in (first, first + 1):
+            if 0 < begin < last and numbers[last].operand:
+                between = self._text[numbers[begin - 1].end : numbers[begin].start]
+                value = worked_out(self._text[numbers[begin].start : numbers[last].end])
+                if _RESTATES.fullmatch(between) and value is not None and value == numbers[begin - 1].value:
+                    return begin - 1
+        return last
 
     def _without_reasons(self, numbers: list[Reading]) -> list[Reading]:
         """Return the numbers without those that only give the reason for one before, as in 42, because 6 times 7."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Sequence
 
 import regex  # type: ignore[import-untyped]
@@ -15,7 +16,7 @@ from tmde_bench_default.checks.code import find_test_problems, run_tests
 from tmde_bench_default.checks.committed import agrees, exact, find_number, show
 from tmde_bench_default.checks.forms import LOOKS_LATIN, check_count, check_form, count_problems, form_problems, visible
 from tmde_bench_default.checks.options import find_option
-from tmde_bench_default.checks.reading.denial import gives_up, last_correction
+from tmde_bench_default.checks.reading.denial import gives_up, last_correction, offers_several
 from tmde_bench_default.checks.reading.folding import fold_signs, plain
 from tmde_bench_default.checks.reading.hedging import lists_others
 from tmde_bench_default.checks.reading.marks import final_parts
@@ -123,7 +124,7 @@ def _facts(answer: str, check: FactsCheck) -> CheckResult:
         return CheckResult(score=0.0, reason="It says that it cannot tell.")
     facts = [tuple(filter(None, map(plain, fact))) for fact in check.facts]
     wordings = [wording for fact in facts for wording in fact]
-    if lists_others(text, wordings):
+    if offers_several(text) or lists_others(text, wordings) or lists_others(_itemised(answer), wordings):
         return CheckResult(score=0.0, reason="It lists candidates and settles on none.")
     if len(facts) == 1 and _answers_differ(answer, facts[0]):
         return CheckResult(score=0.0, reason="It names more than one final answer.")
@@ -137,6 +138,16 @@ def _facts(answer: str, check: FactsCheck) -> CheckResult:
         score=share,
         reason=f"It does not say {', '.join(missing)}." if missing else "It states every fact that it must.",
     )
+
+
+_LIST_LINE = re.compile(r"\s*(?:[-*•+]|\(?\d{1,3}[.):])\s+(\S.*)")
+
+
+def _itemised(answer: str) -> str:
+    """Return the items of an answer that is nothing but a list of several lines, with `|` between them."""
+    lines = [line for line in answer.splitlines() if line.strip()][:50]
+    items = [match[1] for line in lines if (match := _LIST_LINE.fullmatch(line))]
+    return " | ".join(map(plain, items)) if len(items) > 1 and len(items) == len(lines) else ""
 
 
 def _answers_differ(answer: str, wordings: Sequence[str]) -> bool:

@@ -9,7 +9,14 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from tmde_bench_default.checks.committed import find_number, parse_number
-from tmde_bench_default.checks.reading.denial import NO_DENIAL, gives_up, is_denied, is_denied_after, last_correction
+from tmde_bench_default.checks.reading.denial import (
+    NO_DENIAL,
+    gives_up,
+    is_denied,
+    is_denied_after,
+    last_correction,
+    offers_several,
+)
 from tmde_bench_default.checks.reading.folding import BOX, BOX_END, flatten_raised, fold_signs, plain
 from tmde_bench_default.checks.reading.marks import Mark, final_parts
 from tmde_bench_default.checks.reading.numbers import is_unspaced
@@ -30,7 +37,7 @@ _WORDS_A = re.compile(
 _NAMED = re.compile(r"(?i)\b(?:option|choice|letter|answer)\s+[\"'(\[*]{0,3}\Z")
 _TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Fig)\.\s\Z")
 _CHOOSES = re.compile(
-    r"(?i)(?:\b(?:choose|chose|choosing|pick|picked|select|selected|option|choice|letter|answer|answers|go(?:ing)? (?:with|for)|went (?:with|for)|vote for|opt for|opted for|prefer|"
+    r"(?i)(?:\b(?:lean(?:ing)? (?:to|towards?)|choose|chose|choosing|pick|picked|select|selected|option|choice|letter|answer|answers|go(?:ing)? (?:with|for)|went (?:with|for)|vote for|opt for|opted for|prefer|"
     r"settle on|say|answer would be|answer is|correct is|right is|it is|it's|it must be|is option|is choice|would be|should be|is|be|es|est|ist|é|è|sarà|antwort|wähle|nehme|elijo|choisis)"
     r"|选择?|選擇?|选项|是|：)\s*[:=]?\s*[\"'(\[*]{0,3}\Z"
 )
@@ -44,7 +51,7 @@ _STRONG_AFTER = re.compile(
     r"(?:correct|right|true|best|answer|my choice|my answer|the one)\b|[\"')\]*]{0,3}\s*[:.]?\s*(?:✓|✔|✅)"
 )
 _CONCLUDES = re.compile(
-    r"(?i)(?:\b(?:so|therefore|thus|hence|consequently|which (?:makes|means)|this (?:makes|means)|that (?:makes|means|leaves)|leaving)\b[^.?!;\n]{0,60}?\s|[=→]\s?)"
+    r"(?i)(?:\b(?:so|therefore|thus|hence|consequently|which (?:makes|means|leaves)|this (?:makes|means)|that (?:makes|means|leaves)|leaving)\b[^.?!;\n]{0,60}?\s|[=→]\s?)"
     r"[\"'(\[*]{0,3}\Z"
 )
 """What leads to the last option of an answer that reasons with others: so it will be Saturday."""
@@ -60,12 +67,12 @@ _ONLY_AN_OPTION = re.compile(
     r"(?: (?:possible|valid|plausible|good|of the))? (?:option|options|possibility|candidate|choice|choices|letter|guess|grade|vitamin)\b(?! (?:that|which|i)\b)"
 )
 _BESIDE = re.compile(
-    r"(?i)\b(?:after|before|opposite(?: of| to)?|contrary of|next to|(?:left|right) of|behind|in front of|beside|besides|ask|unlike|similar to|followed by|following|preceding|preceded by|"
+    r"(?i)\b(?:half|partly|partially|almost|nearly|(?:rhymes|starts|begins|ends) with|after|before|opposite(?: of| to)?|contrary of|next to|(?:left|right) of|behind|in front of|beside|besides|ask|unlike|similar to|followed by|following|preceding|preceded by|"
     r"until|(?:every|any|all)(?:one|thing|body|where)?(?: (?!but)[a-z]{3,8})? but|no(?:body|thing|where| one) but)\s+(?:the\s+)?[\"'(\[*]{0,3}\Z"
 )
 """What makes an option a place to look from, and not the one that is chosen: the day after Saturday."""
 _LEFT_OPEN = re.compile(
-    r"(?i)[\"')\]*]{0,3}\s*,?\s*(?:or (?:not|none|neither|else|maybe|perhaps|possibly|any|another|other|some(?:thing|one)?)\b|unless\b|and (?:(?:all|any|each|every one) (?:of )?)?(?:the )?(?:others?|rest|remaining)\b"
+    r"(?i)[\"')\]*]{0,3}\s*,?\s*(?:\(?alternatively\b|or (?:not|none|whatever|failing that|if not|neither|else|maybe|perhaps|possibly|any|another|other|some(?:thing|one)?)\b|unless\b|and (?:(?:all|any|each|every one) (?:of )?)?(?:the )?(?:others?|rest|remaining)\b"
     r"(?! (?:options? |ones? |choices? )?(?:are|is|can|do|does|don't|have|seem))|as well as\b)|\s?[♭♯]"
 )
 _OVER_ANOTHER = re.compile(
@@ -98,7 +105,7 @@ _AFTER_NO = re.compile(
 
 _BEFORE_LETTER = re.compile(
     r"(?i)(?:(?-i:\b[A-Z]\s\Z)|(?:\A|[.!?;:,\n([{/&+*\"'$–\ue000-]\s*|\s-\s|[^\x00-\x7f]|\b(?:that|think|guess|get|got|leaves|leaving|leaves us with|remains|take|plus|as|eliminat\w+|exclud\w+|reject\w*|discard\w*|out|thus|so|therefore|hence|believe|not|but|and|or|nor|either|neither|both|between|"
-    r"among|amongst|comparing|out of|except|if|than|versus|vs|because|since|then|also|only|with|unlike|instead of|of|maybe|perhaps|else|say|says|said|probably|possibly|surely|definitely|clearly|obviously|just|"
+    r"among|amongst|comparing|out of|alternatively|options|choices|letters|answers|except|if|than|versus|vs|because|since|then|also|only|with|unlike|instead of|of|maybe|perhaps|else|say|says|said|probably|possibly|surely|definitely|clearly|obviously|just|"
     r"simply|rather|against|sondern|nicht|und|oder)\s)[\s\"'(\[*]{0,3}\Z)"
 )
 """What may stand before a letter that is an option. In "vitamin B" it is a part of a name."""
@@ -115,6 +122,8 @@ class _Said(NamedTuple):
 def find_option(answer: str, options: Sequence[str]) -> tuple[str | None, str]:
     """Return the option that an answer commits to, or None and the reason."""
     folded = fold_signs(answer)
+    if offers_several(folded):
+        return None, "It offers several answers."
     if gives_up(folded):
         return None, "It says that it cannot tell."
     if (false := false_comparison(folded)) is not None:

@@ -351,6 +351,11 @@ def _calls(statement: ast.stmt, names: Iterable[str], *, attributes: bool = True
     return False
 
 
+def _asks(statement: ast.stmt) -> bool:
+    """Return whether the statement reads the command line or the keyboard."""
+    return any(isinstance(one, ast.Attribute) and one.attr in _FROM_OUTSIDE for one in ast.walk(statement))
+
+
 def _shows(statement: ast.stmt, defined: Iterable[str]) -> bool:
     """Return whether the statement only shows or tries the program: it prints, asks, or calls what is defined.
 
@@ -363,14 +368,13 @@ def _shows(statement: ast.stmt, defined: Iterable[str]) -> bool:
             [statement.module or ""] if isinstance(statement, ast.ImportFrom) else [one.name for one in statement.names]
         )
         return any(name.split(".")[0] not in sys.stdlib_module_names for name in names)
-    outside = any(isinstance(one, ast.Attribute) and one.attr in _FROM_OUTSIDE for one in ast.walk(statement))
-    return outside or _calls(statement, {*_SHOWS, *defined}, attributes=False)
+    return _asks(statement) or _calls(statement, {*_SHOWS, *defined}, attributes=False)
 
 
 def _harmless(statement: ast.stmt, defined: Iterable[str]) -> ast.stmt:
     """Return the statement so that an example in it that fails, as one that reads from the keyboard, ends nothing else.
 
-    What the sandbox refuses, and an exit, still end the program.
+    What the sandbox refuses, and an exit that has nothing to do with the command line, still end the program.
     """
     if isinstance(statement, _Definition):
         if not (statement.decorator_list and statement.name.lower().startswith("test")):
@@ -379,12 +383,13 @@ def _harmless(statement: ast.stmt, defined: Iterable[str]) -> ast.stmt:
         return statement
     if isinstance(statement, ast.Assign) and _replaces(statement, defined):
         return statement  # a decorator by hand: if it fails, the function is not what the answer says
+    passed = ast.Tuple(elts=[_name("Exception"), _name("SystemExit")], ctx=ast.Load())
     refused = ast.Tuple(elts=[_name("OSError"), _name("MemoryError")], ctx=ast.Load())
     return ast.Try(
         body=[statement],
         handlers=[
             ast.ExceptHandler(type=refused, name=None, body=[ast.Raise()]),
-            ast.ExceptHandler(type=_name("Exception"), name=None, body=[ast.Pass()]),
+            ast.ExceptHandler(type=passed if _asks(statement) else _name("Exception"), name=None, body=[ast.Pass()]),
         ],
         orelse=[],
         finalbody=[],

@@ -17,6 +17,7 @@ _SUM = re.compile(
 """At most thirty operators. Without a limit, the time for a long run of operators would grow with the square of its
 length."""
 
+_PLAIN = re.compile(rf"(?:-?{_NUMBER}\s*[-+−–*×·/÷]\s*){{1,30}}{_NUMBER}")
 _PIECE = re.compile(rf"{_NUMBER}|[-+−–*×·/÷]")
 _TIMES = re.compile(r"(?<=\d)\s*(?:[xX]|times|multiplied by)\s*(?=\d)")
 _GOES_BEFORE = re.compile(r"[-+−–*×·/÷^(√%]\s*\Z")
@@ -81,6 +82,12 @@ def false_comparison(text: str) -> str | None:
         if not holds:
             return text[one.start : other.end]
     return None
+
+
+def worked_out(expression: str) -> Fraction | None:
+    """Return the result of a plain sum, product or quotient of the folded text, or None if it is none."""
+    plain = _TIMES.sub("×", expression)
+    return _worked_out(plain) if _PLAIN.fullmatch(plain) else None
 
 
 def _worked_out(expression: str) -> Fraction | None:

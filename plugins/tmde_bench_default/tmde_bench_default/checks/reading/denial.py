@@ -36,12 +36,12 @@ _AFTER = re.compile(
     r"(?i)[\"')\]*]{0,3}(?: (?!and\b|or\b|but\b|so\b)[a-z]+){0,2}? ?(?:"
     r"\b(?:is|are|was|were|be|seems?|looks?|would be|must be|sounds?)\s+(?:(?:also|all|both|clearly|obviously|definitely|certainly|simply|just|thus|therefore|"
     r"probably|of course)\s+){0,2}(?:not(?! only| just)|never|out\b|ruled out|eliminated|excluded|wrong|incorrect|false|untrue|impossible|too (?:small|big|large|low|high|much|many|few|little)|"
-    r"(?:a|the) (?:wrong|incorrect|trap|distractor|mistake|lie|myth)|no(?:t| longer)? )|"
+    r"(?:a|the) (?:\w+ )?(?:wrong|incorrect|trap|distractor|mistake|error|lie|myth)\b|[\w-]+,? (?:but|yet|and) (?:\w+ly )?(?:wrong|incorrect|false|not)\b|no(?:t| longer)? )|"
     r"\b(?:isn't|aren't|wasn't|weren't|isnt|can't be|cannot be|couldn't be|can not be|won't be|doesn't|does not|do not|don't|fails|ruled out|eliminated|excluded|ist falsch|ist nicht|"
     r"est faux|n'est pas|es falso|no es)|[々ァ-ヺー㐀-䶿一-鿿]{0,3}(?:ではない|ではありません|じゃない|じゃなく|ではなく|でなく|不对|不對|错|錯|不正确|是错|가 아니|이 아니|은 아니))"
 )
 _TAKEN_BACK = re.compile(
-    r"(?i)[\"')\]*]{0,3}\s*(?:\?\s*[-–]?\s*(?:no|nope|wrong|never)\b(?! (?:doubt|question|wonder))|(?:[-–(]|\.{2,}|…)[-–.\s]*(?:no(?! (?:doubt|question|wonder|other|one)\b)|nope|wrong|incorrect|false|not (?:really|right|correct|true)|✗|❌)\b|[✗❌✘])"
+    r"(?i)[\"')\]*]{0,3}\s*(?:,\s*no\s?[:;,–-]|\?\s*[-–]?\s*(?:no|nope|wrong|never)\b(?! (?:doubt|question|wonder))|(?:[-–(]|\.{2,}|…)[-–.\s]*(?:no(?! (?:doubt|question|wonder|other|one)\b)|nope|wrong|incorrect|false|not (?:really|right|correct|true)|✗|❌)\b|[✗❌✘])"
 )
 _CORRECTION = re.compile(
     r"(?i)(?:\b(?:wait|actually|correction|corrected|sorry|mistake|mistaken|oops|rather|scratch that|i mean|make that|on second thought|second thoughts|let me recheck|"
@@ -94,6 +94,17 @@ _GIVES_UP = re.compile(
 def gives_up(text: str) -> bool:
     """Return whether the text ends with the words that it cannot tell."""
     return _GIVES_UP.search(text[-120:]) is not None
+
+
+_OFFERS_SEVERAL = re.compile(
+    r"(?i)\bi (?:would |could |will )?also (?:say|pick|choose|guess|answer|name|offer)\b|\bin order of (?:likelihood|probability|confidence)\b|\b(?:my|possible|potential|candidate) answers\b"
+    r"|\b(?:first|1st) (?:answer|guess|choice)\b[\s\S]{0,200}\b(?:second|2nd) (?:answer|guess|choice)\b|\b(?:answer|guess|option) \(?1\)?:[\s\S]{0,200}\b(?:answer|guess|option) \(?2\)?:"
+)
+
+
+def offers_several(text: str) -> bool:
+    """Return whether the text says that it gives several answers."""
+    return _OFFERS_SEVERAL.search(text[-2_000:]) is not None
 
 
 def last_correction(text: str, begin: int = 0) -> int | None:

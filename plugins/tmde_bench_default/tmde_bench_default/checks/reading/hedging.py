@@ -10,22 +10,24 @@ from collections.abc import Sequence
 from itertools import islice
 
 _CLOSING = r"[\"')\]*]{0,3}"
-_OR = r"(?:or|oder|ou|или|o|ó|或者?|还是|還是|または|あるいは|또는|혹은)"
+_OR = r"(?:and/or|or|vs\.?|versus|alternatively|failing that|oder|ou|или|o|ó|或者?|还是|還是|または|あるいは|또는|혹은)"
 _SOFT = r"(?:(?:maybe|perhaps|possibly|probably|even|else|the|a|an|in|at|of|it is|it's|it was|is|was|just) )*"
 _OR_BEFORE = re.compile(
-    rf"(?:(?:\A|(?<=[\s(,;])){_OR}\s+(?!rather\b){_SOFT}|(?:或者?|还是|還是|または|또는 |혹은 |(?<=[一-鿿ァ-ヺー])か))[\"'(\[*]*\Z"
+    rf"(?:(?:\A|(?<=[\s(,;])){_OR}\s+(?!rather\b){_SOFT}|(?:或者?|还是|還是|または|또는 |혹은 |หรือ|(?<=[一-鿿ァ-ヺー])か))[\"'(\[*]*\Z"
 )
 _OR_AFTER = re.compile(
-    rf"{_CLOSING}\s*,?\s*\(?(?:\b{_OR}\b|或|还是|還是|または|あるいは|또는|혹은|이나 |か(?![らつ。.,!]|\Z|です|と))(?! (?:more|less) \w+ly)[\s(]*{_SOFT}"
+    rf"{_CLOSING}\s*,?\s*\(?(?:\b{_OR}\b|或|还是|還是|または|あるいは|또는|혹은|이나 |หรือ|か(?![らつ。.,!]|\Z|です|と))(?! (?:more|less) \w+ly)[\s(]*{_SOFT}"
 )
 _SLASH_BEFORE = re.compile(r"[^\W_]*[^\W\d_][^\W_]*\s?/\s?\Z")
 _SLASH_AFTER = re.compile(r"\s?/\s?(?=[^\W_]*[^\W\d_])")
 _ASKED = re.compile(r"[.!\n]\s|\?(?!\s*(?:yes|correct|right|exactly|indeed)\b)")
 _OFFERED = re.compile(
     r"\b(?:either|candidates?|possible (?:answers?|options?|choices?)|possibilities|options|choices|alternatives|guesses)\b[^.?!]*\Z"
-    r"|\b(?:one|any|some) of (?:the following:? |these:? )?(?:[\w'-]+(?:, | or | and )){0,6}\Z"
+    r"|\b(?:if not|failing that)\b[^.?!]{0,40}\Z|\b(?:one|any|some) of (?:the following:? |these:? )?(?:[\w'-]+(?:, | or | and )){0,6}\Z"
 )
-_LEFT_OPEN = re.compile(r"[^.?!]{0,120}\b(?:one|any|either|some) of (?:these|those|them)\b|,? ?\b(?:unless|or else)\b")
+_LEFT_OPEN = re.compile(
+    r"[^.?!]{0,120}\b(?:one|any|either|some) of (?:these|those|them)\b|,? ?\b(?:unless|or else)\b| if \b[^.?!]{1,60}[,;] [^.?!]{1,60}\bif\b"
+)
 _MAYBE = re.compile(r"\b(?:maybe|perhaps|possibly|could be|might be|may be|vielleicht|peut-être|quizás?)\b")
 _MAYBE_BEFORE = re.compile(rf"{_MAYBE.pattern}(?: (?:it is|it's|the|a|an|in|also))*\s\Z")
 _DENIED_AFTER = re.compile(
@@ -34,15 +36,16 @@ _DENIED_AFTER = re.compile(
     r"|\s+(?:did not|didn't|never) (?:\w+ ){1,2}(?:it|this|that|them|the)\b"
     r"|\s+(?:can|could|may|must|should) (?:also )?be (?:ruled out|excluded|eliminated|rejected|discarded|dismissed)\b"
     r"|\s+(?:is|was) (?:my|the) (?:first|second) (?:guess|thought|idea)\b"
+    r"|'s (?:rival|sister|brother|son|daughter|wife|husband|father|mother|friend|teacher|student|pupil|successor|predecessor|neighbou?r)\b"
     r"|-(?:free|less|like|ish|style)\b"
     r"|(?:이|가|은|는) ?아[니닙닌님])"
 )
 _BOUND = re.compile(
     r"\b(?:before|after|until|till|prior to|over|under|above|below|(?:more|less|fewer|greater|smaller|later|earlier) than|at (?:least|most)|up to|"
-    r"nearly|almost|from|between)\s+(?:the year |about |exactly )?[$€£]?\Z|[<>≤≥≠]\s?\Z|\d\s?-\s?\Z|\d to \Z"
+    r"nearly|almost|from|between(?: [\w ,.-]{1,30} and)?)\s+(?:the year |about |exactly )?[$€£]?\Z|[<>≤≥≠]\s?\Z|\d\s?-\s?\Z|\d to \Z"
 )
 _RANGE = re.compile(r"\s?-\s?\d| to \d| (?:or|and) (?:more|less|fewer|later|earlier|over|above|below)\b|\+(?!\w)")
-_ITEMS = re.compile(r"\s*(?:[,;\n|/•]|(?:\b(?:and|und|et|y|or)\b)|&)\s*")
+_ITEMS = re.compile(r"\s*(?:[,;\n|•]| / |(?:\b(?:and|und|et|y|or)\b)|&)\s*")
 _FUNCTION_WORDS = frozenset(
     ["a", "an", "the", "is", "are", "was", "were", "be", "been", "it", "its", "this", "that", "these", "those",
      "in", "on", "at", "of", "to", "from", "by", "with", "for", "as", "he", "she", "they", "we", "you", "i",
@@ -51,6 +54,9 @@ _FUNCTION_WORDS = frozenset(
      "here", "but", "if", "also", "only", "called", "named", "known", "van", "von", "de", "der", "den", "del",
      "la", "le", "el", "und", "ist", "die", "das", "et", "est", "les", "des", "un", "une", "y", "es"]
 )  # fmt: skip
+_APART = re.compile(r"[;|•\n]| / ")
+"""What stands between candidates, and not before an addition as in "Paris, France"."""
+_SHARE = re.compile(r"(?:[^\W\d]+[\s.-]{0,2}){1,4}\(\d{1,3} ?%\)")
 MAX_ITEM_WORDS = 3
 MIN_BARE_WORDS = 4
 
@@ -100,9 +106,13 @@ def lists_others(text: str, wordings: Sequence[str]) -> bool:
     stripped = text.strip(" .!*-")
     if len(stripped) > 400:
         return False
+    if len(_SHARE.findall(stripped)) > 1 and not _SHARE.sub("", stripped).strip(" .,;and"):
+        return True
     items = [item.strip(" .!\"'()*-•") for item in _ITEMS.split(stripped)]
     items = [item for item in items if item]
     least, others_at_least = 3, 2
+    if _APART.search(stripped) and "," not in stripped:
+        least, others_at_least = 2, 1
     if len(items) == 1:  # names with nothing between them
         items = items[0].split()
         least, others_at_least = MIN_BARE_WORDS, 3
@@ -111,4 +121,5 @@ def lists_others(text: str, wordings: Sequence[str]) -> bool:
     if any(word in _FUNCTION_WORDS for item in items for word in item.split()):
         return False
     asked = sum(any(wording in item or item in wording for wording in wordings) for item in items)
-    return len(items) - asked >= max(others_at_least, asked + 1)
+    others = len(items) - asked
+    return others >= others_at_least and others >= asked + (others_at_least > 1)

@@ -65,7 +65,7 @@ _RIGHT_END = re.compile(
     r"(?i)(?:"
     + "|".join(rf"(?<=\.\d{{{places}}})" for places in range(1, 13))
     + r")\s?(?:\.{3}|…)"  # digits go on: 0.333…
-    r"|\s?(?:±|\+/-|\+-)|\s?√|\+(?!\s?[\d(a-z√])|-(?=\s|\Z)| [xyz]\b(?! ?[\d(=])|\.[xX]\b|/(?=\s|\Z)|\s?[·×](?=\s*\Z)|\s*\(?(?:with )?(?:a )?remainder\b|\s?R ?\d|\s?[‰‱]|\s?π|\\|(?:分之|分の|割)|"
+    r"|\s[+×·÷/]\s*\Z|\s?(?:±|\+/-|\+-)|\s?√|\+(?!\s?[\d(a-z√])|-(?=\s|\Z)| [xyz]\b(?! ?[\d(=])|\.[xX]\b|/(?=\s|\Z)|\s?[·×](?=\s*\Z)|\s*\(?(?:with )?(?:a )?remainder\b|\s?R ?\d|\s?[‰‱]|\s?π|\\|(?:分之|分の|割)|"
     r"[ -](?:or|and) (?:more|less|fewer|higher|lower|greater|above|below|over|under|up|older|younger)\b|[ -](?:plus|ish)\b(?! ?[\d(])"
 )
 """What makes a number before it another one, or a bound."""
