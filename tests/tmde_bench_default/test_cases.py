@@ -165,6 +165,31 @@ def test_number_words_are_read_back(number):
     assert found.value == number
 
 
+def in_han(number, digits="〇一二三四五六七八九", units=("", "十", "百", "千"), large=("", "万", "億", "兆")):
+    said, zero = "", False
+    for place in reversed(range(len(str(number)))):
+        digit = number // 10**place % 10
+        if digit:
+            said += ("〇" if zero and said else "") + digits[digit] + units[place % 4]
+        zero = not digit
+        if place % 4 == 0 and number // 10**place % 10**4:
+            said += large[place // 4]
+    return said
+
+
+@given(st.integers(1, 10**16 - 1), st.sampled_from(["{}", "{}です。", "答案是{}。", "答えは{}個です。", "共有{}人"]))
+def test_han_numerals_are_read_back(number, frame):
+    found, reason = find_number(frame.format(in_han(number)))
+    assert found is not None, reason
+    assert found.value == number
+
+
+@given(st.integers(21, 10**8), st.sampled_from(["第{}", "{}月", "{}時", "{}多", "{}分の一", "约{}到九百", "{}或者三"]))
+def test_a_han_numeral_that_is_a_part_is_never_the_number(number, form):
+    found, _ = find_number(form.format(in_han(number)))
+    assert found is None or found.value != number
+
+
 @given(st.integers(-(10**12), 10**12), st.sampled_from(sorted(WHOLE)), st.sampled_from(FRAMES), st.data())
 def test_a_number_with_a_digit_more_or_less_is_never_the_number(number, form, frame, data):
     digits = str(abs(number))

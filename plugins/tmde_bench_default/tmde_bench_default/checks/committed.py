@@ -40,9 +40,10 @@ _HEDGE = re.compile(
 _SAME_LETTER = re.compile(r"(?i)\b([a-z])(?:_?\d)?\s*[=:]\s*[-+$€£(]*\Z")
 _ASIDE = re.compile(r"(?<=[\w%°]) \((?!\s*(?:or|not|maybe)\b)")
 _BRACKETED = re.compile(r"\s*\(\s*(?:=|or\b|maybe\b)?\s*")
+_BARE_OR = re.compile(r"(?i)\s*(?:,\s*)?(?:(?<![a-z])(?:or|oder|ou)(?![a-z])|或者?|还是|還是|か|または|또는)\s*")
 _RESTATES = re.compile(r"(?i)(?:\s[a-z]+)?\s?(?:=|,?\s(?:which is|that is|i\.e\.,?|namely))\s?")
 _OTHERWISE = re.compile(
-    r"(?i)(?:\s[a-z°]+){0,2}\s?,?\s(?:unless|or else|otherwise|if not)\b[^.!?\d\n]{0,40}\d|\s+or (?:maybe |perhaps |possibly )?(?:not|whatever)\b"
+    r"(?i)(?:\s[a-z°]+){0,2}\s?,?\s(?:unless|or else|otherwise|if not)\b[^.!?\d\n]{0,40}\d|\s+or (?:maybe |perhaps |possibly )?(?:not|whatever|another|any other|some(?:thing)? (?:other|else))\b"
 )
 """What stands before another candidate: 42 unless it is 43."""
 _BOUND_BEFORE = re.compile(
@@ -327,8 +328,18 @@ class _Part:
     def _is_hedged(self, numbers: Sequence[Reading], chosen: int) -> bool:
         """Return whether the chosen number is one of several numbers side by side."""
         one = numbers[chosen]
+        if any(
+            other.weak and other.value != one.value and self._is_or(*sorted((one, other)))
+            for other in self._numbers
+            if not one.weak and other.kind == "number"
+        ):
+            return True
         near = [numbers[index] for index in (chosen - 1, chosen + 1) if 0 <= index < len(numbers)]
         return any(self._are_side_by_side(*sorted((one, other))) for other in near if _amount(one) != _amount(other))
+
+    def _is_or(self, one: Reading, other: Reading) -> bool:
+        """Return whether "or" joins the two, as in 42 or three."""
+        return other.start - one.end < 12 and _BARE_OR.fullmatch(self._text, one.end, other.start) is not None
 
     def _are_side_by_side(self, one: Reading, other: Reading) -> bool:
         between = self._text[one.end : other.start]

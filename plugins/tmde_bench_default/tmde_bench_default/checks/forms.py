@@ -21,7 +21,7 @@ LOOKS_LATIN = str.maketrans("аеорсухіјѕԁԛԝһкмтвнο", "aeopcyx
 """Cyrillic and Greek letters that look like Latin ones. A letter that must be absent must not be seen either."""
 _ABBREVIATION = re.compile(
     r"(?i)\b(?:mr|mrs|ms|dr|st|prof|vs|e\.g|i\.e|cf|approx|fig|no(?=\.\s?\d))\."
-    r"|\b(?:etc|[ap]\.m|ca|al|inc|ltd|jr|sr)\.(?=[,;)]|\s+(?-i:[a-z]|\d))|(?-i:(?<![^\W_])[B-HJ-Z]\.)(?=\s?(?-i:[A-Z]))"
+    r"|\b(?:etc|[ap]\.m|ca|al|inc|ltd|jr|sr)\.(?=[,;)]|\s+(?-i:[a-z]|\d))|(?-i:(?:(?<![^\W_])[A-Z]\.\s?)+(?=(?!(?:The|Then|They|This|That|There|These|She|You|His|Her|Its|Our|But|And|Not|All|One|For|What|When|Why|How|Who|Now|Let)\b)[A-Z][a-z]{2}))"
 )
 """Full stops that end no sentence: titles, abbreviations before small letters, and initials."""
 _ITEM = re.compile(r"^\s*(?:[-*•+]|\(?\d{1,3}[.):])\s+\S")

@@ -29,7 +29,7 @@ _REST_OF_LIST = re.compile(
     r"(?i)[\"')\]*]{0,3}\s*(?:,\s*(?:and\b|or\b)?|and\b|or\b|nor\b|&|/)\s*(?:option\s|choice\s)?[\"'(\[*]{0,3}"
 )
 _WORDS_A = re.compile(
-    r"(?i)\s*(?:\Z|[^\x00-\x7f]|(?-i:[B-Z]\b)|[.,;:!?()\]}/&+\n–\"*]|-\s|['\"]\s|(?:because|since|as|is|are|it|and|or|but|not|nor|was|were|would|will|can|could|may|might|have|has|seems|fits|wins|looks|makes|must|should|for|rather|among|"
+    r"(?i)\s*(?:\Z|[^\x00-\x7f]|(?-i:[B-Z]\b)|[.,;:!?()\]}/&+\n–\"*]|-\s|['\"]\s|(?:because|since|as|is|are|it|and|or|but|not|nor|was|were|would|will|can|could|may|might|have|has|seems|fits|wins|follows|applies|holds|matches|describes|looks|makes|must|should|for|rather|among|"
     r"with|if|over|instead|than|then|too|from|ist|und|oder|option|choice|here|best|from)\b(?! (?:good|great|nice|big|small|bad)\b))"
 )
 """What may follow the letter A where it is an option, and not the article."""
@@ -37,7 +37,7 @@ _WORDS_A = re.compile(
 _NAMED = re.compile(r"(?i)\b(?:option|choice|letter|answer)\s+[\"'(\[*]{0,3}\Z")
 _TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Fig)\.\s\Z")
 _CHOOSES = re.compile(
-    r"(?i)(?:\b(?:lean(?:ing)? (?:to|towards?)|choose|chose|choosing|pick|picked|select|selected|option|choice|letter|answer|answers|go(?:ing)? (?:with|for)|went (?:with|for)|vote for|opt for|opted for|prefer|"
+    r"(?i)(?:\b(?:lean(?:ing)? (?:to|towards?)|vote|(?:looks|seems|sounds) like|choose|chose|choosing|pick|picked|select|selected|option|choice|letter|answer|answers|go(?:ing)? (?:with|for)|went (?:with|for)|vote for|opt for|opted for|prefer|"
     r"settle on|say|answer would be|answer is|correct is|right is|it is|it's|it must be|is option|is choice|would be|should be|is|be|es|est|ist|é|è|sarà|antwort|wähle|nehme|elijo|choisis)"
     r"|选择?|選擇?|选项|是|：)\s*[:=]?\s*[\"'(\[*]{0,3}\Z"
 )
@@ -48,7 +48,7 @@ _STRONG_BEFORE = re.compile(
 )
 _STRONG_AFTER = re.compile(
     r"(?i)[\"')\]*]{0,3}\s*(?:is|are|must be|would be|seems|looks|:)\s+(?:(?:clearly|therefore|thus|definitely|surely|indeed|obviously)\s+)?(?:the\s+)?"
-    r"(?:correct|right|true|best|answer|my choice|my answer|the one)\b|[\"')\]*]{0,3}\s*[:.]?\s*(?:✓|✔|✅)"
+    r"(?:correct|right|true|best|answer|my choice|my answer|the one)\b|[\"')\]*]{0,3}\s*[:.]?\s*(?:✓|✔|✅)|\s+it is\b(?! (?:not|wrong|false))"
 )
 _CONCLUDES = re.compile(
     r"(?i)(?:\b(?:so|therefore|thus|hence|consequently|which (?:makes|means|leaves)|this (?:makes|means)|that (?:makes|means|leaves)|leaving)\b[^.?!;\n]{0,60}?\s|[=→]\s?)"
@@ -67,13 +67,13 @@ _ONLY_AN_OPTION = re.compile(
     r"(?: (?:possible|valid|plausible|good|of the))? (?:option|options|possibility|candidate|choice|choices|letter|guess|grade|vitamin)\b(?! (?:that|which|i)\b)"
 )
 _BESIDE = re.compile(
-    r"(?i)\b(?:half|partly|partially|almost|nearly|(?:rhymes|starts|begins|ends) with|after|before|opposite(?: of| to)?|contrary of|next to|(?:left|right) of|behind|in front of|beside|besides|ask|unlike|similar to|followed by|following|preceding|preceded by|"
+    r"(?i)\b(?:sometimes|rarely|seldom|occasionally|half|partly|partially|almost|nearly|(?:rhymes|starts|begins|ends) with|after|before|opposite(?: of| to)?|contrary of|next to|(?:left|right) of|behind|in front of|beside|besides|ask|unlike|near|close to|outside|similar to|followed by|following|preceding|preceded by|"
     r"until|(?:every|any|all)(?:one|thing|body|where)?(?: (?!but)[a-z]{3,8})? but|no(?:body|thing|where| one) but)\s+(?:the\s+)?[\"'(\[*]{0,3}\Z"
 )
 """What makes an option a place to look from, and not the one that is chosen: the day after Saturday."""
 _LEFT_OPEN = re.compile(
     r"(?i)[\"')\]*]{0,3}\s*,?\s*(?:\(?alternatively\b|or (?:not|none|whatever|failing that|if not|neither|else|maybe|perhaps|possibly|any|another|other|some(?:thing|one)?)\b|unless\b|and (?:(?:all|any|each|every one) (?:of )?)?(?:the )?(?:others?|rest|remaining)\b"
-    r"(?! (?:options? |ones? |choices? )?(?:are|is|can|do|does|don't|have|seem))|as well as\b)|\s?[♭♯]"
+    r"(?! (?:options? |ones? |choices? )?(?:are|is|can|do|does|don't|have|seem))|as well as\b|(?:and so (?:on|forth)|etc)\b|[.…]{2,}\s*or\b|(?:is|are) (?:also )?(?:right|correct|true)[^.?!\n]{0,20}\band so (?:is|are)\b)|\s?[♭♯]"
 )
 _OVER_ANOTHER = re.compile(
     r"(?i)[\"')\]*]{0,3}\s*,?\s*(?:over|rather than|instead of|in place of|and not|but not|not)\s+(?:option |choice )?[\"'(\[*]{0,3}"
@@ -83,6 +83,10 @@ _OWNED = re.compile(
 )
 _PERSON = re.compile(
     r"\.\s[A-Z][a-z]+ (?:says|said|thinks|thought|wrote|writes|claims|claimed|believes|chose|chooses|picks|picked)\b"
+)
+_FAILS = re.compile(
+    r"(?i)[\"')\]*]{0,3}\s+(?:(?:has|have|had|gives|gets|uses|contains|makes|misses)\s+(?:(?:the|a|an)\s+)?(?:\w+ )?(?:wrong|incorrect|false|opposite|mistakes?|errors?|flaws?)\b|"
+    r"(?:is|are|was)\s+(?:\w+ly )?(?:(?:inferior to|worse than|less (?:likely|plausible|good|accurate|convincing))|(?:half|partly|partially|almost|nearly|only)[ -](?:right|true|correct))\b|loses\b)"
 )
 _VERDICT_YES = re.compile(r"(?i)[)\]]?\s*[:.)-]\s*yes\b")
 _VERDICT_NO = re.compile(
@@ -328,6 +332,8 @@ class _Options:
             or _BESIDE.search(text[max(0, one.start - 60) : one.start])
         ):
             return True
+        if _FAILS.match(behind):
+            return True
         if len(one.option) == 1 and (_PERSON.match(behind) or _VERDICT_NO.match(behind)):
             return True
         end = _SENTENCE.search(text, one.end, one.end + 200)
@@ -411,6 +417,8 @@ class _Options:
         chosen = re.search(
             r"(?i)\b(?:option|choice|letter|answer(?: is)?|choose|pick|select|chose)\s*:?\s*[\"'(\[*]*\Z", before
         )
+        if letter not in "ai" and _STRONG_AFTER.match(after):
+            return True
         return bool(chosen) or (
             loose and not before.strip(" \t*_\"'`([{$#>).,") and bool(re.match(r"\W|\Z", after)) and letter not in "ai"
         )

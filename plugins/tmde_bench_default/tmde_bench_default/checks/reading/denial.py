@@ -11,10 +11,13 @@ _NEGATION = re.compile(
     r"(?i)(?:\b(?:not|never|no|nor|neither|cannot|without|wrong|incorrect|false|unlike|rather than|instead of|except|excluding|other than|"
     r"apart from|far from|hardly|barely|eliminat\w+|ruling out|rule out|ruled out|discard\w*|reject\w*|worst|least likely|"
     r"(?:once|wrongly|mistakenly|falsely|erroneously|incorrectly) (?:thought|believed|assumed|held|taken|said|claimed)|anything but|everything but|all but|doubt|(?:was|were) (?:long |originally |initially |first |commonly |widely )?(?:believed|thought|assumed|rumou?red|supposed|said) to|"
-    r"used to (?:think|believe|be|say)|(?:first|initially|originally) (?:thought|said|guessed|suspected)|"
+    r"used to (?:think|believe|be|say)|tempted to|(?:first|initially|originally) (?:thought|said|guessed|suspected)|"
     r"(?:some|people|others|everyone|everybody|you|one|they|many|most)(?: people)?(?: (?:might|may|could|would|often|still|will|also|mistakenly))? "
     r"(?:say|says|think|thinks|believe|believes|guess|guesses|claim|claims|assume|assumes)|isnt|wasnt|arent|cant|dont|doesnt|nicht|kein\w*|weder|nie|"
     r"pas|jamais|ni|não|nunca|non|не|нет|нельзя)\b|n't\b|\bno es\b)"
+)
+_CALLED_WRONG = re.compile(
+    r"(?i)\b(?:ruled out|excluded|eliminated|rejected|discarded|wrong|incorrect)(?: (?:answers?|options?|choices?|ones?))?\s?:\s*[\"'(\[*]{0,3}\Z"
 )
 _ALL_BUT = re.compile(r"(?i)\b(?:anything|everything|anyone|everyone|all|any) but[\s(\"'*]*(?:option |choice )?\Z")
 _UNSPACED_NEGATION = re.compile(
@@ -62,7 +65,7 @@ def is_denied(text: str, position: int, words: re.Pattern[str] | None = None) ->
         before = words.sub("…", before)
     if _PREFIX.search(before) or _UNSPACED_NEGATION.search(before):
         return True
-    if _ALL_BUT.search(before):
+    if _ALL_BUT.search(before) or _CALLED_WRONG.search(before):
         return True
     clause = _CLAUSE.split(before)[-1]
     near = " ".join(clause.split()[-NEAR_WORDS:])

@@ -23,10 +23,10 @@ _SLASH_AFTER = re.compile(r"\s?/\s?(?=[^\W_]*[^\W\d_])")
 _ASKED = re.compile(r"[.!\n]\s|\?(?!\s*(?:yes|correct|right|exactly|indeed)\b)")
 _OFFERED = re.compile(
     r"\b(?:either|candidates?|possible (?:answers?|options?|choices?)|possibilities|options|choices|alternatives|guesses)\b[^.?!]*\Z"
-    r"|\b(?:if not|failing that)\b[^.?!]{0,40}\Z|\b(?:one|any|some) of (?:the following:? |these:? )?(?:[\w'-]+(?:, | or | and )){0,6}\Z"
+    r"|\b(?:if not|failing that)\b[^.?!]{0,40}\Z|\b(?:opposite|contrary|reverse) (?:of|to) (?:the )?\Z|\b(?:one|any|some) of (?:the following:? |these:? )?(?:[\w'-]+(?:, | or | and )){0,6}\Z"
 )
 _LEFT_OPEN = re.compile(
-    r"[^.?!]{0,120}\b(?:one|any|either|some) of (?:these|those|them)\b|,? ?\b(?:unless|or else)\b| if \b[^.?!]{1,60}[,;] [^.?!]{1,60}\bif\b"
+    r",? ?\(?(?:etc\b|and so (?:on|forth)\b|and the like\b|among others\b)|[^.?!]{0,60}\bare (?:all )?(?:candidates|possible|options|possibilities)\b|[^.?!]{0,120}\b(?:one|any|either|some) of (?:these|those|them)\b|,? ?\b(?:unless|or else)\b| if \b[^.?!]{1,60}[,;] [^.?!]{1,60}\bif\b"
 )
 _MAYBE = re.compile(r"\b(?:maybe|perhaps|possibly|could be|might be|may be|vielleicht|peut-être|quizás?)\b")
 _MAYBE_BEFORE = re.compile(rf"{_MAYBE.pattern}(?: (?:it is|it's|the|a|an|in|also))*\s\Z")
@@ -113,6 +113,8 @@ def lists_others(text: str, wordings: Sequence[str]) -> bool:
     least, others_at_least = 3, 2
     if _APART.search(stripped) and "," not in stripped:
         least, others_at_least = 2, 1
+    if len(items) == 1 and re.search(r"[()\d:]", stripped):
+        return False
     if len(items) == 1:  # names with nothing between them
         items = items[0].split()
         least, others_at_least = MIN_BARE_WORDS, 3

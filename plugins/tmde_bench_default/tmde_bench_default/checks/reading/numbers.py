@@ -72,7 +72,7 @@ _RIGHT_END = re.compile(
 
 _BELOW_ZERO = re.compile(r"(?i)(?: ?° ?[CF]?| degrees?(?: [a-z]+)?| [CF])? below (?:(zero|0)(?![\d.,]*\d)|freezing)\b")
 _VAGUE = re.compile(
-    rf"(?i)[ -]({'|'.join(sorted(units.VAGUE))})(?![^\W_])| (?:\(?in )?(?:hex(?:adecimal)?|binary|octal|base[ -]\w+)(?![^\W_])"
+    rf"(?i)[ -]({'|'.join(sorted(units.VAGUE))})(?![^\W_])| too (?:many|few|much|little)\b| times table| times (?:as|more|less|bigger|larger|greater|smaller|faster|the|that|than)\b| (?:\(?in )?(?:hex(?:adecimal)?|binary|octal|base[ -]\w+)(?![^\W_])"
 )
 _TO_THE = re.compile(
     r"(?i) (?:raised )?to the (?:power|\w+ power|\d+(?:st|nd|rd|th)|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b"
