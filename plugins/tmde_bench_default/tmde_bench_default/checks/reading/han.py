@@ -26,7 +26,9 @@ _ONE = re.compile(r"[\u2160-\u2188]+|[\u2460-\u249b\u24ea-\u24ff\u2776-\u2793\u3
 _PIECE = re.compile(rf"\d+(?:[.]\d+)?|[{_CHARACTERS}]")
 _DECIMALS = re.compile(rf"[点點]([{''.join(one for one in _DIGITS)}]+)(?![{_CHARACTERS}])")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\u3005\u3007\uf900-\ufaff]")
-_MAY_STAND_BEFORE = frozenset("是为為于於得有共约約出即也就才只仅僅计計达達值案果和与與或者到至第等差商积積数數解答负負")
+_MAY_STAND_BEFORE = frozenset(
+    "是为為于於得有共约約出即也就才只仅僅计計达達值案果和与與或者到至第等差商积積数數解答负負"
+)
 _MAY_STAND_AFTER = frozenset(
     "个個箇只本人枚匹冊册歳岁才天元円圆块塊米克公斤厘千秒回次位名种種度倍通階层層台杯件口家头頭条條张張页頁章题題道股斤両年分小以毫升平立到至或和与與的"
 )

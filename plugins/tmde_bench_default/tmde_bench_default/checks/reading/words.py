@@ -243,7 +243,8 @@ class _Sum:
         if (
             word.text in MORE_PARTS
             and not self._total
-            and self._group in range(1, 20)
+            and self._group is not None
+            and 0 < self._group < 20  # twenty hundredths and more are rare, and may count places
             and (self._group == 1) != word.text.endswith("s")
         ):
             return self._done(self._at, Fraction(self._group, MORE_PARTS[word.text]))
