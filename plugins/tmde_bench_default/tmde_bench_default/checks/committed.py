@@ -11,12 +11,18 @@ from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 
-from tmde_bench_default.checks.reading.denial import is_denied, is_denied_after, last_correction
+from tmde_bench_default.checks.reading.denial import (
+    gives_up,
+    is_denied,
+    is_denied_after,
+    last_correction,
+    offers_several,
+)
 from tmde_bench_default.checks.reading.folding import BOX, BOX_END, fold_signs
 from tmde_bench_default.checks.reading.marks import Mark, final_parts, says_nothing
 from tmde_bench_default.checks.reading.numbers import Reading, parse_number, read_numbers
 from tmde_bench_default.checks.reading.units import COMPOUND, MAGNITUDE
-from tmde_bench_default.checks.sums import false_sum
+from tmde_bench_default.checks.sums import false_comparison, false_sum, worked_out
 
 MAX_NUMBERS = 300
 """At most this many numbers of a text are looked at, from its end."""
@@ -25,7 +31,7 @@ MAX_READ = 6_000
 """The numbers of this many characters are read, from the end of the text. The final answer is there."""
 
 _HEDGE = re.compile(
-    r"(?is)\s*(?:[\w°%]+\s+){0,2}?(?:,\s*(?:(?:and|or)\b)?|;|\||[&/+]|\b(?:or|and|to|through|till|until|vs\.?|versus|bis|und|oder|ou|y|o|et|или|и)\b|"
+    r"(?is)\s*(?:[\w°%]+\s+){0,2}?(?:,\s*(?:(?:and|or)\b)?|;|\||[&/+]|(?<![a-z])(?:or|and|to|through|till|until|vs\.?|versus|bis|und|oder|ou|y|o|et)(?![a-z])|\b(?:или|и)\b|"
     r"[-–—~]|〜|=>|->|→|\bthen\b|或者?|和|与|到|至|または|か|と|또는)[\s(*\",]*(?:\b(?:maybe|perhaps|possibly|even|rather|else|probably|also|it is|it's|is|could be|might be|may be|"
     r"then|both|either|about|around|just|more likely|most likely|likelier)\b[\s(,]*){0,3}(?:\b([a-z])(?:_?\d)?\s*[=:]\s*)?[\s$€£(]*"
 )
@@ -34,10 +40,16 @@ _HEDGE = re.compile(
 _SAME_LETTER = re.compile(r"(?i)\b([a-z])(?:_?\d)?\s*[=:]\s*[-+$€£(]*\Z")
 _ASIDE = re.compile(r"(?<=[\w%°]) \((?!\s*(?:or|not|maybe)\b)")
 _BRACKETED = re.compile(r"\s*\(\s*(?:=|or\b|maybe\b)?\s*")
+_BARE_OR = re.compile(r"(?i)\s*(?:,\s*)?(?:(?<![a-z])(?:or|oder|ou)(?![a-z])|或者?|还是|還是|か|または|또는)\s*")
+_RESTATES = re.compile(r"(?i)(?:\s[a-z]+)?\s?(?:=|,?\s(?:which is|that is|i\.e\.,?|namely))\s?")
+_OTHERWISE = re.compile(
+    r"(?i)(?:\s[a-z°]+){0,2}\s?,?\s(?:unless|or else|otherwise|if not)\b[^.!?\d\n]{0,40}\d|\s+or (?:maybe |perhaps |possibly )?(?:not|whatever|another|any other|some(?:thing)? (?:other|else))\b"
+)
+"""What stands before another candidate: 42 unless it is 43."""
 _BOUND_BEFORE = re.compile(
     r"(?i)(?:\b(?:(?:more|less|fewer|greater|larger|higher|lower|smaller|bigger|older|younger|longer|shorter|closer|rather|other|further|later|earlier|better|worse|"
-    r"faster|slower|heavier|lighter|taller|warmer|colder|hotter) than|at least|at most|up to|over|under|above|below|beyond|exceed(?:s|ing)?|almost|nearly|close to|"
-    r"fewer|well over|just over|just under|no more than|no less than|not more than|minimum of|maximum of|or more than|approaching|from|starting (?:at|from)|mindestens|höchstens|über|unter|"
+    r"faster|slower|heavier|lighter|taller|warmer|colder|hotter) than|at least|at most|(?<!add )(?<!adds )(?<!added )(?<!adding )(?<!sum )(?<!sums )(?<!summing )up to|over|under|above|below|beyond|exceed(?:s|ing)?|almost|nearly|close to|"
+    r"fewer|well over|just over|just under|no more than|no less than|not more than|minimum of|maximum of|or more than|approaching|out of(?: the| all(?: the)?)?|from|starting (?:at|from)|mindestens|höchstens|über|unter|"
     r"plus de|moins de|más de|menos de)\s+(?:or equal to\s+)?(?:about |around |exactly |the )?|[<>≤≥≠≮≯]=?\s*|!=\s*|<>\s*)[($€£]*\Z"
 )
 _BOUND_AFTER = re.compile(
@@ -74,7 +86,11 @@ _ALONE_AFTER = re.compile(r"[\s*$)\"'!.。]*(?:[^\W\d_][\w/^°.]*\s*){0,2}[\s*$)
 def find_number(answer: str) -> tuple[Reading | None, str]:
     """Return the number that an answer commits to, or None and the reason."""
     text = fold_signs(answer)
-    if (false := false_sum(text)) is not None:
+    if offers_several(text):
+        return None, "It offers several answers."
+    if gives_up(text):
+        return None, "It says that it cannot tell."
+    if (false := false_sum(text) or false_comparison(text)) is not None:
         return None, f"It says {false}, which is false."
     marks = final_parts(text)
     if marks and not read_numbers(marks[-1].text):
@@ -246,8 +262,23 @@ class _Part:
         numbers = self._without_asides(self._without_reasons(numbers))
         if not numbers:
             return None, "It has no number."
-        told, reason = self._settled(numbers, len(numbers) - 1)
+        told, reason = self._settled(numbers, self._before_its_sum(numbers))
         return (None, reason) if told is None else _unless_corrected(told, self._text[told.end :])
+
+    def _before_its_sum(self, numbers: list[Reading]) -> int:
+        """Return the last number, or the one that the sum behind it works out to: 36, which is 4 × 9."""
+        last = len(numbers) - 1
+        first = last
+        while first > 0 and numbers[first].operand and self._is_linked(numbers[first - 1], numbers[first]):
+            first -= 1
+        # In 36 = 4 × 9 all three are linked.
+        for begin in (first, first + 1):
+            if 0 < begin < last and numbers[last].operand:
+                between = self._text[numbers[begin - 1].end : numbers[begin].start]
+                value = worked_out(self._text[numbers[begin].start : numbers[last].end])
+                if _RESTATES.fullmatch(between) and value is not None and value == numbers[begin - 1].value:
+                    return begin - 1
+        return last
 
     def _without_reasons(self, numbers: list[Reading]) -> list[Reading]:
         """Return the numbers without those that only give the reason for one before, as in 42, because 6 times 7."""
@@ -290,15 +321,25 @@ class _Part:
         before = numbers[chosen - 1] if chosen else None
         if before and one.worked and not before.worked and self._is_linked(before, one):
             return None, "It goes on from its number to a power and settles on neither."
-        if self._is_hedged(numbers, chosen):
+        if self._is_hedged(numbers, chosen) or _OTHERWISE.match(self._text, one.end):
             return None, "It names several numbers and settles on none."
         return one, ""
 
     def _is_hedged(self, numbers: Sequence[Reading], chosen: int) -> bool:
         """Return whether the chosen number is one of several numbers side by side."""
         one = numbers[chosen]
+        if any(
+            other.weak and other.value != one.value and self._is_or(*sorted((one, other)))
+            for other in self._numbers
+            if not one.weak and other.kind == "number"
+        ):
+            return True
         near = [numbers[index] for index in (chosen - 1, chosen + 1) if 0 <= index < len(numbers)]
         return any(self._are_side_by_side(*sorted((one, other))) for other in near if _amount(one) != _amount(other))
+
+    def _is_or(self, one: Reading, other: Reading) -> bool:
+        """Return whether "or" joins the two, as in 42 or three."""
+        return other.start - one.end < 12 and _BARE_OR.fullmatch(self._text, one.end, other.start) is not None
 
     def _are_side_by_side(self, one: Reading, other: Reading) -> bool:
         between = self._text[one.end : other.start]

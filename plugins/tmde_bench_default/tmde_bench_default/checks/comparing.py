@@ -12,9 +12,10 @@ from fractions import Fraction
 from tmde_bench_default.checks.committed import agrees, find_number, parse_number, show
 from tmde_bench_default.checks.options import find_option
 from tmde_bench_default.checks.reading.folding import fold_signs, plain
+from tmde_bench_default.checks.reading.hedging import lists_others
 from tmde_bench_default.checks.reading.marks import final_part
 from tmde_bench_default.checks.reading.numbers import Reading
-from tmde_bench_default.checks.statements import find_stated
+from tmde_bench_default.checks.statements import find_asserted
 
 Outcome = tuple[bool | None, str]
 
@@ -110,15 +111,30 @@ def compare_exact(answer: str, reference: str) -> Outcome:
     """Check whether the answer or its final part equals the reference, ignoring case, punctuation and blanks."""
     wanted = bare(reference)
     marked = final_part(fold_signs(answer))
-    right = bool(wanted) and (bare(answer) == wanted or (marked is not None and bare(marked) == wanted))
+    asks = plain(answer).rstrip("\"')").endswith("?") and not plain(reference).endswith("?")
+    said = {_joined(bare(answer)), _joined(bare(marked or ""))}
+    right = bool(wanted) and not asks and _joined(wanted) in said
     return right, "The answer equals the reference." if right else "The answer differs from the reference."
 
 
 def compare_contained(answer: str, reference: str) -> Outcome:
     """Check whether the answer states the reference: its words together and in order, whole, and not denied."""
     wanted = bare(reference)
-    right = bool(find_stated(plain(answer), wanted) or find_stated(bare(answer), wanted))
+    text = plain(answer)
+    right = bool(find_asserted(text, wanted, (wanted,)))
+    if not right and find_asserted(stripped := bare(answer), wanted, (wanted,)):
+        # Without its marks a question is no question.
+        right = wanted not in text and "?" not in text and not lists_others(stripped, (wanted,))
+    right = right and not lists_others(text, (wanted,))
     return right, f"The answer {'states' if right else 'does not state'} {reference[:80]!r}."
+
+
+_AROUND_SIGNS = re.compile(r"\s*([=+<>×·/≠≤≥→])\s*")
+
+
+def _joined(words: str) -> str:
+    """Return the words without blanks around signs: "E = mc2" is "E=mc2"."""
+    return _AROUND_SIGNS.sub(r"\1", words)
 
 
 _OUTER = re.compile(r"[\"'`*_.,;:!?()\[\]{}<>…]")

@@ -301,7 +301,9 @@ def _child(code: str, test: str, pipe: int, home: str, seconds: float) -> NoRetu
         os.closerange(3, pipe)
         os.closerange(pipe + 1, 256)
         send(["layers", _confine(home, seconds)])
-        space: dict[str, Any] = {"__name__": "answer"}
+        # A real module, because dataclasses and typing look up the module of a class.
+        module = sys.modules["answer"] = type(sys)("answer")
+        space: dict[str, Any] = module.__dict__
         exec(compile(code, "answer", "exec"), space)  # noqa: S102 this is the purpose of this process
         space |= {"__probe__": lambda value: send(["value", _encoded(value)]), "raises": _raises}
         exec(compile(test, "test", "exec"), space)  # noqa: S102

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Sequence
 
 import regex  # type: ignore[import-untyped]
 
 from tmde_bench_default.checks.code import find_test_problems, run_tests
 from tmde_bench_default.checks.committed import agrees, exact, find_number, show
-from tmde_bench_default.checks.forms import check_count, check_form, count_problems, form_problems
+from tmde_bench_default.checks.forms import LOOKS_LATIN, check_count, check_form, count_problems, form_problems, visible
 from tmde_bench_default.checks.options import find_option
-from tmde_bench_default.checks.reading.folding import plain
+from tmde_bench_default.checks.reading.denial import gives_up, last_correction, offers_several
+from tmde_bench_default.checks.reading.folding import fold_signs, plain
+from tmde_bench_default.checks.reading.hedging import lists_others
+from tmde_bench_default.checks.reading.marks import final_parts
 from tmde_bench_default.checks.reading.thoughts import without_thoughts
-from tmde_bench_default.checks.statements import find_stated
+from tmde_bench_default.checks.statements import find_asserted, find_stated
 from tmde_core.sdk.judges import (
     Check,
     ChoiceCheck,
@@ -116,7 +120,19 @@ def _facts(answer: str, check: FactsCheck) -> CheckResult:
     text = plain(answer)
     if wrong := next((wording for wording in check.forbidden if find_stated(text, plain(wording))), None):
         return CheckResult(score=0.0, reason=f"It says {wrong!r}, which is wrong.")
-    missing = [fact[0] for fact in check.facts if not any(find_stated(text, plain(wording)) for wording in fact)]
+    if gives_up(text):
+        return CheckResult(score=0.0, reason="It says that it cannot tell.")
+    facts = [tuple(filter(None, map(plain, fact))) for fact in check.facts]
+    wordings = [wording for fact in facts for wording in fact]
+    if offers_several(text) or lists_others(text, wordings) or lists_others(_itemised(answer), wordings):
+        return CheckResult(score=0.0, reason="It lists candidates and settles on none.")
+    if len(facts) == 1 and _answers_differ(answer, facts[0]):
+        return CheckResult(score=0.0, reason="It names more than one final answer.")
+    missing = [
+        names[0]
+        for names, fact in zip(check.facts, facts, strict=True)
+        if not any(find_asserted(text, wording, wordings) for wording in fact)
+    ]
     share = 1 - len(missing) / len(check.facts) if check.facts else 1.0
     return CheckResult(
         score=share,
@@ -124,8 +140,37 @@ def _facts(answer: str, check: FactsCheck) -> CheckResult:
     )
 
 
+_LIST_LINE = re.compile(r"\s*(?:[-*•+]|\(?\d{1,3}[.):])\s+(\S.*)")
+
+
+def _itemised(answer: str) -> str:
+    """Return the items of an answer that is nothing but a list of several lines, with `|` between them."""
+    lines = [line for line in answer.splitlines() if line.strip()][:50]
+    items = [match[1] for line in lines if (match := _LIST_LINE.fullmatch(line))]
+    return " | ".join(map(plain, items)) if len(items) > 1 and len(items) == len(lines) else ""
+
+
+def _answers_differ(answer: str, wordings: Sequence[str]) -> bool:
+    """Return whether the answer marks several final answers without a correction, and only some state the fact."""
+    text = fold_signs(answer)
+    marks = final_parts(text)
+    if len(marks) < 2 or last_correction(text[marks[0].begin : marks[-1].begin]) is not None:
+        return False
+    ends = [*(mark.start for mark in marks[1:]), len(text)]
+    parts = [
+        plain(text[mark.begin : min(end, mark.begin + len(mark.text))]) for mark, end in zip(marks, ends, strict=True)
+    ]
+    return len({any(find_stated(part, wording) for wording in wordings) for part in parts}) > 1
+
+
 def _regex(answer: str, check: RegexCheck) -> CheckResult:
     found, reason = search_pattern(check.pattern, answer)
+    if found is False and not answer.isascii():
+        seen = visible(answer)  # a pattern is not hidden from it by invisible characters
+        variants = {seen, seen.translate(LOOKS_LATIN)} if check.absent else {seen}
+        for variant in variants - {answer}:
+            if not found:
+                found, reason = search_pattern(check.pattern, variant)
     return CheckResult(score=None if found is None else float(found != check.absent), reason=reason)
 
 

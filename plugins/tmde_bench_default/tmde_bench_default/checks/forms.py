@@ -15,16 +15,21 @@ from tmde_bench_default.checks.schema import find_mismatch, schema_problems
 from tmde_core.sdk.judges import CountCheck, FormCheck
 
 _WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*(?:['’\-‑][\p{L}\p{N}][\p{L}\p{N}\p{M}]*)*")
-_SENTENCE_END = re.compile(r"[.!?…]+(?=[\s\"'”’)*_]|\Z)|[。！？｡]+")
-_LOOKS_LATIN = str.maketrans("аеорсухіјѕԁԛԝһкмтвнο", "aeopcyxijsdqwhkmtbho")
+_SENTENCE_END = re.compile(r"[.!?…]+(?=[\s\"'”’)*_]|\Z)(?![\"'”’)*_]+\s+[a-z])|[。！？｡]+")
+"""What ends a sentence. In "Stop!" she said. the first mark ends none."""
+LOOKS_LATIN = str.maketrans("аеорсухіјѕԁԛԝһкмтвнο", "aeopcyxijsdqwhkmtbho")
 """Cyrillic and Greek letters that look like Latin ones. A letter that must be absent must not be seen either."""
-_ABBREVIATION = re.compile(r"(?i)\b(?:mr|mrs|ms|dr|st|vs|etc|e\.g|i\.e|no)\.")
+_ABBREVIATION = re.compile(
+    r"(?i)\b(?:mr|mrs|ms|dr|st|prof|vs|e\.g|i\.e|cf|approx|fig|no(?=\.\s?\d))\."
+    r"|\b(?:etc|[ap]\.m|ca|al|inc|ltd|jr|sr)\.(?=[,;)]|\s+(?-i:[a-z]|\d))|(?-i:(?:(?<![^\W_])[A-Z]\.\s?)+(?=(?!(?:The|Then|They|This|That|There|These|She|You|His|Her|Its|Our|But|And|Not|All|One|For|What|When|Why|How|Who|Now|Let)\b)[A-Z][a-z]{2}))"
+)
+"""Full stops that end no sentence: titles, abbreviations before small letters, and initials."""
 _ITEM = re.compile(r"^\s*(?:[-*•+]|\(?\d{1,3}[.):])\s+\S")
 _LIST_MARK = re.compile(r"^(?:[-*•+>#]+|\(?\d{1,3}[.):])\s*")
 _FENCE = re.compile(r"\A(```|~~~)(?:json[c5]?)?[ \t]*\r?\n(.*)\n?[ \t]*\1\Z", re.DOTALL | re.IGNORECASE)
 
 
-def _seen(text: str) -> str:
+def visible(text: str) -> str:
     """Return the text with composed letters and without invisible characters."""
     composed = unicodedata.normalize("NFC", text)
     if composed.isascii():
@@ -34,7 +39,7 @@ def _seen(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """Return the words in lower case. "well-known" and "don't" are one word each."""
-    return [match[0].casefold().replace("’", "'") for match in _WORD.finditer(_seen(text))]
+    return [match[0].casefold().replace("’", "'") for match in _WORD.finditer(visible(text))]
 
 
 def lines(text: str) -> list[str]:
@@ -53,7 +58,7 @@ _COUNTS: dict[str, Callable[[str], int]] = {
     "words": lambda text: len(words(text)),
     "lines": lambda text: len(lines(text)),
     "sentences": sentences,
-    "characters": lambda text: len(_seen(text).strip()),
+    "characters": lambda text: len(visible(text).strip()),
 }
 
 
@@ -71,9 +76,11 @@ def check_form(answer: str, check: FormCheck) -> tuple[float, str]:
 
 
 def _acrostic(text: str, value: str) -> tuple[float, str]:
-    initials = "".join(
-        next((letter for letter in _LIST_MARK.sub("", line) if letter.isalpha()), "") for line in lines(_seen(text))
-    )
+    said = [_LIST_MARK.sub("", line) for line in lines(visible(text))]
+    initials = "".join(next((letter for letter in line if letter.isalpha()), "") for line in said)
+    bare = sum(sum(map(str.isalpha, line)) <= 1 for line in said)
+    if bare > 1 and 2 * bare >= len(said):
+        return 0.0, "Its lines are single letters."
     return float(initials.casefold() == value.strip().casefold()), f"Its lines begin with {initials[:40]!r}."
 
 
@@ -114,8 +121,8 @@ def _list(text: str, value: str) -> tuple[float, str]:
 
 def _no_letter(text: str, value: str) -> tuple[float, str]:
     letter = value.strip().casefold()
-    seen = unicodedata.normalize("NFKC", _seen(text)).casefold()
-    absent = letter not in seen and letter not in seen.translate(_LOOKS_LATIN) and bool(words(text))
+    seen = unicodedata.normalize("NFKC", visible(text)).casefold()
+    absent = letter not in seen and letter not in seen.translate(LOOKS_LATIN) and bool(words(text))
     return float(absent), f"The letter {letter!r} {'is absent' if absent else 'is there'}."
 
 

@@ -9,10 +9,18 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from tmde_bench_default.checks.committed import find_number, parse_number
-from tmde_bench_default.checks.reading.denial import NO_DENIAL, is_denied, is_denied_after, last_correction
+from tmde_bench_default.checks.reading.denial import (
+    NO_DENIAL,
+    gives_up,
+    is_denied,
+    is_denied_after,
+    last_correction,
+    offers_several,
+)
 from tmde_bench_default.checks.reading.folding import BOX, BOX_END, flatten_raised, fold_signs, plain
 from tmde_bench_default.checks.reading.marks import Mark, final_parts
 from tmde_bench_default.checks.reading.numbers import is_unspaced
+from tmde_bench_default.checks.sums import false_comparison
 
 MAX_MENTIONS = 500
 """At most this many mentions of options are read, from the end of the text."""
@@ -21,7 +29,7 @@ _REST_OF_LIST = re.compile(
     r"(?i)[\"')\]*]{0,3}\s*(?:,\s*(?:and\b|or\b)?|and\b|or\b|nor\b|&|/)\s*(?:option\s|choice\s)?[\"'(\[*]{0,3}"
 )
 _WORDS_A = re.compile(
-    r"(?i)\s*(?:\Z|[^\x00-\x7f]|(?-i:[B-Z]\b)|[.,;:!?()\]}/&+\n–\"*]|-\s|['\"]\s|(?:because|since|as|is|are|it|and|or|but|not|nor|was|were|would|will|can|could|may|might|have|has|seems|fits|looks|makes|must|should|for|"
+    r"(?i)\s*(?:\Z|[^\x00-\x7f]|(?-i:[B-Z]\b)|[.,;:!?()\]}/&+\n–\"*]|-\s|['\"]\s|(?:because|since|as|is|are|it|and|or|but|not|nor|was|were|would|will|can|could|may|might|have|has|seems|fits|wins|follows|applies|holds|matches|describes|looks|makes|must|should|for|rather|among|"
     r"with|if|over|instead|than|then|too|from|ist|und|oder|option|choice|here|best|from)\b(?! (?:good|great|nice|big|small|bad)\b))"
 )
 """What may follow the letter A where it is an option, and not the article."""
@@ -29,18 +37,60 @@ _WORDS_A = re.compile(
 _NAMED = re.compile(r"(?i)\b(?:option|choice|letter|answer)\s+[\"'(\[*]{0,3}\Z")
 _TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Fig)\.\s\Z")
 _CHOOSES = re.compile(
-    r"(?i)(?:\b(?:choose|chose|choosing|pick|picked|select|selected|option|choice|letter|answer|answers|go(?:ing)? with|went with|vote for|opt for|opted for|prefer|"
+    r"(?i)(?:\b(?:lean(?:ing)? (?:to|towards?)|vote|(?:looks|seems|sounds) like|choose|chose|choosing|pick|picked|select|selected|option|choice|letter|answer|answers|go(?:ing)? (?:with|for)|went (?:with|for)|vote for|opt for|opted for|prefer|"
     r"settle on|say|answer would be|answer is|correct is|right is|it is|it's|it must be|is option|is choice|would be|should be|is|be|es|est|ist|é|è|sarà|antwort|wähle|nehme|elijo|choisis)"
     r"|选择?|選擇?|选项|是|：)\s*[:=]?\s*[\"'(\[*]{0,3}\Z"
 )
 _STRONG_BEFORE = re.compile(
-    r"(?i)(?:\b(?:i|we|i'd|i'll|i would|i will|i'm|my|so|therefore)\s+(?:\w+\s+){0,2}?(?:choose|chose|pick|picked|select|selected|go(?:ing)? with|went with|vote for|opt for|prefer|settle on|say)|"
+    r"(?i)(?:\b(?:i|we|i'd|i'll|i would|i will|i'm|my|so|therefore)\s+(?:\w+\s+){0,2}?(?:choose|chose|pick|picked|select|selected|go(?:ing)? (?:with|for)|went (?:with|for)|vote for|opt for|prefer|settle on|say)|"
     r"\b(?:the|my) (?:final |correct |right |best )*(?:answer|option|choice|one|solution) (?:is|must be|would be|should be)|\bcorrect (?:answer|option|choice) (?:is|:)|"
     r"\bit (?:is|must be)|\bit's|\bi (?:wähle|nehme))\s*:?\s*(?:(?:option|choice|letter|answer)\s+)?[\"'(\[*]{0,3}\Z"
 )
 _STRONG_AFTER = re.compile(
     r"(?i)[\"')\]*]{0,3}\s*(?:is|are|must be|would be|seems|looks|:)\s+(?:(?:clearly|therefore|thus|definitely|surely|indeed|obviously)\s+)?(?:the\s+)?"
-    r"(?:correct|right|true|best|answer|my choice|my answer|the one)\b|[\"')\]*]{0,3}\s*(?:✓|✔|✅)"
+    r"(?:correct|right|true|best|answer|my choice|my answer|the one)\b|[\"')\]*]{0,3}\s*[:.]?\s*(?:✓|✔|✅)|\s+it is\b(?! (?:not|wrong|false))"
+)
+_CONCLUDES = re.compile(
+    r"(?i)(?:\b(?:so|therefore|thus|hence|consequently|which (?:makes|means|leaves)|this (?:makes|means)|that (?:makes|means|leaves)|leaving)\b[^.?!;\n]{0,60}?\s|[=→]\s?)"
+    r"[\"'(\[*]{0,3}\Z"
+)
+"""What leads to the last option of an answer that reasons with others: so it will be Saturday."""
+_FROM_AMONG = re.compile(
+    r"(?i)(?:\b(?:if i (?:had|have) to (?:choose|pick|decide) )?\b(?:between|among|amongst|out of|of|from|compar(?:ed|ing)(?: with| to)?)\s+"
+    r"(?:(?:the )?(?:options?|choices?|letters?) )?)\Z"
+)
+_AMONG_REST = re.compile(
+    r"(?i)[\"')\]*]{0,3}\s*(?:,\s*(?:and|or)?|and|or|with|to|&|/)\s*(?:option |choice )?[\"'(\[*]{0,3}"
+)
+_ONLY_AN_OPTION = re.compile(
+    r"(?i)[\"')\]*]{0,3}\s+(?:is|was)\s+(?:just |only |also |but )?(?:an?|one|the (?!best|right|correct|only|final|better|most|logical|true|obvious|one|answer)\w+)"
+    r"(?: (?:possible|valid|plausible|good|of the))? (?:option|options|possibility|candidate|choice|choices|letter|guess|grade|vitamin)\b(?! (?:that|which|i)\b)"
+)
+_BESIDE = re.compile(
+    r"(?i)\b(?:sometimes|rarely|seldom|occasionally|half|partly|partially|almost|nearly|(?:rhymes|starts|begins|ends) with|after|before|opposite(?: of| to)?|contrary of|next to|(?:left|right) of|behind|in front of|beside|besides|ask|unlike|near|close to|outside|similar to|followed by|following|preceding|preceded by|"
+    r"until|(?:every|any|all)(?:one|thing|body|where)?(?: (?!but)[a-z]{3,8})? but|no(?:body|thing|where| one) but)\s+(?:the\s+)?[\"'(\[*]{0,3}\Z"
+)
+"""What makes an option a place to look from, and not the one that is chosen: the day after Saturday."""
+_LEFT_OPEN = re.compile(
+    r"(?i)[\"')\]*]{0,3}\s*,?\s*(?:\(?alternatively\b|or (?:not|none|whatever|failing that|if not|neither|else|maybe|perhaps|possibly|any|another|other|some(?:thing|one)?)\b|unless\b|and (?:(?:all|any|each|every one) (?:of )?)?(?:the )?(?:others?|rest|remaining)\b"
+    r"(?! (?:options? |ones? |choices? )?(?:are|is|can|do|does|don't|have|seem))|as well as\b|(?:and so (?:on|forth)|etc)\b|[.…]{2,}\s*or\b|(?:is|are) (?:also )?(?:right|correct|true)[^.?!\n]{0,20}\band so (?:is|are)\b)|\s?[♭♯]"
+)
+_OVER_ANOTHER = re.compile(
+    r"(?i)[\"')\]*]{0,3}\s*,?\s*(?:over|rather than|instead of|in place of|and not|but not|not)\s+(?:option |choice )?[\"'(\[*]{0,3}"
+)
+_OWNED = re.compile(
+    r"(?i)'s\s+(?!(?:the|a|an|my|our|your|it|its|right|correct|best|true|clearly|definitely|indeed|obviously|not|what|because|(?:tall|old|young|short|larg|bigg|small|fast|slow|strong|heavi|light)(?:er|est))\b)[a-z]"
+)
+_PERSON = re.compile(
+    r"\.\s[A-Z][a-z]+ (?:says|said|thinks|thought|wrote|writes|claims|claimed|believes|chose|chooses|picks|picked)\b"
+)
+_FAILS = re.compile(
+    r"(?i)[\"')\]*]{0,3}\s+(?:(?:has|have|had|gives|gets|uses|contains|makes|misses)\s+(?:(?:the|a|an)\s+)?(?:\w+ )?(?:wrong|incorrect|false|opposite|mistakes?|errors?|flaws?)\b|"
+    r"(?:is|are|was)\s+(?:\w+ly )?(?:(?:inferior to|worse than|less (?:likely|plausible|good|accurate|convincing))|(?:half|partly|partially|almost|nearly|only)[ -](?:right|true|correct))\b|loses\b)"
+)
+_VERDICT_YES = re.compile(r"(?i)[)\]]?\s*[:.)-]\s*yes\b")
+_VERDICT_NO = re.compile(
+    r"(?i)[)\]*\"']{0,2}\s*[):.–-]\s*(?:is |this is )?(?:false|wrong|incorrect|untrue|no|nope|not (?:correct|true|right)|✗|❌|✘)(?=\s*(?:[.;,]|\Z|\n))"
 )
 _CLOSED = re.compile(r"[)\]*\"'”]")
 _SENTENCE = re.compile(r"[.!?\n](?=\s|\Z)")
@@ -53,13 +103,13 @@ _BECAUSE = re.compile(r"(?i)\W*(?:because|since|as(?! well)|given|weil|denn|parc
 
 _NEGATIONS = frozenset({"no", "not", "never", "none", "false", "wrong", "incorrect", "neither", "nein", "non"})
 _AFTER_NO = re.compile(
-    r"(?i)\s*(?:\Z|[^\w\s]|(?:because|since|as|and|or|but|it|they|he|she|we|you|i|this|that|there|if|is|was|would|here|und|oder|weil|for|to)\b)"
+    r"(?i)(?!\s?\.\s?\d)\s*(?:\Z|[^\w\s]|(?:yes|because|since|as|and|or|but|it|they|he|she|we|you|i|this|that|there|if|is|was|would|here|und|oder|weil|for|to)\b)"
 )
 """What may follow "no" where it is an answer. In "no cat" it is none."""
 
 _BEFORE_LETTER = re.compile(
     r"(?i)(?:(?-i:\b[A-Z]\s\Z)|(?:\A|[.!?;:,\n([{/&+*\"'$–\ue000-]\s*|\s-\s|[^\x00-\x7f]|\b(?:that|think|guess|get|got|leaves|leaving|leaves us with|remains|take|plus|as|eliminat\w+|exclud\w+|reject\w*|discard\w*|out|thus|so|therefore|hence|believe|not|but|and|or|nor|either|neither|both|between|"
-    r"except|if|than|versus|vs|because|since|then|also|only|with|unlike|instead of|of|maybe|perhaps|probably|possibly|surely|definitely|clearly|obviously|just|"
+    r"among|amongst|comparing|out of|alternatively|options|choices|letters|answers|except|if|than|versus|vs|because|since|then|also|only|with|unlike|instead of|of|maybe|perhaps|else|say|says|said|probably|possibly|surely|definitely|clearly|obviously|just|"
     r"simply|rather|against|sondern|nicht|und|oder)\s)[\s\"'(\[*]{0,3}\Z)"
 )
 """What may stand before a letter that is an option. In "vitamin B" it is a part of a name."""
@@ -75,9 +125,16 @@ class _Said(NamedTuple):
 
 def find_option(answer: str, options: Sequence[str]) -> tuple[str | None, str]:
     """Return the option that an answer commits to, or None and the reason."""
+    folded = fold_signs(answer)
+    if offers_several(folded):
+        return None, "It offers several answers."
+    if gives_up(folded):
+        return None, "It says that it cannot tell."
+    if (false := false_comparison(folded)) is not None:
+        return None, f"It says {false}, which is false."
     numeric = {option: parse_number(fold_signs(option)) for option in options}
     if all(numeric.values()):
-        told = _Options(options).of_leading(fold_signs(answer).replace(BOX, " ").replace(BOX_END, " "))
+        told = _Options(options).of_leading(folded.replace(BOX, " ").replace(BOX_END, " "))
         if told is not None:
             return told, ""
         number, reason = find_number(answer)
@@ -87,7 +144,7 @@ def find_option(answer: str, options: Sequence[str]) -> tuple[str | None, str]:
             if one is not None and one.value == number.value and one.percent == number.percent:
                 return option, ""
         return None, "It settles on none of the options."
-    return _Options(options).choose(flatten_raised(fold_signs(answer)))
+    return _Options(options).choose(flatten_raised(folded))
 
 
 class _Options:
@@ -111,12 +168,20 @@ class _Options:
                 if self._contradicts(found, text, marks, mark):
                     return None, "It names more than one final answer."
                 rest = text[mark.begin :]
-                return self._unless_corrected(found, rest)
+                return self._unless_left_open(*self._unless_corrected(found, rest), rest)
         prose = text.replace(BOX, " ").replace(BOX_END, " ")
         found, reason = self._of_part(prose, marked=False)
         if found is None:
             return None, reason or "It settles on none of the options."
-        return self._unless_corrected(found, prose)
+        return self._unless_left_open(*self._unless_corrected(found, prose), prose)
+
+    def _unless_left_open(self, found: str | None, reason: str, text: str) -> tuple[str | None, str]:
+        if found is not None and any(
+            one.option == found and _LEFT_OPEN.match(text[one.end : one.end + 60])
+            for one in self._said(text, loose=True)
+        ):
+            return None, "It leaves its choice open."
+        return found, reason
 
     def _contradicts(self, found: str, text: str, marks: Sequence[Mark], last: Mark) -> bool:
         for mark in marks:
@@ -151,7 +216,7 @@ class _Options:
         rest = text[said.end :]
         if not re.match(r"[*_\"'`)\]}$]*\s*(?:\Z|[.,;:!)\n–]|- |because\b|since\b|as\b(?! well)|\()", rest):
             return None
-        if is_denied_after(text, said.end):
+        if self._is_denied(text, said):
             return None
         first = _SENTENCE.split(rest.lstrip(".):*_\"'`\n ]}$"), maxsplit=1)[0]
         others = [
@@ -174,26 +239,65 @@ class _Options:
     def _of_part(self, part: str, *, marked: bool) -> tuple[str | None, str]:
         if (leading := self.of_leading(part)) is not None:
             return leading, ""
-        said = self._affirmed(part, self._said(part, loose=marked))
+        said = self._affirmed(part, self._chosen_from(part, self._said(part, loose=marked)))
         strong = {
             one.option
             for one in said
             if _STRONG_BEFORE.search(part[max(0, one.start - 60) : one.start])
             or _STRONG_AFTER.match(part[one.end : one.end + 60])
+            or (len(one.option) == 1 and _VERDICT_YES.match(part[one.end : one.end + 12]))
         }
         if len(strong) == 1 and not self._is_hedged(part, said, next(iter(strong))):
             return next(iter(strong)), ""
         named = {one.option for one in said}
+        if len(named) > 1 and (last := self._concluded(part, said)) is not None:
+            return last, ""
         if len(named) > 1:
             return None, f"It names several of the options: {', '.join(sorted(named))}."
         return next(iter(named), None), ""
+
+    @staticmethod
+    def _chosen_from(part: str, said: Sequence[_Said]) -> list[_Said]:
+        """Return the mentions without those of a choice that is only introduced: between A and B, I take B."""
+        kept: list[_Said] = []
+        group: list[_Said] = []
+        for one in said:
+            before = part[max(0, one.start - 60) : one.start]
+            if group and _AMONG_REST.fullmatch(part, group[-1].end, one.start):
+                group.append(one)
+                # "And" or "or" stands before the last one.
+                ends = re.search(r"(?i)\b(?:and|or|with|to)\b", part[group[-2].end : one.start]) is not None
+            elif _FROM_AMONG.search(before):
+                group, ends = [one], re.search(r"(?i)compar\w+ (?:with|to)\s\S{0,3}\Z", before) is not None
+            else:
+                group, ends = [], False
+                kept.append(one)
+            if ends:
+                group = []
+            elif group and not _AMONG_REST.match(part, one.end):  # only one: the city of Paris
+                kept += group
+                group = []
+        return kept + group
+
+    def _concluded(self, part: str, said: Sequence[_Said]) -> str | None:
+        """Return the option of a conclusion that ends the answer, if no other option is said there."""
+        last = said[-1]
+        begun = _CONCLUDES.search(part[max(0, last.start - 100) : last.start])
+        if begun is None or self._is_hedged(part, said, last.option):
+            return None
+        begin = max(0, last.start - 100) + begun.start()
+        inside = {one.option for one in said if one.start >= begin}
+        return last.option if len(inside) == 1 else None
 
     def _affirmed(self, part: str, said: Sequence[_Said]) -> list[_Said]:
         """Return the mentions that are not denied. A denial before a list, as in "not A, B or C", holds for all of it."""
         kept: list[_Said] = []
         denied_to = -1  # where the last mention of a denied list ends
         for one in said:
-            is_listed = denied_to >= 0 and _LISTED.fullmatch(part, denied_to, one.start) is not None
+            over = _OVER_ANOTHER.fullmatch(part, kept[-1].end, one.start) if kept else None
+            is_listed = over is not None or (
+                denied_to >= 0 and _LISTED.fullmatch(part, denied_to, one.start) is not None
+            )
             if is_listed or is_denied(part, one.start, self._negations):
                 denied_to = one.end
             else:
@@ -220,6 +324,17 @@ class _Options:
 
     def _is_denied(self, text: str, one: _Said) -> bool:
         if is_denied(text, one.start, self._negations) or is_denied_after(text, one.end):
+            return True
+        behind = text[one.end : one.end + 80]
+        if (
+            _ONLY_AN_OPTION.match(behind)
+            or _OWNED.match(behind)
+            or _BESIDE.search(text[max(0, one.start - 60) : one.start])
+        ):
+            return True
+        if _FAILS.match(behind):
+            return True
+        if len(one.option) == 1 and (_PERSON.match(behind) or _VERDICT_NO.match(behind)):
             return True
         end = _SENTENCE.search(text, one.end, one.end + 200)
         if end is not None and end[0] == "?":
@@ -302,6 +417,8 @@ class _Options:
         chosen = re.search(
             r"(?i)\b(?:option|choice|letter|answer(?: is)?|choose|pick|select|chose)\s*:?\s*[\"'(\[*]*\Z", before
         )
+        if letter not in "ai" and _STRONG_AFTER.match(after):
+            return True
         return bool(chosen) or (
             loose and not before.strip(" \t*_\"'`([{$#>).,") and bool(re.match(r"\W|\Z", after)) and letter not in "ai"
         )

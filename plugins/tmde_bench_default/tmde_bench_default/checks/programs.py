@@ -37,6 +37,10 @@ _BLANKS = dict.fromkeys(
 _UNSEEN = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"), "")
 _QUOTES = str.maketrans("“”„‘’‚", "\"\"\"'''")
 
+_DIFFS = frozenset({"diff", "patch"})
+_INLINE = re.compile(r"(?<!`)`((?:def |[A-Za-z_]\w*\s*=\s*lambda\b)[^`\n]{1,500})`(?!`)")
+_NUMBERED = re.compile(r"[ \t]*(\d{1,4})(?:[.:|)]|(?=[ \t]|$))(.*)")
+
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -56,7 +60,7 @@ def extract_code(answer: str) -> str:
     answer = without_thoughts(answer).replace("\r\n", "\n").replace("\r", "\n")
     blocks = [_read(source) for source in _blocks(answer)]
     if not any(block.defines for block in blocks):
-        for source in (*_tagged(answer), _unfenced(answer)):
+        for source in (*_tagged(answer), *_inline(answer), _unfenced(answer)):
             if (block := _read(source)).defines:
                 blocks = [block]
                 break
@@ -74,7 +78,7 @@ def _blocks(answer: str) -> list[str]:
     """Return the fenced blocks in Python, without their indentation. An unfinished block ends with the text."""
     found: list[str] = []
     lines: list[str] = []
-    fence, is_python = "", False
+    fence, is_python, is_diff = "", False, False
     for line in answer.split("\n"):
         match = _FENCE.fullmatch(line.strip())
         if match is None:
@@ -85,18 +89,30 @@ def _blocks(answer: str) -> list[str]:
             lines.append(line)
             continue
         if fence and is_python:
-            found.append(_dedented(lines))
+            found.append(_patched(lines) if is_diff else _dedented(lines))
         # A fence with a language begins a block, even if a stray fence before it seems to have begun one.
         fence, lines = ("", []) if fence and not info else (mark, [])
-        is_python = _is_python(info)
+        is_python, is_diff = _is_python(info), _language(info) in _DIFFS
     if fence and is_python:
-        found.append(_dedented(lines))
+        found.append(_patched(lines) if is_diff else _dedented(lines))
     return [block for block in found if block.strip()]
 
 
-def _is_python(info: str) -> bool:
+def _language(info: str) -> str:
     match = _LANGUAGE.match(info)
-    return (match[1] if match else "").lower() in _PYTHON
+    return (match[1] if match else "").lower()
+
+
+def _is_python(info: str) -> bool:
+    return _language(info) in _PYTHON | _DIFFS
+
+
+def _patched(lines: Sequence[str]) -> str:
+    """Return what a diff leaves: its added lines and its context."""
+    kept = [
+        line[1:] for line in _dedented(lines).split("\n") if not line.startswith(("-", "+++", "@@", "diff ", "index "))
+    ]
+    return textwrap.dedent("\n".join(kept)).strip("\n")
 
 
 def _dedented(lines: Sequence[str]) -> str:
@@ -118,6 +134,12 @@ def _tagged(answer: str) -> list[str]:
     return ["\n".join(found)] if found else []
 
 
+def _inline(answer: str) -> list[str]:
+    """Return the definitions that stand between single backticks in a sentence."""
+    found = _INLINE.findall(answer)
+    return ["\n".join(found)] if found else []
+
+
 def _unfenced(answer: str) -> str:
     """Return the lines of code of an answer without fences, and leave its prose out."""
     lines = [line for line in _TAG.sub("", answer).split("\n") if not _FENCE.fullmatch(line.strip())]
@@ -126,6 +148,8 @@ def _unfenced(answer: str) -> str:
         return "\n".join(lines)
     indent = lines[begin][: len(lines[begin]) - len(lines[begin].lstrip())]
     source = "\n".join(line.removeprefix(indent) for line in lines[begin:])
+    if _PROMPT.match(lines[begin]):
+        return _without_prompts(source)
     if _parsed(source[:MAX_CODE_CHARS]) is not None:
         return source
     return "\n".join(_code_lines(source[:MAX_CODE_CHARS]))
@@ -171,8 +195,10 @@ def _may_go_on(part: str) -> bool:
 
 def _read(source: str) -> _Block:
     """Read a block as Python, without prompts and with the characters that word processors change put back."""
-    source = _without_prompts(source)
     tree = _parsed(source)
+    if tree is None:
+        source = _without_prompts(_without_numbers(source))
+        tree = _parsed(source)
     if tree is None:
         for repaired in (
             source.translate(_BLANKS).translate(_UNSEEN),
@@ -203,7 +229,23 @@ def _without_prompts(source: str) -> str:
             inside = False
             continue
         kept.append(line[mark.end() :])
-    return "\n".join(kept)
+    prompted = "\n".join(kept)
+    if _BEGINS.search(prompted):
+        return prompted
+    # The prompts only show how to use the program that stands before them.
+    begin = next(index for index, line in enumerate(lines) if _PROMPT.match(line))
+    before = "\n".join(lines[:begin])
+    return before if _BEGINS.search(before) else prompted
+
+
+def _without_numbers(source: str) -> str:
+    """Return the source without the numbers of its lines, if each line has one."""
+    matches = [_NUMBERED.fullmatch(line) for line in source.split("\n") if line.strip()]
+    found = [match for match in matches if match is not None]
+    numbers = [int(match[1]) for match in found]
+    if len(found) < max(2, len(matches)) or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return source
+    return textwrap.dedent("\n".join(match[2] for match in found))
 
 
 def _parsed(source: str) -> ast.Module | None:
@@ -309,6 +351,11 @@ def _calls(statement: ast.stmt, names: Iterable[str], *, attributes: bool = True
     return False
 
 
+def _asks(statement: ast.stmt) -> bool:
+    """Return whether the statement reads the command line or the keyboard."""
+    return any(isinstance(one, ast.Attribute) and one.attr in _FROM_OUTSIDE for one in ast.walk(statement))
+
+
 def _shows(statement: ast.stmt, defined: Iterable[str]) -> bool:
     """Return whether the statement only shows or tries the program: it prints, asks, or calls what is defined.
 
@@ -321,25 +368,28 @@ def _shows(statement: ast.stmt, defined: Iterable[str]) -> bool:
             [statement.module or ""] if isinstance(statement, ast.ImportFrom) else [one.name for one in statement.names]
         )
         return any(name.split(".")[0] not in sys.stdlib_module_names for name in names)
-    outside = any(isinstance(one, ast.Attribute) and one.attr in _FROM_OUTSIDE for one in ast.walk(statement))
-    return outside or _calls(statement, {*_SHOWS, *defined}, attributes=False)
+    return _asks(statement) or _calls(statement, {*_SHOWS, *defined}, attributes=False)
 
 
 def _harmless(statement: ast.stmt, defined: Iterable[str]) -> ast.stmt:
     """Return the statement so that an example in it that fails, as one that reads from the keyboard, ends nothing else.
 
-    What the sandbox refuses, and an exit, still end the program.
+    What the sandbox refuses, and an exit that has nothing to do with the command line, still end the program.
     """
-    if isinstance(statement, _Definition) or not _shows(statement, defined):
+    if isinstance(statement, _Definition):
+        if not (statement.decorator_list and statement.name.lower().startswith("test")):
+            return statement  # a test of its own may need a package that is not here
+    elif not _shows(statement, defined):
         return statement
     if isinstance(statement, ast.Assign) and _replaces(statement, defined):
         return statement  # a decorator by hand: if it fails, the function is not what the answer says
+    passed = ast.Tuple(elts=[_name("Exception"), _name("SystemExit")], ctx=ast.Load())
     refused = ast.Tuple(elts=[_name("OSError"), _name("MemoryError")], ctx=ast.Load())
     return ast.Try(
         body=[statement],
         handlers=[
             ast.ExceptHandler(type=refused, name=None, body=[ast.Raise()]),
-            ast.ExceptHandler(type=_name("Exception"), name=None, body=[ast.Pass()]),
+            ast.ExceptHandler(type=passed if _asks(statement) else _name("Exception"), name=None, body=[ast.Pass()]),
         ],
         orelse=[],
         finalbody=[],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import islice
 
 from tmde_bench_default.checks.reading.denial import is_called_wrong, is_denied
+from tmde_bench_default.checks.reading.hedging import is_offered
 from tmde_bench_default.checks.reading.numbers import is_unspaced, read_numbers
 from tmde_bench_default.checks.reading.units import CURRENCY
 
@@ -32,6 +34,30 @@ def find_stated(text: str, wording: str) -> list[int]:
     if found and read_numbers(wording):
         found = _with_whole_numbers(text, wording, found)
     return [start for start in found if not is_denied(text, start) and not is_called_wrong(text, start + len(wording))]
+
+
+def find_asserted(text: str, wording: str, same: Sequence[str] = ()) -> list[int]:
+    """Return where the text states the wording and commits to it. What is offered, asked or left open does not count.
+
+    Args:
+        text: text that `plain` has normalised.
+        wording: a normalised wording.
+        same: all normalised wordings of the same fact.
+    """
+    return [
+        start
+        for written in _spaced(wording)
+        for start in find_stated(text, written)
+        if not is_offered(text, start, start + len(written), same)
+    ]
+
+
+_BEFORE_UNIT = re.compile(r"(?<=\d)( ?)(?=(?:°|%|°?[cfk]\b|(?:[kcmµn]?m|k?g|mg|l|ml|s|h|km/h|hz|[km]?w|[km]?j|v|a)\b))")
+
+
+def _spaced(wording: str) -> set[str]:
+    """Return the wording with and without a blank between numbers and units: 100 °C, 100°C."""
+    return {wording, _BEFORE_UNIT.sub("", wording), _BEFORE_UNIT.sub(" ", wording)}
 
 
 def _is_whole(text: str, start: int, end: int) -> bool:

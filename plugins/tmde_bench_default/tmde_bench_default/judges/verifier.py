@@ -17,8 +17,9 @@ from tmde_core.sdk.judges import Criterion, JudgeItem, JudgeModel, Verdict
 
 RIGHT, WRONG = 10.0, 0.0
 
-RULES = 2
-"""The version of the rules by which answers are checked. Version 2 reads each number, choice, fact and program whole."""
+RULES = 3
+"""The version of the rules by which answers are checked. Version 2 reads each number, choice, fact and program whole.
+Version 3 also reads Han numerals, diffs and doctests, and refuses what an answer only offers, asks or leaves open."""
 
 
 class VerifierJudge:

@@ -42,6 +42,7 @@ _SAME = {
     "\x85": "\n",
     "\t": " ",
     "\ufe0f": "",
+    "\u20e3": "",
     "\ufe0e": "",
     "\u034f": "",
     BOX: "",
@@ -59,6 +60,8 @@ _ANSWER_TAG = re.compile(r"(?i)<(/?)(?:final[_ ]?)?answer>")
 
 _POWER = re.compile(r"(?<=[\d)])( ?)\*\*\1(?=[\d(-])")
 _EMPHASIS = re.compile(r"(?<![\w*\\])([*_])(?=\S)([^*_\n]{1,80}?)(?<=\S)\1(?![\w*])")
+_STRUCK = re.compile(r"(?<!~)~~(?=[^\s~])[^~\n]{1,200}~~(?!~)")
+"""What Markdown strikes through."""
 _LOOSE_DASH = re.compile(r"[–—―](?=\s|\Z)")
 _WIDE_MINUS = re.compile(r"(?<![\d)%\s])(\s*)[−﹣－][ \u00a0\u2009\u202f]+(?=[\d.,$€£¥½])")
 """A true minus sign with a blank before its number, where no operand stands before it."""
@@ -110,6 +113,8 @@ def fold_signs(text: str) -> str:
         text = html.unescape(text)
     text = _WIDE_MINUS.sub(r"\1-", _lines(text))
     text = text.replace(BOX, "").replace(BOX_END, "")
+    if "~~" in text:
+        text = _STRUCK.sub(" ", text)
     # An en or em dash before a blank is punctuation. It stays apart from the sign.
     pieces = _LOOSE_DASH.split(text)
     text = "–".join(map(_fold_characters, pieces)) if len(pieces) > 1 else _fold_characters(text)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
-from tmde_bench_default.checks.reading import units, words
+from tmde_bench_default.checks.reading import han, units, words
 from tmde_bench_default.checks.reading.digits import MAX_DIGITS, read_digits
 
 MAX_EXPONENT = 300
@@ -20,7 +20,28 @@ MAX_EXPONENT = 300
 
 _RAW = re.compile(r"\d+(?:[.,'_]\d+)*|\.\d+")
 _GROUPS = re.compile(r"(?: \d{3})+(?![\d.,]*\d)(?:[.,]\d+)?(?![\d:/])|(?: \d{3})+[.,]\d+(?!\d)")
-_START = re.compile(rf"(?P<digits>\d|\.(?=\d))|(?P<words>{words.START.pattern[4:]})", re.IGNORECASE)
+_START = re.compile(
+    rf"(?P<digits>\d|\.(?=\d))|(?P<han>{han.START})|(?P<one>[\u2160-\u2188\u2460-\u24ff\u2776-\u2793\u3251-\u32bf])|(?P<words>{words.START.pattern[4:]})",
+    re.IGNORECASE,
+)
+
+_MONTH = r"(?-i:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
+_DAY = re.compile(rf"\d{{1,2}}(?:st|nd|rd|th)? (?:of )?{_MONTH}(?:,? \d{{4}}\b)?|\d{{4}} {_MONTH} \d{{1,2}}\b")
+_AFTER_MONTH = re.compile(rf"\b{_MONTH} (?:the )?\Z")
+_YEAR_AFTER_DAY = re.compile(r"\d{1,2}(?:st|nd|rd|th)?,? \d{4}(?!\d)|\d{1,4}(?:st|nd|rd|th)?(?![\w]|[.,]\d)")
+_PLACE = re.compile(
+    r"(?i)\b(?:(?<!how many )(?:page|pages|p\.|pp\.|section|chapter|figure|fig\.|table|room|apartment|flat|suite|gate|platform|exercise|equation|eq\.|footnote|appendix|theorem|lemma|"
+    r"verse|volume|vol\.|version|flight|highway|route|bus|level))\s\Z"
+)
+"""What makes a number the name of a place: page 42."""
+_CLOCK = re.compile(r"(?i)\s?(?:[ap]\.?m\b\.?|o'clock (?:in the|at night))|\s(?:past|till)\b")
+_AGAINST_LETTER = re.compile(r"\s?(?:[<>≤≥≠]=?|!=)\s?(?:[A-Za-z]\b|[\d.,]+\s?[<>≤≥])")
+_ONE_IN = re.compile(r"(?i) (?:chance )?in (?:every )?(\d{1,3}(?:,\d{3})+|\d{1,6})(?![\d.,]*\d)(?! ?%)")
+_ONE_IN_WORDS = re.compile(
+    rf"(?i) (?:chance )?in (?:every )?(?=(?:{'|'.join(words.SMALL)}|{'|'.join(words.TENS)}|a (?:hundred|thousand|million))\b)"
+)
+
+_OUT_OF_WORDS = re.compile(rf"(?i) out of (?=(?:{'|'.join(words.SMALL)}|{'|'.join(words.TENS)})\b)")
 
 _NO_NUMBER = re.compile(
     r"\d{4}-\d{1,2}-\d{1,2}(?:T[\d:.]+Z?)?|\d+(?::\d+)+(?:\.\d+)?|\d{1,4}/\d{1,2}/\d{1,4}|\d+(?:[.,]\d+)?\s?(?:\.{2,}|…)\s?\d+|"
@@ -44,13 +65,15 @@ _RIGHT_END = re.compile(
     r"(?i)(?:"
     + "|".join(rf"(?<=\.\d{{{places}}})" for places in range(1, 13))
     + r")\s?(?:\.{3}|…)"  # digits go on: 0.333…
-    r"|\s?(?:±|\+/-|\+-)|\s?√|\+(?!\s?[\d(a-z√])|-(?=\s|\Z)| [xyz]\b(?! ?[\d(=])|\.[xX]\b|/(?=\s|\Z)|\s?[·×](?=\s*\Z)|\s*\(?(?:with )?(?:a )?remainder\b|\s?R ?\d|\s?[‰‱]|\s?π|\\|(?:分之|分の|割)|"
+    r"|\s[+×·÷/]\s*\Z|\s?(?:±|\+/-|\+-)|\s?√|\+(?!\s?[\d(a-z√])|-(?=\s|\Z)| [xyz]\b(?! ?[\d(=])|\.[xX]\b|/(?=\s|\Z)|\s?[·×](?=\s*\Z)|\s*\(?(?:with )?(?:a )?remainder\b|\s?R ?\d|\s?[‰‱]|\s?π|\\|(?:分之|分の|割)|"
     r"[ -](?:or|and) (?:more|less|fewer|higher|lower|greater|above|below|over|under|up|older|younger)\b|[ -](?:plus|ish)\b(?! ?[\d(])"
 )
 """What makes a number before it another one, or a bound."""
 
 _BELOW_ZERO = re.compile(r"(?i)(?: ?° ?[CF]?| degrees?(?: [a-z]+)?| [CF])? below (?:(zero|0)(?![\d.,]*\d)|freezing)\b")
-_VAGUE = re.compile(rf"(?i)[ -]({'|'.join(sorted(units.VAGUE))})(?![^\W_])")
+_VAGUE = re.compile(
+    rf"(?i)[ -]({'|'.join(sorted(units.VAGUE))})(?![^\W_])| too (?:many|few|much|little)\b| times table| times (?:as|more|less|bigger|larger|greater|smaller|faster|the|that|than)\b| (?:\(?in )?(?:hex(?:adecimal)?|binary|octal|base[ -]\w+)(?![^\W_])"
+)
 _TO_THE = re.compile(
     r"(?i) (?:raised )?to the (?:power|\w+ power|\d+(?:st|nd|rd|th)|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b"
 )
@@ -65,11 +88,12 @@ _FUNCTION = re.compile(
     r"negative of|inverse of|reciprocal of|root of|multiple of|multiples of|factor of|power of|mod|(?:half|thirds?|quarters?|[a-z]{3,10}ths?|percent|cent) of(?: the)?)\s?\(?\s?|√\(?\s?)\Z"
 )
 _OPERATOR_BEFORE = re.compile(
-    r"[+×·*÷/^√−]\s*[(\[]*\s?\Z|(?i:\b(?:plus|times|by|mod)\s\Z)|[%)\d]\s?[-–xX]\s?\Z|\w-\Z|\b[a-z]\s[-–]\s\Z"
+    r"[+×·*÷/^√−]\s*[(\[]*\s?\Z|(?i:\b(?:plus|times|mod|(?:divided?|multipl(?:y|ied)|raised?|increased?|\d(?:\s?[a-z]{1,2})?)\sby)\s\Z)|[%)\d]\s?[-–xX]\s?\Z|\w-\Z|\b[a-z]\s[-–]\s\Z"
 )
 _OPERATOR_AFTER = re.compile(
     r"\s{0,3}[)\]]*\s?(?:[+×·÷^√](?=\s?[\w(\\√-])|[*](?=\s?[\w(\\])|/(?=\s?(?:[\d(]|[a-z]\b))|[-–](?=\s?[\d(])|-\s?[a-z]\b(?!')"
     r"|(?i: (?:times|plus|minus|multiplied by|divided by|x|mod) (?=\d|an?\b|\(|-|[a-z]\b|" + words.STARTS + r")))"
+    r"|(?i: (?:plus|minus|multiplied by|divided by) (?=[a-z]))"
     r"|!{1,2}\s?(?:[,=+×·÷/]|(?i:is|equals|ways|possib\w+|permut\w+|arrange\w+)\b)"  # a factorial
 )
 
@@ -99,10 +123,25 @@ def read_numbers(text: str) -> list[Reading]:
     found: list[Reading] = []
     at = 0
     while match := _START.search(text, at):
+        if match["han"] or match["one"] or (match["digits"] and _is_mixed(text, match.start())):
+            numeral = (han.read_one if match["one"] else han.read_han)(text, match.start())
+            at = match.end() if numeral is None else max(numeral.end, match.end())
+            if numeral is not None and numeral.is_number:
+                found.append(_Reader(text, match.start(), digits=True).read_numeral(numeral))
+                at = max(at, found[-1].end)
+            continue
         reading = _Reader(text, match.start(), match["digits"] is not None).read()
         found.append(reading)
         at = max(reading.end, match.end())
     return list(_without_neighbours(text, found))
+
+
+_MIXED_NUMERAL = re.compile(rf"\d+{han.START}[\d〇一二三四五六七八九]")
+
+
+def _is_mixed(text: str, begin: int) -> bool:
+    """Return whether digits and Han characters make one number: 1万2千."""
+    return _MIXED_NUMERAL.match(text, begin) is not None
 
 
 def _without_neighbours(text: str, found: list[Reading]) -> Iterator[Reading]:
@@ -151,12 +190,31 @@ class _Reader:
             self._read_words()
         if self._kind == "number":
             self._look_ahead()
+        if self._kind == "number" and not self._percent and _PLACE.search(self._before(self._start)):
+            self._kind = "label"
         value = self._value if self._sure else None
         if value is not None and self._negative:
             value = -value
         if value is not None and (abs(value.numerator) >= 10**400 or value.denominator >= 10**400):
             value = None
         return Reading(self._start, self._at, value, self._kind, self._percent, self._operand, self._worked, self._weak)
+
+    def read_numeral(self, numeral: han.HanNumber) -> Reading:
+        """Read the sign and the unit of a numeral that `han` has read."""
+        self._look_back()
+        if self._kind == "label":
+            self._kind = "number"
+        self._value, self._at, self._percent = numeral.value, numeral.end, numeral.percent
+        if _VAGUE.match(self._text, self._at) or _RIGHT_END.match(self._text, self._at):
+            self._sure = False
+        if _OPERATOR_AFTER.match(self._text, self._at):
+            self._operand = True
+        value = self._value if self._sure else None
+        if value is not None and self._negative:
+            value = -value
+        return Reading(
+            self._start, self._at, value, self._kind, self._percent, self._operand, self._worked, numeral.weak
+        )
 
     # ------------------------------------------------------------------------------------------------ before it
 
@@ -236,7 +294,23 @@ class _Reader:
         if found.ordinal:
             self._kind = "ordinal"
         first = self._text[self._begin : found.end].lower()
-        self._weak = found.words == 1 and not self._negative and (words.SMALL.get(first, 99) <= 12 or first == "half")
+        if found.value == 1 and (one_in := _ONE_IN.match(self._text, self._at)):
+            self._at, self._value = one_in.end(), Fraction(1, max(1, int(one_in[1].replace(",", ""))))
+        elif found.value == 1 and (spelt := _ONE_IN_WORDS.match(self._text, self._at)):
+            all_ = words.read_words(self._text, spelt.end())
+            self._at = all_.end
+            self._value = 1 / all_.value if all_.value and not all_.ordinal else None
+        elif out_of := _OUT_OF_WORDS.match(self._text, self._at):
+            all_ = words.read_words(self._text, out_of.end())
+            self._at = all_.end
+            known = all_.value and not all_.ordinal and self._value is not None
+            self._value = self._value / all_.value if known else None  # type: ignore[operator]
+        self._weak = (
+            found.words == 1
+            and self._value == found.value
+            and not self._negative
+            and (words.SMALL.get(first, 99) <= 12 or first == "half")
+        )
         if self._text[found.end : found.end + 2].strip()[:1] in {"$", "€", "£"}:
             self._weak = False
 
@@ -244,6 +318,9 @@ class _Reader:
         text = self._text
         if (other := _NO_NUMBER.match(text, self._begin)) and self._kind == "number":
             self._at, self._sure = other.end(), False
+            return
+        if self._kind == "number" and (day := self._day()):
+            self._at, self._kind = day.end(), "label"
             return
         raw = _RAW.match(text, self._begin)
         assert raw is not None
@@ -261,6 +338,14 @@ class _Reader:
             return
         self._exponents()
         self._fraction()
+
+    def _day(self) -> re.Match[str] | None:
+        """Return the day of a date with the name of its month, or the two digits of a year: 4 May, May 4, '56."""
+        if _AFTER_MONTH.search(self._before(self._start)):
+            return _YEAR_AFTER_DAY.match(self._text, self._begin)
+        if re.search(r"(?:\A|[\s(])'\Z", self._before(self._start)):
+            return re.compile(r"\d\d(?![\d.,'])").match(self._text, self._begin)
+        return _DAY.match(self._text, self._begin)
 
     def _exponents(self) -> None:
         text = self._text
@@ -319,6 +404,14 @@ class _Reader:
         elif (part := _COUNTED_PART.match(text, self._at)) and value is not None and value.denominator == 1:
             self._at = part.end()
             self._value = value / words.PARTS[part[1].lower()]
+        elif (
+            value == 1
+            and (one_in := _ONE_IN.match(text, self._at))
+            and not re.fullmatch(r"1[5-9]\d\d|20\d\d", one_in[1])
+        ):
+            self._at = one_in.end()
+            all_ = int(one_in[1].replace(",", ""))
+            self._value = Fraction(1, all_) if all_ > 1 else None
         elif (share := _OUT_OF.match(text, self._at)) and len(share[1]) <= MAX_DIGITS:
             self._at = share.end()
             all_ = int(share[1])
@@ -338,6 +431,8 @@ class _Reader:
         self._attached()
         if text.startswith("'", self._at) and self._text[max(0, self._start - 1) : self._start] != "'":
             self._sure = self._sure and text.startswith("'s", self._at)
+        if _CLOCK.match(text, self._at) or _AGAINST_LETTER.match(text, self._at):
+            self._sure = False
         if _VAGUE.match(text, self._at) or _TO_THE.match(text, self._at) or _RIGHT_END.match(text, self._at):
             self._sure = False
         if below := _BELOW_ZERO.match(text, self._at):

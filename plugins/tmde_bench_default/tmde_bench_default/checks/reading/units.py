@@ -71,6 +71,7 @@ VAGUE = frozenset(
         "factorial",
         "ish",
         "prime-ish",
+        "fold",
     ]
 )
 """Words that change a number, but not in one way that is sure."""

@@ -29,6 +29,26 @@ _PARTS = {"half": 2, "quarter": 4} | {
     word: value
     for value, word in enumerate(["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"], 3)
 }
+_SMALL_PARTS = {
+    word: value
+    for value, word in enumerate(
+        [
+            "eleventh",
+            "twelfth",
+            "thirteenth",
+            "fourteenth",
+            "fifteenth",
+            "sixteenth",
+            "seventeenth",
+            "eighteenth",
+            "nineteenth",
+            "twentieth",
+        ],
+        11,
+    )
+} | {"hundredth": 100, "thousandth": 1000}
+MORE_PARTS = _SMALL_PARTS | {word + "s": value for word, value in _SMALL_PARTS.items()}
+"""Parts that are read only behind number words, because the same words count places: the twelfth."""
 PARTS = _PARTS | {word + "s": value for word, value in _PARTS.items()} | {"halves": 2}
 ORDINALS = frozenset(
     [
@@ -70,7 +90,7 @@ ORDINALS = frozenset(
 STARTS = "|".join(sorted({*SMALL, *TENS, "half"}, key=len, reverse=True))
 START = re.compile(
     rf"(?i)(?<![^\W_])(?:(?:{STARTS})(?![^\W_])|an?(?= (?:hundred|thousand|million|billion|trillion|dozen|half|quarter|lakh|crore)(?![^\W_]))"
-    r"|a(?= (?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)(?: of\b|\s*(?:[.,;!)]|\Z))))"
+    r"|an?(?= (?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)(?: of\b|\s*(?:[.,;!)]|\Z))))"
 )
 """Where number words may begin."""
 
@@ -123,6 +143,7 @@ def _is_known(word: str) -> bool:
         or word in DOZEN
         or word in PARTS
         or word in ORDINALS
+        or word in MORE_PARTS
     )
 
 
@@ -219,6 +240,14 @@ class _Sum:
             one, plural = self._group == 1, word.text.endswith("s")
             if one != plural and not (self._group >= 20 and not plural):
                 return self._done(self._at, Fraction(self._group, PARTS[word.text]))
+        if (
+            word.text in MORE_PARTS
+            and not self._total
+            and self._group is not None
+            and 0 < self._group < 20  # twenty hundredths and more are rare, and may count places
+            and (self._group == 1) != word.text.endswith("s")
+        ):
+            return self._done(self._at, Fraction(self._group, MORE_PARTS[word.text]))
         if word.text in ORDINALS and (word.text != "second" or word.joined == "-"):
             return self._done(self._at, None, ordinal=True)
         if word.text == "second":  # ten second(s): a unit
