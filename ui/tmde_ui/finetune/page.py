@@ -49,7 +49,7 @@ def register(site: Site) -> None:
             async def tell() -> None:
                 rest.clear()
                 with rest:
-                    record(await services.finetune.get(run_id))
+                    record(await services.finetune.get(run.id))
                     await draw_part(_used(services, run))
 
             async def show(going: FineTuneRun) -> None:
