@@ -30,6 +30,7 @@ from tmde_core.settings import ENVIRONMENT, PLUGIN_TABLES, Roles, Settings, load
 from tmde_core.testing import contracts, fake_servers, make_context, plugin
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_runtime_http.options import OllamaSettings, OpenAISettings
+from tools import screenshots
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
@@ -220,7 +221,7 @@ def test_the_commands_are_those_that_are_documented():
     assert commands() == re.findall(r"^\| `(tmde [a-z ]+)` \|", page("commands.md"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("word", ["serve", "test", "shake", "check", "bench", "format"])
+@pytest.mark.parametrize("word", ["serve", "test", "shake", "check", "bench", "format", "screenshots"])
 def test_every_word_of_run_is_in_the_guide_for_contributors(word: str):
     assert f"./run {word}" in (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -232,6 +233,24 @@ def test_every_word_of_run_is_in_the_guide_for_contributors(word: str):
 def test_links_to_files_lead_somewhere(file: Path):
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8"))
     assert [target for target in targets if not (file.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+def test_every_picture_is_there_in_light_and_dark_small_and_described(file: Path):
+    text = file.read_text(encoding="utf-8")
+    shown = re.findall(r'<img src="([^"]+)-light\.png"\s+alt="[^"]+">', text)
+    assert len(shown) == text.count("<img") == text.count("<picture>")
+    assert re.findall(r'srcset="([^"]+)-dark\.png"', text) == shown
+    for name in shown:
+        for scheme in ("light", "dark"):
+            assert (file.parent / f"{name}-{scheme}.png").stat().st_size <= screenshots.MOST_BYTES
+
+
+def test_every_picture_is_shown_somewhere():
+    text = "".join(file.read_text(encoding="utf-8") for file in DOCS)
+    pictures = list((REPOSITORY / "docs" / "images").iterdir())
+    assert len(pictures) >= 6
+    assert [file.name for file in pictures if f"images/{file.name}" not in text] == []
 
 
 @pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)

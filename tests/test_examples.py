@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +204,26 @@ def test_the_plan_of_the_backend_trains_in_the_environment(
     assert losses[-1] < losses[0]
     names = {"adapter_model.safetensors", "adapter_config.json", "training_args.json", "metrics.json", "manifest.json"}
     assert {file.name for file in adapter(job).iterdir()} == names
+
+
+REFUSES_A_SYSTEM_MESSAGE = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}<start>{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<start>model: {% endif %}"
+)
+
+
+@pytest.mark.slow
+def test_the_backend_trains_a_model_whose_template_refuses_a_system_message(tiny_model: Path, tmp_path: Path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    settings = json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings["chat_template"] = REFUSES_A_SYSTEM_MESSAGE
+    (base / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (base / "chat_template.jinja").write_text(REFUSES_A_SYSTEM_MESSAGE, encoding="utf-8")
+    job = write_job(tmp_path, base)
+    assert train(job) == 0, (job.parent / "worker.log").read_text(encoding="utf-8")
+    assert len([event for event in events(job) if event["type"] == "progress"]) == 16
 
 
 @pytest.mark.slow

@@ -326,11 +326,11 @@ def test_a_second_import_says_which_adapter_it_copies_and_a_person_is_asked(
 
 def test_every_reason_of_a_refusal_is_told_and_nothing_is_kept(tmde: Tmde, scripted, tmp_path: Path) -> None:
     hostile = tmp_path / "hostile.tar.gz"
-    hostile.write_bytes(packed(peft_files(use_dora=True, peft_type="IA3") | {"evil.pkl": b""}))
+    hostile.write_bytes(packed(peft_files(use_dora=True, use_rslora=True) | {"evil.pkl": b""}))
     ran = tmde("lora", "import", hostile)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("The archive was refused, for 3 reasons; nothing was kept:\n")
-    for word in ("pickle", "use_dora", "IA3"):
+    for word in ("pickle", "use_dora", "use_rslora"):
         assert word in ran.err
     hostile.write_bytes(b"hello")
     assert "no gzipped tar archive" in tmde("lora", "import", hostile).err
@@ -376,7 +376,7 @@ def test_on_a_terminal_every_version_has_a_panel_that_fills(monkeypatch) -> None
         lora_archive, "console", lambda: Console(file=screen, force_terminal=True, width=100, color_system=None)
     )
     a, b = uuid4(), uuid4()
-    with lora_archive._Beside([None, a, b]) as view:
+    with lora_archive._Beside({None: "base model", str(a): "adapter Fractions", str(b): "adapter Tables"}) as view:
         view.show("start", {})
         for text in ("Because ", "of light."):
             view.show("token", {"version": None, "text": text})
@@ -385,7 +385,7 @@ def test_on_a_terminal_every_version_has_a_panel_that_fills(monkeypatch) -> None
         view.show("error", {"code": "x", "detail": "All broke."})
         assert view.failed
     shown = screen.getvalue()
-    for word in ("base model · 4 tokens", f"adapter {str(a)[:8]}", "Because of light.", "It broke.", "All broke."):
+    for word in ("base model · 4 tokens", "adapter Fractions", "Because of light.", "It broke.", "All broke."):
         assert word in shown
 
 

@@ -203,8 +203,8 @@ async def test_a_question_that_stands_twice_in_a_file_names_the_line_of_the_firs
 
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n \n", "\ufeff".encode("utf-16-le")])
 async def test_a_file_without_a_question_is_refused(services, content):
-    for as_yaml in (False, True):
-        with pytest.raises(InvalidInputError, match="holds no questions"):
+    for as_yaml, words in ((False, "holds no questions"), (True, "must be a list of questions")):
+        with pytest.raises(InvalidInputError, match=words):
             await services.benchmark.import_questions(content, as_yaml=as_yaml)
 
 

@@ -44,6 +44,15 @@ def test_a_validation_that_is_told_twice_is_one_point():
     assert state.best == (4, 1.75)
 
 
+def test_steps_that_tell_the_last_validation_loss_again_are_no_new_points():
+    def step(number: int, held_out: float) -> tuple[str, dict]:
+        return "progress", {"step": number, "totalSteps": 10, "loss": 1.0, "evalLoss": held_out}
+
+    measured = ("eval", {"step": 4, "evalLoss": 1.75, "best": True})
+    state = TrainingState(events(measured, step(5, 1.75), step(6, 1.75), step(8, 1.5), step(9, 1.5)))
+    assert state.eval == [(4, 1.75), (8, 1.5)]
+
+
 @pytest.mark.parametrize(
     "data", [{}, {"step": "four"}, {"step": 1, "totalSteps": 3, "loss": "low"}, {"step": None, "totalSteps": []}]
 )

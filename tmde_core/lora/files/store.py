@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -96,7 +96,10 @@ class AdapterStore:
             known = self._read.get(Path(adapter.path).name) if adapter.sha256 else None
             if known is not None:
                 alike.setdefault(known.content, []).append(adapter)
-        first = {one.id: min(twins, key=_age).id for twins in alike.values() if len(twins) > 1 for one in twins}
+        first: dict[UUID, UUID] = {}
+        for twins in alike.values():
+            if len(twins) > 1:
+                first |= dict.fromkeys((one.id for one in twins), _oldest(twins).id)
         return [
             msgspec.structs.replace(one, twin_of=first[one.id]) if first.get(one.id, one.id) != one.id else one
             for one in found
@@ -106,7 +109,7 @@ class AdapterStore:
         """Return the oldest valid adapter with the same weights and configuration as the files in a directory."""
         content = " ".join(hash_file(directory / name) for name in REQUIRED_FILES)
         twins = [one for one in self.list() if one.is_valid and self._content(one) == content]
-        return min(twins, key=_age, default=None)
+        return _oldest(twins) if twins else None
 
     def _content(self, adapter: LoRAAdapter) -> str:
         known = self._read.get(Path(adapter.path).name)
@@ -412,13 +415,17 @@ class AdapterStore:
                 path.unlink(missing_ok=True)
 
 
-def _age(adapter: LoRAAdapter) -> tuple[float, float]:
-    """Return what orders twins. A copy has the date of its original, but its weights were written later."""
+def _oldest(twins: Sequence[LoRAAdapter]) -> LoRAAdapter:
+    """Return the first of some twins. A copy has the date of its original, but its weights were written later."""
+    date = min(adapter.created_at for adapter in twins)
+    return min((adapter for adapter in twins if adapter.created_at == date), key=_written_at)
+
+
+def _written_at(adapter: LoRAAdapter) -> float:
     try:
-        written = (Path(adapter.path) / WEIGHTS_FILE).lstat().st_mtime
+        return os.lstat(f"{adapter.path}/{WEIGHTS_FILE}").st_mtime
     except OSError:
-        written = 0.0
-    return adapter.created_at.timestamp(), written
+        return 0.0
 
 
 def _is_listed(entry: os.DirEntry[str]) -> bool:

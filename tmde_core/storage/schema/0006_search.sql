@@ -17,9 +17,7 @@ DROP TABLE traces_fts;
 CREATE VIRTUAL TABLE traces_fts USING fts5 (
   words, marks, prefix = '3', tokenize = "porter unicode61 remove_diacritics 0 categories 'L* M* N* Co'"
 );
-INSERT INTO traces_fts (rowid, words, marks)
-  SELECT place, search_words(query || char(10) || final_answer), search_marks(source, withdrawn_at, user_rating, auto_score, corrected_answer, finish_reason)
-  FROM traces ORDER BY place;
+-- 0010 makes the table anew and fills it, so it stays empty here.
 CREATE TRIGGER traces_fts_insert AFTER INSERT ON traces BEGIN
   INSERT INTO traces_fts (rowid, words, marks)
   SELECT place, search_words(query || char(10) || final_answer), search_marks(source, withdrawn_at, user_rating, auto_score, corrected_answer, finish_reason)

@@ -83,7 +83,8 @@ class TrainingState:
             if self.train and self.train[-1][0] == progress.step:
                 self.train.pop()
             self.train.append((progress.step, progress.loss))
-        if progress.eval_loss is not None:
+        # A step tells the last validation loss again, which is no new measurement.
+        if progress.eval_loss is not None and (not self.eval or self.eval[-1][1] != progress.eval_loss):
             self._add_eval(progress.step, progress.eval_loss)
 
     def _back_to(self, step: int) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import json
+import shutil
 import struct
 import tarfile
 import zlib
@@ -462,8 +463,10 @@ def lying_manifests() -> list[tuple[dict, str]]:
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "manifest.json"])
-async def test_a_byte_order_mark_is_refused_in_a_sentence(services, tmp_path, name):
-    files = content_of(tmp_path / "elsewhere" / "lora-adapters" / str(publish_real(tmp_path / "elsewhere")))
+async def test_a_byte_order_mark_is_refused_in_a_sentence(services, data_dir, name):
+    directory = services.stores.adapters.path(publish_real(data_dir))
+    files = content_of(directory)
+    shutil.rmtree(directory)
     files[name] = b"\xef\xbb\xbf" + files[name]
     reasons = await refusal(services, packed(files))
     assert any(f"{name} cannot be used: it begins with a byte order mark" in one for one in reasons), reasons
