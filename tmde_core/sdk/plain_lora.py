@@ -188,7 +188,9 @@ def _told(name: str, value: Any) -> str:
         return _told_beginning(shown[:20])
     if name in _KINDS:
         return f"The adapter {_KINDS[name]} ({name} is {shown}); TMDE serves plain LoRA only."
-    return f"{_CONFIG} sets {name[:60]!r} to {shown}. TMDE does not know this field, so the adapter may be no plain LoRA."
+    return (
+        f"{_CONFIG} sets {name[:60]!r} to {shown}. TMDE does not know this field, so the adapter may be no plain LoRA."
+    )
 
 
 def _told_beginning(beginning: str) -> str:
