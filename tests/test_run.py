@@ -40,7 +40,10 @@ case "$1 ${2-}" in
     if [ -e "$FAKE/hang" ]; then rm "$FAKE/hang"; : >"$FAKE/hanging"; cat "$FAKE/fifo"; fi
     if [ -e "$FAKE/fail" ] && echo "$*" | grep -q -e "$(cat "$FAKE/fail")"; then echo "pip says no"; exit 1; fi
     ;;
-  "-m tmde_cpu.embedded") echo "model $3" >>"$FAKE/log"; mkdir -p "$3/models"; : >"$3/models/MODEL" ;;
+  "-m tmde_cpu.embedded")
+    if [ -e "$FAKE/hang-at-model" ]; then rm "$FAKE/hang-at-model"; cat "$FAKE/fifo"; fi
+    echo "model $3" >>"$FAKE/log"; mkdir -p "$3/models"; : >"$3/models/MODEL"
+    ;;
   "-m "*) shift; echo "run $*" >>"$FAKE/log" ;;
   *) echo "run $*" >>"$FAKE/log" ;;
 esac
@@ -250,9 +253,9 @@ def test_interrupted_it_says_so_and_the_next_call_finishes(checkout: Checkout, h
 
 
 SAYS = {
-    "Collecting numpy==2.1 (from -r base.txt (line 1))\n": r" \d+ of \d+: numpy==2\.1 ",
-    "Collecting httpx==0.28\nCollecting rich==14\n  Downloading rich-14-py3-none-any.whl (243 kB)\n": r" \d+ of \d+: rich, 243 kB ",
-    "Collecting x==1\nInstalling collected packages: x\n": r" putting them in place ",
+    "Collecting numpy==2.1 (from -r base.txt (line 1))\n": r" \d+ of \d+: numpy==2\.1, \d+ s ",
+    "Collecting httpx==0.28\nCollecting rich==14\n  Downloading rich-14-py3-none-any.whl (243 kB)\n": r" \d+ of \d+: rich, 243 kB, \d+ s ",
+    "Collecting x==1\nInstalling collected packages: x\n": r" putting them in place, \d+ s ",
 }
 
 
@@ -296,7 +299,47 @@ def test_on_a_terminal_a_long_step_has_one_line_that_changes(checkout: Checkout,
                 words += piece.decode(errors="replace")
     os.close(ours)
     assert process.returncode == 0
-    assert re.search(r"\r\x1b\[K  Packages \(\d+\) … \d+ of \d+: numpy==2\.1\r\x1b\[K  Packages \(\d+\) … \d+ s", words)
+    line = r"\r\x1b\[K  Packages \(\d+\) … "
+    assert re.search(rf"{line}1 of \d+: numpy==2\.1, \d+ s(?:{line}[^\r]* s)*{line}\d+ s", words)
+
+
+def test_a_step_that_says_nothing_shows_its_seconds_and_never_what_pip_said_before_it(
+    checkout: Checkout, hanging: Callable[[], IO[str]]
+):
+    import pty
+
+    (checkout.fake / "says").write_text("Collecting numpy==2.1\nInstalling collected packages: numpy\n")
+    (checkout.fake / "hang").rename(checkout.fake / "hang-at-model")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [checkout.root / "run", "setup"],
+        env=checkout.environment(),
+        stdin=subprocess.DEVNULL,
+        stderr=theirs,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        held = hanging()
+        words = ""
+        while not re.search(r"Embedded model \(98 MB\) … [^\r]* s", words):
+            words += os.read(ours, 100).decode(errors="replace")
+        held.close()
+        with contextlib.suppress(OSError):  # the terminal is gone when the process has ended
+            while piece := os.read(ours, 4096):
+                words += piece.decode(errors="replace")
+    os.close(ours)
+    assert process.returncode == 0
+    shown = re.findall(r"Embedded model \(98 MB\) … ([^\r]+)", words)
+    assert [one for one in shown if not re.fullmatch(r"\d+ s", one)] == []
+
+
+@pytest.mark.parametrize("word", ["setup", "check", "format"])
+def test_a_word_that_takes_no_arguments_refuses_them(checkout: Checkout, word: str):
+    done = checkout.run(word, "now")
+    assert done.code == 2
+    assert done.words == f'run: {word} takes no arguments, and "now" is one.\n'
+    assert not (checkout.root / ".venv").exists()
 
 
 def test_two_at_once_wait_for_each_other(checkout: Checkout, hanging: Callable[[], IO[str]]):

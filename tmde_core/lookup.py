@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from uuid import UUID
 
 from tmde_core.errors import InvalidInputError, NotFoundError
-from tmde_core.records.base import parse_id
 from tmde_core.records.benchmark import BenchmarkQuestion
 from tmde_core.records.lora import LoRAAdapter
 from tmde_core.storage.database import Database
@@ -17,6 +17,7 @@ LEAST_DIGITS = 4
 SHOWN = 5
 """How many candidates an error names."""
 _HEX = re.compile(r"[0-9a-f]+")
+_ALL_DIGITS = 32
 _AFTER_LAST = "g"
 """Sorts after every character of an id."""
 
@@ -73,20 +74,28 @@ class IdLookup:
 
     async def adapter(self, text: str, *, named: bool = False) -> UUID:
         """Return the id of the adapter that `text` means; with `named`, a name is allowed too."""
-        if (whole := _whole(text)) is not None:
+        whole, prefix = _whole(text), _prefix(text)
+        if whole is not None and not named:
             return whole
         known = [(str(one.id), one.name) for one in await self._adapters()]
-        prefix = _prefix(text)
-        if prefix is not None and (fits := [one for one in known if one[0].startswith(prefix)]):
-            return UUID(_only(fits, text, "adapter"))
-        return UUID(_by_name(known if named else (), text, "adapter"))
+        begins = [one for one in known if prefix is not None and one[0].startswith(prefix)]
+        return _decide(text, "adapter", whole, begins, known if named else None)
 
     async def question(self, text: str) -> str:
-        """Return the id of the question that `text` means: the whole id, or its first four or more characters."""
+        """Return the id of the question that `text` means: the whole id, or its first four or more characters.
+
+        Upper and lower case are the same, and so are the dashed and the undashed form of a UUID.
+        """
         known = [one.id for one in await self._questions()]
-        if text in known:
-            return text
-        fits = [(one, "") for one in known if len(text) >= LEAST_DIGITS and one.startswith(text)]
+        wanted = text.strip().casefold()
+        whole = _whole(wanted)
+        exact = [one for one in known if one == text] or [
+            one for one in known if one.casefold() in (wanted, str(whole))
+        ]
+        if len(exact) == 1:
+            return exact[0]
+        prefixes = tuple(one for one in (wanted, _prefix(wanted)) if one is not None and len(one) >= LEAST_DIGITS)
+        fits = [(one, "") for one in known if prefixes and one.casefold().startswith(prefixes)]
         if not fits:
             raise NotFoundError(f"There is no question called {text[:60]!r}.")
         return _only(fits, text, "question")
@@ -104,30 +113,31 @@ class IdLookup:
             raise InvalidInputError(f"questionIds: {detail}", field="questionIds") from None
 
     async def _row(self, select: str, text: str, what: str, *, named: bool = False) -> UUID:
-        if (whole := _whole(text)) is not None:
+        whole, prefix = _whole(text), _prefix(text)
+        if whole is not None and not named:
             return whole
-        if (prefix := _prefix(text)) is not None:
+        begins: list[Named] = []
+        if prefix is not None:
             rows = await self._database.rows(
                 f"{select} WHERE id >= ? AND id < ? ORDER BY id LIMIT {SHOWN + 1}", (prefix, prefix + _AFTER_LAST)
             )
-            if rows:
-                return UUID(_only([(row["id"], row["name"]) for row in rows], text, what))
-        known = [(row["id"], row["name"]) for row in await self._database.rows(select)] if named else []
-        return UUID(_by_name(known, text, what))
+            begins = [(row["id"], row["name"]) for row in rows]
+        known = [(row["id"], row["name"]) for row in await self._database.rows(select)] if named else None
+        return _decide(text, what, whole, begins, known)
 
 
 def _whole(text: str) -> UUID | None:
-    try:
-        return parse_id(text, "thing")
-    except NotFoundError:
-        return None
+    """Return a whole id, in upper or lower case, with or without dashes; None: `text` is no whole id."""
+    wanted = text.strip().lower()
+    dashed = _prefix(wanted) if len(wanted.replace("-", "")) == _ALL_DIGITS else None
+    return UUID(dashed) if dashed is not None else None
 
 
 def _prefix(text: str) -> str | None:
     """Return `text` as the beginning of an id, or None if no id begins so or `text` is too short."""
-    wanted = text.lower()
+    wanted = text.strip().lower()
     digits = wanted.replace("-", "")
-    if len(digits) < LEAST_DIGITS or len(digits) > 32 or _HEX.fullmatch(digits) is None:
+    if len(digits) < LEAST_DIGITS or len(digits) > _ALL_DIGITS or _HEX.fullmatch(digits) is None:
         return None
     parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
     canonical = "-".join(part for part in parts if part)
@@ -136,14 +146,51 @@ def _prefix(text: str) -> str | None:
     return canonical
 
 
-def _by_name(known: Iterable[Named], text: str, what: str) -> str:
-    wanted = text.strip().casefold()
-    fits = [one for one in known if wanted and one[1].casefold() == wanted]
-    if not fits:
-        raise NotFoundError(f"There is no {what} with the id {text[:60]!r}.")
-    if len(fits) > 1:
-        raise NotFoundError(f"Several {what}s are called {text[:60]!r}: {_listed(fits)}. Give the id.")
-    return fits[0][0]
+def _decide(text: str, what: str, whole: UUID | None, begins: Sequence[Named], known: Iterable[Named] | None) -> UUID:
+    """Return the one id that `text` means.
+
+    Args:
+        text: what was given.
+        what: the kind of thing, for errors.
+        whole: the id that `text` spells out.
+        begins: the things whose ids begin with `text`.
+        known: all things, if a name is allowed.
+    """
+    named = [one for one in known if _same_name(one[1], text)] if known is not None else []
+    if whole is not None and (begins or not named):
+        return whole
+    if not named:
+        if not begins:
+            raise NotFoundError(_unknown(text, what, named=known is not None))
+        return UUID(_only(begins, text, what))
+    if not begins:
+        if len(named) > 1:
+            raise NotFoundError(f"Several {what}s are called {text[:60]!r}: {_listed(named)}. Give the id.")
+        return UUID(named[0][0])
+    meant = list(dict.fromkeys((*begins, *named)))
+    if len(meant) > 1:
+        raise NotFoundError(
+            f"{text[:60]!r} is a name and the beginning of another {what}'s id: {_listed(meant)}. Give more of the id."
+        )
+    return UUID(meant[0][0])
+
+
+def _same_name(name: str, text: str) -> bool:
+    wanted = _folded(text)
+    return wanted != "" and _folded(name) == wanted
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+def _unknown(text: str, what: str, *, named: bool) -> str:
+    wanted = text.strip()
+    if wanted and len(wanted) < LEAST_DIGITS and _HEX.fullmatch(wanted.lower()):
+        return (
+            f"{wanted!r} is too short to be part of an id of a {what}: give at least its first {LEAST_DIGITS} digits."
+        )
+    return f"There is no {what} with the {'id or name' if named else 'id'} {text[:60]!r}."
 
 
 def _only(fits: Sequence[Named], text: str, what: str) -> str:

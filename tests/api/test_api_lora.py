@@ -9,10 +9,10 @@ from tmde_core.records.lora import Manifest
 from tmde_core.sdk.adapters import publish, staging_directory
 
 
-def published(live, *, age: int = 0, base_model: str = "scripted-1", **fields) -> str:
+def published(live, *, age: int = 0, base_model: str = "scripted-1", identity: UUID | None = None, **fields) -> str:
     """Publish a small adapter; `age` in minutes."""
     directory = live.services.settings.data_path / "lora-adapters"
-    identity: UUID = uuid4()
+    identity = identity or uuid4()
     staging = staging_directory(directory, identity)
     staging.mkdir(parents=True)
     (staging / "adapter_model.safetensors").write_bytes(identity.bytes * 64)

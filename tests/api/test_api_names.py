@@ -60,6 +60,97 @@ def test_the_first_digits_do_wherever_an_id_does(own_live, refused) -> None:
         refused(client.get(path), 404, "not_found")
 
 
+TWINS = tuple(UUID(f"abcd1234-0000-4000-8000-00000000000{number}") for number in (1, 2))
+"""Two ids that share their first digits."""
+
+TABLES = {
+    "finetune_runs": {"started_at": "2026-01-01T00:00:00.000Z", "status": "failed", "config": "{}", "triggered_by": "manual"},
+    "traces": {"created_at": "2026-01-01T00:00:00.000Z", "query": "", "final_answer": "", "source": "", "details": ""},
+    "debates": {"query": "", "status": "completed", "config": "{}", "created_at": "2026-01-01T00:00:00.000Z", "source": "", "owner_pid": 0},
+    "templates": {"name": "{id}", "source": "local"},
+    "notifications": {"created_at": "", "kind": "", "level": "info", "title": "", "detail": "", "href": ""},
+}  # fmt: skip
+
+
+async def give_twins(services) -> None:
+    """Put two rows with the twins' ids into every table."""
+    for table, fields in TABLES.items():
+        columns = await services.database.rows(f"PRAGMA table_info({table})")
+        needed = {one["name"]: "" for one in columns if one["notnull"] and one["dflt_value"] is None}
+        for number, identity in enumerate(TWINS):
+            row = needed | fields | {"id": str(identity)}
+            row |= {"seq": 1000 + number} if table == "traces" else {}
+            row = {name: value.format(id=identity) if value == "{id}" else value for name, value in row.items()}
+            marks = ", ".join("?" * len(row))
+            await services.database.write(
+                f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())
+            )
+
+
+BODIES = {
+    "rate": {"rating": 3},
+    "correct": {"correctedAnswer": "So."},
+    "withdraw": {"reason": "Wrong."},
+    "name": {"name": "Mine"},
+    "tag": {"add": ["a"]},
+    "tags": {"add": ["a"]},
+    "{question_id}": QUESTION,
+}
+"""The end of a path → a body that it takes."""
+
+
+def test_every_route_says_which_things_a_short_id_may_mean(own_live, refused) -> None:
+    client = own_live.client
+    own_live.run(give_twins(own_live.services))
+    for identity in TWINS:
+        published(own_live, identity=identity)
+        question = {**QUESTION, "id": str(identity), "question": f"What is it, {identity}?"}
+        assert client.post("/api/benchmark/questions", json=question).status_code == 201
+    tried = []
+    for path, item in client.get("/schema/openapi.json").json()["paths"].items():
+        if path.count("{") != 1 or path.startswith(("/api/lora/ask/", "/api/benchmark/{")):
+            continue
+        for method in item.keys() & {"get", "post", "put", "delete"}:
+            address = path.split("{")[0] + "ABCD1234" + path.split("}")[1]
+            body = BODIES.get(path.rsplit("/", 1)[1], {})
+            answer = client.request(method, address, **({"json": body} if method in ("post", "put") else {}))
+            told = refused(answer, 404, "not_found")["detail"]
+            assert "begin with 'ABCD1234'" in told, (method, path)
+            assert all(str(one) in told for one in TWINS), (method, path)
+            tried.append(path)
+    assert {path.split("/")[2] for path in tried} >= {
+        "lora",
+        "finetune",
+        "traces",
+        "debates",
+        "templates",
+        "notifications",
+    }
+    assert len(tried) > 20
+    told = refused(client.get("/api/lora/compare", params={"a": "abcd1234", "b": "abcd1234"}), 404, "not_found")
+    assert "Several adapters begin" in told["detail"]
+    told = refused(client.post("/api/lora/rollback", json={"adapterId": "abcd"}), 404, "not_found")
+    assert "Several adapters begin" in told["detail"]
+    told = refused(client.post("/api/traces/delete", json={"ids": ["abcd-"]}), 404, "not_found")
+    assert "Several traces begin" in told["detail"]
+
+
+@pytest.mark.parametrize("written", ["{0}", "{0.hex}", " {0} "])
+@pytest.mark.parametrize("case", [str.lower, str.upper])
+def test_an_id_is_found_however_it_is_written(live, written, case) -> None:
+    template = live.client.get("/api/templates").json()["items"][0]["id"]
+    answer = live.client.get("/api/templates/" + case(written.format(UUID(template))))
+    assert (answer.status_code, answer.json()["id"]) == (200, template)
+    digits = case(UUID(template).hex[:12])
+    assert live.client.get(f"/api/templates/{digits}").json()["id"] == template
+    assert live.client.get(f"/api/templates/{digits[:8]}-{digits[8:]}").json()["id"] == template
+
+
+def test_too_few_digits_are_told_as_such(live, refused) -> None:
+    told = refused(live.client.get("/api/traces/abc"), 404, "not_found")["detail"]
+    assert told == "'abc' is too short to be part of an id of a trace: give at least its first 4 digits."
+
+
 def test_a_correction_needs_no_rating_and_gives_none(own_live, refused) -> None:
     client = own_live.client
     client.post(

@@ -34,8 +34,8 @@ def adapter(tmp_path: Path, scripted) -> Callable[..., str]:
     scripted.script = sane
     directory = tmp_path / "data" / "lora-adapters"
 
-    def made(age: int = 0, **fields: Any) -> str:
-        identity: UUID = uuid4()
+    def made(age: int = 0, identity: UUID | None = None, **fields: Any) -> str:
+        identity = identity or uuid4()
         staging = staging_directory(directory, identity)
         staging.mkdir(parents=True)
         for name, content in (peft_files() | {"adapter.gguf": b"GGUF" + identity.bytes}).items():
@@ -54,6 +54,27 @@ def spoil(tmp_path: Path, identity: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------ switching
+
+
+def test_what_may_mean_two_adapters_is_refused_by_every_command_with_both(tmde: Tmde, adapter, tmp_path: Path) -> None:
+    one, two = (adapter(identity=UUID(f"abcd1234-0000-4000-8000-00000000000{number}")) for number in (1, 2))
+    other = adapter()
+    for arguments in (
+        ("show", "ABCD1234"), ("activate", "abcd1234"), ("rollback", "abcd1234"), ("tag", "abcd", "--add", "x"),
+        ("name", "abcd", "Mine"), ("verify", "abcd1234-0000"), ("export", "abcd", "-o", str(tmp_path / "x.tar.gz")),
+        ("compare", "abcd", other), ("delete", "abcd", "--yes"),
+    ):  # fmt: skip
+        ran = tmde("lora", *arguments)
+        assert ran.code == 1, (arguments, ran)
+        assert "Several adapters begin with" in ran.err, (arguments, ran.err)
+        assert one in ran.err.replace("\n", "")
+    assert tmde("lora", "name", other, "abcd1234").code == 0
+    ran = tmde("lora", "delete", "abcd1234", "--yes")
+    assert ran.code == 1
+    assert "is a name and the beginning of another adapter's id" in " ".join(ran.err.split())
+    assert tmde("lora", "name", other, one[:18]).code == 0
+    assert tmde("lora", "show", one.replace("-", "").upper(), "--json").json["id"] == one
+    assert tmde("lora", "show", two.upper(), "--json").json["id"] == two
 
 
 def test_an_adapter_is_found_by_its_first_digits_and_by_the_name_that_it_was_given(tmde: Tmde, adapter) -> None:
@@ -305,11 +326,11 @@ def test_a_second_import_says_which_adapter_it_copies_and_a_person_is_asked(
 
 def test_every_reason_of_a_refusal_is_told_and_nothing_is_kept(tmde: Tmde, scripted, tmp_path: Path) -> None:
     hostile = tmp_path / "hostile.tar.gz"
-    hostile.write_bytes(packed(peft_files(use_dora=True, peft_type="IA3") | {"evil.pkl": b""}))
+    hostile.write_bytes(packed(peft_files(use_dora=True, use_rslora=True) | {"evil.pkl": b""}))
     ran = tmde("lora", "import", hostile)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("The archive was refused, for 3 reasons; nothing was kept:\n")
-    for word in ("pickle", "use_dora", "IA3"):
+    for word in ("pickle", "use_dora", "use_rslora"):
         assert word in ran.err
     hostile.write_bytes(b"hello")
     assert "no gzipped tar archive" in tmde("lora", "import", hostile).err

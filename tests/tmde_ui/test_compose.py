@@ -37,6 +37,35 @@ def test_a_debate_started_through_the_api_is_a_page(server):
     server.do("settled")
 
 
+def test_an_address_takes_the_first_digits_of_an_id_and_says_what_several_may_mean(server):
+    twins = [f"abcd1234-0000-4000-8000-00000000000{number}" for number in (1, 2)]
+    with httpx.Client(base_url=server.url) as client:
+        lines = [f'{{"id": "{one}", "query": "Question {one[-1]}?", "finalAnswer": "So."}}' for one in twins]
+        told = client.post(
+            "/api/traces/import", content="\n".join(lines), headers={"Content-Type": "application/x-ndjson"}
+        )
+        assert told.json()["imported"] == 2
+        trace = twins[0]
+        for text in (trace, trace[:-1] + "1", trace.upper(), trace.replace("-", "")):
+            page = client.get(f"/traces/{text}")
+            assert page.status_code == 200
+            assert "Question 1?" in page.text
+        for text in ("abcd1234", "ABCD1234", "abcd1234-0000", "abcd"):
+            page = client.get(f"/traces/{text}")
+            assert page.status_code == 404
+            assert "Several traces begin with" in page.text
+            assert all(one in page.text for one in twins)
+        assert "Question 1?" in client.get("/", params={"follows": trace.upper()}).text
+        debate = client.post("/api/debates", json={"query": "Something else"}).json()["debateId"]
+        assert "Something else" in client.get(f"/debates/{debate[:8]}").text
+        for path in ("/finetune/0000", "/benchmark/0000", "/traces/0000", "/debates/0000"):
+            answer = client.get(path)
+            assert answer.status_code == 404
+            assert "with the id &#x27;0000&#x27;" in answer.text or "with the id '0000'" in answer.text, path
+        assert client.get("/finetune/versions", params={"adapter": "0000", "a": "x", "b": ""}).status_code == 200
+    server.do("settled")
+
+
 @pytest.mark.parametrize("path", ["/", "/api/health", "/assets/tmde.css", "/traces/import"])
 @pytest.mark.parametrize("header", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}])
 def test_foreign_hosts_and_origins_are_refused_everywhere(server, path, header):

@@ -76,8 +76,5 @@ def search(
 
 
 async def _find(services: Services, wanted: str) -> Template:
-    """Return the template with this id or, ignoring case, this name."""
-    for item in await services.templates.list():
-        if wanted.casefold() in (str(item.id), item.name.casefold()):
-            return item
-    return await services.templates.get(await services.ids.template(wanted))
+    """Return the template with this id, its beginning or, ignoring case, this name."""
+    return await services.templates.get(await services.ids.template(wanted, named=True))

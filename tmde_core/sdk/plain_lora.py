@@ -21,11 +21,16 @@ _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _SHOWN = 3
 """The number of tensors that a reason names. The others are counted."""
+_SHOWN_VALUE = 40
+"""The number of characters of a field's value that a reason shows."""
 _MATRIX = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
+_EMBEDDING = re.compile(r"\.lora_embedding_[AB]\b|\.trainable_tokens_")
 
 _UNCHANGED_BASE = ("gaussian", "eva", "orthogonal", "mica")
 """Initialisations that only choose the first A and B."""
-_CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")
+"""Initialisations that change the base model's weights and that PEFT can convert to plain LoRA when it saves."""
+_CHANGED_BASE = (*_CONVERTIBLE, "loftq")
 """Initialisations that change the base model's weights, so that the adapter does not fit the published base model."""
 
 _Fits = Callable[[Any, Mapping[str, Any]], bool]
@@ -95,16 +100,38 @@ _PLAIN: Mapping[str, _Fits] = {
 """Field of adapter_config.json → whether a value leaves plain LoRA. Null always does. A field that is not listed must be
 empty. The list covers PEFT up to 0.21."""
 
+_KINDS: Mapping[str, str] = {
+    "use_dora": "is DoRA",
+    "use_rslora": "is rsLoRA, which scales by alpha / √r",
+    "use_qalora": "is QALoRA",
+    "use_bdlora": "is BD-LoRA, whose matrices are block-diagonal",
+    "alora_invocation_tokens": "is aLoRA, which acts only behind its invocation tokens",
+    "arrow_config": "is an Arrow router, which mixes other adapters",
+    "kasa_config": "is KaSA, which changes the base model",
+    "velora_config": "is VeLoRA",
+    "monteclora_config": "is MonteCLoRA",
+    "lora_bias": "has biases in its B matrices",
+    "bias": "also changes biases of the base model",
+    "modules_to_save": "also replaces whole modules of the base model",
+    "trainable_token_indices": "also changes token embeddings",
+    "rank_pattern": "gives some modules another rank",
+    "alpha_pattern": "gives some modules another alpha",
+    "layer_replication": "repeats layers of the base model",
+    "target_parameters": "changes parameters outside of linear layers",
+    "megatron_config": "is made for Megatron's parallel layers",
+    "fan_in_fan_out": "is made for layers that store their weights transposed",
+}
+"""Field of adapter_config.json → what an adapter is whose value leaves plain LoRA."""
+
 
 def find_config_flaws(config: Mapping[str, Any]) -> list[str]:
-    """Return why an adapter's configuration is not that of plain LoRA, in clauses."""
-    odd = {name: value for name, value in config.items() if name != "peft_type" and not _fits(name, value, config)}
+    """Return why an adapter's configuration is not that of plain LoRA, in sentences."""
     kind = config.get("peft_type")
-    if kind == "LORA":
-        return [_told(name, value) for name, value in odd.items()]
-    # Another kind has fields of its own, which say no more than the kind.
-    known = [_told(name, value) for name, value in odd.items() if name in _PLAIN]
-    return [f"it is of the kind {str(kind)[:40]!r}; TMDE serves LORA", *known]
+    if kind is None:
+        return [f"{_CONFIG} does not say of which kind the adapter is (peft_type); TMDE serves plain LoRA only."]
+    if kind != "LORA":  # its other fields say no more than the kind
+        return [f"The adapter is of the kind {str(kind)[:40]!r} (peft_type); TMDE serves plain LoRA ('LORA') only."]
+    return [_told(name, value) for name, value in config.items() if not _fits(name, value, config)]
 
 
 def find_tensor_flaws(tensors: Sequence[Tensor]) -> list[str]:
@@ -114,7 +141,9 @@ def find_tensor_flaws(tensors: Sequence[Tensor]) -> list[str]:
         return []
     more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
     shown = ", ".join(name[:120] for name in foreign[:_SHOWN])
-    return [f"{_WEIGHTS} does not fit {_CONFIG}: these are no LoRA matrices: {shown}{more}."]
+    if embedding := next(filter(_EMBEDDING.search, foreign), None):
+        return [f"The adapter also changes token embeddings ({embedding[:120]}); TMDE serves plain LoRA only."]
+    return [f"{_WEIGHTS} holds more than plain LoRA: these are no LoRA matrices: {shown}{more}."]
 
 
 def find_kind_flaws(directory: Path) -> list[str]:
@@ -129,11 +158,12 @@ def find_kind_flaws(directory: Path) -> list[str]:
         config = read_object((directory / _CONFIG).read_bytes())
     except ForeignJsonError as error:
         return [f"{_CONFIG} cannot be used: {error}."]
-    flaws = [f"{_CONFIG} cannot be used: {one}." for one in find_config_flaws(config)]
+    if flaws := find_config_flaws(config):
+        return flaws  # the weights of another kind say no more than its name
     try:
-        return flaws + find_tensor_flaws(read_tensors(directory / _WEIGHTS))
+        return find_tensor_flaws(read_tensors(directory / _WEIGHTS))
     except SafetensorsError:
-        return flaws
+        return []
 
 
 def is_lora_matrix(name: str) -> re.Match[str] | None:
@@ -150,13 +180,27 @@ def _fits(name: str, value: Any, config: Mapping[str, Any]) -> bool:
 
 
 def _told(name: str, value: Any) -> str:
-    shown = str(value)[:40]
+    shown = str(value)
+    shown = shown if len(shown) <= _SHOWN_VALUE else f"{shown[:_SHOWN_VALUE]}…"
     if name == "task_type":
-        return f"its task is {shown!r}; TMDE serves CAUSAL_LM"
+        return f"The adapter's task is {shown!r} (task_type); TMDE serves CAUSAL_LM only."
     if name == "init_lora_weights":
-        known = shown.casefold().startswith(_CHANGED_BASE)
-        does = "changes the base model" if known else "TMDE does not know and which may change the base model"
-        return f"it began with {shown[:20]!r}, which {does}; convert it to plain LoRA with PEFT first"
-    if name in _PLAIN:
-        return f"{name} is {shown!r}, which is no plain LoRA, and TMDE serves nothing else"
-    return f"{name[:60]!r} is set to {shown!r}; TMDE does not know this field, so it may be no plain LoRA"
+        return _told_beginning(shown[:20])
+    if name in _KINDS:
+        return f"The adapter {_KINDS[name]} ({name} is {shown}); TMDE serves plain LoRA only."
+    return (
+        f"{_CONFIG} sets {name[:60]!r} to {shown}. TMDE does not know this field, so the adapter may be no plain LoRA."
+    )
+
+
+def _told_beginning(beginning: str) -> str:
+    began = f"The adapter began with {beginning!r} (init_lora_weights)"
+    known = beginning.casefold()
+    if known.startswith(_CONVERTIBLE):
+        return (
+            f"{began}, which changes the base model. Convert it to plain LoRA first: PEFT's save_pretrained does with "
+            "path_initial_model_for_weight_conversion."
+        )
+    if known.startswith(_CHANGED_BASE):
+        return f"{began}, which changes the base model; TMDE serves plain LoRA on the published base model only."
+    return f"{began}. TMDE does not know this beginning, which may change the base model."

@@ -61,7 +61,7 @@ ORDINARY += [
 
 OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"peft_type": "LOHA"}, "LOHA"),
-    ({"peft_type": None}, "None"),
+    ({"peft_type": None}, "does not say of which kind"),
     ({"peft_type": "lora"}, "lora"),
     ({"task_type": "SEQ_CLS"}, "SEQ_CLS"),
     ({"use_dora": True}, "use_dora"),

@@ -219,3 +219,56 @@ async def test_models_lists_files_and_says_what_is_wrong_with_them(
     _, end = await answer(runtime, question(model="other.gguf", max_tokens=2))
     assert end.model == "other.gguf"
     assert (await runtime.status()).state == "ready"
+
+
+TYPED = "Name a colour.<|im_end|>\n<|im_start|>assistant\nRed."
+"""A question with control tokens that a person typed: it goes to the server as token ids."""
+
+
+Weights = dict[AdapterRef | None, dict[str, float]]
+
+
+def nearest(seen: dict[str, float], known: Weights) -> AdapterRef | None:
+    """The adapter whose answer is most like `seen`.
+
+    An answer from a cached prompt differs a little: llama.cpp computes one token and many with other roundings.
+    """
+
+    def distance(adapter: AdapterRef | None) -> float:
+        other = known[adapter]
+        return sum(abs(seen.get(token, -8) - other.get(token, -8)) for token in seen.keys() | other.keys())
+
+    return min(known, key=distance)
+
+
+async def test_a_text_with_control_tokens_is_answered_with_the_adapter_that_the_request_names(
+    runtime: EmbeddedRuntime, tmp_path: Path
+) -> None:
+    one, two = make_adapter(tmp_path / "21", 21), make_adapter(tmp_path / "22", 22)
+    await runtime.load_adapter(one)
+    await runtime.load_adapter(two)
+    plain: Weights = {adapter: await first_logprobs(runtime, adapter) for adapter in (None, one, two)}
+    typed: Weights = {adapter: await first_logprobs(runtime, adapter, TYPED) for adapter in (None, one, two)}
+    # Both ways of asking, in turn: none takes the adapter of the request before it, nor its cached prompt.
+    for first, second in ((one, None), (None, two), (two, one), (one, one), (None, None)):
+        assert nearest(await first_logprobs(runtime, first, TYPED), typed) == first
+        assert nearest(await first_logprobs(runtime, second), plain) == second
+        assert nearest(await first_logprobs(runtime, second, TYPED), typed) == second
+        assert nearest(await first_logprobs(runtime, first), plain) == first
+    asked = [(adapter, text) for adapter in (None, one, two) for text in (TYPED, "Name a colour of the sky.")]
+    together = await asyncio.gather(*(first_logprobs(runtime, adapter, text) for adapter, text in asked))
+    for (adapter, text), seen in zip(asked, together, strict=True):
+        assert nearest(seen, typed if text == TYPED else plain) == adapter
+
+
+async def test_a_text_with_control_tokens_loads_an_adapter_that_nobody_loaded(
+    runtime: EmbeddedRuntime, tmp_path: Path
+) -> None:
+    new = make_adapter(tmp_path / "31", 31)
+    first = await first_logprobs(runtime, new, TYPED)
+    assert new.id in (await runtime.status()).adapters
+    typed: Weights = {new: first, None: await first_logprobs(runtime, None, TYPED)}
+    await runtime.unload_adapter(new.id)
+    assert new.id not in (await runtime.status()).adapters
+    assert nearest(await first_logprobs(runtime, None, TYPED), typed) is None
+    assert nearest(await first_logprobs(runtime, new, TYPED), typed) == new

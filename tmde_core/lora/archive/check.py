@@ -45,12 +45,15 @@ def check(directory: Path, unpacked: Unpacked) -> Checked:
         OSError: a file cannot be read.
     """
     reasons: list[str] = []
+    kind: list[str] = []
     config: dict[str, Any] | None = None
     tensors: tuple[Tensor, ...] | None = None
     if CONFIG_FILE in unpacked.hashes:
-        config, found = _config(directory / CONFIG_FILE)
-        reasons += found
-    if WEIGHTS_FILE in unpacked.hashes:
+        config, kind, found = _config(directory / CONFIG_FILE)
+        reasons += kind + found
+    if not kind:  # another kind of adapter has other files and other tensors
+        reasons += _layout(unpacked)
+    if WEIGHTS_FILE in unpacked.hashes and not kind:
         tensors, found = _weights(directory / WEIGHTS_FILE)
         reasons += found
     sound = config is not None and tensors is not None and not reasons
@@ -67,20 +70,30 @@ def check(directory: Path, unpacked: Unpacked) -> Checked:
         reasons += found
     told = config.get("base_model_name_or_path") if config else None
     base = manifest.base_model if manifest else told if isinstance(told, str) else ""
-    if config is not None and not base:
+    if config is not None and not base and not kind:
         reasons.append("It does not say which base model it belongs to (base_model_name_or_path).")
     return Checked(reasons, manifest, base, sound)
+
+
+def _layout(unpacked: Unpacked) -> list[str]:
+    if not unpacked.deeper:
+        return [f"It has no {name}." for name in unpacked.missing]
+    more = f" and {len(unpacked.deeper) - 1} more lie" if len(unpacked.deeper) > 1 else " lies"
+    return [f"{unpacked.deeper[0][:80]!r}{more} deeper than one folder; pack the folder of one adapter by itself."]
 
 
 # ------------------------------------------------------------------------------------ configuration
 
 
-def _config(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
+def _config(path: Path) -> tuple[dict[str, Any] | None, list[str], list[str]]:
+    """Return the configuration, why it is not that of plain LoRA, and what else is wrong with it."""
     try:
         config = read_object(path.read_bytes())
     except ForeignJsonError as error:
-        return None, [f"{CONFIG_FILE} cannot be used: {error}."]
-    wrong = find_config_flaws(config)
+        return None, [], [f"{CONFIG_FILE} cannot be used: {error}."]
+    if kind := find_config_flaws(config):
+        return config, kind, []
+    wrong = []
     if type(config.get("r")) is not int or config["r"] not in RANKS:
         wrong.append(
             f"the rank r must be a whole number from {RANKS[0]} to {RANKS[-1]}, it is {str(config.get('r'))[:40]}"
@@ -93,7 +106,7 @@ def _config(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
     base = config.get("base_model_name_or_path")
     if base is not None and not _is_name(base):
         wrong.append("base_model_name_or_path is no name")
-    return config, [f"{CONFIG_FILE} cannot be used: {one}." for one in wrong]
+    return config, [], [f"{CONFIG_FILE} cannot be used: {one}." for one in wrong]
 
 
 def _targets_are_sound(value: Any) -> bool:

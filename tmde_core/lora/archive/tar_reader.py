@@ -132,6 +132,8 @@ class TarReader:
 
     def __init__(self, file: IO[bytes], stopped: Callable[[], bool] = lambda: False) -> None:
         self.reasons: list[str] = []
+        self.deeper: list[str] = []
+        """Names of the members that lie deeper than one folder and were skipped."""
         self._source = Inflated(file, stopped)
         self._left = 0
         """Unread bytes of the current member."""
@@ -247,7 +249,7 @@ class TarReader:
         elif name not in ("", ".") and any(part in ("", ".") for part in parts):
             self.refuse(f"The name {shown} is no plain path.")
         elif len(parts) > 2:
-            self.refuse(f"{shown} lies deeper than one folder; pack the adapter's folder by itself.")
+            self.deeper.append(name)
         else:
             return "" if name == "." else name
         return None

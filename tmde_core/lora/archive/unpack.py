@@ -39,6 +39,10 @@ class Unpacked:
 
     reasons: list[str] = field(default_factory=list)
     """Reasons to reject the archive; empty if no fault was found so far."""
+    missing: list[str] = field(default_factory=list)
+    """Names of the files that every adapter has and this one does not. `check` gives the reason."""
+    deeper: list[str] = field(default_factory=list)
+    """Names of the files that lie deeper than one folder and were not taken. `check` gives the reason."""
     hashes: dict[str, str] = field(default_factory=dict)
     """Known file → SHA-256 of its content, written or not."""
     manifest: bytes | None = None
@@ -71,10 +75,10 @@ def unpack(file: IO[bytes], directory: Path, stopped: Callable[[], bool] = lambd
     else:
         if len(found.folders) > 1:
             reader.refuse(f"The adapter's files lie in {len(found.folders)} different folders.")
-        reader.reasons += [f"It has no {name}." for name in REQUIRED_FILES if name not in found.hashes]
+        found.missing = [name for name in REQUIRED_FILES if name not in found.hashes]
     finally:
         os.close(opened)
-    found.reasons = reader.reasons
+    found.reasons, found.deeper = reader.reasons, reader.deeper
     return found
 
 

@@ -55,9 +55,9 @@ def register(site: Site) -> None:
         with frame(site, "Benchmark", here="/benchmark"), Tag("div", classes="stack wide"):
             await BenchmarkPage(services, live, wanted, comparisons, readings).build()
 
-    @page("/benchmark/{run_id:uuid}", site)
-    async def one_run(run_id: UUID) -> None:
-        run = await services.benchmark.get(run_id)
+    @page("/benchmark/{run_id:id}", site)
+    async def one_run(run_id: str) -> None:
+        run = await services.benchmark.get(await services.ids.benchmark(run_id))
         title = f"Benchmark of {run.started_at.day} {run.started_at:%b %Y, %H:%M} UTC"
         with frame(site, title, here="/benchmark"), Tag("div", classes="stack wide"):
             with Tag("div", classes="stack tight"):

@@ -9,7 +9,6 @@ import msgspec
 from nicegui import ui
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
-from tmde_core.records.base import parse_id
 from tmde_core.records.debate import ChosenModel, Debate, DebateConfig
 from tmde_core.records.traces import Trace
 from tmde_core.services import Services
@@ -52,7 +51,7 @@ def register(site: Site) -> None:
 
     @page("/debates/{debate_id}", site)
     async def watch(debate_id: str) -> None:
-        debate = await services.debates.get(parse_id(debate_id, "debate"))
+        debate = await services.debates.get(await services.ids.debate(debate_id))
         with frame(site, _title(debate), here="/"):
             await _debate(services, live, debate)
 
@@ -73,16 +72,17 @@ async def _debate(services: Services, live: ServerStatus, debate: Debate) -> Non
 
 async def _asked_before(services: Services, identity: str) -> str:
     """Return the question of the trace or debate with this id, to be edited; empty if there is none."""
-    for find in (services.traces.get, services.debates.get):
-        with contextlib.suppress(NotFoundError):
-            return (await find(parse_id(identity, "debate"))).query
+    with contextlib.suppress(NotFoundError):
+        return (await services.traces.get(await services.ids.trace(identity))).query
+    with contextlib.suppress(NotFoundError):
+        return (await services.debates.get(await services.ids.debate(identity))).query
     return ""
 
 
 async def _followed(services: Services, identity: str) -> Trace | None:
     """Return the trace with this id, to be followed up; None if there is none."""
     with contextlib.suppress(NotFoundError):
-        return await services.traces.get(parse_id(identity, "trace"))
+        return await services.traces.get(await services.ids.trace(identity))
     return None
 
 

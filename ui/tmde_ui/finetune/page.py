@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from uuid import UUID
 
 from tmde_core.records.finetune import TRAINING_ENDED, FineTuneRun
 from tmde_core.records.schedule import ScheduleStatus
@@ -36,9 +35,9 @@ def register(site: Site) -> None:
         with frame(site, "Fine-tuning", here="/finetune"), Tag("div", classes="stack wide"):
             await TrainingPage(site).build()
 
-    @page("/finetune/{run_id:uuid}", site)
-    async def one_run(run_id: UUID) -> None:
-        run = await services.finetune.get(run_id)
+    @page("/finetune/{run_id:id}", site)
+    async def one_run(run_id: str) -> None:
+        run = await services.finetune.get(await services.ids.run(run_id))
         title = f"Training run {run.name}"
         with frame(site, title, here="/finetune"), Tag("div", classes="stack wide"):
             with Tag("div", classes="stack tight"):
@@ -50,7 +49,7 @@ def register(site: Site) -> None:
             async def tell() -> None:
                 rest.clear()
                 with rest:
-                    record(await services.finetune.get(run_id))
+                    record(await services.finetune.get(run.id))
                     await draw_part(_used(services, run))
 
             async def show(going: FineTuneRun) -> None:

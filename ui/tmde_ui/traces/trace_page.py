@@ -5,7 +5,6 @@ from __future__ import annotations
 from nicegui import ui
 
 from tmde_core.errors import TmdeError
-from tmde_core.records.base import parse_id
 from tmde_core.records.chat import describe_cut
 from tmde_core.records.traces import Trace, Withdrawal
 from tmde_core.services import Services
@@ -31,7 +30,7 @@ def register(site: Site) -> None:
 
     @page("/traces/{trace_id}", site)
     async def trace_page(trace_id: str) -> None:
-        trace = await services.traces.get(parse_id(trace_id, "trace"))
+        trace = await services.traces.get(await services.ids.trace(trace_id))
         with frame(site, trace.query[:60], here="/traces"), Tag("div", classes="stack wide"):
             with Tag("div", classes="stack"):
                 link("← All traces", "/traces", "small")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from urllib.parse import urlencode
 
 from fastapi import Request
 from nicegui import ui
 
+from tmde_core.errors import NotFoundError
 from tmde_core.records.lora import LoRAAdapter
 from tmde_ui.kit.elements import Tag, button, open_on_press
 from tmde_ui.kit.names import remember_names
@@ -34,7 +36,16 @@ def register(site: Site) -> None:
     @page(ADDRESS, site)
     async def versions(request: Request) -> None:
         with frame(site, "Adapter versions", here="/finetune"), Tag("div", classes="stack wide"):
-            await VersionsPage(site, dict(request.query_params)).build()
+            await VersionsPage(site, await _whole_ids(site, dict(request.query_params))).build()
+
+
+async def _whole_ids(site: Site, wanted: dict[str, str]) -> dict[str, str]:
+    """Return the fields of an address with the whole ids of the adapters whose first digits they give."""
+    for name in ("adapter", "a", "b", "ask"):
+        with contextlib.suppress(NotFoundError):
+            if name in wanted:
+                wanted[name] = str(await site.services.ids.adapter(wanted[name]))
+    return wanted
 
 
 class VersionsPage:

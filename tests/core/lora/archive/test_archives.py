@@ -341,7 +341,7 @@ async def test_pickles_are_refused_with_the_reason(services, name):
 
 
 async def test_all_reasons_are_given_together(services):
-    files = peft_files(r=8, use_dora=True, task_type="SEQ_CLS") | {
+    files = peft_files(r=8, lora_alpha=0) | {
         "x.pkl": b"",
         "metrics.json": b"[1]",
         "manifest.json": b'{"id": 1}',
@@ -351,15 +351,34 @@ async def test_all_reasons_are_given_together(services):
     files["adapter_model.safetensors"] = safetensors(spoilt)
     reasons = await refusal(services, packed(files))
     told = " ".join(reasons)
-    for word in ("pickle", "use_dora", "SEQ_CLS", "NaN", "not of rank 8", "metrics.json", "manifest.json"):
+    for word in ("pickle", "lora_alpha", "NaN", "not of rank 8", "metrics.json", "manifest.json"):
         assert word in told
-    assert len(reasons) == 7
+    assert len(reasons) == 6
+
+
+async def test_of_another_kind_only_what_makes_it_one_is_told(services):
+    files = peft_files(r=8, use_dora=True, task_type="SEQ_CLS") | {"adapter_model.safetensors": b"other tensors"}
+    first, second = await refusal(services, packed(files))
+    assert first == "The adapter's task is 'SEQ_CLS' (task_type); TMDE serves CAUSAL_LM only."
+    assert second == "The adapter is DoRA (use_dora is True); TMDE serves plain LoRA only."
+    files = {"adapter_config.json": b'{"peft_type": "PREFIX_TUNING", "r": null}', "deep/adapter_model.safetensors": b""}
+    (reason,) = await refusal(services, packed(files))
+    assert reason == "The adapter is of the kind 'PREFIX_TUNING' (peft_type); TMDE serves plain LoRA ('LORA') only."
+
+
+async def test_folders_in_an_adapters_folder_are_told_in_one_sentence(services):
+    files = {f"{name}/{file}": content for name in ("one", "two") for file, content in peft_files().items()}
+    (reason,) = await refusal(services, packed(files))
+    assert reason.endswith(
+        "adapter_config.json' and 3 more lie deeper than one folder; pack the folder of one adapter by itself."
+    )
 
 
 @pytest.mark.parametrize(
     ("files", "word"),
     [
-        ({"adapter_config.json": b"{}"}, "It has no adapter_model.safetensors"),
+        ({"adapter_config.json": peft_files()["adapter_config.json"]}, "It has no adapter_model.safetensors"),
+        ({"adapter_config.json": b"{}"}, "does not say of which kind"),
         ({"adapter_model.safetensors": safetensors(weights())}, "It has no adapter_config.json"),
         (peft_files(r=0), "the rank r"),
         (peft_files(r=True), "the rank r"),

@@ -10,6 +10,7 @@ import structlog
 from fastapi import Request
 from nicegui import Client, app, ui
 from nicegui.page import page as nicegui_page
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from tmde_core.errors import TmdeError
@@ -24,6 +25,15 @@ P = ParamSpec("P")
 
 BUILD_SECONDS = 30.0
 """Time limit for building a page. NiceGUI's default of 3 s is too short for a machine that is training."""
+
+
+class IdConvertor(StringConvertor):
+    """Matches an id or its first digits in an address, and no word such as `versions`."""
+
+    regex = "[0-9A-Fa-f-]{4,36}"
+
+
+register_url_convertor("id", IdConvertor())
 
 
 def page(path: str, site: Site) -> Callable[[Callable[P, Awaitable[None]]], Callable[P, Awaitable[None]]]:
