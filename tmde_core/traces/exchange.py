@@ -22,7 +22,6 @@ from tmde_core.records.chat import FinishReason
 from tmde_core.records.debate import Critique, Exchange, Round
 from tmde_core.records.traces import (
     ImportReport,
-    Rating,
     RoleModel,
     Score,
     SkippedLine,
@@ -82,7 +81,8 @@ class TraceLine(Record):
     auto_score: Score | UnsetType | None = UNSET
     judge: Name | None = None
     score_reasons: tuple[str, ...] = ()
-    user_rating: Rating | None = None
+    user_rating: Annotated[float, Meta(ge=1, le=10)] | None = None
+    """A float, because pandas writes 7 as 7.0 if one of the lines has no rating."""
     corrected_answer: str | None = None
     withdrawn_at: datetime | None = None
     withdrawn_reason: str | None = None
@@ -101,12 +101,14 @@ class TraceLine(Record):
         """Return the trace that this line describes.
 
         Raises:
-            InvalidInputError: A required text is blank, two rounds have the same number, or a time cannot be expressed
+            InvalidInputError: A required text is blank, the rating is no whole number, two rounds have the same number, or a time cannot be expressed
                 in UTC.
         """
         for name, text in (("query", self.query), ("finalAnswer", self.final_answer)):
             if not text.strip() or (name == "query" and is_blank(text)):
                 raise InvalidInputError(f"{name}: must not be blank.", field=name)
+        if self.user_rating is not None and not self.user_rating.is_integer():
+            raise InvalidInputError("userRating: must be a whole number from 1 to 10.", field="userRating")
         rounds = tuple(
             without_thought(Round(**{**msgspec.structs.asdict(round_), "number": round_.number or place}))
             for place, round_ in enumerate(self.rounds, 1)
@@ -122,6 +124,7 @@ class TraceLine(Record):
             "created_at": in_utc(self.created_at, "createdAt") or utc_now(),
             "rounds": tuple(sorted(rounds, key=lambda round_: round_.number)),
             "auto_score": auto_score,
+            "user_rating": None if self.user_rating is None else int(self.user_rating),
             "corrected_answer": self.corrected_answer if (self.corrected_answer or "").strip() else None,
             "judge": self.judge if scored or auto_score is None else "import",
             "withdrawn_at": in_utc(self.withdrawn_at, "withdrawnAt"),

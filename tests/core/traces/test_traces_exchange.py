@@ -208,7 +208,7 @@ GOOD = b'{"query": "q", "finalAnswer": "a"}'
         (b'{"query": "q", "finalAnswer": "a", "qualityScore": 1e999}', "too large a number"),
         (b'{"query": "q", "finalAnswer": "a", "qualityScore": NaN}', "not valid JSON"),
         (b'{"query": "q", "finalAnswer": "a", "userRating": 0}', "userRating"),
-        (b'{"query": "q", "finalAnswer": "a", "userRating": 7.5}', "userRating"),
+        (b'{"query": "q", "finalAnswer": "a", "userRating": 7.5}', "userRating: must be a whole number from 1 to 10."),
         (b'{"query": "q", "finalAnswer": "a", "mood": "fine"}', "mood"),
         (b'{"question": "q", "answer": "a"}', "question: there is no such field. A trace has `query`."),
         (b'{"query": "q", "final_answer": "a"}', "final_answer: there is no such field. A trace has `finalAnswer`."),
@@ -235,6 +235,12 @@ async def test_a_bad_line_is_reported_by_its_number_and_leaves_nothing(
     assert [skipped.line for skipped in report.skipped] == [3]
     assert reason in report.skipped[0].reason
     assert (await traces.list()).total == 2
+
+
+async def test_a_rating_that_pandas_wrote_as_a_float_is_taken(traces: TraceService) -> None:
+    await traces.import_jsonl([b'{"query": "q", "finalAnswer": "a", "userRating": 7.0}'])
+    (trace,) = (await traces.list()).items
+    assert (trace.user_rating, type(trace.user_rating)) == (7, int)
 
 
 async def test_duplicates_are_skipped_within_a_file_and_against_the_store(traces: TraceService) -> None:
