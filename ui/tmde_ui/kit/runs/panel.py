@@ -213,6 +213,7 @@ class RunPanel(ABC, Generic[Run]):
         try:
             run = await self._runs.resume(self.run.id)
         except TmdeError as error:
+            control.put(disabled=False)
             with self._result:
                 Tag("p", sentence(error), "notice bad", role="alert")
             return

@@ -78,7 +78,8 @@ def _drawer(site: Site, here: str | None) -> Tag:
 
 
 def _situation(live: ServerStatus) -> None:
-    with Tag("div", classes="status", role="status", aria_label="Status"):
+    # No live region: the time left changes every two seconds. The panels and the bell announce what matters.
+    with Tag("div", classes="status", role="group", aria_label="Status"):
         with Tag("span", classes="badge", data_testid="adapter") as badge:
             dot = Tag("span", classes="dot")
             words = Tag("span")
