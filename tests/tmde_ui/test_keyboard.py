@@ -240,6 +240,32 @@ def test_the_focus_stays_on_a_button_that_works_for_a_while(open_page, world):
     expect(off).to_be_visible()
 
 
+@pytest.mark.parametrize("world", ["training"], indirect=True)
+def test_the_focus_goes_to_the_run_that_was_started(open_page, server):
+    server.order(steps=3)
+    page = open_page("/finetune")
+    page.get_by_test_id("run-now").focus()
+    page.keyboard.press("Enter")
+    page.get_by_test_id("start-run").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("training-progress")).to_be_focused()
+    server.idle()
+
+
+@pytest.mark.parametrize("world", ["benchmarks"], indirect=True)
+def test_the_focus_goes_to_the_benchmark_that_was_started(open_page, server):
+    server.do("hold", after=2)
+    page = open_page("/benchmark")
+    page.get_by_test_id("run-benchmark").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("start-benchmark")).to_be_enabled()
+    page.get_by_test_id("start-benchmark").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("benchmark-progress")).to_be_focused()
+    server.do("open")
+    server.do("settled")
+
+
 # ------------------------------------------------------------------------------------------ the walk itself
 
 

@@ -264,6 +264,8 @@ class DebateView:
         self._draw_steps()
         self._draw_actions()
         if state.outcome != "completed":
+            for exchange in state.exchanges:
+                self._round(exchange.number).stop(exchange)
             self._body.clear()
             with self._body:
                 Tag(

@@ -20,3 +20,7 @@ class Thought:
         self._fold.show(bool(text.strip()))
         self._summary.say("Thinking …" if live else "Thought")
         self._stream.put(text)
+
+    def end(self) -> None:
+        """Show that the model no longer thinks."""
+        self._summary.say("Thought")

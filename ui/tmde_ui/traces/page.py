@@ -22,7 +22,7 @@ from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.times import ago, exact
-from tmde_ui.kit.words import count, score, snippet, source
+from tmde_ui.kit.words import count, plain, score, snippet, source
 from tmde_ui.traces import trace_page
 from tmde_ui.traces.deleting import DELETING, deletion_words
 from tmde_ui.traces.imports import ADDRESS, ENDINGS, MAX_IMPORT_BYTES, register_upload, report_of
@@ -339,7 +339,7 @@ def _import_dialog(imported: Any) -> Modal:
 
 def _report(outcome: ImportReport | str) -> None:
     if isinstance(outcome, str):
-        Tag("p", outcome, "notice bad")
+        Tag("p", plain(outcome), "notice bad")
         return
     skipped = max(outcome.skipped_total, len(outcome.skipped))
     words = f"{count(outcome.imported, 'trace')} imported" + (
@@ -351,7 +351,7 @@ def _report(outcome: ImportReport | str) -> None:
     if skipped:
         with Tag("ul", classes="skipped"):
             for line in outcome.skipped[:SHOWN_SKIPPED]:
-                Tag("li", f"Line {line.line}: {line.reason}")
+                Tag("li", plain(f"Line {line.line}: {line.reason}"))
         if skipped > SHOWN_SKIPPED:
             Tag("p", f"and {skipped - SHOWN_SKIPPED:,} more", "muted small")
 

@@ -110,7 +110,7 @@ def option(adapter: LoRAAdapter) -> str:
 
 def _state(adapter: LoRAAdapter) -> str:
     if adapter.is_active:
-        return "active" if adapter.is_answering else "damaged"
+        return "active" if adapter.is_answering else "not answering" if adapter.is_valid else "damaged"
     return f"copy of {short_id(adapter.twin_of)}" if adapter.twin_of else ""
 
 
