@@ -49,6 +49,10 @@ class Runtimes:
             self._made[name] = create(descriptor, self._settings)
         return self._made[name]
 
+    def is_started(self, name: str) -> bool:
+        """Return whether the runtime is started. Some runtimes know their capabilities only then."""
+        return name in self._started
+
     async def get(self, name: str) -> ModelRuntime:
         """Return the started runtime.
 

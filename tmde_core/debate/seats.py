@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from tmde_core.debate.context import Conversation, QuestionTooLongError, TokenSizes
-from tmde_core.debate.thinking import THOUGHT_TOKENS, Asking, Wish, habits_of
+from tmde_core.debate.thinking import THOUGHT_TOKENS, Asking, UnopenedThought, Wish, habits_of
 from tmde_core.errors import ContextOverflowError, WorkerFailedError
 from tmde_core.records.base import Record
 from tmde_core.records.chat import AdapterRef, ChatDelta, ChatEnd, ChatItem, ChatRequest, FinishReason, Message
@@ -209,12 +209,18 @@ class RoleSession:
             request, thinking=wish.thinking, max_tokens=request.max_tokens + wish.thought_tokens
         )
         reader = AnswerReader()
+        opens = wish.thinking in habits_of(self.runtime, self.settings.model).thinks_unopened
+        thought = UnopenedThought(on_change) if opens and on_change is not None else None
+        show = thought or on_change
         async with aclosing(self.stream(request)) as stream:
             async for item in stream:
                 change = reader.end(item) if isinstance(item, ChatEnd) else reader.add(item)
-                if change is not None and on_change is not None:
-                    on_change(change)
-        return reader.heard()
+                if change is not None and show is not None:
+                    show(change)
+        heard = reader.heard()
+        if thought is not None:
+            thought.end(heard)
+        return heard
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatItem, None]:
         """Yield the runtime's stream and count its tokens; stop the generation when the caller leaves the stream.

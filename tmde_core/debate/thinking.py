@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from tmde_core.errors import OnlyThoughtError
 from tmde_core.records.debate import Role
 from tmde_core.sdk.runtimes import ModelRuntime
-from tmde_core.sdk.thoughts import HeardAnswer
+from tmde_core.sdk.thoughts import Change, HeardAnswer
 from tmde_core.settings import RoleSettings
 
 THOUGHT_TOKENS = 4_096
@@ -81,6 +81,34 @@ class Wish:
     thinking: bool | None
     thought_tokens: int
     """Tokens for the thought, beside those for the answer."""
+
+
+class UnopenedThought:
+    """Shows text as a thought until the end of the thought comes.
+
+    For a model whose prompt opens the thought: without this, the thought would look like the answer while it comes.
+
+    Args:
+        show: gets what there is to show.
+    """
+
+    def __init__(self, show: Callable[[Change], None]) -> None:
+        self._show = show
+        self._waits = True
+
+    def __call__(self, change: Change) -> None:
+        """Show the next change."""
+        if self._waits and change.text and not (change.whole or change.thought):
+            self._show(Change(thought=change.text))
+            return
+        # The reader has found the end of the thought, or the thought comes in a field of its own.
+        self._waits = False
+        self._show(change)
+
+    def end(self, heard: HeardAnswer) -> None:
+        """Show the whole answer if no thought has come this time."""
+        if self._waits:
+            self._show(Change(text=heard.text, thought=heard.thought, whole=True))
 
 
 @dataclass

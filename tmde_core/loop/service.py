@@ -23,6 +23,7 @@ from tmde_core.debate.judging import Judges
 from tmde_core.debate.seats import RoleSession, TokenCounter
 from tmde_core.debate.service import DebateService
 from tmde_core.errors import (
+    AdapterInvalidError,
     ConflictError,
     InvalidInputError,
     NotFoundError,
@@ -105,6 +106,7 @@ class Loop:
         Raises:
             ConflictError: another process runs this loop, a training run is in progress, or a held-out question would
                 be trained on.
+            AdapterInvalidError: the Proposer's runtime cannot serve adapters.
             InsufficientTracesError: too few debates gave a right answer to train on.
             WorkerFailedError: the model or the training failed.
         """
@@ -120,6 +122,7 @@ class Loop:
             started = Started(adapter_id=ref.id if ref else None)
             self.journal.append(started)
         await self._refuse_leaks()
+        await self._require_adapters()
         before = await self._adapter(started.adapter_id)
         await self._ask_all("before", before)
         if self.journal.last(Trained) is None:
@@ -136,6 +139,16 @@ class Loop:
             return None
         adapter = await self.lora.get(UUID(adapter_id))
         return AdapterRef(id=str(adapter.id), directory=adapter.path)
+
+    async def _require_adapters(self) -> None:
+        """Raise an AdapterInvalidError if the Proposer's runtime cannot serve what the loop will train."""
+        name = self.workspace.settings.roles.proposer.runtime
+        runtime = await self.workspace.runtimes.get(name)
+        if not runtime.capabilities.adapters:
+            raise AdapterInvalidError(
+                f"The Proposer's runtime {name!r} cannot serve adapters, so a loop could not use what it trains. Choose one "
+                "that can, under [roles.proposer]."
+            )
 
     async def _refuse_leaks(self) -> None:
         """Raise a ConflictError if a held-out question is among the training traces.

@@ -70,6 +70,22 @@ async def test_thoughts_are_kept_apart_from_every_answer_of_a_debate(open_table,
         assert not any(THOUGHT in message.content for request in table.runtime.requests for message in request.messages)
 
 
+async def test_a_thought_without_opening_tag_is_never_shown_as_an_answer_once_the_model_is_known(open_table):
+    async with open_table(thinker("no opening tag")) as table:
+        _, log = await table.ask()
+        written = [data["text"] for data in of_type(log, "token") if data["role"] == "synthesizer"]
+        assert "forty-two" not in "".join(written)
+        assert any(data["role"] == "synthesizer" for data in of_type(log, "thought"))
+        assert shown(log, "synthesizer") == ("The answer is 42.", THOUGHT)
+
+
+async def test_a_model_that_is_known_to_think_without_opening_tag_may_answer_without_a_thought(open_table):
+    async with open_table(thinker("no opening tag", synthesizer="The answer is 42.")) as table:
+        debate, log = await table.ask()
+        assert debate.final_answer == "The answer is 42."
+        assert shown(log, "synthesizer") == ("The answer is 42.", "")
+
+
 async def test_thoughts_are_not_found_as_answers_and_not_trained_on(open_table):
     async with open_table(thinker("tags")) as table:
         debate, _ = await table.ask()

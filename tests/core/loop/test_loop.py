@@ -10,7 +10,13 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from tmde_core.errors import ConflictError, InsufficientTracesError, InvalidInputError, WorkerFailedError
+from tmde_core.errors import (
+    AdapterInvalidError,
+    ConflictError,
+    InsufficientTracesError,
+    InvalidInputError,
+    WorkerFailedError,
+)
 from tmde_core.loop.journal import Journal
 from tmde_core.loop.records import Asked, LoopPlan, Practised, Trained
 from tmde_core.loop.service import Loop
@@ -191,6 +197,13 @@ async def test_a_held_out_question_among_the_traces_to_train_on_is_refused(opene
     await opened.traces.rate(page.items[0].id, 9)
     with pytest.raises(ConflictError, match="held-out question 'held-out-21'"):
         await loop_on(opened, questions()).run()
+
+
+async def test_a_runtime_that_cannot_serve_adapters_is_refused_before_anything_is_asked(opened, runtime):
+    runtime.capabilities = msgspec.structs.replace(runtime.capabilities, adapters=False)
+    with pytest.raises(AdapterInvalidError, match="cannot serve adapters, so a loop could not use what it trains"):
+        await loop_on(opened, questions()).run()
+    assert runtime.requests == []
 
 
 async def test_a_file_without_both_splits_is_refused(opened: Services):

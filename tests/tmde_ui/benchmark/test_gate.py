@@ -96,7 +96,7 @@ def test_a_file_with_faults_is_refused_whole_and_every_fault_is_listed(open_page
     expect(reasons.nth(0)).to_contain_text("Line 2: This is not valid JSON")
     expect(reasons.nth(1)).to_contain_text("Line 3: question: is empty")
     expect(reasons.nth(2)).to_contain_text("Line 4")
-    choose(page, "empty.jsonl", b"\n").to_contain_text("contains no questions")
+    choose(page, "empty.jsonl", b"\n").to_contain_text("holds no questions")
     choose(page, "odd.yaml", b"a: b").to_contain_text("must be a list of questions")
     page.reload()
     expect(page.get_by_test_id("own-question")).to_have_count(before)

@@ -220,6 +220,11 @@ def test_criteria_keep_their_order_and_those_taken_away_are_gone():
     assert [one["name"] for one in encode_fields(fields)["criteria"]] == ["n2", "n7", "n10"]
 
 
+def test_a_number_that_is_missing_is_asked_for():
+    with pytest.raises(InvalidInputError, match=r"a number is missing\. Enter the right answer\."):
+        encode_fields({"query": "?", "c1-name": "right", "c1-kind": "number", "c1-value": ""})
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -115,9 +115,19 @@ def test_a_debate_can_be_cancelled(open_page, server):
     page.get_by_test_id("cancel").click()
     expect(page.get_by_test_id("ending")).to_have_text("Cancelled. This debate was not saved.")
     expect(page.get_by_test_id("ask-another")).to_be_visible()
+    _stopped(page)
     page.reload()
     expect(page.get_by_test_id("ending")).to_contain_text("Cancelled")
+    _stopped(page)
     server.do("open")
+
+
+def _stopped(page: Page) -> None:
+    """What was written stays, and nobody is said to write or to wait."""
+    expect(page.locator(".turn.live")).to_have_count(0)
+    expect(page.get_by_test_id("proposer")).to_contain_text("stopped")
+    expect(page.get_by_test_id("proposer")).to_contain_text("From 14:35")
+    expect(page.get_by_test_id("skeptic").locator(".note")).to_have_text("")
 
 
 def test_a_failure_is_told_in_one_sentence(open_page):
@@ -318,6 +328,7 @@ def test_an_answer_is_followed_up_with_its_question_in_sight(open_page):
     expect(page.get_by_test_id("followed")).to_contain_text("An easy question to begin with?")
     page.get_by_test_id("query").fill("And an easy one after it?")
     page.keyboard.press("Control+Enter")
+    expect(page.get_by_test_id("follows")).to_contain_text("An easy question to begin with?")
     expect(page.get_by_test_id("final-answer")).to_be_visible()
     address = page.get_by_test_id("follow-up").get_attribute("href").replace("/?follows=", "/traces/")
     page = open_page(address)

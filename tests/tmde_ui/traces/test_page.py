@@ -85,13 +85,14 @@ def test_a_trace_shows_everything_and_can_be_withdrawn_once(open_page):
 def test_jsonl_is_imported_and_bad_lines_are_reported(open_page, tmp_path):
     file = tmp_path / "traces.jsonl"
     good = json.dumps({"query": "An imported aardvark?", "finalAnswer": "Yes."})
-    file.write_text(f"{good}\nnot json\n" + json.dumps({"query": "no answer"}) + "\n")
+    file.write_text(f"{good}\nnot json\n" + json.dumps({"question": "no answer"}) + "\n")
     page = open_page("/traces")
     page.get_by_test_id("import").click()
     page.get_by_test_id("import-file").set_input_files(str(file))
     report = page.get_by_test_id("import-report")
     expect(report).to_contain_text("1 trace imported, 2 lines skipped.")
     expect(report).to_contain_text("Line 2:")
+    expect(report).to_contain_text("Line 3: question: there is no such field. A trace has query.")
     page.keyboard.press("Escape")
     page.get_by_test_id("search").fill("aardvark")
     expect(page.get_by_test_id("trace")).to_have_count(1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import structlog
 import uvicorn
 
@@ -37,7 +38,7 @@ from tmde_ui.kit import tending
 from tmde_ui.kit.shell import live
 
 HOSTILE = "<script>alert(1)</script><img src='http://elsewhere.invalid/x.png'> **bold** "
-
+THOUGHT = "Let me think about whom they ask."
 
 LOOK_SECONDS = 0.3
 """Pages look more often than usual, so that tests wait less."""
@@ -59,7 +60,10 @@ class Script:
             return Reply("no " * 30)
         asked = request.messages[-1].content
         text = f"I am {who}, and {HOSTILE if 'hostile' in asked else 'this is **my** answer to it, word by word'}"
-        return Reply(text, gate=self.gate if "slow" in asked else None, gate_after=5)
+        gate = self.gate if "slow" in asked else None
+        if "thinking" in asked:
+            return Reply(text, thought=THOUGHT, gate=gate, gate_after=3, finish_reason="length")
+        return Reply(text, gate=gate, gate_after=5)
 
 
 def publish_adapter(directory: Path, given: dict[str, Any]) -> str:
@@ -130,6 +134,10 @@ async def obey(services: Services, script: Script) -> None:
             file.write_bytes(b"x" * file.stat().st_size)
         elif do == "break":
             script.broken.add(command["id"])
+        elif do == "serve-adapters":
+            runtime = services.runtimes.made(services.workspace.settings.roles.proposer.runtime)
+            assert isinstance(runtime, ScriptedRuntime)
+            runtime.capabilities = msgspec.structs.replace(runtime.capabilities, adapters=command["on"])
         elif do == "gate":
             await services.lora.set_gate(UUID(command["id"]), command["gate"])
         elif do == "events":
@@ -167,7 +175,7 @@ async def clear(services: Services) -> None:
 
 async def serve(directory: Path, port: int) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is for answers
-    tending.LOOK_SECONDS = live.LOOK_SECONDS = LOOK_SECONDS
+    tending.LOOK_SECONDS = live.LOOK_SECONDS = live.NAMES_SECONDS = LOOK_SECONDS
     script = Script()
     runtime = ScriptedRuntime(script=script)
     async with open_services(scripted_settings(directory), scripted_plugins(runtime), serving=True) as services:

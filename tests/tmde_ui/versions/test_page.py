@@ -448,6 +448,25 @@ def test_a_damaged_active_adapter_is_nowhere_shown_as_answering(open_page, serve
     expect(page.get_by_test_id("adapter")).to_have_text("Base model")
 
 
+def test_an_active_adapter_that_the_proposers_runtime_cannot_serve_is_nowhere_shown_as_answering(open_page, server):
+    adapter = server.do("publish", name="Fractions")
+    server.do("activate", id=adapter)
+    server.do("serve-adapters", on=False)
+    page = open_page("/finetune/versions")
+    badge = page.get_by_test_id("adapter")
+    expect(badge).to_have_text("Base model")
+    why = re.compile(
+        r"Fractions .* is active\. The Proposer's runtime scripted cannot serve adapters, so the base model"
+    )
+    expect(badge).to_have_attribute("title", why)
+    expect(page.get_by_test_id("now-name")).to_have_text("The base model")
+    expect(page.get_by_test_id("now")).to_contain_text(why)
+    expect(row(page, adapter).get_by_test_id("active-badge")).to_have_text("not answering")
+    server.do("serve-adapters", on=True)
+    expect(page.get_by_test_id("now-name")).to_contain_text("Fractions")
+    expect(row(page, adapter).get_by_test_id("active-badge")).to_have_text("active")
+
+
 def test_a_refused_archive_tells_every_reason_and_leaves_nothing(open_page, server, data):
     page = open_page("/finetune/versions", refusals=(422,))
     output = io.BytesIO()
@@ -599,6 +618,27 @@ def test_base_and_both_adapters_answer_one_question_side_by_side_as_they_write(o
         expect(column.locator(".note")).to_have_text(re.compile(r"\d m?s · 1[45] tokens"))
         expect(column.locator("strong")).to_have_text("my")
     expect(page.get_by_test_id("ask")).to_be_enabled()
+
+
+def test_thoughts_and_cut_answers_are_told_side_by_side(open_page, server):
+    two(server)
+    server.do("close")
+    page = open_page("/finetune/versions")
+    page.get_by_test_id("ask-question").fill("A slow question for thinking models?")
+    page.keyboard.press("Control+Enter")
+    columns = page.get_by_test_id("answer-of")
+    expect(columns.nth(2).locator(".note")).to_have_text("thinks")
+    expect(columns.nth(2).get_by_test_id("thought")).to_have_text(re.compile("Thinking … *Let me think"))
+    server.do("open")
+    for column in columns.all():
+        expect(column.locator(".prose")).to_contain_text("I am")
+        expect(column.locator(".prose")).not_to_contain_text("Let me think")
+        expect(column.locator("details .stream")).to_be_hidden()
+        expect(column.get_by_test_id("cut")).to_contain_text("token limit")
+    spoken = page.get_by_test_id("compare").get_by_role("status").filter(has_text="answered")
+    expect(spoken).to_have_text("All have answered.")
+    columns.nth(0).get_by_text("Thought", exact=True).click()
+    expect(columns.nth(0).locator("details .stream")).to_have_text("Let me think about whom they ask.")
 
 
 def test_what_models_say_never_becomes_a_part_of_the_page(open_page, server):

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tmde_core.records.base import utc_now
+from tmde_core.records.finetune import FineTuneMetrics
 from tmde_core.records.lora import LoRAActivationEvent
 from tmde_core.storage.events import Event
 from tmde_ui.versions.compare.answers import VersionAnswers
-from tmde_ui.versions.words import LONGEST_FIGURE, describe_event, format_value, identity, losses, measured
+from tmde_ui.versions.words import (
+    LONGEST_FIGURE,
+    METRICS,
+    describe_event,
+    format_value,
+    identity,
+    losses,
+    measured,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -20,10 +30,21 @@ JSON = st.recursive(
 """What a manifest that came from elsewhere may hold anywhere."""
 
 
-@given(st.dictionaries(st.sampled_from(["finalTrainLoss", "bestValLoss", "finalValLoss", "other"]), JSON))
+@given(
+    st.dictionaries(st.sampled_from(["finalTrainLoss", "bestValLoss", "trainingTimeSeconds", "leftOut", "other"]), JSON)
+)
 def test_whatever_an_imported_manifest_measures_can_be_shown(metrics):
     assert losses(metrics)
     assert all(len(value) <= LONGEST_FIGURE + 2 for _, value in measured(metrics))
+
+
+def test_every_figure_of_a_training_has_a_name_and_a_time_is_told_as_a_time():
+    fields = msgspec.structs.fields(FineTuneMetrics)
+    assert [field.encode_name for field in fields if field.encode_name not in METRICS] == []
+    assert measured({"trainingTimeSeconds": 642.706, "leftOut": 0}) == [
+        ("Training time", "10 min 43 s"),
+        ("Examples left out", "0"),
+    ]
 
 
 def test_integers_beyond_all_measure_are_shown_short_and_never_reckoned_with():

@@ -99,6 +99,66 @@
     return all.checked;
   };
 
+  // -------------------------------------------------------------------------------------- focus
+  // A button that is disabled while it works, hidden or redrawn loses the keyboard focus, and a person would have to look
+  // for the place again. The focus returns to the button, to the one drawn in its place, or to the part of the page.
+  const PARTS = "main, section, article, nav, dialog, form, li, fieldset, [role=tabpanel], [popover]";
+  const CONTROLS = "a[href], button, input, select, textarea, summary, [tabindex]";
+  let held = null;
+  let around = [];
+  const nameOf = (control) => control.dataset.testid ?? control.textContent.trim();
+  const isSame = (a, b) =>
+    a.tagName === b.tagName && nameOf(a) === nameOf(b) && a.ariaLabel === b.ariaLabel && a.value === b.value;
+  const isReachable = (control) => !control.disabled && control.checkVisibility({ visibilityProperty: true });
+  const controlsIn = (part) => [...part.querySelectorAll(CONTROLS)];
+  const placeToGo = () => {
+    const near = around.find((part) => part.isConnected && part.checkVisibility());
+    const drawn = controlsIn(near).filter((control) => isSame(control, held));
+    if (drawn.length === 1 && drawn[0].checkVisibility()) {
+      // The next page of a list may be the last one. Then the button beside is the nearest.
+      return isReachable(drawn[0]) ? drawn[0] : controlsIn(drawn[0].parentElement).find(isReachable);
+    }
+    const part = near.closest(PARTS);
+    if (part && part.tabIndex < 0) part.tabIndex = -1;
+    return part;
+  };
+  const keepFocus = () => {
+    const lost = document.activeElement === document.body || document.activeElement === null;
+    if (!held || !lost) return;
+    if (held.isConnected && held.checkVisibility()) {
+      if (!held.disabled) held.focus({ preventScroll: true });
+      return;
+    }
+    const place = placeToGo();
+    held = null;
+    place?.focus({ preventScroll: true });
+  };
+  let waiting = false;
+  // The browser takes the focus away at the next frame only, so this looks a little later.
+  const keepFocusSoon = () => {
+    if (waiting || !held || (document.activeElement === held && isReachable(held))) return;
+    waiting = true;
+    setTimeout(() => {
+      waiting = false;
+      keepFocus();
+    }, 60);
+  };
+  const forgetFocus = () => (held = null);
+  addEventListener("focusin", (event) => {
+    if (event.target === document.body || !event.target.matches(CONTROLS)) return;
+    held = event.target;
+    around = [];
+    for (let part = held.parentElement; part; part = part.parentElement) around.push(part);
+  });
+  addEventListener("pointerdown", forgetFocus, true);
+  addEventListener("keydown", (event) => event.key === "Tab" && forgetFocus(), true);
+  new MutationObserver(keepFocusSoon).observe(document, {
+    childList: true,
+    subtree: true,
+    attributes: true,
+    attributeFilter: ["disabled", "hidden"],
+  });
+
   window.tmde = {
     toggleTheme,
     showAddress,

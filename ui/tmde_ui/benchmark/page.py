@@ -220,7 +220,8 @@ class BenchmarkPage:
         if self._panel is None or self._panel.run.id != run.id or self._panel.over:
             await self._show(run)
         await self._look()
-        self._live_box.bring_into_view()
+        if self._panel is not None:
+            self._panel.enter()
 
     async def _show(self, run: BenchmarkRun) -> None:
         if self._panel is not None:

@@ -64,10 +64,21 @@ async def _debate(services: Services, live: ServerStatus, debate: Debate) -> Non
         Tag("p", sentence(error), "notice")
         return
     state = from_log(debate, log.events)
+    if (followed := debate.config.follows) is not None:
+        await _tell_followed(services, str(followed))
     view = DebateView(services, live, state)
     await view.build()
     if state.phase != "ended":
         view.follow(log)
+
+
+async def _tell_followed(services: Services, identity: str) -> None:
+    """Say which question this one follows up. The models see it, so a person must too."""
+    earlier = await _followed(services, identity)
+    if earlier is not None:
+        with Tag("p", classes="notice", style="margin-bottom:16px", data_testid="follows"):
+            Tag("span", "This follows up: ")
+            link(snippet(earlier.query), f"/traces/{earlier.id}")
 
 
 async def _asked_before(services: Services, identity: str) -> str:

@@ -8,23 +8,8 @@ from tmde_ui.debate.transcript import DebatePhase, Exchange
 from tmde_ui.kit.elements import Tag, chip
 from tmde_ui.kit.render import prose, render
 from tmde_ui.kit.stream import Stream
+from tmde_ui.kit.thought import Thought
 from tmde_ui.kit.times import format_milliseconds
-
-
-class Thought:
-    """A model's thought, folded. It is plain text and never part of an answer."""
-
-    def __init__(self) -> None:
-        with Tag("details", data_testid="thought").show(visible=False) as self._fold:
-            self._summary = Tag("summary", "Thought")
-            self._stream = Stream()
-            self._stream.classes("plain small muted")
-
-    def put(self, text: str, *, live: bool = False) -> None:
-        """Show the thought so far; show nothing if there is none."""
-        self._fold.show(bool(text.strip()))
-        self._summary.say("Thinking …" if live else "Thought")
-        self._stream.put(text)
 
 
 class Turn:
@@ -32,6 +17,7 @@ class Turn:
 
     def __init__(self, role: str, who: str) -> None:
         self.role = role
+        self._begun = False
         with Tag("article", classes=f"turn {role}", aria_label=who, data_testid=role) as self.card:
             with Tag("header"):
                 Tag("span", who, "who")
@@ -49,8 +35,15 @@ class Turn:
         """Show how the text was cut off, if it was."""
         self._cut.say(sentence or "").show(bool(sentence))
 
+    def stop(self) -> None:
+        """Show that nothing more comes, because the debate has ended. Nothing changes if the side is done."""
+        if not self.done:
+            self.note("stopped" if self._begun else "")
+            self._thought.end()
+
     def note(self, text: str, *, live: bool = False) -> None:
         """Set the text at the right of the heading."""
+        self._begun |= live
         self._note.say(text)
         self.card.classes(replace=f"turn {self.role}{' live' if live else ''}")
 
@@ -173,6 +166,13 @@ class RoundView:
             self.skeptic.grow(exchange.critique_so_far, exchange.critique_text, exchange.skeptic_thought)
         elif phase == "proposing":
             self.skeptic.wait()
+
+    def stop(self, exchange: Exchange) -> None:
+        """Show what there is of a round, and that nothing more comes."""
+        if not exchange.done:
+            self.grow(exchange, "checking")
+        self.proposer.stop()
+        self.skeptic.stop()
 
     async def settle(self, exchange: Exchange) -> None:
         """Finish the completed sides: the proposal once the Skeptic writes, both at the end of the round."""

@@ -69,7 +69,7 @@ class Rating:
         with Tag("form", classes="stack tight").show(visible=False) as form:
             with Tag("div", classes="field"):
                 Tag("label", "The correct answer", for_="correction")
-                Tag(
+                self._typed = Tag(
                     "textarea", classes="input", id="correction", name="corrected", rows="6",
                     defaultValue=self.trace.corrected_answer or self.trace.final_answer, data_testid="correction",
                 )  # fmt: skip
@@ -82,10 +82,12 @@ class Rating:
     def _open(self) -> None:
         self._form.show()
         self._correct.show(visible=False)
+        self._typed.run_method("focus")
 
     def _close(self) -> None:
         self._form.show(visible=False)
         self._correct.show()
+        self._correct.run_method("focus")
 
     async def _rate(self, number: int) -> None:
         await self._write(self._services.traces.rate(self.trace.id, number))

@@ -13,7 +13,7 @@ from tmde_core.records.traces import Trace
 from tmde_core.services import Services
 from tmde_core.storage.events import Event, EventLog
 from tmde_ui.debate.transcript import TemplateUse, Transcript
-from tmde_ui.debate.turns import RoundView, Thought
+from tmde_ui.debate.turns import RoundView
 from tmde_ui.debate.verdict import Rating, corrected_answer, score_line
 from tmde_ui.kit.elements import Modal, Tag, button, link
 from tmde_ui.kit.names import capital, name_of
@@ -21,6 +21,7 @@ from tmde_ui.kit.render import prose, render
 from tmde_ui.kit.shell.live import ServerStatus
 from tmde_ui.kit.stream import Stream
 from tmde_ui.kit.tending import Soon, start_task
+from tmde_ui.kit.thought import Thought
 from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, score, sentence
 
@@ -263,6 +264,8 @@ class DebateView:
         self._draw_steps()
         self._draw_actions()
         if state.outcome != "completed":
+            for exchange in state.exchanges:
+                self._round(exchange.number).stop(exchange)
             self._body.clear()
             with self._body:
                 Tag(

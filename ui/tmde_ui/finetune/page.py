@@ -166,7 +166,8 @@ class TrainingPage:
         if self._panel is None or self._panel.run.id != run.id:
             await self._show(run)
         await self._say_status()
-        self._live_box.bring_into_view()
+        if self._panel is not None:
+            self._panel.enter()
 
     async def _show(self, run: FineTuneRun) -> None:
         if self._panel is not None:

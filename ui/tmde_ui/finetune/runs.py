@@ -109,6 +109,7 @@ class RunTable:
         try:
             going = await self._services.finetune.resume(run.id)
         except TmdeError as error:
+            control.put(disabled=False)
             complaint.say(sentence(error)).show()
             return
         self._live.nudge()

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from tmde_core.errors import TmdeError
 from tmde_core.records.base import to_json
 from tmde_ui.kit.elements import Tag, run_to_completion
+from tmde_ui.kit.words import plain
 
 FILE_NAME = "x-file-name"
 """Header with the percent-encoded file name. The extension may indicate the format."""
@@ -98,12 +99,12 @@ def draw_refusal(answer: dict[str, Any], words: str, what: str) -> None:
     told = [str(reason) for reason in reasons] if isinstance(reasons, list) else []
     if not told:
         unread = f"The server's answer cannot be read. Reload the page and check whether {what} there."
-        Tag("p", str(answer.get("detail", unread)), "notice bad")
+        Tag("p", plain(str(answer.get("detail", unread))), "notice bad")
         return
     Tag("p", words, "notice bad")
     with Tag("ul", classes="skipped", data_testid="import-reasons"):
         for reason in told:
-            Tag("li", reason)
+            Tag("li", plain(reason))
     more = answer.get("moreReasons")
     if isinstance(more, int) and more > 0:
         Tag("p", f"and {more:,} more reasons", "muted small")

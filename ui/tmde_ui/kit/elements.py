@@ -175,6 +175,7 @@ def close_button(dialog: Tag) -> None:
 
 def open_on_press(control: Tag, dialog: Tag) -> None:
     """Make a button open a dialog without a round trip to the server."""
+    control.put(aria_haspopup="dialog")
     control.on("click", js_handler=f"() => getHtmlElement({dialog.id}).showModal()")
 
 

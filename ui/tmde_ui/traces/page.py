@@ -22,7 +22,7 @@ from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.times import ago, exact
-from tmde_ui.kit.words import count, score, snippet, source
+from tmde_ui.kit.words import count, plain, score, snippet, source
 from tmde_ui.traces import trace_page
 from tmde_ui.traces.deleting import DELETING, deletion_words
 from tmde_ui.traces.imports import ADDRESS, ENDINGS, MAX_IMPORT_BYTES, register_upload, report_of
@@ -84,7 +84,8 @@ class TraceTable:
         """The selected traces of the page that is shown."""
         self._said = Tag("p", classes="notice", role="status", data_testid="deleted").show(visible=False)
         self._dialogs = Tag("div", classes="maybe")
-        self._box = Tag("div", aria_live="polite", data_testid="trace-list")
+        self._spoken = Tag("p", classes="visually-hidden", role="status", data_testid="found")
+        self._box = Tag("div", data_testid="trace-list")
 
     async def show(self) -> None:
         """Load and draw the traces. If the filters change meanwhile, only the later result is drawn."""
@@ -97,6 +98,8 @@ class TraceTable:
             found = await self._services.traces.list(self.wanted.filter(), limit=PER_PAGE)
         if asked != self._asked:
             return
+        # The whole list would be read aloud, so only its size is.
+        self._spoken.say(f"{self._range(found)} traces" if found.items else "No trace matches.")
         self._box.clear()
         with self._box:
             if found.items:
@@ -120,6 +123,11 @@ class TraceTable:
         self._cursors = [None]
         await self.show()
 
+    def _range(self, found: TracePage) -> str:
+        """Return `26–50 of 130`."""
+        first = (len(self._cursors) - 1) * PER_PAGE + 1
+        return f"{first:,}–{first + len(found.items) - 1:,} of {found.total:,}"
+
     def _rows(self, found: TracePage) -> None:
         with Tag("div", classes="row heading", aria_hidden="true"):
             for name in ("Question and answer", "Quality", "Rounds", "From"):
@@ -129,15 +137,9 @@ class TraceTable:
         with Tag("ul", classes="rows"):
             for trace in found.items:
                 self._row(trace)
-        first = (len(self._cursors) - 1) * PER_PAGE + 1
         with Tag("nav", classes="pager", aria_label="Pages of traces"):
             newer = button("Newer", test="newer", disabled=len(self._cursors) == 1)
-            Tag(
-                "span",
-                f"{first:,}–{first + len(found.items) - 1:,} of {found.total:,}",
-                "muted small tabular",
-                data_testid="range",
-            )
+            Tag("span", self._range(found), "muted small tabular", data_testid="range")
             older = button("Older", test="older", disabled=found.next_cursor is None)
         newer.on("click", self._newer, args=[])
         older.on("click", lambda: self._older(found.next_cursor), args=[])
@@ -337,7 +339,7 @@ def _import_dialog(imported: Any) -> Modal:
 
 def _report(outcome: ImportReport | str) -> None:
     if isinstance(outcome, str):
-        Tag("p", outcome, "notice bad")
+        Tag("p", plain(outcome), "notice bad")
         return
     skipped = max(outcome.skipped_total, len(outcome.skipped))
     words = f"{count(outcome.imported, 'trace')} imported" + (
@@ -349,7 +351,7 @@ def _report(outcome: ImportReport | str) -> None:
     if skipped:
         with Tag("ul", classes="skipped"):
             for line in outcome.skipped[:SHOWN_SKIPPED]:
-                Tag("li", f"Line {line.line}: {line.reason}")
+                Tag("li", plain(f"Line {line.line}: {line.reason}"))
         if skipped > SHOWN_SKIPPED:
             Tag("p", f"and {skipped - SHOWN_SKIPPED:,} more", "muted small")
 

@@ -33,7 +33,8 @@ async def read_standing(services: Services) -> Standing:
     active = await services.lora.get_active()
     live = await services.lora.find_active_at(utc_now())
     try:
-        return Standing(active=active, live=live, can_go_back=True, target=await services.lora.find_rollback_target())
+        target = await services.lora.find_rollback_target()
+        return Standing(active=active, live=live, can_go_back=True, target=target)
     except ConflictError:
         return Standing(active=active, live=live, can_go_back=False)
 
@@ -59,12 +60,12 @@ class NowPanel:
         self._back.on("click", self._go_back, args=[])
         self._off.on("click", self._deactivate, args=[])
 
-    def show(self, now: Standing) -> None:
-        """Update the card."""
+    def show(self, now: Standing, idle: str | None = None) -> None:
+        """Update the card. `idle`: why no adapter can answer; None if one can."""
         self._shown = now
         active = now.active
         damaged = active is not None and not active.is_answering
-        name = name_of(active.id if active and not damaged else None)
+        name = name_of(active.id if active and not damaged and not idle else None)
         self._name.say(capital(name)).put(title=str(active.id) if active else None)
         since = f"since {age(now.live.since)}" if now.live.since and now.live.adapter_id == _id(active) else ""
         about = losses(active.metrics) if active else "The model without an adapter."
@@ -74,6 +75,8 @@ class NowPanel:
                 f"{capital(name_of(active.id))} was activated, but it is damaged: {active.invalid_reason} Roll back, activate "
                 "another one, or import it again."
             )
+        elif active is not None and idle:
+            since, about = "", f"{capital(name_of(active.id))} is active. {idle}"
         self._words.say(" · ".join(part for part in (since, about) if part))
         self._words.put(title=exact(now.live.since) if since and now.live.since else None)
         self._back.say(f"Roll back to {name_of(now.target)}").show(now.can_go_back)

@@ -13,6 +13,7 @@ from tmde_core.errors import NotFoundError
 from tmde_core.records.lora import LoRAAdapter
 from tmde_ui.kit.elements import Tag, button, open_on_press
 from tmde_ui.kit.names import remember_names
+from tmde_ui.kit.serving import silence
 from tmde_ui.kit.shell.frame import frame
 from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
@@ -118,7 +119,9 @@ class VersionsPage:
         async with self._looking:
             adapters = await self._services.lora.list()
             remember_names(adapters)
-            self._now.show(await read_standing(self._services))
+            idle = self._live.now.adapter_idle
+            self._now.show(await read_standing(self._services), idle)
+            adapters = silence(adapters, idle)
             await self._list.show(adapters)
             self._compare.show(adapters)
             await self._trail.show()

@@ -62,7 +62,8 @@ class AdapterRow:
             if adapter.is_answering:
                 chip("active", "answering", data_testid="active-badge")
             elif adapter.is_active:
-                meaning = "It was activated, but it is damaged, so the base model answers."
+                why = "the Proposer's runtime cannot serve adapters" if adapter.is_valid else "it is damaged"
+                meaning = f"It was activated, but {why}, so the base model answers."
                 chip("not answering", "major", title=meaning, data_testid="active-badge")
             if not adapter.is_valid:
                 chip("invalid", "critical", data_testid="invalid")

@@ -13,6 +13,7 @@ from tmde_core.records.base import parse_id
 from tmde_core.records.lora import AdapterBenchmark, LoRAActivationEvent, LoRAAdapter
 from tmde_ui.kit.hyperparameters import NAMES, figure_of, loss
 from tmde_ui.kit.names import name_of
+from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import short_id
 
 ADDRESS = "/finetune/versions"
@@ -35,6 +36,7 @@ METRICS: Mapping[str, str] = {
     "peakRamGb": "Peak memory, GB",
     "perplexity": "Perplexity",
     "tokensPerSecond": "Tokens per second",
+    "leftOut": "Examples left out",
 }
 """JSON name of a metric → its name on the page. A missing one is shown by its JSON name."""
 
@@ -83,7 +85,14 @@ def score_words(found: AdapterBenchmark) -> str:
 
 def measured(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the name and value of every metric that has a value."""
-    return [(METRICS.get(name, name), format_value(value)) for name, value in metrics.items() if value is not None]
+    return [_measured(name, value) for name, value in metrics.items() if value is not None]
+
+
+def _measured(name: str, value: object) -> tuple[str, str]:
+    seconds = number(value) if name == "trainingTimeSeconds" else None
+    if seconds is not None and seconds >= 0:
+        return "Training time", format_milliseconds(seconds * 1000)
+    return METRICS.get(name, name), format_value(value)
 
 
 def hyperparameter(name: str) -> str:
@@ -110,7 +119,7 @@ def option(adapter: LoRAAdapter) -> str:
 
 def _state(adapter: LoRAAdapter) -> str:
     if adapter.is_active:
-        return "active" if adapter.is_answering else "damaged"
+        return "active" if adapter.is_answering else "not answering" if adapter.is_valid else "damaged"
     return f"copy of {short_id(adapter.twin_of)}" if adapter.twin_of else ""
 
 

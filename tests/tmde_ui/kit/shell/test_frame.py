@@ -80,6 +80,20 @@ def test_the_keyboard_reaches_the_content_first(open_page):
     expect(page.locator("#main")).to_be_focused()
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_a_page_has_one_main_part_and_one_header(open_page, path):
+    page = open_page(path)
+    expect(page.get_by_role("main")).to_have_count(1)
+    expect(page.get_by_role("banner")).to_have_count(1)
+
+
+def test_the_header_is_not_read_aloud_whenever_the_time_left_changes(open_page):
+    page = open_page("/plugins")
+    status = page.get_by_test_id("adapter")
+    expect(status).to_be_visible()
+    assert status.evaluate("element => element.closest('[aria-live], [role=status], [role=alert]')") is None
+
+
 def test_everything_that_can_be_operated_has_a_name(open_page):
     nameless = """[...document.querySelectorAll('button, a[href], input, select, textarea, dialog')].filter(e => {
         const label = e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim() || e.title;

@@ -27,6 +27,13 @@ class Pretence:
         self.benchmark = SimpleNamespace(get_running=lambda: self.measured)
         self.run: SimpleNamespace | None = None
         self.steps: list[TrainingProgress] = []
+        self.serves = True
+        proposer = SimpleNamespace(runtime="scripted")
+        self.workspace = SimpleNamespace(settings=SimpleNamespace(roles=SimpleNamespace(proposer=proposer)))
+        self.runtimes = SimpleNamespace(
+            made=lambda _name: SimpleNamespace(capabilities=SimpleNamespace(adapters=self.serves)),
+            is_started=lambda _name: True,
+        )
         self.notices: list = []
         self.notifications = SimpleNamespace(list=self._list)
 
@@ -78,6 +85,20 @@ async def test_an_adapter_is_called_by_its_name_as_soon_as_it_is_active():
     services.adapters = [SimpleNamespace(id="named-1", name="Fractions")]
     services.adapter = AdapterRef(id="named-1", directory="/nowhere")
     assert (await live.look()).adapter_name == "Fractions"
+
+
+async def test_an_active_adapter_is_told_as_idle_if_the_proposers_runtime_serves_none():
+    services = Pretence()
+    services.adapter = AdapterRef(id="5e7a-0001", directory="")
+    services.serves = False
+    live = ServerStatus(services)
+    idle = asyncio.Event()
+    async with live.running():
+        live.listen(lambda found: idle.set() if found.adapter_idle else None)
+        await asyncio.wait_for(idle.wait(), 5)
+        assert (
+            live.now.adapter_idle == "The Proposer's runtime scripted cannot serve adapters, so the base model answers."
+        )
 
 
 async def test_training_says_how_far_it_is_and_how_long_it_takes():

@@ -108,7 +108,8 @@ def _criterion(place: int, prefix: str, fields: Mapping[str, str]) -> dict[str, 
             return float(text)
         except ValueError:
             field = f"criteria[{place}].check"
-            raise InvalidInputError(f"{field}: {text[:40]!r} is not a number. Enter {word}.", field=field) from None
+            wrong = f"{text[:40]!r} is not a number" if text else "a number is missing"
+            raise InvalidInputError(f"{field}: {wrong}. Enter {word}.", field=field) from None
 
     def whole(name: str) -> int | None:
         text = typed(name).strip()

@@ -29,6 +29,8 @@ LEAST_SECONDS = 60.0
 
 TOP = 100.0
 
+KEYS = "The left and right arrow keys move between runs, Enter opens a run."
+
 Span = tuple[float, float]
 
 
@@ -64,8 +66,9 @@ class ScoreSeries:
             self._earlier.on("click", lambda: self._shift(-0.5), args=[])
             self._later.on("click", lambda: self._shift(0.5), args=[])
             self._chart = Zoom(
-                "Score over time. The left and right arrow keys move between runs, Enter opens a run.",
+                f"Score over time. {KEYS}",
                 "Drag to zoom in. Point at a run to read its figures, click it to open it.",
+                KEYS,
                 self._zoomed,
                 self._open,
             )

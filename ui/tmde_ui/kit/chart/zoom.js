@@ -3,7 +3,7 @@
 export default {
   template: `
     <div class="zoom" tabindex="0" role="group" :aria-label="label" @pointerdown="down" @pointermove="move" @pointerup="up"
-         @pointercancel="drop" @pointerleave="leave" @keydown="key" @blur="hide">
+         @pointercancel="drop" @pointerleave="leave" @keydown="key" @focus="tell" @blur="hide">
       <div v-html="markup"></div>
       <div class="zoom-over" aria-hidden="true">
         <i class="zoom-part" :hidden="!part" :style="part"></i>
@@ -11,7 +11,7 @@ export default {
       </div>
       <p class="zoom-words" role="status">{{ words }}</p>
     </div>`,
-  props: { markup: String, label: String, hint: String, points: { type: Array, default: () => [] } },
+  props: { markup: String, label: String, hint: String, keys: String, points: { type: Array, default: () => [] } },
   data: () => ({ part: null, at: null, words: "", from: null, number: -1 }),
   mounted() {
     this.words = this.hint;
@@ -22,6 +22,10 @@ export default {
     },
   },
   methods: {
+    // A person who came by keyboard cannot point.
+    tell() {
+      if (this.number < 0 && this.$el.matches(":focus-visible")) this.words = this.keys;
+    },
     box() {
       return this.$el.querySelector(".plot").getBoundingClientRect();
     },
@@ -85,7 +89,7 @@ export default {
     hide() {
       this.number = -1;
       this.at = null;
-      this.words = this.hint;
+      this.words = this.$el.matches(":focus-visible") ? this.keys : this.hint;
     },
     key(event) {
       const last = this.points.length - 1;

@@ -13,17 +13,26 @@ Readable = tuple[float, float, str]
 
 
 class Zoom(Element, component="zoom.js"):
-    """Shows the markup of `chart.chart` and reports what a person does with the chart."""
+    """Shows the markup of `chart.chart` and reports what a person does with the chart.
+
+    Args:
+        label: what the chart shows, for screen readers.
+        hint: what a pointer can do.
+        keys: what the keyboard can do, shown while the chart has the focus.
+        zoomed: called with the part of the chart that was dragged over.
+        opened: called with the number of the chosen point.
+    """
 
     def __init__(
         self,
         label: str,
         hint: str,
+        keys: str,
         zoomed: Callable[[float, float], None],
         opened: Callable[[int], Awaitable[None] | None],
     ) -> None:
         super().__init__()
-        self._props.update(markup="", label=label, hint=hint, points=[])
+        self._props.update(markup="", label=label, hint=hint, keys=keys, points=[])
 
         def zoom(event: events.GenericEventArguments) -> None:
             if (part := _part(event.args)) is not None:

@@ -119,6 +119,11 @@ class RunPanel(ABC, Generic[Run]):
             name = self.TITLE.lower()
             self._tasks = [start_task(self._follow, f"follow a {name}"), start_task(self._watch, f"look at a {name}")]
 
+    def enter(self) -> None:
+        """Scroll to the panel and give it the focus, because the button that started the run is disabled now."""
+        self._card.bring_into_view()
+        self._card.run_method("focus")
+
     def stop(self) -> None:
         """Stop following the run."""
         for task in self._tasks:
@@ -143,7 +148,7 @@ class RunPanel(ABC, Generic[Run]):
 
     def _draw(self) -> None:
         kind, label = self.KIND, f"{self.TITLE} run"
-        with Tag("section", classes="card stack training", aria_label=label, data_testid=f"{self.TITLE.lower()}-progress") as self._card:  # fmt: skip
+        with Tag("section", classes="card stack training", tabindex="-1", aria_label=label, data_testid=f"{self.TITLE.lower()}-progress") as self._card:  # fmt: skip
             with Tag("div", classes="line spread"):
                 with Tag("div", classes="line"):
                     Tag("h2", self.TITLE)
@@ -213,6 +218,7 @@ class RunPanel(ABC, Generic[Run]):
         try:
             run = await self._runs.resume(self.run.id)
         except TmdeError as error:
+            control.put(disabled=False)
             with self._result:
                 Tag("p", sentence(error), "notice bad", role="alert")
             return

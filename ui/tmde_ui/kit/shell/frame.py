@@ -27,9 +27,10 @@ def frame(site: Site, title: str, *, here: str | None = None, narrow: bool = Fal
         narrow: use a readable width, for pages with much text.
     """
     ui.page_title(f"{title} · TMDE")
+    _one_main()
     drawer = _drawer(site, here)
     link("Skip to content", "#main", "skip")
-    with Tag("header", classes="bar"), Tag("div", classes="bar-inner"):
+    with Tag("header", classes="bar", role="banner"), Tag("div", classes="bar-inner"):
         with Tag("a", classes="brand", href="/", aria_label="TMDE, start page"):
             ui.html(theme.LOGO, sanitize=False, tag="span")
             Tag("span", "TMDE")
@@ -50,6 +51,13 @@ def frame(site: Site, title: str, *, here: str | None = None, narrow: bool = Fal
     with Tag("main", classes="page narrow" if narrow else "page", id="main", tabindex="-1"):
         _mishaps()
         yield
+
+
+def _one_main() -> None:
+    """Leave one main landmark: NiceGUI draws another one around the whole page."""
+    slot = ui.context.client.content.parent_slot
+    if slot is not None:
+        slot.parent.props("role=none")
 
 
 def _mishaps() -> None:
@@ -78,7 +86,8 @@ def _drawer(site: Site, here: str | None) -> Tag:
 
 
 def _situation(live: ServerStatus) -> None:
-    with Tag("div", classes="status", role="status", aria_label="Status"):
+    # No live region: the time left changes every two seconds. The panels and the bell announce what matters.
+    with Tag("div", classes="status", role="group", aria_label="Status"):
         with Tag("span", classes="badge", data_testid="adapter") as badge:
             dot = Tag("span", classes="dot")
             words = Tag("span")
@@ -92,13 +101,16 @@ def _situation(live: ServerStatus) -> None:
             badge.put(
                 title=f"{capital(name_of(situation.adapter))} is damaged, so the base model answers. {situation.adapter_flaw}"
             )
+        elif situation.adapter and situation.adapter_idle:
+            words.say("Base model")
+            badge.put(title=f"{capital(name_of(situation.adapter))} is active. {situation.adapter_idle}")
         elif situation.adapter:
             words.say(f"Adapter {situation.adapter_name}")
             badge.put(title=f"{capital(name_of(situation.adapter))} is active")
         else:
             words.say("Base model")
             badge.put(title="The base model is active, without an adapter")
-        kind = "bad" if situation.adapter_flaw else "on" if situation.adapter else ""
+        kind = "bad" if situation.adapter_flaw else "on" if situation.adapter and not situation.adapter_idle else ""
         dot.classes(replace=f"dot {kind}".strip())
         where = [job.href for job in situation.jobs]
         if where != [href for href, _ in labels]:

@@ -22,6 +22,7 @@ from tmde_core.records.finetune import FineTuneRun
 from tmde_core.records.notifications import Notification
 from tmde_core.services import Services
 from tmde_ui.kit.names import is_named, remember_names, short_name
+from tmde_ui.kit.serving import why_none_serves
 from tmde_ui.kit.times import format_milliseconds
 
 log = structlog.get_logger(__name__)
@@ -54,6 +55,8 @@ class Situation(msgspec.Struct, frozen=True):
     """Number of all notifications that nobody has dismissed."""
     adapter_flaw: str | None = None
     """Why the base model answers although an adapter is active; None if the adapter answers."""
+    adapter_idle: str | None = None
+    """Why the base model answers although a sound adapter is active: the Proposer's runtime serves none."""
     adapter_name: str | None = None
     """What people call the active adapter."""
 
@@ -70,6 +73,8 @@ class ServerStatus:
         self._wake = asyncio.Event()
         self.now = Situation()
         self._named_at = -NAMES_SECONDS
+        self._idle: str | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -79,9 +84,10 @@ class ServerStatus:
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            for ending in (task, *((self._asking,) if self._asking is not None else ())):
+                ending.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await ending
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` on every change, until the returned function is called."""
@@ -118,6 +124,7 @@ class ServerStatus:
             tuple(notices),
             waiting,
             adapter_flaw=flaw,
+            adapter_idle=self._idle if adapter and not flaw else None,
             adapter_name=short_name(adapter.id) if adapter else None,
         )
         if found != self.now:
@@ -143,6 +150,15 @@ class ServerStatus:
     async def _read_names(self) -> None:
         self._named_at = time.monotonic()
         remember_names(await self._services.lora.list())
+        if self._asking is None or self._asking.done():
+            # In the background: a model server that is away is waited for.
+            self._asking = asyncio.create_task(self._read_idle(), name="whether adapters are served")
+
+    async def _read_idle(self) -> None:
+        found = await why_none_serves(self._services) if self._services.lora.get_active_ref() else None
+        if found != self._idle:
+            self._idle = found
+            self._wake.set()
 
     async def _training(self, run: FineTuneRun) -> str:
         """Return the progress of a training run: `Training 34 %, 3 min 05 s left`."""

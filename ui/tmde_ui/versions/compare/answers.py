@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from tmde_core.records.chat import describe_cut
 from tmde_core.storage.events import Event
 
 AnswerPhase = Literal["waiting", "writing", "done", "failed"]
@@ -16,6 +17,10 @@ class VersionAnswer:
     """The answer of one version so far."""
 
     text: str = ""
+    thought: str = ""
+    """What a thinking model thought before the answer."""
+    cut: str | None = None
+    """How the answer was cut off, in a sentence; None: it was not."""
     phase: AnswerPhase = "waiting"
     problem: str = ""
     """Why the answer failed."""
@@ -55,12 +60,15 @@ class VersionAnswers:
                 answer.phase = "writing"
                 answer.text += data["text"]
             elif event.type == "revised":
-                answer.phase, answer.text = "writing", data["text"]
+                answer.phase, answer.text, answer.thought = "writing", data["text"], data["thought"]
             elif event.type == "thought":
                 answer.phase = "writing"
+                answer.thought += data["text"]
             elif event.type == "answer":
                 answer.phase, answer.text = "done", data["text"]
                 answer.ms, answer.tokens = data["ms"], data["tokens"]
+                answer.thought = data.get("thought", answer.thought)
+                answer.cut = describe_cut(data.get("finishReason"))
             elif event.type == "failed":
                 answer.phase, answer.problem = "failed", data["detail"]
 

@@ -15,6 +15,7 @@ from tmde_ui.kit.names import capital, name_of
 from tmde_ui.kit.render import prose, render
 from tmde_ui.kit.stream import Stream
 from tmde_ui.kit.tending import Soon, start_task
+from tmde_ui.kit.thought import Thought
 from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, sentence
 from tmde_ui.versions.compare.answers import VersionAnswer, VersionAnswers
@@ -96,6 +97,7 @@ class AskPanel:
         self._state = VersionAnswers()
         self._columns.clear()
         self._box.clear()
+        self._spoken.say("")  # an equal sentence is announced only if it is set again
         self._go.say("Asking …").put(disabled=True)
         self._task = start_task(lambda: self._read(log), "follow a question")
 
@@ -104,14 +106,14 @@ class AskPanel:
             self._state.apply(event)
             if event.type == "start":
                 self._draw()
-            elif event.type == "token":
+            elif event.type in ("token", "thought", "revised"):
                 self._soon.ask()
             else:
                 await self._settle()
         self._free()
         if self._state.problem:
             self._problem.say(self._state.problem).show()
-        self._spoken.say("All have answered." if not self._state.problem else "")
+        self._spoken.say(_end_words(self._state))
 
     def _draw(self) -> None:
         self._question.say(self._state.question)
@@ -130,6 +132,14 @@ class AskPanel:
             await column.settle(self._state.of[version])
 
 
+def _end_words(state: VersionAnswers) -> str:
+    """Return what is announced at the end; empty if the error is announced."""
+    if state.problem:
+        return ""
+    done = sum(answer.phase == "done" for answer in state.of.values())
+    return "All have answered." if done == len(state.of) else f"{done} of {len(state.of)} have answered."
+
+
 class _Column:
     """The answer of one version."""
 
@@ -140,6 +150,7 @@ class _Column:
             with Tag("header"):
                 Tag("span", name, "who", title=version)
                 self._note = Tag("span", "waits", "note")
+            self._thought = Thought()
             self._body = Tag("div", classes="stack tight")
             with self._body:
                 self._stream = Stream()
@@ -147,7 +158,9 @@ class _Column:
     def grow(self, answer: VersionAnswer) -> None:
         """Show the text so far."""
         if not self._settled and answer.phase == "writing":
-            self._note.say("writes")
+            thinks = bool(answer.thought) and not answer.text.strip()
+            self._note.say("thinks" if thinks else "writes")
+            self._thought.put(answer.thought, live=thinks)
             self._stream.put(answer.text)
 
     async def settle(self, answer: VersionAnswer) -> None:
@@ -157,6 +170,7 @@ class _Column:
         self._settled = True
         self._card.classes(remove="live")
         content = await render(answer.text) if answer.text else ""
+        self._thought.put(answer.thought)
         self._body.clear()
         with self._body:
             if content:
@@ -165,5 +179,7 @@ class _Column:
                 Tag("p", answer.problem or "No answer.", "notice bad")
             elif not answer.text.strip():
                 Tag("p", "The answer is empty.", "muted")
+            if answer.cut:
+                Tag("p", answer.cut, "small muted", data_testid="cut")
         figures = (format_milliseconds(answer.ms), count(answer.tokens, "token") if answer.tokens is not None else "")
         self._note.say(" · ".join(part for part in figures if part))

@@ -1,0 +1,36 @@
+"""Find out whether any adapter can answer: not every runtime serves adapters, and the Proposer may use one that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from tmde_core.errors import TmdeError
+from tmde_core.records.lora import LoRAAdapter
+from tmde_core.services import Services
+
+
+async def why_none_serves(services: Services) -> str | None:
+    """Return why the base model answers whichever adapter is active, as a sentence; None if an adapter can answer.
+
+    A runtime that may learn its capabilities from its server is started. If the server is away, nothing is known, and
+    the answer is None.
+    """
+    name = services.workspace.settings.roles.proposer.runtime
+    try:
+        runtime = services.runtimes.made(name)
+        if not runtime.capabilities.adapters and not services.runtimes.is_started(name):
+            runtime = await services.runtimes.get(name)
+    except TmdeError:
+        return None
+    if runtime.capabilities.adapters:
+        return None
+    return f"The Proposer's runtime {name} cannot serve adapters, so the base model answers."
+
+
+def silence(adapters: Iterable[LoRAAdapter], reason: str | None) -> list[LoRAAdapter]:
+    """Return the adapters as they are if none of them can answer for this reason; None: leave them."""
+    if reason is None:
+        return list(adapters)
+    return [msgspec.structs.replace(one, is_answering=False) if one.is_answering else one for one in adapters]
