@@ -48,6 +48,19 @@ class Workspace:
 
         return Runtimes(self.plugins, self.settings)
 
+    def find_why_idle(self) -> str | None:
+        """Return why no adapter answers whichever is active, as a sentence; None if one can, or while it is not known.
+
+        It is known when the Proposer's runtime has started: some runtimes learn from their server what it can do. The
+        call starts nothing.
+        """
+        name = self.settings.roles.proposer.runtime
+        if "runtimes" not in vars(self) or not self.runtimes.is_started(name):
+            return None
+        if self.runtimes.made(name).capabilities.adapters:
+            return None
+        return f"The Proposer's runtime {name!r} cannot serve adapters, so the base model answers."
+
     async def stop(self) -> None:
         """Stop every runtime that was started."""
         if "runtimes" in vars(self):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tomllib
 
+import msgspec
 import pytest
 
 from tests.core.lora.conftest import publish_adapter
@@ -31,6 +32,17 @@ def test_health_tells_that_the_active_adapter_is_damaged(own_live) -> None:
     (problem,) = own_live.client.get("/api/health").json()["problems"]
     assert problem.startswith("The active adapter is damaged, so the base model answers.")
     assert "adapter_model.safetensors" in problem
+
+
+def test_health_tells_that_the_active_adapter_cannot_be_served(own_live) -> None:
+    adapter = publish_adapter(own_live.services.settings.data_path)
+    assert own_live.client.post(f"/api/lora/{adapter}/activate").status_code == 200
+    assert own_live.client.get("/api/lora/active").json()["id"] == str(adapter)
+    runtime = own_live.services.runtimes.made("scripted")
+    runtime.capabilities = msgspec.structs.replace(runtime.capabilities, adapters=False)
+    (problem,) = own_live.client.get("/api/health").json()["problems"]
+    assert problem.startswith("An adapter is active, but does not answer. The Proposer's runtime 'scripted' cannot serve")
+    assert own_live.client.get("/api/lora/active").json() is None
 
 
 def test_resources_are_plausible(live) -> None:

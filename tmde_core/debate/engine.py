@@ -339,12 +339,10 @@ class Engine:
                 if self.adapter_flaw is not None:
                     raise AdapterInvalidError(self.adapter_flaw)
                 if not seat.runtime.capabilities.adapters:
-                    raise AdapterInvalidError(f"the runtime {seat.settings.runtime!r} cannot serve adapters.")
+                    raise AdapterInvalidError(f"The runtime {seat.settings.runtime!r} cannot serve adapters.")
                 await seat.runtime.load_adapter(self.adapter, seat.settings.model)
             except AdapterInvalidError as error:
-                detail = (
-                    f"The active adapter {self.adapter.id} does not take part, the base model answers: {error.detail}"
-                )
+                detail = f"The active adapter {self.adapter.id[:8]} does not take part, the base model answers. {error.detail}"
                 self.log.append("warning", {"detail": detail})
                 self.adapter = None
         seat.adapter = self.adapter

@@ -151,11 +151,20 @@ class LoraService:
         return found
 
     async def _described(self, adapters: Adapters) -> Adapters:
-        """Return the adapters with their names and what the benchmark says about them."""
+        """Return the adapters with their names, what the benchmark says about them, and whether they can answer."""
         if not adapters:
             return adapters
         names, scores = await self._run_names(), await self._scores()
-        return [msgspec.structs.replace(one, name=_name(one, names), benchmark=scores.get(one.id)) for one in adapters]
+        idle = self._workspace.find_why_idle() is not None
+        return [
+            msgspec.structs.replace(
+                one,
+                name=_name(one, names),
+                benchmark=scores.get(one.id),
+                is_answering=one.is_answering and not idle,
+            )
+            for one in adapters
+        ]
 
     async def rename(self, adapter_id: UUID, name: str) -> LoRAAdapter:
         """Give an adapter a name of its own.
@@ -196,7 +205,8 @@ class LoraService:
     async def get_active(self) -> LoRAAdapter | None:
         """Return the active adapter, or None if there is none.
 
-        The base model answers also if the active adapter is damaged: then `is_answering` is False.
+        The base model answers also if the active adapter is damaged, or if the Proposer's runtime serves no adapters: then
+        `is_answering` is False.
         """
         active = self._store.active_id()
         return await self.get(active) if active else None

@@ -281,6 +281,20 @@ async def test_an_adapter_is_measured_without_being_activated(services, adapter)
     assert await services.lora.get_active() is None
 
 
+async def test_where_the_proposers_runtime_serves_no_adapters_the_base_model_is_measured(services, adapter):
+    identity = adapter(lambda _: True)
+    await services.lora.activate(identity)
+    runtime = services.runtimes.made("scripted")
+    runtime.capabilities = msgspec.structs.replace(runtime.capabilities, adapters=False)
+    with pytest.raises(ConflictError, match=r"'scripted' cannot serve adapters, so the adapter .* cannot be measured"):
+        await services.benchmark.start(BenchmarkPlan(type="quick", mode="proposer", adapter_id=identity))
+    run = await finished(services, BenchmarkPlan(type="quick", mode="proposer"))
+    assert run.adapter_id is None
+    active = await services.lora.get_active()
+    assert (active.id, active.is_active, active.is_valid, active.is_answering) == (identity, True, True, False)
+    assert "cannot serve adapters" in services.workspace.find_why_idle()
+
+
 @pytest.mark.parametrize(
     ("plan", "error", "words"),
     [

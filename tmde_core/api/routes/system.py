@@ -26,7 +26,8 @@ class Health(Record):
     uptime_seconds: float
     running_debates: int
     problems: tuple[str, ...] = ()
-    """What does not work, a sentence each: the active adapter is damaged."""
+    """What does not work, a sentence each: an active adapter that is damaged, or that the Proposer's runtime cannot
+    serve."""
 
 
 class SettingsView(Settings, frozen=True):
@@ -39,13 +40,17 @@ class SettingsView(Settings, frozen=True):
 @get("/api/health", sync_to_thread=False, **describe_route("health", "System"))
 def health(services: Given) -> Health:
     """Return the health of the server."""
-    flaw = services.lora.find_active_flaw()
+    problems = []
+    if (flaw := services.lora.find_active_flaw()) is not None:
+        problems.append(f"The active adapter is damaged, so the base model answers. {flaw}")
+    elif services.lora.get_active_ref() is not None and (idle := services.workspace.find_why_idle()) is not None:
+        problems.append(f"An adapter is active, but does not answer. {idle}")
     return Health(
         status="ok",
         version=__version__,
         uptime_seconds=round(time.monotonic() - STARTED, 3),
         running_debates=len(services.debates.running()),
-        problems=(f"The active adapter is damaged, so the base model answers. {flaw}",) if flaw else (),
+        problems=tuple(problems),
     )
 
 

@@ -43,7 +43,7 @@ class Planner:
         """Return the run of a plan (not stored yet), with its questions and its adapter.
 
         Raises:
-            ConflictError: The adapter belongs to another base model.
+            ConflictError: The adapter belongs to another base model, or the Proposer's runtime serves no adapters.
             NotFoundError: The suite, a question or the adapter does not exist.
             InvalidInputError: A custom run names no questions, or a run of another type names questions; the plan names
                 both the base model and an adapter; or no judge has this name.
@@ -125,14 +125,24 @@ class Planner:
         runtime = await self._workspace.runtimes.get(role.runtime)
         return find_served_model(await runtime.models(), role.model, role.runtime)
 
+    async def _serves_adapters(self) -> bool:
+        runtime = await self._workspace.runtimes.get(self._workspace.settings.roles.proposer.runtime)
+        return runtime.capabilities.adapters
+
     async def _adapter(self, plan: BenchmarkPlan, base: ModelInfo) -> AdapterRef | None:
         if plan.base:
             if plan.adapter_id is not None:
                 raise InvalidInputError("base: a run asks the base model or an adapter, not both.", field="base")
             return None
+        serves = await self._serves_adapters()
         if plan.adapter_id is None:
-            return self._lora.get_active_ref()
+            return self._lora.get_active_ref() if serves else None  # the base model answers debates then, too
         adapter = await self._lora.get(plan.adapter_id)
+        if not serves:
+            raise ConflictError(
+                f"The Proposer's runtime {self._workspace.settings.roles.proposer.runtime!r} cannot serve adapters, so the "
+                f"adapter {plan.adapter_id} cannot be measured. Choose another runtime under [roles.proposer].",
+            )
         manifest = await self._lora.verified(plan.adapter_id)
         await require_same_base(manifest, base)
         await self._lora.ensure_gguf(manifest)

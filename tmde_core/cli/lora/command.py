@@ -86,7 +86,7 @@ def active(ctx: typer.Context, json: JsonFlag = False) -> None:
     elif adapter is None:
         typer.echo("No adapter is active: the base model answers.")
     else:
-        if not adapter.is_answering:
+        if not adapter.is_valid:
             typer.echo(f"The base model answers, because the active adapter is damaged: {adapter.invalid_reason}")
         _print(adapter)
 
@@ -190,7 +190,9 @@ def _live_at(ctx: typer.Context, at: str, json: bool) -> None:
 
 def _state(adapter: LoRAAdapter) -> str:
     if adapter.is_active:
-        return "active" if adapter.is_answering else "active, but damaged: the base model answers"
+        if adapter.is_answering:
+            return "active"
+        return f"active, but {'not served' if adapter.is_valid else 'damaged'}: the base model answers"
     return "" if adapter.is_valid else "damaged"
 
 
