@@ -6,12 +6,9 @@ DROP TABLE traces_fts;
 CREATE VIRTUAL TABLE traces_fts USING fts5 (
   words, marks, prefix = '3 4 5 6', tokenize = "porter unicode61 remove_diacritics 0 categories 'L* M* N* Co'"
 );
--- 64 MiB instead of 1 MiB in memory while it is filled: this halves the time.
-INSERT INTO traces_fts (traces_fts, rank) VALUES ('hashsize', 67108864);
 INSERT INTO traces_fts (rowid, words, marks)
   SELECT place, search_words(query || char(10) || final_answer), search_marks(source, withdrawn_at, user_rating, auto_score, corrected_answer, finish_reason)
   FROM traces ORDER BY place;
-INSERT INTO traces_fts (traces_fts, rank) VALUES ('hashsize', 1048576);
 
 -- Of the templates, only those with such a letter or digit.
 UPDATE templates SET name = name
