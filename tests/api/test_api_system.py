@@ -41,7 +41,9 @@ def test_health_tells_that_the_active_adapter_cannot_be_served(own_live) -> None
     runtime = own_live.services.runtimes.made("scripted")
     runtime.capabilities = msgspec.structs.replace(runtime.capabilities, adapters=False)
     (problem,) = own_live.client.get("/api/health").json()["problems"]
-    assert problem.startswith("An adapter is active, but does not answer. The Proposer's runtime 'scripted' cannot serve")
+    assert problem.startswith(
+        "An adapter is active, but does not answer. The Proposer's runtime 'scripted' cannot serve"
+    )
     assert own_live.client.get("/api/lora/active").json() is None
 
 

@@ -165,7 +165,7 @@ def test_deleting_asks_on_a_terminal_and_needs_yes_without_one(tmde: Tmde, adapt
     assert ran.code == 0
     assert ran.out.startswith(f"The adapter {identity} is deleted; ")
     assert not (tmp_path / "data" / "lora-adapters" / identity).exists()
-    assert "answers now" in tmde("lora", "delete", active, "--yes").err
+    assert "is active" in tmde("lora", "delete", active, "--yes").err
     assert "tagged `stable`" in tmde("lora", "delete", stable, "--yes").err
     assert tmde("lora", "delete", identity, "--yes").code == 1
     assert tmde("lora", "history", "--json").json[0]["operation"] == "delete"

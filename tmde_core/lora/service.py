@@ -409,7 +409,7 @@ class LoraService:
         async with self._switch.lock():
             adapter = await self.get(adapter_id)
             if adapter.is_active:
-                now = "answers now" if adapter.is_answering else "is the active one, although it is damaged"
+                now = "is active" if adapter.is_valid else "is the active one, although it is damaged"
                 raise ConflictError(
                     f"The adapter {adapter_id} {now}. Roll back, deactivate or activate another one, then delete it."
                 )

@@ -456,7 +456,7 @@ def test_an_active_adapter_that_the_proposers_runtime_cannot_serve_is_nowhere_sh
     badge = page.get_by_test_id("adapter")
     expect(badge).to_have_text("Base model")
     why = re.compile(
-        r"Fractions .* is active\. The Proposer's runtime scripted cannot serve adapters, so the base model"
+        r"Fractions .* is active\. The Proposer's runtime 'scripted' cannot serve adapters, so the base model"
     )
     expect(badge).to_have_attribute("title", why)
     expect(page.get_by_test_id("now-name")).to_have_text("The base model")

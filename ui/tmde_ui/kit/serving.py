@@ -19,14 +19,11 @@ async def why_none_serves(services: Services) -> str | None:
     """
     name = services.workspace.settings.roles.proposer.runtime
     try:
-        runtime = services.runtimes.made(name)
-        if not runtime.capabilities.adapters and not services.runtimes.is_started(name):
-            runtime = await services.runtimes.get(name)
+        if not services.runtimes.made(name).capabilities.adapters:
+            await services.runtimes.get(name)
     except TmdeError:
         return None
-    if runtime.capabilities.adapters:
-        return None
-    return f"The Proposer's runtime {name} cannot serve adapters, so the base model answers."
+    return services.workspace.find_why_idle()
 
 
 def silence(adapters: Iterable[LoRAAdapter], reason: str | None) -> list[LoRAAdapter]:

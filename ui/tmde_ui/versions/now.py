@@ -64,7 +64,7 @@ class NowPanel:
         """Update the card. `idle`: why no adapter can answer; None if one can."""
         self._shown = now
         active = now.active
-        damaged = active is not None and not active.is_answering
+        damaged = active is not None and not active.is_valid
         name = name_of(active.id if active and not damaged and not idle else None)
         self._name.say(capital(name)).put(title=str(active.id) if active else None)
         since = f"since {age(now.live.since)}" if now.live.since and now.live.adapter_id == _id(active) else ""

@@ -29,13 +29,20 @@ class Pretence:
         self.steps: list[TrainingProgress] = []
         self.serves = True
         proposer = SimpleNamespace(runtime="scripted")
-        self.workspace = SimpleNamespace(settings=SimpleNamespace(roles=SimpleNamespace(proposer=proposer)))
+        idle = "The Proposer's runtime 'scripted' cannot serve adapters, so the base model answers."
+        self.workspace = SimpleNamespace(
+            settings=SimpleNamespace(roles=SimpleNamespace(proposer=proposer)),
+            find_why_idle=lambda: None if self.serves else idle,
+        )
         self.runtimes = SimpleNamespace(
             made=lambda _name: SimpleNamespace(capabilities=SimpleNamespace(adapters=self.serves)),
-            is_started=lambda _name: True,
+            get=self._started,
         )
         self.notices: list = []
         self.notifications = SimpleNamespace(list=self._list)
+
+    async def _started(self, _name):
+        return None
 
     async def _adapters(self):
         return self.adapters
@@ -97,7 +104,8 @@ async def test_an_active_adapter_is_told_as_idle_if_the_proposers_runtime_serves
         live.listen(lambda found: idle.set() if found.adapter_idle else None)
         await asyncio.wait_for(idle.wait(), 5)
         assert (
-            live.now.adapter_idle == "The Proposer's runtime scripted cannot serve adapters, so the base model answers."
+            live.now.adapter_idle
+            == "The Proposer's runtime 'scripted' cannot serve adapters, so the base model answers."
         )
 
 
