@@ -128,7 +128,7 @@ def test_a_judge_is_held_against_ones_own_ratings(tmde, tmp_path: Path) -> None:
         (("run", "quick", "--mode", "loud"), "--mode: 'loud' is not one of debate, proposer."),
         (("run", "quick", "--judge", "nobody"), "judge: There is no judge called 'nobody'; available: panel, rubric, verifier."),
         (("run", "quick", "--suite", "nope"), "--suite: no suite is called 'nope'. There are "),
-        (("run", "quick", "--adapter", "x"), "There is no adapter with the id 'x'."),
+        (("run", "quick", "--adapter", "x"), "There is no adapter with the id or name 'x'."),
         (("run", "custom", "--question", "gone"), "questionIds: there is no question called 'gone'."),
         (("run", "custom"), "questionIds: a custom run needs at least one question."),
         (("list", "--from", "2026-02-02", "--to", "2026-01-01"), "from: lies after `to`. Exchange the two dates."),
@@ -145,7 +145,7 @@ def test_a_judge_is_held_against_ones_own_ratings(tmde, tmp_path: Path) -> None:
         (("questions", "import", "/no/such.jsonl"), "There is no file /no/such.jsonl."),
         (("calibrate",), "There is no rated answer to compare with."),
         (("resume", "x"), "There is no benchmark run with the id 'x'."),
-        (("gate", "x"), "There is no adapter with the id 'x'."),
+        (("gate", "x"), "There is no adapter with the id or name 'x'."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_sentence_and_a_failure(tmde, arguments, words) -> None:

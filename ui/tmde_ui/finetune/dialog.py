@@ -36,6 +36,8 @@ class RunDialog:
         self._services = services
         self._started = started
         self._wanted: dict[str, str] | None = None
+        self._answered: dict[str, str] | None = None
+        """The fields that the message is about."""
         self._working: asyncio.Task[None] | None = None
         self._previewed: FineTuneConfig | None = None
         self._soon = Soon(self._work_on, QUIET_SECONDS)
@@ -81,7 +83,8 @@ class RunDialog:
 
     async def _typed(self, fields: dict[str, str]) -> None:
         # The messages are about the values as they are now, also while a preview of earlier values is being made.
-        if self._config.clear_corrected(fields):
+        # The last keys may arrive after the button that was pressed, and then the message is about them already.
+        if self._config.clear_corrected(fields) and fields != self._answered:
             self._say("")
         self._wanted = fields
         self._soon.stop()
@@ -147,6 +150,7 @@ class RunDialog:
     # --------------------------------------------------------------------------------- start, defaults
 
     async def _go(self, fields: dict[str, str]) -> None:
+        self._answered = fields
         config = self._config.read(fields)
         if config is None:
             self._say("Correct the marked fields.", "bad")
@@ -169,6 +173,7 @@ class RunDialog:
         await self._started(run)
 
     async def _keep(self, fields: dict[str, str]) -> None:
+        self._answered = fields
         config = self._config.read(fields)
         if config is None:
             self._say("Correct the marked fields.", "bad")

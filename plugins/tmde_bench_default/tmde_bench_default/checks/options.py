@@ -79,7 +79,8 @@ _OVER_ANOTHER = re.compile(
     r"(?i)[\"')\]*]{0,3}\s*,?\s*(?:over|rather than|instead of|in place of|and not|but not|not)\s+(?:option |choice )?[\"'(\[*]{0,3}"
 )
 _OWNED = re.compile(
-    r"(?i)'s\s+(?!(?:the|a|an|my|our|your|it|its|right|correct|best|true|clearly|definitely|indeed|obviously|not|what|because|(?:tall|old|young|short|larg|bigg|small|fast|slow|strong|heavi|light)(?:er|est))\b)[a-z]"
+    r"(?i)'s\s+(?:\w+\s+)?(?:(?:step|half|grand|god)?-?(?:sister|brother|son|daughter|mother|father|mum|mom|dad|parents?|child|children)|wife|husband|friend|partner|boss|"
+    r"uncle|aunt|cousin|niece|nephew|twin|teacher|student|pupil|neighbou?r|colleague|rival|successor|predecessor|opponent|assistant|classmate|roommate)s?\b"
 )
 _PERSON = re.compile(
     r"\.\s[A-Z][a-z]+ (?:says|said|thinks|thought|wrote|writes|claims|claimed|believes|chose|chooses|picks|picked)\b"
