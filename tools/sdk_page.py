@@ -39,6 +39,7 @@ MODULES = (
     "last_words",
     "plain_lora",
     "safetensors_header",
+    "gguf_header",
     "chat_template",
     "chat_http",
     "chat_answers",

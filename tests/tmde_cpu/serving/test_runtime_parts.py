@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.sdk.gguf_header import read_header
 from tmde_core.testing import make_context
-from tmde_cpu.gguf.header import read_header
 from tmde_cpu.serving import server_log
 from tmde_cpu.serving.catalog import Catalog
 from tmde_cpu.serving.gate import SlotQueue

@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 from gguf import GGUFReader
 
+from tmde_core.sdk.gguf_header import read_marked_tokens
 from tmde_core.sdk.runtimes import ChatDelta, ChatEnd, ChatRequest, Message
 from tmde_core.testing import make_context
 from tmde_cpu.gguf.convert import convert
-from tmde_cpu.gguf.header import read_marked_tokens
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime, _ask, _body
 

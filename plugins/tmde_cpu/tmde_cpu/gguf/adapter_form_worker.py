@@ -21,10 +21,10 @@ import numpy as np
 
 from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE
 from tmde_core.sdk.errors import TmdeError
+from tmde_core.sdk.gguf_header import read_header, read_shapes
 from tmde_core.sdk.records import to_json
 from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, read_tensors
 from tmde_core.sdk.training import ConversionResult
-from tmde_cpu.gguf.header import read_header, read_shapes
 from tmde_cpu.gguf.lora import ARCHITECTURES, UnsupportedModelError, write_form
 
 SHOWN = 3

@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 
 from tmde_core.sdk.errors import InvalidInputError, NotFoundError
+from tmde_core.sdk.gguf_header import GgufHeader, read_header
 from tmde_core.sdk.runtimes import ModelInfo
 from tmde_cpu.base_name import EMBEDDED_ALIASES, is_embedded_name
 from tmde_cpu.embedded import EMBEDDED_FILE, verify_embedded
-from tmde_cpu.gguf.header import GgufHeader, read_header
 from tmde_cpu.serving.options import DEFAULT_CONTEXT, EmbeddedSettings
 
 RUNTIME = "embedded"

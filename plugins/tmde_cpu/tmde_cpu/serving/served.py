@@ -12,8 +12,8 @@ from typing import Any, Literal
 import structlog
 
 from tmde_core.sdk.errors import AdapterInvalidError, InvalidInputError, TmdeError, WorkerFailedError
+from tmde_core.sdk.gguf_header import read_header
 from tmde_core.sdk.runtimes import AdapterRef
-from tmde_cpu.gguf.header import read_header
 from tmde_cpu.serving.child import ServerChild, server_job
 from tmde_cpu.serving.gate import SlotQueue
 from tmde_cpu.serving.options import EmbeddedSettings

@@ -21,8 +21,8 @@ import msgspec
 
 from tmde_core.sdk.chat_template import LOOKS_LIKE_CONTROL, THOUGHT_OPENS, close_thought, fit_messages, template_values
 from tmde_core.sdk.errors import TmdeError
+from tmde_core.sdk.gguf_header import PRE_TOKENIZER_KEY, read_header, read_marked_tokens
 from tmde_core.sdk.runtimes import ChatRequest, Message
-from tmde_cpu.gguf.header import PRE_TOKENIZER_KEY, read_header, read_marked_tokens
 
 CONTROL, UNKNOWN, USER_DEFINED, NORMAL = 3, 2, 4, 1
 """llama.cpp's token types."""

@@ -13,7 +13,16 @@ from typing import IO, Any
 
 import msgspec
 
-from tmde_core.sdk.errors import InvalidInputError
+from tmde_core.errors import InvalidInputError
+
+__all__ = [
+    "PRE_TOKENIZER_KEY",
+    "GgufHeader",
+    "MarkedToken",
+    "read_header",
+    "read_marked_tokens",
+    "read_shapes",
+]
 
 MAGIC = b"GGUF"
 MAX_METADATA = 64 * 1024 * 1024
@@ -25,6 +34,7 @@ MAX_DIMENSIONS = 4
 TOKENS_KEY = "tokenizer.ggml.tokens"
 TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"  # noqa: S105 - a field of the file, no password
 PRE_TOKENIZER_KEY = "tokenizer.ggml.pre"
+"""The key of the name of the rules that cut a text before it is encoded."""
 NORMAL_TOKEN = 1
 
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

@@ -1,0 +1,1 @@
+"""Base models: one thing with several forms."""
