@@ -45,7 +45,9 @@ class GgufHeader(msgspec.Struct, frozen=True):
     """The header of a GGUF file, without arrays (the vocabulary)."""
 
     metadata: dict[str, Any]
+    """The fields by name, such as `general.architecture`."""
     tensors: int
+    """Number of tensors."""
 
     @property
     def kind(self) -> str:
@@ -93,7 +95,9 @@ class MarkedToken(msgspec.Struct, frozen=True):
     """A token of the vocabulary that is more than a piece of ordinary text."""
 
     id: int
+    """The id of the token."""
     text: str
+    """The text of the token."""
     kind: int
     """llama.cpp's token type: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte."""
 
