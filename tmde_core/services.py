@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tmde_core.lora.files.forms import GgufForms
     from tmde_core.lora.files.store import AdapterStore
     from tmde_core.lora.service import LoraService
+    from tmde_core.models.service import ModelService
     from tmde_core.notifications.service import NotificationService
     from tmde_core.observers import Observers
     from tmde_core.plugins import Plugins
@@ -190,6 +191,11 @@ class Services:
     def runtimes(self) -> Runtimes:
         """The model runtimes of this process."""
         return self.workspace.runtimes
+
+    @property
+    def models(self) -> ModelService:
+        """The base models."""
+        return self.workspace.models
 
     @property
     def templates(self) -> TemplateStore:

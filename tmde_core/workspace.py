@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tmde_core.models.service import ModelService
     from tmde_core.plugins import Plugins
     from tmde_core.runtimes import Runtimes
     from tmde_core.settings import LiveSettings, Settings
@@ -47,6 +48,13 @@ class Workspace:
         from tmde_core.runtimes import Runtimes
 
         return Runtimes(self.plugins, self.settings)
+
+    @cached_property
+    def models(self) -> ModelService:
+        """The base models."""
+        from tmde_core.models.service import ModelService
+
+        return ModelService(lambda: self.runtimes, lambda: self.settings)
 
     def find_why_idle(self) -> str | None:
         """Return why no adapter answers whichever is active, as a sentence; None if one can, or while it is not known.

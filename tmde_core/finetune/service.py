@@ -25,6 +25,7 @@ from tmde_core.finetune.supervision.launch import Launcher
 from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, RunMonitor
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.naming import check_name
+from tmde_core.models.service import TrainingBase
 from tmde_core.observers import Publish
 from tmde_core.plugins import create
 from tmde_core.plugins.defaults import resolve_backend
@@ -205,12 +206,13 @@ class FineTuneService:
             await self._launcher.require_backend(config.backend)
             selection = await self.select_examples(config)
             require_enough(selection, config)
+            base = await self.resolve_base(config)
             await asyncio.to_thread(self._launcher.require_space)
             run_id = uuid4()
             run_dir = self._launcher.make_directory(run_id)
             leash = supervisor.take_leash(run_dir)
             try:
-                dataset = await self._launcher.prepare(run_id, config, selection)
+                dataset = await self._launcher.prepare(run_id, config, selection, base)
                 train = [example.trace_id for example in selection.train]
                 val = [example.trace_id for example in selection.val]
                 started_at = utc_now()
@@ -221,7 +223,7 @@ class FineTuneService:
                     traces_used=len(selection),
                     train_examples=dataset.train_examples,
                     val_examples=dataset.val_examples,
-                    base_model=config.base_model,
+                    base_model=base.name,
                     config=config,
                     triggered_by=triggered_by,
                     dataset_hash=dataset.sha256,
@@ -295,6 +297,14 @@ class FineTuneService:
         except ConflictError:
             return False
         return True
+
+    async def resolve_base(self, config: FineTuneConfig) -> TrainingBase:
+        """Return the base model that a run with this configuration would train.
+
+        Raises:
+            InvalidInputError: the configuration names none, and the Proposer's model is not known now.
+        """
+        return await self._workspace.models.resolve_training_base(config.base_model)
 
     def resolve(self, config: FineTuneConfig) -> FineTuneConfig:
         """Return a checked configuration with `auto` replaced by the name of the default backend.

@@ -460,7 +460,7 @@ class LoraService:
             safe.add(await self._find_previous())
         return {one for one in safe if one is not None}
 
-    async def ensure_gguf(self, manifest: Manifest) -> Manifest:
+    async def ensure_gguf(self, manifest: Manifest, base_path: str | None = None) -> Manifest:
         """Create the adapter's GGUF form if it is missing, and return the manifest.
 
         The GGUF form is missing if the base model was not installed at import time. It is created once the base model
@@ -470,7 +470,7 @@ class LoraService:
             AdapterInvalidError: the adapter is damaged, does not fit its base model, or cannot be converted.
             InsufficientStorageError: no space.
         """
-        await self._forms.ensure_gguf(manifest)
+        await self._forms.ensure_gguf(manifest, base_path)
         return await asyncio.to_thread(self._store.read_manifest, manifest.id)
 
     async def publish_import(

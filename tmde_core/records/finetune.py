@@ -172,7 +172,7 @@ class FineTuneConfig(Record):
         str,
         Meta(
             title="Base model",
-            description="A model of the backend, or a directory of safetensors. Empty: the embedded model.",
+            description="A base model that `tmde models list` shows, or the path of its weights. Empty: the Proposer's.",
             extra={"group": "Adapter"},
         ),
     ] = ""

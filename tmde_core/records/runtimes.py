@@ -37,6 +37,8 @@ class ModelInfo(Record):
     """Further information for people."""
     aliases: tuple[str, ...] = ()
     """Further names of the same model, such as its publisher's. Upper and lower case do not matter."""
+    shipped: bool = False
+    """Whether it is a small model that comes with TMDE, so that everything works at once."""
 
     def answers_to(self, name: str) -> bool:
         """Return whether the name means this model."""

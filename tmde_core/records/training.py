@@ -24,11 +24,16 @@ class TrainingJob(Record):
     output_dir: str
     """The directory in which the worker builds the adapter. `RunWorker.make_staging` creates it."""
     base_model: str
-    """Name or path of the base model, as in the settings."""
+    """Path of the base model's weights: a directory with config.json and safetensors, or a GGUF file. If TMDE has no
+    weights of it, its name; a backend may have weights of its own."""
     data_dir: str
     """The data directory."""
     config: dict[str, Any]
     """`FineTuneConfig` with its JSON names."""
+    base_model_name: str = ""
+    """The name of the base model, for the manifest; empty: unknown, so the backend names it."""
+    base_model_source: str = ""
+    """Its repository on a hub, which other tools expect in `base_model_name_or_path`; empty: unknown."""
     resume_from: str | None = None
     """The checkpoint directory to continue from; None: start from the beginning."""
 

@@ -33,6 +33,7 @@ from transformers.utils import logging as transformers_logging
 from tmde_core.sdk.errors import InvalidInputError
 from tmde_core.sdk.files import FileLock, hash_file
 from tmde_core.sdk.records import Record, from_json, to_json
+from tmde_core.sdk.training import TrainingJob
 from tmde_core.sdk.worker import BaseIdentity, TrainingFailedError
 from tmde_cpu.base_name import resolve_base_model
 from tmde_cpu.embedded import EMBEDDED_SHA256
@@ -102,6 +103,13 @@ def _replace(target: Path, source: Path, wanted: _Source) -> None:
         building.rename(target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def base_name(job: TrainingJob) -> str:
+    """Return the name of a job's base model for the manifest; empty if the files name it."""
+    if job.base_model_name or Path(job.base_model).is_absolute():
+        return job.base_model_name
+    return job.base_model
 
 
 def identify(directory: Path, name: str) -> BaseIdentity:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,8 +15,8 @@ from tmde_core.benchmark.questions.files import content_hash
 from tmde_core.benchmark.running.runner import make_adapter_ref
 from tmde_core.debate.judging import Judges
 from tmde_core.errors import ConflictError, InvalidInputError
-from tmde_core.lora.files.base_match import find_served_model, hash_weights, require_same_base
 from tmde_core.lora.service import LoraService
+from tmde_core.models.service import find_served_model
 from tmde_core.records.base import to_json, utc_now
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, BenchmarkTrigger
 from tmde_core.records.chat import AdapterRef
@@ -66,7 +66,7 @@ class Planner:
             started_at=utc_now(),
             adapter_id=UUID(adapter.id) if adapter else None,
             base_model=base.name,
-            base_model_sha256=await asyncio.to_thread(hash_weights, base.path) if base.path else None,
+            base_model_sha256=await self._workspace.models.hash_weights(base),
             suite_sha256=content_hash(questions),
             adapter_sha256=(await self._lora.get(UUID(adapter.id))).sha256 if adapter else None,
             repeats=repeats,
@@ -93,7 +93,7 @@ class Planner:
             NotFoundError: The adapter no longer exists.
         """
         base = await self._base()
-        sha256 = await asyncio.to_thread(hash_weights, base.path) if base.path else None
+        sha256 = await self._workspace.models.hash_weights(base)
         if (run.base_model, run.base_model_sha256) != (base.name, sha256):
             raise ConflictError(
                 f"The run began with the base model {run.base_model!r}; {base.name!r} would answer the rest. Start a new run."
@@ -144,8 +144,8 @@ class Planner:
                 f"adapter {plan.adapter_id} cannot be measured. Choose another runtime under [roles.proposer].",
             )
         manifest = await self._lora.verified(plan.adapter_id)
-        await require_same_base(manifest, base)
-        await self._lora.ensure_gguf(manifest)
+        await self._workspace.models.require_same_base(Path(adapter.path), manifest, base)
+        await self._lora.ensure_gguf(manifest, base.path)
         return make_adapter_ref(adapter.id, adapter.path)
 
     def _warnings(self, questions: Sequence[Question], judge: str) -> tuple[str, ...]:

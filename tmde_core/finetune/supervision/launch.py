@@ -6,23 +6,25 @@ import asyncio
 import contextlib
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
 import msgspec
 import structlog
 
-from tmde_core.errors import ConflictError, InsufficientStorageError, PluginUnavailableError
+from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze
 from tmde_core.finetune.store import RunStore
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import AttemptPlan, append_attempt
 from tmde_core.finetune.supervision.watchdog import step_of
 from tmde_core.lora.files.store import AdapterStore
+from tmde_core.models.service import TrainingBase
 from tmde_core.plugins import create
 from tmde_core.records.base import to_json
 from tmde_core.records.finetune import Dataset, FineTuneConfig, FineTuneRun, RunAttempt
-from tmde_core.records.training import TrainingJob
+from tmde_core.records.training import TrainingJob, WorkerCommand
 from tmde_core.sdk.adapters import staging_directory
 from tmde_core.sdk.training import TrainingBackend
 from tmde_core.sdk.worker.kit import RunEvents, list_checkpoints
@@ -109,7 +111,7 @@ class Launcher:
                 ) from None
         return run_dir
 
-    async def prepare(self, run_id: UUID, config: FineTuneConfig, selection: Selection) -> Dataset:
+    async def prepare(self, run_id: UUID, config: FineTuneConfig, selection: Selection, base: TrainingBase) -> Dataset:
         """Freeze the dataset and check with the backend that it can be trained.
 
         Raises:
@@ -118,7 +120,8 @@ class Launcher:
         """
         dataset = await asyncio.to_thread(freeze, selection, self.run_dir(run_id))
         backend = await self.require_backend(config.backend)
-        await asyncio.to_thread(backend.plan, self._write_job(run_id, config, None))
+        job = self._write_job(run_id, config, None, base)
+        await asyncio.to_thread(plan_on_base, backend.plan, job, base)
         return dataset
 
     def require_resumable(self, run: FineTuneRun) -> None:
@@ -171,8 +174,10 @@ class Launcher:
             batch_size=wanted.batch_size,
             gradient_accumulation_steps=wanted.gradient_accumulation_steps,
         )
-        job = self._write_job(run.id, config, newest)
-        command = await asyncio.to_thread(backend.plan, job)
+        # A resumed run goes on with the base model that it began with, whatever the Proposer uses now.
+        base = await self._workspace.models.resolve_training_base(run.base_model or run.config.base_model)
+        job = self._write_job(run.id, config, newest, base)
+        command = await asyncio.to_thread(plan_on_base, backend.plan, job, base)
         begun = append_attempt(attempts, wanted, None if newest is None else step_of(newest))
         if not await self._store.attempt(run, begun):
             return None
@@ -203,7 +208,9 @@ class Launcher:
             (run_dir / "checkpoints").rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
-    def _write_job(self, run_id: UUID, config: FineTuneConfig, resume_from: Path | None) -> TrainingJob:
+    def _write_job(
+        self, run_id: UUID, config: FineTuneConfig, resume_from: Path | None, base: TrainingBase
+    ) -> TrainingJob:
         run_dir = self.run_dir(run_id)
         job = TrainingJob(
             run_id=str(run_id),
@@ -211,10 +218,26 @@ class Launcher:
             train_file=str(run_dir / TRAIN_FILE),
             val_file=str(run_dir / VAL_FILE),
             output_dir=str(staging_directory(self.adapters.directory, run_id)),
-            base_model=config.base_model,
+            base_model=base.weights,
+            base_model_name=base.name,
+            base_model_source=base.source,
             data_dir=self._settings.data_dir,
             config=msgspec.to_builtins(config),
             resume_from=None if resume_from is None else str(resume_from),
         )
         write_atomic(run_dir / JOB_FILE, msgspec.json.format(to_json(job), indent=2) + b"\n")
         return job
+
+
+def plan_on_base(plan: Callable[[TrainingJob], WorkerCommand], job: TrainingJob, base: TrainingBase) -> WorkerCommand:
+    """Return what a backend's `plan` or `preview` returns for the job.
+
+    Raises:
+        InvalidInputError: the base model does not exist or cannot be trained; the detail says what to do.
+    """
+    try:
+        return plan(job)
+    except InvalidInputError as error:
+        if base.why_not and error.context.get("field") == "baseModel":
+            raise InvalidInputError(base.why_not, field="baseModel") from None
+        raise
