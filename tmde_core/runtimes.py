@@ -104,7 +104,7 @@ class Runtimes:
         return reports
 
     async def stop(self) -> None:
-        """Stop every runtime that was started."""
-        started = [self._made[name] for name in self._started]
+        """Stop every runtime that was made. One that was only asked for its models may hold connections."""
+        made = list(self._made.values())
         self._started.clear()
-        await asyncio.gather(*(runtime.stop() for runtime in started), return_exceptions=True)
+        await asyncio.gather(*(runtime.stop() for runtime in made), return_exceptions=True)

@@ -13,6 +13,7 @@ from tmde_core.errors import TmdeError
 from tmde_core.models.grouping import GENERIC, FactsReader
 from tmde_core.models.names import make_bare
 from tmde_core.records.base import Record
+from tmde_core.records.lora import Manifest
 from tmde_core.records.models import BaseModel
 from tmde_core.records.runtimes import ModelInfo
 from tmde_core.sdk.adapters import CONFIG_FILE, WEIGHTS_FILE
@@ -73,6 +74,11 @@ def read_claim(directory: Path, base_model: str, sha256: str | None, said: str =
         named = None
     names = (base_model, named if isinstance(named, str) else "")
     return BaseClaim(names=tuple(dict.fromkeys(filter(None, names))), sha256=sha256, said=said)
+
+
+def note_base(manifest: Manifest, said: str) -> Manifest:
+    """Return the manifest with the base model that a person named."""
+    return msgspec.structs.replace(manifest, lineage={**manifest.lineage, SAID_KEY: said})
 
 
 def decide(

@@ -10,7 +10,7 @@ _QUANTIZATION = (
     r"|int[48]|w[48]a16|[48]bit)"
 )
 _ENDINGS = re.compile(
-    rf"[.-](?:{_QUANTIZATION}|gguf|imatrix|(?:unsloth-)?bnb-4bit|awq|gptq(?:-int[48])?|\d{{5}}-of-\d{{5}})$"
+    rf"[._-](?:(?:i1-)?{_QUANTIZATION}|gguf|imatrix|(?:unsloth-)?bnb-4bit|awq|gptq(?:-int[48])?|\d{{5}}-of-\d{{5}})$"
 )
 _FILE_QUANTIZATION = re.compile(rf"[.:_-]({_QUANTIZATION})(?:-\d{{5}}-of-\d{{5}})?(?:\.gguf)?$", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s:_/-]+")
@@ -34,8 +34,7 @@ def without_endings(name: str) -> str:
     if found.casefold().endswith(".gguf"):
         found = found[:-5]
     while found:
-        # The underscore of a quantisation such as Q4_K_M is part of it, so only the comparison replaces others.
-        cut = _ENDINGS.search(re.sub(r"[\s:]", "-", found.casefold()).replace("_q", "-q"))
+        cut = _ENDINGS.search(re.sub(r"[\s:]", "-", found.lower()))
         if cut is None or cut.start() == 0:
             return found
         found = found[: cut.start()]
