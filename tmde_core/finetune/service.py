@@ -306,6 +306,19 @@ class FineTuneService:
         """
         return await self._workspace.models.resolve_training_base(config.base_model)
 
+    async def require_trainable(self, config: FineTuneConfig) -> TrainingBase:
+        """Return the base model that a run with this configuration would train, after asking the backend about it.
+
+        Raises:
+            InvalidInputError: the base model does not exist or cannot be trained; the detail says what to do.
+            PluginUnavailableError: the backend cannot work here.
+        """
+        config = self.resolve(config)
+        base = await self.resolve_base(config)
+        backend = await self.require_backend(config.backend)
+        await asyncio.to_thread(self._launcher.ask_plan, backend, config, base)
+        return base
+
     def resolve(self, config: FineTuneConfig) -> FineTuneConfig:
         """Return a checked configuration with `auto` replaced by the name of the default backend.
 

@@ -123,6 +123,8 @@ class Loop:
             self.journal.append(started)
         await self._refuse_leaks()
         await self._require_adapters()
+        if self.journal.last(Trained) is None:
+            await self.finetune.require_trainable(self._training_config())
         before = await self._adapter(started.adapter_id)
         await self._ask_all("before", before)
         if self.journal.last(Trained) is None:

@@ -157,7 +157,9 @@ class LoraService:
         if not adapters:
             return adapters
         names, scores = await self._run_names(), await self._scores()
-        idle = self._workspace.find_why_idle() is not None
+        if (active := self.get_active_ref()) is not None:
+            await self._workspace.examine_base(active)
+        idle = self._workspace.find_why_idle(active) is not None
         return [
             msgspec.structs.replace(
                 one,

@@ -86,6 +86,8 @@ class ModelService:
         self._settings = settings
         self._facts = FactsReader()
         self._decided: dict[tuple[object, ...], Belonging] = {}
+        self._misfits: dict[tuple[str, str, str], str | None] = {}
+        """(adapter's directory, runtime, model) → why debates are not answered with the adapter."""
 
     @property
     def directory(self) -> Path:
@@ -410,11 +412,16 @@ class ModelService:
         claim = read_claim(
             directory, manifest.base_model, manifest.base_model_sha256, said if isinstance(said, str) else ""
         )
-        key = (str(directory), claim, served.runtime, served.name, served.path, served.size_bytes)
+        # `tmde models add` in another process may change what belongs together.
+        notes = await asyncio.to_thread(self._notes_version)
+        key = (str(directory), claim, served.runtime, served.name, served.path, served.size_bytes, notes)
         if key not in self._decided:
             bases = await self.list()
             self._decided[key] = await asyncio.to_thread(self._decide, claim, served, bases, directory)
         return self._decided[key]
+
+    def _notes_version(self) -> tuple[tuple[str, int], ...]:
+        return tuple((str(file), file.stat().st_mtime_ns) for file in sorted(self.directory.glob(f"*/{MODEL_FILE}")))
 
     def _decide(self, claim: BaseClaim, served: ModelInfo, bases: Models, directory: Path) -> Belonging:
         hashes = ModelHashes(self.directory)
@@ -458,8 +465,22 @@ class ModelService:
         manifest = await asyncio.to_thread(_read_manifest, directory)
         if manifest is None:
             return
-        made = await self._runtimes().get(runtime)
-        await self.require_same_base(directory, manifest, find_served_model(await made.models(), model, runtime))
+        served = find_served_model(await self._runtimes().made(runtime).models(), model, runtime)
+        misfit = None
+        try:
+            await self.require_same_base(directory, manifest, served)
+        except ConflictError as error:
+            misfit = error.detail
+            raise
+        finally:
+            self._misfits[adapter.directory, runtime, model] = misfit
+
+    def find_misfit(self, adapter: AdapterRef, runtime: str, model: str) -> str | None:
+        """Return why an adapter does not belong to a role's model; None if it does, or if it was not examined yet.
+
+        `require_served_base` examines it.
+        """
+        return self._misfits.get((adapter.directory, runtime, model))
 
 
 def find_served_model(models: Sequence[ModelInfo], name: str, runtime: str) -> ModelInfo:

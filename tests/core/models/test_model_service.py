@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import pytest
 
 from tests.core.finetune.conftest import make_trace
-from tests.core.models.files import write_gguf, write_weights
+from tests.core.models.files import write_adapter, write_gguf, write_weights
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
+from tmde_core.records.debate import DebateConfig
 from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.records.lora import ActivePointer, Manifest
+from tmde_core.sdk.adapters import publish, staging_directory
 from tmde_core.services import Services, open_services
 from tmde_core.settings import Settings
 from tmde_core.testing.fake_servers import FakeOllama, serving
@@ -144,3 +149,27 @@ async def test_a_model_is_tried_with_one_question_and_its_speed_is_measured(own_
     assert found.tokens > 1
     assert found.tokens_per_second
     assert not found.was_loaded
+
+
+async def test_after_the_proposer_got_another_model_the_active_adapter_does_not_answer_and_says_so(
+    own_models: Services, tmp_path: Path
+) -> None:
+    store = own_models.stores.adapters
+    adapter_id = uuid4()
+    staging = staging_directory(store.directory, adapter_id)
+    write_adapter(staging, "Tiny-Talker")
+    manifest = Manifest(id=adapter_id, created_at=datetime(2026, 1, 1, tzinfo=UTC), base_model="Tiny-Talker")
+    publish(staging, store.directory, manifest)
+    store.point_at(ActivePointer(adapter_id=adapter_id, previous_adapter_id=None, since=manifest.created_at))
+    await own_models.runtimes.get("embedded")
+    assert not (await own_models.lora.get(adapter_id)).is_answering
+    why = own_models.workspace.find_why_idle(own_models.lora.get_active_ref())
+    assert why is not None
+    assert "was trained on 'Tiny-Talker', but the Proposer's model is 'SmolLM2-135M-Instruct.Q4_1.gguf'" in why
+    short = {role: {"max_tokens": 8} for role in ("proposer", "skeptic", "synthesizer")}
+    await own_models.live.change({"roles": short})
+    debate = await own_models.debates.start("What is 6 times 7?", DebateConfig(max_rounds=1, min_rounds=1))
+    await own_models.debates.wait(debate.id)
+    log = await own_models.debates.events(debate.id)
+    (warning,) = [event for event in log.events if event.type == "warning"]
+    assert "The names differ." in warning.data["detail"]

@@ -43,7 +43,7 @@ def health(services: Given) -> Health:
     problems = []
     if (flaw := services.lora.find_active_flaw()) is not None:
         problems.append(f"The active adapter is damaged, so the base model answers. {flaw}")
-    elif services.lora.get_active_ref() is not None and (idle := services.workspace.find_why_idle()) is not None:
+    elif (active := services.lora.get_active_ref()) and (idle := services.workspace.find_why_idle(active)):
         problems.append(f"An adapter is active, but does not answer. {idle}")
     return Health(
         status="ok",

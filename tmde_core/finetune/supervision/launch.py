@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import structlog
@@ -124,6 +124,14 @@ class Launcher:
         await asyncio.to_thread(plan_on_base, backend.plan, job, base)
         return dataset
 
+    def ask_plan(self, backend: TrainingBackend, config: FineTuneConfig, base: TrainingBase) -> None:
+        """Raise an error if the backend cannot train the base model. No file is written.
+
+        Raises:
+            InvalidInputError: see `plan_on_base`.
+        """
+        plan_on_base(backend.plan, self._job(uuid4(), config, None, base), base)
+
     def require_resumable(self, run: FineTuneRun) -> None:
         """Raise an error if the run cannot be resumed.
 
@@ -211,8 +219,13 @@ class Launcher:
     def _write_job(
         self, run_id: UUID, config: FineTuneConfig, resume_from: Path | None, base: TrainingBase
     ) -> TrainingJob:
+        job = self._job(run_id, config, resume_from, base)
+        write_atomic(self.run_dir(run_id) / JOB_FILE, msgspec.json.format(to_json(job), indent=2) + b"\n")
+        return job
+
+    def _job(self, run_id: UUID, config: FineTuneConfig, resume_from: Path | None, base: TrainingBase) -> TrainingJob:
         run_dir = self.run_dir(run_id)
-        job = TrainingJob(
+        return TrainingJob(
             run_id=str(run_id),
             run_dir=str(run_dir),
             train_file=str(run_dir / TRAIN_FILE),
@@ -225,8 +238,6 @@ class Launcher:
             config=msgspec.to_builtins(config),
             resume_from=None if resume_from is None else str(resume_from),
         )
-        write_atomic(run_dir / JOB_FILE, msgspec.json.format(to_json(job), indent=2) + b"\n")
-        return job
 
 
 def plan_on_base(plan: Callable[[TrainingJob], WorkerCommand], job: TrainingJob, base: TrainingBase) -> WorkerCommand:

@@ -1,4 +1,4 @@
-"""Find out whether any adapter can answer: not every runtime serves adapters, and the Proposer may use one that does not."""
+"""Find out whether the active adapter can answer: the Proposer may use a runtime that serves none, or another model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ async def why_none_serves(services: Services) -> str | None:
             await services.runtimes.get(name)
     except TmdeError:
         return None
-    return services.workspace.find_why_idle()
+    active = services.lora.get_active_ref()
+    if active is not None:
+        await services.workspace.examine_base(active)
+    return services.workspace.find_why_idle(active)
 
 
 def silence(adapters: Iterable[LoRAAdapter], reason: str | None) -> list[LoRAAdapter]:
