@@ -38,10 +38,11 @@ def adapter(tmp_path: Path, scripted) -> Callable[..., str]:
         identity = identity or uuid4()
         staging = staging_directory(directory, identity)
         staging.mkdir(parents=True)
-        for name, content in (peft_files() | {"adapter.gguf": b"GGUF" + identity.bytes}).items():
+        fields = {"base_model": "scripted-1"} | fields
+        files = peft_files(base_model_name_or_path=fields["base_model"]) | {"adapter.gguf": b"GGUF" + identity.bytes}
+        for name, content in files.items():
             (staging / name).write_bytes(content)
         created = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(minutes=age)
-        fields = {"base_model": "scripted-1"} | fields
         publish(staging, directory, Manifest(id=identity, created_at=created, **fields))
         return str(identity)
 

@@ -120,6 +120,9 @@ def decide(
         return Belonging(same=True, by="person", why=f"You said that it belongs to {claim.said}, and its sizes fit.")
     if owner is not None:
         return Belonging(same=False, by="nothing", why=f"It was trained on {owner.name}, known by its SHA-256.")
+    other = next((one for one in bases if base is not None and one.name != base.name and _is_called(one, claim)), None)
+    if other is not None:
+        return Belonging(same=False, by="nothing", why=f"It names {other.name}, which is another model here.")
     named = {make_bare(name): name for name in claim.names}
     common = sorted((set(named) & _names_of(base, served, facts)) - GENERIC)
     if not common:
@@ -174,6 +177,13 @@ def find_misfit(directory: Path, served: ModelInfo) -> str | None:
                 f"{'columns' if place else 'rows'} in the adapter and {shape[place]:,} in {served.name}."
             )
     return None
+
+
+def _is_called(base: BaseModel, claim: BaseClaim) -> bool:
+    """Return whether the first name of a claim, which is that of the manifest, is one of a base model's names."""
+    if not claim.names or (bare := make_bare(claim.names[0])) in GENERIC:
+        return False
+    return bare in {make_bare(name) for name in (base.name, base.source, *base.aliases) if name}
 
 
 def _names_of(base: BaseModel | None, served: ModelInfo, facts: FactsReader) -> set[str]:

@@ -124,3 +124,15 @@ def test_a_hash_is_computed_once_and_again_only_when_the_file_has_changed(house:
     assert ModelHashes(house.models).compute(str(house.file)) == first
     write_gguf(house.file, seed=1)
     assert ModelHashes(house.models).compute(str(house.file)) == "read again"
+
+
+def test_a_name_that_another_model_here_bears_is_not_overruled_by_the_configuration(house: House) -> None:
+    write_gguf(house.models / "Other-Q4_0.gguf", "Other", seed=1)
+    served = next(place for place, one in enumerate(house.infos()) if one.name.startswith("Tiny"))
+    directory = write_adapter(house.adapters / "two", "Tiny-Talker")
+    facts, infos = FactsReader(), house.infos()
+    bases = group(infos, (), facts, lambda _: None)
+    claim = read_claim(directory, "Other", None)
+    assert claim.names == ("Other", "Tiny-Talker")
+    found = decide(claim, infos[served], None, bases, {}, facts, directory)
+    assert (found.same, found.why) == (False, "It names Other, which is another model here.")
