@@ -10,16 +10,24 @@ import typer
 from tmde_core.cli.kit.invocation import settings_of
 from tmde_core.cli.kit.logs import log_to_file
 from tmde_core.cli.kit.output import JsonFlag, format_bytes, print_json, print_table
+from tmde_core.cli.models_pull import pull_command
 from tmde_core.records.runtimes import ModelInfo
 
 if TYPE_CHECKING:
     from tmde_core.runtimes import RuntimeReport
 
 
-def command(ctx: typer.Context, json: JsonFlag = False) -> None:
+command = typer.Typer(rich_markup_mode=None, add_completion=False, help="The models that can be asked.")
+command.command("pull")(pull_command)
+
+
+@command.callback(invoke_without_command=True)
+def list_models(ctx: typer.Context, json: JsonFlag = False) -> None:
     """List the models that can be asked, by runtime. A runtime whose server does not answer has no models."""
     import asyncio
 
+    if ctx.invoked_subcommand is not None:
+        return
     settings = settings_of(ctx)
     log_to_file(settings)
 
