@@ -18,6 +18,7 @@ from tmde_core.cli.kit.output import (
     print_json,
     print_table,
 )
+from tmde_core.cli.models_pull import pull_command
 
 if TYPE_CHECKING:
     from tmde_core.models.service import ModelTest
@@ -37,11 +38,14 @@ NameArgument = Annotated[
 ]
 
 
+command.command("pull")(pull_command)
+
+
 @command.callback()
-def main(ctx: typer.Context) -> None:
+def main(ctx: typer.Context, json: JsonFlag = False) -> None:
     """Base models: list, fetch, add, try and remove them."""  # noqa: D401 - the line in the list of commands
     if ctx.invoked_subcommand is None:
-        _list(ctx, json=False)
+        _list(ctx, json=json)
 
 
 @command.command("list")
