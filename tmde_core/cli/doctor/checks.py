@@ -262,6 +262,7 @@ async def _base_model(plugins: Plugins, settings: Settings) -> Check:
     try:
         models = ModelService(lambda: runtimes, lambda: resolve_roles(settings, plugins))
         base = await models.find_role_base()
+        best = (await models.suggest()).best_for_answering if base and base.embedded else None
     finally:
         await runtimes.stop()
     if base is None:
