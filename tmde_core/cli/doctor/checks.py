@@ -273,10 +273,9 @@ async def _base_model(plugins: Plugins, settings: Settings) -> Check:
         return Check("model", "lacking", f"The Proposer needs {wanted}, which is not there now.")
     if base.why_not_trainable:
         return Check("model", "lacking", f"{base.name} answers. {base.why_not_trainable}")
-    if base.embedded:
-        return Check(
-            "model", "ok", f"{base.name} answers. It is a toy; `tmde models suggest` says what fits this machine."
-        )
+    if base.embedded and best is not None:
+        todo = best.command or "choose it for the roles"
+        return Check("model", "ok", f"{base.name} answers, which is a toy; {best.name} fits this machine: {todo}")
     return Check("model", "ok", f"{base.name} answers and can be trained")
 
 
