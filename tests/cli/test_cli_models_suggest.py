@@ -35,8 +35,8 @@ def test_the_table_says_what_fits_where_and_what_to_type(tmde: Tmde, play: Calla
     assert ran.code == 0
     lines = ran.out.splitlines()
     assert lines[0] == "model\tlicence\tdownload\tanswering\ttraining"
-    assert "Qwen3-8B\tapache-2.0\t5.0 GB\ton the card, Q4_K_M, 30+ tokens/s\t4-bit on the card, 8.3 GB" in lines
-    assert any(line.startswith("Llama-3.2-1B-Instruct\tllama3.2, terms to accept\t") for line in lines)
+    assert "Qwen3-8B\tapache-2.0\t5.0 GB\tcard, Q4_K_M, 30+ tokens/s\tcard, 4-bit, 8.3 GB" in lines
+    assert any(line.startswith("Llama-3.2-1B-Instruct\tllama3.2 (terms)\t") for line in lines)
     assert lines[-4:] == [
         "To answer: Qwen3-8B. It is the largest that leaves 15% of the card free.",
         "    tmde models pull Qwen/Qwen3-8B-GGUF:Qwen3-8B-Q4_K_M.gguf",
@@ -44,6 +44,7 @@ def test_the_table_says_what_fits_where_and_what_to_type(tmde: Tmde, play: Calla
         "    tmde models pull Qwen/Qwen3-8B --weights",
     ]
     assert "computed" in ran.err
+    assert "(terms): the publisher wants its licence to be accepted" in ran.err
 
 
 def test_what_does_not_fit_is_counted_and_shown_on_request(tmde: Tmde, play: Callable[[Resources], None]) -> None:

@@ -166,7 +166,7 @@ def suggest(
         [
             (
                 one.name,
-                f"{one.license}, terms to accept" if one.gated else one.license,
+                f"{one.license} (terms)" if one.gated else one.license,
                 "here" if one.answers_here else format_bytes(one.downloads[0].size_bytes),
                 _answering(one),
                 _training(one),
@@ -183,6 +183,12 @@ def suggest(
                 typer.echo(f"{one.name}: {' '.join(reasons)}", err=True)
     elif len(shown) < len(found.items):
         typer.echo(f"{len(found.items) - len(shown)} more do not fit; --all shows them with the reason.", err=True)
+    if any(one.gated for one in shown):
+        typer.echo(
+            "(terms): the publisher wants its licence to be accepted before the weights for training can be fetched. The "
+            "GGUF file is open.",
+            err=True,
+        )
     for remark in found.remarks:
         typer.echo(remark, err=True)
     typer.echo(_recommend("answer", found.best_for_answering))
@@ -193,7 +199,7 @@ def _answering(one: Suggestion) -> str:
     fit = one.answering
     if fit.verdict == "no":
         return "no"
-    where = "on the card" if fit.place == "card" else "in memory"
+    where = "card" if fit.place == "card" else "memory"
     speed = f"{fit.tokens_per_second:.0f}{'+' if fit.place == 'card' else ''} tokens/s"
     return f"{'only just ' if fit.verdict == 'tight' else ''}{where}, {fit.quantization}, {speed}"
 
@@ -201,9 +207,9 @@ def _answering(one: Suggestion) -> str:
 def _training(one: Suggestion) -> str:
     fit = one.training
     if fit.verdict == "card":
-        return f"4-bit on the card, {format_bytes(fit.needed_bytes)}"
+        return f"card, 4-bit, {format_bytes(fit.needed_bytes)}"
     if fit.verdict == "cpu":
-        return f"processor, {format_bytes(fit.needed_bytes)}, {format_duration(fit.seconds)}"
+        return f"processor, {format_duration(fit.seconds)}"
     return "no"
 
 

@@ -105,6 +105,7 @@ def find_known(name: str) -> KnownModel | None:
     if not bare:
         return None
     for one in list_known():
-        if bare in {make_bare(known) for known in (*one.names, *(file.file for file in one.gguf))}:
+        joined = one.source.replace("/", "_")  # some converters name their files OWNER_NAME
+        if bare in {make_bare(known) for known in (*one.names, joined, *(file.file for file in one.gguf))}:
             return one
     return None

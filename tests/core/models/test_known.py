@@ -59,6 +59,22 @@ def test_a_model_is_found_by_every_name_of_it(model: KnownModel) -> None:
         assert find_known(name) == model, name
 
 
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("hf.co/unsloth/Qwen3-4B-Instruct-2507-GGUF:Q4_K_M", "Qwen3-4B-Instruct-2507"),
+        ("microsoft_Phi-4-mini-instruct-Q4_K_M.gguf", "Phi-4-mini-instruct"),
+        ("llama3.2:latest", "Llama-3.2-3B-Instruct"),
+        ("unsloth/Qwen3-8B-unsloth-bnb-4bit", "Qwen3-8B"),
+        ("Qwen/Qwen3-4B-Base", None),
+        ("meta-llama/Llama-3.2-1B", None),
+    ],
+)
+def test_other_publishers_names_are_understood_and_other_models_are_not(name: str, model: str | None) -> None:
+    found = find_known(name)
+    assert (found.name if found else None) == model
+
+
 @each
 def test_the_licence_is_one_that_is_known(model: KnownModel) -> None:
     assert model.license in {"apache-2.0", "mit", "llama3.2", "gemma"}
