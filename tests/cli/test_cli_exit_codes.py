@@ -23,6 +23,8 @@ WRONG: dict[str, list[str]] = {
     "models add": ["/no/such/file.gguf"],
     "models remove": [],
     "models test": ["a", "b"],
+    "models suggest": ["--nonsense"],
+    "models pull": ["no-owner"],
     "doctor": ["--nonsense"],
     "traces list": ["--limit", "9999"],
     "traces show": [],
