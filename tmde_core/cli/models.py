@@ -40,9 +40,6 @@ NameArgument = Annotated[
 ]
 
 
-command.command("pull")(pull_command)
-
-
 @command.callback()
 def main(ctx: typer.Context, json: JsonFlag = False) -> None:
     """Base models: list, fetch, add, try and remove them."""  # noqa: D401 - the line in the list of commands
@@ -218,6 +215,9 @@ def _recommend(purpose: str, best: Best | None) -> str:
         return f"To {purpose}: none of these fits; the embedded model that TMDE brings does."
     todo = best.command or "it is here already"
     return f"To {purpose}: {best.name}. {best.reason}\n    {todo}"
+
+
+command.command("pull")(pull_command)
 
 
 @command.command()
