@@ -11,7 +11,7 @@ from tmde_core.errors import TmdeError
 from tmde_core.plugins import Plugins, context_for, create
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record
-from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeStatus
+from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeCapabilities, RuntimeStatus
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.settings import Settings
 
@@ -26,6 +26,8 @@ class RuntimeReport(Record):
     plugin: str | None
     availability: Availability
     status: RuntimeStatus
+    capabilities: RuntimeCapabilities
+    """What the runtime supports, also with adapters. A runtime for a server knows it once the server has answered."""
 
 
 class Runtimes:
@@ -81,13 +83,20 @@ class Runtimes:
         return found
 
     async def reports(self) -> Sequence[RuntimeReport]:
-        """Return the availability and state of every runtime, without starting any."""
+        """Return the availability, state and capabilities of every runtime, without loading any model.
+
+        A runtime whose server answers is asked for its models. It thereby learns what the server can do.
+        """
         reports = []
         for descriptor in self._plugins.runtimes:
+            capabilities = RuntimeCapabilities()
             try:
                 context = context_for(descriptor, self._settings)
                 availability = await asyncio.to_thread(descriptor.availability, context)
-                status = await self.made(descriptor.name).status()
+                runtime = self.made(descriptor.name)
+                if availability.ok:
+                    await serves_adapters(runtime)
+                status, capabilities = await runtime.status(), runtime.capabilities
             except Exception as error:  # an error in one plugin must not hide the other runtimes
                 told = error.detail if isinstance(error, TmdeError) else describe_error(error)
                 availability = Availability(ok=False, reason=told)
@@ -99,12 +108,38 @@ class Runtimes:
                     plugin=self._plugins.runtimes.provider(descriptor.name),
                     availability=availability,
                     status=status,
+                    capabilities=capabilities,
                 )
             )
         return reports
 
     async def stop(self) -> None:
-        """Stop every runtime that was started."""
-        started = [self._made[name] for name in self._started]
+        """Stop every runtime that was created. One that was only asked for its models may hold connections."""
         self._started.clear()
-        await asyncio.gather(*(runtime.stop() for runtime in started), return_exceptions=True)
+        await asyncio.gather(*(runtime.stop() for runtime in self._made.values()), return_exceptions=True)
+
+
+async def serves_adapters(runtime: ModelRuntime) -> bool:
+    """Return whether a runtime can load adapters now.
+
+    A runtime that could not is asked for its models first: it may not know its server yet, or the server may have been
+    restarted with other options.
+    """
+    if not runtime.capabilities.adapters:
+        try:
+            await runtime.models()
+        except Exception as error:  # the server is away: what is known of it stays
+            log.info("runtime.models_unavailable", error=describe_error(error))
+    return runtime.capabilities.adapters
+
+
+def describe_lack_of_adapters(name: str, runtime: ModelRuntime, so: str = "") -> str:
+    """Return why the Proposer's runtime cannot serve adapters and what to do, in sentences.
+
+    Args:
+        name: the runtime's name.
+        runtime: the runtime.
+        so: what follows from it, such as `so the base model answers`.
+    """
+    what_to_do = runtime.capabilities.adapters_note or "Choose one that can, under [roles.proposer]."
+    return f"The Proposer's runtime {name!r} cannot serve adapters{so and f', {so}'}. {what_to_do}"

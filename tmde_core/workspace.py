@@ -57,9 +57,11 @@ class Workspace:
         name = self.settings.roles.proposer.runtime
         if "runtimes" not in vars(self) or not self.runtimes.is_started(name):
             return None
-        if self.runtimes.made(name).capabilities.adapters:
+        capabilities = self.runtimes.made(name).capabilities
+        if capabilities.adapters:
             return None
-        return f"The Proposer's runtime {name!r} cannot serve adapters, so the base model answers."
+        why = f"The Proposer's runtime {name!r} cannot serve adapters, so the base model answers."
+        return f"{why} {capabilities.adapters_note}".strip()
 
     async def stop(self) -> None:
         """Stop every runtime that was started."""

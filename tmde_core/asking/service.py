@@ -20,6 +20,7 @@ from tmde_core.lora.files.base_match import find_served_model, require_same_base
 from tmde_core.lora.service import LoraService
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.chat import AdapterRef
+from tmde_core.runtimes import describe_lack_of_adapters, serves_adapters
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.sdk.thoughts import Change
 from tmde_core.settings import RoleSettings
@@ -115,10 +116,8 @@ class SideBySide:
                 continue
             manifest = await self._lora.manifest(version)
             runtime = await self._workspace.runtimes.get(role.runtime)
-            if not runtime.capabilities.adapters:
-                raise AdapterInvalidError(
-                    f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, under [roles.proposer]."
-                )
+            if not await serves_adapters(runtime):
+                raise AdapterInvalidError(describe_lack_of_adapters(role.runtime, runtime))
             await require_same_base(manifest, find_served_model(await runtime.models(), role.model, role.runtime))
             await self._lora.ensure_gguf(manifest)
             references.append(self._lora.reference(version))

@@ -29,7 +29,7 @@ from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.debate import DebateConfig
 from tmde_core.records.questions import Question
-from tmde_core.runtimes import Runtimes
+from tmde_core.runtimes import Runtimes, describe_lack_of_adapters, serves_adapters
 from tmde_core.sdk.judges import JudgeModel
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.settings import RoleSettings, Settings
@@ -306,8 +306,9 @@ class Runner:
     async def _load(self, runtime: ModelRuntime, model: str) -> None:
         if self.adapter is None:
             return
-        if not runtime.capabilities.adapters:
-            raise WorkerFailedError("The Proposer's runtime cannot serve adapters, so this one cannot be measured.")
+        if not await serves_adapters(runtime):
+            name = self.workspace.settings.roles.proposer.runtime
+            raise WorkerFailedError(describe_lack_of_adapters(name, runtime, "so this one cannot be measured"))
         await runtime.load_adapter(self.adapter, model)
 
     def _seed(self, slot: PendingAnswer) -> int:

@@ -139,6 +139,8 @@ def _runtimes(reports: Sequence[RuntimeReport]) -> None:
                 if report.status.adapters:
                     facts.append(f"{count(len(report.status.adapters), 'adapter')} loaded")
                 Tag("p", " · ".join(fact for fact in facts if fact), "muted small maybe")
+                if report.availability.ok and report.capabilities.adapters_note:
+                    Tag("p", report.capabilities.adapters_note, "muted small", data_testid="adapters-note")
 
 
 def _models(models: Sequence[ModelInfo]) -> None:
