@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from tmde_core.card import find_loan
+
 if TYPE_CHECKING:
     from tmde_core.plugins import Plugins
     from tmde_core.runtimes import Runtimes
@@ -62,6 +64,16 @@ class Workspace:
             return None
         why = f"The Proposer's runtime {name!r} cannot serve adapters, so the base model answers."
         return f"{why} {capabilities.adapters_note}".strip()
+
+    def find_why_paused(self) -> str | None:
+        """Return why a role's model is paused and until when, in sentences; None if none is paused."""
+        if find_loan(self.live.started.data_path) is None:
+            return None
+        roles = self.settings.roles
+        for role in (roles.proposer, roles.skeptic, roles.synthesizer, roles.judge):
+            if (why := self.runtimes.find_why_paused(role.runtime)) is not None:
+                return why
+        return None
 
     async def stop(self) -> None:
         """Stop every runtime that was started."""

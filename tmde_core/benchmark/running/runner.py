@@ -22,7 +22,14 @@ from tmde_core.debate.context import Conversation
 from tmde_core.debate.engine import Engine
 from tmde_core.debate.judging import Judges
 from tmde_core.debate.seats import JudgeSession, RoleSession, TokenCounter, merge_roles
-from tmde_core.errors import ContextOverflowError, EmptyAnswerError, OnlyThoughtError, TmdeError, WorkerFailedError
+from tmde_core.errors import (
+    ContextOverflowError,
+    EmptyAnswerError,
+    OnlyThoughtError,
+    RuntimePausedError,
+    TmdeError,
+    WorkerFailedError,
+)
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.base import to_json
 from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
@@ -158,6 +165,10 @@ class Runner:
         for number in range(1, TRIES + 1):
             try:
                 result, trace = await self._answer(slot)
+            except (
+                RuntimePausedError
+            ):  # the model is back after the training run, and the benchmark can be resumed then
+                raise
             except ContextOverflowError as error:  # asking again changes nothing
                 problem = error
                 break

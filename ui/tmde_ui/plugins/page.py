@@ -19,7 +19,14 @@ from tmde_ui.kit.words import count, format_bytes, plain
 T = TypeVar("T")
 
 _STATUS = {"ok": ("works", "good"), "degraded": ("partly works", "major"), "broken": ("broken", "critical")}
-_STATE = {"ready": "good", "failed": "critical", "restarting": "major", "starting": "accent", "stopped": ""}
+_STATE = {
+    "ready": "good",
+    "failed": "critical",
+    "restarting": "major",
+    "starting": "accent",
+    "stopped": "",
+    "paused": "accent",
+}
 _STATE_WORDS = {"stopped": "not started"}
 _STAGE = {
     "import": "It cannot be loaded",
