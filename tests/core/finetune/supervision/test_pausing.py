@@ -200,21 +200,26 @@ async def test_a_resumed_run_pauses_the_model_again(services):
     assert await answers(services)
 
 
-async def test_a_killed_trainer_that_is_tried_again_keeps_the_model_paused_in_between(services):
+async def test_a_killed_trainer_that_is_tried_again_leaves_the_model_paused_in_between(services, monkeypatch):
+    starts = 0
+    start = ScriptedRuntime.start
+
+    async def counted(self: ScriptedRuntime) -> None:
+        nonlocal starts
+        starts += 1
+        await start(self)
+
+    monkeypatch.setattr(ScriptedRuntime, "start", counted)
     run = await services.finetune.start(config("killed-once"))
-    await begun(services, run)
-    await until(lambda: len(supervisor.find_processes(str(run.id))) > 0)
-    refused = 0
-    while not (await services.finetune.get(run.id)).attempts[1:]:
-        with contextlib.suppress(RuntimePausedError):
-            services.runtimes.require_unpaused("scripted")
-            continue
-        refused += 1
-    assert refused
-    await until(lambda: not scripted(services).started)
+    async for event in services.finetune.events(run.id).follow():
+        if event.type == "progress" and len((await services.finetune.get(run.id)).attempts) == 2:
+            break
+    assert not scripted(services).started
+    assert starts == 0
     go(services, run)
     assert (await services.finetune.wait(run.id)).status == "completed"
-    assert await answers(services)
+    await until(lambda: scripted(services).started)
+    assert starts == 1
 
 
 async def test_a_server_that_is_restarted_in_the_middle_leaves_the_model_paused(stand_in, data_dir):
