@@ -45,8 +45,8 @@ class RunStarted(Record):
     run_id: UUID
     status: TrainingRunStatus
     progress_url: str
-    notice: str = ""
-    """What the run means for the models while it uses the graphics card, in sentences; else empty."""
+    notice: str | msgspec.UnsetType = msgspec.UNSET
+    """What the run means for the models while it uses the graphics card, in sentences; absent if nothing."""
 
 
 class RunList(Listing, frozen=True):
@@ -194,7 +194,10 @@ async def log(run_id: FromPath[str], services: Given, lines: Lines = 40) -> LogT
 
 def _started(run: FineTuneRun) -> RunStarted:
     return RunStarted(
-        run_id=run.id, status="pending", progress_url=f"/api/finetune/{run.id}/progress", notice=run.notice
+        run_id=run.id,
+        status="pending",
+        progress_url=f"/api/finetune/{run.id}/progress",
+        notice=run.notice or msgspec.UNSET,
     )
 
 
