@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from tmde_core.card import find_loan
 from tmde_core.errors import TmdeError
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ class Workspace:
         role = self.settings.roles.proposer
         if "runtimes" not in vars(self) or not self.runtimes.is_started(role.runtime):
             return None
-        if not self.runtimes.made(role.runtime).capabilities.adapters:
-            return f"The Proposer's runtime {role.runtime!r} cannot serve adapters, so the base model answers."
+        capabilities = self.runtimes.made(role.runtime).capabilities
+        if not capabilities.adapters:
+            why = f"The Proposer's runtime {role.runtime!r} cannot serve adapters, so the base model answers."
+            return f"{why} {capabilities.adapters_note}".strip()
         return self.models.find_misfit(adapter, role.runtime, role.model) if adapter is not None else None
 
     async def examine_base(self, adapter: AdapterRef) -> None:
@@ -79,6 +82,16 @@ class Workspace:
         if "runtimes" in vars(self) and self.runtimes.is_started(role.runtime):
             with suppress(TmdeError):
                 await self.models.require_served_base(adapter, role.runtime, role.model)
+
+    def find_why_paused(self) -> str | None:
+        """Return why a role's model is paused and until when, in sentences; None if none is paused."""
+        if find_loan(self.live.started.data_path) is None:
+            return None
+        roles = self.settings.roles
+        for role in (roles.proposer, roles.skeptic, roles.synthesizer, roles.judge):
+            if (why := self.runtimes.find_why_paused(role.runtime)) is not None:
+                return why
+        return None
 
     async def stop(self) -> None:
         """Stop every runtime that was started."""

@@ -48,6 +48,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_vllm_loads_an_adapter_and_is_asked_for_it_by_name() -> None:
     server = FakeVllm()
     async with _runtime(server) as runtime:
+        server.calls.clear()  # what found out what the server can do
         await runtime.load_adapter(ADAPTER)
         assert await _text(runtime, ChatRequest(model="", messages=ASK.messages, adapter=ADAPTER)) == "".join(WORDS)
         assert await _text(runtime) == "".join(WORDS)
@@ -71,8 +72,9 @@ async def test_a_vllm_that_already_has_the_adapter_is_content() -> None:
 async def test_a_restarted_vllm_gets_the_adapter_again() -> None:
     server = FakeVllm()
     async with _runtime(server) as runtime:
+        server.calls.clear()
         await runtime.load_adapter(ADAPTER)
-        server.adapters.clear()
+        server.restart()
         assert await _text(runtime, ChatRequest(model="", messages=ASK.messages, adapter=ADAPTER))
         assert len(server.bodies("/v1/load_lora_adapter")) == 2
 
@@ -140,7 +142,7 @@ async def test_settings_can_say_what_an_unknown_server_can() -> None:
 
 async def test_lm_studio_refuses_adapters_with_what_to_do() -> None:
     async with _runtime(FlakyServer("ok"), flavor="lm-studio") as runtime:
-        with pytest.raises(AdapterInvalidError, match="Export the adapter as GGUF"):
+        with pytest.raises(AdapterInvalidError, match="merged-gguf"):
             await runtime.load_adapter(ADAPTER)
 
 

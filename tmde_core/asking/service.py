@@ -21,6 +21,7 @@ from tmde_core.lora.service import LoraService
 from tmde_core.models.service import find_served_model
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.chat import AdapterRef
+from tmde_core.runtimes import describe_lack_of_adapters, serves_adapters
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.sdk.thoughts import Change
 from tmde_core.settings import RoleSettings
@@ -116,10 +117,8 @@ class SideBySide:
                 continue
             manifest = await self._lora.manifest(version)
             runtime = await self._workspace.runtimes.get(role.runtime)
-            if not runtime.capabilities.adapters:
-                raise AdapterInvalidError(
-                    f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, under [roles.proposer]."
-                )
+            if not await serves_adapters(runtime):
+                raise AdapterInvalidError(describe_lack_of_adapters(role.runtime, runtime))
             served = find_served_model(await runtime.models(), role.model, role.runtime)
             directory = Path(self._lora.reference(version).directory)
             await self._workspace.models.require_same_base(directory, manifest, served)

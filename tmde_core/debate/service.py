@@ -256,6 +256,7 @@ class DebateService:
         roles = merge_roles(self._workspace.settings.roles, config)
         for role in (roles.proposer, roles.skeptic, roles.synthesizer):
             self._workspace.runtimes.made(role.runtime)
+            self._workspace.runtimes.require_unpaused(role.runtime)
 
     async def _earlier(self, follows: UUID | None) -> tuple[Exchange, ...]:
         """Return the questions and answers that a question follows up, shortened, the oldest first."""

@@ -42,6 +42,7 @@ from tmde_core.records.finetune import (
 )
 from tmde_core.records.runtimes import Availability
 from tmde_core.records.traces import Trace
+from tmde_core.records.training import ResourceEstimate
 from tmde_core.sdk.hooks import AUTO
 from tmde_core.sdk.training import TrainingBackend
 from tmde_core.sdk.worker.kit import RunEvents
@@ -239,7 +240,7 @@ class FineTuneService:
                 leash.release()
             else:
                 await self.watching.begin(run, plan_first_attempt(config), leash)
-        return await self._store.get(run_id) or run
+        return self._with_notice(await self._store.get(run_id) or run)
 
     async def _suggest_name(self, moment: datetime, trace_ids: Sequence[str]) -> str:
         taken = set((await self._store.names()).values())
@@ -288,7 +289,7 @@ class FineTuneService:
                 leash.release()
             else:
                 await self.watching.begin(run, plan_resumed_attempt(run), leash)
-        return await self._store.get(run_id) or run
+        return self._with_notice(await self._store.get(run_id) or run)
 
     def can_resume(self, run: FineTuneRun) -> bool:
         """Return whether `resume` can resume the run. This method reads the run's directory."""
@@ -335,6 +336,10 @@ class FineTuneService:
             PluginUnavailableError: the backend cannot work here; the detail says what is missing.
         """
         return await self._launcher.require_backend(name)
+
+    async def describe_pause(self, estimate: ResourceEstimate) -> str:
+        """Return which runtimes of this process a run with this estimate would pause, in sentences; else empty."""
+        return await self._launcher.cards.describe_pause(estimate)
 
     async def require_free(self) -> None:
         """Raise an error if a run is in progress, or the disk has no room for a run.
@@ -529,4 +534,11 @@ class FineTuneService:
 
     async def _looked_at(self, run: FineTuneRun) -> FineTuneRun:
         # Do not adopt a run that this process is just starting. Its watch starts together with its process.
-        return await self.watching.look(run, adopt=not self._starting.locked())
+        return self._with_notice(await self.watching.look(run, adopt=not self._starting.locked()))
+
+    def _with_notice(self, run: FineTuneRun) -> FineTuneRun:
+        """Return the run with what it means for the models."""
+        if run.status in TRAINING_ENDED:
+            return run
+        notice = self._launcher.cards.find_notice(run.id)
+        return msgspec.structs.replace(run, notice=notice) if notice else run

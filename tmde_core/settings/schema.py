@@ -170,6 +170,16 @@ class SupervisorSettings(Record):
             ),
         ),
     ] = 10
+    pause_runtimes: Annotated[
+        Literal["never", "when-needed", "always"],
+        Meta(
+            title="Pause models",
+            description=(
+                "Whether a training run on the graphics card pauses the runtimes that hold the card, until it has ended. "
+                "`when-needed`: if the card has no room for both."
+            ),
+        ),
+    ] = "when-needed"
 
 
 class BenchmarkSettings(Record):

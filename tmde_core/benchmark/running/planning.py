@@ -22,6 +22,7 @@ from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, BenchmarkTr
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.questions import Question
 from tmde_core.records.runtimes import ModelInfo
+from tmde_core.runtimes import describe_lack_of_adapters, serves_adapters
 from tmde_core.sdk.hooks import AUTO
 from tmde_core.settings import Roles
 from tmde_core.workspace import Workspace
@@ -125,24 +126,20 @@ class Planner:
         runtime = await self._workspace.runtimes.get(role.runtime)
         return find_served_model(await runtime.models(), role.model, role.runtime)
 
-    async def _serves_adapters(self) -> bool:
-        runtime = await self._workspace.runtimes.get(self._workspace.settings.roles.proposer.runtime)
-        return runtime.capabilities.adapters
-
     async def _adapter(self, plan: BenchmarkPlan, base: ModelInfo) -> AdapterRef | None:
         if plan.base:
             if plan.adapter_id is not None:
                 raise InvalidInputError("base: a run asks the base model or an adapter, not both.", field="base")
             return None
-        serves = await self._serves_adapters()
+        name = self._workspace.settings.roles.proposer.runtime
+        runtime = await self._workspace.runtimes.get(name)
+        serves = await serves_adapters(runtime)
         if plan.adapter_id is None:
             return self._lora.get_active_ref() if serves else None  # the base model answers debates then, too
         adapter = await self._lora.get(plan.adapter_id)
         if not serves:
-            raise ConflictError(
-                f"The Proposer's runtime {self._workspace.settings.roles.proposer.runtime!r} cannot serve adapters, so the "
-                f"adapter {plan.adapter_id} cannot be measured. Choose another runtime under [roles.proposer].",
-            )
+            so = f"so the adapter {plan.adapter_id} cannot be measured"
+            raise ConflictError(describe_lack_of_adapters(name, runtime, so))
         manifest = await self._lora.verified(plan.adapter_id)
         await self._workspace.models.require_same_base(Path(adapter.path), manifest, base)
         await self._lora.ensure_gguf(manifest, base.path)

@@ -35,7 +35,7 @@ from tmde_core.plugins import Plugins, create
 from tmde_core.plugins.defaults import resolve_roles
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record
-from tmde_core.runtimes import Runtimes
+from tmde_core.runtimes import RuntimeReport, Runtimes
 from tmde_core.services import open_reading
 from tmde_core.settings import SETTINGS_FILE, Settings, default_data_dir
 from tmde_core.storage.database import Database
@@ -236,10 +236,20 @@ async def _runtimes(plugins: Plugins, settings: Settings) -> list[Check]:
         name = f"runtime {report.name}"
         if report.availability.ok:
             checks.append(Check(name, "ok", await _default_model(runtimes, report.name, hashes) or report.summary))
+            checks += _adapters_of(report, plays=report.name == roles.proposer.runtime)
         else:
             checks.append(Check(name, "broken" if report.name in used else "lacking", report.availability.reason))
     await runtimes.stop()
     return checks
+
+
+def _adapters_of(report: RuntimeReport, *, plays: bool) -> list[Check]:
+    """Check what a runtime can do with adapters. `plays`: it plays the Proposer, whose adapter TMDE trains."""
+    able = report.capabilities
+    if not able.adapters_note and (able.adapters or not plays):
+        return []
+    status: Literal["ok", "lacking"] = "lacking" if plays and not able.adapters else "ok"
+    return [Check(f"adapters on {report.name}", status, able.adapters_note or "It cannot serve adapters.")]
 
 
 async def _default_model(runtimes: Runtimes, name: str, hashes: ModelHashes) -> str:
@@ -250,8 +260,8 @@ async def _default_model(runtimes: Runtimes, name: str, hashes: ModelHashes) -> 
         return ""
     for model in models:
         if model.default:
-            file = Path(model.path) if model.path else None
-            sha256 = await asyncio.to_thread(hashes.compute, model.path) if file and file.is_file() else None
+            is_file = model.path is not None and Path(model.path).is_file()
+            sha256 = await asyncio.to_thread(hashes.compute, model.path or "") if is_file else None
             return f"{model.name}, {format_bytes(model.size_bytes)}{f', sha256 {sha256}' if sha256 else ''}"
     return ""
 

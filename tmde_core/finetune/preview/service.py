@@ -174,6 +174,7 @@ class PreviewService:
             estimate = await asyncio.to_thread(backend.estimate, job)
             yield msgspec.structs.replace(
                 seen,
+                pause=await self._finetune.describe_pause(estimate),
                 estimated_seconds=estimate.seconds,
                 estimated_ram_bytes=estimate.ram_bytes,
                 estimated_vram_bytes=estimate.vram_bytes,
@@ -193,7 +194,8 @@ class PreviewService:
                     shown = add_token_counts(seen, found.report)
                     shown = msgspec.structs.replace(shown, note=f"{shown.note} {MEASURING}".strip())
                 else:
-                    shown = add_token_counts(seen, found)
+                    pause = await self._finetune.describe_pause(found.estimate)
+                    shown = msgspec.structs.replace(add_token_counts(seen, found), pause=pause)
                 yield shown
 
     def _job(self, directory: Path, config: FineTuneConfig, base: TrainingBase) -> TrainingJob:

@@ -13,11 +13,13 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
+from tmde_core.card import give_back
 from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze
 from tmde_core.finetune.store import RunStore
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import AttemptPlan, append_attempt
+from tmde_core.finetune.supervision.lending import CardLender
 from tmde_core.finetune.supervision.watchdog import step_of
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.models.service import TrainingBase
@@ -55,6 +57,7 @@ class Launcher:
         self._workspace = workspace
         self.adapters = adapters
         self._store = store
+        self.cards = CardLender(settings, workspace)
 
     def run_dir(self, run_id: UUID) -> Path:
         """Return the directory of the run's files, which may not exist."""
@@ -193,6 +196,9 @@ class Launcher:
             (run_dir / name).unlink(missing_ok=True)
         if len(begun) > 1:
             self._mark(run_dir, begun)
+        if (loan := await self.cards.lend(msgspec.structs.replace(run, attempts=attempts), backend, job)) is not None:
+            command = self.cards.wait_first(loan, command)
+            RunEvents(run_dir / EVENTS_FILE).log(self.cards.describe(loan), attempt=len(begun))
         niceness = self._settings.supervisor.niceness
         process = supervisor.launch(command, supervisor.make_mark(run.id, len(begun)), run_dir, leash, niceness)
         log.info("finetune.launched", run=str(run.id), attempt=len(begun), backend=config.backend, pid=process.pid)
@@ -207,6 +213,10 @@ class Launcher:
             smaller = f", with batches of {now.batch_size} and {now.gradient_accumulation_steps} accumulation steps"
         why = f"{before.reason} " if now.automatic else ""
         RunEvents(run_dir / EVENTS_FILE).log(f"{why}Attempt {now.number} begins {where}{smaller}.", attempt=now.number)
+
+    def give_back_card(self, run_id: UUID) -> None:
+        """End the run's loan of the graphics card, so that the paused runtimes come back."""
+        give_back(self._settings.data_path, run_id)
 
     def _forget_checkpoints(self, run_dir: Path) -> None:
         """Delete the checkpoints of another batch size, which are unusable and would count as newer ones."""

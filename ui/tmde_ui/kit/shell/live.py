@@ -112,7 +112,9 @@ class ServerStatus:
         elif debates:
             jobs.append(Job(f"{len(debates)} debates running", "/"))
         if run is not None:
-            jobs.append(Job(await self._training(run), f"/finetune/{run.id}"))
+            paused = self._services.workspace.find_why_paused() is not None
+            label = await self._training(run)
+            jobs.append(Job(f"{label} (model paused)" if paused else label, f"/finetune/{run.id}"))
         if (benchmark := self._services.benchmark.get_running()) is not None:
             share = 100 * benchmark.completed_answers // max(1, benchmark.answer_count)
             jobs.append(Job(f"Benchmark {share} %", f"/benchmark/{benchmark.id}"))
