@@ -7,6 +7,7 @@ Each server has a class. `detect` recognises a server from its answer to `/v1/mo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tmde_core.sdk.chat_errors import response_error
 from tmde_core.sdk.chat_members import objects
 from tmde_core.sdk.errors import AdapterInvalidError, NotFoundError
 from tmde_core.sdk.lenient_json import as_count, as_list, as_object, as_text
+from tmde_core.sdk.plain_lora import has_own_scales
 from tmde_core.sdk.runtimes import AdapterRef, RuntimeCapabilities
 from tmde_runtime_http.connection import Connection, entries
 from tmde_runtime_http.options import Flavor
@@ -125,8 +127,14 @@ class Vllm(Generic):
     async def load(self, adapter: AdapterRef, model: str) -> None:
         """Load the adapter with `POST /v1/load_lora_adapter`.
 
-        The server reads the directory, so it must see the same files.
+        The server reads the directory, so it must see the same files. vLLM gives every module the same alpha / r, so an
+        adapter with scales of its own would answer wrongly without a warning.
         """
+        if await asyncio.to_thread(_has_own_scales, Path(adapter.directory)):
+            raise AdapterInvalidError(
+                f"The adapter {adapter.id} gives some modules a rank or an alpha of their own (rank_pattern, alpha_pattern), "
+                "which vLLM does not know. Use the embedded runtime, or export the adapter as merged-gguf."
+            )
         status, answer = await self._connection.ask(
             "POST",
             "/v1/load_lora_adapter",
@@ -315,3 +323,12 @@ def _same(served: Path, file: Path, adapter_id: str) -> bool:
 
 def _count(value: object) -> int | None:
     return as_count(value) or None
+
+
+def _has_own_scales(directory: Path) -> bool:
+    """Return whether the adapter in `directory` has a pattern of ranks or alphas. A directory without one is plain."""
+    try:
+        config = msgspec.json.decode((directory / "adapter_config.json").read_bytes())
+    except (OSError, msgspec.DecodeError):  # the server says what is wrong with the directory
+        return False
+    return isinstance(config, dict) and has_own_scales(config)
