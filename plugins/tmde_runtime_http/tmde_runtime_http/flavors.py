@@ -96,8 +96,8 @@ class LmStudio(Generic):
     title = "LM Studio server"
     capabilities = RuntimeCapabilities(json_schema=True)
     refusal = (
-        "LM Studio at {url} cannot load LoRA adapters. Export the adapter as GGUF, merge it into the model and load the result "
-        "there, or use the embedded runtime."
+        "LM Studio at {url} cannot load LoRA adapters. Export the adapter as merged-gguf and load the result there, or use the "
+        "embedded runtime."
     )
 
     async def context_length(self, entry: dict[str, Any]) -> int | None:

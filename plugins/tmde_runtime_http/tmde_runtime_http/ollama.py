@@ -196,9 +196,9 @@ class OllamaRuntime:
 
     def _refusal(self, adapter: AdapterRef) -> AdapterInvalidError:
         return AdapterInvalidError(
-            f"Ollama cannot load the adapter {adapter.id} by itself. Export it as GGUF, write a Modelfile with the lines "
-            f"`FROM <base model>` and `ADAPTER {adapter.directory}/adapter.gguf`, run `ollama create NAME -f Modelfile`, and "
-            "name that model in the settings; or use the embedded runtime."
+            f"Ollama loads no adapters. Export adapter and base model as one file (`tmde lora export {adapter.id} --format "
+            "merged-gguf`), run `ollama create` as the notes beside the file say, and name that model in the settings; or use "
+            "the embedded runtime."
         )
 
 

@@ -114,7 +114,7 @@ def test_a_family_answers_and_reads_as_in_transformers_with_every_adapter(served
         assert np.abs(found - bare).max() > 20 * served.noise, f"{name} changes nothing, so it proves nothing"
     for place, name in enumerate(ADAPTERS, len(ADAPTERS)):
         same = np.abs(served.found(place) - served.wanted(name)).max() < served.noise
-        ordered = not name == "plain" or families.FAMILIES[_kind(served)].interleaved
+        ordered = name != "plain" or families.FAMILIES[_kind(served)].interleaved
         assert same != ordered, f"the wrong form of {name}"
     assert [served.split(text) for text in tiny_families.STRINGS] == served.tokens
 

@@ -64,7 +64,7 @@ def convert(directory: Path, target: Path, matrices: type[np.floating[Any]] = np
     write_tokenizer(writer, config, directory)
 
     names = Names(family, int(config["num_hidden_layers"]))
-    tensors: list[tuple[str, Stored | Array]] = [*_rotation_tensors(family, config)]
+    tensors: list[tuple[str, Stored | Array]] = [*_rotation_tensors(config)]
     for stored in _stored(directory):
         if stored.name.startswith(SEEING):
             continue
@@ -213,7 +213,7 @@ def _trained_context(config: Mapping[str, Any], rotation: Mapping[str, Any]) -> 
     return int(told or config["max_position_embeddings"])
 
 
-def _rotation_tensors(family: Family, config: Mapping[str, Any]) -> list[tuple[str, Array]]:
+def _rotation_tensors(config: Mapping[str, Any]) -> list[tuple[str, Array]]:
     """Return the factors by which llama.cpp divides the frequencies of rotary positions, if the model scales them."""
     rotation = _rotation(config)
     kind = _rotation_kind(rotation)
