@@ -19,6 +19,7 @@ from tests.tmde_cpu.gguf.test_gguf_lora import llama_server
 from tmde_cpu.gguf import families, lora
 from tmde_cpu.gguf.adapter_form_worker import make
 from tmde_cpu.gguf.convert import convert
+from tmde_cpu.gguf.merge import merge
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -41,6 +42,10 @@ class Served:
         self._forms = forms
         self.tokens = told["tokens"]
         self.noise = TABLE_NOISE if directory.name == "gemma3" else NOISE
+
+    def at(self, client: httpx.Client) -> Served:
+        """The same, asked at a server without adapters."""
+        return Served(self.directory, self._told, client, 0)
 
     def wanted(self, adapter: str) -> np.ndarray:
         logits = np.array(self._told["logits"][adapter])
@@ -117,6 +122,16 @@ def test_a_family_answers_and_reads_as_in_transformers_with_every_adapter(served
         ordered = name != "plain" or families.FAMILIES[_kind(served)].interleaved
         assert same != ordered, f"the wrong form of {name}"
     assert [served.split(text) for text in tiny_families.STRINGS] == served.tokens
+
+
+@pytest.mark.parametrize("served", FAMILIES, indirect=True)
+@pytest.mark.parametrize("adapter", ["patterns"])
+def test_base_model_and_adapter_in_one_file_answer_as_they_do_apart(served: Served, adapter: str) -> None:
+    form, target = served.directory / adapter / "adapter.gguf", served.directory / "merged.gguf"
+    merge(served.directory / "model.gguf", form, target, "base", name="x", tell=lambda done, size: None)
+    with llama_server(target) as client:
+        found = served.at(client).found(None)
+    assert np.abs(found - served.wanted(adapter)).max() < served.noise
 
 
 @pytest.mark.parametrize("served", FAMILIES, indirect=True)

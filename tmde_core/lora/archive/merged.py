@@ -16,7 +16,7 @@ import signal
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -48,6 +48,8 @@ log = structlog.get_logger(__name__)
 
 SILENCE_SECONDS = 1800.0
 """The longest time without a sign of life. Converting a large base model first takes many minutes."""
+KEPT_SECONDS = 3600.0
+"""How long a prepared model is kept. It may take many gigabytes of the disk."""
 PIECE = 1024 * 1024
 MAX_LINE = 1024 * 1024
 
@@ -72,6 +74,15 @@ class MergedModel(Record, frozen=True):
     """What the worker found."""
 
 
+class Prepared(NamedTuple):
+    """A merged model that waits to be streamed."""
+
+    key: tuple[UUID, Quantization]
+    made: MergedModel
+    file: IO[bytes]
+    """The model. It has no name in the file system."""
+
+
 class MergeService:
     """Writes merged models, one after the other."""
 
@@ -80,6 +91,8 @@ class MergeService:
         self._lora = lora
         self._store = store
         self._turn = asyncio.Lock()  # each merge takes all cores while it compares
+        self._prepared: Prepared | None = None
+        self._expiry: asyncio.TimerHandle | None = None
 
     async def write(
         self,
@@ -129,25 +142,58 @@ class MergeService:
         log.info("lora.merged", adapter=str(adapter_id), quantization=quantization, bytes=result.size_bytes)
         return MergedModel(filename, render_merged_notes(manifest, result, filename), result)
 
-    async def stream(
-        self, adapter_id: UUID, quantization: Quantization = "base", *, force: bool = False
-    ) -> tuple[str, int, Iterator[bytes]]:
-        """Return the name, size and content of a .tar with the merged model and its NOTES.md.
+    async def prepare(
+        self,
+        adapter_id: UUID,
+        quantization: Quantization = "base",
+        *,
+        force: bool = False,
+        tell: Tell = lambda _: None,
+    ) -> MergedModel:
+        """Write the merged model, and keep it for the next `stream` of the same adapter and quantization.
 
-        The file is written before this method returns. It has no name any more, so the kernel deletes it when the
-        content has been read or is dropped.
+        One prepared model is kept at most, for an hour. Its file has no name, so a crash leaves nothing behind.
 
         Raises:
             TmdeError: see `write`.
         """
         async with lock_staging(self._store.directory) as directory:
             path = directory / "merged.gguf"
-            made = await self.write(adapter_id, path, quantization, force=force)
+            made = await self.write(adapter_id, path, quantization, force=force, tell=tell)
             file = path.open("rb")
-        folder = made.filename.removesuffix(".gguf")
-        head, tail = _frame(folder, made, os.fstat(file.fileno()).st_size)
-        size = len(head) + os.fstat(file.fileno()).st_size + len(tail)
-        return f"{folder}.tar", size, _pieces(head, file, tail)
+        self._drop_prepared()
+        self._prepared = Prepared((adapter_id, quantization), made, file)
+        self._expiry = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop_prepared)
+        return made
+
+    async def stream(
+        self, adapter_id: UUID, quantization: Quantization = "base", *, force: bool = False
+    ) -> tuple[str, int, Iterator[bytes]]:
+        """Return the name, size and content of a .tar with the merged model and its NOTES.md.
+
+        The model is written before this method returns, unless it is prepared. The kernel deletes it when the content
+        has been read or is dropped.
+
+        Raises:
+            TmdeError: see `write`.
+        """
+        if self._prepared is None or self._prepared.key != (adapter_id, quantization):
+            await self.prepare(adapter_id, quantization, force=force)
+        prepared, self._prepared = self._prepared, None
+        assert prepared is not None
+        self._drop_prepared()
+        folder = prepared.made.filename.removesuffix(".gguf")
+        content = os.fstat(prepared.file.fileno()).st_size
+        head, tail = _frame(folder, prepared.made, content)
+        return f"{folder}.tar", len(head) + content + len(tail), _pieces(head, prepared.file, tail)
+
+    def _drop_prepared(self) -> None:
+        """Forget the prepared model, so that the kernel deletes it."""
+        if self._prepared is not None:
+            self._prepared.file.close()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._prepared = self._expiry = None
 
     async def _command(
         self, directory: Path, manifest: Manifest, target: Path, quantization: Quantization
@@ -200,7 +246,7 @@ def _require_good(manifest: Manifest, result: MergeResult, quantization: Quantiz
     instead = f"Export it as {better} instead" if better else "Serve the adapter beside its base model instead"
     raise UnprocessableError(
         f"The merged model is too far from what was merged, so it was not kept. {' '.join(result.quality.flaws)} "
-        f"{instead}, or take it as it is with force.",
+        f"{instead}, or take it as it is with force (--force, force=true).",
         flaws=list(result.quality.flaws),
         proposal=better,
     )

@@ -76,7 +76,7 @@ class Place(msgspec.Struct, frozen=True):
             raise ValueError(
                 f"{self.name} has rows of {self.shape[-1]} values, which are no whole blocks of {self.type.name}"
             )
-        return self.shape[-1] // block * size
+        return self.shape[-1] // int(block) * int(size)
 
     @property
     def size(self) -> int:

@@ -12,19 +12,19 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import gguf
 import msgspec
 import numpy as np
+from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
 
 from tmde_core.sdk.training import Quantization
 from tmde_cpu.gguf.families import Array
 from tmde_cpu.gguf.layout import Entry, Layout, Place, pad, size_of, write_head
-
-Type = gguf.GGMLQuantizationType
 
 PIECE_VALUES = 2 * 1024 * 1024
 """The number of values that are computed at once by one thread: 8 MB in float32, and some times this on the way."""
@@ -34,6 +34,8 @@ WRITABLE = (Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q5_1, Type.Q5_0, Type
 FILE_TYPES = {"Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0, "F16": gguf.LlamaFileType.MOSTLY_F16}
 FREE_RESERVE = 64 * 1024 * 1024
 """The free space in bytes that must be left on the disk."""
+LARGEST_F16 = 65_504.0
+"""The largest number in 16 bits."""
 ROUTER = ".ffn_gate_inp."
 """Part of the name of what chooses among experts. It stays as exact as it is."""
 
@@ -93,7 +95,7 @@ def merge(base: Path, adapter: Path, target: Path, quantization: Quantization, *
         write_head(file, entries, places, model.alignment)
         for old, new in zip(model.places, places, strict=True):
             for piece in _in_order(threads, _jobs(model, old, new, deltas)):
-                file.write(piece)
+                file.write(piece.data)
                 written += piece.nbytes
                 tell(written, size)
             pad(file, model.alignment)
@@ -175,7 +177,8 @@ class _Deltas:
     def left(self, name: str) -> Array:
         """Return alpha / rank · A."""
         a = self._read(f"{name}.lora_a")
-        return a * np.float32(self._alpha / a.shape[0] if self._alpha else 1.0)
+        with np.errstate(all="ignore"):  # what is no number is told when it is added
+            return a * np.float32(self._alpha / a.shape[0] if self._alpha else 1.0)
 
     def right(self, name: str, first: int, last: int) -> Array:
         """Return rows of B."""
@@ -194,17 +197,23 @@ def _jobs(model: Layout, old: Place, new: Place, deltas: _Deltas) -> Iterator[Ca
     for first in range(0, old.rows, step):
         last = min(first + step, old.rows)
         if left is None and new.type == old.type:
-            yield lambda first=first, last=last: model.rows(old, first, last)
+            yield partial(model.rows, old, first, last)
         else:
-            yield lambda first=first, last=last: _piece(model, old, new, first, last, left, deltas)
+            yield partial(_piece, model, old, new, first, last, left, deltas)
 
 
 def _piece(model: Layout, old: Place, new: Place, first: int, last: int, left: Array | None, deltas: _Deltas) -> Array:
     values = _values(model, old, first, last)
     if left is not None:
-        values = values + deltas.right(old.name, first, last) @ left
-    if not np.isfinite(values).all():
+        with np.errstate(all="ignore"):  # what is no number is told below
+            values = values + deltas.right(old.name, first, last) @ left
+    largest = float(np.abs(values).max(initial=0.0))
+    if not np.isfinite(largest):
         raise MergeError(f"The sum of base model and adapter is no number in {old.name}.")
+    if new.type == Type.F16 and largest > LARGEST_F16:
+        raise MergeError(
+            f"{old.name} has the weight {largest:.0f}, which F16 cannot hold. Choose another quantization."
+        )
     return np.ascontiguousarray(quantize(values, new.type)).view(np.uint8)
 
 

@@ -127,8 +127,8 @@ def judge(
         )
     if difference > max(ROUNDING, MOST_LOST * effect):
         flaws.append(
-            f"It differs from the base model with the adapter by {difference:.2f}, and what the adapter changes is "
-            f"{effect:.2f} (mean difference of log-probabilities)."
+            f"It lost much of the adapter: it differs from the base model with the adapter by {difference:.2f}, where the "
+            f"adapter itself changes {effect:.2f} (mean difference of log-probabilities)."
         )
     return MergeQuality(
         asked=asked, right_apart=right_apart, right_merged=right_merged, positions=len(known), same_token=share,
