@@ -78,9 +78,20 @@ class Served:
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     directory = tmp_path_factory.mktemp("families")
-    done = warm.run([sys.executable, tiny_families.__file__, str(directory)])
+    done = warm.run([sys.executable, tiny_families.__file__, "make", str(directory)])
     assert done.returncode == 0, done.stderr[-2000:]
     return directory, json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def read(told: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    """What each family's GGUF file is when it is read for training."""
+    directory, families = told
+    for family in families:
+        convert(directory / family / "model", directory / family / "model.gguf", np.float32)
+    done = warm.run([sys.executable, tiny_families.__file__, "read", str(directory)])
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(json.loads(done.stdout))
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +152,22 @@ def test_the_form_is_the_same_whether_the_base_model_is_a_directory_or_a_gguf_fi
         by_directory = form.read_bytes()
         assert make(served.directory / name, served.directory / "model.gguf").reasons == ()
         assert form.read_bytes() == by_directory
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "smollm3"])
+def test_a_gguf_file_is_trained_on_as_what_it_serves(
+    told: tuple[Path, dict[str, Any]], read: dict[str, Any], family: str
+) -> None:
+    made = told[1][family]
+    assert "refused" not in read[family]
+    assert np.abs(np.array(read[family]["logits"]) - np.array(made["logits"]["base"])).max() < NOISE
+    assert read[family]["tokens"] == made["tokens"]
+
+
+def test_a_gguf_file_of_a_family_that_cannot_be_read_is_refused_with_what_to_use_instead(read: dict[str, Any]) -> None:
+    assert read["smollm3"]["refused"].endswith(
+        "cannot be read from GGUF here; use a directory of the model's safetensors."
+    )
 
 
 def _kind(served: Served) -> str:

@@ -1,10 +1,12 @@
 """Makes a tiny random model of each family with a tokenizer of its kind, and adapters for it. Runs in a subprocess only.
 
-    python tiny_families.py DIRECTORY [FAMILY …]
+    python tiny_families.py make DIRECTORY
+    python tiny_families.py read DIRECTORY
 
-Each model goes to `DIRECTORY/FAMILY/model`, each adapter to `DIRECTORY/FAMILY/ADAPTER`. The output is a JSON object:
+`make`: each model goes to `DIRECTORY/FAMILY/model`, each adapter to `DIRECTORY/FAMILY/ADAPTER`. The output is a JSON object:
 family → `ids`, the prompt; `logits`, what transformers and PEFT compute after it, by adapter (`base` for none); and
-`tokens`, the tokens of `STRINGS`.
+`tokens`, the tokens of `STRINGS`. `read` reads each `DIRECTORY/FAMILY/model.gguf` as for training, and tells the logits of
+the base model and the tokens, or `refused`, the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.gemma3 import Gemma3ForCausalLM, Gemma3TextConfig
 from transformers.models.llama import LlamaConfig, LlamaForCausalLM
 from transformers.models.mistral import MistralConfig, MistralForCausalLM
@@ -27,6 +29,7 @@ from transformers.models.qwen2 import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen3 import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.smollm3 import SmolLM3Config, SmolLM3ForCausalLM
 
+from tmde_cpu import base_model
 from tmde_cpu.gguf.tokenizer import SPLITS
 
 TEMPLATE = (
@@ -57,7 +60,7 @@ SHAPE: dict[str, Any] = {
 }  # fmt: skip
 SCALED: dict[str, Any] = {
     "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 500.0,
-    "original_max_position_embeddings": 64,
+    "original_max_position_embeddings": 8192,
 }  # fmt: skip
 LONG: dict[str, Any] = {
     "rope_type": "longrope", "rope_theta": 10_000.0, "partial_rotary_factor": 0.75, "short_factor": [1.0, 1.3, 1.7, 2.5, 3.0, 4.0],
@@ -228,10 +231,30 @@ def make(family: str, directory: Path) -> dict[str, Any]:
     return {"ids": ids, "logits": logits, "tokens": tokens}
 
 
+def read(directory: Path, ids: list[int]) -> dict[str, Any]:
+    """Read a family's GGUF file, and compute with what was read."""
+    target = directory / "read"
+    try:
+        base_model._convert_here(directory / "model.gguf", target)
+    except ValueError as error:
+        return {"refused": str(error)}
+    loaded = AutoTokenizer.from_pretrained(target)
+    model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).eval()
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0, -1].tolist()
+    return {"logits": logits, "tokens": [loaded.encode(text, add_special_tokens=False) for text in STRINGS]}
+
+
 def main() -> None:
-    """Make the families and tell what was computed."""
-    directory, *wanted = sys.argv[1:]
-    json.dump({name: make(name, Path(directory) / name) for name in wanted or FAMILIES}, sys.stdout)
+    """Make or read the families, and tell what was computed."""
+    what, directory = sys.argv[1], Path(sys.argv[2])
+    if what == "make":
+        told = {name: make(name, directory / name) for name in FAMILIES}
+        (directory / "ids.json").write_text(json.dumps({name: one["ids"] for name, one in told.items()}))
+    else:
+        ids = json.loads((directory / "ids.json").read_text())
+        told = {name: read(directory / name, ids[name]) for name in FAMILIES}
+    json.dump(told, sys.stdout)
 
 
 if __name__ == "__main__":
