@@ -295,9 +295,11 @@ class Services:
     @cached_property
     def archives(self) -> ArchiveService:
         """The export and import of adapters."""
+        from tmde_core.lora.archive.merged import MergeService
         from tmde_core.lora.archive.service import ArchiveService
 
-        return ArchiveService(self.lora, self.stores.adapters, self.forms)
+        merges = MergeService(self.workspace, self.lora, self.stores.adapters)
+        return ArchiveService(self.lora, self.stores.adapters, self.forms, merges)
 
     @cached_property
     def debates(self) -> DebateService:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +91,18 @@ async def test_an_adapter_that_vllm_cannot_read_is_refused_in_its_words() -> Non
     async with _runtime(FakeVllm()) as runtime:
         with pytest.raises(AdapterInvalidError, match="No adapter found"):
             await runtime.load_adapter(AdapterRef(id="x", directory="/broken"))
+
+
+async def test_an_adapter_whose_modules_have_their_own_scales_never_reaches_vllm_which_would_ignore_them(
+    tmp_path: Path,
+) -> None:
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "alpha_pattern": {"q_proj": 32}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    server = FakeVllm()
+    async with _runtime(server) as runtime:
+        with pytest.raises(AdapterInvalidError, match="alpha_pattern"):
+            await runtime.load_adapter(AdapterRef(id="x", directory=str(tmp_path)))
+    assert server.bodies("/v1/load_lora_adapter") == []
 
 
 async def test_vllm_tells_context_and_token_counts() -> None:

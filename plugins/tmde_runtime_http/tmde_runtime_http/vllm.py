@@ -15,6 +15,7 @@ import msgspec
 from tmde_core.sdk.chat_errors import response_error
 from tmde_core.sdk.errors import AdapterInvalidError, InsufficientStorageError, TmdeError
 from tmde_core.sdk.lenient_json import as_count, as_object, as_text
+from tmde_core.sdk.plain_lora import has_own_scales
 from tmde_core.sdk.runtimes import AdapterRef, RuntimeCapabilities
 from tmde_runtime_http.connection import Connection
 from tmde_runtime_http.generic import LOAD_SECONDS, MERGED, Chosen, Generic, positive
@@ -139,7 +140,16 @@ class Vllm(Generic):
         return await self._connection.ask("POST", "/v1/chat/completions", body, seconds=LOAD_SECONDS)
 
     async def load(self, adapter: AdapterRef, model: str) -> None:  # noqa: ARG002 - the adapter's name is the model
-        """Make the server load the adapter, from the served directory or by its API."""
+        """Make the server load the adapter, from the served directory or by its API.
+
+        vLLM gives every module the same alpha / r, so an adapter with scales of its own would answer wrongly without a
+        warning.
+        """
+        if await asyncio.to_thread(_has_own_scales, Path(adapter.directory)):
+            raise AdapterInvalidError(
+                f"The adapter {adapter.id} gives some modules a rank or an alpha of their own (rank_pattern, alpha_pattern), "
+                "which vLLM does not know. Use the embedded runtime, or export the adapter as merged-gguf."
+            )
         if self._way == "directory":
             await self._load_from_directory(adapter)
         elif self._way == "api":
@@ -268,3 +278,12 @@ def _base_names(listing: Sequence[dict[str, Any]]) -> list[str]:
     bases = [entry for entry in listing if not as_text(entry.get("parent"))]
     names = [as_text(entry.get(key)).strip() for key in ("root", "id") for entry in bases]
     return list(dict.fromkeys(name for name in names if name))
+
+
+def _has_own_scales(directory: Path) -> bool:
+    """Return whether the adapter in `directory` has a pattern of ranks or alphas. A directory without one is plain."""
+    try:
+        config = msgspec.json.decode((directory / "adapter_config.json").read_bytes())
+    except (OSError, msgspec.DecodeError):  # the server says what is wrong with the directory
+        return False
+    return isinstance(config, dict) and has_own_scales(config)

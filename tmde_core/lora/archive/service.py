@@ -29,6 +29,7 @@ import structlog
 from tmde_core.errors import AdapterInvalidError, ConflictError, TooLargeError
 from tmde_core.lora.archive.check import Checked, check
 from tmde_core.lora.archive.layout import MAX_ARCHIVE_BYTES, ArchiveFormat, folder_name
+from tmde_core.lora.archive.merged import MergeService
 from tmde_core.lora.archive.pack import pack_archive, require_importable, stream_verified
 from tmde_core.lora.archive.torch_file import TorchFile
 from tmde_core.lora.archive.unpack import Unpacked, unpack
@@ -37,7 +38,7 @@ from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.service import LoraService
 from tmde_core.records.base import Record, utc_now
 from tmde_core.records.lora import ActivationTrigger, LoRAAdapter, Manifest
-from tmde_core.records.training import ConversionResult
+from tmde_core.records.training import ConversionResult, Quantization
 from tmde_core.sdk.adapters import GGUF_FILE, WEIGHTS_FILE, staging_directory
 from tmde_core.sdk.safetensors_header import SafetensorsError, read_tensors
 from tmde_core.storage.durable import storage_errors
@@ -65,22 +66,42 @@ class Export(Record, frozen=True):
 class ArchiveService:
     """Exports and imports adapters."""
 
-    def __init__(self, lora: LoraService, store: AdapterStore, forms: GgufForms) -> None:
+    def __init__(self, lora: LoraService, store: AdapterStore, forms: GgufForms, merges: MergeService) -> None:
         self._lora = lora
         self._store = store
         self._forms = forms
+        self.merges = merges
+        """Writes merged models to a place of the caller's choice."""
 
     # ----------------------------------------------------------------------------------------- export
 
-    async def export(self, adapter_id: UUID, format: ArchiveFormat = "peft") -> Export:  # noqa: A002 - the word for it
+    async def export(
+        self,
+        adapter_id: UUID,
+        format: ArchiveFormat = "peft",  # noqa: A002 - the word for it
+        *,
+        quantization: Quantization = "base",
+        force: bool = False,
+    ) -> Export:
         """Return an adapter as one file, streamed in constant memory.
+
+        Args:
+            adapter_id: the adapter.
+            format: what the file is. `merged-gguf` is a .tar with the merged model and its notes; the method returns
+                when the model is written and compared, which takes a minute or more.
+            quantization: how a merged model's weights are stored.
+            force: export a merged model that lost too much.
 
         Raises:
             NotFoundError: no such adapter.
             AdapterInvalidError: the adapter is damaged, or its GGUF form is missing and cannot be created.
             UnprocessableError: the weights are too large for adapter_model.bin.
             TooLargeError: the archive would be larger than an import allows.
+            TmdeError: a merged model cannot be made, see `MergeService.write`.
         """
+        if format == "merged-gguf":
+            filename, size, pieces = await self.merges.stream(adapter_id, quantization, force=force)
+            return Export(filename, "application/x-tar", _threaded(pieces), size)
         manifest = await asyncio.to_thread(self._store.verify_files, adapter_id)
         directory, name = self._store.path(adapter_id), folder_name(adapter_id)
         if format == "gguf":

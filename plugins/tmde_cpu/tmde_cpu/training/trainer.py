@@ -30,7 +30,8 @@ from tmde_core.sdk.files import hash_file
 from tmde_core.sdk.training import FineTuneConfig, FineTuneMetrics
 from tmde_core.sdk.worker import BaseIdentity, RunWorker, TrainingFailedError
 from tmde_cpu.base_model import base_name, ensure_base_model, identify, load_tokenizer
-from tmde_cpu.gguf.lora import UnsupportedModelError, write_gguf_lora
+from tmde_cpu.gguf.families import UnsupportedModelError
+from tmde_cpu.gguf.lora import write_gguf_lora
 from tmde_cpu.training import state
 from tmde_cpu.training.conversation import ConversationEncoder
 from tmde_cpu.training.packing import Pack, pack_all
