@@ -15,6 +15,7 @@
     ├── ForbiddenError                403 forbidden
     ├── InsufficientStorageError      507 insufficient_storage
     ├── RegistryUnreachableError      503 registry_unreachable
+    ├── HubUnreachableError           503 hub_unreachable
     ├── PluginUnavailableError        503 plugin_unavailable
     └── WorkerFailedError             502 worker_failed
         ├── ContextOverflowError      502 context_overflow
@@ -122,6 +123,12 @@ class RegistryUnreachableError(TmdeError):
     """The template registry does not respond."""
 
     code, status, title = "registry_unreachable", 503, "Registry unreachable"
+
+
+class HubUnreachableError(TmdeError):
+    """The hub of models does not respond, or responds with an error."""
+
+    code, status, title = "hub_unreachable", 503, "Hub unreachable"
 
 
 class PluginUnavailableError(TmdeError):
