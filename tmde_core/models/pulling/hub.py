@@ -279,7 +279,9 @@ def _check_status(response: Any, hub: str, repository: str, path: str, *, own: b
     if status == 429:
         raise _busy(hub, response.headers)
     if status == 416:
-        raise TransientError(HubUnreachableError(f"The hub {hub} cannot continue {path[:100]} (HTTP 416)."), restart=True)
+        raise TransientError(
+            HubUnreachableError(f"The hub {hub} cannot continue {path[:100]} (HTTP 416)."), restart=True
+        )
     if status >= 500 or status == 408:
         raise TransientError(HubUnreachableError(f"The hub {hub} has an error of its own (HTTP {status})."))
     raise HubUnreachableError(f"The hub {hub} refuses to send {path[:100]} (HTTP {status}).")

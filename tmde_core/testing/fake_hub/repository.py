@@ -22,9 +22,7 @@ class Repository:
         """Read a folder; its content must not change afterwards."""
         self.folder = folder
         self.name = name
-        self.files = {
-            file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()
-        }
+        self.files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
         self.hashes = {path: _hash(file, self.is_large(path)) for path, file in self.files.items()}
         listed = "".join(f"{path} {digest}\n" for path, digest in self.hashes.items())
         self.commit = hashlib.sha1(listed.encode(), usedforsecurity=False).hexdigest()

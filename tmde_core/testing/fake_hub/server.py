@@ -122,7 +122,9 @@ class FakeHub(FakeServer):
             assert repository is not None
             await self._content(call, reply, repository, path)
         elif ("gated" in self.faults or "private" in self.faults) and _token(call) != GRANTED:
-            await _refuse(reply, 403 if _token(call) else 401, "GatedRepo" if "gated" in self.faults else "RepoNotFound")
+            await _refuse(
+                reply, 403 if _token(call) else 401, "GatedRepo" if "gated" in self.faults else "RepoNotFound"
+            )
         elif "forbidden" in self.faults:
             await _refuse(reply, 403)
         elif repository is None or path not in repository.files or "gone" in self.faults:

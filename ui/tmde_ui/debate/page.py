@@ -9,11 +9,12 @@ import msgspec
 from nicegui import ui
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
-from tmde_core.records.debate import ChosenModel, Debate, DebateConfig
+from tmde_core.records.debate import Debate, DebateConfig
 from tmde_core.records.traces import Trace
 from tmde_core.services import Services
 from tmde_core.settings import MAX_QUERY_BYTES
-from tmde_ui.debate.models import offer_models
+from tmde_ui.debate.models import draw_choices, offer_models, read_choices
+from tmde_ui.debate.toy import draw_toy_hint, find_toy
 from tmde_ui.debate.transcript import from_log
 from tmde_ui.debate.view import DebateView
 from tmde_ui.kit.elements import Tag, button, choice, field, link
@@ -101,12 +102,15 @@ async def _ask_page(
     services: Services, live: ServerStatus, content: Tag, asked: str = "", followed: Trace | None = None
 ) -> None:
     recent = await services.traces.list(limit=RECENT)
+    toy = await find_toy(services)
     with Tag("section", classes="hero"):
         Tag("h1", "What is your question?" if followed is None else "What else do you want to know?")
         Tag(
             "p",
             "A Proposer answers, a Skeptic looks for errors, and you get the improved answer. All of it is stored on this machine.",
         )
+    if toy is not None:
+        draw_toy_hint(toy)
     if followed is not None:
         with Tag("p", classes="notice", data_testid="followed"):
             Tag("span", "This follows up: ")
@@ -184,7 +188,8 @@ def _ask_form(services: Services, asked: str) -> tuple[Tag, Tag, Tag]:
                         choice("Method templates", "templates", templates, str(shipped.templates))
                         choice("Final answer", "synthesis", _SYNTHESIS, shipped.synthesis)
                         field("Domain", "domain", placeholder="detected automatically", maxlength="60")
-                        models = choice("Who answers", "model", (("", "as in the settings"),), data_testid="model")
+                        Tag("p", "Models for this question", "eyebrow wide-field")
+                        models = draw_choices()
                 with button("", "primary", type_="submit", test="ask-button"):
                     Tag("span", "Debate it")
                     Tag("kbd", "Ctrl ↵", aria_hidden="true")
@@ -240,9 +245,8 @@ def _config(fields: dict[str, str]) -> DebateConfig:
             chosen[name] = int(fields[name])
     if fields.get("synthesis") in {"always", "when-disputed", "never"}:
         chosen["synthesis"] = cast("Literal['always', 'when-disputed', 'never']", fields["synthesis"])
-    if fields.get("model"):
-        runtime, _, name = fields["model"].partition(" ")
-        chosen["model"] = ChosenModel(runtime=runtime, model=name)
+    if (models := read_choices(fields)) is not None:
+        chosen["models"] = models
     if fields.get("domain", "").strip():
         chosen["domain"] = fields["domain"].strip()[:60]
     wire = msgspec.to_builtins(DebateConfig(**chosen))
