@@ -12,8 +12,8 @@ from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.tending import draw_part, poll, start_task
 from tmde_ui.kit.words import count
-from tmde_ui.models.adding import AddForm
 from tmde_ui.models.bases import BaseList
+from tmde_ui.models.getting import GetModel
 from tmde_ui.models.roles import RolePickers
 from tmde_ui.models.words import count_adapters, describe_silence
 
@@ -22,9 +22,9 @@ def register(site: Site) -> None:
     """Register the page with the app."""
 
     @page("/models", site)
-    async def models() -> None:
+    async def models(get: str = "") -> None:
         with frame(site, "Models", here="/models"), Tag("div", classes="stack wide"):
-            ModelsPage(site).build()
+            ModelsPage(site).build(get.strip())
 
 
 class ModelsPage:
@@ -34,8 +34,12 @@ class ModelsPage:
         self._services = site.services
         self._roles = site.services.settings.roles
 
-    def build(self) -> None:
-        """Draw the page and start to fill it."""
+    def build(self, wanted: str = "") -> None:
+        """Draw the page and start to fill it.
+
+        Args:
+            wanted: a model of the hub to show a plan for, such as `Qwen/Qwen3-4B-GGUF:Q4_K_M`; empty: none.
+        """
         with Tag("div", classes="stack tight"):
             with Tag("div", classes="line spread"):
                 Tag("h1", "Models")
@@ -53,7 +57,7 @@ class ModelsPage:
             self._away = Tag("div", classes="stack tight maybe", data_testid="away")
         with Tag("section", classes="stack", id="get", aria_label="Get a model", tabindex="-1"):
             Tag("h2", "Get a model")
-            AddForm(self._services, self.refill).build()
+            GetModel(self._services, self.refill, wanted).build()
         start_task(self.refill, "list the models")
         start_task(self._tell_away, "look at the runtimes")
         start_task(self._pickers.tell_adapter, "see whether the adapter belongs to the Proposer's model")
