@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tmde_core.lora.files.forms import GgufForms
     from tmde_core.lora.files.store import AdapterStore
     from tmde_core.lora.service import LoraService
+    from tmde_core.models.pulling import PullService
     from tmde_core.models.service import ModelService
     from tmde_core.notifications.service import NotificationService
     from tmde_core.observers import Observers
@@ -196,6 +197,15 @@ class Services:
     def models(self) -> ModelService:
         """The base models."""
         return self.workspace.models
+
+    @cached_property
+    def pulls(self) -> PullService:
+        """Pulls of base models. Those that this process has started end with it, and can be continued."""
+        from tmde_core.models.pulling import PullService
+
+        service = PullService(self.settings)
+        self._stack.push_async_callback(asyncio.to_thread, service.stop)
+        return service
 
     @property
     def templates(self) -> TemplateStore:

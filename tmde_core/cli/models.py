@@ -18,6 +18,7 @@ from tmde_core.cli.kit.output import (
     print_json,
     print_table,
 )
+from tmde_core.cli.models_pull import pull_command
 
 if TYPE_CHECKING:
     from tmde_core.models.service import ModelTest
@@ -31,6 +32,7 @@ command = typer.Typer(
     invoke_without_command=True,
     help="Base models: list, fetch, add, try and remove them.",
 )
+command.command("pull")(pull_command)
 
 NameArgument = Annotated[
     str, typer.Argument(help="The base model, by its name, an alias, or the name of a form of it.")

@@ -358,9 +358,8 @@ def _explained(hub: str, repository: str, revision: str, *, authenticated: bool)
         raise _no_access(hub, repository, "GatedRepo", error.response.status_code, authenticated) from None
     except hub_errors.HfHubHTTPError as error:
         raise _of_status(error, hub, repository, authenticated) from None
-    except hub_errors.HTTPError as error:  # the connection failed
-        reason = str(error) or type(error).__name__
-        raise TransientError(HubUnreachableError(f"The hub {hub} cannot be reached: {_phrase(reason)}.")) from None
+    except hub_errors.HTTPError as error:
+        raise TransientError(HubUnreachableError(_describe_failure(error, hub))) from None
     except (ValueError, TypeError, KeyError, AttributeError):  # what it answered is no listing
         raise _no_hub(hub) from None
 
@@ -452,8 +451,15 @@ def _no_hub(hub: str) -> HubUnreachableError:
     )
 
 
-def _phrase(reason: str) -> str:
-    return " ".join(reason.split())[:200].rstrip(".")
+def _describe_failure(error: Exception, hub: str) -> str:
+    """Return a sentence on a connection that failed. The HTTP client's classes tell at which point."""
+    kind, reason = type(error).__name__, " ".join(str(error).split())[:200].rstrip(".")
+    if kind in ("ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"):
+        why = reason if kind != "ConnectTimeout" else "no connection in time"
+        return f"The hub {hub} cannot be reached: {why or kind}. Check the connection, and HF_ENDPOINT if it is set."
+    if kind.endswith("Timeout"):
+        return f"The hub {hub} has gone silent."
+    return f"The connection to the hub {hub} broke: {reason or kind}."
 
 
 # ---------------------------------------------------------------------------------------- listing

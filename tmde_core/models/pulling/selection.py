@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tmde_core.errors import InvalidInputError, NotFoundError, UnprocessableError
 from tmde_core.models.pulling.listing import HubFile, HubListing
 from tmde_core.models.pulling.names import parse_hub_path
-from tmde_core.models.pulling.quantizations import GgufModel, choose, find_quantization, group_parts, match
+from tmde_core.models.pulling.quantizations import GgufModel, choose, find_quantization, group_parts, match, normalize
 from tmde_core.records.models import WEIGHTS_FOLDER
 from tmde_core.records.pulls import GgufChoice, LeftOutFile, PullFile, PullForm
 
@@ -252,9 +252,15 @@ class _Shelf:
         found = exact or by_name or match(self.models, file)
         if found:
             return choose(found)
+        if left := next((one for one in self.left_out if file in (one.path, PurePosixPath(one.path).name)), None):
+            raise InvalidInputError(
+                f"{file[:100]!r} of {self.repository} is not fetched: {left.reason}. There are: {self._offer()}.",
+                field="file",
+            )
         names = [path for model in self.models for path in model.paths]
         near = difflib.get_close_matches(file, names, n=3, cutoff=0.4)
-        said = f" Did you mean {' or '.join(near)}?" if near and not find_quantization(f"-{file}") else ""
+        meant_quantization = find_quantization(file) == normalize(file)
+        said = f" Did you mean {' or '.join(near)}?" if near and not meant_quantization else ""
         raise NotFoundError(
             f"{self.repository} has no GGUF file {file[:100]!r}.{said} There are: {self._offer()}.", near=near or None
         )

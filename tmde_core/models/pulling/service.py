@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,7 +27,6 @@ from tmde_core.models.pulling.limits import PullLimits
 from tmde_core.models.pulling.names import Reference, check_revision, parse_reference
 from tmde_core.models.pulling.planning import free_bytes, make_plan, require_room
 from tmde_core.models.pulling.staging import PullJob, Staging, find_stagings
-from tmde_core.models.pulling.wire import KEPT
 from tmde_core.records.base import to_json, utc_now
 from tmde_core.records.pulls import PULL_ENDED, PartialPull, Pull, PullPlan, PullRequest, PullState
 from tmde_core.settings import Settings
@@ -234,20 +232,18 @@ class PullService:
                 )
             except OSError as error:
                 raise WorkerFailedError(f"The process of the pull cannot be started: {error.strerror}.") from error
-        threading.Thread(target=process.wait, name=f"pull-{staging.name[:8]}", daemon=True).start()
+        threading.Thread(target=_reap, args=(process,), name=f"pull-{staging.name[:8]}", daemon=True).start()
         return process
 
     def stop(self) -> None:
         """End the pulls that this process has started. They count as interrupted, and can be continued."""
         for process in self._processes.values():
-            if process.poll() is None and process.stdin is not None:
-                with contextlib.suppress(OSError):
-                    process.stdin.close()
+            _close_pipe(process)
         for process in self._processes.values():
             try:
                 process.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 process.wait()
 
     # ------------------------------------------------------------------------------------- looking
@@ -309,8 +305,8 @@ class PullService:
             return ("queued" if last is None else "running"), None
         full = free_bytes(self.models) < FULL_BYTES
         why = "the disk is full" if full else "its process has ended"
-        do = "Free some space, then pull it again." if full else "Pull it again."
-        return "interrupted", f"The pull of {staging.name} was interrupted: {why}. {do} {KEPT}"
+        do = "Free some space, then pull" if full else "Pull"
+        return "interrupted", f"Interrupted, because {why}. {do} {staging.name} again: it goes on from there."
 
     def _partial(self) -> Sequence[PartialPull]:
         found = []
@@ -354,6 +350,18 @@ class PullService:
 
     def _variable(self, name: str) -> str:
         return self._environ.get(name, os.environ.get(name, ""))
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a worker, so that it does not become a zombie, and close the pipe by which it sees this process."""
+    process.wait()
+    _close_pipe(process)
+
+
+def _close_pipe(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
 
 
 def _number(value: object) -> float | None:

@@ -18,7 +18,7 @@ from tmde_core.models.pulling.wire import KEPT
 from tmde_core.records.pulls import PullFile, PullPlan
 from tmde_core.storage.durable import storage_errors, sync_directory
 
-GAIN_BYTES = 256 * 1024
+GAIN_BYTES = 64 * 1024
 """An attempt that brings this much counts as a success, and the next failure as the first one."""
 
 

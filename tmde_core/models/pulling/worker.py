@@ -66,12 +66,12 @@ class Progress:
 
     def move(self, count: int) -> None:
         """Count bytes that arrived, or that were dropped."""
-        now = time.monotonic()
         self._done += count
+        goes_on = count > 0 and bool(self._message)
         if count > 0:
             self._arrived += count
             self._message = ""
-        if now - self._reported >= REPORT_SECONDS:
+        if goes_on or time.monotonic() - self._reported >= REPORT_SECONDS:
             self._append("progress")
 
     def tell(self, text: str) -> None:

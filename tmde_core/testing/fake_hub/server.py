@@ -141,7 +141,7 @@ class FakeHub(FakeServer):
 
     async def _send_away(self, call: Call, reply: Reply, repository: Repository, path: str) -> None:
         host = call.headers.get("host", "")
-        if "other-host" in self.faults:  # the same server under another name
+        if "other-host" in self.faults or "expired" in self.faults:  # the same server under another name
             host = f"localhost:{host.rpartition(':')[2]}"
         digest = f'"{repository.hashes[path]}"'
         headers = {
@@ -157,7 +157,7 @@ class FakeHub(FakeServer):
         start = _start(call.headers.get("range", ""))
         token, host = _token(call), call.headers.get("host", "")
         self.served.append(Served(path, start, token, host))
-        if self.faults.first("expired", path) and repository.is_large(path):
+        if repository.is_large(path) and self.faults.first("expired", path):
             await _refuse(reply, 403)
             return
         if repository.is_large(path) and content:

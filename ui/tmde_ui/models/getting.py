@@ -75,3 +75,4 @@ class GetModel:
 
     async def _started(self, _pull: Pull) -> None:
         await self._pulls.look()
+        self._pulls.bring_into_view()

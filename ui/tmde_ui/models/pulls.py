@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from tmde_core.errors import ConflictError, TmdeError
@@ -48,6 +49,10 @@ class PullList:
         self._box = Tag("ul", classes="rows pulls maybe", data_testid="pulls")
         start_task(lambda: poll(self.look, "pulls", every=PULSE_SECONDS, at_once=True), "look after the pulls")
 
+    def bring_into_view(self) -> None:
+        """Scroll the page to the list."""
+        self._box.bring_into_view("center")
+
     async def look(self) -> None:
         """Read all pulls and show them."""
         pulls = await self._services.pulls.list()
@@ -67,10 +72,8 @@ class PullList:
             await self._arrived()
 
     async def _cancel(self, pull: Pull) -> None:
-        try:
+        with contextlib.suppress(ConflictError):  # it has ended meanwhile, and the next look shows how
             await self._services.pulls.cancel(pull.id)
-        except ConflictError:
-            pass  # it has ended meanwhile, and the next look shows how
         await self.look()
 
     async def _go_on(self, pull: Pull) -> None:
