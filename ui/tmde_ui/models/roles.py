@@ -101,7 +101,7 @@ class RolePickers:
         select = self._selects[role]
         select.clear()
         if found is None:
-            away = " — does not respond" if self._bases is not None else ""
+            away = ", which does not offer it now" if self._bases is not None else ""
             wanted = f"{settings.model or 'Default model'} — {settings.runtime}{away}"
             with select:
                 Tag("option", wanted, value=write_form(settings.runtime, settings.model), selected=True)
