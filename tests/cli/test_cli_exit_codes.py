@@ -18,6 +18,7 @@ WRONG: dict[str, list[str]] = {
     "worker": ["--twice"],
     "notifications": ["--limit", "-1"],
     "models": ["--nonsense"],
+    "models pull": ["no-owner"],
     "doctor": ["--nonsense"],
     "traces list": ["--limit", "9999"],
     "traces show": [],

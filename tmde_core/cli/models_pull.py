@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
 
@@ -115,9 +115,7 @@ def _pull(service: PullService, request: PullRequest, *, yes: bool, json: bool) 
 
 def _confirm(service: PullService, plan: PullPlan, *, yes: bool) -> None:
     """Check the disk, and ask a person about a large pull."""
-    from tmde_core.models.pulling.planning import require_room
-
-    require_room(plan, service.models)
+    service.require_room(plan)
     if yes or plan.missing_bytes <= ASK_ABOVE_BYTES or not sys.stdin.isatty():
         return
     if not typer.confirm(f"Fetch {format_bytes(plan.missing_bytes)}?", default=True):
@@ -126,15 +124,15 @@ def _confirm(service: PullService, plan: PullPlan, *, yes: bool) -> None:
 
 
 async def _follow(service: PullService, plan: PullPlan, json: bool) -> Pull:
-    pull = await service.start(plan)
-    if json:
-        async for pull in service.watch(pull.id):
-            print_json_line({"pull": pull})
-        return pull
-    with PullBar() as bar:
-        async for pull in service.watch(pull.id):
-            bar.show(pull)
-    return pull
+    last = await service.start(plan)
+    with PullBar(hidden=json) as bar:
+        async for now in service.watch(last.id):
+            if json:
+                print_json_line({"pull": now})
+            else:
+                bar.show(now)
+            last = now
+    return last
 
 
 def _report(pull: Pull) -> None:
@@ -219,7 +217,7 @@ def _discard(service: PullService, name: str, yes: bool) -> None:
 class PullBar:
     """A progress bar on one line of stderr. If stderr is not a terminal, each tenth is printed as a line."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hidden: bool = False) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column
 
@@ -229,13 +227,13 @@ class PullBar:
             BarColumn(bar_width=10),
             TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=self._console,
-            disable=not self._live,
+            disable=hidden or not self._live,
         )
         self._task = self._bar.add_task("Starts", total=None)
         self._said = ""
         self._step = -1
 
-    def __enter__(self) -> PullBar:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 

@@ -469,7 +469,7 @@ def _listing(info: Any, hub: str, repository: str, *, authenticated: bool) -> Hu
     card = dict(info.card_data.to_dict()) if info.card_data else {}
     tags = [str(tag) for tag in info.tags or ()]
     commit = str(info.sha or "")
-    if not (len(commit) == 40 and all(digit in "0123456789abcdef" for digit in commit)):
+    if _hex(commit, 40) is None:
         raise ValueError("commit")
     return HubListing(
         # A repository that was renamed answers with its new name.
@@ -497,14 +497,16 @@ def _file(sibling: Any) -> HubFile:
     return HubFile(
         path=str(sibling.rfilename),
         size_bytes=size if isinstance(size, int) else None,
-        sha256=sha256.lower() if _is_hex(sha256, 64) else None,
+        sha256=_hex(sha256, 64),
         # The blob of a file in LFS is a pointer, and not the file.
-        git_sha1=blob.lower() if _is_hex(blob, 40) and not sibling.lfs else None,
+        git_sha1=None if sibling.lfs else _hex(blob, 40),
     )
 
 
-def _is_hex(value: Any, digits: int) -> bool:
-    return isinstance(value, str) and len(value) == digits and all(digit in "0123456789abcdefABCDEF" for digit in value)
+def _hex(value: object, digits: int) -> str | None:
+    """Return a hash in lower case; None if the value is none."""
+    lower = value.lower() if isinstance(value, str) else ""
+    return lower if len(lower) == digits and set(lower) <= set("0123456789abcdef") else None
 
 
 def _license(card: dict[str, Any], tags: list[str]) -> str:

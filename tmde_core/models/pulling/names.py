@@ -44,9 +44,11 @@ def parse_reference(text: str, endpoint: str = "") -> Reference:
         InvalidInputError: the text names no repository; the detail says what is expected.
     """
     text = text.strip()
+    if text.startswith(("/", "~", "./", "../")):
+        raise _refuse(text, "is a path on this machine, and no repository of the hub")
     rest, was_address = _strip_host(text, endpoint)
     path, _, file = rest.partition(":")
-    parts = [part for part in path.split("/") if part]
+    parts = path.rstrip("/").split("/")
     if parts and parts[0] in _OTHER_KINDS:
         raise _refuse(text, f"is {_OTHER_KINDS[parts[0]]}, and not a model")
     if parts and parts[0] == "models" and len(parts) > 2:
@@ -145,9 +147,8 @@ def _strip_host(text: str, endpoint: str) -> tuple[str, bool]:
         if prefix and host not in _KNOWN_HOSTS and below.startswith(f"{prefix}/"):
             below = below[len(prefix) + 1 :]
         return unquote(below), True
-    for scheme in ("hf://",):
-        if text.lower().startswith(scheme):
-            return text[len(scheme) :], True
+    if text.lower().startswith("hf://"):
+        return text[len("hf://") :], True
     host, slash, rest = text.partition("/")
     if slash and host.lower() in {*_KNOWN_HOSTS, own.netloc.lower()} - {""}:
         return rest, True

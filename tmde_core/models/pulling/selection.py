@@ -90,6 +90,8 @@ class _Shelf:
         self.weights = self._choose_weights()
         self.models, broken = group_parts((path, one.size_bytes or 0) for path, one in self._ggufs.items())
         self._leave_out(broken, "other parts of it are missing")
+        for path in broken:
+            del self._ggufs[path]
 
     @property
     def choices(self) -> tuple[GgufChoice, ...]:

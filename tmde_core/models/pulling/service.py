@@ -92,6 +92,14 @@ class PullService:
         listing = await ask_hub(reference.repository, revision, self._limits, self._environ)
         return await asyncio.to_thread(make_plan, request, reference, listing, self.models)
 
+    def require_room(self, plan: PullPlan) -> None:
+        """Check that the disk has room for a plan, as `start` does.
+
+        Raises:
+            InsufficientStorageError: it has not.
+        """
+        require_room(plan, self.models)
+
     async def start(self, wanted: PullPlan | PullRequest) -> Pull:
         """Start to fetch, or continue what was interrupted. The pull ends with this process.
 
@@ -138,10 +146,10 @@ class PullService:
         Raises:
             NotFoundError: there is no such pull.
         """
-        pull = await self.get(pull_id)
-        async for pull in self.watch(pull_id):
-            pass
-        return pull
+        last = await self.get(pull_id)
+        async for now in self.watch(pull_id):
+            last = now
+        return last
 
     async def cancel(self, pull_id: str) -> Pull:
         """End a pull. What was fetched is kept, so that it can be continued.

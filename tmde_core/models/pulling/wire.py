@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from tmde_core import errors
 from tmde_core.errors import TmdeError, WorkerFailedError
 from tmde_core.records.base import Record
@@ -17,7 +19,7 @@ class WireError(Record):
     kind: str
     """The name of its class."""
     detail: str
-    context: dict[str, Any] = {}
+    context: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def pack(error: TmdeError) -> WireError:

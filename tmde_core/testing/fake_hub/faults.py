@@ -48,6 +48,16 @@ class Faults:
         """
         self._values: dict[str, int] = {}
         self._used: set[tuple[str, str]] = set()
+        self.replace(*faults)
+
+    def replace(self, *faults: str) -> None:
+        """Have these faults from now on, and no others; without any, behave.
+
+        Raises:
+            ValueError: there is no such fault.
+        """
+        self._values.clear()
+        self._used.clear()
         for fault in faults:
             name, _, value = fault.partition("=")
             if name not in FAULTS:
@@ -67,7 +77,3 @@ class Faults:
             return False
         self._used.add((name, what))
         return True
-
-    def clear(self) -> None:
-        """Behave from now on."""
-        self._values.clear()
