@@ -13,6 +13,7 @@ from tmde_core.cli.kit.output import (
     JsonFlag,
     confirm_deletion,
     format_bytes,
+    format_duration,
     plain,
     print_fields,
     print_json,
@@ -23,6 +24,7 @@ from tmde_core.cli.models_pull import pull_command
 if TYPE_CHECKING:
     from tmde_core.models.service import ModelTest
     from tmde_core.records.models import BaseModel
+    from tmde_core.records.suggestions import Best, Suggestion
     from tmde_core.runtimes import RuntimeReport
     from tmde_core.services import Services
 
@@ -140,6 +142,80 @@ def show(ctx: typer.Context, name: NameArgument, json: JsonFlag = False) -> None
             ),
         )
     )  # fmt: skip
+
+
+@command.command()
+def suggest(
+    ctx: typer.Context,
+    all_: Annotated[bool, typer.Option("--all", help="Show those that do not fit as well, with the reason.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Show which models fit this machine, for answering and for training. Nothing is fetched.
+
+    Sizes, memory and speeds are computed, so they are about right.
+    """
+    found = with_reading(ctx, lambda services: services.models.suggest())
+    if json:
+        print_json(found)
+        return
+    shown = [one for one in found.items if all_ or one.fits]
+    print_table(
+        ("model", "licence", "download", "answering", "training"),
+        [
+            (
+                one.name,
+                f"{one.license} (terms)" if one.gated else one.license,
+                "here" if one.answers_here else format_bytes(one.downloads[0].size_bytes),
+                _answering(one),
+                _training(one),
+            )
+            for one in shown
+        ],
+        empty="None of the known models fits this machine. `tmde models suggest --all` says why.",
+        right=("download",),
+    )
+    if all_:
+        for one in shown:
+            reasons = [fit.sentence for fit in (one.answering, one.training) if fit.verdict == "no"]
+            if reasons:
+                typer.echo(f"{one.name}: {' '.join(reasons)}", err=True)
+    elif len(shown) < len(found.items):
+        typer.echo(f"{len(found.items) - len(shown)} more do not fit; --all shows them with the reason.", err=True)
+    if any(one.gated for one in shown):
+        typer.echo(
+            "(terms): the publisher wants its licence to be accepted before the weights for training can be fetched. The "
+            "GGUF file is open.",
+            err=True,
+        )
+    for remark in found.remarks:
+        typer.echo(remark, err=True)
+    typer.echo(_recommend("answer", found.best_for_answering))
+    typer.echo(_recommend("train", found.best_for_training))
+
+
+def _answering(one: Suggestion) -> str:
+    fit = one.answering
+    if fit.verdict == "no":
+        return "no"
+    where = "card" if fit.place == "card" else "memory"
+    speed = f"{fit.tokens_per_second:.0f}{'+' if fit.place == 'card' else ''} tokens/s"
+    return f"{'only just ' if fit.verdict == 'tight' else ''}{where}, {fit.quantization}, {speed}"
+
+
+def _training(one: Suggestion) -> str:
+    fit = one.training
+    if fit.verdict == "card":
+        return f"card, 4-bit, {format_bytes(fit.needed_bytes)}"
+    if fit.verdict == "cpu":
+        return f"processor, {format_duration(fit.seconds)}"
+    return "no"
+
+
+def _recommend(purpose: str, best: Best | None) -> str:
+    if best is None:
+        return f"To {purpose}: none of these fits; the embedded model that TMDE brings does."
+    todo = best.command or "it is here already"
+    return f"To {purpose}: {best.name}. {best.reason}\n    {todo}"
 
 
 @command.command()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from tmde_core.models.fit import Architecture
 from tmde_core.models.names import make_bare
 from tmde_core.records.base import Record, from_json
 
@@ -15,12 +16,12 @@ KNOWN_FILE = Path(__file__).with_name("known.json")
 class KnownFile(Record):
     """One GGUF form of a known model."""
 
-    file: str
-    """The name of the file in the repository `gguf_source`."""
     quantization: str
     """How the weights are stored, such as `Q4_K_M`."""
     size_bytes: int
     """Size in bytes, as published or computed; about right."""
+    file: str = ""
+    """The name of the file in the repository `gguf_source`; empty: not known for certain."""
 
 
 class KnownModel(Record):
@@ -54,6 +55,8 @@ class KnownModel(Record):
     """Numbers in one head."""
     vocabulary: int
     """Number of tokens of the vocabulary."""
+    tied_head: bool
+    """Whether the output layer shares the weights of the embedding."""
     gguf_source: str = ""
     """The repository of the GGUF files; empty: none is known."""
     gguf: tuple[KnownFile, ...] = ()
@@ -64,6 +67,20 @@ class KnownModel(Record):
     """Whether the publisher wants its terms to be accepted before the weights can be fetched."""
     thinking: bool = False
     """Whether it thinks before it answers."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """The sizes that decide how much memory it needs."""
+        return Architecture(
+            blocks=self.blocks,
+            width=self.width,
+            feed_forward=self.feed_forward,
+            heads=self.heads,
+            key_heads=self.key_heads,
+            head_size=self.head_size,
+            vocabulary=self.vocabulary,
+            tied_head=self.tied_head,
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,4 +104,8 @@ def find_known(name: str) -> KnownModel | None:
     bare = make_bare(name)
     if not bare:
         return None
-    return next((one for one in list_known() if bare in {make_bare(known) for known in one.names}), None)
+    for one in list_known():
+        joined = one.source.replace("/", "_")  # some converters name their files OWNER_NAME
+        if bare in {make_bare(known) for known in (*one.names, joined, *(file.file for file in one.gguf))}:
+            return one
+    return None

@@ -20,11 +20,14 @@ from tmde_core.models.grouping import FactsReader, group
 from tmde_core.models.hashes import ModelHashes
 from tmde_core.models.known import find_known
 from tmde_core.models.names import make_bare, without_endings
+from tmde_core.models.suggestions import suggest
 from tmde_core.records.base import Record, from_json, to_json, utc_now
 from tmde_core.records.chat import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message
 from tmde_core.records.lora import Manifest
 from tmde_core.records.models import MODEL_FILE, WEIGHTS_FOLDER, BaseModel, ModelNotes, ServerModel
 from tmde_core.records.runtimes import ModelInfo
+from tmde_core.records.suggestions import Suggestions
+from tmde_core.resources import count_cores, read_resources
 from tmde_core.runtimes import Runtimes
 from tmde_core.sdk.adapters import MANIFEST_FILE
 from tmde_core.sdk.model_folders import check_folder_name, find_folder, is_later_part, list_folders, weights_lack
@@ -195,6 +198,11 @@ class ModelService:
             return None
         paths = [form.path for form in base.served if form.path and form.path.endswith(".gguf")]
         return next(iter(paths), base.trainable.path if base.trainable else None)
+
+    async def suggest(self) -> Suggestions:
+        """Return which known models fit this machine, for answering and for training. Nothing is fetched."""
+        resources = await read_resources(self._settings().data_path)
+        return suggest(resources, await self.list(), cores=count_cores())
 
     # ----------------------------------------------------------------------------------------- trying
 

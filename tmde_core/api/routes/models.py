@@ -12,6 +12,7 @@ from tmde_core.models.service import ModelTest
 from tmde_core.records.base import Record
 from tmde_core.records.models import BaseModel
 from tmde_core.records.runtimes import ModelInfo
+from tmde_core.records.suggestions import Suggestions
 from tmde_core.runtimes import RuntimeReport
 
 
@@ -65,6 +66,12 @@ async def base_models(services: Given, name: FromQuery[str | None] = None) -> Ba
     return BaseModelList(items=tuple(found), total=len(found))
 
 
+@get("/api/base-models/suggestions", **describe_route("suggestBaseModels", "System"))
+async def suggestions(services: Given) -> Suggestions:
+    """List known models with how they fit this machine, for answering and for training. Nothing is fetched."""
+    return await services.models.suggest()
+
+
 @post(
     "/api/base-models",
     status_code=201,
@@ -93,4 +100,4 @@ async def test(request: AnyRequest, services: Given) -> ModelTest:
     return await services.models.try_model(*await services.models.find_form(wanted.name))
 
 
-ROUTES: tuple[ControllerRouterHandler, ...] = (listing, base_models, add, remove, test)
+ROUTES: tuple[ControllerRouterHandler, ...] = (listing, base_models, suggestions, add, remove, test)

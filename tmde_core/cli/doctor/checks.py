@@ -74,6 +74,7 @@ async def examine(invocation: Invocation) -> list[Check]:
     checks += list(_plugins(plugins))
     if settings is not None:
         checks += await _runtimes(plugins, settings)
+        checks += await _models(settings)
         checks += list(_backends(plugins, settings))
     checks.append(_ui())
     return [Check(check.name, check.status, plain(check.detail)) for check in checks]
@@ -238,6 +239,22 @@ async def _runtimes(plugins: Plugins, settings: Settings) -> list[Check]:
             checks.append(Check(name, "broken" if report.name in used else "lacking", report.availability.reason))
     await runtimes.stop()
     return checks
+
+
+async def _models(settings: Settings) -> list[Check]:
+    """Name a better model if the embedded one answers, which is a toy."""
+    try:
+        async with open_reading(settings) as services:
+            base = await services.models.find_role_base()
+            best = (await services.models.suggest()).best_for_answering if base and base.embedded else None
+    except (TmdeError, sqlite3.Error):
+        return []  # the checks of the database and the runtimes say what is wrong
+    if base is None:
+        return []
+    if best is None:
+        return [Check("models", "ok", f"{base.name} answers")]
+    todo = best.command or "choose it for the roles"
+    return [Check("models", "ok", f"the embedded model answers, a toy; {best.name} fits this machine: {todo}")]
 
 
 async def _default_model(runtimes: Runtimes, name: str) -> str:
