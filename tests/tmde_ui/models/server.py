@@ -93,7 +93,6 @@ async def obey(services: Services, toy: ToyRuntime, hub: FakeHub) -> None:
             case "back":
                 toy.away.set()
             case "faults":
-                hub.faults.clear()
                 hub.faults = type(hub.faults)(*command["faults"])
             case "roles":
                 await services.live.change({"roles": command["roles"]})

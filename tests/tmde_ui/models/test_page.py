@@ -56,7 +56,7 @@ def chosen(page: Page, role: str) -> str:
 def test_a_role_gets_another_model_from_the_next_debate_on(open_page, server):
     page = open_page("/models")
     expect(page.get_by_test_id("base-model")).to_have_count(2)
-    assert chosen(page, "skeptic") == f"{TOY} — scripted"
+    assert chosen(page, "skeptic") == f"{TOY} — scripted, Q4_1"
     page.get_by_test_id("model-skeptic").select_option(label=f"{TOY} — elsewhere, Q8_0")
     expect(page.get_by_test_id("said-skeptic")).to_have_text(f"From the next debate on: {TOY} (elsewhere, Q8_0).")
     assert server.do("setting", role="skeptic") == "smollm2-135m-instruct:q8_0"
@@ -88,7 +88,7 @@ def test_the_page_is_there_while_a_server_is_silent(open_page, server):
     assert chosen(page, "proposer") == "Default model — scripted"
     server.do("back")
     expect(page.get_by_test_id("base-model")).to_have_count(2)
-    assert chosen(page, "proposer") == f"{TOY} — scripted"
+    assert chosen(page, "proposer") == f"{TOY} — scripted, Q4_1"
 
 
 def test_an_adapter_that_does_not_belong_to_the_new_model_of_the_proposer_is_told(open_page, server):
@@ -100,7 +100,7 @@ def test_an_adapter_that_does_not_belong_to_the_new_model_of_the_proposer_is_tol
     idle = page.get_by_test_id("adapter-idle")
     expect(idle).to_contain_text(f"It was trained on {TOY}, and the Proposer's model is broken:7b")
     expect(idle).to_contain_text("so the base model answers")
-    page.get_by_test_id("model-proposer").select_option(label=f"{TOY} — scripted")
+    page.get_by_test_id("model-proposer").select_option(label=f"{TOY} — scripted, Q4_1")
     expect(idle).to_be_hidden()
 
 

@@ -14,7 +14,7 @@ from tmde_core.records.traces import Trace
 from tmde_core.services import Services
 from tmde_core.settings import MAX_QUERY_BYTES
 from tmde_ui.debate.models import draw_choices, offer_models, read_choices
-from tmde_ui.debate.toy import draw_toy_hint, find_toy
+from tmde_ui.debate.toy import ToyHint
 from tmde_ui.debate.transcript import from_log
 from tmde_ui.debate.view import DebateView
 from tmde_ui.kit.elements import Tag, button, choice, field, link
@@ -40,6 +40,7 @@ EXAMPLES = (
 def register(site: Site) -> None:
     """Register the debate pages with the app."""
     services, live = site.services, site.live
+    hint = ToyHint(services)
 
     @page("/", site)
     async def ask(again: str = "", follows: str = "") -> None:
@@ -48,7 +49,7 @@ def register(site: Site) -> None:
         with frame(site, "Debate", here="/"):
             content = Tag("div", classes="stack wide lane")
             with content:
-                await _ask_page(services, live, content, asked, followed)
+                await _ask_page(services, live, hint, content, asked, followed)
 
     @page("/debates/{debate_id}", site)
     async def watch(debate_id: str) -> None:
@@ -99,18 +100,21 @@ async def _followed(services: Services, identity: str) -> Trace | None:
 
 
 async def _ask_page(
-    services: Services, live: ServerStatus, content: Tag, asked: str = "", followed: Trace | None = None
+    services: Services,
+    live: ServerStatus,
+    hint: ToyHint,
+    content: Tag,
+    asked: str = "",
+    followed: Trace | None = None,
 ) -> None:
     recent = await services.traces.list(limit=RECENT)
-    toy = await find_toy(services)
     with Tag("section", classes="hero"):
         Tag("h1", "What is your question?" if followed is None else "What else do you want to know?")
         Tag(
             "p",
             "A Proposer answers, a Skeptic looks for errors, and you get the improved answer. All of it is stored on this machine.",
         )
-    if toy is not None:
-        draw_toy_hint(toy)
+    await hint.draw()
     if followed is not None:
         with Tag("p", classes="notice", data_testid="followed"):
             Tag("span", "This follows up: ")

@@ -15,6 +15,7 @@ from tmde_ui.kit.tending import start_task
 from tmde_ui.models.adding import AddForm
 from tmde_ui.models.plan import PlanDialog
 from tmde_ui.models.pulls import PullList
+from tmde_ui.models.suggestions import SuggestionList
 
 MAX_REFERENCE = 500
 
@@ -43,6 +44,10 @@ class GetModel:
         """Draw the part."""
         self._pulls = PullList(self._services, self._changed)
         self._pulls.build()
+        Tag("h3", "What fits this machine")
+        self._suggestions = SuggestionList(self._services, self.ask)
+        self._suggestions.build()
+        Tag("h3", "Any other model")
         with Tag("form", classes="get-line", data_testid="pull-form") as form:
             field(
                 "Repository on the hub, or the address of its page", "reference", required=True, autocomplete="off",
@@ -55,8 +60,13 @@ class GetModel:
         on_submit(form, self._look)
         AddForm(self._services, self._changed).build()
         self._dialogs = Tag("div", classes="maybe")
+        start_task(self.refill, "see what fits this machine")
         if self._wanted:
             start_task(self._open_wanted, "show what the address asks for")
+
+    async def refill(self) -> None:
+        """Read again what fits: the memory and the models may have changed."""
+        await self._suggestions.fill()
 
     def ask(self, request: PullRequest) -> None:
         """Show what a pull would fetch."""

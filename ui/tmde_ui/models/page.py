@@ -57,7 +57,8 @@ class ModelsPage:
             self._away = Tag("div", classes="stack tight maybe", data_testid="away")
         with Tag("section", classes="stack", id="get", aria_label="Get a model", tabindex="-1"):
             Tag("h2", "Get a model")
-            GetModel(self._services, self.refill, wanted).build()
+            self._get = GetModel(self._services, self._arrived, wanted)
+            self._get.build()
         start_task(self.refill, "list the models")
         start_task(self._tell_away, "look at the runtimes")
         start_task(self._pickers.tell_adapter, "see whether the adapter belongs to the Proposer's model")
@@ -66,6 +67,10 @@ class ModelsPage:
     async def refill(self) -> None:
         """Read all models again and draw them."""
         await draw_part(self._fill(), self._place)
+
+    async def _arrived(self) -> None:
+        await self.refill()
+        await self._get.refill()
 
     async def _fill(self) -> None:
         bases = await self._services.models.list()
