@@ -11,7 +11,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.core.models.pulling.hub_files import gguf
-from tmde_ui.models.words import count_adapters
 
 TOY = "SmolLM2-135M-Instruct"
 MODULE = "tests.tmde_ui.models.server"
@@ -262,14 +261,3 @@ def test_the_training_dialog_names_the_base_model_and_says_what_to_do_if_it_cann
     server.do("roles", roles={"proposer": {"runtime": "elsewhere", "model": "broken:7b"}})
     page = open_page("/finetune?base=" + TOY)
     expect(page.get_by_test_id("base-warning")).to_contain_text(f"answers only while {TOY} is the Proposer's model")
-
-
-# ----------------------------------------------------------------------------------------------- words
-
-
-def test_adapters_are_counted_for_the_base_model_that_they_name_in_any_spelling():
-    from tmde_core.records.models import BaseModel
-
-    bases = [BaseModel(name="Qwen3-4B", aliases=("Qwen/Qwen3-4B",)), BaseModel(name=TOY)]
-    names = ["Qwen/Qwen3-4B", "qwen3-4b", f"{TOY}.Q4_1.gguf", "elsewhere/Unknown"]
-    assert count_adapters(bases, names) == {"Qwen3-4B": 2, TOY: 1}

@@ -8,6 +8,7 @@ from litestar.types import ControllerRouterHandler
 
 from tmde_core.api.web.requests import AnyRequest, Given, Listing, decode_body
 from tmde_core.api.web.schema import describe_route
+from tmde_core.models.belonging import count_adapters
 from tmde_core.models.service import ModelTest
 from tmde_core.records.base import Record
 from tmde_core.records.models import BaseModel
@@ -62,7 +63,8 @@ class ModelQuestion(Record):
 @get("/api/base-models", **describe_route("listBaseModels", "System", errors=(404,)))
 async def base_models(services: Given, name: FromQuery[str | None] = None) -> BaseModelList:
     """List the base models with their forms, or find the one that `name` means."""
-    found = await services.models.list() if name is None else [await services.models.find(name)]
+    bases = await services.models.list() if name is None else [await services.models.find(name)]
+    found = count_adapters(bases, [one.base_model for one in await services.lora.list()])
     return BaseModelList(items=tuple(found), total=len(found))
 
 

@@ -13,7 +13,12 @@ from tmde_ui.kit.elements import Tag, choice
 def draw_choices() -> dict[str, Tag]:
     """Draw a choice for each role and return the selects by role. Each keeps the settings until another is chosen."""
     usual = (("", "as in the settings"),)
-    return {role: choice(name, _field(role), usual, data_testid=f"model-{role}") for role, name in ROLES.items()}
+    with Tag("fieldset", classes="wide-field"):
+        Tag("legend", "Models for this question", "eyebrow")
+        with Tag("div", classes="options"):
+            return {
+                role: choice(name, _field(role), usual, data_testid=f"model-{role}") for role, name in ROLES.items()
+            }
 
 
 def offer_models(details: Tag, selects: Mapping[str, Tag], services: Services) -> None:

@@ -192,7 +192,6 @@ def _ask_form(services: Services, asked: str) -> tuple[Tag, Tag, Tag]:
                         choice("Method templates", "templates", templates, str(shipped.templates))
                         choice("Final answer", "synthesis", _SYNTHESIS, shipped.synthesis)
                         field("Domain", "domain", placeholder="detected automatically", maxlength="60")
-                        Tag("p", "Models for this question", "eyebrow wide-field")
                         models = draw_choices()
                 with button("", "primary", type_="submit", test="ask-button"):
                     Tag("span", "Debate it")

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from tmde_core.records.debate import ChosenModel
 from tmde_core.records.models import BaseModel, ServedForm
+from tmde_core.records.pulls import PullRequest
 from tmde_core.services import Services
 from tmde_ui.kit.asking import ask_once
 from tmde_ui.kit.base_models import ROLES, describe_form, describe_trainable, read_form, write_form
@@ -16,6 +17,7 @@ from tmde_ui.kit.words import format_bytes, plain
 from tmde_ui.models.trying import Trial
 from tmde_ui.models.words import describe_base, describe_served, name_roles
 
+Get = Callable[[PullRequest], object]
 Use = Callable[[Mapping[str, ChosenModel]], Awaitable[object]]
 
 
@@ -26,16 +28,20 @@ class BaseList:
         services: try and remove models.
         use: lets models answer for roles.
         changed: called after a model was removed.
+        get: shows what a pull would fetch.
         dialogs: the element that owns the dialogs. It stays when the rows are drawn again.
     """
 
-    def __init__(self, services: Services, use: Use, changed: Callable[[], Awaitable[object]], dialogs: Tag) -> None:
+    def __init__(
+        self, services: Services, use: Use, changed: Callable[[], Awaitable[object]], get: Get, dialogs: Tag
+    ) -> None:
         self._services = services
         self._use = use
         self._changed = changed
+        self._get = get
         self._dialogs = dialogs
 
-    def draw(self, bases: Sequence[BaseModel], adapters: Mapping[str, int]) -> None:
+    def draw(self, bases: Sequence[BaseModel]) -> None:
         """Draw the rows into the open element."""
         if not bases:
             with Tag("div", classes="card empty"):
@@ -45,9 +51,9 @@ class BaseList:
         with Tag("ul", classes="rows"):
             for base in bases:
                 with Tag("li"), Tag("article", classes="model", aria_label=base.name, data_testid="base-model"):
-                    self._row(base, adapters.get(base.name, 0))
+                    self._row(base)
 
-    def _row(self, base: BaseModel, adapters: int) -> None:
+    def _row(self, base: BaseModel) -> None:
         with Tag("div", classes="line spread"):
             with Tag("div", classes="line grow"):
                 Tag("h3", base.name, "model-name")
@@ -56,7 +62,7 @@ class BaseList:
                 if base.embedded:
                     chip("toy", "minor", title="A small model that comes with TMDE, so that everything works at once")
             self._actions(base)
-        Tag("p", describe_base(base, adapters), "muted small")
+        Tag("p", describe_base(base), "muted small")
         self._forms(base)
         if base.trainable is not None:
             Tag("p", f"Can be trained from {describe_trainable(base)}.", "small")
@@ -71,6 +77,9 @@ class BaseList:
             if base.served:
                 use = button("Use …", test="use", aria_label=f"Use {base.name} …", aria_haspopup="dialog")
                 use.on("click", lambda: self._ask_roles(base), args=[])
+            if base.trainable is None and base.source:
+                weights = button("Get weights …", test="get-weights", aria_label=f"Get the weights of {base.name} …")
+                weights.put(aria_haspopup="dialog").on("click", lambda: self._get(_weights_of(base)), args=[])
             if base.trainable is not None:
                 href = f"/finetune?{urlencode({'base': base.name})}"
                 link("Train", href, "button", aria_label=f"Train {base.name}", data_testid="train")
@@ -145,6 +154,11 @@ class BaseList:
             then=self._changed,
             test="remove",
         )
+
+
+def _weights_of(base: BaseModel) -> PullRequest:
+    # A model without a folder has a name of a server, which may be no name of a folder.
+    return PullRequest(repository=base.source, form="weights", name=base.name if base.folder else "")
 
 
 def _fixed(form: ServedForm) -> Callable[[], tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tmde_core.models.belonging import count_adapters
 from tmde_core.records.models import BaseModel
 from tmde_core.runtimes import RuntimeReport
 from tmde_ui.kit.elements import Tag, link
@@ -15,7 +16,7 @@ from tmde_ui.kit.words import count
 from tmde_ui.models.bases import BaseList
 from tmde_ui.models.getting import GetModel
 from tmde_ui.models.roles import RolePickers
-from tmde_ui.models.words import count_adapters, describe_silence
+from tmde_ui.models.words import describe_silence
 
 
 def register(site: Site) -> None:
@@ -40,6 +41,7 @@ class ModelsPage:
         Args:
             wanted: a model of the hub to show a plan for, such as `Qwen/Qwen3-4B-GGUF:Q4_K_M`; empty: none.
         """
+        self._get = GetModel(self._services, self._arrived, wanted)
         with Tag("div", classes="stack tight"):
             with Tag("div", classes="line spread"):
                 Tag("h1", "Models")
@@ -51,13 +53,13 @@ class ModelsPage:
             self._pickers.build()
         with Tag("section", classes="stack", aria_label="Base models"):
             self._title = Tag("h2", "Base models")
-            self._list = BaseList(self._services, self._pickers.use, self.refill, Tag("div", classes="maybe"))
+            dialogs = Tag("div", classes="maybe")
+            self._list = BaseList(self._services, self._pickers.use, self.refill, self._get.ask, dialogs)
             with Tag("div", data_testid="base-models") as self._place:
                 Tag("p", "Asking the runtimes …", "muted")
             self._away = Tag("div", classes="stack tight maybe", data_testid="away")
         with Tag("section", classes="stack", id="get", aria_label="Get a model", tabindex="-1"):
             Tag("h2", "Get a model")
-            self._get = GetModel(self._services, self._arrived, wanted)
             self._get.build()
         start_task(self.refill, "list the models")
         start_task(self._tell_away, "look at the runtimes")
@@ -80,7 +82,7 @@ class ModelsPage:
         self._title.say(_title(bases))
         self._place.clear()
         with self._place:
-            self._list.draw(bases, count_adapters(bases, [one.base_model for one in adapters]))
+            self._list.draw(count_adapters(bases, [one.base_model for one in adapters]))
 
     async def _tell_away(self) -> None:
         await draw_part(self._fill_away(), self._away)

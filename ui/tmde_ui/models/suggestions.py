@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tmde_core.records.pulls import PullRequest
-from tmde_core.records.suggestions import Download, Suggestion, Suggestions
+from tmde_core.records.suggestions import Best, Download, Suggestion, Suggestions
 from tmde_core.services import Services
 from tmde_ui.kit.base_models import format_weights
 from tmde_ui.kit.elements import Tag, button, chip
@@ -45,7 +45,9 @@ class SuggestionList:
         fitting = [one for one in found.items if one.fits]
         if not fitting:
             Tag("p", "None of the known models fits in the memory that is free now.", "muted")
-        first = [one for one in fitting if one.name in best]
+        first = sorted(
+            (one for one in fitting if one.name in best), key=lambda one: not _is_best(found.best_for_answering, one)
+        )
         if first:
             with Tag("ul", classes="rows"):
                 for one in first:
@@ -65,10 +67,10 @@ class SuggestionList:
             with Tag("div", classes="line spread"):
                 with Tag("div", classes="line grow"):
                     Tag("h3", one.name)
-                    if found.best_for_answering is not None and found.best_for_answering.name == one.name:
-                        chip("best for answering here", "good", title=found.best_for_answering.reason)
-                    if found.best_for_training is not None and found.best_for_training.name == one.name:
-                        chip("best for training here", "good", title=found.best_for_training.reason)
+                    if _is_best(found.best_for_answering, one):
+                        chip("best for answering here", "good")
+                    if _is_best(found.best_for_training, one):
+                        chip("best for training here", "good")
                 with Tag("div", classes="line actions"):
                     self._buttons(one)
             terms = " · its publisher asks you to accept terms for the weights" if one.gated else ""
@@ -89,10 +91,14 @@ class SuggestionList:
 
     def _button(self, one: Suggestion, form: Download, label: str) -> None:
         press = button(
-            f"{label}, {format_bytes(form.size_bytes)} …", test="get-suggestion", aria_haspopup="dialog",
-            aria_label=f"{label} {one.name}, {format_bytes(form.size_bytes)} …",
+            f"{label} ({format_bytes(form.size_bytes)}) …", test="get-suggestion", aria_haspopup="dialog",
+            aria_label=f"{label} ({format_bytes(form.size_bytes)}) …: {one.name}",
         )  # fmt: skip
         press.on("click", lambda: self._get(request_for(form)), args=[])
+
+
+def _is_best(best: Best | None, one: Suggestion) -> bool:
+    return best is not None and best.name == one.name
 
 
 def request_for(form: Download) -> PullRequest:

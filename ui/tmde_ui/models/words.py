@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from tmde_core.models.names import make_bare
 from tmde_core.models.service import ModelTest
 from tmde_core.records.models import BaseModel, ServedForm
 from tmde_core.runtimes import RuntimeReport
@@ -17,13 +15,13 @@ LONGEST_ANSWER = 240
 """The most letters of a tried model's answer that are shown."""
 
 
-def describe_base(base: BaseModel, adapters: int) -> str:
+def describe_base(base: BaseModel) -> str:
     """Return a line about a base model: `4 billion weights · apache-2.0 · 40,960 tokens of context`."""
     facts = (
         f"{format_weights(base.parameters)} weights" if base.parameters else "size unknown",
         base.license or "licence unknown",
         f"{base.context_length:,} tokens of context" if base.context_length else "",
-        count(adapters, "adapter") if adapters else "",
+        count(base.adapters, "adapter") if base.adapters else "",
     )
     return " · ".join(filter(None, facts))
 
@@ -53,17 +51,6 @@ def name_roles(roles: Iterable[str]) -> str:
     """Return `Proposer, Skeptic`, or `every role`."""
     named = [ROLES[role] for role in ROLES if role in set(roles)]
     return "every role" if len(named) == len(ROLES) else ", ".join(named)
-
-
-def count_adapters(bases: Sequence[BaseModel], trained_on: Iterable[str]) -> Counter[str]:
-    """Return the number of adapters on each base model, by its name.
-
-    Args:
-        bases: all base models.
-        trained_on: the base model that each adapter names.
-    """
-    owners = {make_bare(name): base.name for base in reversed(bases) for name in (*base.aliases, base.name)}
-    return Counter(owner for name in trained_on if (owner := owners.get(make_bare(name))) is not None)
 
 
 def describe_silence(report: RuntimeReport) -> str:
