@@ -34,6 +34,7 @@ command = typer.Typer(
     invoke_without_command=True,
     help="Base models: list, fetch, add, try and remove them.",
 )
+command.command("pull")(pull_command)
 
 NameArgument = Annotated[
     str, typer.Argument(help="The base model, by its name, an alias, or the name of a form of it.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -145,6 +146,18 @@ def find_base(bases: Sequence[BaseModel], served: ModelInfo) -> BaseModel | None
         if any((one.runtime, one.model) == (served.runtime, served.name) for one in base.served):
             return base
     return None
+
+
+def count_adapters(bases: Sequence[BaseModel], trained_on: Iterable[str]) -> list[BaseModel]:
+    """Return the base models with the number of adapters on each, by name.
+
+    Args:
+        bases: all base models.
+        trained_on: the base model that each adapter names, in any spelling.
+    """
+    owners = {make_bare(name): base.name for base in reversed(bases) for name in (*base.aliases, base.name)}
+    counts = Counter(owners.get(make_bare(name)) for name in trained_on)
+    return [msgspec.structs.replace(base, adapters=counts[base.name]) for base in bases]
 
 
 def find_misfit(directory: Path, served: ModelInfo) -> str | None:

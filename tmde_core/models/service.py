@@ -146,6 +146,21 @@ class ModelService:
         """Return the base model that a role uses now; None if its runtime does not respond."""
         return next((one for one in await self.list() if role in one.roles), None)
 
+    async def find_toy(self) -> BaseModel | None:
+        """Return the embedded model if it answers for the Proposer; None if another model does, or it is not known.
+
+        Only the Proposer's runtime is asked.
+        """
+        role = self._settings().roles.proposer
+        try:
+            infos = await self._runtimes().made(role.runtime).models()
+            served = find_served_model(infos, role.model, role.runtime)
+        except TmdeError:
+            return None
+        if not served.shipped:
+            return None
+        return find_base(await asyncio.to_thread(self._group, [served]), served)
+
     async def resolve_training_base(self, name: str) -> TrainingBase:
         """Return what a training run starts from.
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from litestar import delete, get, post
-from litestar.params import FromQuery
+from litestar.params import FromPath, FromQuery
 from litestar.types import ControllerRouterHandler
 
 from tmde_core.api.web.requests import AnyRequest, Given, Listing, decode_body
 from tmde_core.api.web.schema import describe_route
+from tmde_core.models.belonging import count_adapters
 from tmde_core.models.service import ModelTest
 from tmde_core.records.base import Record
 from tmde_core.records.models import BaseModel
+from tmde_core.records.pulls import Pull, PullPlan, PullRequest
 from tmde_core.records.runtimes import ModelInfo
 from tmde_core.records.suggestions import Suggestions
 from tmde_core.runtimes import RuntimeReport
@@ -62,7 +64,8 @@ class ModelQuestion(Record):
 @get("/api/base-models", **describe_route("listBaseModels", "System", errors=(404,)))
 async def base_models(services: Given, name: FromQuery[str | None] = None) -> BaseModelList:
     """List the base models with their forms, or find the one that `name` means."""
-    found = await services.models.list() if name is None else [await services.models.find(name)]
+    bases = await services.models.list() if name is None else [await services.models.find(name)]
+    found = count_adapters(bases, [one.base_model for one in await services.lora.list()])
     return BaseModelList(items=tuple(found), total=len(found))
 
 
@@ -100,4 +103,67 @@ async def test(request: AnyRequest, services: Given) -> ModelTest:
     return await services.models.try_model(*await services.models.find_form(wanted.name))
 
 
-ROUTES: tuple[ControllerRouterHandler, ...] = (listing, base_models, suggestions, add, remove, test)
+class PullList(Listing, frozen=True):
+    """The pulls of the last day, the newest first."""
+
+    items: tuple[Pull, ...] = ()
+
+
+@post(
+    "/api/base-models/pulls/plan",
+    status_code=200,
+    **describe_route("planPull", "System", errors=(400, 401, 403, 404, 409, 422, 429, 502, 503, 507), body=PullRequest),
+)
+async def plan_pull(request: AnyRequest, services: Given) -> PullPlan:
+    """Ask the hub what a pull would fetch: files, sizes, licence. Nothing is fetched."""
+    return await services.pulls.plan(await decode_body(request, PullRequest))
+
+
+@post(
+    "/api/base-models/pulls",
+    status_code=202,
+    **describe_route(
+        "startPull", "System", errors=(400, 401, 403, 404, 409, 422, 429, 502, 503, 507), body=PullRequest
+    ),
+)
+async def start_pull(request: AnyRequest, services: Given) -> Pull:
+    """Fetch a base model from the hub, or continue an interrupted pull. The pull ends with the server."""
+    return await services.pulls.start(await decode_body(request, PullRequest))
+
+
+@get("/api/base-models/pulls", **describe_route("listPulls", "System"))
+async def list_pulls(services: Given) -> PullList:
+    """List the pulls of the last day, the newest first, with their progress."""
+    found = await services.pulls.list()
+    return PullList(items=tuple(found), total=len(found))
+
+
+@get("/api/base-models/pulls/{pull_id:str}", **describe_route("getPull", "System", errors=(404,)))
+async def get_pull(pull_id: FromPath[str], services: Given) -> Pull:
+    """Return a pull with its progress. Ask again to follow it."""
+    return await services.pulls.get(pull_id)
+
+
+@delete(
+    "/api/base-models/pulls/{pull_id:str}",
+    status_code=200,
+    **describe_route("cancelPull", "System", errors=(404, 409)),
+)
+async def cancel_pull(pull_id: FromPath[str], services: Given) -> Pull:
+    """Cancel a pull. What was fetched is kept, and the same pull continues from there."""
+    return await services.pulls.cancel(pull_id)
+
+
+ROUTES: tuple[ControllerRouterHandler, ...] = (
+    plan_pull,
+    start_pull,
+    list_pulls,
+    get_pull,
+    cancel_pull,
+    listing,
+    base_models,
+    suggestions,
+    add,
+    remove,
+    test,
+)

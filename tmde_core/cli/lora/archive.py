@@ -202,6 +202,10 @@ def import_(
     again: Annotated[
         bool, typer.Option("--again", help="Import a copy without asking if the same adapter is here already.")
     ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="MODEL", help="The base model to which it belongs, if TMDE does not see it."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Import an adapter: an archive of TMDE's, or a plain PEFT archive of any tool.
@@ -211,7 +215,9 @@ def import_(
     asks = not again and not json and file != "-" and sys.stdin.isatty()
 
     def bring(once_more: bool) -> LoRAAdapter:
-        return with_services(ctx, lambda services: services.archives.import_archive(_pieces(file), again=once_more))
+        return with_services(
+            ctx, lambda services: services.archives.import_archive(_pieces(file), again=once_more, base=base)
+        )
 
     try:
         try:

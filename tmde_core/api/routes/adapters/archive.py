@@ -57,6 +57,15 @@ Again = Annotated[
 ]
 
 
+SaidBase = Annotated[
+    str | None,
+    QueryParameter(
+        name="base",
+        description="The base model to which the adapter belongs, if its own words do not tell. The sizes must fit.",
+    ),
+]
+
+
 class AskBody(Record):
     """A question for several versions of the model."""
 
@@ -115,14 +124,14 @@ async def export(
     "/api/lora/import",
     status_code=201,
     request_max_body_size=None,
-    **describe_route("importAdapter", "Adapters", takes=FORM, errors=(400, 409, 413, 415, 422, 507)),
+    **describe_route("importAdapter", "Adapters", takes=FORM, errors=(400, 404, 409, 413, 415, 422, 507)),
 )
-async def bring_in(request: AnyRequest, services: Given, again: Again = True) -> LoRAAdapter:
+async def bring_in(request: AnyRequest, services: Given, again: Again = True, base: SaidBase = None) -> LoRAAdapter:
     """Import an adapter archive, sent as the form field `file`. A failed import leaves nothing behind.
 
     If an adapter with the same weights and configuration is here already, `twinOf` names it.
     """
-    return await services.archives.import_archive(_pieces(request), "api", again=again)
+    return await services.archives.import_archive(_pieces(request), "api", again=again, base=base)
 
 
 async def _pieces(request: AnyRequest) -> AsyncIterator[bytes]:
