@@ -261,7 +261,7 @@ def _train_on_cpu(model: KnownModel, machine: _Machine) -> TrainingFit:
 def _choose_for_answering(items: Sequence[Suggestion], machine: _Machine) -> Best | None:
     fetchable = [one for one in items if _has_room(one.downloads[0], one.answers_here, machine)]
     found = [one for one in fetchable if one.answering.verdict == "card"]
-    reason = f"It is the largest that leaves {1 - COMFORT:.0%} of the card free."
+    reason = f"It is the largest without terms to accept that leaves {1 - COMFORT:.0%} of the card free."
     if not found:
         found = [
             one
@@ -270,10 +270,11 @@ def _choose_for_answering(items: Sequence[Suggestion], machine: _Machine) -> Bes
             and _answers_well(one)
             and one.downloads[0].size_bytes <= HALF * machine.ram_free
         ]
-        reason = f"It is the largest that fits in half of the free memory and writes {USEFUL_SPEED:g} tokens a second or more."
+        reason = f"It is the largest without terms to accept that fits in half of the free memory and writes {USEFUL_SPEED:g} tokens a second or more."
     if not found:
         return None
-    best = max(found, key=_size)
+    # A newcomer has no account, and nobody should accept terms only to try something.
+    best = max([one for one in found if not one.gated or one.answers_here] or found, key=_size)
     return Best(name=best.name, reason=reason, command="" if best.answers_here else best.pull)
 
 
@@ -288,10 +289,11 @@ def _choose_for_training(items: Sequence[Suggestion], machine: _Machine) -> Best
         ]
         easy = [one for one in found if _answers_well(one) and one.training.longest_example in (None, LONGEST_EXAMPLE)]
         if found:
-            reason = f"It is the largest that answers well and can be trained {where}."
+            reason = f"It is the largest without terms to accept that answers well and can be trained {where}."
             if not easy:
-                reason = f"It is the largest that can be trained {where}, but it answers slowly or only just fits."
-            best = max(easy or found, key=_size)
+                reason = f"It is the largest without terms to accept that can be trained {where}, but it answers slowly or only just fits."
+            easy = easy or found
+            best = max([one for one in easy if not one.gated or one.trainable_here] or easy, key=_size)
             return Best(name=best.name, reason=reason, command="" if best.trainable_here else best.pull_weights)
     return None
 

@@ -45,7 +45,7 @@ def verdicts(found: Suggestions) -> dict[str, tuple[str, str]]:
     ("resources", "answers", "trains"),
     [
         (machine(6), "Qwen3-4B-Instruct-2507", "Qwen3-0.6B"),
-        (machine(6, cores=2), "Llama-3.2-3B-Instruct", "Qwen3-0.6B"),
+        (machine(6, cores=2), "SmolLM3-3B", "Qwen3-0.6B"),
         (machine(22), "Qwen3-4B-Instruct-2507", "Qwen3-1.7B"),
         (machine(16, [(8, 0.3)]), "Qwen3-4B-Instruct-2507", "Qwen3-4B-Instruct-2507"),
         (machine(16, [(16, 0.5)]), "Qwen3-8B", "Qwen3-8B"),
@@ -113,7 +113,7 @@ def test_what_the_disk_has_no_room_for_is_not_the_best() -> None:
     assert found.best_for_answering is not None
     assert found.best_for_answering.name == "Qwen3-4B-Instruct-2507"
     assert found.best_for_training is not None
-    assert found.best_for_training.name == "Llama-3.2-1B-Instruct"
+    assert found.best_for_training.name == "Qwen3-0.6B"
 
 
 def test_a_model_that_no_memory_holds_is_not_the_one_to_train() -> None:
@@ -225,12 +225,12 @@ def test_the_reason_names_the_rule() -> None:
         return [best.reason for best in (found.best_for_answering, found.best_for_training) if best is not None]
 
     assert reasons(machine(16, [(24, 1)])) == [
-        "It is the largest that leaves 15% of the card free.",
-        "It is the largest that answers well and can be trained on the card, in 4 bits.",
+        "It is the largest without terms to accept that leaves 15% of the card free.",
+        "It is the largest without terms to accept that answers well and can be trained on the card, in 4 bits.",
     ]
     assert reasons(machine(22)) == [
-        "It is the largest that fits in half of the free memory and writes 5 tokens a second or more.",
-        "It is the largest that answers well and can be trained on the processor in a night.",
+        "It is the largest without terms to accept that fits in half of the free memory and writes 5 tokens a second or more.",
+        "It is the largest without terms to accept that answers well and can be trained on the processor in a night.",
     ]
 
 
@@ -238,7 +238,7 @@ def test_the_reason_says_so_if_what_can_be_trained_does_not_answer_well() -> Non
     tight = suggest(machine(0.1, [(1.77, 0)])).best_for_training
     assert tight is not None
     assert tight.reason == (
-        "It is the largest that can be trained on the card, in 4 bits, but it answers slowly or only just fits."
+        "It is the largest without terms to accept that can be trained on the card, in 4 bits, but it answers slowly or only just fits."
     )
 
 
