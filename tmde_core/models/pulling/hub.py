@@ -321,9 +321,9 @@ def _token() -> str | None:
     Raises:
         InvalidInputError: it cannot be sent.
     """
-    from huggingface_hub import get_token
+    from huggingface_hub import constants, get_token
 
-    token: str | None = get_token()
+    token: str | None = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise InvalidInputError(
             "The token in HF_TOKEN has characters that no token has. Copy it again from "

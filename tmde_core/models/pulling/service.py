@@ -312,7 +312,7 @@ class PullService:
         if alive:
             return ("queued" if last is None else "running"), None
         full = free_bytes(self.models) < FULL_BYTES
-        why = "the disk is full" if full else "its process has ended"
+        why = "the disk is full" if full else f"its process has ended{staging.last_words()}"
         do = "Free some space, then pull" if full else "Pull"
         return "interrupted", f"Interrupted, because {why}. {do} {staging.name} again: it goes on from there."
 

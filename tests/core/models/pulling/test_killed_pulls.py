@@ -32,15 +32,15 @@ def worker_of(here: Place, pull_id: str) -> int:
 
 
 async def test_after_kill_9_the_next_pull_goes_on_by_range_and_the_result_is_whole(opened: Opening) -> None:
-    async with opened("drip=400000") as here:
+    async with opened("drip=50000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await until_bytes_are_here(here, pull.id, 100_000)
+        await until_bytes_are_here(here, pull.id, 30_000)
         os.kill(worker_of(here, pull.id), signal.SIGKILL)
         ended = await here.service.wait(pull.id)
         assert ended.state == "interrupted"
         assert not (here.models / "Tiny").exists()
         kept = (here.models / ".pull-Tiny/files" / f"{GGUF}.part").stat().st_size
-        assert kept >= 100_000
+        assert kept >= 30_000
         here.hub.faults.replace()
         here.hub.bytes_sent.clear()
         assert (await here.pull("acme/Tiny-GGUF")).state == "done"
@@ -51,9 +51,9 @@ async def test_after_kill_9_the_next_pull_goes_on_by_range_and_the_result_is_who
 
 
 async def test_files_that_were_whole_are_not_fetched_again(opened: Opening) -> None:
-    async with opened("drip=400000") as here:
+    async with opened("drip=50000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny"))
-        await until_bytes_are_here(here, pull.id, 100_000)  # the small files come first
+        await until_bytes_are_here(here, pull.id, 30_000)  # the small files come first
         os.kill(worker_of(here, pull.id), signal.SIGKILL)
         await here.service.wait(pull.id)
         here.hub.faults.replace()
@@ -63,9 +63,9 @@ async def test_files_that_were_whole_are_not_fetched_again(opened: Opening) -> N
 
 
 async def test_bytes_that_were_damaged_meanwhile_are_noticed_and_fetched_again(opened: Opening) -> None:
-    async with opened("drip=400000") as here:
+    async with opened("drip=50000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await until_bytes_are_here(here, pull.id, 100_000)
+        await until_bytes_are_here(here, pull.id, 30_000)
         os.kill(worker_of(here, pull.id), signal.SIGKILL)
         await here.service.wait(pull.id)
         with (here.models / ".pull-Tiny/files" / f"{GGUF}.part").open("r+b") as part:
@@ -77,9 +77,9 @@ async def test_bytes_that_were_damaged_meanwhile_are_noticed_and_fetched_again(o
 
 
 async def test_bytes_of_an_older_revision_are_not_continued(opened: Opening) -> None:
-    async with opened("drip=400000") as here:
+    async with opened("drip=50000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await until_bytes_are_here(here, pull.id, 100_000)
+        await until_bytes_are_here(here, pull.id, 30_000)
         await here.service.cancel(pull.id)
         newer = write(here.hub.folder / "acme/Tiny-GGUF@v2", {GGUF: gguf(seed=42)})
         here.hub.faults.replace()
@@ -89,7 +89,7 @@ async def test_bytes_of_an_older_revision_are_not_continued(opened: Opening) -> 
 
 
 async def test_a_worker_ends_with_the_process_that_started_it(opened: Opening) -> None:
-    async with opened("drip=100000") as here:
+    async with opened("drip=20000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
         await here.hub.sending.wait()
         worker = psutil.Process(worker_of(here, pull.id))
