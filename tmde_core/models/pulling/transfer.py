@@ -128,7 +128,8 @@ class _Part:
         self.hasher = Hasher(file)
         self._path = path
         self._moved = moved
-        self._output = path.open("ab")
+        # Without a buffer: a process that is killed must not lose what has arrived.
+        self._output = path.open("ab", buffering=0)
         self._begin()
 
     @property
@@ -139,7 +140,9 @@ class _Part:
     def write(self, content: bytes) -> None:
         """Append bytes. Those beyond the size of the file are dropped."""
         content = content[: self.missing]
-        self._output.write(content)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._output.write(rest) :]
         self.hasher.update(content)
         self.size += len(content)
         self._moved(len(content))
@@ -154,7 +157,6 @@ class _Part:
 
     def sync(self) -> None:
         """Write the bytes to the disk."""
-        self._output.flush()
         os.fsync(self._output.fileno())
 
     def _begin(self) -> None:

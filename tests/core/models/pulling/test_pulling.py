@@ -182,7 +182,7 @@ async def test_the_progress_grows_to_the_total(opened: Opening) -> None:
 async def test_a_cancelled_pull_keeps_its_bytes_and_can_be_discarded(opened: Opening) -> None:
     async with opened("drip=20000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await here.hub.sending.wait()
+        await here.until_bytes_are_here(pull.id)
         assert (await here.service.cancel(pull.id)).state == "cancelled"
         with pytest.raises(ConflictError, match="has ended already"):
             await here.service.cancel(pull.id)
@@ -257,7 +257,7 @@ async def test_a_repository_of_pickles_only_is_refused_with_what_to_do(opened: O
 async def test_a_pull_of_another_process_is_seen_and_can_be_cancelled(opened: Opening) -> None:
     async with opened("drip=20000") as here, opened() as other:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await here.hub.sending.wait()
+        await here.until_bytes_are_here(pull.id)
         (seen,) = await other.service.list()
         assert (seen.id, seen.state) == (pull.id, "running")
         assert (await other.service.cancel(pull.id)).state == "cancelled"
@@ -267,7 +267,7 @@ async def test_a_pull_of_another_process_is_seen_and_can_be_cancelled(opened: Op
 async def test_a_stopped_server_leaves_an_interrupted_pull_that_goes_on(opened: Opening) -> None:
     async with opened("drip=20000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await here.hub.sending.wait()
+        await here.until_bytes_are_here(pull.id)
         await asyncio.to_thread(here.service.stop)
         after = await here.service.get(pull.id)
         assert (after.state, after.bytes_done > 0) == ("interrupted", True)
