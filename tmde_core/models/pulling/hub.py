@@ -265,7 +265,7 @@ def _redirected(url: str, location: str, hub: str, path: str) -> str:
 
 def _check_status(response: Any, hub: str, repository: str, path: str, *, own: bool, authenticated: bool) -> None:
     """Raise the error that a response stands for."""
-    status, code = response.status_code, response.headers.get("X-Error-Code", "")
+    status = response.status_code
     if status in (200, 206):
         return
     if status in (401, 403) and not own:  # the address of the storage server has expired; the hub gives a new one
@@ -273,7 +273,7 @@ def _check_status(response: Any, hub: str, repository: str, path: str, *, own: b
             HubUnreachableError(f"The storage server of the hub refuses {path[:100]} (HTTP {status}). Try again later.")
         )
     if status in (401, 403):
-        raise _no_access(hub, repository, code, status, authenticated)
+        raise _no_access(hub, repository, response, authenticated)
     if status == 404:
         raise NotFoundError(f"{repository} has no file {path[:100]} any more (HTTP 404). Pull it again.")
     if status == 429:
@@ -355,7 +355,7 @@ def _explained(hub: str, repository: str, revision: str, *, authenticated: bool)
             f"{hub}/{repository}/tree/main"
         ) from None
     except hub_errors.GatedRepoError as error:
-        raise _no_access(hub, repository, "GatedRepo", error.response.status_code, authenticated) from None
+        raise _no_access(hub, repository, error.response, authenticated) from None
     except hub_errors.HfHubHTTPError as error:
         raise _of_status(error, hub, repository, authenticated) from None
     except hub_errors.HTTPError as error:
@@ -375,7 +375,7 @@ def _of_status(error: Any, hub: str, repository: str, authenticated: bool) -> Tm
     if "disabled" in response.headers.get("X-Error-Message", "").lower():
         return UnprocessableError(f"The hub has disabled {repository}, so it cannot be fetched.")
     if status in (401, 403):
-        return _no_access(hub, repository, code, status, authenticated)
+        return _no_access(hub, repository, response, authenticated)
     if status == 404 and not code:
         return NotFoundError(
             f"{hub} has no model {repository} (HTTP 404). Check the name"
@@ -393,9 +393,10 @@ def _missing(hub: str, repository: str, authenticated: bool) -> NotFoundError:
     return NotFoundError(f"{hub} has no model {repository}, or {private}. Check the name at {hub}/{repository}")
 
 
-def _no_access(hub: str, repository: str, code: str, status: int, authenticated: bool) -> TmdeError:
-    page = f"{hub}/{repository}"
-    if code == "GatedRepo":
+def _no_access(hub: str, repository: str, response: Any, authenticated: bool) -> TmdeError:
+    page, status = f"{hub}/{repository}", response.status_code
+    if response.headers.get("X-Error-Code") == "GatedRepo":
+        said = _words_of(response)
         then = (
             "Your token has no access yet: accept the terms there, with the account of the token (the publisher may "
             "have to confirm), then pull again."
@@ -404,7 +405,7 @@ def _no_access(hub: str, repository: str, code: str, status: int, authenticated:
             "(https://huggingface.co/settings/tokens) and pull again."
         )
         return UnprocessableError(
-            f"The publisher of {repository} asks for an agreement first: {page} {then}", gated=True, page=page
+            f"The publisher of {repository} asks for an agreement first: {page} {then}{said}", gated=True, page=page
         )
     if status == 401 and not authenticated:
         return _missing(hub, repository, authenticated)
@@ -414,7 +415,15 @@ def _no_access(hub: str, repository: str, code: str, status: int, authenticated:
             "no such model. Make a new one at https://huggingface.co/settings/tokens, or unset HF_TOKEN."
         )
     how = "your token lacks the permission to read it" if authenticated else "set HF_TOKEN to a token with access"
-    return UnprocessableError(f"The hub forbids access to {repository} (HTTP 403): {how}. Its page: {page}", page=page)
+    return UnprocessableError(
+        f"The hub forbids access to {repository} (HTTP 403): {how}. Its page: {page}{_words_of(response)}", page=page
+    )
+
+
+def _words_of(response: Any) -> str:
+    """Return what the hub says about a refusal, such as that a token lacks a permission; empty if it says nothing."""
+    words = " ".join(response.headers.get("X-Error-Message", "").split())
+    return f" The hub says: {words[:300]}" if words.isprintable() and words else ""
 
 
 def _busy(hub: str, headers: Any) -> TransientError:

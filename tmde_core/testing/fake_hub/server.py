@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from urllib.parse import quote
 
 from tmde_core.testing.fake_hub.faults import Faults
 from tmde_core.testing.fake_hub.repository import Repository
@@ -122,9 +123,8 @@ class FakeHub(FakeServer):
             assert repository is not None
             await self._content(call, reply, repository, path)
         elif ("gated" in self.faults or "private" in self.faults) and _token(call) != GRANTED:
-            await _refuse(
-                reply, 403 if _token(call) else 401, "GatedRepo" if "gated" in self.faults else "RepoNotFound"
-            )
+            code = "GatedRepo" if "gated" in self.faults else "RepoNotFound"
+            await _refuse(reply, 403 if _token(call) else 401, code, message=f"Access to {name} is restricted.")
         elif "forbidden" in self.faults:
             await _refuse(reply, 403)
         elif repository is None or path not in repository.files or "gone" in self.faults:
@@ -231,7 +231,7 @@ def _start(header: str) -> int:
 
 
 async def _redirect(reply: Reply, target: str, headers: dict[str, str]) -> None:
-    await reply.start(302, "text/plain", {"Location": target, **headers})
+    await reply.start(302, "text/plain", {"Location": quote(target, safe=":/"), **headers})
     await reply.write(b"", last=True)
 
 

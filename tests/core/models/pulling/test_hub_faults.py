@@ -89,6 +89,7 @@ async def test_a_file_with_a_wrong_hash_is_deleted(opened: Opening) -> None:
     [
         ("gated", {}, UnprocessableError, "Accept the terms there, then set HF_TOKEN"),
         ("gated", {"HF_TOKEN": "other"}, UnprocessableError, "Your token has no access yet"),
+        ("gated", {"HF_TOKEN": "other"}, UnprocessableError, "The hub says: Access to acme/Tiny is restricted."),
         ("private", {}, NotFoundError, "or it is private"),
         ("private", {"HF_TOKEN": "other"}, NotFoundError, "your token has no access"),
         ("bad-token", {"HF_TOKEN": "other"}, UnauthorizedError, "the token is wrong or has expired"),
