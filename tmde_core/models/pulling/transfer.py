@@ -13,6 +13,7 @@ from tmde_core.errors import HubUnreachableError, RateLimitedError, TmdeError, U
 from tmde_core.models.pulling import hub
 from tmde_core.models.pulling.checking import Hasher
 from tmde_core.models.pulling.limits import PullLimits
+from tmde_core.models.pulling.retrying import TransientError, pause
 from tmde_core.models.pulling.staging import Staging
 from tmde_core.models.pulling.wire import KEPT
 from tmde_core.records.pulls import PullFile, PullPlan
@@ -88,14 +89,14 @@ class Fetcher:
             before = part.size
             try:
                 self._append(part)
-            except hub.TransientError as failure:
+            except TransientError as failure:
                 failures = 1 if part.size - before >= GAIN_BYTES else failures + 1
                 if failure.restart:
                     part.cut(0)
                 if failures >= self._limits.tries:
                     raise _give_up(failure.error) from None
                 try:
-                    hub.pause(failure, failures, self._limits, self._tell)
+                    pause(failure, failures, self._limits, self._tell)
                 except TmdeError as error:
                     raise _give_up(error) from None
 
@@ -103,7 +104,7 @@ class Fetcher:
         """Fetch over one connection.
 
         Raises:
-            hub.TransientError: the connection ended before the file.
+            TransientError: the connection ended before the file.
         """
         file = part.file
         with hub.fetch(self._plan.repository, self._plan.commit, file.path, part.size, self._limits) as transfer:
@@ -112,7 +113,7 @@ class Fetcher:
                 part.write(chunk)
                 if not part.missing:
                     return
-        raise hub.TransientError(
+        raise TransientError(
             HubUnreachableError(
                 f"The hub {self._plan.endpoint} ended {file.path} after {part.size:,} of {file.size_bytes:,} bytes."
             )
