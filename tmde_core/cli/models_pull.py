@@ -28,7 +28,7 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.records.pulls import Pull, PullPlan, PullRequest
 
 if TYPE_CHECKING:
-    from tmde_core.models.pulling.service import PullService
+    from tmde_core.models.pulling import PullService
 
 ASK_ABOVE_BYTES = 1_000_000_000
 """A pull of more than this asks first, if a person can answer."""
@@ -64,7 +64,7 @@ def pull_command(
     json: JsonFlag = False,
 ) -> None:
     """Fetch a base model from the hub, or go on with an interrupted pull. Nothing of the repository is ever run."""
-    from tmde_core.models.pulling.service import PullService
+    from tmde_core.models.pulling import PullService
 
     settings = settings_of(ctx)
     log_to_file(settings)

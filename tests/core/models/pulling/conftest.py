@@ -10,8 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.core.models.pulling.hub_files import gguf_repository, weights_repository
-from tmde_core.models.pulling.limits import PullLimits
-from tmde_core.models.pulling.service import PullService
+from tmde_core.models.pulling import PullLimits, PullService
 from tmde_core.records.pulls import Pull, PullRequest
 from tmde_core.settings import load_settings
 from tmde_core.testing.fake_hub import FakeHub, serving
