@@ -15,7 +15,7 @@ from tmde_core.records.pulls import Pull, PullRequest
 from tmde_core.settings import load_settings
 from tmde_core.testing.fake_hub import FakeHub, serving
 
-LIMITS = PullLimits(tries=3, first_pause_seconds=0.01, longest_wait_seconds=5, timeout_seconds=1)
+LIMITS = PullLimits(tries=3, first_pause_seconds=0.01, longest_wait_seconds=5, timeout_seconds=30)
 
 
 class Place(NamedTuple):
@@ -28,6 +28,13 @@ class Place(NamedTuple):
     async def pull(self, repository: str, **more: str) -> Pull:
         """Pull to the end."""
         return await self.service.wait((await self.service.start(PullRequest(repository=repository, **more))).id)
+
+    async def until_bytes_are_here(self, pull_id: str, count: int = 1) -> None:
+        """Wait until a pull has this many bytes."""
+        async for now in self.service.watch(pull_id):
+            if now.bytes_done >= count:
+                return
+        raise AssertionError("the pull has ended before")
 
     def files(self, folder: str) -> list[str]:
         """The files below a folder of `data/models`."""
