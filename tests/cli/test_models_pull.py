@@ -113,7 +113,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on_and_it_does(
     pull: Pulling, surroundings: dict[str, str], hub: FakeHub, tmp_path: Path
 ) -> None:
     write(hub.folder / "acme/Wide-GGUF", {"Wide-Q4_K_M.gguf": gguf(1_000_000)})
-    hub.faults.replace("drip=300000")
+    hub.faults.replace("drip=100000")
     line = command_line(tmp_path / "data", "models", "pull", "acme/Wide-GGUF")
     main, side = pty.openpty()
     process = subprocess.Popen(line, stdin=side, stdout=side, stderr=side, env=surroundings, start_new_session=True)
@@ -170,6 +170,6 @@ def test_a_large_pull_asks_first_and_no_is_no(
 
 def test_neither_the_help_nor_the_core_loads_the_library_of_the_hub() -> None:
     helped = "from tmde_core.cli.app import run\ntry: run(['models', 'pull', '--help'])\nexcept SystemExit: pass"
-    for statement in ("import tmde_core.models.pulling, tmde_core.cli.models_pull", helped):
+    for statement in ("import tmde_core.models.pulling.service, tmde_core.cli.models_pull", helped):
         code = f"{statement}\nimport sys; assert 'huggingface_hub' not in sys.modules"
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

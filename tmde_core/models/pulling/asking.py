@@ -38,6 +38,10 @@ class Answer(Record):
     error: WireError | None = None
 
 
+ASKING_TRIES, ASKING_WAIT_SECONDS = 3, 10.0
+"""A person waits for the answer, so the hub is asked less often than for bytes, and a long wait is told at once."""
+
+
 async def ask_hub(repository: str, revision: str, limits: PullLimits, environ: Mapping[str, str]) -> HubListing:
     """Return what the hub tells about a repository. Cancelling the call ends the process.
 
@@ -52,7 +56,7 @@ async def ask_hub(repository: str, revision: str, limits: PullLimits, environ: M
         env=environment(environ),
     )
     try:
-        question = to_json(Question(repository=repository, revision=revision, limits=limits))
+        question = to_json(Question(repository=repository, revision=revision, limits=_shorten(limits)))
         out, errors = await process.communicate(question)
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
@@ -69,6 +73,14 @@ async def ask_hub(repository: str, revision: str, limits: PullLimits, environ: M
     if answer.listing is None:
         raise unpack(answer.error or WireError(kind="HubUnreachableError", detail="The hub gave no answer."))
     return answer.listing
+
+
+def _shorten(limits: PullLimits) -> PullLimits:
+    return msgspec.structs.replace(
+        limits,
+        tries=min(limits.tries, ASKING_TRIES),
+        longest_wait_seconds=min(limits.longest_wait_seconds, ASKING_WAIT_SECONDS),
+    )
 
 
 def command(module: str, *arguments: str) -> tuple[str, ...]:

@@ -29,10 +29,3 @@ class HubListing(Record):
     parameters: int | None = None
     authenticated: bool = False
     """Whether a token was sent."""
-
-
-class HubQuestion(Record):
-    """What the process that asks the hub is given."""
-
-    repository: str
-    revision: str

@@ -13,7 +13,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 """An owner, or the name of a repository."""
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
-_PART = re.compile(r"[A-Za-z0-9_\[(][^\x00-\x1f\x7f-\x9f/\\:*?\"<>|]{0,199}")
+_PART = re.compile(r"[\w\[(][^\x00-\x1f\x7f-\x9f/\\:*?\"<>|]{0,199}")
 """A folder or a file of a repository: no dot first, nothing that a file system or a terminal takes for a command."""
 _KNOWN_HOSTS = frozenset({"hf.co", "huggingface.co", "www.huggingface.co"})
 _OTHER_KINDS = {"datasets": "a data set", "spaces": "a Space", "kernels": "a kernel", "buckets": "a bucket"}

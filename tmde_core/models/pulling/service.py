@@ -281,8 +281,11 @@ class PullService:
         state, error = self._judge(staging, last, alive=alive)
         data = last.data if last is not None else {}
         plan = job.plan
-        done = plan.total_bytes if state == "done" else sum(map(staging.bytes_of, plan.files))
-        running = state == "running"
+        done, running = sum(map(staging.bytes_of, plan.files)), state == "running"
+        if state == "done":
+            done = plan.total_bytes
+        elif running:  # files move while they are published
+            done = int(_number(data.get("bytesDone")) or 0)
         return Pull(
             id=job.id,
             name=plan.name,
@@ -312,7 +315,7 @@ class PullService:
         if alive:
             return ("queued" if last is None else "running"), None
         full = free_bytes(self.models) < FULL_BYTES
-        why = "the disk is full" if full else "its process has ended"
+        why = "the disk is full" if full else f"its process has ended{staging.last_words()}"
         do = "Free some space, then pull" if full else "Pull"
         return "interrupted", f"Interrupted, because {why}. {do} {staging.name} again: it goes on from there."
 

@@ -137,6 +137,14 @@ class Staging:
         self.drop_files()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def last_words(self) -> str:
+        """Return the last line that the worker has printed, in parentheses; empty if it printed nothing."""
+        with contextlib.suppress(OSError):
+            lines = self.log_file.read_text(encoding="utf-8", errors="replace").split("\n")
+            if said := next((line.strip() for line in reversed(lines) if line.strip()), ""):
+                return f" ({said[:200]})"
+        return ""
+
     def changed_at(self) -> datetime:
         """Return when the folder last got bytes."""
         moments = [0.0]

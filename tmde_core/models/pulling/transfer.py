@@ -13,6 +13,7 @@ from tmde_core.errors import HubUnreachableError, RateLimitedError, TmdeError, U
 from tmde_core.models.pulling import hub
 from tmde_core.models.pulling.checking import Hasher
 from tmde_core.models.pulling.limits import PullLimits
+from tmde_core.models.pulling.retrying import TransientError, pause
 from tmde_core.models.pulling.staging import Staging
 from tmde_core.models.pulling.wire import KEPT
 from tmde_core.records.pulls import PullFile, PullPlan
@@ -88,14 +89,14 @@ class Fetcher:
             before = part.size
             try:
                 self._append(part)
-            except hub.TransientError as failure:
+            except TransientError as failure:
                 failures = 1 if part.size - before >= GAIN_BYTES else failures + 1
                 if failure.restart:
                     part.cut(0)
                 if failures >= self._limits.tries:
                     raise _give_up(failure.error) from None
                 try:
-                    hub.pause(failure, failures, self._limits, self._tell)
+                    pause(failure, failures, self._limits, self._tell)
                 except TmdeError as error:
                     raise _give_up(error) from None
 
@@ -103,7 +104,7 @@ class Fetcher:
         """Fetch over one connection.
 
         Raises:
-            hub.TransientError: the connection ended before the file.
+            TransientError: the connection ended before the file.
         """
         file = part.file
         with hub.fetch(self._plan.repository, self._plan.commit, file.path, part.size, self._limits) as transfer:
@@ -112,7 +113,7 @@ class Fetcher:
                 part.write(chunk)
                 if not part.missing:
                     return
-        raise hub.TransientError(
+        raise TransientError(
             HubUnreachableError(
                 f"The hub {self._plan.endpoint} ended {file.path} after {part.size:,} of {file.size_bytes:,} bytes."
             )
@@ -128,7 +129,8 @@ class _Part:
         self.hasher = Hasher(file)
         self._path = path
         self._moved = moved
-        self._output = path.open("ab")
+        # Without a buffer: a process that is killed must not lose what has arrived.
+        self._output = path.open("ab", buffering=0)
         self._begin()
 
     @property
@@ -139,7 +141,9 @@ class _Part:
     def write(self, content: bytes) -> None:
         """Append bytes. Those beyond the size of the file are dropped."""
         content = content[: self.missing]
-        self._output.write(content)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._output.write(rest) :]
         self.hasher.update(content)
         self.size += len(content)
         self._moved(len(content))
@@ -154,7 +158,6 @@ class _Part:
 
     def sync(self) -> None:
         """Write the bytes to the disk."""
-        self._output.flush()
         os.fsync(self._output.fileno())
 
     def _begin(self) -> None:

@@ -152,7 +152,7 @@ def reuse_files(staging: Staging, job: PullJob) -> None:
             if hasher.matches():
                 with storage_errors(whole):
                     whole.parent.mkdir(parents=True, exist_ok=True)
-                    whole.hardlink_to(staging.target / file.target)
+                    whole.hardlink_to((staging.target / file.target).resolve())
                     staging.part(file).unlink(missing_ok=True)
 
 

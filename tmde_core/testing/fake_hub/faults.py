@@ -9,7 +9,6 @@ FAULTS: Mapping[str, str] = {
     "break-once": "=N: the first transfer of each file breaks after N bytes",
     "wrong-hash": "the first byte of every large file is changed on the way",
     "wrong-hash-once": "the first byte is changed in the first transfer of each large file",
-    "not-safe": "the files of all repositories are listed with hashes, and their content is replaced by zeros",
     "gated": "every repository asks for an agreement, and listings are public; the token `granted` has access",
     "private": "every repository is private; the token `granted` has access",
     "bad-token": "every token is refused",

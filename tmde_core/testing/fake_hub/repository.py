@@ -73,7 +73,8 @@ class Repository:
 
 
 def _hash(file: Path, large: bool) -> str:
-    content = file.read_bytes()
     if large:
-        return hashlib.sha256(content).hexdigest()
-    return hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    data = file.read_bytes()
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()

@@ -6,7 +6,8 @@ import asyncio
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
+from urllib.parse import quote
 
 from tmde_core.testing.fake_hub.faults import Faults
 from tmde_core.testing.fake_hub.repository import Repository
@@ -122,9 +123,8 @@ class FakeHub(FakeServer):
             assert repository is not None
             await self._content(call, reply, repository, path)
         elif ("gated" in self.faults or "private" in self.faults) and _token(call) != GRANTED:
-            await _refuse(
-                reply, 403 if _token(call) else 401, "GatedRepo" if "gated" in self.faults else "RepoNotFound"
-            )
+            code = "GatedRepo" if "gated" in self.faults else "RepoNotFound"
+            await _refuse(reply, 403 if _token(call) else 401, code, message=f"Access to {name} is restricted.")
         elif "forbidden" in self.faults:
             await _refuse(reply, 403)
         elif repository is None or path not in repository.files or "gone" in self.faults:
@@ -153,52 +153,54 @@ class FakeHub(FakeServer):
         await _redirect(reply, f"http://{host}{STORAGE}/{repository.name}/resolve/{repository.commit}/{path}", headers)
 
     async def _content(self, call: Call, reply: Reply, repository: Repository, path: str) -> None:
-        content = repository.files[path].read_bytes()
+        size = repository.files[path].stat().st_size
         start = _start(call.headers.get("range", ""))
         token, host = _token(call), call.headers.get("host", "")
         self.served.append(Served(path, start, token, host))
         if repository.is_large(path) and self.faults.first("expired", path):
             await _refuse(reply, 403)
             return
-        if repository.is_large(path) and content:
-            if "wrong-hash" in self.faults or self.faults.first("wrong-hash-once", path):
-                content = bytes([content[0] ^ 255]) + content[1:]
-            if "not-safe" in self.faults:
-                content = bytes(len(content))
+        large = repository.is_large(path)
+        wrong = large and ("wrong-hash" in self.faults or self.faults.first("wrong-hash-once", path))
         if "no-range" in self.faults:
             start = 0
-        if start and start >= len(content):
+        if start and start >= size:
             await _refuse(reply, 416)
             return
         shift = 10 if start and "wrong-range" in self.faults else 0
         headers = {
             "X-Repo-Commit": repository.commit,
             "ETag": f'"{repository.hashes[path]}"',
-            "Content-Length": str(len(content) - start - shift),
+            "Content-Length": str(size - start - shift),
             "Accept-Ranges": "bytes",
         }
         if start:
-            headers["Content-Range"] = f"bytes {start + shift}-{len(content) - 1}/{len(content)}"
+            headers["Content-Range"] = f"bytes {start + shift}-{size - 1}/{size}"
         await reply.start(206 if start else 200, "application/octet-stream", headers)
         if call.method == "HEAD":
             await reply.write(b"", last=True)
         else:
-            await self._send(reply, path, content[start + shift :])
+            with repository.files[path].open("rb") as content:
+                content.seek(start + shift)
+                await self._send(reply, path, content, wrong=wrong)
 
-    async def _send(self, reply: Reply, path: str, content: bytes) -> None:
+    async def _send(self, reply: Reply, path: str, content: IO[bytes], *, wrong: bool) -> None:
         limit = self.faults.value("break-after")
         if self.faults.first("break-once", path):
             limit = self.faults.value("break-once")
         stall, drip = self.faults.value("stall"), self.faults.value("drip")
         sent, block = 0, BLOCK_BYTES if drip is None else max(1, drip // 20)
-        while sent < len(content):
-            ends = [len(content), *(end for end in (limit, stall) if end is not None)]
-            piece = content[sent : min(sent + block, *ends)]
-            if not piece:
-                if limit is not None and sent >= limit:
-                    await reply.end_early()
-                    return
+        while True:
+            if limit is not None and sent >= limit:
+                await reply.end_early()
+                return
+            if stall is not None and sent >= stall:
                 await asyncio.Event().wait()
+            piece = content.read(min([block, *(end - sent for end in (limit, stall) if end is not None)]))
+            if not piece:
+                break
+            if wrong and content.tell() == len(piece):
+                piece = bytes([piece[0] ^ 255]) + piece[1:]
             await reply.write(piece)
             sent += len(piece)
             self.bytes_sent[path] += len(piece)
@@ -229,7 +231,7 @@ def _start(header: str) -> int:
 
 
 async def _redirect(reply: Reply, target: str, headers: dict[str, str]) -> None:
-    await reply.start(302, "text/plain", {"Location": target, **headers})
+    await reply.start(302, "text/plain", {"Location": quote(target, safe=":/"), **headers})
     await reply.write(b"", last=True)
 
 

@@ -29,6 +29,13 @@ class Place(NamedTuple):
         """Pull to the end."""
         return await self.service.wait((await self.service.start(PullRequest(repository=repository, **more))).id)
 
+    async def until_bytes_are_here(self, pull_id: str, count: int = 1) -> None:
+        """Wait until a pull has this many bytes."""
+        async for now in self.service.watch(pull_id):
+            if now.bytes_done >= count:
+                return
+        raise AssertionError("the pull has ended before")
+
     def files(self, folder: str) -> list[str]:
         """The files below a folder of `data/models`."""
         root = self.models / folder

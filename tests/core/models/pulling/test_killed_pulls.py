@@ -19,28 +19,20 @@ from tmde_core.records.pulls import PullRequest
 GGUF = "Tiny-Q4_K_M.gguf"
 
 
-async def until_bytes_are_here(here: Place, pull_id: str, count: int) -> int:
-    """Wait until the pull has this many bytes, and return how many it has."""
-    async for now in here.service.watch(pull_id):
-        if now.bytes_done >= count:
-            return now.bytes_done
-    raise AssertionError("the pull has ended before")
-
-
 def worker_of(here: Place, pull_id: str) -> int:
     return here.service._processes[pull_id].pid
 
 
 async def test_after_kill_9_the_next_pull_goes_on_by_range_and_the_result_is_whole(opened: Opening) -> None:
-    async with opened("drip=400000") as here:
+    async with opened("drip=50000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await until_bytes_are_here(here, pull.id, 100_000)
+        await here.until_bytes_are_here(pull.id, 30_000)
         os.kill(worker_of(here, pull.id), signal.SIGKILL)
         ended = await here.service.wait(pull.id)
         assert ended.state == "interrupted"
         assert not (here.models / "Tiny").exists()
         kept = (here.models / ".pull-Tiny/files" / f"{GGUF}.part").stat().st_size
-        assert kept >= 100_000
+        assert kept >= 30_000
         here.hub.faults.replace()
         here.hub.bytes_sent.clear()
         assert (await here.pull("acme/Tiny-GGUF")).state == "done"
@@ -51,9 +43,9 @@ async def test_after_kill_9_the_next_pull_goes_on_by_range_and_the_result_is_who
 
 
 async def test_files_that_were_whole_are_not_fetched_again(opened: Opening) -> None:
-    async with opened("drip=400000") as here:
+    async with opened("drip=50000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny"))
-        await until_bytes_are_here(here, pull.id, 100_000)  # the small files come first
+        await here.until_bytes_are_here(pull.id, 30_000)  # the small files come first
         os.kill(worker_of(here, pull.id), signal.SIGKILL)
         await here.service.wait(pull.id)
         here.hub.faults.replace()
@@ -63,9 +55,9 @@ async def test_files_that_were_whole_are_not_fetched_again(opened: Opening) -> N
 
 
 async def test_bytes_that_were_damaged_meanwhile_are_noticed_and_fetched_again(opened: Opening) -> None:
-    async with opened("drip=400000") as here:
+    async with opened("drip=50000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await until_bytes_are_here(here, pull.id, 100_000)
+        await here.until_bytes_are_here(pull.id, 30_000)
         os.kill(worker_of(here, pull.id), signal.SIGKILL)
         await here.service.wait(pull.id)
         with (here.models / ".pull-Tiny/files" / f"{GGUF}.part").open("r+b") as part:
@@ -77,9 +69,9 @@ async def test_bytes_that_were_damaged_meanwhile_are_noticed_and_fetched_again(o
 
 
 async def test_bytes_of_an_older_revision_are_not_continued(opened: Opening) -> None:
-    async with opened("drip=400000") as here:
+    async with opened("drip=50000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await until_bytes_are_here(here, pull.id, 100_000)
+        await here.until_bytes_are_here(pull.id, 30_000)
         await here.service.cancel(pull.id)
         newer = write(here.hub.folder / "acme/Tiny-GGUF@v2", {GGUF: gguf(seed=42)})
         here.hub.faults.replace()
@@ -89,9 +81,9 @@ async def test_bytes_of_an_older_revision_are_not_continued(opened: Opening) -> 
 
 
 async def test_a_worker_ends_with_the_process_that_started_it(opened: Opening) -> None:
-    async with opened("drip=100000") as here:
+    async with opened("drip=20000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await here.hub.sending.wait()
+        await here.until_bytes_are_here(pull.id)
         worker = psutil.Process(worker_of(here, pull.id))
         pipe = here.service._processes[pull.id].stdin
         assert pipe is not None

@@ -134,6 +134,11 @@ def test_a_hostile_path_is_no_path(path: str) -> None:
     assert parse_hub_path(path) is None
 
 
+@pytest.mark.parametrize("path", ["my model #1 100% (v2)-Q4_K_M.gguf", "é/ü.json", "_x.json", "a/b/c.txt", "[x].gguf"])
+def test_an_odd_path_that_is_harmless_is_taken(path: str) -> None:
+    assert parse_hub_path(path) == tuple(path.split("/"))
+
+
 @given(st.text(max_size=40) | st.lists(st.sampled_from(["..", ".", "a", "", "\\", "b.gguf"]), max_size=6).map("/".join))
 def test_a_path_that_is_taken_stays_below_its_folder(path: str) -> None:
     parts = parse_hub_path(path)

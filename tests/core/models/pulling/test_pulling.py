@@ -160,8 +160,8 @@ async def test_a_full_disk_is_told_before_anything_is_fetched(opened: Opening, m
 
 
 async def test_one_base_model_is_pulled_once_at_a_time_and_others_beside_it(opened: Opening) -> None:
-    async with opened("drip=200000") as here:
-        write(here.hub.folder / "acme/Wide-GGUF", {"Wide-Q4_K_M.gguf": gguf(100_000)})
+    async with opened("drip=20000") as here:
+        write(here.hub.folder / "acme/Wide-GGUF", {"Wide-Q4_K_M.gguf": gguf(10_000)})
         first = await here.service.start(PullRequest(repository="acme/Tiny"))
         with pytest.raises(ConflictError, match="being pulled already"):
             await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
@@ -180,9 +180,9 @@ async def test_the_progress_grows_to_the_total(opened: Opening) -> None:
 
 
 async def test_a_cancelled_pull_keeps_its_bytes_and_can_be_discarded(opened: Opening) -> None:
-    async with opened("drip=200000") as here:
+    async with opened("drip=20000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await here.hub.sending.wait()
+        await here.until_bytes_are_here(pull.id)
         assert (await here.service.cancel(pull.id)).state == "cancelled"
         with pytest.raises(ConflictError, match="has ended already"):
             await here.service.cancel(pull.id)
@@ -255,9 +255,9 @@ async def test_a_repository_of_pickles_only_is_refused_with_what_to_do(opened: O
 
 
 async def test_a_pull_of_another_process_is_seen_and_can_be_cancelled(opened: Opening) -> None:
-    async with opened("drip=200000") as here, opened() as other:
+    async with opened("drip=20000") as here, opened() as other:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await here.hub.sending.wait()
+        await here.until_bytes_are_here(pull.id)
         (seen,) = await other.service.list()
         assert (seen.id, seen.state) == (pull.id, "running")
         assert (await other.service.cancel(pull.id)).state == "cancelled"
@@ -265,9 +265,9 @@ async def test_a_pull_of_another_process_is_seen_and_can_be_cancelled(opened: Op
 
 
 async def test_a_stopped_server_leaves_an_interrupted_pull_that_goes_on(opened: Opening) -> None:
-    async with opened("drip=200000") as here:
+    async with opened("drip=20000") as here:
         pull = await here.service.start(PullRequest(repository="acme/Tiny-GGUF"))
-        await here.hub.sending.wait()
+        await here.until_bytes_are_here(pull.id)
         await asyncio.to_thread(here.service.stop)
         after = await here.service.get(pull.id)
         assert (after.state, after.bytes_done > 0) == ("interrupted", True)
