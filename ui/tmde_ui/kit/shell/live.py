@@ -157,7 +157,11 @@ class ServerStatus:
             self._asking = asyncio.create_task(self._read_idle(), name="whether adapters are served")
 
     async def _read_idle(self) -> None:
-        found = await why_active_is_idle(self._services)
+        try:
+            found = await why_active_is_idle(self._services)
+        except Exception as error:  # a plugin's runtime may fail in any way, and the rest of the header must go on
+            log.warning("ui.idle_unknown", error=f"{type(error).__name__}: {error}")
+            return
         if found != self._idle:
             self._idle = found
             self._wake.set()
