@@ -20,7 +20,7 @@ from tmde_core.plugins import Plugins, context_for, create
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record
 from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeCapabilities, RuntimeStatus
-from tmde_core.sdk.runtimes import ModelRuntime
+from tmde_core.sdk.runtimes import CardLeavingRuntime, ModelRuntime
 from tmde_core.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -246,7 +246,11 @@ class Runtimes:
                 return  # the run has ended meanwhile
         async with self._lock(name):
             self._started.discard(name)
-            await self._made[name].stop()
+            runtime = self._made[name]
+            if isinstance(runtime, CardLeavingRuntime):
+                await runtime.leave_card()
+            else:
+                await runtime.stop()
 
     async def _bring_back(self) -> None:
         """Start the runtimes again that this process has paused."""
