@@ -58,3 +58,5 @@ def command(ctx: typer.Context, json: JsonFlag = False) -> None:
     for report in reports:
         if not report.availability.ok:
             typer.echo(f"{report.name}: {report.availability.reason}", err=True)
+        elif report.status.state == "paused":
+            typer.echo(f"{report.name}: {report.status.detail}", err=True)
