@@ -191,12 +191,13 @@ class Runtimes:
 
     def _pausing(self, name: str) -> Loan | None:
         """Return the loan for which a runtime is paused; None if it is not paused."""
-        loan = find_loan(self._data_dir)
+        loan = read_loan(self._data_dir)
         if loan is None:
-            # The watch starts the runtime again. A caller that comes first need not wait for that.
             return None
-        ours = self._paused_for is not None and self._paused_for.run_id == loan.run_id and name in self._paused
-        return loan if ours or name in loan.runtimes else None
+        if name in self._paused and self._paused_for is not None and self._paused_for.run_id == loan.run_id:
+            # Between two attempts of a run, its leash is free for a moment. The watch finds out whether the run has ended.
+            return loan
+        return loan if name in loan.runtimes and loan.is_in_force(self._data_dir) else None
 
     def _attend(self) -> None:
         """Show other processes that this one has runtimes, and begin to look for loans of the card."""
