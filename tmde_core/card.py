@@ -55,7 +55,8 @@ class Loan(Record):
 
     def describe(self) -> str:
         """Return why a runtime is paused and until when, in sentences."""
-        return f"The model is paused while the training run {self.run_name or self.run_id} uses the graphics card. {self._until()}"
+        name = str(self.run_name or self.run_id)
+        return f"The model is paused while the training run {name!r} uses the graphics card. {self._until()}"
 
     def _until(self) -> str:
         if self.ends_at is None:

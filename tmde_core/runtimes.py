@@ -20,7 +20,7 @@ from tmde_core.plugins import Plugins, context_for, create
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record
 from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeCapabilities, RuntimeStatus
-from tmde_core.sdk.runtimes import ModelRuntime
+from tmde_core.sdk.runtimes import CardLeavingRuntime, ModelRuntime
 from tmde_core.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -194,12 +194,13 @@ class Runtimes:
 
     def _pausing(self, name: str) -> Loan | None:
         """Return the loan for which a runtime is paused; None if it is not paused."""
-        loan = find_loan(self._data_dir)
+        loan = read_loan(self._data_dir)
         if loan is None:
-            # The watch starts the runtime again. A caller that comes first need not wait for that.
             return None
-        ours = self._paused_for is not None and self._paused_for.run_id == loan.run_id and name in self._paused
-        return loan if ours or name in loan.runtimes else None
+        if name in self._paused and self._paused_for is not None and self._paused_for.run_id == loan.run_id:
+            # Between two attempts of a run, its leash is free for a moment. The watch finds out whether the run has ended.
+            return loan
+        return loan if name in loan.runtimes and loan.is_in_force(self._data_dir) else None
 
     def _attend(self) -> None:
         """Show other processes that this one has runtimes, and begin to look for loans of the card."""
@@ -249,7 +250,11 @@ class Runtimes:
                 return  # the run has ended meanwhile
         async with self._lock(name):
             self._started.discard(name)
-            await self._made[name].stop()
+            runtime = self._made[name]
+            if isinstance(runtime, CardLeavingRuntime):
+                await runtime.leave_card()
+            else:
+                await runtime.stop()
 
     async def _bring_back(self) -> None:
         """Start the runtimes again that this process has paused."""

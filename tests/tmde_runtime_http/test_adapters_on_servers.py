@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -226,6 +227,16 @@ async def test_an_adapter_that_the_resolver_finds_and_cannot_load_is_refused_and
             await runtime.load_adapter(AdapterRef(id="empty", directory=str(tmp_path / "nothing")))
         with pytest.raises(AdapterInvalidError, match="name of a directory"):
             await runtime.load_adapter(AdapterRef(id="../outside", directory=str(tmp_path)))
+
+
+def test_the_view_of_a_deleted_adapter_is_removed(tmp_path: Path, directory: Path) -> None:
+    deleted, kept = _adapter(tmp_path), _adapter(tmp_path)
+    served = ServedDirectory(directory)
+    served.write(deleted, "base")
+    shutil.rmtree(deleted.directory)
+    (directory / "of-somebody-else").mkdir()
+    served.write(kept, "base")
+    assert sorted(path.name for path in directory.iterdir()) == sorted([kept.id, "of-somebody-else"])
 
 
 async def test_a_copy_serves_where_no_hard_link_can(

@@ -15,7 +15,7 @@ from tmde_core.testing import make_context
 from tmde_core.testing.contracts import RuntimeContract
 from tmde_core.testing.fake_servers import WORDS, FakeOllama, serving
 from tmde_runtime_http.ollama import OllamaRuntime
-from tmde_runtime_http.options import OllamaSettings
+from tmde_runtime_http.options import OllamaSettings, is_loopback
 from tmde_runtime_http.reach import ollama_availability
 
 
@@ -152,6 +152,34 @@ async def test_availability_says_how_to_start_ollama() -> None:
 
 def test_the_runtime_has_the_shape_of_its_port() -> None:
     assert isinstance(OllamaRuntime(make_context(OllamaSettings)), ModelRuntime)
+
+
+async def test_ollama_says_what_its_models_hold_of_the_card_and_leaves_it() -> None:
+    server = FakeOllama()
+    server.takes_bytes = 5_000_000_000
+    server.on_card["another-program:8b"] = 3_000_000_000
+    async with _runtime(server) as runtime:
+        assert (await runtime.status()).vram_bytes is None, "nothing was asked yet"
+        [item async for item in runtime.chat(_ask())]
+        assert (await runtime.status()).vram_bytes == 5_000_000_000
+        await runtime.leave_card()
+        assert (await runtime.status()).vram_bytes is None
+        assert server.on_card == {"another-program:8b": 3_000_000_000}, "the models of others are left alone"
+        assert [item async for item in runtime.chat(_ask())]
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("http://127.0.0.1:11434", True),
+        ("http://[::1]:11434", True),
+        ("http://localhost:11434", True),
+        ("http://gpu-box:11434", False),
+        ("http://192.168.1.4:11434", False),
+    ],
+)
+def test_only_a_server_on_this_machine_holds_its_card(url: str, here: bool) -> None:
+    assert is_loopback(url) is here
 
 
 class TestOllamaContract(RuntimeContract):

@@ -34,7 +34,6 @@ command = typer.Typer(
     invoke_without_command=True,
     help="Base models: list, fetch, add, try and remove them.",
 )
-command.command("pull")(pull_command)
 
 NameArgument = Annotated[
     str, typer.Argument(help="The base model, by its name, an alias, or the name of a form of it.")
@@ -83,6 +82,8 @@ def _list(ctx: typer.Context, *, json: bool) -> None:
     for report in reports:
         if not report.availability.ok:
             typer.echo(f"{report.name}: {report.availability.reason}", err=True)
+        elif report.status.state == "paused":
+            typer.echo(f"{report.name}: {report.status.detail}", err=True)
     if models and all(model.embedded for model in models):
         typer.echo(
             "The embedded model is a toy, so that everything works at once. `tmde models suggest` says which models fit "

@@ -23,6 +23,7 @@ from tmde_core.sdk.context import MakingDescriptor, PluginContext
 __all__ = [
     "AdapterRef",
     "Availability",
+    "CardLeavingRuntime",
     "ChatDelta",
     "ChatEnd",
     "ChatItem",
@@ -95,6 +96,22 @@ class ModelRuntime(Protocol):
 
     async def status(self) -> RuntimeStatus:
         """Return the state for `doctor`, the API and the pages. This method never raises and never starts anything."""
+
+
+@runtime_checkable
+class CardLeavingRuntime(Protocol):
+    """A runtime for a server that is not TMDE's own, which can leave the graphics card without ending.
+
+    This protocol is optional. Without it, TMDE stops a runtime that reports `RuntimeStatus.vram_bytes` while a training
+    run needs the card.
+    """
+
+    async def leave_card(self) -> None:
+        """Free the memory of the graphics card. TMDE calls this in place of `stop`, and `start` after the run.
+
+        Raises:
+            WorkerFailedError: the server cannot be asked.
+        """
 
 
 class RuntimeDescriptor(MakingDescriptor, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ import msgspec
 from tmde_core.sdk.chat_errors import MAX_ERROR_BYTES, response_error, transport_error
 from tmde_core.sdk.chat_refusals import Refusals, RefusedError, ask_with_less
 from tmde_core.sdk.context import PluginContext
-from tmde_core.sdk.errors import AdapterInvalidError, NotFoundError
+from tmde_core.sdk.errors import AdapterInvalidError, NotFoundError, TmdeError
 from tmde_core.sdk.lenient_json import as_count, as_object, as_text
 from tmde_core.sdk.runtimes import (
     AdapterRef,
@@ -27,7 +27,7 @@ from tmde_core.sdk.runtimes import (
 )
 from tmde_runtime_http.connection import Connection, entries, named_models
 from tmde_runtime_http.ollama_answer import OllamaAnswer
-from tmde_runtime_http.options import OllamaSettings
+from tmde_runtime_http.options import OllamaSettings, is_loopback
 
 NAME = "ollama"
 LOGPROBS_SINCE = (0, 12, 11)
@@ -39,6 +39,8 @@ INSTEAD = (
     "the line `FROM ./FILE.gguf`, run `ollama create NAME -f Modelfile`, and name that model in the settings; or use the "
     "embedded runtime."
 )
+STATUS_SECONDS = 2.0
+"""The time limit for asking which models Ollama has loaded."""
 SCHEMAS_SINCE = (0, 5, 0)
 """The first version whose `format` accepts a JSON schema."""
 
@@ -53,6 +55,8 @@ class OllamaRuntime:
         self._listing: list[dict[str, Any]] = []
         self._contexts: dict[str, int] = {}
         self._refusals = Refusals()
+        self._asked: set[str] = set()
+        """The models that were asked since the last start, which Ollama may hold on the graphics card."""
         self._failure = ""
 
     @property
@@ -99,6 +103,7 @@ class OllamaRuntime:
         if request.adapter is not None:
             raise self._refusal(request.adapter)
         model = await self._model(request.model)
+        self._asked.add(model)
         body = self._body(request, model, await self.context_length(model))
 
         def attempt(client: httpx.AsyncClient) -> AsyncGenerator[ChatItem, None]:
@@ -156,10 +161,27 @@ class OllamaRuntime:
         """Do nothing, because no adapter is ever loaded."""
 
     async def status(self) -> RuntimeStatus:
-        """Return the known state without a request."""
+        """Return the known state. On this machine, Ollama is asked how much of the graphics card its models hold."""
         if self._connection.is_open:
-            return RuntimeStatus(state="ready", detail=self._connection.state)
+            return RuntimeStatus(state="ready", detail=self._connection.state, vram_bytes=await self._held())
         return RuntimeStatus(state="failed" if self._failure else "stopped", detail=self._failure)
+
+    async def leave_card(self) -> None:
+        """Let Ollama unload the models that this runtime has asked. See `CardLeavingRuntime`."""
+        asked, self._asked = sorted(self._asked), set()
+        for model in asked:
+            await self._connection.ask("POST", "/api/generate", {"model": model, "keep_alive": 0})
+
+    async def _held(self) -> int | None:
+        """Return the memory of this machine's graphics cards that the asked models hold; None: none, or unknown."""
+        if not self._asked or not is_loopback(self._options.base_url):
+            return None
+        try:
+            _, answer = await self._connection.ask("GET", "/api/ps", seconds=STATUS_SECONDS)
+        except TmdeError:
+            return None
+        loaded = named_models(entries(answer, "models"), "name", ("model",))
+        return sum(as_count(one.get("size_vram")) or 0 for one in loaded if one["name"] in self._asked) or None
 
     async def _list(self) -> None:
         listed = await self._connection.told("GET", "/api/tags")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -153,6 +154,15 @@ class OpenAISettings(HttpSettings, frozen=True, kw_only=True):
         if any(not 32 < ord(character) < 127 for character in key):
             raise _bad("openai", "api_key", "a key has printable ASCII characters only")
         return key
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether the address is on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _plain_url(text: str) -> str:

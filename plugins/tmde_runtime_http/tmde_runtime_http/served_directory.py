@@ -25,6 +25,8 @@ DIRECTORY = "served-adapters"
 """The directory of the views in the data directory."""
 PROBE = "tmde-probe-"
 """The beginning of the names of probes."""
+SOURCE_FILE = ".source"
+"""Names the adapter's own directory. The view of an adapter that was deleted is removed: it would keep the weights."""
 LEFTOVER_SECONDS = 3600.0
 """The age at which an unfinished view or a probe was left by a process that was killed."""
 
@@ -62,6 +64,7 @@ class ServedDirectory:
             try:
                 fresh.mkdir()
                 (fresh / CONFIG_FILE).write_text(config, encoding="utf-8")
+                (fresh / SOURCE_FILE).write_text(str(source), encoding="utf-8")
                 _link(source / WEIGHTS_FILE, fresh / WEIGHTS_FILE)
                 with suppress(FileNotFoundError):
                     target.rename(old)
@@ -119,8 +122,12 @@ class ServedDirectory:
             ) from error
 
     def _sweep(self) -> None:
-        """Remove what killed processes left behind."""
+        """Remove the views of deleted adapters, and what killed processes left behind."""
         for path in self.path.iterdir():
+            with suppress(OSError, ValueError):
+                if not Path((path / SOURCE_FILE).read_text(encoding="utf-8")).is_dir():
+                    self.remove(path.name)
+                    continue
             if path.name.startswith((".new-", ".old-", PROBE)):
                 with suppress(OSError):
                     if path.stat().st_mtime < time.time() - LEFTOVER_SECONDS:

@@ -93,8 +93,10 @@ class Vllm(Generic):
             )
         if status in (401, 403):
             return f"It refuses this key for /v1/load_lora_adapter (HTTP {status})."
-        if status == 404 or status < 400:
+        if status == 404:
             return None
+        if status < 400:
+            return "It says that it has loaded an adapter that does not exist, so it may not be vLLM; set `flavor`."
         told = response_error(status, said, self._connection.server).detail
         return f"Start it with --enable-lora. Asked for an adapter, it says: {told}"
 

@@ -307,7 +307,7 @@ async def report(run_id: FromPath[str], services: Given) -> Response[bytes]:
 @post(
     "/api/benchmark/{run_id:str}/resume",
     status_code=202,
-    **describe_route("resumeBenchmark", "Benchmarks", errors=(404, 409)),
+    **describe_route("resumeBenchmark", "Benchmarks", errors=(404, 409, 503)),
 )
 async def resume(run_id: FromPath[str], services: Given) -> BenchmarkRun:
     """Resume an interrupted run. Only the unanswered questions are asked."""

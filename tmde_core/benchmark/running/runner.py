@@ -165,9 +165,8 @@ class Runner:
         for number in range(1, TRIES + 1):
             try:
                 result, trace = await self._answer(slot)
-            except (
-                RuntimePausedError
-            ):  # the model is back after the training run, and the benchmark can be resumed then
+            except RuntimePausedError:
+                # No further question can be asked now. The benchmark can be resumed after the training run.
                 raise
             except ContextOverflowError as error:  # asking again changes nothing
                 problem = error

@@ -110,8 +110,9 @@ class CardLender:
             return f"{held} The run may fail for lack of memory, because `supervisor.pause_runtimes` is `never`."
         if not await self._needs_pause(need):
             return ""
-        is_are = "is" if len(holding) == 1 else "are"
-        return f"{held} {' and '.join(holding)} {is_are} paused until the run has ended; debates and benchmarks wait for that."
+        names = " and ".join(repr(name) for name in holding)
+        is_are, it_them = ("is", "it") if len(holding) == 1 else ("are", "them")
+        return f"{held} {names} {is_are} paused until the run has ended, so no debate or benchmark can use {it_them}."
 
     async def _needs_pause(self, need: int) -> bool:
         return self._settings.supervisor.pause_runtimes == "always" or not await self._has_room(need)

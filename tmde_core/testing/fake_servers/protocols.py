@@ -75,6 +75,10 @@ class FakeOllama(FakeServer):
         self.parameters = parameters
         self.breaks: Literal["", "error", "drop"] = ""
         """How a stream fails after its first words. Empty if the stream succeeds."""
+        self.on_card: dict[str, int] = {}
+        """The loaded models, with the bytes of the graphics card that each holds."""
+        self.takes_bytes = 0
+        """The bytes of the graphics card that a model takes when it is asked."""
 
     async def answer(self, call: Call, reply: Reply) -> None:
         """Answer one request. See `FakeServer.answer`."""
@@ -93,7 +97,14 @@ class FakeOllama(FakeServer):
                     await reply.json({"error": "creating models with adapters is no longer supported"}, 400)
                 else:
                     await reply.json({"status": "success"})
+            case ("GET", "/api/ps"):
+                loaded = [{"name": one, "model": one, "size_vram": size} for one, size in self.on_card.items()]
+                await reply.json({"models": loaded})
+            case ("POST", "/api/generate") if call.body.get("keep_alive") == 0:
+                self.on_card.pop(call.body["model"], None)
+                await reply.json({"model": call.body["model"], "done": True, "done_reason": "unload"})
             case ("POST", "/api/chat"):
+                self.on_card[call.body["model"]] = self.takes_bytes
                 await self._chat(call, reply)
             case _:
                 await reply.json({"error": "404 page not found"}, 404)

@@ -143,6 +143,31 @@ async def test_an_answer_that_is_being_given_ends_first(services):
     await until(lambda: scripted(services).started)
 
 
+async def test_a_benchmark_ends_with_the_reason_and_is_resumed_after_the_run(services):
+    gate = asyncio.Event()
+    questions = [
+        Question(id=str(number), query=f"What is {number} times 3?", reference="9", check="contains")
+        for number in range(30)
+    ]
+    services.plugins.suites.add(SuiteDescriptor(name="s", summary="", questions=lambda: questions), "tests")
+    scripted(services).script = lambda _: Reply("It is 9.", gate=gate, gate_after=1)
+    measured = await services.benchmark.start(BenchmarkPlan(type="full", mode="proposer"))
+    await until(lambda: scripted(services).requests)
+    run = await services.finetune.start(config())
+    await until(lambda: services.runtimes.find_why_paused("scripted"))
+    gate.set()
+    ended = await services.benchmark.wait(measured.id)
+    assert "paused while the training run" in (ended.error_message or "")
+    assert 0 < ended.completed_answers < ended.answer_count, (
+        "the running answers count, and no question failed for the pause"
+    )
+    await begun(services, run)
+    await services.finetune.cancel(run.id)
+    await services.benchmark.resume(measured.id)
+    ended = await services.benchmark.wait(measured.id)
+    assert (ended.status, ended.completed_answers) == ("completed", ended.answer_count)
+
+
 async def test_an_answer_that_does_not_end_is_not_waited_for_for_ever(services, monkeypatch):
     monkeypatch.setattr(runtimes, "ANSWER_SECONDS", 0.1)
     scripted(services).script = lambda _: Reply("Never.", gate=asyncio.Event())

@@ -28,11 +28,13 @@ class Pretence:
         self.run: SimpleNamespace | None = None
         self.steps: list[TrainingProgress] = []
         self.serves = True
+        self.paused: str | None = None
         proposer = SimpleNamespace(runtime="scripted")
         idle = "The Proposer's runtime 'scripted' cannot serve adapters, so the base model answers."
         self.workspace = SimpleNamespace(
             settings=SimpleNamespace(roles=SimpleNamespace(proposer=proposer)),
             find_why_idle=lambda: None if self.serves else idle,
+            find_why_paused=lambda: self.paused,
         )
         self.runtimes = SimpleNamespace(
             made=lambda _name: SimpleNamespace(capabilities=SimpleNamespace(adapters=self.serves)),
@@ -118,6 +120,8 @@ async def test_training_says_how_far_it_is_and_how_long_it_takes():
     assert (await live.look()).jobs[0].label == "Training"
     services.steps = [TrainingProgress(step=34, total_steps=100, eta_seconds=185.0)]
     assert (await live.look()).jobs[0].label == "Training 34 %, 3 min 05 s left"
+    services.paused = "The model is paused."
+    assert (await live.look()).jobs[0].label == "Training 34 %, 3 min 05 s left (model paused)"
 
 
 async def test_a_nudge_is_followed_at_once():

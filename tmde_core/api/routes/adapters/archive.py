@@ -142,7 +142,7 @@ async def _pieces(request: AnyRequest) -> AsyncIterator[bytes]:
 @post(
     "/api/lora/ask",
     status_code=202,
-    **describe_route("askAdapters", "Adapters", body=AskBody, errors=(400, 404, 409, 422)),
+    **describe_route("askAdapters", "Adapters", body=AskBody, errors=(400, 404, 409, 422, 503)),
 )
 async def ask(request: AnyRequest, services: Given) -> AskStarted:
     """Ask the base model and adapters the same question at the same time."""

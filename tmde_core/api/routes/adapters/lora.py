@@ -149,7 +149,7 @@ async def prune(request: AnyRequest, services: Given) -> Pruned:
 @post(
     "/api/lora/rollback",
     status_code=200,
-    **describe_route("rollbackAdapter", "Adapters", body=RollbackBody, errors=(400, 404, 409, 422)),
+    **describe_route("rollbackAdapter", "Adapters", body=RollbackBody, errors=(400, 404, 409, 422, 503)),
 )
 async def rollback(request: AnyRequest, services: Given) -> LoRAAdapter | None:
     """Roll back to the previously active version, or to the named adapter. The answer null is the base model."""
@@ -214,7 +214,7 @@ async def verify(adapter_id: FromPath[str], services: Given) -> Verification:
 @post(
     "/api/lora/{adapter_id:str}/activate",
     status_code=200,
-    **describe_route("activateAdapter", "Adapters", body=ActivateBody, errors=(400, 404, 409, 422)),
+    **describe_route("activateAdapter", "Adapters", body=ActivateBody, errors=(400, 404, 409, 422, 503)),
 )
 async def activate(adapter_id: FromPath[str], request: AnyRequest, services: Given) -> LoRAAdapter:
     """Activate an adapter. Debates that start later use it. A failed activation changes nothing."""
