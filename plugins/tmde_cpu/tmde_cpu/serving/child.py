@@ -62,7 +62,7 @@ class ServerChild:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=_environment(),
+                env=child_environment(),
                 limit=MAX_LOG_LINE,
             )
         except OSError as error:
@@ -91,12 +91,15 @@ class ServerChild:
                 ) from None
         if not report.address:
             raise await self._failure(job, report)
-        self.address, self.key = report.address, key
+        self._connect(report.address, key, job.slots)
+
+    def _connect(self, address: str, key: str, slots: int) -> None:
+        self.address, self.key = address, key
         self.client = httpx.AsyncClient(
-            base_url=report.address,
+            base_url=address,
             headers={"authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=job.slots + 2),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=slots + 2),
             trust_env=False,  # a proxy in the environment is not meant for loopback
         )
 
@@ -138,6 +141,11 @@ class ServerChild:
     def alive(self) -> bool:
         """Whether the process is running."""
         return not self.exited.done()
+
+    @property
+    def short_of_memory(self) -> bool:
+        """Whether the server has logged that memory is lacking."""
+        return self._lines.short_of_memory
 
     @property
     def last_words(self) -> str:
@@ -182,7 +190,8 @@ def server_job(
     )
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
+    """Return the environment of a model server."""
     return {**os.environ, **WAITING}
 
 
