@@ -161,17 +161,19 @@ class ServerChild:
 
     async def stop(self) -> None:
         """Close the child's stdin, and kill the child if this is not enough. The child ends within a second."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        await asyncio.wait([self.exited], timeout=END_SECONDS)
-        if not self.exited.done():
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-        await self.exited
-        await self._log_is_read()
-        self._logging.cancel()
-        if hasattr(self, "client"):
-            await self.client.aclose()
+        try:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            await asyncio.wait([self.exited], timeout=END_SECONDS)
+            if not self.exited.done():
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+            await self.exited
+            await self._log_is_read()
+            self._logging.cancel()
+        finally:  # a runtime that is stopped cancels the task that stops a dead child
+            if hasattr(self, "client"):
+                await self.client.aclose()
 
 
 def server_job(

@@ -258,10 +258,12 @@ class ServedModel:
         if time.monotonic() - generation.started > HEALTHY_SECONDS:
             self._delay = FIRST_DELAY_SECONDS
         self._schedule()
-        self._failure = await generation.child.obituary()
-        log.warning("embedded.child_ended", model=self.name, how=self._failure)
-        self._host.mourn(generation.child)
-        await generation.child.stop()
+        try:
+            self._failure = await generation.child.obituary()
+            log.warning("embedded.child_ended", model=self.name, how=self._failure)
+            self._host.mourn(generation.child)
+        finally:
+            await generation.child.stop()  # its connections are closed even if the runtime is stopped meanwhile
         adapters: Sequence[AdapterRef] = tuple(ref for ref in self._recent.values() if adapter_file(ref).is_file())
         while not await self._restart(adapters):
             adapters = ()  # one of the adapters may cause the failure; a request that needs an adapter loads it again
