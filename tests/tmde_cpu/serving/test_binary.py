@@ -20,6 +20,7 @@ from tmde_cpu.serving.binary import (
     MIB,
     NEEDED_FLAGS,
     Device,
+    best_devices,
     list_devices,
     open_binary,
     parse_devices,
@@ -64,6 +65,31 @@ Available devices:
         Device("Metal", "Apple M2", 10_922 * MIB, 10_916 * MIB),
     )
     assert parse_devices("Available devices:\n  (none)\n") == ()
+
+
+def card(name: str, description: str) -> Device:
+    return Device(name, description, 8000 * MIB, 8000 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("devices", "used"),
+    [
+        ([], ()),
+        ([card("CUDA0", "RTX 3090"), card("CUDA1", "RTX 3060")], ("CUDA0", "CUDA1")),
+        (
+            [card("CUDA0", "RTX 3090"), card("Vulkan0", "RTX 3090"), card("Vulkan1", "Intel(R) UHD Graphics 770")],
+            ("CUDA0",),
+        ),
+        ([card("Vulkan0", "Intel(R) UHD Graphics 770"), card("Vulkan1", "AMD Radeon RX 7900 XTX")], ("Vulkan1",)),
+        ([card("Vulkan0", "AMD Radeon 780M (RADV PHOENIX)")], ("Vulkan0",)),
+        ([card("Vulkan0", "llvmpipe (LLVM 15.0.6, 256 bits)")], ()),
+        ([card("Metal", "Apple M2")], ("Metal",)),
+    ],
+)
+def test_each_card_is_used_once_and_graphics_in_the_processor_only_without_a_card(
+    devices: list[Device], used: tuple[str, ...]
+) -> None:
+    assert tuple(device.name for device in best_devices(devices)) == used
 
 
 @given(st.text(max_size=300))
@@ -227,6 +253,8 @@ async def test_an_older_build_gets_only_flags_that_it_knows(tmp_path: Path, embe
     [
         ({}, {}, "on the processor: this llama-server finds no graphics card; 4 answers at a time, 4,096 tokens each"),
         ({"CUDA0": 400}, {}, "on the processor: no layer fits the 400 MiB that are free on CUDA0"),
+        ({}, {"gpu_layers": 9}, "this llama-server finds no graphics card, so gpu_layers = 9 has no effect; "),
+        ({"CUDA0": 400}, {"gpu_layers": 9}, "9 of 31 layers on CUDA0"),
         ({"CUDA0": 9000}, {"gpu_layers": 0}, "on the processor: the settings say so"),
         ({"CUDA0": 9000}, {"device": "none"}, "on the processor: the settings say so"),
         ({"CUDA0": 9000}, {"gpu_layers": 12}, "12 of 31 layers on CUDA0 (NVIDIA GeForce RTX 3090), the others on"),

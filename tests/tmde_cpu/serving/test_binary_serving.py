@@ -173,6 +173,25 @@ async def test_adapters_are_switched_in_turn_if_no_second_program_fits_the_card(
     await made.stop()
 
 
+async def test_a_program_that_died_of_a_full_card_is_started_with_fewer_layers(
+    tmp_path: Path, embedded_model: Path
+) -> None:
+    program = write_llama_server(tmp_path, cards=PLENTY)
+    made = runtime_of(tmp_path, embedded_model, program)
+    await made.start()
+    async with (await made._model("")).lease(None) as generation:
+        generation.child._lines.add(b"CUDA error: out of memory")  # as the program logs before it aborts
+    pid = (await made.status()).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGABRT)
+    await generation.child.exited
+    await answer(made, question(max_tokens=1))
+    detail = (await made.status()).detail
+    assert "23 of 31 layers on CUDA0" in detail
+    assert "The card was full while the model answered" in detail
+    await made.stop()
+
+
 async def test_a_port_that_another_program_has_taken_is_left_to_it(
     tmp_path: Path, embedded_model: Path, program: LlamaServerFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,6 +50,14 @@ _VERSION = re.compile(r"^version: (?P<name>\S+) \((?:build (?P<build>\d+)|(?P<co
 _DEVICE = re.compile(
     r"^ {2}(?P<name>[^\s:]+): (?P<what>.*) \((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)\s*$", re.MULTILINE
 )
+_SOFTWARE = re.compile(r"llvmpipe|lavapipe|swiftshader", re.IGNORECASE)
+"""Vulkan devices that are the processor under another name."""
+_INTEGRATED = re.compile(
+    r"\b(UHD|HD) Graphics\b|\bIris\b|Radeon(\(TM\))? (Vega \d+ )?Graphics|\b[678]\d0M\b|\bintegrated\b", re.IGNORECASE
+)
+"""Graphics inside a processor. They share its memory, which they report as theirs."""
+_BACKEND = re.compile(r"^\D+")
+"""The part of a device's name before its number: one card has a name in each backend of a program."""
 _FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 _OPTION_LINE = re.compile(r"^-")
 
@@ -134,6 +143,23 @@ def parse_devices(told: str) -> tuple[Device, ...]:
         for found in _DEVICE.finditer(told)
         if int(found["total"])
     )
+
+
+def best_devices(devices: Sequence[Device]) -> tuple[Device, ...]:
+    """Return the cards that are used if the settings name none: those of the first backend, without software ones.
+
+    Graphics inside the processor are used only if there is no card. llama-server chooses in the same way, but does not
+    say which devices it has chosen.
+    """
+    real = [device for device in devices if not _SOFTWARE.search(device.description)]
+    first = [device for device in real if _backend(device) == _backend(real[0])]
+    cards = [device for device in first if not _INTEGRATED.search(device.description)]
+    return tuple(cards or first)
+
+
+def _backend(device: Device) -> str:
+    found = _BACKEND.match(device.name)
+    return found[0] if found else ""
 
 
 def parse_version(told: str) -> str:

@@ -134,7 +134,7 @@ class BinaryChild(ServerChild):
             hello = msgspec.json.decode(line, type=_Hello)
             if hello.pid:
                 return hello.pid
-            raise InvalidInputError(f"The program {job.program} cannot be started: {hello.error}.", field="binary")
+            raise WorkerFailedError(f"The program {job.program} cannot be started: {hello.error}.")
         raise WorkerFailedError(f"The launcher of {job.program} failed: {self.last_words or 'it said nothing'}.")
 
     async def _ready(self) -> bool:

@@ -12,7 +12,7 @@ import structlog
 
 from tmde_core.sdk.errors import InvalidInputError, WorkerFailedError
 from tmde_core.sdk.gguf_header import GgufTensor, read_header, read_tensors
-from tmde_cpu.serving.binary import MIB, Binary, Device, list_devices, open_binary
+from tmde_cpu.serving.binary import MIB, Binary, Device, best_devices, list_devices, open_binary
 from tmde_cpu.serving.binary_child import BinaryChild, BinaryJob, CardFullError
 from tmde_cpu.serving.child import ServerChild
 from tmde_cpu.serving.memory import MemoryPlan, ModelSizes, Wish, fitting_layers, model_sizes, plan_memory
@@ -85,7 +85,8 @@ class BinaryHost:
 
     async def start(self, adapters: Sequence[Path]) -> ServerChild:
         """Start a server. See `ServerHost.start`. A full card gets fewer layers, and at last none."""
-        self._plan, self._note = await self._plan_now(adapters), ""
+        before, self._plan = self._plan, await self._plan_now(adapters)
+        self._note = self._why_fewer(before)
         tries = self._fewer(self._plan.layers)
         while True:
             try:
@@ -158,11 +159,22 @@ class BinaryHost:
         )
         self._plan = msgspec.structs.replace(self._plan, layers=layers)
 
+    def _why_fewer(self, before: MemoryPlan) -> str:
+        layers = self._plan.layers
+        if layers >= before.layers:
+            return ""
+        log.warning("embedded.fewer_layers", model=self._model.name, layers=layers, before=before.layers)
+        if layers == self._most_layers:
+            return "The card was full while the model answered, so fewer layers are there until TMDE starts again."
+        return "Less memory is free on the card than before, so fewer layers are there."
+
     def _why_no_card(self) -> str:
-        if self._options.gpu_layers == 0 or self._options.device == NO_CARD:
+        wanted = self._options.gpu_layers
+        if wanted == 0 or self._options.device == NO_CARD:
             return "the settings say so"
         if not self._devices:
-            return "this llama-server finds no graphics card"
+            vain = "" if wanted == "auto" else f", so gpu_layers = {wanted} has no effect"
+            return f"this llama-server finds no graphics card{vain}"
         free = max(device.free_bytes for device in self._devices) // MIB
         return f"no layer fits the {free:,} MiB that are free on {self._devices[0].name}"
 
@@ -196,11 +208,10 @@ class BinaryHost:
         return [*arguments, *options.extra_args]
 
     def _device_arguments(self) -> list[str]:
-        if not self._plan.layers:
-            # Without this a program for CUDA would still compute long prompts on a card that has no room for them.
-            return ["--device", NO_CARD] if self._devices or self._options.device else []
-        names = ",".join(device.name for device in self._devices)
-        return ["--device", names] if self._options.device else []
+        # Without a word the program would take every card it finds, also one that was left out of the calculation. And
+        # without layers, it would still compute long prompts on a card that has no room for them.
+        names = ",".join(device.name for device in self._devices) if self._plan.layers else NO_CARD
+        return ["--device", names]
 
     def _cache_arguments(self) -> list[str]:
         options = self._options
@@ -232,7 +243,7 @@ def _parts(model: Path) -> list[Path]:
 
 
 def _chosen_devices(binary: Binary, options: EmbeddedSettings) -> tuple[Device, ...]:
-    """Return the cards that the settings name, or all of them.
+    """Return the cards that the settings name, or the best ones.
 
     Raises:
         InvalidInputError: there is no card of that name. The error lists the cards.
@@ -248,4 +259,4 @@ def _chosen_devices(binary: Binary, options: EmbeddedSettings) -> tuple[Device, 
             "runtimes.embedded.device.",
             field="device",
         )
-    return tuple(found[name] for name in wanted) if wanted else tuple(found.values())
+    return tuple(found[name] for name in wanted) if wanted else best_devices(tuple(found.values()))

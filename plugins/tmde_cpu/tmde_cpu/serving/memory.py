@@ -107,7 +107,7 @@ def plan_memory(sizes: ModelSizes, free: Sequence[int], wish: Wish) -> MemoryPla
     room = sum(cards) - max(0, len(cards) - 1) * max(sizes.layers, default=0)  # a layer is never cut in two
     choices = list(_choices(sizes, wish))
     wanted = sizes.all_layers if wish.layers is None else min(wish.layers, sizes.all_layers)
-    if not cards or not wanted:
+    if not wanted or not (cards if wish.layers is None else free):
         return _without_card(sizes, wish)
     for context, slots in reversed(choices):
         needed = card_bytes(sizes, wanted, context, slots, wish, cards=len(cards))
