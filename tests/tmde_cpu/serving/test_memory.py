@@ -24,6 +24,7 @@ from tmde_cpu.serving.memory import (
     model_sizes,
     plan_memory,
 )
+from tmde_cpu.serving.options import CacheType
 
 MIB, GIB = 1024**2, 1024**3
 
@@ -210,6 +211,21 @@ def test_a_model_without_an_output_layer_of_its_own_copies_its_embedding() -> No
     assert model_sizes(GgufHeader(metadata, 0), own).output == 432
     own["output.weight"] = tensor(50, 8, size=300)
     assert model_sizes(GgufHeader(metadata, 0), own).output == 332
+
+
+@pytest.mark.parametrize(("kind", "mebibytes", "step"), [("f16", 360.0, 18.64), ("q8_0", 191.25, 18.67)])
+def test_the_cache_is_as_large_as_a_real_llama_server_says(
+    embedded_model: Path, kind: CacheType, mebibytes: float, step: float
+) -> None:
+    """Build 11434 with `-c 16384 -np 4 -ub 512 -fa on`: its lines `KV buffer size` and `compute buffer size`."""
+    found = model_sizes(read_header(embedded_model), read_tensors(embedded_model))
+    wish = Wish(key_type=kind, value_type=kind)
+    weights = sum(found.layers) + found.output
+    rest = card_bytes(found, found.all_layers, 4096, 4, wish) - weights
+    bare = msgspec.structs.replace(found, keys=(0,) * 30, values=(0,) * 30)
+    buffers = card_bytes(bare, found.all_layers, 4096, 4, wish) - weights
+    assert (rest - buffers) / MIB == mebibytes
+    assert buffers / MIB > step  # older builds take more
 
 
 def test_the_sizes_of_a_real_file_are_read(embedded_model: Path) -> None:
