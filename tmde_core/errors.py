@@ -15,7 +15,9 @@
     ├── ForbiddenError                403 forbidden
     ├── InsufficientStorageError      507 insufficient_storage
     ├── RegistryUnreachableError      503 registry_unreachable
+    ├── HubUnreachableError           503 hub_unreachable
     ├── PluginUnavailableError        503 plugin_unavailable
+    ├── RuntimePausedError            503 runtime_paused
     └── WorkerFailedError             502 worker_failed
         ├── ContextOverflowError      502 context_overflow
         ├── EmptyAnswerError          502 empty_answer
@@ -124,10 +126,22 @@ class RegistryUnreachableError(TmdeError):
     code, status, title = "registry_unreachable", 503, "Registry unreachable"
 
 
+class HubUnreachableError(TmdeError):
+    """The hub of models does not respond, or responds with an error."""
+
+    code, status, title = "hub_unreachable", 503, "Hub unreachable"
+
+
 class PluginUnavailableError(TmdeError):
     """The plugin does not exist or cannot work here; the detail says what is missing."""
 
     code, status, title = "plugin_unavailable", 503, "Plugin unavailable"
+
+
+class RuntimePausedError(TmdeError):
+    """A training run uses the graphics card, so the model is paused; context may have `retryAfter` in seconds."""
+
+    code, status, title = "runtime_paused", 503, "Model paused"
 
 
 class WorkerFailedError(TmdeError):

@@ -60,6 +60,12 @@ class Resources(Record):
     """Empty if there is no NVIDIA card or driver."""
 
 
+def count_cores() -> int:
+    """Return the number of physical cores, but at most those that this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+
+
 async def read_resources(data_dir: Path) -> Resources:
     """Measure the resources in a thread, so that the event loop is not blocked."""
     return await asyncio.to_thread(_read, data_dir)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from tmde_core.lora.files.forms import GgufForms
     from tmde_core.lora.files.store import AdapterStore
     from tmde_core.lora.service import LoraService
+    from tmde_core.models.pulling import PullService
+    from tmde_core.models.service import ModelService
     from tmde_core.notifications.service import NotificationService
     from tmde_core.observers import Observers
     from tmde_core.plugins import Plugins
@@ -192,6 +194,20 @@ class Services:
         return self.workspace.runtimes
 
     @property
+    def models(self) -> ModelService:
+        """The base models."""
+        return self.workspace.models
+
+    @cached_property
+    def pulls(self) -> PullService:
+        """Pulls of base models. Those that this process has started end with it, and can be continued."""
+        from tmde_core.models.pulling import PullService
+
+        service = PullService(self.settings)
+        self._stack.push_async_callback(asyncio.to_thread, service.stop)
+        return service
+
+    @property
     def templates(self) -> TemplateStore:
         """Reasoning templates."""
         return self.stores.templates
@@ -289,9 +305,11 @@ class Services:
     @cached_property
     def archives(self) -> ArchiveService:
         """The export and import of adapters."""
+        from tmde_core.lora.archive.merged import MergeService
         from tmde_core.lora.archive.service import ArchiveService
 
-        return ArchiveService(self.lora, self.stores.adapters, self.forms)
+        merges = MergeService(self.workspace, self.lora, self.stores.adapters)
+        return ArchiveService(self.lora, self.stores.adapters, self.forms, merges, self.models)
 
     @cached_property
     def debates(self) -> DebateService:

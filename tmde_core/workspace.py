@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from tmde_core.card import find_loan
+from tmde_core.errors import TmdeError
+
 if TYPE_CHECKING:
+    from tmde_core.models.service import ModelService
     from tmde_core.plugins import Plugins
+    from tmde_core.records.chat import AdapterRef
     from tmde_core.runtimes import Runtimes
     from tmde_core.settings import LiveSettings, Settings
     from tmde_core.templates.store import TemplateStore
@@ -48,18 +54,44 @@ class Workspace:
 
         return Runtimes(self.plugins, self.settings)
 
-    def find_why_idle(self) -> str | None:
-        """Return why no adapter answers whichever is active, as a sentence; None if one can, or while it is not known.
+    @cached_property
+    def models(self) -> ModelService:
+        """The base models."""
+        from tmde_core.models.service import ModelService
+
+        return ModelService(lambda: self.runtimes, lambda: self.settings)
+
+    def find_why_idle(self, adapter: AdapterRef | None = None) -> str | None:
+        """Return why no adapter answers, or not this one, as a sentence; None if it can, or while it is not known.
 
         It is known when the Proposer's runtime has started: some runtimes learn from their server what it can do. The
         call starts nothing.
         """
-        name = self.settings.roles.proposer.runtime
-        if "runtimes" not in vars(self) or not self.runtimes.is_started(name):
+        role = self.settings.roles.proposer
+        if "runtimes" not in vars(self) or not self.runtimes.is_started(role.runtime):
             return None
-        if self.runtimes.made(name).capabilities.adapters:
+        capabilities = self.runtimes.made(role.runtime).capabilities
+        if not capabilities.adapters:
+            why = f"The Proposer's runtime {role.runtime!r} cannot serve adapters, so the base model answers."
+            return f"{why} {capabilities.adapters_note}".strip()
+        return self.models.find_misfit(adapter, role.runtime, role.model) if adapter is not None else None
+
+    async def examine_base(self, adapter: AdapterRef) -> None:
+        """Find out whether an adapter belongs to the Proposer's model, for `find_why_idle`; start nothing."""
+        role = self.settings.roles.proposer
+        if "runtimes" in vars(self) and self.runtimes.is_started(role.runtime):
+            with suppress(TmdeError):
+                await self.models.require_served_base(adapter, role.runtime, role.model)
+
+    def find_why_paused(self) -> str | None:
+        """Return why a role's model is paused and until when, in sentences; None if none is paused."""
+        if find_loan(self.live.started.data_path) is None:
             return None
-        return f"The Proposer's runtime {name!r} cannot serve adapters, so the base model answers."
+        roles = self.settings.roles
+        for role in (roles.proposer, roles.skeptic, roles.synthesizer, roles.judge):
+            if (why := self.runtimes.find_why_paused(role.runtime)) is not None:
+                return why
+        return None
 
     async def stop(self) -> None:
         """Stop every runtime that was started."""

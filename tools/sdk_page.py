@@ -40,6 +40,7 @@ MODULES = (
     "plain_lora",
     "safetensors_header",
     "gguf_header",
+    "model_folders",
     "chat_template",
     "chat_http",
     "chat_answers",

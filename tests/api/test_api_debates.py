@@ -39,6 +39,18 @@ def test_a_question_is_debated_watched_and_becomes_a_trace(live, events) -> None
     assert trace["models"]["proposer"]["runtime"] == "scripted"
 
 
+def test_a_question_may_choose_the_model_of_each_role(live) -> None:
+    models = {role: {"runtime": "scripted", "model": "scripted-1"} for role in ("skeptic", "judge")}
+    started = asked(live, config={"models": models})
+    live.client.get(started["eventsUrl"])
+    debate = live.client.get(f"/api/debates/{started['debateId']}").json()
+    assert debate["status"] == "completed"
+    assert debate["config"]["models"] == {"proposer": None, "synthesizer": None, **models}
+    for wrong in ({"clerk": models["judge"]}, {"judge": "scripted-1"}):
+        response = live.client.post("/api/debates", json={"query": "Why?", "config": {"models": wrong}})
+        assert response.status_code == 400, wrong
+
+
 def test_a_client_that_comes_back_gets_every_later_event_once(live, events) -> None:
     url = asked(live)["eventsUrl"]
     whole = events(live.client.get(url).text)

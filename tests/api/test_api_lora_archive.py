@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import tarfile
+import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from tests.core.lora.archive.archives import RANK, packed, peft_files, safetensors, unpacked, weights
 from tests.core.lora.archive.mutations import mutated
+from tmde_core.errors import UnprocessableError
 from tmde_core.lora.archive import service as archive
 from tmde_core.records.base import utc_now
 from tmde_core.records.lora import Manifest
@@ -79,6 +81,51 @@ def test_an_archive_is_streamed_with_its_name_and_type(own_live) -> None:
     with_bin = own_live.client.get(f"/api/lora/{identity}/export", params={"format": "peft-bin"})
     assert with_bin.headers["content-disposition"] == f'attachment; filename="{name}-bin.tar.gz"'
     assert unpacked(with_bin.content).keys() == {*found, "adapter_model.bin"}
+
+
+def test_a_merged_model_is_a_tar_with_its_name_and_length_and_a_refusal_says_what_else_to_take(
+    own_live, monkeypatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    async def stream(adapter_id, quantization="base", *, force=False):
+        asked.append((quantization, force))
+        if not force:
+            raise UnprocessableError("It lost much.", flaws=["It lost much."], proposal="Q8_0")
+        return "merged.tar", 6, iter((b"abc", b"def"))
+
+    monkeypatch.setattr(own_live.services.archives.merges, "stream", stream)
+    path = f"/api/lora/{published(own_live)}/export?format=merged-gguf"
+    refused = own_live.client.get(path)
+    assert (refused.status_code, refused.json()["proposal"]) == (422, "Q8_0")
+    answer = own_live.client.get(f"{path}&quantization=F16&force=true")
+    assert answer.content == b"abcdef"
+    assert answer.headers["content-type"] == "application/x-tar"
+    assert answer.headers["content-length"] == "6"
+    assert answer.headers["content-disposition"] == 'attachment; filename="merged.tar"'
+    assert own_live.client.get(f"{path}&quantization=Q4_K").status_code == 400
+    assert asked == [("base", False), ("F16", True)]
+
+
+def test_a_client_that_goes_away_ends_the_merge_and_others_are_answered_meanwhile(own_live, monkeypatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def stream(adapter_id, quantization="base", *, force=False):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(own_live.services.archives.merges, "stream", stream)
+    path = f"/api/lora/{published(own_live)}/export?format=merged-gguf"
+    address = own_live.client.base_url
+    with socket.create_connection((address.host, address.port)) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {address.host}:{address.port}\r\n\r\n".encode())
+        assert begun.wait(30)
+        assert own_live.client.get("/api/lora").status_code == 200
+        assert not ended.is_set()
+    assert ended.wait(30)
 
 
 def test_the_gguf_form_is_the_file_itself_with_its_length(own_live) -> None:

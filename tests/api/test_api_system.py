@@ -167,3 +167,10 @@ def test_secrets_are_masked_and_survive_being_sent_back(own_live) -> None:
     own_live.client.put("/api/settings", json=answer.json() | {"logLevel": "debug"})
     text = (own_live.services.settings.data_path / "tmde.toml").read_text()
     assert tomllib.loads(text) == {"runtimes": table, "log_level": "debug"}
+
+
+def test_models_that_fit_this_machine_are_suggested(live) -> None:
+    body = live.client.get("/api/base-models/suggestions").json()
+    assert len(body["items"]) >= 10
+    assert {one["answering"]["verdict"] for one in body["items"]} <= {"card", "ram", "tight", "no"}
+    assert body["ramAvailableBytes"] > 0

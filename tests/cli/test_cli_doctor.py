@@ -39,6 +39,10 @@ def test_with_the_model_everything_essential_is_there(process: Tmde, tmp_path: P
     status, detail = _by_name(ran.json)["runtime embedded"]
     assert status == "ok"
     assert "sha256 b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53" in detail
+    status, detail = _by_name(ran.json)["model"]
+    assert status == "ok"
+    assert detail.startswith("SmolLM2-135M-Instruct answers, which is a toy; ")
+    assert "fits this machine: tmde models pull " in detail
     assert process("doctor").out.count("\nok ") > 5
 
 

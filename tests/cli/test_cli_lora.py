@@ -21,7 +21,10 @@ from rich.console import Console
 from tests.core.lora.archive.archives import packed, peft_files, unpacked
 from tests.core.lora.conftest import sane
 from tmde_core.cli.lora import archive as lora_archive
+from tmde_core.errors import UnprocessableError
+from tmde_core.lora.archive.merged import MergedModel, MergeService
 from tmde_core.records.lora import Manifest
+from tmde_core.records.training import MergeProgress, MergeQuality, MergeResult
 from tmde_core.sdk.adapters import publish, staging_directory
 from tmde_core.testing.scripted import Reply
 
@@ -38,10 +41,11 @@ def adapter(tmp_path: Path, scripted) -> Callable[..., str]:
         identity = identity or uuid4()
         staging = staging_directory(directory, identity)
         staging.mkdir(parents=True)
-        for name, content in (peft_files() | {"adapter.gguf": b"GGUF" + identity.bytes}).items():
+        fields = {"base_model": "scripted-1"} | fields
+        files = peft_files(base_model_name_or_path=fields["base_model"]) | {"adapter.gguf": b"GGUF" + identity.bytes}
+        for name, content in files.items():
             (staging / name).write_bytes(content)
         created = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(minutes=age)
-        fields = {"base_model": "scripted-1"} | fields
         publish(staging, directory, Manifest(id=identity, created_at=created, **fields))
         return str(identity)
 
@@ -257,6 +261,55 @@ def test_the_other_formats_are_written_and_unknown_ones_named(tmde: Tmde, adapte
     ran = tmde("lora", "export", identity, "-o", tmp_path / "nowhere" / "c.tar.gz")
     assert ran.code != 0
     assert "cannot be written" in ran.err
+
+
+def test_a_merged_model_is_written_with_its_notes_beside_it(tmde: Tmde, adapter, tmp_path: Path, monkeypatch) -> None:
+    identity, asked = adapter(), []
+
+    async def write(self, adapter_id, target, quantization="base", *, force=False, filename="", tell):
+        asked.append((quantization, force, filename))
+        tell(MergeProgress(step="merging", share=0.5))
+        if not force:
+            raise UnprocessableError("It lost much of the adapter. Export it as Q8_0 instead.")
+        target.write_bytes(b"GGUF")
+        quality = MergeQuality(24, 22, 21, 96, 0.97, 0.1, 0.5, ("It lost much.",))
+        return MergedModel(filename, f"# {filename}\n", MergeResult(size_bytes=4, notes=("A note.",), quality=quality))
+
+    monkeypatch.setattr(MergeService, "write", write)
+    ran = tmde("lora", "export", identity, "--format", "merged-gguf", "-o", tmp_path / "m.gguf")
+    assert (ran.code, "Export it as Q8_0" in ran.err) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    ran = tmde(
+        "lora",
+        "export",
+        identity,
+        "--format",
+        "merged-gguf",
+        "--quantization",
+        "F16",
+        "--force",
+        "-o",
+        tmp_path / "m.gguf",
+    )
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "m.gguf").read_bytes() == b"GGUF"
+    assert (tmp_path / "m.gguf.NOTES.md").read_text() == "# m.gguf\n"
+    assert "21 of 24 simple questions right (apart 22)" in ran.out
+    assert "A note." in ran.out
+    assert "Writing the merged model" in ran.err
+    assert "It lost much." in ran.err
+    assert asked == [("base", False, "m.gguf"), ("F16", True, "m.gguf")]
+    ran = tmde("lora", "export", identity, "--format", "merged-gguf", "-o", tmp_path)
+    assert "tmde-" in asked[-1][2]
+    for arguments, says in (
+        (("-o", tmp_path / "m.gguf"), "exists"),
+        (("-o", tmp_path / "nowhere" / "m.gguf"), "There is no directory"),
+        (("-o", "-"), "written to a file"),
+        (("--quantization", "Q4_K_M"), "is not one of base, Q8_0, F16"),
+    ):
+        ran = tmde("lora", "export", identity, "--format", "merged-gguf", *arguments)
+        assert ran.code != 0
+        assert says in ran.err
 
 
 def test_a_damaged_adapter_is_not_exported_and_leaves_no_file(tmde: Tmde, adapter, tmp_path: Path) -> None:

@@ -196,9 +196,11 @@ def test_templates_are_listed_shown_and_found(tmde: Tmde) -> None:
 
 
 def test_models_are_those_of_every_runtime_that_answers(tmde: Tmde) -> None:
-    models = tmde("models", "--json").json
-    assert ("scripted", "scripted-1") in [(model["runtime"], model["name"]) for model in models]
-    assert tmde("models").out.splitlines()[0].split("\t")[:2] == ["runtime", "model"]
+    models = tmde("models", "list", "--json").json
+    served = [(form["runtime"], form["model"]) for model in models for form in model["served"]]
+    assert ("scripted", "scripted-1") in served
+    assert tmde("models").out == tmde("models", "list").out
+    assert tmde("models").out.splitlines()[0].split("\t")[0] == "model"
 
 
 def test_a_runtime_that_lacks_something_says_what_beside_the_models(process: Tmde, tmp_path: Path) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
-from tmde_core.lora.files.base_match import find_served_model, require_same_base
-from tmde_core.records.lora import Manifest
+from tmde_core.errors import InvalidInputError, NotFoundError
+from tmde_core.models.belonging import decide, read_claim
+from tmde_core.models.grouping import FactsReader, group
+from tmde_core.models.service import find_served_model
+from tmde_core.records.runtimes import ModelInfo
 from tmde_cpu.base_name import is_embedded_name, resolve_base_model
 from tmde_cpu.embedded import EMBEDDED_FILE
 from tmde_cpu.serving.catalog import Catalog
@@ -35,8 +35,11 @@ def data_dir(tmp_path: Path, embedded_model: Path) -> Path:
     return tmp_path
 
 
-def manifest(base_model: str) -> Manifest:
-    return Manifest(id=uuid4(), created_at=datetime(2026, 1, 1, tzinfo=UTC), base_model=base_model)
+def belongs(data_dir: Path, catalog: Catalog, name: str, served: ModelInfo) -> bool:
+    facts = FactsReader()
+    bases = group(catalog.list(set()), (), facts, lambda _: None)
+    claim = read_claim(data_dir / "no-adapter", name.strip(), None)
+    return decide(claim, served, None, bases, {}, facts, data_dir / "no-adapter").same
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,7 +52,7 @@ async def test_every_name_of_the_shipped_file_means_it_everywhere(data_dir: Path
     assert Catalog(data_dir / "models", EmbeddedSettings(model=name)).default.path == file
     served = find_served_model(catalog.list(set()), name, "embedded")
     assert served.name == EMBEDDED_FILE
-    await require_same_base(manifest(name.strip()), served)
+    assert belongs(data_dir, catalog, name, served)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -63,5 +66,4 @@ async def test_a_name_that_only_resembles_it_means_another_model(data_dir: Path,
     models = catalog.list(set())
     with pytest.raises(NotFoundError):
         find_served_model(models, name, "embedded")
-    with pytest.raises(ConflictError):
-        await require_same_base(manifest(name), models[0])
+    assert not belongs(data_dir, catalog, name, models[0])

@@ -114,7 +114,7 @@ async def test_a_prompt_that_does_not_fit_is_a_context_overflow() -> None:
 async def test_adapters_are_refused_with_what_to_do() -> None:
     adapter = AdapterRef(id="a1", directory="/data/a1")
     async with _runtime(FakeOllama()) as runtime:
-        with pytest.raises(AdapterInvalidError, match=r"ADAPTER /data/a1/adapter\.gguf"):
+        with pytest.raises(AdapterInvalidError, match="merged-gguf"):
             await runtime.load_adapter(adapter)
         with pytest.raises(AdapterInvalidError):
             [item async for item in runtime.chat(_ask(adapter=adapter))]

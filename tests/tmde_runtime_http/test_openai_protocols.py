@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +50,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_vllm_loads_an_adapter_and_is_asked_for_it_by_name() -> None:
     server = FakeVllm()
     async with _runtime(server) as runtime:
+        server.calls.clear()  # what found out what the server can do
         await runtime.load_adapter(ADAPTER)
         assert await _text(runtime, ChatRequest(model="", messages=ASK.messages, adapter=ADAPTER)) == "".join(WORDS)
         assert await _text(runtime) == "".join(WORDS)
@@ -71,8 +74,9 @@ async def test_a_vllm_that_already_has_the_adapter_is_content() -> None:
 async def test_a_restarted_vllm_gets_the_adapter_again() -> None:
     server = FakeVllm()
     async with _runtime(server) as runtime:
+        server.calls.clear()
         await runtime.load_adapter(ADAPTER)
-        server.adapters.clear()
+        server.restart()
         assert await _text(runtime, ChatRequest(model="", messages=ASK.messages, adapter=ADAPTER))
         assert len(server.bodies("/v1/load_lora_adapter")) == 2
 
@@ -87,6 +91,18 @@ async def test_an_adapter_that_vllm_cannot_read_is_refused_in_its_words() -> Non
     async with _runtime(FakeVllm()) as runtime:
         with pytest.raises(AdapterInvalidError, match="No adapter found"):
             await runtime.load_adapter(AdapterRef(id="x", directory="/broken"))
+
+
+async def test_an_adapter_whose_modules_have_their_own_scales_never_reaches_vllm_which_would_ignore_them(
+    tmp_path: Path,
+) -> None:
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "alpha_pattern": {"q_proj": 32}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    server = FakeVllm()
+    async with _runtime(server) as runtime:
+        with pytest.raises(AdapterInvalidError, match="alpha_pattern"):
+            await runtime.load_adapter(AdapterRef(id="x", directory=str(tmp_path)))
+    assert server.bodies("/v1/load_lora_adapter") == []
 
 
 async def test_vllm_tells_context_and_token_counts() -> None:
@@ -140,7 +156,7 @@ async def test_settings_can_say_what_an_unknown_server_can() -> None:
 
 async def test_lm_studio_refuses_adapters_with_what_to_do() -> None:
     async with _runtime(FlakyServer("ok"), flavor="lm-studio") as runtime:
-        with pytest.raises(AdapterInvalidError, match="Export the adapter as GGUF"):
+        with pytest.raises(AdapterInvalidError, match="merged-gguf"):
             await runtime.load_adapter(ADAPTER)
 
 

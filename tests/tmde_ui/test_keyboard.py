@@ -76,7 +76,18 @@ class Benchmarks:
         self.server.stop()
 
 
-WORLDS = {"debates": Debates, "training": Training, "versions": Versions, "benchmarks": Benchmarks}
+class Models:
+    """Base models of two runtimes, and one that does not respond."""
+
+    def __init__(self, directory: Path, scripted_server: Any, _training_server: Any) -> None:
+        self.server = scripted_server(directory, "tests.tmde_ui.models.server")
+        self.pages = {"models": "/models", "newcomer": "/"}
+
+    def stop(self) -> None:
+        self.server.stop()
+
+
+WORLDS = {"debates": Debates, "models": Models, "training": Training, "versions": Versions, "benchmarks": Benchmarks}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +117,8 @@ def open_details(page: Page) -> None:
         ("debates", "traces"),
         ("debates", "trace"),
         ("debates", "plugins"),
+        ("models", "models"),
+        ("models", "newcomer"),
         ("training", "training"),
         ("training", "run"),
         ("versions", "versions"),
@@ -173,6 +186,7 @@ def test_tab_reaches_everything_behind_the_tabs_of_the_benchmarks(open_page, wor
         ("debates", "traces", "import"),
         ("debates", "trace", "withdraw"),
         ("debates", "trace", "delete-trace"),
+        ("models", "models", "use"),
         ("training", "training", "run-now"),
         ("versions", "versions", "import"),
         ("benchmarks", "benchmark", "run-benchmark"),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import msgspec
@@ -16,10 +17,11 @@ from tmde_core.debate.context import Conversation
 from tmde_core.debate.question import check_question
 from tmde_core.debate.seats import RoleSession, TokenCounter
 from tmde_core.errors import AdapterInvalidError, ConflictError, InvalidInputError, NotFoundError, TmdeError
-from tmde_core.lora.files.base_match import find_served_model, require_same_base
 from tmde_core.lora.service import LoraService
+from tmde_core.models.service import find_served_model
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.chat import AdapterRef
+from tmde_core.runtimes import describe_lack_of_adapters, serves_adapters
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.sdk.thoughts import Change
 from tmde_core.settings import RoleSettings
@@ -115,12 +117,12 @@ class SideBySide:
                 continue
             manifest = await self._lora.manifest(version)
             runtime = await self._workspace.runtimes.get(role.runtime)
-            if not runtime.capabilities.adapters:
-                raise AdapterInvalidError(
-                    f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, under [roles.proposer]."
-                )
-            await require_same_base(manifest, find_served_model(await runtime.models(), role.model, role.runtime))
-            await self._lora.ensure_gguf(manifest)
+            if not await serves_adapters(runtime):
+                raise AdapterInvalidError(describe_lack_of_adapters(role.runtime, runtime))
+            served = find_served_model(await runtime.models(), role.model, role.runtime)
+            directory = Path(self._lora.reference(version).directory)
+            await self._workspace.models.require_same_base(directory, manifest, served)
+            await self._lora.ensure_gguf(manifest, served.path)
             references.append(self._lora.reference(version))
         return references
 

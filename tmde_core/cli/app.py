@@ -62,7 +62,7 @@ COMMANDS: dict[str, Entry] = {
     "bench": Entry("tmde_core.cli.bench.command", "Measure answers, and tell truth from noise."),
     "notifications": Entry("tmde_core.cli.notifications", "What happened that you should know."),
     "templates": Entry("tmde_core.cli.templates", "Reasoning templates: list, show, search."),
-    "models": Entry("tmde_core.cli.models", "The models that can be asked."),
+    "models": Entry("tmde_core.cli.models", "Base models: list, fetch, add, try and remove them."),
     "plugins": Entry("tmde_core.cli.plugins.command", "What is plugged in, and what is wrong with it."),
     "doctor": Entry("tmde_core.cli.doctor.command", "Check this machine and this installation."),
 }

@@ -21,7 +21,7 @@ from tmde_core.debate.context import Conversation
 from tmde_core.debate.critique import CRITIQUE_SCHEMA, is_accepted, parse_critique, remove_echoes
 from tmde_core.debate.judging import NONE, Judges
 from tmde_core.debate.seats import JudgeSession, RoleSession, Spoken, TokenCounter, merge_roles
-from tmde_core.errors import AdapterInvalidError, EmptyAnswerError, OnlyThoughtError, TmdeError
+from tmde_core.errors import AdapterInvalidError, ConflictError, EmptyAnswerError, OnlyThoughtError, TmdeError
 from tmde_core.prompts import (
     proposer_opening,
     proposer_revision,
@@ -37,6 +37,7 @@ from tmde_core.records.debate import Critique, DebateConfig, Exchange, Role, Rou
 from tmde_core.records.judging import JudgeItem, Verdict
 from tmde_core.records.templates import ScoredTemplate
 from tmde_core.records.traces import RoleModel, Timings, Trace
+from tmde_core.runtimes import describe_lack_of_adapters, serves_adapters
 from tmde_core.sdk.thoughts import Change
 from tmde_core.settings import RoleSettings
 from tmde_core.storage.events import MemoryLog
@@ -338,10 +339,14 @@ class Engine:
             try:
                 if self.adapter_flaw is not None:
                     raise AdapterInvalidError(self.adapter_flaw)
-                if not seat.runtime.capabilities.adapters:
-                    raise AdapterInvalidError(f"The runtime {seat.settings.runtime!r} cannot serve adapters.")
+                if not await serves_adapters(seat.runtime):
+                    raise AdapterInvalidError(describe_lack_of_adapters(seat.settings.runtime, seat.runtime))
+                # The Proposer's model may have been changed since the activation.
+                await self.workspace.models.require_served_base(
+                    self.adapter, seat.settings.runtime, seat.settings.model
+                )
                 await seat.runtime.load_adapter(self.adapter, seat.settings.model)
-            except AdapterInvalidError as error:
+            except (AdapterInvalidError, ConflictError) as error:
                 detail = f"The active adapter {self.adapter.id[:8]} does not take part, the base model answers. {error.detail}"
                 self.log.append("warning", {"detail": detail})
                 self.adapter = None

@@ -16,13 +16,14 @@ from tmde_core.debate.thinking import THOUGHT_TOKENS, Asking, UnopenedThought, W
 from tmde_core.errors import ContextOverflowError, WorkerFailedError
 from tmde_core.records.base import Record
 from tmde_core.records.chat import AdapterRef, ChatDelta, ChatEnd, ChatItem, ChatRequest, FinishReason, Message
-from tmde_core.records.debate import DebateConfig, Role
+from tmde_core.records.debate import ChosenModel, DebateConfig, Role
 from tmde_core.records.runtimes import RuntimeCapabilities
 from tmde_core.records.traces import RoleModel, TokenCounts
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.sdk.thoughts import AnswerReader, Change, HeardAnswer
 from tmde_core.settings import Roles, RoleSettings
 
+ROLES: tuple[Role, ...] = ("proposer", "skeptic", "synthesizer", "judge")
 SMALLER = 0.75
 """The share of the context used for the single retry after the model refused a prompt that seemed to fit."""
 
@@ -312,19 +313,30 @@ def derive_seed(seed: int | None, role: Role, round_number: int) -> int | None:
 
 def merge_roles(roles: Roles, config: DebateConfig) -> Roles:
     """Return the roles of the settings with the debate's own choices applied."""
-    budget = config.max_tokens
-    warmth = config.temperature
-    proposer, synthesizer = roles.proposer, roles.synthesizer
-    if (chosen := config.model) is not None:
-        runtime = chosen.runtime or proposer.runtime
-        proposer, synthesizer = (
-            msgspec.structs.replace(role, runtime=runtime, model=chosen.model) for role in (proposer, synthesizer)
-        )
+    roles = _seat_models(roles, config)
     return msgspec.structs.replace(
         roles,
-        proposer=_with(proposer, budget, warmth),
-        synthesizer=_with(synthesizer, budget, None),
+        proposer=_with(roles.proposer, config.max_tokens, config.temperature),
+        synthesizer=_with(roles.synthesizer, config.max_tokens, None),
     )
+
+
+def _seat_models(roles: Roles, config: DebateConfig) -> Roles:
+    """Return the roles with the models that the debate chooses."""
+    seated: dict[str, RoleSettings] = {}
+    if config.model is not None:
+        # Both roles speak with one voice, so the Proposer's runtime is the default of both.
+        model = msgspec.structs.replace(config.model, runtime=config.model.runtime or roles.proposer.runtime)
+        seated = {name: _seat(getattr(roles, name), model) for name in ("proposer", "synthesizer")}
+    for name in ROLES if config.models is not None else ():
+        chosen: ChosenModel | None = getattr(config.models, name)
+        if chosen is not None:
+            seated[name] = _seat(getattr(roles, name), chosen)
+    return msgspec.structs.replace(roles, **seated)
+
+
+def _seat(role: RoleSettings, chosen: ChosenModel) -> RoleSettings:
+    return msgspec.structs.replace(role, runtime=chosen.runtime or role.runtime, model=chosen.model)
 
 
 def _with(role: RoleSettings, max_tokens: int | None, temperature: float | None) -> RoleSettings:

@@ -254,8 +254,12 @@ class DebateService:
                 f"check is {config.check!r}, but there is no reference to compare the answer with.", field="reference"
             )
         roles = merge_roles(self._workspace.settings.roles, config)
-        for role in (roles.proposer, roles.skeptic, roles.synthesizer):
+        asked = [roles.proposer, roles.skeptic, roles.synthesizer]
+        if config.models is not None and config.models.judge is not None:
+            asked.append(roles.judge)
+        for role in asked:
             self._workspace.runtimes.made(role.runtime)
+            self._workspace.runtimes.require_unpaused(role.runtime)
 
     async def _earlier(self, follows: UUID | None) -> tuple[Exchange, ...]:
         """Return the questions and answers that a question follows up, shortened, the oldest first."""

@@ -25,6 +25,7 @@ from tmde_core.finetune.supervision.launch import Launcher
 from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, RunMonitor
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.naming import check_name
+from tmde_core.models.service import TrainingBase
 from tmde_core.observers import Publish
 from tmde_core.plugins import create
 from tmde_core.plugins.defaults import resolve_backend
@@ -41,6 +42,7 @@ from tmde_core.records.finetune import (
 )
 from tmde_core.records.runtimes import Availability
 from tmde_core.records.traces import Trace
+from tmde_core.records.training import ResourceEstimate
 from tmde_core.sdk.hooks import AUTO
 from tmde_core.sdk.training import TrainingBackend
 from tmde_core.sdk.worker.kit import RunEvents
@@ -205,12 +207,13 @@ class FineTuneService:
             await self._launcher.require_backend(config.backend)
             selection = await self.select_examples(config)
             require_enough(selection, config)
+            base = await self.resolve_base(config)
             await asyncio.to_thread(self._launcher.require_space)
             run_id = uuid4()
             run_dir = self._launcher.make_directory(run_id)
             leash = supervisor.take_leash(run_dir)
             try:
-                dataset = await self._launcher.prepare(run_id, config, selection)
+                dataset = await self._launcher.prepare(run_id, config, selection, base)
                 train = [example.trace_id for example in selection.train]
                 val = [example.trace_id for example in selection.val]
                 started_at = utc_now()
@@ -221,7 +224,7 @@ class FineTuneService:
                     traces_used=len(selection),
                     train_examples=dataset.train_examples,
                     val_examples=dataset.val_examples,
-                    base_model=config.base_model,
+                    base_model=base.name,
                     config=config,
                     triggered_by=triggered_by,
                     dataset_hash=dataset.sha256,
@@ -237,7 +240,7 @@ class FineTuneService:
                 leash.release()
             else:
                 await self.watching.begin(run, plan_first_attempt(config), leash)
-        return await self._store.get(run_id) or run
+        return self._with_notice(await self._store.get(run_id) or run)
 
     async def _suggest_name(self, moment: datetime, trace_ids: Sequence[str]) -> str:
         taken = set((await self._store.names()).values())
@@ -286,7 +289,7 @@ class FineTuneService:
                 leash.release()
             else:
                 await self.watching.begin(run, plan_resumed_attempt(run), leash)
-        return await self._store.get(run_id) or run
+        return self._with_notice(await self._store.get(run_id) or run)
 
     def can_resume(self, run: FineTuneRun) -> bool:
         """Return whether `resume` can resume the run. This method reads the run's directory."""
@@ -295,6 +298,27 @@ class FineTuneService:
         except ConflictError:
             return False
         return True
+
+    async def resolve_base(self, config: FineTuneConfig) -> TrainingBase:
+        """Return the base model that a run with this configuration would train.
+
+        Raises:
+            InvalidInputError: the configuration names none, and the Proposer's model is not known now.
+        """
+        return await self._workspace.models.resolve_training_base(config.base_model)
+
+    async def require_trainable(self, config: FineTuneConfig) -> TrainingBase:
+        """Return the base model that a run with this configuration would train, after asking the backend about it.
+
+        Raises:
+            InvalidInputError: the base model does not exist or cannot be trained; the detail says what to do.
+            PluginUnavailableError: the backend cannot work here.
+        """
+        config = self.resolve(config)
+        base = await self.resolve_base(config)
+        backend = await self.require_backend(config.backend)
+        await asyncio.to_thread(self._launcher.ask_plan, backend, config, base)
+        return base
 
     def resolve(self, config: FineTuneConfig) -> FineTuneConfig:
         """Return a checked configuration with `auto` replaced by the name of the default backend.
@@ -312,6 +336,10 @@ class FineTuneService:
             PluginUnavailableError: the backend cannot work here; the detail says what is missing.
         """
         return await self._launcher.require_backend(name)
+
+    async def describe_pause(self, estimate: ResourceEstimate) -> str:
+        """Return which runtimes of this process a run with this estimate would pause, in sentences; else empty."""
+        return await self._launcher.cards.describe_pause(estimate)
 
     async def require_free(self) -> None:
         """Raise an error if a run is in progress, or the disk has no room for a run.
@@ -506,4 +534,11 @@ class FineTuneService:
 
     async def _looked_at(self, run: FineTuneRun) -> FineTuneRun:
         # Do not adopt a run that this process is just starting. Its watch starts together with its process.
-        return await self.watching.look(run, adopt=not self._starting.locked())
+        return self._with_notice(await self.watching.look(run, adopt=not self._starting.locked()))
+
+    def _with_notice(self, run: FineTuneRun) -> FineTuneRun:
+        """Return the run with what it means for the models."""
+        if run.status in TRAINING_ENDED:
+            return run
+        notice = self._launcher.cards.find_notice(run.id)
+        return msgspec.structs.replace(run, notice=notice) if notice else run

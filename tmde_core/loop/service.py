@@ -57,6 +57,7 @@ from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
 from tmde_core.records.judging import JudgeItem
 from tmde_core.records.questions import Question
 from tmde_core.records.traces import TraceSource
+from tmde_core.runtimes import describe_lack_of_adapters, serves_adapters
 from tmde_core.sdk.hooks import AUTO
 from tmde_core.traces.service import TraceService
 from tmde_core.workspace import Workspace
@@ -123,6 +124,8 @@ class Loop:
             self.journal.append(started)
         await self._refuse_leaks()
         await self._require_adapters()
+        if self.journal.last(Trained) is None:
+            await self.finetune.require_trainable(self._training_config())
         before = await self._adapter(started.adapter_id)
         await self._ask_all("before", before)
         if self.journal.last(Trained) is None:
@@ -144,11 +147,9 @@ class Loop:
         """Raise an AdapterInvalidError if the Proposer's runtime cannot serve what the loop will train."""
         name = self.workspace.settings.roles.proposer.runtime
         runtime = await self.workspace.runtimes.get(name)
-        if not runtime.capabilities.adapters:
-            raise AdapterInvalidError(
-                f"The Proposer's runtime {name!r} cannot serve adapters, so a loop could not use what it trains. Choose one "
-                "that can, under [roles.proposer]."
-            )
+        if not await serves_adapters(runtime):
+            so = "so a loop could not use what it trains"
+            raise AdapterInvalidError(describe_lack_of_adapters(name, runtime, so))
 
     async def _refuse_leaks(self) -> None:
         """Raise a ConflictError if a held-out question is among the training traces.

@@ -23,6 +23,8 @@ from tmde_core.lora.files.forms import GgufForms
 from tmde_core.lora.files.lease import Lease, acquire_lease, is_leased, lock_for_deletion
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.naming import check_name, make_name
+from tmde_core.models.belonging import note_base
+from tmde_core.models.service import find_served_model
 from tmde_core.observers import Publish
 from tmde_core.records.benchmark import RunComparison
 from tmde_core.records.chat import AdapterRef
@@ -155,7 +157,9 @@ class LoraService:
         if not adapters:
             return adapters
         names, scores = await self._run_names(), await self._scores()
-        idle = self._workspace.find_why_idle() is not None
+        if (active := self.get_active_ref()) is not None:
+            await self._workspace.examine_base(active)
+        idle = self._workspace.find_why_idle(active) is not None
         return [
             msgspec.structs.replace(
                 one,
@@ -460,7 +464,7 @@ class LoraService:
             safe.add(await self._find_previous())
         return {one for one in safe if one is not None}
 
-    async def ensure_gguf(self, manifest: Manifest) -> Manifest:
+    async def ensure_gguf(self, manifest: Manifest, base_path: str | None = None) -> Manifest:
         """Create the adapter's GGUF form if it is missing, and return the manifest.
 
         The GGUF form is missing if the base model was not installed at import time. It is created once the base model
@@ -470,7 +474,7 @@ class LoraService:
             AdapterInvalidError: the adapter is damaged, does not fit its base model, or cannot be converted.
             InsufficientStorageError: no space.
         """
-        await self._forms.ensure_gguf(manifest)
+        await self._forms.ensure_gguf(manifest, base_path)
         return await asyncio.to_thread(self._store.read_manifest, manifest.id)
 
     async def publish_import(
@@ -494,23 +498,38 @@ class LoraService:
 
     # ----------------------------------------------------------------------------------- switching
 
-    async def activate(self, adapter_id: UUID, by: ActivationTrigger = "user", force: bool = False) -> LoRAAdapter:
+    async def activate(
+        self, adapter_id: UUID, by: ActivationTrigger = "user", force: bool = False, base: str | None = None
+    ) -> LoRAAdapter:
         """Activate an adapter from the next debate on. If activation fails, nothing has changed.
 
         Args:
             adapter_id: the adapter.
             by: who asked for it, for the audit trail.
             force: activate the adapter even if the gate holds it back. The audit trail records this.
+            base: the base model to which a person says that the adapter belongs. It is noted if the sizes fit.
 
         Raises:
-            NotFoundError: no such adapter.
+            NotFoundError: no such adapter, or no base model of that name.
             ConflictError: its base model differs, the gate holds it back, or another switch is in progress.
             AdapterInvalidError: its files are damaged, the runtime rejects it, or the probe failed.
         """
         async with self._switch.lock():
             await self.get(adapter_id)
+            if base is not None:
+                await self._note_base(adapter_id, base)
             await self._switch_to(adapter_id, by, force, "activate")
         return await self.get(adapter_id)
+
+    async def _note_base(self, adapter_id: UUID, base: str) -> None:
+        """Note in an adapter's manifest that a person says to which base model it belongs."""
+        found = await self._workspace.models.find(base)
+        manifest = note_base(await self.manifest(adapter_id), found.name)
+        role = self._workspace.settings.roles.proposer
+        runtime = await self._workspace.runtimes.get(role.runtime)
+        served = find_served_model(await runtime.models(), role.model, role.runtime)
+        await self._workspace.models.require_same_base(self._store.path(adapter_id), manifest, served)
+        await asyncio.to_thread(self._store.edit, adapter_id, lambda before: note_base(before, found.name))
 
     async def rollback(self, adapter_id: UUID | None = None, by: ActivationTrigger = "rollback") -> LoRAAdapter | None:
         """Switch back to the previously active adapter, or to `adapter_id` if it is given.

@@ -66,9 +66,22 @@ class ChosenModel(Record, frozen=True):
     """A model and the runtime that serves it."""
 
     runtime: Annotated[str, Meta(max_length=80)] = ""
-    """The runtime's name; empty: the runtime of the Proposer in the settings."""
+    """The runtime's name; empty: the runtime that the role has in the settings."""
     model: Annotated[str, Meta(max_length=300)] = ""
     """The runtime's own name of the model; empty: its default model."""
+
+
+class ChosenModels(Record, frozen=True):
+    """The models of single roles. Each role without a model here keeps the model of the settings."""
+
+    proposer: ChosenModel | None = None
+    """Who proposes. If this is another model than that of the settings, the active adapter does not take part."""
+    skeptic: ChosenModel | None = None
+    """Who looks for mistakes."""
+    synthesizer: ChosenModel | None = None
+    """Who writes the final answer."""
+    judge: ChosenModel | None = None
+    """Who gives the score, if the judge asks a model."""
 
 
 class DebateConfig(Record, frozen=True):
@@ -85,6 +98,8 @@ class DebateConfig(Record, frozen=True):
     model: ChosenModel | None = None
     """Who proposes and writes the final answer. If this is another model than that of the settings, the active adapter
     does not take part."""
+    models: ChosenModels | None = None
+    """The models of single roles. They go before `model`."""
     domain: Annotated[str, Meta(max_length=60)] | None = None
     reference: Annotated[str, Meta(max_length=4_000)] | None = None
     """The right answer if it is known. The verifier then scores the debate."""

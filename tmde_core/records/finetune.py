@@ -172,7 +172,7 @@ class FineTuneConfig(Record):
         str,
         Meta(
             title="Base model",
-            description="A model of the backend, or a directory of safetensors. Empty: the embedded model.",
+            description="A base model that `tmde models list` shows, or the path of its weights. Empty: the Proposer's.",
             extra={"group": "Adapter"},
         ),
     ] = ""
@@ -268,6 +268,8 @@ class FineTuneRun(Record):
     dataset_hash: str | None = None
     name: str = ""
     """What people call the run: the given name, or the date with a word or two of what the run learns."""
+    notice: str = ""
+    """What the run means for the models while it uses the graphics card, in sentences; else empty. Not stored."""
     attempts: tuple[RunAttempt, ...] = ()
     queued: bool = False
     """Whether the run waits until a `tmde worker` takes it."""
@@ -358,6 +360,8 @@ class FineTunePreview(Record):
     calibrated: bool = False
     note: str = ""
     """Why values are missing; empty if none are."""
+    pause: str = ""
+    """Which runtimes the run would pause while it uses the graphics card, in sentences; empty if none."""
 
 
 class TraceLineage(Record):

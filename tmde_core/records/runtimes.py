@@ -37,6 +37,8 @@ class ModelInfo(Record):
     """Further information for people."""
     aliases: tuple[str, ...] = ()
     """Further names of the same model, such as its publisher's. Upper and lower case do not matter."""
+    shipped: bool = False
+    """Whether it is a small model that comes with TMDE, so that everything works at once."""
 
     def answers_to(self, name: str) -> bool:
         """Return whether the name means this model."""
@@ -46,8 +48,9 @@ class ModelInfo(Record):
 class RuntimeStatus(Record):
     """The state of a runtime."""
 
-    state: Literal["stopped", "starting", "ready", "restarting", "failed"]
-    """`restarting`: the server died and is being started again; `failed`: the runtime has given up on the server."""
+    state: Literal["stopped", "starting", "ready", "restarting", "failed", "paused"]
+    """`restarting`: the server died and is being started again; `failed`: the runtime has given up on the server;
+    `paused`: TMDE has stopped the runtime until a training run has left the graphics card."""
     detail: str = ""
     """The reason, in a sentence; may be empty."""
     pid: int | None = None
@@ -56,6 +59,9 @@ class RuntimeStatus(Record):
     """How often the server was started again."""
     rss_bytes: int | None = None
     """Memory of the server; None: unknown."""
+    vram_bytes: int | None = None
+    """Memory that the runtime's own server holds on graphics cards; None: none, or unknown. TMDE may pause a runtime that
+    reports it while a training run needs the card."""
     adapters: tuple[str, ...] = ()
     """Ids of the loaded adapters."""
 
@@ -69,5 +75,8 @@ class RuntimeCapabilities(Record):
     """Whether `ChatRequest.top_logprobs` is supported."""
     adapters: bool = False
     """Whether adapters can be loaded."""
+    adapters_note: str = ""
+    """Why adapters cannot be loaded and what to do, or what to know about how they are loaded, in sentences; empty if
+    there is nothing to say."""
     token_counts: bool = False
     """Whether `count_tokens` returns counts."""

@@ -24,11 +24,16 @@ class TrainingJob(Record):
     output_dir: str
     """The directory in which the worker builds the adapter. `RunWorker.make_staging` creates it."""
     base_model: str
-    """Name or path of the base model, as in the settings."""
+    """Path of the base model's weights: a directory with config.json and safetensors, or a GGUF file. If TMDE has no
+    weights of it, its name; a backend may have weights of its own."""
     data_dir: str
     """The data directory."""
     config: dict[str, Any]
     """`FineTuneConfig` with its JSON names."""
+    base_model_name: str = ""
+    """The name of the base model, for the manifest; empty: unknown, so the backend names it."""
+    base_model_source: str = ""
+    """Its repository on a hub, which other tools expect in `base_model_name_or_path`; empty: unknown."""
     resume_from: str | None = None
     """The checkpoint directory to continue from; None: start from the beginning."""
 
@@ -134,3 +139,58 @@ class ConversionResult(Record):
     """Why the adapter does not fit its base model, one sentence each. Empty if the file was written."""
     note: str = ""
     """Why there is no GGUF form although the adapter is valid."""
+
+
+Quantization = Literal["base", "Q8_0", "F16"]
+"""How the weights of a merged model are stored: each as in the base model, or all as Q8_0 or F16."""
+
+
+class MergeQuality(Record):
+    """How much a merged model answers like its base model with the adapter. Both are asked the same fixed questions."""
+
+    asked: int
+    """The number of questions."""
+    right_apart: int
+    """The right answers of the base model with the adapter."""
+    right_merged: int
+    """The right answers of the merged model."""
+    positions: int
+    """The number of places in the answers at which the probabilities of the next token were compared."""
+    same_token: float
+    """The share of places at which both find the same token the likeliest, from 0 to 1."""
+    difference: float
+    """The mean difference of the log-probabilities of the likeliest tokens."""
+    effect: float
+    """The same difference between the base model alone and with the adapter: what the adapter changes."""
+    flaws: tuple[str, ...] = ()
+    """Why the merged model is too far from what was merged, one sentence each. Empty if it is good enough."""
+
+
+class MergeResult(Record):
+    """The result of merging an adapter into its base model."""
+
+    reasons: tuple[str, ...] = ()
+    """Why there is no merged model, one sentence each. Empty if the file was written."""
+    out_of_space: bool = False
+    """The disk is too full for the merged model."""
+    base_file: str = ""
+    """The name of the GGUF file of the base model that was merged."""
+    size_bytes: int = 0
+    """The size of the merged model."""
+    types: dict[str, int] = msgspec.field(default_factory=dict)
+    """The number of tensors of each type in the merged model."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about the file, in sentences."""
+    quality: MergeQuality | None = None
+    """The comparison; None if the merged model could not be asked."""
+
+
+class MergeProgress(Record):
+    """One JSON line on the standard output of a process that merges. The last line has the result."""
+
+    step: Literal["preparing", "merging", "checking", "done"]
+    """What the process does: convert the base model, write the file, compare it."""
+    share: float = 0.0
+    """The share of the step that is done, from 0 to 1."""
+    result: MergeResult | None = None
+    """The result, in the last line."""

@@ -1,4 +1,7 @@
-"""Checks that an adapter is plain LoRA: weights · input + B · A · input · alpha / r on an unchanged base model.
+"""Checks that an adapter is plain LoRA: weights · input + B · A · input · scale on an unchanged base model.
+
+The scale is alpha / r, or alpha / √r for rsLoRA. Alpha and r may differ from module to module (`alpha_pattern`,
+`rank_pattern`), so that the scale of every module is known before the adapter is served: see `scale_of`.
 
 The PEFT library saves many relatives of LoRA in the same two files. The servers of adapters here compute plain LoRA and
 nothing else, so they would give wrong answers with a relative without a warning. The list below names what plain LoRA
@@ -7,15 +10,32 @@ may have. Everything else is refused, also what future versions of PEFT add.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tmde_core.records.foreign_json import ForeignJsonError, read_object
 from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, read_tensors
 
-__all__ = ["find_config_flaws", "find_kind_flaws", "find_tensor_flaws", "is_lora_matrix"]
+__all__ = [
+    "MAX_ALPHA",
+    "RANKS",
+    "find_config_flaws",
+    "find_kind_flaws",
+    "find_tensor_flaws",
+    "has_own_scales",
+    "is_lora_matrix",
+    "rank_of",
+    "scale_of",
+]
+
+RANKS = range(1, 1025)
+"""The ranks that an adapter may have."""
+MAX_ALPHA = 65_536.0
+"""The largest alpha that an adapter may have."""
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
@@ -24,6 +44,17 @@ _SHOWN = 3
 _SHOWN_VALUE = 40
 """The number of characters of a field's value that a reason shows."""
 _MATRIX = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
+_MAX_EXPRESSIONS = 2000
+"""The number of entries of `rank_pattern` or `alpha_pattern`. A large model has some hundred matrices."""
+_MAX_EXPRESSION = 300
+"""The number of characters of one of their regular expressions."""
+_MAX_REPEATS = 2
+_MAX_REPEATING = 32
+"""The number of expressions in which a part repeats."""
+_SIMPLE = re.compile(r"(?:[A-Za-z0-9_.^$*+?|()\[\]\-,]|\\[.dw])+")
+"""The characters of an expression for names of modules."""
+_REPEATS = re.compile(r"[*+]")
+_REPEATED_GROUP = re.compile(r"\)[*+?]|\(\?(?!:)|[*+?][*+]")
 _EMBEDDING = re.compile(r"\.lora_embedding_[AB]\b|\.trainable_tokens_")
 
 _UNCHANGED_BASE = ("gaussian", "eva", "orthogonal", "mica")
@@ -44,9 +75,39 @@ def _is(*allowed: Any) -> _Fits:
     return lambda value, _: any(type(value) is type(one) and value == one for one in allowed)
 
 
-def _all_are(key: str) -> _Fits:
-    """Accept a pattern that gives every module the value that it has anyway."""
-    return lambda value, config: isinstance(value, dict) and all(one == config.get(key) for one in value.values())
+def _is_rank(value: Any) -> bool:
+    return type(value) is int and value in RANKS
+
+
+def _is_alpha(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= MAX_ALPHA
+
+
+def _pattern(is_value: Callable[[Any], bool]) -> _Fits:
+    """Accept a pattern whose expressions can be tried quickly and whose values make sense."""
+    return lambda value, _: (
+        isinstance(value, dict)
+        and len(value) <= _MAX_EXPRESSIONS
+        and all(_is_quick(key) and is_value(one) for key, one in value.items())
+        and sum(bool(_REPEATS.search(key)) for key in value) <= _MAX_REPEATING
+    )
+
+
+def _is_quick(expression: Any) -> bool:
+    """Return whether a regular expression from a stranger can be tried on a module's name without taking long.
+
+    Every expression that only names modules is quick. At most two parts may repeat, and a group may not repeat, because
+    some other expressions take longer than the age of the universe.
+    """
+    if not isinstance(expression, str) or not 0 < len(expression) <= _MAX_EXPRESSION:
+        return False
+    if len(_REPEATS.findall(expression)) > _MAX_REPEATS or _REPEATED_GROUP.search(expression):
+        return False
+    try:
+        re.compile(expression)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return _SIMPLE.fullmatch(expression) is not None
 
 
 def _leaves_the_base(value: Any, _config: Mapping[str, Any]) -> bool:
@@ -64,8 +125,9 @@ _PLAIN: Mapping[str, _Fits] = {
     "exclude_modules": _any,
     "layers_to_transform": _any,
     "layers_pattern": _any,
-    "rank_pattern": _all_are("r"),
-    "alpha_pattern": _all_are("lora_alpha"),
+    "rank_pattern": _pattern(_is_rank),
+    "alpha_pattern": _pattern(_is_alpha),
+    "use_rslora": _is(False, True),
     # What only describes the adapter, its training or its first weights. PEFT ignores the settings of an initialisation
     # that `init_lora_weights` does not name; a converted adapter keeps them.
     "auto_mapping": _any,
@@ -85,7 +147,6 @@ _PLAIN: Mapping[str, _Fits] = {
     # What makes another kind of adapter.
     "bias": _is("none"),
     "fan_in_fan_out": _is(False),
-    "use_rslora": _is(False),
     "use_dora": _is(False),
     "use_qalora": _is(False),
     "use_bdlora": _is(False),
@@ -102,7 +163,7 @@ empty. The list covers PEFT up to 0.21."""
 
 _KINDS: Mapping[str, str] = {
     "use_dora": "is DoRA",
-    "use_rslora": "is rsLoRA, which scales by alpha / √r",
+    "use_rslora": "does not say whether it is rsLoRA",
     "use_qalora": "is QALoRA",
     "use_bdlora": "is BD-LoRA, whose matrices are block-diagonal",
     "alora_invocation_tokens": "is aLoRA, which acts only behind its invocation tokens",
@@ -114,8 +175,8 @@ _KINDS: Mapping[str, str] = {
     "bias": "also changes biases of the base model",
     "modules_to_save": "also replaces whole modules of the base model",
     "trainable_token_indices": "also changes token embeddings",
-    "rank_pattern": "gives some modules another rank",
-    "alpha_pattern": "gives some modules another alpha",
+    "rank_pattern": "gives some modules a rank that is no rank, or names them with an expression that TMDE does not try",
+    "alpha_pattern": "gives some modules an alpha that is no alpha, or names them with an expression that TMDE does not try",
     "layer_replication": "repeats layers of the base model",
     "target_parameters": "changes parameters outside of linear layers",
     "megatron_config": "is made for Megatron's parallel layers",
@@ -169,6 +230,39 @@ def find_kind_flaws(directory: Path) -> list[str]:
 def is_lora_matrix(name: str) -> re.Match[str] | None:
     """Return the match of a plain LoRA matrix's name with the groups `module` and `side` (A or B); None: another."""
     return _MATRIX.fullmatch(name)
+
+
+def rank_of(config: Mapping[str, Any], module: str) -> int:
+    """Return the rank of a module's matrices by the configuration of a plain LoRA."""
+    return int(_of_pattern(config, "rank_pattern", "r", module))
+
+
+def scale_of(config: Mapping[str, Any], module: str) -> float:
+    """Return the factor of B · A in a module: alpha / r, or alpha / √r for rsLoRA, with the module's own alpha and r."""
+    alpha, rank = float(_of_pattern(config, "alpha_pattern", "lora_alpha", module)), rank_of(config, module)
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def has_own_scales(config: Mapping[str, Any]) -> bool:
+    """Return whether some modules may have a rank or an alpha of their own. Not every server knows these patterns."""
+    return any(
+        value != config.get(key)
+        for pattern, key in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha"))
+        for value in (config.get(pattern) or {}).values()
+    )
+
+
+def _of_pattern(config: Mapping[str, Any], pattern: str, key: str, module: str) -> Any:
+    """Return the value of the first expression that fits the end of the module's name, as PEFT does."""
+    for expression, value in (config.get(pattern) or {}).items():
+        if _compiled(expression).match(module):
+            return value
+    return config[key]
+
+
+@lru_cache(maxsize=2 * _MAX_EXPRESSIONS)
+def _compiled(expression: str) -> re.Pattern[str]:
+    return re.compile(rf"(.*\.)?({expression})$")
 
 
 def _fits(name: str, value: Any, config: Mapping[str, Any]) -> bool:

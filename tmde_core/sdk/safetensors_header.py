@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,7 +60,7 @@ class Tensor(Record, frozen=True):
     name: str
     """Its name."""
     dtype: str
-    """The type of its numbers: a key of `ITEM_BYTES`."""
+    """The type of its numbers: a key of `ITEM_BYTES`, or of the types that the reader was told to accept."""
     shape: tuple[int, ...]
     """Its dimensions."""
     begin: int
@@ -69,8 +69,12 @@ class Tensor(Record, frozen=True):
     """The position after its last byte."""
 
 
-def read_tensors(path: Path) -> tuple[Tensor, ...]:
+def read_tensors(path: Path, item_bytes: Mapping[str, int] = ITEM_BYTES) -> tuple[Tensor, ...]:
     """Return the tensors of a file in the order of their data.
+
+    Args:
+        path: the file.
+        item_bytes: the types to accept, with the bytes of one number.
 
     Raises:
         SafetensorsError: the header is damaged or does not match the file.
@@ -90,7 +94,8 @@ def read_tensors(path: Path) -> tuple[Tensor, ...]:
     if len(entries) > MAX_TENSORS:
         raise SafetensorsError(f"its header names {len(entries):,} tensors; at most {MAX_TENSORS:,} are read")
     tensors = sorted(
-        (_tensor(name, entry, start) for name, entry in entries.items()), key=lambda one: (one.begin, one.end)
+        (_tensor(name, entry, start, item_bytes) for name, entry in entries.items()),
+        key=lambda one: (one.begin, one.end),
     )
     _must_be_dense(tensors, start, size)
     return tuple(tensors)
@@ -150,22 +155,22 @@ def _header(file: IO[bytes], size: int) -> tuple[bytes, int]:
     return content, 8 + length
 
 
-def _tensor(name: str, entry: Any, start: int) -> Tensor:
+def _tensor(name: str, entry: Any, start: int, item_bytes: Mapping[str, int]) -> Tensor:
     told = f"its header is damaged: the tensor {name[:80]!r}"
     if len(name) > MAX_NAME or not name.isprintable():
         raise SafetensorsError(f"{told} has no decent name")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise SafetensorsError(f"{told} needs dtype, shape and data_offsets, and nothing else")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in item_bytes:
         raise SafetensorsError(
-            f"the tensor {name[:80]!r} is of the type {str(dtype)[:20]!r}; read are {', '.join(ITEM_BYTES)}"
+            f"the tensor {name[:80]!r} is of the type {str(dtype)[:20]!r}; read are {', '.join(item_bytes)}"
         )
     if not _counts(shape) or len(shape) > MAX_DIMENSIONS:
         raise SafetensorsError(f"{told} has no sound shape")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise SafetensorsError(f"{told} has no sound offsets")
-    needed = math.prod(shape) * ITEM_BYTES[dtype]
+    needed = math.prod(shape) * item_bytes[dtype]
     if offsets[1] - offsets[0] != needed:
         raise SafetensorsError(
             f"its header lies: the tensor {name[:80]!r} has {offsets[1] - offsets[0]:,} bytes where its shape needs {needed:,}"

@@ -14,7 +14,11 @@ from tmde_core.records.training import (
     ConversionResult,
     ExampleTokens,
     MaskedPiece,
+    MergeProgress,
+    MergeQuality,
+    MergeResult,
     PreviewReport,
+    Quantization,
     ResourceEstimate,
     TrainingExample,
     TrainingJob,
@@ -34,8 +38,13 @@ __all__ = [
     "FineTuneConfig",
     "FineTuneMetrics",
     "MaskedPiece",
+    "MergeProgress",
+    "MergeQuality",
+    "MergeResult",
+    "MergingBackend",
     "PreviewReport",
     "PreviewingBackend",
+    "Quantization",
     "ResourceEstimate",
     "TrainingBackend",
     "TrainingExample",
@@ -102,6 +111,30 @@ class ConvertingBackend(Protocol):
             adapter_dir: contains `adapter_model.safetensors` and `adapter_config.json`. Each file was checked on its
                 own.
             base_model: the unchecked name in the adapter's configuration.
+        """
+
+
+@runtime_checkable
+class MergingBackend(Protocol):
+    """A training backend that can also write an adapter and its base model as one GGUF file.
+
+    This protocol is optional. Without such a backend, adapters cannot be exported as `merged-gguf`.
+    """
+
+    def merge(
+        self, adapter_dir: Path, base_model: str, target: Path, quantization: Quantization
+    ) -> WorkerCommand | None:
+        """Return the command of a process that writes the merged model; None if the base model is unknown here.
+
+        The process writes the file `target`, compares it with the base model and the adapter, and prints a
+        `MergeProgress` for each step that takes time. The last line has the result. If it fails, it writes one sentence
+        to stderr and exits with 1.
+
+        Args:
+            adapter_dir: contains `adapter.gguf` and `adapter_config.json`, both verified.
+            base_model: the name of the base model in the adapter's manifest.
+            target: the new file. The directory exists.
+            quantization: how the weights are stored.
         """
 
 

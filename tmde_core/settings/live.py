@@ -200,6 +200,14 @@ class LiveSettings:
         for check in self._checks:
             check(wanted, self._stored)
 
+    def find_variable(self, *path: str) -> str | None:
+        """Return the environment variable that sets a setting, so that it cannot be changed; None if there is none.
+
+        Args:
+            path: the names of the setting and the tables around it, as in the file: `"finetune", "base_model"`.
+        """
+        return next((name for name, set_ in ENVIRONMENT.items() if set_ == path and self._environ.get(name)), None)
+
     def _require_free(self, changes: Mapping[str, Any]) -> None:
         for variable, path in ENVIRONMENT.items():
             if self._environ.get(variable) and _holds(changes, path):

@@ -21,7 +21,7 @@ MAX_QUERY_BYTES = 32 * 1024
 PLUGIN_TABLES = ("runtimes", "backends", "judges", "registries")
 """The `[KIND.NAME]` tables. The keys below a name belong to the plugin that provides it and keep their spelling."""
 
-FOLLOWED = ("finetune", "schedule", "notify", "benchmark")
+FOLLOWED = ("roles", "finetune", "schedule", "notify", "benchmark")
 """The tables whose changes take effect at once. Changes of all other settings take effect at the next start."""
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -170,6 +170,16 @@ class SupervisorSettings(Record):
             ),
         ),
     ] = 10
+    pause_runtimes: Annotated[
+        Literal["never", "when-needed", "always"],
+        Meta(
+            title="Pause models",
+            description=(
+                "Whether a training run on the graphics card pauses the runtimes that hold the card, until it has ended. "
+                "`when-needed`: if the card has no room for both."
+            ),
+        ),
+    ] = "when-needed"
 
 
 class BenchmarkSettings(Record):

@@ -103,6 +103,8 @@ class ScriptedRuntime:
     closed: int = 0
     """The number of streams that were closed before their end."""
     started: bool = False
+    vram_bytes: int | None = None
+    """Memory of the graphics card that the runtime says it holds while it is started."""
     count_calls: int = 0
     on_request: Callable[[ChatRequest], None] | None = None
     """Called when a request arrives."""
@@ -185,7 +187,11 @@ class ScriptedRuntime:
 
     async def status(self) -> RuntimeStatus:
         """Return the state of the runtime and the loaded adapters."""
-        return RuntimeStatus(state="ready" if self.started else "stopped", adapters=tuple(self.loaded))
+        return RuntimeStatus(
+            state="ready" if self.started else "stopped",
+            adapters=tuple(self.loaded),
+            vram_bytes=self.vram_bytes if self.started else None,
+        )
 
     def of_role(self, role: str) -> list[ChatRequest]:
         """Return the requests that were made for a role."""

@@ -6,6 +6,7 @@ from tmde_ui.benchmark import page as benchmark
 from tmde_ui.debate import page as debate
 from tmde_ui.finetune import page as finetune
 from tmde_ui.kit.shell.site import Page
+from tmde_ui.models import page as models
 from tmde_ui.plugins import page as plugins
 from tmde_ui.traces import page as traces
 from tmde_ui.versions import page as versions
@@ -16,6 +17,7 @@ PAGES = (
     Page("/finetune", "Fine-tuning", finetune.register, tab="Training"),
     Page("/finetune/versions", "Adapter versions", versions.register, under="/finetune"),
     Page("/benchmark", "Benchmark", benchmark.register),
+    Page("/models", "Models", models.register),
     Page("/plugins", "Plugins", plugins.register),
 )
 """In the order of the navigation."""

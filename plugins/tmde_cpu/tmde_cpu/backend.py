@@ -11,9 +11,9 @@ import psutil
 
 from tmde_core.sdk.context import PluginContext, PluginSettings
 from tmde_core.sdk.runtimes import Availability
-from tmde_core.sdk.training import FineTuneConfig, ResourceEstimate, TrainingJob, WorkerCommand
+from tmde_core.sdk.training import FineTuneConfig, Quantization, ResourceEstimate, TrainingJob, WorkerCommand
 from tmde_cpu.base_name import resolve_base_model
-from tmde_cpu.gguf.adapter_form import plan_conversion
+from tmde_cpu.gguf.adapter_form import plan_conversion, plan_merge
 
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "gguf", "numpy")
 
@@ -92,6 +92,12 @@ class CpuBackend:
     def convert(self, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
         """Return the command that creates the GGUF form. See `tmde_core.sdk.training.ConvertingBackend`."""
         return plan_conversion(self._data_dir, adapter_dir, base_model)
+
+    def merge(
+        self, adapter_dir: Path, base_model: str, target: Path, quantization: Quantization
+    ) -> WorkerCommand | None:
+        """Return the command that writes a merged model. See `tmde_core.sdk.training.MergingBackend`."""
+        return plan_merge(self._data_dir, adapter_dir, base_model, target, quantization)
 
 
 def _worker(module: str, job: TrainingJob) -> WorkerCommand:

@@ -27,13 +27,15 @@ import msgspec
 import torch
 from gguf import GGUFReader, TokenType
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tmde_core.sdk.errors import InvalidInputError
 from tmde_core.sdk.files import FileLock, hash_file
 from tmde_core.sdk.records import Record, from_json, to_json
+from tmde_core.sdk.training import TrainingJob
 from tmde_core.sdk.worker import BaseIdentity, TrainingFailedError
+from tmde_cpu.base_config import complete_config, require_readable
 from tmde_cpu.base_name import resolve_base_model
 from tmde_cpu.embedded import EMBEDDED_SHA256
 
@@ -49,7 +51,7 @@ TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
 ADD_BOS = "add_bos_token"
 END_OF_TURN = "<|im_end|>"
-CONVERSION = 2
+CONVERSION = 3
 """The version of the conversion. Raise it when a conversion gives different files, so that old directories are
 converted again."""
 SAME_CONVERSION: Mapping[str, int] = {EMBEDDED_SHA256: 1}
@@ -102,6 +104,13 @@ def _replace(target: Path, source: Path, wanted: _Source) -> None:
         building.rename(target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def base_name(job: TrainingJob) -> str:
+    """Return the name of a job's base model for the manifest; empty if the files name it."""
+    if job.base_model_name or Path(job.base_model).is_absolute():
+        return job.base_model_name
+    return job.base_model
 
 
 def identify(directory: Path, name: str) -> BaseIdentity:
@@ -172,9 +181,13 @@ def _convert(source: Path, target: Path) -> None:
 
 
 def _convert_here(source: Path, target: Path) -> None:
+    model = GGUFReader(source)
+    require_readable(model)
     _convert_tokenizer(source, target)
+    config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)
+    complete_config(config, model)
     loaded = AutoModelForCausalLM.from_pretrained(
-        source.parent, gguf_file=source.name, dtype=torch.float32, local_files_only=True
+        source.parent, gguf_file=source.name, config=config, dtype=torch.float32, local_files_only=True
     )
     # A model read from GGUF still counts as quantised and cannot be saved. A new one of the same shape can be saved.
     config = loaded.config

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tmde_core.sdk.errors import InvalidInputError
+from tmde_core.sdk.model_folders import WEIGHTS_FOLDER, find_folder
 from tmde_cpu.embedded import EMBEDDED_FILE, verify_embedded
 
 EMBEDDED_ALIASES = (
@@ -49,7 +50,10 @@ def resolve_base_model(data_dir: Path, name_or_path: str) -> Path:
 
 def _found(models: Path, name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
-    if not path.is_absolute() and (models / path).exists():
+    if (folder := find_folder(models, name_or_path)) is not None:
+        weights = folder.weights or next(iter(folder.gguf_files), None)
+        path = weights or folder.path / WEIGHTS_FOLDER
+    elif not path.is_absolute() and (models / path).exists():
         path = models / path
     if path.is_file() and path.suffix == ".gguf":
         return path.absolute()

@@ -32,6 +32,13 @@ from tmde_runtime_http.options import OllamaSettings
 NAME = "ollama"
 LOGPROBS_SINCE = (0, 12, 11)
 """The first version of Ollama whose `/api/chat` accepts `logprobs`."""
+NO_ADAPTERS_SINCE = (0, 34, 1)
+"""The first version that refuses `ADAPTER` in a Modelfile."""
+INSTEAD = (
+    "Export one GGUF file with the adapter merged in (`tmde lora export ID --format merged-gguf`), write a Modelfile with "
+    "the line `FROM ./FILE.gguf`, run `ollama create NAME -f Modelfile`, and name that model in the settings; or use the "
+    "embedded runtime."
+)
 SCHEMAS_SINCE = (0, 5, 0)
 """The first version whose `format` accepts a JSON schema."""
 
@@ -51,7 +58,23 @@ class OllamaRuntime:
     @property
     def capabilities(self) -> RuntimeCapabilities:
         """The capabilities of this version of Ollama, which is known after `start`."""
-        return RuntimeCapabilities(json_schema=self._version >= SCHEMAS_SINCE, logprobs=self._version >= LOGPROBS_SINCE)
+        return RuntimeCapabilities(
+            json_schema=self._version >= SCHEMAS_SINCE,
+            logprobs=self._version >= LOGPROBS_SINCE,
+            adapters_note=self._adapters_note,
+        )
+
+    @property
+    def _adapters_note(self) -> str:
+        """Why no adapter can be loaded, and what to do."""
+        version = ".".join(map(str, self._version))
+        if self._version >= NO_ADAPTERS_SINCE:
+            why = f"Ollama {version} loads no adapters: since 0.34.1, Ollama refuses ADAPTER in a Modelfile."
+        elif self._version:
+            why = f"Ollama {version} loads no adapters for a request, and since 0.34.1, it refuses ADAPTER in a Modelfile."
+        else:
+            why = "Ollama loads no adapters for a request."
+        return f"{why} {INSTEAD}"
 
     async def start(self) -> None:
         """Connect to Ollama and read its version and models."""
@@ -195,11 +218,7 @@ class OllamaRuntime:
         return body
 
     def _refusal(self, adapter: AdapterRef) -> AdapterInvalidError:
-        return AdapterInvalidError(
-            f"Ollama cannot load the adapter {adapter.id} by itself. Export it as GGUF, write a Modelfile with the lines "
-            f"`FROM <base model>` and `ADAPTER {adapter.directory}/adapter.gguf`, run `ollama create NAME -f Modelfile`, and "
-            "name that model in the settings; or use the embedded runtime."
-        )
+        return AdapterInvalidError(f"The adapter {adapter.id} cannot be loaded. {self._adapters_note}")
 
 
 async def _stream(

@@ -11,7 +11,7 @@ import msgspec
 
 from tmde_core.sdk.chat_http import Refusals, build_chat_body, stream_chat
 from tmde_core.sdk.context import PluginContext
-from tmde_core.sdk.errors import NotFoundError, WorkerFailedError
+from tmde_core.sdk.errors import AdapterInvalidError, NotFoundError, WorkerFailedError
 from tmde_core.sdk.lenient_json import as_count
 from tmde_core.sdk.runtimes import (
     AdapterRef,
@@ -22,10 +22,14 @@ from tmde_core.sdk.runtimes import (
     RuntimeStatus,
 )
 from tmde_runtime_http.connection import Connection, entries, named_models
-from tmde_runtime_http.flavors import Generic, detect, find_model
+from tmde_runtime_http.flavors import detect, find_model
+from tmde_runtime_http.generic import Generic
 from tmde_runtime_http.options import OpenAISettings
 
 NAME = "openai"
+
+UNKNOWN = "What the server can do with adapters is known once it answers."
+OFF = 'The setting `adapters = "none"` in [runtimes.openai] keeps adapters from this server.'
 
 
 class OpenAIRuntime:
@@ -33,6 +37,7 @@ class OpenAIRuntime:
 
     def __init__(self, context: PluginContext[OpenAISettings]) -> None:
         self._options = context.settings
+        self._data_dir = context.data_dir
         key = self._options.key()
         self._connection = Connection(
             self._options,
@@ -47,8 +52,10 @@ class OpenAIRuntime:
     @property
     def capabilities(self) -> RuntimeCapabilities:
         """The capabilities of this kind of server, which is known after `start`. The settings can override them."""
-        known = self._server.capabilities if self._server else RuntimeCapabilities()
+        known = self._server.capabilities if self._server else RuntimeCapabilities(adapters_note=UNKNOWN)
         options = self._options
+        if options.adapters == "none":
+            known = msgspec.structs.replace(known, adapters=False, adapters_note=OFF)
         return msgspec.structs.replace(
             known,
             json_schema=known.json_schema if options.json_schema is None else options.json_schema,
@@ -71,8 +78,10 @@ class OpenAIRuntime:
             raise
         self._failure = ""
         kind = detect(self._options.flavor, self._listing)
-        self._server = kind(self._connection, self._options.base_url)
+        server = kind(self._connection, self._options, self._data_dir)
         self._connection.server = f"the {kind.title} at {self._options.base_url}"
+        await self._look(server)
+        self._server = server
 
     async def stop(self) -> None:
         """Close every connection."""
@@ -85,6 +94,7 @@ class OpenAIRuntime:
         model = (await self._model(request.model))["id"]
         again = request.adapter is not None
         while True:
+            self._allow(request.adapter)
             chosen = await server.choose(request.adapter, model)
             extra = {**server.thinking(request.thinking), **chosen.extra}
             body = build_chat_body(self._able(request), model=chosen.model, extra=extra)
@@ -101,8 +111,10 @@ class OpenAIRuntime:
                 return
             except NotFoundError:
                 # The server was restarted and has lost the adapter, so the adapter is loaded again, once.
-                if begun or not again or request.adapter is None or not server.lost(request.adapter):
+                if begun or request.adapter is None or not server.lost(request.adapter):
                     raise
+                if not again:
+                    raise WorkerFailedError(server.gone_again(request.adapter)) from None
                 again = False
 
     async def models(self) -> Sequence[ModelInfo]:
@@ -113,6 +125,8 @@ class OpenAIRuntime:
             await self.start()
         else:
             await self._list()
+            if self._server is not None:
+                await self._look(self._server)
         default = self._options.model or next((entry["id"] for entry in self._listing), "")
         return tuple(
             ModelInfo(
@@ -139,6 +153,7 @@ class OpenAIRuntime:
     async def load_adapter(self, adapter: AdapterRef, model: str = "") -> None:
         """Load the adapter. See `ModelRuntime.load_adapter`."""
         server = self._started()
+        self._allow(adapter)
         await server.load(adapter, model or self._options.model)
 
     async def unload_adapter(self, adapter_id: str) -> None:
@@ -151,6 +166,14 @@ class OpenAIRuntime:
         if self._server is not None:
             return RuntimeStatus(state="ready", detail=self._connection.state, adapters=self._server.adapters)
         return RuntimeStatus(state="failed" if self._failure else "stopped", detail=self._failure)
+
+    async def _look(self, server: Generic) -> None:
+        if self._options.adapters != "none":
+            await server.look(self._listing)
+
+    def _allow(self, adapter: AdapterRef | None) -> None:
+        if adapter is not None and self._options.adapters == "none":
+            raise AdapterInvalidError(OFF)
 
     async def _list(self) -> None:
         answer = await self._connection.told("GET", "/v1/models")

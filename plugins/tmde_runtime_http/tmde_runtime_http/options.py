@@ -15,6 +15,7 @@ from tmde_core.sdk.context import PluginSettings
 from tmde_core.sdk.errors import InvalidInputError
 
 Flavor = Literal["auto", "vllm", "llama-server", "lm-studio", "generic"]
+AdapterWay = Literal["auto", "directory", "api", "none"]
 Seconds = Annotated[float, Meta(gt=0, le=3600, extra={"unit": "seconds"})]
 
 OLLAMA_URL = "http://127.0.0.1:11434"
@@ -107,6 +108,25 @@ class OpenAISettings(HttpSettings, frozen=True, kw_only=True):
             description="What kind of server it is; decides how adapters are loaded.",
         ),
     ] = "auto"
+    adapters: Annotated[
+        AdapterWay,
+        Meta(
+            title="Adapters",
+            description=(
+                "How adapters reach vLLM: `directory`, by its filesystem LoRA resolver; `api`, by `/v1/load_lora_adapter`. `auto`: "
+                "the directory if the server looks into it, else the API. `none`: no server gets an adapter."
+            ),
+        ),
+    ] = "auto"
+    adapters_dir: Annotated[
+        str,
+        Meta(
+            title="Directory of adapters",
+            description=(
+                "The directory of vLLM's resolver, as TMDE sees it. Empty: `served-adapters` in the data directory."
+            ),
+        ),
+    ] = ""
     json_schema: Annotated[
         bool | None,
         Meta(title="JSON schemas", description="Whether the server enforces JSON schemas; unset: by its flavor."),

@@ -22,7 +22,7 @@ from tmde_core.errors import (
 from tmde_core.plugins import Plugins
 from tmde_core.prompts import role_of
 from tmde_core.records.chat import AdapterRef
-from tmde_core.records.debate import ChosenModel, DebateConfig
+from tmde_core.records.debate import ChosenModel, ChosenModels, DebateConfig
 from tmde_core.records.judging import Verdict
 from tmde_core.records.runtimes import RuntimeCapabilities
 from tmde_core.sdk.judges import JudgeDescriptor
@@ -220,6 +220,31 @@ async def test_a_model_chosen_for_one_question_proposes_and_concludes_without_th
     assert debate.adapter_id is None
     usual, _ = await table.ask()
     assert usual.adapter_id == ADAPTER.id
+
+
+async def test_each_role_may_have_a_model_of_its_own_for_one_question(table):
+    table.lora.ref = ADAPTER
+    here = ChosenModel(runtime="scripted", model="scripted-1")
+    _, log = await table.ask(config=DebateConfig(models=ChosenModels(skeptic=here, judge=here)))
+    asked = {role_of(request): request.model for request in table.runtime.requests}
+    assert asked == {"proposer": "", "skeptic": "scripted-1", "synthesizer": "", "judge": "scripted-1"}
+    assert of_type(log, "start")[0]["adapterId"] == ADAPTER.id, "the Proposer is as in the settings"
+    _, log = await table.ask(config=DebateConfig(models=ChosenModels(proposer=here)))
+    assert of_type(log, "start")[0]["adapterId"] is None
+
+
+async def test_the_model_of_a_single_role_goes_before_the_one_for_proposing_and_concluding(table):
+    both, own = ChosenModel(model="other"), ChosenModel(model="scripted-1")
+    await table.ask(config=DebateConfig(model=both, models=ChosenModels(proposer=own, synthesizer=own)))
+    assert {role_of(request): request.model for request in table.runtime.requests} == {
+        "proposer": "scripted-1", "skeptic": "", "synthesizer": "scripted-1", "judge": ""
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ["proposer", "skeptic", "synthesizer", "judge"])
+async def test_an_unknown_runtime_of_any_role_is_told_before_the_debate(table, role):
+    with pytest.raises(PluginUnavailableError, match="no-such"):
+        await table.debates.start("Why?", DebateConfig(models=ChosenModels(**{role: ChosenModel(runtime="no-such")})))
 
 
 async def test_a_follow_up_shows_the_models_the_earlier_question_and_answer(table):

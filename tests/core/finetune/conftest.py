@@ -21,6 +21,8 @@ from tmde_core.settings import Settings
 from tmde_core.testing.scripted import ScriptedRuntime, scripted_plugins, scripted_settings
 
 WORKER = Path(__file__).with_name("stand_in_worker.py")
+NEEDS_CARD = "needs-card"
+"""While this file is in the data directory, runs of the stand-in need the graphics card."""
 NAMESPACE = UUID("00000000-0000-0000-0000-00000000abcd")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,7 +35,8 @@ class StandInBackend:
         return self._availability
 
     def estimate(self, job: TrainingJob) -> ResourceEstimate:
-        return ResourceEstimate()
+        needs_card = (Path(job.data_dir) / NEEDS_CARD).exists()
+        return ResourceEstimate(vram_bytes=6_000_000_000, seconds=720) if needs_card else ResourceEstimate()
 
     def plan(self, job: TrainingJob) -> WorkerCommand:
         program = "/no/such/program" if job.base_model == "no-program" else sys.executable
@@ -41,7 +44,7 @@ class StandInBackend:
 
 
 def stand_in_plugins(others: Plugins | None = None) -> Plugins:
-    plugins = scripted_plugins(ScriptedRuntime(), others)
+    plugins = scripted_plugins(ScriptedRuntime(vram_bytes=4_000_000_000), others)
     plugins.backends.add(
         BackendDescriptor(name="stand-in", summary="pretends", create=lambda _: StandInBackend()), "tests"
     )

@@ -14,7 +14,7 @@ from tests.core.lora.archive.archives import CONFIG, safetensors, weights
 from tmde_core.errors import AdapterInvalidError
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.sdk.adapters import find_flaw
-from tmde_core.sdk.plain_lora import find_config_flaws, find_kind_flaws
+from tmde_core.sdk.plain_lora import find_config_flaws, find_kind_flaws, has_own_scales, rank_of, scale_of
 
 PEFT_0_4 = {
     "auto_mapping": None,
@@ -54,6 +54,15 @@ ORDINARY += [
         {"task_type": None, "auto_mapping": {"base_model_class": "LlamaForCausalLM"}},
         {"exclude_modules": ["lm_head"], "layers_to_transform": [0, 1], "layers_pattern": "layers"},
         {"rank_pattern": {"q_proj": 64}, "alpha_pattern": {"q_proj": 16}},
+        {"use_rslora": True},
+        {
+            "rank_pattern": {"q_proj": 8, r"layers\.[0-9]\..*(up|down)_proj$": 2},
+            "alpha_pattern": {"^model.layers.0.mlp": 0.5},
+        },
+        {
+            "use_rslora": True,
+            "rank_pattern": {f"layers.{layer}.{name}": 4 for layer in range(80) for name in "abcdefg"},
+        },
         {"init_lora_weights": True, "corda_config": {"use_float16_for_covariance": False}},  # converted by PEFT
         {"some_future_field": None, "another": False, "a_third": []},
     )
@@ -66,7 +75,8 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"task_type": "SEQ_CLS"}, "SEQ_CLS"),
     ({"use_dora": True}, "use_dora"),
     ({"use_dora": "true"}, "use_dora"),
-    ({"use_rslora": True}, "use_rslora"),
+    ({"use_rslora": "yes"}, "use_rslora"),
+    ({"use_rslora": 1}, "use_rslora"),
     ({"use_qalora": True}, "use_qalora"),
     ({"use_bdlora": {"nblocks": 2}}, "use_bdlora"),
     ({"lora_bias": True}, "lora_bias"),
@@ -74,8 +84,25 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"bias": "lora_only"}, "bias"),
     ({"fan_in_fan_out": True}, "fan_in_fan_out"),
     ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-    ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
-    ({"alpha_pattern": {"q_proj": 8}}, "alpha_pattern"),
+    ({"rank_pattern": {"q_proj": 0}}, "rank_pattern"),
+    ({"rank_pattern": {"q_proj": 8.0}}, "rank_pattern"),
+    ({"rank_pattern": {"q_proj": True}}, "rank_pattern"),
+    ({"rank_pattern": {"q_proj": 100_000}}, "rank_pattern"),
+    ({"rank_pattern": ["q_proj"]}, "rank_pattern"),
+    ({"rank_pattern": {"(a+)+b": 8}}, "rank_pattern"),
+    ({"rank_pattern": {"(a|a)*b": 8}}, "rank_pattern"),
+    ({"rank_pattern": {".*.*.*.*b": 8}}, "rank_pattern"),
+    ({"rank_pattern": {"(?=a)b": 8}}, "rank_pattern"),
+    ({"rank_pattern": {"q_proj(": 8}}, "rank_pattern"),
+    ({"rank_pattern": {"a{1000}": 8}}, "rank_pattern"),
+    ({"rank_pattern": {"a" * 301: 8}}, "rank_pattern"),
+    ({"rank_pattern": {f".*{number}": 8 for number in range(33)}}, "rank_pattern"),
+    ({"rank_pattern": {f"layers.{number}.q_proj": 8 for number in range(2001)}}, "rank_pattern"),
+    ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern"),
+    ({"alpha_pattern": {"q_proj": -8}}, "alpha_pattern"),
+    ({"alpha_pattern": {"q_proj": float("nan")}}, "alpha_pattern"),
+    ({"alpha_pattern": {"q_proj": float("inf")}}, "alpha_pattern"),
+    ({"alpha_pattern": {"q_proj": "8"}}, "alpha_pattern"),
     ({"layer_replication": [[0, 2]]}, "layer_replication"),
     ({"target_parameters": ["experts.gate"]}, "target_parameters"),
     ({"trainable_token_indices": [1]}, "trainable_token_indices"),
@@ -108,6 +135,21 @@ def test_every_other_kind_is_refused_and_the_field_is_named(changes: dict[str, A
     flaws = find_config_flaws(PEFT_0_21 | changes)
     assert len(flaws) == 1
     assert named in flaws[0]
+
+
+def test_the_scale_of_a_module_is_the_one_that_peft_computes_with() -> None:
+    config = {
+        "r": 4,
+        "lora_alpha": 8,
+        "rank_pattern": {"q_proj": 16, ".*q_proj": 2},
+        "alpha_pattern": {"layers.1.q_proj": 32},
+    }
+    modules = ["model.layers.0.q_proj", "model.layers.1.q_proj", "model.layers.1.k_proj", "model.layers.11.q_proj"]
+    assert [rank_of(config, module) for module in modules] == [16, 16, 4, 16]
+    assert [scale_of(config, module) for module in modules] == [0.5, 2.0, 2.0, 0.5]
+    assert [scale_of(config | {"use_rslora": True}, module) for module in modules] == [2.0, 8.0, 4.0, 2.0]
+    assert has_own_scales(config)
+    assert not has_own_scales({"r": 4, "lora_alpha": 8, "rank_pattern": {"q_proj": 4}, "alpha_pattern": None})
 
 
 def write(directory: Path, config: dict[str, Any], tensors: dict[str, Any]) -> None:

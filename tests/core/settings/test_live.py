@@ -42,6 +42,14 @@ async def test_what_the_environment_sets_is_refused_and_nothing_is_written(varia
 
 
 @pytest.mark.parametrize("variable", ENVIRONMENT)
+def test_the_variable_that_sets_a_setting_is_known(variable: str, tmp_path: Path):
+    value, _ = OTHER[variable]
+    assert opened(tmp_path, **{variable: value}).find_variable(*ENVIRONMENT[variable]) == variable
+    assert opened(tmp_path).find_variable(*ENVIRONMENT[variable]) is None
+    assert opened(tmp_path, **{variable: value}).find_variable("debate", "max_rounds") is None
+
+
+@pytest.mark.parametrize("variable", ENVIRONMENT)
 async def test_what_the_environment_does_not_set_is_written_and_read_back(variable: str, tmp_path: Path):
     live = opened(tmp_path)
     stored = await live.change(wired(ENVIRONMENT[variable], OTHER[variable][1]))

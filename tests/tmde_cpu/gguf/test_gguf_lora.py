@@ -21,7 +21,9 @@ from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.training import TrainingJob
 from tmde_core.testing import make_context, times_tables, write_job
 from tmde_cpu.backend import CpuBackend
-from tmde_cpu.gguf.lora import permute
+from tmde_cpu.gguf import families
+from tmde_cpu.gguf.families import permute
+from tmde_cpu.gguf.lora import write_gguf_lora
 
 SYSTEM = "Answer the question in one short sentence."
 HELD_OUT = [(a, b) for a in (3, 6, 9, 12) for b in (4, 7, 11)]
@@ -40,6 +42,8 @@ params = xllamacpp.CommonParams()
 params.model.path, params.hostnames, params.port, params.ui, params.warmup = sys.argv[1], ["127.0.0.1"], 0, False, False
 params.n_ctx, params.n_parallel = 1024, 1
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
 adapters = []
 for path in sys.argv[2:]:
     adapter = xllamacpp.CommonAdapterLoraInfo()
@@ -150,7 +154,6 @@ def differences(client: httpx.Client, peft_says: dict[str, Any]) -> list[float]:
 def test_llama_cpp_serves_what_peft_computes_and_without_the_permutation_it_would_not(
     trained, peft_says, embedded_model, tmp_path, monkeypatch
 ):
-    import tmde_cpu.gguf.lora as module
 
     with llama_server(embedded_model, trained / "adapter.gguf") as client:
         served = differences(client, peft_says)
@@ -167,8 +170,8 @@ def test_llama_cpp_serves_what_peft_computes_and_without_the_permutation_it_woul
     same = [text == answer["text"] for text, answer in zip(texts, peft_says["answers"], strict=True)]
     sys.stdout.write(f"mean {np.mean(served):.4f} max {np.max(served):.4f} same answers {np.mean(same):.2f}\n")
 
-    monkeypatch.setattr(module, "permute", lambda rows, heads: rows)
-    module.write_gguf_lora(trained, embedded_model.parent / f"{embedded_model.stem}-f32", tmp_path / "wrong.gguf")
+    monkeypatch.setattr(families, "permute", lambda rows, heads: rows)
+    write_gguf_lora(trained, embedded_model.parent / f"{embedded_model.stem}-f32", tmp_path / "wrong.gguf")
     with llama_server(embedded_model, tmp_path / "wrong.gguf") as client:
         wrong = differences(client, peft_says)
     with llama_server(embedded_model) as client:

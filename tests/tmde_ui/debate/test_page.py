@@ -314,13 +314,19 @@ def test_a_question_is_asked_again_and_edited_from_its_answer(open_page, server)
     expect(page.get_by_test_id("query")).to_have_value("")
 
 
-def test_the_model_is_chosen_for_one_question(open_page):
+def test_the_model_of_each_role_is_chosen_for_one_question(open_page, server):
     page = open_page("/")
     page.get_by_test_id("options").locator("summary").click()
-    page.get_by_test_id("model").select_option(label="scripted-1 (scripted)")
-    page.get_by_test_id("query").fill("An easy question for a certain model?")
+    for role in ("proposer", "judge"):
+        page.get_by_test_id(f"model-{role}").select_option(label="scripted-1 — scripted")
+    page.get_by_test_id("query").fill("An easy question for certain models?")
     page.keyboard.press("Control+Enter")
     expect(page.get_by_test_id("final-answer")).to_be_visible()
+    debate = page.request.get(f"{server.url}/api/debates/{page.url.rpartition('/')[2]}").json()
+    chosen = {"runtime": "scripted", "model": "scripted-1"}
+    assert debate["config"]["models"] == {
+        "proposer": chosen, "skeptic": None, "synthesizer": None, "judge": chosen
+    }  # fmt: skip
 
 
 def test_an_answer_is_followed_up_with_its_question_in_sight(open_page):

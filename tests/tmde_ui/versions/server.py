@@ -23,7 +23,9 @@ from tmde_core.prompts import role_of
 from tmde_core.records.benchmark import BenchmarkRun, DomainComparison, PairedComparison, RunComparison
 from tmde_core.records.chat import ChatRequest
 from tmde_core.records.lora import Manifest
+from tmde_core.records.training import WorkerCommand
 from tmde_core.sdk.adapters import publish, staging_directory
+from tmde_core.sdk.training import BackendDescriptor
 from tmde_core.services import Services, open_services
 from tmde_core.testing.scripted import (
     DEFAULT_SCRIPT,
@@ -105,7 +107,24 @@ async def benchmarked(a: UUID, b: UUID) -> RunComparison:
     return RunComparison(a=runs[0], b=runs[1], comparable=True, quality=better, domains=domains)
 
 
-async def obey(services: Services, script: Script) -> None:
+MERGES = """
+import json, pathlib, sys
+pathlib.Path(sys.argv[1]).write_bytes(b"GGUF merged")
+print(json.dumps({"step": "checking", "share": 0.5}), flush=True)
+print(json.dumps({"step": "done", "share": 1.0, "result": json.loads(sys.argv[2])}), flush=True)
+"""
+
+
+class Merging:
+    """A backend that merges without weights; it trains nothing."""
+
+    result: dict[str, Any] = {}  # noqa: RUF012 - replaced by a command
+
+    def merge(self, adapter_dir: Path, base_model: str, target: Path, quantization: str) -> WorkerCommand:
+        return WorkerCommand(argv=(sys.executable, "-c", MERGES, str(target), json.dumps(self.result)))
+
+
+async def obey(services: Services, script: Script, merging: Merging) -> None:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command = json.loads(line)
@@ -144,6 +163,8 @@ async def obey(services: Services, script: Script) -> None:
             answer = [(one.operation, one.success, one.note) for one in await services.lora.list_events()]
         elif do == "benchmarked":
             services.lora._benchmarks = benchmarked
+        elif do == "merging":
+            merging.result = command["result"]
         elif do == "open":
             script.gate.set()
         elif do == "close":
@@ -178,7 +199,9 @@ async def serve(directory: Path, port: int) -> None:
     tending.LOOK_SECONDS = live.LOOK_SECONDS = live.NAMES_SECONDS = LOOK_SECONDS
     script = Script()
     runtime = ScriptedRuntime(script=script)
-    async with open_services(scripted_settings(directory), scripted_plugins(runtime), serving=True) as services:
+    merging, plugins = Merging(), scripted_plugins(runtime)
+    plugins.backends.add(BackendDescriptor(name="merging", summary="merges", create=lambda _: merging), "tests")
+    async with open_services(scripted_settings(directory), plugins, serving=True) as services:
         config = uvicorn.Config(
             create_app(services), host="127.0.0.1", port=port, log_level="warning", access_log=False
         )
@@ -190,7 +213,7 @@ async def serve(directory: Path, port: int) -> None:
                 raise SystemExit("the server did not start")
             await asyncio.sleep(0.02)
         say({"url": f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"})
-        await obey(services, script)
+        await obey(services, script, merging)
         server.should_exit = True
         await task
 

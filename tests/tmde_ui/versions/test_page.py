@@ -391,6 +391,40 @@ def test_an_adapter_is_exported_in_three_forms_and_the_pickle_is_called_one(open
     )
 
 
+def test_a_merged_model_is_made_on_the_page_and_downloaded_and_a_poor_one_only_if_a_person_insists(open_page, server):
+    quality = {
+        "asked": 24, "rightApart": 22, "rightMerged": 21, "positions": 96, "sameToken": 0.97, "difference": 0.1, "effect": 0.5,
+    }  # fmt: skip
+    result = {
+        "baseFile": "base.gguf",
+        "sizeBytes": 11,
+        "types": {"Q8_0": 3},
+        "notes": ["Q4_K became Q8_0."],
+        "quality": quality,
+    }
+    server.do("merging", result=result)
+    adapter = server.do("publish")
+    details = opened(open_page("/finetune/versions"), adapter)
+    page = details.page
+    details.get_by_test_id("export").locator("summary").click()
+    details.get_by_test_id("merge").click()
+    expect(details.get_by_test_id("merge-result")).to_contain_text("21 of 24 simple questions right")
+    expect(details.get_by_test_id("merge-result")).to_contain_text("Q4_K became Q8_0.")
+    with page.expect_download() as download:
+        details.get_by_test_id("merge-download").click()
+    assert download.value.suggested_filename == f"scripted-1-tmde-{adapter[:8]}.Q8_0.tar"
+    assert b"GGUF merged" in download.value.path().read_bytes()
+
+    server.do("merging", result=result | {"quality": quality | {"flaws": ["It lost much of the adapter."]}})
+    details.get_by_test_id("merge-quantization").select_option("base")
+    details.get_by_test_id("merge").click()
+    expect(details.get_by_test_id("merge-refused")).to_contain_text(
+        "It lost much of the adapter. Export it as Q8_0 instead"
+    )
+    details.get_by_test_id("merge-anyway").click()
+    expect(details.get_by_test_id("merge-download")).to_contain_text(f"scripted-1-tmde-{adapter[:8]}.gguf")
+
+
 def test_what_was_exported_and_deleted_comes_back_by_drag_and_drop(open_page, server):
     adapter = server.do("publish", tags=["v1.0"], metrics=METRICS)
     page = open_page("/finetune/versions")

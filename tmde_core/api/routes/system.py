@@ -27,7 +27,7 @@ class Health(Record):
     running_debates: int
     problems: tuple[str, ...] = ()
     """What does not work, a sentence each: an active adapter that is damaged, or that the Proposer's runtime cannot
-    serve."""
+    serve; a model that is paused while a training run uses the graphics card."""
 
 
 class SettingsView(Settings, frozen=True):
@@ -43,8 +43,10 @@ def health(services: Given) -> Health:
     problems = []
     if (flaw := services.lora.find_active_flaw()) is not None:
         problems.append(f"The active adapter is damaged, so the base model answers. {flaw}")
-    elif services.lora.get_active_ref() is not None and (idle := services.workspace.find_why_idle()) is not None:
+    elif (active := services.lora.get_active_ref()) and (idle := services.workspace.find_why_idle(active)):
         problems.append(f"An adapter is active, but does not answer. {idle}")
+    if (paused := services.workspace.find_why_paused()) is not None:
+        problems.append(paused)
     return Health(
         status="ok",
         version=__version__,

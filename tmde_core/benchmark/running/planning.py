@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,13 +15,14 @@ from tmde_core.benchmark.questions.files import content_hash
 from tmde_core.benchmark.running.runner import make_adapter_ref
 from tmde_core.debate.judging import Judges
 from tmde_core.errors import ConflictError, InvalidInputError
-from tmde_core.lora.files.base_match import find_served_model, hash_weights, require_same_base
 from tmde_core.lora.service import LoraService
+from tmde_core.models.service import find_served_model
 from tmde_core.records.base import to_json, utc_now
 from tmde_core.records.benchmark import BenchmarkPlan, BenchmarkRun, BenchmarkTrigger
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.questions import Question
 from tmde_core.records.runtimes import ModelInfo
+from tmde_core.runtimes import describe_lack_of_adapters, serves_adapters
 from tmde_core.sdk.hooks import AUTO
 from tmde_core.settings import Roles
 from tmde_core.workspace import Workspace
@@ -66,7 +67,7 @@ class Planner:
             started_at=utc_now(),
             adapter_id=UUID(adapter.id) if adapter else None,
             base_model=base.name,
-            base_model_sha256=await asyncio.to_thread(hash_weights, base.path) if base.path else None,
+            base_model_sha256=await self._workspace.models.hash_weights(base),
             suite_sha256=content_hash(questions),
             adapter_sha256=(await self._lora.get(UUID(adapter.id))).sha256 if adapter else None,
             repeats=repeats,
@@ -93,7 +94,7 @@ class Planner:
             NotFoundError: The adapter no longer exists.
         """
         base = await self._base()
-        sha256 = await asyncio.to_thread(hash_weights, base.path) if base.path else None
+        sha256 = await self._workspace.models.hash_weights(base)
         if (run.base_model, run.base_model_sha256) != (base.name, sha256):
             raise ConflictError(
                 f"The run began with the base model {run.base_model!r}; {base.name!r} would answer the rest. Start a new run."
@@ -125,27 +126,23 @@ class Planner:
         runtime = await self._workspace.runtimes.get(role.runtime)
         return find_served_model(await runtime.models(), role.model, role.runtime)
 
-    async def _serves_adapters(self) -> bool:
-        runtime = await self._workspace.runtimes.get(self._workspace.settings.roles.proposer.runtime)
-        return runtime.capabilities.adapters
-
     async def _adapter(self, plan: BenchmarkPlan, base: ModelInfo) -> AdapterRef | None:
         if plan.base:
             if plan.adapter_id is not None:
                 raise InvalidInputError("base: a run asks the base model or an adapter, not both.", field="base")
             return None
-        serves = await self._serves_adapters()
+        name = self._workspace.settings.roles.proposer.runtime
+        runtime = await self._workspace.runtimes.get(name)
+        serves = await serves_adapters(runtime)
         if plan.adapter_id is None:
             return self._lora.get_active_ref() if serves else None  # the base model answers debates then, too
         adapter = await self._lora.get(plan.adapter_id)
         if not serves:
-            raise ConflictError(
-                f"The Proposer's runtime {self._workspace.settings.roles.proposer.runtime!r} cannot serve adapters, so the "
-                f"adapter {plan.adapter_id} cannot be measured. Choose another runtime under [roles.proposer].",
-            )
+            so = f"so the adapter {plan.adapter_id} cannot be measured"
+            raise ConflictError(describe_lack_of_adapters(name, runtime, so))
         manifest = await self._lora.verified(plan.adapter_id)
-        await require_same_base(manifest, base)
-        await self._lora.ensure_gguf(manifest)
+        await self._workspace.models.require_same_base(Path(adapter.path), manifest, base)
+        await self._lora.ensure_gguf(manifest, base.path)
         return make_adapter_ref(adapter.id, adapter.path)
 
     def _warnings(self, questions: Sequence[Question], judge: str) -> tuple[str, ...]:

@@ -22,14 +22,21 @@ from tmde_core.debate.context import Conversation
 from tmde_core.debate.engine import Engine
 from tmde_core.debate.judging import Judges
 from tmde_core.debate.seats import JudgeSession, RoleSession, TokenCounter, merge_roles
-from tmde_core.errors import ContextOverflowError, EmptyAnswerError, OnlyThoughtError, TmdeError, WorkerFailedError
+from tmde_core.errors import (
+    ContextOverflowError,
+    EmptyAnswerError,
+    OnlyThoughtError,
+    RuntimePausedError,
+    TmdeError,
+    WorkerFailedError,
+)
 from tmde_core.prompts import proposer_opening
 from tmde_core.records.base import to_json
 from tmde_core.records.benchmark import BenchmarkResult, BenchmarkRun
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.debate import DebateConfig
 from tmde_core.records.questions import Question
-from tmde_core.runtimes import Runtimes
+from tmde_core.runtimes import Runtimes, describe_lack_of_adapters, serves_adapters
 from tmde_core.sdk.judges import JudgeModel
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.settings import RoleSettings, Settings
@@ -158,6 +165,10 @@ class Runner:
         for number in range(1, TRIES + 1):
             try:
                 result, trace = await self._answer(slot)
+            except (
+                RuntimePausedError
+            ):  # the model is back after the training run, and the benchmark can be resumed then
+                raise
             except ContextOverflowError as error:  # asking again changes nothing
                 problem = error
                 break
@@ -306,8 +317,9 @@ class Runner:
     async def _load(self, runtime: ModelRuntime, model: str) -> None:
         if self.adapter is None:
             return
-        if not runtime.capabilities.adapters:
-            raise WorkerFailedError("The Proposer's runtime cannot serve adapters, so this one cannot be measured.")
+        if not await serves_adapters(runtime):
+            name = self.workspace.settings.roles.proposer.runtime
+            raise WorkerFailedError(describe_lack_of_adapters(name, runtime, "so this one cannot be measured"))
         await runtime.load_adapter(self.adapter, model)
 
     def _seed(self, slot: PendingAnswer) -> int:

@@ -8,7 +8,7 @@ import msgspec
 
 from tmde_core.benchmark.results.metrics import weighted_mean
 from tmde_core.debate.judging import NONE, Judges
-from tmde_core.errors import TmdeError
+from tmde_core.errors import RuntimePausedError, TmdeError
 from tmde_core.records.base import Record
 from tmde_core.records.judging import Criterion, JudgeItem, Verdict
 from tmde_core.records.questions import Question
@@ -78,6 +78,8 @@ class Scorer:
         try:
             model = await self._model() if self._judges.needs_model(name) else None
             return await self._judges.ask(name, item, model), None
+        except RuntimePausedError:
+            raise
         except TmdeError as error:
             reason = f"The judge could not be asked: {error.detail}"
             return Verdict(score=None, reasons=(reason,), judge=name), error

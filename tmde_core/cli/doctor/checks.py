@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -30,11 +29,13 @@ from tmde_core.errors import (
     PluginUnavailableError,
     TmdeError,
 )
+from tmde_core.models.hashes import ModelHashes
+from tmde_core.models.service import MODELS_DIR, ModelService
 from tmde_core.plugins import Plugins, create
 from tmde_core.plugins.defaults import resolve_roles
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record
-from tmde_core.runtimes import Runtimes
+from tmde_core.runtimes import RuntimeReport, Runtimes
 from tmde_core.services import open_reading
 from tmde_core.settings import SETTINGS_FILE, Settings, default_data_dir
 from tmde_core.storage.database import Database
@@ -74,6 +75,7 @@ async def examine(invocation: Invocation) -> list[Check]:
     checks += list(_plugins(plugins))
     if settings is not None:
         checks += await _runtimes(plugins, settings)
+        checks.append(await _base_model(plugins, settings))
         checks += list(_backends(plugins, settings))
     checks.append(_ui())
     return [Check(check.name, check.status, plain(check.detail)) for check in checks]
@@ -220,7 +222,7 @@ async def _runtimes(plugins: Plugins, settings: Settings) -> list[Check]:
     """Check every runtime. A runtime that a role of the debate uses is essential."""
     roles = resolve_roles(settings, plugins).roles
     used = {role.runtime for role in (roles.proposer, roles.skeptic, roles.synthesizer)}
-    runtimes = Runtimes(plugins, settings)
+    runtimes, hashes = Runtimes(plugins, settings), ModelHashes(settings.data_path / MODELS_DIR)
     checks = [
         Check(
             f"runtime {name}",
@@ -233,14 +235,24 @@ async def _runtimes(plugins: Plugins, settings: Settings) -> list[Check]:
     for report in await runtimes.reports():
         name = f"runtime {report.name}"
         if report.availability.ok:
-            checks.append(Check(name, "ok", await _default_model(runtimes, report.name) or report.summary))
+            checks.append(Check(name, "ok", await _default_model(runtimes, report.name, hashes) or report.summary))
+            checks += _adapters_of(report, plays=report.name == roles.proposer.runtime)
         else:
             checks.append(Check(name, "broken" if report.name in used else "lacking", report.availability.reason))
     await runtimes.stop()
     return checks
 
 
-async def _default_model(runtimes: Runtimes, name: str) -> str:
+def _adapters_of(report: RuntimeReport, *, plays: bool) -> list[Check]:
+    """Check what a runtime can do with adapters. `plays`: it plays the Proposer, whose adapter TMDE trains."""
+    able = report.capabilities
+    if not able.adapters_note and (able.adapters or not plays):
+        return []
+    status: Literal["ok", "lacking"] = "lacking" if plays and not able.adapters else "ok"
+    return [Check(f"adapters on {report.name}", status, able.adapters_note or "It cannot serve adapters.")]
+
+
+async def _default_model(runtimes: Runtimes, name: str, hashes: ModelHashes) -> str:
     """Return the default model with its size, and with its SHA-256 if the model is a file."""
     try:
         models = await runtimes.made(name).models()
@@ -248,15 +260,33 @@ async def _default_model(runtimes: Runtimes, name: str) -> str:
         return ""
     for model in models:
         if model.default:
-            file = Path(model.path) if model.path else None
-            digest = f", sha256 {await asyncio.to_thread(_sha256, file)}" if file and file.is_file() else ""
-            return f"{model.name}, {format_bytes(model.size_bytes)}{digest}"
+            is_file = model.path is not None and Path(model.path).is_file()
+            sha256 = await asyncio.to_thread(hashes.compute, model.path or "") if is_file else None
+            return f"{model.name}, {format_bytes(model.size_bytes)}{f', sha256 {sha256}' if sha256 else ''}"
     return ""
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+async def _base_model(plugins: Plugins, settings: Settings) -> Check:
+    """Check whether the Proposer's model is known, and whether it can be trained."""
+    runtimes = Runtimes(plugins, settings)
+    try:
+        models = ModelService(lambda: runtimes, lambda: resolve_roles(settings, plugins))
+        base = await models.find_role_base()
+        best = (await models.suggest()).best_for_answering if base and base.embedded else None
+    finally:
+        await runtimes.stop()
+    if base is None:
+        role = resolve_roles(settings, plugins).roles.proposer
+        wanted = (
+            f"the model {role.model!r} of {role.runtime!r}" if role.model else f"the default model of {role.runtime!r}"
+        )
+        return Check("model", "lacking", f"The Proposer needs {wanted}, which is not there now.")
+    if base.why_not_trainable:
+        return Check("model", "lacking", f"{base.name} answers. {base.why_not_trainable}")
+    if base.embedded and best is not None:
+        todo = best.command or "choose it for the roles"
+        return Check("model", "ok", f"{base.name} answers, which is a toy; {best.name} fits this machine: {todo}")
+    return Check("model", "ok", f"{base.name} answers and can be trained")
 
 
 def _backends(plugins: Plugins, settings: Settings) -> Iterator[Check]:

@@ -352,6 +352,8 @@ def _announce(run: FineTuneRun, json: bool) -> None:
         f"Training run {run.id} {begun} on {run.traces_used} traces ({run.train_examples} examples to train on, "
         f"{run.val_examples} to validate on). `tmde finetune watch` follows it."
     )
+    if run.notice:
+        typer.echo(run.notice)
 
 
 finetune_preview.register(command, _values)

@@ -77,6 +77,7 @@ def _print(found: FineTunePreview) -> None:
             ("takes about", format_duration(found.estimated_seconds) + rough if found.estimated_seconds else None),
             ("memory", memory),
             ("video memory", format_bytes(found.estimated_vram_bytes) if found.estimated_vram_bytes else None),
+            ("models", found.pause or None),
             ("note", found.note if found.note != found.refusal else None),
         )
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast, get_args
 from uuid import UUID
@@ -28,13 +29,16 @@ from tmde_core.cli.kit.output import (
 )
 from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, TmdeError
 from tmde_core.lora.archive.layout import ArchiveFormat
+from tmde_core.records.training import Quantization
 
 if TYPE_CHECKING:
     from tmde_core.lora.archive.service import Export
     from tmde_core.records.lora import LoRAAdapter
+    from tmde_core.records.training import MergeProgress, MergeResult
     from tmde_core.services import Services
 
 FORMATS: tuple[str, ...] = get_args(ArchiveFormat)
+QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
 PIECE = 256 * 1024
 
 AdapterId = Annotated[str, typer.Argument(help="The adapter's id.", metavar="ID")]
@@ -44,14 +48,35 @@ def export(
     ctx: typer.Context,
     id: AdapterId,
     format_: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "peft",
+    quantization: Annotated[
+        str,
+        typer.Option("--quantization", help=f"Of merged-gguf: {', '.join(QUANTIZATIONS)}. base: as the base model."),
+    ] = "base",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to; a directory, a file, or - for standard output.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that exists.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Write over a file that exists; and keep a merged model that is too far from what was merged.",
+        ),
+    ] = False,
 ) -> None:
-    """Export an adapter: an archive in PEFT's layout, or one GGUF file for llama.cpp and Ollama."""
+    """Export an adapter: an archive in PEFT's layout, one GGUF file for llama.cpp, or merged with its base model.
+
+    merged-gguf writes adapter and base model as one GGUF file, for Ollama, LM Studio and llama.cpp, and NOTES.md beside it.
+    The file is compared with base model and adapter first, which takes a minute or more.
+    """
     if format_ not in FORMATS:
         raise InvalidInputError(f"--format: {format_[:40]!r} is not one of {', '.join(FORMATS)}.", field="format")
+    if quantization not in QUANTIZATIONS:
+        raise InvalidInputError(
+            f"--quantization: {quantization[:40]!r} is not one of {', '.join(QUANTIZATIONS)}.", field="quantization"
+        )
+    if format_ == "merged-gguf":
+        _export_merged(ctx, id, cast("Quantization", quantization), output, force)
+        return
 
     async def carry(services: Services) -> Path | None:
         made = await services.archives.export(
@@ -70,6 +95,84 @@ def export(
     target = with_services(ctx, carry)
     if target is not None:
         typer.echo(f"Wrote {target} ({format_bytes(target.stat().st_size)}).")
+
+
+def _export_merged(ctx: typer.Context, id: str, quantization: Quantization, output: Path | None, force: bool) -> None:
+    if output is not None and str(output) == "-":
+        raise InvalidInputError("A merged model is written to a file: name one with --output.", field="output")
+
+    async def carry(services: Services) -> tuple[Path, Path, MergeResult]:
+        from tmde_core.lora.archive.merged import name_merged
+
+        identity = await services.ids.adapter(id, named=True)
+        target = output or Path()
+        if target.is_dir():
+            target /= name_merged(services.stores.adapters.read_manifest(identity), quantization)
+        notes = target.with_name(f"{target.name}.NOTES.md")
+        for file in (target, notes):
+            if file.exists() and not force:
+                raise InvalidInputError(
+                    f"{file} exists. Choose another name with --output, or write over it with --force."
+                )
+        if not target.parent.is_dir():
+            raise InvalidInputError(f"There is no directory {target.parent}. Create it, or choose another place.")
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp").absolute()
+        try:
+            with _merging() as view:
+                made = await services.archives.merges.write(
+                    identity, unfinished, quantization, force=force, filename=target.name, tell=view
+                )
+            notes.write_text(made.notes, encoding="utf-8")
+            unfinished.replace(target)
+        except OSError as error:
+            raise InsufficientStorageError(
+                f"{target} cannot be written: {error.strerror}. Free some space or choose another place."
+            ) from None
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return target, notes, made.result
+
+    target, notes, result = with_services(ctx, carry)
+    for note in result.notes:
+        typer.echo(plain(note))
+    if quality := result.quality:
+        typer.echo(
+            f"Compared with base model and adapter: {quality.right_merged} of {quality.asked} simple questions right "
+            f"(apart {quality.right_apart}), the same likeliest token at {quality.same_token:.0%} of {quality.positions} "
+            f"places, mean difference {quality.difference:.3f} (the adapter's effect is {quality.effect:.3f})."
+        )
+        for flaw in quality.flaws:
+            typer.echo(plain(flaw), err=True)
+    typer.echo(f"Wrote {target} ({format_bytes(target.stat().st_size)}) and {notes.name}, which says how to use it.")
+
+
+STEPS = {
+    "preparing": "Preparing the base model",
+    "merging": "Writing the merged model",
+    "checking": "Comparing it with base model and adapter",
+}
+
+
+@contextmanager
+def _merging() -> Iterator[Callable[[MergeProgress], None]]:
+    """Show the progress of a merge on standard error: a bar on a terminal, else a line for each step."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    err = error_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task, step = bar.add_task("Reading the adapter", total=1.0), ""
+
+        def view(progress: MergeProgress) -> None:
+            nonlocal step
+            if progress.step != step and progress.step in STEPS:
+                step = progress.step
+                bar.reset(task, total=1.0, description=STEPS[step])
+                if not err.is_terminal:
+                    err.print(f"{STEPS[step]} …", soft_wrap=True)
+            bar.update(task, completed=progress.share)
+
+        yield view
 
 
 async def _write(made: Export, target: Path, force: bool) -> None:
@@ -99,6 +202,10 @@ def import_(
     again: Annotated[
         bool, typer.Option("--again", help="Import a copy without asking if the same adapter is here already.")
     ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="MODEL", help="The base model to which it belongs, if TMDE does not see it."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Import an adapter: an archive of TMDE's, or a plain PEFT archive of any tool.
@@ -108,7 +215,9 @@ def import_(
     asks = not again and not json and file != "-" and sys.stdin.isatty()
 
     def bring(once_more: bool) -> LoRAAdapter:
-        return with_services(ctx, lambda services: services.archives.import_archive(_pieces(file), again=once_more))
+        return with_services(
+            ctx, lambda services: services.archives.import_archive(_pieces(file), again=once_more, base=base)
+        )
 
     try:
         try:

@@ -96,13 +96,18 @@ def activate(
     ctx: typer.Context,
     id: AdapterId,
     force: Annotated[bool, typer.Option("--force", help="Although the gate holds it back.")] = False,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="MODEL", help="The base model to which it belongs, if TMDE does not see it."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Activate an adapter for later debates. The adapter is tried first; if the trial fails, nothing changes."""
     adapter = with_services(
         ctx,
         lambda services: after(
-            services.ids.adapter(id, named=True), lambda one: services.lora.activate(one, by="user", force=force)
+            services.ids.adapter(id, named=True),
+            lambda one: services.lora.activate(one, by="user", force=force, base=base),
         ),
     )
     _say_active(adapter, json)

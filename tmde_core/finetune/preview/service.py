@@ -25,6 +25,8 @@ from tmde_core.errors import ConflictError, InsufficientStorageError, Insufficie
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze, require_enough
 from tmde_core.finetune.preview.process import SECONDS, Failure, Partial, look
 from tmde_core.finetune.service import FineTuneService
+from tmde_core.finetune.supervision.launch import plan_on_base
+from tmde_core.models.service import TrainingBase
 from tmde_core.records.base import to_json
 from tmde_core.records.finetune import FineTuneConfig, FineTunePreview, LeftOut, TokenBucket
 from tmde_core.records.training import PREVIEW_FILE, ExampleTokens, PreviewReport, TrainingJob, UnusableExample
@@ -92,6 +94,7 @@ class PreviewService:
         """
         config = self._finetune.resolve(config or self._finetune.config())
         backend = await self._finetune.require_backend(config.backend)
+        base = await self._finetune.resolve_base(config)
         selection = await self._finetune.select_examples(config)
         others, counted = await self._passed_over(config)
         seen = FineTunePreview(
@@ -114,7 +117,7 @@ class PreviewService:
         yield msgspec.structs.replace(seen, note=LOOKING)
         async with self._one:
             with storage_errors(self._settings.data_path), self._directory() as directory:
-                async with aclosing(self._looked_into(seen, selection, backend, directory)) as found:
+                async with aclosing(self._looked_into(seen, selection, backend, base, directory)) as found:
                     async for part in found:
                         yield part
 
@@ -158,21 +161,27 @@ class PreviewService:
             shutil.rmtree(path, ignore_errors=True)
 
     async def _looked_into(
-        self, seen: FineTunePreview, selection: Selection, backend: TrainingBackend, directory: Path
+        self,
+        seen: FineTunePreview,
+        selection: Selection,
+        backend: TrainingBackend,
+        base: TrainingBase,
+        directory: Path,
     ) -> AsyncGenerator[FineTunePreview, None]:
         await asyncio.to_thread(freeze, selection, directory)
-        job = self._job(directory, seen.config)
+        job = self._job(directory, seen.config, base)
         if not isinstance(backend, PreviewingBackend):
             estimate = await asyncio.to_thread(backend.estimate, job)
             yield msgspec.structs.replace(
                 seen,
+                pause=await self._finetune.describe_pause(estimate),
                 estimated_seconds=estimate.seconds,
                 estimated_ram_bytes=estimate.ram_bytes,
                 estimated_vram_bytes=estimate.vram_bytes,
                 note=NO_TOKENS,
             )
             return
-        command = await asyncio.to_thread(backend.preview, job)
+        command = await asyncio.to_thread(plan_on_base, backend.preview, job, base)
         shown = seen
         # A person waits for the answer, so the worker has the priority of other programs, unlike a trainer.
         reports = look(command, directory / PREVIEW_FILE, self._is_training)
@@ -185,17 +194,20 @@ class PreviewService:
                     shown = add_token_counts(seen, found.report)
                     shown = msgspec.structs.replace(shown, note=f"{shown.note} {MEASURING}".strip())
                 else:
-                    shown = add_token_counts(seen, found)
+                    pause = await self._finetune.describe_pause(found.estimate)
+                    shown = msgspec.structs.replace(add_token_counts(seen, found), pause=pause)
                 yield shown
 
-    def _job(self, directory: Path, config: FineTuneConfig) -> TrainingJob:
+    def _job(self, directory: Path, config: FineTuneConfig, base: TrainingBase) -> TrainingJob:
         job = TrainingJob(
             run_id=str(uuid4()),
             run_dir=str(directory),
             train_file=str(directory / TRAIN_FILE),
             val_file=str(directory / VAL_FILE),
             output_dir=str(directory / "adapter"),
-            base_model=config.base_model,
+            base_model=base.weights,
+            base_model_name=base.name,
+            base_model_source=base.source,
             data_dir=self._settings.data_dir,
             config=msgspec.to_builtins(config),
         )

@@ -6,23 +6,27 @@ import asyncio
 import contextlib
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import structlog
 
-from tmde_core.errors import ConflictError, InsufficientStorageError, PluginUnavailableError
+from tmde_core.card import give_back
+from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze
 from tmde_core.finetune.store import RunStore
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import AttemptPlan, append_attempt
+from tmde_core.finetune.supervision.lending import CardLender
 from tmde_core.finetune.supervision.watchdog import step_of
 from tmde_core.lora.files.store import AdapterStore
+from tmde_core.models.service import TrainingBase
 from tmde_core.plugins import create
 from tmde_core.records.base import to_json
 from tmde_core.records.finetune import Dataset, FineTuneConfig, FineTuneRun, RunAttempt
-from tmde_core.records.training import TrainingJob
+from tmde_core.records.training import TrainingJob, WorkerCommand
 from tmde_core.sdk.adapters import staging_directory
 from tmde_core.sdk.training import TrainingBackend
 from tmde_core.sdk.worker.kit import RunEvents, list_checkpoints
@@ -53,6 +57,7 @@ class Launcher:
         self._workspace = workspace
         self.adapters = adapters
         self._store = store
+        self.cards = CardLender(settings, workspace)
 
     def run_dir(self, run_id: UUID) -> Path:
         """Return the directory of the run's files, which may not exist."""
@@ -109,7 +114,7 @@ class Launcher:
                 ) from None
         return run_dir
 
-    async def prepare(self, run_id: UUID, config: FineTuneConfig, selection: Selection) -> Dataset:
+    async def prepare(self, run_id: UUID, config: FineTuneConfig, selection: Selection, base: TrainingBase) -> Dataset:
         """Freeze the dataset and check with the backend that it can be trained.
 
         Raises:
@@ -118,8 +123,17 @@ class Launcher:
         """
         dataset = await asyncio.to_thread(freeze, selection, self.run_dir(run_id))
         backend = await self.require_backend(config.backend)
-        await asyncio.to_thread(backend.plan, self._write_job(run_id, config, None))
+        job = self._write_job(run_id, config, None, base)
+        await asyncio.to_thread(plan_on_base, backend.plan, job, base)
         return dataset
+
+    def ask_plan(self, backend: TrainingBackend, config: FineTuneConfig, base: TrainingBase) -> None:
+        """Raise an error if the backend cannot train the base model. No file is written.
+
+        Raises:
+            InvalidInputError: see `plan_on_base`.
+        """
+        plan_on_base(backend.plan, self._job(uuid4(), config, None, base), base)
 
     def require_resumable(self, run: FineTuneRun) -> None:
         """Raise an error if the run cannot be resumed.
@@ -171,8 +185,10 @@ class Launcher:
             batch_size=wanted.batch_size,
             gradient_accumulation_steps=wanted.gradient_accumulation_steps,
         )
-        job = self._write_job(run.id, config, newest)
-        command = await asyncio.to_thread(backend.plan, job)
+        # A resumed run goes on with the base model that it began with, whatever the Proposer uses now.
+        base = await self._workspace.models.resolve_training_base(run.base_model or run.config.base_model)
+        job = self._write_job(run.id, config, newest, base)
+        command = await asyncio.to_thread(plan_on_base, backend.plan, job, base)
         begun = append_attempt(attempts, wanted, None if newest is None else step_of(newest))
         if not await self._store.attempt(run, begun):
             return None
@@ -180,6 +196,9 @@ class Launcher:
             (run_dir / name).unlink(missing_ok=True)
         if len(begun) > 1:
             self._mark(run_dir, begun)
+        if (loan := await self.cards.lend(msgspec.structs.replace(run, attempts=attempts), backend, job)) is not None:
+            command = self.cards.wait_first(loan, command)
+            RunEvents(run_dir / EVENTS_FILE).log(self.cards.describe(loan), attempt=len(begun))
         niceness = self._settings.supervisor.niceness
         process = supervisor.launch(command, supervisor.make_mark(run.id, len(begun)), run_dir, leash, niceness)
         log.info("finetune.launched", run=str(run.id), attempt=len(begun), backend=config.backend, pid=process.pid)
@@ -195,6 +214,10 @@ class Launcher:
         why = f"{before.reason} " if now.automatic else ""
         RunEvents(run_dir / EVENTS_FILE).log(f"{why}Attempt {now.number} begins {where}{smaller}.", attempt=now.number)
 
+    def give_back_card(self, run_id: UUID) -> None:
+        """End the run's loan of the graphics card, so that the paused runtimes come back."""
+        give_back(self._settings.data_path, run_id)
+
     def _forget_checkpoints(self, run_dir: Path) -> None:
         """Delete the checkpoints of another batch size, which are unusable and would count as newer ones."""
         doomed = run_dir / ".checkpoints"
@@ -203,18 +226,39 @@ class Launcher:
             (run_dir / "checkpoints").rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
-    def _write_job(self, run_id: UUID, config: FineTuneConfig, resume_from: Path | None) -> TrainingJob:
+    def _write_job(
+        self, run_id: UUID, config: FineTuneConfig, resume_from: Path | None, base: TrainingBase
+    ) -> TrainingJob:
+        job = self._job(run_id, config, resume_from, base)
+        write_atomic(self.run_dir(run_id) / JOB_FILE, msgspec.json.format(to_json(job), indent=2) + b"\n")
+        return job
+
+    def _job(self, run_id: UUID, config: FineTuneConfig, resume_from: Path | None, base: TrainingBase) -> TrainingJob:
         run_dir = self.run_dir(run_id)
-        job = TrainingJob(
+        return TrainingJob(
             run_id=str(run_id),
             run_dir=str(run_dir),
             train_file=str(run_dir / TRAIN_FILE),
             val_file=str(run_dir / VAL_FILE),
             output_dir=str(staging_directory(self.adapters.directory, run_id)),
-            base_model=config.base_model,
+            base_model=base.weights,
+            base_model_name=base.name,
+            base_model_source=base.source,
             data_dir=self._settings.data_dir,
             config=msgspec.to_builtins(config),
             resume_from=None if resume_from is None else str(resume_from),
         )
-        write_atomic(run_dir / JOB_FILE, msgspec.json.format(to_json(job), indent=2) + b"\n")
-        return job
+
+
+def plan_on_base(plan: Callable[[TrainingJob], WorkerCommand], job: TrainingJob, base: TrainingBase) -> WorkerCommand:
+    """Return what a backend's `plan` or `preview` returns for the job.
+
+    Raises:
+        InvalidInputError: the base model does not exist or cannot be trained; the detail says what to do.
+    """
+    try:
+        return plan(job)
+    except InvalidInputError as error:
+        if base.why_not and error.context.get("field") == "baseModel":
+            raise InvalidInputError(base.why_not, field="baseModel") from None
+        raise

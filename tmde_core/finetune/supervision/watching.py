@@ -282,6 +282,8 @@ class RunMonitor:
         # Complete the log first. If this process dies in between, the next one finds the same ending again.
         await asyncio.to_thread(close_log, self._launcher.run_dir(run.id), run.id, ending)
         recorded = await self._store.finish(run, ending.outcome, close_last_attempt(run.attempts, ending))
+        # Before the end is published: what follows a run, such as its benchmark, needs the runtimes.
+        await asyncio.to_thread(self._launcher.give_back_card, run.id)
         if recorded:
             log.info("finetune.ended", run=str(run.id), status=ending.outcome.status, error=ending.outcome.error)
             ended = await self._store.get(run.id)

@@ -18,12 +18,13 @@ import structlog
 from tmde_core.errors import AdapterInvalidError, ConflictError, TmdeError
 from tmde_core.lora.activation.audit import AuditTrail
 from tmde_core.lora.activation.probe import ProbeAnswer, ask_base_model, probe
-from tmde_core.lora.files.base_match import find_served_model, require_same_base
 from tmde_core.lora.files.forms import GgufForms
 from tmde_core.lora.files.store import AdapterStore
+from tmde_core.models.service import find_served_model
 from tmde_core.records.base import utc_now
 from tmde_core.records.chat import AdapterRef
 from tmde_core.records.lora import ActivationTrigger, ActivePointer, Manifest, Operation
+from tmde_core.runtimes import describe_lack_of_adapters, serves_adapters
 from tmde_core.sdk.runtimes import ModelRuntime
 from tmde_core.storage.durable import storage_errors
 from tmde_core.storage.locks import FileLock
@@ -160,16 +161,15 @@ class AdapterSwitcher:
             )
         role = self._workspace.settings.roles.proposer
         runtime = await self._workspace.runtimes.get(role.runtime)
-        if not runtime.capabilities.adapters:
-            raise AdapterInvalidError(
-                f"The Proposer's runtime {role.runtime!r} cannot serve adapters. Choose one that can, under [roles.proposer]."
-            )
-        await require_same_base(manifest, find_served_model(await runtime.models(), role.model, role.runtime))
+        if not await serves_adapters(runtime):
+            raise AdapterInvalidError(describe_lack_of_adapters(role.runtime, runtime))
+        served = find_served_model(await runtime.models(), role.model, role.runtime)
+        await self._workspace.models.require_same_base(self._store.path(adapter_id), manifest, served)
         # Read the adapter's files while the base model writes the answer for the comparison.
         await gather_or_cancel(
             asyncio.to_thread(self._store.verify_files, adapter_id), self._base_answer(runtime, role.model)
         )
-        await self._forms.ensure_gguf(manifest)
+        await self._forms.ensure_gguf(manifest, served.path)
         await self._trial(runtime, adapter_id, role.model)
         return manifest
 

@@ -15,11 +15,16 @@ from tmde_core.records.base import from_json
 from tmde_core.records.foreign_json import ForeignJsonError, read_object
 from tmde_core.records.lora import MANIFEST_VERSION, MAX_TAGS, TAG, Manifest
 from tmde_core.sdk.adapters import CONFIG_FILE, MANIFEST_FILE, REQUIRED_FILES, WEIGHTS_FILE
-from tmde_core.sdk.plain_lora import find_config_flaws, find_tensor_flaws, is_lora_matrix
+from tmde_core.sdk.plain_lora import (
+    MAX_ALPHA,
+    RANKS,
+    find_config_flaws,
+    find_tensor_flaws,
+    is_lora_matrix,
+    rank_of,
+)
 from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, find_non_finite, read_tensors
 
-RANKS = range(1, 1025)
-MAX_ALPHA = 65_536.0
 MAX_BASE_NAME = 500
 SHOWN = 3
 """Number of tensors that a reason names; the rest are counted."""
@@ -136,8 +141,9 @@ def _weights(path: Path) -> tuple[tuple[Tensor, ...] | None, list[str]]:
 
 
 def _shapes(tensors: tuple[Tensor, ...], config: dict[str, Any]) -> list[str]:
-    """Check that the tensors are pairs of LoRA matrices with the configuration's rank and target modules."""
-    rank, targets = config.get("r"), config.get("target_modules")
+    """Check that the tensors are pairs of LoRA matrices with the configuration's ranks and target modules."""
+    targets = config.get("target_modules")
+    ranks: dict[str, int] = {}
     sides: dict[str, dict[str, Tensor]] = {"A": {}, "B": {}}
     misshapen, untargeted = [], []
     for tensor in tensors:
@@ -146,8 +152,11 @@ def _shapes(tensors: tuple[Tensor, ...], config: dict[str, Any]) -> list[str]:
             continue  # `find_tensor_flaws` names it
         module = found["module"]
         sides[found["side"]][module] = tensor
+        if module not in ranks:
+            ranks[module] = rank_of(config, module)
         # A is [rank, in], B is [out, rank].
-        if len(tensor.shape) != 2 or not all(tensor.shape) or tensor.shape[0 if found["side"] == "A" else 1] != rank:
+        place = 0 if found["side"] == "A" else 1
+        if len(tensor.shape) != 2 or not all(tensor.shape) or tensor.shape[place] != ranks[module]:
             misshapen.append(f"{tensor.name} {list(tensor.shape)}")
         if isinstance(targets, list) and not any(module == one or module.endswith(f".{one}") for one in targets):
             untargeted.append(tensor.name)
@@ -155,12 +164,16 @@ def _shapes(tensors: tuple[Tensor, ...], config: dict[str, Any]) -> list[str]:
     return find_tensor_flaws(tensors) + [
         f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}: {text} {_some(names)}."
         for text, names in (
-            (f"these are not of rank {rank}:", misshapen),
+            (f"these are not of {_rank_told(config)}:", misshapen),
             ("these have no counterpart:", alone),
             ("target_modules does not name", untargeted),
         )
         if names
     ]
+
+
+def _rank_told(config: dict[str, Any]) -> str:
+    return "the rank that rank_pattern gives" if config.get("rank_pattern") else f"rank {config['r']}"
 
 
 def _some(names: list[str]) -> str:

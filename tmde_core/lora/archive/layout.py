@@ -6,7 +6,7 @@ from typing import Literal
 
 from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, MANIFEST_FILE, WEIGHTS_FILE
 
-ArchiveFormat = Literal["peft", "peft-bin", "gguf"]
+ArchiveFormat = Literal["peft", "peft-bin", "gguf", "merged-gguf"]
 
 ARGUMENTS_FILE = "training_args.json"
 METRICS_FILE = "metrics.json"

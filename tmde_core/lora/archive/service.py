@@ -29,15 +29,18 @@ import structlog
 from tmde_core.errors import AdapterInvalidError, ConflictError, TooLargeError
 from tmde_core.lora.archive.check import Checked, check
 from tmde_core.lora.archive.layout import MAX_ARCHIVE_BYTES, ArchiveFormat, folder_name
+from tmde_core.lora.archive.merged import MergeService
 from tmde_core.lora.archive.pack import pack_archive, require_importable, stream_verified
 from tmde_core.lora.archive.torch_file import TorchFile
 from tmde_core.lora.archive.unpack import Unpacked, unpack
 from tmde_core.lora.files.forms import GgufForms, lock_staging
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.service import LoraService
+from tmde_core.models.belonging import note_base
+from tmde_core.models.service import ModelService
 from tmde_core.records.base import Record, utc_now
 from tmde_core.records.lora import ActivationTrigger, LoRAAdapter, Manifest
-from tmde_core.records.training import ConversionResult
+from tmde_core.records.training import ConversionResult, Quantization
 from tmde_core.sdk.adapters import GGUF_FILE, WEIGHTS_FILE, staging_directory
 from tmde_core.sdk.safetensors_header import SafetensorsError, read_tensors
 from tmde_core.storage.durable import storage_errors
@@ -65,22 +68,45 @@ class Export(Record, frozen=True):
 class ArchiveService:
     """Exports and imports adapters."""
 
-    def __init__(self, lora: LoraService, store: AdapterStore, forms: GgufForms) -> None:
+    def __init__(
+        self, lora: LoraService, store: AdapterStore, forms: GgufForms, merges: MergeService, models: ModelService
+    ) -> None:
         self._lora = lora
         self._store = store
         self._forms = forms
+        self._models = models
+        self.merges = merges
+        """Writes merged models to a place of the caller's choice."""
 
     # ----------------------------------------------------------------------------------------- export
 
-    async def export(self, adapter_id: UUID, format: ArchiveFormat = "peft") -> Export:  # noqa: A002 - the word for it
+    async def export(
+        self,
+        adapter_id: UUID,
+        format: ArchiveFormat = "peft",  # noqa: A002 - the word for it
+        *,
+        quantization: Quantization = "base",
+        force: bool = False,
+    ) -> Export:
         """Return an adapter as one file, streamed in constant memory.
+
+        Args:
+            adapter_id: the adapter.
+            format: what the file is. `merged-gguf` is a .tar with the merged model and its notes; the method returns
+                when the model is written and compared, which takes a minute or more.
+            quantization: how a merged model's weights are stored.
+            force: export a merged model that lost too much.
 
         Raises:
             NotFoundError: no such adapter.
             AdapterInvalidError: the adapter is damaged, or its GGUF form is missing and cannot be created.
             UnprocessableError: the weights are too large for adapter_model.bin.
             TooLargeError: the archive would be larger than an import allows.
+            TmdeError: a merged model cannot be made, see `MergeService.write`.
         """
+        if format == "merged-gguf":
+            filename, size, pieces = await self.merges.stream(adapter_id, quantization, force=force)
+            return Export(filename, "application/x-tar", _threaded(pieces), size)
         manifest = await asyncio.to_thread(self._store.verify_files, adapter_id)
         directory, name = self._store.path(adapter_id), folder_name(adapter_id)
         if format == "gguf":
@@ -105,7 +131,12 @@ class ArchiveService:
     # ----------------------------------------------------------------------------------------- import
 
     async def import_archive(
-        self, chunks: AsyncIterator[bytes], by: ActivationTrigger = "user", *, again: bool = True
+        self,
+        chunks: AsyncIterator[bytes],
+        by: ActivationTrigger = "user",
+        *,
+        again: bool = True,
+        base: str | None = None,
     ) -> LoRAAdapter:
         """Import an archive. If the import fails, no file of the archive is kept.
 
@@ -113,20 +144,23 @@ class ArchiveService:
             chunks: the content of the archive.
             by: who asked for it, for the audit trail.
             again: import the adapter also if it is here already. The result's `twin_of` then names the first one.
+            base: the base model to which a person says that the adapter belongs; None: what the archive says.
 
         Raises:
+            NotFoundError: there is no base model called `base`.
             ConflictError: the adapter is here already, and `again` is False. The context has `twinOf`.
             InvalidInputError: the file is not a gzipped tar archive.
             TooLargeError: the archive is larger than an adapter may be.
             AdapterInvalidError: the archive is malicious, damaged or unsupported; `reasons` has every reason.
             InsufficientStorageError: no space.
         """
+        said = (await self._models.find(base)).name if base is not None else None
         async with lock_staging(self._store.directory) as staging:
             with storage_errors(self._store.directory), _unnamed(staging) as file:
                 await _receive(chunks, file)
                 unpacked, checked = await _finished(lambda stopped: _examine(file, staging, stopped))
             reasons = [*unpacked.reasons, *checked.reasons]
-            form = await self._forms.make(staging, checked.base_model) if checked.shapes_sound else None
+            form = await self._forms.make(staging, said or checked.base_model) if checked.shapes_sound else None
             if form is not None:
                 reasons += form.reasons
             if reasons:
@@ -138,16 +172,24 @@ class ArchiveService:
                     "configuration. Nothing was imported.",
                     twinOf=str(twin.id),
                 )
-            adapter = await self._admitted(staging, unpacked, checked, form, by)
+            adapter = await self._admitted(staging, unpacked, checked, form, by, said)
             return adapter if twin is None else msgspec.structs.replace(adapter, twin_of=twin.id)
 
     async def _admitted(
-        self, staging: Path, unpacked: Unpacked, checked: Checked, form: ConversionResult | None, by: ActivationTrigger
+        self,
+        staging: Path,
+        unpacked: Unpacked,
+        checked: Checked,
+        form: ConversionResult | None,
+        by: ActivationTrigger,
+        said: str | None,
     ) -> LoRAAdapter:
         """Publish a valid adapter under its own id, or under a new id if its own id is taken."""
         told = checked.manifest
         manifest = told or Manifest(id=uuid4(), created_at=utc_now(), base_model=checked.base_model)
         manifest = msgspec.structs.replace(manifest, gate="candidate", files={}, size_bytes=0)
+        if said is not None:
+            manifest = note_base(manifest, said)
         origin = _origin(unpacked, checked, form, (staging / GGUF_FILE).is_file())
         if not self._is_taken(manifest.id):
             with contextlib.suppress(ConflictError):

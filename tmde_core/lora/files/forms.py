@@ -43,11 +43,15 @@ class GgufForms:
         self._workspace = workspace
         self._store = store
 
-    async def ensure_gguf(self, manifest: Manifest) -> None:
+    async def ensure_gguf(self, manifest: Manifest, base_path: str | None = None) -> None:
         """Create the GGUF form of a published adapter if the GGUF form is missing.
 
         The GGUF form is missing if the base model was not installed at import time. Do nothing if no training backend
         knows the base model yet.
+
+        Args:
+            manifest: the adapter's manifest.
+            base_path: the files of its base model; None: found by the name in the manifest.
 
         Raises:
             AdapterInvalidError: the adapter is damaged, does not fit its base model, or cannot be converted. Nothing
@@ -61,7 +65,7 @@ class GgufForms:
             with storage_errors(self._store.directory):
                 for name in (WEIGHTS_FILE, CONFIG_FILE):
                     await asyncio.to_thread(_linked, self._store.path(manifest.id) / name, directory / name)
-            form = await self.make(directory, manifest.base_model)
+            form = await self.make(directory, base_path or manifest.base_model)
             if form is not None and form.reasons:
                 raise AdapterInvalidError(
                     f"The adapter {manifest.id} cannot be served: {' '.join(form.reasons)}", reasons=list(form.reasons)
@@ -73,12 +77,18 @@ class GgufForms:
     async def make(self, directory: Path, base_model: str) -> ConversionResult | None:
         """Write the GGUF form into a directory that holds an adapter's weights and configuration.
 
+        Args:
+            directory: the directory.
+            base_model: the name of the base model, or the absolute path of its files.
+
         Returns:
             The result of the first training backend that knows the base model, or None if no backend knows it.
 
         Raises:
             InsufficientStorageError: no space.
         """
+        if not Path(base_model).is_absolute():
+            base_model = await self._workspace.models.find_weights_path(base_model) or base_model
         for descriptor in self._workspace.plugins.backends:
             try:
                 command = await asyncio.to_thread(self._conversion, descriptor.name, directory, base_model)

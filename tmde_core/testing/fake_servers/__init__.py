@@ -1,8 +1,8 @@
 """Imitate model servers that cannot be installed in a test, with small ASGI programs on loopback.
 
-`FakeVllm` and `FakeOllama` imitate vLLM (0.10 and later) and Ollama (0.12.11 and later): the paths, bodies, status
-codes and wording of their documented protocols, with canned words instead of a model. They prove that a client sends
-the right requests in the right order, not that the servers behave as documented. `FlakyServer` imitates any unreliable
+`FakeVllm`, `FakeLlamaServer` and `FakeOllama` imitate vLLM (0.10 and later), llama-server and Ollama (0.12.11 and
+later): the paths, bodies, status codes and wording of their documented protocols, with canned words instead of a model.
+They prove that a client sends the right requests in the right order, not that the servers behave as documented. `FlakyServer` imitates any unreliable
 OpenAI-style server, `OddServer` one that answers oddly in a way chosen by name, and `ThinkingServer` a thinking model
 in the dialect of several servers.
 
@@ -14,10 +14,11 @@ in the dialect of several servers.
 
 from __future__ import annotations
 
+from tmde_core.testing.fake_servers.adapting import FakeLlamaServer, FakeVllm
 from tmde_core.testing.fake_servers.base import WORDS, Call, FakeServer, serving
 from tmde_core.testing.fake_servers.flaky import FlakyServer
 from tmde_core.testing.fake_servers.odd import ODDITIES, OddServer
-from tmde_core.testing.fake_servers.protocols import FakeOllama, FakeVllm
+from tmde_core.testing.fake_servers.protocols import FakeOllama
 from tmde_core.testing.fake_servers.thinking import DIALECTS, ThinkingServer
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ODDITIES",
     "WORDS",
     "Call",
+    "FakeLlamaServer",
     "FakeOllama",
     "FakeServer",
     "FakeVllm",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from pathlib import Path
 
 import uvicorn
 
 from tmde_core.testing.fake_servers import (
     DIALECTS,
     ODDITIES,
+    FakeLlamaServer,
     FakeOllama,
     FakeServer,
     FakeVllm,
@@ -37,9 +39,11 @@ def make(name: str, *, obeys: bool = True, refuses: bool = False, seconds: float
     kind, _, names = name.partition(":")
     match kind:
         case "vllm":
-            return FakeVllm()
+            return FakeVllm(resolver=Path(names) if names else None)
+        case "llama-server":
+            return FakeLlamaServer(*filter(None, names.split(",")))
         case "ollama":
-            return FakeOllama()
+            return FakeOllama(names or "0.12.11")
         case "odd":
             return OddServer(*filter(None, names.split(",")))
         case "thinking":
@@ -54,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_names(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("server", help="vllm, ollama, thinking:DIALECT, or odd:NAME[,NAME…]")
+    parser.add_argument(
+        "server",
+        help="vllm[:RESOLVER'S DIRECTORY], llama-server[:ADAPTER,…], ollama[:VERSION], thinking:DIALECT, or odd:NAME[,NAME…]",
+    )
     parser.add_argument("--port", type=int, default=8901, help="the port (default: %(default)s)")
     parser.add_argument(
         "--seconds", type=float, default=0.03, help="thinking: pause between tokens (default: %(default)s)"

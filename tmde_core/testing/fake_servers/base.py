@@ -108,6 +108,10 @@ class Reply:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
 
+    async def end_early(self) -> None:
+        """Send what is written, and close the connection although the answer is not whole."""
+        self._send.__self__.transport.close()  # type: ignore[attr-defined]
+
     async def event(self, value: Any) -> None:
         """Send a server-sent event."""
         await self.write(b"data: " + (value if isinstance(value, bytes) else msgspec.json.encode(value)) + b"\n\n")

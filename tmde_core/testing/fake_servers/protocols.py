@@ -1,4 +1,4 @@
-"""Fakes of vLLM and Ollama: the paths, bodies, status codes and wording of their documented protocols."""
+"""A fake of Ollama, and what the fakes of OpenAI-style servers share: the wording of their documented protocols."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import msgspec
 
 from tmde_core.testing.fake_servers.base import Call, FakeServer, Reply, finish_word
 
-__all__ = ["FakeOllama", "FakeVllm", "openai_error", "stream_openai"]
+__all__ = ["FakeOllama", "answer_openai", "openai_error", "stream_openai"]
 
 
-async def stream_openai(reply: Reply, words: AsyncIterator[str], model: str, call: Call) -> None:
-    """Stream an answer in the OpenAI-style protocol, as vLLM does."""
+async def stream_openai(reply: Reply, words: AsyncIterator[str], model: str, call: Call, logprob: float = -0.1) -> None:
+    """Stream an answer in the OpenAI-style protocol, as vLLM does. Each word has the probability `logprob`."""
     await reply.start(200, "text/event-stream; charset=utf-8")
     base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model}
     await reply.event({**base, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
@@ -21,8 +21,8 @@ async def stream_openai(reply: Reply, words: AsyncIterator[str], model: str, cal
     async for word in words:
         choice: dict[str, Any] = {"index": 0, "delta": {"content": word}, "finish_reason": None}
         if call.body.get("logprobs"):
-            top = [{"token": word, "logprob": -0.1}, {"token": " x", "logprob": -2.5}][: call.body["top_logprobs"]]
-            choice["logprobs"] = {"content": [{"token": word, "logprob": -0.1, "top_logprobs": top}]}
+            top = [{"token": word, "logprob": logprob}, {"token": " x", "logprob": -2.5}][: call.body["top_logprobs"]]
+            choice["logprobs"] = {"content": [{"token": word, "logprob": logprob, "top_logprobs": top}]}
         await reply.event({**base, "choices": [choice]})
         count += 1
     await reply.event(
@@ -34,68 +34,24 @@ async def stream_openai(reply: Reply, words: AsyncIterator[str], model: str, cal
     await reply.write(b"", last=True)
 
 
-class FakeVllm(FakeServer):
-    """A fake vLLM: models and adapters by name, `/v1/load_lora_adapter`, `/tokenize`, `max_model_len`.
-
-    Args:
-        runtime_adapters: whether the server was started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
-    """
-
-    MODEL = "meta/tiny"
-
-    def __init__(self, *, runtime_adapters: bool = True) -> None:
-        super().__init__()
-        self.adapters: dict[str, str] = {}
-        self.runtime_adapters = runtime_adapters
-
-    async def answer(self, call: Call, reply: Reply) -> None:
-        """Answer one request. See `FakeServer.answer`."""
-        match (call.method, call.path):
-            case ("GET", "/v1/models"):
-                base = {
-                    "id": self.MODEL,
-                    "object": "model",
-                    "owned_by": "vllm",
-                    "root": self.MODEL,
-                    "max_model_len": 2048,
-                }
-                extra = [
-                    {**base, "id": name, "root": path, "parent": self.MODEL} for name, path in self.adapters.items()
-                ]
-                await reply.json({"object": "list", "data": [base, *extra]})
-            case ("POST", "/v1/chat/completions"):
-                model = call.body["model"]
-                if model not in (self.MODEL, *self.adapters):
-                    await reply.json(openai_error(f"The model `{model}` does not exist.", "NotFoundError", 404), 404)
-                else:
-                    await stream_openai(reply, self.words(call.body["max_tokens"]), model, call)
-            case ("POST", "/tokenize"):
-                tokens = call.body["prompt"].split()
-                await reply.json({"count": len(tokens), "max_model_len": 2048, "tokens": list(range(len(tokens)))})
-            case ("POST", "/v1/load_lora_adapter") if self.runtime_adapters:
-                await self._load(call.body, reply)
-            case ("POST", "/v1/unload_lora_adapter") if self.runtime_adapters:
-                name = call.body["lora_name"]
-                if self.adapters.pop(name, None) is None:
-                    await reply.json(
-                        openai_error(f"The lora adapter '{name}' cannot be found.", "NotFoundError", 404), 404
-                    )
-                else:
-                    await reply.json(f"Success: LoRA adapter '{name}' removed successfully.")
-            case _:
-                await reply.json({"detail": "Not Found"}, 404)
-
-    async def _load(self, body: Any, reply: Reply) -> None:
-        name, path = body["lora_name"], body["lora_path"]
-        if name in self.adapters:
-            text = f"The lora adapter '{name}' has already been loaded."
-            await reply.json(openai_error(text, "InvalidUserInput", 400), 400)
-        elif "broken" in path or "nonexistent" in path:
-            text = f"Loading lora {name} failed: No adapter found for {path}"
-            await reply.json(openai_error(text, "NotFoundError", 404), 404)
-        else:
-            self.adapters[name] = path
-            await reply.json(f"Success: LoRA adapter '{name}' added successfully.")
+async def answer_openai(reply: Reply, words: AsyncIterator[str], model: str, call: Call, logprob: float = -0.1) -> None:
+    """Answer a chat in the OpenAI-style protocol: as a stream, or at once if the request asks for no stream."""
+    if call.body.get("stream"):
+        await stream_openai(reply, words, model, call, logprob)
+        return
+    said = [word async for word in words]
+    message = {"role": "assistant", "content": "".join(said)}
+    finish = finish_word(len(said), call.body["max_tokens"])
+    await reply.json(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": model,
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            "usage": {"prompt_tokens": 12, "completion_tokens": len(said), "total_tokens": 12 + len(said)},
+        }
+    )
 
 
 def openai_error(message: str, kind: str, code: int) -> dict[str, Any]:
@@ -104,7 +60,12 @@ def openai_error(message: str, kind: str, code: int) -> dict[str, Any]:
 
 
 class FakeOllama(FakeServer):
-    """A fake Ollama: `/api/version`, `/api/tags`, `/api/show` and `/api/chat` with its NDJSON stream."""
+    """A fake Ollama: `/api/version`, `/api/tags`, `/api/show`, `/api/create` and `/api/chat` with its NDJSON stream.
+
+    Args:
+        version: from 0.34.1 on, `/api/create` refuses adapters.
+        parameters: the model's parameters, as `/api/show` tells them.
+    """
 
     MODEL = "smollm2:135m"
 
@@ -127,10 +88,19 @@ class FakeOllama(FakeServer):
                 )
             case ("POST", "/api/show"):
                 await reply.json({"parameters": self.parameters, "model_info": {"llama.context_length": 8192}})
+            case ("POST", "/api/create"):
+                if call.body.get("adapters") and self._is_new:
+                    await reply.json({"error": "creating models with adapters is no longer supported"}, 400)
+                else:
+                    await reply.json({"status": "success"})
             case ("POST", "/api/chat"):
                 await self._chat(call, reply)
             case _:
                 await reply.json({"error": "404 page not found"}, 404)
+
+    @property
+    def _is_new(self) -> bool:
+        return tuple(map(int, self.version.split("."))) >= (0, 34, 1)
 
     async def _chat(self, call: Call, reply: Reply) -> None:
         if any("too long" in message["content"] for message in call.body["messages"]) and not call.body["truncate"]:

@@ -28,6 +28,28 @@
   addEventListener("storage", applyTheme);
   applyTheme();
 
+  // ------------------------------------------------------------------------------- dismissed hints
+  const DISMISSED = "tmde-dismissed";
+  const dismissed = () => {
+    try {
+      return (localStorage.getItem(DISMISSED) ?? "").split(" ").filter(Boolean);
+    } catch {
+      return [];
+    }
+  };
+  // The style sheet hides these hints before the first paint, so nothing moves.
+  document.documentElement.dataset.dismissed = dismissed().join(" ");
+  const dismissHint = (name, hint) => {
+    const names = [...new Set([...dismissed(), name])].join(" ");
+    try {
+      localStorage.setItem(DISMISSED, names);
+    } catch {
+      // Private mode: the hint comes back with the next page.
+    }
+    document.documentElement.dataset.dismissed = names;
+    elementOf(hint).hidden = true;
+  };
+
   // ------------------------------------------------------------------------------------ address
   let shown = location.pathname;
   // Changes the address without loading a page. Going back from there loads the previous page.
@@ -161,6 +183,7 @@
 
   window.tmde = {
     toggleTheme,
+    dismissHint,
     showAddress,
     formFields,
     submittedFields,

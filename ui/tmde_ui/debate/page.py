@@ -9,11 +9,12 @@ import msgspec
 from nicegui import ui
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
-from tmde_core.records.debate import ChosenModel, Debate, DebateConfig
+from tmde_core.records.debate import Debate, DebateConfig
 from tmde_core.records.traces import Trace
 from tmde_core.services import Services
 from tmde_core.settings import MAX_QUERY_BYTES
-from tmde_ui.debate.models import offer_models
+from tmde_ui.debate.models import draw_choices, offer_models, read_choices
+from tmde_ui.debate.toy import ToyHint
 from tmde_ui.debate.transcript import from_log
 from tmde_ui.debate.view import DebateView
 from tmde_ui.kit.elements import Tag, button, choice, field, link
@@ -39,6 +40,7 @@ EXAMPLES = (
 def register(site: Site) -> None:
     """Register the debate pages with the app."""
     services, live = site.services, site.live
+    hint = ToyHint(services)
 
     @page("/", site)
     async def ask(again: str = "", follows: str = "") -> None:
@@ -47,7 +49,7 @@ def register(site: Site) -> None:
         with frame(site, "Debate", here="/"):
             content = Tag("div", classes="stack wide lane")
             with content:
-                await _ask_page(services, live, content, asked, followed)
+                await _ask_page(services, live, hint, content, asked, followed)
 
     @page("/debates/{debate_id}", site)
     async def watch(debate_id: str) -> None:
@@ -98,7 +100,12 @@ async def _followed(services: Services, identity: str) -> Trace | None:
 
 
 async def _ask_page(
-    services: Services, live: ServerStatus, content: Tag, asked: str = "", followed: Trace | None = None
+    services: Services,
+    live: ServerStatus,
+    hint: ToyHint,
+    content: Tag,
+    asked: str = "",
+    followed: Trace | None = None,
 ) -> None:
     recent = await services.traces.list(limit=RECENT)
     with Tag("section", classes="hero"):
@@ -107,6 +114,7 @@ async def _ask_page(
             "p",
             "A Proposer answers, a Skeptic looks for errors, and you get the improved answer. All of it is stored on this machine.",
         )
+    await hint.draw()
     if followed is not None:
         with Tag("p", classes="notice", data_testid="followed"):
             Tag("span", "This follows up: ")
@@ -184,7 +192,7 @@ def _ask_form(services: Services, asked: str) -> tuple[Tag, Tag, Tag]:
                         choice("Method templates", "templates", templates, str(shipped.templates))
                         choice("Final answer", "synthesis", _SYNTHESIS, shipped.synthesis)
                         field("Domain", "domain", placeholder="detected automatically", maxlength="60")
-                        models = choice("Who answers", "model", (("", "as in the settings"),), data_testid="model")
+                        models = draw_choices()
                 with button("", "primary", type_="submit", test="ask-button"):
                     Tag("span", "Debate it")
                     Tag("kbd", "Ctrl ↵", aria_hidden="true")
@@ -240,9 +248,8 @@ def _config(fields: dict[str, str]) -> DebateConfig:
             chosen[name] = int(fields[name])
     if fields.get("synthesis") in {"always", "when-disputed", "never"}:
         chosen["synthesis"] = cast("Literal['always', 'when-disputed', 'never']", fields["synthesis"])
-    if fields.get("model"):
-        runtime, _, name = fields["model"].partition(" ")
-        chosen["model"] = ChosenModel(runtime=runtime, model=name)
+    if (models := read_choices(fields)) is not None:
+        chosen["models"] = models
     if fields.get("domain", "").strip():
         chosen["domain"] = fields["domain"].strip()[:60]
     wire = msgspec.to_builtins(DebateConfig(**chosen))

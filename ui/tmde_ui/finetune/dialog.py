@@ -14,6 +14,7 @@ from tmde_core.finetune.presets import PRESETS
 from tmde_core.finetune.service import BackendReport
 from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
 from tmde_core.services import Services
+from tmde_ui.finetune.base import BasePicker
 from tmde_ui.finetune.form import ConfigForm
 from tmde_ui.finetune.preview import draw_preview
 from tmde_ui.kit.elements import Modal, Tag, button, open_on_press
@@ -43,9 +44,16 @@ class RunDialog:
         self._soon = Soon(self._work_on, QUIET_SECONDS)
         self.modal = Modal("Run a training now", test="run-dialog", classes="sheet")
 
-    async def build(self, backends: Sequence[BackendReport]) -> None:
-        """Draw the dialog without opening it."""
-        self._config = ConfigForm(self._services.finetune.config())
+    async def build(self, backends: Sequence[BackendReport], base: str = "") -> None:
+        """Draw the dialog without opening it.
+
+        Args:
+            backends: the backends to choose from.
+            base: the base model to start with; empty: that of the settings.
+        """
+        config = self._services.finetune.config()
+        self._base = BasePicker(self._services, base or config.base_model)
+        self._config = ConfigForm(config, self._base)
         with self.modal.body, Tag("form", classes="run-form", novalidate=True) as self._form:
             with Tag("div", classes="stack"):
                 self._presets()
@@ -74,6 +82,8 @@ class RunDialog:
 
         async def opened(fields: dict[str, str]) -> None:
             self._say("")
+            self._base.ask_again()
+            start_task(self._base.fill, "list the base models")
             await self._now(fields)
 
         open_on_press(control, self.modal)
@@ -86,6 +96,7 @@ class RunDialog:
         # The last keys may arrive after the button that was pressed, and then the message is about them already.
         if self._config.clear_corrected(fields) and fields != self._answered:
             self._say("")
+        self._base.follow(fields.get("baseModel", ""))
         self._wanted = fields
         self._soon.stop()
         self._soon.ask()

@@ -13,6 +13,7 @@ from tmde_core.finetune.service import BackendReport
 from tmde_core.records.fields import Field, by_group
 from tmde_core.records.finetune import GROUPS, FineTuneConfig
 from tmde_core.sdk.hooks import AUTO
+from tmde_ui.finetune.base import BasePicker
 from tmde_ui.kit.elements import Tag
 from tmde_ui.kit.hyperparameters import figure_of, labelled
 from tmde_ui.kit.words import plain
@@ -23,10 +24,12 @@ MAX_TYPED = 400
 class ConfigForm:
     """The fields of a configuration."""
 
-    def __init__(self, config: FineTuneConfig) -> None:
+    def __init__(self, config: FineTuneConfig, base: BasePicker) -> None:
         self._config = config
+        self._base = base
         self._ranges = ranges(type(config))
-        self.groups = by_group((field for field in self._ranges.values() if field.name != "backend"), GROUPS)
+        apart = ("backend", "base_model")
+        self.groups = by_group((field for field in self._ranges.values() if field.name not in apart), GROUPS)
         """The typed fields by group."""
         self._errors: dict[str, Tag] = {}
         self._inputs: dict[str, Tag] = {}
@@ -34,6 +37,7 @@ class ConfigForm:
     def draw(self, backends: Sequence[BackendReport]) -> None:
         """Draw the fields into the open form."""
         values = msgspec.to_builtins(self._config)
+        self._draw_base()
         self._backends(backends, str(values["backend"]))
         for title, fields in self.groups.items():
             with Tag("fieldset", classes="parameters"):
@@ -114,13 +118,21 @@ class ConfigForm:
                     "input", classes="input tabular", id=f"field-{name}", name=name, autocomplete="off", spellcheck="false",
                     inputmode="text" if not one.is_number else "decimal", defaultValue=figure_of(value),
                     aria_describedby=described, data_testid=f"field-{name}", maxlength=str(MAX_TYPED),
-                    placeholder="the embedded model" if name == "baseModel" else None,
                 )  # fmt: skip
             Tag("p", plain(one.help), "about", id=f"about-{name}")
             self._errors[name] = Tag(
                 "p", classes="wrong", id=f"wrong-{name}", role="alert", data_testid=f"wrong-{name}"
             )
             self._inputs[name] = control
+
+    def _draw_base(self) -> None:
+        with Tag("fieldset", classes="stack tight", data_testid="base"):
+            Tag("legend", "Base model", "eyebrow")
+            self._inputs["baseModel"] = self._base.draw()
+            self._base.draw_words()
+            self._errors["baseModel"] = Tag(
+                "p", classes="wrong", id="wrong-baseModel", role="alert", data_testid="wrong-baseModel"
+            )
 
     def _backends(self, backends: Sequence[BackendReport], chosen: str) -> None:
         with Tag("fieldset", classes="backends", data_testid="backends") as group:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from nicegui import ui
+
 from tmde_core.records.finetune import TRAINING_ENDED, FineTuneRun
 from tmde_core.records.schedule import ScheduleStatus
 from tmde_core.records.traces import TraceStats
@@ -22,6 +24,9 @@ from tmde_ui.kit.tending import draw_part, poll, start_task
 from tmde_ui.kit.times import age, format_next_time
 from tmde_ui.kit.words import count, score
 
+MAX_NAME = 300
+"""The most letters of a base model's name in the address."""
+
 COUNT_EVERY = 10
 """Traces are counted at every tenth update."""
 
@@ -31,9 +36,9 @@ def register(site: Site) -> None:
     services, live = site.services, site.live
 
     @page("/finetune", site)
-    async def finetune() -> None:
+    async def finetune(base: str = "") -> None:
         with frame(site, "Fine-tuning", here="/finetune"), Tag("div", classes="stack wide"):
-            await TrainingPage(site).build()
+            await TrainingPage(site, base.strip()[:MAX_NAME]).build()
 
     @page("/finetune/{run_id:id}", site)
     async def one_run(run_id: str) -> None:
@@ -68,8 +73,15 @@ async def _used(services: Services, run: FineTuneRun) -> None:
 class TrainingPage:
     """Builds the parts of `/finetune` and keeps them up to date while the page is open."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, base: str = "") -> None:
+        """Prepare the page.
+
+        Args:
+            site: provides the services.
+            base: the base model of the dialog to open at once; empty: no dialog is opened.
+        """
         self._site = site
+        self._base = base
         self._services = site.services
         self._live = site.live
         self._panel: TrainingPanel | None = None
@@ -101,8 +113,14 @@ class TrainingPage:
     async def _build_dialog(self) -> None:
         dialog = RunDialog(self._services, self._show_run)
         backends = await asyncio.to_thread(self._services.finetune.backends)
-        await dialog.build(backends)
+        await dialog.build(backends, self._base)
         dialog.opens_with(self._run_now)
+        if self._base:
+            start_task(self._press_run_now, "open the dialog")
+
+    async def _press_run_now(self) -> None:
+        await ui.context.client.connected()
+        self._run_now.run_method("click")
 
     # ---------------------------------------------------------------------------------------- cards
 

@@ -28,6 +28,8 @@ def draw_preview(preview: FineTunePreview) -> None:
             with Tag("div"):
                 Tag("dt", name)
                 Tag("dd", value, data_testid=test)
+    if preview.pause:
+        Tag("p", preview.pause, "notice", data_testid="preview-pause")
     if preview.note:
         Tag("p", preview.note, "muted small")
     if not preview.calibrated and preview.estimated_seconds is not None:

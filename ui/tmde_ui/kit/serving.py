@@ -1,14 +1,18 @@
-"""Find out whether any adapter can answer: not every runtime serves adapters, and the Proposer may use one that does not."""
+"""Find out which model answers: not every runtime serves adapters, and not every adapter belongs to the Proposer's model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from uuid import UUID
 
 import msgspec
 
 from tmde_core.errors import TmdeError
+from tmde_core.models.service import find_served_model
 from tmde_core.records.lora import LoRAAdapter
 from tmde_core.services import Services
+from tmde_ui.kit.words import plain
 
 
 async def why_none_serves(services: Services) -> str | None:
@@ -23,7 +27,36 @@ async def why_none_serves(services: Services) -> str | None:
             await services.runtimes.get(name)
     except TmdeError:
         return None
-    return services.workspace.find_why_idle()
+    active = services.lora.get_active_ref()
+    if active is not None:
+        await services.workspace.examine_base(active)
+    return services.workspace.find_why_idle(active)
+
+
+async def why_active_is_idle(services: Services) -> str | None:
+    """Return why the base model answers although an adapter is active, in sentences; None if the adapter can answer.
+
+    The answer is None if no adapter is active, or if the Proposer's runtime does not respond.
+    """
+    active = services.lora.get_active_ref()
+    if active is None:
+        return None
+    if (idle := await why_none_serves(services)) is not None:
+        return idle
+    role = services.workspace.settings.roles.proposer
+    try:
+        manifest = await services.lora.manifest(UUID(active.id))
+        models = await services.runtimes.made(role.runtime).models()
+        served = find_served_model(models, role.model, role.runtime)
+        found = await services.models.explain_belonging(Path(active.directory), manifest, served)
+    except TmdeError:
+        return None
+    if found.same:
+        return None
+    return (
+        f"It was trained on {manifest.base_model}, and the Proposer's model is {served.name}, so the base model answers. "
+        f"{plain(found.why)}"
+    )
 
 
 def silence(adapters: Iterable[LoRAAdapter], reason: str | None) -> list[LoRAAdapter]:

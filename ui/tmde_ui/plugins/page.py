@@ -19,7 +19,14 @@ from tmde_ui.kit.words import count, format_bytes, plain
 T = TypeVar("T")
 
 _STATUS = {"ok": ("works", "good"), "degraded": ("partly works", "major"), "broken": ("broken", "critical")}
-_STATE = {"ready": "good", "failed": "critical", "restarting": "major", "starting": "accent", "stopped": ""}
+_STATE = {
+    "ready": "good",
+    "failed": "critical",
+    "restarting": "major",
+    "starting": "accent",
+    "stopped": "",
+    "paused": "accent",
+}
 _STATE_WORDS = {"stopped": "not started"}
 _STAGE = {
     "import": "It cannot be loaded",
@@ -139,6 +146,8 @@ def _runtimes(reports: Sequence[RuntimeReport]) -> None:
                 if report.status.adapters:
                     facts.append(f"{count(len(report.status.adapters), 'adapter')} loaded")
                 Tag("p", " · ".join(fact for fact in facts if fact), "muted small maybe")
+                if report.availability.ok and report.capabilities.adapters_note:
+                    Tag("p", report.capabilities.adapters_note, "muted small", data_testid="adapters-note")
 
 
 def _models(models: Sequence[ModelInfo]) -> None:

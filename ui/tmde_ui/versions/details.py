@@ -13,6 +13,7 @@ from tmde_ui.kit.forms import on_submit
 from tmde_ui.kit.times import format_milliseconds
 from tmde_ui.kit.words import count, format_bytes, sentence, short_id
 from tmde_ui.versions.lineage import draw_lineage, find_run_name, load_trace_names, traces_of
+from tmde_ui.versions.merged import MergedExport
 from tmde_ui.versions.words import measured
 
 STABLE = "stable"
@@ -21,7 +22,7 @@ SHOWN_TRACES = 8
 
 EXPORTS = (
     ("peft", "For PEFT and TMDE (.tar.gz)", "Weights as safetensors, with all known details."),
-    ("gguf", "For llama.cpp and Ollama (.gguf)", "The GGUF form, which runtimes serve. One file."),
+    ("gguf", "For llama.cpp (.gguf)", "The GGUF form, which llama.cpp serves beside the base model. One file."),
     (
         "peft-bin",
         "For older tools (.tar.gz with adapter_model.bin)",
@@ -153,6 +154,8 @@ class AdapterDetailsView:
                     Tag("summary", "Export", "button")
                     with Tag("ul", classes="exports"):
                         self._exports = [self._export(*each) for each in EXPORTS]
+                        with Tag("li"):
+                            MergedExport(self._services, self._adapter)
                 compare = button("Compare", test="compare-this")
                 compare.on("click", lambda: self._around.compare(self._adapter), args=[])
             self._delete_button = button("Delete", "danger", test="delete").on("click", self._ask_delete, args=[])

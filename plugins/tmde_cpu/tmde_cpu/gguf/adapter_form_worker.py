@@ -9,28 +9,26 @@ subprocess only.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import gguf
 import msgspec
 import numpy as np
 
 from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE
 from tmde_core.sdk.errors import TmdeError
 from tmde_core.sdk.gguf_header import read_header, read_shapes
+from tmde_core.sdk.plain_lora import is_lora_matrix
 from tmde_core.sdk.records import to_json
 from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, read_tensors
 from tmde_core.sdk.training import ConversionResult
-from tmde_cpu.gguf.lora import ARCHITECTURES, UnsupportedModelError, write_form
+from tmde_cpu.gguf.families import Names, UnsupportedModelError, find_family, find_kind, language_config
+from tmde_cpu.gguf.lora import write_form
 
 SHOWN = 3
 """The number of matrices that a reason names. Further matrices are counted."""
-
-_NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -39,20 +37,14 @@ class Base:
     """The content of the headers of the base model's files."""
 
     def __init__(self, config: Mapping[str, Any], shapes: Shapes) -> None:
-        self.config = config
+        self.config = language_config(config)
         """The fields of config.json that the conversion needs."""
         self._shapes = shapes
-        architecture = ARCHITECTURES.get(config["model_type"])
-        if architecture is None:
-            raise UnsupportedModelError(
-                f"Models of the kind {config['model_type']!r} have no GGUF form of an adapter here."
-            )
-        self._names = gguf.get_tensor_name_map(architecture, int(config["num_hidden_layers"]))
+        self._names = Names(find_family(self.config), int(self.config["num_hidden_layers"]))
 
     def matrix(self, module: str) -> tuple[int, ...] | None:
         """Return the shape [out, in] of a module's weight by the module's name in transformers, or None."""
-        mapped = self._names.get_name(module)
-        return self._shapes.get(f"{module}.weight") or self._shapes.get(f"{mapped}.weight")
+        return self._shapes.get(f"{module}.weight") or self._shapes.get(f"{self._names.of_module(module)}.weight")
 
 
 def main(adapter_dir: Path, base: Path) -> int:
@@ -76,7 +68,7 @@ def make(adapter_dir: Path, base_path: Path) -> ConversionResult:
         if reasons := find_misfits(tensors, base, base_path.name):
             return ConversionResult(reasons=tuple(reasons))
         lora = msgspec.json.decode((adapter_dir / CONFIG_FILE).read_bytes())
-        write_form(_loaded(weights, tensors), float(lora["lora_alpha"]), base.config, adapter_dir / GGUF_FILE)
+        write_form(load_tensors(weights, tensors), lora, base.config, adapter_dir / GGUF_FILE)
     except UnsupportedModelError as error:
         (adapter_dir / GGUF_FILE).unlink(missing_ok=True)
         return ConversionResult(note=f"{error} It cannot be served by llama.cpp.")
@@ -87,7 +79,7 @@ def find_misfits(tensors: tuple[Tensor, ...], base: Base, name: str) -> list[str
     """Return why the matrices do not fit the base model, in sentences."""
     unknown, misshapen = [], []
     for tensor in tensors:
-        found = _NAME.fullmatch(tensor.name)
+        found = is_lora_matrix(tensor.name)
         matrix = base.matrix(found["module"]) if found else None
         if found is None or matrix is None or len(matrix) != 2:
             unknown.append(tensor.name)
@@ -119,16 +111,16 @@ def _of_directory(path: Path) -> Base:
 
 def _of_gguf(path: Path) -> Base:
     header = read_header(path)
-    kinds = {gguf.MODEL_ARCH_NAMES[architecture]: kind for kind, architecture in reversed(list(ARCHITECTURES.items()))}
     kind = header.architecture
+    model_type = find_kind(kind)
 
     def figure(key: str) -> Any:
         return header.metadata.get(f"{kind}.{key}")
 
-    if kind not in kinds or figure("block_count") is None or figure("attention.head_count") is None:
+    if model_type is None or figure("block_count") is None or figure("attention.head_count") is None:
         raise UnsupportedModelError(f"Models of the kind {kind!r} have no GGUF form of an adapter here.")
     config = {
-        "model_type": kinds[kind],
+        "model_type": model_type,
         "num_hidden_layers": figure("block_count"),
         "num_attention_heads": figure("attention.head_count"),
         "num_key_value_heads": figure("attention.head_count_kv"),
@@ -136,7 +128,7 @@ def _of_gguf(path: Path) -> Base:
     return Base(config, read_shapes(path))
 
 
-def _loaded(path: Path, tensors: tuple[Tensor, ...]) -> dict[str, np.ndarray[Any, Any]]:
+def load_tensors(path: Path, tensors: tuple[Tensor, ...]) -> dict[str, np.ndarray[Any, Any]]:
     """Return the tensors by name, with bfloat16 converted to float32.
 
     numpy has no bfloat16. A bfloat16 is the upper half of a float32.

@@ -2,13 +2,14 @@
 
     python -m tmde_cpu.gguf.convert DIRECTORY FILE
 
-The converter supports models of the Llama kind with a byte-level BPE tokenizer. It refuses everything else with one
-sentence on stderr, because a file that loads and produces nonsense would be worse. The conversion follows llama.cpp's
-convert_hf_to_gguf.py.
+The converter supports the families of `families` with a byte-level BPE tokenizer or the BPE of sentencepiece. It refuses
+everything else with one sentence on stderr, because a file that loads and produces nonsense would be worse. The
+conversion follows llama.cpp's convert_hf_to_gguf.py.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,159 +19,221 @@ import gguf
 import msgspec
 import numpy as np
 
-ARCHITECTURE = "LlamaForCausalLM"
-LLAMA_3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""The pattern that Llama 3 splits text with before it merges byte pairs."""
+from tmde_cpu.gguf.families import (
+    SEEING,
+    Array,
+    Family,
+    Names,
+    UnsupportedModelError,
+    find_family,
+    heads_of,
+    in_order,
+    language_config,
+)
+from tmde_cpu.gguf.tokenizer import write_tokenizer
+
+GEMMA_PERIOD = 6
+"""Every sixth layer of Gemma 3 sees the whole text. llama.cpp knows no other period."""
+SMOLLM_PERIOD = 4
+"""Every fourth layer of SmolLM3 does without positions. llama.cpp knows no other period."""
+GEMMA_27B_LAYERS = 62
+"""The number of layers by which llama.cpp recognises the one Gemma 3 that scales its attention otherwise."""
 
 _DTYPES: Mapping[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+_ANOTHER = "Name a GGUF file of the model instead."
 
 
-class UnsupportedArchitectureError(Exception):
-    """The kind of model cannot be converted here. The message names the kind and the supported kinds."""
-
-
-def convert(directory: Path, target: Path) -> None:
+def convert(directory: Path, target: Path, matrices: type[np.floating[Any]] = np.float16) -> None:
     """Write the model in `directory` to `target`.
 
+    Args:
+        directory: contains config.json, safetensors and the tokenizer.
+        target: the GGUF file.
+        matrices: the type of the matrices. Norms and biases are always written in float32.
+
     Raises:
-        UnsupportedError: the kind of model cannot be converted.
+        UnsupportedModelError: the kind of model cannot be converted.
         OSError, KeyError, ValueError: a file is missing or damaged.
     """
-    config = _json(directory / "config.json")
-    _check(config)
-    layers, heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
-    key_heads = int(config.get("num_key_value_heads") or heads)
-    writer = gguf.GGUFWriter(target, "llama")
-    _write_shape(writer, config, directory.name)
-    _write_tokenizer(writer, config, directory)
+    config = language_config(_json(directory / "config.json"))
+    family = find_family(config)
+    _check(family, config)
+    writer = gguf.GGUFWriter(target, family.name)
+    _write_shape(writer, family, config, directory.name)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if matrices is np.float16 else gguf.LlamaFileType.ALL_F32)
+    write_tokenizer(writer, config, directory)
 
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
-    tensors: list[tuple[str, Stored]] = []
+    names = Names(family, int(config["num_hidden_layers"]))
+    tensors: list[tuple[str, Stored | Array]] = [*_rotation_tensors(config)]
     for stored in _stored(directory):
-        if stored.name == "lm_head.weight" and config.get("tie_word_embeddings"):
+        if stored.name.startswith(SEEING):
             continue
-        name = names.get_name(stored.name, try_suffixes=(".weight",))
+        if stored.name.endswith("lm_head.weight") and config.get("tie_word_embeddings"):
+            continue
+        name = names.of_tensor(stored.name)
         if name is None:
-            raise UnsupportedArchitectureError(
-                f"{directory.name} holds the tensor {stored.name}, which no Llama model has."
+            raise UnsupportedModelError(
+                f"{directory.name} holds the tensor {stored.name}, which no {family.name} model of llama.cpp has."
             )
-        dtype = stored.written_as
-        nbytes = int(np.prod(stored.shape)) * np.dtype(dtype).itemsize
-        writer.add_tensor_info(name, stored.shape, np.dtype(dtype), nbytes)
         tensors.append((name, stored))
+    for name, tensor in tensors:
+        dtype = np.dtype(_written_as(tensor, matrices))
+        writer.add_tensor_info(name, tensor.shape, dtype, int(np.prod(tensor.shape)) * dtype.itemsize)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for name, stored in tensors:  # one at a time, so that the model need not fit into memory twice
-        values = stored.read()
-        if name.endswith(("attn_q.weight", "attn_k.weight")):
-            values = _permuted(values, heads if "attn_q" in name else key_heads)
-        writer.write_tensor_data(np.ascontiguousarray(values.astype(stored.written_as)))
+    for _, tensor in tensors:  # one at a time, so that the model need not fit into memory twice
+        values = _ready(family, config, tensor) if isinstance(tensor, Stored) else tensor
+        writer.write_tensor_data(np.ascontiguousarray(values.astype(_written_as(tensor, matrices))))
     writer.close()
 
 
-def _check(config: Mapping[str, Any]) -> None:
-    architecture = (config.get("architectures") or ["unknown"])[0]
-    if architecture != ARCHITECTURE:
-        raise UnsupportedArchitectureError(
-            f"It is a {architecture}; only {ARCHITECTURE} can be converted here. Name a GGUF file of the model instead."
+def _written_as(tensor: Stored | Array, matrices: type[np.floating[Any]]) -> type[np.floating[Any]]:
+    """Return the type in the GGUF file. Norms stay in float32: they are few, and their errors affect everything."""
+    return np.float32 if len(tensor.shape) == 1 else matrices
+
+
+def _ready(family: Family, config: Mapping[str, Any], stored: Stored) -> Array:
+    """Return the values of a tensor as llama.cpp wants them."""
+    values = in_order(family, stored.name.rpartition(".")[0], stored.read(), config)
+    return values.astype(np.float32) + 1 if family.shifted_norms and "norm." in stored.name else values
+
+
+# ------------------------------------------------------------------------------------------- shape
+
+
+def _check(family: Family, config: Mapping[str, Any]) -> None:
+    """Refuse what llama.cpp would compute otherwise than transformers."""
+    activation = config.get("hidden_activation") or config.get("hidden_act") or family.activation
+    if activation != family.activation:
+        raise UnsupportedModelError(
+            f"It computes with {activation!r}, where llama.cpp's {family.name} computes with {family.activation!r}. {_ANOTHER}"
         )
-    rope = _rope(config)
-    if rope.get("rope_type", rope.get("type", "default")) != "default" or config.get("attention_bias"):
-        raise UnsupportedArchitectureError(
-            "It scales its rotary positions or has attention biases, which cannot be converted here. "
-            "Name a GGUF file of the model instead."
+    kind = _rotation_kind(_rotation(config))
+    if kind not in family.rotations:
+        raise UnsupportedModelError(
+            f"It scales its rotary positions in the way {kind!r}, which cannot be converted for {family.name}. {_ANOTHER}"
         )
+    if (
+        config.get("use_sliding_window")
+        or config.get("final_logit_softcapping")
+        or config.get("attn_logit_softcapping")
+    ):
+        raise UnsupportedModelError(
+            f"It sees through a sliding window or caps its logits, which llama.cpp's {family.name} does not. {_ANOTHER}"
+        )
+    if family.architecture == gguf.MODEL_ARCH.SMOLLM3:
+        places = config.get("no_rope_layers")
+        if places and any(bool(one) != bool((layer + 1) % SMOLLM_PERIOD) for layer, one in enumerate(places)):
+            raise UnsupportedModelError(f"Its layers without positions are not those that llama.cpp knows. {_ANOTHER}")
+    if family.architecture == gguf.MODEL_ARCH.GEMMA3:
+        _check_gemma(config)
 
 
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    return config.get("rope_parameters") or config.get("rope_scaling") or {}
+def _check_gemma(config: Mapping[str, Any]) -> None:
+    kinds = config.get("layer_types") or []
+    period = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or GEMMA_PERIOD
+    regular = all((kind == "full_attention") == ((layer + 1) % GEMMA_PERIOD == 0) for layer, kind in enumerate(kinds))
+    if not regular or (not kinds and period != GEMMA_PERIOD):
+        raise UnsupportedModelError(f"Its sliding windows are not in the layers where llama.cpp has them. {_ANOTHER}")
+    big = int(config["num_hidden_layers"]) == GEMMA_27B_LAYERS
+    scaled = int(config["hidden_size"]) // int(config["num_attention_heads"]) if big else _head_width(config)
+    if config.get("query_pre_attn_scalar", scaled) != scaled:
+        raise UnsupportedModelError(f"It scales its attention otherwise than llama.cpp does. {_ANOTHER}")
 
 
-def _write_shape(writer: gguf.GGUFWriter, config: Mapping[str, Any], name: str) -> None:
-    heads = int(config["num_attention_heads"])
+def _rotation(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return how rotary positions are computed, for layers that see the whole text."""
+    told = config.get("rope_parameters") or {}
+    if "full_attention" in told:
+        return dict(told["full_attention"])
+    base = {"rope_theta": config.get("rope_theta"), "partial_rotary_factor": config.get("partial_rotary_factor")}
+    return {**base, **(config.get("rope_scaling") or {}), **told}
+
+
+def _rotation_kind(rotation: Mapping[str, Any]) -> str:
+    kind = str(rotation.get("rope_type") or rotation.get("type") or "default")
+    return "longrope" if kind == "su" else kind
+
+
+def _head_width(config: Mapping[str, Any]) -> int:
+    return int(config.get("head_dim") or int(config["hidden_size"]) // heads_of(config)[0])
+
+
+def _context(family: Family, config: Mapping[str, Any]) -> int:
+    context = int(config["max_position_embeddings"])
+    if family.architecture == gguf.MODEL_ARCH.LLAMA and config.get("sliding_window"):
+        # llama.cpp's llama knows no sliding window. A text that fits into the window is computed alike.
+        return min(context, int(config["sliding_window"]))
+    return context
+
+
+def _write_shape(writer: gguf.GGUFWriter, family: Family, config: Mapping[str, Any], name: str) -> None:
+    heads, key_heads = heads_of(config)
+    rotation, width = _rotation(config), _head_width(config)
     writer.add_type("model")
     writer.add_name(name)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_block_count(int(config["num_hidden_layers"]))
-    writer.add_context_length(int(config["max_position_embeddings"]))
+    writer.add_context_length(_context(family, config))
     writer.add_embedding_length(int(config["hidden_size"]))
     writer.add_feed_forward_length(int(config["intermediate_size"]))
     writer.add_head_count(heads)
-    writer.add_head_count_kv(int(config.get("num_key_value_heads") or heads))
+    writer.add_head_count_kv(key_heads)
+    writer.add_key_length(width)
+    writer.add_value_length(width)
     writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
-    writer.add_rope_freq_base(float(config.get("rope_theta") or _rope(config).get("rope_theta") or 10_000.0))
-    writer.add_rope_dimension_count(int(config.get("head_dim") or int(config["hidden_size"]) // heads))
+    writer.add_rope_freq_base(float(rotation.get("rope_theta") or 10_000.0))
+    writer.add_rope_dimension_count(int(width * float(rotation.get("partial_rotary_factor") or 1.0)))
     writer.add_vocab_size(int(config["vocab_size"]))
+    if family.architecture == gguf.MODEL_ARCH.GEMMA3:
+        writer.add_sliding_window(int(config["sliding_window"]))
+        local = (config.get("rope_parameters") or {}).get("sliding_attention", {}).get("rope_theta")
+        writer.add_rope_freq_base_swa(float(local or config.get("rope_local_base_freq") or 10_000.0))
+    if family.architecture == gguf.MODEL_ARCH.PHI3:
+        writer.add_sliding_window(int(config.get("sliding_window") or 0))
+    _write_rotation(writer, config, rotation)
 
 
-# ---------------------------------------------------------------------------------------- tokenizer
+def _write_rotation(writer: gguf.GGUFWriter, config: Mapping[str, Any], rotation: Mapping[str, Any]) -> None:
+    kind = _rotation_kind(rotation)
+    if kind in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        writer.add_rope_scaling_factor(float(rotation["factor"]))
+    if kind in ("yarn", "longrope"):
+        writer.add_rope_scaling_orig_ctx_len(_trained_context(config, rotation))
+    if kind == "longrope":
+        stretch = int(config["max_position_embeddings"]) / _trained_context(config, rotation)
+        usual = math.sqrt(1 + math.log(stretch) / math.log(_trained_context(config, rotation))) if stretch > 1 else 1.0
+        writer.add_rope_scaling_attn_factors(float(rotation.get("attention_factor") or usual))
 
 
-def _write_tokenizer(writer: gguf.GGUFWriter, config: Mapping[str, Any], directory: Path) -> None:
-    tokenizer, said = _json(directory / "tokenizer.json"), _json(directory / "tokenizer_config.json")
-    model = tokenizer["model"]
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise UnsupportedArchitectureError(
-            "Its tokenizer is no byte-level BPE, which is the only kind that can be converted here."
-        )
-    if not model.get("merges"):
-        raise UnsupportedArchitectureError("Its tokenizer has no merges, and llama.cpp serves none without.")
-    size = int(config["vocab_size"])
-    tokens, kinds = [f"[PAD{place}]" for place in range(size)], [int(gguf.TokenType.UNUSED)] * size
-    for token, place in model["vocab"].items():
-        tokens[place], kinds[place] = token, int(gguf.TokenType.NORMAL)
-    for added in tokenizer.get("added_tokens") or ():
-        kind = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
-        tokens[added["id"]], kinds[added["id"]] = added["content"], int(kind)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_pre_tokenizer(tokenizer.get("pre_tokenizer") or {}))
-    writer.add_token_list(tokens)
-    writer.add_token_types(kinds)
-    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
-    places = {token: place for place, token in enumerate(tokens)}
-    for role, add in (
-        ("bos", writer.add_bos_token_id),
-        ("eos", writer.add_eos_token_id),
-        ("pad", writer.add_pad_token_id),
-        ("unk", writer.add_unk_token_id),
-    ):
-        place = _special(said.get(f"{role}_token"), config.get(f"{role}_token_id"), places)
-        if place is not None:
-            add(place)
-    writer.add_add_bos_token(bool(said.get("add_bos_token", False)))
-    writer.add_add_space_prefix(False)
-    template = directory / "chat_template.jinja"
-    text = template.read_text(encoding="utf-8") if template.is_file() else said.get("chat_template")
-    if not isinstance(text, str):
-        raise UnsupportedArchitectureError(
-            "It has no chat template, so nobody can say what a conversation with it looks like."
-        )
-    writer.add_chat_template(text)
+def _trained_context(config: Mapping[str, Any], rotation: Mapping[str, Any]) -> int:
+    """Return the context length before the rotary positions were scaled."""
+    told = rotation.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+    return int(told or config["max_position_embeddings"])
 
 
-def _special(named: Any, numbered: Any, places: Mapping[str, int]) -> int | None:
-    token = named.get("content") if isinstance(named, dict) else named
-    if isinstance(token, str) and token in places:
-        return places[token]
-    number = numbered[0] if isinstance(numbered, list) and numbered else numbered
-    return number if isinstance(number, int) else None
+def _rotation_tensors(config: Mapping[str, Any]) -> list[tuple[str, Array]]:
+    """Return the factors by which llama.cpp divides the frequencies of rotary positions, if the model scales them."""
+    rotation = _rotation(config)
+    kind = _rotation_kind(rotation)
+    if kind == "llama3":
+        return [("rope_freqs.weight", _llama3_factors(config, rotation))]
+    if kind != "longrope":
+        return []
+    return [
+        (f"rope_factors_{name}.weight", np.array(rotation[f"{name}_factor"], np.float32)) for name in ("long", "short")
+    ]
 
 
-def _pre_tokenizer(described: Mapping[str, Any]) -> str:
-    """Return llama.cpp's name for the way in which a tokenizer splits text before it merges byte pairs."""
-    steps = described.get("pretokenizers", [described])
-    kinds = [step.get("type") for step in steps]
-    if kinds == ["ByteLevel"] and steps[0].get("use_regex", True):
-        return "gpt-2"
-    if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits") and steps[1].get("use_regex", True):
-        return "smollm"
-    if kinds == ["Split", "ByteLevel"] and steps[0].get("pattern", {}).get("Regex") == LLAMA_3_SPLIT:
-        return "llama-bpe"
-    raise UnsupportedArchitectureError(
-        "Its tokenizer cuts text in a way that is not known here; known are those of GPT-2, SmolLM and Llama 3. "
-        "Name a GGUF file of the model instead."
-    )
+def _llama3_factors(config: Mapping[str, Any], rotation: Mapping[str, Any]) -> Array:
+    """Return the factors of Llama 3.1 and 3.2: slow rotations become slower, fast ones stay, and some are between."""
+    width, base = _head_width(config), float(rotation.get("rope_theta") or 10_000.0)
+    factor, trained = float(rotation["factor"]), _trained_context(config, rotation)
+    low, high = float(rotation.get("low_freq_factor", 1.0)), float(rotation.get("high_freq_factor", 4.0))
+    waves = 2 * math.pi * base ** (np.arange(0, width, 2, dtype=np.float64) / width)
+    smooth = np.clip((trained / waves - low) / (high - low), 0, 1)
+    return np.array(1 / ((1 - smooth) / factor + smooth), np.float32)
 
 
 # ------------------------------------------------------------------------------------------ weights
@@ -188,12 +251,7 @@ class Stored(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
     dtype: str
 
-    @property
-    def written_as(self) -> type[np.floating[Any]]:
-        """The type in the GGUF file. Norms stay in float32: they are few, and their errors affect everything."""
-        return np.float32 if len(self.shape) == 1 else np.float16
-
-    def read(self) -> np.ndarray[Any, np.dtype[Any]]:
+    def read(self) -> Array:
         """Return the values of the tensor."""
         raw = np.fromfile(self.file, dtype=_DTYPES[self.dtype], count=int(np.prod(self.shape)), offset=self.start)
         if self.dtype == "BF16":  # the upper half of a float32
@@ -212,22 +270,11 @@ def _stored(directory: Path) -> Iterator[Stored]:
             if name == "__metadata__":
                 continue
             if told["dtype"] not in _DTYPES:
-                raise UnsupportedArchitectureError(
-                    f"{file.name} holds {told['dtype']} values; known are F32, F16 and BF16."
-                )
+                raise UnsupportedModelError(f"{file.name} holds {told['dtype']} values; known are F32, F16 and BF16.")
             start, end = told["data_offsets"]
             if 8 + length + end > file.stat().st_size:
                 raise ValueError(f"{file.name} is cut short")
             yield Stored(name, file, 8 + length + start, tuple(told["shape"]), told["dtype"])
-
-
-def _permuted(weights: np.ndarray[Any, np.dtype[Any]], heads: int) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return the rows of q and k in llama.cpp's order.
-
-    llama.cpp rotates neighbouring pairs; transformers rotates the halves of a head.
-    """
-    rows, columns = weights.shape
-    return weights.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
 def _json(path: Path) -> Any:
@@ -239,7 +286,7 @@ def main(arguments: list[str]) -> int:
     directory, target = Path(arguments[0]), Path(arguments[1])
     try:
         convert(directory, target)
-    except UnsupportedArchitectureError as error:
+    except UnsupportedModelError as error:
         sys.stderr.write(f"{error}\n")
     except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
         sys.stderr.write(f"A file of it is missing or damaged ({type(error).__name__}: {error}).\n")

@@ -2,12 +2,13 @@
 
 The format has `general.type=adapter`, `adapter.type=lora`, `adapter.lora.alpha`, and two tensors for each adapted
 matrix of the base model, named after the matrix: `….lora_a` [rank, in] and `….lora_b` [out, rank] (llama.cpp,
-convert_lora_to_gguf.py).
+convert_lora_to_gguf.py). llama.cpp computes with alpha / rank, where alpha is one number for the whole file and rank is
+that of the matrix.
 """
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,26 +19,11 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from tmde_core.sdk.adapters import CONFIG_FILE, WEIGHTS_FILE
+from tmde_core.sdk.plain_lora import is_lora_matrix, scale_of
+from tmde_cpu.gguf.families import Array, Names, UnsupportedModelError, find_family, in_order, language_config
 
-ARCHITECTURES: Mapping[str, Any] = {
-    "llama": gguf.MODEL_ARCH.LLAMA,
-    "mistral": gguf.MODEL_ARCH.LLAMA,
-    "qwen2": gguf.MODEL_ARCH.QWEN2,
-    "qwen3": gguf.MODEL_ARCH.QWEN3,
-    "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
-}
-"""Maps `model_type` in config.json to llama.cpp's architecture."""
-
-INTERLEAVED_ROPE = frozenset({gguf.MODEL_ARCH.LLAMA})
-"""Architectures for which llama.cpp rotates neighbouring pairs of a head, while transformers rotates its halves. The
-rows of q and k of the base model are stored in llama.cpp's order, so the rows of the adapter's B matrices need the same
-order."""
-
-_NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-
-
-class UnsupportedModelError(Exception):
-    """This kind of base model has no known GGUF form for adapters."""
+SAME_SCALE = 1e-9
+"""Two scales whose ratio differs from 1 by less than this are the same scale."""
 
 
 def write_gguf_lora(adapter_dir: Path, base_dir: Path, target: Path) -> None:
@@ -48,40 +34,35 @@ def write_gguf_lora(adapter_dir: Path, base_dir: Path, target: Path) -> None:
     """
     base = msgspec.json.decode((base_dir / "config.json").read_bytes())
     lora = msgspec.json.decode((adapter_dir / CONFIG_FILE).read_bytes())
-    write_form(load_file(adapter_dir / WEIGHTS_FILE), float(lora["lora_alpha"]), base, target)
+    write_form(load_file(adapter_dir / WEIGHTS_FILE), lora, base, target)
 
 
-def write_form(
-    tensors: Mapping[str, np.ndarray[Any, Any]], alpha: float, base: Mapping[str, Any], target: Path
-) -> None:
-    """Write the GGUF form from the adapter's tensors by name, its alpha, and the base model's config.json.
+def write_form(tensors: Mapping[str, Array], lora: Mapping[str, Any], base: Mapping[str, Any], target: Path) -> None:
+    """Write the GGUF form from the adapter's tensors by name, its configuration, and the base model's config.json.
 
     Raises:
         UnsupportedModelError: see `write_gguf_lora`.
     """
-    architecture = ARCHITECTURES.get(base["model_type"])
-    if architecture is None:
-        raise UnsupportedModelError(f"Models of the kind {base['model_type']!r} have no GGUF form of an adapter here.")
-    heads = int(base["num_attention_heads"])
-    key_heads = int(base.get("num_key_value_heads") or heads)
-    names = gguf.get_tensor_name_map(architecture, int(base["num_hidden_layers"]))
+    base = language_config(base)
+    family = find_family(base)
+    names = Names(family, int(base["num_hidden_layers"]))
+    alphas = _alphas(tensors, lora)
+    alpha = Counter(alphas.values()).most_common(1)[0][0] if alphas else float(lora["lora_alpha"])
 
-    writer = gguf.GGUFWriter(target, gguf.MODEL_ARCH_NAMES[architecture])
+    writer = gguf.GGUFWriter(target, family.name)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", alpha)
     for name, tensor in sorted(tensors.items()):
-        found = _NAME.fullmatch(name)
-        mapped = names.get_name(found["module"]) if found else None
+        found = is_lora_matrix(name)
+        mapped = names.of_module(found["module"]) if found else None
         if found is None or mapped is None:
-            raise UnsupportedModelError(
-                f"The adapter's tensor {name} has no place in llama.cpp's {base['model_type']}."
-            )
-        if found["side"] == "B" and architecture in INTERLEAVED_ROPE:
-            if found["module"].endswith("q_proj"):
-                tensor = permute(tensor, heads)
-            elif found["module"].endswith("k_proj"):
-                tensor = permute(tensor, key_heads)
+            raise UnsupportedModelError(f"The adapter's tensor {name} has no place in llama.cpp's {family.name}.")
+        if found["side"] == "B":
+            tensor = in_order(family, found["module"], tensor, base)
+            ratio = alphas[found["module"]] / alpha
+            if abs(ratio - 1) > SAME_SCALE:  # B takes what the file's one alpha cannot say
+                tensor = tensor.astype(np.float32) * np.float32(ratio)
         writer.add_tensor(f"{mapped}.weight.lora_{found['side'].lower()}", np.ascontiguousarray(tensor))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -89,7 +70,11 @@ def write_form(
     writer.close()
 
 
-def permute(rows: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """Reorder the rows of each head from halves to neighbouring pairs. The shape [heads · width, …] stays the same."""
-    halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
-    return halves.swapaxes(1, 2).reshape(rows.shape)
+def _alphas(tensors: Mapping[str, Array], lora: Mapping[str, Any]) -> dict[str, float]:
+    """Return for each module the alpha with which llama.cpp's alpha / rank is the scale that PEFT uses."""
+    found = {}
+    for name, tensor in tensors.items():
+        matrix = is_lora_matrix(name)
+        if matrix is not None and matrix["side"] == "A":
+            found[matrix["module"]] = scale_of(lora, matrix["module"]) * tensor.shape[0]
+    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from tmde_core.sdk.errors import InvalidInputError, NotFoundError
 from tmde_core.sdk.gguf_header import GgufHeader, read_header
+from tmde_core.sdk.model_folders import find_folder, list_folders
 from tmde_core.sdk.runtimes import ModelInfo
 from tmde_cpu.base_name import EMBEDDED_ALIASES, is_embedded_name
 from tmde_cpu.embedded import EMBEDDED_FILE, verify_embedded
@@ -52,6 +54,8 @@ class Catalog:
             return self.default
         if name not in known and is_embedded_name(name):
             name = EMBEDDED_FILE
+        if name not in known and (source := self._source(name)).path.exists() and find_folder(self._models_dir, name):
+            return source  # a base model's own name
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise NotFoundError(
@@ -105,9 +109,27 @@ class Catalog:
         there = [
             ModelSource(file.name, file) for file in files if not file.name.startswith(".") and self._is_model(file)
         ]
-        return {source.name: source for source in (*there, *named)}
+        return {source.name: source for source in (*there, *self._in_folders({one.name for one in there}), *named)}
+
+    def _in_folders(self, taken: set[str]) -> Sequence[ModelSource]:
+        """Return the forms of pulled and added base models. Weights are converted where there is no GGUF."""
+        found = []
+        for folder in list_folders(self._models_dir):
+            files = [file for file in folder.gguf_files if self._is_model(file)]
+            sources = [ModelSource(file.name, file) for file in files]
+            if not sources and folder.weights is not None:
+                sources = [ModelSource(folder.path.name, folder.weights)]
+            for source in sources:
+                name = source.name if source.name not in taken else f"{folder.path.name}/{source.name}"
+                taken.add(name)
+                found.append(ModelSource(name, source.path))
+        return found
 
     def _source(self, text: str) -> ModelSource:
+        if (folder := find_folder(self._models_dir, text)) is not None:
+            form = next(iter(folder.gguf_files), None) or folder.weights
+            if form is not None:
+                return ModelSource(form.name if form.is_file() else folder.path.name, form)
         path = Path(EMBEDDED_FILE if is_embedded_name(text) else text).expanduser()
         return ModelSource(path.name, path if path.is_absolute() else self._models_dir / path)
 
@@ -119,6 +141,7 @@ class Catalog:
 
     def _info(self, source: ModelSource, loaded: bool, default: bool) -> ModelInfo:
         size, context, detail = None, None, ""
+        shipped = source.path == self._models_dir / EMBEDDED_FILE
         try:
             if source.is_directory:
                 size, detail = _directory_size(source.path), "safetensors; converted to GGUF when it is first used"
@@ -136,7 +159,8 @@ class Catalog:
             loaded=loaded,
             default=default,
             detail=detail,
-            aliases=EMBEDDED_ALIASES if source.path == self._models_dir / EMBEDDED_FILE else (),
+            aliases=EMBEDDED_ALIASES if shipped else (),
+            shipped=shipped,
         )
 
 

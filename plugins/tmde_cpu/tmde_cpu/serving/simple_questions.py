@@ -71,14 +71,17 @@ class QualityReport(Record):
         return self.right / self.asked
 
 
-class _Question(msgspec.Struct, frozen=True):
+class Question(msgspec.Struct, frozen=True):
+    """A question, and whether a program finds an answer right."""
+
     text: str
     right: Callable[[str], bool]
 
 
-def _questions() -> list[_Question]:
+def simple_questions() -> list[Question]:
+    """Return the twenty-four questions, always the same."""
     return [
-        _Question(EXTRACT.format(what=what, text=text), _says({"name": name, what: str(value)}))
+        Question(EXTRACT.format(what=what, text=text), _says({"name": name, what: str(value)}))
         for what, texts in (("age", PEOPLE), ("city", TRAVELLERS))
         for text, name, value in texts
     ]
@@ -101,7 +104,7 @@ async def measure_quality(runtime: ModelRuntime, model: str = "") -> QualityRepo
     Raises:
         TmdeError: any error of the runtime.
     """
-    questions = _questions()
+    questions = simple_questions()
     ends: list[ChatEnd] = []
     wrong = []
     for question in questions:

@@ -29,7 +29,7 @@ from tmde_core.sdk.training import (
     TrainingJob,
 )
 from tmde_core.sdk.worker import TrainingFailedError, prepare_examples
-from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
+from tmde_cpu.base_model import base_name, ensure_base_model, identify, load_tokenizer
 from tmde_cpu.training.calibration import Calibration, load_or_measure
 from tmde_cpu.training.conversation import ConversationEncoder
 from tmde_cpu.training.examples import Example
@@ -68,7 +68,7 @@ def preview(job: TrainingJob, early: Callable[[PreviewReport], object] = lambda 
         return report
     early(report)
     packs, longest = _work(fitting, held_out, config)
-    found = load_or_measure(Path(job.data_dir), directory, identify(directory, job.base_model), config, longest)
+    found = load_or_measure(Path(job.data_dir), directory, identify(directory, base_name(job)), config, longest)
     return msgspec.structs.replace(report, estimate=_estimated(found, packs, longest, config), calibrated=True)
 
 

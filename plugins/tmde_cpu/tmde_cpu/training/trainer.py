@@ -29,8 +29,9 @@ from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE
 from tmde_core.sdk.files import hash_file
 from tmde_core.sdk.training import FineTuneConfig, FineTuneMetrics
 from tmde_core.sdk.worker import BaseIdentity, RunWorker, TrainingFailedError
-from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
-from tmde_cpu.gguf.lora import UnsupportedModelError, write_gguf_lora
+from tmde_cpu.base_model import base_name, ensure_base_model, identify, load_tokenizer
+from tmde_cpu.gguf.families import UnsupportedModelError
+from tmde_cpu.gguf.lora import write_gguf_lora
 from tmde_cpu.training import state
 from tmde_cpu.training.conversation import ConversationEncoder
 from tmde_cpu.training.packing import Pack, pack_all
@@ -70,7 +71,7 @@ def train(worker: RunWorker) -> None:
     threads = _be_deterministic(begun.threads if begun else None, config.seed)
 
     directory = ensure_base_model(Path(worker.job.data_dir), worker.job.base_model)
-    base = identify(directory, worker.job.base_model)
+    base = identify(directory, base_name(worker.job))
     fingerprint = _fingerprint(worker, base)
     if begun and begun.fingerprint != fingerprint:
         raise TrainingFailedError(
@@ -183,7 +184,8 @@ def _validate(
 def _publish(worker: RunWorker, trainee: Trainee, directory: Path, base: BaseIdentity, at: State) -> None:
     staging = worker.make_staging()
     lora = trainee.peft_model.peft_config["default"]
-    lora.base_model_name_or_path = base.name  # a local path would mean nothing on another machine
+    # A local path would mean nothing on another machine; other tools look for a repository.
+    lora.base_model_name_or_path = worker.job.base_model_source or base.name
     lora.inference_mode = True
     lora.save_pretrained(staging)
     settings = msgspec.json.decode((staging / CONFIG_FILE).read_bytes())

@@ -283,6 +283,14 @@ async def dead(run_dir: Path) -> None:
         await asyncio.sleep(0.02)
 
 
+async def kill_worker(run_dir: Path) -> None:
+    """Kill the worker until it is dead. In the moment when it starts its program, it cannot be recognised yet."""
+    while supervisor.is_alive(run_dir):
+        for process in supervisor.find_processes(run_dir.name):
+            process.kill()
+        await asyncio.sleep(0.02)
+
+
 def killed_server(data_dir: Path, base_model: str) -> str:
     """Start a run from a process that is then killed; returns the run's id."""
     command = [sys.executable, str(SERVER), str(data_dir), base_model]
@@ -323,9 +331,7 @@ async def test_a_run_that_was_completed_while_no_server_ran_is_completed_at_the_
 
 async def test_a_worker_killed_while_no_server_ran_goes_on_when_one_starts_but_not_for_a_reader(filled, stand_in):
     run_id = await asyncio.to_thread(killed_server, filled, "waits")
-    for process in supervisor.find_processes(run_id):
-        process.kill()
-    await dead(filled / "runs" / run_id)
+    await kill_worker(filled / "runs" / run_id)
     async with stand_in(filled) as reader:
         (run,), _ = await reader.finetune.list()
         assert run.completed_at is None

@@ -141,6 +141,13 @@ def plain_loras(maker: Maker) -> None:
     maker.plain("dropout", lora_dropout=0.3)
     maker.plain("broken-alpha", lora_alpha=2.5)
     maker.plain("same-patterns", rank_pattern={"q_proj": 4}, alpha_pattern={"q_proj": 6})
+    maker.plain("rank-pattern", rank_pattern={"q_proj": 8})
+    maker.plain("alpha-pattern", alpha_pattern={"q_proj": 12})
+    maker.plain(
+        "patterns", rank_pattern={r"layers\.0\..*(q|v)_proj": 2}, alpha_pattern={"mlp.down_proj": 1, "o_proj": 30}
+    )
+    maker.plain("rslora", use_rslora=True)
+    maker.plain("rslora-rank-pattern", use_rslora=True, rank_pattern={"up_proj": 9})
     maker.plain("no-task", task_type=None)
     maker.make("loraplus", lambda: loraplus(maker), compare=True)
     maker.make("half", lambda: halved(maker), compare=True)
@@ -207,7 +214,6 @@ def combined(maker: Maker, how: str) -> Any:
 
 def other_loras(maker: Maker) -> None:
     """Make the relatives of LoRA that have its kind in their configuration."""
-    maker.other("rslora", use_rslora=True)
     maker.other("dora", use_dora=True)
     maker.other("qalora", use_qalora=True, qalora_group_size=8)
     maker.other(
@@ -224,8 +230,6 @@ def other_loras(maker: Maker) -> None:
     maker.other("embedding", target_modules=["q_proj", "embed_tokens"])
     maker.other("output", target_modules=["q_proj", "lm_head"])
     maker.make("output-alone", lambda: maker.lora(target_modules=["q_proj", "lm_head"]), save_embedding_layers=False)
-    maker.other("rank-pattern", rank_pattern={"q_proj": 8})
-    maker.other("alpha-pattern", alpha_pattern={"q_proj": 12})
     maker.other("layer-replication", layer_replication=[(0, 2), (0, 2)])
     maker.other("target-parameters", target_modules=[], target_parameters=["mlp.down_proj.weight"])
     maker.other("tokens", trainable_token_indices=[1, 2])

@@ -106,7 +106,8 @@ async def test_the_notes_tell_how_to_use_the_gguf_form(services, data_dir, publi
     identity = published(data_dir)
     text = unpacked(await exported(services, identity))["NOTES.md"].decode()
     assert "llama-server --model scripted-1.gguf --lora adapter.gguf" in text
-    assert "FROM ./scripted-1.gguf\n    ADAPTER ./adapter.gguf\n" in text
+    assert f"tmde lora export {identity} --format merged-gguf" in text
+    assert "ADAPTER" not in text  # Ollama takes no adapters any more
 
 
 async def test_the_gguf_form_is_exported_as_the_file_itself(services, data_dir, published):

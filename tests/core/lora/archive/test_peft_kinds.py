@@ -40,12 +40,12 @@ HALF_NOISE = 0.05
 PLAIN = (
     *("lora", "gaussian", "orthogonal", "mica", "eva", "loraplus", "dropout", "half", "broken-alpha", "no-task"),
     *("all-linear", "expression", "one-layer", "one-number-of-a-layer", "without-some", "same-patterns"),
+    *("rank-pattern", "alpha-pattern", "patterns", "rslora", "rslora-rank-pattern"),
     *("weighted-sum", "concatenated", "loha-as-lora"),
     *("converted-pissa", "converted-olora", "converted-corda", "converted-lora_ga"),
 )
 
 OTHER_LORAS = {
-    "rslora": "is rsLoRA",
     "dora": "is DoRA",
     "qalora": "is QALoRA",
     "bdlora": "is BD-LoRA",
@@ -63,8 +63,6 @@ OTHER_LORAS = {
     "tokens": "changes token embeddings",
     "output": "lm_head.base_layer.weight",
     "output-alone": "has no matrix for base_model.model.lm_head",
-    "rank-pattern": "gives some modules another rank",
-    "alpha-pattern": "gives some modules another alpha",
     "layer-replication": "repeats layers",
     "target-parameters": "changes parameters outside of linear layers",
     "pissa": "began with 'pissa'",

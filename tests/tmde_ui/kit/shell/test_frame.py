@@ -9,7 +9,7 @@ from tmde_ui.pages import PAGES
 
 pytestmark = pytest.mark.slow
 
-PATHS = ("/", "/traces", "/finetune", "/plugins", "/traces/00000000-0000-0000-0000-000000000001")
+PATHS = ("/", "/traces", "/finetune", "/models", "/plugins", "/traces/00000000-0000-0000-0000-000000000001")
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 
 

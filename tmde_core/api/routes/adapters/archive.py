@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 from litestar import get, post
@@ -11,17 +11,40 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 from msgspec import Meta
 
+from tmde_core.api.web.disconnect import while_connected
 from tmde_core.api.web.multipart import read_file_field
 from tmde_core.api.web.requests import AnyRequest, Given, decode_body
 from tmde_core.api.web.schema import FORM, describe_route
 from tmde_core.api.web.streams import OpenStreams
+from tmde_core.lora.archive.layout import ArchiveFormat
 from tmde_core.records.base import Record, parse_id
 from tmde_core.records.lora import LoRAAdapter
+from tmde_core.records.training import Quantization
 
 Format = Annotated[
-    Literal["peft", "peft-bin", "gguf"],
+    ArchiveFormat,
     QueryParameter(
-        name="format", description="A .tar.gz in PEFT's layout, the same with adapter_model.bin, or one GGUF file."
+        name="format",
+        description=(
+            "A .tar.gz in PEFT's layout, the same with adapter_model.bin, one GGUF file, or a .tar with adapter and base model "
+            "merged into one GGUF file, and NOTES.md."
+        ),
+    ),
+]
+
+WantedQuantization = Annotated[
+    Quantization,
+    QueryParameter(
+        name="quantization",
+        description="How a merged model's weights are stored: each as in the base model, or all as Q8_0 or F16.",
+    ),
+]
+
+Insisting = Annotated[
+    bool,
+    QueryParameter(
+        name="force",
+        description="Export a merged model that is too far from what was merged; false answers with 422 instead.",
     ),
 ]
 
@@ -30,6 +53,15 @@ Again = Annotated[
     bool,
     QueryParameter(
         name="again", description="Import the adapter also if it is here already; false answers with 409 instead."
+    ),
+]
+
+
+SaidBase = Annotated[
+    str | None,
+    QueryParameter(
+        name="base",
+        description="The base model to which the adapter belongs, if its own words do not tell. The sizes must fit.",
     ),
 ]
 
@@ -55,12 +87,29 @@ class AskStarted(Record):
 @get(
     "/api/lora/{adapter_id:str}/export",
     **describe_route(
-        "exportAdapter", "Adapters", errors=(400, 404, 422), returns=("application/gzip", "application/octet-stream")
+        "exportAdapter",
+        "Adapters",
+        errors=(400, 404, 422, 502, 503, 507),
+        returns=("application/gzip", "application/octet-stream", "application/x-tar"),
     ),
 )
-async def export(adapter_id: FromPath[str], services: Given, format: Format = "peft") -> Stream:  # noqa: A002
-    """Export an adapter as one file, streamed."""
-    made = await services.archives.export(await services.ids.adapter(adapter_id), format)
+async def export(
+    adapter_id: FromPath[str],
+    request: AnyRequest,
+    services: Given,
+    format: Format = "peft",  # noqa: A002
+    quantization: WantedQuantization = "base",
+    force: Insisting = False,
+) -> Stream:
+    """Export an adapter as one file, streamed.
+
+    A merged model is written and compared before the answer begins, which takes a minute or more. If the client
+    disconnects meanwhile, the work is ended.
+    """
+    identity = await services.ids.adapter(adapter_id)
+    made = await while_connected(
+        request, services.archives.export(identity, format, quantization=quantization, force=force)
+    )
     headers = {
         "Content-Disposition": f'attachment; filename="{made.filename}"',
         "X-Content-Type-Options": "nosniff",
@@ -75,14 +124,14 @@ async def export(adapter_id: FromPath[str], services: Given, format: Format = "p
     "/api/lora/import",
     status_code=201,
     request_max_body_size=None,
-    **describe_route("importAdapter", "Adapters", takes=FORM, errors=(400, 409, 413, 415, 422, 507)),
+    **describe_route("importAdapter", "Adapters", takes=FORM, errors=(400, 404, 409, 413, 415, 422, 507)),
 )
-async def bring_in(request: AnyRequest, services: Given, again: Again = True) -> LoRAAdapter:
+async def bring_in(request: AnyRequest, services: Given, again: Again = True, base: SaidBase = None) -> LoRAAdapter:
     """Import an adapter archive, sent as the form field `file`. A failed import leaves nothing behind.
 
     If an adapter with the same weights and configuration is here already, `twinOf` names it.
     """
-    return await services.archives.import_archive(_pieces(request), "api", again=again)
+    return await services.archives.import_archive(_pieces(request), "api", again=again, base=base)
 
 
 async def _pieces(request: AnyRequest) -> AsyncIterator[bytes]:

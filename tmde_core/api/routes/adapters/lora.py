@@ -39,6 +39,8 @@ class ActivateBody(Record):
 
     force: bool = False
     """Activate the adapter even if the gate holds it back."""
+    base: str | None = None
+    """The base model to which it belongs, if TMDE does not see it. The sizes must fit."""
 
 
 class RollbackBody(Record):
@@ -218,7 +220,7 @@ async def activate(adapter_id: FromPath[str], request: AnyRequest, services: Giv
     """Activate an adapter. Debates that start later use it. A failed activation changes nothing."""
     identity = await services.ids.adapter(adapter_id)
     wanted = await decode_body(request, ActivateBody, optional=True)
-    return await services.lora.activate(identity, "api", wanted.force)
+    return await services.lora.activate(identity, "api", wanted.force, wanted.base)
 
 
 ROUTES = (

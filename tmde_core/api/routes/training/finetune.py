@@ -45,6 +45,8 @@ class RunStarted(Record):
     run_id: UUID
     status: TrainingRunStatus
     progress_url: str
+    notice: str | msgspec.UnsetType = msgspec.UNSET
+    """What the run means for the models while it uses the graphics card, in sentences; absent if nothing."""
 
 
 class RunList(Listing, frozen=True):
@@ -191,7 +193,12 @@ async def log(run_id: FromPath[str], services: Given, lines: Lines = 40) -> LogT
 
 
 def _started(run: FineTuneRun) -> RunStarted:
-    return RunStarted(run_id=run.id, status="pending", progress_url=f"/api/finetune/{run.id}/progress")
+    return RunStarted(
+        run_id=run.id,
+        status="pending",
+        progress_url=f"/api/finetune/{run.id}/progress",
+        notice=run.notice or msgspec.UNSET,
+    )
 
 
 ROUTES = (rename, start, listing, config, configure, backends, show, progress, metrics, traces, cancel, resume, log)

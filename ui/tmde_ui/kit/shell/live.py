@@ -22,7 +22,7 @@ from tmde_core.records.finetune import FineTuneRun
 from tmde_core.records.notifications import Notification
 from tmde_core.services import Services
 from tmde_ui.kit.names import is_named, remember_names, short_name
-from tmde_ui.kit.serving import why_none_serves
+from tmde_ui.kit.serving import why_active_is_idle
 from tmde_ui.kit.times import format_milliseconds
 
 log = structlog.get_logger(__name__)
@@ -56,7 +56,7 @@ class Situation(msgspec.Struct, frozen=True):
     adapter_flaw: str | None = None
     """Why the base model answers although an adapter is active; None if the adapter answers."""
     adapter_idle: str | None = None
-    """Why the base model answers although a sound adapter is active: the Proposer's runtime serves none."""
+    """Why the base model answers although a sound adapter is active: see `why_active_is_idle`."""
     adapter_name: str | None = None
     """What people call the active adapter."""
 
@@ -112,7 +112,9 @@ class ServerStatus:
         elif debates:
             jobs.append(Job(f"{len(debates)} debates running", "/"))
         if run is not None:
-            jobs.append(Job(await self._training(run), f"/finetune/{run.id}"))
+            paused = self._services.workspace.find_why_paused() is not None
+            label = await self._training(run)
+            jobs.append(Job(f"{label} (model paused)" if paused else label, f"/finetune/{run.id}"))
         if (benchmark := self._services.benchmark.get_running()) is not None:
             share = 100 * benchmark.completed_answers // max(1, benchmark.answer_count)
             jobs.append(Job(f"Benchmark {share} %", f"/benchmark/{benchmark.id}"))
@@ -155,7 +157,7 @@ class ServerStatus:
             self._asking = asyncio.create_task(self._read_idle(), name="whether adapters are served")
 
     async def _read_idle(self) -> None:
-        found = await why_none_serves(self._services) if self._services.lora.get_active_ref() else None
+        found = await why_active_is_idle(self._services)
         if found != self._idle:
             self._idle = found
             self._wake.set()
