@@ -59,6 +59,8 @@ async def test_status_and_models_say_where_the_model_runs(runtime: EmbeddedRunti
     told += "llama-server build 11434"
     status = await runtime.status()
     assert (status.state, status.detail) == ("ready", f"{embedded_model.name}: {told}")
+    assert status.vram_bytes is not None
+    assert embedded_model.stat().st_size < status.vram_bytes < 2_000_000_000  # 720 MiB of cache, and the weights
     (model,) = await runtime.models()
     assert (model.detail, model.context_length) == (told, 8192)
     assert await runtime.context_length() == 8192
@@ -118,7 +120,7 @@ async def test_a_killed_program_is_started_again(runtime: EmbeddedRuntime) -> No
     os.kill(status.pid, signal.SIGKILL)
     model = await runtime._model("")
     while model.state != "restarting":
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
     text, _ = await answer(runtime, question())
     assert text
     after = await runtime.status()
@@ -140,6 +142,7 @@ async def test_a_card_that_is_fuller_than_it_says_gets_fewer_layers_and_at_last_
     detail = (await made.status()).detail
     where = "15 of 31 layers on CUDA0" if layers else "on the processor"
     assert f": {where}" in detail
+    assert ((await made.status()).vram_bytes is None) == (layers == 0)
     assert f"The memory was too little for {tried[-2]} layers on the card, so {layers or 'none'} are there." in detail
     await made.stop()
 
@@ -157,7 +160,7 @@ async def test_adapters_are_switched_in_turn_if_no_second_program_fits_the_card(
         await anext(stream)
         loading = asyncio.create_task(made.load_adapter(make_adapter(tmp_path / "1", 1)))
         while (await made._model(""))._current is not None:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
         program.play(cards=PLENTY)
         waiting = asyncio.create_task(answer(made, question(max_tokens=2)))
         pieces = [item async for item in stream]  # the answer under way is finished first

@@ -15,7 +15,7 @@ from tmde_core.sdk.gguf_header import GgufTensor, read_header, read_tensors
 from tmde_cpu.serving.binary import MIB, Binary, Device, best_devices, list_devices, open_binary
 from tmde_cpu.serving.binary_child import BinaryChild, BinaryJob, CardFullError
 from tmde_cpu.serving.child import ServerChild
-from tmde_cpu.serving.memory import MemoryPlan, ModelSizes, Wish, fitting_layers, model_sizes, plan_memory
+from tmde_cpu.serving.memory import MemoryPlan, ModelSizes, Wish, card_bytes, fitting_layers, model_sizes, plan_memory
 from tmde_cpu.serving.options import CARD_BATCH, DEFAULT_BATCH, EmbeddedSettings
 from tmde_cpu.serving.server_log import ServerLog
 
@@ -83,6 +83,11 @@ class BinaryHost:
         told = f"{where}; {how}; llama-server {self._binary.version}"
         return f"{told}. {self._note}" if self._note else told
 
+    @property
+    def card_bytes(self) -> int:
+        """The calculated memory of one server on the cards."""
+        return self._plan.card_bytes
+
     async def start(self, adapters: Sequence[Path]) -> ServerChild:
         """Start a server. See `ServerHost.start`. A full card gets fewer layers, and at last none."""
         before, self._plan = self._plan, await self._plan_now(adapters)
@@ -94,7 +99,7 @@ class BinaryHost:
             except CardFullError as error:
                 if not tries:
                     raise
-                self._lower(tries.pop(0), error)
+                self._lower(tries.pop(0), self._wish(adapters), error)
             else:
                 log.info("embedded.served", model=self._model.name, how=self.detail)
                 return child
@@ -127,7 +132,13 @@ class BinaryHost:
         else:
             every = MemoryPlan(self._sizes.all_layers, self.context, self.slots, 0)
             plan = fitting_layers(self._sizes, free, every, wish)
-        return msgspec.structs.replace(plan, layers=min(plan.layers, self._most_layers))
+        return plan if plan.layers <= self._most_layers else self._with_layers(plan, self._most_layers, wish)
+
+    def _with_layers(self, plan: MemoryPlan, layers: int, wish: Wish) -> MemoryPlan:
+        """Return `plan` with other layers, and the memory that they take."""
+        cards = max(1, len(self._devices))
+        needed = card_bytes(self._sizes, layers, plan.context, plan.slots, wish, cards=cards)
+        return msgspec.structs.replace(plan, layers=layers, card_bytes=needed)
 
     def _wish(self, adapters: Sequence[Path]) -> Wish:
         options = self._options
@@ -149,7 +160,7 @@ class BinaryHost:
         steps = [int(layers * share) for share in FEWER_LAYERS] if self._options.gpu_layers != 0 else []
         return [step for step in dict.fromkeys((*steps, 0)) if step < layers]
 
-    def _lower(self, layers: int, error: WorkerFailedError) -> None:
+    def _lower(self, layers: int, wish: Wish, error: WorkerFailedError) -> None:
         self._note = (
             f"The memory was too little for {self._plan.layers} layers on the card, so {layers or 'none'} are there. Close "
             "what else uses the card, or take a smaller model or context."
@@ -157,7 +168,7 @@ class BinaryHost:
         log.warning(
             "embedded.card_full", model=self._model.name, layers=self._plan.layers, next=layers, why=error.detail
         )
-        self._plan = msgspec.structs.replace(self._plan, layers=layers)
+        self._plan = self._with_layers(self._plan, layers, wish)
 
     def _why_fewer(self, before: MemoryPlan) -> str:
         layers = self._plan.layers

@@ -24,6 +24,11 @@ class ServerHost(Protocol):
         """Where the model runs, for people; empty if there is nothing to say."""
         ...
 
+    @property
+    def card_bytes(self) -> int:
+        """The memory of one server on graphics cards."""
+        ...
+
     async def start(self, adapters: Sequence[Path]) -> ServerChild:
         """Start a server with the adapters, and return when it has loaded the model.
 
@@ -46,6 +51,7 @@ class LibraryHost:
     """Starts llama.cpp's server inside xllamacpp, on the processor (a `ServerHost`)."""
 
     detail = ""
+    card_bytes = 0
 
     def __init__(self, model: Path, context: int, options: EmbeddedSettings, log: ServerLog) -> None:
         self.context = context

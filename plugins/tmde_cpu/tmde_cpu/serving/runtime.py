@@ -132,6 +132,7 @@ class EmbeddedRuntime:
             pid=default.pids[0] if default and default.pids else None,
             restarts=sum(model.restarts for model in served),
             rss_bytes=sum(map(_rss, pids)) if pids else None,
+            vram_bytes=sum(model.card_bytes for model in served) or None,
             adapters=tuple(dict.fromkeys(id_ for model in served for id_ in model.adapters)),
         )
 

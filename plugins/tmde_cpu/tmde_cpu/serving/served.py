@@ -323,6 +323,11 @@ class ServedModel:
         return self._host.detail if self._current is not None else ""
 
     @property
+    def card_bytes(self) -> int:
+        """The memory of the children on graphics cards."""
+        return self._host.card_bytes * len(self.pids)
+
+    @property
     def pids(self) -> list[int]:
         """The process ids of the children, the current one first."""
         generations = [self._current, *self._retiring]
