@@ -128,6 +128,28 @@ async def test_a_killed_program_is_started_again(runtime: EmbeddedRuntime) -> No
     assert after.pid != status.pid
 
 
+async def test_if_the_launcher_is_killed_nothing_of_a_wrapper_script_stays(
+    tmp_path: Path, embedded_model: Path, program: LlamaServerFile
+) -> None:
+    wrapper = tmp_path / "my server"
+    wrapper.write_text(f'#!/bin/sh\n"{program.path}" "$@"\n', encoding="utf-8")
+    wrapper.chmod(0o755)
+    made = runtime_of(tmp_path, embedded_model, LlamaServerFile(wrapper))
+    await made.start()
+    status = await made.status()
+    script = psutil.Process(status.pid)
+    inner, launcher = script.children()[0].pid, script.parent()
+    assert launcher is not None
+    launcher.kill()
+    model = await made._model("")
+    while model.state != "restarting":
+        await asyncio.sleep(0.01)
+    while psutil.pid_exists(inner) and psutil.Process(inner).status() != psutil.STATUS_ZOMBIE:
+        await asyncio.sleep(0.01)
+    assert (await answer(made, question(max_tokens=1)))[1].completion_tokens == 1
+    await made.stop()
+
+
 @pytest.mark.parametrize(("most", "layers"), [(20, 15), (0, 0)])
 async def test_a_card_that_is_fuller_than_it_says_gets_fewer_layers_and_at_last_none(
     tmp_path: Path, embedded_model: Path, most: int, layers: int
@@ -259,12 +281,14 @@ async def test_no_program_outlives_a_tmde_that_is_killed(
     )
     assert parent.stdout is not None
     pid = 0
-    async for line in parent.stdout:  # log lines come before
-        if line.startswith(b"pid "):
-            pid = int(line[4:])
-            break
-    assert psutil.pid_exists(pid)
-    parent.kill()
+    try:
+        async for line in parent.stdout:  # log lines come before
+            if line.startswith(b"pid "):
+                pid = int(line[4:])
+                break
+        assert psutil.pid_exists(pid)
+    finally:
+        parent.kill()
     await parent.communicate()
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         await asyncio.sleep(0.02)

@@ -61,6 +61,7 @@ class BinaryChild(ServerChild):
         super().__init__(process, log)
         self._server = 0
         """The process id of the program, which is also the id of its process group."""
+        self._cleaning: asyncio.Task[None] | None = None
 
     @classmethod
     async def launch(cls, job: BinaryJob, log: ServerLog) -> BinaryChild:
@@ -112,6 +113,7 @@ class BinaryChild(ServerChild):
         command = [str(job.program), "--host", HOST, "--port", str(port), *job.arguments]
         await self._say({"command": command, "key": key, "adapters": job.adapters, "parent": os.getpid()})
         self._server = await self._hello(job)
+        self._cleaning = asyncio.create_task(self._clean_up())
         self._connect(f"http://{HOST}:{port}", key, job.slots)
         while not await self._ready():
             await asyncio.wait([self.exited], timeout=POLL_SECONDS)
@@ -136,6 +138,19 @@ class BinaryChild(ServerChild):
                 return hello.pid
             raise WorkerFailedError(f"The program {job.program} cannot be started: {hello.error}.")
         raise WorkerFailedError(f"The launcher of {job.program} failed: {self.last_words or 'it said nothing'}.")
+
+    async def _clean_up(self) -> None:
+        """End the program's group when the launcher has ended, even if the launcher was killed.
+
+        What a wrapper script started would live on, and hold the log open. Only the launcher holds its stdout.
+        """
+        assert self._process.stdout is not None
+        await self._process.stdout.read()
+        self._kill_group()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._server, signal.SIGKILL)
 
     async def _ready(self) -> bool:
         try:
@@ -176,10 +191,11 @@ class BinaryChild(ServerChild):
     async def stop(self) -> None:
         """End the program at once."""
         if self._server and not self.exited.done():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._server, signal.SIGKILL)
+            self._kill_group()
             await asyncio.wait([self.exited], timeout=END_SECONDS)
         await super().stop()
+        if self._cleaning is not None:
+            await self._cleaning
 
 
 def _free_port() -> int:
