@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tmde_core.errors import InvalidInputError, TmdeError, WorkerFailedError
 from tmde_core.testing import make_context
-from tmde_cpu.serving import binary
+from tmde_cpu.serving import binary, binary_host
 from tmde_cpu.serving.binary import (
     MIB,
     NEEDED_FLAGS,
@@ -31,7 +31,7 @@ from tmde_cpu.serving.binary_host import BinaryHost, read_sizes
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import availability
 from tmde_cpu.serving.server_log import LastLines, ServerLog
-from tmde_cpu.testing_server import LlamaServerFile, write_llama_server
+from tmde_cpu.testing import LlamaServerFile, write_llama_server
 
 
 @pytest.mark.parametrize(
@@ -269,6 +269,24 @@ async def test_it_is_said_where_the_model_runs(
     host = await host_of(write_llama_server(tmp_path, cards=free), embedded_model, **settings)
     assert told in host.detail
     assert host.detail.endswith("; llama-server build 11434")
+
+
+async def test_free_memory_is_asked_again_for_a_later_server(
+    tmp_path: Path, embedded_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = write_llama_server(tmp_path, cards={"CUDA0": 9000})
+    host = await host_of(program, embedded_model)
+    program.play(cards={"CUDA0": 900})
+    assert (await host._plan_now(())).layers == 31  # the server starts right after the reading
+    later = await host._plan_now(())
+    assert 0 < later.layers < 31
+    assert (later.context, later.slots) == (host.context, host.slots) == (8192, 4)
+    program.play(cards={"CUDA0": 9000})
+    assert (await host._plan_now(())).layers == 31
+    stale = await host_of(program, embedded_model)
+    monkeypatch.setattr(binary_host, "FRESH_SECONDS", 0.0)
+    program.play(cards={})
+    assert (await stale._plan_now(())).layers == 0
 
 
 async def test_a_card_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, embedded_model: Path) -> None:

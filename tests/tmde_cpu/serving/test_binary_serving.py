@@ -26,7 +26,7 @@ from tmde_core.testing.contracts.runtimes import answer, question
 from tmde_cpu.serving import binary_child
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.runtime import EmbeddedRuntime
-from tmde_cpu.testing_server import LlamaServerFile, write_llama_server
+from tmde_cpu.testing import LlamaServerFile, write_llama_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

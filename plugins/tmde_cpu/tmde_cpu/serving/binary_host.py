@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 NO_CARD = "none"
 """llama-server's own word for `--device` to use the processor only."""
+FRESH_SECONDS = 5.0
+"""How long the free memory that was read when the model was opened counts, so that a start does not read it again."""
 FEWER_LAYERS = (0.75, 0.5)
 """What is tried when the card is full although the calculation said otherwise. The processor alone comes last."""
 
@@ -47,7 +50,7 @@ class BinaryHost:
         self._options = options
         self._log = server_log
         self._devices: Sequence[Device] = devices
-        self._devices_are_new = True
+        self._devices_read = time.monotonic()
         self._most_layers = sizes.all_layers
         self._note = ""
         plan = plan_memory(sizes, [device.free_bytes for device in devices], self._wish(()))
@@ -121,9 +124,9 @@ class BinaryHost:
 
     async def _plan_now(self, adapters: Sequence[Path]) -> MemoryPlan:
         """Return the layers that fit at this moment. Context and slots have been promised and stay."""
-        if not self._devices_are_new:
+        if time.monotonic() - self._devices_read > FRESH_SECONDS:
             self._devices = await asyncio.to_thread(_chosen_devices, self._binary, self._options)
-        self._devices_are_new = False
+        self._devices_read = float("-inf")  # the server that starts now takes memory
         free = [device.free_bytes for device in self._devices]
         wish = self._wish(adapters)
         if wish.layers is not None:
