@@ -18,10 +18,12 @@ from tmde_core.errors import InvalidInputError
 __all__ = [
     "PRE_TOKENIZER_KEY",
     "GgufHeader",
+    "GgufTensor",
     "MarkedToken",
     "read_header",
     "read_marked_tokens",
     "read_shapes",
+    "read_tensors",
 ]
 
 MAGIC = b"GGUF"
@@ -30,6 +32,9 @@ MAX_METADATA = 64 * 1024 * 1024
 MAX_ENTRIES = 4096
 MAX_TENSORS = 100_000
 MAX_DIMENSIONS = 4
+ALIGNMENT_KEY = "general.alignment"
+DEFAULT_ALIGNMENT = 32
+"""The data of each tensor begin at a multiple of so many bytes, unless the file names another number."""
 
 TOKENS_KEY = "tokenizer.ggml.tokens"
 TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"  # noqa: S105 - a field of the file, no password
@@ -142,6 +147,35 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         ) from None
 
 
+class GgufTensor(msgspec.Struct, frozen=True):
+    """A tensor as the header describes it."""
+
+    shape: tuple[int, ...]
+    """The dimensions, with the innermost dimension last."""
+    kind: int
+    """ggml's number of the data type, such as 0 for F32 and 12 for Q4_K."""
+    size: int
+    """The bytes in the file, with the padding that follows."""
+
+
+def read_tensors(path: Path) -> dict[str, GgufTensor]:
+    """Return the tensors of a GGUF file by name, in the order of their data.
+
+    The sizes come from the positions of the data, so that data types which TMDE does not know are sized as well.
+
+    Raises:
+        InvalidInputError: see `read_header`.
+    """
+    read_header(path)
+    try:
+        with path.open("rb") as file:
+            return _Reader(file).tensors(path.stat().st_size)
+    except (OSError, ValueError, struct.error, UnicodeDecodeError):
+        raise InvalidInputError(
+            f"The model file {path} is damaged. Replace it with a whole one.", field="model"
+        ) from None
+
+
 class _Reader:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -162,16 +196,32 @@ class _Reader:
         return GgufHeader(metadata, tensors)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: shape for name, shape, _, _ in self._described(self.header())}
+
+    def tensors(self, file_size: int) -> dict[str, GgufTensor]:
         header = self.header()
+        described = sorted(self._described(header), key=lambda tensor: tensor[3])
+        alignment = header.metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError("alignment")
+        data = file_size - -(-self._file.tell() // alignment) * alignment
+        ends = [offset for _, _, _, offset in described[1:]] + [data]
+        return {
+            name: GgufTensor(shape, kind, max(0, end - offset))
+            for (name, shape, kind, offset), end in zip(described, ends, strict=False)
+        }
+
+    def _described(self, header: GgufHeader) -> list[tuple[str, tuple[int, ...], int, int]]:
+        """Return name, shape, type and offset of each tensor. The header has just been read."""
         if header.tensors > MAX_TENSORS:
             raise ValueError("tensors")
-        found = {}
+        found = []
         for _ in range(header.tensors):
             name, dimensions = self._string(), self._number("I")
             if dimensions > MAX_DIMENSIONS:
                 raise ValueError("dimensions")
-            found[name] = tuple(self._number("Q") for _ in range(dimensions))[::-1]
-            self._skip(4 + 8)  # the tensor's type and offset
+            shape = tuple(self._number("Q") for _ in range(dimensions))[::-1]
+            found.append((name, shape, self._number("I"), self._number("Q")))
         return found
 
     def vocabulary(self) -> tuple[list[bytes], Sequence[int]]:

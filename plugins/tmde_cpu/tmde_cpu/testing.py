@@ -1,7 +1,8 @@
-"""Create a model of a few thousand parameters, so that tests of training and supervision run in seconds.
+"""What tests of training and serving need: a tiny model, and a stand-in for the program `llama-server`.
 
-`python -m tmde_cpu.testing DIRECTORY` writes a Llama model with random weights, a byte-level tokenizer and a chat
-template. `FineTuneConfig.base_model` may name this directory. The model learns, although nothing useful.
+The model has a few thousand parameters, so that tests run in seconds. `python -m tmde_cpu.testing DIRECTORY` writes a
+Llama model with random weights, a byte-level tokenizer and a chat template. `FineTuneConfig.base_model` may name this
+directory. The model learns, although nothing useful.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
+from tmde_cpu.testing_server import LlamaServerFile, write_llama_server
+
+__all__ = ["LlamaServerFile", "make_tiny_model", "write_llama_server"]
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -62,7 +62,7 @@ class ServerChild:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=_environment(),
+                env=child_environment(),
                 limit=MAX_LOG_LINE,
             )
         except OSError as error:
@@ -91,12 +91,15 @@ class ServerChild:
                 ) from None
         if not report.address:
             raise await self._failure(job, report)
-        self.address, self.key = report.address, key
+        self._connect(report.address, key, job.slots)
+
+    def _connect(self, address: str, key: str, slots: int) -> None:
+        self.address, self.key = address, key
         self.client = httpx.AsyncClient(
-            base_url=report.address,
+            base_url=address,
             headers={"authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=job.slots + 2),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=slots + 2),
             trust_env=False,  # a proxy in the environment is not meant for loopback
         )
 
@@ -140,6 +143,11 @@ class ServerChild:
         return not self.exited.done()
 
     @property
+    def short_of_memory(self) -> bool:
+        """Whether the server has logged that memory is lacking."""
+        return self._lines.short_of_memory
+
+    @property
     def last_words(self) -> str:
         """The line of the log that most likely says what went wrong."""
         return self._lines.telling()
@@ -153,17 +161,19 @@ class ServerChild:
 
     async def stop(self) -> None:
         """Close the child's stdin, and kill the child if this is not enough. The child ends within a second."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        await asyncio.wait([self.exited], timeout=END_SECONDS)
-        if not self.exited.done():
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-        await self.exited
-        await self._log_is_read()
-        self._logging.cancel()
-        if hasattr(self, "client"):
-            await self.client.aclose()
+        try:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            await asyncio.wait([self.exited], timeout=END_SECONDS)
+            if not self.exited.done():
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+            await self.exited
+            await self._log_is_read()
+            self._logging.cancel()
+        finally:  # a runtime that is stopped cancels the task that stops a dead child
+            if hasattr(self, "client"):
+                await self.client.aclose()
 
 
 def server_job(
@@ -182,7 +192,8 @@ def server_job(
     )
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
+    """Return the environment of a model server."""
     return {**os.environ, **WAITING}
 
 

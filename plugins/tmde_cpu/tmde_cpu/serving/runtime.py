@@ -26,8 +26,11 @@ from tmde_core.sdk.runtimes import (
     RuntimeCapabilities,
     RuntimeStatus,
 )
+from tmde_cpu.serving.binary import open_binary
+from tmde_cpu.serving.binary_host import BinaryHost
 from tmde_cpu.serving.catalog import Catalog, ModelSource
 from tmde_cpu.serving.child import SERVER
+from tmde_cpu.serving.host import LibraryHost, ServerHost
 from tmde_cpu.serving.loopback import stream_loopback
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_cpu.serving.served import Generation, ServedModel
@@ -86,7 +89,16 @@ class EmbeddedRuntime:
     async def models(self) -> Sequence[ModelInfo]:
         """List the GGUF files in the models directory, and the models that the settings name."""
         loaded = {name for name, model in self._served.items() if model.state == "ready"}
-        return await asyncio.to_thread(self._catalog.list, loaded)
+        listed = await asyncio.to_thread(self._catalog.list, loaded)
+        return [self._with_place(model) for model in listed]
+
+    def _with_place(self, model: ModelInfo) -> ModelInfo:
+        """Add where the model runs, if that is known."""
+        served = self._served.get(model.name)
+        if served is None or not served.detail:
+            return model
+        detail = "; ".join(part for part in (model.detail, served.detail) if part)
+        return msgspec.structs.replace(model, context_length=served.context, detail=detail)
 
     async def count_tokens(self, texts: Sequence[str], model: str = "") -> list[int]:
         """Return the number of tokens in each text, without a template."""
@@ -97,7 +109,8 @@ class EmbeddedRuntime:
     async def context_length(self, model: str = "") -> int:
         """Return how many tokens a prompt and its answer may have together."""
         source = self._catalog.find(model)
-        return (await self._model(model)).context if source.is_directory else self._catalog.context(source)
+        opened = source.is_directory or self._options.binary
+        return (await self._model(model)).context if opened else self._catalog.context(source)
 
     async def load_adapter(self, adapter: AdapterRef, model: str = "") -> None:
         """Load the adapter for requests that name it. See `ModelRuntime.load_adapter`."""
@@ -115,10 +128,11 @@ class EmbeddedRuntime:
         pids = [pid for model in served for pid in model.pids]
         return RuntimeStatus(
             state=default.state if default else "stopped",
-            detail="; ".join(f"{model.name}: {model.failure}" for model in served if model.failure),
+            detail="; ".join(f"{model.name}: {told}" for model in served if (told := model.failure or model.detail)),
             pid=default.pids[0] if default and default.pids else None,
             restarts=sum(model.restarts for model in served),
             rss_bytes=sum(map(_rss, pids)) if pids else None,
+            vram_bytes=sum(model.card_bytes for model in served) or None,
             adapters=tuple(dict.fromkeys(id_ for model in served for id_ in model.adapters)),
         )
 
@@ -144,12 +158,20 @@ class EmbeddedRuntime:
         if source.is_directory:
             form = await ensure_gguf(source.path, self._models_dir / "converted", self._quality_of)
             source = ModelSource(source.name, form)
+        return ServedModel(source.name, source.path, await self._host(source))
+
+    async def _host(self, source: ModelSource) -> ServerHost:
+        if self._options.binary:
+            return await BinaryHost.open(source.path, self._options, self._log)
         context = await asyncio.to_thread(self._catalog.context, source)
-        return ServedModel(source.name, source.path, context, self._options, self._log)
+        return LibraryHost(source.path, context, self._options, self._log)
 
     async def _quality_of(self, file: Path) -> QualityReport:
         """Measure the quality of the model in `file`, with a separate runtime that no request can reach yet."""
-        trial = EmbeddedRuntime(PluginContext(self._data_dir, EmbeddedSettings(model=str(file), slots=1)))
+        settings = EmbeddedSettings(model=str(file), slots=1)
+        if self._options.binary:  # a model that needs a card answers too slowly without it
+            settings = msgspec.structs.replace(self._options, model=str(file), models=(), slots=1)
+        trial = EmbeddedRuntime(PluginContext(self._data_dir, settings))
         try:
             return await measure_quality(trial)
         finally:
@@ -227,8 +249,10 @@ def _rss(pid: int) -> int:
 
 
 def availability(context: PluginContext[EmbeddedSettings]) -> Availability:
-    """Return whether the default model is installed and the settings are valid. Nothing is started."""
+    """Return whether the default model and the `llama-server` of the settings are there. No server is started."""
     try:
+        if context.settings.binary:
+            open_binary(context.settings.binary)
         catalog = Catalog(context.models_dir, context.settings)
         catalog.check(catalog.default)
     except TmdeError as error:

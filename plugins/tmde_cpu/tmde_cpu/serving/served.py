@@ -14,10 +14,9 @@ import structlog
 from tmde_core.sdk.errors import AdapterInvalidError, InvalidInputError, TmdeError, WorkerFailedError
 from tmde_core.sdk.gguf_header import read_header
 from tmde_core.sdk.runtimes import AdapterRef
-from tmde_cpu.serving.child import ServerChild, server_job
+from tmde_cpu.serving.child import ServerChild
 from tmde_cpu.serving.gate import SlotQueue
-from tmde_cpu.serving.options import EmbeddedSettings
-from tmde_cpu.serving.server_log import ServerLog
+from tmde_cpu.serving.host import ServerHost
 from tmde_cpu.serving.template import ChatTemplate
 
 log = structlog.get_logger(__name__)
@@ -79,15 +78,14 @@ class Generation:
 class ServedModel:
     """A model file and the children that serve it."""
 
-    def __init__(self, name: str, path: Path, context: int, options: EmbeddedSettings, server_log: ServerLog) -> None:
+    def __init__(self, name: str, path: Path, host: ServerHost) -> None:
         self.name = name
         self.path = path
-        self.context = context
-        self.gate = SlotQueue(options.slots)
+        self.context = host.context
+        self.gate = SlotQueue(host.slots)
         self.template = ChatTemplate(path)
         self.restarts = 0
-        self._options = options
-        self._log = server_log
+        self._host = host
         self._current: Generation | None = None
         self._changing = asyncio.Lock()
         self._recent: dict[str, AdapterRef] = {}
@@ -172,9 +170,13 @@ class ServedModel:
                 return
             _check_adapter(adapter, self.path)
             kept = self._room_for(adapter)
+            before = await self._make_room((*kept, adapter))
             try:
                 generation = await self._spawn((*kept, adapter))
-            except InvalidInputError as error:
+            except TmdeError as error:
+                await self._go_back(before)
+                if not isinstance(error, InvalidInputError):
+                    raise
                 raise AdapterInvalidError(
                     f"The adapter {adapter.id} cannot be served by {self.name}: {error.detail}"
                 ) from None
@@ -183,6 +185,33 @@ class ServedModel:
             self._put(generation)
             if old is not None:
                 self._spawn_task(self._retire(old))
+
+    async def _make_room(self, adapters: Sequence[AdapterRef]) -> Generation | None:
+        """Stop the current child when it is idle, if the card has no room for a second one. Return the stopped child.
+
+        Requests that come meanwhile wait for the new child.
+        """
+        old = self._current
+        if old is None or await self._host.has_room([adapter_file(adapter) for adapter in adapters]):
+            return None
+        log.info("embedded.switch_in_turn", model=self.name, why="the card has no room for a second server")
+        self._current = None
+        try:
+            await self._retire(old)
+        except BaseException:
+            if old.child.alive:  # the wait was cancelled, so the old child goes on
+                self._current = old
+            raise
+        return old
+
+    async def _go_back(self, before: Generation | None) -> None:
+        """Start the adapters of a stopped child again, after the new child could not be started."""
+        if before is not None:
+            known = [ref for ref in before.adapters.values() if adapter_file(ref).is_file()]
+            try:
+                self._put(await self._spawn(known))
+            except TmdeError as error:  # the next request tries again and tells the person
+                log.warning("embedded.not_back", model=self.name, why=error.detail)
 
     def unload_adapter(self, adapter_id: str) -> None:
         """Stop answering with the adapter. The next child frees its few megabytes, which do not justify a restart."""
@@ -212,16 +241,8 @@ class ServedModel:
     # ------------------------------------------------------------------------------------- children
 
     async def _spawn(self, adapters: Sequence[AdapterRef]) -> Generation:
-        options = self._options
-        job = server_job(
-            self.path,
-            [adapter_file(adapter) for adapter in adapters],
-            context=self.context,
-            slots=options.slots,
-            threads=options.thread_count,
-            batch=options.batch,
-        )
-        return Generation(await ServerChild.start(job, self._log), adapters)
+        child = await self._host.start([adapter_file(adapter) for adapter in adapters])
+        return Generation(child, adapters)
 
     def _put(self, generation: Generation) -> None:
         self._current = generation
@@ -237,9 +258,12 @@ class ServedModel:
         if time.monotonic() - generation.started > HEALTHY_SECONDS:
             self._delay = FIRST_DELAY_SECONDS
         self._schedule()
-        self._failure = await generation.child.obituary()
-        log.warning("embedded.child_ended", model=self.name, how=self._failure)
-        await generation.child.stop()
+        try:
+            self._failure = await generation.child.obituary()
+            log.warning("embedded.child_ended", model=self.name, how=self._failure)
+            self._host.mourn(generation.child)
+        finally:
+            await generation.child.stop()  # its connections are closed even if the runtime is stopped meanwhile
         adapters: Sequence[AdapterRef] = tuple(ref for ref in self._recent.values() if adapter_file(ref).is_file())
         while not await self._restart(adapters):
             adapters = ()  # one of the adapters may cause the failure; a request that needs an adapter loads it again
@@ -292,6 +316,16 @@ class ServedModel:
     def failure(self) -> str:
         """Why the model is being restarted; empty otherwise."""
         return self._failure if self._restarted is not None else ""
+
+    @property
+    def detail(self) -> str:
+        """Where the model runs, for people; empty while it does not run or if there is nothing to say."""
+        return self._host.detail if self._current is not None else ""
+
+    @property
+    def card_bytes(self) -> int:
+        """The memory of the children on graphics cards."""
+        return self._host.card_bytes * len(self.pids)
 
     @property
     def pids(self) -> list[int]:

@@ -13,6 +13,15 @@ KEPT_LINES = 40
 
 _STAMP = re.compile(r"^[\d.]+ (?P<level>[A-Z]) +")
 """Matches the beginning of llama.cpp's lines: seconds since the start, and I, W or E."""
+_TROUBLE = re.compile(r"\berror\b|\bfailed\b|\bcannot\b|couldn't", re.IGNORECASE)
+"""Matches an error in the lines of builds and libraries that write no level."""
+_SHORT_OF_MEMORY = re.compile(
+    rb"out of memory|outofdevicememory|outofhostmemory|cudamalloc failed|unable to allocate|insufficient memory"
+    rb"|failed to allocate|erroroutofmemory",
+    re.IGNORECASE,
+)
+"""What CUDA, ROCm, Vulkan, Metal and llama.cpp itself write when there is not enough memory."""
+_PORT_TAKEN = re.compile(rb"couldn't bind", re.IGNORECASE)
 
 
 class ServerLog:
@@ -37,9 +46,15 @@ class LastLines:
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self.short_of_memory = False
+        """Whether a line said that memory is lacking."""
+        self.port_taken = False
+        """Whether a line said that the port is in use."""
 
     def add(self, line: bytes) -> None:
         """Store a line."""
+        self.short_of_memory = self.short_of_memory or _SHORT_OF_MEMORY.search(line) is not None
+        self.port_taken = self.port_taken or _PORT_TAKEN.search(line) is not None
         if text := line.decode("utf-8", "replace").strip():
             self._lines.append(text)
 
@@ -55,7 +70,8 @@ class LastLines:
         return next(iter(self._errors()), "")
 
     def _errors(self) -> list[str]:
-        return [_plain(line) for line in self._lines if (found := _STAMP.match(line)) and found["level"] == "E"]
+        stamped = [_plain(line) for line in self._lines if (found := _STAMP.match(line)) and found["level"] == "E"]
+        return stamped or [_plain(line) for line in self._lines if not _STAMP.match(line) and _TROUBLE.search(line)]
 
 
 def _plain(line: str) -> str:
