@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import structlog
@@ -20,8 +20,8 @@ from tmde_core.plugins import Plugins, context_for, create
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record
 from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeCapabilities, RuntimeStatus
-from tmde_core.sdk.runtimes import CardLeavingRuntime, ModelRuntime
-from tmde_core.settings import Settings
+from tmde_core.sdk.runtimes import CardLeavingRuntime, ExpectingRuntime, ModelRuntime
+from tmde_core.settings import Roles, Settings
 
 log = structlog.get_logger(__name__)
 
@@ -48,9 +48,17 @@ class RuntimeReport(Record):
 class Runtimes:
     """Creates, starts and stops runtimes by name."""
 
-    def __init__(self, plugins: Plugins, settings: Settings) -> None:
+    def __init__(self, plugins: Plugins, settings: Settings, roles: Callable[[], Roles] | None = None) -> None:
+        """Create no runtime yet.
+
+        Args:
+            plugins: provide the runtimes.
+            settings: the settings at the start, with the runtimes' tables.
+            roles: returns the models of the roles now; None: those of `settings`.
+        """
         self._plugins = plugins
         self._settings = settings
+        self._roles = roles or (lambda: settings.roles)
         self._made: dict[str, ModelRuntime] = {}
         self._started: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
@@ -95,9 +103,16 @@ class Runtimes:
                 if name not in self._started:
                     self._attend()  # before the check: from now on, a loan waits for this process
                     self.require_unpaused(name)
+                    if isinstance(runtime, ExpectingRuntime):
+                        runtime.expect(self._expected(name))
                     await runtime.start()
                     self._started.add(name)
         return self._guard(name)
+
+    def _expected(self, name: str) -> list[str]:
+        roles = self._roles()
+        every = (roles.proposer, roles.skeptic, roles.synthesizer, roles.judge)
+        return [role.model for role in every if role.runtime == name]
 
     def require_unpaused(self, name: str) -> None:
         """Raise an error if the runtime is paused. This costs one look for a file.

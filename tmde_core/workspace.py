@@ -52,7 +52,7 @@ class Workspace:
         """The model runtimes of this process."""
         from tmde_core.runtimes import Runtimes
 
-        return Runtimes(self.plugins, self.settings)
+        return Runtimes(self.plugins, self.settings, lambda: self.settings.roles)
 
     @cached_property
     def models(self) -> ModelService:

@@ -29,6 +29,7 @@ __all__ = [
     "ChatItem",
     "ChatRequest",
     "ChatRole",
+    "ExpectingRuntime",
     "FinishReason",
     "Message",
     "ModelInfo",
@@ -111,6 +112,21 @@ class CardLeavingRuntime(Protocol):
 
         Raises:
             WorkerFailedError: the server cannot be asked.
+        """
+
+
+@runtime_checkable
+class ExpectingRuntime(Protocol):
+    """A model runtime that loads models itself, and wants to know which ones will be asked.
+
+    This protocol is optional. Without it, a runtime may load its default model although no role uses it.
+    """
+
+    def expect(self, models: Sequence[str]) -> None:
+        """Note which models the roles of the debate use on this runtime. TMDE calls this before `start`.
+
+        Args:
+            models: names of models, the Proposer's first; an empty name is the default model.
         """
 
 

@@ -173,3 +173,15 @@ async def test_after_the_proposer_got_another_model_the_active_adapter_does_not_
     log = await own_models.debates.events(debate.id)
     (warning,) = [event for event in log.events if event.type == "warning"]
     assert "The names differ." in warning.data["detail"]
+
+
+async def test_only_the_model_that_the_roles_use_is_loaded(
+    own_models: Services, embedded_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "Mine-Q4_1.gguf").hardlink_to(embedded_model)
+    await own_models.models.add(str(tmp_path / "Mine-Q4_1.gguf"), "Mine")
+    for role in ("proposer", "skeptic", "synthesizer", "judge"):
+        await use(own_models, role, "embedded", "Mine")
+    await own_models.runtimes.get("embedded")
+    loaded = [form.model for base in await own_models.models.list() for form in base.served if form.loaded]
+    assert loaded == ["Mine-Q4_1.gguf"]

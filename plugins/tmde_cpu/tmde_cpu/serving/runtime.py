@@ -15,7 +15,7 @@ import psutil
 
 from tmde_core.sdk.chat_http import build_chat_body, response_error, transport_error
 from tmde_core.sdk.context import PluginContext
-from tmde_core.sdk.errors import TmdeError, WorkerFailedError
+from tmde_core.sdk.errors import InvalidInputError, NotFoundError, TmdeError, WorkerFailedError
 from tmde_core.sdk.runtimes import (
     AdapterRef,
     Availability,
@@ -56,13 +56,29 @@ class EmbeddedRuntime:
         self._data_dir = context.data_dir
         self._served: dict[str, ServedModel] = {}
         self._opening = asyncio.Lock()
+        self._expected: tuple[str, ...] = ()
+
+    def expect(self, models: Sequence[str]) -> None:
+        """Note which models will be asked. See `tmde_core.sdk.runtimes.ExpectingRuntime`."""
+        self._expected = tuple(models)
 
     async def start(self) -> None:
-        """Load the default model and learn its chat template. Do nothing if the model is loaded."""
-        model = await self._model("")
+        """Load the first expected model, else the default model, and learn its chat template."""
+        model = await self._model(self._first_expected())
         await model.start()
         async with model.lease(None) as generation:
             await model.template.traits(_asking(generation))
+
+    def _first_expected(self) -> str:
+        """Return the first expected model that is here; an empty name is the default model.
+
+        If a role names a model that is not here, this role says so when it is asked. The others can answer.
+        """
+        for name in self._expected:
+            with contextlib.suppress(NotFoundError, InvalidInputError):
+                self._catalog.check(self._catalog.find(name))
+                return name
+        return ""
 
     async def stop(self) -> None:
         """End every child within a second. Running requests end with WorkerFailedError."""
