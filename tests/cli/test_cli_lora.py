@@ -379,11 +379,11 @@ def test_a_second_import_says_which_adapter_it_copies_and_a_person_is_asked(
 
 def test_every_reason_of_a_refusal_is_told_and_nothing_is_kept(tmde: Tmde, scripted, tmp_path: Path) -> None:
     hostile = tmp_path / "hostile.tar.gz"
-    hostile.write_bytes(packed(peft_files(use_dora=True, use_rslora=True) | {"evil.pkl": b""}))
+    hostile.write_bytes(packed(peft_files(use_dora=True, use_qalora=True) | {"evil.pkl": b""}))
     ran = tmde("lora", "import", hostile)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("The archive was refused, for 3 reasons; nothing was kept:\n")
-    for word in ("pickle", "use_dora", "use_rslora"):
+    for word in ("pickle", "use_dora", "use_qalora"):
         assert word in ran.err
     hostile.write_bytes(b"hello")
     assert "no gzipped tar archive" in tmde("lora", "import", hostile).err

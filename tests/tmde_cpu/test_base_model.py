@@ -132,6 +132,8 @@ def as_gguf(directory: Path) -> Path:
     import gguf
 
     from tmde_cpu.gguf import convert
+    from tmde_cpu.gguf.families import FAMILIES
+    from tmde_cpu.gguf.tokenizer import write_tokenizer as write_in_gguf
 
     size = len(load_tokenizer(directory))
     (directory / "gguf").mkdir()
@@ -139,13 +141,14 @@ def as_gguf(directory: Path) -> Path:
     writer = gguf.GGUFWriter(file, "llama")
     convert._write_shape(
         writer,
+        FAMILIES["llama"],
         {
             "num_hidden_layers": 1, "max_position_embeddings": 64, "hidden_size": 8, "intermediate_size": 8,
             "num_attention_heads": 1, "rms_norm_eps": 1e-6, "vocab_size": size,
         },
         "model",
     )  # fmt: skip
-    convert._write_tokenizer(writer, {"vocab_size": size}, directory)
+    write_in_gguf(writer, {"vocab_size": size}, directory)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -169,9 +172,9 @@ def test_a_gguf_is_read_with_the_tokens_that_its_vocabulary_names(tmp_path: Path
 def test_a_gguf_whose_vocabulary_reads_composed_letters_composes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tmde_cpu.gguf import convert
+    from tmde_cpu.gguf import tokenizer
 
-    monkeypatch.setattr(convert, "_pre_tokenizer", lambda _: "qwen2")
+    monkeypatch.setattr(tokenizer, "_pre_tokenizer", lambda _: "qwen2")
     write_tokenizer(tmp_path / "model", TEMPLATES["qwen3"])
     base_model._convert_tokenizer(as_gguf(tmp_path / "model"), tmp_path)
     encoder = ConversationEncoder(load_tokenizer(tmp_path))

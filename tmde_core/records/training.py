@@ -182,7 +182,7 @@ class MergeResult(Record):
     notes: tuple[str, ...] = ()
     """What a person should know about the file, in sentences."""
     quality: MergeQuality | None = None
-    """The comparison; None if the merged model could not be asked."""
+    """The comparison; None if the merged model could not be asked. A note then says why."""
 
 
 class MergeProgress(Record):

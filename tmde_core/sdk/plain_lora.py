@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tmde_core.records.foreign_json import ForeignJsonError, read_object
+from tmde_core.records.module_patterns import ModulePattern, PatternError, is_plain
 from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, read_tensors
 
 __all__ = [
@@ -46,15 +47,8 @@ _SHOWN_VALUE = 40
 _MATRIX = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
 _MAX_EXPRESSIONS = 2000
 """The number of entries of `rank_pattern` or `alpha_pattern`. A large model has some hundred matrices."""
-_MAX_EXPRESSION = 300
-"""The number of characters of one of their regular expressions."""
-_MAX_REPEATS = 2
-_MAX_REPEATING = 32
-"""The number of expressions in which a part repeats."""
-_SIMPLE = re.compile(r"(?:[A-Za-z0-9_.^$*+?|()\[\]\-,]|\\[.dw])+")
-"""The characters of an expression for names of modules."""
-_REPEATS = re.compile(r"[*+]")
-_REPEATED_GROUP = re.compile(r"\)[*+?]|\(\?(?!:)|[*+?][*+]")
+_MAX_CHOICES = 2000
+"""The number of characters of all expressions that are more than a name. They are matched slowly, for every module."""
 _EMBEDDING = re.compile(r"\.lora_embedding_[AB]\b|\.trainable_tokens_")
 
 _UNCHANGED_BASE = ("gaussian", "eva", "orthogonal", "mica")
@@ -84,30 +78,23 @@ def _is_alpha(value: Any) -> bool:
 
 
 def _pattern(is_value: Callable[[Any], bool]) -> _Fits:
-    """Accept a pattern whose expressions can be tried quickly and whose values make sense."""
+    """Accept a pattern whose expressions are known and whose values make sense."""
     return lambda value, _: (
         isinstance(value, dict)
         and len(value) <= _MAX_EXPRESSIONS
-        and all(_is_quick(key) and is_value(one) for key, one in value.items())
-        and sum(bool(_REPEATS.search(key)) for key in value) <= _MAX_REPEATING
+        and all(_is_expression(key) and is_value(one) for key, one in value.items())
+        and sum(len(key) for key in value if not is_plain(key)) <= _MAX_CHOICES
     )
 
 
-def _is_quick(expression: Any) -> bool:
-    """Return whether a regular expression from a stranger can be tried on a module's name without taking long.
-
-    Every expression that only names modules is quick. At most two parts may repeat, and a group may not repeat, because
-    some other expressions take longer than the age of the universe.
-    """
-    if not isinstance(expression, str) or not 0 < len(expression) <= _MAX_EXPRESSION:
-        return False
-    if len(_REPEATS.findall(expression)) > _MAX_REPEATS or _REPEATED_GROUP.search(expression):
+def _is_expression(value: Any) -> bool:
+    if not isinstance(value, str):
         return False
     try:
-        re.compile(expression)
-    except (re.error, OverflowError, RecursionError):
+        _compiled(value)
+    except PatternError:
         return False
-    return _SIMPLE.fullmatch(expression) is not None
+    return True
 
 
 def _leaves_the_base(value: Any, _config: Mapping[str, Any]) -> bool:
@@ -255,14 +242,14 @@ def has_own_scales(config: Mapping[str, Any]) -> bool:
 def _of_pattern(config: Mapping[str, Any], pattern: str, key: str, module: str) -> Any:
     """Return the value of the first expression that fits the end of the module's name, as PEFT does."""
     for expression, value in (config.get(pattern) or {}).items():
-        if _compiled(expression).match(module):
+        if _compiled(expression).matches(module):
             return value
     return config[key]
 
 
 @lru_cache(maxsize=2 * _MAX_EXPRESSIONS)
-def _compiled(expression: str) -> re.Pattern[str]:
-    return re.compile(rf"(.*\.)?({expression})$")
+def _compiled(expression: str) -> ModulePattern:
+    return ModulePattern(expression)
 
 
 def _fits(name: str, value: Any, config: Mapping[str, Any]) -> bool:

@@ -20,6 +20,8 @@ from tmde_cpu.gguf import families, lora
 from tmde_cpu.gguf.adapter_form_worker import make
 from tmde_cpu.gguf.convert import convert
 from tmde_cpu.gguf.merge import merge
+from tmde_cpu.serving.merge_check import compare_merged
+from tmde_cpu.serving.server_log import ServerLog
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -143,6 +145,28 @@ def test_base_model_and_adapter_in_one_file_answer_as_they_do_apart(served: Serv
     with llama_server(target) as client:
         found = served.at(client).found(None)
     assert np.abs(found - served.wanted(adapter)).max() < served.noise
+
+
+@pytest.mark.parametrize("served", ["llama"], indirect=True)
+def test_the_worker_compares_the_merged_file_with_what_was_merged(served: Served, tmp_path: Path) -> None:
+    base, target = served.directory / "model.gguf", tmp_path / "merged.gguf"
+    arguments = [str(tmp_path), str(served.directory / "plain"), str(base), str(target), "F16"]
+    done = warm.run([sys.executable, "-m", "tmde_cpu.serving.merge_worker", *arguments])
+    assert done.returncode == 0, done.stderr[-2000:]
+    heard = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["step"] for one in heard if one["share"] in (0.0, 1.0)][-1] == "done"
+    result = heard[-1]["result"]
+    assert (result["reasons"], result["quality"]["flaws"]) == ([], [])
+    assert result["quality"]["positions"] > 50
+    assert target.stat().st_size == result["sizeBytes"]
+
+
+@pytest.mark.parametrize("served", ["llama"], indirect=True)
+async def test_a_file_that_lost_the_adapter_is_found_out(served: Served, tmp_path: Path) -> None:
+    base, form = served.directory / "model.gguf", served.directory / "plain" / "adapter.gguf"
+    quality = await compare_merged(base, form, base, ServerLog(tmp_path / "log"), lambda _: None)
+    assert any("lost much of the adapter" in flaw for flaw in quality.flaws)
+    assert quality.difference == pytest.approx(quality.effect, rel=0.05)
 
 
 @pytest.mark.parametrize("served", FAMILIES, indirect=True)

@@ -83,10 +83,16 @@ async def test_a_model_that_knows_nothing_is_converted_and_then_not_used(tmp_pat
 @pytest.mark.parametrize(
     ("file", "change", "told"),
     [
-        ("config.json", {"architectures": ["MambaForCausalLM"]}, "MambaForCausalLM; only LlamaForCausalLM"),
-        ("config.json", {"rope_parameters": {"rope_type": "yarn"}}, "scales its rotary positions"),
-        ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}, "known are those of GPT-2, SmolLM and Llama 3"),
-        ("tokenizer.json", {"model": {"type": "Unigram"}}, "no byte-level BPE"),
+        ("config.json", {"architectures": ["MambaForCausalLM"]}, "MambaForCausalLM; known are LlamaForCausalLM"),
+        ("config.json", {"model_type": "mamba"}, "Models of the kind 'mamba' have no GGUF form here"),
+        (
+            "config.json",
+            {"rope_parameters": {"rope_type": "dynamic"}},
+            "scales its rotary positions in the way 'dynamic'",
+        ),
+        ("config.json", {"hidden_act": "relu"}, "computes with 'relu'"),
+        ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}, "known are those of GPT-2, SmolLM, Llama 3"),
+        ("tokenizer.json", {"model": {"type": "Unigram"}}, "no BPE"),
         ("tokenizer.json", None, "missing or damaged"),
         ("model.safetensors", None, "holds no \\*.safetensors"),
     ],

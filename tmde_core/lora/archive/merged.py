@@ -240,7 +240,15 @@ def _require_good(manifest: Manifest, result: MergeResult, quantization: Quantiz
         raise AdapterInvalidError(
             f"The adapter {manifest.id} cannot be merged: {' '.join(result.reasons)}", reasons=list(result.reasons)
         )
-    if force or result.quality is None or not result.quality.flaws:
+    if force:
+        return
+    if result.quality is None:
+        raise UnprocessableError(
+            f"The merged model was not kept, because nobody knows how good it is. {' '.join(result.notes)} Take it as it is "
+            "with force (--force, force=true).",
+            flaws=list(result.notes),
+        )
+    if not result.quality.flaws:
         return
     better = BETTER.get(quantization)
     instead = f"Export it as {better} instead" if better else "Serve the adapter beside its base model instead"

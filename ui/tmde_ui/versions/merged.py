@@ -37,16 +37,18 @@ class MergedExport:
         self._services = services
         self._adapter = adapter
         self._drawn = 0.0
-        with Tag("form", classes="stack", data_testid="merge-form") as form:
-            Tag("strong", "For Ollama, LM Studio and llama.cpp (.tar with one .gguf)", "small")
-            Tag("p", "Base model and adapter in one GGUF file, with notes on how to use it.", "small muted")
-            choice(f"Weights of {adapter.name}", "quantization", OPTIONS, data_testid="merge-quantization")
-            self._make = button("Make the file", test="merge", type_="submit")
-        self._state = Tag("p", classes="small muted", role="status", data_testid="merge-state")
-        self._result = Tag("div", classes="stack", data_testid="merge-result")
+        name = f"quantization-{adapter.id}"  # several adapters may be open
+        with Tag("div", classes="stack"):
+            with Tag("form", classes="stack", data_testid="merge-form") as form:
+                Tag("strong", "For Ollama, LM Studio and llama.cpp (.tar with one .gguf)", "small")
+                Tag("p", "Base model and adapter in one GGUF file, with notes on how to use it.", "small muted")
+                choice("Weights", name, OPTIONS, data_testid="merge-quantization")
+                self._make = button("Make the file", test="merge", type_="submit")
+            self._state = Tag("p", classes="small muted", role="status", data_testid="merge-state")
+            self._result = Tag("div", classes="stack", data_testid="merge-result")
 
         async def make(fields: dict[str, str]) -> None:
-            wanted = fields.get("quantization", "")
+            wanted = fields.get(name, "")
             if wanted in get_args(Quantization):
                 self._begin(cast("Quantization", wanted))
 

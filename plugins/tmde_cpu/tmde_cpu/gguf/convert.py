@@ -32,6 +32,11 @@ from tmde_cpu.gguf.families import (
 )
 from tmde_cpu.gguf.tokenizer import write_tokenizer
 
+CLASSES = (
+    *("LlamaForCausalLM", "MistralForCausalLM", "SmolLM3ForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"),
+    *("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "Phi3ForCausalLM"),
+)
+"""The classes of models that are converted. Others of the same families classify or embed texts."""
 GEMMA_PERIOD = 6
 """Every sixth layer of Gemma 3 sees the whole text. llama.cpp knows no other period."""
 SMOLLM_PERIOD = 4
@@ -104,6 +109,9 @@ def _ready(family: Family, config: Mapping[str, Any], stored: Stored) -> Array:
 
 def _check(family: Family, config: Mapping[str, Any]) -> None:
     """Refuse what llama.cpp would compute otherwise than transformers."""
+    classes = config.get("architectures") or ["unknown"]
+    if classes[0] not in CLASSES:
+        raise UnsupportedModelError(f"It is a {classes[0]}; known are {', '.join(CLASSES)}. {_ANOTHER}")
     activation = config.get("hidden_activation") or config.get("hidden_act") or family.activation
     if activation != family.activation:
         raise UnsupportedModelError(

@@ -91,7 +91,10 @@ def find_kind(architecture: str) -> str | None:
 def language_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the part of config.json that describes the language model. Models that also see have it in `text_config`."""
     inner = config.get("text_config")
-    return {**inner, "model_type": config.get("model_type")} if isinstance(inner, dict) else config
+    if not isinstance(inner, dict):
+        return config
+    outer = {key: config[key] for key in ("model_type", "architectures", "tie_word_embeddings") if key in config}
+    return {**inner, **outer}
 
 
 class Names:

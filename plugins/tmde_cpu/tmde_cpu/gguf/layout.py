@@ -125,6 +125,12 @@ class Layout:
             last - first, -1
         )
 
+    def release(self, place: Place) -> None:
+        """Give the memory of a tensor's values back. They are read from the disk again if they are used again."""
+        first = place.begin - place.begin % mmap.PAGESIZE
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, first, place.begin + place.size - first)
+
     def told(self, key: str) -> Any:
         """Return the number or text of a field, or None."""
         entry = self.entries.get(key)

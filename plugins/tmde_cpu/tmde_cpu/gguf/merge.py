@@ -99,6 +99,7 @@ def merge(base: Path, adapter: Path, target: Path, quantization: Quantization, *
                 written += piece.nbytes
                 tell(written, size)
             pad(file, model.alignment)
+            model.release(old)
         _sync(file)
         size = file.tell()
     lost = Counter(

@@ -22,8 +22,8 @@ from tmde_cpu.serving.server_log import ServerLog
 from tmde_cpu.serving.simple_questions import MAX_TOKENS, Question, simple_questions
 from tmde_cpu.serving.template import template_fields
 
-CONTEXT = 512
-"""The longest question and its answer take some 120 tokens; a vocabulary that knows only bytes takes 300."""
+CONTEXT = 1024
+"""The longest question and its answer take some 120 tokens, and some chat templates add hundreds."""
 BATCH = 128
 PLACES = (0, 3, 8, 15)
 """The places in each answer at which the next token is compared."""

@@ -63,6 +63,7 @@ async def run(data_dir: Path, adapter_dir: Path, base: Path, target: Path, quant
     """
     teller, adapter = Teller(), adapter_dir / GGUF_FILE
     teller.tell("preparing", 0.0)
+    base_name = base.name
     if base.is_dir():
         base = await _served_form(data_dir, base)
 
@@ -77,10 +78,13 @@ async def run(data_dir: Path, adapter_dir: Path, base: Path, target: Path, quant
     except MergeError as error:
         return MergeResult(reasons=(str(error),), out_of_space=isinstance(error, NoRoomError))
     log = ServerLog(data_dir / "logs" / "embedded.log")
-    quality = await compare_merged(base, adapter, target, log, lambda share: teller.tell("checking", share))
-    return MergeResult(
-        base_file=base.name, size_bytes=merged.size, types=merged.types, notes=_notes(merged), quality=quality
-    )
+    quality, notes = None, _notes(merged)
+    try:
+        quality = await compare_merged(base, adapter, target, log, lambda share: teller.tell("checking", share))
+    except (TmdeError, httpx.HTTPError) as error:
+        told = error.detail if isinstance(error, TmdeError) else f"{type(error).__name__}: {error}"
+        notes = (*notes, f"The merged model could not be compared with what was merged: {' '.join(told.split())[:300]}")
+    return MergeResult(base_file=base_name, size_bytes=merged.size, types=merged.types, notes=notes, quality=quality)
 
 
 async def _served_form(data_dir: Path, directory: Path) -> Path:

@@ -124,6 +124,15 @@ async def test_a_model_that_lost_too_much_is_refused_with_a_better_quantization_
     assert left_behind(data_dir) == []
 
 
+async def test_a_model_that_could_not_be_compared_is_taken_only_by_force(data_dir: Path) -> None:
+    identity = publish_adapter(data_dir)
+    async with merging(data_dir, Merging(quality=None, notes=["There is not enough memory to serve it."])) as services:
+        with pytest.raises(UnprocessableError, match="not enough memory"):
+            await services.archives.export(identity, "merged-gguf")
+        found = await tar_of(services, identity, force=True)
+        assert any(b"Not measured." in content and b"not enough memory" in content for content in found.values())
+
+
 async def test_progress_is_told_step_by_step(data_dir: Path, tmp_path: Path) -> None:
     identity, heard = publish_adapter(data_dir), []
     async with merging(data_dir, Merging()) as services:
