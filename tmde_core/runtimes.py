@@ -71,6 +71,11 @@ class Runtimes:
         self._paused_for: Loan | None = None
         self._free_looks = 0
 
+    @property
+    def plugins(self) -> Plugins:
+        """The plugins that provide the runtimes."""
+        return self._plugins
+
     def made(self, name: str) -> ModelRuntime:
         """Return the runtime, started or not; create it on the first call.
 

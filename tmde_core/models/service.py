@@ -204,7 +204,9 @@ class ModelService:
     async def suggest(self) -> Suggestions:
         """Return which known models fit this machine, for answering and for training. Nothing is fetched."""
         resources = await read_resources(self._settings().data_path)
-        return suggest(resources, await self.list(), cores=count_cores())
+        backends = self._runtimes().plugins.backends
+        on_card = any(one.uses_card for one in backends)
+        return suggest(resources, await self.list(), cores=count_cores(), trains_on_card=on_card)
 
     # ----------------------------------------------------------------------------------------- trying
 

@@ -49,6 +49,8 @@ NO_CARD = (
     "memory that is counted."
 )
 
+NO_CARD_BACKEND = "No installed training backend uses the card, so training is computed for the processor."
+
 
 class _Machine(NamedTuple):
     card: str | None
@@ -56,15 +58,19 @@ class _Machine(NamedTuple):
     ram_free: int
     disk_free: int
     cores: int
+    trains_on_card: bool = True
 
 
-def suggest(resources: Resources, bases: Iterable[BaseModel] = (), *, cores: int | None = None) -> Suggestions:
+def suggest(
+    resources: Resources, bases: Iterable[BaseModel] = (), *, cores: int | None = None, trains_on_card: bool = True
+) -> Suggestions:
     """Return how each known model fits a machine, and which is the best one for answering and for training.
 
     Args:
         resources: what the machine has and what is free.
         bases: the base models that are here already.
         cores: the number of cores that compute; None: as many as the machine has processors.
+        trains_on_card: whether an installed training backend uses the card.
     """
     card = max(resources.gpus, key=lambda one: one.total_bytes - one.used_bytes, default=None)
     machine = _Machine(
@@ -73,6 +79,7 @@ def suggest(resources: Resources, bases: Iterable[BaseModel] = (), *, cores: int
         resources.ram.available_bytes,
         resources.disk.available_bytes,
         max(1, cores or resources.cpu.count),
+        trains_on_card,
     )
     remarks = [COMPUTED]
     if card is None:
@@ -82,6 +89,8 @@ def suggest(resources: Resources, bases: Iterable[BaseModel] = (), *, cores: int
             f"{_gb(card.used_bytes)} of the {_gb(card.total_bytes)} of the card {card.name} are in use now. Only the free "
             "rest is counted; end what uses it to see what would fit then."
         )
+    if card is not None and not trains_on_card:
+        remarks.append(NO_CARD_BACKEND)
     here = [(known.name, base) for base in bases if (known := _find_known(base)) is not None]
     items = tuple(
         _suggest(model, machine, [base for name, base in here if name == model.name]) for model in list_known()
@@ -202,7 +211,8 @@ def _speed(speed: float, on_card: bool) -> str:
 
 def fit_training(model: KnownModel, machine: _Machine) -> TrainingFit:
     """Return how an adapter can be trained: on the card if one example fits there, else on the processor."""
-    return _train_on_card(model, machine) or _train_on_cpu(model, machine)
+    on_card = _train_on_card(model, machine) if machine.trains_on_card else None
+    return on_card or _train_on_cpu(model, machine)
 
 
 def _train_on_card(model: KnownModel, machine: _Machine) -> TrainingFit | None:
@@ -232,7 +242,7 @@ def _train_on_cpu(model: KnownModel, machine: _Machine) -> TrainingFit:
             f"Cannot be trained: on the processor it needs {_gb(needed)}, too much for the "
             f"{_gb(machine.ram_free)} that are free."
         )
-        if machine.card:
+        if machine.card and machine.trains_on_card:
             least = compute_card_bytes(shape, rank=RANK, batch=1, length=EXAMPLE_LENGTHS[-1]).total_bytes
             told += f" On a card it needs {_gb(least)}; {_gb(machine.card_free)} are free."
     elif seconds > LONGEST_RUN_SECONDS:

@@ -143,5 +143,7 @@ class BackendDescriptor(MakingDescriptor, frozen=True, kw_only=True):
 
     create: Callable[[PluginContext[Any]], TrainingBackend]
     """Creates the backend."""
+    uses_card: bool = False
+    """Whether it trains on a graphics card if there is one."""
     environment: str = sys.prefix
     """The directory of the Python environment for its workers. The default is TMDE's own environment."""

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tmde_core.models.known import list_known
-from tmde_core.models.suggestions import suggest
+from tmde_core.models.suggestions import NO_CARD_BACKEND, suggest
 from tmde_core.records.models import BaseModel, ServedForm, TrainableForm
 from tmde_core.records.suggestions import Suggestion, Suggestions
 from tmde_core.resources import Capacity, Cpu, Gpu, Resources
@@ -246,3 +246,10 @@ def test_every_known_model_is_in_the_list_and_survives_json() -> None:
     found = suggest(machine())
     assert [one.name for one in found.items] == [one.name for one in list_known()]
     assert msgspec.json.decode(msgspec.json.encode(found), type=Suggestions) == found
+
+
+def test_a_card_that_no_backend_uses_does_not_train() -> None:
+    found = suggest(machine(32, [(24, 1)]), trains_on_card=False)
+    assert {one.training.verdict for one in found.items} == {"cpu", "no"}
+    assert NO_CARD_BACKEND in found.remarks
+    assert not any("On a card" in one.training.sentence for one in found.items)
