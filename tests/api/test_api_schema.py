@@ -57,7 +57,11 @@ def test_answers_of_several_forms_name_each(document) -> None:
         return set(document["paths"][path]["get"]["responses"]["200"]["content"])
 
     assert kinds("/api/benchmark/export") == {"application/json", "text/csv"}
-    assert kinds("/api/lora/{adapter_id}/export") == {"application/gzip", "application/octet-stream", "application/x-tar"}
+    assert kinds("/api/lora/{adapter_id}/export") == {
+        "application/gzip",
+        "application/octet-stream",
+        "application/x-tar",
+    }
 
 
 def test_describing_the_routes_leaves_the_log_alone() -> None:

@@ -154,7 +154,7 @@ async def test_settings_can_say_what_an_unknown_server_can() -> None:
 
 async def test_lm_studio_refuses_adapters_with_what_to_do() -> None:
     async with _runtime(FlakyServer("ok"), flavor="lm-studio") as runtime:
-        with pytest.raises(AdapterInvalidError, match="Export the adapter as GGUF"):
+        with pytest.raises(AdapterInvalidError, match="Export the adapter as merged-gguf"):
             await runtime.load_adapter(ADAPTER)
 
 
