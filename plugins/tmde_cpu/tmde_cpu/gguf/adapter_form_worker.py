@@ -39,8 +39,10 @@ class Base:
     def __init__(self, config: Mapping[str, Any], shapes: Shapes) -> None:
         self.config = language_config(config)
         """The fields of config.json that the conversion needs."""
-        self._shapes = shapes
         self._names = Names(find_family(self.config), int(self.config["num_hidden_layers"]))
+        # Adapters and directories of models that also see do not agree on where the language model is.
+        named = {name: self._names.of_tensor(name) for name in shapes}
+        self._shapes = {**shapes, **{name: shapes[tensor] for tensor, name in named.items() if name is not None}}
 
     def matrix(self, module: str) -> tuple[int, ...] | None:
         """Return the shape [out, in] of a module's weight by the module's name in transformers, or None."""

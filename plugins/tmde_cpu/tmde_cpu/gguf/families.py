@@ -61,6 +61,13 @@ FAMILIES: Mapping[str, Family] = {
 }
 """`model_type` in config.json → the family. Phi-4-mini is of the type phi3."""
 
+GEMMA_3: Mapping[str, Any] = {
+    "vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+    "max_position_embeddings": 131_072, "rms_norm_eps": 1e-6, "rope_theta": 1_000_000.0, "query_pre_attn_scalar": 256,
+    "sliding_window": 4096, "tie_word_embeddings": True,
+}  # fmt: skip
+"""What transformers assumes where a configuration of Gemma 3 says nothing. Published ones leave most of it out."""
+
 _INNER = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?")
 """Where a model that also sees keeps its language model."""
 
@@ -91,10 +98,11 @@ def find_kind(architecture: str) -> str | None:
 def language_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the part of config.json that describes the language model. Models that also see have it in `text_config`."""
     inner = config.get("text_config")
+    usual = GEMMA_3 if str(config.get("model_type")).startswith("gemma3") else {}
     if not isinstance(inner, dict):
-        return config
+        return {**usual, **config}
     outer = {key: config[key] for key in ("model_type", "architectures", "tie_word_embeddings") if key in config}
-    return {**inner, **outer}
+    return {**usual, **inner, **outer}
 
 
 class Names:
