@@ -109,6 +109,8 @@ class PullPlan(Record):
     """All GGUF models of the repository."""
     aliases: tuple[str, ...] = ()
     """Further names of the model."""
+    weights_repository: str = ""
+    """The repository of the original weights, as the page of the repository names it; empty: unknown."""
     parameters: int | None = None
     """Number of weights as the hub tells it; None: unknown."""
     notes: tuple[str, ...] = ()

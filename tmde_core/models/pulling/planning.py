@@ -60,6 +60,7 @@ def make_plan(request: PullRequest, reference: Reference, listing: HubListing, m
         left_out=chosen.left_out,
         choices=chosen.choices,
         aliases=aliases,
+        weights_repository=_find_original(chosen.form, listing),
         parameters=listing.parameters,
         notes=chosen.notes,
         merges=notes is not None,
@@ -136,6 +137,13 @@ def find_models(models: Path) -> Iterator[ModelNotes]:
         for folder in sorted(models.iterdir()):
             if not folder.name.startswith(".") and (notes := read_notes(folder)) is not None:
                 yield notes
+
+
+def _find_original(form: str, listing: HubListing) -> str:
+    """Return the repository of the original weights; empty if it is unknown or not only one."""
+    if form == "weights":
+        return listing.repository
+    return listing.base_models[0] if len(listing.base_models) == 1 else ""
 
 
 def _choose_name(wanted: str, repository: str, aliases: tuple[str, ...], models: Path) -> str:

@@ -71,7 +71,7 @@ def merge_notes(before: ModelNotes | None, staging: Staging, plan: PullPlan, has
         license=(plan.license or known.license) if weights else (known.license or plan.license),
         parameters=(parameters or known.parameters) if weights else (known.parameters or parameters),
         context_length=(context or known.context_length) if weights else (known.context_length or context),
-        source=plan.repository if weights else known.source,
+        source=plan.repository if weights else known.source or plan.weights_repository,
         revision=plan.commit if weights else known.revision,
         gguf_source=known.gguf_source if weights else plan.repository,
         gguf_revision=known.gguf_revision if weights else plan.commit,

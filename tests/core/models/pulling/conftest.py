@@ -15,7 +15,7 @@ from tmde_core.records.pulls import Pull, PullRequest
 from tmde_core.settings import load_settings
 from tmde_core.testing.fake_hub import FakeHub, serving
 
-LIMITS = PullLimits(tries=3, first_pause_seconds=0.01, longest_wait_seconds=5, timeout_seconds=1)
+LIMITS = PullLimits(tries=3, first_pause_seconds=0.01, longest_wait_seconds=5, timeout_seconds=30)
 
 
 class Place(NamedTuple):

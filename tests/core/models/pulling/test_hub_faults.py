@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from tests.core.models.pulling.conftest import LIMITS, Opening
@@ -57,17 +58,26 @@ async def test_a_broken_transfer_goes_on_at_the_byte_where_it_broke(opened: Open
         ("forbidden", "forbids access"),
         ("gone", "has no file"),
         ("break-after=1000", "broke"),
-        ("stall=1000", "has gone silent. Everything that was fetched is kept"),
         ("loop", "redirects"),
         ("file-redirect", "not safe"),
     ],
 )
 async def test_a_pull_that_fails_says_why_and_leaves_no_model(opened: Opening, fault: str, said: str) -> None:
-    async with opened(fault, limits=LIMITS) as here:
+    async with opened(fault) as here:
         pull = await here.pull("acme/Tiny-GGUF")
         assert pull.state == "failed"
         assert said in str(pull.error)
         assert not (here.models / "Tiny").exists()
+
+
+async def test_a_hub_that_goes_silent_is_left_after_a_while(opened: Opening) -> None:
+    limits = msgspec.structs.replace(LIMITS, timeout_seconds=0.5)
+    async with opened() as here, opened("stall=1000", limits=limits) as silent:
+        plan = await here.service.plan(PullRequest(repository="acme/Tiny-GGUF"))
+        plan = msgspec.structs.replace(plan, endpoint=silent.service.endpoint)
+        pull = await silent.service.wait((await silent.service.start(plan)).id)
+        assert pull.state == "failed"
+        assert "has gone silent. Everything that was fetched is kept" in str(pull.error)
 
 
 async def test_after_a_failure_the_same_pull_goes_on_with_the_bytes_that_are_here(opened: Opening) -> None:

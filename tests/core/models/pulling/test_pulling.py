@@ -68,6 +68,14 @@ async def test_a_gguf_repository_gives_q4_k_m_and_says_what_else_there_is(opened
         assert here.files("Tiny") == ["Tiny-Q4_K_M.gguf", "model.json"]
 
 
+async def test_a_gguf_file_remembers_where_the_weights_for_training_are(opened: Opening) -> None:
+    async with opened() as here:
+        await here.pull("acme/Tiny-GGUF")
+        notes = read_notes(here.models / "Tiny")
+        assert notes is not None
+        assert (notes.source, notes.revision, notes.gguf_source) == ("acme/Tiny", "", "acme/Tiny-GGUF")
+
+
 async def test_both_forms_of_a_model_land_in_one_base_model(opened: Opening) -> None:
     async with opened() as here:
         await here.pull("acme/Tiny-GGUF:q8_0")
