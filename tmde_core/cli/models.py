@@ -34,7 +34,6 @@ command = typer.Typer(
     invoke_without_command=True,
     help="Base models: list, fetch, add, try and remove them.",
 )
-command.command("pull")(pull_command)
 
 NameArgument = Annotated[
     str, typer.Argument(help="The base model, by its name, an alias, or the name of a form of it.")
@@ -216,6 +215,9 @@ def _recommend(purpose: str, best: Best | None) -> str:
         return f"To {purpose}: none of these fits; the embedded model that TMDE brings does."
     todo = best.command or "it is here already"
     return f"To {purpose}: {best.name}. {best.reason}\n    {todo}"
+
+
+command.command("pull")(pull_command)
 
 
 @command.command()
