@@ -49,7 +49,7 @@ def write_form(runtime: str, model: str) -> str:
 def read_form(value: str) -> ChosenModel | None:
     """Return what the value of an option means; None: no model was chosen."""
     runtime, _, model = value.partition(" ")
-    return ChosenModel(runtime=runtime[:80], model=model[:300]) if runtime else None
+    return ChosenModel(runtime=runtime, model=model) if runtime else None
 
 
 def find_chosen(bases: Sequence[BaseModel], role: str, runtime: str, model: str) -> tuple[BaseModel, ServedForm] | None:
