@@ -18,8 +18,9 @@ from tmde_ui.kit.tending import start_task
 
 log = structlog.get_logger(__name__)
 
-PATIENCE_SECONDS = 1.0
-"""The page does not wait longer for the Proposer's runtime. The embedded one answers in a few milliseconds."""
+PATIENCE_SECONDS = 5.0
+"""The page does not wait longer for the default runtime. It is local: the first answer takes half a second on an idle
+machine, and later ones a few milliseconds."""
 KEPT_SECONDS = 60.0
 """How long the suggestion is kept: the free memory changes all the time, and a hint need not follow it."""
 
