@@ -22,7 +22,7 @@ from tests.tmde_ui.scripted_server import add_traces, say
 from tests.tmde_ui.versions.server import publish_adapter
 from tmde_core.errors import WorkerFailedError
 from tmde_core.plugins import Plugins
-from tmde_core.records.runtimes import Availability, ModelInfo
+from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeCapabilities
 from tmde_core.sdk.runtimes import RuntimeDescriptor
 from tmde_core.services import Services, open_services
 from tmde_core.testing.fake_hub import FakeHub
@@ -94,6 +94,8 @@ async def obey(services: Services, toy: ToyRuntime, hub: FakeHub) -> None:
                 toy.away.set()
             case "faults":
                 hub.faults = type(hub.faults)(*command["faults"])
+            case "adapters":
+                toy.capabilities = RuntimeCapabilities(adapters=command["served"])
             case "roles":
                 await services.live.change({"roles": command["roles"]})
             case "setting":

@@ -173,12 +173,14 @@ def test_a_model_that_is_here_is_added_trained_and_removed(open_page, home):
     assert file.exists()
 
 
-def test_ten_models_with_long_names_fit_every_width(open_page, server):
-    server.do(
-        "more", names=[f"a-publisher-with-a-long-name/Model-{n}-{'x' * 60}-Instruct-2507:q4_k_m" for n in range(9)]
-    )
+def test_ten_models_with_long_and_hostile_names_fit_every_width(open_page, server):
+    hostile = "<img src=x onerror=alert(1)> {{ 7*7 }} &lt;b&gt;"
+    long = [f"a-publisher-with-a-long-name/Model-{n}-{'x' * 60}-Instruct-2507:q4_k_m" for n in range(8)]
+    server.do("more", names=[hostile, *long])
     page = open_page("/models", width=360)
     expect(page.get_by_test_id("base-model")).to_have_count(11)
+    expect(row(page, hostile)).to_be_visible()
+    assert any(hostile in text for text in page.locator("#model-judge option").all_text_contents())
     page.get_by_test_id("use").last.click()
     expect(page.get_by_test_id("use-dialog")).to_be_visible()
     for width in (360, 800, 1280):
@@ -261,3 +263,8 @@ def test_the_training_dialog_names_the_base_model_and_says_what_to_do_if_it_cann
     server.do("roles", roles={"proposer": {"runtime": "elsewhere", "model": "broken:7b"}})
     page = open_page("/finetune?base=" + TOY)
     expect(page.get_by_test_id("base-warning")).to_contain_text(f"answers only while {TOY} is the Proposer's model")
+    server.do("roles", roles={"proposer": USUAL})
+    server.do("adapters", served=False)
+    page = open_page("/finetune?base=" + TOY)
+    expect(page.get_by_test_id("base-warning")).to_contain_text("cannot serve adapters")
+    server.do("adapters", served=True)

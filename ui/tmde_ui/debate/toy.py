@@ -6,6 +6,8 @@ import asyncio
 import time
 from urllib.parse import urlencode
 
+import structlog
+
 from tmde_core.records.models import BaseModel
 from tmde_core.records.suggestions import Suggestions
 from tmde_core.services import Services
@@ -14,8 +16,11 @@ from tmde_ui.kit.elements import Tag, icon, link
 from tmde_ui.kit.script import call
 from tmde_ui.kit.tending import start_task
 
-PATIENCE_SECONDS = 1.0
-"""The page does not wait longer for the Proposer's runtime. The embedded one answers in a few milliseconds."""
+log = structlog.get_logger(__name__)
+
+PATIENCE_SECONDS = 5.0
+"""The page does not wait longer for the default runtime. It is local: the first answer takes half a second on an idle
+machine, and later ones a few milliseconds."""
 KEPT_SECONDS = 60.0
 """How long the suggestion is kept: the free memory changes all the time, and a hint need not follow it."""
 
@@ -58,7 +63,11 @@ class ToyHint:
             return None
 
     async def _fill(self, offer: Tag) -> None:
-        self._found = await self._services.models.suggest()
+        try:
+            self._found = await self._services.models.suggest()
+        except Exception as error:  # the page is for questions, and does without the name of a model
+            log.info("ui.no_suggestion", error=f"{type(error).__name__}: {error}")
+            return
         self._found_at = time.monotonic()
         _draw_offer(offer, self._found)
 

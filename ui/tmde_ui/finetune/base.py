@@ -26,7 +26,8 @@ class BasePicker:
 
     def __init__(self, services: Services, chosen: str) -> None:
         self._services = services
-        self._chosen = chosen
+        self._chosen = self._initial = chosen
+        self._options: dict[str, Tag] = {}
         self._told: str | None = None
         self._bases: Sequence[BaseModel] = ()
         self._telling: asyncio.Task[None] | None = None
@@ -37,7 +38,7 @@ class BasePicker:
             "select", classes="input", id="field-baseModel", name="baseModel", data_testid="field-baseModel",
             aria_label="Base model", aria_describedby="base-said wrong-baseModel",
         )  # fmt: skip
-        self._options()
+        self._draw_options()
         return self.select
 
     def draw_words(self) -> None:
@@ -60,7 +61,7 @@ class BasePicker:
     async def fill(self) -> None:
         """Offer the base models that are here now. Runtimes on other machines may take a while."""
         self._bases = await self._services.models.list()
-        self._options()
+        self._draw_options()
 
     def ask_again(self) -> None:
         """Tell again about the chosen model, because the models may have changed."""
@@ -69,24 +70,29 @@ class BasePicker:
 
     # ---------------------------------------------------------------------------------------- inside
 
-    def _options(self) -> None:
+    def _draw_options(self) -> None:
+        """Draw the options. Those that are there stay, so that a choice that was just made is not lost."""
+        wanted = self._list_options()
+        for gone in self._options.keys() - wanted.keys():
+            self._options.pop(gone).delete()
+        for value, (text, disabled) in wanted.items():
+            if value not in self._options:
+                with self.select:
+                    self._options[value] = Tag("option", value=value, selected=value == self._initial)
+            self._options[value].say(text).put(disabled=disabled)
+
+    def _list_options(self) -> dict[str, tuple[str, bool]]:
+        """Return the text of each option by its value, and whether it cannot be chosen."""
         proposer = next((base for base in self._bases if "proposer" in base.roles), None)
-        named = next((base for base in self._bases if self._chosen and _is_called(base, self._chosen)), None)
-        self.select.clear()
-        with self.select:
-            usual = f"The Proposer's model: {proposer.name}" if proposer else "The Proposer's model"
-            Tag("option", usual, value="", selected=not self._chosen)
-            if self._chosen and named is None:
-                Tag("option", self._chosen, value=self._chosen, selected=True)
-            for base in self._bases:
-                told = describe_trainable(base)
-                Tag(
-                    "option",
-                    f"{base.name} — {f'from {told}' if told else 'no weights here'}",
-                    value=self._chosen if base is named else base.name,
-                    selected=base is named,
-                    disabled=not told and base is not named,
-                )
+        found = {"": (f"The Proposer's model: {proposer.name}" if proposer else "The Proposer's model", False)}
+        if self._initial:
+            found[self._initial] = (self._initial, False)
+        for base in self._bases:
+            told = describe_trainable(base)
+            is_initial = bool(self._initial) and _is_called(base, self._initial)
+            text = f"{base.name} — {f'from {told}' if told else 'no weights here'}"
+            found[self._initial if is_initial else base.name] = (text, not told and not is_initial)
+        return found
 
     async def _tell(self) -> None:
         warnings: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from tmde_core.records.debate import ChosenModel
 from tmde_core.records.models import BaseModel, ServedForm
@@ -48,7 +49,7 @@ def write_form(runtime: str, model: str) -> str:
 def read_form(value: str) -> ChosenModel | None:
     """Return what the value of an option means; None: no model was chosen."""
     runtime, _, model = value.partition(" ")
-    return ChosenModel(runtime=runtime[:80], model=model[:300]) if runtime else None
+    return ChosenModel(runtime=runtime, model=model) if runtime else None
 
 
 def find_chosen(bases: Sequence[BaseModel], role: str, runtime: str, model: str) -> tuple[BaseModel, ServedForm] | None:
@@ -68,8 +69,23 @@ def find_chosen(bases: Sequence[BaseModel], role: str, runtime: str, model: str)
     return next(((base, form) for base, form in forms if role in base.roles), None)
 
 
+def list_forms(bases: Sequence[BaseModel]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the name of each served base model with the options for its forms: their values and texts."""
+    found = []
+    for base in bases:
+        named = Counter(describe_form(form) for form in base.served)
+        options = []
+        for form in base.served:
+            told = describe_form(form)
+            same = f", {form.model}" if named[told] > 1 else ""
+            options.append((write_form(form.runtime, form.model), f"{base.name} — {told}{same}"))
+        if options:
+            found.append((base.name, options))
+    return found
+
+
 def draw_forms(select: Tag, bases: Sequence[BaseModel], chosen: str) -> None:
-    """Draw an option for every served form into a select. The forms of one base model are a group.
+    """Draw an option for every served form into a select. Several forms of one base model are a group.
 
     Args:
         select: the select; its other options stay.
@@ -77,23 +93,7 @@ def draw_forms(select: Tag, bases: Sequence[BaseModel], chosen: str) -> None:
         chosen: the value of the selected option, from `write_form`.
     """
     with select:
-        for base in bases:
-            named = Counter(describe_form(form) for form in base.served)
-            texts = [
-                f"{base.name} — {told}{f', {form.model}' if named[told] > 1 else ''}"
-                for form in base.served
-                for told in (describe_form(form),)
-            ]
-            options = [
-                (write_form(form.runtime, form.model), text) for form, text in zip(base.served, texts, strict=True)
-            ]
-            if len(options) > 1:
-                with Tag("optgroup", label=base.name):
-                    _options(options, chosen)
-            else:
-                _options(options, chosen)
-
-
-def _options(options: Sequence[tuple[str, str]], chosen: str) -> None:
-    for value, text in options:
-        Tag("option", text, value=value, selected=value == chosen)
+        for name, options in list_forms(bases):
+            with Tag("optgroup", label=name) if len(options) > 1 else nullcontext():
+                for value, text in options:
+                    Tag("option", text, value=value, selected=value == chosen)

@@ -59,12 +59,11 @@ class PullList:
         kept = {pull.id for pull in pulls}
         for gone in self._rows.keys() - kept:
             self._rows.pop(gone).delete()
-        for pull in pulls:
+        for pull in reversed(pulls):  # each new row goes above the older ones
             if pull.id not in self._rows:
                 with self._box:
                     self._rows[pull.id] = _Row(self._cancel, self._go_on, self._discard)
-                    if len(self._rows) > 1:
-                        self._rows[pull.id].move_first(self._box)
+                    self._rows[pull.id].move_first(self._box)
             self._rows[pull.id].show(pull)
         done = {pull.id for pull in pulls if pull.state == "done"}
         before, self._done = self._done, done

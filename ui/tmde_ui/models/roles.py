@@ -11,7 +11,7 @@ from tmde_core.records.debate import ChosenModel
 from tmde_core.records.models import BaseModel
 from tmde_core.services import Services
 from tmde_core.settings import RoleSettings
-from tmde_ui.kit.base_models import ROLES, draw_forms, find_chosen, read_form, write_form
+from tmde_ui.kit.base_models import ROLES, draw_forms, find_chosen, list_forms, read_form, write_form
 from tmde_ui.kit.elements import Tag
 from tmde_ui.kit.names import capital, name_of
 from tmde_ui.kit.serving import why_active_is_idle
@@ -44,6 +44,7 @@ class RolePickers:
         self._selects: dict[str, Tag] = {}
         self._trials: dict[str, Trial] = {}
         self._said: dict[str, Tag] = {}
+        self._drawn: dict[str, object] = {}
 
     def build(self) -> None:
         """Draw the choices."""
@@ -95,17 +96,27 @@ class RolePickers:
                     Tag("p", f"The environment variable {fixed} sets this. Change it there.", "muted small")
             self._draw(role)
 
-    def _draw(self, role: str) -> None:
+    def _draw(self, role: str, *, anew: bool = False) -> None:
+        """Draw the options of a role if they have changed. Drawing would close a select that a person has open.
+
+        Args:
+            role: the role.
+            anew: draw them in any case, because the browser may show a choice that was refused.
+        """
         settings = self._settings(role)
         found = find_chosen(self._bases or (), role, settings.runtime, settings.model)
+        chosen = write_form(found[1].runtime, found[1].model) if found else ""
+        away = ", which does not offer it now" if self._bases is not None and found is None else ""
+        wanted = f"{settings.model or 'Default model'} — {settings.runtime}{away}"
+        content = (chosen or wanted, list_forms(self._bases or ()))
+        if content == self._drawn.get(role) and not anew:
+            return
+        self._drawn[role] = content
         select = self._selects[role]
         select.clear()
         if found is None:
-            away = ", which does not offer it now" if self._bases is not None else ""
-            wanted = f"{settings.model or 'Default model'} — {settings.runtime}{away}"
             with select:
                 Tag("option", wanted, value=write_form(settings.runtime, settings.model), selected=True)
-        chosen = write_form(found[1].runtime, found[1].model) if found else ""
         draw_forms(select, self._bases or (), chosen)
 
     # -------------------------------------------------------------------------------------- choosing
@@ -123,7 +134,7 @@ class RolePickers:
         except TmdeError as error:
             said, kind = sentence(error), "wrong"
         for role in chosen:
-            self._draw(role)
+            self._draw(role, anew=True)
             self._trials[role].forget()
             self._said[role].say(said or self._tell(role)).classes(replace=f"small maybe {kind}")
         if not said:
