@@ -406,9 +406,13 @@ class ModelService:
 
         Raises:
             NotFoundError: there is no such model.
-            ConflictError: a role uses it, or TMDE keeps no files of it.
+            ConflictError: a role uses it, TMDE keeps no files of it, or the name is that of a form or an alias.
         """
-        base = self.require_removable(await self.find(name))
+        found = await self.find(name)
+        if found.name.casefold() != name.strip().casefold():
+            # A removal that is sent twice must not reach another model, whose form has a similar name.
+            raise ConflictError(f"{name[:120]!r} is another name of {found.name}. To delete {found.name}, name it so.")
+        base = self.require_removable(found)
         folder = Path(base.folder or "")
         freed = base.size_bytes
 

@@ -38,7 +38,8 @@ __all__ = [
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", re.ASCII)
 _PART = re.compile(r".*-(\d{5})-of-\d{5}\.gguf", re.IGNORECASE)
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
-_MAX_NOTES = 4 * 1024 * 1024
+_MAX_NOTES = 512 * 1024
+"""The notes of a model in a thousand parts have 200 kB. They are read often."""
 _MAX_NAMES = 100
 """The most aliases and servers of a base model that are believed."""
 

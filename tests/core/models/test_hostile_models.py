@@ -182,3 +182,11 @@ async def test_removing_a_link_in_the_place_of_a_folder_deletes_only_the_link(
 async def test_a_name_of_megabytes_is_unknown_at_once(own_models: Services) -> None:
     with pytest.raises(NotFoundError):
         await own_models.models.find("x" + "-gguf" * 1_000_000)
+
+
+async def test_a_model_is_removed_only_by_its_own_name(own_models: Services, tmp_path: Path) -> None:
+    await own_models.models.add(str(write_gguf(tmp_path / "other.gguf")), "Tiny-Talker")
+    for name in ("other.gguf", "acme/Tiny-Talker", "Tiny-Talker-GGUF"):
+        with pytest.raises(ConflictError, match="another name of Tiny-Talker"):
+            await own_models.models.remove(name)
+    await own_models.models.remove("tiny-talker")
