@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from tests.core.models.files import write_gguf, write_weights
 from tests.core.models.test_grouping import grouped, info, note
 from tests.core.models.test_model_service import EMBEDDED, own_models
-from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
+from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, RuntimeTimeoutError
 from tmde_core.models.facts import read_facts
 from tmde_core.models.hashes import ModelHashes
 from tmde_core.models.names import make_bare
@@ -190,3 +191,21 @@ async def test_a_model_is_removed_only_by_its_own_name(own_models: Services, tmp
         with pytest.raises(ConflictError, match="another name of Tiny-Talker"):
             await own_models.models.remove(name)
     await own_models.models.remove("tiny-talker")
+
+
+async def test_a_server_that_never_answers_is_waited_for_once(
+    own_models: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def never(*_: object) -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            raise RuntimeTimeoutError("It did not answer within 10 s.")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("tmde_core.runtimes.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(own_models.runtimes.made("ollama"), "models", never)
+    for _ in range(3):
+        assert [one.name for one in await own_models.models.list()] == [EMBEDDED]
+    assert len(asked) == 3
