@@ -17,6 +17,7 @@ from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, Ru
 from tmde_core.models.facts import read_facts
 from tmde_core.models.hashes import ModelHashes
 from tmde_core.models.names import make_bare
+from tmde_core.models.pulling.planning import read_notes
 from tmde_core.records.base import to_json
 from tmde_core.records.models import FileNotes
 from tmde_core.sdk.gguf_header import read_header
@@ -99,6 +100,7 @@ def test_a_pipe_is_no_model_and_nobody_waits_for_it(models: Path) -> None:
     (models / "Noted").mkdir()
     os.mkfifo(models / "Noted" / "model.json")
     assert list_folders(models) == []
+    assert read_notes(models / "Noted") is None
     assert [one.name for one in Catalog(models, EmbeddedSettings()).list(set()) if one.name.endswith("r.gguf")] == []
     assert ModelHashes(models).compute(str(models / "pipe.gguf")) is None
 
