@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import structlog
 
 from tmde_core.card import Loan, Presence, find_loan, read_loan
-from tmde_core.errors import RuntimePausedError, TmdeError
+from tmde_core.errors import RuntimePausedError, RuntimeTimeoutError, TmdeError
 from tmde_core.guarded_runtime import GuardedRuntime
 from tmde_core.plugins import Plugins, context_for, create
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record
 from tmde_core.records.runtimes import Availability, ModelInfo, RuntimeCapabilities, RuntimeStatus
-from tmde_core.sdk.runtimes import CardLeavingRuntime, ExpectingRuntime, ModelRuntime
+from tmde_core.sdk.runtimes import CardLeavingRuntime, ExpectingRuntime, ModelRuntime, RuntimeDescriptor
 from tmde_core.settings import Roles, Settings
 
 log = structlog.get_logger(__name__)
+
+SILENT_SECONDS = 30.0
+"""How long a server that was waited for in vain is asked for its models only briefly."""
+PATIENCE_SECONDS = 1.0
+"""How long such a server may take."""
 
 LOOK_SECONDS = 0.5
 """The time between two looks for a loan of the graphics card, seconds. A look finds out whether a file exists."""
@@ -70,6 +76,8 @@ class Runtimes:
         """The runtimes that this process has paused, and will start again."""
         self._paused_for: Loan | None = None
         self._free_looks = 0
+        self._silent_since: dict[str, float] = {}
+        """When a runtime's server was last waited for in vain."""
 
     @property
     def plugins(self) -> Plugins:
@@ -150,44 +158,52 @@ class Runtimes:
         return [model for models in found for model in models]
 
     async def _models_of(self, name: str) -> Sequence[ModelInfo]:
+        silent = time.monotonic() - self._silent_since.get(name, float("-inf")) < SILENT_SECONDS
         try:
-            return await self.made(name).models()
+            async with asyncio.timeout(PATIENCE_SECONDS if silent else None):
+                found = await self.made(name).models()
+        except (RuntimeTimeoutError, TimeoutError) as error:
+            if not silent:
+                self._silent_since[name] = time.monotonic()
+            log.info("runtime.models_unavailable", runtime=name, error=describe_error(error))
+            return ()
         except Exception as error:  # an error in one plugin must not hide the other runtimes
             log.info("runtime.models_unavailable", runtime=name, error=describe_error(error))
             return ()
+        self._silent_since.pop(name, None)
+        return found
 
     async def reports(self) -> Sequence[RuntimeReport]:
         """Return the availability, state and capabilities of every runtime, without loading any model.
 
         A runtime whose server answers is asked for its models. It thereby learns what the server can do.
         """
-        reports = []
-        for descriptor in self._plugins.runtimes:
-            capabilities = RuntimeCapabilities()
-            try:
-                context = context_for(descriptor, self._settings)
-                availability = await asyncio.to_thread(descriptor.availability, context)
-                runtime = self.made(descriptor.name)
-                if availability.ok:
-                    await serves_adapters(runtime)
-                status, capabilities = await runtime.status(), runtime.capabilities
-                if (paused := self.find_why_paused(descriptor.name)) is not None:
-                    status = RuntimeStatus(state="paused", detail=paused)
-            except Exception as error:  # an error in one plugin must not hide the other runtimes
-                told = error.detail if isinstance(error, TmdeError) else describe_error(error)
-                availability = Availability(ok=False, reason=told)
-                status = RuntimeStatus(state="failed", detail=availability.reason)
-            reports.append(
-                RuntimeReport(
-                    name=descriptor.name,
-                    summary=descriptor.summary,
-                    plugin=self._plugins.runtimes.provider(descriptor.name),
-                    availability=availability,
-                    status=status,
-                    capabilities=capabilities,
-                )
-            )
-        return reports
+        # A server that is silent delays only itself.
+        return await asyncio.gather(*map(self._report, self._plugins.runtimes))
+
+    async def _report(self, descriptor: RuntimeDescriptor) -> RuntimeReport:
+        capabilities = RuntimeCapabilities()
+        try:
+            context = context_for(descriptor, self._settings)
+            availability = await asyncio.to_thread(descriptor.availability, context)
+            runtime = self.made(descriptor.name)
+            if availability.ok:
+                await serves_adapters(runtime)
+            status, capabilities = await runtime.status(), runtime.capabilities
+            if (paused := self.find_why_paused(descriptor.name)) is not None:
+                status = RuntimeStatus(state="paused", detail=paused)
+        except Exception as error:  # an error in one plugin must not hide the other runtimes
+            told = error.detail if isinstance(error, TmdeError) else describe_error(error)
+            availability = Availability(ok=False, reason=told)
+            status = RuntimeStatus(state="failed", detail=availability.reason)
+        return RuntimeReport(
+            name=descriptor.name,
+            summary=descriptor.summary,
+            plugin=self._plugins.runtimes.provider(descriptor.name),
+            availability=availability,
+            status=status,
+            capabilities=capabilities,
+        )
 
     async def stop(self) -> None:
         """Stop every runtime that was created. One that was only asked for its models may hold connections."""

@@ -108,7 +108,7 @@ def _read(ctx: typer.Context) -> tuple[Sequence[BaseModel], Sequence[RuntimeRepo
         runtimes = Runtimes(plugins, settings)
         try:
             service = ModelService(lambda: runtimes, lambda: resolve_roles(settings, plugins))
-            return await service.list(), await runtimes.reports()
+            return await asyncio.gather(service.list(), runtimes.reports())
         finally:
             await runtimes.stop()
 

@@ -39,7 +39,7 @@ from tmde_core.records.templates import ScoredTemplate
 from tmde_core.records.traces import RoleModel, Timings, Trace
 from tmde_core.runtimes import describe_lack_of_adapters, serves_adapters
 from tmde_core.sdk.thoughts import Change
-from tmde_core.settings import RoleSettings
+from tmde_core.settings import RoleSettings, Settings
 from tmde_core.storage.events import MemoryLog
 from tmde_core.workspace import Workspace
 
@@ -64,6 +64,8 @@ class Engine:
     background: bool = False
     earlier: tuple[Exchange, ...] = ()
     """What the question follows up, the oldest first."""
+    settings: Settings | None = None
+    """The settings to debate with; None: those in force when the debate begins."""
     adapter_flaw: str | None = None
     """Why the active adapter cannot answer; None: it can, or there is none."""
     rounds: list[Round] = field(default_factory=list)
@@ -74,8 +76,9 @@ class Engine:
     synthesizer_thought: str = ""
 
     def __post_init__(self) -> None:
-        self.debate = override(self.workspace.settings.debate, self.config)
-        self.roles = merge_roles(self.workspace.settings.roles, self.config)
+        settings = self.settings or self.workspace.settings
+        self.debate = override(settings.debate, self.config)
+        self.roles = merge_roles(settings.roles, self.config)
         self.judges = Judges(self.workspace)
         self.judge = self.judges.choose(self.debate.judge, self.config.reference)
         self.asked = with_earlier(self.query, self.earlier)

@@ -11,7 +11,7 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.models.names import find_quantization
 from tmde_core.records.base import Record
 from tmde_core.records.foreign_json import ForeignJsonError, read_object
-from tmde_core.sdk.gguf_header import read_header, read_shapes
+from tmde_core.sdk.gguf_header import is_count, read_header, read_shapes, shorten
 from tmde_core.sdk.safetensors_header import SafetensorsError, read_tensors
 
 CONFIG_FILE = "config.json"
@@ -70,6 +70,10 @@ def read_facts(path: Path) -> ModelFacts:
     return _read_directory(path) if path.is_dir() else _read_gguf(path)
 
 
+def _believe(value: object) -> int | None:
+    return value if is_count(value) else None
+
+
 def _read_gguf(path: Path) -> ModelFacts:
     header = read_header(path)
     if header.kind != "model":
@@ -82,7 +86,7 @@ def _read_gguf(path: Path) -> ModelFacts:
 
     def text(key: str) -> str:
         value = header.metadata.get(f"general.{key}")
-        return value.strip() if isinstance(value, str) else ""
+        return shorten(value) if isinstance(value, str) else ""
 
     parts = [text(key) for key in ("basename", "size_label", "finetune")]
     names = {text("name"), "-".join(filter(None, parts)), "-".join(filter(None, (parts[0], parts[2], parts[1])))}
@@ -93,9 +97,9 @@ def _read_gguf(path: Path) -> ModelFacts:
     file_type = header.metadata.get("general.file_type")
     return ModelFacts(
         names=tuple(sorted(filter(None, names))),
-        architecture=kind,
+        architecture=shorten(kind),
         license=text("license"),
-        parameters=sum(math.prod(shape) for shape in shapes.values()) or None if whole else None,
+        parameters=_believe(sum(math.prod(shape) for shape in shapes.values())) if whole else None,
         context_length=header.context_length,
         quantization=find_quantization(path.name)
         or (_FILE_TYPES.get(file_type, "") if isinstance(file_type, int) else ""),
@@ -122,15 +126,16 @@ def _read_directory(path: Path) -> ModelFacts:
 
     kind = text.get("model_type")
     name = config.get("_name_or_path")
+    files = [file for file in path.glob("*.safetensors") if file.is_file()]
     try:
-        parameters = sum(math.prod(one.shape) for file in path.glob("*.safetensors") for one in read_tensors(file))
+        parameters = sum(math.prod(one.shape) for file in files for one in read_tensors(file))
     except (SafetensorsError, OSError):
         parameters = 0
     return ModelFacts(
-        names=(name,) if isinstance(name, str) and name and not name.startswith(("/", ".")) else (),
-        architecture=kind if isinstance(kind, str) else "",
-        parameters=parameters or None,
-        context_length=number("max_position_embeddings"),
+        names=(shorten(name),) if isinstance(name, str) and name and not name.startswith(("/", ".")) else (),
+        architecture=shorten(kind) if isinstance(kind, str) else "",
+        parameters=_believe(parameters),
+        context_length=_believe(text.get("max_position_embeddings")),
         chat_template=_has_template(path),
         shape=ModelShape(
             blocks=number("num_hidden_layers"),
@@ -145,6 +150,8 @@ def _read_directory(path: Path) -> ModelFacts:
 
 def _read_config(path: Path) -> Mapping[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise ForeignJsonError("it is no file")
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ForeignJsonError("it is too large")
         return read_object(path.read_bytes())
@@ -158,6 +165,6 @@ def _has_template(path: Path) -> bool:
     if (path / "chat_template.jinja").is_file():
         return True
     try:
-        return bool(read_object((path / "tokenizer_config.json").read_bytes()).get("chat_template"))
-    except (OSError, ForeignJsonError):
+        return bool(_read_config(path / "tokenizer_config.json").get("chat_template"))
+    except InvalidInputError:
         return False

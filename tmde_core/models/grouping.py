@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 
 from tmde_core.errors import TmdeError
 from tmde_core.models.facts import ModelFacts, ModelShape, read_facts
@@ -24,18 +25,23 @@ class FactsReader:
     """Reads the headers of models, each version of a file once."""
 
     def __init__(self) -> None:
-        self._read: dict[tuple[str, int, int], ModelFacts] = {}
+        self._read: dict[tuple[str, int, int, int], ModelFacts] = {}
 
     def read(self, path: str) -> ModelFacts:
         """Return the facts about a GGUF file or a directory; empty facts if it cannot be read."""
         try:
             found = Path(path)
             state = found.stat()
-            key = (path, state.st_size, state.st_mtime_ns)
+            key = (path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
             if key not in self._read:
-                self._read[key] = read_facts(found)
+                try:
+                    self._read[key] = read_facts(found)
+                except TmdeError as error:
+                    if isinstance(error.__context__, OSError):
+                        return ModelFacts()
+                    self._read[key] = ModelFacts()  # a damaged file may take seconds to read
             return self._read[key]
-        except (TmdeError, OSError):
+        except OSError:
             return ModelFacts()
 
 
@@ -202,7 +208,7 @@ def _safetensors(directory: Path, notes: ModelNotes | None, find_hash: FindHash)
     return TrainableForm(
         kind="safetensors",
         path=str(directory),
-        size_bytes=sum(file.stat().st_size for file in directory.glob("*.safetensors")),
+        size_bytes=sum(map(_file_size, directory.glob("*.safetensors"))),
         sha256=find_hash(str(directory)),
         revision=notes.revision if notes else "",
     )
@@ -241,11 +247,21 @@ def _publisher(infos: Sequence[ModelInfo]) -> str:
 
 def _size(folder: Path) -> int:
     """Return the bytes of the files that TMDE keeps; a symbolic link leads to somebody else's file."""
-    total = 0
-    for file in folder.rglob("*"):
-        if not file.is_symlink() and file.is_file():
-            total += file.stat().st_size
-    return total
+    if folder.is_symlink():
+        return 0
+    try:
+        return sum(_file_size(file) for file in folder.rglob("*") if not file.is_symlink())
+    except OSError:  # another process deletes the folder meanwhile
+        return 0
+
+
+def _file_size(file: Path) -> int:
+    """Return the size of a regular file; 0 if it is something else, or was deleted meanwhile."""
+    try:
+        state = file.stat()
+    except OSError:
+        return 0
+    return state.st_size if S_ISREG(state.st_mode) else 0
 
 
 def describe_form(model: BaseModel) -> str:

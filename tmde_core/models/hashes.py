@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
 from tmde_core.errors import TmdeError
 from tmde_core.records.base import Record, from_json, to_json
+from tmde_core.records.models import MODEL_FILE, FileNotes
 from tmde_core.sdk.model_folders import list_folders
 from tmde_core.storage.durable import hash_file, write_atomic
 
@@ -85,19 +86,34 @@ class ModelHashes:
             write_atomic(self._file, to_json(_Hashes(files=newest)))
 
     def list_noted(self) -> dict[str, str]:
-        """Return the hashes that the notes of pulled models hold, by absolute path."""
+        """Return the hashes that the notes of pulled models hold, by absolute path.
+
+        A file that was replaced under its name after the notes were written is left out.
+        """
         return {
             str(folder.path / name): notes.sha256
             for folder in list_folders(self._models_dir)
             for name, notes in folder.notes.files.items()
-            if notes.sha256
+            if notes.sha256 and is_as_noted(folder.path, name, notes)
         }
+
+
+def is_as_noted(folder: Path, name: str, notes: FileNotes) -> bool:
+    """Return whether a file of a base model is still the one that the notes describe."""
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        return False  # not a file of this folder
+    try:
+        file, noted = (folder / name).stat(), (folder / MODEL_FILE).stat()
+    except (OSError, ValueError):
+        return False
+    # Moving another file to this place keeps the file's mtime, and sets its ctime.
+    return file.st_size == notes.size_bytes and file.st_ctime_ns <= noted.st_ctime_ns
 
 
 def _weights_file(path: str) -> Path | None:
     """Return the one file of weights of a GGUF file or a directory of safetensors; None if there are several."""
     found = Path(path)
     if not found.is_dir():
-        return found
+        return found if found.is_file() else None
     weights = list(found.glob("*.safetensors"))
     return weights[0] if len(weights) == 1 else None

@@ -14,6 +14,8 @@ _ENDINGS = re.compile(
 )
 _FILE_QUANTIZATION = re.compile(rf"[.:_-]({_QUANTIZATION})(?:-\d{{5}}-of-\d{{5}})?(?:\.gguf)?$", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s:_/-]+")
+_LONGEST = 300
+"""The most characters of a name that are looked at. Endings are cut off one by one."""
 _LATEST = re.compile(r":latest$")
 
 
@@ -30,7 +32,7 @@ def make_bare(name: str) -> str:
 
 def without_endings(name: str) -> str:
     """Return the name without publisher, folder, `.gguf` and quantisation, in its own spelling."""
-    found = _LATEST.sub("", PurePath(name.strip().rstrip("/")).name)
+    found = _LATEST.sub("", PurePath(name.strip()[:_LONGEST].rstrip("/")).name)
     if found.casefold().endswith(".gguf"):
         found = found[:-5]
     while found:
@@ -43,5 +45,5 @@ def without_endings(name: str) -> str:
 
 def find_quantization(name: str) -> str:
     """Return the quantisation that a file's or server's name tells, such as `Q4_K_M`, or an empty text."""
-    found = _FILE_QUANTIZATION.search(name.strip())
+    found = _FILE_QUANTIZATION.search(name.strip()[-_LONGEST:])
     return found[1].upper() if found else ""

@@ -17,7 +17,7 @@ from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, Ru
 from tmde_core.models.belonging import SAID_KEY, BaseClaim, Belonging, decide, find_base, read_claim
 from tmde_core.models.facts import ModelFacts, read_facts
 from tmde_core.models.grouping import FactsReader, group
-from tmde_core.models.hashes import ModelHashes
+from tmde_core.models.hashes import ModelHashes, is_as_noted
 from tmde_core.models.known import find_known
 from tmde_core.models.names import make_bare, without_endings
 from tmde_core.models.suggestions import suggest
@@ -35,9 +35,13 @@ from tmde_core.settings import RoleSettings, Settings
 from tmde_core.storage.durable import storage_errors, write_atomic
 
 MODELS_DIR = "models"
+REMOVED = ".removed-"
+"""A folder whose name begins with this is being deleted."""
 ROLES = ("proposer", "skeptic", "synthesizer", "judge")
 TEST_QUESTION = "Name three colours. Answer with three words."
 TEST_TOKENS = 64
+LONGEST_NAME = 300
+"""The most characters of a name that are compared: somebody may send megabytes."""
 TEST_SECONDS = 300.0
 """Loading a model of several GB from a slow disk takes minutes."""
 
@@ -124,7 +128,7 @@ class ModelService:
             NotFoundError: there is no such model; the detail names the nearest ones.
         """
         bases = await self.list()
-        wanted = name.strip()
+        wanted = name.strip()[:LONGEST_NAME]
         for names in (
             lambda one: (one.name,),
             lambda one: (*one.aliases, *(form.model for form in one.served)),
@@ -293,10 +297,9 @@ class ModelService:
             ConflictError: the base model has another form of this kind already, or the two are not one model.
             InsufficientStorageError: the folder cannot be written.
         """
-        path = Path(target).expanduser()
         runtime, colon, model = target.partition(":")
-        if path.exists():
-            folder = await asyncio.to_thread(self._add_path, path.absolute(), name)
+        if path := await asyncio.to_thread(_find_path, target):
+            folder = await asyncio.to_thread(self._add_path, path, name)
         elif colon and any(one.name == runtime for one in await self._runtimes().reports()):
             folder = await self._add_server(runtime, model, name)
         else:
@@ -316,7 +319,7 @@ class ModelService:
         elif is_later_part(path.name):
             raise InvalidInputError(f"{path} is a later part of a split model. Name its first part.", field="target")
         facts = read_facts(path)
-        folder = check_folder_name(name or _folder_name(without_endings(path.name)))
+        folder = self._check_name(name or _folder_name(without_endings(path.name)))
         self._require_same_model(folder, facts, path)
         place = self.directory / folder / (WEIGHTS_FOLDER if path.is_dir() else path.name)
         with storage_errors(self.directory):
@@ -343,7 +346,7 @@ class ModelService:
             has = ", ".join(one.name for one in infos[:12]) or "none"
             raise NotFoundError(f"The runtime {runtime!r} has no model called {model[:120]!r}; it has: {has}.")
         known = find_known(model)
-        folder = check_folder_name(name or (known.name if known else _folder_name(model)))
+        folder = self._check_name(name or (known.name if known else _folder_name(model)))
         server = ServerModel(runtime=runtime, model=found.name)
 
         def add(notes: ModelNotes) -> ModelNotes:
@@ -356,6 +359,23 @@ class ModelService:
 
         await asyncio.to_thread(note)
         return folder
+
+    def _check_name(self, name: str) -> str:
+        """Return the name of the folder of a base model: the one that is there, whatever the case of its letters.
+
+        Raises:
+            InvalidInputError: no folder can have this name.
+            ConflictError: something else has this name.
+        """
+        there = find_folder(self.directory, check_folder_name(name))
+        if there is not None:
+            return there.path.name
+        place = self.directory / name
+        if place.is_symlink() or (place.exists() and not place.is_dir()) or name.casefold().endswith(".gguf"):
+            raise ConflictError(
+                f"A file is or could be called {name!r}, so a base model cannot. Give it another name with --name."
+            )
+        return name
 
     def _require_same_model(self, name: str, facts: ModelFacts, path: Path) -> None:
         folder = find_folder(self.directory, name)
@@ -372,6 +392,10 @@ class ModelService:
     def _note(self, name: str, change: Callable[[ModelNotes], ModelNotes]) -> None:
         there = find_folder(self.directory, name)
         before = there.notes if there else ModelNotes(name=name, added_at=utc_now())
+        if there is not None:
+            # Do not vouch anew for a file that was replaced.
+            kept = {path: one for path, one in before.files.items() if is_as_noted(there.path, path, one)}
+            before = msgspec.structs.replace(before, files=kept)
         write_atomic(self.directory / name / MODEL_FILE, msgspec.json.format(to_json(change(before)), indent=2) + b"\n")
 
     async def remove(self, name: str) -> int:
@@ -382,18 +406,26 @@ class ModelService:
 
         Raises:
             NotFoundError: there is no such model.
-            ConflictError: a role uses it, or TMDE keeps no files of it.
+            ConflictError: a role uses it, TMDE keeps no files of it, or the name is that of a form or an alias.
         """
-        base = self.require_removable(await self.find(name))
+        found = await self.find(name)
+        if found.name.casefold() != name.strip().casefold():
+            # A removal that is sent twice must not reach another model, whose form has a similar name.
+            raise ConflictError(f"{name[:120]!r} is another name of {found.name}. To delete {found.name}, name it so.")
+        base = self.require_removable(found)
         folder = Path(base.folder or "")
         freed = base.size_bytes
 
         def delete() -> None:
             with storage_errors(self.directory):
-                doomed = folder.with_name(f".removed-{folder.name}")
-                shutil.rmtree(doomed, ignore_errors=True)
-                folder.rename(doomed)  # at once, so that a crash leaves no half model
-                shutil.rmtree(doomed, ignore_errors=True)
+                for left in self.directory.glob(f"{REMOVED}*"):  # a removal was killed
+                    _delete(left)
+                doomed = folder.with_name(f"{REMOVED}{folder.name}")
+                try:
+                    folder.rename(doomed)  # at once, so that a crash leaves no half model
+                except FileNotFoundError:
+                    raise NotFoundError(f"The base model {base.name} has just been removed.") from None
+                _delete(doomed)
 
         await asyncio.to_thread(delete)
         return freed
@@ -439,14 +471,16 @@ class ModelService:
         )
         # `tmde models add` in another process may change what belongs together.
         notes = await asyncio.to_thread(self._notes_version)
-        key = (str(directory), claim, served.runtime, served.name, served.path, served.size_bytes, notes)
+        # Another file under the same name may have the same size.
+        version = await asyncio.to_thread(_version, served.path) if served.path else served.size_bytes
+        key = (str(directory), claim, served.runtime, served.name, served.path, version, notes)
         if key not in self._decided:
             bases = await self.list()
             self._decided[key] = await asyncio.to_thread(self._decide, claim, served, bases, directory)
         return self._decided[key]
 
     def _notes_version(self) -> tuple[tuple[str, int], ...]:
-        return tuple((str(file), file.stat().st_mtime_ns) for file in sorted(self.directory.glob(f"*/{MODEL_FILE}")))
+        return tuple((file, _version(file)[0]) for file in map(str, sorted(self.directory.glob(f"*/{MODEL_FILE}"))))
 
     def _decide(self, claim: BaseClaim, served: ModelInfo, bases: Models, directory: Path) -> Belonging:
         hashes = ModelHashes(self.directory)
@@ -535,6 +569,32 @@ def _read_manifest(directory: Path) -> Manifest | None:
         return from_json((directory / MANIFEST_FILE).read_bytes(), Manifest)
     except (OSError, TmdeError):
         return None
+
+
+def _version(path: str) -> tuple[int, int, int]:
+    """Return what changes if the content of a file is replaced. The time of its last change cannot be set back."""
+    try:
+        state = Path(path).stat()
+    except OSError:
+        return (0, 0, 0)
+    return (state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+
+
+def _find_path(target: str) -> Path | None:
+    """Return the absolute path that a person means; None if nothing can be there."""
+    try:
+        path = Path(target).expanduser()
+        return path.absolute() if target.strip() and path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown user behind the tilde, a zero byte
+        return None
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder, or only the link if somebody put a link in the folder's place."""
+    if folder.is_symlink():
+        folder.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _serves(info: ModelInfo, model: str) -> bool:

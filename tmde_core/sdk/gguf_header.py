@@ -6,10 +6,11 @@ light. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (ve
 
 from __future__ import annotations
 
+import stat
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 import msgspec
 
@@ -20,10 +21,12 @@ __all__ = [
     "GgufHeader",
     "GgufTensor",
     "MarkedToken",
+    "is_count",
     "read_header",
     "read_marked_tokens",
     "read_shapes",
     "read_tensors",
+    "shorten",
 ]
 
 MAGIC = b"GGUF"
@@ -32,6 +35,12 @@ MAX_METADATA = 64 * 1024 * 1024
 MAX_ENTRIES = 4096
 MAX_TENSORS = 100_000
 MAX_DIMENSIONS = 4
+MAX_TEXTS = 2_000_000
+"""The most texts in arrays. A vocabulary of 256,000 tokens has half a million merges; each text costs a step."""
+MAX_TEXT = 200
+"""The most characters of a name or licence that are believed."""
+MAX_COUNT = 2**53
+"""Larger counts, such as of tokens, are not believed. JSON could not hold them either."""
 ALIGNMENT_KEY = "general.alignment"
 DEFAULT_ALIGNMENT = 32
 """The data of each tensor begin at a multiple of so many bytes, unless the file names another number."""
@@ -68,12 +77,22 @@ class GgufHeader(msgspec.Struct, frozen=True):
     def context_length(self) -> int | None:
         """The context length in tokens that the model was trained with."""
         value = self.metadata.get(f"{self.architecture}.context_length")
-        return value if isinstance(value, int) else None
+        return value if is_count(value) else None
 
     @property
     def chat_template(self) -> bool:
         """Whether the file has a chat template."""
         return bool(self.metadata.get("tokenizer.chat_template"))
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Return whether a value that a file states can be a count: a positive whole number of a sensible size."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < MAX_COUNT
+
+
+def shorten(text: str) -> str:
+    """Return a text that a file states as a name: short, without line breaks and characters that steer a terminal."""
+    return "".join(one for one in text[:MAX_TEXT] if one.isprintable()).strip()
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -84,6 +103,9 @@ def read_header(path: Path) -> GgufHeader:
             file.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Opening a pipe or a device may wait for ever.
+            raise InvalidInputError(f"{path} is no file, so it cannot be a model.", field="model")
         with path.open("rb") as file:
             return _Reader(file).header()
     except FileNotFoundError:
@@ -180,6 +202,7 @@ class _Reader:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._left = MAX_METADATA
+        self._texts_left = MAX_TEXTS
 
     def header(self) -> GgufHeader:
         if self._take(4) != MAGIC or self._number("I") not in (2, 3):
@@ -244,7 +267,9 @@ class _Reader:
     def _texts(self) -> list[bytes]:
         if self._number("I") != _STRING:
             raise ValueError("vocabulary")
-        return [self._take(self._number("Q")) for _ in range(self._number("Q"))]
+        count = self._number("Q")
+        self._charge_texts(count)
+        return [self._take(self._number("Q")) for _ in range(count)]
 
     def _whole_numbers(self) -> Sequence[int]:
         form, count = _NUMBERS.get(self._number("I"), ""), self._number("Q")
@@ -266,6 +291,7 @@ class _Reader:
         if kind in _NUMBERS:
             self._skip(count * struct.calcsize("<" + _NUMBERS[kind]))
         elif kind == _STRING:
+            self._charge_texts(count)
             for _ in range(count):
                 self._skip(self._number("Q"))
         else:
@@ -287,6 +313,11 @@ class _Reader:
     def _skip(self, size: int) -> None:
         self._charge(size)
         self._file.seek(size, 1)
+
+    def _charge_texts(self, count: int) -> None:
+        self._texts_left -= count
+        if self._texts_left < 0:
+            raise ValueError("too many texts")
 
     def _charge(self, size: int) -> None:
         self._left -= size

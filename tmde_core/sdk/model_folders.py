@@ -10,12 +10,16 @@ A file or the folder `weights` may be a symbolic link to a place outside: TMDE t
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from tmde_core.errors import InvalidInputError, TmdeError
 from tmde_core.records.base import from_json
 from tmde_core.records.models import MODEL_FILE, WEIGHTS_FOLDER, FileNotes, ModelNotes, ServerModel
+from tmde_core.sdk.gguf_header import is_count, shorten
 
 __all__ = [
     "MODEL_FILE",
@@ -34,7 +38,10 @@ __all__ = [
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", re.ASCII)
 _PART = re.compile(r".*-(\d{5})-of-\d{5}\.gguf", re.IGNORECASE)
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
-_MAX_NOTES = 4 * 1024 * 1024
+_MAX_NOTES = 512 * 1024
+"""The notes of a model in a thousand parts have 200 kB. They are read often."""
+_MAX_NAMES = 100
+"""The most aliases and servers of a base model that are believed."""
 
 
 class ModelFolder(NamedTuple):
@@ -70,7 +77,10 @@ def is_later_part(file_name: str) -> bool:
 def weights_lack(directory: Path) -> list[str]:
     """Return what a directory of weights lacks to be trained, as file names; empty if it is complete."""
     lacking = [name for name in _NEEDED if not (directory / name).is_file()]
-    if not any(directory.glob("*.safetensors")):
+    files = list(directory.glob("*.safetensors"))
+    # The target of a link may have been deleted, for example from a hub's cache.
+    lacking += sorted(file.name for file in files if not file.is_file())[:5]
+    if not files:
         lacking.append("*.safetensors")
     return lacking
 
@@ -114,8 +124,31 @@ def find_folder(models_dir: Path, name: str) -> ModelFolder | None:
 def _read(folder: Path) -> ModelFolder | None:
     file = folder / MODEL_FILE
     try:
-        if folder.name.startswith(".") or not _FOLDER_NAME.fullmatch(folder.name) or file.stat().st_size > _MAX_NOTES:
+        if folder.name.startswith(".") or not _FOLDER_NAME.fullmatch(folder.name):
             return None
-        return ModelFolder(folder, from_json(file.read_bytes(), ModelNotes))
+        state = file.stat()
+        # Reading a pipe would wait for ever.
+        if not stat.S_ISREG(state.st_mode) or state.st_size > _MAX_NOTES:
+            return None
+        return ModelFolder(folder, _clean(from_json(file.read_bytes(), ModelNotes)))
     except (OSError, TmdeError):
         return None
+
+
+def _clean(notes: ModelNotes) -> ModelNotes:
+    """Return the notes with short texts and credible numbers. Somebody else may have written the file."""
+    return msgspec.structs.replace(
+        notes,
+        name=shorten(notes.name),
+        license=shorten(notes.license),
+        parameters=notes.parameters if is_count(notes.parameters) else None,
+        context_length=notes.context_length if is_count(notes.context_length) else None,
+        source=shorten(notes.source),
+        revision=shorten(notes.revision),
+        gguf_source=shorten(notes.gguf_source),
+        gguf_revision=shorten(notes.gguf_revision),
+        aliases=tuple(map(shorten, notes.aliases[:_MAX_NAMES])),
+        servers=tuple(
+            ServerModel(runtime=shorten(one.runtime), model=shorten(one.model)) for one in notes.servers[:_MAX_NAMES]
+        ),
+    )

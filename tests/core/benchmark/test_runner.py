@@ -188,6 +188,24 @@ async def test_a_run_is_not_resumed_when_the_rest_would_be_asked_otherwise(opene
         assert (await services.benchmark.get(run.id)).status == "cancelled"
 
 
+async def test_a_model_that_a_role_gets_meanwhile_answers_no_question_of_a_running_benchmark(services, runtime):
+    first, changed = asyncio.Event(), asyncio.Event()
+    verdict = '{"issues": [], "score": 9, "verdict": "accept"}'
+
+    def answer(request):
+        first.set()
+        return Reply(verdict if request.json_schema else "That is right.", gate=changed)
+
+    runtime.script = answer
+    run = await services.benchmark.start(BenchmarkPlan(type="quick"))
+    await first.wait()
+    before = {request.model for request in runtime.requests}
+    await services.live.change({"roles": {"proposer": {"model": "scripted-2"}, "skeptic": {"model": "scripted-2"}}})
+    changed.set()
+    assert (await services.benchmark.wait(run.id)).status == "completed"
+    assert {request.model for request in runtime.requests} == before
+
+
 async def test_a_run_that_was_cut_off_is_taken_up_by_the_next_server(opened, runtime):
     gate, seen = asyncio.Event(), asyncio.Event()
 

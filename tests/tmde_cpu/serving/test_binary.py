@@ -1,6 +1,7 @@
 """What is asked of a `llama-server` program before it serves anything. No model is loaded here."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -189,6 +190,15 @@ def test_a_program_that_does_not_answer_is_ended(tmp_path: Path, monkeypatch: py
     with pytest.raises(WorkerFailedError, match="did not answer --version"):
         open_binary(str(path))
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_what_a_wrapper_script_leaves_behind_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binary, "ASK_SECONDS", 0.3)
+    path = script(tmp_path, f"sleep 1000 & echo $! > {tmp_path}/pid; exit 0")
+    with pytest.raises(TmdeError):
+        open_binary(str(path))
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int((tmp_path / "pid").read_text())).wait(timeout=30)
 
 
 @pytest.mark.parametrize(

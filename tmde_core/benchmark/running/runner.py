@@ -258,6 +258,7 @@ class Runner:
             adapter=self.adapter,
             log=MemoryLog(),
             background=True,
+            settings=self.settings,
         )
         began = time.perf_counter()
         try:

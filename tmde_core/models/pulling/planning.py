@@ -89,7 +89,8 @@ def require_room(plan: PullPlan, models: Path) -> None:
 def read_notes(folder: Path) -> ModelNotes | None:
     """Return the notes of a base model; None if it has none that can be read."""
     with contextlib.suppress(OSError, InvalidInputError, msgspec.MsgspecError):
-        return from_json((folder / MODEL_FILE).read_bytes(), ModelNotes)
+        if (folder / MODEL_FILE).is_file():  # reading a pipe would wait for ever
+            return from_json((folder / MODEL_FILE).read_bytes(), ModelNotes)
     return None
 
 

@@ -36,7 +36,8 @@ class Catalog:
     def __init__(self, models_dir: Path, options: EmbeddedSettings) -> None:
         self._models_dir = models_dir
         self._options = options
-        self._headers: dict[tuple[Path, int, int], GgufHeader] = {}
+        self._headers: dict[tuple[Path, int, int, int], GgufHeader | str] = {}
+        """The header of each version of a file, or why it cannot be read: a damaged file may take seconds to read."""
 
     @property
     def default(self) -> ModelSource:
@@ -98,14 +99,23 @@ class Catalog:
             found = path.stat()
         except OSError:
             return read_header(path)  # raises the error with the sentence
-        key = (path, found.st_size, found.st_mtime_ns)
+        key = (path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         if key not in self._headers:
-            self._headers[key] = read_header(path)
-        return self._headers[key]
+            try:
+                self._headers[key] = read_header(path)
+            except InvalidInputError as error:
+                if isinstance(error.__context__, OSError):
+                    raise  # the next try may succeed
+                self._headers[key] = error.detail
+        known = self._headers[key]
+        if isinstance(known, str):
+            raise InvalidInputError(known, field="model")
+        return known
 
     def _sources(self) -> dict[str, ModelSource]:
         named = [self._source(text) for text in (self._options.model, *self._options.models) if text]
-        files = sorted(self._models_dir.glob("*.gguf"))
+        # A link without a target is listed with its problem; folders, pipes and devices are no models.
+        files = sorted(file for file in self._models_dir.glob("*.gguf") if file.is_file() or not file.exists())
         there = [
             ModelSource(file.name, file) for file in files if not file.name.startswith(".") and self._is_model(file)
         ]
@@ -165,4 +175,4 @@ class Catalog:
 
 
 def _directory_size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    return sum(file.stat().st_size for file in path.glob("*.safetensors") if file.is_file())
