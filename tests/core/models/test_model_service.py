@@ -89,7 +89,9 @@ async def test_files_of_two_models_do_not_become_one_base_model(own_models: Serv
 async def test_what_is_no_model_is_refused_with_what_to_name_instead(own_models: Services, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.gguf").write_text("hello")
+    write_gguf(tmp_path / "files" / "b-Q4_0.gguf")
     for target, why in (
+        (tmp_path / "files", "Add its GGUF file instead: .*/files/b-Q4_0.gguf"),
         (tmp_path / "empty", "lacks config.json, tokenizer.json, tokenizer_config.json, \\*.safetensors"),
         (tmp_path / "text.gguf", "is no GGUF file"),
         (tmp_path / "nothing", "Name a GGUF file, a directory"),
