@@ -105,6 +105,15 @@ async def test_what_is_no_model_is_refused_with_what_to_name_instead(own_models:
     assert [one.name for one in await own_models.models.list() if one.folder] == []
 
 
+async def test_a_role_may_name_the_base_model_instead_of_its_file(own_models: Services, tmp_path: Path) -> None:
+    await own_models.models.add(str(write_gguf(tmp_path / "some-file.gguf")), "My-Talker")
+    await use(own_models, "proposer", "embedded", "My-Talker")
+    assert (await own_models.models.find("My-Talker")).roles == ("proposer",)
+    found = await own_models.models.find_role_base()
+    assert found is not None
+    assert found.name == "My-Talker"
+
+
 async def test_a_model_that_a_role_uses_is_not_removed(own_models: Services, tmp_path: Path) -> None:
     await own_models.models.add(str(write_gguf(tmp_path / "Tiny-Talker-Q4_0.gguf")))
     await use(own_models, "skeptic", "embedded", "Tiny-Talker-Q4_0.gguf")
