@@ -46,6 +46,20 @@ def test_with_the_model_everything_essential_is_there(process: Tmde, tmp_path: P
     assert process("doctor").out.count("\nok ") > 5
 
 
+def test_a_model_is_not_said_to_answer_if_its_program_cannot_start(
+    process: Tmde, tmp_path: Path, embedded_model: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "models").symlink_to(embedded_model.parent, target_is_directory=True)
+    (tmp_path / "data" / "tmde.toml").write_text('[runtimes.embedded]\nbinary = "/nowhere/llama-server"\n')
+    found = _by_name(process("doctor", "--json").json)
+    assert found["runtime embedded"][0] == "broken"
+    assert found["model"] == (
+        "lacking",
+        "SmolLM2-135M-Instruct is the Proposer's model, but embedded cannot serve it now.",
+    )
+
+
 def test_a_broken_settings_file_does_not_hide_the_other_checks(process: Tmde, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "tmde.toml").write_text("port = 'x'\n")

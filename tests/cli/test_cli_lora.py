@@ -388,6 +388,8 @@ def test_every_reason_of_a_refusal_is_told_and_nothing_is_kept(tmde: Tmde, scrip
     hostile.write_bytes(b"hello")
     assert "no gzipped tar archive" in tmde("lora", "import", hostile).err
     assert "cannot be read" in tmde("lora", "import", tmp_path / "nowhere").err
+    (tmp_path / "unpacked").mkdir()
+    assert "Pack it first" in tmde("lora", "import", tmp_path / "unpacked").err
     assert tmde("lora", "list", "--json").json == []
 
 

@@ -19,7 +19,7 @@ from tmde_core.cli.kit.output import (
     print_json,
     print_table,
 )
-from tmde_core.cli.models_pull import pull_command
+from tmde_core.cli.models_pull import pull_command, say_how_to_choose
 
 if TYPE_CHECKING:
     from tmde_core.models.service import ModelTest
@@ -243,6 +243,8 @@ def add(
         print_json(model)
         return
     typer.echo(f"{plain(model.name)}: {plain(_forms(model))}.")
+    if model.served and not model.roles and not any(form.runtime != model.served[0].runtime for form in model.served):
+        typer.echo(plain(say_how_to_choose(model.name)))
     if model.why_not_trainable:
         typer.echo(plain(model.why_not_trainable), err=True)
 
@@ -304,7 +306,9 @@ def _forms(model: BaseModel) -> str:
 def _count(parameters: int | None) -> str | None:
     if parameters is None:
         return None
-    return f"{parameters / 1e9:.2g}B" if parameters >= 950_000_000 else f"{parameters / 1e6:.0f}M"
+    if parameters >= 950_000_000:
+        return f"{parameters / 1e9:.2g}B"
+    return f"{parameters / 1e6:.0f}M" if parameters >= 950_000 else f"{parameters / 1e3:.0f}k"
 
 
 def _form(what: str, kind: str, size: int | None, sha256: str | None) -> str:

@@ -139,10 +139,17 @@ def _report(pull: Pull) -> None:
     if pull.state == "done":
         what = "its weights, which training can start from" if pull.form == "weights" else "its GGUF file"
         typer.echo(f"Done: {pull.name} has {what}. `tmde models` lists the models.")
+        if pull.form == "gguf":
+            typer.echo(say_how_to_choose(pull.name))
     elif pull.state == "cancelled":
         typer.echo("The pull was cancelled. The same command goes on from there.", err=True)
     else:
         typer.echo(f"Error: {plain(pull.error or 'the pull failed')}", err=True)
+
+
+def say_how_to_choose(name: str) -> str:
+    """Return what a person does so that a base model answers."""
+    return f"Let it answer: choose it on the page /models, or write model = {name!r} in the table [roles.proposer] of tmde.toml."
 
 
 def _print_plan(plan: PullPlan) -> None:

@@ -122,7 +122,8 @@ def decide(
     if owner is not None:
         return Belonging(same=False, by="nothing", why=f"It was trained on {owner.name}, known by its SHA-256.")
     other = next((one for one in bases if base is not None and one.name != base.name and _is_called(one, claim)), None)
-    if other is not None:
+    # A second file of the served model may be here under another name. The adapter then names both.
+    if other is not None and not _is_named(base, claim):
         return Belonging(same=False, by="nothing", why=f"It names {other.name}, which is another model here.")
     named = {make_bare(name): name for name in claim.names}
     common = sorted((set(named) & _names_of(base, served, facts)) - GENERIC)
@@ -197,6 +198,13 @@ def _is_called(base: BaseModel, claim: BaseClaim) -> bool:
     if not claim.names or (bare := make_bare(claim.names[0])) in GENERIC:
         return False
     return bare in {make_bare(name) for name in (base.name, base.source, *base.aliases) if name}
+
+
+def _is_named(base: BaseModel | None, claim: BaseClaim) -> bool:
+    """Return whether a claim names a base model by its own name or its publisher's, and not only by an alias."""
+    if base is None or not claim.names:
+        return False
+    return make_bare(claim.names[0]) in {make_bare(name) for name in (base.name, base.source) if name} - GENERIC
 
 
 def _names_of(base: BaseModel | None, served: ModelInfo, facts: FactsReader) -> set[str]:

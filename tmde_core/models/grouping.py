@@ -229,6 +229,8 @@ def _why_not_trainable(draft: _Draft, known: KnownModel | None) -> tuple[str, st
     else:
         why = f"{draft.name} is only served by {server!r}, and training needs its weights on this machine."
     todo = f"Fetch them with: tmde models pull {wanted} --weights"
+    if draft.folder is not None and not source:
+        todo += f" --name {draft.folder.path.name}"  # else the repository's name makes another base model
     if draft.folder is None and (not source or find_known(source) is None or make_bare(source) not in draft.names):
         todo += f", then say that they belong together: tmde models add {server or 'RUNTIME'}:{draft.name} --name NAME"
     return why, f"{todo}."
@@ -265,9 +267,9 @@ def _file_size(file: Path) -> int:
 
 
 def describe_form(model: BaseModel) -> str:
-    """Return in which forms a base model is here, such as `served by embedded (Q4_K_M) and ollama; weights`."""
+    """Return in which forms a base model is here, such as `served by embedded (Q4_K_M) and ollama; trainable from the weights`."""
     parts = [f"{one.runtime}{f' ({one.quantization})' if one.quantization else ''}" for one in model.served]
     served = f"served by {' and '.join(parts)}" if parts else "not served"
     if model.trainable is None:
         return served
-    return f"{served}; {'weights' if model.trainable.kind == 'safetensors' else 'trainable from the GGUF'}"
+    return f"{served}; trainable from {'the weights' if model.trainable.kind == 'safetensors' else 'the GGUF file'}"

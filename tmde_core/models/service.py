@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, RuntimeTimeoutError, TmdeError
-from tmde_core.models.belonging import SAID_KEY, BaseClaim, Belonging, decide, find_base, read_claim
+from tmde_core.models.belonging import SAID_KEY, BaseClaim, Belonging, decide, find_base, find_misfit, read_claim
 from tmde_core.models.facts import ModelFacts, read_facts
 from tmde_core.models.grouping import FactsReader, group
 from tmde_core.models.hashes import ModelHashes, is_as_noted
@@ -304,7 +304,7 @@ class ModelService:
             folder = await self._add_server(runtime, model, name)
         else:
             raise InvalidInputError(
-                f"{target[:200]!r} is neither a file or directory here nor RUNTIME:MODEL. Name a GGUF file, a directory of "
+                f"{target[:200]!r} is no file, no directory and no RUNTIME:MODEL here. Name a GGUF file, a directory of "
                 "safetensors, or a model of a runtime, such as ollama:qwen3:4b.",
                 field="target",
             )
@@ -313,8 +313,10 @@ class ModelService:
     def _add_path(self, path: Path, name: str | None) -> str:
         if path.is_dir():
             if lacking := weights_lack(path):
+                file = next(iter(sorted(path.glob("*.gguf"))), None)
+                todo = f" Add its GGUF file instead: {file}" if file else ""
                 raise InvalidInputError(
-                    f"The directory {path} is no model to train: it lacks {', '.join(lacking)}.", field="target"
+                    f"The directory {path} is no model to train: it lacks {', '.join(lacking)}.{todo}", field="target"
                 )
         elif is_later_part(path.name):
             raise InvalidInputError(f"{path} is a later part of a split model. Name its first part.", field="target")
@@ -505,10 +507,12 @@ class ModelService:
         found = await self.explain_belonging(directory, manifest, served)
         if found.same:
             return found
+        todo = "Choose that base model for the Proposer, or train an adapter for this one."
+        if await asyncio.to_thread(find_misfit, directory, served) is None:
+            todo += " If you know that they are the same model, say so with --base."
         raise ConflictError(
             f"The adapter {manifest.id} was trained on {manifest.base_model!r}, but the Proposer's model is {served.name!r}. "
-            f"{found.why} Choose that base model for the Proposer, train an adapter for this one, or, if you know that they "
-            "are the same model, say so with --base.",
+            f"{found.why} {todo}",
             adapterBase=manifest.base_model,
             servedBase=served.name,
         )

@@ -239,7 +239,7 @@ def _train_on_cpu(model: KnownModel, machine: _Machine) -> TrainingFit:
     run = f"about {_duration(seconds)} for 50 examples of 1,000 tokens and three epochs"
     if needed > COMFORT * machine.ram_free:
         told = (
-            f"Cannot be trained: on the processor it needs {_gb(needed)}, too much for the "
+            f"Cannot be trained: on the processor it needs {_gb(needed)}, more than {COMFORT:.0%} of the "
             f"{_gb(machine.ram_free)} that are free."
         )
         if machine.card and machine.trains_on_card:

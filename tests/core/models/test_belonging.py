@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.core.models.files import write_adapter, write_gguf, write_weights
-from tmde_core.models.belonging import Belonging, decide, read_claim
+from tmde_core.models.belonging import Belonging, decide, find_base, read_claim
 from tmde_core.models.grouping import FactsReader, group
 from tmde_core.models.hashes import ModelHashes
 from tmde_core.records.base import to_json
@@ -124,6 +125,18 @@ def test_a_hash_is_computed_once_and_again_only_when_the_file_has_changed(house:
     assert ModelHashes(house.models).compute(str(house.file)) == first
     write_gguf(house.file, seed=1)
     assert ModelHashes(house.models).compute(str(house.file)) == "read again"
+
+
+def test_a_second_file_of_the_served_model_under_another_name_changes_nothing(house: House) -> None:
+    facts, infos = FactsReader(), house.infos()
+    served = next(one for one in infos if one.name.startswith("Tiny"))
+    bases = group(infos, (), facts, lambda _: None)
+    own = find_base(bases, served)
+    assert own is not None
+    twin = msgspec.structs.replace(own, name="My-Own-Name", source="", aliases=("Tiny-Talker",), served=())
+    claim = read_claim(write_adapter(house.adapters / "two", "Tiny-Talker"), "Tiny-Talker", None)
+    found = decide(claim, served, None, [*bases, twin], {}, facts, house.adapters / "two")
+    assert (found.same, found.by) == (True, "name")
 
 
 def test_a_name_that_another_model_here_bears_is_not_overruled_by_the_configuration(house: House) -> None:

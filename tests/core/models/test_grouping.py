@@ -73,6 +73,12 @@ def test_a_model_that_only_a_server_has_says_why_it_cannot_be_trained_and_what_t
     assert "tmde models add ollama:talker:3b --name NAME" in base.why_not_trainable
 
 
+def test_weights_that_are_fetched_for_an_added_model_are_to_land_in_its_folder(models: Path) -> None:
+    note(models, "My-Talker", servers=(ServerModel(runtime="ollama", model="talker:3b"),))
+    base = grouped(models, info("talker:3b"))["My-Talker"]
+    assert base.why_not_trainable.endswith("Fetch them with: tmde models pull OWNER/NAME --weights --name My-Talker.")
+
+
 def test_a_server_s_model_that_was_added_belongs_to_the_folder_also_while_the_server_is_down(models: Path) -> None:
     folder = note(models, "Tiny-Talker", servers=(ServerModel(runtime="ollama", model="talker:3b"),))
     write_weights(folder / "weights")

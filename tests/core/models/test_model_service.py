@@ -89,7 +89,9 @@ async def test_files_of_two_models_do_not_become_one_base_model(own_models: Serv
 async def test_what_is_no_model_is_refused_with_what_to_name_instead(own_models: Services, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.gguf").write_text("hello")
+    write_gguf(tmp_path / "files" / "b-Q4_0.gguf")
     for target, why in (
+        (tmp_path / "files", "Add its GGUF file instead: .*/files/b-Q4_0.gguf"),
         (tmp_path / "empty", "lacks config.json, tokenizer.json, tokenizer_config.json, \\*.safetensors"),
         (tmp_path / "text.gguf", "is no GGUF file"),
         (tmp_path / "nothing", "Name a GGUF file, a directory"),
@@ -101,6 +103,15 @@ async def test_what_is_no_model_is_refused_with_what_to_name_instead(own_models:
     with pytest.raises(NotFoundError, match="has no model called 'nope'"):
         await own_models.models.add("ollama:nope")
     assert [one.name for one in await own_models.models.list() if one.folder] == []
+
+
+async def test_a_role_may_name_the_base_model_instead_of_its_file(own_models: Services, tmp_path: Path) -> None:
+    await own_models.models.add(str(write_gguf(tmp_path / "some-file.gguf")), "My-Talker")
+    await use(own_models, "proposer", "embedded", "My-Talker")
+    assert (await own_models.models.find("My-Talker")).roles == ("proposer",)
+    found = await own_models.models.find_role_base()
+    assert found is not None
+    assert found.name == "My-Talker"
 
 
 async def test_a_model_that_a_role_uses_is_not_removed(own_models: Services, tmp_path: Path) -> None:

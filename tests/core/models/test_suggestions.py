@@ -196,8 +196,8 @@ def test_a_model_that_does_not_fit_says_what_is_lacking() -> None:
     large = named(suggest(machine(3, [(4, 0)])), "Qwen3-8B")
     assert large.answering.sentence == "Does not fit in memory: it needs 7.6 GB, and 3.0 GB are free."
     assert large.training.sentence == (
-        "Cannot be trained: on the processor it needs 59.4 GB, too much for the 3.0 GB that are free. On a card it needs "
-        "7.9 GB; 4.3 GB are free."
+        "Cannot be trained: on the processor it needs 59.4 GB, more than 85% of the 3.0 GB that are free. On a card it "
+        "needs 7.9 GB; 4.3 GB are free."
     )
 
 

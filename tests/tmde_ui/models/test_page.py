@@ -160,7 +160,7 @@ def test_a_model_that_is_here_is_added_trained_and_removed(open_page, home):
     page.get_by_test_id("add-model").locator("summary").click()
     page.get_by_test_id("add-target").fill(str(home / "nothing.gguf"))
     page.get_by_test_id("add-button").click()
-    expect(page.get_by_test_id("add-said")).to_contain_text("neither a file or directory here nor RUNTIME:MODEL")
+    expect(page.get_by_test_id("add-said")).to_contain_text("is no file, no directory and no RUNTIME:MODEL here")
     page.get_by_test_id("add-target").fill(str(file))
     page.get_by_test_id("add-name").fill("Other-1B")
     page.get_by_test_id("add-button").click()

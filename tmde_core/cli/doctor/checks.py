@@ -273,10 +273,15 @@ async def _base_model(plugins: Plugins, settings: Settings) -> Check:
         models = ModelService(lambda: runtimes, lambda: resolve_roles(settings, plugins))
         base = await models.find_role_base()
         best = (await models.suggest()).best_for_answering if base and base.embedded else None
+        reports = await runtimes.reports()
     finally:
         await runtimes.stop()
+    role = resolve_roles(settings, plugins).roles.proposer
+    if base is not None and any(one.name == role.runtime and not one.availability.ok for one in reports):
+        return Check(
+            "model", "lacking", f"{base.name} is the Proposer's model, but {role.runtime} cannot serve it now."
+        )
     if base is None:
-        role = resolve_roles(settings, plugins).roles.proposer
         wanted = (
             f"the model {role.model!r} of {role.runtime!r}" if role.model else f"the default model of {role.runtime!r}"
         )

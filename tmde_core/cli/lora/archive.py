@@ -241,12 +241,16 @@ def import_(
     else:
         copy = f" It is a copy of {adapter.twin_of}." if adapter.twin_of else ""
         typer.echo(
-            f"The adapter {adapter.id} is here, for the base model {plain(adapter.base_model)}. "
-            f"`tmde lora activate {adapter.id}` lets it answer.{copy}"
+            f"The adapter {adapter.id} is here, for the base model {plain(adapter.base_model)}. While the Proposer uses "
+            f"this model, `tmde lora activate {adapter.id}` lets the adapter answer.{copy}"
         )
 
 
 async def _pieces(name: str) -> AsyncIterator[bytes]:
+    if name != "-" and Path(name).is_dir():
+        raise InvalidInputError(
+            f"{name} is a directory. Pack it first, and import the archive: tar czf adapter.tar.gz {name}"
+        )
     try:
         with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:  # noqa: ASYNC230 - nothing else runs here
             while piece := file.read(PIECE):

@@ -153,7 +153,8 @@ class RunDialog:
     def _refused(self, error: TmdeError) -> None:
         """Show the error next to its field if it has one, and always in place of the preview."""
         field = str(error.context.get("field", ""))
-        if field in msgspec.to_builtins(self._services.finetune.config()):
+        # What is wrong with the base model stands below its field already.
+        if field in msgspec.to_builtins(self._services.finetune.config()) and field != "baseModel":
             self._config.complain({field: error.detail})
         with self._box:
             Tag("p", sentence(error), "notice warm", data_testid="refusal")

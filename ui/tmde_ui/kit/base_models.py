@@ -21,10 +21,10 @@ ROLES = {
 
 
 def format_weights(number: int) -> str:
-    """Return a number of weights as `135 million` or `1.7 billion`."""
+    """Return a number of weights as `27 thousand`, `135 million` or `1.7 billion`."""
     if number >= 950_000_000:
         return f"{number / 1e9:.2g} billion" if number < 99.5e9 else f"{number / 1e9:.0f} billion"
-    return f"{max(1, number / 1e6):.0f} million"
+    return f"{max(1, number / 1e6):.0f} million" if number >= 950_000 else f"{max(1, number / 1e3):.0f} thousand"
 
 
 def describe_form(form: ServedForm) -> str:

@@ -91,7 +91,11 @@ class Catalog:
         """List every model, the default first. Only headers are read."""
         default = self.default
         sources = {default.name: default, **self._sources()}
-        return [self._info(source, source.name in loaded, source == default) for source in sources.values()]
+        names = self._folder_names()
+        return [
+            self._info(source, source.name in loaded, source == default, names.get(source.path, ""))
+            for source in sources.values()
+        ]
 
     def header(self, path: Path) -> GgufHeader:
         """Return the file's metadata, which is read once for each version of the file."""
@@ -135,6 +139,11 @@ class Catalog:
                 found.append(ModelSource(name, source.path))
         return found
 
+    def _folder_names(self) -> dict[Path, str]:
+        """Return the base model's name for each form that this name means, by the form's path."""
+        forms = {folder.path.name: next(iter(folder.gguf_files), None) for folder in list_folders(self._models_dir)}
+        return {form: name for name, form in forms.items() if form is not None}
+
     def _source(self, text: str) -> ModelSource:
         if (folder := find_folder(self._models_dir, text)) is not None:
             form = next(iter(folder.gguf_files), None) or folder.weights
@@ -149,7 +158,7 @@ class Catalog:
         except InvalidInputError:
             return True  # a damaged file is listed with its problem; otherwise it would silently be missing
 
-    def _info(self, source: ModelSource, loaded: bool, default: bool) -> ModelInfo:
+    def _info(self, source: ModelSource, loaded: bool, default: bool, base: str) -> ModelInfo:
         size, context, detail = None, None, ""
         shipped = source.path == self._models_dir / EMBEDDED_FILE
         try:
@@ -169,7 +178,7 @@ class Catalog:
             loaded=loaded,
             default=default,
             detail=detail,
-            aliases=EMBEDDED_ALIASES if shipped else (),
+            aliases=EMBEDDED_ALIASES if shipped else (base,) if base else (),
             shipped=shipped,
         )
 
