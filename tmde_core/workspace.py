@@ -68,18 +68,22 @@ class Workspace:
         call starts nothing.
         """
         role = self.settings.roles.proposer
-        if "runtimes" not in vars(self) or not self.runtimes.is_started(role.runtime):
+        if "runtimes" not in vars(self):
+            return None
+        if adapter is not None and (misfit := self.models.find_misfit(adapter, role.runtime, role.model)) is not None:
+            return misfit
+        if not self.runtimes.is_started(role.runtime):
             return None
         capabilities = self.runtimes.made(role.runtime).capabilities
         if not capabilities.adapters:
             why = f"The Proposer's runtime {role.runtime!r} cannot serve adapters, so the base model answers."
             return f"{why} {capabilities.adapters_note}".strip()
-        return self.models.find_misfit(adapter, role.runtime, role.model) if adapter is not None else None
+        return None
 
     async def examine_base(self, adapter: AdapterRef) -> None:
         """Find out whether an adapter belongs to the Proposer's model, for `find_why_idle`; start nothing."""
         role = self.settings.roles.proposer
-        if "runtimes" in vars(self) and self.runtimes.is_started(role.runtime):
+        if "runtimes" in vars(self):
             with suppress(TmdeError):
                 await self.models.require_served_base(adapter, role.runtime, role.model)
 

@@ -509,7 +509,7 @@ class ModelService:
             return found
         todo = "Choose that base model for the Proposer, or train an adapter for this one."
         if await asyncio.to_thread(find_misfit, directory, served) is None:
-            todo += " If you know that they are the same model, say so with --base."
+            todo += f" If you know that they are the same model, say so: tmde lora activate {manifest.id} --base NAME."
         raise ConflictError(
             f"The adapter {manifest.id} was trained on {manifest.base_model!r}, but the Proposer's model is {served.name!r}. "
             f"{found.why} {todo}",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tmde_core.cli.kit.invocation import after, with_reading, with_services
-from tmde_core.cli.kit.output import JsonFlag, format_bytes, print_fields, print_json, print_table
+from tmde_core.cli.kit.output import JsonFlag, format_bytes, plain, print_fields, print_json, print_table
 from tmde_core.cli.lora import archive as lora_archive
 from tmde_core.cli.lora import versions as lora_versions
 from tmde_core.errors import InvalidInputError
@@ -80,7 +80,16 @@ def show(ctx: typer.Context, id: AdapterId, json: JsonFlag = False) -> None:
 @command.command()
 def active(ctx: typer.Context, json: JsonFlag = False) -> None:
     """Show the active adapter."""
-    adapter = with_reading(ctx, lambda services: services.lora.get_active())
+
+    async def looked_up(services: Services) -> tuple[LoRAAdapter | None, str | None]:
+        reference = services.lora.get_active_ref()
+        if reference is None:
+            return None, None
+        _ = services.runtimes  # without runtimes, nothing is known of the Proposer's model
+        adapter = await services.lora.get_active()
+        return adapter, services.workspace.find_why_idle(reference)
+
+    adapter, idle = with_reading(ctx, looked_up)
     if json:
         print_json(adapter)
     elif adapter is None:
@@ -88,6 +97,8 @@ def active(ctx: typer.Context, json: JsonFlag = False) -> None:
     else:
         if not adapter.is_valid:
             typer.echo(f"The base model answers, because the active adapter is damaged: {adapter.invalid_reason}")
+        elif idle is not None:
+            typer.echo(f"The base model answers. {plain(idle)}")
         _print(adapter)
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tmde_core.errors import InvalidInputError, UnprocessableError
+from tmde_core.models.facts import read_facts
 from tmde_core.records.pulls import PullFile, PullPlan
 from tmde_core.sdk.gguf_header import read_header, read_shapes
+from tmde_core.sdk.model_folders import WEIGHTS_FOLDER, find_folder
 from tmde_core.sdk.safetensors_header import SafetensorsError, Tensor, read_tensors
 
 INDEX_FILE = "weights/model.safetensors.index.json"
@@ -124,6 +126,35 @@ def check_together(folder: Path, plan: PullPlan) -> None:
             f"{plan.repository} is not whole: its index names {missing[0][:100]}"
             f"{f' and {len(missing) - 1} more files' if len(missing) > 1 else ''}, which the repository does not have. "
             "Choose another revision or another copy of the model."
+        )
+
+
+def check_same_model(folder: Path, target: Path, plan: PullPlan) -> None:
+    """Check that what was fetched is the model whose other form is in the base model's folder already.
+
+    Args:
+        folder: the folder of the fetched files.
+        target: the folder of the base model, which may not exist.
+        plan: the plan.
+
+    Raises:
+        UnprocessableError: they have other sizes, so they are two models.
+    """
+    first = next((file.target for file in plan.files if file.target.endswith(".gguf")), "")
+    fresh = folder / WEIGHTS_FOLDER if plan.form == "weights" else folder / first
+    there = find_folder(target.parent, target.name)
+    other = None if there is None else next(iter(there.gguf_files), None) if plan.form == "weights" else there.weights
+    if other is None:
+        return
+    try:
+        mine, theirs = read_facts(fresh).shape, read_facts(other).shape
+    except InvalidInputError:
+        return  # the header check says what is wrong with a file
+    if mine.differs_from(theirs):
+        raise UnprocessableError(
+            f"{plan.repository} is not the model {plan.name} that is here: {mine.blocks or '?'} layers of width "
+            f"{mine.width or '?'} were fetched, and {other.name} has {theirs.blocks or '?'} of width {theirs.width or '?'}. "
+            "Nothing was changed. Pull it again with --name and another name."
         )
 
 

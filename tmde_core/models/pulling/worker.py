@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from tmde_core.errors import TmdeError, WorkerFailedError
-from tmde_core.models.pulling.checking import Hasher, check_header, check_together
+from tmde_core.models.pulling.checking import Hasher, check_header, check_same_model, check_together
 from tmde_core.models.pulling.limits import PullLimits
 from tmde_core.models.pulling.planning import is_here, read_notes, require_room
 from tmde_core.models.pulling.publishing import publish
@@ -133,6 +133,7 @@ def pull(staging: Staging, job: PullJob, limits: PullLimits, progress: Progress)
         if file.target not in hashes:
             hashes[file.target] = file.sha256 or hash_file(whole)
     check_together(staging.files, plan)
+    check_same_model(staging.files, staging.target, plan)
     with progress.lock:  # a cancellation waits until the files are in place
         publish(staging, plan, hashes)
         progress.end("complete", {"name": plan.name})
