@@ -87,7 +87,8 @@ def test_an_adapter_is_found_by_its_first_digits_and_by_the_name_that_it_was_giv
     for text in ("Times tables", "times TABLES", a[:8], a):
         assert tmde("lora", "show", text, "--json").json["id"] == a
     listed = tmde("lora", "list").out.splitlines()
-    assert listed[0].split("\t") == ["id", "created", "state", "name", "gate", "score", "traces", "size", "tags"]
+    columns = ["id", "created", "state", "name", "gate", "score", "traces", "size", "base model", "tags"]
+    assert listed[0].split("\t") == columns
     assert [line.split("\t")[3] for line in listed[1:]] == [f"31 Dec · {b[:8]}", "Times tables"]
     tmde("lora", "name", b, "Times tables")
     several = tmde("lora", "activate", "Times tables")

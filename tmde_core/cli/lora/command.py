@@ -52,12 +52,13 @@ def list_(
             score_words(adapter),
             adapter.traces_used,
             format_bytes(adapter.size_bytes),
+            adapter.base_model,
             _marks(adapter),
         )
         for adapter in adapters
     ]
     print_table(
-        ("id", "created", "state", "name", "gate", "score", "traces", "size", "tags"),
+        ("id", "created", "state", "name", "gate", "score", "traces", "size", "base model", "tags"),
         rows,
         empty="There are no adapters. `tmde finetune start` trains one.",
         right=("traces", "size"),
