@@ -10,6 +10,7 @@ import pytest
 
 from tests.core.models.test_suggestions import machine
 from tmde_core.models import service
+from tmde_core.models.suggestions import suggest
 from tmde_core.resources import Resources
 
 Tmde = Callable[..., Any]
@@ -25,6 +26,10 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Resources], None]:
 
         monkeypatch.setattr(service, "read_resources", read)
         monkeypatch.setattr(service, "count_cores", lambda: resources.cpu.count)
+        # As if a training backend for cards were installed.
+        monkeypatch.setattr(
+            service, "suggest", lambda *given, **more: suggest(*given, **more | {"trains_on_card": True})
+        )
 
     return played
 
@@ -38,9 +43,9 @@ def test_the_table_says_what_fits_where_and_what_to_type(tmde: Tmde, play: Calla
     assert "Qwen3-8B\tapache-2.0\t5.0 GB\tcard, Q4_K_M, 30+ tokens/s\tcard, 4-bit, 8.3 GB" in lines
     assert any(line.startswith("Llama-3.2-1B-Instruct\tllama3.2 (terms)\t") for line in lines)
     assert lines[-4:] == [
-        "To answer: Qwen3-8B. It is the largest that leaves 15% of the card free.",
+        "To answer: Qwen3-8B. It is the largest without terms to accept that leaves 15% of the card free.",
         "    tmde models pull Qwen/Qwen3-8B-GGUF:Qwen3-8B-Q4_K_M.gguf",
-        "To train: Qwen3-8B. It is the largest that answers well and can be trained on the card, in 4 bits.",
+        "To train: Qwen3-8B. It is the largest without terms to accept that answers well and can be trained on the card, in 4 bits.",
         "    tmde models pull Qwen/Qwen3-8B --weights",
     ]
     assert "computed" in ran.err

@@ -54,15 +54,15 @@ def test_a_new_hyperparameter_is_on_the_command_line_the_page_and_in_the_docs():
     dropout = fields_of(More)[-1]
     assert "dropout  0–0.5\n  Forgets so much of itself." in config_help(fields_of(More))
     assert row(dropout, "finetune.") == ("| `finetune.dropout` | `0.125` | 0 – 0.5 | Forgets so much of itself. |\n")
-    assert dropout in ConfigForm(More()).groups["Learning"]
+    assert dropout in ConfigForm(More(), None).groups["Learning"]
 
 
 def test_every_hyperparameter_is_on_the_command_line_and_on_the_page():
     fields = fields_of(FineTuneConfig)
     told = config_help(fields)
     assert all(f"\n{field.name}" in told for field in fields)
-    shown = [field for group in ConfigForm(FineTuneConfig()).groups.values() for field in group]
-    assert {field.name for field in shown} | {"backend"} == {field.name for field in fields}
+    shown = [field for group in ConfigForm(FineTuneConfig(), None).groups.values() for field in group]
+    assert {field.name for field in shown} | {"backend", "base_model"} == {field.name for field in fields}
     assert NAMES.keys() == {field.wire_name for field in fields}
 
 

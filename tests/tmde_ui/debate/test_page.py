@@ -321,6 +321,7 @@ def test_the_model_of_each_role_is_chosen_for_one_question(open_page, server):
         page.get_by_test_id(f"model-{role}").select_option(label="scripted-1 — scripted")
     page.get_by_test_id("query").fill("An easy question for certain models?")
     page.keyboard.press("Control+Enter")
+    page.wait_for_url("**/debates/*")
     expect(page.get_by_test_id("final-answer")).to_be_visible()
     debate = page.request.get(f"{server.url}/api/debates/{page.url.rpartition('/')[2]}").json()
     chosen = {"runtime": "scripted", "model": "scripted-1"}

@@ -186,7 +186,7 @@ class Launcher:
             gradient_accumulation_steps=wanted.gradient_accumulation_steps,
         )
         # A resumed run goes on with the base model that it began with, whatever the Proposer uses now.
-        base = await self._workspace.models.resolve_training_base(run.base_model or run.config.base_model)
+        base = await self._workspace.models.resolve_training_base(run.config.base_model or run.base_model)
         job = self._write_job(run.id, config, newest, base)
         command = await asyncio.to_thread(plan_on_base, backend.plan, job, base)
         begun = append_attempt(attempts, wanted, None if newest is None else step_of(newest))

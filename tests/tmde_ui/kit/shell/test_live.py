@@ -33,7 +33,8 @@ class Pretence:
         idle = "The Proposer's runtime 'scripted' cannot serve adapters, so the base model answers."
         self.workspace = SimpleNamespace(
             settings=SimpleNamespace(roles=SimpleNamespace(proposer=proposer)),
-            find_why_idle=lambda: None if self.serves else idle,
+            find_why_idle=lambda _adapter: None if self.serves else idle,
+            examine_base=self._examined,
             find_why_paused=lambda: self.paused,
         )
         self.runtimes = SimpleNamespace(
@@ -42,6 +43,9 @@ class Pretence:
         )
         self.notices: list = []
         self.notifications = SimpleNamespace(list=self._list)
+
+    async def _examined(self, _adapter):
+        return None
 
     async def _started(self, _name):
         return None
