@@ -529,14 +529,14 @@ class ModelService:
         if manifest is None:
             return
         served = find_served_model(await self._runtimes().made(runtime).models(), model, runtime)
-        misfit = None
-        try:
-            await self.require_same_base(directory, manifest, served)
-        except ConflictError as error:
-            misfit = error.detail
-            raise
-        finally:
-            self._misfits[adapter.directory, runtime, model] = misfit
+        found = await self.explain_belonging(directory, manifest, served)
+        self._misfits[adapter.directory, runtime, model] = (
+            None
+            if found.same
+            else f"It was trained on {manifest.base_model}, and the Proposer's model is {served.name}, so the base model "
+            f"answers. {found.why}"
+        )
+        await self.require_same_base(directory, manifest, served)
 
     def find_misfit(self, adapter: AdapterRef, runtime: str, model: str) -> str | None:
         """Return why an adapter does not belong to a role's model; None if it does, or if it was not examined yet.

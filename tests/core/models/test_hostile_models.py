@@ -155,7 +155,7 @@ def test_a_file_that_was_replaced_is_not_known_by_the_hash_in_the_notes(models: 
 
 @pytest.mark.parametrize("target", ["a" * 5000, "~nobody-here/x", "\0", "/tmp/" + "a/" * 3000, "", "  "])
 async def test_a_target_that_no_file_can_have_is_refused_with_what_to_name(own_models: Services, target: str) -> None:
-    with pytest.raises(InvalidInputError, match="neither a file or directory here"):
+    with pytest.raises(InvalidInputError, match="is no file, no directory and no RUNTIME:MODEL here"):
         await own_models.models.add(target)
 
 

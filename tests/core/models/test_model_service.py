@@ -176,7 +176,7 @@ async def test_after_the_proposer_got_another_model_the_active_adapter_does_not_
     assert not (await own_models.lora.get(adapter_id)).is_answering
     why = own_models.workspace.find_why_idle(own_models.lora.get_active_ref())
     assert why is not None
-    assert "was trained on 'Tiny-Talker', but the Proposer's model is 'SmolLM2-135M-Instruct.Q4_1.gguf'" in why
+    assert "was trained on Tiny-Talker, and the Proposer's model is SmolLM2-135M-Instruct.Q4_1.gguf" in why
     short = {role: {"maxTokens": 8} for role in ("proposer", "skeptic", "synthesizer")}
     await own_models.live.change({"roles": short})
     debate = await own_models.debates.start("What is 6 times 7?", DebateConfig(max_rounds=1, min_rounds=1))

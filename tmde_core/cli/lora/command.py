@@ -99,7 +99,7 @@ def active(ctx: typer.Context, json: JsonFlag = False) -> None:
         if not adapter.is_valid:
             typer.echo(f"The base model answers, because the active adapter is damaged: {adapter.invalid_reason}")
         elif idle is not None:
-            typer.echo(f"The base model answers. {plain(idle)}")
+            typer.echo(f"The adapter is active, but does not answer. {plain(idle)}")
         _print(adapter)
 
 
