@@ -68,7 +68,8 @@ async def draw_part(work: Awaitable[object], place: Element | None = None) -> No
     Args:
         place: where to show the error; by default where the part is drawn.
     """
-    client = ui.context.client
+    # The element whose action asked for the part may have been redrawn meanwhile; then there is no context.
+    client = ui.context.client if place is None else place.client
     try:
         await work
     except Exception as error:
