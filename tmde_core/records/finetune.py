@@ -224,6 +224,12 @@ class FineTuneMetrics(Record):
     """Learned tokens per second of training."""
     left_out: int | None = None
     """Number of examples of the dataset that the run left out, because this model cannot be trained on them."""
+    device: str | None = None
+    """What the run was computed on: the name of the card, or `CPU`."""
+    quantisation: str | None = None
+    """How the base model was held: `4-bit`, `16-bit` or `32-bit`."""
+    micro_batch: int | None = None
+    """Number of examples that were computed at the same time."""
 
 
 AttemptOutcome = Literal["running", "completed", "failed", "cancelled", "killed", "hung", "out-of-memory"]
