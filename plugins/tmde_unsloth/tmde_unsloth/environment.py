@@ -13,7 +13,7 @@ GIGABYTE = 1_000_000_000
 ENVIRONMENT = EnvironmentSpec(
     package="tmde_unsloth",
     probe="tmde_unsloth.probe",
-    python=("3.12", "3.11", "3.13", "3.10"),
+    python=("3.12", "3.11", "3.13"),  # numpy and pandas of the lock files need 3.11
     builds=(
         TorchBuild(
             name="cu130",
@@ -26,7 +26,9 @@ ENVIRONMENT = EnvironmentSpec(
         TorchBuild(
             name="cu128",
             lock=str(_LOCKS / "cu128.txt"),
-            cuda="12.8",
+            # Within CUDA 12, a driver runs what was built for a later minor version (NVIDIA's minor version
+            # compatibility). PyTorch has no build of this age for CUDA 11.
+            cuda="12.0",
             index="https://download.pytorch.org/whl/cu128",
             download_bytes=int(3.5 * GIGABYTE),
             disk_bytes=int(8.5 * GIGABYTE),
@@ -35,8 +37,8 @@ ENVIRONMENT = EnvironmentSpec(
             name="cpu",
             lock=str(_LOCKS / "cpu.txt"),
             index="https://download.pytorch.org/whl/cpu",
-            download_bytes=int(0.8 * GIGABYTE),
-            disk_bytes=int(2.8 * GIGABYTE),
+            download_bytes=int(0.4 * GIGABYTE),
+            disk_bytes=int(1.8 * GIGABYTE),
         ),
     ),
 )

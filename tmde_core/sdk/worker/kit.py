@@ -35,7 +35,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -65,6 +65,9 @@ from tmde_core.sdk.worker.vitals import write_heartbeat
 from tmde_core.storage.durable import sync_directory, sync_file
 from tmde_core.storage.events import FileLog
 from tmde_core.storage.locks import FileLock
+
+if TYPE_CHECKING:
+    from typing import Self  # not in Python 3.10, where workers with their own environments may run
 
 __all__ = [
     "ACTIVITY_SECONDS",

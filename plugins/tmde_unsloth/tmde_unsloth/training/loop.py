@@ -14,7 +14,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import peft
@@ -26,6 +26,7 @@ from tmde_core.sdk.adapters import CONFIG_FILE, WEIGHTS_FILE
 from tmde_core.sdk.training import FineTuneMetrics
 from tmde_core.sdk.worker import (
     PATIENCE,
+    SOURCE_FILE,
     BaseIdentity,
     ConversationEncoder,
     EncodedExample,
@@ -62,8 +63,7 @@ def train(worker: RunWorker, options: Options) -> None:
 
     directory = find_weights(Path(worker.job.data_dir), worker.job.base_model)
     tokenizer = load_tokenizer(directory)
-    name = getattr(worker.job, "base_model_name", "") or worker.job.base_model
-    base = identify_base_model(directory, name, tokenizer.chat_template)
+    base = identify_base_model(directory, _name(worker, directory), tokenizer.chat_template)
     fingerprint = worker.fingerprint(base)
     if begun and begun.fingerprint != fingerprint:
         raise TrainingFailedError(
@@ -90,6 +90,8 @@ def train(worker: RunWorker, options: Options) -> None:
         scaler.update(at.loss_scale)
     wanted = options.micro_batch or _estimate(directory, trainee, longest, at_once)
     micro = MicroBatch(worker.run_dir, config.batch_size, min(wanted, at_once))
+    if scaler.is_enabled():
+        _attach_scaler(trainee.model, scaler)
     stepper = Stepper(worker, trainee, optimizer, scaler, micro)
 
     steps_per_epoch = math.ceil(len(training) / step_examples)
@@ -316,6 +318,21 @@ def _seed(seed: int) -> None:
     torch.cuda.manual_seed_all(seed)
     if not torch.cuda.is_available():
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1))
+
+
+def _name(worker: RunWorker, directory: Path) -> str:
+    """Return the name of the base model for the manifest. Weights converted from a GGUF have the name of the GGUF."""
+    named: str = getattr(worker.job, "base_model_name", "")
+    if named or not (directory / SOURCE_FILE).is_file():
+        return named or worker.job.base_model
+    return ""
+
+
+def _attach_scaler(model: Any, scaler: torch.amp.GradScaler) -> None:
+    """Tell Unsloth's fused loss the scale. It computes the gradient of the head in the forward pass, in float16."""
+    while model is not None:
+        model.accelerator_scaler = scaler
+        model = getattr(model, "model", None) if hasattr(model, "model") else None
 
 
 def _padding(tokenizer: object) -> int:

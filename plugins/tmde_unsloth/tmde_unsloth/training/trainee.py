@@ -72,7 +72,7 @@ def load(worker: RunWorker, directory: Path, options: Options, step_tokens: int,
         padding: the token that fills up short examples.
     """
     config = worker.config
-    device = _device(options)
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cpu":
         worker.events.log(
             "WARNING: there is no NVIDIA card, so this run trains on the CPU because allow_cpu is set. It is much slower, "
@@ -123,17 +123,6 @@ def choose_way(shape: Shape | None, rank: int, device: torch.device, options: Op
         if shape is not None and peak_bytes(shape, rank, way, step_tokens) <= PLENTY * free:
             return way
     return ways[-1]
-
-
-def _device(options: Options) -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    if not options.allow_cpu:
-        raise TrainingFailedError(
-            "no-card",
-            "PyTorch finds no NVIDIA card. Run `tmde backends doctor unsloth`, or train with the backend `cpu`.",
-        )
-    return torch.device("cpu")
 
 
 def _half(device: torch.device) -> torch.dtype | None:
