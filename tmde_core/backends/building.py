@@ -180,9 +180,9 @@ class _Build:
                 async for line in process.stdout:
                     log.write(line)
                     text = line.decode(errors="replace").strip()
-                    if text.startswith(("Collecting ", "Requirement already satisfied: ")):
+                    if text.startswith(("Collecting ", "Processing ", "Requirement already satisfied: ")):
                         seen += 1
-                        self._say(title, seen, total, text.split()[1] if text.startswith("C") else "")
+                        self._say(title, seen, total, "" if text.startswith("R") else Path(text.split()[1]).name)
                     elif found := _DOWNLOADING.match(text):
                         self._say(title, seen, total, f"{found.group(1)}, {found.group(2)}")
                     elif text.startswith("Installing collected"):
