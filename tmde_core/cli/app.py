@@ -63,8 +63,8 @@ COMMANDS: dict[str, Entry] = {
     "notifications": Entry("tmde_core.cli.notifications", "What happened that you should know."),
     "templates": Entry("tmde_core.cli.templates", "Reasoning templates: list, show, search."),
     "models": Entry("tmde_core.cli.models", "The models that can be asked."),
-    "plugins": Entry("tmde_core.cli.plugins.command", "What is plugged in, and what is wrong with it."),
     "backends": Entry("tmde_core.cli.backends.command", "What trains: list, install, examine, remove."),
+    "plugins": Entry("tmde_core.cli.plugins.command", "What is plugged in, and what is wrong with it."),
     "doctor": Entry("tmde_core.cli.doctor.command", "Check this machine and this installation."),
 }
 """Maps a name to the module of the command and its line in `tmde --help`. A test compares the lines with the commands'

@@ -180,7 +180,7 @@ class FineTuneConfig(Record):
         str,
         Meta(
             title="Backend",
-            description="What trains: `tmde plugins` lists them. `auto`: the default one.",
+            description="What trains: `tmde backends list` lists them. `auto`: the best one that works here.",
             extra={"group": "Backend"},
         ),
     ] = "auto"
@@ -363,7 +363,7 @@ class FineTunePreview(Record):
     estimated_vram_bytes: int | None = None
     calibrated: bool = False
     note: str = ""
-    """Why values are missing; empty if none are."""
+    """Why values are missing, or what the backend warns of; empty if neither."""
 
 
 class TraceLineage(Record):

@@ -131,6 +131,7 @@ class EnvironmentSettings(PluginSettings, frozen=True, kw_only=True):
             ),
         ),
     ] = ""
+    """An interpreter that a person names instead of the environment in the data directory."""
 
 
 class EnvironmentStamp(Record, frozen=True):
@@ -139,6 +140,7 @@ class EnvironmentStamp(Record, frozen=True):
     build: str
     """The name of the `TorchBuild`."""
     lock_sha256: str
+    """SHA-256 of the lock file."""
     python: str
     """The version of Python."""
 

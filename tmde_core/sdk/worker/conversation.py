@@ -70,8 +70,11 @@ class EncodedExample:
     """One conversation as tokens. `tokens[answer_start:]` is the answer with the end of its turn, which is trained on."""
 
     tokens: tuple[int, ...]
+    """Prompt and answer."""
     answer_start: int
+    """The place of the answer's first token."""
     trace_id: str
+    """The trace that the example comes from."""
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -14,6 +14,8 @@ import runpy
 import sys
 from pathlib import Path
 
+__all__ = ["add_package"]
+
 
 def add_package(directory: Path) -> None:
     """Load a package from its directory. Its modules can be imported afterwards."""
