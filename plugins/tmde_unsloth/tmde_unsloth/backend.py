@@ -121,6 +121,8 @@ class UnslothBackend:
                 "UNSLOTH_COMPILE_LOCATION": str(run_dir / "unsloth-compiled"),
                 "HF_HUB_OFFLINE": "1",
                 "HF_HUB_DISABLE_TELEMETRY": "1",
+                # Spinning threads slow down each other and everything else when another process is busy.
+                "OMP_WAIT_POLICY": "passive",
                 "TOKENIZERS_PARALLELISM": "false",
                 "PYTHONUNBUFFERED": "1",
                 "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
