@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from tests import warm
+from tests.conftest import link_models
 from tests.tmde_unsloth.support import make_backend
 from tmde_core.records.base import from_json
 from tmde_core.records.chat import Message
@@ -19,6 +20,8 @@ from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.lora import Manifest
 from tmde_core.records.training import PREVIEW_FILE, PreviewReport, TrainingExample, WorkerCommand
 from tmde_core.sdk.worker import list_checkpoints
+from tmde_core.services import open_services
+from tmde_core.settings import load_settings
 from tmde_core.storage.durable import hash_file
 from tmde_core.testing import make_context, times_tables
 from tmde_core.testing.contracts.training_run import TrainingRun
@@ -204,3 +207,28 @@ def test_the_preview_shows_the_mask_as_text_and_warns(whole: TrainingRun, backen
 def wait_for(run: TrainingRun, kind: str) -> None:
     run._wait(lambda: bool(run.events(kind)), kind)
     assert run.events(kind), log_of(run)
+
+
+async def test_what_was_trained_on_the_embedded_models_weights_is_served(unsloth_python, embedded_model, tmp_path):
+    """The weights were converted from the GGUF that the runtime serves, so both are the same base model."""
+    link_models(tmp_path)
+    convert = "import sys; from pathlib import Path; from tmde_cpu.base_model import ensure_base_model; "
+    made = warm.run([sys.executable, "-c", f"{convert}print(ensure_base_model(Path(sys.argv[1]), ''))", str(tmp_path)])
+    assert made.returncode == 0, made.stderr
+    config = FineTuneConfig(
+        base_model=Path(made.stdout.split()[-1]).name,
+        backend="unsloth",
+        lora_rank=4,
+        batch_size=4,
+        gradient_accumulation_steps=1,
+        epochs=1,
+    )
+    run = TrainingRun(tmp_path, config, TRAIN[:4])
+    finish(run, make_backend(tmp_path, unsloth_python).plan(run.job))
+    async with open_services(load_settings(tmp_path, environ={})) as services:
+        await services.lora.activate(run.run_id)
+        active = await services.lora.get_active()
+    assert active is not None
+    assert active.id == run.run_id
+    assert (run.adapter_dir / "adapter.gguf").is_file()
+    run.close()
