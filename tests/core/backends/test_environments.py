@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,9 @@ from tmde_core.backends.building import InstallProgress
 from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
 from tmde_core.sdk.environments import STAMP_FILE
 from tmde_core.storage.locks import FileLock
+
+KIT = "tmde_core.sdk.worker, tmde_core.sdk.environments, tmde_core.sdk.files, tmde_core.sdk.adapters"
+"""What workers in environments of their own import."""
 
 
 @pytest.fixture(autouse=True)
@@ -137,12 +143,45 @@ def test_a_backend_without_an_environment_of_its_own_says_so(environments):
         environments().plan("nothing")
 
 
-def test_the_worker_kit_needs_nothing_else(tmp_path: Path):
-    """What `WORKER_PACKAGES` lists is all that the kit imports from outside."""
-    import subprocess
+NOT_IN_3_10 = {
+    "typing": {"Self", "dataclass_transform", "Never", "Required", "NotRequired", "assert_never", "override"},
+    "datetime": {"UTC"},
+    "enum": {"StrEnum"},
+    "asyncio": {"TaskGroup", "timeout"},
+}
 
+
+def test_the_worker_kit_imports_nothing_that_python_3_10_lacks():
+    """An interpreter that a person names may be older than TMDE's own."""
     program = (
-        "import sys, tmde_core.sdk.worker, tmde_core.sdk.environments, tmde_core.sdk.files, tmde_core.sdk.adapters\n"
+        f"import sys, {KIT}\n"
+        "print(*(module.__file__ for name, module in sys.modules.items() if name.startswith('tmde_core')))"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    loaded = told.split()
+    assert len(loaded) > 20
+    for file in loaded:
+        for node in _executed(ast.parse(Path(file).read_text(encoding="utf-8")).body):
+            if isinstance(node, ast.Import):
+                assert "tomllib" not in [alias.name for alias in node.names], file
+            elif isinstance(node, ast.ImportFrom):
+                assert not NOT_IN_3_10.get(node.module or "", set()) & {alias.name for alias in node.names}, file
+            assert not isinstance(node, ast.TryStar), file
+
+
+def _executed(nodes: list[ast.stmt]) -> Iterator[ast.AST]:
+    """Everything but what only type checkers read."""
+    for node in nodes:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from _executed(node.orelse)
+        else:
+            yield from ast.walk(node)
+
+
+def test_the_worker_kit_needs_nothing_else():
+    """What `WORKER_PACKAGES` lists is all that the kit imports from outside."""
+    program = (
+        f"import sys, {KIT}\n"
         "paths = {name.partition('.')[0] for name, module in sys.modules.items()"
         " if 'site-packages' in (getattr(module, '__file__', None) or '')}\n"
         "print(' '.join(sorted(paths - {'tmde_core'})))"
