@@ -89,6 +89,7 @@ def load(worker: RunWorker, directory: Path, options: Options, step_tokens: int,
         trust_remote_code=False,
         local_files_only=True,
         fix_tokenizer=False,
+        use_exact_model_name=True,  # a directory is never another model of the same name
     )
     model = FastLanguageModel.get_peft_model(
         model,
