@@ -21,6 +21,7 @@ from tmde_core.errors import PluginUnavailableError
 from tmde_core.records.base import Record, from_json, to_json
 from tmde_core.sdk.environments import STAMP_FILE, VARIABLES, EnvironmentStamp, TorchBuild
 from tmde_core.storage.durable import hash_file, write_atomic
+from tmde_core.storage.locks import FileLock
 
 __all__ = ["InstallProgress", "build_environment", "find_python", "locked_packages"]
 
@@ -73,6 +74,7 @@ async def build_environment(
     build: TorchBuild,
     python: tuple[str, str],
     log: Path,
+    lock: FileLock,
     tell: Callable[[InstallProgress], object],
 ) -> None:
     """Build an environment, or complete one.
@@ -82,12 +84,14 @@ async def build_environment(
         build: the packages.
         python: the interpreter to create the environment with, and its version.
         log: receives the output of pip.
+        lock: the lock of the environment. pip inherits it: if this process is killed, the lock is held until pip has
+            ended, so that no other installation disturbs it.
         tell: is called with the progress.
 
     Raises:
         PluginUnavailableError: a step failed. The detail has the end of pip's output and says what to do.
     """
-    await _Build(directory, build, python, log, tell).run()
+    await _Build(directory, build, python, log, lock, tell).run()
 
 
 class _Build:
@@ -97,9 +101,10 @@ class _Build:
         build: TorchBuild,
         python: tuple[str, str],
         log: Path,
+        held: FileLock,
         tell: Callable[[InstallProgress], object],
     ) -> None:
-        self._directory, self._build, self._log, self._tell = directory, build, log, tell
+        self._directory, self._build, self._log, self._held, self._tell = directory, build, log, held, tell
         self._python, version = python
         self._lock = Path(build.lock)
         self._stamp = EnvironmentStamp(build=build.name, lock_sha256=hash_file(self._lock), python=version)
@@ -172,6 +177,7 @@ class _Build:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=2**20,
+            pass_fds=(self._held.fileno(),),
         )
         seen = 0
         try:

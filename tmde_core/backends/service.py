@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -144,7 +144,7 @@ class BackendEnvironments:
             )
         plan = await asyncio.to_thread(self.plan, name, build)
         chosen = next(one for one in environment.spec.builds if one.name == plan.build)
-        with self._locked(environment):
+        with self._locked(environment) as lock:
             if not await asyncio.to_thread(_is_current, environment, chosen):
                 if not plan.continues and plan.free_bytes < plan.disk_bytes:
                     raise InsufficientStorageError(
@@ -155,7 +155,7 @@ class BackendEnvironments:
                     )
                 python = await asyncio.to_thread(self._python, environment)
                 log = environment.directory.with_name(f"{name}.install.log")
-                await build_environment(environment.directory, chosen, python, log, tell)
+                await build_environment(environment.directory, chosen, python, log, lock, tell)
             tell(InstallProgress(step="Examining the environment"))
             return await self._examine(environment)
 
@@ -247,13 +247,13 @@ class BackendEnvironments:
         return found
 
     @contextlib.contextmanager
-    def _locked(self, environment: Environment):  # type: ignore[no-untyped-def]
+    def _locked(self, environment: Environment) -> Iterator[FileLock]:
         environment.directory.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock.try_acquire(environment.directory.with_name(f".{environment.name}.lock"))
         if lock is None:
             raise ConflictError(f"Another process installs or removes the environment of {environment.name} now.")
         with lock:
-            yield
+            yield lock
 
     async def _examine(self, environment: Environment) -> ProbeReport:
         report = await _probe(environment)

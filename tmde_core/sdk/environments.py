@@ -212,9 +212,8 @@ class Environment:
                 reason=f"The interpreter {self.interpreter} of the setting backends.{self.name}.python does not exist.",
             )
         if not self.is_foreign and self.stamp() is None:
-            return Availability(
-                ok=False, reason=f"Its environment is not installed. Run `tmde backends install {self.name}`."
-            )
+            state = "is not complete" if self.directory.exists() else "is not installed"
+            return Availability(ok=False, reason=f"Its environment {state}. Run `tmde backends install {self.name}`.")
         report = self.report()
         if report is None:
             return Availability(

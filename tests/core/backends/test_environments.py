@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,6 +121,26 @@ async def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(envir
     with pytest.raises(InsufficientStorageError, match=r"The environment needs 1000000\.0 GB"):
         await environments(disk_bytes=10**15).install("mine")
     assert not (tmp_path / "data" / "envs" / "mine").exists()
+
+
+@pytest.mark.slow
+async def test_pip_outlives_a_killed_installation_undisturbed(environments, tmp_path, monkeypatch):
+    """The lock is held as long as the process that writes into the environment lives."""
+    from tmde_core.backends import building
+
+    held: list[bool] = []
+    start = asyncio.create_subprocess_exec
+
+    async def watched(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        if "pip" in command:
+            lock = tmp_path / "data" / "envs" / ".mine.lock"
+            (descriptor,) = options["pass_fds"]
+            held.append(os.fstat(descriptor).st_ino == lock.stat().st_ino)
+        return await start(*command, **options)
+
+    monkeypatch.setattr(building.asyncio, "create_subprocess_exec", watched)
+    await environments().install("mine")
+    assert held == [True]
 
 
 async def test_two_processes_do_not_install_at_once(environments, tmp_path):

@@ -2,6 +2,9 @@
 
 A step has `batchSize × gradientAccumulationSteps` examples. They are computed in parts of as many examples as fit into
 memory. A part that does not fit halves the parts and repeats the step, so lack of memory costs no more than a step.
+
+The loop is not a trainer of TRL, because that fixes the parts before the run, computes metrics that nobody reads, and
+needs Triton without a card. Another objective, such as one of TRL's for preferences, takes the place of `Trainee.loss`.
 """
 
 from __future__ import annotations
