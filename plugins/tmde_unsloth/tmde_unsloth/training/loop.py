@@ -275,7 +275,8 @@ def _validate(
 def _publish(worker: RunWorker, trainee: Trainee, micro: MicroBatch, base: BaseIdentity, at: State) -> None:
     staging = worker.make_staging()
     lora = trainee.model.peft_config["default"]
-    lora.base_model_name_or_path = base.name  # a local path would mean nothing on another machine
+    # A local path would mean nothing on another machine; other tools look for a repository.
+    lora.base_model_name_or_path = getattr(worker.job, "base_model_source", "") or base.name
     lora.inference_mode = True
     lora.auto_mapping = None  # names classes of Unsloth, which other programs lack
     lora.save_pretrained(staging)
@@ -324,11 +325,11 @@ def _seed(seed: int) -> None:
 
 
 def _name(worker: RunWorker, directory: Path) -> str:
-    """Return the name of the base model for the manifest. Weights converted from a GGUF have the name of the GGUF."""
+    """Return the name of the base model for the manifest; empty if its files name it."""
     named: str = getattr(worker.job, "base_model_name", "")
-    if named or not (directory / SOURCE_FILE).is_file():
-        return named or worker.job.base_model
-    return ""
+    if named or Path(worker.job.base_model).is_absolute() or (directory / SOURCE_FILE).is_file():
+        return named
+    return worker.job.base_model
 
 
 def _attach_scaler(model: Any, scaler: torch.amp.GradScaler) -> None:
