@@ -66,8 +66,8 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from tmde_cpu.base_model import load_tokenizer
-from tmde_cpu.training.trainer import data_order
-from tmde_cpu.training.conversation import ConversationEncoder
+from tmde_core.sdk.worker import order_examples
+from tmde_core.sdk.worker import ConversationEncoder
 from tmde_core.sdk.worker import prepare_examples
 base, folder, config, equal = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4] == "equal"
 def read(name):
@@ -77,7 +77,7 @@ def read_equal(name, epochs):
     # Our tokens, learned where we learn, in our order: all epochs one after the other.
     encode = ConversationEncoder(load_tokenizer(Path(base))).encode
     ours = prepare_examples(folder / name, encode, "train", max_tokens=4096).examples
-    order = [index for epoch in range(epochs) for index in data_order(len(ours), config["seed"], epoch)]
+    order = [index for epoch in range(epochs) for index in order_examples(len(ours), config["seed"], epoch)]
     rows = [(ours[index].tokens, ours[index].answer_start) for index in order]
     return Dataset.from_list([{"input_ids": tokens, "labels": [-100] * start + list(tokens[start:])} for tokens, start in rows])
 seconds, processor = [], []
@@ -121,7 +121,7 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 from tmde_cpu.base_model import load_tokenizer
-from tmde_cpu.training.conversation import ConversationEncoder
+from tmde_core.sdk.worker import ConversationEncoder
 from tmde_core.sdk.worker import prepare_examples
 base, file, *adapters = map(Path, sys.argv[1:])
 examples = prepare_examples(file, ConversationEncoder(load_tokenizer(base)).encode, "val", max_tokens=4096).examples

@@ -16,6 +16,7 @@ from tmde_core.records.fields import Field, fields_of
 from tmde_core.settings import ENVIRONMENT, Roles, RoleSettings, Settings
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_runtime_http.options import HttpSettings, OllamaSettings, OpenAISettings
+from tmde_unsloth.options import UnslothSettings
 
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = "| Setting | Default | Range | Meaning |\n|---|---|---|---|\n"
@@ -100,6 +101,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "runtimes.ollama": lambda: rows(OllamaSettings),
     "runtimes.openai": openai,
     "training": lambda: parts("finetune"),
+    "backends.unsloth": lambda: rows(UnslothSettings),
     "by-itself": lambda: parts("schedule", "notify", "supervisor"),
     "benchmark": lambda: parts("benchmark"),
     "environment": environment,

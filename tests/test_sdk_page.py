@@ -12,7 +12,10 @@ from tools import sdk_page
 
 REFRESH = "docs/sdk.md is stale. Refresh it with: .venv/bin/python -m tools.sdk_page"
 
-PRIVATE = {"worker.examples", "worker.kit", "worker.run_files", "worker.vitals"}
+PRIVATE = {
+    f"worker.{part}"
+    for part in ("base_identity", "conversation", "examples", "kit", "run_files", "schedule", "start", "vitals")
+}
 """Parts of `tmde_core.sdk.worker`, which names what is public of them."""
 
 

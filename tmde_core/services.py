@@ -18,6 +18,7 @@ from tmde_core.workspace import Workspace
 
 if TYPE_CHECKING:
     from tmde_core.asking.service import SideBySide
+    from tmde_core.backends.service import BackendEnvironments
     from tmde_core.benchmark.gate import GateService
     from tmde_core.benchmark.questions.bank import QuestionBank
     from tmde_core.benchmark.service import BenchmarkService
@@ -336,6 +337,13 @@ class Services:
 
     async def _protected(self) -> Sequence[Protected]:
         return await self.questions.list_protected()
+
+    @cached_property
+    def backends(self) -> BackendEnvironments:
+        """The Python environments of training backends."""
+        from tmde_core.backends.service import BackendEnvironments
+
+        return BackendEnvironments(self.plugins, lambda: self.settings)
 
     @cached_property
     def previews(self) -> PreviewService:

@@ -28,6 +28,7 @@ MODULES = (
     "judges",
     "suites",
     "training",
+    "environments",
     "worker",
     "registries",
     "events",

@@ -157,7 +157,9 @@ def test_a_backend_that_is_gone_does_not_block_other_changes(own_live, refused, 
 
 def test_backends_tell_whether_they_can_work(live) -> None:
     found = {item["name"]: item for item in live.client.get("/api/finetune/backends").json()["items"]}
-    assert {item["environment"] for item in found.values()} == {sys.prefix}
+    environments = {name: item["environment"] for name, item in found.items()}
+    assert {environments["stand-in"], environments["cpu"]} == {sys.prefix}
+    assert found["cpu"]["default"]
     assert found["stand-in"]["availability"] == {"ok": True, "reason": ""}
     assert "cpu" in found
 

@@ -13,12 +13,12 @@ from tests.tmde_cpu.chat_templates import ANSWER, ASKED, TEMPLATES, write_tokeni
 from tmde_core.errors import InvalidInputError
 from tmde_core.sdk.runtimes import Message
 from tmde_core.sdk.training import TrainingExample
+from tmde_core.sdk.worker import ConversationEncoder
 from tmde_core.sdk.worker.kit import CancelledRunError, TrainingFailedError
 from tmde_core.storage.durable import hash_file
 from tmde_cpu import base_model
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
 from tmde_cpu.embedded import EMBEDDED_SHA256
-from tmde_cpu.training.conversation import ConversationEncoder
 
 
 def test_a_directory_of_safetensors_is_taken_as_it_is(tmp_path: Path, tiny_model: Path) -> None:

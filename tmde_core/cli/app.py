@@ -63,6 +63,7 @@ COMMANDS: dict[str, Entry] = {
     "notifications": Entry("tmde_core.cli.notifications", "What happened that you should know."),
     "templates": Entry("tmde_core.cli.templates", "Reasoning templates: list, show, search."),
     "models": Entry("tmde_core.cli.models", "Base models: list, fetch, add, try and remove them."),
+    "backends": Entry("tmde_core.cli.backends.command", "What trains: list, install, examine, remove."),
     "plugins": Entry("tmde_core.cli.plugins.command", "What is plugged in, and what is wrong with it."),
     "doctor": Entry("tmde_core.cli.doctor.command", "Check this machine and this installation."),
 }

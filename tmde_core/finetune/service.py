@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
-from tmde_core.errors import ConflictError, NotFoundError, PluginUnavailableError
+from tmde_core.errors import ConflictError, NotFoundError, PluginUnavailableError, TmdeError
 from tmde_core.finetune.dataset.leaks import LeakCheck, Protected
 from tmde_core.finetune.dataset.selection import Selection, require_enough, select
 from tmde_core.finetune.naming import suggest_name
@@ -28,7 +28,8 @@ from tmde_core.lora.naming import check_name
 from tmde_core.models.service import TrainingBase
 from tmde_core.observers import Publish
 from tmde_core.plugins import create
-from tmde_core.plugins.defaults import resolve_backend
+from tmde_core.plugins.defaults import choose_backend, resolve_backend
+from tmde_core.plugins.making import context_for
 from tmde_core.plugins.records import describe_error
 from tmde_core.prompts import template_text
 from tmde_core.records.base import Record, utc_now
@@ -43,8 +44,9 @@ from tmde_core.records.finetune import (
 from tmde_core.records.runtimes import Availability
 from tmde_core.records.traces import Trace
 from tmde_core.records.training import ResourceEstimate
+from tmde_core.sdk.environments import Environment
 from tmde_core.sdk.hooks import AUTO
-from tmde_core.sdk.training import TrainingBackend
+from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
 from tmde_core.sdk.worker.kit import RunEvents
 from tmde_core.sdk.worker.run_files import CANCEL_FILE, EVENTS_FILE, STOPPED_FILE
 from tmde_core.settings import LiveSettings
@@ -69,6 +71,8 @@ class BackendReport(Record):
     """The directory of the Python environment in which its workers run."""
     default: bool = False
     """Whether `auto` selects this backend."""
+    why: str = ""
+    """Why `auto` selects it."""
 
 
 class FineTuneService:
@@ -140,17 +144,29 @@ class FineTuneService:
 
     def backends(self) -> list[BackendReport]:
         """Return a report on every backend, with the reason if it is not available."""
+        chosen = choose_backend(self._workspace.plugins, self._workspace.settings)
         return [
             BackendReport(
                 name=descriptor.name,
                 summary=descriptor.summary,
                 plugin=self._workspace.plugins.backends.provider(descriptor.name),
                 availability=self._availability(descriptor.name),
-                environment=descriptor.environment,
-                default=descriptor.name == getattr(self._workspace.plugins.backends.default(), "name", None),
+                environment=self._environment(descriptor),
+                default=chosen is not None and descriptor.name == chosen.name,
+                why=chosen.why if chosen is not None and descriptor.name == chosen.name else "",
             )
             for descriptor in self._workspace.plugins.backends
         ]
+
+    def _environment(self, descriptor: BackendDescriptor) -> str:
+        if descriptor.environment_spec is None:
+            return descriptor.environment
+        try:
+            context = context_for(descriptor, self._workspace.settings)
+        except TmdeError:  # a wrong setting, which `_availability` names
+            return ""
+        environment = Environment.of(context, descriptor.name, descriptor.environment_spec)
+        return str(environment.interpreter.parents[1])
 
     def _availability(self, name: str) -> Availability:
         try:
@@ -321,12 +337,12 @@ class FineTuneService:
         return base
 
     def resolve(self, config: FineTuneConfig) -> FineTuneConfig:
-        """Return a checked configuration with `auto` replaced by the name of the default backend.
+        """Return a checked configuration with `auto` replaced by the name of the best backend that works here.
 
         Raises:
             InvalidInputError: a value is out of its range, or the backend does not exist.
         """
-        return resolve_backend(check_config(config), self._workspace.plugins)
+        return resolve_backend(check_config(config), self._workspace.plugins, self._workspace.settings)
 
     async def require_backend(self, name: str) -> TrainingBackend:
         """Return a backend after checking that it can work here.

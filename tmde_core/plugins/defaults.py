@@ -1,12 +1,17 @@
-"""Resolves `auto` to the runtime and the backend that a plugin marks as the default."""
+"""Resolves `auto` to the runtime that a plugin marks as the default, and to the best backend that works here."""
 
 from __future__ import annotations
 
 import msgspec
 
 from tmde_core.plugins.catalog import Plugins
+from tmde_core.plugins.making import create
+from tmde_core.plugins.records import describe_error
+from tmde_core.records.base import Record
 from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.records.runtimes import Availability
 from tmde_core.sdk.hooks import AUTO
+from tmde_core.sdk.training import BackendDescriptor, RecommendingBackend, TrainingBackend
 from tmde_core.settings import Roles, RoleSettings, Settings
 
 ROLES = ("proposer", "skeptic", "synthesizer", "judge")
@@ -25,10 +30,47 @@ def resolve_roles(settings: Settings, plugins: Plugins) -> Settings:
     return msgspec.structs.replace(settings, roles=Roles(**resolved))
 
 
-def resolve_backend(config: FineTuneConfig, plugins: Plugins) -> FineTuneConfig:
-    """Return the hyperparameters with `auto` replaced by the name of the default backend.
+class BackendChoice(Record, frozen=True):
+    """The backend that `auto` selects."""
+
+    name: str
+    why: str
+    """One or more sentences: why this one, and why no preferred one."""
+
+
+def resolve_backend(config: FineTuneConfig, plugins: Plugins, settings: Settings) -> FineTuneConfig:
+    """Return the hyperparameters with `auto` replaced by the name of the best backend.
 
     Raises:
         InvalidInputError: the backend does not exist, or it is `auto` and no plugin offers a default backend.
     """
-    return msgspec.structs.replace(config, backend=plugins.backends.choose(config.backend, "backend").name)
+    name = config.backend
+    if name == AUTO and (chosen := choose_backend(plugins, settings)) is not None:
+        name = chosen.name
+    return msgspec.structs.replace(config, backend=plugins.backends.choose(name, "backend").name)
+
+
+def choose_backend(plugins: Plugins, settings: Settings) -> BackendChoice | None:
+    """Return the backend that `auto` selects: the most preferred one that works here, else the default one.
+
+    Backends answer from what their probes found last, so this is quick.
+    """
+    default = plugins.backends.default()
+    passed: list[str] = []
+    preferred = sorted((one for one in plugins.backends if one.preference > 0), key=lambda one: -one.preference)
+    for descriptor in preferred:
+        found = _recommendation(descriptor, settings)
+        if found.ok:
+            return BackendChoice(descriptor.name, " ".join([found.reason or "It works here.", *passed]).strip())
+        passed.append(f"Not {descriptor.name}: {found.reason}")
+    if default is None:
+        return None
+    return BackendChoice(default.name, " ".join(["It is the default one.", *passed]))
+
+
+def _recommendation(descriptor: BackendDescriptor, settings: Settings) -> Availability:
+    try:
+        backend: TrainingBackend = create(descriptor, settings)
+        return backend.recommendation() if isinstance(backend, RecommendingBackend) else backend.availability()
+    except Exception as error:  # a defect in one plugin must not keep the others from being chosen
+        return Availability(ok=False, reason=describe_error(error))

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
-from typing import Any, TypeVar, dataclass_transform
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from tmde_core.errors import InvalidInputError, NotFoundError
 from tmde_core.records.wrong_values import describe_problem
+
+if TYPE_CHECKING:
+    from typing import dataclass_transform
+else:  # Workers in their own environments may run on Python 3.10, which lacks it. Only type checkers use it.
+
+    def dataclass_transform(**_kwargs):
+        """Return a decorator that changes nothing."""
+        return lambda decorated: decorated
+
+
+UTC = timezone.utc  # noqa: UP017  # `datetime.UTC` is missing in Python 3.10
 
 T = TypeVar("T")
 

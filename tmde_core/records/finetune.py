@@ -180,7 +180,7 @@ class FineTuneConfig(Record):
         str,
         Meta(
             title="Backend",
-            description="What trains: `tmde plugins` lists them. `auto`: the default one.",
+            description="What trains: `tmde backends list` lists them. `auto`: the best one that works here.",
             extra={"group": "Backend"},
         ),
     ] = "auto"
@@ -224,6 +224,12 @@ class FineTuneMetrics(Record):
     """Learned tokens per second of training."""
     left_out: int | None = None
     """Number of examples of the dataset that the run left out, because this model cannot be trained on them."""
+    device: str | None = None
+    """What the run was computed on: the name of the card, or `CPU`."""
+    quantisation: str | None = None
+    """How the base model was held: `4-bit`, `16-bit` or `32-bit`."""
+    micro_batch: int | None = None
+    """Number of examples that were computed at the same time."""
 
 
 AttemptOutcome = Literal["running", "completed", "failed", "cancelled", "killed", "hung", "out-of-memory"]
@@ -359,7 +365,7 @@ class FineTunePreview(Record):
     estimated_vram_bytes: int | None = None
     calibrated: bool = False
     note: str = ""
-    """Why values are missing; empty if none are."""
+    """Why values are missing, or what the backend warns of; empty if neither."""
     pause: str = ""
     """Which runtimes the run would pause while it uses the graphics card, in sentences; empty if none."""
 

@@ -126,6 +126,8 @@ class PreviewReport(Record):
     """Whether the estimate comes from a measurement on this machine with this model."""
     left_out: tuple[UnusableExample, ...] = ()
     """The other examples, and why a run leaves them out."""
+    note: str = ""
+    """A warning for the person who starts the run, such as that there is no card. Empty: there is none."""
 
 
 PREVIEW_FILE = "preview.json"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from tmde_core.records.base import Record
+
+if TYPE_CHECKING:
+    from typing import dataclass_transform
+else:
+    from tmde_core.records.base import dataclass_transform
 
 __all__ = ["Descriptor", "MakingDescriptor", "PluginContext", "PluginSettings"]
 

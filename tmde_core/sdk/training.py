@@ -26,6 +26,7 @@ from tmde_core.records.training import (
     WorkerCommand,
 )
 from tmde_core.sdk.context import MakingDescriptor, PluginContext
+from tmde_core.sdk.environments import EnvironmentSpec
 
 __all__ = [
     "PREVIEW_FILE",
@@ -45,6 +46,7 @@ __all__ = [
     "PreviewReport",
     "PreviewingBackend",
     "Quantization",
+    "RecommendingBackend",
     "ResourceEstimate",
     "TrainingBackend",
     "TrainingExample",
@@ -138,6 +140,17 @@ class MergingBackend(Protocol):
         """
 
 
+@runtime_checkable
+class RecommendingBackend(Protocol):
+    """A training backend that is not the best choice on every machine where it can train.
+
+    This protocol is optional. Without it, `auto` may select the backend wherever it is available.
+    """
+
+    def recommendation(self) -> Availability:
+        """Return whether `auto` should select the backend on this machine, and why or why not."""
+
+
 class BackendDescriptor(MakingDescriptor, frozen=True, kw_only=True):
     """A training backend that a plugin offers. Its settings table is `[backends.NAME]`."""
 
@@ -147,3 +160,7 @@ class BackendDescriptor(MakingDescriptor, frozen=True, kw_only=True):
     """Whether it trains on a graphics card if there is one."""
     environment: str = sys.prefix
     """The directory of the Python environment for its workers. The default is TMDE's own environment."""
+    environment_spec: EnvironmentSpec | None = None
+    """The Python environment that `tmde backends install` builds for its workers. None: the workers need none."""
+    preference: int = 0
+    """`auto` selects the available backend with the highest preference. See `RecommendingBackend`."""

@@ -29,9 +29,12 @@ import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 from tmde_core.storage.durable import storage_errors
+
+if TYPE_CHECKING:
+    from typing import Self  # not in Python 3.10, where workers with their own environments may run
 
 
 class FileLock:

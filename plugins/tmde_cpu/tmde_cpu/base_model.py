@@ -12,7 +12,6 @@ figures of a training run must not depend on whether its process converted the m
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import shutil
 import signal
@@ -34,13 +33,10 @@ from tmde_core.sdk.errors import InvalidInputError
 from tmde_core.sdk.files import FileLock, hash_file
 from tmde_core.sdk.records import Record, from_json, to_json
 from tmde_core.sdk.training import TrainingJob
-from tmde_core.sdk.worker import BaseIdentity, TrainingFailedError
+from tmde_core.sdk.worker import SOURCE_FILE, BaseIdentity, TrainingFailedError, identify_base_model
 from tmde_cpu.base_config import complete_config, require_readable
 from tmde_cpu.base_name import resolve_base_model
 from tmde_cpu.embedded import EMBEDDED_SHA256
-
-MARKER_FILE = "tmde-source.json"
-"""The marker of a complete directory. It names the GGUF that the weights came from."""
 
 transformers_logging.disable_progress_bar()  # the worker's log is a file
 
@@ -98,7 +94,7 @@ def _replace(target: Path, source: Path, wanted: _Source) -> None:
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         _convert(source, building)
-        (building / MARKER_FILE).write_bytes(to_json(wanted))
+        (building / SOURCE_FILE).write_bytes(to_json(wanted))
         if target.exists():
             shutil.rmtree(target)
         building.rename(target)
@@ -118,21 +114,7 @@ def identify(directory: Path, name: str) -> BaseIdentity:
 
     For a converted GGUF, the hash of the weights is that of the GGUF, because the runtime serves this file.
     """
-    marker = _marker(directory)
-    weights = sorted(directory.glob("*.safetensors"))
-    if marker is not None:
-        model_sha256 = marker.sha256
-    elif len(weights) == 1:
-        model_sha256 = hash_file(weights[0])
-    else:
-        model_sha256 = _hash_text("".join(f"{file.name} {hash_file(file)}\n" for file in weights))
-    template = load_tokenizer(directory).chat_template
-    return BaseIdentity(
-        name=name or (Path(marker.file).stem if marker else directory.name),
-        model_sha256=model_sha256,
-        tokenizer_sha256=hash_file(directory / TOKENIZER_FILE),
-        chat_template_sha256=_hash_text(template) if isinstance(template, str) else None,
-    )
+    return identify_base_model(directory, name, load_tokenizer(directory).chat_template)
 
 
 def load_tokenizer(directory: Path) -> Any:
@@ -275,13 +257,9 @@ def _settings(directory: Path) -> dict[str, Any]:
 
 def _marker(directory: Path) -> _Source | None:
     try:
-        return from_json((directory / MARKER_FILE).read_bytes(), _Source)
+        return from_json((directory / SOURCE_FILE).read_bytes(), _Source)
     except (OSError, InvalidInputError):
         return None
-
-
-def _hash_text(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ import pytest
 from tests.tmde_cpu.chat_templates import ANSWER, ASKED, TEMPLATES, write_tokenizer
 from tmde_core.sdk.errors import WorkerFailedError
 from tmde_core.sdk.runtimes import ChatRequest, Message
+from tmde_core.sdk.worker import ConversationEncoder
 from tmde_cpu.base_model import load_tokenizer
 from tmde_cpu.gguf.convert import convert
 from tmde_cpu.serving.child import ServerChild, server_job
 from tmde_cpu.serving.server_log import ServerLog
-from tmde_cpu.training.conversation import ConversationEncoder
 
 template = pytest.importorskip("tmde_cpu.serving.template", reason="the embedded runtime sends texts only")
 

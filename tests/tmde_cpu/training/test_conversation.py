@@ -12,9 +12,8 @@ from tests.tmde_cpu.chat_templates import ANSWER, ASKED, TEMPLATES, Template, wr
 from tmde_core.sdk.chat_template import close_thought, fit_messages, template_values
 from tmde_core.sdk.runtimes import Message
 from tmde_core.sdk.training import TrainingExample
-from tmde_core.sdk.worker import TrainingFailedError, UnusableExampleError
+from tmde_core.sdk.worker import ConversationEncoder, TrainingFailedError, UnusableExampleError
 from tmde_cpu.base_model import load_tokenizer
-from tmde_cpu.training.conversation import ConversationEncoder
 
 CASES = Path(__file__).with_name("special_text.jsonl")
 EACH = pytest.mark.parametrize("name", TEMPLATES)

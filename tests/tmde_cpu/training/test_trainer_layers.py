@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config
 
 from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.sdk.worker import EncodedExample
 from tmde_cpu.training import layers, trainee
-from tmde_cpu.training.examples import Example
 from tmde_cpu.training.packing import pack, pack_all
 from tmde_cpu.training.step import mean_loss, optimizer_step
 from tmde_cpu.training.trainee import Differentiated, Trainee, load_trainee
@@ -43,7 +43,7 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-def examples() -> list[Example]:
+def examples() -> list[EncodedExample]:
     """Some that share beginnings, at two depths, some that are alone, and one that another continues."""
     draws = torch.Generator().manual_seed(5)
 
@@ -53,7 +53,7 @@ def examples() -> list[Example]:
     shared, deeper = tokens(20), tokens(12)
     parts = [shared + tokens(9), shared + deeper + tokens(6), shared + deeper + tokens(11), tokens(30), tokens(5)]
     parts.append(parts[0] + tokens(4))
-    return [Example(part, len(part) - 4, str(number)) for number, part in enumerate(parts)]
+    return [EncodedExample(part, len(part) - 4, str(number)) for number, part in enumerate(parts)]
 
 
 def load(directory: Path, monkeypatch: pytest.MonkeyPatch, written_out: bool) -> Trainee:

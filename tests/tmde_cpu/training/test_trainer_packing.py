@@ -8,15 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmde_core.records.finetune import FineTuneConfig
+from tmde_core.sdk.worker import ConversationEncoder, EncodedExample, learning_rate, order_examples
 from tmde_core.testing import times_tables
 from tmde_cpu.base_model import load_tokenizer
-from tmde_cpu.training.conversation import ConversationEncoder
-from tmde_cpu.training.examples import Example
 from tmde_cpu.training.packing import pack, pack_all
-from tmde_cpu.training.schedule import learning_rate
 from tmde_cpu.training.step import mean_loss
 from tmde_cpu.training.trainee import load_trainee
-from tmde_cpu.training.trainer import data_order
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +27,9 @@ token_lists = st.lists(st.integers(0, 2), min_size=3, max_size=40)
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(token_lists, st.integers(1, 39)), min_size=1, max_size=8), st.integers(10, 120))
 def test_every_place_of_a_pack_sees_exactly_what_came_before_it_in_its_own_example(drawn, limit):
-    examples = [Example(tuple(tokens), min(start, len(tokens) - 1), str(n)) for n, (tokens, start) in enumerate(drawn)]
+    examples = [
+        EncodedExample(tuple(tokens), min(start, len(tokens) - 1), str(n)) for n, (tokens, start) in enumerate(drawn)
+    ]
     expected = sorted(
         (example.tokens[: place + 1], example.tokens[place + 1])
         for example in examples
@@ -55,7 +54,7 @@ def test_every_place_of_a_pack_sees_exactly_what_came_before_it_in_its_own_examp
 
 def test_a_shared_beginning_is_computed_once():
     shared = tuple(range(50))
-    packed = pack([Example((*shared, n, n, n), 51, str(n)) for n in range(100, 104)])
+    packed = pack([EncodedExample((*shared, n, n, n), 51, str(n)) for n in range(100, 104)])
     assert packed.size == 50 + 4 * 2
     assert packed.supervised == 4 * 2
 
@@ -84,10 +83,10 @@ def test_the_loss_of_packs_is_that_of_the_examples_alone_in_transformers_itself(
 
 
 def test_each_epoch_has_its_own_order_and_always_the_same():
-    assert sorted(data_order(50, 7, 0)) == list(range(50))
-    assert data_order(50, 7, 0) == data_order(50, 7, 0)
-    assert data_order(50, 7, 0) != data_order(50, 7, 1)
-    assert data_order(50, 8, 0) != data_order(50, 7, 0)
+    assert sorted(order_examples(50, 7, 0)) == list(range(50))
+    assert order_examples(50, 7, 0) == order_examples(50, 7, 0)
+    assert order_examples(50, 7, 0) != order_examples(50, 7, 1)
+    assert order_examples(50, 8, 0) != order_examples(50, 7, 0)
 
 
 @given(st.integers(1, 500), st.floats(0, 0.5), st.sampled_from(["cosine", "linear"]))

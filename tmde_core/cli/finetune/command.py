@@ -27,6 +27,7 @@ from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError
 from tmde_core.finetune.ranges import decode_config, ranges
 from tmde_core.records.fields import Field
 from tmde_core.records.finetune import FineTuneConfig, FineTuneRun, RunAttempt
+from tmde_core.sdk.hooks import AUTO
 
 if TYPE_CHECKING:
     from tmde_core.services import Services
@@ -65,9 +66,10 @@ def start(
 
     async def begin(services: Services) -> FineTuneRun:
         changes = _values(set_ or ()) | ({"backend": backend} if backend else {})
-        run = await services.finetune.start(
-            decode_config(changes, services.finetune.config()), triggered_by="manual", name=name
-        )
+        config = decode_config(changes, services.finetune.config())
+        run = await services.finetune.start(config, triggered_by="manual", name=name)
+        if config.backend == AUTO and not json and (chosen := services.backends.choice()) is not None:
+            typer.echo(f"Backend {chosen.name}: {chosen.why}", err=True)
         if not json or not watch:
             _announce(run, json)
         return await watch_run(services, run.id, json) if watch else run

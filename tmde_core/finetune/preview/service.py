@@ -249,6 +249,7 @@ def add_token_counts(seen: FineTunePreview, report: PreviewReport) -> FineTunePr
         longest=max((one.total for one in report.examples), default=None),
         histogram=histogram([one.total for one in fitting]),
         first_example=report.first_example,
+        note=report.note or seen.note,
         total_steps=math.ceil(len(train) / per_step) * seen.config.epochs,
         estimated_seconds=report.estimate.seconds,
         estimated_ram_bytes=report.estimate.ram_bytes,

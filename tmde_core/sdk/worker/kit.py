@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import math
 import os
 import re
 import shutil
@@ -33,7 +35,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -50,6 +52,7 @@ from tmde_core.records.finetune import (
 from tmde_core.records.lora import Manifest
 from tmde_core.records.training import TrainingExample, TrainingJob, UnusableExample
 from tmde_core.sdk.adapters import WEIGHTS_FILE, find_flaw, publish
+from tmde_core.sdk.files import hash_file
 from tmde_core.sdk.worker.examples import PreparedExamples, describe_left_out, prepare_examples
 from tmde_core.sdk.worker.run_files import (
     ACTIVITY_FILE,
@@ -62,6 +65,9 @@ from tmde_core.sdk.worker.vitals import write_heartbeat
 from tmde_core.storage.durable import sync_directory, sync_file
 from tmde_core.storage.events import FileLog
 from tmde_core.storage.locks import FileLock
+
+if TYPE_CHECKING:
+    from typing import Self  # not in Python 3.10, where workers with their own environments may run
 
 __all__ = [
     "ACTIVITY_SECONDS",
@@ -77,6 +83,7 @@ __all__ = [
     "RunEvents",
     "RunWorker",
     "TrainingFailedError",
+    "check_loss",
     "describe_failure",
     "list_checkpoints",
 ]
@@ -325,6 +332,18 @@ class RunWorker:
                 "more, or lower the fewest examples in the fine-tuning settings.",
             )
 
+    def fingerprint(self, base: BaseIdentity) -> str:
+        """Return a hash of configuration, dataset and base model. A checkpoint with another fingerprint is unusable.
+
+        The number of examples in a step counts, but not in how many parts the step is computed. A run that lacked
+        memory continues with smaller batches.
+        """
+        data = [Path(file) for file in (self.job.train_file, self.job.val_file) if Path(file).exists()]
+        config = msgspec.to_builtins(self.config)
+        step_examples = config.pop("batchSize") * config.pop("gradientAccumulationSteps")
+        parts: list[Any] = [config, step_examples, base, [hash_file(file) for file in data]]
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
     def make_staging(self) -> Path:
         """Create and return an empty directory to build the adapter in; remove files of an earlier attempt."""
         path = Path(self.job.output_dir)
@@ -472,6 +491,22 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
     if not directory.is_dir():
         return []
     return sorted(path for path in directory.iterdir() if _CHECKPOINT_NAME.fullmatch(path.name))
+
+
+def check_loss(loss: float, step: int) -> None:
+    """Raise an error if nothing can be learned from a step's loss.
+
+    Raises:
+        TrainingFailedError: the loss is not finite, or exactly zero.
+    """
+    if not math.isfinite(loss):
+        raise TrainingFailedError(
+            "nan-loss", f"The loss at step {step} is {loss}. Lower the learning rate and start again."
+        )
+    if loss == 0.0:
+        raise TrainingFailedError(
+            "zero-loss", f"The loss at step {step} is exactly zero, so nothing is learned. Check the examples' answers."
+        )
 
 
 def describe_failure(error: BaseException) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tmde_cpu.training.examples import Example
+from tmde_core.sdk.worker import EncodedExample
 
 MIN_SHARED_TOKENS = 8
 """The shortest shared beginning. A shorter one costs more in separate attention calls than it saves."""
@@ -55,10 +55,10 @@ class Pack:
         return int(self.targets.shape[0])
 
 
-def pack_all(examples: Iterable[Example], max_tokens: int) -> list[Pack]:
+def pack_all(examples: Iterable[EncodedExample], max_tokens: int) -> list[Pack]:
     """Distribute examples over packs of at most `max_tokens`. A longer example gets its own pack."""
     packs: list[Pack] = []
-    group: list[Example] = []
+    group: list[EncodedExample] = []
     size = 0
     for example in sorted(examples, key=lambda example: (example.tokens, example.trace_id)):
         cost = len(example.tokens) - 1 - (_shared(group[-1], example) if group else 0)
@@ -72,7 +72,7 @@ def pack_all(examples: Iterable[Example], max_tokens: int) -> list[Pack]:
     return packs
 
 
-def pack(examples: Sequence[Example]) -> Pack:
+def pack(examples: Sequence[EncodedExample]) -> Pack:
     """Build one pack from examples that are sorted by their tokens."""
     builder = _Builder()
     builder.place(examples, 0, ())
@@ -93,7 +93,7 @@ class _Builder:
         self.predict: list[int] = []
         self.targets: list[int] = []
 
-    def place(self, group: Sequence[Example], depth: int, path: tuple[Span, ...]) -> None:
+    def place(self, group: Sequence[EncodedExample], depth: int, path: tuple[Span, ...]) -> None:
         """Place the rest of `group`, whose first `depth` tokens are equal and are on `path`."""
         first = 0
         while first < len(group):
@@ -108,14 +108,14 @@ class _Builder:
                 self.place_rest(alike, shared, self._extend(alike[0], depth, shared, path))
             first = after
 
-    def place_rest(self, group: Sequence[Example], depth: int, path: tuple[Span, ...]) -> None:
+    def place_rest(self, group: Sequence[EncodedExample], depth: int, path: tuple[Span, ...]) -> None:
         """Finish the examples that end here, which equal the shared beginning, and place the others."""
         ended = [example for example in group if len(example.tokens) - 1 == depth]
         for example in ended:
             self._learn(example, path)
         self.place([example for example in group if len(example.tokens) - 1 > depth], depth, path)
 
-    def _extend(self, example: Example, start: int, stop: int, path: tuple[Span, ...]) -> tuple[Span, ...]:
+    def _extend(self, example: EncodedExample, start: int, stop: int, path: tuple[Span, ...]) -> tuple[Span, ...]:
         # The last token of an example is only predicted, never read.
         if stop <= start:
             return path
@@ -125,13 +125,13 @@ class _Builder:
         self.segments.append(Segment(span, path))
         return (*path, span)
 
-    def _learn(self, example: Example, path: tuple[Span, ...]) -> None:
+    def _learn(self, example: EncodedExample, path: tuple[Span, ...]) -> None:
         places = [place for start, stop in path for place in range(start, stop)]
         self.predict.extend(places[example.answer_start - 1 :])
         self.targets.extend(example.tokens[example.answer_start :])
 
 
-def _shared(a: Example, b: Example) -> int:
+def _shared(a: EncodedExample, b: EncodedExample) -> int:
     """Return how many tokens both examples have in common at the beginning, without their last tokens."""
     limit = min(len(a.tokens), len(b.tokens)) - 1
     for index in range(limit):

@@ -28,13 +28,17 @@ from tmde_core.sdk.training import (
     ResourceEstimate,
     TrainingJob,
 )
-from tmde_core.sdk.worker import TrainingFailedError, prepare_examples
+from tmde_core.sdk.worker import (
+    ConversationEncoder,
+    EncodedExample,
+    TrainingFailedError,
+    order_examples,
+    prepare_examples,
+)
 from tmde_cpu.base_model import base_name, ensure_base_model, identify, load_tokenizer
 from tmde_cpu.training.calibration import Calibration, load_or_measure
-from tmde_cpu.training.conversation import ConversationEncoder
-from tmde_cpu.training.examples import Example
 from tmde_cpu.training.packing import Pack, pack_all
-from tmde_cpu.training.trainer import data_order, pack_limit
+from tmde_cpu.training.trainer import pack_limit
 
 START_SECONDS = 12.0
 """The time for loading libraries and model, and writing the adapter."""
@@ -72,13 +76,13 @@ def preview(job: TrainingJob, early: Callable[[PreviewReport], object] = lambda 
     return msgspec.structs.replace(report, estimate=_estimated(found, packs, longest, config), calibrated=True)
 
 
-def _lengths(example: Example, split: Any) -> ExampleTokens:
+def _lengths(example: EncodedExample, split: Any) -> ExampleTokens:
     return ExampleTokens(
         trace_id=example.trace_id, split=split, total=len(example.tokens), supervised=example.supervised
     )
 
 
-def _pieces(example: Example, tokenizer: Any) -> tuple[MaskedPiece, ...]:
+def _pieces(example: EncodedExample, tokenizer: Any) -> tuple[MaskedPiece, ...]:
     """Return the example as the model sees it, with special tokens, in the two parts that the loss distinguishes."""
     read, learned = example.tokens[: example.answer_start], example.tokens[example.answer_start :]
     return tuple(
@@ -87,12 +91,12 @@ def _pieces(example: Example, tokenizer: Any) -> tuple[MaskedPiece, ...]:
     )
 
 
-def _work(train: Sequence[Example], val: Sequence[Example], config: FineTuneConfig) -> tuple[float, Pack]:
+def _work(train: Sequence[EncodedExample], val: Sequence[EncodedExample], config: FineTuneConfig) -> tuple[float, Pack]:
     """Return the tokens that a run computes, including validation at equal cost, and the run's longest pack."""
     limit = pack_limit(config)
     step = config.batch_size * config.gradient_accumulation_steps
     packs: list[Pack] = []
-    order = data_order(len(train), config.seed, 0)
+    order = order_examples(len(train), config.seed, 0)
     for first in range(0, len(order), step):
         packs += pack_all([train[index] for index in order[first : first + step]], limit)
     validation = sum(pack.size for pack in pack_all(val, limit)) * VALIDATION_SHARE

@@ -7,16 +7,13 @@ computes no shared beginning twice (`training.packing`), it computes logits only
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import random
 import resource
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import peft
@@ -26,22 +23,25 @@ import transformers
 from safetensors.torch import save_file
 
 from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE
-from tmde_core.sdk.files import hash_file
 from tmde_core.sdk.training import FineTuneConfig, FineTuneMetrics
-from tmde_core.sdk.worker import BaseIdentity, RunWorker, TrainingFailedError
+from tmde_core.sdk.worker import (
+    PATIENCE,
+    BaseIdentity,
+    ConversationEncoder,
+    RunWorker,
+    TrainingFailedError,
+    check_loss,
+    learning_rate,
+    order_examples,
+)
 from tmde_cpu.base_model import base_name, ensure_base_model, identify, load_tokenizer
 from tmde_cpu.gguf.families import UnsupportedModelError
 from tmde_cpu.gguf.lora import write_gguf_lora
 from tmde_cpu.training import state
-from tmde_cpu.training.conversation import ConversationEncoder
 from tmde_cpu.training.packing import Pack, pack_all
-from tmde_cpu.training.schedule import learning_rate
 from tmde_cpu.training.state import State
 from tmde_cpu.training.step import mean_loss, optimizer_step
 from tmde_cpu.training.trainee import TARGET_MODULES, Trainee, load_trainee
-
-PATIENCE = 3
-"""The number of validations without a lower loss before training stops."""
 
 PACK_TOKENS = 512
 """Tokens in one forward and backward pass. Measured on the embedded model's steps of 8 examples: with 512 instead of
@@ -72,7 +72,7 @@ def train(worker: RunWorker) -> None:
 
     directory = ensure_base_model(Path(worker.job.data_dir), worker.job.base_model)
     base = identify(directory, base_name(worker.job))
-    fingerprint = _fingerprint(worker, base)
+    fingerprint = worker.fingerprint(base)
     if begun and begun.fingerprint != fingerprint:
         raise TrainingFailedError(
             "bad-checkpoint", "The checkpoint belongs to other data, settings or another base model."
@@ -104,14 +104,14 @@ def train(worker: RunWorker) -> None:
 
     while at.step < total_steps and not at.stopped_early:
         epoch, step_in_epoch = divmod(at.step, steps_per_epoch)
-        order = data_order(len(training), config.seed, epoch)
+        order = order_examples(len(training), config.seed, epoch)
         chosen = [training[index] for index in order[step_in_epoch * step_examples :][:step_examples]]
         rate = learning_rate(at.step, total_steps, config.learning_rate, config.warmup_ratio, config.lr_scheduler)
 
         started = time.monotonic()
         loss, supervised = optimizer_step(trainee, optimizer, pack_all(chosen, pack_tokens), rate, worker.report_alive)
         seconds = time.monotonic() - started
-        _must_be_sane(loss, at.step + 1)
+        check_loss(loss, at.step + 1)
         at = msgspec.structs.replace(
             at,
             step=at.step + 1,
@@ -146,13 +146,6 @@ def train(worker: RunWorker) -> None:
 def pack_limit(config: FineTuneConfig) -> int:
     """Return the largest pack in tokens. A single longer example may exceed this limit."""
     return min(PACK_TOKENS, config.batch_size * PACK_TOKENS_PER_BATCHED)
-
-
-def data_order(examples: int, seed: int, epoch: int) -> list[int]:
-    """Return the order of an epoch: a shuffle that depends only on seed and epoch."""
-    order = list(range(examples))
-    random.Random(f"{seed}/{epoch}").shuffle(order)
-    return order
 
 
 def _validate(
@@ -228,27 +221,6 @@ def _be_deterministic(threads: int | None, seed: int) -> int:
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
     return threads
-
-
-def _fingerprint(worker: RunWorker, base: BaseIdentity) -> str:
-    data = [Path(file) for file in (worker.job.train_file, worker.job.val_file) if Path(file).exists()]
-    # The number of examples in a step counts, not the number of parts. A run that lacked memory resumes with smaller
-    # batches.
-    config = msgspec.to_builtins(worker.config)
-    step_examples = config.pop("batchSize") * config.pop("gradientAccumulationSteps")
-    parts: list[Any] = [config, step_examples, base, [hash_file(file) for file in data]]
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
-
-
-def _must_be_sane(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise TrainingFailedError(
-            "nan-loss", f"The loss at step {step} is {loss}. Lower the learning rate and start again."
-        )
-    if loss == 0.0:
-        raise TrainingFailedError(
-            "zero-loss", f"The loss at step {step} is exactly zero, so nothing is learned. Check the examples' answers."
-        )
 
 
 if __name__ == "__main__":

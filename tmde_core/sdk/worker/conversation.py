@@ -1,8 +1,9 @@
 """Turn conversations into tokens as the runtime does: the template's control tokens are tokens, texts are text.
 
-`ConversationEncoder.prompt` returns the tokens that the model reads before it answers. Whatever stands in a question or
-an answer is encoded as plain text, also the name of a control token. The rules for templates are those of
-`tmde_core.sdk.chat_template`, which the runtime follows too.
+Private: import from `tmde_core.sdk.worker`. `ConversationEncoder.prompt` returns the tokens that the model reads before
+it answers. Whatever stands in a question or an answer is encoded as plain text, also the name of a control token. The rules for templates are those of
+`tmde_core.sdk.chat_template`, which the runtime follows too. This module imports no library: it uses the tokenizer that
+it is given.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any
 
-from tokenizers import Tokenizer
-
+from tmde_core.records.chat import Message
+from tmde_core.records.training import TrainingExample
 from tmde_core.sdk.chat_template import (
     LOOKS_LIKE_CONTROL,
     TEMPLATE_DATE,
@@ -24,10 +26,10 @@ from tmde_core.sdk.chat_template import (
     fit_messages,
     template_values,
 )
-from tmde_core.sdk.runtimes import Message
-from tmde_core.sdk.training import TrainingExample
-from tmde_core.sdk.worker import TrainingFailedError, UnusableExampleError
-from tmde_cpu.training.examples import Example
+from tmde_core.sdk.worker.examples import UnusableExampleError
+from tmde_core.sdk.worker.kit import TrainingFailedError
+
+__all__ = ["ConversationEncoder", "EncodedExample"]
 
 STOP_NAMES = frozenset(
     {
@@ -63,11 +65,34 @@ CUT = "cut"
 _CLOCK = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
+@dataclass(frozen=True)
+class EncodedExample:
+    """One conversation as tokens. `tokens[answer_start:]` is the answer with the end of its turn, which is trained on."""
+
+    tokens: tuple[int, ...]
+    """Prompt and answer."""
+    answer_start: int
+    """The place of the answer's first token."""
+    trace_id: str
+    """The trace that the example comes from."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def supervised(self) -> int:
+        """The number of tokens that are trained on."""
+        return len(self.tokens) - self.answer_start
+
+
 class ConversationEncoder:
     """Encodes conversations for one model."""
 
     def __init__(self, tokenizer: Any) -> None:
         """Examine the tokenizer and its chat template.
+
+        Args:
+            tokenizer: a tokenizer of transformers that is built on the library `tokenizers`.
 
         Raises:
             TrainingFailedError: the template accepts no conversation.
@@ -94,7 +119,7 @@ class ConversationEncoder:
         """
         return tuple(self._encoded(*self._prompt(messages)))
 
-    def encode(self, example: TrainingExample) -> Example:
+    def encode(self, example: TrainingExample) -> EncodedExample:
         """Encode one conversation. The answer and the end of its turn are trained on.
 
         Raises:
@@ -114,7 +139,7 @@ class ConversationEncoder:
         learned = self._continued(lead + said + end, everything) if merged else whole[len(read) :]
         learned = self._ended(learned)
         self._check(learned, text + (self._pattern.sub("", end) if self._pattern else end))
-        return Example((*read, *learned), len(read), example.trace_id)
+        return EncodedExample((*read, *learned), len(read), example.trace_id)
 
     # ------------------------------------------------------------------------------------ rendering
 
@@ -241,7 +266,7 @@ class ConversationEncoder:
     def _private(self, name: int | str) -> str:
         return f"{PRIVATE}{self._nonce}.{name}{PRIVATE}"
 
-    def _without_control(self, described: dict[str, Any]) -> tuple[Tokenizer, dict[int, int]]:
+    def _without_control(self, described: dict[str, Any]) -> tuple[Any, dict[int, int]]:
         """Return a copy of the tokenizer in which control tokens have names that nobody can type.
 
         The copy gives added tokens other ids. Also return the tokens that these stand for; -1 stands for none.
@@ -252,7 +277,9 @@ class ConversationEncoder:
             name = self._private(added["id"]) if added["content"] in self._control else added["content"]
             names[name] = added["id"]
             kept.append({**added, "content": name})
-        plain = Tokenizer.from_str(json.dumps({**described, "added_tokens": kept, "post_processor": None}))
+        plain = type(self._tokenizer.backend_tokenizer).from_str(
+            json.dumps({**described, "added_tokens": kept, "post_processor": None})
+        )
         plain.add_special_tokens([self._private(CUT)])
         plain.no_truncation()
         plain.no_padding()

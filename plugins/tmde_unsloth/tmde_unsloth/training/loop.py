@@ -1,0 +1,363 @@
+"""The training loop. It follows the backend `cpu`: same tokens, same mask, same order, same rates, same decisions.
+
+A step has `batchSize × gradientAccumulationSteps` examples. They are computed in parts of as many examples as fit into
+memory. A part that does not fit halves the parts and repeats the step, so lack of memory costs no more than a step.
+
+The loop is not a trainer of TRL, because that fixes the parts before the run, computes metrics that nobody reads, and
+needs Triton without a card. Another objective, such as one of TRL's for preferences, takes the place of `Trainee.loss`.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import random
+import resource
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import peft
+import psutil
+import torch
+from safetensors.torch import save_file
+
+from tmde_core.sdk.adapters import CONFIG_FILE, WEIGHTS_FILE
+from tmde_core.sdk.training import FineTuneMetrics
+from tmde_core.sdk.worker import (
+    PATIENCE,
+    SOURCE_FILE,
+    BaseIdentity,
+    ConversationEncoder,
+    EncodedExample,
+    RunWorker,
+    TrainingFailedError,
+    check_loss,
+    identify_base_model,
+    learning_rate,
+    order_examples,
+)
+from tmde_unsloth.base_model import find_weights
+from tmde_unsloth.memory import Shape, fitting_examples
+from tmde_unsloth.training import state
+from tmde_unsloth.training.batches import MicroBatch, parts
+from tmde_unsloth.training.options import Options
+from tmde_unsloth.training.state import State
+from tmde_unsloth.training.tokens import load_tokenizer
+from tmde_unsloth.training.trainee import TARGET_MODULES, Trainee, load, versions
+
+T = TypeVar("T")
+
+CLIP_NORM = 1.0
+
+CHECKPOINT_SECONDS = 60.0
+"""The time between checkpoints, in addition to the checkpoint at the end of each epoch."""
+
+
+def train(worker: RunWorker, options: Options) -> None:
+    """Train the job's adapter and publish it."""
+    config = worker.config
+    resumed = Path(worker.job.resume_from) if worker.job.resume_from else None
+    begun = state.read(resumed) if resumed else None
+    _seed(config.seed)
+
+    directory = find_weights(Path(worker.job.data_dir), worker.job.base_model)
+    tokenizer = load_tokenizer(directory)
+    base = identify_base_model(directory, _name(worker, directory), tokenizer.chat_template)
+    fingerprint = worker.fingerprint(base)
+    if begun and begun.fingerprint != fingerprint:
+        raise TrainingFailedError(
+            "bad-checkpoint", "The checkpoint belongs to other data, settings or another base model."
+        )
+    at = begun or State(fingerprint=fingerprint)
+
+    training, validation = worker.read_examples(ConversationEncoder(tokenizer).encode)
+    step_examples = config.batch_size * config.gradient_accumulation_steps
+    longest = max(map(len, (*training, *validation)))
+    at_once = min(step_examples, len(training))
+    trainee = load(worker, directory, options, longest * at_once, _padding(tokenizer))
+    optimizer = torch.optim.AdamW(
+        trainee.weights.values(),
+        lr=config.learning_rate,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    best = state.restore(resumed, trainee.weights, optimizer) if resumed else {}
+    scaler = torch.amp.GradScaler(trainee.device.type, enabled=trainee.half is torch.float16)
+    if at.loss_scale is not None:
+        scaler.update(at.loss_scale)
+    wanted = options.micro_batch or _estimate(directory, trainee, longest, at_once)
+    micro = MicroBatch(worker.run_dir, config.batch_size, min(wanted, at_once))
+    if scaler.is_enabled():
+        _attach_scaler(trainee.model, scaler)
+    stepper = Stepper(worker, trainee, optimizer, scaler, micro)
+
+    steps_per_epoch = math.ceil(len(training) / step_examples)
+    total_steps = steps_per_epoch * config.epochs
+    worker.events.log(
+        f"{len(training)} training and {len(validation)} validation examples, {total_steps} steps of {step_examples} "
+        f"examples, {micro.size} at a time, on {_device_name(trainee)}, base model in {trainee.way.name}"
+        + (f", going on after step {at.step}" if resumed else ""),
+        device=trainee.device.type,
+        quantisation=trainee.way.name,
+        microBatch=micro.size,
+    )
+    process = psutil.Process()
+    kept = time.monotonic()
+
+    def keep() -> None:
+        worker.checkpoint(at.step, lambda path: state.save(path, at, trainee.weights, best, optimizer))
+
+    while at.step < total_steps and not at.stopped_early:
+        epoch, step_in_epoch = divmod(at.step, steps_per_epoch)
+        order = order_examples(len(training), config.seed, epoch)
+        chosen = [training[index] for index in order[step_in_epoch * step_examples :][:step_examples]]
+        rate = learning_rate(at.step, total_steps, config.learning_rate, config.warmup_ratio, config.lr_scheduler)
+
+        started = time.monotonic()
+        loss, supervised = stepper.step(chosen, rate)
+        seconds = time.monotonic() - started
+        check_loss(loss, at.step + 1)
+        at = msgspec.structs.replace(
+            at,
+            step=at.step + 1,
+            last_train_loss=loss,
+            supervised_tokens=at.supervised_tokens + supervised,
+            seconds=at.seconds + seconds,
+            loss_scale=scaler.get_scale() if scaler.is_enabled() else None,
+        )
+        worker.events.progress(
+            at.step,
+            total_steps,
+            loss=loss,
+            eval_loss=at.last_val_loss,
+            learning_rate=rate,
+            tokens_per_second=supervised / seconds,
+            rss_bytes=process.memory_info().rss,
+        )
+
+        epoch_ends = at.step % steps_per_epoch == 0
+        if validation and (epoch_ends or (config.eval_steps and at.step % config.eval_steps == 0)):
+            at, best = _validate(worker, stepper, validation, at, best, epoch + 1)
+        if epoch_ends or time.monotonic() - kept > CHECKPOINT_SECONDS:
+            keep()
+            kept = time.monotonic()
+
+    if best:
+        with torch.no_grad():
+            for key, tensor in best.items():
+                trainee.weights[key].copy_(tensor)
+    _publish(worker, trainee, micro, base, at)
+
+
+class Stepper:
+    """Computes steps and validations in parts that fit into memory."""
+
+    def __init__(
+        self,
+        worker: RunWorker,
+        trainee: Trainee,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        micro: MicroBatch,
+    ) -> None:
+        self._worker = worker
+        self._trainee = trainee
+        self._optimizer = optimizer
+        self._scaler = scaler
+        self._micro = micro
+        self.weights = trainee.weights
+
+    def step(self, examples: Sequence[EncodedExample], rate: float) -> tuple[float, int]:
+        """Run one optimizer step and return the mean loss of a supervised token, and the number of supervised tokens."""
+        supervised = sum(example.supervised for example in examples)
+        loss = self._within_memory(lambda: self._gradients(examples, supervised))
+        self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self._trainee.weights.values(), CLIP_NORM)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        return loss, supervised
+
+    def mean_loss(self, examples: Sequence[EncodedExample]) -> float:
+        """Return the mean loss of a supervised token, without training."""
+        supervised = sum(example.supervised for example in examples)
+        self._trainee.model.eval()
+        try:
+            mean: float = self._within_memory(lambda: self._loss(examples, supervised))
+            return mean
+        finally:
+            self._trainee.model.train()
+
+    def _gradients(self, examples: Sequence[EncodedExample], supervised: int) -> float:
+        total = torch.zeros((), device=self._trainee.device)
+        for part in parts(examples, self._micro.size, self._trainee.padding, self._trainee.device):
+            self._worker.report_alive()
+            loss = self._trainee.loss(part, supervised)
+            self._scaler.scale(loss).backward()
+            total += loss.detach().float()
+        return float(total)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]  # torch's types are not read, see pyproject.toml
+    def _loss(self, examples: Sequence[EncodedExample], supervised: int) -> float:
+        total = torch.zeros((), device=self._trainee.device)
+        for part in parts(examples, self._micro.size, self._trainee.padding, self._trainee.device):
+            self._worker.report_alive()
+            total += self._trainee.loss(part, supervised).float()
+        return float(total)
+
+    def _within_memory(self, compute: Callable[[], T]) -> T:
+        """Compute, and again with parts of half the size whenever memory is short."""
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not _is_lack_of_memory(error) or not self._micro.halve():
+                    raise
+            # Outside of `except`: the error holds the frames whose tensors must go.
+            self._optimizer.zero_grad(set_to_none=True)
+            gc.collect()
+            if self._trainee.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._worker.events.log(
+                f"The memory was too small; going on with {self._micro.size} examples at a time. The result is the same.",
+                microBatch=self._micro.size,
+            )
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )
+
+
+def _validate(
+    worker: RunWorker,
+    stepper: Stepper,
+    validation: Sequence[EncodedExample],
+    at: State,
+    best: state.Weights,
+    epoch: int,
+) -> tuple[State, state.Weights]:
+    """Measure the validation loss, and keep the weights if the loss is the lowest so far."""
+    loss = stepper.mean_loss(validation)
+    if not math.isfinite(loss):
+        raise TrainingFailedError(
+            "nan-loss", f"The validation loss after step {at.step} is {loss}. Lower the learning rate."
+        )
+    better = at.best_val_loss is None or loss < at.best_val_loss
+    worker.events.eval(at.step, loss, epoch=epoch, best=better)
+    without_gain = 0 if better else at.without_gain + 1
+    if without_gain >= PATIENCE:
+        worker.events.log(f"Stopped early: the validation loss has not fallen {PATIENCE} times in a row.")
+    return (
+        msgspec.structs.replace(
+            at,
+            last_val_loss=loss,
+            best_val_loss=loss if better else at.best_val_loss,
+            without_gain=without_gain,
+            stopped_early=without_gain >= PATIENCE,
+        ),
+        state.keep(stepper.weights) if better else best,
+    )
+
+
+def _publish(worker: RunWorker, trainee: Trainee, micro: MicroBatch, base: BaseIdentity, at: State) -> None:
+    staging = worker.make_staging()
+    lora = trainee.model.peft_config["default"]
+    # A local path would mean nothing on another machine; other tools look for a repository.
+    lora.base_model_name_or_path = getattr(worker.job, "base_model_source", "") or base.name
+    lora.inference_mode = True
+    lora.auto_mapping = None  # names classes of Unsloth, which other programs lack
+    lora.save_pretrained(staging)
+    settings = msgspec.json.decode((staging / CONFIG_FILE).read_bytes())
+    settings["target_modules"] = sorted(TARGET_MODULES)  # Unsloth may write a pattern instead
+    (staging / CONFIG_FILE).write_bytes(
+        msgspec.json.format(msgspec.json.encode(settings, order="sorted"), indent=2) + b"\n"
+    )
+    weights = peft.get_peft_model_state_dict(trainee.model)
+    save_file(state.keep(weights), staging / WEIGHTS_FILE, {"format": "pt"})
+    on_card = trainee.device.type == "cuda"
+    metrics = FineTuneMetrics(
+        final_train_loss=at.last_train_loss,
+        final_val_loss=at.last_val_loss,
+        best_val_loss=at.best_val_loss,
+        total_steps=at.step,
+        training_time_seconds=round(at.seconds, 3),
+        peak_vram_gb=round(torch.cuda.max_memory_reserved() / 1024**3, 3) if on_card else None,
+        peak_ram_gb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 3),
+        perplexity=None if at.best_val_loss is None else math.exp(min(at.best_val_loss, 700.0)),
+        tokens_per_second=round(at.supervised_tokens / at.seconds, 2) if at.seconds else None,
+        device=_device_name(trainee),
+        quantisation=trainee.way.name,
+        micro_batch=micro.size,
+    )
+    worker.publish(
+        metrics,
+        base,
+        {
+            "targetModules": list(TARGET_MODULES),
+            "stoppedEarly": at.stopped_early,
+            "gradientCheckpointing": trainee.way.checkpointing,
+            "peakAllocatedGb": round(torch.cuda.max_memory_allocated() / 1024**3, 3) if on_card else None,
+            "versions": versions(),
+        },
+    )
+
+
+def _seed(seed: int) -> None:
+    """Fix what can be fixed. On a card, sums are still rounded in another order from run to run."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    torch.cuda.manual_seed_all(seed)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1))
+
+
+def _name(worker: RunWorker, directory: Path) -> str:
+    """Return the name of the base model for the manifest; empty if its files name it."""
+    named: str = getattr(worker.job, "base_model_name", "")
+    if named or Path(worker.job.base_model).is_absolute() or (directory / SOURCE_FILE).is_file():
+        return named
+    return worker.job.base_model
+
+
+def _attach_scaler(model: Any, scaler: torch.amp.GradScaler) -> None:
+    """Tell Unsloth's fused loss the scale. It computes the gradient of the head in the forward pass, in float16."""
+    while model is not None:
+        model.accelerator_scaler = scaler
+        model = getattr(model, "model", None) if hasattr(model, "model") else None
+
+
+def _padding(tokenizer: object) -> int:
+    for name in ("pad_token_id", "eos_token_id"):
+        if isinstance(token := getattr(tokenizer, name, None), int):
+            return token
+    return 0  # a label never names padding, and no text follows it
+
+
+def _device_name(trainee: Trainee) -> str:
+    return torch.cuda.get_device_name(0) if trainee.device.type == "cuda" else "CPU"
+
+
+def _estimate(directory: Path, trainee: Trainee, longest: int, most: int) -> int:
+    """Return how many of the longest examples fit into the memory that is free now."""
+    shape = Shape.read(directory)
+    if shape is None:
+        return most
+    if trainee.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        free, _ = torch.cuda.mem_get_info()
+    else:
+        free = psutil.virtual_memory().available
+    return fitting_examples(shape, trainee.way, longest, free, most)

@@ -1,0 +1,1 @@
+"""Python environments of training backends: installing, examining and removing them."""

@@ -1,0 +1,323 @@
+"""Lists, installs, examines and removes the Python environments of training backends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from tmde_core.backends.building import InstallProgress, build_environment, find_python, locked_packages
+from tmde_core.backends.driver import choose_build, find_driver
+from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
+from tmde_core.plugins import Plugins
+from tmde_core.plugins.defaults import BackendChoice, choose_backend
+from tmde_core.plugins.making import context_for, create
+from tmde_core.plugins.records import describe_error
+from tmde_core.records.base import Record, from_json
+from tmde_core.records.runtimes import Availability
+from tmde_core.sdk.environments import VARIABLES, Environment, EnvironmentStamp, Lack, ProbeReport, TorchBuild
+from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
+from tmde_core.settings import Settings
+from tmde_core.storage.locks import FileLock
+
+__all__ = ["BackendEnvironment", "BackendEnvironments", "InstallPlan"]
+
+PROBE_SECONDS = 300.0
+"""The time limit of a probe. The first import of PyTorch from a slow disk takes a minute."""
+
+WORKER_PACKAGES = ("msgspec", "pluggy", "psutil", "structlog")
+"""What the worker kit needs in every environment."""
+
+EnvironmentState = Literal["built-in", "absent", "incomplete", "installed", "foreign"]
+"""`built-in`: the workers run in TMDE's own environment. `foreign`: the settings name an interpreter."""
+
+
+class BackendEnvironment(Record, frozen=True):
+    """A training backend, and the Python environment of its workers."""
+
+    name: str
+    summary: str
+    state: EnvironmentState
+    interpreter: str
+    """The interpreter of its workers."""
+    availability: Availability
+    chosen: bool
+    """Whether `auto` selects this backend now."""
+    build: str = ""
+    """The name of the installed packages, such as `cu128`."""
+    report: ProbeReport | None = None
+    """What the probe found last."""
+
+
+class InstallPlan(Record, frozen=True):
+    """What an installation will do."""
+
+    name: str
+    build: str
+    why: str
+    """Why this build, one sentence."""
+    python: str
+    """The version of Python."""
+    directory: str
+    packages: int
+    download_bytes: int
+    disk_bytes: int
+    free_bytes: int
+    continues: bool
+    """Whether an unfinished installation goes on."""
+
+
+class BackendEnvironments:
+    """Manages the environments of one data directory."""
+
+    def __init__(self, plugins: Plugins, settings: Callable[[], Settings]) -> None:
+        """Create the service.
+
+        Args:
+            plugins: the plugins.
+            settings: returns the settings in force.
+        """
+        self._plugins = plugins
+        self._settings = settings
+
+    def list(self) -> list[BackendEnvironment]:
+        """Return every training backend. Nothing is run; the reports are those of the last probes."""
+        chosen = self.choice()
+        return [self._describe(descriptor, chosen) for descriptor in self._plugins.backends]
+
+    def choice(self) -> BackendChoice | None:
+        """Return the backend that `auto` selects now, and why; None if there is no backend."""
+        return choose_backend(self._plugins, self._settings())
+
+    def plan(self, name: str, build: str = "auto") -> InstallPlan:
+        """Return what `install` would do.
+
+        Raises:
+            PluginUnavailableError: there is no such backend, or no suitable Python.
+            InvalidInputError: the backend has no environment of its own, or no build fits.
+        """
+        environment = self._environment(name)
+        chosen, why = choose_build(environment.spec, find_driver(), build)
+        _, version = self._python(environment)
+        place = next(path for path in environment.directory.parents if path.is_dir())
+        return InstallPlan(
+            name=name,
+            build=chosen.name,
+            why=why,
+            python=version,
+            directory=str(environment.directory),
+            packages=len(locked_packages(Path(chosen.lock))),
+            download_bytes=chosen.download_bytes,
+            disk_bytes=chosen.disk_bytes,
+            free_bytes=shutil.disk_usage(place).free,
+            continues=environment.directory.exists() and environment.stamp() is None,
+        )
+
+    async def install(
+        self, name: str, build: str = "auto", tell: Callable[[InstallProgress], object] = lambda _: None
+    ) -> ProbeReport:
+        """Install the environment of a backend, examine it, and return what the probe found.
+
+        An environment that is complete and up to date is only examined.
+
+        Args:
+            name: the backend.
+            build: the packages; `auto`: those that fit the driver.
+            tell: is called with the progress.
+
+        Raises:
+            PluginUnavailableError: there is no such backend, no suitable Python, or a step failed.
+            InvalidInputError: the backend has no environment of its own, or no build fits.
+            InsufficientStorageError: the disk is too small.
+            ConflictError: another process installs or removes it now.
+        """
+        environment = self._environment(name)
+        if environment.is_foreign:
+            raise InvalidInputError(
+                f"The setting backends.{name}.python names the interpreter {environment.interpreter}. Remove the setting "
+                "to let TMDE install an environment.",
+                field=f"backends.{name}.python",
+            )
+        plan = await asyncio.to_thread(self.plan, name, build)
+        chosen = next(one for one in environment.spec.builds if one.name == plan.build)
+        with self._locked(environment) as lock:
+            if not await asyncio.to_thread(_is_current, environment, chosen):
+                if not plan.continues and plan.free_bytes < plan.disk_bytes:
+                    raise InsufficientStorageError(
+                        f"The environment needs {plan.disk_bytes / 1e9:.1f} GB in {environment.directory.parent}; "
+                        f"{plan.free_bytes / 1e9:.1f} GB are free. Free some space and start again.",
+                        need=plan.disk_bytes,
+                        have=plan.free_bytes,
+                    )
+                python = await asyncio.to_thread(self._python, environment)
+                log = environment.directory.with_name(f"{name}.install.log")
+                await build_environment(environment.directory, chosen, python, log, lock, tell)
+            tell(InstallProgress(step="Examining the environment"))
+            return await self._examine(environment)
+
+    async def doctor(self, name: str) -> ProbeReport:
+        """Examine the environment of a backend with the backend's own probe, and keep the report.
+
+        Raises:
+            PluginUnavailableError: there is no such backend, or its environment is not installed.
+            InvalidInputError: the backend has no environment of its own.
+        """
+        environment = self._environment(name)
+        if environment.is_foreign:
+            found = environment.availability()
+            if not os.access(environment.interpreter, os.X_OK):
+                raise PluginUnavailableError(found.reason, name=name)
+        elif environment.stamp() is None:
+            raise PluginUnavailableError(
+                f"The environment of {name} is not installed. Run `tmde backends install {name}`.", name=name
+            )
+        return await self._examine(environment)
+
+    async def remove(self, name: str) -> int:
+        """Delete the environment of a backend and return the freed bytes.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+            InvalidInputError: the backend has no environment of its own.
+            ConflictError: a training run is in progress, or another process installs or removes it now.
+        """
+        environment = self._environment(name)
+        runs = self._settings().data_path / "runs"
+        with self._locked(environment):
+            if await asyncio.to_thread(_is_training, runs):
+                raise ConflictError("A training run is in progress. Wait for its end, or cancel it.")
+            environment.forget_report()
+            return await asyncio.to_thread(_delete, environment.directory)
+
+    # ------------------------------------------------------------------------------------------- parts
+
+    def _environment(self, name: str) -> Environment:
+        descriptor = self._plugins.backends.get(name)
+        environment = self._of(descriptor)
+        if environment is None:
+            raise InvalidInputError(
+                f"The backend {name} has no environment of its own: its packages are installed with TMDE.", field="name"
+            )
+        return environment
+
+    def _of(self, descriptor: BackendDescriptor) -> Environment | None:
+        if descriptor.environment_spec is None:
+            return None
+        return Environment.of(context_for(descriptor, self._settings()), descriptor.name, descriptor.environment_spec)
+
+    def _describe(self, descriptor: BackendDescriptor, chosen: BackendChoice | None) -> BackendEnvironment:
+        is_chosen = chosen is not None and chosen.name == descriptor.name
+        try:
+            environment = self._of(descriptor)
+            backend: TrainingBackend = create(descriptor, self._settings())
+            availability = backend.availability()
+        except Exception as error:  # a defect in one plugin must not hide the other backends
+            environment, availability = None, Availability(ok=False, reason=describe_error(error))
+        if environment is None:
+            return BackendEnvironment(
+                descriptor.name, descriptor.summary, "built-in", descriptor.environment, availability, is_chosen
+            )
+        stamp = environment.stamp()
+        state: EnvironmentState = "foreign" if environment.is_foreign else "installed" if stamp else "absent"
+        if state == "absent" and environment.directory.exists():
+            state = "incomplete"
+        return BackendEnvironment(
+            name=descriptor.name,
+            summary=descriptor.summary,
+            state=state,
+            interpreter=str(environment.interpreter),
+            availability=availability,
+            chosen=is_chosen,
+            build=stamp.build if stamp and state == "installed" else "",
+            report=environment.report(),
+        )
+
+    def _python(self, environment: Environment) -> tuple[str, str]:
+        versions = environment.spec.python
+        found = find_python(versions)
+        if found is None:
+            raise PluginUnavailableError(
+                f"The environment needs Python {', '.join(versions[:-1])} or {versions[-1]} with its venv module, and none "
+                f"was found. Install one, or name an interpreter that has the packages: backends.{environment.name}.python."
+            )
+        return found
+
+    @contextlib.contextmanager
+    def _locked(self, environment: Environment) -> Iterator[FileLock]:
+        environment.directory.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock.try_acquire(environment.directory.with_name(f".{environment.name}.lock"))
+        if lock is None:
+            raise ConflictError(f"Another process installs or removes the environment of {environment.name} now.")
+        with lock:
+            yield lock
+
+    async def _examine(self, environment: Environment) -> ProbeReport:
+        report = await _probe(environment)
+        await asyncio.to_thread(environment.keep_report, report)
+        return report
+
+
+async def _probe(environment: Environment) -> ProbeReport:
+    """Run the probe and return its report. A probe that fails is a report too."""
+    process = await asyncio.create_subprocess_exec(
+        *environment.argv(environment.spec.probe),
+        env={**os.environ, **VARIABLES},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            out, errors = await process.communicate()
+    except TimeoutError:
+        return _failed(
+            f"its probe gave no answer in {PROBE_SECONDS:.0f} s", "Look whether the driver hangs: `nvidia-smi`."
+        )
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    lines = out.decode(errors="replace").strip().splitlines()
+    with contextlib.suppress(Exception):
+        return from_json(lines[-1].encode(), ProbeReport)
+    last = next(iter(reversed(errors.decode(errors="replace").strip().splitlines())), f"exit {process.returncode}")
+    if any(f"No module named '{name}'" in last for name in WORKER_PACKAGES):
+        return _failed(last, f"Install {', '.join(WORKER_PACKAGES)} into this environment.")
+    return _failed(last, f"Install it anew: `tmde backends remove {environment.name}`, then install.")
+
+
+def _failed(why: str, remedy: str) -> ProbeReport:
+    return ProbeReport(python="", lacks=(Lack(what=f"The environment does not work: {why}.", remedy=remedy),))
+
+
+def _is_current(environment: Environment, build: TorchBuild) -> bool:
+    from tmde_core.storage.durable import hash_file
+
+    stamp = environment.stamp()
+    if stamp is None or not environment.interpreter.exists():
+        return False
+    wanted = EnvironmentStamp(build=build.name, lock_sha256=hash_file(Path(build.lock)), python=stamp.python)
+    return stamp == wanted
+
+
+def _is_training(runs: Path) -> bool:
+    from tmde_core.storage.locks import is_locked
+
+    return any(is_locked(leash) for leash in runs.glob("*/leash"))
+
+
+def _delete(directory: Path) -> int:
+    """Delete a directory. It is renamed first, because a partly deleted environment must not look complete."""
+    doomed = directory.with_name(f".{directory.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    try:
+        directory.rename(doomed)
+    except FileNotFoundError:
+        return 0
+    size = sum(file.lstat().st_size for file in doomed.rglob("*") if file.is_file() and not file.is_symlink())
+    shutil.rmtree(doomed)
+    return size

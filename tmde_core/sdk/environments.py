@@ -1,0 +1,244 @@
+"""Python environments of training backends: what a plugin says about its own, and where workers run.
+
+A backend whose libraries do not fit into TMDE's own environment ships lock files and a probe. `tmde backends install
+NAME` builds `envs/NAME` in the data directory from a lock file, and the probe says what works there.
+
+    ENVIRONMENT = EnvironmentSpec(package="my_plugin", probe="my_plugin.probe", builds=(TorchBuild(...),))
+    environment = Environment.of(context, "mine", ENVIRONMENT)
+    WorkerCommand(argv=environment.argv("my_plugin.worker", job_path), env={**VARIABLES})
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from tmde_core.errors import TmdeError
+from tmde_core.records.base import Record, from_json, to_json
+from tmde_core.records.runtimes import Availability
+from tmde_core.sdk.context import PluginContext, PluginSettings
+from tmde_core.storage.durable import write_atomic
+
+__all__ = [
+    "ENVIRONMENTS_DIR",
+    "STAMP_FILE",
+    "VARIABLES",
+    "Environment",
+    "EnvironmentSettings",
+    "EnvironmentSpec",
+    "EnvironmentStamp",
+    "Lack",
+    "ProbeReport",
+    "TorchBuild",
+    "version_tuple",
+]
+
+ENVIRONMENTS_DIR = "envs"
+"""The directory of environments in the data directory."""
+STAMP_FILE = "tmde-environment.json"
+"""A complete environment has this file. It holds an `EnvironmentStamp`."""
+
+VARIABLES: Mapping[str, str] = {"PYTHONPATH": "", "PYTHONHOME": "", "PYTHONNOUSERSITE": "1"}
+"""Environment variables of a worker that keep packages of other Python environments out. Add them to
+`WorkerCommand.env`."""
+
+_START = Path(__file__).parent / "worker" / "start.py"
+
+
+class TorchBuild(Record, frozen=True, kw_only=True):
+    """One set of packages, made for one build of PyTorch."""
+
+    name: str
+    """A short name: `cpu`, `cu128` or `cu130`."""
+    lock: str
+    """The path of the lock file: pinned requirements, each with its exact version, dependencies included."""
+    cuda: str = ""
+    """The lowest CUDA version that the card's driver must support, such as `12.8`. Empty: no card is needed."""
+    index: str = ""
+    """The address of a package index that has this build of PyTorch. Empty: the usual one."""
+    download_bytes: int
+    """Approximate size of all packages."""
+    disk_bytes: int
+    """Approximate size of the finished environment."""
+
+
+class EnvironmentSpec(Record, frozen=True, kw_only=True):
+    """What a plugin says about the Python environment of its workers."""
+
+    package: str
+    """The plugin's package. Workers in the environment can import it and `tmde_core.sdk`."""
+    probe: str
+    """A module of the package. Run in the environment, it prints a `ProbeReport` as one JSON line."""
+    python: tuple[str, ...] = ("3.12", "3.11", "3.13", "3.10")
+    """The Python versions that the lock files are for, the best first."""
+    builds: tuple[TorchBuild, ...]
+    """The sets of packages, the best first. The first one that the driver supports is installed."""
+
+
+class Lack(Record, frozen=True):
+    """Something that the probe did not find."""
+
+    what: str
+    """A sentence that names the lack."""
+    remedy: str = ""
+    """What to do about it."""
+    fatal: bool = True
+    """Whether the backend cannot train at all."""
+
+
+class ProbeReport(Record, frozen=True):
+    """What a backend's probe found in its environment."""
+
+    python: str
+    """The version of Python."""
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
+    """Package → version."""
+    device: str = ""
+    """`cuda`, `cpu`, or empty if nothing can be computed."""
+    device_name: str = ""
+    """The name of the card."""
+    compute_capability: str = ""
+    """The card's compute capability, such as `8.6`."""
+    memory_bytes: int | None = None
+    """Memory of the card."""
+    four_bit: bool = False
+    """Whether base models can be held in 4 bits."""
+    lacks: tuple[Lack, ...] = ()
+    """What is missing, and what to do about it."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the backend can train in this environment."""
+        return not any(lack.fatal for lack in self.lacks)
+
+
+class EnvironmentSettings(PluginSettings, frozen=True, kw_only=True):
+    """Base of the settings of a backend that has an environment of its own."""
+
+    python: Annotated[
+        str,
+        msgspec.Meta(
+            title="Python interpreter",
+            description=(
+                "An interpreter that has the backend's packages. Empty: the environment that `tmde backends install` "
+                "builds."
+            ),
+        ),
+    ] = ""
+    """An interpreter that a person names instead of the environment in the data directory."""
+
+
+class EnvironmentStamp(Record, frozen=True):
+    """Describes a complete environment."""
+
+    build: str
+    """The name of the `TorchBuild`."""
+    lock_sha256: str
+    """SHA-256 of the lock file."""
+    python: str
+    """The version of Python."""
+
+
+class _Probed(Record, frozen=True):
+    """A report, and what it is about."""
+
+    interpreter: str
+    stamp: EnvironmentStamp | None
+    report: ProbeReport
+
+
+class Environment:
+    """The Python environment of one backend in one data directory."""
+
+    def __init__(self, data_dir: Path, name: str, spec: EnvironmentSpec, python: str = "") -> None:
+        """Describe the environment. Nothing is created.
+
+        Args:
+            data_dir: the data directory.
+            name: the name of the backend.
+            spec: what the plugin says about the environment.
+            python: an interpreter that a person names instead; empty: the environment in the data directory.
+        """
+        self.name = name
+        self.spec = spec
+        self.directory = data_dir.absolute() / ENVIRONMENTS_DIR / name
+        self.is_foreign = bool(python)
+        # Not resolved: the link `bin/python` of a virtual environment tells Python where its packages are.
+        self.interpreter = Path(python).expanduser() if python else self.directory / "bin" / "python"
+        self._probed_file = self.directory.with_name(f"{name}.probe.json")
+
+    @classmethod
+    def of(cls, context: PluginContext[Any], name: str, spec: EnvironmentSpec) -> Environment:
+        """Return the environment of a backend. Settings that are `EnvironmentSettings` may name an interpreter."""
+        settings = context.settings
+        python = settings.python if isinstance(settings, EnvironmentSettings) else ""
+        return cls(context.data_dir, name, spec, python)
+
+    def stamp(self) -> EnvironmentStamp | None:
+        """Return the stamp of the environment in the data directory; None if it is absent or incomplete."""
+        with contextlib.suppress(OSError, TmdeError):
+            return from_json((self.directory / STAMP_FILE).read_bytes(), EnvironmentStamp)
+        return None
+
+    def report(self) -> ProbeReport | None:
+        """Return the last report of the probe; None if this interpreter was not probed yet."""
+        with contextlib.suppress(OSError, TmdeError):
+            probed = from_json(self._probed_file.read_bytes(), _Probed)
+            if (probed.interpreter, probed.stamp) == (str(self.interpreter), self._own_stamp()):
+                return probed.report
+        return None
+
+    def keep_report(self, report: ProbeReport) -> None:
+        """Store a report of the probe."""
+        self._probed_file.parent.mkdir(parents=True, exist_ok=True)
+        probed = _Probed(interpreter=str(self.interpreter), stamp=self._own_stamp(), report=report)
+        write_atomic(self._probed_file, to_json(probed))
+
+    def forget_report(self) -> None:
+        """Delete the stored report."""
+        self._probed_file.unlink(missing_ok=True)
+
+    def availability(self) -> Availability:
+        """Return whether workers can run here, from the files and the last report alone."""
+        if self.is_foreign and not os.access(self.interpreter, os.X_OK):
+            return Availability(
+                ok=False,
+                reason=f"The interpreter {self.interpreter} of the setting backends.{self.name}.python does not exist.",
+            )
+        if not self.is_foreign and self.stamp() is None:
+            state = "is not complete" if self.directory.exists() else "is not installed"
+            return Availability(ok=False, reason=f"Its environment {state}. Run `tmde backends install {self.name}`.")
+        report = self.report()
+        if report is None:
+            return Availability(
+                ok=False, reason=f"Its environment was not examined yet. Run `tmde backends doctor {self.name}`."
+            )
+        fatal = [f"{lack.what} {lack.remedy}".strip() for lack in report.lacks if lack.fatal]
+        return Availability(ok=not fatal, reason=" ".join(fatal))
+
+    def argv(self, module: str, *arguments: str) -> tuple[str, ...]:
+        """Return the command line of a module of the plugin that runs in this environment."""
+        found = importlib.util.find_spec(self.spec.package)
+        if found is None or not found.submodule_search_locations:
+            raise ModuleNotFoundError(f"There is no package {self.spec.package}.")
+        package = next(iter(found.submodule_search_locations))
+        return (str(self.interpreter), str(_START), str(Path(package).absolute()), module, *arguments)
+
+    def _own_stamp(self) -> EnvironmentStamp | None:
+        return None if self.is_foreign else self.stamp()
+
+
+def version_tuple(text: str) -> tuple[int, ...]:
+    """Return the numbers at the beginning of a version: `12.8` gives (12, 8)."""
+    numbers: list[int] = []
+    for part in text.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
