@@ -14,7 +14,17 @@ REFRESH = "docs/sdk.md is stale. Refresh it with: .venv/bin/python -m tools.sdk_
 
 PRIVATE = {
     f"worker.{part}"
-    for part in ("base_identity", "conversation", "examples", "kit", "run_files", "schedule", "start", "vitals")
+    for part in (
+        "base_identity",
+        "conversation",
+        "examples",
+        "kit",
+        "run_files",
+        "schedule",
+        "start",
+        "vitals",
+        "weights",
+    )
 }
 """Parts of `tmde_core.sdk.worker`, which names what is public of them."""
 

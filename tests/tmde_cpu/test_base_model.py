@@ -11,10 +11,12 @@ import pytest
 
 from tests.tmde_cpu.chat_templates import ANSWER, ASKED, TEMPLATES, write_tokenizer
 from tmde_core.errors import InvalidInputError
+from tmde_core.finetune.dequantizing import find_dequantizer
 from tmde_core.sdk.runtimes import Message
 from tmde_core.sdk.training import TrainingExample
 from tmde_core.sdk.worker import ConversationEncoder
 from tmde_core.sdk.worker.kit import CancelledRunError, TrainingFailedError
+from tmde_core.services import Services
 from tmde_core.storage.durable import hash_file
 from tmde_cpu import base_model
 from tmde_cpu.base_model import ensure_base_model, identify, load_tokenizer
@@ -206,3 +208,11 @@ def test_a_conversion_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(TrainingFailedError, match=r"some\.gguf cannot be converted for training: \w+Error"):
         ensure_base_model(tmp_path, str(source))
     assert not directories(tmp_path)
+
+
+async def test_the_backend_cpu_converts_for_every_backend(services: Services) -> None:
+    gguf = Path("/models/small.gguf")
+    command = find_dequantizer(services.plugins, services.settings, str(gguf))
+    assert command is not None
+    assert command.argv[-3:] == ("tmde_cpu.dequantize", services.settings.data_dir, str(gguf))
+    assert find_dequantizer(services.plugins, services.settings, "/some/directory") is None

@@ -14,7 +14,7 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.environments import Lack
-from tmde_core.sdk.training import PreviewingBackend, RecommendingBackend, TrainingBackend, TrainingJob
+from tmde_core.sdk.training import PreviewingBackend, RecommendingBackend, TrainingBackend, TrainingJob, WorkerCommand
 from tmde_core.testing import times_tables, write_job
 from tmde_unsloth.environment import ENVIRONMENT
 from tmde_unsloth.memory import Shape, Way, fitting_examples, peak_bytes
@@ -126,8 +126,8 @@ def test_the_settings_reach_the_worker(tmp_path, job):
 @pytest.mark.parametrize(
     ("base", "told"),
     [
-        ("", "the run names none"),
-        ("model.gguf", "cannot train on the GGUF file model.gguf"),
+        ("", "names no base model"),
+        ("model.gguf", "the GGUF file model.gguf, and nothing here can convert it"),
         ("nothing-here", "There is no base model 'nothing-here'"),
         ("half", r"lacks tokenizer.json, tokenizer_config.json, \*.safetensors"),
         ("~nobody-of-this-name/x", "cannot be looked at"),
@@ -142,16 +142,11 @@ def test_a_base_model_that_cannot_be_trained_is_refused_with_what_to_do(tmp_path
         make_backend(tmp_path, sys.executable).plan(msgspec.structs.replace(job, base_model=base))
 
 
-def test_the_weights_that_were_converted_from_a_gguf_are_found_by_its_name(tmp_path, job, tiny_model):
-    from tmde_unsloth.base_model import find_weights
-
-    converted = tmp_path / "models" / "model-f32"
-    converted.mkdir(parents=True)
-    for file in tiny_model.iterdir():
-        (converted / file.name).symlink_to(file)
-    (converted / "tmde-source.json").write_text('{"file": "model.gguf", "sha256": "00"}')
+def test_a_gguf_is_planned_if_something_converts_it(tmp_path, job):
+    (tmp_path / "models").mkdir()
     (tmp_path / "models" / "model.gguf").touch()
-    assert find_weights(tmp_path, "model.gguf") == converted
+    job = msgspec.structs.replace(job, base_model="model.gguf", dequantize=WorkerCommand(argv=("convert",)))
+    assert make_backend(tmp_path, sys.executable).plan(job).argv
 
 
 def test_the_card_needs_less_memory_than_the_processor_for_the_same_job(tmp_path, job):

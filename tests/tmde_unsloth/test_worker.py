@@ -14,7 +14,7 @@ import pytest
 from tests import warm
 from tests.conftest import link_models
 from tests.tmde_unsloth.support import make_backend
-from tmde_core.records.base import from_json
+from tmde_core.records.base import from_json, to_json
 from tmde_core.records.chat import Message
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.lora import Manifest
@@ -210,13 +210,9 @@ def wait_for(run: TrainingRun, kind: str) -> None:
 
 
 async def test_what_was_trained_on_the_embedded_models_weights_is_served(unsloth_python, embedded_model, tmp_path):
-    """The weights were converted from the GGUF that the runtime serves, so both are the same base model."""
+    """The worker converts the GGUF that the runtime serves, so both are the same base model."""
     link_models(tmp_path)
-    convert = "import sys; from pathlib import Path; from tmde_cpu.base_model import ensure_base_model; "
-    made = warm.run([sys.executable, "-c", f"{convert}print(ensure_base_model(Path(sys.argv[1]), ''))", str(tmp_path)])
-    assert made.returncode == 0, made.stderr
     config = FineTuneConfig(
-        base_model=Path(made.stdout.split()[-1]).name,
         backend="unsloth",
         lora_rank=4,
         batch_size=4,
@@ -224,7 +220,11 @@ async def test_what_was_trained_on_the_embedded_models_weights_is_served(unsloth
         epochs=1,
     )
     run = TrainingRun(tmp_path, config, TRAIN[:4])
-    finish(run, make_backend(tmp_path, unsloth_python).plan(run.job))
+    gguf = tmp_path / "models" / embedded_model.name
+    command = CpuBackend(make_context(data_dir=tmp_path)).dequantize(gguf)
+    job = msgspec.structs.replace(run.job, base_model=str(gguf), dequantize=command)
+    (Path(job.run_dir) / "job.json").write_bytes(to_json(job))
+    finish(run, make_backend(tmp_path, unsloth_python).plan(job))
     async with open_services(load_settings(tmp_path, environ={})) as services:
         await services.lora.activate(run.run_id)
         active = await services.lora.get_active()

@@ -43,7 +43,7 @@ from tmde_core.records.finetune import (
 )
 from tmde_core.records.runtimes import Availability
 from tmde_core.records.traces import Trace
-from tmde_core.records.training import ResourceEstimate
+from tmde_core.records.training import ResourceEstimate, WorkerCommand
 from tmde_core.sdk.environments import Environment
 from tmde_core.sdk.hooks import AUTO
 from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
@@ -335,6 +335,10 @@ class FineTuneService:
         backend = await self.require_backend(config.backend)
         await asyncio.to_thread(self._launcher.ask_plan, backend, config, base)
         return base
+
+    def find_dequantizer(self, base: TrainingBase) -> WorkerCommand | None:
+        """Return the command that converts the weights of a GGUF file, see `TrainingJob.dequantize`."""
+        return self._launcher.find_dequantizer(base)
 
     def resolve(self, config: FineTuneConfig) -> FineTuneConfig:
         """Return a checked configuration with `auto` replaced by the name of the best backend that works here.

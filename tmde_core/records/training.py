@@ -34,6 +34,9 @@ class TrainingJob(Record):
     """The name of the base model, for the manifest; empty: unknown, so the backend names it."""
     base_model_source: str = ""
     """Its repository on a hub, which other tools expect in `base_model_name_or_path`; empty: unknown."""
+    dequantize: WorkerCommand | None = None
+    """If `base_model` is a GGUF file: the command that converts it to a directory of safetensors and prints the path of
+    the directory as its last line. None: no backend here can. `tmde_core.sdk.worker.prepare_weights` runs it."""
     resume_from: str | None = None
     """The checkpoint directory to continue from; None: start from the beginning."""
 

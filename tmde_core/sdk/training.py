@@ -35,6 +35,7 @@ __all__ = [
     "ConversionResult",
     "ConvertingBackend",
     "Dataset",
+    "DequantizingBackend",
     "ExampleTokens",
     "FineTuneConfig",
     "FineTuneMetrics",
@@ -113,6 +114,26 @@ class ConvertingBackend(Protocol):
             adapter_dir: contains `adapter_model.safetensors` and `adapter_config.json`. Each file was checked on its
                 own.
             base_model: the unchecked name in the adapter's configuration.
+        """
+
+
+@runtime_checkable
+class DequantizingBackend(Protocol):
+    """A training backend that can also convert the weights of a GGUF file, so that every backend can train them.
+
+    This protocol is optional. Without such a backend, only the backends that read GGUF files can train a base model
+    that has no safetensors here.
+    """
+
+    def dequantize(self, gguf: Path) -> WorkerCommand | None:
+        """Return the command of a process that converts the file to safetensors; None if that is impossible here.
+
+        The process writes a directory with config.json, safetensors and the tokenizer, and prints its path as the last
+        line of standard output. It keeps the directory, so a second call is quick. If it fails, it writes one sentence
+        to stderr and exits with 1.
+
+        Args:
+            gguf: an existing GGUF file.
         """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -92,6 +93,22 @@ class CpuBackend:
     def convert(self, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
         """Return the command that creates the GGUF form. See `tmde_core.sdk.training.ConvertingBackend`."""
         return plan_conversion(self._data_dir, adapter_dir, base_model)
+
+    def dequantize(self, gguf: Path) -> WorkerCommand | None:
+        """Return the command that converts a GGUF file. See `tmde_core.sdk.training.DequantizingBackend`."""
+        if not self.availability().ok:
+            return None
+        return WorkerCommand(
+            argv=(sys.executable, "-m", "tmde_cpu.dequantize", str(self._data_dir), str(gguf)),
+            env={
+                # A worker of another environment starts it, and has emptied these variables.
+                "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+                "PYTHONNOUSERSITE": os.environ.get("PYTHONNOUSERSITE", ""),
+                "OMP_WAIT_POLICY": "passive",
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONUNBUFFERED": "1",
+            },
+        )
 
     def merge(
         self, adapter_dir: Path, base_model: str, target: Path, quantization: Quantization

@@ -10,7 +10,7 @@ from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.environments import VARIABLES, Environment
 from tmde_core.sdk.runtimes import Availability
 from tmde_core.sdk.training import FineTuneConfig, ResourceEstimate, TrainingJob, WorkerCommand
-from tmde_unsloth.base_model import find_weights
+from tmde_core.sdk.worker import find_weights
 from tmde_unsloth.environment import ENVIRONMENT
 from tmde_unsloth.memory import CONTEXT_BYTES, Shape, Way, peak_bytes
 from tmde_unsloth.options import UnslothSettings
@@ -65,7 +65,7 @@ class UnslothBackend:
 
     def estimate(self, job: TrainingJob) -> ResourceEstimate:
         """Estimate the memory of the card from the shape of the base model, and the time from the training file."""
-        shape = Shape.read(find_weights(self._data_dir, job.base_model))
+        shape = Shape.read(find_weights(job))
         if shape is None:
             return ResourceEstimate()
         config = msgspec.convert(job.config, FineTuneConfig)
@@ -90,7 +90,7 @@ class UnslothBackend:
         Raises:
             InvalidInputError: the base model does not exist or cannot be trained.
         """
-        find_weights(self._data_dir, job.base_model)
+        find_weights(job)
         return self._worker("tmde_unsloth.training.worker", job)
 
     def preview(self, job: TrainingJob) -> WorkerCommand:
@@ -99,7 +99,7 @@ class UnslothBackend:
         Raises:
             InvalidInputError: the base model does not exist or cannot be trained.
         """
-        find_weights(self._data_dir, job.base_model)
+        find_weights(job)
         return self._worker("tmde_unsloth.training.preview_worker", job)
 
     def _worker(self, module: str, job: TrainingJob) -> WorkerCommand:

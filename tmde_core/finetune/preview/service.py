@@ -209,6 +209,7 @@ class PreviewService:
             base_model_name=base.name,
             base_model_source=base.source,
             data_dir=self._settings.data_dir,
+            dequantize=self._finetune.find_dequantizer(base),
             config=msgspec.to_builtins(config),
         )
         (directory / JOB_FILE).write_bytes(to_json(job))

@@ -16,6 +16,7 @@ import structlog
 from tmde_core.card import give_back
 from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze
+from tmde_core.finetune.dequantizing import find_dequantizer
 from tmde_core.finetune.store import RunStore
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import AttemptPlan, append_attempt
@@ -226,6 +227,10 @@ class Launcher:
             (run_dir / "checkpoints").rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
+    def find_dequantizer(self, base: TrainingBase) -> WorkerCommand | None:
+        """Return the command that converts the weights of a GGUF file, see `TrainingJob.dequantize`."""
+        return find_dequantizer(self._workspace.plugins, self._workspace.settings, base.weights)
+
     def _write_job(
         self, run_id: UUID, config: FineTuneConfig, resume_from: Path | None, base: TrainingBase
     ) -> TrainingJob:
@@ -245,6 +250,7 @@ class Launcher:
             base_model_name=base.name,
             base_model_source=base.source,
             data_dir=self._settings.data_dir,
+            dequantize=self.find_dequantizer(base),
             config=msgspec.to_builtins(config),
             resume_from=None if resume_from is None else str(resume_from),
         )

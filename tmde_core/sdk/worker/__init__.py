@@ -1,6 +1,6 @@
 """The kit for a training process: the run's examples, event log, heartbeat, checkpoints, cancellation and publication.
 
-Import from this package. Its modules (`kit`, `examples`, `conversation`, `schedule`, `base_identity`, `vitals`, `run_files`) are private.
+Import from this package. Its modules (`kit`, `examples`, `conversation`, `schedule`, `base_identity`, `weights`, `vitals`, `run_files`) are private.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tmde_core.sdk.worker.kit import (
 )
 from tmde_core.sdk.worker.schedule import PATIENCE, learning_rate, order_examples
 from tmde_core.sdk.worker.vitals import measure_memory
+from tmde_core.sdk.worker.weights import find_weights, prepare_weights
 
 __all__ = [
     "PATIENCE",
@@ -35,10 +36,12 @@ __all__ = [
     "UnusableExampleError",
     "check_loss",
     "describe_failure",
+    "find_weights",
     "identify_base_model",
     "learning_rate",
     "list_checkpoints",
     "measure_memory",
     "order_examples",
     "prepare_examples",
+    "prepare_weights",
 ]

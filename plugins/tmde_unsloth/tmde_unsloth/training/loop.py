@@ -39,8 +39,8 @@ from tmde_core.sdk.worker import (
     identify_base_model,
     learning_rate,
     order_examples,
+    prepare_weights,
 )
-from tmde_unsloth.base_model import find_weights
 from tmde_unsloth.memory import Shape, fitting_examples
 from tmde_unsloth.training import state
 from tmde_unsloth.training.batches import MicroBatch, parts
@@ -64,7 +64,7 @@ def train(worker: RunWorker, options: Options) -> None:
     begun = state.read(resumed) if resumed else None
     _seed(config.seed)
 
-    directory = find_weights(Path(worker.job.data_dir), worker.job.base_model)
+    directory = prepare_weights(worker.job, worker.report_alive)
     tokenizer = load_tokenizer(directory)
     base = identify_base_model(directory, _name(worker, directory), tokenizer.chat_template)
     fingerprint = worker.fingerprint(base)

@@ -25,8 +25,13 @@ from tmde_core.sdk.training import (
     ResourceEstimate,
     TrainingJob,
 )
-from tmde_core.sdk.worker import ConversationEncoder, EncodedExample, TrainingFailedError, prepare_examples
-from tmde_unsloth.base_model import find_weights
+from tmde_core.sdk.worker import (
+    ConversationEncoder,
+    EncodedExample,
+    TrainingFailedError,
+    prepare_examples,
+    prepare_weights,
+)
 from tmde_unsloth.memory import CONTEXT_BYTES, Shape, Way, peak_bytes
 from tmde_unsloth.training.options import Options, parse
 from tmde_unsloth.training.tokens import load_tokenizer
@@ -42,7 +47,7 @@ def preview(job: TrainingJob, options: Options) -> PreviewReport:
     import torch
 
     config = msgspec.convert(job.config, FineTuneConfig)
-    directory = find_weights(Path(job.data_dir), job.base_model)
+    directory = prepare_weights(job)
     tokenizer = load_tokenizer(directory)
     encode = ConversationEncoder(tokenizer).encode
     train = prepare_examples(Path(job.train_file), encode, "train")
