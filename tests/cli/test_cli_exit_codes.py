@@ -22,6 +22,7 @@ WRONG: dict[str, list[str]] = {
     "models show": [],
     "models add": ["/no/such/file.gguf"],
     "models remove": [],
+    "models use": ["a", "--role", "king"],
     "models test": ["a", "b"],
     "models suggest": ["--nonsense"],
     "models pull": ["no-owner"],

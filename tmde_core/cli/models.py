@@ -266,6 +266,32 @@ def remove(
     typer.echo(f"Removed; {format_bytes(freed)} are free again.")
 
 
+@command.command()
+def use(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="The base model, or a form of it as RUNTIME:MODEL.")],
+    role: Annotated[
+        list[str] | None,
+        typer.Option("--role", "-r", help="A role that it answers for; may be repeated. Default: all."),
+    ] = None,
+) -> None:
+    """Let a model answer for the roles of the debate. The choice takes effect with the next debate."""
+    from tmde_core.plugins.defaults import ROLES
+
+    roles = tuple(dict.fromkeys(role or ROLES))
+    if unknown := [one for one in roles if one not in ROLES]:
+        raise typer.BadParameter(f"there is no role {unknown[0]!r}; there are {', '.join(ROLES)}.", param_hint="--role")
+
+    async def chosen(services: Services) -> tuple[str, str]:
+        runtime, model = await services.models.find_form(name)
+        await services.live.change({"roles": {one: {"runtime": runtime, "model": model} for one in roles}})
+        return runtime, model
+
+    runtime, model = with_services(ctx, chosen)
+    who = "all roles" if set(roles) == set(ROLES) else f"the {' and the '.join(one.capitalize() for one in roles)}"
+    typer.echo(plain(f"{model} on {runtime} answers for {who} from the next debate on."))
+
+
 @command.command("test")
 def try_(
     ctx: typer.Context,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -149,7 +150,7 @@ def _report(pull: Pull) -> None:
 
 def say_how_to_choose(name: str) -> str:
     """Return what a person does so that a base model answers."""
-    return f"Let it answer: choose it on the page /models, or write model = {name!r} in the table [roles.proposer] of tmde.toml."
+    return f"Let it answer: tmde models use {shlex.quote(name)}, or choose it on the page /models."
 
 
 def _print_plan(plan: PullPlan) -> None:
