@@ -502,19 +502,22 @@ class ModelService:
         """Check that an adapter belongs to a served model, and return why.
 
         Raises:
-            ConflictError: it belongs to another model; the message names both.
+            ConflictError: it belongs to another model; the message names both. The context has `adapterBase`,
+                `servedBase`, and `sizesFit`: whether a person may say that both are the same.
         """
         found = await self.explain_belonging(directory, manifest, served)
         if found.same:
             return found
         todo = "Choose that base model for the Proposer, or train an adapter for this one."
-        if await asyncio.to_thread(find_misfit, directory, served) is None:
+        sizes_fit = await asyncio.to_thread(find_misfit, directory, served) is None
+        if sizes_fit:
             todo += f" If you know that they are the same model, say so: tmde lora activate {manifest.id} --base NAME."
         raise ConflictError(
             f"The adapter {manifest.id} was trained on {manifest.base_model!r}, but the Proposer's model is {served.name!r}. "
             f"{found.why} {todo}",
             adapterBase=manifest.base_model,
             servedBase=served.name,
+            sizesFit=sizes_fit,
         )
 
     async def require_served_base(self, adapter: AdapterRef, runtime: str, model: str) -> None:

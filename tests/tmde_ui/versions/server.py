@@ -75,13 +75,13 @@ def publish_adapter(directory: Path, given: dict[str, Any]) -> str:
     staging = staging_directory(adapters, identity)
     staging.mkdir(parents=True)
     (staging / "adapter_model.safetensors").write_bytes(safetensors(weights(seed=identity.int % 2**32)))
-    (staging / "adapter_config.json").write_text(json.dumps(CONFIG))
+    base = given.pop("base_model", "scripted-1")
+    (staging / "adapter_config.json").write_text(json.dumps(CONFIG | {"base_model_name_or_path": base}))
     training = given.pop("training", {"config": {"epochs": 3, "loraRank": 16}})
     (staging / "training_args.json").write_text(json.dumps(training))
     if given.pop("served", True):
         (staging / "adapter.gguf").write_bytes(b"GGUF" + identity.bytes)
     created = datetime.now(UTC) - timedelta(minutes=given.pop("age", 0))
-    base = given.pop("base_model", "scripted-1")
     manifest = {name: tuple(value) if name == "tags" else value for name, value in given.items()}
     publish(staging, adapters, Manifest(id=identity, created_at=created, base_model=base, **manifest))
     return str(identity)

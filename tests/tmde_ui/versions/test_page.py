@@ -250,6 +250,20 @@ def test_what_a_person_is_typing_stays_when_something_is_switched_elsewhere(open
     expect(row(page, b).get_by_test_id("adapter-details")).to_have_count(0)
 
 
+def test_a_person_can_say_that_the_adapters_base_and_the_served_model_are_the_same(open_page, server):
+    adapter = server.do("publish", base_model="somebody/the-same-under-another-name")
+    page = open_page("/finetune/versions")
+    line = row(page, adapter)
+    line.get_by_test_id("activate").click()
+    expect(line.get_by_test_id("row-problem")).to_contain_text("was trained on 'somebody/the-same-under-another-name'")
+    line.get_by_test_id("same-base").click()
+    expect(page.get_by_test_id("same-dialog")).to_contain_text("If it was trained on another model")
+    page.get_by_test_id("confirm-same").click()
+    expect(line.get_by_test_id("active-badge")).to_be_visible()
+    expect(line.get_by_test_id("same-base")).to_be_hidden()
+    assert server.do("active") == adapter
+
+
 def test_an_adapter_that_fails_its_probe_is_refused_with_the_reason_and_nothing_changes(open_page, server):
     a, broken = server.do("publish", age=9), server.do("publish")
     server.do("activate", id=a)

@@ -40,11 +40,14 @@ class AdapterRow:
                     self._more = button("Details", "quiet", test="details", aria_expanded="false")
             self._reason = Tag("p", classes="reason", data_testid="invalid-reason").show(visible=False)
             self._problem = Tag("p", classes="notice bad", role="alert", data_testid="row-problem").show(visible=False)
+            self._same = button("They are the same model", "quiet", test="same-base").show(visible=False)
             self._box = Tag("div", classes="maybe")
         self._more.put(aria_label=f"Details of {name_of(adapter.id)}", aria_controls=f"c{self._box.id}")
         self._activate.put(aria_label=f"Activate {name_of(adapter.id)}")
         self._activate.on("click", self._switch, args=[])
         self._more.on("click", self._toggle, args=[])
+        self._same.on("click", self._ask_same, args=[])
+        self._served_base = ""
 
     def tell_time(self) -> None:
         """Update the age."""
@@ -126,20 +129,42 @@ class AdapterRow:
             self._problem.say(sentence(error)).show()
             return None
 
-    async def _try(self, *, force: bool) -> TmdeError | None:
-        """Activate the adapter and show a refusal below the line."""
+    async def _try(self, *, force: bool, base: str | None = None) -> TmdeError | None:
+        """Activate the adapter and show a refusal below the line.
+
+        Args:
+            force: activate it although the gate holds it back.
+            base: the base model to which the person says that it belongs.
+        """
         self._problem.show(visible=False)
+        self._same.show(visible=False)
         self._activate.say("Activating …").put(disabled=True)
         refusal: TmdeError | None = None
         try:
-            await self._services.lora.activate(self._adapter.id, force=force)
+            await self._services.lora.activate(self._adapter.id, force=force, base=base)
         except TmdeError as error:
             refusal = error
             self._problem.say(sentence(error)).show()
+            self._served_base = str(error.context.get("servedBase", ""))
+            self._same.show(bool(self._served_base and error.context.get("sizesFit")))
         finally:
             self._activate.say("Activate").put(disabled=False)
         await self._around.changed()
         return refusal
+
+    def _ask_same(self) -> None:
+        ask_once(
+            self.element,
+            "Are both the same base model?",
+            f"The adapter says {self._adapter.base_model}, and the Proposer's model is {self._served_base}. No size of its "
+            "matrices speaks against it. If it was trained on another model of this size, its answers will be nonsense.",
+            "Your answer is kept with the adapter.",
+            yes="They are the same: activate",
+            no="Cancel",
+            doing="Activating …",
+            deed=lambda: self._try(force=self._adapter.gate == "held-back", base=self._served_base),
+            test="same",
+        )
 
     def _ask_force(self) -> None:
         ask_once(
