@@ -18,6 +18,7 @@ import pytest
 import typer
 from rich.console import Console
 
+from tests.conftest import link_models
 from tests.core.lora.archive.archives import packed, peft_files, unpacked
 from tests.core.lora.conftest import sane
 from tmde_core.cli.lora import archive as lora_archive
@@ -109,6 +110,19 @@ def test_adapters_are_activated_rolled_back_and_deactivated_with_words(tmde: Tmd
     assert tmde("lora", "deactivate").out == "The base model answers from the next debate on.\n"
     states = [line.split("\t")[2] for line in tmde("lora", "list").out.splitlines()[1:]]
     assert states == ["-", "-"]
+
+
+def test_the_list_says_that_the_active_adapter_does_not_answer_for_another_model(
+    tmde: Tmde, adapter, tmp_path, embedded_model
+) -> None:
+    identity = adapter()
+    assert tmde("lora", "activate", identity).code == 0
+    assert tmde("lora", "list").out.splitlines()[1].split("\t")[2] == "active"
+    link_models(tmp_path / "data")
+    assert tmde("models", "use", "SmolLM2-135M-Instruct", "--role", "proposer").code == 0
+    ran = tmde("lora", "list")
+    assert ran.out.splitlines()[1].split("\t")[2] == "active, but not served: the base model answers"
+    assert "The active adapter does not answer. It was trained on scripted-1, and the Proposer's model is" in ran.err
 
 
 def test_what_is_held_back_needs_force_and_another_base_is_named(tmde: Tmde, adapter) -> None:

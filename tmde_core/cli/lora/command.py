@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +39,15 @@ def list_(
     json: JsonFlag = False,
 ) -> None:
     """List adapters, newest first."""
-    adapters = with_reading(ctx, lambda services: services.lora.list(tag=tag, valid=valid))
+
+    async def listed(services: Services) -> tuple[Sequence[LoRAAdapter], str | None]:
+        reference = services.lora.get_active_ref()
+        if reference is None:
+            return await services.lora.list(tag=tag, valid=valid), None
+        _ = services.runtimes  # without runtimes, nothing is known of the Proposer's model
+        return await services.lora.list(tag=tag, valid=valid), services.workspace.find_why_idle(reference)
+
+    adapters, idle = with_reading(ctx, listed)
     if json:
         print_json(adapters)
         return
@@ -46,7 +55,7 @@ def list_(
         (
             str(adapter.id),
             adapter.created_at,
-            _state(adapter),
+            _state(adapter, idle),
             adapter.name,
             adapter.gate,
             score_words(adapter),
@@ -63,6 +72,8 @@ def list_(
         empty="There are no adapters. `tmde finetune start` trains one.",
         right=("traces", "size"),
     )
+    if idle is not None and any(adapter.is_active and adapter.is_valid for adapter in adapters):
+        typer.echo(f"The active adapter does not answer. {plain(idle)}", err=True)
 
 
 @command.command()
@@ -205,9 +216,9 @@ def _live_at(ctx: typer.Context, at: str, json: bool) -> None:
     print_fields((("at", found.at), ("answered", who), ("since", found.since), ("until", found.until)))
 
 
-def _state(adapter: LoRAAdapter) -> str:
+def _state(adapter: LoRAAdapter, idle: str | None) -> str:
     if adapter.is_active:
-        if adapter.is_answering:
+        if adapter.is_answering and idle is None:
             return "active"
         return f"active, but {'not served' if adapter.is_valid else 'damaged'}: the base model answers"
     return "" if adapter.is_valid else "damaged"
