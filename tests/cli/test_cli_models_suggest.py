@@ -10,7 +10,6 @@ import pytest
 
 from tests.core.models.test_suggestions import machine
 from tmde_core.models import service
-from tmde_core.models.suggestions import suggest
 from tmde_core.resources import Resources
 
 Tmde = Callable[..., Any]
@@ -26,10 +25,6 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Resources], None]:
 
         monkeypatch.setattr(service, "read_resources", read)
         monkeypatch.setattr(service, "count_cores", lambda: resources.cpu.count)
-        # As if a training backend for cards were installed.
-        monkeypatch.setattr(
-            service, "suggest", lambda *given, **more: suggest(*given, **more | {"trains_on_card": True})
-        )
 
     return played
 
@@ -49,6 +44,7 @@ def test_the_table_says_what_fits_where_and_what_to_type(tmde: Tmde, play: Calla
         "    tmde models pull Qwen/Qwen3-8B --weights",
     ]
     assert "computed" in ran.err
+    assert "Training on the card needs packages that are not here yet: `tmde backends install unsloth`." in ran.err
     assert "(terms): the publisher wants its licence to be accepted" in ran.err
 
 

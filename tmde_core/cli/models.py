@@ -84,10 +84,10 @@ def _list(ctx: typer.Context, *, json: bool) -> None:
             typer.echo(f"{report.name}: {report.availability.reason}", err=True)
         elif report.status.state == "paused":
             typer.echo(f"{report.name}: {report.status.detail}", err=True)
-    if models and all(model.embedded for model in models):
+    if any(model.embedded and model.roles for model in models):
         typer.echo(
-            "The embedded model is a toy, so that everything works at once. `tmde models suggest` says which models fit "
-            "this machine.",
+            "The embedded model answers. It is a toy, so that everything works at once. `tmde models suggest` says which "
+            "models fit this machine, and `tmde models use` chooses one.",
             err=True,
         )
 

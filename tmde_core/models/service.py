@@ -21,6 +21,7 @@ from tmde_core.models.hashes import ModelHashes, is_as_noted
 from tmde_core.models.known import find_known
 from tmde_core.models.names import make_bare, without_endings
 from tmde_core.models.suggestions import suggest
+from tmde_core.plugins import create
 from tmde_core.records.base import Record, from_json, to_json, utc_now
 from tmde_core.records.chat import AdapterRef, ChatDelta, ChatEnd, ChatRequest, Message
 from tmde_core.records.lora import Manifest
@@ -31,6 +32,7 @@ from tmde_core.resources import count_cores, read_resources
 from tmde_core.runtimes import Runtimes
 from tmde_core.sdk.adapters import MANIFEST_FILE
 from tmde_core.sdk.model_folders import check_folder_name, find_folder, is_later_part, list_folders, weights_lack
+from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
 from tmde_core.settings import RoleSettings, Settings
 from tmde_core.storage.durable import storage_errors, write_atomic
 
@@ -209,8 +211,22 @@ class ModelService:
         """Return which known models fit this machine, for answering and for training. Nothing is fetched."""
         resources = await read_resources(self._settings().data_path)
         backends = self._runtimes().plugins.backends
-        on_card = any(one.uses_card for one in backends)
-        return suggest(resources, await self.list(), cores=count_cores(), trains_on_card=on_card)
+        for_cards = sorted((one for one in backends if one.uses_card), key=lambda one: -one.preference)
+        works = await asyncio.to_thread(lambda: any(map(self._can_train, for_cards)))
+        return suggest(
+            resources,
+            await self.list(),
+            cores=count_cores(),
+            trains_on_card=bool(for_cards),
+            backend_to_install="" if works or not for_cards else for_cards[0].name,
+        )
+
+    def _can_train(self, descriptor: BackendDescriptor) -> bool:
+        try:
+            backend: TrainingBackend = create(descriptor, self._settings())
+            return backend.availability().ok
+        except Exception:  # a defect in one plugin must not keep the models from being listed
+            return False
 
     # ----------------------------------------------------------------------------------------- trying
 

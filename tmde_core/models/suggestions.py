@@ -62,7 +62,12 @@ class _Machine(NamedTuple):
 
 
 def suggest(
-    resources: Resources, bases: Iterable[BaseModel] = (), *, cores: int | None = None, trains_on_card: bool = True
+    resources: Resources,
+    bases: Iterable[BaseModel] = (),
+    *,
+    cores: int | None = None,
+    trains_on_card: bool = True,
+    backend_to_install: str = "",
 ) -> Suggestions:
     """Return how each known model fits a machine, and which is the best one for answering and for training.
 
@@ -70,7 +75,8 @@ def suggest(
         resources: what the machine has and what is free.
         bases: the base models that are here already.
         cores: the number of cores that compute; None: as many as the machine has processors.
-        trains_on_card: whether an installed training backend uses the card.
+        trains_on_card: whether a training backend uses the card.
+        backend_to_install: the backend whose packages are missing for that; empty if none are.
     """
     card = max(resources.gpus, key=lambda one: one.total_bytes - one.used_bytes, default=None)
     machine = _Machine(
@@ -91,6 +97,10 @@ def suggest(
         )
     if card is not None and not trains_on_card:
         remarks.append(NO_CARD_BACKEND)
+    elif card is not None and backend_to_install:
+        remarks.append(
+            f"Training on the card needs packages that are not here yet: `tmde backends install {backend_to_install}`."
+        )
     here = [(known.name, base) for base in bases if (known := _find_known(base)) is not None]
     items = tuple(
         _suggest(model, machine, [base for name, base in here if name == model.name]) for model in list_known()
