@@ -211,5 +211,5 @@ class _Build:
         wrong = [line for line in said if line.upper().startswith("ERROR")] or said
         return PluginUnavailableError(
             f"The step {step!r} failed: {' '.join(wrong[-TAIL_LINES:])[-600:]} Correct this (often: no network, a proxy, a "
-            f"full disk), then run the same command again: it goes on from here. All of the output is in {self._log}."
+            f"full disk), then install again: it goes on from here. All of the output is in {self._log}."
         )

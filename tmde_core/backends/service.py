@@ -12,6 +12,7 @@ from typing import Literal
 
 from tmde_core.backends.building import InstallProgress, build_environment, find_python, locked_packages
 from tmde_core.backends.driver import choose_build, find_driver
+from tmde_core.backends.progress import Installation, InstallationFile, read_installation
 from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
 from tmde_core.plugins import Plugins
 from tmde_core.plugins.defaults import BackendChoice, choose_backend
@@ -83,6 +84,8 @@ class BackendEnvironments:
         """
         self._plugins = plugins
         self._settings = settings
+        self._installing: dict[str, InstallationFile] = {}
+        """The installations of this process, running or ended."""
 
     def list(self) -> list[BackendEnvironment]:
         """Return every training backend. Nothing is run; the reports are those of the last probes."""
@@ -144,7 +147,7 @@ class BackendEnvironments:
             )
         plan = await asyncio.to_thread(self.plan, name, build)
         chosen = next(one for one in environment.spec.builds if one.name == plan.build)
-        with self._locked(environment) as lock:
+        with self._locked(environment) as lock, self._recorded(environment, chosen.name, tell) as told:
             if not await asyncio.to_thread(_is_current, environment, chosen):
                 if not plan.continues and plan.free_bytes < plan.disk_bytes:
                     raise InsufficientStorageError(
@@ -155,9 +158,23 @@ class BackendEnvironments:
                     )
                 python = await asyncio.to_thread(self._python, environment)
                 log = environment.directory.with_name(f"{name}.install.log")
-                await build_environment(environment.directory, chosen, python, log, lock, tell)
-            tell(InstallProgress(step="Examining the environment"))
+                await build_environment(environment.directory, chosen, python, log, lock, told)
+            told(InstallProgress(step="Examining the environment"))
             return await self._examine(environment)
+
+    def installation(self, name: str) -> Installation | None:
+        """Return the installation that runs, in this process or another, or else the last one; None without one.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+        """
+        environment = self._of(self._plugins.backends.get(name))
+        if environment is None:
+            return None
+        own = self._installing.get(name)
+        if own is not None and (own.now.state == "installing" or own.unwritten):
+            return own.now if own.now.step else None
+        return read_installation(_installation_file(environment), _lock_file(environment))
 
     async def doctor(self, name: str) -> ProbeReport:
         """Examine the environment of a backend with the backend's own probe, and keep the report.
@@ -191,6 +208,8 @@ class BackendEnvironments:
             if await asyncio.to_thread(_is_training, runs):
                 raise ConflictError("A training run is in progress. Wait for its end, or cancel it.")
             environment.forget_report()
+            self._installing.pop(name, None)
+            _installation_file(environment).unlink(missing_ok=True)
             return await asyncio.to_thread(_delete, environment.directory)
 
     # ------------------------------------------------------------------------------------------- parts
@@ -249,11 +268,30 @@ class BackendEnvironments:
     @contextlib.contextmanager
     def _locked(self, environment: Environment) -> Iterator[FileLock]:
         environment.directory.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock.try_acquire(environment.directory.with_name(f".{environment.name}.lock"))
+        lock = FileLock.try_acquire(_lock_file(environment))
         if lock is None:
             raise ConflictError(f"Another process installs or removes the environment of {environment.name} now.")
         with lock:
             yield lock
+
+    @contextlib.contextmanager
+    def _recorded(
+        self, environment: Environment, build: str, tell: Callable[[InstallProgress], object]
+    ) -> Iterator[Callable[[InstallProgress], object]]:
+        """Record an installation for other processes, and yield the function that takes its progress."""
+        record = InstallationFile(_installation_file(environment), environment.name, build)
+        self._installing[environment.name] = record
+
+        def tell_all(progress: InstallProgress) -> None:
+            record.tell(progress)
+            tell(progress)
+
+        try:
+            with record.recording_the_end():
+                yield tell_all
+        finally:
+            if not record.now.step:  # it was refused before its first step
+                del self._installing[environment.name]
 
     async def _examine(self, environment: Environment) -> ProbeReport:
         report = await _probe(environment)
@@ -288,6 +326,14 @@ async def _probe(environment: Environment) -> ProbeReport:
     if any(f"No module named '{name}'" in last for name in WORKER_PACKAGES):
         return _failed(last, f"Install {', '.join(WORKER_PACKAGES)} into this environment.")
     return _failed(last, f"Install it anew: `tmde backends remove {environment.name}`, then install.")
+
+
+def _lock_file(environment: Environment) -> Path:
+    return environment.directory.with_name(f".{environment.name}.lock")
+
+
+def _installation_file(environment: Environment) -> Path:
+    return environment.directory.with_name(f"{environment.name}.progress.json")
 
 
 def _failed(why: str, remedy: str) -> ProbeReport:
