@@ -13,7 +13,14 @@ from typing import Literal
 from tmde_core.backends.building import InstallProgress, build_environment, find_python, locked_packages
 from tmde_core.backends.driver import choose_build, find_driver
 from tmde_core.backends.progress import Installation, InstallationFile, read_installation
-from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
+from tmde_core.errors import (
+    ConflictError,
+    InsufficientStorageError,
+    InvalidInputError,
+    NotFoundError,
+    PluginUnavailableError,
+    TmdeError,
+)
 from tmde_core.plugins import Plugins
 from tmde_core.plugins.defaults import BackendChoice, choose_backend
 from tmde_core.plugins.making import context_for, create
@@ -25,7 +32,7 @@ from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
 from tmde_core.settings import Settings
 from tmde_core.storage.locks import FileLock
 
-__all__ = ["BackendEnvironment", "BackendEnvironments", "InstallPlan"]
+__all__ = ["BackendDetails", "BackendEnvironment", "BackendEnvironments", "InstallPlan"]
 
 PROBE_SECONDS = 300.0
 """The time limit of a probe. The first import of PyTorch from a slow disk takes a minute."""
@@ -52,6 +59,8 @@ class BackendEnvironment(Record, frozen=True):
     """The name of the installed packages, such as `cu128`."""
     report: ProbeReport | None = None
     """What the probe found last."""
+    installation: Installation | None = None
+    """The installation that runs, in this process or another, or else the last one."""
 
 
 class InstallPlan(Record, frozen=True):
@@ -70,6 +79,18 @@ class InstallPlan(Record, frozen=True):
     free_bytes: int
     continues: bool
     """Whether an unfinished installation goes on."""
+
+
+class BackendDetails(Record, frozen=True):
+    """A training backend, and what an installation of its environment would do."""
+
+    backend: BackendEnvironment
+    builds: tuple[str, ...] = ()
+    """The names of the packages that can be installed, the best first."""
+    plan: InstallPlan | None = None
+    """None: nothing can be installed."""
+    refusal: str = ""
+    """Why nothing can be installed, and what to do. Empty for a backend without an environment of its own."""
 
 
 class BackendEnvironments:
@@ -96,14 +117,52 @@ class BackendEnvironments:
         """Return the backend that `auto` selects now, and why; None if there is no backend."""
         return choose_backend(self._plugins, self._settings())
 
+    def find(self, name: str) -> BackendEnvironment:
+        """Return one training backend. Nothing is run.
+
+        Raises:
+            NotFoundError: there is no such backend.
+        """
+        found = {one.name: one for one in self.list()}
+        if name not in found:
+            raise NotFoundError(
+                f"There is no training backend called {name[:60]!r}; available: {', '.join(found) or 'none'}."
+            )
+        return found[name]
+
+    def details(self, name: str, build: str = "auto") -> BackendDetails:
+        """Return one training backend with the plan of an installation. The driver is asked.
+
+        Raises:
+            NotFoundError: there is no such backend.
+            InvalidInputError: there is no such build.
+        """
+        found = self.find(name)
+        spec = self._plugins.backends.get(name).environment_spec
+        if spec is None:
+            return BackendDetails(found)
+        builds = tuple(one.name for one in spec.builds)
+        if build not in ("auto", *builds):
+            raise InvalidInputError(f"There is no build {build[:60]!r}; there are {', '.join(builds)}.", field="build")
+        try:
+            return BackendDetails(found, builds, plan=self.plan(name, build))
+        except TmdeError as error:
+            return BackendDetails(found, builds, refusal=error.detail)
+
     def plan(self, name: str, build: str = "auto") -> InstallPlan:
         """Return what `install` would do.
 
         Raises:
             PluginUnavailableError: there is no such backend, or no suitable Python.
-            InvalidInputError: the backend has no environment of its own, or no build fits.
+            InvalidInputError: the backend has no environment of its own, a setting names an interpreter, or no build fits.
         """
         environment = self._environment(name)
+        if environment.is_foreign:
+            raise InvalidInputError(
+                f"The setting backends.{name}.python names the interpreter {environment.interpreter}. Remove the setting "
+                "to let TMDE install an environment.",
+                field=f"backends.{name}.python",
+            )
         chosen, why = choose_build(environment.spec, find_driver(), build)
         _, version = self._python(environment)
         place = next(path for path in environment.directory.parents if path.is_dir())
@@ -134,17 +193,11 @@ class BackendEnvironments:
 
         Raises:
             PluginUnavailableError: there is no such backend, no suitable Python, or a step failed.
-            InvalidInputError: the backend has no environment of its own, or no build fits.
+            InvalidInputError: see `plan`.
             InsufficientStorageError: the disk is too small.
-            ConflictError: another process installs or removes it now.
+            ConflictError: it is being installed or removed now.
         """
         environment = self._environment(name)
-        if environment.is_foreign:
-            raise InvalidInputError(
-                f"The setting backends.{name}.python names the interpreter {environment.interpreter}. Remove the setting "
-                "to let TMDE install an environment.",
-                field=f"backends.{name}.python",
-            )
         plan = await asyncio.to_thread(self.plan, name, build)
         chosen = next(one for one in environment.spec.builds if one.name == plan.build)
         with self._locked(environment) as lock, self._recorded(environment, chosen.name, tell) as told:
@@ -169,12 +222,7 @@ class BackendEnvironments:
             PluginUnavailableError: there is no such backend.
         """
         environment = self._of(self._plugins.backends.get(name))
-        if environment is None:
-            return None
-        own = self._installing.get(name)
-        if own is not None and (own.now.state == "installing" or own.unwritten):
-            return own.now if own.now.step else None
-        return read_installation(_installation_file(environment), _lock_file(environment))
+        return self._installation(environment) if environment is not None else None
 
     async def doctor(self, name: str) -> ProbeReport:
         """Examine the environment of a backend with the backend's own probe, and keep the report.
@@ -200,7 +248,7 @@ class BackendEnvironments:
         Raises:
             PluginUnavailableError: there is no such backend.
             InvalidInputError: the backend has no environment of its own.
-            ConflictError: a training run is in progress, or another process installs or removes it now.
+            ConflictError: a training run is in progress, or it is being installed or removed now.
         """
         environment = self._environment(name)
         runs = self._settings().data_path / "runs"
@@ -253,7 +301,14 @@ class BackendEnvironments:
             chosen=is_chosen,
             build=stamp.build if stamp and state == "installed" else "",
             report=environment.report(),
+            installation=None if environment.is_foreign else self._installation(environment),
         )
+
+    def _installation(self, environment: Environment) -> Installation | None:
+        own = self._installing.get(environment.name)
+        if own is not None and (own.now.state == "installing" or own.unwritten):
+            return own.now if own.now.step else None
+        return read_installation(_installation_file(environment), _lock_file(environment))
 
     def _python(self, environment: Environment) -> tuple[str, str]:
         versions = environment.spec.python
@@ -270,7 +325,7 @@ class BackendEnvironments:
         environment.directory.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock.try_acquire(_lock_file(environment))
         if lock is None:
-            raise ConflictError(f"Another process installs or removes the environment of {environment.name} now.")
+            raise ConflictError(f"The environment of {environment.name} is being installed or removed now.")
         with lock:
             yield lock
 
