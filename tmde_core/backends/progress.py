@@ -21,13 +21,10 @@ from tmde_core.backends.building import InstallProgress
 from tmde_core.errors import TmdeError
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record, from_json, to_json, utc_now
-from tmde_core.storage.durable import write_atomic
+from tmde_core.storage.durable import TEMPORARY
 from tmde_core.storage.locks import is_locked
 
 __all__ = ["Installation", "InstallationFile", "InstallationState", "read_installation"]
-
-WRITE_SECONDS = 0.5
-"""The shortest time between two writes within one step."""
 
 InstallationState = Literal["installing", "done", "failed", "cancelled"]
 
@@ -63,7 +60,6 @@ class InstallationFile:
     def __init__(self, file: Path, name: str, build: str) -> None:
         self._file = file
         self._begun = time.monotonic()
-        self._written_at = 0.0
         self.unwritten = False
         """Whether the file could not be written: the disk is full."""
         self._now = Installation(
@@ -89,7 +85,6 @@ class InstallationFile:
 
     def tell(self, progress: InstallProgress) -> None:
         """Record progress."""
-        new_step = progress.step != self._now.step
         self._now = msgspec.structs.replace(
             self._now,
             step=progress.step,
@@ -98,8 +93,7 @@ class InstallationFile:
             detail=progress.detail,
             seconds=self._seconds(),
         )
-        if new_step or time.monotonic() - self._written_at > WRITE_SECONDS:
-            self._write()
+        self._write()
 
     @contextlib.contextmanager
     def recording_the_end(self) -> Iterator[None]:
@@ -127,11 +121,13 @@ class InstallationFile:
         return round(time.monotonic() - self._begun, 1)
 
     def _write(self) -> None:
-        self._written_at = time.monotonic()
+        """Replace the file. It is not flushed to the disk: after a crash of the machine nothing is installing."""
+        temporary = self._file.with_name(f".{self._file.name}{TEMPORARY}")
         try:
-            write_atomic(self._file, to_json(self._now))
+            temporary.write_bytes(to_json(self._now))
+            temporary.replace(self._file)
             self.unwritten = False
-        except (OSError, TmdeError):  # progress that cannot be told must not end the installation
+        except OSError:  # progress that cannot be told must not end the installation
             self.unwritten = True
 
 

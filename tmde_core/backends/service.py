@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from tmde_core.backends.building import InstallProgress, build_environment, find_python, locked_packages
+from tmde_core.backends.building import (
+    InstallProgress,
+    build_environment,
+    continues_build,
+    find_python,
+    locked_packages,
+)
 from tmde_core.backends.driver import choose_build, find_driver
 from tmde_core.backends.progress import Installation, InstallationFile, read_installation
 from tmde_core.errors import (
@@ -79,6 +85,8 @@ class InstallPlan(Record, frozen=True):
     free_bytes: int
     continues: bool
     """Whether an unfinished installation goes on."""
+    current: bool
+    """Whether exactly this is installed, so that it is only examined."""
 
 
 class BackendDetails(Record, frozen=True):
@@ -176,7 +184,8 @@ class BackendEnvironments:
             download_bytes=chosen.download_bytes,
             disk_bytes=chosen.disk_bytes,
             free_bytes=shutil.disk_usage(place).free,
-            continues=environment.directory.exists() and environment.stamp() is None,
+            continues=continues_build(environment.directory, chosen, version),
+            current=_is_current(environment, chosen),
         )
 
     async def install(
@@ -195,13 +204,15 @@ class BackendEnvironments:
             PluginUnavailableError: there is no such backend, no suitable Python, or a step failed.
             InvalidInputError: see `plan`.
             InsufficientStorageError: the disk is too small.
-            ConflictError: it is being installed or removed now.
+            ConflictError: it is being installed or removed now, or a training run may use what would be replaced.
         """
         environment = self._environment(name)
         plan = await asyncio.to_thread(self.plan, name, build)
         chosen = next(one for one in environment.spec.builds if one.name == plan.build)
         with self._locked(environment) as lock, self._recorded(environment, chosen.name, tell) as told:
             if not await asyncio.to_thread(_is_current, environment, chosen):
+                if environment.stamp() is not None:
+                    await self._require_no_run()  # it could train with what is replaced now
                 if not plan.continues and plan.free_bytes < plan.disk_bytes:
                     raise InsufficientStorageError(
                         f"The environment needs {plan.disk_bytes / 1e9:.1f} GB in {environment.directory.parent}; "
@@ -251,10 +262,8 @@ class BackendEnvironments:
             ConflictError: a training run is in progress, or it is being installed or removed now.
         """
         environment = self._environment(name)
-        runs = self._settings().data_path / "runs"
         with self._locked(environment):
-            if await asyncio.to_thread(_is_training, runs):
-                raise ConflictError("A training run is in progress. Wait for its end, or cancel it.")
+            await self._require_no_run()
             environment.forget_report()
             self._installing.pop(name, None)
             _installation_file(environment).unlink(missing_ok=True)
@@ -319,6 +328,10 @@ class BackendEnvironments:
                 f"was found. Install one, or name an interpreter that has the packages: backends.{environment.name}.python."
             )
         return found
+
+    async def _require_no_run(self) -> None:
+        if await asyncio.to_thread(_is_training, self._settings().data_path / "runs"):
+            raise ConflictError("A training run is in progress. Wait for its end, or cancel it.")
 
     @contextlib.contextmanager
     def _locked(self, environment: Environment) -> Iterator[FileLock]:
