@@ -21,6 +21,7 @@ from tmde_core.backends.building import InstallProgress
 from tmde_core.backends.progress import Installation
 from tmde_core.backends.service import BackendEnvironments
 from tmde_core.errors import ConflictError, TmdeError
+from tmde_core.records.base import utc_now
 from tmde_core.sdk.environments import ProbeReport
 
 __all__ = ["Installation", "Installations"]
@@ -62,7 +63,7 @@ class Installations:
             self._jobs[name] = job = _Job(self._backends, name, build)
         await job.begun.wait()
         if not job.told:
-            await job.task  # raises what refuses the installation
+            await job.raise_refusal()
         found = self.current(name)
         if found is None:
             raise ConflictError(f"The environment of {name} was removed meanwhile.", name=name)
@@ -96,6 +97,9 @@ class Installations:
             if job is not None:
                 await asyncio.wait((job.task,))
             found = await asyncio.to_thread(self.current, name)
+            if found is None and self._backends.is_busy(name):  # another process is about to begin
+                await asyncio.sleep(POLL_SECONDS)
+                continue
             if found is None:
                 raise ConflictError(f"The environment of {name} is not being installed.", name=name)
             if found.state != "installing":
@@ -120,6 +124,9 @@ class Installations:
                 name=name,
             )
         job.task.cancel()
+        await asyncio.wait((job.task,))
+        if not job.told:  # nothing was recorded
+            return Installation(name, job.build, "cancelled", utc_now(), os.getpid())
         return await self.wait(name)
 
     async def aclose(self) -> None:
@@ -144,9 +151,17 @@ class _Job:
         """The first step has begun, or the installation was refused."""
         self.told = False
         """Whether the first step has begun."""
+        self.build = build
         self._name = name
         self.task = asyncio.create_task(backends.install(name, build, self._tell), name=f"install {name}")
         self.task.add_done_callback(self._end)
+
+    async def raise_refusal(self) -> None:
+        """Raise why the installation ended before its first step."""
+        await asyncio.wait((self.task,))
+        if self.task.cancelled():
+            raise ConflictError(f"The installation of {self._name} was cancelled.", name=self._name)
+        self.task.result()
 
     def _tell(self, _: InstallProgress) -> None:
         self.told = True

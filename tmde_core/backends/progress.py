@@ -37,21 +37,21 @@ class Installation(Record, frozen=True):
     build: str
     """The name of the packages, such as `cu128`."""
     state: InstallationState
-    step: str
-    """What is done now, or was done last."""
-    done: int
-    """Packages that pip has looked at in this step."""
-    total: int
-    """Packages of this step; 0: unknown."""
-    detail: str
-    """The package that is fetched now, with its size."""
-    seconds: float
-    """Time since the start; of an ended installation: how long it took."""
-    error: str
-    """Why it failed and what to do; empty: it has not failed."""
     started_at: datetime
     process: int
     """The id of the process that installs."""
+    step: str = ""
+    """What is done now, or was done last."""
+    done: int = 0
+    """Packages that pip has looked at in this step."""
+    total: int = 0
+    """Packages of this step; 0: unknown."""
+    detail: str = ""
+    """The package that is fetched now, with its size."""
+    seconds: float = 0.0
+    """Time since the start; of an ended installation: how long it took."""
+    error: str = ""
+    """Why it failed and what to do; empty: it has not failed."""
 
 
 class InstallationFile:
@@ -62,19 +62,7 @@ class InstallationFile:
         self._begun = time.monotonic()
         self.unwritten = False
         """Whether the file could not be written: the disk is full."""
-        self._now = Installation(
-            name=name,
-            build=build,
-            state="installing",
-            step="",
-            done=0,
-            total=0,
-            detail="",
-            seconds=0.0,
-            error="",
-            started_at=utc_now(),
-            process=os.getpid(),
-        )
+        self._now = Installation(name, build, "installing", started_at=utc_now(), process=os.getpid())
 
     @property
     def now(self) -> Installation:

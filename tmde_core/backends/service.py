@@ -36,7 +36,7 @@ from tmde_core.records.runtimes import Availability
 from tmde_core.sdk.environments import VARIABLES, Environment, EnvironmentStamp, Lack, ProbeReport, TorchBuild
 from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
 from tmde_core.settings import Settings
-from tmde_core.storage.locks import FileLock
+from tmde_core.storage.locks import FileLock, is_locked
 
 __all__ = ["BackendDetails", "BackendEnvironment", "BackendEnvironments", "InstallPlan"]
 
@@ -235,6 +235,15 @@ class BackendEnvironments:
         environment = self._of(self._plugins.backends.get(name))
         return self._installation(environment) if environment is not None else None
 
+    def is_busy(self, name: str) -> bool:
+        """Return whether a process installs or removes the environment of a backend now.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+        """
+        environment = self._of(self._plugins.backends.get(name))
+        return environment is not None and is_locked(_lock_file(environment))
+
     async def doctor(self, name: str) -> ProbeReport:
         """Examine the environment of a backend with the backend's own probe, and keep the report.
 
@@ -347,6 +356,7 @@ class BackendEnvironments:
         self, environment: Environment, build: str, tell: Callable[[InstallProgress], object]
     ) -> Iterator[Callable[[InstallProgress], object]]:
         """Record an installation for other processes, and yield the function that takes its progress."""
+        _installation_file(environment).unlink(missing_ok=True)  # it tells of an earlier installation
         record = InstallationFile(_installation_file(environment), environment.name, build)
         self._installing[environment.name] = record
 
@@ -419,8 +429,6 @@ def _is_current(environment: Environment, build: TorchBuild) -> bool:
 
 
 def _is_training(runs: Path) -> bool:
-    from tmde_core.storage.locks import is_locked
-
     return any(is_locked(leash) for leash in runs.glob("*/leash"))
 
 

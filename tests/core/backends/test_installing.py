@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from tmde_core.backends import service
 from tmde_core.backends.building import InstallProgress
 from tmde_core.backends.installing import Installations
-from tmde_core.backends.progress import InstallationFile
+from tmde_core.backends.progress import Installation, InstallationFile
 from tmde_core.backends.service import BackendEnvironments
 from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
 from tmde_core.storage.locks import FileLock
@@ -114,6 +115,41 @@ async def test_progress_of_another_process_is_believed_while_the_lock_is_held(en
     assert killed is not None
     assert killed.state == "failed"
     assert "its process ended. Install again: it goes on from there" in killed.error
+
+
+async def test_cancelling_before_the_first_step_is_a_refusal_and_not_the_end_of_the_caller(
+    environments: Make, monkeypatch: pytest.MonkeyPatch
+):
+    planning, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(service, "find_driver", lambda: (planning.set(), go_on.wait(20), None)[-1])
+    installations = Installations(environments())
+    starting = asyncio.create_task(installations.start("mine"))
+    await asyncio.to_thread(planning.wait, 20)
+    assert (await installations.cancel("mine")).state == "cancelled"
+    go_on.set()
+    with pytest.raises(ConflictError, match="was cancelled"):
+        await starting
+
+
+async def test_waiting_sees_an_installation_that_another_process_has_not_yet_told_of(
+    environments: Make, envs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    installations = Installations(environments())
+    look, looked = installations.current, threading.Event()
+
+    def watched(name: str) -> Installation | None:
+        found = look(name)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(installations, "current", watched)
+    with FileLock.acquire(envs / ".mine.lock"):
+        waiting = asyncio.create_task(installations.wait("mine"))
+        await asyncio.to_thread(looked.wait, 20)
+        record = elsewhere(envs)
+        with record.recording_the_end():
+            pass
+    assert (await waiting).state == "done"
 
 
 async def test_waiting_for_another_process_ends_with_its_installation(environments: Make, envs: Path):

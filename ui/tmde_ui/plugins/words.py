@@ -25,6 +25,8 @@ def describe_state(backend: BackendEnvironment) -> tuple[str, str]:
         return "installing", "accent"
     if backend.state in ("installed", "foreign") and backend.report is not None and not backend.availability.ok:
         return "does not work", "critical"
+    if backend.state == "built-in" and not backend.availability.ok:
+        return "not available", "major"
     return STATES[backend.state]
 
 
