@@ -18,6 +18,7 @@ from tmde_core.workspace import Workspace
 
 if TYPE_CHECKING:
     from tmde_core.asking.service import SideBySide
+    from tmde_core.backends.installing import Installations
     from tmde_core.backends.service import BackendEnvironments
     from tmde_core.benchmark.gate import GateService
     from tmde_core.benchmark.questions.bank import QuestionBank
@@ -344,6 +345,15 @@ class Services:
         from tmde_core.backends.service import BackendEnvironments
 
         return BackendEnvironments(self.plugins, lambda: self.settings)
+
+    @cached_property
+    def installations(self) -> Installations:
+        """Installations of these environments. Those that this process has started end with it, and can be continued."""
+        from tmde_core.backends.installing import Installations
+
+        installations = Installations(self.backends)
+        self._stack.push_async_callback(installations.aclose)
+        return installations
 
     @cached_property
     def previews(self) -> PreviewService:

@@ -12,7 +12,7 @@ from litestar.types import ControllerRouterHandler
 from tmde_core.api.routes import benchmark, debates, models, notifications, plugins, system, templates, traces
 from tmde_core.api.routes.adapters import archive as lora_archive
 from tmde_core.api.routes.adapters import lora
-from tmde_core.api.routes.training import finetune, schedule
+from tmde_core.api.routes.training import backends, finetune, schedule
 from tmde_core.api.routes.training import preview as finetune_preview
 from tmde_core.api.web.methods import HeadAndOptions
 from tmde_core.api.web.origin import OriginGuard, with_security_headers
@@ -27,6 +27,7 @@ DOMAINS = (
     traces,
     finetune,
     finetune_preview,
+    backends,
     schedule,
     lora,
     lora_archive,

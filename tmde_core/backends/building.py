@@ -23,12 +23,13 @@ from tmde_core.sdk.environments import STAMP_FILE, VARIABLES, EnvironmentStamp, 
 from tmde_core.storage.durable import hash_file, write_atomic
 from tmde_core.storage.locks import FileLock
 
-__all__ = ["InstallProgress", "build_environment", "find_python", "locked_packages"]
+__all__ = ["InstallProgress", "build_environment", "continues_build", "find_python", "locked_packages"]
 
 BUILDING_FILE = "tmde-building.json"
 TAIL_LINES = 3
 """Lines of pip's output that an error repeats."""
 
+_WHEEL = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)-.*\.whl")
 _DOWNLOADING = re.compile(r"Downloading \S*?/?([A-Za-z0-9_.]+?)-\d\S* \(([^)]+)\)")
 
 
@@ -69,6 +70,11 @@ def locked_packages(lock: Path) -> list[str]:
     return [line for line in lines if line]
 
 
+def continues_build(directory: Path, build: TorchBuild, version: str) -> bool:
+    """Return whether a directory is an unfinished environment with these packages, so that building it goes on."""
+    return not (directory / STAMP_FILE).exists() and _is_begun(directory, _stamp_of(build, version))
+
+
 async def build_environment(
     directory: Path,
     build: TorchBuild,
@@ -107,27 +113,20 @@ class _Build:
         self._directory, self._build, self._log, self._held, self._tell = directory, build, log, held, tell
         self._python, version = python
         self._lock = Path(build.lock)
-        self._stamp = EnvironmentStamp(build=build.name, lock_sha256=hash_file(self._lock), python=version)
+        self._stamp = _stamp_of(build, version)
         self._begun = time.monotonic()
 
     async def run(self) -> None:
         self._directory.parent.mkdir(parents=True, exist_ok=True)
         self._log.write_bytes(b"")
         (self._directory / STAMP_FILE).unlink(missing_ok=True)
-        if not self._goes_on():
+        if not _is_begun(self._directory, self._stamp):
             await self._create()
         torch, others = self._divided()
         await self._install_torch(torch)
         await self._pip("Packages", ["--no-deps", "--requirement", str(self._lock)], len(others) + len(torch))
         write_atomic(self._directory / STAMP_FILE, to_json(self._stamp))
         (self._directory / BUILDING_FILE).unlink(missing_ok=True)
-
-    def _goes_on(self) -> bool:
-        """Return whether the directory is an unfinished environment with the same packages."""
-        with contextlib.suppress(Exception):
-            begun = from_json((self._directory / BUILDING_FILE).read_bytes(), EnvironmentStamp)
-            return begun == self._stamp and (self._directory / "bin" / "python").exists()
-        return False
 
     async def _create(self) -> None:
         self._say("Creating the environment")
@@ -188,7 +187,9 @@ class _Build:
                     text = line.decode(errors="replace").strip()
                     if text.startswith(("Collecting ", "Processing ", "Requirement already satisfied: ")):
                         seen += 1
-                        self._say(title, seen, total, "" if text.startswith("R") else Path(text.split()[1]).name)
+                        self._say(
+                            title, seen, total, "" if text.startswith("R") else _describe_package(text.split()[1])
+                        )
                     elif found := _DOWNLOADING.match(text):
                         self._say(title, seen, total, f"{found.group(1)}, {found.group(2)}")
                     elif text.startswith("Installing collected"):
@@ -211,5 +212,23 @@ class _Build:
         wrong = [line for line in said if line.upper().startswith("ERROR")] or said
         return PluginUnavailableError(
             f"The step {step!r} failed: {' '.join(wrong[-TAIL_LINES:])[-600:]} Correct this (often: no network, a proxy, a "
-            f"full disk), then run the same command again: it goes on from here. All of the output is in {self._log}."
+            f"full disk), then install again: it goes on from here. All of the output is in {self._log}."
         )
+
+
+def _stamp_of(build: TorchBuild, version: str) -> EnvironmentStamp:
+    return EnvironmentStamp(build=build.name, lock_sha256=hash_file(Path(build.lock)), python=version)
+
+
+def _is_begun(directory: Path, stamp: EnvironmentStamp) -> bool:
+    with contextlib.suppress(Exception):
+        begun = from_json((directory / BUILDING_FILE).read_bytes(), EnvironmentStamp)
+        return begun == stamp and (directory / "bin" / "python").exists()
+    return False
+
+
+def _describe_package(named: str) -> str:
+    """Return `torch 2.13.0+cpu` for the path or address of a wheel; another requirement as it is."""
+    name = Path(named).name
+    found = _WHEEL.fullmatch(name)
+    return f"{found['name']} {found['version']}" if found else name

@@ -10,9 +10,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from tmde_core.backends.building import InstallProgress, build_environment, find_python, locked_packages
+from tmde_core.backends.building import (
+    InstallProgress,
+    build_environment,
+    continues_build,
+    find_python,
+    locked_packages,
+)
 from tmde_core.backends.driver import choose_build, find_driver
-from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
+from tmde_core.backends.progress import Installation, InstallationFile, read_installation
+from tmde_core.errors import (
+    ConflictError,
+    InsufficientStorageError,
+    InvalidInputError,
+    NotFoundError,
+    PluginUnavailableError,
+    TmdeError,
+)
 from tmde_core.plugins import Plugins
 from tmde_core.plugins.defaults import BackendChoice, choose_backend
 from tmde_core.plugins.making import context_for, create
@@ -22,9 +36,9 @@ from tmde_core.records.runtimes import Availability
 from tmde_core.sdk.environments import VARIABLES, Environment, EnvironmentStamp, Lack, ProbeReport, TorchBuild
 from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
 from tmde_core.settings import Settings
-from tmde_core.storage.locks import FileLock
+from tmde_core.storage.locks import FileLock, is_locked
 
-__all__ = ["BackendEnvironment", "BackendEnvironments", "InstallPlan"]
+__all__ = ["BackendDetails", "BackendEnvironment", "BackendEnvironments", "InstallPlan"]
 
 PROBE_SECONDS = 300.0
 """The time limit of a probe. The first import of PyTorch from a slow disk takes a minute."""
@@ -51,6 +65,8 @@ class BackendEnvironment(Record, frozen=True):
     """The name of the installed packages, such as `cu128`."""
     report: ProbeReport | None = None
     """What the probe found last."""
+    installation: Installation | None = None
+    """The installation that runs, in this process or another, or else the last one."""
 
 
 class InstallPlan(Record, frozen=True):
@@ -69,6 +85,20 @@ class InstallPlan(Record, frozen=True):
     free_bytes: int
     continues: bool
     """Whether an unfinished installation goes on."""
+    current: bool
+    """Whether exactly this is installed, so that it is only examined."""
+
+
+class BackendDetails(Record, frozen=True):
+    """A training backend, and what an installation of its environment would do."""
+
+    backend: BackendEnvironment
+    builds: tuple[str, ...] = ()
+    """The names of the packages that can be installed, the best first."""
+    plan: InstallPlan | None = None
+    """None: nothing can be installed."""
+    refusal: str = ""
+    """Why nothing can be installed, and what to do. Empty for a backend without an environment of its own."""
 
 
 class BackendEnvironments:
@@ -83,6 +113,8 @@ class BackendEnvironments:
         """
         self._plugins = plugins
         self._settings = settings
+        self._installing: dict[str, InstallationFile] = {}
+        """The installations of this process, running or ended."""
 
     def list(self) -> list[BackendEnvironment]:
         """Return every training backend. Nothing is run; the reports are those of the last probes."""
@@ -93,14 +125,52 @@ class BackendEnvironments:
         """Return the backend that `auto` selects now, and why; None if there is no backend."""
         return choose_backend(self._plugins, self._settings())
 
+    def find(self, name: str) -> BackendEnvironment:
+        """Return one training backend. Nothing is run.
+
+        Raises:
+            NotFoundError: there is no such backend.
+        """
+        found = {one.name: one for one in self.list()}
+        if name not in found:
+            raise NotFoundError(
+                f"There is no training backend called {name[:60]!r}; available: {', '.join(found) or 'none'}."
+            )
+        return found[name]
+
+    def details(self, name: str, build: str = "auto") -> BackendDetails:
+        """Return one training backend with the plan of an installation. The driver is asked.
+
+        Raises:
+            NotFoundError: there is no such backend.
+            InvalidInputError: there is no such build.
+        """
+        found = self.find(name)
+        spec = self._plugins.backends.get(name).environment_spec
+        if spec is None:
+            return BackendDetails(found)
+        builds = tuple(one.name for one in spec.builds)
+        if build not in ("auto", *builds):
+            raise InvalidInputError(f"There is no build {build[:60]!r}; there are {', '.join(builds)}.", field="build")
+        try:
+            return BackendDetails(found, builds, plan=self.plan(name, build))
+        except TmdeError as error:
+            return BackendDetails(found, builds, refusal=error.detail)
+
     def plan(self, name: str, build: str = "auto") -> InstallPlan:
         """Return what `install` would do.
 
         Raises:
             PluginUnavailableError: there is no such backend, or no suitable Python.
-            InvalidInputError: the backend has no environment of its own, or no build fits.
+            InvalidInputError: the backend has no environment of its own, a setting names an interpreter, or no build fits.
         """
         environment = self._environment(name)
+        if environment.is_foreign:
+            raise InvalidInputError(
+                f"The setting backends.{name}.python names the interpreter {environment.interpreter}. Remove the setting "
+                "to let TMDE install an environment.",
+                field=f"backends.{name}.python",
+            )
         chosen, why = choose_build(environment.spec, find_driver(), build)
         _, version = self._python(environment)
         place = next(path for path in environment.directory.parents if path.is_dir())
@@ -114,7 +184,8 @@ class BackendEnvironments:
             download_bytes=chosen.download_bytes,
             disk_bytes=chosen.disk_bytes,
             free_bytes=shutil.disk_usage(place).free,
-            continues=environment.directory.exists() and environment.stamp() is None,
+            continues=continues_build(environment.directory, chosen, version),
+            current=_is_current(environment, chosen),
         )
 
     async def install(
@@ -131,21 +202,17 @@ class BackendEnvironments:
 
         Raises:
             PluginUnavailableError: there is no such backend, no suitable Python, or a step failed.
-            InvalidInputError: the backend has no environment of its own, or no build fits.
+            InvalidInputError: see `plan`.
             InsufficientStorageError: the disk is too small.
-            ConflictError: another process installs or removes it now.
+            ConflictError: it is being installed or removed now, or a training run may use what would be replaced.
         """
         environment = self._environment(name)
-        if environment.is_foreign:
-            raise InvalidInputError(
-                f"The setting backends.{name}.python names the interpreter {environment.interpreter}. Remove the setting "
-                "to let TMDE install an environment.",
-                field=f"backends.{name}.python",
-            )
         plan = await asyncio.to_thread(self.plan, name, build)
         chosen = next(one for one in environment.spec.builds if one.name == plan.build)
-        with self._locked(environment) as lock:
+        with self._locked(environment) as lock, self._recorded(environment, chosen.name, tell) as told:
             if not await asyncio.to_thread(_is_current, environment, chosen):
+                if environment.stamp() is not None:
+                    await self._require_no_run()  # it could train with what is replaced now
                 if not plan.continues and plan.free_bytes < plan.disk_bytes:
                     raise InsufficientStorageError(
                         f"The environment needs {plan.disk_bytes / 1e9:.1f} GB in {environment.directory.parent}; "
@@ -155,9 +222,27 @@ class BackendEnvironments:
                     )
                 python = await asyncio.to_thread(self._python, environment)
                 log = environment.directory.with_name(f"{name}.install.log")
-                await build_environment(environment.directory, chosen, python, log, lock, tell)
-            tell(InstallProgress(step="Examining the environment"))
+                await build_environment(environment.directory, chosen, python, log, lock, told)
+            told(InstallProgress(step="Examining the environment"))
             return await self._examine(environment)
+
+    def installation(self, name: str) -> Installation | None:
+        """Return the installation that runs, in this process or another, or else the last one; None without one.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+        """
+        environment = self._of(self._plugins.backends.get(name))
+        return self._installation(environment) if environment is not None else None
+
+    def is_busy(self, name: str) -> bool:
+        """Return whether a process installs or removes the environment of a backend now.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+        """
+        environment = self._of(self._plugins.backends.get(name))
+        return environment is not None and is_locked(_lock_file(environment))
 
     async def doctor(self, name: str) -> ProbeReport:
         """Examine the environment of a backend with the backend's own probe, and keep the report.
@@ -183,14 +268,14 @@ class BackendEnvironments:
         Raises:
             PluginUnavailableError: there is no such backend.
             InvalidInputError: the backend has no environment of its own.
-            ConflictError: a training run is in progress, or another process installs or removes it now.
+            ConflictError: a training run is in progress, or it is being installed or removed now.
         """
         environment = self._environment(name)
-        runs = self._settings().data_path / "runs"
         with self._locked(environment):
-            if await asyncio.to_thread(_is_training, runs):
-                raise ConflictError("A training run is in progress. Wait for its end, or cancel it.")
+            await self._require_no_run()
             environment.forget_report()
+            self._installing.pop(name, None)
+            _installation_file(environment).unlink(missing_ok=True)
             return await asyncio.to_thread(_delete, environment.directory)
 
     # ------------------------------------------------------------------------------------------- parts
@@ -234,7 +319,14 @@ class BackendEnvironments:
             chosen=is_chosen,
             build=stamp.build if stamp and state == "installed" else "",
             report=environment.report(),
+            installation=None if environment.is_foreign else self._installation(environment),
         )
+
+    def _installation(self, environment: Environment) -> Installation | None:
+        own = self._installing.get(environment.name)
+        if own is not None and (own.now.state == "installing" or own.unwritten):
+            return own.now if own.now.step else None
+        return read_installation(_installation_file(environment), _lock_file(environment))
 
     def _python(self, environment: Environment) -> tuple[str, str]:
         versions = environment.spec.python
@@ -246,14 +338,38 @@ class BackendEnvironments:
             )
         return found
 
+    async def _require_no_run(self) -> None:
+        if await asyncio.to_thread(_is_training, self._settings().data_path / "runs"):
+            raise ConflictError("A training run is in progress. Wait for its end, or cancel it.")
+
     @contextlib.contextmanager
     def _locked(self, environment: Environment) -> Iterator[FileLock]:
         environment.directory.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock.try_acquire(environment.directory.with_name(f".{environment.name}.lock"))
+        lock = FileLock.try_acquire(_lock_file(environment))
         if lock is None:
-            raise ConflictError(f"Another process installs or removes the environment of {environment.name} now.")
+            raise ConflictError(f"The environment of {environment.name} is being installed or removed now.")
         with lock:
             yield lock
+
+    @contextlib.contextmanager
+    def _recorded(
+        self, environment: Environment, build: str, tell: Callable[[InstallProgress], object]
+    ) -> Iterator[Callable[[InstallProgress], object]]:
+        """Record an installation for other processes, and yield the function that takes its progress."""
+        _installation_file(environment).unlink(missing_ok=True)  # it tells of an earlier installation
+        record = InstallationFile(_installation_file(environment), environment.name, build)
+        self._installing[environment.name] = record
+
+        def tell_all(progress: InstallProgress) -> None:
+            record.tell(progress)
+            tell(progress)
+
+        try:
+            with record.recording_the_end():
+                yield tell_all
+        finally:
+            if not record.now.step:  # it was refused before its first step
+                del self._installing[environment.name]
 
     async def _examine(self, environment: Environment) -> ProbeReport:
         report = await _probe(environment)
@@ -290,6 +406,14 @@ async def _probe(environment: Environment) -> ProbeReport:
     return _failed(last, f"Install it anew: `tmde backends remove {environment.name}`, then install.")
 
 
+def _lock_file(environment: Environment) -> Path:
+    return environment.directory.with_name(f".{environment.name}.lock")
+
+
+def _installation_file(environment: Environment) -> Path:
+    return environment.directory.with_name(f"{environment.name}.progress.json")
+
+
 def _failed(why: str, remedy: str) -> ProbeReport:
     return ProbeReport(python="", lacks=(Lack(what=f"The environment does not work: {why}.", remedy=remedy),))
 
@@ -305,8 +429,6 @@ def _is_current(environment: Environment, build: TorchBuild) -> bool:
 
 
 def _is_training(runs: Path) -> bool:
-    from tmde_core.storage.locks import is_locked
-
     return any(is_locked(leash) for leash in runs.glob("*/leash"))
 
 

@@ -75,6 +75,10 @@ async def test_a_cancelled_or_failed_installation_goes_on_in_the_same_environmen
         await task
     assert backends.list()[0].state == "incomplete"
     assert backends.plan("mine").continues
+    before = lock.read_text()
+    lock.write_text("tiny-package==2.0\n")
+    assert not backends.plan("mine").continues, "other packages are begun anew"
+    lock.write_text(before)
     (directory / "mark").touch()
 
     (tmp_path / "wheels").rename(tmp_path / "gone")

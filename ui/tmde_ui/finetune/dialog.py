@@ -52,12 +52,13 @@ class RunDialog:
             base: the base model to start with; empty: that of the settings.
         """
         config = self._services.finetune.config()
+        uninstalled = [one.name for one in self._services.backends.list() if one.state in ("absent", "incomplete")]
         self._base = BasePicker(self._services, base or config.base_model)
         self._config = ConfigForm(config, self._base)
         with self.modal.body, Tag("form", classes="run-form", novalidate=True) as self._form:
             with Tag("div", classes="stack"):
                 self._presets()
-                self._config.draw(backends)
+                self._config.draw(backends, uninstalled)
             with Tag("section", classes="preview stack", aria_label="Preview", data_testid="preview") as self._preview:
                 with Tag("div", classes="line spread"):
                     Tag("h3", "Preview of the training data")

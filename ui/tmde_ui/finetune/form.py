@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,11 +14,13 @@ from tmde_core.records.fields import Field, by_group
 from tmde_core.records.finetune import GROUPS, FineTuneConfig
 from tmde_core.sdk.hooks import AUTO
 from tmde_ui.finetune.base import BasePicker
-from tmde_ui.kit.elements import Tag
+from tmde_ui.kit.elements import Tag, link
 from tmde_ui.kit.hyperparameters import figure_of, labelled
 from tmde_ui.kit.words import plain
 
 MAX_TYPED = 400
+INSTALLING = "/plugins#backends"
+"""Where environments of backends are installed."""
 
 
 class ConfigForm:
@@ -34,11 +36,16 @@ class ConfigForm:
         self._errors: dict[str, Tag] = {}
         self._inputs: dict[str, Tag] = {}
 
-    def draw(self, backends: Sequence[BackendReport]) -> None:
-        """Draw the fields into the open form."""
+    def draw(self, backends: Sequence[BackendReport], uninstalled: Collection[str] = ()) -> None:
+        """Draw the fields into the open form.
+
+        Args:
+            backends: the backends to choose from.
+            uninstalled: the names of those whose environment is not installed.
+        """
         values = msgspec.to_builtins(self._config)
         self._draw_base()
-        self._backends(backends, str(values["backend"]))
+        self._backends(backends, str(values["backend"]), uninstalled)
         for title, fields in self.groups.items():
             with Tag("fieldset", classes="parameters"):
                 Tag("legend", title or "Other", "eyebrow")
@@ -134,7 +141,7 @@ class ConfigForm:
                 "p", classes="wrong", id="wrong-baseModel", role="alert", data_testid="wrong-baseModel"
             )
 
-    def _backends(self, backends: Sequence[BackendReport], chosen: str) -> None:
+    def _backends(self, backends: Sequence[BackendReport], chosen: str, uninstalled: Collection[str]) -> None:
         with Tag("fieldset", classes="backends", data_testid="backends") as group:
             Tag("legend", "Backend", "eyebrow")
             for backend in (*_automatic(backends), *backends):
@@ -152,7 +159,14 @@ class ConfigForm:
                         Tag("strong", backend.name)
                         Tag("span", backend.summary, "muted small")
                         if not backend.availability.ok:
-                            Tag("span", f"Not available: {backend.availability.reason}", "small unavailable")
+                            Tag("span", f"Not available: {plain(backend.availability.reason)}", "small unavailable")
+                        if backend.name in uninstalled:
+                            link(f"Install {backend.name}", INSTALLING, "small", data_testid=f"install-{backend.name}")
+            if chosen in uninstalled:
+                with Tag("p", classes="notice warm", data_testid="backend-uninstalled"):
+                    Tag("span", f"The environment of {chosen}, the default backend, is not installed. ")
+                    link("Install it", INSTALLING)
+                    Tag("span", ", or choose another backend.")
             if not backends:
                 Tag("p", "No plugin provides a training backend. Install tmde-cpu and restart the server.", "muted")
             self._errors["backend"] = Tag("p", classes="wrong", role="alert", data_testid="wrong-backend")

@@ -1,4 +1,4 @@
-"""`/plugins`: the installed plugins, what they provide and their errors; the runtimes and their models."""
+"""`/plugins`: the installed plugins, what they provide and their errors; training backends, runtimes and their models."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tmde_ui.kit.shell.problems import page
 from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.tending import draw_part, start_task
 from tmde_ui.kit.words import count, format_bytes, plain
+from tmde_ui.plugins.backends import BackendCards
 
 T = TypeVar("T")
 
@@ -61,6 +62,7 @@ def register(site: Site) -> None:
             with Tag("div", classes="grid"):
                 for info in sorted(infos, key=lambda info: (info.status == "ok", info.name)):
                     _plugin(info)
+            BackendCards(services).build()
             runtimes = _section("Model runtimes")
             models = _section("Models")
             start_task(lambda: _fill(services, runtimes, models), "look at the runtimes")

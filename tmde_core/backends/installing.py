@@ -1,0 +1,180 @@
+"""Installs environments of training backends in the background of this process, and follows those of other processes.
+
+    installation = await services.installations.start("unsloth")
+    ...
+    installation = await services.installations.wait("unsloth")
+    if installation.state != "done":
+        print(installation.error)
+
+How an installation goes is in a file beside the environment, see `progress`. The pages and the API ask `current` again
+and again, as they do for pulls of base models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import structlog
+
+from tmde_core.backends.building import InstallProgress
+from tmde_core.backends.progress import Installation
+from tmde_core.backends.service import BackendEnvironments
+from tmde_core.errors import ConflictError, TmdeError
+from tmde_core.records.base import utc_now
+from tmde_core.sdk.environments import ProbeReport
+
+__all__ = ["Installation", "Installations"]
+
+POLL_SECONDS = 0.25
+"""The time between two looks at an installation by another process."""
+
+log = structlog.get_logger(__name__)
+
+
+class Installations:
+    """The installations of one data directory. Those that this process has started end with it, and can be continued."""
+
+    def __init__(self, backends: BackendEnvironments) -> None:
+        """Create the service. It starts nothing.
+
+        Args:
+            backends: installs the environments.
+        """
+        self._backends = backends
+        self._jobs: dict[str, _Job] = {}
+
+    async def start(self, name: str, build: str = "auto") -> Installation:
+        """Start to install the environment of a backend, or return the installation that this process runs already.
+
+        An installation that stopped goes on where it stopped. An environment that is complete and up to date is only
+        examined.
+
+        Args:
+            name: the backend.
+            build: the packages; `auto`: those that fit the driver.
+
+        Raises:
+            ConflictError: another process installs or removes the environment, or this one installs another build.
+            TmdeError: see `BackendEnvironments.install`.
+        """
+        job = self._running(name)
+        if job is None:
+            self._jobs[name] = job = _Job(self._backends, name, build)
+        await job.begun.wait()
+        if not job.told:
+            await job.raise_refusal()
+        found = self.current(name)
+        if found is None:
+            raise ConflictError(f"The environment of {name} was removed meanwhile.", name=name)
+        if build not in ("auto", found.build):
+            raise ConflictError(
+                f"The build {found.build} of {name} is being installed. Cancel this installation first.", name=name
+            )
+        return found
+
+    def current(self, name: str) -> Installation | None:
+        """Return the installation that runs, in this process or another, or else the last one; None without one.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+        """
+        return self._backends.installation(name)
+
+    def is_own(self, installation: Installation) -> bool:
+        """Return whether this process runs the installation, so that it can cancel it."""
+        return installation.process == os.getpid() and self._running(installation.name) is not None
+
+    async def wait(self, name: str) -> Installation:
+        """Wait until the installation of a backend has ended, also if another process runs it, and return it.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+            ConflictError: nothing is or was installed.
+        """
+        while True:
+            job = self._running(name)
+            if job is not None:
+                await asyncio.wait((job.task,))
+            found = await asyncio.to_thread(self.current, name)
+            if found is None and self._backends.is_busy(name):  # another process is about to begin
+                await asyncio.sleep(POLL_SECONDS)
+                continue
+            if found is None:
+                raise ConflictError(f"The environment of {name} is not being installed.", name=name)
+            if found.state != "installing":
+                return found
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def cancel(self, name: str) -> Installation:
+        """End an installation that this process runs. What was fetched is kept, so that it can go on later.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+            ConflictError: nothing is being installed, or another process installs.
+        """
+        job = self._running(name)
+        if job is None:
+            found = self.current(name)
+            if found is None or found.state != "installing":
+                raise ConflictError(f"The environment of {name} is not being installed.", name=name)
+            raise ConflictError(
+                f"Another process ({found.process}) installs the environment of {name}. End it where it was started: "
+                "press Ctrl+C there.",
+                name=name,
+            )
+        job.task.cancel()
+        await asyncio.wait((job.task,))
+        if not job.told:  # nothing was recorded
+            return Installation(name, job.build, "cancelled", utc_now(), os.getpid())
+        return await self.wait(name)
+
+    async def aclose(self) -> None:
+        """End the installations of this process. They can be continued."""
+        tasks = [job.task for job in self._jobs.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ------------------------------------------------------------------------------------------- parts
+
+    def _running(self, name: str) -> _Job | None:
+        job = self._jobs.get(name)
+        return None if job is None or job.task.done() else job
+
+
+class _Job:
+    """An installation that this process has started."""
+
+    def __init__(self, backends: BackendEnvironments, name: str, build: str) -> None:
+        self.begun = asyncio.Event()
+        """The first step has begun, or the installation was refused."""
+        self.told = False
+        """Whether the first step has begun."""
+        self.build = build
+        self._name = name
+        self.task = asyncio.create_task(backends.install(name, build, self._tell), name=f"install {name}")
+        self.task.add_done_callback(self._end)
+
+    async def raise_refusal(self) -> None:
+        """Raise why the installation ended before its first step."""
+        await asyncio.wait((self.task,))
+        if self.task.cancelled():
+            raise ConflictError(f"The installation of {self._name} was cancelled.", name=self._name)
+        self.task.result()
+
+    def _tell(self, _: InstallProgress) -> None:
+        self.told = True
+        self.begun.set()
+
+    def _end(self, task: asyncio.Task[ProbeReport]) -> None:
+        """Log the end. This also retrieves the exception, which the record of the installation tells."""
+        self.begun.set()
+        if task.cancelled():
+            log.info("backends.install_cancelled", backend=self._name)
+        elif (error := task.exception()) is None:
+            log.info("backends.installed", backend=self._name)
+        elif isinstance(error, TmdeError):
+            log.warning("backends.install_failed", backend=self._name, error=error.detail)
+        else:
+            log.error("backends.install_failed", backend=self._name, exc_info=error)

@@ -1,0 +1,149 @@
+"""Records how an installation goes in a file beside the environment, so that every process sees it.
+
+The installing process writes the file while it holds the lock of the environment. A file that says `installing` is
+believed only while the lock is held: the process may have been killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tmde_core.backends.building import InstallProgress
+from tmde_core.errors import TmdeError
+from tmde_core.plugins.records import describe_error
+from tmde_core.records.base import Record, from_json, to_json, utc_now
+from tmde_core.storage.durable import TEMPORARY
+from tmde_core.storage.locks import is_locked
+
+__all__ = ["Installation", "InstallationFile", "InstallationState", "read_installation"]
+
+InstallationState = Literal["installing", "done", "failed", "cancelled"]
+
+
+class Installation(Record, frozen=True):
+    """An installation of a backend's environment, running or ended."""
+
+    name: str
+    """The backend."""
+    build: str
+    """The name of the packages, such as `cu128`."""
+    state: InstallationState
+    started_at: datetime
+    process: int
+    """The id of the process that installs."""
+    step: str = ""
+    """What is done now, or was done last."""
+    done: int = 0
+    """Packages that pip has looked at in this step."""
+    total: int = 0
+    """Packages of this step; 0: unknown."""
+    detail: str = ""
+    """The package that is fetched now, with its size."""
+    seconds: float = 0.0
+    """Time since the start; of an ended installation: how long it took."""
+    error: str = ""
+    """Why it failed and what to do; empty: it has not failed."""
+
+
+class InstallationFile:
+    """Keeps the state of one installation by this process, in memory and in its file."""
+
+    def __init__(self, file: Path, name: str, build: str) -> None:
+        self._file = file
+        self._begun = time.monotonic()
+        self.unwritten = False
+        """Whether the file could not be written: the disk is full."""
+        self._now = Installation(name, build, "installing", started_at=utc_now(), process=os.getpid())
+
+    @property
+    def now(self) -> Installation:
+        """The installation as it is now."""
+        if self._now.state != "installing":
+            return self._now
+        return msgspec.structs.replace(self._now, seconds=self._seconds())
+
+    def tell(self, progress: InstallProgress) -> None:
+        """Record progress."""
+        self._now = msgspec.structs.replace(
+            self._now,
+            step=progress.step,
+            done=progress.done,
+            total=progress.total,
+            detail=progress.detail,
+            seconds=self._seconds(),
+        )
+        self._write()
+
+    @contextlib.contextmanager
+    def recording_the_end(self) -> Iterator[None]:
+        """Record how the block ends. An installation that was refused before its first step is not recorded."""
+        try:
+            yield
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            self._end("cancelled")
+            raise
+        except TmdeError as error:
+            self._end("failed", error.detail)
+            raise
+        except Exception as error:
+            self._end("failed", f"The installation failed: {describe_error(error)}.")
+            raise
+        else:
+            self._end("done")
+
+    def _end(self, state: InstallationState, error: str = "") -> None:
+        if self._now.step:
+            self._now = msgspec.structs.replace(self._now, state=state, detail="", error=error, seconds=self._seconds())
+            self._write()
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._begun, 1)
+
+    def _write(self) -> None:
+        """Replace the file. It is not flushed to the disk: after a crash of the machine nothing is installing."""
+        temporary = self._file.with_name(f".{self._file.name}{TEMPORARY}")
+        try:
+            temporary.write_bytes(to_json(self._now))
+            temporary.replace(self._file)
+            self.unwritten = False
+        except OSError:  # progress that cannot be told must not end the installation
+            self.unwritten = True
+
+
+def read_installation(file: Path, lock: Path) -> Installation | None:
+    """Return the last installation that a process recorded; None without one.
+
+    Args:
+        file: the file of the installation.
+        lock: the lock of the environment.
+    """
+    found = _read(file)
+    if found is None or found.state != "installing":
+        return found
+    seconds = max(found.seconds, round((utc_now() - found.started_at).total_seconds(), 1))
+    if is_locked(lock):
+        return msgspec.structs.replace(found, seconds=seconds)
+    found = _read(file)  # it may have ended between the two looks
+    if found is None or found.state != "installing":
+        return found
+    return msgspec.structs.replace(
+        found,
+        state="failed",
+        detail="",
+        error=f"The installation of {found.name} stopped, because its process ended. Install again: it goes on from there.",
+    )
+
+
+def _read(file: Path) -> Installation | None:
+    with contextlib.suppress(OSError, TmdeError):
+        return from_json(file.read_bytes(), Installation)
+    return None
