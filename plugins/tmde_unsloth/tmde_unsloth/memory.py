@@ -63,6 +63,11 @@ class Shape:
         return self.layers * (attention + 3 * self.hidden * self.inner)
 
     @property
+    def weights(self) -> int:
+        """The number of weights, without the norms, which are below 0.1 %."""
+        return self.linear + self.embedding
+
+    @property
     def embedding(self) -> int:
         """The number of weights in the embedding and the head."""
         return self.hidden * self.vocabulary * (1 if self.tied else 2)
@@ -87,12 +92,28 @@ class Way:
         """The quantisation in words."""
         return f"{self.weight_bits}-bit"
 
+    @property
+    def description(self) -> str:
+        """What runs must have in common so that their memory can be compared."""
+        return self.name if self.checkpointing else f"{self.name}, all activations kept"
 
-def fixed_bytes(shape: Shape, rank: int, way: Way) -> int:
-    """Return the memory that does not depend on the batch: weights, adapter, gradients and moments."""
+
+ON_CARD = Way(4, checkpointing=True)
+"""How a model is held on a card unless the settings allow more. It is also the way that needs the least memory."""
+ON_CPU = Way(32, checkpointing=False)
+"""How a model is held without a card, where there are neither 4 bits nor 16-bit arithmetic."""
+
+
+def model_bytes(shape: Shape, way: Way) -> int:
+    """Return the memory of the base model's weights."""
     other = 4 if way.weight_bits == 32 else 2
     linear = FOUR_BIT_BYTES if way.weight_bits == 4 else other
-    return int(shape.linear * linear + shape.embedding * other + shape.adapter(rank) * OPTIMIZER_BYTES)
+    return int(shape.linear * linear + shape.embedding * other)
+
+
+def adapter_bytes(shape: Shape, rank: int) -> int:
+    """Return the memory of the adapter, its gradients and AdamW's moments."""
+    return shape.adapter(rank) * OPTIMIZER_BYTES
 
 
 def token_bytes(shape: Shape, way: Way) -> int:
@@ -105,7 +126,7 @@ def token_bytes(shape: Shape, way: Way) -> int:
 
 def peak_bytes(shape: Shape, rank: int, way: Way, tokens: int) -> int:
     """Return the largest memory use of a run whose largest pass has `tokens` tokens, without CUDA itself."""
-    return fixed_bytes(shape, rank, way) + token_bytes(shape, way) * tokens + SPARE_BYTES
+    return model_bytes(shape, way) + adapter_bytes(shape, rank) + token_bytes(shape, way) * tokens + SPARE_BYTES
 
 
 def fitting_examples(shape: Shape, way: Way, longest: int, free: int, most: int) -> int:

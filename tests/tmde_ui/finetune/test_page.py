@@ -137,6 +137,8 @@ def test_the_preview_shows_what_would_be_learned(open_page):
     expect(page.get_by_test_id("preview-examples")).to_contain_text("held out")
     expect(page.get_by_test_id("preview-time")).to_have_text("6 min 12 s")
     expect(page.get_by_test_id("preview-memory")).to_have_text("1.3 GB")
+    expect(page.get_by_test_id("preview-fit-ram")).to_contain_text("it needs about 1.3 GB of")
+    expect(page.get_by_test_id("preview-basis")).to_contain_text(re.compile("measure"))
     expect(page.locator(".columns")).to_be_visible()
     mask = page.get_by_test_id("mask")
     expect(mask.locator("mark")).to_have_text(re.compile(r"^It is \d+\.<\|im_end\|>$"))
