@@ -321,7 +321,7 @@ class Bench:
         """Return all tokens a second of a plain script, without its first step."""
         if not found or "stepSeconds" not in found:
             return None
-        seconds = found["stepSeconds"][1:]
+        seconds: list[float] = found["stepSeconds"][1:]
         sizes = [self._size_of(number) for number in range(2, len(seconds) + 2)]
         return sum(sizes) * self._conditions.tokens / sum(seconds)
 
@@ -441,7 +441,8 @@ def _forced(figures: Figures) -> str:
 
 
 def _losses_apart(one: Figures, other: Figures) -> float:
-    return max(abs(one["losses"][step] - loss) for step, loss in other["losses"].items())
+    ours: dict[int, float] = one["losses"]
+    return max(abs(ours[step] - loss) for step, loss in other["losses"].items())
 
 
 def _apart(ours: float | None, found: Figures) -> float | None:

@@ -69,7 +69,7 @@ def test_whether_it_fits_and_what_is_only_computed_is_told(cli, monkeypatch: pyt
         "takes about 9.0 s (computed)",
         "Does not fit: it needs about 9000.0 GB",
         "No run was measured.",
-        "Lower `maxSeqLength`",
+        "Lower maxSeqLength",
     ):
         assert words in said, said
     (fit,) = cli("finetune", "preview", *OWN, "--json").json["fits"]

@@ -64,13 +64,13 @@ class _Room(NamedTuple):
     def name(self) -> str:
         if self.place == "ram":
             return "main memory"
-        return self.device.removeprefix("NVIDIA ").removeprefix("GeForce ") or "the card"
+        return _short(self.device) or "the card"
 
 
 def _on_card(wanted: Wanted, need: int, memory: Memory) -> MemoryFit:
     device = wanted.estimate.device
     # A card of another name is another card. If no name is known, the freest card counts.
-    cards = [gpu for gpu in memory.gpus if gpu.name == device] or ([] if device else list(memory.gpus))
+    cards = [gpu for gpu in memory.gpus if _short(gpu.name) == _short(device)] or ([] if device else list(memory.gpus))
     if not cards:
         why = "`nvidia-smi` does not answer" if not memory.gpus else f"`nvidia-smi` lists no card named {device}"
         text = f"Needs about {_gb(need)} of the graphics card. How much of it is free is not known: {why}."
@@ -120,7 +120,7 @@ def _remedies(wanted: Wanted, need: int, room: _Room, parts: MemoryParts | None)
     if need <= (room.total - (parts.other_bytes if parts and room.place == "card" else 0)) and others_hold > 0.1 * need:
         yield _free_memory(room, others_hold)
     if parts is None:
-        yield "Lower `maxSeqLength`, the LoRA rank or the batch size, or choose a smaller base model."
+        yield "Lower maxSeqLength (the longest example), the LoRA rank or the batch size, or choose a smaller base model."
     else:
         yield from _smaller_settings(wanted, parts, wish, room)
     if room.place == "card" and wanted.others:
@@ -176,7 +176,7 @@ def _fitting_length(wanted: Wanted, parts: MemoryParts, room: int) -> int | None
 def _shorten(wanted: Wanted, length: int) -> str:
     longer = sum(length < one.total <= wanted.config.max_seq_length for one in wanted.examples)
     left_out = "1 longer example is then left out" if longer == 1 else f"{longer:,} longer examples are then left out"
-    return f"Lower `maxSeqLength` to {length:,} tokens; {left_out}."
+    return f"Lower maxSeqLength to {length:,} tokens; {left_out}."
 
 
 def _fitting_rank(config: FineTuneConfig, parts: MemoryParts, room: int) -> int | None:
@@ -193,6 +193,11 @@ def _fitting_rank(config: FineTuneConfig, parts: MemoryParts, room: int) -> int 
 def _lowest(name: str) -> int:
     """Return the lowest allowed value of a hyperparameter, by its JSON name."""
     return int(ranges()[name].minimum or 0)
+
+
+def _short(name: str) -> str:
+    """Return the name of a card without its maker, which drivers write or leave out."""
+    return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
 def _gb(number: int) -> str:

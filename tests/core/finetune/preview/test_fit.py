@@ -71,6 +71,7 @@ def test_of_several_cards_the_one_counts_that_the_backend_uses():
     other = card(20, 24, "NVIDIA GeForce RTX 3090")
     assert on_card(wanted(), memory(other, card(2))).verdict == "too-large"
     assert on_card(wanted(device=""), memory(other, card(2))).verdict == "fits"
+    assert on_card(wanted(device="GeForce RTX 3070"), memory(other, card(2))).verdict == "too-large"
 
 
 @pytest.mark.parametrize(("cards", "why"), [((), "does not answer"), ((card(7, name="Tesla T4"),), f"named {RTX}")])
@@ -96,7 +97,7 @@ def test_what_is_not_known_is_not_judged():
 def test_long_examples_that_need_the_memory_are_to_be_left_out():
     fit = on_card(wanted(parts(3, 0.2, 4)), memory(card(6.5, 6.6)))
     (shorter, *others) = fit.remedies
-    assert shorter == "Lower `maxSeqLength` to 1,664 tokens; 2 longer examples are then left out."
+    assert shorter == "Lower maxSeqLength to 1,664 tokens; 2 longer examples are then left out."
     assert not any("rank" in one for one in others)
 
 
@@ -144,7 +145,7 @@ def test_every_proposed_rank_and_length_really_fits_and_is_allowed(sizes, free, 
             lower = int(words[-1].rstrip("."))
             saved = made.adapter_bytes * (1 - lower / rank)
             assert 4 <= lower < rank
-        elif remedy.startswith("Lower `maxSeqLength` to"):
+        elif remedy.startswith("Lower maxSeqLength to"):
             length = int(words[3].replace(",", ""))
             saved = made.example_bytes * (1 - length / 4000)
             assert 512 <= length < 4000
