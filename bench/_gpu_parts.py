@@ -117,8 +117,15 @@ def encode(task: Task) -> tuple[list[Task], list[Task]]:
     return found[0], found[1]
 
 
-def train_plainly(task: Task, model: Any, peft_config: Any) -> Task:
-    """Train as a script does, with the batch and the accumulation that were asked for, and measure."""
+def train_plainly(task: Task, model: Any, lora: Any, *, with_trl: bool) -> Task:
+    """Train as a script does, with the batch and the accumulation that were asked for, and measure.
+
+    Args:
+        task: what to do.
+        model: the base model, or one that has an adapter already.
+        lora: the adapter's configuration; None: the model has an adapter.
+        with_trl: whether TRL trains, as on a card. Without a card, TRL trains only where Unsloth has changed it.
+    """
     import torch
     from datasets import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
@@ -155,22 +162,28 @@ def train_plainly(task: Task, model: Any, peft_config: Any) -> Task:
         "bf16": on_card,
         "use_cpu": not on_card,
     }
-    rows = Dataset.from_list([{**one, "attention_mask": [1] * len(one["input_ids"])} for one in train])
+    rows = Dataset.from_list(train)
     if on_card:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    if with_trl:
         from trl import SFTConfig, SFTTrainer
+
+        from tmde_unsloth.training.tokens import load_tokenizer
 
         trainer = SFTTrainer(
             model=model,
             args=SFTConfig(**arguments, max_length=None, packing=False, padding_free=False),
             train_dataset=rows,
-            peft_config=peft_config,
+            processing_class=load_tokenizer(Path(task["model"])),
+            peft_config=lora,
             callbacks=[Clock()],
         )
-    else:  # TRL's trainer of this version needs Triton, which needs a card
+    else:
+        from peft import get_peft_model
+
         trainer = Trainer(
-            model=model,
+            model=get_peft_model(model, lora),
             args=TrainingArguments(**arguments),
             train_dataset=rows,
             data_collator=default_data_collator,
@@ -208,7 +221,7 @@ def mean_loss(model: Any, examples: list[Task]) -> float:
 def plain_trl(task: Task, results: Results) -> None:
     """Train with TRL, PEFT and bitsandbytes."""
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     on_card = torch.cuda.is_available()
@@ -225,8 +238,7 @@ def plain_trl(task: Task, results: Results) -> None:
         r=task["rank"], lora_alpha=task["alpha"], lora_dropout=0.0, task_type="CAUSAL_LM", target_modules=TARGETS
     )
     loading = time.monotonic() - begun
-    model = model if on_card else get_peft_model(model, lora)
-    found = train_plainly(task, model, lora if on_card else None)
+    found = train_plainly(task, model, lora, with_trl=on_card)
     results.keep("plain-trl", {**found, "loadSeconds": loading})
 
 
@@ -256,7 +268,7 @@ def plain_unsloth(task: Task) -> Task:
         max_seq_length=2048,
     )
     loading = time.monotonic() - begun
-    return {**train_plainly(task, model, None), "loadSeconds": loading}
+    return {**train_plainly(task, model, None, with_trl=True), "loadSeconds": loading}
 
 
 # ------------------------------------------------------------------------------------------- TMDE's runs

@@ -138,3 +138,9 @@ def test_what_misses_its_limit_or_was_not_measured_is_said(gpu, tmp_path):
     other = msgspec.structs.replace(MEASURED, longest=1003)
     with pytest.raises(SystemExit, match="1003 tokens and not 1004"):
         report(gpu, tmp_path, first={**figures()["first"], "measured": other})
+
+
+def test_a_trial_names_every_part_that_gave_no_result(gpu):
+    assert gpu.find_missing(figures()) == []
+    failed = {**figures(), "unsloth": {"plain-unsloth": {"error": "x"}}, "apart": {"again": 0.0}, "plain-trl": None}
+    assert gpu.find_missing(failed) == ["a plain Unsloth script", "plain TRL", "a resumed run"]
