@@ -35,6 +35,15 @@ def test_memory_is_within_a_fifth_of_the_peaks_measured_on_a_card(way, examples,
     assert computed == pytest.approx(reserved, rel=0.2)
 
 
+SMOLLM = Shape(hidden=576, inner=1536, layers=30, attention=576, keys=192, vocabulary=49_152, tied=True)
+"""The embedded model, which was trained without a card."""
+
+
+@pytest.mark.parametrize(("tokens", "measured"), [(618, 2.97), (2 * 324, 3.15), (2 * 644, 4.79)])
+def test_main_memory_is_within_a_fifth_of_the_peaks_measured_without_a_card(tokens, measured):
+    assert computed_peak(SMOLLM, 16, ON_CPU, Device(CPU), tokens) / 1e9 == pytest.approx(measured, rel=0.2)
+
+
 @pytest.mark.parametrize(
     ("way", "passes", "measured"), [(ON_CARD, 39, 11_216), (ON_CARD, 12, 29_254), (KEPT, 12, 40_589)]
 )

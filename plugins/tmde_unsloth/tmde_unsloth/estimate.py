@@ -17,13 +17,13 @@ from tmde_unsloth.memory import (
     CONTEXT_BYTES,
     ON_CARD,
     ON_CPU,
-    SPARE_BYTES,
     Shape,
     Way,
     adapter_bytes,
     fitting_examples,
     model_bytes,
     peak_bytes,
+    spare_bytes,
     token_bytes,
 )
 
@@ -32,7 +32,7 @@ CPU = "CPU"
 """The name of the device if there is no card."""
 
 LIBRARY_BYTES = 300_000_000
-"""Main memory that Unsloth and PyTorch take on the CPU, beside `SPARE_BYTES`. A run with a model of a few thousand weights
+"""Main memory that Unsloth and PyTorch take on the CPU, beside what `spare_bytes` says. A run with a model of a few thousand weights
 took 564 MB."""
 
 START_SECONDS = 45.0
@@ -54,9 +54,9 @@ LARGE_CARDS = ("H100", "H200", "B200")
 """Names of cards that are taken to be as fast as the measured one."""
 CARD_SHARE = 0.25
 """The assumed speed of other cards. A consumer card has a tenth to a third of the speed of an H100."""
-CPU_TOKENS_PER_CORE = 15.0
-"""The tokens that a core trains in a second for each billion weights in 32 bits. Assumed: somewhat less than the backend
-`cpu`, which computes no padding."""
+CPU_TOKENS_PER_CORE = 10.0
+"""The tokens that a core trains in a second for each billion weights in 32 bits. Assumed: less than the backend `cpu`,
+for which 17 were measured."""
 FORWARD_SHARE = 0.35
 """The cost of validation relative to training, because validation runs forward only."""
 
@@ -176,7 +176,7 @@ def estimate_run(
 def _memory(shape: Shape, config: FineTuneConfig, device: Device, longest: int, found: Correction) -> MemoryParts:
     way, factor = device.way, found.memory
     # What the measured figure contains is corrected. It contains the libraries on a CPU, but not CUDA on a card.
-    spare = SPARE_BYTES * factor + device.base_bytes * (1.0 if device.is_card else factor)
+    spare = spare_bytes(shape, way) * factor + device.base_bytes * (1.0 if device.is_card else factor)
     return MemoryParts(
         model_bytes=int(model_bytes(shape, way) * factor),
         adapter_bytes=int(adapter_bytes(shape, config.lora_rank) * factor),

@@ -20,6 +20,8 @@ CONTEXT_BYTES = 600 * 1024**2
 """Memory that CUDA and its libraries take on the card before anything is loaded."""
 SPARE_BYTES = 256 * 1024**2
 """Logits of one chunk, and blocks that the allocator cannot reuse."""
+CPU_LOGITS = 6_400
+"""Bytes for each token of the vocabulary on a CPU, where the logits of a chunk are kept in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,22 @@ def adapter_bytes(shape: Shape, rank: int) -> int:
 
 def token_bytes(shape: Shape, way: Way) -> int:
     """Return the memory for each token that is computed at the same time."""
-    wide = 4 if way.weight_bits == 32 else 2
+    if way.weight_bits == 32:  # on a CPU, where no kernels of Unsloth save memory
+        return 4 * (8 * shape.inner + 16 * shape.hidden) * (1 if way.checkpointing else shape.layers)
     if way.checkpointing:
-        return wide * (5 * shape.inner + 4 * shape.hidden)
-    return wide * (3 * shape.inner + 4 * shape.hidden) * shape.layers
+        return 2 * (5 * shape.inner + 4 * shape.hidden)
+    return 2 * (3 * shape.inner + 4 * shape.hidden) * shape.layers
+
+
+def spare_bytes(shape: Shape, way: Way) -> int:
+    """Return the memory that is neither weights nor activations."""
+    return SPARE_BYTES + (CPU_LOGITS * shape.vocabulary if way.weight_bits == 32 else 0)
 
 
 def peak_bytes(shape: Shape, rank: int, way: Way, tokens: int) -> int:
     """Return the largest memory use of a run whose largest pass has `tokens` tokens, without CUDA itself."""
-    return model_bytes(shape, way) + adapter_bytes(shape, rank) + token_bytes(shape, way) * tokens + SPARE_BYTES
+    held = model_bytes(shape, way) + adapter_bytes(shape, rank)
+    return held + token_bytes(shape, way) * tokens + spare_bytes(shape, way)
 
 
 def fitting_examples(shape: Shape, way: Way, longest: int, free: int, most: int) -> int:
@@ -139,5 +148,5 @@ def fitting_examples(shape: Shape, way: Way, longest: int, free: int, most: int)
         free: free bytes after the model and the adapter were loaded.
         most: examples in a step.
     """
-    fitting = (free - SPARE_BYTES) // max(1, token_bytes(shape, way) * longest)
+    fitting = (free - spare_bytes(shape, way)) // max(1, token_bytes(shape, way) * longest)
     return max(1, min(most, fitting))
