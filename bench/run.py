@@ -1,11 +1,13 @@
 """Runs the benchmarks and stores their results in `bench/RESULTS.md`, one section for each.
 
-    ./run bench [NAME …]
+    ./run bench [NAME …] [--OPTION …]
 
 A benchmark is a module in this folder with `main() -> str`. It measures, compares the result with its limits (and
 raises an error if a limit is missed), and returns Markdown. Each benchmark runs in a separate process, one after the
 other. A run replaces the section of its benchmark. The other sections stay, with the machine and the date of their own
-measurement.
+measurement. A benchmark that cannot measure on this machine says so and returns nothing; its section stays.
+
+Options are passed on to the benchmarks (`sys.argv`). A run with options is a trial: its figures are only printed.
 """
 
 from __future__ import annotations
@@ -27,14 +29,15 @@ TITLE = "# What was measured\n\nWritten by `./run bench`. Figures are ratios wit
 
 ONE = """
 import importlib.util, sys
-spec = importlib.util.spec_from_file_location("benchmark", sys.argv[1])
+file, folder, answer, *sys.argv[1:] = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("benchmark", file)
 module = importlib.util.module_from_spec(spec)
 sys.modules["benchmark"] = module
-sys.path.insert(0, sys.argv[2])
+sys.path.insert(0, folder)
 spec.loader.exec_module(module)
 text = module.main()
-with open(sys.argv[3], "w", encoding="utf-8") as file:
-    file.write(text)
+with open(answer, "w", encoding="utf-8") as output:
+    output.write(text)
 """
 
 
@@ -49,11 +52,18 @@ def names() -> list[str]:
 def machine() -> str:
     """Return one paragraph with the machine, the system and the versions that the figures depend on."""
     packages = ("xllamacpp", "torch", "transformers", "litestar", "nicegui")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    versions = ", ".join(f"{name} {found}" for name in packages if (found := _version(name)))
     return (
         f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: {_processor()}, {_cores()} cores, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB RAM, {_system()}, Python {platform.python_version()}, {versions}."
     )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a backend's own environment lacks most of them
+        return None
 
 
 def _processor() -> str:
@@ -75,11 +85,11 @@ def _system() -> str:
         return platform.platform(terse=True)
 
 
-def measure(name: str) -> str | None:
+def measure(name: str, options: list[str]) -> str | None:
     """Run one benchmark in a separate process; return its Markdown, or None if it failed."""
     answer = FOLDER / f".{name}.answer"
     try:
-        done = subprocess.run([sys.executable, "-c", ONE, FOLDER / f"{name}.py", FOLDER, answer], check=False)
+        done = subprocess.run([sys.executable, "-c", ONE, FOLDER / f"{name}.py", FOLDER, answer, *options], check=False)
         return answer.read_text(encoding="utf-8").strip() if done.returncode == 0 else None
     finally:
         answer.unlink(missing_ok=True)
@@ -96,6 +106,8 @@ def with_section(document: str, name: str, text: str) -> str:
 def main(wanted: list[str]) -> int:
     """Run the wanted benchmarks, or all; return 0 if all succeeded, 1 if one failed, 2 for an unknown name."""
     known = names()
+    options = [word for word in wanted if word.startswith("-")]
+    wanted = [word for word in wanted if not word.startswith("-")]
     if unknown := sorted(set(wanted) - set(known)):
         print(
             f"There is no benchmark called {', '.join(unknown)}; there are {', '.join(known) or 'none'}.",
@@ -105,11 +117,15 @@ def main(wanted: list[str]) -> int:
     failed = []
     for name in wanted or known:
         print(f"== {name}", flush=True)
-        text = measure(name)
+        text = measure(name, options)
         if text is None:
             failed.append(name)
             continue
+        if not text:
+            continue  # it has said why
         print(text, flush=True)
+        if options:
+            continue
         document = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
         RESULTS.write_text(with_section(document, name, f"{text}\n\n*{machine()}*"), encoding="utf-8")
     if failed:

@@ -29,6 +29,7 @@ MODULES = (
     "suites",
     "training",
     "environments",
+    "measured_runs",
     "worker",
     "registries",
     "events",

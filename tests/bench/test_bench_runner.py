@@ -51,3 +51,19 @@ def test_a_benchmark_that_fails_is_reported_and_the_rest_is_measured(
 def test_an_unknown_name_lists_the_known_ones(runner: ModuleType, capfd: pytest.CaptureFixture[str]):
     assert runner.main(["nope"]) == 2
     assert "there are bad, good" in capfd.readouterr().err
+
+
+def test_a_benchmark_that_cannot_measure_here_is_no_failure_and_its_section_stays(runner: ModuleType):
+    (runner.FOLDER / "idle.py").write_text('def main() -> str:\n    print("no card")\n    return ""\n')
+    runner.RESULTS.write_text(runner.with_section("", "idle", "measured elsewhere"))
+    assert runner.main(["idle"]) == 0
+    assert "measured elsewhere" in runner.RESULTS.read_text()
+
+
+def test_options_reach_the_benchmark_and_such_a_run_is_not_stored(
+    runner: ModuleType, capfd: pytest.CaptureFixture[str]
+):
+    (runner.FOLDER / "told.py").write_text('import sys\n\ndef main() -> str:\n    return " ".join(sys.argv[1:])\n')
+    assert runner.main(["told", "--tiny"]) == 0
+    assert "--tiny" in capfd.readouterr().out
+    assert not runner.RESULTS.exists()

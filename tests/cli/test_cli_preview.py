@@ -59,6 +59,23 @@ def test_what_start_would_be_refused_for_is_told_and_no_failure(cli) -> None:
     assert "no: Training needs 50 different questions" in " ".join(ran.out.split())
 
 
+def test_whether_it_fits_and_what_is_only_computed_is_told(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = (
+        '{"calibrated": false, "basis": "No run was measured.", "estimate": {"ramBytes": 9000000000000, "seconds": 9}}'
+    )
+    monkeypatch.setattr(Looking, "told", told)
+    said = " ".join(cli("finetune", "preview", *OWN).out.split())
+    for words in (
+        "takes about 9.0 s (computed)",
+        "Does not fit: it needs about 9000.0 GB",
+        "No run was measured.",
+        "Lower maxSeqLength",
+    ):
+        assert words in said, said
+    (fit,) = cli("finetune", "preview", *OWN, "--json").json["fits"]
+    assert (fit["place"], fit["verdict"], fit["neededBytes"]) == ("ram", "too-large", 9_000_000_000_000)
+
+
 def test_text_of_traces_cannot_command_the_terminal(cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Looking, "told", '{"fail": "\\u001b[2J[bold]gone[/bold]"}')
     ran = cli("finetune", "preview", *OWN)

@@ -9,6 +9,7 @@ from tmde_core.sdk.environments import Environment, Lack, ProbeReport
 from tmde_core.testing import make_context
 from tmde_unsloth.backend import UnslothBackend
 from tmde_unsloth.environment import ENVIRONMENT
+from tmde_unsloth.memory import Shape
 from tmde_unsloth.options import UnslothSettings
 
 NO_CARD = ProbeReport(python="3.11", device="cpu", lacks=(Lack(what="There is no card.", fatal=False),))
@@ -20,6 +21,9 @@ CARD = ProbeReport(
     memory_bytes=24 * 1024**3,
     four_bit=True,
 )
+
+MEASURED = Shape(hidden=2048, inner=8192, layers=16, attention=2048, keys=512, vocabulary=49_152, tied=True)
+"""The Llama of 1.07 billion weights whose memory and speed were measured on an H100."""
 
 
 def make_backend(data_dir: Path, python: str, report: ProbeReport | None = NO_CARD, **settings: Any) -> UnslothBackend:

@@ -19,6 +19,7 @@ from tmde_core.records.chat import Message
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.lora import Manifest
 from tmde_core.records.training import PREVIEW_FILE, PreviewReport, TrainingExample, WorkerCommand
+from tmde_core.sdk.measured_runs import read_measured_runs
 from tmde_core.sdk.worker import list_checkpoints
 from tmde_core.services import open_services
 from tmde_core.settings import load_settings
@@ -99,6 +100,17 @@ def test_a_run_without_a_card_warns_and_records_what_it_computed_on(whole: Train
     assert (metrics["device"], metrics["quantisation"], metrics["microBatch"]) == ("CPU", "32-bit", 4)
     assert metrics["peakVramGb"] is None
     assert metrics["peakRamGb"] > 0.1
+
+
+def test_a_run_keeps_what_it_needed_and_under_which_conditions(whole: TrainingRun, tiny_model: Path):
+    (kept,) = read_measured_runs(whole.run_dir.parents[1])
+    assert (kept.backend, kept.device, kept.quantisation) == ("unsloth", "CPU", "32-bit, all activations kept")
+    assert (kept.base_model, kept.lora_rank, kept.micro_batch) == (tiny_model.name, 4, 4)
+    assert kept.longest > 50
+    assert kept.peak_bytes / 1024**3 == pytest.approx(whole.last().data["metrics"]["peakRamGb"], rel=0.05)
+    assert kept.memory_ratio == pytest.approx(1.0, abs=0.25), "the libraries are all that counts with a tiny model"
+    assert 1 < kept.start_seconds < 600
+    assert kept.allocated_bytes is None
 
 
 def test_the_adapter_directory_is_that_of_the_cpu_backend(whole: TrainingRun, tiny_model: Path):
@@ -202,6 +214,22 @@ def test_the_preview_shows_the_mask_as_text_and_warns(whole: TrainingRun, backen
     assert read.text.endswith("<|im_start|>assistant\n")
     assert report.note.startswith("There is no NVIDIA card")
     assert report.estimate.ram_bytes is not None
+    assert report.estimate.seconds is not None
+    assert not report.calibrated
+    assert report.basis.startswith("Memory and time are computed, not measured: no run has ended on CPU yet.")
+
+
+def test_the_preview_after_a_run_is_corrected_by_it(whole: TrainingRun, unsloth_python):
+    command = make_backend(whole.run_dir.parents[1], unsloth_python).preview(whole.job)
+    subprocess.run(command.argv, env={**os.environ, **command.env}, check=True, capture_output=True)
+    report = from_json((whole.run_dir / PREVIEW_FILE).read_bytes(), PreviewReport)
+    (kept,) = read_measured_runs(whole.run_dir.parents[1])
+    assert report.calibrated
+    assert report.estimate.ram_bytes == pytest.approx(kept.peak_bytes, rel=0.02)
+    assert "one earlier run of this base model's size on CPU" in report.basis
+    assert report.estimate.seconds == pytest.approx(
+        kept.start_seconds + whole.last().data["metrics"]["trainingTimeSeconds"], rel=0.5, abs=5
+    )
 
 
 def wait_for(run: TrainingRun, kind: str) -> None:

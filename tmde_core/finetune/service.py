@@ -58,6 +58,7 @@ log = structlog.get_logger(__name__)
 
 Runs = list[FineTuneRun]
 """An alias, because the class below has a method called `list`, which hides the type."""
+Names = list[str]
 
 
 class BackendReport(Record):
@@ -360,6 +361,20 @@ class FineTuneService:
     async def describe_pause(self, estimate: ResourceEstimate) -> str:
         """Return which runtimes of this process a run with this estimate would pause, in sentences; else empty."""
         return await self._launcher.cards.describe_pause(estimate)
+
+    async def count_given_back(self, estimate: ResourceEstimate) -> int:
+        """Return how much of the card the runtimes of this process would give back, if they were paused for a run."""
+        return await self._launcher.cards.count_given_back(estimate)
+
+    async def list_processor_backends(self, without: str) -> Names:
+        """Return the names of the other backends that can train here and do not use a card."""
+        return await asyncio.to_thread(
+            lambda: [
+                descriptor.name
+                for descriptor in self._workspace.plugins.backends
+                if descriptor.name != without and not descriptor.uses_card and self._availability(descriptor.name).ok
+            ]
+        )
 
     async def require_free(self) -> None:
         """Raise an error if a run is in progress, or the disk has no room for a run.

@@ -339,6 +339,25 @@ class TokenBucket(Record):
     examples: int
 
 
+class MemoryFit(Record, frozen=True):
+    """Whether a run fits into the memory that is free now."""
+
+    place: Literal["card", "ram"]
+    """`card`: the graphics card; `ram`: main memory."""
+    verdict: Literal["fits", "tight", "too-large", "unknown"]
+    """`tight`: the estimate fits, but an error of 20 % would not. `unknown`: the free memory is not known."""
+    needed_bytes: int
+    free_bytes: int | None = None
+    """What is free now, and what the runtimes give back that are paused for the run."""
+    total_bytes: int | None = None
+    device: str = ""
+    """The name of the graphics card; empty for main memory."""
+    text: str = ""
+    """The verdict with its figures, in sentences."""
+    remedies: tuple[str, ...] = ()
+    """What to change, one sentence each; empty if the run fits."""
+
+
 class FineTunePreview(Record):
     """What a run with this configuration would do. No run is started."""
 
@@ -364,6 +383,11 @@ class FineTunePreview(Record):
     estimated_ram_bytes: int | None = None
     estimated_vram_bytes: int | None = None
     calibrated: bool = False
+    """Whether the estimates come from a measurement on this machine, of this model or of earlier runs."""
+    basis: str = ""
+    """Which estimates were measured and which were computed, in sentences; empty if there are none."""
+    fits: tuple[MemoryFit, ...] = ()
+    """Whether the run fits: into the graphics card, into main memory, or both. Empty if its need is not known."""
     note: str = ""
     """Why values are missing, or what the backend warns of; empty if neither."""
     pause: str = ""

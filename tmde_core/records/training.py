@@ -65,6 +65,24 @@ class WorkerCommand(Record):
     """Environment variables in addition to those of the server."""
 
 
+class MemoryParts(Record, frozen=True):
+    """What the memory of a job consists of, in bytes.
+
+    If a job does not fit, TMDE computes from the parts which LoRA rank and which length would.
+    """
+
+    model_bytes: int
+    """The weights of the base model."""
+    adapter_bytes: int
+    """The adapter with its gradients and the state of the optimiser. It grows with the LoRA rank."""
+    example_bytes: int
+    """The activations of the longest example. They grow with its tokens."""
+    other_bytes: int = 0
+    """Everything else, such as CUDA and the libraries."""
+    weight_bits: int | None = None
+    """The bits of one weight of the base model: 4, 16 or 32. None: unknown."""
+
+
 class ResourceEstimate(Record):
     """The resources that a job will need; unknown values are None."""
 
@@ -74,6 +92,10 @@ class ResourceEstimate(Record):
     """Memory of the graphics card."""
     seconds: float | None = None
     """Time for the whole job, seconds."""
+    device: str = ""
+    """The name of the graphics card that the job will use. Empty: unknown, or no card."""
+    parts: MemoryParts | None = None
+    """What `vram_bytes` consists of, or `ram_bytes` if the job needs no card. None: unknown."""
 
 
 class MaskedPiece(Record):
@@ -126,7 +148,10 @@ class PreviewReport(Record):
     estimate: ResourceEstimate = ResourceEstimate()
     """The resources that the whole job will need."""
     calibrated: bool = False
-    """Whether the estimate comes from a measurement on this machine with this model."""
+    """Whether the estimate comes from a measurement on this machine, of this model or of earlier runs."""
+    basis: str = ""
+    """Which figures of the estimate were measured and which were computed, in sentences. Empty: TMDE says it by
+    `calibrated`."""
     left_out: tuple[UnusableExample, ...] = ()
     """The other examples, and why a run leaves them out."""
     note: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.environments import VARIABLES, Environment
@@ -12,21 +13,12 @@ from tmde_core.sdk.runtimes import Availability
 from tmde_core.sdk.training import FineTuneConfig, ResourceEstimate, TrainingJob, WorkerCommand
 from tmde_core.sdk.worker import find_weights
 from tmde_unsloth.environment import ENVIRONMENT
-from tmde_unsloth.memory import CONTEXT_BYTES, Shape, Way, peak_bytes
+from tmde_unsloth.estimate import BACKEND, CPU, Device, Lengths, estimate_run
+from tmde_unsloth.memory import Shape
 from tmde_unsloth.options import UnslothSettings
-
-NAME = "unsloth"
 
 BYTES_PER_TOKEN = 3.5
 """The approximate number of characters of English, punctuation and JSON in one token."""
-
-START_SECONDS = 45.0
-"""The time for importing Unsloth (27 to 36 s), loading the model (8 to 9 s), and writing the adapter."""
-
-COMPUTE_TOKENS = 30_000.0
-"""Tokens that a large card trains in a second, for each billion weights in 4 bits. Measured on an H100: 29,254. A
-consumer card has a fifth to a third of its speed."""
-CARD_SHARE = 0.25
 
 
 class UnslothBackend:
@@ -35,7 +27,7 @@ class UnslothBackend:
     def __init__(self, context: PluginContext[UnslothSettings]) -> None:
         self._data_dir = context.data_dir
         self._settings = context.settings
-        self._environment = Environment.of(context, NAME, ENVIRONMENT)
+        self._environment = Environment.of(context, BACKEND, ENVIRONMENT)
 
     def availability(self) -> Availability:
         """Return whether the environment is complete and has a card, from what its probe found."""
@@ -69,20 +61,10 @@ class UnslothBackend:
         if shape is None:
             return ResourceEstimate()
         config = msgspec.convert(job.config, FineTuneConfig)
-        train = Path(job.train_file)
-        # Each line contains the text twice: as instruction, input and output, and as messages.
-        lines = [len(line) / 2 / BYTES_PER_TOKEN for line in train.read_bytes().splitlines()] if train.exists() else []
-        report = self._environment.report()
-        billions = (shape.linear + shape.embedding) / 1e9
-        longest = int(min(max(lines, default=0.0), config.max_seq_length))
-        if report is None or report.device != "cuda":
-            peak = peak_bytes(shape, config.lora_rank, Way(32, checkpointing=False), longest)
-            return ResourceEstimate(ram_bytes=peak + CONTEXT_BYTES)
-        peak = peak_bytes(shape, config.lora_rank, Way(4, checkpointing=True), longest)
-        pace = COMPUTE_TOKENS * CARD_SHARE / max(billions, 0.05)
-        return ResourceEstimate(
-            vram_bytes=peak + CONTEXT_BYTES, seconds=round(START_SECONDS + sum(lines) * config.epochs / pace, 1)
-        )
+        lengths = Lengths(_rough_lengths(job.train_file, config), _rough_lengths(job.val_file, config))
+        return estimate_run(
+            self._data_dir, shape, config, self._device(), lengths, self._settings.micro_batch
+        ).resources
 
     def plan(self, job: TrainingJob) -> WorkerCommand:
         """Return the command of the training process.
@@ -100,9 +82,19 @@ class UnslothBackend:
             InvalidInputError: the base model does not exist or cannot be trained.
         """
         find_weights(job)
-        return self._worker("tmde_unsloth.training.preview_worker", job)
+        device = self._device()
+        # The probe has found the card already. Asking CUDA again would take seconds and memory of the card.
+        told = ("--device", device.name, "--device-bytes", str(device.memory_bytes or 0), "--cores", str(device.cores))
+        return self._worker("tmde_unsloth.training.preview_worker", job, told)
 
-    def _worker(self, module: str, job: TrainingJob) -> WorkerCommand:
+    def _device(self) -> Device:
+        report = self._environment.report()
+        cores = psutil.cpu_count(logical=False) or 1
+        if report is None or report.device != "cuda":
+            return Device(CPU, cores=cores)
+        return Device(report.device_name or "the card", report.memory_bytes, cores)
+
+    def _worker(self, module: str, job: TrainingJob, told: tuple[str, ...] = ()) -> WorkerCommand:
         settings = self._settings
         run_dir = Path(job.run_dir)
         flags = [
@@ -110,7 +102,7 @@ class UnslothBackend:
             for name in ("allow_cpu", "allow_16bit", "allow_no_checkpointing")
             if getattr(settings, name)
         ]
-        arguments = (*flags, "--micro-batch", str(settings.micro_batch), str(run_dir / "job.json"))
+        arguments = (*flags, *told, "--micro-batch", str(settings.micro_batch), str(run_dir / "job.json"))
         return WorkerCommand(
             argv=self._environment.argv(module, *arguments),
             env={
@@ -128,3 +120,13 @@ class UnslothBackend:
                 "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
             },
         )
+
+
+def _rough_lengths(file: str, config: FineTuneConfig) -> list[int]:
+    """Return the approximate tokens of each example, from the number of its characters."""
+    path = Path(file)
+    if not path.exists():
+        return []
+    # Each line contains the text twice: as instruction, input and output, and as messages.
+    found = [int(len(line) / 2 / BYTES_PER_TOKEN) + 1 for line in path.read_bytes().splitlines()]
+    return [min(length, config.max_seq_length) for length in found]

@@ -20,6 +20,8 @@ CONTEXT_BYTES = 600 * 1024**2
 """Memory that CUDA and its libraries take on the card before anything is loaded."""
 SPARE_BYTES = 256 * 1024**2
 """Logits of one chunk, and blocks that the allocator cannot reuse."""
+CPU_LOGITS = 6_400
+"""Bytes for each token of the vocabulary on a CPU, where the logits of a chunk are kept in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Shape:
         return self.layers * (attention + 3 * self.hidden * self.inner)
 
     @property
+    def weights(self) -> int:
+        """The number of weights, without the norms, which are below 0.1 %."""
+        return self.linear + self.embedding
+
+    @property
     def embedding(self) -> int:
         """The number of weights in the embedding and the head."""
         return self.hidden * self.vocabulary * (1 if self.tied else 2)
@@ -87,25 +94,48 @@ class Way:
         """The quantisation in words."""
         return f"{self.weight_bits}-bit"
 
+    @property
+    def description(self) -> str:
+        """What runs must have in common so that their memory can be compared."""
+        return self.name if self.checkpointing else f"{self.name}, all activations kept"
 
-def fixed_bytes(shape: Shape, rank: int, way: Way) -> int:
-    """Return the memory that does not depend on the batch: weights, adapter, gradients and moments."""
+
+ON_CARD = Way(4, checkpointing=True)
+"""How a model is held on a card unless the settings allow more. It is also the way that needs the least memory."""
+ON_CPU = Way(32, checkpointing=False)
+"""How a model is held without a card, where there are neither 4 bits nor 16-bit arithmetic."""
+
+
+def model_bytes(shape: Shape, way: Way) -> int:
+    """Return the memory of the base model's weights."""
     other = 4 if way.weight_bits == 32 else 2
     linear = FOUR_BIT_BYTES if way.weight_bits == 4 else other
-    return int(shape.linear * linear + shape.embedding * other + shape.adapter(rank) * OPTIMIZER_BYTES)
+    return int(shape.linear * linear + shape.embedding * other)
+
+
+def adapter_bytes(shape: Shape, rank: int) -> int:
+    """Return the memory of the adapter, its gradients and AdamW's moments."""
+    return shape.adapter(rank) * OPTIMIZER_BYTES
 
 
 def token_bytes(shape: Shape, way: Way) -> int:
     """Return the memory for each token that is computed at the same time."""
-    wide = 4 if way.weight_bits == 32 else 2
+    if way.weight_bits == 32:  # on a CPU, where no kernels of Unsloth save memory
+        return 4 * (8 * shape.inner + 16 * shape.hidden) * (1 if way.checkpointing else shape.layers)
     if way.checkpointing:
-        return wide * (5 * shape.inner + 4 * shape.hidden)
-    return wide * (3 * shape.inner + 4 * shape.hidden) * shape.layers
+        return 2 * (5 * shape.inner + 4 * shape.hidden)
+    return 2 * (3 * shape.inner + 4 * shape.hidden) * shape.layers
+
+
+def spare_bytes(shape: Shape, way: Way) -> int:
+    """Return the memory that is neither weights nor activations."""
+    return SPARE_BYTES + (CPU_LOGITS * shape.vocabulary if way.weight_bits == 32 else 0)
 
 
 def peak_bytes(shape: Shape, rank: int, way: Way, tokens: int) -> int:
     """Return the largest memory use of a run whose largest pass has `tokens` tokens, without CUDA itself."""
-    return fixed_bytes(shape, rank, way) + token_bytes(shape, way) * tokens + SPARE_BYTES
+    held = model_bytes(shape, way) + adapter_bytes(shape, rank)
+    return held + token_bytes(shape, way) * tokens + spare_bytes(shape, way)
 
 
 def fitting_examples(shape: Shape, way: Way, longest: int, free: int, most: int) -> int:
@@ -118,5 +148,5 @@ def fitting_examples(shape: Shape, way: Way, longest: int, free: int, most: int)
         free: free bytes after the model and the adapter were loaded.
         most: examples in a step.
     """
-    fitting = (free - SPARE_BYTES) // max(1, token_bytes(shape, way) * longest)
+    fitting = (free - spare_bytes(shape, way)) // max(1, token_bytes(shape, way) * longest)
     return max(1, min(most, fitting))

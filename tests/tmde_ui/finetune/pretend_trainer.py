@@ -2,6 +2,7 @@
 
 What it does is in `orders.json` of the data directory, which the test writes and may change while it runs:
 `steps` it may have done by now of `total`, and what comes `then`: wait, end or fail. It says what it is told by `say`.
+A preview needs `ram` bytes.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def preview(job: TrainingJob) -> None:
             MaskedPiece(text=f"<|im_start|>user\n{first['instruction']}<|im_end|>\n<|im_start|>assistant\n", supervised=False),
             MaskedPiece(text=f"{first['output']}<|im_end|>", supervised=True),
         ),
-        estimate=ResourceEstimate(ram_bytes=1_310_000_000, seconds=372.0),
+        estimate=ResourceEstimate(ram_bytes=orders(job.data_dir).get("ram", 1_310_000_000), seconds=372.0),
         calibrated=True,
     )  # fmt: skip
     (Path(job.run_dir) / PREVIEW_FILE).write_bytes(to_json(report))

@@ -137,10 +137,25 @@ def test_the_preview_shows_what_would_be_learned(open_page):
     expect(page.get_by_test_id("preview-examples")).to_contain_text("held out")
     expect(page.get_by_test_id("preview-time")).to_have_text("6 min 12 s")
     expect(page.get_by_test_id("preview-memory")).to_have_text("1.3 GB")
+    expect(page.get_by_test_id("preview-fit-ram")).to_contain_text("it needs about 1.3 GB of")
+    expect(page.get_by_test_id("preview-basis")).to_contain_text(re.compile("measure"))
     expect(page.locator(".columns")).to_be_visible()
     mask = page.get_by_test_id("mask")
     expect(mask.locator("mark")).to_have_text(re.compile(r"^It is \d+\.<\|im_end\|>$"))
     expect(mask.locator("span").first).to_contain_text("<|im_start|>user")
+
+
+def test_a_run_that_does_not_fit_is_said_with_what_to_change(open_page, server):
+    server.order(ram=9_000_000_000_000)
+    try:
+        page = open_page("/finetune", width=390)
+        page.get_by_test_id("run-now").click()
+        fit = page.get_by_test_id("preview-fit-ram")
+        expect(fit).to_contain_text("Does not fit: it needs about 9000.0 GB of")
+        expect(fit.locator("li").last).to_contain_text("choose a smaller base model")
+        expect(page.get_by_test_id("start-run")).to_be_enabled()
+    finally:
+        server.order(ram=1_310_000_000)
 
 
 def test_a_value_out_of_range_is_told_at_its_field_and_starts_nothing(open_page):

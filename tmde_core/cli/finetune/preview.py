@@ -25,6 +25,7 @@ from tmde_core.records.finetune import FineTunePreview
 SHOWN_LEFT_OUT = 10
 BAR = 40
 """Characters of the longest bar."""
+PLACES = {"card": "on the card", "ram": "in memory"}
 EXAMPLE_CHARS = 4_000
 """The longest part of the first example that is shown. An answer may have any length."""
 
@@ -63,7 +64,7 @@ def _print(found: FineTunePreview) -> None:
     if found.total_tokens is not None:
         tokens = f"{found.supervised_tokens:,} of {found.total_tokens:,} are learned from"
     memory = format_bytes(found.estimated_ram_bytes) if found.estimated_ram_bytes else None
-    rough = "" if found.calibrated else " (rough: not measured on this machine yet)"
+    computed = "" if found.calibrated else " (computed)"
     print_fields(
         (
             ("would begin", "no: " + found.refusal if found.refusal else "yes"),
@@ -74,9 +75,11 @@ def _print(found: FineTunePreview) -> None:
             ("tokens", tokens),
             ("longest", f"{found.longest:,} tokens" if found.longest else None),
             ("steps", f"{found.total_steps:,}" if found.total_steps else None),
-            ("takes about", format_duration(found.estimated_seconds) + rough if found.estimated_seconds else None),
+            ("takes about", format_duration(found.estimated_seconds) + computed if found.estimated_seconds else None),
             ("memory", memory),
             ("video memory", format_bytes(found.estimated_vram_bytes) if found.estimated_vram_bytes else None),
+            *((PLACES[fit.place], " ".join((fit.text, *fit.remedies))) for fit in found.fits),
+            ("estimates", found.basis or None),
             ("models", found.pause or None),
             ("note", found.note if found.note != found.refusal else None),
         )

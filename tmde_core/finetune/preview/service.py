@@ -23,15 +23,25 @@ import msgspec
 
 from tmde_core.errors import ConflictError, InsufficientStorageError, InsufficientTracesError
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze, require_enough
+from tmde_core.finetune.preview.fit import Memory, Wanted, describe_fits
 from tmde_core.finetune.preview.process import SECONDS, Failure, Partial, look
 from tmde_core.finetune.service import FineTuneService
 from tmde_core.finetune.supervision.launch import plan_on_base
 from tmde_core.models.service import TrainingBase
 from tmde_core.records.base import to_json
 from tmde_core.records.finetune import FineTuneConfig, FineTunePreview, LeftOut, TokenBucket
-from tmde_core.records.training import PREVIEW_FILE, ExampleTokens, PreviewReport, TrainingJob, UnusableExample
+from tmde_core.records.training import (
+    PREVIEW_FILE,
+    ExampleTokens,
+    PreviewReport,
+    ResourceEstimate,
+    TrainingJob,
+    UnusableExample,
+)
+from tmde_core.resources import read_gpus
 from tmde_core.sdk.training import PreviewingBackend, TrainingBackend
 from tmde_core.sdk.worker.run_files import JOB_FILE
+from tmde_core.sdk.worker.vitals import measure_memory
 from tmde_core.settings import Settings
 from tmde_core.storage.durable import storage_errors
 from tmde_core.traces.service import TraceService
@@ -55,6 +65,9 @@ LOOKING = "Lengths, steps, time and memory are being looked at …"
 
 MEASURING = "Time and memory are being measured …"
 """The note of a preview whose worker has counted the tokens and goes on."""
+
+MEASURED = "Time and memory follow from a measurement of this model on this machine."
+COMPUTED = "Time and memory are computed, not measured: expect an error of up to a factor of two."
 
 NOT_LOOKED_AT = "Lengths, steps, time and memory were not asked for."
 
@@ -172,14 +185,10 @@ class PreviewService:
         job = self._job(directory, seen.config, base)
         if not isinstance(backend, PreviewingBackend):
             estimate = await asyncio.to_thread(backend.estimate, job)
-            yield msgspec.structs.replace(
-                seen,
-                pause=await self._finetune.describe_pause(estimate),
-                estimated_seconds=estimate.seconds,
-                estimated_ram_bytes=estimate.ram_bytes,
-                estimated_vram_bytes=estimate.vram_bytes,
-                note=NO_TOKENS,
+            shown = msgspec.structs.replace(
+                add_estimate(seen, PreviewReport(examples=(), estimate=estimate)), note=NO_TOKENS
             )
+            yield await self._with_fits(shown, estimate)
             return
         command = await asyncio.to_thread(plan_on_base, backend.preview, job, base)
         shown = seen
@@ -194,9 +203,28 @@ class PreviewService:
                     shown = add_token_counts(seen, found.report)
                     shown = msgspec.structs.replace(shown, note=f"{shown.note} {MEASURING}".strip())
                 else:
-                    pause = await self._finetune.describe_pause(found.estimate)
-                    shown = msgspec.structs.replace(add_token_counts(seen, found), pause=pause)
+                    shown = add_token_counts(seen, found)
+                    shown = await self._with_fits(shown, found.estimate, found.examples)
                 yield shown
+
+    async def _with_fits(
+        self, seen: FineTunePreview, estimate: ResourceEstimate, examples: Sequence[ExampleTokens] = ()
+    ) -> FineTunePreview:
+        """Return the preview with what the run means for the memory of this machine as it is now."""
+        needs_card = bool(estimate.vram_bytes)
+        total, free = measure_memory()
+        memory = Memory(
+            ram_total=total,
+            ram_free=free,
+            gpus=await asyncio.to_thread(read_gpus) if needs_card else (),
+            given_back=await self._finetune.count_given_back(estimate),
+        )
+        others = await self._finetune.list_processor_backends(seen.config.backend) if needs_card else []
+        return msgspec.structs.replace(
+            seen,
+            pause=await self._finetune.describe_pause(estimate),
+            fits=describe_fits(Wanted(seen.config, estimate, examples, others), memory),
+        )
 
     def _job(self, directory: Path, config: FineTuneConfig, base: TrainingBase) -> TrainingJob:
         job = TrainingJob(
@@ -238,7 +266,7 @@ def add_token_counts(seen: FineTunePreview, report: PreviewReport) -> FineTunePr
     train = [one for one in fitting if one.split == "train"]
     per_step = seen.config.batch_size * seen.config.gradient_accumulation_steps
     return msgspec.structs.replace(
-        seen,
+        add_estimate(seen, report),
         examples=len(fitting),
         train_examples=len(train),
         val_examples=len(fitting) - len(train),
@@ -252,10 +280,20 @@ def add_token_counts(seen: FineTunePreview, report: PreviewReport) -> FineTunePr
         first_example=report.first_example,
         note=report.note or seen.note,
         total_steps=math.ceil(len(train) / per_step) * seen.config.epochs,
-        estimated_seconds=report.estimate.seconds,
-        estimated_ram_bytes=report.estimate.ram_bytes,
-        estimated_vram_bytes=report.estimate.vram_bytes,
+    )
+
+
+def add_estimate(seen: FineTunePreview, report: PreviewReport) -> FineTunePreview:
+    """Return the preview with the time and the memory that the backend estimates, and what they are based on."""
+    estimate = report.estimate
+    is_known = any((estimate.seconds, estimate.ram_bytes, estimate.vram_bytes))
+    return msgspec.structs.replace(
+        seen,
+        estimated_seconds=estimate.seconds,
+        estimated_ram_bytes=estimate.ram_bytes,
+        estimated_vram_bytes=estimate.vram_bytes,
         calibrated=report.calibrated,
+        basis=(report.basis or (MEASURED if report.calibrated else COMPUTED)) if is_known else "",
     )
 
 

@@ -114,6 +114,12 @@ class CardLender:
         is_are, it_them = ("is", "it") if len(holding) == 1 else ("are", "them")
         return f"{held} {names} {is_are} paused until the run has ended, so no debate or benchmark can use {it_them}."
 
+    async def count_given_back(self, estimate: ResourceEstimate) -> int:
+        """Return how much of the card the runtimes of this process would give back, if they were paused for a run."""
+        if not estimate.vram_bytes or self._settings.supervisor.pause_runtimes == "never":
+            return 0
+        return sum((await self._workspace.runtimes.holding_card()).values())
+
     async def _needs_pause(self, need: int) -> bool:
         return self._settings.supervisor.pause_runtimes == "always" or not await self._has_room(need)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from tmde_core.records.finetune import FineTunePreview
+from tmde_core.records.finetune import FineTunePreview, MemoryFit
 from tmde_core.records.training import MaskedPiece
 from tmde_ui.finetune.words import left_out, why
 from tmde_ui.kit.chart.shapes import columns
@@ -18,6 +18,9 @@ SHOWN_LEFT_OUT = 50
 MAX_EXAMPLE_CHARS = 40_000
 """Limit for the first example. An answer may have any length, and the page must stay fast."""
 
+FIT_KINDS = {"fits": "good", "tight": "warm", "too-large": "bad", "unknown": ""}
+"""Verdict about memory → kind of notice."""
+
 
 def draw_preview(preview: FineTunePreview) -> None:
     """Draw the whole preview."""
@@ -28,16 +31,14 @@ def draw_preview(preview: FineTunePreview) -> None:
             with Tag("div"):
                 Tag("dt", name)
                 Tag("dd", value, data_testid=test)
+    for fit in preview.fits:
+        _fit(fit)
     if preview.pause:
         Tag("p", preview.pause, "notice", data_testid="preview-pause")
     if preview.note:
         Tag("p", preview.note, "muted small")
-    if not preview.calibrated and preview.estimated_seconds is not None:
-        Tag(
-            "p",
-            "The estimates are rough because no run of this size has been measured on this machine yet.",
-            "muted small",
-        )
+    if preview.basis:
+        Tag("p", preview.basis, "muted small", data_testid="preview-basis")
     if preview.histogram:
         with Tag("section", classes="stack tight", aria_label="Lengths"):
             Tag("h3", "Examples by tokens")
@@ -75,6 +76,19 @@ def _figures(preview: FineTunePreview) -> tuple[tuple[str, str, str], ...]:
 def _memory(preview: FineTunePreview) -> str:
     card = f"{format_bytes(preview.estimated_vram_bytes)} of GPU memory" if preview.estimated_vram_bytes else ""
     return " and ".join(part for part in (format_bytes(preview.estimated_ram_bytes), card) if part) or "–"
+
+
+def _fit(fit: MemoryFit) -> None:
+    """Draw whether the run fits into the free memory, and what to change if it does not."""
+    with Tag(
+        "div", classes=f"notice stack tight {FIT_KINDS[fit.verdict]}".strip(), data_testid=f"preview-fit-{fit.place}"
+    ):
+        Tag("p", fit.text)
+        if fit.remedies:
+            Tag("p", "What to change:", "small")
+            with Tag("ul", classes="small"):
+                for remedy in fit.remedies:
+                    Tag("li", remedy)
 
 
 def _left_out(preview: FineTunePreview) -> None:

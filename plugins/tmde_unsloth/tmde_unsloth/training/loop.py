@@ -9,11 +9,11 @@ needs Triton without a card. Another objective, such as one of TRL's for prefere
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
 import random
-import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +26,8 @@ import torch
 from safetensors.torch import save_file
 
 from tmde_core.sdk.adapters import CONFIG_FILE, WEIGHTS_FILE
+from tmde_core.sdk.errors import TmdeError
+from tmde_core.sdk.measured_runs import find_correction, keep_measured_run
 from tmde_core.sdk.training import FineTuneMetrics
 from tmde_core.sdk.worker import (
     PATIENCE,
@@ -41,13 +43,16 @@ from tmde_core.sdk.worker import (
     order_examples,
     prepare_weights,
 )
+from tmde_unsloth.estimate import BACKEND, Device
 from tmde_unsloth.memory import Shape, fitting_examples
 from tmde_unsloth.training import state
 from tmde_unsloth.training.batches import MicroBatch, parts
+from tmde_unsloth.training.checks import TARGET_MODULES
+from tmde_unsloth.training.measuring import Measurement, ram_peak
 from tmde_unsloth.training.options import Options
 from tmde_unsloth.training.state import State
 from tmde_unsloth.training.tokens import load_tokenizer
-from tmde_unsloth.training.trainee import TARGET_MODULES, Trainee, load, versions
+from tmde_unsloth.training.trainee import Trainee, load, versions
 
 T = TypeVar("T")
 
@@ -91,17 +96,19 @@ def train(worker: RunWorker, options: Options) -> None:
     scaler = torch.amp.GradScaler(trainee.device.type, enabled=trainee.half is torch.float16)
     if at.loss_scale is not None:
         scaler.update(at.loss_scale)
-    wanted = options.micro_batch or _estimate(directory, trainee, longest, at_once)
+    shape, device = Shape.read(directory), Device(_device_name(trainee), cores=torch.get_num_threads())
+    measurement = Measurement(trainee.device, longest)
+    wanted = options.micro_batch or _estimate(worker, shape, device, trainee, longest, at_once)
     micro = MicroBatch(worker.run_dir, config.batch_size, min(wanted, at_once))
     if scaler.is_enabled():
         _attach_scaler(trainee.model, scaler)
-    stepper = Stepper(worker, trainee, optimizer, scaler, micro)
+    stepper = Stepper(worker, trainee, optimizer, scaler, micro, measurement)
 
     steps_per_epoch = math.ceil(len(training) / step_examples)
     total_steps = steps_per_epoch * config.epochs
     worker.events.log(
         f"{len(training)} training and {len(validation)} validation examples, {total_steps} steps of {step_examples} "
-        f"examples, {micro.size} at a time, on {_device_name(trainee)}, base model in {trainee.way.name}"
+        f"examples, {micro.size} at a time, on {device.name}, base model in {trainee.way.name}"
         + (f", going on after step {at.step}" if resumed else ""),
         device=trainee.device.type,
         quantisation=trainee.way.name,
@@ -122,6 +129,7 @@ def train(worker: RunWorker, options: Options) -> None:
         started = time.monotonic()
         loss, supervised = stepper.step(chosen, rate)
         seconds = time.monotonic() - started
+        measurement.end_step(seconds)
         check_loss(loss, at.step + 1)
         at = msgspec.structs.replace(
             at,
@@ -152,7 +160,11 @@ def train(worker: RunWorker, options: Options) -> None:
         with torch.no_grad():
             for key, tensor in best.items():
                 trainee.weights[key].copy_(tensor)
-    _publish(worker, trainee, micro, base, at)
+    _publish(worker, trainee, micro, base, at, measurement)
+    if shape is not None and (measured := measurement.describe(shape, config, trainee.way, device, micro.size)):
+        # The adapter is published. A full disk must not turn the run into a failed one.
+        with contextlib.suppress(TmdeError):
+            keep_measured_run(worker.run_dir, msgspec.structs.replace(measured, base_model=base.name))
 
 
 class Stepper:
@@ -165,7 +177,9 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         micro: MicroBatch,
+        measurement: Measurement,
     ) -> None:
+        self._measurement = measurement
         self._worker = worker
         self._trainee = trainee
         self._optimizer = optimizer
@@ -200,6 +214,7 @@ class Stepper:
         total = torch.zeros((), device=self._trainee.device)
         for part in parts(examples, self._micro.size, self._trainee.padding, self._trainee.device):
             self._worker.report_alive()
+            self._measurement.begin_pass(part.input_ids.numel())
             loss = self._trainee.loss(part, supervised)
             self._scaler.scale(loss).backward()
             total += loss.detach().float()
@@ -226,6 +241,7 @@ class Stepper:
             gc.collect()
             if self._trainee.device.type == "cuda":
                 torch.cuda.empty_cache()
+            self._measurement.begin_anew()
             self._worker.events.log(
                 f"The memory was too small; going on with {self._micro.size} examples at a time. The result is the same.",
                 microBatch=self._micro.size,
@@ -272,7 +288,9 @@ def _validate(
     )
 
 
-def _publish(worker: RunWorker, trainee: Trainee, micro: MicroBatch, base: BaseIdentity, at: State) -> None:
+def _publish(
+    worker: RunWorker, trainee: Trainee, micro: MicroBatch, base: BaseIdentity, at: State, measurement: Measurement
+) -> None:
     staging = worker.make_staging()
     lora = trainee.model.peft_config["default"]
     # A local path would mean nothing on another machine; other tools look for a repository.
@@ -287,15 +305,15 @@ def _publish(worker: RunWorker, trainee: Trainee, micro: MicroBatch, base: BaseI
     )
     weights = peft.get_peft_model_state_dict(trainee.model)
     save_file(state.keep(weights), staging / WEIGHTS_FILE, {"format": "pt"})
-    on_card = trainee.device.type == "cuda"
+    reserved, allocated = measurement.card_peaks()
     metrics = FineTuneMetrics(
         final_train_loss=at.last_train_loss,
         final_val_loss=at.last_val_loss,
         best_val_loss=at.best_val_loss,
         total_steps=at.step,
         training_time_seconds=round(at.seconds, 3),
-        peak_vram_gb=round(torch.cuda.max_memory_reserved() / 1024**3, 3) if on_card else None,
-        peak_ram_gb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 3),
+        peak_vram_gb=None if reserved is None else round(reserved / 1024**3, 3),
+        peak_ram_gb=round(ram_peak() / 1024**3, 3),
         perplexity=None if at.best_val_loss is None else math.exp(min(at.best_val_loss, 700.0)),
         tokens_per_second=round(at.supervised_tokens / at.seconds, 2) if at.seconds else None,
         device=_device_name(trainee),
@@ -309,7 +327,7 @@ def _publish(worker: RunWorker, trainee: Trainee, micro: MicroBatch, base: BaseI
             "targetModules": list(TARGET_MODULES),
             "stoppedEarly": at.stopped_early,
             "gradientCheckpointing": trainee.way.checkpointing,
-            "peakAllocatedGb": round(torch.cuda.max_memory_allocated() / 1024**3, 3) if on_card else None,
+            "peakAllocatedGb": None if allocated is None else round(allocated / 1024**3, 3),
             "versions": versions(),
         },
     )
@@ -350,14 +368,13 @@ def _device_name(trainee: Trainee) -> str:
     return torch.cuda.get_device_name(0) if trainee.device.type == "cuda" else "CPU"
 
 
-def _estimate(directory: Path, trainee: Trainee, longest: int, most: int) -> int:
+def _estimate(worker: RunWorker, shape: Shape | None, device: Device, trainee: Trainee, longest: int, most: int) -> int:
     """Return how many of the longest examples fit into the memory that is free now."""
-    shape = Shape.read(directory)
     if shape is None:
         return most
-    if trainee.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        free, _ = torch.cuda.mem_get_info()
-    else:
-        free = psutil.virtual_memory().available
-    return fitting_examples(shape, trainee.way, longest, free, most)
+    free = torch.cuda.mem_get_info()[0] if device.is_card else psutil.virtual_memory().available
+    data_dir = Path(worker.job.data_dir)
+    found = find_correction(data_dir, BACKEND, device.name, trainee.way.description, shape.weights)
+    # Runs of another model say too little: too small a number here costs speed, and too large a one is halved.
+    factor = found.memory if found.same_model else 1.0
+    return fitting_examples(shape, trainee.way, longest, int(free / factor), most)

@@ -18,6 +18,12 @@ class Options:
     allow_16bit: bool = False
     allow_no_checkpointing: bool = False
     micro_batch: int = 0
+    device: str = ""
+    """For a preview: the name of the card that the probe has found, or `CPU`."""
+    device_bytes: int = 0
+    """For a preview: the memory of this card; 0: unknown."""
+    cores: int = 1
+    """For a preview: the number of physical cores."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -28,6 +34,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--allow-16bit", action="store_true")
     parser.add_argument("--allow-no-checkpointing", action="store_true")
     parser.add_argument("--micro-batch", type=int, default=0)
+    parser.add_argument("--device", default="")
+    parser.add_argument("--device-bytes", type=int, default=0)
+    parser.add_argument("--cores", type=int, default=1)
     return Options(**vars(parser.parse_args(arguments)))
 
 

@@ -1,7 +1,8 @@
 """Examine a dataset before training: `python -m tmde_unsloth.training.preview_worker [OPTION …] RUN_DIR/job.json`.
 
 Lengths and mask come from the model's own tokenizer and template. Memory and time are computed from the shape of the
-model; nothing is measured, because Unsloth takes half a minute to import.
+model, and corrected by what earlier runs needed. Nothing is measured here, because Unsloth takes half a minute to
+import. PyTorch is not asked for the card, because that takes memory of the card.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from tmde_core.sdk.training import (
     FineTuneConfig,
     MaskedPiece,
     PreviewReport,
-    ResourceEstimate,
     TrainingJob,
 )
 from tmde_core.sdk.worker import (
@@ -32,7 +32,8 @@ from tmde_core.sdk.worker import (
     prepare_examples,
     prepare_weights,
 )
-from tmde_unsloth.memory import CONTEXT_BYTES, Shape, Way, peak_bytes
+from tmde_unsloth.estimate import CPU, Device, Lengths, estimate_run
+from tmde_unsloth.memory import Shape
 from tmde_unsloth.training.options import Options, parse
 from tmde_unsloth.training.tokens import load_tokenizer
 
@@ -44,23 +45,26 @@ CPU_WARNING = (
 
 def preview(job: TrainingJob, options: Options) -> PreviewReport:
     """Return the report on the job's dataset."""
-    import torch
-
     config = msgspec.convert(job.config, FineTuneConfig)
     directory = prepare_weights(job)
     tokenizer = load_tokenizer(directory)
     encode = ConversationEncoder(tokenizer).encode
     train = prepare_examples(Path(job.train_file), encode, "train")
     val = prepare_examples(Path(job.val_file), encode, "val")
-    fitting = [one for one in train.examples if len(one) <= config.max_seq_length]
-    on_card = torch.cuda.is_available()
-    return PreviewReport(
+    fitting, held_out = ([one for one in part.examples if len(one) <= config.max_seq_length] for part in (train, val))
+    device = Device(options.device or CPU, options.device_bytes or None, options.cores)
+    report = PreviewReport(
         examples=(*_lengths(train.examples, "train"), *_lengths(val.examples, "val")),
         first_example=_pieces((fitting or train.examples)[0], tokenizer) if train.examples else (),
         left_out=(*train.left_out, *val.left_out),
-        estimate=_estimate(directory, config, fitting, on_card) if fitting else ResourceEstimate(),
-        note="" if on_card or not options.allow_cpu else CPU_WARNING,
+        note="" if device.is_card or not options.allow_cpu else CPU_WARNING,
     )
+    shape = Shape.read(directory)
+    if shape is None:
+        return report
+    lengths = Lengths([len(one) for one in fitting], [len(one) for one in held_out])
+    found = estimate_run(Path(job.data_dir), shape, config, device, lengths, options.micro_batch)
+    return msgspec.structs.replace(report, estimate=found.resources, calibrated=found.calibrated, basis=found.basis)
 
 
 def _lengths(examples: Sequence[EncodedExample], split: Literal["train", "val"]) -> list[ExampleTokens]:
@@ -76,18 +80,6 @@ def _pieces(example: EncodedExample, tokenizer: Any) -> tuple[MaskedPiece, ...]:
         MaskedPiece(text=tokenizer.decode(part, clean_up_tokenization_spaces=False), supervised=supervised)
         for part, supervised in ((read, False), (learned, True))
     )
-
-
-def _estimate(
-    directory: Path, config: FineTuneConfig, examples: Sequence[EncodedExample], on_card: bool
-) -> ResourceEstimate:
-    """Return the memory for one of the longest examples at a time, which is the least that a run needs."""
-    shape = Shape.read(directory)
-    if shape is None:
-        return ResourceEstimate()
-    way = Way(4, checkpointing=True) if on_card else Way(32, checkpointing=False)
-    peak = CONTEXT_BYTES + peak_bytes(shape, config.lora_rank, way, max(map(len, examples)))
-    return ResourceEstimate(vram_bytes=peak) if on_card else ResourceEstimate(ram_bytes=peak)
 
 
 def main(options: Options) -> int:

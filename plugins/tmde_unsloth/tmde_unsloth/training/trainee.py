@@ -1,12 +1,11 @@
 """Load the base model with Unsloth, add the adapter, and check what Unsloth really did.
 
 Unsloth falls back without an error: to the CPU where there is no card, and to 16 bits where it cannot quantise. The
-checks here turn a fallback that nobody allowed into an error.
+module `checks` turns a fallback that nobody allowed into an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,10 @@ import torch
 import unsloth  # before transformers and peft, which it changes
 from unsloth import FastLanguageModel
 
-from tmde_core.sdk.worker import RunWorker, TrainingFailedError
-from tmde_unsloth.memory import Shape, Way, peak_bytes
+from tmde_core.sdk.worker import RunWorker
+from tmde_unsloth.memory import ON_CPU, Shape, Way, peak_bytes
+from tmde_unsloth.training.checks import TARGET_MODULES, check_held_as_wanted
 from tmde_unsloth.training.options import Options
-
-TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""All projections, as in the backend `cpu`."""
 
 PLENTY = 0.8
 """4 bits and checkpointing are left out only if the whole step takes at most this share of the free memory."""
@@ -106,14 +103,16 @@ def load(worker: RunWorker, directory: Path, options: Options, step_tokens: int,
     model.train()
     weights = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
     trainee = Trainee(model, weights, device, way, half, padding)
-    _check(trainee)
+    counted = check_held_as_wanted(model, device, way)
+    if counted:
+        worker.events.log(f"{counted:,} projections of the base model are in 4 bits.", fourBitModules=counted)
     return trainee
 
 
 def choose_way(shape: Shape | None, rank: int, device: torch.device, options: Options, step_tokens: int) -> Way:
     """Return how the model is held: 4 bits and checkpointing, unless the options allow more and memory is plenty."""
     if device.type == "cpu":
-        return Way(32, checkpointing=False)
+        return ON_CPU
     ways = [
         Way(bits, checkpointing)
         for bits in ((16, 4) if options.allow_16bit else (4,))
@@ -130,39 +129,6 @@ def _half(device: torch.device) -> torch.dtype | None:
     if device.type == "cpu":
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
-def _check(trainee: Trainee) -> None:
-    """Raise an error unless the model is where and as it was wanted."""
-    elsewhere = {
-        str(tensor.device) for tensor in trainee.model.parameters() if tensor.device.type != trainee.device.type
-    }
-    if elsewhere:
-        raise TrainingFailedError(
-            "wrong-device",
-            f"Parts of the model are on {', '.join(sorted(elsewhere))} instead of the {trainee.device.type}: the memory "
-            "of the card is too small for this base model. Choose a smaller one.",
-        )
-    if trainee.way.weight_bits != 4:
-        return
-    from bitsandbytes.nn import Linear4bit
-
-    wrapped = list(_wrapped(trainee.model))
-    # By class: PEFT's wrapper has the same name.
-    others = [name for name, layer in wrapped if not isinstance(layer, Linear4bit)]
-    if others or not wrapped:
-        raise TrainingFailedError(
-            "not-4-bit",
-            f"The base model is not held in 4 bits: {len(others):,} of {len(wrapped):,} projections are not "
-            f"({', '.join(others[:2])}). Run `tmde backends doctor unsloth`.",
-        )
-
-
-def _wrapped(model: Any) -> Iterator[tuple[str, Any]]:
-    """Return the frozen layers that the adapter changes, with their names."""
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] in TARGET_MODULES and hasattr(module, "base_layer"):
-            yield name, module.base_layer
 
 
 def versions() -> dict[str, str]:

@@ -37,7 +37,8 @@ if "early" in told:
     while not Path(told["early"]).exists():
         time.sleep(0.01)
 report = {"examples": examples, "firstExample": [{"text": "Q", "supervised": False}, {"text": "A", "supervised": True}],
-          "estimate": {"seconds": 12.5, "ramBytes": 7}, "calibrated": True, "leftOut": left_out}
+          "estimate": told.get("estimate", {"seconds": 12.5, "ramBytes": 7}), "calibrated": told.get("calibrated", True),
+          "basis": told.get("basis", ""), "leftOut": left_out}
 Path(job["runDir"], "preview.json").write_text(json.dumps(report))
 """
 

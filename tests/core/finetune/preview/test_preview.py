@@ -13,7 +13,7 @@ from tests.core.finetune.conftest import make_trace, settings_on, stand_in_plugi
 from tests.core.finetune.preview.looking import Looking, looking_plugins
 from tmde_core.errors import InvalidInputError, PluginUnavailableError
 from tmde_core.finetune.preview.process import BEGUN
-from tmde_core.finetune.preview.service import LOOKING, MEASURING, NOT_LOOKED_AT, histogram
+from tmde_core.finetune.preview.service import COMPUTED, LOOKING, MEASURED, MEASURING, NOT_LOOKED_AT, histogram
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.questions import Question
 from tmde_core.records.training import WorkerCommand
@@ -51,6 +51,69 @@ async def test_a_preview_counts_what_a_run_would_learn_and_leaves_nothing_behind
     assert sum(bucket.examples for bucket in found.histogram) == 20
     assert sorted(path.name for path in data_dir.iterdir()) == before
     assert await services.finetune.list() == ([], 0)
+
+
+def put_card(directory: Path, monkeypatch, name: str, total: int, used: int) -> None:
+    """Stand in for `nvidia-smi` on a machine with one card; sizes in MiB."""
+    directory.mkdir()
+    tool = directory / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho '{name}, {total}, {used}, 3'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
+
+
+NEEDS_CARD = """{"calibrated": false, "basis": "It is computed.", "estimate": {"vramBytes": 5100000000, "seconds": 90, "device": "RTX",
+    "parts": {"modelBytes": 2000000000, "adapterBytes": 100000000, "exampleBytes": 2400000000, "otherBytes": 600000000}}}"""
+
+
+async def test_it_says_whether_the_run_fits_the_card_as_it_is_now(services, looking, tmp_path, monkeypatch):
+    looking(NEEDS_CARD)
+    put_card(tmp_path / "bin", monkeypatch, "RTX", 8192, 1024)
+    found = await services.previews.preview(config())
+    assert [(fit.place, fit.verdict) for fit in found.fits] == [("card", "fits")]
+    assert found.fits[0].text == "Fits: it needs about 5.1 GB of 7.5 GB free on RTX."
+    assert (found.basis, found.calibrated, found.refusal) == ("It is computed.", False, None)
+
+
+async def test_if_it_does_not_fit_the_preview_says_what_to_change_and_still_refuses_nothing(
+    services, looking, tmp_path, monkeypatch
+):
+    looking(NEEDS_CARD)
+    put_card(tmp_path / "bin", monkeypatch, "RTX", 8192, 6000)
+    found = await services.previews.preview(config())
+    (fit,) = found.fits
+    assert fit.verdict == "too-large"
+    assert fit.remedies[0].startswith("Free the card: other programs hold 6.3 GB of it.")
+    assert fit.remedies[-1] == "Train with the backend `stand-in`, which uses main memory. It is slower."
+    assert found.refusal is None
+
+
+async def test_without_nvidia_smi_it_says_that_the_free_memory_is_not_known(services, looking, tmp_path, monkeypatch):
+    looking(NEEDS_CARD)
+    monkeypatch.setattr("tmde_core.resources.shutil.which", lambda _: None)
+    (fit,) = (await services.previews.preview(config())).fits
+    assert fit.verdict == "unknown"
+
+
+async def test_a_run_without_a_card_is_held_against_main_memory_and_measured_figures_are_called_so(services, looking):
+    found = await services.previews.preview(config())
+    assert [(fit.place, fit.verdict) for fit in found.fits] == [("ram", "fits")]
+    assert found.basis == MEASURED
+    looking('{"calibrated": false}')
+    assert (await services.previews.preview(config())).basis == COMPUTED
+    looking('{"estimate": {}}')
+    unknown = await services.previews.preview(config())
+    assert (unknown.basis, unknown.fits) == ("", ())
+
+
+async def test_a_backend_that_cannot_look_at_tokens_is_held_against_the_card_too(
+    services, data_dir, tmp_path, monkeypatch
+):
+    (data_dir / "needs-card").touch()
+    put_card(tmp_path / "bin", monkeypatch, "RTX", 8192, 6000)
+    found = await services.previews.preview(FineTuneConfig(backend="stand-in", min_traces=5))
+    assert [fit.verdict for fit in found.fits] == ["too-large"]
+    assert found.estimated_vram_bytes == 6_000_000_000
 
 
 async def test_whatever_is_left_out_is_said_with_its_reason(services, looking):
