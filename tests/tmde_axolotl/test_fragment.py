@@ -100,6 +100,16 @@ def test_foreign_content_is_refused_with_a_sentence(tmp_path: Path, content: str
         read_fragment(written(tmp_path, content))
 
 
+def test_a_fault_is_told_by_its_line_and_never_with_the_text_of_the_file(tmp_path: Path):
+    with pytest.raises(InvalidInputError) as refused:
+        read_fragment(written(tmp_path, "entry:x:0\nsecret: 'word\n"))
+    assert "line" in refused.value.detail
+    assert "secret" not in refused.value.detail
+    assert "entry" not in refused.value.detail
+    with pytest.raises(InvalidInputError, match="it is not text in UTF-8"):
+        read_fragment(written(tmp_path, b"\xff\xfe"))
+
+
 def test_a_file_that_cannot_be_read_is_refused_with_its_path(tmp_path: Path):
     with pytest.raises(InvalidInputError, match=r"absent\.yaml cannot be read: No such file"):
         read_fragment(tmp_path / "absent.yaml")

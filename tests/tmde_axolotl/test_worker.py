@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from tmde_core.storage.durable import hash_file
 from tmde_core.testing import make_context, times_tables
 from tmde_core.testing.contracts.training_run import TrainingRun
 from tmde_cpu.backend import CpuBackend
+from tmde_cpu.gguf.adapter_form_worker import make as make_form
 
 pytestmark = [pytest.mark.backends, pytest.mark.slow]
 
@@ -141,6 +143,13 @@ def test_peft_loads_the_adapter_and_it_changes_the_model(whole: TrainingRun, tin
     )
     done = warm.run([sys.executable, "-c", script, str(tiny_model), str(whole.adapter_dir)])
     assert done.returncode == 0, done.stderr
+
+
+def test_the_adapter_has_the_form_that_llama_cpp_serves(whole: TrainingRun, tiny_model: Path, tmp_path: Path):
+    adapter = shutil.copytree(whole.adapter_dir, tmp_path / "adapter")
+    made = make_form(adapter, tiny_model)
+    assert (made.reasons, made.note) == ((), "")
+    assert (adapter / "adapter.gguf").is_file()
 
 
 def test_a_person_can_run_the_configuration_by_hand_with_the_command_in_it(whole: TrainingRun):

@@ -130,13 +130,22 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
         _refuse_bombs(text, path)
         found = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise InvalidInputError(f"The YAML file {path} is not valid: {why}.", field=FIELD) from None
+        raise InvalidInputError(f"The YAML file {path} is not valid: {_explain(error)}.", field=FIELD) from None
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise InvalidInputError(f"The YAML file {path} must have lines of the form `key: value`.", field=FIELD)
     return found
+
+
+def _explain(error: Exception) -> str:
+    """Return what is wrong and where, without the text of the file: the path may name any file by mistake."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is not None and problem:
+        return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text in UTF-8"
+    return " ".join(str(error).split())[:200]
 
 
 def _refuse_bombs(text: str, path: Path) -> None:
