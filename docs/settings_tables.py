@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from tmde_axolotl.options import AxolotlSettings
 from tmde_core.records.fields import Field, fields_of
 from tmde_core.settings import ENVIRONMENT, Roles, RoleSettings, Settings
 from tmde_cpu.serving.options import EmbeddedSettings
@@ -102,6 +103,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "runtimes.openai": openai,
     "training": lambda: parts("finetune"),
     "backends.unsloth": lambda: rows(UnslothSettings),
+    "backends.axolotl": lambda: rows(AxolotlSettings),
     "by-itself": lambda: parts("schedule", "notify", "supervisor"),
     "benchmark": lambda: parts("benchmark"),
     "environment": environment,

@@ -23,6 +23,7 @@ BUILT_IN = frozenset(
         "finetune",
         "worker",
         "lora",
+        "backends",
         "bench",
         "notifications",
         "templates",

@@ -42,6 +42,7 @@ MODULES = (
     "plain_lora",
     "safetensors_header",
     "gguf_header",
+    "model_shape",
     "model_folders",
     "chat_template",
     "chat_http",

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tmde_core.sdk.environments import Environment, Lack, ProbeReport
+from tmde_core.sdk.model_shape import Shape
 from tmde_core.testing import make_context
 from tmde_unsloth.backend import UnslothBackend
 from tmde_unsloth.environment import ENVIRONMENT
-from tmde_unsloth.memory import Shape
 from tmde_unsloth.options import UnslothSettings
 
 NO_CARD = ProbeReport(python="3.11", device="cpu", lacks=(Lack(what="There is no card.", fatal=False),))

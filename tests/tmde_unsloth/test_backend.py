@@ -14,10 +14,11 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.environments import Lack
+from tmde_core.sdk.model_shape import Shape
 from tmde_core.sdk.training import PreviewingBackend, RecommendingBackend, TrainingBackend, TrainingJob, WorkerCommand
 from tmde_core.testing import times_tables, write_job
 from tmde_unsloth.environment import ENVIRONMENT
-from tmde_unsloth.memory import Shape, Way, fitting_examples
+from tmde_unsloth.memory import Way, fitting_examples
 
 GIB = 1024**3
 

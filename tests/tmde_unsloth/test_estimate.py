@@ -11,8 +11,9 @@ import pytest
 from tests.tmde_unsloth.support import MEASURED
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.measured_runs import MeasuredRun, keep_measured_run
+from tmde_core.sdk.model_shape import Shape
 from tmde_unsloth.estimate import CPU, Device, Lengths, computed_pace, computed_peak, estimate_run
-from tmde_unsloth.memory import ON_CARD, ON_CPU, Shape, Way
+from tmde_unsloth.memory import ON_CARD, ON_CPU, Way
 
 GIB = 1024**3
 H100 = Device("NVIDIA H100 80GB HBM3", 80 * GIB)

@@ -9,12 +9,12 @@ import psutil
 
 from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.environments import VARIABLES, Environment
+from tmde_core.sdk.model_shape import Shape
 from tmde_core.sdk.runtimes import Availability
 from tmde_core.sdk.training import FineTuneConfig, ResourceEstimate, TrainingJob, WorkerCommand
 from tmde_core.sdk.worker import find_weights
 from tmde_unsloth.environment import ENVIRONMENT
 from tmde_unsloth.estimate import BACKEND, CPU, Device, Lengths, estimate_run
-from tmde_unsloth.memory import Shape
 from tmde_unsloth.options import UnslothSettings
 
 BYTES_PER_TOKEN = 3.5

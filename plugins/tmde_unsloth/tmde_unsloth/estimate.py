@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tmde_core.sdk.measured_runs import Correction, find_correction
+from tmde_core.sdk.model_shape import Shape
 from tmde_core.sdk.training import FineTuneConfig, MemoryParts, ResourceEstimate
 from tmde_unsloth.memory import (
     CONTEXT_BYTES,
     ON_CARD,
     ON_CPU,
-    Shape,
     Way,
     adapter_bytes,
     fitting_examples,

@@ -7,10 +7,9 @@ examples in 16 bits without checkpointing.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+
+from tmde_core.sdk.model_shape import Shape
 
 FOUR_BIT_BYTES = 0.5625
 """Bytes of a weight in NF4: half a byte, and one 32-bit scale for 64 weights."""
@@ -22,62 +21,6 @@ SPARE_BYTES = 256 * 1024**2
 """Logits of one chunk, and blocks that the allocator cannot reuse."""
 CPU_LOGITS = 6_400
 """Bytes for each token of the vocabulary on a CPU, where the logits of a chunk are kept in 32 bits."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The numbers of a base model that memory depends on."""
-
-    hidden: int
-    inner: int
-    layers: int
-    attention: int
-    """Width of the queries: heads times the size of a head."""
-    keys: int
-    """Width of the keys, and of the values."""
-    vocabulary: int
-    tied: bool
-
-    @classmethod
-    def read(cls, directory: Path) -> Shape | None:
-        """Return the shape from a model's `config.json`; None if the file names its numbers in another way."""
-        try:
-            found: dict[str, Any] = json.loads((directory / "config.json").read_bytes())
-            found = found.get("text_config") or found
-            hidden, heads = int(found["hidden_size"]), int(found["num_attention_heads"])
-            head = int(found.get("head_dim") or hidden // heads)
-            return cls(
-                hidden=hidden,
-                inner=int(found["intermediate_size"]),
-                layers=int(found["num_hidden_layers"]),
-                attention=heads * head,
-                keys=int(found.get("num_key_value_heads") or heads) * head,
-                vocabulary=int(found["vocab_size"]),
-                tied=bool(found.get("tie_word_embeddings", True)),
-            )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None
-
-    @property
-    def linear(self) -> int:
-        """The number of weights in the projections, which 4 bits apply to."""
-        attention = self.hidden * (2 * self.attention + 2 * self.keys)
-        return self.layers * (attention + 3 * self.hidden * self.inner)
-
-    @property
-    def weights(self) -> int:
-        """The number of weights, without the norms, which are below 0.1 %."""
-        return self.linear + self.embedding
-
-    @property
-    def embedding(self) -> int:
-        """The number of weights in the embedding and the head."""
-        return self.hidden * self.vocabulary * (1 if self.tied else 2)
-
-    def adapter(self, rank: int) -> int:
-        """Return the number of weights of an adapter on all seven projections."""
-        ends = 4 * self.hidden + 2 * self.attention + 2 * self.keys + 3 * (self.hidden + self.inner)
-        return self.layers * rank * ends
 
 
 @dataclass(frozen=True)

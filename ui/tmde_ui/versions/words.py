@@ -37,6 +37,9 @@ METRICS: Mapping[str, str] = {
     "perplexity": "Perplexity",
     "tokensPerSecond": "Tokens per second",
     "leftOut": "Examples left out",
+    "device": "Computed on",
+    "quantisation": "Base model held in",
+    "microBatch": "Examples at once",
 }
 """JSON name of a metric → its name on the page. A missing one is shown by its JSON name."""
 

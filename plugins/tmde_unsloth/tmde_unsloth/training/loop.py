@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from tmde_core.sdk.adapters import CONFIG_FILE, WEIGHTS_FILE
 from tmde_core.sdk.errors import TmdeError
 from tmde_core.sdk.measured_runs import find_correction, keep_measured_run
+from tmde_core.sdk.model_shape import Shape
 from tmde_core.sdk.training import FineTuneMetrics
 from tmde_core.sdk.worker import (
     PATIENCE,
@@ -44,7 +45,7 @@ from tmde_core.sdk.worker import (
     prepare_weights,
 )
 from tmde_unsloth.estimate import BACKEND, Device
-from tmde_unsloth.memory import Shape, fitting_examples
+from tmde_unsloth.memory import fitting_examples
 from tmde_unsloth.training import state
 from tmde_unsloth.training.batches import MicroBatch, parts
 from tmde_unsloth.training.checks import TARGET_MODULES

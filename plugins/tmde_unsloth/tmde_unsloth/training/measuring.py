@@ -10,10 +10,11 @@ import psutil
 import torch
 
 from tmde_core.sdk.measured_runs import MeasuredRun
+from tmde_core.sdk.model_shape import Shape
 from tmde_core.sdk.records import utc_now
 from tmde_core.sdk.training import FineTuneConfig
 from tmde_unsloth.estimate import BACKEND, Device, computed_pace, computed_peak
-from tmde_unsloth.memory import Shape, Way
+from tmde_unsloth.memory import Way
 
 
 class Measurement:

@@ -16,6 +16,7 @@ import msgspec
 
 from tmde_core.sdk.errors import TmdeError
 from tmde_core.sdk.files import write_atomic
+from tmde_core.sdk.model_shape import Shape
 from tmde_core.sdk.records import from_json, to_json
 from tmde_core.sdk.training import (
     PREVIEW_FILE,
@@ -33,7 +34,6 @@ from tmde_core.sdk.worker import (
     prepare_weights,
 )
 from tmde_unsloth.estimate import CPU, Device, Lengths, estimate_run
-from tmde_unsloth.memory import Shape
 from tmde_unsloth.training.options import Options, parse
 from tmde_unsloth.training.tokens import load_tokenizer
 

@@ -15,8 +15,9 @@ import torch
 import unsloth  # before transformers and peft, which it changes
 from unsloth import FastLanguageModel
 
+from tmde_core.sdk.model_shape import Shape
 from tmde_core.sdk.worker import RunWorker
-from tmde_unsloth.memory import ON_CPU, Shape, Way, peak_bytes
+from tmde_unsloth.memory import ON_CPU, Way, peak_bytes
 from tmde_unsloth.training.checks import TARGET_MODULES, check_held_as_wanted
 from tmde_unsloth.training.options import Options
 

@@ -1,0 +1,1 @@
+"""The training process of the Axolotl backend. It runs in an environment of its own."""
