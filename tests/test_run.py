@@ -398,7 +398,7 @@ def test_serve_and_tmde_hand_over_with_the_data_directory_and_from_any_directory
 def test_the_tests_get_their_packages_and_pytest_its_arguments(word: str, checkout: Checkout):
     done = checkout.run(word, "-k", "some thing")
     assert [line for line in done.log if "dev.txt" in line]
-    assert done.log[-1] == f"run tools.{word} -n 3 --dist worksteal -k some thing"
+    assert done.log[-1] == f"run tools.{word} -n 4 --dist worksteal -k some thing"
 
 
 def test_a_browser_that_cannot_be_installed_names_the_command(checkout: Checkout):

@@ -1,6 +1,6 @@
 """However a process that changes adapters dies, the next start finds pointer, trail and directory in order.
 
-A process that has everything imported forks the ones that are killed, so that two hundred of them take no minute. Each looks, after its
+A process that has everything imported forks the ones that are killed, so that more than a hundred of them take no minute. Each looks, after its
 own start, at what the one before it left, and then activates, rolls back, imports and deletes until it is killed.
 """
 
@@ -23,7 +23,7 @@ import pytest
 
 from tests.core.lora.archive.archives import packed, peft_files
 
-KILLS = 200
+KILLS = 120
 LOOPS = 2
 """Side by side, each on a directory of its own."""
 LONGEST_SECONDS = 0.12
@@ -168,7 +168,7 @@ def kill_in_a_row(data_dir: Path, archive: Path, seed: int) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_two_hundred_kills_at_random_moments_leave_nothing_that_the_next_start_does_not_put_in_order(
+async def test_a_hundred_and_twenty_kills_at_random_moments_leave_nothing_that_the_next_start_does_not_put_in_order(
     opened, tmp_path
 ):
     archive = tmp_path / "adapter.tar.gz"
@@ -187,8 +187,8 @@ async def test_two_hundred_kills_at_random_moments_leave_nothing_that_the_next_s
             done.update((event.operation, event.success) for event in await services.lora.list_events(100_000))
     sys.stdout.write(f"{dict(done)}\n")
     for operation in ("activate", "rollback", "import", "delete"):
-        assert done[operation, True] > 10, f"hardly any {operation} was carried out: {done}"
-    assert sum(done[operation, False] for operation in ("activate", "rollback", "import", "delete")) > 5, (
+        assert done[operation, True] > 5, f"hardly any {operation} was carried out: {done}"
+    assert sum(done[operation, False] for operation in ("activate", "rollback", "import", "delete")) > 2, (
         f"hardly any was cut off: {done}"
     )
 
