@@ -425,9 +425,12 @@ class Services:
 
     async def serve(self) -> None:
         """Start what only the server runs: schedules, measuring new adapters, and checks of the adapters' files."""
+        from tmde_core.finetune.following import RunFollower
         from tmde_core.lora.patrol import Patrol
 
         await self.gate.start()
+        follower = self._stopped(RunFollower(self.stores.runs, self.gate.hear))
+        await follower.start()
         await self.schedules.start()
         self.previews.sweep()
         patrol = self._stopped(Patrol(self.lora, self.stores.adapters, self._publish))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,11 @@ import pytest
 
 from tests.core.lora.conftest import publish_adapter
 from tmde_core.cli.doctor import checks
+from tmde_core.finetune.supervision.presence import WorkerBackend, WorkerRegistration
+from tmde_core.plugins import Plugins
+from tmde_core.records.runtimes import Availability
+from tmde_core.settings import Settings
+from tmde_core.settings.schema import SupervisorSettings
 
 Tmde = Callable[..., Any]
 
@@ -44,6 +50,36 @@ def test_with_the_model_everything_essential_is_there(process: Tmde, tmp_path: P
     assert detail.startswith("SmolLM2-135M-Instruct answers, which is a toy; ")
     assert "fits this machine: tmde models pull " in detail
     assert process("doctor").out.count("\nok ") > 5
+
+
+@pytest.mark.parametrize(
+    ("place", "runs", "status", "words"),
+    [
+        ("worker", False, "lacking", "No worker is running. Start `tmde worker` on this data directory. Until then,"),
+        ("worker", True, "ok", "A worker runs on "),
+        ("server", True, "lacking", "Nothing is queued for it, because `supervisor.place` is `server`"),
+        ("server", False, None, ""),
+    ],
+)
+def test_a_worker_is_checked_where_one_is_wanted_or_runs(
+    tmp_path: Path, place: str, runs: bool, status: str | None, words: str
+) -> None:
+    settings = Settings(data_dir=str(tmp_path), supervisor=SupervisorSettings(place=place))  # type: ignore[arg-type]
+    with WorkerRegistration(tmp_path) if runs else contextlib.nullcontext():
+        found = checks._worker(settings)
+    assert [one.status for one in found] == ([status] if status else [])
+    assert all(words in one.detail for one in found)
+
+
+def test_the_worker_says_what_it_can_train_with(tmp_path: Path) -> None:
+    plugins = Plugins.load()
+    settings = Settings(data_dir=str(tmp_path), supervisor=SupervisorSettings(place="worker"))
+    with WorkerRegistration(tmp_path) as worker:
+        lacking = WorkerBackend("unsloth", Availability(ok=False, reason="There is no card."))
+        worker.renew(backends=(WorkerBackend("cpu", Availability(ok=True)), lacking))
+        found = {one.name: (one.status, one.detail) for one in checks._backends(plugins, settings)}
+    assert found["training cpu"] == ("ok", "The worker can train with it.")
+    assert found["training unsloth"] == ("lacking", "The worker cannot train with it: There is no card.")
 
 
 def test_a_model_is_not_said_to_answer_if_its_program_cannot_start(

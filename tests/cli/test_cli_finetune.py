@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.core.settings.environment import OTHER
@@ -301,10 +302,66 @@ def test_a_killed_worker_leaves_its_run_to_the_next_one(data_dir: Path) -> None:
     assert shown["attempts"][1]["resumedFromStep"] > 0
 
 
-def test_cancelling_reaches_a_worker_in_another_process_namespace(data_dir: Path) -> None:
-    apart = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child")
-    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+APART = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child")
+"""Runs a program that sees no process outside, and whose process ids mean nothing outside: as in a container."""
+
+
+@pytest.fixture
+def apart() -> tuple[str, ...]:
+    """`APART`, where the system allows it."""
+    if subprocess.run([*APART, "true"], check=False, capture_output=True).returncode:
         pytest.skip("this system lets no user make a process namespace")
+    return APART
+
+
+def checked(data_dir: Path) -> tuple[int, str]:
+    """What `tmde worker --check` says, and its exit code."""
+    done = subprocess.run(words(data_dir, "worker", "--check"), capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout
+
+
+def test_a_worker_in_another_container_is_seen_and_pauses_its_run_when_it_is_stopped(
+    data_dir: Path, apart: tuple[str, ...]
+) -> None:
+    importing(data_dir)
+    assert checked(data_dir) == (1, "No worker is running. Start `tmde worker` on this data directory.\n")
+    run = asked(data_dir, "finetune", "start", "--set", "base_model=paced-2000")["id"]
+    placed = {**os.environ, "TMDE_SUPERVISOR": "worker"}
+    worker = subprocess.Popen([*apart, *words(data_dir, "worker", "--pause-runs")], env=placed)
+    try:
+        soon((data_dir / "runs" / run / "heartbeat").exists)
+        code, said = checked(data_dir)
+        assert (code, said.startswith("A worker runs on ")) == (0, True)
+        (inside,) = psutil.Process(worker.pid).children()
+        inside.terminate()
+        assert worker.wait(60) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+    assert checked(data_dir)[0] == 1
+    shown = asked(data_dir, "finetune", "show", run)
+    assert (shown["status"], shown["queued"]) == ("pending", True)
+    (attempt,) = shown["attempts"]
+    assert attempt["outcome"] == "paused"
+    assert list((data_dir / "runs" / run / "checkpoints").glob("step-*"))
+    assert asked(data_dir, "finetune", "cancel", run)["status"] == "cancelled"
+
+
+def test_a_check_goes_with_no_option_that_starts_a_worker(tmde) -> None:
+    refused = tmde("worker", "--check", "--once")
+    assert refused.code == 2
+    assert "--check starts no worker" in refused.err
+
+
+def test_show_says_that_no_worker_is_there_and_that_the_next_one_goes_on(cli, monkeypatch) -> None:
+    monkeypatch.setenv("TMDE_SUPERVISOR", "worker")
+    started = cli("finetune", "start", "--set", "base_model=quick")
+    assert "The run waits for a worker. No worker is running. Start `tmde worker`" in started.out
+    assert "No worker is running" in cli("finetune", "show").out
+    assert cli("finetune", "cancel").code == 0
+
+
+def test_cancelling_reaches_a_worker_in_another_process_namespace(data_dir: Path, apart: tuple[str, ...]) -> None:
     importing(data_dir)
     run = asked(data_dir, "finetune", "start", "--set", "base_model=waits")["id"]
     worker = program(data_dir, "worker", prefix=apart)

@@ -75,6 +75,8 @@ class GateService:
         self._store = store
         self._publish = publish
         self._tasks: set[asyncio.Task[None]] = set()
+        self._heard: set[UUID] = set()
+        """The runs whose end was heard of. Two programs may tell the server about the same one."""
         self._one = asyncio.Lock()
         self._serving = False
 
@@ -87,7 +89,10 @@ class GateService:
 
         Only the server does this: a short-lived command would end before the measurement does.
         """
-        if isinstance(event, RunFinished) and event.status == "completed" and self._serving and self._wanted():
+        if not isinstance(event, RunFinished) or event.status != "completed" or event.run_id in self._heard:
+            return
+        self._heard.add(event.run_id)
+        if self._serving and self._wanted():
             self._spawn(event.run_id)
 
     async def start(self) -> None:

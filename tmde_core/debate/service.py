@@ -16,6 +16,7 @@ from tmde_core.debate.context import shorten
 from tmde_core.debate.engine import Engine
 from tmde_core.debate.question import check_question
 from tmde_core.debate.seats import merge_roles
+from tmde_core.debate.signs import end_sign_of_life, forget_sign_of_life, hold_sign_of_life
 from tmde_core.debate.store import INTERRUPTED, DebateStore
 from tmde_core.errors import ConflictError, InvalidInputError, NotFoundError, TmdeError
 from tmde_core.lora.files.lease import Lease
@@ -121,14 +122,19 @@ class DebateService:
             source=source,
         )
         live = self._live[debate_id] = _Live(debate, engine)
+        sign = None
         try:
+            sign = hold_sign_of_life(self._workspace.settings.data_path, debate_id)
             await self._store.add(debate, os.getpid())
         except BaseException:
             del self._live[debate_id]
             lease.release()
+            if sign is not None:
+                end_sign_of_life(sign)
             raise
         live.task = asyncio.create_task(self._run(live), name=f"debate {debate_id}")
         live.task.add_done_callback(lambda _: lease.release())
+        live.task.add_done_callback(lambda _: end_sign_of_life(sign))
         # Let the task take its first step, so that a cancellation reaches it inside its `try`.
         await asyncio.sleep(0)
         return debate
@@ -223,12 +229,14 @@ class DebateService:
 
         A debate whose trace was stored becomes completed; any other becomes interrupted.
         """
-        for debate_id in await self._store.list_orphans(os.getpid(), set(self._live)):
+        data_dir = self._workspace.settings.data_path
+        for debate_id in await self._store.list_orphans(os.getpid(), set(self._live), data_dir):
             trace = await self._trace(derive_trace_id(debate_id))
             if trace is None:
                 await self._store.end(debate_id, "interrupted", error_message=INTERRUPTED)
             else:
                 await self._store.end(debate_id, "completed", trace_id=trace.id, adapter_id=trace.adapter_id)
+            forget_sign_of_life(data_dir, debate_id)
             log.info("debate.settled", debate=str(debate_id), interrupted=trace is None)
 
     async def stop(self) -> None:

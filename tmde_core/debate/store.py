@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import datetime
+from pathlib import Path
 from uuid import UUID
 
 import msgspec
 import psutil
 
+from tmde_core.debate.signs import read_sign_of_life
 from tmde_core.errors import NotFoundError
 from tmde_core.records.base import from_json, to_json, utc_now
 from tmde_core.records.debate import Debate, DebateConfig, DebateStatus
@@ -74,16 +76,22 @@ class DebateStore:
             raise NotFoundError(f"There is no debate with the id {debate_id}.")
         return _debate(row)
 
-    async def list_orphans(self, pid: int, live: set[UUID]) -> list[UUID]:
+    async def list_orphans(self, pid: int, live: set[UUID], data_dir: Path) -> list[UUID]:
         """Return the ids of debates that are marked as running but are not.
 
-        Either their process is gone, or they belong to this process (`pid`) and are not among its `live` debates.
+        Either their process is gone, or they belong to this process (`pid`) and are not among its `live` debates. A
+        process in another container has a process id that means another process here, or none. Its sign of life counts.
         """
         rows = await self._database.rows("SELECT id, owner_pid, created_at FROM debates WHERE status = 'running'")
         orphans = []
         for row in rows:
             debate_id = UUID(row["id"])
-            if debate_id not in live and (row["owner_pid"] == pid or not _owner_lives(row)):
+            if debate_id in live:
+                continue
+            sign = read_sign_of_life(data_dir, debate_id)
+            if sign is None:  # no file: an earlier version of TMDE wrote the row
+                sign = row["owner_pid"] != pid and _owner_lives(row)
+            if not sign:
                 orphans.append(debate_id)
         return orphans
 

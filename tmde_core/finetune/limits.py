@@ -21,6 +21,9 @@ class Limits(Record):
     and a process that it left behind holds the leash."""
     look_seconds: float = 1.0
     """The time between two checks of a running process, seconds."""
+    pause_seconds: float = 40.0
+    """The time that a run has to write a checkpoint when its worker ends, seconds. Then its processes are ended. The
+    time limit for stopping a container must be longer."""
     floor_bytes: int = 100 * 1024**2
     """A run is ended if less disk space is free, so that the database and the records of runs still have room."""
     tries: int = 3

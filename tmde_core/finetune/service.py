@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -13,7 +14,7 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
-from tmde_core.errors import ConflictError, NotFoundError, PluginUnavailableError, TmdeError
+from tmde_core.errors import ConflictError, NotFoundError, PluginUnavailableError, TmdeError, WorkerFailedError
 from tmde_core.finetune.dataset.leaks import LeakCheck, Protected
 from tmde_core.finetune.dataset.selection import Selection, require_enough, select
 from tmde_core.finetune.naming import suggest_name
@@ -22,13 +23,21 @@ from tmde_core.finetune.store import RunStore
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.finetune.supervision.attempts import plan_first_attempt, plan_resumed_attempt
 from tmde_core.finetune.supervision.launch import Launcher
+from tmde_core.finetune.supervision.presence import (
+    NO_WORKER,
+    RENEW_SECONDS,
+    WorkerBackend,
+    WorkerPresence,
+    WorkerRegistration,
+    find_worker,
+)
 from tmde_core.finetune.supervision.watching import QUEUE_SECONDS, RunMonitor
 from tmde_core.lora.files.store import AdapterStore
 from tmde_core.lora.naming import check_name
 from tmde_core.models.service import TrainingBase
 from tmde_core.observers import Publish
 from tmde_core.plugins import create
-from tmde_core.plugins.defaults import choose_backend, resolve_backend
+from tmde_core.plugins.defaults import BackendChoice, choose_backend, resolve_backend
 from tmde_core.plugins.making import context_for
 from tmde_core.plugins.records import describe_error
 from tmde_core.prompts import template_text
@@ -59,6 +68,10 @@ log = structlog.get_logger(__name__)
 Runs = list[FineTuneRun]
 """An alias, because the class below has a method called `list`, which hides the type."""
 Names = list[str]
+
+
+FirstTask = Callable[[Callable[[str], None]], Awaitable[object]]
+"""What a worker does before its first run. It is given a function that it tells what it does."""
 
 
 class BackendReport(Record):
@@ -111,7 +124,7 @@ class FineTuneService:
         self._traces = traces
         self._store = store
         self._launcher = Launcher(settings.started, workspace, adapters, store)
-        self.watching = RunMonitor(store, self._launcher, publish, launches=not self._enqueues)
+        self.watching = RunMonitor(store, self._launcher, publish, launches=not self.trains_elsewhere)
         self._starting = asyncio.Lock()
         self._ends: dict[UUID, asyncio.Task[FineTuneRun]] = {}
 
@@ -145,13 +158,14 @@ class FineTuneService:
 
     def backends(self) -> list[BackendReport]:
         """Return a report on every backend, with the reason if it is not available."""
-        chosen = choose_backend(self._workspace.plugins, self._workspace.settings)
+        chosen = self.choose()
+        worker = self.find_worker() if self.trains_elsewhere else None
         return [
             BackendReport(
                 name=descriptor.name,
                 summary=descriptor.summary,
                 plugin=self._workspace.plugins.backends.provider(descriptor.name),
-                availability=self._availability(descriptor.name),
+                availability=self._availability_for_runs(descriptor.name, worker),
                 environment=self._environment(descriptor),
                 default=chosen is not None and descriptor.name == chosen.name,
                 why=chosen.why if chosen is not None and descriptor.name == chosen.name else "",
@@ -168,6 +182,27 @@ class FineTuneService:
             return ""
         environment = Environment.of(context, descriptor.name, descriptor.environment_spec)
         return str(environment.interpreter.parents[1])
+
+    def choose(self) -> BackendChoice | None:
+        """Return which backend `auto` selects for a run, and why; None if there is no backend.
+
+        If a worker trains, its choice counts, because it knows its environment.
+        """
+        worker = self.find_worker() if self.trains_elsewhere else None
+        if worker is not None and worker.auto in self._workspace.plugins.backends:
+            return BackendChoice(worker.auto, "The worker selects it.")
+        return choose_backend(self._workspace.plugins, self._workspace.settings)
+
+    def _availability_for_runs(self, name: str, worker: WorkerPresence | None) -> Availability:
+        """Return whether a run with this backend may start: here, or where the worker is."""
+        if worker is not None and not worker.doing and (found := worker.find(name)) is not None:
+            return found
+        here = self._availability(name)
+        if here.ok or not self.trains_elsewhere:
+            return here
+        return Availability(
+            ok=True, reason=f"The worker checks whether it works there. Here it does not: {here.reason}"
+        )
 
     def _availability(self, name: str) -> Availability:
         try:
@@ -221,7 +256,7 @@ class FineTuneService:
         given = check_name(name) if name is not None else None
         async with self._starting:
             await self._require_idle()
-            await self._launcher.require_backend(config.backend)
+            await self._require_startable(config.backend)
             selection = await self.select_examples(config)
             require_enough(selection, config)
             base = await self.resolve_base(config)
@@ -245,7 +280,7 @@ class FineTuneService:
                     config=config,
                     triggered_by=triggered_by,
                     dataset_hash=dataset.sha256,
-                    queued=self._enqueues,
+                    queued=self.trains_elsewhere,
                 )
                 await self._store.insert(run, train, val)
             except BaseException:
@@ -287,7 +322,7 @@ class FineTuneService:
             run = await self.get(run_id)
             self._launcher.require_resumable(run)
             await self._require_idle()
-            await self._launcher.require_backend(run.config.backend)
+            await self._require_startable(run.config.backend)
             await asyncio.to_thread(self._launcher.require_space)
             leash = await asyncio.to_thread(supervisor.try_leash, self.run_dir(run_id))
             if leash is None:
@@ -295,14 +330,14 @@ class FineTuneService:
             try:
                 (self.run_dir(run_id) / CANCEL_FILE).unlink(missing_ok=True)
                 (self.run_dir(run_id) / STOPPED_FILE).unlink(missing_ok=True)
-                if self._enqueues:
+                if self.trains_elsewhere:
                     RunEvents(self.run_dir(run_id) / EVENTS_FILE).log("It waits for a worker to resume it.")
                     await self._store.enqueue(run)
             except BaseException:
                 leash.release()
                 raise
-            log.info("finetune.resumed", run=str(run_id), queued=self._enqueues)
-            if self._enqueues:
+            log.info("finetune.resumed", run=str(run_id), queued=self.trains_elsewhere)
+            if self.trains_elsewhere:
                 leash.release()
             else:
                 await self.watching.begin(run, plan_resumed_attempt(run), leash)
@@ -333,7 +368,8 @@ class FineTuneService:
         """
         config = self.resolve(config)
         base = await self.resolve_base(config)
-        backend = await self.require_backend(config.backend)
+        await self._require_startable(config.backend)
+        backend = self._launcher.make_backend(config.backend)
         await asyncio.to_thread(self._launcher.ask_plan, backend, config, base)
         return base
 
@@ -347,7 +383,10 @@ class FineTuneService:
         Raises:
             InvalidInputError: a value is out of its range, or the backend does not exist.
         """
-        return resolve_backend(check_config(config), self._workspace.plugins, self._workspace.settings)
+        config = check_config(config)
+        if config.backend == AUTO and (chosen := self.choose()) is not None:
+            config = msgspec.structs.replace(config, backend=chosen.name)
+        return resolve_backend(config, self._workspace.plugins, self._workspace.settings)
 
     async def require_backend(self, name: str) -> TrainingBackend:
         """Return a backend after checking that it can work here.
@@ -357,6 +396,30 @@ class FineTuneService:
             PluginUnavailableError: the backend cannot work here; the detail says what is missing.
         """
         return await self._launcher.require_backend(name)
+
+    async def _require_startable(self, name: str) -> None:
+        """Raise an error if a run with this backend would fail at once.
+
+        If a `tmde worker` trains, its environment counts, and what this process can start does not matter.
+
+        Raises:
+            InvalidInputError: the backend does not exist; the detail lists the available backends.
+            PluginUnavailableError: the backend cannot work here, or the worker says that it cannot work there.
+        """
+        if not self.trains_elsewhere:
+            await self._launcher.require_backend(name)
+            return
+        await asyncio.to_thread(self._launcher.make_backend, name)
+        worker = self.find_worker()
+        found = worker.find(name) if worker is not None and not worker.doing else None
+        if found is not None and not found.ok:
+            raise PluginUnavailableError(
+                f"The worker cannot train with the backend {name!r}: {found.reason}", name=name
+            )
+
+    def find_worker(self) -> WorkerPresence | None:
+        """Return what the `tmde worker` of this data directory says about itself; None if none runs."""
+        return find_worker(self._settings.started.data_path)
 
     async def describe_pause(self, estimate: ResourceEstimate) -> str:
         """Return which runtimes of this process a run with this estimate would pause, in sentences; else empty."""
@@ -531,20 +594,62 @@ class FineTuneService:
             watch: this process is the server. It watches live runs and continues dead ones, unless the settings assign
                 this to a `tmde worker`. Other processes do neither.
         """
-        self.watching.adopts = watch and not self._enqueues
+        self.watching.adopts = watch and not self.trains_elsewhere
         for run_id, moment in await self._store.nameless():
             trace_ids = [str(one) for one in await self._store.trace_ids(run_id)]
             await self._store.rename(run_id, await self._suggest_name(moment, trace_ids))
         await self.get_current()
 
-    async def run_worker(self, *, once: bool = False) -> None:
+    async def run_worker(self, *, once: bool = False, pause: bool = False, first: FirstTask | None = None) -> None:
         """Run the `tmde worker` of this data directory: train and watch queued runs until the task is cancelled.
 
         If the task is cancelled, the next worker continues the run in progress.
 
         Args:
             once: return when no run is queued or in progress.
+            pause: if the task is cancelled, stop the run in progress at a checkpoint. It waits for the next worker.
+                Without this, its training process goes on by itself, which it cannot in a container that ends.
+            first: is awaited before the first run, such as an installation. It tells what it does in a sentence.
+
+        Raises:
+            ConflictError: another worker runs.
         """
+        with WorkerRegistration(self._settings.started.data_path) as registration:
+            renewing = asyncio.create_task(self._renew(registration), name="presence of the worker")
+            try:
+                if first is not None:
+                    await first(lambda doing: registration.renew(doing=doing))
+                    registration.renew(doing="")
+                await self._work(once=once)
+            except asyncio.CancelledError:
+                if pause and self.trains_elsewhere:
+                    registration.renew(doing="It ends, and stops the training at a checkpoint.")
+                    await self._pause()
+                raise
+            finally:
+                renewing.cancel()
+                await asyncio.gather(renewing, return_exceptions=True)
+
+    async def _renew(self, registration: WorkerRegistration) -> None:
+        """Say again and again that this worker works, and what it can train with."""
+        while True:
+            try:
+                chosen = await asyncio.to_thread(choose_backend, self._workspace.plugins, self._workspace.settings)
+                names = self._workspace.plugins.backends.names()
+                backends = [WorkerBackend(name, await asyncio.to_thread(self._availability, name)) for name in names]
+                registration.renew(backends=tuple(backends), auto=chosen.name if chosen else "")
+            except Exception as error:  # a full disk must not end the worker
+                log.warning("worker.not_renewed", error=str(error))
+            await asyncio.sleep(RENEW_SECONDS)
+
+    async def _pause(self) -> None:
+        run = await self.get_current()
+        if run is None or run.queued:
+            return
+        with contextlib.suppress(WorkerFailedError):  # the process is out of reach; the leash says whether it lives
+            await self.watching.pause(run)
+
+    async def _work(self, *, once: bool) -> None:
         self.watching.launches = self.watching.adopts = True
         while True:
             run = await self.get_current()
@@ -562,9 +667,17 @@ class FineTuneService:
         """Stop watching runs. Their workers continue."""
         await self.watching.stop()
 
+    def _describe_waiting(self) -> str:
+        worker = self.find_worker()
+        if worker is None:
+            return f"The run waits for a worker. {NO_WORKER}"
+        if worker.is_late() or worker.doing:
+            return f"The run waits for a worker. {worker.describe()}"
+        return "The run waits for a worker, which is about to take it."
+
     @property
-    def _enqueues(self) -> bool:
-        """Whether runs are queued for a `tmde worker`."""
+    def trains_elsewhere(self) -> bool:
+        """Whether runs are queued for a `tmde worker`, in whose environment they are trained."""
         return self._settings.started.supervisor.place == "worker"
 
     async def _looked_at(self, run: FineTuneRun) -> FineTuneRun:
@@ -572,8 +685,8 @@ class FineTuneService:
         return self._with_notice(await self.watching.look(run, adopt=not self._starting.locked()))
 
     def _with_notice(self, run: FineTuneRun) -> FineTuneRun:
-        """Return the run with what it means for the models."""
+        """Return the run with what to know about it now."""
         if run.status in TRAINING_ENDED:
             return run
-        notice = self._launcher.cards.find_notice(run.id)
+        notice = self._describe_waiting() if run.queued else self._launcher.cards.find_notice(run.id)
         return msgspec.structs.replace(run, notice=notice) if notice else run

@@ -168,8 +168,19 @@ class RunStore:
         """
         return await self._revive(run, run.attempts, queued=True)
 
+    async def requeue(self, run: FineTuneRun, attempts: Attempts) -> bool:
+        """Queue a run in progress again, whose last attempt was paused; return False if `run` is outdated."""
+        return await self._revive(run, attempts, queued=True)
+
+    async def newest_completed(self) -> UUID | None:
+        """Return the id of the run that was completed last; None if there is none."""
+        row = await self._database.row(
+            "SELECT id FROM finetune_runs WHERE status = 'completed' ORDER BY completed_at DESC, rowid DESC LIMIT 1"
+        )
+        return UUID(row["id"]) if row else None
+
     async def _revive(self, run: FineTuneRun, attempts: Attempts, *, queued: bool) -> bool:
-        status: TrainingRunStatus = "running" if run.status == "running" else "pending"
+        status: TrainingRunStatus = "running" if run.status == "running" and not queued else "pending"
         with _one_at_a_time():
             changed = await self._database.write(
                 "UPDATE finetune_runs SET status = ?, queued = ?, attempts = ?, completed_at = NULL, error_message = NULL, "

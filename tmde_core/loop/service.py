@@ -272,7 +272,8 @@ class Loop:
         if run is None or run.status in {"failed", "cancelled"}:
             run = await self.finetune.start(self._training_config(), triggered_by="manual")
             self.journal.append(Trained(run_id=str(run.id)))
-        self.watcher.step(f"Training on {run.train_examples} examples", 1, 0)
+        waiting = f". {run.notice}" if run.queued else ""
+        self.watcher.step(f"Training on {run.train_examples} examples{waiting}", 1, 0)
         if run.status != "completed":
             watching = asyncio.create_task(self._watch(run.id))
             try:

@@ -232,7 +232,8 @@ class FineTuneMetrics(Record):
     """Number of examples that were computed at the same time."""
 
 
-AttemptOutcome = Literal["running", "completed", "failed", "cancelled", "killed", "hung", "out-of-memory"]
+AttemptOutcome = Literal["running", "completed", "failed", "cancelled", "killed", "hung", "out-of-memory", "paused"]
+"""`paused`: the worker that looked after it ended, and the run waited for the next one."""
 
 
 class RunAttempt(Record):
@@ -275,7 +276,8 @@ class FineTuneRun(Record):
     name: str = ""
     """What people call the run: the given name, or the date with a word or two of what the run learns."""
     notice: str = ""
-    """What the run means for the models while it uses the graphics card, in sentences; else empty. Not stored."""
+    """What to know about the run now, in sentences: whether a worker is there that it waits for, or what it means for
+    the models while it uses the graphics card. Else empty. Not stored."""
     attempts: tuple[RunAttempt, ...] = ()
     queued: bool = False
     """Whether the run waits until a `tmde worker` takes it."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from tmde_core.errors import InsufficientStorageError
 
@@ -42,8 +42,8 @@ def write_atomic(file: Path, content: bytes) -> None:
     Raises:
         InsufficientStorageError: the disk is full, or the directory cannot be written.
     """
-    # The ids give each process and thread that writes at the same time its own temporary file.
-    temporary = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_native_id()}{TEMPORARY}")
+    # Each writer has its own temporary file. Process ids would not do: two containers may have the same one.
+    temporary = file.with_name(f".{file.name}.{uuid4().hex}{TEMPORARY}")
     with storage_errors(file):
         try:
             with temporary.open("wb") as output:

@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
 import msgspec
 
@@ -181,7 +182,7 @@ def _remembered(path: Path) -> _Verified | None:
 
 def _remember(path: Path) -> None:
     found = path.stat()
-    note, staged = _note(path), _note(path).with_suffix(f".{os.getpid()}")
+    note, staged = _note(path), _note(path).with_suffix(f".{uuid4().hex}")
     try:
         staged.write_bytes(msgspec.json.encode(_Verified(found.st_size, found.st_mtime_ns, EMBEDDED_SHA256)))
         staged.rename(note)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from tmde_core.debate.service import LOGS_KEPT, derive_trace_id
+from tmde_core.debate.signs import hold_sign_of_life
 from tmde_core.debate.store import DebateStore
 from tmde_core.errors import (
     ConflictError,
@@ -638,6 +639,26 @@ async def test_a_living_process_keeps_its_debates(table):
         await table.debates.cancel(debate.id)
     with pytest.raises(ConflictError, match="another TMDE process"):
         await table.debates.events(debate.id)
+
+
+async def test_a_process_in_another_container_keeps_its_debates(table):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    debate = await left_running(table, dead.pid)  # this process id means nothing here
+    data_dir = table.settings.data_path
+    sign = hold_sign_of_life(data_dir, debate.id)
+    await table.debates.settle()
+    assert (await table.debates.get(debate.id)).status == "running"
+    sign.release()
+    await table.debates.settle()
+    assert (await table.debates.get(debate.id)).status == "interrupted"
+    assert not list((data_dir / "debates").iterdir())
+
+
+async def test_a_debate_leaves_no_file_behind(table):
+    debate, _ = await table.ask()
+    assert debate.status == "completed"
+    assert not list((table.settings.data_path / "debates").iterdir())
 
 
 async def test_a_process_that_is_younger_than_the_debate_does_not_own_it(table):

@@ -29,6 +29,7 @@ from tmde_core.errors import (
     PluginUnavailableError,
     TmdeError,
 )
+from tmde_core.finetune.supervision.presence import NO_WORKER, find_worker
 from tmde_core.models.hashes import ModelHashes
 from tmde_core.models.service import MODELS_DIR, ModelService
 from tmde_core.plugins import Plugins, create
@@ -76,6 +77,7 @@ async def examine(invocation: Invocation) -> list[Check]:
     if settings is not None:
         checks += await _runtimes(plugins, settings)
         checks.append(await _base_model(plugins, settings))
+        checks += _worker(settings)
         checks += list(_backends(plugins, settings))
     checks.append(_ui())
     return [Check(check.name, check.status, plain(check.detail)) for check in checks]
@@ -294,10 +296,27 @@ async def _base_model(plugins: Plugins, settings: Settings) -> Check:
     return Check("model", "ok", f"{base.name} answers and can be trained")
 
 
+def _worker(settings: Settings) -> list[Check]:
+    """Check whether the worker that the settings ask for runs."""
+    wanted = settings.supervisor.place == "worker"
+    found = find_worker(settings.data_path)
+    if found is None:
+        return [Check("worker", "lacking", f"{NO_WORKER} Until then, training runs wait.")] if wanted else []
+    if not wanted:
+        unused = "Nothing is queued for it, because `supervisor.place` is `server`: set it to `worker`."
+        return [Check("worker", "lacking", f"{found.describe()} {unused}")]
+    return [Check("worker", "lacking" if found.is_late() else "ok", found.describe())]
+
+
 def _backends(plugins: Plugins, settings: Settings) -> Iterator[Check]:
     """Check every training backend. Without a backend, everything except training works."""
+    worker = find_worker(settings.data_path) if settings.supervisor.place == "worker" else None
     for descriptor in plugins.backends:
         name = f"training {descriptor.name}"
+        if worker is not None and (there := worker.find(descriptor.name)) is not None:
+            where = "The worker can train with it." if there.ok else f"The worker cannot train with it: {there.reason}"
+            yield Check(name, "ok" if there.ok else "lacking", where)
+            continue
         try:
             availability = create(descriptor, settings).availability()
         except PluginUnavailableError as error:

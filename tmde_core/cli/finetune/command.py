@@ -46,6 +46,7 @@ AnyRunId = Annotated[
 ]
 
 _INTERRUPTED = "its process is gone; the next `tmde serve`, or `tmde finetune watch`, goes on with it"
+_INTERRUPTED_ELSEWHERE = "its process is gone; the next `tmde worker` goes on with it"
 
 HELP_WIDTH = 76
 """The columns that the help can use on a terminal of 80 columns."""
@@ -68,7 +69,7 @@ def start(
         changes = _values(set_ or ()) | ({"backend": backend} if backend else {})
         config = decode_config(changes, services.finetune.config())
         run = await services.finetune.start(config, triggered_by="manual", name=name)
-        if config.backend == AUTO and not json and (chosen := services.backends.choice()) is not None:
+        if config.backend == AUTO and not json and (chosen := services.finetune.choose()) is not None:
             typer.echo(f"Backend {chosen.name}: {chosen.why}", err=True)
         if not json or not watch:
             _announce(run, json)
@@ -129,9 +130,11 @@ def list_(
 def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> None:
     """Show one run: its configuration, its attempts and its metrics."""
 
-    async def get(services: Services) -> tuple[FineTuneRun, bool]:
+    async def get(services: Services) -> tuple[FineTuneRun, str | None]:
         found = await services.finetune.get(await _newest(services, run))
-        return found, services.finetune.is_interrupted(found)
+        if not services.finetune.is_interrupted(found):
+            return found, None
+        return found, _INTERRUPTED_ELSEWHERE if services.finetune.trains_elsewhere else _INTERRUPTED
 
     found, interrupted = with_reading(ctx, get)
     if json:
@@ -145,7 +148,8 @@ def show(ctx: typer.Context, run: AnyRunId = None, json: JsonFlag = False) -> No
             ("name", found.name),
             ("status", found.status),
             ("waits for", "a `tmde worker`" if found.queued else None),
-            ("interrupted", _INTERRUPTED if interrupted else None),
+            ("note", found.notice or None),
+            ("interrupted", interrupted),
             ("error", found.error_message),
             ("started", found.started_at),
             ("ended", found.completed_at),

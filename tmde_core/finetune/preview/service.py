@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from tmde_core.errors import ConflictError, InsufficientStorageError, InsufficientTracesError
+from tmde_core.errors import ConflictError, InsufficientStorageError, InsufficientTracesError, PluginUnavailableError
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze, require_enough
 from tmde_core.finetune.preview.fit import Memory, Wanted, describe_fits
 from tmde_core.finetune.preview.process import SECONDS, Failure, Partial, look
@@ -68,6 +68,7 @@ MEASURING = "Time and memory are being measured …"
 
 MEASURED = "Time and memory follow from a measurement of this model on this machine."
 COMPUTED = "Time and memory are computed, not measured: expect an error of up to a factor of two."
+ELSEWHERE = "Lengths, steps, time and memory are not known yet: only the worker has what this backend needs."
 
 NOT_LOOKED_AT = "Lengths, steps, time and memory were not asked for."
 
@@ -106,7 +107,7 @@ class PreviewService:
         Closing the iterator ends the worker. See `preview` for the errors.
         """
         config = self._finetune.resolve(config or self._finetune.config())
-        backend = await self._finetune.require_backend(config.backend)
+        backend = await self._backend(config.backend)
         base = await self._finetune.resolve_base(config)
         selection = await self._finetune.select_examples(config)
         others, counted = await self._passed_over(config)
@@ -123,6 +124,9 @@ class PreviewService:
         if not selection.train:
             yield seen
             return
+        if backend is None:
+            yield msgspec.structs.replace(seen, note=ELSEWHERE)
+            return
         if await self._is_training():
             # A second model in memory could make the run fail for lack of memory.
             yield msgspec.structs.replace(seen, note=BUSY)
@@ -133,6 +137,15 @@ class PreviewService:
                 async with aclosing(self._looked_into(seen, selection, backend, base, directory)) as found:
                     async for part in found:
                         yield part
+
+    async def _backend(self, name: str) -> TrainingBackend | None:
+        """Return the backend; None if it works only where the worker is."""
+        try:
+            return await self._finetune.require_backend(name)
+        except PluginUnavailableError:
+            if self._finetune.trains_elsewhere:
+                return None
+            raise
 
     async def _is_training(self) -> bool:
         return await self._finetune.get_current() is not None

@@ -18,7 +18,7 @@ from tmde_core.records.base import Record
 from tmde_core.records.finetune import AttemptOutcome, FineTuneMetrics
 from tmde_core.sdk.adapters import find_flaw, staging_directory
 from tmde_core.sdk.worker.kit import OUT_OF_MEMORY, RunEvents
-from tmde_core.sdk.worker.run_files import EVENTS_FILE, is_cancel_requested, read_stop
+from tmde_core.sdk.worker.run_files import EVENTS_FILE, is_cancel_requested, is_pause_requested, read_stop
 from tmde_core.sdk.worker.vitals import read_heartbeat, was_killed_for_memory
 from tmde_core.storage.events import TERMINAL, Event, FileLog
 
@@ -43,7 +43,7 @@ def examine(run_id: UUID, run_dir: Path, adapters: AdapterStore, status: int | N
 
     This function blocks. The caller must hold the leash. The first condition that applies decides: a published, valid
     adapter means a completed run; then a person's cancellation; then the supervisor's reason for ending the process;
-    then the worker's last event. A worker that died without a last event was killed.
+    then a pause; then the worker's last event. A worker that died without a last event was killed.
 
     Args:
         run_id: the run.
@@ -61,6 +61,8 @@ def examine(run_id: UUID, run_dir: Path, adapters: AdapterStore, status: int | N
         )  # even if the worker reported the cancellation as an error
     if (stopped := read_stop(run_dir)) is not None:
         return _failed(stopped.detail, "hung" if stopped.reason == "hung" else "failed")
+    if is_pause_requested(run_dir):
+        return _failed("The worker ended.", "paused")
     last = read_last_event(FileLog(run_dir / EVENTS_FILE))
     if last is not None and last.data.get("reason") == OUT_OF_MEMORY:
         return _failed(str(last.data.get("detail") or last.data.get("text") or "Memory ran out."), OUT_OF_MEMORY)

@@ -31,7 +31,7 @@ from tmde_core.records.training import TrainingJob, WorkerCommand
 from tmde_core.sdk.adapters import staging_directory
 from tmde_core.sdk.training import TrainingBackend
 from tmde_core.sdk.worker.kit import RunEvents, list_checkpoints
-from tmde_core.sdk.worker.run_files import EVENTS_FILE, JOB_FILE, STOPPED_FILE
+from tmde_core.sdk.worker.run_files import EVENTS_FILE, JOB_FILE, PAUSE_FILE, STOPPED_FILE
 from tmde_core.sdk.worker.vitals import HEARTBEAT_FILE
 from tmde_core.settings import Settings
 from tmde_core.storage.durable import storage_errors, write_atomic
@@ -71,13 +71,23 @@ class Launcher:
             InvalidInputError: the backend does not exist; the detail lists the available backends.
             PluginUnavailableError: the backend cannot be created or cannot work here; the detail says why.
         """
-        descriptor = self._workspace.plugins.backends.choose(name, "backend")
-        backend: TrainingBackend = create(descriptor, self._workspace.settings)
+        backend = self.make_backend(name)
         availability = await asyncio.to_thread(backend.availability)
         if not availability.ok:
             raise PluginUnavailableError(
                 f"The training backend {name!r} cannot work here: {availability.reason}", name=name
             )
+        return backend
+
+    def make_backend(self, name: str) -> TrainingBackend:
+        """Return a backend, which may not be able to work here.
+
+        Raises:
+            InvalidInputError: the backend does not exist; the detail lists the available backends.
+            PluginUnavailableError: the backend cannot be created; the detail says why.
+        """
+        descriptor = self._workspace.plugins.backends.choose(name, "backend")
+        backend: TrainingBackend = create(descriptor, self._workspace.settings)
         return backend
 
     def require_space(self) -> None:
@@ -118,14 +128,15 @@ class Launcher:
     async def prepare(self, run_id: UUID, config: FineTuneConfig, selection: Selection, base: TrainingBase) -> Dataset:
         """Freeze the dataset and check with the backend that it can be trained.
 
+        The caller must have checked that the backend can work where the run is trained.
+
         Raises:
             InsufficientStorageError: the disk is full.
             InvalidInputError: the base model does not exist or cannot be trained.
         """
         dataset = await asyncio.to_thread(freeze, selection, self.run_dir(run_id))
-        backend = await self.require_backend(config.backend)
         job = self._write_job(run_id, config, None, base)
-        await asyncio.to_thread(plan_on_base, backend.plan, job, base)
+        await asyncio.to_thread(plan_on_base, self.make_backend(config.backend).plan, job, base)
         return dataset
 
     def ask_plan(self, backend: TrainingBackend, config: FineTuneConfig, base: TrainingBase) -> None:
@@ -193,7 +204,7 @@ class Launcher:
         begun = append_attempt(attempts, wanted, None if newest is None else step_of(newest))
         if not await self._store.attempt(run, begun):
             return None
-        for name in (STOPPED_FILE, HEARTBEAT_FILE):
+        for name in (STOPPED_FILE, PAUSE_FILE, HEARTBEAT_FILE):
             (run_dir / name).unlink(missing_ok=True)
         if len(begun) > 1:
             self._mark(run_dir, begun)

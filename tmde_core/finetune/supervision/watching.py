@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import time
 from collections.abc import Coroutine
 from typing import Any, Literal, cast
 from uuid import UUID
@@ -32,7 +33,7 @@ from tmde_core.finetune.supervision.watchdog import Watchdog
 from tmde_core.observers import Publish
 from tmde_core.records.finetune import TRAINING_ENDED, FineTuneRun
 from tmde_core.sdk.events import RunFinished
-from tmde_core.sdk.worker.run_files import EVENTS_FILE, is_cancel_requested, record_stop
+from tmde_core.sdk.worker.run_files import EVENTS_FILE, PAUSE_FILE, is_cancel_requested, record_stop
 from tmde_core.storage.events import FileLog
 from tmde_core.storage.locks import FileLock
 
@@ -131,6 +132,29 @@ class RunMonitor:
             TmdeError: see `Launcher.launch`; the run has failed.
         """
         await self._busy(run.id, self._begin(run, wanted, leash, raises=True))
+
+    async def pause(self, run: FineTuneRun) -> None:
+        """Stop the processes of a run at a checkpoint. The run then waits for the next `tmde worker`.
+
+        Raises:
+            WorkerFailedError: a process of the run cannot be ended.
+        """
+        run_dir = self._launcher.run_dir(run.id)
+        (run_dir / PAUSE_FILE).touch()
+        watch = self.watch(run.id)
+        deadline = time.monotonic() + self.limits.pause_seconds
+        while time.monotonic() < deadline:
+            if watch.done() or not supervisor.is_alive(run_dir):
+                break
+            await asyncio.sleep(supervisor.POLL_SECONDS)
+        await asyncio.to_thread(supervisor.end, str(run.id), run_dir)
+        # The watch, or another process that holds the leash, records it.
+        deadline = time.monotonic() + TELLING_SECONDS
+        while time.monotonic() < deadline:
+            now = await self._store.get(run.id)
+            if now is None or now.queued or now.status in TRAINING_ENDED:
+                break
+            await asyncio.sleep(supervisor.POLL_SECONDS)
 
     async def stop(self) -> None:
         """Stop watching after pending records are written. Workers continue."""
@@ -236,6 +260,11 @@ class RunMonitor:
             ending = await asyncio.to_thread(
                 examine, run_id, self._launcher.run_dir(run_id), self._launcher.adapters, death.status
             )
+            if ending.kind == "paused":
+                await self._store.requeue(run, close_last_attempt(run.attempts, ending))
+                await asyncio.to_thread(self._launcher.give_back_card, run_id)
+                log.info("finetune.paused", run=str(run_id))
+                return None
             wanted = plan_next_attempt(run, ending, self.limits)
             if wanted is None:
                 await self._record(run, describe_ending(run, ending))

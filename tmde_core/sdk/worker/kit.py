@@ -13,6 +13,7 @@ The kit writes these files to the run's directory, and the supervisor reads them
 - `events.jsonl`: `progress`, `eval`, `checkpoint`, `log`, and one last `complete`, `error` or `cancelled`.
 
 SIGTERM cancels the run. A file `cancel` in the run's directory does the same and also reaches a process in a container.
+A file `pause` asks for one more checkpoint, after which the process ends and the run waits for the next worker.
 An exception in the body becomes an `error` event with a reason for people. Its traceback is written to the worker's
 log. Lack of memory is only a `log` event: the supervisor tries again with smaller batches, and writes the last event if
 this is impossible. This module imports no training library, because backends with their own environments use it too.
@@ -59,6 +60,7 @@ from tmde_core.sdk.worker.run_files import (
     EVENTS_FILE,
     WORKER_LOCK,
     is_cancel_requested,
+    is_pause_requested,
     read_stop,
 )
 from tmde_core.sdk.worker.vitals import write_heartbeat
@@ -93,6 +95,7 @@ ACTIVITY_SECONDS = 1.0
 """The shortest time between two touches of the activity file, however often `RunWorker.report_alive` is called, seconds."""
 
 OUT_OF_MEMORY: Final = "out-of-memory"
+PAUSED = "The training is paused. It goes on from the newest checkpoint when a worker takes the run again."
 
 EXIT_COMPLETE, EXIT_FAILED, EXIT_CANCELLED, EXIT_REFUSED = 0, 1, 143, 2
 
@@ -263,7 +266,9 @@ class RunWorker:
             self._discard_staging()
             self.exit_code = EXIT_CANCELLED
             stopped = read_stop(self.run_dir)
-            if stopped is None:
+            if stopped is None and is_pause_requested(self.run_dir) and not is_cancel_requested(self.run_dir):
+                self.events.end("log", {"text": PAUSED})  # no last event, because the log goes on
+            elif stopped is None:
                 self.events.end("cancelled", {})
             else:
                 self.events.end("error", msgspec.to_builtins(stopped))
@@ -354,7 +359,10 @@ class RunWorker:
         return path
 
     def checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
-        """Write a checkpoint atomically: `write` receives an empty directory to fill."""
+        """Write a checkpoint atomically: `write` receives an empty directory to fill.
+
+        If the run is to stop and go on later (`wants_checkpoint`), the process ends with this checkpoint.
+        """
         directory = self.run_dir / "checkpoints"
         target = directory / f"step-{step:08d}"
         building = directory / f".{target.name}"
@@ -377,7 +385,17 @@ class RunWorker:
             hidden = old.rename(directory / f".old-{old.name}")  # a partly deleted checkpoint must not look complete
             shutil.rmtree(hidden, ignore_errors=True)
         self.events.checkpoint(step, target)
+        if self.wants_checkpoint:
+            raise CancelledRunError
         return target
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether to write a checkpoint after this step, because the run is to stop now and go on later.
+
+        `checkpoint` then ends the process. A backend that never asks loses the steps since its last checkpoint.
+        """
+        return is_pause_requested(self.run_dir)
 
     def report_alive(self) -> None:
         """Report progress during a long step. A process that reports nothing for ten minutes counts as hung."""

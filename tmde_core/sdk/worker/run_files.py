@@ -16,10 +16,12 @@ __all__ = [
     "CANCEL_FILE",
     "EVENTS_FILE",
     "JOB_FILE",
+    "PAUSE_FILE",
     "STOPPED_FILE",
     "WORKER_LOCK",
     "Stopped",
     "is_cancel_requested",
+    "is_pause_requested",
     "read_stop",
     "record_stop",
 ]
@@ -30,6 +32,8 @@ WORKER_LOCK = "lock"
 ACTIVITY_FILE = "activity"
 CANCEL_FILE = "cancel"
 """Exists if a person has cancelled the run."""
+PAUSE_FILE = "pause"
+"""Exists if the run is to stop at a checkpoint, because the program that looks after it ends. The run goes on later."""
 STOPPED_FILE = "stopped.json"
 
 
@@ -57,3 +61,8 @@ def read_stop(run_dir: Path) -> Stopped | None:
 def is_cancel_requested(run_dir: Path) -> bool:
     """Return whether a person has cancelled the run."""
     return (run_dir / CANCEL_FILE).exists()
+
+
+def is_pause_requested(run_dir: Path) -> bool:
+    """Return whether the run is to stop at a checkpoint and go on later."""
+    return (run_dir / PAUSE_FILE).exists()

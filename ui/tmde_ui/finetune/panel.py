@@ -103,10 +103,10 @@ class TrainingPanel(RunPanel[FineTuneRun]):
     def _words_now(self, share: float | None) -> str:
         if self.over:
             return f"It took {format_run_time(self.run)}."
+        if self.run.queued:
+            return self.run.notice
         if share is not None:
             return f"{int(100 * share)} % after {format_run_time(self.run)}"
-        if self.run.queued:
-            return "The run is waiting for a worker."
         return "The model is loading. The first step follows."
 
     def _paint_numbers(self) -> None:
@@ -206,4 +206,5 @@ OUTCOMES = {
     "killed": "was killed",
     "hung": "hung and was stopped",
     "out-of-memory": "ran out of memory",
+    "paused": "was paused",
 }

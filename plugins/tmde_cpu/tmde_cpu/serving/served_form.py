@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import structlog
 
@@ -37,7 +37,7 @@ async def ensure_gguf(directory: Path, converted_dir: Path, check: QualityCheck)
     target = converted_dir / f"{await asyncio.to_thread(_fingerprint, directory)}.gguf"
     if target.is_file():
         return target
-    staged = target.with_name(f".{target.stem}-{os.getpid()}.gguf")
+    staged = target.with_name(f".{target.stem}-{uuid4().hex}.gguf")
     try:
         converted_dir.mkdir(parents=True, exist_ok=True)
         await _convert(directory, staged)

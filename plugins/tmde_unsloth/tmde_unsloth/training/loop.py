@@ -153,7 +153,7 @@ def train(worker: RunWorker, options: Options) -> None:
         epoch_ends = at.step % steps_per_epoch == 0
         if validation and (epoch_ends or (config.eval_steps and at.step % config.eval_steps == 0)):
             at, best = _validate(worker, stepper, validation, at, best, epoch + 1)
-        if epoch_ends or time.monotonic() - kept > CHECKPOINT_SECONDS:
+        if epoch_ends or worker.wants_checkpoint or time.monotonic() - kept > CHECKPOINT_SECONDS:
             keep()
             kept = time.monotonic()
 

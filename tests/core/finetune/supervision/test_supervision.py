@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +14,8 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from tmde_core.errors import ConflictError, InsufficientStorageError, NotFoundError
+from tmde_core.errors import ConflictError, InsufficientStorageError, NotFoundError, PluginUnavailableError
+from tmde_core.finetune.following import RunFollower
 from tmde_core.finetune.limits import Limits
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.records.base import from_json
@@ -393,12 +396,138 @@ async def test_a_queued_run_can_be_cancelled_and_no_worker_takes_it(placed):
     assert (await server.finetune.get(run.id)).status == "cancelled"
 
 
-async def test_of_two_workers_one_takes_the_queued_run(placed, services):
+async def test_a_second_worker_is_refused_and_told_where_the_first_one_is(placed):
     server, worker = placed
     run = await server.finetune.start(config("steps-20"))
-    await asyncio.gather(worker.finetune.run_worker(once=True), server.finetune.run_worker(once=True))
+    ended = await asyncio.gather(
+        worker.finetune.run_worker(once=True), server.finetune.run_worker(once=True), return_exceptions=True
+    )
+    assert ended[0] is None
+    assert isinstance(ended[1], ConflictError)
+    assert f"A worker runs on {socket.gethostname()} (process {os.getpid()})" in ended[1].detail
+    trained = await server.finetune.get(run.id)
+    assert (trained.status, outcomes(trained)) == ("completed", ["completed"])
+
+
+async def test_a_waiting_run_says_whether_a_worker_is_there(placed):
+    server, worker = placed
+    run = await server.finetune.start(config("quick"))
+    assert run.notice == (
+        "The run waits for a worker. No worker is running. Start `tmde worker` on this data directory."
+    )
+    held = asyncio.Event()
+    working = asyncio.create_task(
+        worker.finetune.run_worker(once=True, first=lambda tell: _doing(tell, "It installs something.", held))
+    )
+    while "It installs something." not in (await server.finetune.get(run.id)).notice:
+        await asyncio.sleep(0.01)
+    held.set()
+    await working
     ended = await server.finetune.get(run.id)
-    assert (ended.status, outcomes(ended)) == ("completed", ["completed"])
+    assert (ended.status, ended.notice, server.finetune.find_worker()) == ("completed", "", None)
+
+
+async def _doing(tell, what: str, held: asyncio.Event) -> None:
+    tell(what)
+    await held.wait()
+
+
+async def test_a_worker_that_pauses_stops_the_run_at_a_checkpoint_and_the_next_one_goes_on(placed):
+    server, worker = placed
+    run = await server.finetune.start(config("paced-40"))
+    working = asyncio.create_task(worker.finetune.run_worker(pause=True))
+    await seen(server, run, "progress")
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    waiting = await server.finetune.get(run.id)
+    assert (waiting.status, waiting.queued, outcomes(waiting)) == ("pending", True, ["paused"])
+    assert not supervisor.is_alive(server.finetune.run_dir(run.id))
+    events = server.finetune.events(run.id).read()
+    last = [event.data["step"] for event in events if event.type == "progress"][-1]
+    assert [event.data["step"] for event in events if event.type == "checkpoint"][-1] == last
+    assert not {"error", "cancelled"} & set(kinds(server, run))
+    await server.finetune.run_worker(once=True)
+    ended = await server.finetune.get(run.id)
+    assert (ended.status, outcomes(ended)) == ("completed", ["paused", "completed"])
+    assert (ended.attempts[1].resumed_from_step, ended.attempts[1].automatic) == (last, False)
+
+
+async def test_a_pause_ends_a_process_that_never_writes_a_checkpoint(placed):
+    server, worker = placed
+    worker.finetune.watching.limits = Limits(pause_seconds=0.2, look_seconds=0.05)
+    run = await server.finetune.start(config("waits"))
+    working = asyncio.create_task(worker.finetune.run_worker(pause=True))
+    await seen(server, run, "progress")
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    paused = await server.finetune.get(run.id)
+    assert (paused.queued, outcomes(paused)) == (True, ["paused"])
+    assert (await server.finetune.cancel(run.id)).status == "cancelled"
+
+
+async def test_a_run_whose_worker_was_killed_while_it_paused_is_queued_by_whoever_looks(placed):
+    server, worker = placed
+    run = await server.finetune.start(config("waits"))
+    working = asyncio.create_task(worker.finetune.run_worker())
+    await seen(server, run, "progress")
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    await worker.finetune.stop()
+    (server.finetune.run_dir(run.id) / "pause").touch()
+    for process in supervisor.find_processes(str(run.id)):
+        process.kill()
+    while not (found := await server.finetune.get(run.id)).queued:
+        await asyncio.sleep(0.02)
+    assert outcomes(found) == ["paused"]
+
+
+async def test_a_run_is_queued_with_a_backend_that_works_only_where_the_worker_is(placed):
+    server, worker = placed
+    run = await server.finetune.start(lacking())
+    assert run.queued
+    found = next(one for one in server.finetune.backends() if one.name == "lacking")
+    assert found.availability.ok
+    assert found.availability.reason == "The worker checks whether it works there. Here it does not: It lacks a card."
+    preview = await server.previews.preview(lacking())
+    assert "only the worker" in preview.note
+    await worker.finetune.run_worker(once=True)
+    ended = await server.finetune.get(run.id)
+    assert (ended.status, ended.attempts) == ("failed", ())
+    assert "It lacks a card." in ended.error_message
+
+
+async def test_a_backend_that_the_worker_refuses_is_refused_with_its_reason(placed):
+    server, worker = placed
+    working = asyncio.create_task(worker.finetune.run_worker())
+    while (found := server.finetune.find_worker()) is None or not found.backends:
+        await asyncio.sleep(0.01)
+    with pytest.raises(PluginUnavailableError, match="worker cannot train with the backend 'lacking': It lacks a card"):
+        await server.finetune.start(lacking())
+    refused = next(one for one in server.finetune.backends() if one.name == "lacking")
+    assert not refused.availability.ok
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+
+
+def lacking() -> FineTuneConfig:
+    return msgspec.structs.replace(config("quick"), backend="lacking")
+
+
+async def test_the_server_hears_of_a_run_that_another_program_completed(placed):
+    server, worker = placed
+    heard = []
+
+    async def hear(event) -> None:
+        heard.append(event)
+
+    follower = RunFollower(server.stores.runs, hear, look_seconds=0.01)
+    await follower.start()
+    run = await server.finetune.start(config("quick"))
+    await worker.finetune.run_worker(once=True)
+    while not heard:
+        await asyncio.sleep(0.01)
+    await follower.stop()
+    assert [(event.run_id, event.status) for event in heard] == [(run.id, "completed")]
 
 
 async def test_a_worker_that_leaves_lets_the_run_go_on_and_the_next_one_adopts_it(placed):
