@@ -47,13 +47,15 @@ def packed_attention(
     _attention_mask: torch.Tensor | None,
     *,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     segments: Sequence[Segment],
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Compute the attention of each segment to the earlier segments on its path, and causally to itself.
 
     The shapes are those of transformers: [1, heads, N, width] in, [1, N, heads, width] out. `segments` is passed
-    through the model's keyword arguments.
+    through the model's keyword arguments. With `sliding_window`, which the model passes for some of its layers, a place
+    sees only so many places: itself and those directly before it.
     """
     grouped = query.shape[1] != key.shape[1]
     outputs = []
@@ -61,10 +63,11 @@ def packed_attention(
         start, stop = segment.span
         spans = (*segment.before, segment.span)
         own = query[:, :, start:stop]
-        if segment.before:
+        windowed = sliding_window is not None and sliding_window < sum(after - first for first, after in spans)
+        if segment.before or windowed:
             keys = torch.cat([key[:, :, first:after] for first, after in spans], dim=2)
             values = torch.cat([value[:, :, first:after] for first, after in spans], dim=2)
-            mask = _mask(stop - start, keys.shape[2])
+            mask = _mask(stop - start, keys.shape[2], sliding_window if windowed else None)
             output = functional.scaled_dot_product_attention(
                 own, keys, values, attn_mask=mask, scale=scaling, enable_gqa=grouped
             )
@@ -157,14 +160,17 @@ def _path(segment: Segment) -> list[Span]:
 
 
 @lru_cache(maxsize=64)
-def _mask(queries: int, keys: int) -> torch.Tensor:
+def _mask(queries: int, keys: int, window: int | None = None) -> torch.Tensor:
     """Return the mask [queries, keys] that is added to scores.
 
-    All keys before the segment are visible. Within the segment, only keys that are not later are visible.
+    All keys before the segment are visible. Within the segment, only keys that are not later are visible. With
+    `window`, only so many keys are visible: the query's own and those directly before it on the path.
     """
     mask = torch.zeros(queries, keys)
     own = torch.full((queries, queries), float("-inf")).triu(1)
     mask[:, keys - queries :] = own
+    if window is not None:
+        mask += torch.full((queries, keys), float("-inf")).tril(keys - queries - window)
     return mask
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tmde_core.sdk.training import FineTuneConfig
-from tmde_core.sdk.worker import measure_memory
+from tmde_core.sdk.worker import TrainingFailedError, measure_memory
 from tmde_cpu.training import attention, layers
 from tmde_cpu.training.packing import Pack
 
@@ -97,10 +97,20 @@ class Differentiated:
 
 
 def load_trainee(directory: Path, config: FineTuneConfig) -> Trainee:
-    """Load the base model in float32 and add a new adapter, without dropout, because packing does not allow dropout."""
+    """Load the base model in float32 and add a new adapter, without dropout, because packing does not allow dropout.
+
+    Raises:
+        TrainingFailedError: the model computes something that the packed passes leave out.
+    """
     model = AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation=attention.NAME, local_files_only=True
     )
+    if any(getattr(model.config, name, None) for name in ("attn_logit_softcapping", "final_logit_softcapping")):
+        raise TrainingFailedError(
+            "bad-base-model",
+            f"The base model {directory.name} caps its scores (soft-capping), which this backend does not compute. Train it "
+            "with another backend, or choose another base model.",
+        )
     lora = peft.LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
