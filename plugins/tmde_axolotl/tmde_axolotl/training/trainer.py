@@ -171,7 +171,8 @@ class Protocol(TrainerCallback):  # type: ignore[misc]  # the types of transform
         epoch, in_epoch = divmod(at.step, session.steps_per_epoch)
         if session.validation and (in_epoch == 0 or (config.eval_steps and at.step % config.eval_steps == 0)):
             self._validate(epoch + (1 if in_epoch else 0))
-        if in_epoch == 0 or time.monotonic() - session.kept > CHECKPOINT_SECONDS:
+        due = time.monotonic() - session.kept > CHECKPOINT_SECONDS
+        if in_epoch == 0 or due or session.worker.wants_checkpoint:
             self._keep()
         if session.at.stopped_early:
             control.should_training_stop = True
