@@ -35,7 +35,7 @@ LOOK_SECONDS = 0.5
 """The time between two looks for a loan of the graphics card, seconds. A look finds out whether a file exists."""
 ANSWER_SECONDS = 60.0
 """The longest time that running answers have before their runtime is paused, seconds."""
-LOOKS_WITHOUT_LEASH = 2
+LOOKS_WITHOUT_LEASH = 8
 """A run whose leash is free at so many looks has ended. Between two attempts, the leash may be free for a moment."""
 
 

@@ -76,7 +76,7 @@ def test_one_thing_of_a_plugin_is_checked(process: Process) -> None:
 def test_what_is_not_there_is_wrong_usage_and_what_is_there_is_named(process: Process) -> None:
     ran = process("plugins", "check", "no-such")
     assert (ran.code, ran.out) == (2, "")
-    assert "There is no plugin called 'no-such'; installed: bench_default, cpu" in " ".join(ran.err.split())
+    assert "There is no plugin called 'no-such'; installed: axolotl, bench_default, cpu" in " ".join(ran.err.split())
     ran = process("plugins", "check", "judge:tmde-50")
     assert ran.code == 2
     assert "suite:tmde-50" in ran.err

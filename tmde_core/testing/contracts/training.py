@@ -179,7 +179,8 @@ class TrainingBackendContract:
             isinstance(estimate, ResourceEstimate),
             f"estimate() returned a {type(estimate).__name__}. Return a ResourceEstimate; leave out what is not known.",
         )
-        for field, figure in msgspec.structs.asdict(estimate).items():
+        for field in ("ram_bytes", "vram_bytes", "seconds"):
+            figure = getattr(estimate, field)
             require(
                 figure is None or (math.isfinite(figure) and figure > 0),
                 f"The estimate's {field} is {figure}. Return a figure above 0, or None where it is not known.",

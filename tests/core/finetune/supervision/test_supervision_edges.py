@@ -50,7 +50,7 @@ def test_whoever_was_stopped_while_it_ended_a_process_does_not_take_that_for_an_
         process.stdout.readline()
         hours = itertools.count(step=3600.0)
         monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: next(hours), sleep=time.sleep))
-        supervisor.end_family("pause/1", grace_seconds=5)
+        supervisor.end_family("pause/1", grace_seconds=60)
         assert process.wait() == -signal.SIGTERM
 
 
