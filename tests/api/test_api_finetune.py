@@ -265,7 +265,7 @@ def test_the_number_of_log_lines_has_bounds(live, refused, lines) -> None:
 
 
 def test_a_server_that_only_enqueues_answers_202_and_its_queue_can_be_cancelled(ready, monkeypatch, refused) -> None:
-    monkeypatch.setattr(type(ready.services.finetune), "_enqueues", True)
+    monkeypatch.setattr(type(ready.services.finetune), "trains_elsewhere", True)
     started = start(ready)
     assert (started.status_code, started.json()["status"]) == (202, "pending")
     run_id = started.json()["runId"]

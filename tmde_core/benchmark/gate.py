@@ -76,7 +76,7 @@ class GateService:
         self._publish = publish
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard: set[UUID] = set()
-        """The runs whose end was heard of. Two programs may tell the server about the same one."""
+        """The runs whose adapters were measured. Two programs may tell the server about the end of the same one."""
         self._one = asyncio.Lock()
         self._serving = False
 
@@ -91,8 +91,8 @@ class GateService:
         """
         if not isinstance(event, RunFinished) or event.status != "completed" or event.run_id in self._heard:
             return
-        self._heard.add(event.run_id)
         if self._serving and self._wanted():
+            self._heard.add(event.run_id)
             self._spawn(event.run_id)
 
     async def start(self) -> None:
