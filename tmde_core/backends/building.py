@@ -64,9 +64,12 @@ def find_python(versions: Sequence[str]) -> tuple[str, str] | None:
 
 
 def locked_packages(lock: Path) -> list[str]:
-    """Return the requirements of a lock file."""
+    """Return the requirements of a lock file that are for this platform."""
+    from packaging.requirements import Requirement
+
     lines = (line.partition("#")[0].strip() for line in lock.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line]
+    wanted = [Requirement(line) for line in lines if line]
+    return [f"{one.name}{one.specifier}" for one in wanted if one.marker is None or one.marker.evaluate()]
 
 
 async def build_environment(

@@ -27,7 +27,7 @@ from tmde_core.plugins.making import context_for, create
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record, from_json
 from tmde_core.records.runtimes import Availability
-from tmde_core.sdk.environments import VARIABLES, Environment, EnvironmentStamp, Lack, ProbeReport, TorchBuild
+from tmde_core.sdk.environments import Environment, EnvironmentStamp, Lack, ProbeReport, TorchBuild
 from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
 from tmde_core.settings import Settings
 from tmde_core.storage.locks import FileLock
@@ -149,6 +149,15 @@ class BackendEnvironments:
         except TmdeError as error:
             return BackendDetails(found, builds, refusal=error.detail)
 
+    def is_built_in(self, name: str) -> bool:
+        """Return whether the workers of a backend run in TMDE's own environment, which has their packages.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+            InvalidInputError: the backend has no environment of its own.
+        """
+        return self._environment(name).is_built_in
+
     def plan(self, name: str, build: str = "auto") -> InstallPlan:
         """Return what `install` would do.
 
@@ -162,6 +171,10 @@ class BackendEnvironments:
                 f"The setting backends.{name}.python names the interpreter {environment.interpreter}. Remove the setting "
                 "to let TMDE install an environment.",
                 field=f"backends.{name}.python",
+            )
+        if environment.is_built_in:
+            raise InvalidInputError(
+                f"TMDE's own environment has the packages of {name}, so there is nothing to install.", field="name"
             )
         chosen, why = choose_build(environment.spec, find_driver(), build)
         _, version = self._python(environment)
@@ -198,6 +211,8 @@ class BackendEnvironments:
             ConflictError: it is being installed or removed now.
         """
         environment = self._environment(name)
+        if environment.is_built_in:
+            return await self._examine(environment)
         plan = await asyncio.to_thread(self.plan, name, build)
         chosen = next(one for one in environment.spec.builds if one.name == plan.build)
         with self._locked(environment) as lock, self._recorded(environment, chosen.name, tell) as told:
@@ -236,7 +251,7 @@ class BackendEnvironments:
             found = environment.availability()
             if not os.access(environment.interpreter, os.X_OK):
                 raise PluginUnavailableError(found.reason, name=name)
-        elif environment.stamp() is None:
+        elif not environment.is_built_in and environment.stamp() is None:
             raise PluginUnavailableError(
                 f"The environment of {name} is not installed. Run `tmde backends install {name}`.", name=name
             )
@@ -290,7 +305,9 @@ class BackendEnvironments:
             )
         stamp = environment.stamp()
         state: EnvironmentState = "foreign" if environment.is_foreign else "installed" if stamp else "absent"
-        if state == "absent" and environment.directory.exists():
+        if environment.is_built_in:
+            state = "built-in"
+        elif state == "absent" and environment.directory.exists():
             state = "incomplete"
         return BackendEnvironment(
             name=descriptor.name,
@@ -358,7 +375,7 @@ async def _probe(environment: Environment) -> ProbeReport:
     """Run the probe and return its report. A probe that fails is a report too."""
     process = await asyncio.create_subprocess_exec(
         *environment.argv(environment.spec.probe),
-        env={**os.environ, **VARIABLES},
+        env={**os.environ, **environment.variables},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
