@@ -49,7 +49,7 @@ def first_start(repository: Path, directory: Path) -> list[tuple[str, float]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TMDE_", "PYTHON"))}
     environment |= {"PIP_CACHE_DIR": str(directory / "cache"), "TMDE_LOG_LEVEL": "warning"}
     with log.open("wb") as output:
-        command = [clone / "run", "serve", "--port", str(port)]
+        command = [str(clone / "run"), "serve", "--port", str(port)]
         server = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
     try:
         address = f"http://127.0.0.1:{port}"

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -158,6 +158,63 @@ class BackendEnvironments:
         """
         return self._environment(name).is_built_in
 
+    def awaits_installation(self, name: str) -> bool:
+        """Return whether a run with this backend waits until TMDE has installed the backend's packages.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+        """
+        environment = self._of(self._plugins.backends.get(name))
+        return environment is not None and environment.awaits_installation
+
+    def describe_wait(self, name: str) -> str:
+        """Return what a run with this backend waits for, in one sentence; empty if its packages are installed.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+        """
+        if not self.awaits_installation(name):
+            return ""
+        found = self.installation(name)
+        if found is None or found.state != "installing":
+            return "Waiting for the packages of training."
+        return f"Waiting for the packages of training: {found.place}."
+
+    def describe_missing(self) -> str:
+        """Return how the installation goes of what TMDE installs by itself, in a sentence; empty: nothing is missing."""
+        for name in self.list_automatic():
+            found = self.installation(name)
+            if found is not None and found.state == "installing":
+                return f"The packages of training ({name}) are being installed: {found.place}. You can work meanwhile."
+            why = f" {found.error}" if found is not None and found.error else ""
+            return f"The packages of training ({name}) are not installed yet. A run installs them first.{why}"
+        return ""
+
+    def list_automatic(self) -> Sequence[str]:
+        """Return the backends whose packages TMDE installs by itself, and which are not installed."""
+        found = []
+        for descriptor in self._plugins.backends:
+            with contextlib.suppress(TmdeError):  # a wrong setting
+                environment = self._of(descriptor)
+                if environment is not None and environment.install == "automatic" and environment.awaits_installation:
+                    found.append(descriptor.name)
+        return found
+
+    async def require_working(self, name: str) -> None:
+        """Raise an error if a backend's environment does not work. It is examined if that was not done yet.
+
+        Raises:
+            PluginUnavailableError: see above; the detail says what to do.
+        """
+        environment = self._of(self._plugins.backends.get(name))
+        if environment is None or environment.is_built_in:
+            return
+        if environment.report() is None:
+            await self._examine(environment)
+        found = await asyncio.to_thread(environment.availability)
+        if not found.ok:
+            raise PluginUnavailableError(found.reason, name=name)
+
     def plan(self, name: str, build: str = "auto") -> InstallPlan:
         """Return what `install` would do.
 
@@ -193,7 +250,11 @@ class BackendEnvironments:
         )
 
     async def install(
-        self, name: str, build: str = "auto", tell: Callable[[InstallProgress], object] = lambda _: None
+        self,
+        name: str,
+        build: str = "auto",
+        tell: Callable[[InstallProgress], object] = lambda _: None,
+        niceness: int = 0,
     ) -> ProbeReport:
         """Install the environment of a backend, examine it, and return what the probe found.
 
@@ -203,6 +264,7 @@ class BackendEnvironments:
             name: the backend.
             build: the packages; `auto`: those that fit the driver.
             tell: is called with the progress.
+            niceness: how much lower than this process's the priority of pip is, 0–19.
 
         Raises:
             PluginUnavailableError: there is no such backend, no suitable Python, or a step failed.
@@ -226,7 +288,7 @@ class BackendEnvironments:
                     )
                 python = await asyncio.to_thread(self._python, environment)
                 log = environment.directory.with_name(f"{name}.install.log")
-                await build_environment(environment.directory, chosen, python, log, lock, told)
+                await build_environment(environment.directory, chosen, python, log, lock, niceness, told)
             told(InstallProgress(step="Examining the environment"))
             return await self._examine(environment)
 

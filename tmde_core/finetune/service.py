@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
+from tmde_core.backends.progress import Installation
 from tmde_core.errors import ConflictError, NotFoundError, PluginUnavailableError, TmdeError
 from tmde_core.finetune.dataset.leaks import LeakCheck, Protected
 from tmde_core.finetune.dataset.selection import Selection, require_enough, select
@@ -353,6 +354,15 @@ class FineTuneService:
         """
         return await self._launcher.require_backend(name)
 
+    def awaits_packages(self, backend: str) -> bool:
+        """Return whether a run with this backend waits until TMDE has installed the backend's packages."""
+        return self._launcher.environments.awaits_installation(backend)
+
+    def find_installation(self, backend: str) -> Installation | None:
+        """Return the installation of a backend's packages that runs now; None if no process installs them."""
+        found = self._launcher.environments.installation(backend)
+        return found if found is not None and found.state == "installing" else None
+
     async def describe_pause(self, estimate: ResourceEstimate) -> str:
         """Return which runtimes of this process a run with this estimate would pause, in sentences; else empty."""
         return await self._launcher.cards.describe_pause(estimate)
@@ -553,8 +563,8 @@ class FineTuneService:
         return self._with_notice(await self.watching.look(run, adopt=not self._starting.locked()))
 
     def _with_notice(self, run: FineTuneRun) -> FineTuneRun:
-        """Return the run with what it means for the models."""
+        """Return the run with what it waits for, or what it means for the models."""
         if run.status in TRAINING_ENDED:
             return run
-        notice = self._launcher.cards.find_notice(run.id)
+        notice = self._launcher.find_notice(run)
         return msgspec.structs.replace(run, notice=notice) if notice else run

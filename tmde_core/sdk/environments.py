@@ -252,15 +252,17 @@ class Environment:
         self._probed_file.unlink(missing_ok=True)
 
     def availability(self) -> Availability:
-        """Return whether workers can run here, from the files and the last report alone."""
+        """Return whether workers can run here, from the files and the last report alone.
+
+        An environment that TMDE installs before a run counts as available; the reason says that a run waits.
+        """
         if self.is_built_in:
             return Availability(ok=True)
         if self.awaits_installation:
-            when = "after the server's start, or before the next run" if self.install == "automatic" else "before a run"
             return Availability(
-                ok=False,
-                reason=f"Its packages are not installed yet. TMDE installs them {when}; `tmde backends install {self.name}` "
-                "does it at once.",
+                ok=True,
+                reason="Its packages are not installed yet. A run waits for them; "
+                f"`tmde backends install {self.name}` installs them now.",
             )
         if self.is_foreign and not os.access(self.interpreter, os.X_OK):
             return Availability(

@@ -17,12 +17,11 @@ def examine() -> ProbeReport:
     """Return what this environment has."""
     versions = {name: found for name in NEEDED if (found := _version(name))}
     missing = [name for name in NEEDED if name not in versions]
+    lacks: tuple[Lack, ...] = ()
     if missing:
         lacks = (Lack(what=f"The environment lacks {', '.join(missing)}.", remedy=REMEDY),)
     elif problem := _problem():
         lacks = (Lack(what=f"PyTorch does not work: {problem}", remedy=REMEDY),)
-    else:
-        lacks = ()
     return ProbeReport(python=platform.python_version(), versions=versions, device="" if lacks else "cpu", lacks=lacks)
 
 

@@ -47,10 +47,7 @@ def list_backends(ctx: typer.Context, json: JsonFlag = False) -> None:
             return
         print_table(
             ("backend", "environment", "packages", "auto", "works here"),
-            [
-                (one.name, one.state, one.build, one.chosen, "yes" if one.availability.ok else one.availability.reason)
-                for one in found
-            ],
+            [(one.name, one.state, one.build, one.chosen, one.availability.reason or "yes") for one in found],
             empty="No plugin provides a training backend. Install tmde-cpu.",
         )
         if chosen is not None:

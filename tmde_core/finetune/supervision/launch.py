@@ -13,12 +13,20 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
+from tmde_core.backends.service import BackendEnvironments
 from tmde_core.card import give_back
-from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
+from tmde_core.errors import (
+    ConflictError,
+    InsufficientStorageError,
+    InvalidInputError,
+    PluginUnavailableError,
+    TmdeError,
+)
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze
 from tmde_core.finetune.store import RunStore
-from tmde_core.finetune.supervision import supervisor
+from tmde_core.finetune.supervision import await_packages, supervisor
 from tmde_core.finetune.supervision.attempts import AttemptPlan, append_attempt
+from tmde_core.finetune.supervision.becoming import put_before
 from tmde_core.finetune.supervision.lending import CardLender
 from tmde_core.finetune.supervision.watchdog import step_of
 from tmde_core.lora.files.store import AdapterStore
@@ -41,6 +49,8 @@ log = structlog.get_logger(__name__)
 
 RUNS_DIR = "runs"
 
+AWAITS = "The run waits until the packages of training are installed, and then begins."
+
 DISK_BYTES = 500 * 1024**2
 """The disk space that a run may need. At rank 128 the embedded model's adapter has 78 MB in float32. It is stored as
 safetensors and GGUF, and two checkpoints contain it with the two moments of the optimiser."""
@@ -58,6 +68,7 @@ class Launcher:
         self.adapters = adapters
         self._store = store
         self.cards = CardLender(settings, workspace)
+        self.environments = BackendEnvironments(workspace.plugins, lambda: workspace.settings)
 
     def run_dir(self, run_id: UUID) -> Path:
         """Return the directory of the run's files, which may not exist."""
@@ -199,6 +210,9 @@ class Launcher:
         if (loan := await self.cards.lend(msgspec.structs.replace(run, attempts=attempts), backend, job)) is not None:
             command = self.cards.wait_first(loan, command)
             RunEvents(run_dir / EVENTS_FILE).log(self.cards.describe(loan), attempt=len(begun))
+        if await asyncio.to_thread(self.environments.awaits_installation, config.backend):
+            command = put_before(command, await_packages, self._settings.data_dir, config.backend, str(run_dir))
+            RunEvents(run_dir / EVENTS_FILE).log(AWAITS, attempt=len(begun))
         niceness = self._settings.supervisor.niceness
         process = supervisor.launch(command, supervisor.make_mark(run.id, len(begun)), run_dir, leash, niceness)
         log.info("finetune.launched", run=str(run.id), attempt=len(begun), backend=config.backend, pid=process.pid)
@@ -213,6 +227,18 @@ class Launcher:
             smaller = f", with batches of {now.batch_size} and {now.gradient_accumulation_steps} accumulation steps"
         why = f"{before.reason} " if now.automatic else ""
         RunEvents(run_dir / EVENTS_FILE).log(f"{why}Attempt {now.number} begins {where}{smaller}.", attempt=now.number)
+
+    def find_notice(self, run: FineTuneRun) -> str:
+        """Return what a run in progress waits for, or what it means for the models; else empty."""
+        if run.status == "pending" and run.attempts and (waiting := self._describe_wait(run.config.backend)):
+            return waiting
+        return self.cards.find_notice(run.id)
+
+    def _describe_wait(self, backend: str) -> str:
+        try:
+            return self.environments.describe_wait(backend)
+        except TmdeError:  # the plugin was uninstalled meanwhile
+            return ""
 
     def give_back_card(self, run_id: UUID) -> None:
         """End the run's loan of the graphics card, so that the paused runtimes come back."""

@@ -153,6 +153,8 @@ class ConfigForm:
                         Tag("span", backend.summary, "muted small")
                         if not backend.availability.ok:
                             Tag("span", f"Not available: {backend.availability.reason}", "small unavailable")
+                        elif backend.availability.reason:
+                            Tag("span", plain(backend.availability.reason), "muted small")
             if not backends:
                 Tag("p", "No plugin provides a training backend. Install tmde-cpu and restart the server.", "muted")
             self._errors["backend"] = Tag("p", classes="wrong", role="alert", data_testid="wrong-backend")

@@ -107,7 +107,7 @@ class TrainingPanel(RunPanel[FineTuneRun]):
             return f"{int(100 * share)} % after {format_run_time(self.run)}"
         if self.run.queued:
             return "The run is waiting for a worker."
-        return "The model is loading. The first step follows."
+        return self.run.notice or "The model is loading. The first step follows."
 
     def _paint_numbers(self) -> None:
         state, last, metrics = self.state, self.state.last, self.run.metrics
