@@ -26,11 +26,12 @@ from tmde_core.records.base import from_json
 from tmde_core.records.chat import Message
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.training import TrainingExample, TrainingJob
-from tmde_core.sdk.context import PluginContext, PluginSettings
+from tmde_core.sdk.context import PluginContext
 from tmde_core.storage.events import FileLog
 from tmde_core.testing import times_tables, write_job
 from tmde_cpu.backend import CpuBackend
 from tmde_cpu.embedded import fetch_embedded
+from tmde_cpu.environment import CpuSettings
 
 SYSTEM = "Answer the question. Show the calculation, then give the result at the end."
 TRAIN_EXAMPLES, VAL_EXAMPLES, BATCH, EPOCHS = 48, 16, 8, 2
@@ -167,7 +168,7 @@ def main() -> str:
         drawn = examples()
         job_path = write_job(data_dir, drawn[:TRAIN_EXAMPLES], drawn[TRAIN_EXAMPLES:], config)
         job = from_json(job_path.read_bytes(), TrainingJob)
-        plan = CpuBackend(PluginContext(data_dir, PluginSettings())).plan(job)
+        plan = CpuBackend(PluginContext(data_dir, CpuSettings())).plan(job)
         environment = {**os.environ, **plan.env}
 
         command = [sys.executable, "-c", OURS, str(job_path)]

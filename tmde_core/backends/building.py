@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from tmde_core.errors import PluginUnavailableError
 from tmde_core.records.base import Record, from_json, to_json
+from tmde_core.resources import lower_priority
 from tmde_core.sdk.environments import STAMP_FILE, VARIABLES, EnvironmentStamp, TorchBuild
 from tmde_core.storage.durable import hash_file, write_atomic
 from tmde_core.storage.locks import FileLock
@@ -65,9 +67,12 @@ def find_python(versions: Sequence[str]) -> tuple[str, str] | None:
 
 
 def locked_packages(lock: Path) -> list[str]:
-    """Return the requirements of a lock file."""
+    """Return the requirements of a lock file that are for this platform."""
+    from packaging.requirements import Requirement
+
     lines = (line.partition("#")[0].strip() for line in lock.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line]
+    wanted = [Requirement(line) for line in lines if line]
+    return [f"{one.name}{one.specifier}" for one in wanted if one.marker is None or one.marker.evaluate()]
 
 
 def continues_build(directory: Path, build: TorchBuild, version: str) -> bool:
@@ -81,6 +86,7 @@ async def build_environment(
     python: tuple[str, str],
     log: Path,
     lock: FileLock,
+    niceness: int,
     tell: Callable[[InstallProgress], object],
 ) -> None:
     """Build an environment, or complete one.
@@ -92,12 +98,13 @@ async def build_environment(
         log: receives the output of pip.
         lock: the lock of the environment. pip inherits it: if this process is killed, the lock is held until pip has
             ended, so that no other installation disturbs it.
+        niceness: how much lower than this process's the priority of pip is, 0–19.
         tell: is called with the progress.
 
     Raises:
         PluginUnavailableError: a step failed. The detail has the end of pip's output and says what to do.
     """
-    await _Build(directory, build, python, log, lock, tell).run()
+    await _Build(directory, build, python, log, lock, niceness, tell).run()
 
 
 class _Build:
@@ -108,8 +115,10 @@ class _Build:
         python: tuple[str, str],
         log: Path,
         held: FileLock,
+        niceness: int,
         tell: Callable[[InstallProgress], object],
     ) -> None:
+        self._niceness = niceness
         self._directory, self._build, self._log, self._held, self._tell = directory, build, log, held, tell
         self._python, version = python
         self._lock = Path(build.lock)
@@ -177,7 +186,11 @@ class _Build:
             stderr=asyncio.subprocess.STDOUT,
             limit=2**20,
             pass_fds=(self._held.fileno(),),
+            # A session of its own: Linux divides the processor among sessions first (sched(7), autogroup).
+            start_new_session=self._niceness > 0,
         )
+        if self._niceness:
+            lower_priority(process.pid, self._niceness)
         seen = 0
         try:
             assert process.stdout is not None
@@ -197,7 +210,11 @@ class _Build:
             return await process.wait() == 0
         finally:
             if process.returncode is None:  # cancelled
-                process.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    if self._niceness:
+                        os.killpg(process.pid, signal.SIGKILL)
+                    else:
+                        process.kill()
                 await process.wait()
 
     def _say(self, step: str, done: int = 0, total: int = 0, detail: str = "") -> None:

@@ -59,6 +59,8 @@ def choose_build(spec: EnvironmentSpec, driver: Driver | None, wanted: str = "au
             raise InvalidInputError(f"There is no build {wanted!r}; there are {', '.join(names)}.", field="build")
         return chosen, "You chose it."
     without = next((build for build in spec.builds if not build.cuda), None)
+    if without is not None and len(spec.builds) == 1:
+        return without, "It needs no card."
     if driver is None:
         if without is None:
             raise InvalidInputError("There is no NVIDIA driver, and no build works without one.", field="build")

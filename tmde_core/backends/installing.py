@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import structlog
 
@@ -29,6 +30,9 @@ __all__ = ["Installation", "Installations"]
 POLL_SECONDS = 0.25
 """The time between two looks at an installation by another process."""
 
+NICENESS = 15
+"""The priority of installations that nobody asked for: debates and pages go first."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -43,8 +47,26 @@ class Installations:
         """
         self._backends = backends
         self._jobs: dict[str, _Job] = {}
+        self._automatic: asyncio.Task[None] | None = None
 
-    async def start(self, name: str, build: str = "auto") -> Installation:
+    def start_automatic(self) -> None:
+        """Start to install, with low priority, what TMDE installs by itself and is missing. Return at once.
+
+        An installation that cannot begin or fails is logged. The next run that needs it tries again.
+        """
+        self._automatic = asyncio.create_task(self._install_automatic(), name="install what is missing")
+
+    async def _install_automatic(self) -> None:
+        for name in await asyncio.to_thread(self._backends.list_automatic):
+            log.info("backends.install_started", backend=name)
+            try:
+                await self.start(name, niceness=NICENESS)
+            except ConflictError:  # another process installs it
+                continue
+            except TmdeError as error:
+                log.warning("backends.install_refused", backend=name, error=error.detail)
+
+    async def start(self, name: str, build: str = "auto", *, niceness: int = 0) -> Installation:
         """Start to install the environment of a backend, or return the installation that this process runs already.
 
         An installation that stopped goes on where it stopped. An environment that is complete and up to date is only
@@ -53,6 +75,7 @@ class Installations:
         Args:
             name: the backend.
             build: the packages; `auto`: those that fit the driver.
+            niceness: how much lower than this process's the priority of pip is, 0–19.
 
         Raises:
             ConflictError: another process installs or removes the environment, or this one installs another build.
@@ -60,7 +83,7 @@ class Installations:
         """
         job = self._running(name)
         if job is None:
-            self._jobs[name] = job = _Job(self._backends, name, build)
+            self._jobs[name] = job = _Job(self._backends, name, build, niceness)
         await job.begun.wait()
         if not job.told:
             await job.raise_refusal()
@@ -131,7 +154,9 @@ class Installations:
 
     async def aclose(self) -> None:
         """End the installations of this process. They can be continued."""
-        tasks = [job.task for job in self._jobs.values()]
+        tasks: list[asyncio.Task[Any]] = [job.task for job in self._jobs.values()]
+        if self._automatic is not None:
+            tasks.append(self._automatic)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,14 +171,14 @@ class Installations:
 class _Job:
     """An installation that this process has started."""
 
-    def __init__(self, backends: BackendEnvironments, name: str, build: str) -> None:
+    def __init__(self, backends: BackendEnvironments, name: str, build: str, niceness: int) -> None:
         self.begun = asyncio.Event()
         """The first step has begun, or the installation was refused."""
         self.told = False
         """Whether the first step has begun."""
         self.build = build
         self._name = name
-        self.task = asyncio.create_task(backends.install(name, build, self._tell), name=f"install {name}")
+        self.task = asyncio.create_task(backends.install(name, build, self._tell, niceness), name=f"install {name}")
         self.task.add_done_callback(self._end)
 
     async def raise_refusal(self) -> None:

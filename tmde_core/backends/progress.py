@@ -53,6 +53,12 @@ class Installation(Record, frozen=True):
     error: str = ""
     """Why it failed and what to do; empty: it has not failed."""
 
+    @property
+    def place(self) -> str:
+        """How far it is, for the end of a sentence: `37 of 48 (numpy, 16.4 MB)`."""
+        where = f"{self.done} of {self.total}" if self.total else self.step
+        return f"{where} ({self.detail})" if self.detail else where
+
 
 class InstallationFile:
     """Keeps the state of one installation by this process, in memory and in its file."""

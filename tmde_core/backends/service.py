@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +33,7 @@ from tmde_core.plugins.making import context_for, create
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record, from_json
 from tmde_core.records.runtimes import Availability
-from tmde_core.sdk.environments import VARIABLES, Environment, EnvironmentStamp, Lack, ProbeReport, TorchBuild
+from tmde_core.sdk.environments import Environment, EnvironmentStamp, Lack, ProbeReport, TorchBuild
 from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
 from tmde_core.settings import Settings
 from tmde_core.storage.locks import FileLock, is_locked
@@ -157,6 +157,72 @@ class BackendEnvironments:
         except TmdeError as error:
             return BackendDetails(found, builds, refusal=error.detail)
 
+    def is_built_in(self, name: str) -> bool:
+        """Return whether the workers of a backend run in TMDE's own environment, which has their packages.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+            InvalidInputError: the backend has no environment of its own.
+        """
+        return self._environment(name).is_built_in
+
+    def awaits_installation(self, name: str) -> bool:
+        """Return whether a run with this backend waits until TMDE has installed the backend's packages.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+        """
+        environment = self._of(self._plugins.backends.get(name))
+        return environment is not None and environment.awaits_installation
+
+    def describe_wait(self, name: str) -> str:
+        """Return what a run with this backend waits for, in one sentence; empty if its packages are installed.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+        """
+        if not self.awaits_installation(name):
+            return ""
+        found = self.installation(name)
+        if found is None or found.state != "installing":
+            return "Waiting for the packages of training."
+        return f"Waiting for the packages of training: {found.place}."
+
+    def describe_missing(self) -> str:
+        """Return how the installation goes of what TMDE installs by itself, in a sentence; empty: nothing is missing."""
+        for name in self.list_automatic():
+            found = self.installation(name)
+            if found is not None and found.state == "installing":
+                return f"The packages of training ({name}) are being installed: {found.place}. You can work meanwhile."
+            why = f" {found.error}" if found is not None and found.error else ""
+            return f"The packages of training ({name}) are not installed yet. A run installs them first.{why}"
+        return ""
+
+    def list_automatic(self) -> Sequence[str]:
+        """Return the backends whose packages TMDE installs by itself, and which are not installed."""
+        found = []
+        for descriptor in self._plugins.backends:
+            with contextlib.suppress(TmdeError):  # a wrong setting
+                environment = self._of(descriptor)
+                if environment is not None and environment.install == "automatic" and environment.awaits_installation:
+                    found.append(descriptor.name)
+        return found
+
+    async def require_working(self, name: str) -> None:
+        """Raise an error if a backend's environment does not work. It is examined if that was not done yet.
+
+        Raises:
+            PluginUnavailableError: see above; the detail says what to do.
+        """
+        environment = self._of(self._plugins.backends.get(name))
+        if environment is None or environment.is_built_in:
+            return
+        if environment.report() is None:
+            await self._examine(environment)
+        found = await asyncio.to_thread(environment.availability)
+        if not found.ok:
+            raise PluginUnavailableError(found.reason, name=name)
+
     def plan(self, name: str, build: str = "auto") -> InstallPlan:
         """Return what `install` would do.
 
@@ -170,6 +236,10 @@ class BackendEnvironments:
                 f"The setting backends.{name}.python names the interpreter {environment.interpreter}. Remove the setting "
                 "to let TMDE install an environment.",
                 field=f"backends.{name}.python",
+            )
+        if environment.is_built_in:
+            raise InvalidInputError(
+                f"TMDE's own environment has the packages of {name}, so there is nothing to install.", field="name"
             )
         chosen, why = choose_build(environment.spec, find_driver(), build)
         _, version = self._python(environment)
@@ -189,7 +259,11 @@ class BackendEnvironments:
         )
 
     async def install(
-        self, name: str, build: str = "auto", tell: Callable[[InstallProgress], object] = lambda _: None
+        self,
+        name: str,
+        build: str = "auto",
+        tell: Callable[[InstallProgress], object] = lambda _: None,
+        niceness: int = 0,
     ) -> ProbeReport:
         """Install the environment of a backend, examine it, and return what the probe found.
 
@@ -199,6 +273,7 @@ class BackendEnvironments:
             name: the backend.
             build: the packages; `auto`: those that fit the driver.
             tell: is called with the progress.
+            niceness: how much lower than this process's the priority of pip is, 0–19.
 
         Raises:
             PluginUnavailableError: there is no such backend, no suitable Python, or a step failed.
@@ -207,6 +282,8 @@ class BackendEnvironments:
             ConflictError: it is being installed or removed now, or a training run may use what would be replaced.
         """
         environment = self._environment(name)
+        if environment.is_built_in:
+            return await self._examine(environment)
         plan = await asyncio.to_thread(self.plan, name, build)
         chosen = next(one for one in environment.spec.builds if one.name == plan.build)
         with self._locked(environment) as lock, self._recorded(environment, chosen.name, tell) as told:
@@ -222,7 +299,7 @@ class BackendEnvironments:
                     )
                 python = await asyncio.to_thread(self._python, environment)
                 log = environment.directory.with_name(f"{name}.install.log")
-                await build_environment(environment.directory, chosen, python, log, lock, told)
+                await build_environment(environment.directory, chosen, python, log, lock, niceness, told)
             told(InstallProgress(step="Examining the environment"))
             return await self._examine(environment)
 
@@ -256,7 +333,7 @@ class BackendEnvironments:
             found = environment.availability()
             if not os.access(environment.interpreter, os.X_OK):
                 raise PluginUnavailableError(found.reason, name=name)
-        elif environment.stamp() is None:
+        elif not environment.is_built_in and environment.stamp() is None:
             raise PluginUnavailableError(
                 f"The environment of {name} is not installed. Run `tmde backends install {name}`.", name=name
             )
@@ -308,7 +385,9 @@ class BackendEnvironments:
             )
         stamp = environment.stamp()
         state: EnvironmentState = "foreign" if environment.is_foreign else "installed" if stamp else "absent"
-        if state == "absent" and environment.directory.exists():
+        if environment.is_built_in:
+            state = "built-in"
+        elif state == "absent" and environment.directory.exists():
             state = "incomplete"
         return BackendEnvironment(
             name=descriptor.name,
@@ -381,7 +460,7 @@ async def _probe(environment: Environment) -> ProbeReport:
     """Run the probe and return its report. A probe that fails is a report too."""
     process = await asyncio.create_subprocess_exec(
         *environment.argv(environment.spec.probe),
-        env={**os.environ, **VARIABLES},
+        env={**os.environ, **environment.variables},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

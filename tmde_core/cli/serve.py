@@ -62,11 +62,11 @@ async def _serve(settings: Settings, *, with_ui: bool) -> None:
             listening = _listen(settings)
             with contextlib.closing(listening):
                 create_app = (_ui() if with_ui else None) or _api()
-                await _run(create_app(services), listening, stopped)
+                await _run(create_app(services), listening, stopped, services.installations.start_automatic)
 
 
-async def _run(app: Any, listening: socket.socket, stopped: asyncio.Event) -> None:
-    """Serve `app` until `stopped` is set."""
+async def _run(app: Any, listening: socket.socket, stopped: asyncio.Event, on_answering: Callable[[], None]) -> None:
+    """Serve `app` until `stopped` is set. Call `on_answering` as soon as requests are answered."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -78,6 +78,7 @@ async def _run(app: Any, listening: socket.socket, stopped: asyncio.Event) -> No
             if self.started:
                 typer.echo(f"TMDE is at {_url(listening)} (Ctrl-C ends it)")
                 sys.stdout.flush()
+                on_answering()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             """Close the event streams, then shut the server down."""

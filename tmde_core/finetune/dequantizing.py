@@ -17,8 +17,10 @@ __all__ = ["find_dequantizer"]
 log = structlog.get_logger(__name__)
 
 
-def find_dequantizer(plugins: Plugins, settings: Settings, weights: str) -> WorkerCommand | None:
-    """Return the command that converts a base model's weights; None if they are no GGUF file or nothing converts them.
+def find_dequantizer(plugins: Plugins, settings: Settings, weights: str) -> tuple[str, WorkerCommand] | None:
+    """Return the backend that converts a base model's weights, and its command.
+
+    None: they are no GGUF file, or nothing converts them.
 
     Args:
         plugins: the plugins.
@@ -36,5 +38,5 @@ def find_dequantizer(plugins: Plugins, settings: Settings, weights: str) -> Work
             log.warning("finetune.dequantizer-failed", backend=descriptor.name, error=describe_error(error))
             continue
         if command is not None:
-            return command
+            return descriptor.name, command
     return None

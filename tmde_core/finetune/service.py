@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
+from tmde_core.backends.progress import Installation
 from tmde_core.errors import ConflictError, NotFoundError, PluginUnavailableError, TmdeError, WorkerFailedError
 from tmde_core.finetune.dataset.leaks import LeakCheck, Protected
 from tmde_core.finetune.dataset.selection import Selection, require_enough, select
@@ -421,6 +422,15 @@ class FineTuneService:
         """Return what the `tmde worker` of this data directory says about itself; None if none runs."""
         return find_worker(self._settings.started.data_path)
 
+    def awaits_packages(self, backend: str) -> bool:
+        """Return whether a run with this backend waits until TMDE has installed the backend's packages."""
+        return self._launcher.environments.awaits_installation(backend)
+
+    def find_installation(self, backend: str) -> Installation | None:
+        """Return the installation of a backend's packages that runs now; None if no process installs them."""
+        found = self._launcher.environments.installation(backend)
+        return found if found is not None and found.state == "installing" else None
+
     async def describe_pause(self, estimate: ResourceEstimate) -> str:
         """Return which runtimes of this process a run with this estimate would pause, in sentences; else empty."""
         return await self._launcher.cards.describe_pause(estimate)
@@ -685,8 +695,8 @@ class FineTuneService:
         return self._with_notice(await self.watching.look(run, adopt=not self._starting.locked()))
 
     def _with_notice(self, run: FineTuneRun) -> FineTuneRun:
-        """Return the run with what to know about it now."""
+        """Return the run with what it waits for, or what it means for the models."""
         if run.status in TRAINING_ENDED:
             return run
-        notice = self._describe_waiting() if run.queued else self._launcher.cards.find_notice(run.id)
+        notice = self._describe_waiting() if run.queued else self._launcher.find_notice(run)
         return msgspec.structs.replace(run, notice=notice) if notice else run

@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from tmde_core.plugins.catalog import Plugins
-from tmde_core.plugins.making import create
+from tmde_core.plugins.making import context_for, create
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.runtimes import Availability
+from tmde_core.sdk.environments import Environment
 from tmde_core.sdk.hooks import AUTO
 from tmde_core.sdk.training import BackendDescriptor, RecommendingBackend, TrainingBackend
 from tmde_core.settings import Roles, RoleSettings, Settings
@@ -70,6 +71,9 @@ def choose_backend(plugins: Plugins, settings: Settings) -> BackendChoice | None
 
 def _recommendation(descriptor: BackendDescriptor, settings: Settings) -> Availability:
     try:
+        spec = descriptor.environment_spec
+        if spec and Environment.of(context_for(descriptor, settings), descriptor.name, spec).awaits_installation:
+            return Availability(ok=False, reason="Its packages are not installed yet.")
         backend: TrainingBackend = create(descriptor, settings)
         return backend.recommendation() if isinstance(backend, RecommendingBackend) else backend.availability()
     except Exception as error:  # a defect in one plugin must not keep the others from being chosen

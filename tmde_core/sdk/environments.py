@@ -5,17 +5,19 @@ NAME` builds `envs/NAME` in the data directory from a lock file, and the probe s
 
     ENVIRONMENT = EnvironmentSpec(package="my_plugin", probe="my_plugin.probe", builds=(TorchBuild(...),))
     environment = Environment.of(context, "mine", ENVIRONMENT)
-    WorkerCommand(argv=environment.argv("my_plugin.worker", job_path), env={**VARIABLES})
+    WorkerCommand(argv=environment.argv("my_plugin.worker", job_path), env={**environment.variables})
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -33,10 +35,12 @@ __all__ = [
     "EnvironmentSettings",
     "EnvironmentSpec",
     "EnvironmentStamp",
+    "InstallMode",
     "Lack",
     "ProbeReport",
     "TorchBuild",
     "version_tuple",
+    "worker_argv",
 ]
 
 ENVIRONMENTS_DIR = "envs"
@@ -47,6 +51,18 @@ STAMP_FILE = "tmde-environment.json"
 VARIABLES: Mapping[str, str] = {"PYTHONPATH": "", "PYTHONHOME": "", "PYTHONNOUSERSITE": "1"}
 """Environment variables of a worker that keep packages of other Python environments out. Add them to
 `WorkerCommand.env`."""
+
+InstallMode = Annotated[
+    Literal["automatic", "on-demand", "manual"],
+    msgspec.Meta(
+        title="Installation",
+        description=(
+            "When TMDE installs the backend's packages: `automatic` in the background after the server's start, `on-demand` "
+            "before the first run, `manual` only by `tmde backends install`."
+        ),
+    ),
+]
+"""When TMDE installs an environment."""
 
 _START = Path(__file__).parent / "worker" / "start.py"
 
@@ -79,6 +95,13 @@ class EnvironmentSpec(Record, frozen=True, kw_only=True):
     """The Python versions that the lock files are for, the best first."""
     builds: tuple[TorchBuild, ...]
     """The sets of packages, the best first. The first one that the driver supports is installed."""
+    own: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Package → lowest version. If TMDE's own environment has all of them, the workers run there, and nothing is
+    installed. Empty: the workers always need an environment of their own."""
+
+    def is_satisfied(self) -> bool:
+        """Return whether TMDE's own environment has the packages of `own`. None of them is imported."""
+        return bool(self.own) and all(_has(name, lowest) for name, lowest in self.own.items())
 
 
 class Lack(Record, frozen=True):
@@ -132,6 +155,8 @@ class EnvironmentSettings(PluginSettings, frozen=True, kw_only=True):
         ),
     ] = ""
     """An interpreter that a person names instead of the environment in the data directory."""
+    install: InstallMode = "manual"
+    """When the environment is installed."""
 
 
 class EnvironmentStamp(Record, frozen=True):
@@ -156,7 +181,9 @@ class _Probed(Record, frozen=True):
 class Environment:
     """The Python environment of one backend in one data directory."""
 
-    def __init__(self, data_dir: Path, name: str, spec: EnvironmentSpec, python: str = "") -> None:
+    def __init__(
+        self, data_dir: Path, name: str, spec: EnvironmentSpec, python: str = "", install: InstallMode = "manual"
+    ) -> None:
         """Describe the environment. Nothing is created.
 
         Args:
@@ -164,21 +191,41 @@ class Environment:
             name: the name of the backend.
             spec: what the plugin says about the environment.
             python: an interpreter that a person names instead; empty: the environment in the data directory.
+            install: when TMDE installs the environment.
         """
         self.name = name
         self.spec = spec
         self.directory = data_dir.absolute() / ENVIRONMENTS_DIR / name
+        self.install: InstallMode = install
         self.is_foreign = bool(python)
+        self.is_built_in = not python and spec.is_satisfied()
+        """Whether the workers run in TMDE's own environment, which has their packages."""
         # Not resolved: the link `bin/python` of a virtual environment tells Python where its packages are.
-        self.interpreter = Path(python).expanduser() if python else self.directory / "bin" / "python"
+        if self.is_built_in:
+            self.interpreter = Path(sys.executable)
+        else:
+            self.interpreter = Path(python).expanduser() if python else self.directory / "bin" / "python"
         self._probed_file = self.directory.with_name(f"{name}.probe.json")
 
     @classmethod
     def of(cls, context: PluginContext[Any], name: str, spec: EnvironmentSpec) -> Environment:
         """Return the environment of a backend. Settings that are `EnvironmentSettings` may name an interpreter."""
         settings = context.settings
-        python = settings.python if isinstance(settings, EnvironmentSettings) else ""
-        return cls(context.data_dir, name, spec, python)
+        if not isinstance(settings, EnvironmentSettings):
+            return cls(context.data_dir, name, spec)
+        return cls(context.data_dir, name, spec, settings.python, settings.install)
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The environment variables of workers that keep packages of other Python environments out."""
+        return {} if self.is_built_in else VARIABLES
+
+    @property
+    def awaits_installation(self) -> bool:
+        """Whether the environment is not installed, and a run may wait for TMDE to install it."""
+        if self.is_foreign or self.is_built_in or self.install == "manual":
+            return False
+        return self.stamp() is None
 
     def stamp(self) -> EnvironmentStamp | None:
         """Return the stamp of the environment in the data directory; None if it is absent or incomplete."""
@@ -205,7 +252,18 @@ class Environment:
         self._probed_file.unlink(missing_ok=True)
 
     def availability(self) -> Availability:
-        """Return whether workers can run here, from the files and the last report alone."""
+        """Return whether workers can run here, from the files and the last report alone.
+
+        An environment that TMDE installs before a run counts as available; the reason says that a run waits.
+        """
+        if self.is_built_in:
+            return Availability(ok=True)
+        if self.awaits_installation:
+            return Availability(
+                ok=True,
+                reason="Its packages are not installed yet. A run waits for them; "
+                f"`tmde backends install {self.name}` installs them now.",
+            )
         if self.is_foreign and not os.access(self.interpreter, os.X_OK):
             return Availability(
                 ok=False,
@@ -224,14 +282,32 @@ class Environment:
 
     def argv(self, module: str, *arguments: str) -> tuple[str, ...]:
         """Return the command line of a module of the plugin that runs in this environment."""
-        found = importlib.util.find_spec(self.spec.package)
-        if found is None or not found.submodule_search_locations:
-            raise ModuleNotFoundError(f"There is no package {self.spec.package}.")
-        package = next(iter(found.submodule_search_locations))
-        return (str(self.interpreter), str(_START), str(Path(package).absolute()), module, *arguments)
+        if self.is_built_in:
+            return (str(self.interpreter), "-m", module, *arguments)
+        return worker_argv(self.spec.package, module, *arguments, interpreter=str(self.interpreter))
 
     def _own_stamp(self) -> EnvironmentStamp | None:
-        return None if self.is_foreign else self.stamp()
+        return None if self.is_foreign or self.is_built_in else self.stamp()
+
+
+def worker_argv(package: str, module: str, *arguments: str, interpreter: str = "") -> tuple[str, ...]:
+    """Return the command line that runs a module of a plugin's package in an environment without TMDE.
+
+    A worker starts its own child processes in this way, without `interpreter`: they run with its own.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError(f"There is no package {package}.")
+    directory = next(iter(found.submodule_search_locations))
+    return (interpreter or sys.executable, str(_START), str(Path(directory).absolute()), module, *arguments)
+
+
+def _has(package: str, lowest: str) -> bool:
+    """Return whether this interpreter has a package, at least in this version."""
+    try:
+        return version_tuple(importlib.metadata.version(package)) >= version_tuple(lowest)
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import msgspec
 import psutil
 
-from tmde_core.sdk.context import PluginContext, PluginSettings
+from tmde_core.sdk.context import PluginContext
+from tmde_core.sdk.environments import VARIABLES, Environment
 from tmde_core.sdk.runtimes import Availability
 from tmde_core.sdk.training import FineTuneConfig, Quantization, ResourceEstimate, TrainingJob, WorkerCommand
 from tmde_cpu.base_name import resolve_base_model
+from tmde_cpu.environment import ENVIRONMENT, CpuSettings
 from tmde_cpu.gguf.adapter_form import plan_conversion, plan_merge
-
-LIBRARIES = ("torch", "transformers", "peft", "safetensors", "gguf", "numpy")
 
 LIBRARY_BYTES = 450_000_000
 """The memory that the worker uses before it has loaded a model."""
@@ -42,18 +40,13 @@ START_SECONDS = 12.0
 class CpuBackend:
     """Plans training with transformers and peft in float32 (a `TrainingBackend`)."""
 
-    def __init__(self, context: PluginContext[PluginSettings]) -> None:
+    def __init__(self, context: PluginContext[CpuSettings]) -> None:
         self._data_dir = context.data_dir
+        self._environment = Environment.of(context, "cpu", ENVIRONMENT)
 
     def availability(self) -> Availability:
-        """Return whether the libraries are installed. They are located, not imported."""
-        missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
-        if missing:
-            return Availability(
-                ok=False,
-                reason=f"The packages {', '.join(missing)} are not installed. Run ./run setup, or install tmde-cpu.",
-            )
-        return Availability(ok=True)
+        """Return whether the packages of training are installed. They are located, not imported."""
+        return self._environment.availability()
 
     def estimate(self, job: TrainingJob) -> ResourceEstimate:
         """Estimate from the sizes of the base model and the training file, accurate within a factor of two."""
@@ -79,7 +72,7 @@ class CpuBackend:
             InvalidInputError: the base model does not exist or cannot be trained.
         """
         resolve_base_model(self._data_dir, job.base_model)
-        return _worker("tmde_cpu.training.trainer", job)
+        return self._worker("tmde_cpu.training.trainer", job)
 
     def preview(self, job: TrainingJob) -> WorkerCommand:
         """Return the command of the preview process. See `tmde_core.sdk.training.PreviewingBackend`.
@@ -88,7 +81,7 @@ class CpuBackend:
             InvalidInputError: the base model does not exist or cannot be trained.
         """
         resolve_base_model(self._data_dir, job.base_model)
-        return _worker("tmde_cpu.training.preview_worker", job)
+        return self._worker("tmde_cpu.training.preview_worker", job)
 
     def convert(self, adapter_dir: Path, base_model: str) -> WorkerCommand | None:
         """Return the command that creates the GGUF form. See `tmde_core.sdk.training.ConvertingBackend`."""
@@ -99,11 +92,11 @@ class CpuBackend:
         if not self.availability().ok:
             return None
         return WorkerCommand(
-            argv=(sys.executable, "-m", "tmde_cpu.dequantize", str(self._data_dir), str(gguf)),
+            argv=self._environment.argv("tmde_cpu.dequantize", str(self._data_dir), str(gguf)),
             env={
                 # A worker of another environment starts it, and has emptied these variables.
-                "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
-                "PYTHONNOUSERSITE": os.environ.get("PYTHONNOUSERSITE", ""),
+                **{name: os.environ.get(name, "") for name in VARIABLES},
+                **self._environment.variables,
                 "OMP_WAIT_POLICY": "passive",
                 "HF_HUB_OFFLINE": "1",
                 "PYTHONUNBUFFERED": "1",
@@ -116,24 +109,24 @@ class CpuBackend:
         """Return the command that writes a merged model. See `tmde_core.sdk.training.MergingBackend`."""
         return plan_merge(self._data_dir, adapter_dir, base_model, target, quantization)
 
-
-def _worker(module: str, job: TrainingJob) -> WorkerCommand:
-    return WorkerCommand(
-        argv=(sys.executable, "-m", module, str(Path(job.run_dir) / "job.json")),
-        env={
-            # Spinning threads slow down each other and everything else when another process is busy.
-            "OMP_WAIT_POLICY": "passive",
-            "OMP_NUM_THREADS": str(_threads()),
-            # Activations are allocated in blocks of half a megabyte and more. Returning them at once avoids
-            # fragmentation.
-            "MALLOC_MMAP_THRESHOLD_": "262144",
-            "MALLOC_TRIM_THRESHOLD_": "262144",
-            "MKL_DYNAMIC": "FALSE",
-            "TOKENIZERS_PARALLELISM": "false",
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONUNBUFFERED": "1",
-        },
-    )
+    def _worker(self, module: str, job: TrainingJob) -> WorkerCommand:
+        return WorkerCommand(
+            argv=self._environment.argv(module, str(Path(job.run_dir) / "job.json")),
+            env={
+                **self._environment.variables,
+                # Spinning threads slow down each other and everything else when another process is busy.
+                "OMP_WAIT_POLICY": "passive",
+                "OMP_NUM_THREADS": str(_threads()),
+                # Activations are allocated in blocks of half a megabyte and more. Returning them at once avoids
+                # fragmentation.
+                "MALLOC_MMAP_THRESHOLD_": "262144",
+                "MALLOC_TRIM_THRESHOLD_": "262144",
+                "MKL_DYNAMIC": "FALSE",
+                "TOKENIZERS_PARALLELISM": "false",
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONUNBUFFERED": "1",
+            },
+        )
 
 
 def _threads() -> int:

@@ -1,7 +1,5 @@
 """Prepare the base model for training: a directory of float32 safetensors. Runs in a subprocess only.
 
-    python -m tmde_cpu.base_model GGUF DIRECTORY
-
 The embedded model is a quantised GGUF. It is dequantised once into `data/models/<name>-f32/`. Any other directory with
 config.json, safetensors and a tokenizer is used as it is.
 
@@ -29,6 +27,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from tmde_core.sdk.environments import worker_argv
 from tmde_core.sdk.errors import InvalidInputError
 from tmde_core.sdk.files import FileLock, hash_file
 from tmde_core.sdk.records import Record, from_json, to_json
@@ -137,7 +136,7 @@ def _convert(source: Path, target: Path) -> None:
     """Convert in a separate process. Its output goes to the log of this process, line by line, as a sign of life."""
     last = "it gave no reason"
     with subprocess.Popen(
-        [sys.executable, "-m", "tmde_cpu.base_model", str(source), str(target)],
+        worker_argv("tmde_cpu", "tmde_cpu.base_model", str(source), str(target)),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tmde_core.sdk import hookimpl
-from tmde_core.sdk.context import PluginContext, PluginSettings
+from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.runtimes import Availability, ModelRuntime, RuntimeDescriptor
 from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
+from tmde_cpu.environment import ENVIRONMENT, CpuSettings
 from tmde_cpu.serving.options import EmbeddedSettings
 
 
@@ -31,7 +32,12 @@ def tmde_training_backends() -> Sequence[BackendDescriptor]:
     """Describe the training backend `cpu`."""
     return [
         BackendDescriptor(
-            name="cpu", summary="trains LoRA adapters on the CPU, in float32", default=True, create=_cpu_backend
+            name="cpu",
+            summary="trains LoRA adapters on the CPU, in float32",
+            settings=CpuSettings,
+            environment_spec=ENVIRONMENT,
+            default=True,
+            create=_cpu_backend,
         )
     ]
 
@@ -48,7 +54,7 @@ def _embedded_availability(context: PluginContext[EmbeddedSettings]) -> Availabi
     return availability(context)
 
 
-def _cpu_backend(context: PluginContext[PluginSettings]) -> TrainingBackend:
+def _cpu_backend(context: PluginContext[CpuSettings]) -> TrainingBackend:
     from tmde_cpu.backend import CpuBackend
 
     return CpuBackend(context)

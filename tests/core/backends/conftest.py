@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -46,9 +46,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def environments(tmp_path: Path, lock: Path, package: str) -> Callable[..., BackendEnvironments]:
     """Make the service. `settings` are those of the backend `mine`."""
 
-    def make(disk_bytes: int = 1, **settings: str) -> BackendEnvironments:
+    def make(disk_bytes: int = 1, own: Mapping[str, str] | None = None, **settings: str) -> BackendEnvironments:
         plugins = Plugins()
-        plugins.backends.add(tiny_backend(lock, disk_bytes), "tests")
+        plugins.backends.add(tiny_backend(lock, disk_bytes, own), "tests")
         plugins.backends.add(
             BackendDescriptor(name="plain", summary="trains", default=True, create=lambda _: Plain()), "tests"
         )

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tmde_core.backends import service
-from tmde_core.backends.building import InstallProgress
+from tmde_core.backends.building import InstallProgress, locked_packages
+from tmde_core.backends.driver import Driver
 from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
 from tmde_core.sdk.environments import STAMP_FILE
 from tmde_core.storage.locks import FileLock
@@ -91,6 +92,52 @@ async def test_a_cancelled_or_failed_installation_goes_on_in_the_same_environmen
     assert (directory / "mark").exists(), "the environment was not begun anew"
 
 
+async def test_packages_that_tmde_has_itself_are_used_and_nothing_is_installed(environments, tmp_path, monkeypatch):
+    # An installed plugin can be imported by every process.
+    path = (str(tmp_path / "plugin"), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+    (tmp_path / "plugin" / "tiny_plugin" / "probe.py").write_text(
+        'import sys; print(\'{"python": "3", "device": "cpu", "versions": {"prefix": "%s"}}\' % sys.prefix)'
+    )
+    backends = environments(own={"msgspec": "0.1", "pluggy": "1"}, install="automatic")
+    mine = backends.find("mine")
+    assert (mine.state, mine.availability.ok, mine.interpreter) == ("built-in", True, sys.executable)
+    assert backends.list_automatic() == []
+    assert (await backends.install("mine")).versions == {"prefix": sys.prefix}, "it is only examined"
+    assert (await backends.doctor("mine")).ok
+    assert not (tmp_path / "data" / "envs" / "mine").exists()
+    with pytest.raises(InvalidInputError, match="nothing to install"):
+        backends.plan("mine")
+
+
+@pytest.mark.parametrize("own", [{"msgspec": "999"}, {"msgspec": "0.1", "no-such-package": "1"}, {}])
+def test_packages_that_are_too_old_or_missing_make_an_environment_of_their_own_necessary(environments, own):
+    assert environments(own=own).find("mine").state == "absent"
+
+
+def test_an_interpreter_that_a_person_names_goes_before_the_packages_of_tmde(environments):
+    assert environments(own={"msgspec": "0.1"}, python="/usr/bin/python3").find("mine").state == "foreign"
+
+
+@pytest.mark.parametrize(
+    ("install", "awaits", "automatic"), [("automatic", True, ["mine"]), ("on-demand", True, []), ("manual", False, [])]
+)
+def test_when_packages_are_installed_is_a_setting(environments, install, awaits, automatic):
+    backends = environments(install=install)
+    assert backends.awaits_installation("mine") == awaits
+    assert backends.list_automatic() == automatic
+    found = backends.find("mine").availability
+    assert found.ok == awaits, "a run can be started if it can wait"
+    assert "tmde backends install mine" in found.reason
+    assert backends.choice().name == "plain", "`auto` never selects what is not installed"
+    assert not backends.awaits_installation("plain")
+
+
+def test_a_single_build_without_a_card_is_installed_whatever_the_driver_is(environments, monkeypatch):
+    monkeypatch.setattr(service, "find_driver", lambda: Driver(version="470.1", cuda="11.4"))
+    assert environments().plan("mine").build == "cpu"
+
+
 async def test_an_interpreter_that_a_person_names_is_examined_and_never_changed(environments, tmp_path):
     (tmp_path / "plugin" / "tiny_plugin" / "probe.py").write_text(
         'print(\'{"python": "3", "device": "cpu", "lacks": [{"what": "No torch.", "remedy": "Install it."}]}\')'
@@ -119,6 +166,12 @@ async def test_a_probe_that_fails_is_a_report_with_the_reason(environments, tmp_
     assert "the card is on fire" in report.lacks[0].what
     (tmp_path / "plugin" / "tiny_plugin" / "probe.py").write_text("raise ImportError(\"No module named 'msgspec'\")")
     assert "Install msgspec, pluggy, psutil, structlog" in (await backends.doctor("mine")).lacks[0].remedy
+
+
+def test_packages_of_a_lock_file_for_other_platforms_are_left_out(tmp_path):
+    lock = tmp_path / "lock.txt"
+    lock.write_text("# title\none==1 ; os_name == 'posix'\ntwo==2+cpu ; os_name == 'nt'\nthree==3\n")
+    assert locked_packages(lock) == ["one==1", "three==3"]
 
 
 async def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(environments, tmp_path):

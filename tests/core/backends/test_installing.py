@@ -176,3 +176,39 @@ async def test_a_damaged_file_of_progress_counts_as_none(environments: Make, env
     file = envs / "mine.progress.json"
     file.write_bytes(b"{")
     assert Installations(environments()).current("mine") is None
+
+
+async def test_the_server_installs_what_is_missing_with_low_priority_and_nothing_else(
+    environments: Make, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[int] = []
+
+    async def build(*arguments: object) -> None:
+        niceness, tell = arguments[-2:]
+        asked.append(niceness)  # type: ignore[arg-type]
+        tell(InstallProgress(step="Packages"))  # type: ignore[operator]
+        raise PluginUnavailableError("There is no network.")
+
+    monkeypatch.setattr(service, "build_environment", build)
+    for mode, count in (("manual", 0), ("on-demand", 0), ("automatic", 1)):
+        asked.clear()
+        installations = Installations(environments(install=mode))
+        installations.start_automatic()
+        assert installations._automatic is not None
+        await installations._automatic
+        await installations.aclose()
+        assert len(asked) == count, mode
+    assert asked[0] > 0
+    assert "There is no network." in environments(install="automatic").describe_missing()
+    assert environments(install="manual").describe_missing() == ""
+
+
+async def test_what_another_process_installs_is_told_with_its_place(environments: Make, envs: Path):
+    backends = environments(install="automatic")
+    assert backends.describe_wait("plain") == ""
+    record = InstallationFile(envs / "mine.progress.json", "mine", "cpu")
+    with FileLock.acquire(envs / ".mine.lock"):
+        record.tell(InstallProgress(step="Packages", done=37, total=60, detail="torch, 180 MB"))
+        assert backends.describe_wait("mine") == "Waiting for the packages of training: 37 of 60 (torch, 180 MB)."
+        assert "37 of 60 (torch, 180 MB). You can work meanwhile." in backends.describe_missing()
+    assert backends.describe_wait("mine") == "Waiting for the packages of training."

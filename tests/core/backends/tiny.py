@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tmde_core.sdk.environments import Environment, EnvironmentSettings, EnvironmentSpec, TorchBuild
@@ -70,13 +71,14 @@ def make_package(folder: Path) -> None:
     (package / "probe.py").write_text(PROBE)
 
 
-def tiny_backend(lock: Path, disk_bytes: int = 1) -> BackendDescriptor:
-    """Return the backend `mine`."""
+def tiny_backend(lock: Path, disk_bytes: int = 1, own: Mapping[str, str] | None = None) -> BackendDescriptor:
+    """Return the backend `mine`. `own`: the packages with which its workers run in TMDE's own environment."""
     spec = EnvironmentSpec(
         package=PACKAGE,
         probe=f"{PACKAGE}.probe",
         python=("3.11", "3.12", "3.13", "3.14"),
         builds=(TorchBuild(name="cpu", lock=str(lock), download_bytes=1, disk_bytes=disk_bytes),),
+        own=own or {},
     )
     return BackendDescriptor(
         name="mine",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tmde_core.backends.building import InstallProgress
+    from tmde_core.backends.service import BackendEnvironments
     from tmde_core.sdk.environments import ProbeReport
     from tmde_core.services import Services
 
@@ -46,10 +47,7 @@ def list_backends(ctx: typer.Context, json: JsonFlag = False) -> None:
             return
         print_table(
             ("backend", "environment", "packages", "auto", "works here"),
-            [
-                (one.name, one.state, one.build, one.chosen, "yes" if one.availability.ok else one.availability.reason)
-                for one in found
-            ],
+            [(one.name, one.state, one.build, one.chosen, one.availability.reason or "yes") for one in found],
             empty="No plugin provides a training backend. Install tmde-cpu.",
         )
         if chosen is not None:
@@ -70,13 +68,7 @@ def install(
     """Install the Python environment of a backend in the data directory, and examine it."""
 
     async def installed(services: Services) -> None:
-        plan = services.backends.plan(name, build)
-        typer.echo(
-            f"{'Going on with' if plan.continues else 'Installing'} {plan.packages} packages ({plan.build}, Python "
-            f"{plan.python}) in {plan.directory}. {plan.why} About {format_bytes(plan.download_bytes)} are fetched and "
-            f"{format_bytes(plan.disk_bytes)} are needed on the disk; {format_bytes(plan.free_bytes)} are free.",
-            err=True,
-        )
+        _announce(services.backends, name, build)
         report = await services.backends.install(name, build, _teller())
         _show(name, report, json)
 
@@ -109,6 +101,20 @@ def remove(
         typer.echo(f"Freed {format_bytes(freed)}." if freed else f"There is no environment of {name}.")
 
     with_reading(ctx, removed)
+
+
+def _announce(backends: BackendEnvironments, name: str, build: str) -> None:
+    """Say what an installation does, before it begins."""
+    if backends.is_built_in(name):
+        typer.echo(f"TMDE's own environment has the packages of {name}; they are examined.", err=True)
+        return
+    plan = backends.plan(name, build)
+    typer.echo(
+        f"{'Going on with' if plan.continues else 'Installing'} {plan.packages} packages ({plan.build}, Python "
+        f"{plan.python}) in {plan.directory}. {plan.why} About {format_bytes(plan.download_bytes)} are fetched and "
+        f"{format_bytes(plan.disk_bytes)} are needed on the disk; {format_bytes(plan.free_bytes)} are free.",
+        err=True,
+    )
 
 
 def _show(name: str, report: ProbeReport, json: bool) -> None:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from tmde_core.services import Services
 
 
+WAIT_SECONDS = 1.0
+"""The time between two looks at what a pending run waits for."""
+BEGINS = "Training begins"
+
+
 async def watch_run(services: Services, run_id: UUID, json: bool) -> FineTuneRun:
     """Show the run's events until the run has ended, and return its final record."""
     events = services.finetune.events(run_id)
@@ -37,13 +42,19 @@ async def watch_run(services: Services, run_id: UUID, json: bool) -> FineTuneRun
             async for event in events.follow():
                 take(event)
 
-        following = asyncio.create_task(follow())
+        async def show_wait() -> None:
+            while bar is not None and (run := await services.finetune.get(run_id)).status == "pending":
+                bar.wait(run.notice)
+                await asyncio.sleep(WAIT_SECONDS)
+
+        beside = [asyncio.create_task(follow()), asyncio.create_task(show_wait())]
         try:
             run = await services.finetune.wait(run_id)
         finally:
             # A killed worker writes no last event, so the follower would wait endlessly.
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         for event in events.read(seen):
             take(event)
     return run
@@ -100,7 +111,7 @@ class TrainingBar:
             console=self._console,
             disable=not self._live,
         )
-        self._task = self._bar.add_task("Training begins", total=None)
+        self._task = self._bar.add_task(BEGINS, total=None)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -108,6 +119,11 @@ class TrainingBar:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+    def wait(self, notice: str) -> None:
+        """Show on a terminal what the run waits for."""
+        if self._live:
+            self._bar.update(self._task, description=plain(notice) or BEGINS)
 
     def take(self, event: Event) -> None:
         """Show one event."""

@@ -60,6 +60,13 @@ CUT = "Its answer was cut off, and you have not rated or corrected it."
 BUSY = "Lengths, memory and time are looked at when no training run is in progress: that takes a model in memory."
 
 
+NO_PACKAGES = (
+    "Lengths, steps, time and memory can be looked at once the packages of training are installed. The first run "
+    "installs them and waits for them."
+)
+PACKAGES_SECONDS = 1.0
+"""How often an installation is looked after."""
+
 LOOKING = "Lengths, steps, time and memory are being looked at …"
 """The note of a preview that goes on."""
 
@@ -131,6 +138,11 @@ class PreviewService:
             # A second model in memory could make the run fail for lack of memory.
             yield msgspec.structs.replace(seen, note=BUSY)
             return
+        async with aclosing(self._packages(config.backend)) as notes:
+            async for note in notes:
+                yield msgspec.structs.replace(seen, note=note)
+        if await asyncio.to_thread(self._finetune.awaits_packages, config.backend):
+            return
         yield msgspec.structs.replace(seen, note=LOOKING)
         async with self._one:
             with storage_errors(self._settings.data_path), self._directory() as directory:
@@ -146,6 +158,22 @@ class PreviewService:
             if self._finetune.trains_elsewhere:
                 return None
             raise
+
+    async def _packages(self, backend: str) -> AsyncGenerator[str, None]:
+        """Yield what the preview waits for while the packages of the backend are being installed.
+
+        A preview installs nothing: the last note then says that a run does.
+        """
+        told = ""
+        while await asyncio.to_thread(self._finetune.awaits_packages, backend):
+            found = await asyncio.to_thread(self._finetune.find_installation, backend)
+            if found is None:
+                yield NO_PACKAGES
+                return
+            if (note := f"Waiting for the packages of training: {found.place}.") != told:
+                told = note
+                yield note
+            await asyncio.sleep(PACKAGES_SECONDS)
 
     async def _is_training(self) -> bool:
         return await self._finetune.get_current() is not None

@@ -2,13 +2,11 @@
 
 `python -m tmde_core.finetune.supervision.await_card DATA_DIR LOAN PROGRAM [ARGUMENT …]`
 
-The process holds the run's leash from its first moment, as every worker does. Starting a run therefore does not wait,
-cancelling the run ends the wait, and if this process is killed, the runtimes come back.
+If this process is killed, the runtimes come back.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,12 +15,11 @@ from uuid import UUID
 import msgspec
 
 from tmde_core.card import User, lend, read_loan, read_users
+from tmde_core.finetune.supervision.becoming import become
 
 LONGEST_WAIT_SECONDS = 120.0
 """The longest wait for the runtimes. Then the run begins all the same: it may fit beside them."""
 POLL_SECONDS = 0.1
-ENVIRONMENT = "TMDE_TRAINING_ENVIRONMENT"
-"""Environment variable with the variables of the training process as JSON. They may be for another interpreter."""
 
 
 def wait(data_dir: Path, loan_id: UUID, longest: float = LONGEST_WAIT_SECONDS) -> list[User]:
@@ -48,9 +45,7 @@ def main(arguments: list[str]) -> None:
     data_dir, loan, *command = arguments
     for user in wait(Path(data_dir), UUID(loan)):
         sys.stderr.write(f"The process {user.pid} has not paused its models. The run begins all the same.\n")
-    sys.stderr.flush()
-    os.environ.update(msgspec.json.decode(os.environ.pop(ENVIRONMENT, "{}"), type=dict[str, str]))
-    os.execvp(command[0], command)  # noqa: S606 - the backend's own argument list, which no shell may read
+    become(command)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,21 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
+from tmde_core.backends.service import BackendEnvironments
 from tmde_core.card import give_back
-from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
+from tmde_core.errors import (
+    ConflictError,
+    InsufficientStorageError,
+    InvalidInputError,
+    PluginUnavailableError,
+    TmdeError,
+)
 from tmde_core.finetune.dataset.selection import TRAIN_FILE, VAL_FILE, Selection, freeze
 from tmde_core.finetune.dequantizing import find_dequantizer
 from tmde_core.finetune.store import RunStore
-from tmde_core.finetune.supervision import supervisor
+from tmde_core.finetune.supervision import await_packages, supervisor
 from tmde_core.finetune.supervision.attempts import AttemptPlan, append_attempt
+from tmde_core.finetune.supervision.becoming import put_before
 from tmde_core.finetune.supervision.lending import CardLender
 from tmde_core.finetune.supervision.watchdog import step_of
 from tmde_core.lora.files.store import AdapterStore
@@ -42,6 +50,8 @@ log = structlog.get_logger(__name__)
 
 RUNS_DIR = "runs"
 
+AWAITS = "The run waits until the packages of training are installed, and then begins."
+
 DISK_BYTES = 500 * 1024**2
 """The disk space that a run may need. At rank 128 the embedded model's adapter has 78 MB in float32. It is stored as
 safetensors and GGUF, and two checkpoints contain it with the two moments of the optimiser."""
@@ -59,6 +69,7 @@ class Launcher:
         self.adapters = adapters
         self._store = store
         self.cards = CardLender(settings, workspace)
+        self.environments = BackendEnvironments(workspace.plugins, lambda: workspace.settings)
 
     def run_dir(self, run_id: UUID) -> Path:
         """Return the directory of the run's files, which may not exist."""
@@ -211,6 +222,9 @@ class Launcher:
         if (loan := await self.cards.lend(msgspec.structs.replace(run, attempts=attempts), backend, job)) is not None:
             command = self.cards.wait_first(loan, command)
             RunEvents(run_dir / EVENTS_FILE).log(self.cards.describe(loan), attempt=len(begun))
+        if await asyncio.to_thread(self.environments.awaits_installation, config.backend):
+            command = put_before(command, await_packages, self._settings.data_dir, config.backend, str(run_dir))
+            RunEvents(run_dir / EVENTS_FILE).log(AWAITS, attempt=len(begun))
         niceness = self._settings.supervisor.niceness
         process = supervisor.launch(command, supervisor.make_mark(run.id, len(begun)), run_dir, leash, niceness)
         log.info("finetune.launched", run=str(run.id), attempt=len(begun), backend=config.backend, pid=process.pid)
@@ -226,6 +240,18 @@ class Launcher:
         why = f"{before.reason} " if now.automatic else ""
         RunEvents(run_dir / EVENTS_FILE).log(f"{why}Attempt {now.number} begins {where}{smaller}.", attempt=now.number)
 
+    def find_notice(self, run: FineTuneRun) -> str:
+        """Return what a run in progress waits for, or what it means for the models; else empty."""
+        if run.status == "pending" and run.attempts and (waiting := self._describe_wait(run.config.backend)):
+            return waiting
+        return self.cards.find_notice(run.id)
+
+    def _describe_wait(self, backend: str) -> str:
+        try:
+            return self.environments.describe_wait(backend)
+        except TmdeError:  # the plugin was uninstalled meanwhile
+            return ""
+
     def give_back_card(self, run_id: UUID) -> None:
         """End the run's loan of the graphics card, so that the paused runtimes come back."""
         give_back(self._settings.data_path, run_id)
@@ -239,8 +265,17 @@ class Launcher:
         shutil.rmtree(doomed, ignore_errors=True)
 
     def find_dequantizer(self, base: TrainingBase) -> WorkerCommand | None:
-        """Return the command that converts the weights of a GGUF file, see `TrainingJob.dequantize`."""
-        return find_dequantizer(self._workspace.plugins, self._workspace.settings, base.weights)
+        """Return the command that converts the weights of a GGUF file, see `TrainingJob.dequantize`.
+
+        If the packages of the converting backend are not installed yet, the command installs them first.
+        """
+        found = find_dequantizer(self._workspace.plugins, self._workspace.settings, base.weights)
+        if found is None:
+            return None
+        name, command = found
+        if self.environments.awaits_installation(name):
+            return put_before(command, await_packages, self._settings.data_dir, name, await_packages.NO_RUN)
+        return command
 
     def _write_job(
         self, run_id: UUID, config: FineTuneConfig, resume_from: Path | None, base: TrainingBase

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import msgspec
 import structlog
 
 from tmde_core.card import Loan, find_loan, lend, read_loan
 from tmde_core.errors import TmdeError
 from tmde_core.finetune.supervision import await_card, supervisor
+from tmde_core.finetune.supervision.becoming import put_before
 from tmde_core.records.base import utc_now
 from tmde_core.records.finetune import FineTuneRun
 from tmde_core.records.training import ResourceEstimate, TrainingJob, WorkerCommand
@@ -81,9 +80,7 @@ class CardLender:
         """Return the command of a process that first waits until the runtimes have left the card."""
         if not command.argv or shutil.which(command.argv[0]) is None:
             return command  # starting it fails, and says why
-        waiting = (sys.executable, "-m", await_card.__name__, self._settings.data_dir, str(loan.id))
-        env = {await_card.ENVIRONMENT: msgspec.json.encode(command.env).decode()}
-        return WorkerCommand(argv=(*waiting, *command.argv), env=env)
+        return put_before(command, await_card, self._settings.data_dir, str(loan.id))
 
     def describe(self, loan: Loan) -> str:
         """Return what the run's log says about its loan."""

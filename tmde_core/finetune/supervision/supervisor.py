@@ -28,6 +28,7 @@ import psutil
 
 from tmde_core.errors import InsufficientStorageError, WorkerFailedError
 from tmde_core.records.training import WorkerCommand
+from tmde_core.resources import lower_priority
 from tmde_core.sdk.last_words import TRACEBACK, describe_status, drop_noise, find_reason
 from tmde_core.storage.locks import FileLock, is_locked
 
@@ -127,15 +128,6 @@ def launch(command: WorkerCommand, mark: str, run_dir: Path, leash: FileLock, ni
     # Always wait for the process, even if nothing watches it, so that it does not become a zombie.
     threading.Thread(target=process.wait, name=f"reaper-{mark[:8]}", daemon=True).start()
     return process
-
-
-def lower_priority(pid: int, niceness: int) -> None:
-    """Give a new process in its own session, and its later threads, a lower priority than all other processes."""
-    with contextlib.suppress(psutil.Error, OSError):  # it may have ended already
-        psutil.Process(pid).nice(niceness)
-    # Linux first divides the processor among sessions (sched(7), autogroup). Niceness works only within a session.
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 
 def wait_for_exit(

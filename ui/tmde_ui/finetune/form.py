@@ -160,6 +160,8 @@ class ConfigForm:
                         Tag("span", backend.summary, "muted small")
                         if not backend.availability.ok:
                             Tag("span", f"Not available: {plain(backend.availability.reason)}", "small unavailable")
+                        elif backend.availability.reason:
+                            Tag("span", plain(backend.availability.reason), "muted small")
                         if backend.name in uninstalled:
                             link(f"Install {backend.name}", INSTALLING, "small", data_testid=f"install-{backend.name}")
             if chosen in uninstalled:

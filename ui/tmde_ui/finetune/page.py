@@ -96,6 +96,7 @@ class TrainingPage:
                 self._run_now = button("Run Now", "primary", test="run-now", aria_haspopup="dialog")
             tabs(self._site, "/finetune")
             self._line = Tag("p", classes="muted tabular", data_testid="status-line")
+            self._packages = Tag("p", classes="muted small tabular", role="status", data_testid="packages-line")
         self._live_box = Tag("div", classes="maybe")
         self._cards()
         with Tag("section", classes="stack tight", aria_label="Recent runs"):
@@ -155,6 +156,8 @@ class TrainingPage:
         schedule = self._schedule_panel.shown
         parts = (f"Status: {self._state()}", f"Last run: {_last(last)}", f"Next: {_next(schedule)}")
         self._line.say(" · ".join(parts))
+        packages = await asyncio.to_thread(self._services.backends.describe_missing)
+        self._packages.say(packages).show(bool(packages))
 
     def _state(self) -> str:
         run = self._current

@@ -107,7 +107,7 @@ class TrainingPanel(RunPanel[FineTuneRun]):
             return self.run.notice
         if share is not None:
             return f"{int(100 * share)} % after {format_run_time(self.run)}"
-        return "The model is loading. The first step follows."
+        return self.run.notice or "The model is loading. The first step follows."
 
     def _paint_numbers(self) -> None:
         state, last, metrics = self.state, self.state.last, self.run.metrics
