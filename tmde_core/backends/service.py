@@ -194,17 +194,21 @@ class BackendEnvironments:
             found = self.installation(name)
             if found is not None and found.state == "installing":
                 return f"The packages of training ({name}) are being installed: {found.place}. You can work meanwhile."
+            if not self.awaits_installation(name):
+                continue
             why = f" {found.error}" if found is not None and found.error else ""
             return f"The packages of training ({name}) are not installed yet. A run installs them first.{why}"
         return ""
 
     def list_automatic(self) -> Sequence[str]:
-        """Return the backends whose packages TMDE installs by itself, and which are not installed."""
+        """Return the backends whose packages TMDE installs by itself, and which are not installed or are outdated."""
         found = []
         for descriptor in self._plugins.backends:
             with contextlib.suppress(TmdeError):  # a wrong setting
                 environment = self._of(descriptor)
-                if environment is not None and environment.install == "automatic" and environment.awaits_installation:
+                if environment is None or environment.install != "automatic":
+                    continue
+                if environment.awaits_installation or environment.is_outdated:
                     found.append(descriptor.name)
         return found
 

@@ -25,7 +25,7 @@ from tmde_core.errors import TmdeError
 from tmde_core.records.base import Record, from_json, to_json
 from tmde_core.records.runtimes import Availability
 from tmde_core.sdk.context import PluginContext, PluginSettings
-from tmde_core.storage.durable import write_atomic
+from tmde_core.storage.durable import hash_file, write_atomic
 
 __all__ = [
     "ENVIRONMENTS_DIR",
@@ -227,6 +227,15 @@ class Environment:
             return False
         return self.stamp() is None
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the installed packages are not those of the lock file, which came with another version of the plugin."""
+        stamp = None if self.is_foreign or self.is_built_in else self.stamp()
+        if stamp is None:
+            return False
+        locks = [build.lock for build in self.spec.builds if build.name == stamp.build]
+        return not locks or hash_file(Path(locks[0])) != stamp.lock_sha256
+
     def stamp(self) -> EnvironmentStamp | None:
         """Return the stamp of the environment in the data directory; None if it is absent or incomplete."""
         with contextlib.suppress(OSError, TmdeError):
@@ -277,8 +286,14 @@ class Environment:
             return Availability(
                 ok=False, reason=f"Its environment was not examined yet. Run `tmde backends doctor {self.name}`."
             )
-        fatal = [f"{lack.what} {lack.remedy}".strip() for lack in report.lacks if lack.fatal]
-        return Availability(ok=not fatal, reason=" ".join(fatal))
+        notes = [f"{lack.what} {lack.remedy}".strip() for lack in report.lacks if lack.fatal]
+        is_ok = not notes
+        if self.is_outdated:
+            notes.append(
+                "Its packages are those of another version of the plugin. "
+                f"`tmde backends install {self.name}` replaces them."
+            )
+        return Availability(ok=is_ok, reason=" ".join(notes))
 
     def argv(self, module: str, *arguments: str) -> tuple[str, ...]:
         """Return the command line of a module of the plugin that runs in this environment."""

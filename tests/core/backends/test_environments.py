@@ -55,6 +55,13 @@ async def test_an_environment_is_installed_examined_kept_and_removed(environment
     environment = backends._environment("mine")
     lock.write_text("tiny-package==2.0\n")
     assert not service._is_current(environment, environment.spec.builds[0]), "another lock file is another environment"
+    outdated = backends.find("mine").availability
+    assert outdated.ok
+    assert "another version of the plugin. `tmde backends install mine` replaces them." in outdated.reason
+    automatic = environments(install="automatic")
+    assert automatic.list_automatic() == ["mine"]
+    assert not automatic.awaits_installation("mine"), "a run uses what is installed"
+    assert automatic.describe_missing() == ""
 
     assert await backends.remove("mine") > 1000
     (mine, _) = backends.list()
