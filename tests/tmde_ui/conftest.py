@@ -144,38 +144,56 @@ def browser() -> Iterator[Browser]:
 OpenPage = Callable[..., Page]
 
 
+class Profile:
+    """A browser profile, and its first tab, which stays open.
+
+    A page of a profile that has a window opens as a tab of this window. To draw a window costs more than to draw a page.
+    """
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.context = context
+        self._first = context.new_page()
+        self._tools = context.new_cdp_session(self._first)
+
+    def forget(self, home: str) -> None:
+        """Close the pages, and forget what pages of `home` have stored."""
+        for page in self.context.pages:
+            if page != self._first:
+                page.close()
+        self._tools.send(
+            "Storage.clearDataForOrigin",
+            {"origin": home, "storageTypes": "cookies,local_storage,indexeddb,service_workers"},
+        )
+
+
 class Profiles:
     """Browser profiles that are used again: one that has loaded the scripts and styles opens a page with half the work."""
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
-        self._free: dict[tuple[int, bool], list[BrowserContext]] = {}
-        self._taken: list[tuple[tuple[int, bool], BrowserContext]] = []
+        self._free: dict[tuple[int, bool], list[Profile]] = {}
+        self._taken: list[tuple[tuple[int, bool], Profile]] = []
 
     def take(self, width: int, *, dark: bool) -> BrowserContext:
         """A profile that knows nobody and shows no page."""
         if free := self._free.get((width, dark)):
-            context = free.pop()
+            profile = free.pop()
         else:
-            context = self._browser.new_context(
-                viewport={"width": width, "height": 900},
-                color_scheme="dark" if dark else "light",
-                accept_downloads=True,
+            profile = Profile(
+                self._browser.new_context(
+                    viewport={"width": width, "height": 900},
+                    color_scheme="dark" if dark else "light",
+                    accept_downloads=True,
+                )
             )
-        self._taken.append(((width, dark), context))
-        return context
+        self._taken.append(((width, dark), profile))
+        return profile.context
 
     def give_back(self, home: str) -> None:
         """Close the pages of all that were taken, and forget what pages of `home` have stored."""
-        for kind, context in self._taken:
-            page = context.new_page()
-            context.new_cdp_session(page).send(
-                "Storage.clearDataForOrigin",
-                {"origin": home, "storageTypes": "cookies,local_storage,indexeddb,service_workers"},
-            )
-            for shown in context.pages:
-                shown.close()
-            self._free.setdefault(kind, []).append(context)
+        for kind, profile in self._taken:
+            profile.forget(home)
+            self._free.setdefault(kind, []).append(profile)
         self._taken.clear()
 
 

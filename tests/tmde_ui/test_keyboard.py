@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ class Debates:
         self.server.do("traces", number=30)
         self.pages = {"ask": "/", "traces": "/traces", "trace": TRACE, "plugins": "/plugins"}
 
-    def stop(self) -> None:
+    def rest(self) -> None:
         self.server.do("open")
         self.server.do("settled")
-        self.server.stop()
+        self.server.do("close")
 
 
 class Training:
@@ -40,9 +40,8 @@ class Training:
         self.server.idle()
         self.pages = {"training": "/finetune", "run": f"/finetune/{run}"}
 
-    def stop(self) -> None:
+    def rest(self) -> None:
         self.server.idle()
-        self.server.stop()
 
 
 class Versions:
@@ -57,8 +56,8 @@ class Versions:
             "compared": f"/finetune/versions?a={adapters[0]}&b={adapters[1]}",
         }
 
-    def stop(self) -> None:
-        self.server.stop()
+    def rest(self) -> None:
+        pass
 
 
 class Benchmarks:
@@ -72,8 +71,9 @@ class Benchmarks:
         self.server.do("activate", adapter=adapter)
         self.pages = {"benchmark": "/benchmark", "measured": f"/benchmark/{base}"}
 
-    def stop(self) -> None:
-        self.server.stop()
+    def rest(self) -> None:
+        self.server.do("open")
+        self.server.do("settled")
 
 
 class Models:
@@ -83,21 +83,37 @@ class Models:
         self.server = scripted_server(directory, "tests.tmde_ui.models.server")
         self.pages = {"models": "/models", "newcomer": "/"}
 
-    def stop(self) -> None:
-        self.server.stop()
+    def rest(self) -> None:
+        pass
 
 
 WORLDS = {"debates": Debates, "models": Models, "training": Training, "versions": Versions, "benchmarks": Benchmarks}
 
 
 @pytest.fixture(scope="module")
-def world(request: pytest.FixtureRequest, tmp_path_factory, scripted_server, training_server) -> Iterator[Any]:
-    made = WORLDS[request.param](tmp_path_factory.mktemp("data"), scripted_server, training_server)
-    yield made
-    made.stop()
+def worlds(tmp_path_factory, scripted_server, training_server) -> Iterator[Callable[[str], Any]]:
+    """Begin a world when a test first asks for it. All worlds go on until the last test of the module has ended."""
+    begun: dict[str, Any] = {}
+
+    def world(name: str) -> Any:
+        if name not in begun:
+            begun[name] = WORLDS[name](tmp_path_factory.mktemp("data"), scripted_server, training_server)
+        return begun[name]
+
+    yield world
+    for one in begun.values():
+        one.server.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def world(request: pytest.FixtureRequest, worlds) -> Iterator[Any]:
+    """The world that the test asks for. What a test leaves running has ended before the next test."""
+    begun = worlds(request.param)
+    yield begun
+    begun.rest()
+
+
+@pytest.fixture
 def server(world) -> Any:
     return world.server
 
@@ -154,7 +170,6 @@ def test_tab_reaches_everything_while_a_training_runs(open_page, server):
     page = open_page("/finetune")
     expect(page.get_by_test_id("cancel-run")).to_be_visible()
     check(page)
-    server.idle()
 
 
 @pytest.mark.parametrize("world", ["benchmarks"], indirect=True)
@@ -164,8 +179,6 @@ def test_tab_reaches_everything_while_a_benchmark_runs(open_page, server):
     page = open_page("/benchmark")
     expect(page.get_by_test_id("cancel-benchmark")).to_be_visible()
     check(page)
-    server.do("open")
-    server.do("settled")
 
 
 @pytest.mark.parametrize("world", ["benchmarks"], indirect=True)
@@ -263,7 +276,6 @@ def test_the_focus_goes_to_the_run_that_was_started(open_page, server):
     page.get_by_test_id("start-run").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_test_id("training-progress")).to_be_focused()
-    server.idle()
 
 
 @pytest.mark.parametrize("world", ["benchmarks"], indirect=True)
@@ -276,8 +288,6 @@ def test_the_focus_goes_to_the_benchmark_that_was_started(open_page, server):
     page.get_by_test_id("start-benchmark").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_test_id("benchmark-progress")).to_be_focused()
-    server.do("open")
-    server.do("settled")
 
 
 # ------------------------------------------------------------------------------------------ the walk itself

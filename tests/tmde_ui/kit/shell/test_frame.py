@@ -66,10 +66,12 @@ def test_the_menu_of_a_narrow_page_opens_closes_and_leads_on(open_page):
     expect(page.locator("h1")).to_have_text("Plugins")
 
 
-def test_the_adapter_is_named_on_every_page_and_width(open_page):
+@pytest.mark.parametrize("width", [380, 1280])
+def test_the_adapter_is_named_on_every_page_and_width(open_page, server, width):
+    page = open_page(PATHS[0], width=width)
     for path in PATHS:
-        for width in (380, 1280):
-            expect(open_page(path, width=width).get_by_test_id("adapter")).to_have_text("Base model")
+        page.goto(server.url + path)
+        expect(page.get_by_test_id("adapter")).to_have_text("Base model")
 
 
 def test_the_keyboard_reaches_the_content_first(open_page):
@@ -94,13 +96,14 @@ def test_the_header_is_not_read_aloud_whenever_the_time_left_changes(open_page):
     assert status.evaluate("element => element.closest('[aria-live], [role=status], [role=alert]')") is None
 
 
-def test_everything_that_can_be_operated_has_a_name(open_page):
+def test_everything_that_can_be_operated_has_a_name(open_page, server):
     nameless = """[...document.querySelectorAll('button, a[href], input, select, textarea, dialog')].filter(e => {
         const label = e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim() || e.title;
         return !label;
     }).map(e => e.outerHTML)"""
+    page = open_page(PATHS[0])
     for path in PATHS:
-        page = open_page(path)
+        page.goto(server.url + path)
         expect(page.locator("main h1")).to_be_visible()
         assert page.evaluate(nameless) == []
 
