@@ -36,12 +36,6 @@ def test_more_bits_and_more_tokens_need_more_memory():
     assert peak_bytes(MEASURED, 16, 1004, 4) < peak_bytes(MEASURED, 16, 4 * 1004, 4)
 
 
-@pytest.mark.parametrize("config", ['{"n_embd": 64}', "[]", "", '{"hidden_size": 64, "num_attention_heads": 0}'])
-def test_a_model_that_names_its_numbers_otherwise_has_no_estimate(tmp_path: Path, config: str):
-    (tmp_path / "config.json").write_text(config)
-    assert Shape.read(tmp_path) is None
-
-
 @pytest.fixture
 def job(tmp_path: Path, tiny_model: Path) -> TrainingJob:
     config = FineTuneConfig(base_model=str(tiny_model), backend="axolotl")
@@ -102,7 +96,8 @@ def test_the_settings_reach_the_worker(tmp_path, job):
     for command, name in ((backend.plan(job), "worker"), (backend.preview(job), "preview_worker")):
         interpreter, _start, _package, module, *arguments = command.argv
         assert (interpreter, module) == ("/env/bin/python", f"tmde_axolotl.training.{name}")
-        assert parse(arguments) == Options(Path(job.run_dir) / "job.json", True, False, tmp_path / "mine.yaml")
+        device = CARD.device_name if name == "preview_worker" else ""
+        assert parse(arguments) == Options(Path(job.run_dir) / "job.json", True, False, tmp_path / "mine.yaml", device)
     *_, run = make_backend(tmp_path, "/env/bin/python", CARD, allow_cpu=False).plan(job).argv
     assert parse([run]) == Options(Path(job.run_dir) / "job.json", False, True, None)
 
@@ -184,17 +179,18 @@ def test_the_probe_says_what_an_environment_without_axolotl_lacks(monkeypatch):
 @pytest.mark.parametrize(("version", "told"), [("0.19.3", False), ("0.21.0", True)])
 def test_the_probe_notes_an_axolotl_that_the_plugin_was_not_made_for(monkeypatch, version: str, told: bool):
     from tmde_axolotl import probe
+    from tmde_core.sdk import probing
 
     monkeypatch.setattr(probe, "NEEDED", ())
-    monkeypatch.setattr(probe, "_version", lambda name: version if name == "axolotl" else None)
+    monkeypatch.setattr(probing, "package_version", lambda name: version if name == "axolotl" else None)
     lacks = [lack for lack in probe.examine().lacks if "made for" in lack.what]
     assert bool(lacks) == told
     assert not any(lack.fatal for lack in lacks)
 
 
 def test_the_rows_mask_all_but_the_answer():
-    from tmde_axolotl.training.session import IGNORED, rows
-    from tmde_core.sdk.worker import EncodedExample
+    from tmde_axolotl.training.session import rows
+    from tmde_core.sdk.worker import IGNORED, EncodedExample
 
     (row,) = rows([EncodedExample((5, 6, 7, 8), 2, "t")])
     assert row == {"input_ids": [5, 6, 7, 8], "attention_mask": [1, 1, 1, 1], "labels": [IGNORED, IGNORED, 7, 8]}

@@ -21,7 +21,15 @@ from tmde_core.errors import TmdeError
 from tmde_core.records.base import Record, from_json, to_json
 from tmde_core.storage.durable import write_atomic
 
-__all__ = ["MEASURED_FILE", "Correction", "MeasuredRun", "find_correction", "keep_measured_run", "read_measured_runs"]
+__all__ = [
+    "MEASURED_FILE",
+    "Correction",
+    "MeasuredRun",
+    "find_correction",
+    "keep_measured_run",
+    "read_measured_runs",
+    "rough_lengths",
+]
 
 MEASURED_FILE = "measured.json"
 """The file in a run's directory that holds a `MeasuredRun`."""
@@ -36,6 +44,10 @@ MEMORY_BOUNDS = (0.5, 2.0)
 """The correction of memory stays within these bounds. A figure outside of them says that something else was measured."""
 PACE_BOUNDS = (0.02, 50.0)
 """The bounds for the pace. A backend assumes the pace of an unknown card, so a correction may be large."""
+
+
+BYTES_PER_TOKEN = 3.5
+"""The approximate number of characters of English, punctuation and JSON in one token."""
 
 
 class MeasuredRun(Record, frozen=True, kw_only=True):
@@ -104,6 +116,18 @@ class Correction(Record, frozen=True):
     same_model: bool = False
     """Whether these runs trained a model with the same number of weights."""
 
+    def describe(self, device: str) -> str:
+        """Return a sentence for people that says whether memory and time are computed or measured.
+
+        Args:
+            device: the name of the card, or `CPU`.
+        """
+        if not self.runs:
+            return f"Memory and time are computed, not measured: no run has ended on {device} yet."
+        runs = "one earlier run" if self.runs == 1 else f"the last {self.runs} runs"
+        of = "of this base model's size" if self.same_model else "of other base models"
+        return f"Memory and time are computed and corrected by what was measured in {runs} {of} on {device}."
+
 
 def keep_measured_run(run_dir: Path, run: MeasuredRun) -> None:
     """Store what a run needed in the run's directory. A run whose figures cannot be used is not stored.
@@ -152,6 +176,16 @@ def find_correction(data_dir: Path, backend: str, device: str, quantisation: str
         runs=len(chosen),
         same_model=bool(same),
     )
+
+
+def rough_lengths(file: str | Path) -> list[float]:
+    """Return the approximate tokens of each example of a training file. No tokenizer is needed. A missing file has none.
+
+    Use it in `TrainingBackend.estimate`, which must be quick. A preview counts the real tokens.
+    """
+    path = Path(file)
+    # Each line contains the text twice: as instruction, input and output, and as messages.
+    return [len(line) / 2 / BYTES_PER_TOKEN for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def _median(ratios: Iterable[float], bounds: tuple[float, float]) -> float:
