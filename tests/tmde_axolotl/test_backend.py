@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -11,12 +12,13 @@ import pytest
 
 from tests.tmde_axolotl.support import CARD, NO_CARD, make_backend
 from tmde_axolotl.environment import ENVIRONMENT
-from tmde_axolotl.memory import peak_bytes
+from tmde_axolotl.memory import CONTEXT_BYTES, peak_bytes
 from tmde_axolotl.plugin import tmde_training_backends
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.environments import Lack
+from tmde_core.sdk.measured_runs import MeasuredRun, keep_measured_run
 from tmde_core.sdk.model_shape import Shape
 from tmde_core.sdk.training import PreviewingBackend, RecommendingBackend, TrainingBackend, TrainingJob
 from tmde_core.testing import times_tables, write_job
@@ -137,6 +139,23 @@ def test_the_estimate_is_of_the_card_where_there_is_one(tmp_path, job):
     assert on_card.seconds is not None
     assert without.ram_bytes is not None
     assert without.vram_bytes is None
+
+
+def test_a_run_on_this_card_corrects_the_next_estimate(tmp_path, job):
+    backend = make_backend(tmp_path, sys.executable, CARD)
+    before = backend.estimate(job)
+    shape = Shape.read(Path(job.base_model))
+    assert shape is not None
+    run = MeasuredRun(
+        backend="axolotl", device=CARD.device_name, base_model="tiny", weights=shape.weights, quantisation="4-bit",
+        lora_rank=16, micro_batch=4, longest=100, computed_bytes=1000, peak_bytes=1500, computed_tokens_per_second=100.0,
+        tokens_per_second=200.0, start_seconds=20.0, measured_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    keep_measured_run(tmp_path / "runs" / "one", run)
+    after = backend.estimate(job)
+    assert after.vram_bytes - CONTEXT_BYTES == pytest.approx((before.vram_bytes - CONTEXT_BYTES) * 1.5, abs=2)
+    assert after.seconds - 20 == pytest.approx((before.seconds - 60) / 2, abs=0.1)
 
 
 def test_every_lock_pins_every_package_once_and_torch_to_the_build_of_its_name():

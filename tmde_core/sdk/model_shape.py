@@ -10,6 +10,7 @@ from typing import Any
 
 from tmde_core.errors import InvalidInputError
 from tmde_core.sdk.gguf_header import read_header, read_shapes
+from tmde_core.sdk.safetensors_header import read_tensors
 
 __all__ = ["Shape"]
 
@@ -90,7 +91,7 @@ class Shape:
         try:
             if directory.is_file():
                 return cls._read_gguf(directory)
-            return cls._read_config(json.loads((directory / "config.json").read_bytes()))
+            return cls._read_config(json.loads((directory / "config.json").read_bytes()), directory)
         except (
             OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, IndexError, RecursionError,
             InvalidInputError,
@@ -98,22 +99,31 @@ class Shape:
             return None
 
     @classmethod
-    def _read_config(cls, whole: dict[str, Any]) -> Shape:
+    def _read_config(cls, whole: dict[str, Any], directory: Path) -> Shape:
         found = _text_part(whole)
-        hidden, heads = _number(found, "hidden"), _number(found, "heads")
-        head = _optional(found, "head") or hidden // heads
-        if "qk_nope_head_dim" in found:  # DeepSeek: a head has two parts
-            head = int(found["qk_nope_head_dim"]) + int(found.get("qk_rope_head_dim") or 0)
-        keys = _optional(found, "keys") or (1 if found.get("multi_query") else heads)
+        hidden, heads = _number(found, "hidden"), _optional(found, "heads")
+        vocabulary = _optional(found, "vocabulary")
+        if heads:
+            head = _optional(found, "head") or hidden // heads
+            if "qk_nope_head_dim" in found:  # DeepSeek: a head has two parts
+                head = int(found["qk_nope_head_dim"]) + int(found.get("qk_rope_head_dim") or 0)
+            attention = heads * head
+            keys = head * (_optional(found, "keys") or (1 if found.get("multi_query") else heads))
+        # Some configurations leave out what is usual in their family (Gemma 3). The weights have it.
+        if not heads or not vocabulary:
+            rows = _tensor_rows(directory, hidden)
+            vocabulary = vocabulary or rows["embed_tokens"]
+            if not heads:
+                attention, keys = rows["q_proj"], rows["k_proj"]
         layers = _number(found, "layers")
         inner, stored, experts = _feed_forward(found, hidden, layers)
         return cls._checked(
             hidden=hidden,
             inner=inner,
             layers=layers,
-            attention=heads * head,
-            keys=keys * head,
-            vocabulary=_number(found, "vocabulary"),
+            attention=attention,
+            keys=keys,
+            vocabulary=vocabulary,
             tied=bool(found.get("tie_word_embeddings", True)),
             experts=experts,
             stored=stored,
@@ -240,6 +250,18 @@ def _optional(found: dict[str, Any], what: str) -> int:
             if isinstance(value, int | float) and not isinstance(value, bool) and value:
                 return int(value)
     return 0
+
+
+def _tensor_rows(directory: Path, hidden: int) -> dict[str, int]:
+    """Return the rows of the embedding and of the projections of queries and keys, by the names of their modules."""
+    rows: dict[str, int] = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        for tensor in read_tensors(file):
+            module, _, kind = tensor.name.rpartition(".")
+            # The part that reads images has other widths, or is named so.
+            if kind == "weight" and "vision" not in module and tensor.shape[1:] == (hidden,):
+                rows.setdefault(module.rpartition(".")[2], tensor.shape[0])
+    return rows
 
 
 def _mean_rows(shapes: Mapping[str, Sequence[int]], ending: str) -> int:

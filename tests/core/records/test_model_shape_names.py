@@ -112,3 +112,20 @@ def test_the_first_layers_of_a_mixture_may_be_ordinary_and_some_experts_shared(t
 )  # fmt: skip
 def test_what_is_no_description_of_a_model_has_no_shape(tmp_path, config):
     assert read(tmp_path, config) is None
+
+
+def test_what_a_configuration_leaves_out_is_read_from_the_weights(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    text = {"hidden_size": 8, "intermediate_size": 16, "model_type": "gemma3_text", "num_hidden_layers": 1}
+    rows = {"embed_tokens": 100, "layers.0.self_attn.q_proj": 32, "layers.0.self_attn.k_proj": 16}
+    tensors = {f"language_model.model.{name}.weight": torch.zeros(count, 8) for name, count in rows.items()}
+    tensors["vision_tower.layers.0.self_attn.q_proj.weight"] = torch.zeros(8, 8)
+    assert read(tmp_path, {"text_config": text}) is None, "there are no weights"
+    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    assert read(tmp_path, {"text_config": text}) == Shape(
+        hidden=8, inner=16, layers=1, attention=32, keys=16, vocabulary=100, tied=True
+    )
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    assert read(tmp_path, {"text_config": text}) is None
