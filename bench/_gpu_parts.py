@@ -98,8 +98,7 @@ def make_model(task: Task) -> None:
 
 def encode(task: Task) -> tuple[list[Task], list[Task]]:
     """Return the training and validation examples as tokens with labels, from TMDE's own mask."""
-    from tmde_core.sdk.worker import ConversationEncoder, prepare_examples
-    from tmde_unsloth.training.tokens import load_tokenizer
+    from tmde_core.sdk.worker import ConversationEncoder, load_tokenizer, prepare_examples
 
     encoder = ConversationEncoder(load_tokenizer(Path(task["model"]))).encode
     found = []
@@ -109,7 +108,7 @@ def encode(task: Task) -> tuple[list[Task], list[Task]]:
             [
                 {
                     "input_ids": list(one.tokens),
-                    "labels": [-100] * one.answer_start + list(one.tokens[one.answer_start :]),
+                    "labels": list(one.labels),
                 }
                 for one in ours
             ]
@@ -169,7 +168,7 @@ def train_plainly(task: Task, model: Any, lora: Any, *, with_trl: bool) -> Task:
     if with_trl:
         from trl import SFTConfig, SFTTrainer
 
-        from tmde_unsloth.training.tokens import load_tokenizer
+        from tmde_core.sdk.worker import load_tokenizer
 
         trainer = SFTTrainer(
             model=model,

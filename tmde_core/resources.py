@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import csv
-import io
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import psutil
 
 from tmde_core.records.base import Record
-
-NVIDIA_SMI_SECONDS = 5.0
-"""The time limit for `nvidia-smi`, so that a hanging driver does not block the request."""
-
-MIB = 1024**2
+from tmde_core.sdk.cards import Card, read_cards, usable_cards
 
 
 class Cpu(Record):
@@ -88,38 +81,21 @@ def _read(data_dir: Path) -> Resources:
 
 def read_gpus() -> tuple[Gpu, ...]:
     """Return the NVIDIA cards that `nvidia-smi` reports; empty if it is missing, fails or does not respond."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ()
-    query = "--query-gpu=name,memory.total,memory.used,utilization.gpu"
-    try:
-        done = subprocess.run(
-            [tool, query, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=NVIDIA_SMI_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return parse_gpus(done.stdout)
+    return tuple(_as_gpu(card) for card in read_cards())
 
 
-def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """Parse lines of `name, total MiB, used MiB, percent`; skip lines whose memory is "[N/A]"."""
-    found = []
-    for row in csv.reader(io.StringIO(text), skipinitialspace=True):
-        if len(row) == 4 and row[1].isdigit() and row[2].isdigit():
-            busy = float(row[3]) if row[3].strip().isdigit() else None
-            found.append(
-                Gpu(
-                    name=row[0].strip(),
-                    total_bytes=int(row[1]) * MIB,
-                    used_bytes=int(row[2]) * MIB,
-                    utilization_percent=busy,
-                )
-            )
-    return tuple(found)
+def read_usable_gpus() -> tuple[Gpu, ...]:
+    """Return the cards that a training run may use: those that `CUDA_VISIBLE_DEVICES` does not hide."""
+    return tuple(_as_gpu(card) for card in usable_cards(read_cards()))
+
+
+def _as_gpu(card: Card) -> Gpu:
+    return Gpu(
+        name=card.name,
+        total_bytes=card.total_bytes or 0,
+        used_bytes=card.used_bytes,
+        utilization_percent=card.utilization_percent,
+    )
 
 
 def lower_priority(pid: int, niceness: int) -> None:

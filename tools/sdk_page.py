@@ -29,6 +29,8 @@ MODULES = (
     "suites",
     "training",
     "environments",
+    "probing",
+    "cards",
     "measured_runs",
     "worker",
     "registries",

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tmde_core.resources import Gpu, parse_gpus, read_gpus, read_resources
+from tmde_core.resources import read_gpus, read_resources
+from tmde_core.sdk.cards import Card, parse_cards
 
 MIB = 1024**2
 
@@ -18,10 +19,13 @@ async def test_a_reading_is_plausible(tmp_path: Path) -> None:
 
 
 def test_cards_are_read_and_unreadable_lines_left_out() -> None:
-    text = "NVIDIA H100, 81559, 1024, 37\nNVIDIA A100, 40960, 0, [N/A]\nOdd, [N/A], [N/A], 0\n\nbroken\n"
-    assert parse_gpus(text) == (
-        Gpu(name="NVIDIA H100", total_bytes=81559 * MIB, used_bytes=1024 * MIB, utilization_percent=37),
-        Gpu(name="NVIDIA A100", total_bytes=40960 * MIB, used_bytes=0),
+    text = (
+        "NVIDIA H100, 81559, 1024, 37, 0, GPU-1\nNVIDIA A100, 40960, 0, [N/A], 1, GPU-2\n"
+        "Odd, [N/A], [N/A], 0, 2, GPU-3\n\nbroken\n"
+    )
+    assert parse_cards(text) == (
+        Card("NVIDIA H100", 81559 * MIB, 1024 * MIB, 37, "0", "GPU-1"),
+        Card("NVIDIA A100", 40960 * MIB, 0, None, "1", "GPU-2"),
     )
 
 
@@ -36,7 +40,7 @@ def test_a_driver_that_does_not_answer_is_no_card(tmp_path: Path, monkeypatch: p
 
 def test_a_card_is_read_through_the_drivers_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'NVIDIA T4, 15360, 512, 3'\n")
+    tool.write_text("#!/bin/sh\necho 'NVIDIA T4, 15360, 512, 3, 0, GPU-1'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert read_gpus()[0].used_bytes == 512 * MIB

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -11,12 +12,13 @@ import pytest
 
 from tests.tmde_axolotl.support import CARD, NO_CARD, make_backend
 from tmde_axolotl.environment import ENVIRONMENT
-from tmde_axolotl.memory import peak_bytes
+from tmde_axolotl.memory import CONTEXT_BYTES, peak_bytes
 from tmde_axolotl.plugin import tmde_training_backends
 from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.environments import Lack
+from tmde_core.sdk.measured_runs import MeasuredRun, keep_measured_run
 from tmde_core.sdk.model_shape import Shape
 from tmde_core.sdk.training import PreviewingBackend, RecommendingBackend, TrainingBackend, TrainingJob
 from tmde_core.testing import times_tables, write_job
@@ -34,12 +36,6 @@ def test_the_estimate_is_within_a_fifth_of_the_measured_peak():
 def test_more_bits_and_more_tokens_need_more_memory():
     assert peak_bytes(MEASURED, 16, 4 * 1004, 4) < peak_bytes(MEASURED, 16, 4 * 1004, 16)
     assert peak_bytes(MEASURED, 16, 1004, 4) < peak_bytes(MEASURED, 16, 4 * 1004, 4)
-
-
-@pytest.mark.parametrize("config", ['{"n_embd": 64}', "[]", "", '{"hidden_size": 64, "num_attention_heads": 0}'])
-def test_a_model_that_names_its_numbers_otherwise_has_no_estimate(tmp_path: Path, config: str):
-    (tmp_path / "config.json").write_text(config)
-    assert Shape.read(tmp_path) is None
 
 
 @pytest.fixture
@@ -102,7 +98,8 @@ def test_the_settings_reach_the_worker(tmp_path, job):
     for command, name in ((backend.plan(job), "worker"), (backend.preview(job), "preview_worker")):
         interpreter, _start, _package, module, *arguments = command.argv
         assert (interpreter, module) == ("/env/bin/python", f"tmde_axolotl.training.{name}")
-        assert parse(arguments) == Options(Path(job.run_dir) / "job.json", True, False, tmp_path / "mine.yaml")
+        device = CARD.device_name if name == "preview_worker" else ""
+        assert parse(arguments) == Options(Path(job.run_dir) / "job.json", True, False, tmp_path / "mine.yaml", device)
     *_, run = make_backend(tmp_path, "/env/bin/python", CARD, allow_cpu=False).plan(job).argv
     assert parse([run]) == Options(Path(job.run_dir) / "job.json", False, True, None)
 
@@ -142,6 +139,23 @@ def test_the_estimate_is_of_the_card_where_there_is_one(tmp_path, job):
     assert on_card.seconds is not None
     assert without.ram_bytes is not None
     assert without.vram_bytes is None
+
+
+def test_a_run_on_this_card_corrects_the_next_estimate(tmp_path, job):
+    backend = make_backend(tmp_path, sys.executable, CARD)
+    before = backend.estimate(job)
+    shape = Shape.read(Path(job.base_model))
+    assert shape is not None
+    run = MeasuredRun(
+        backend="axolotl", device=CARD.device_name, base_model="tiny", weights=shape.weights, quantisation="4-bit",
+        lora_rank=16, micro_batch=4, longest=100, computed_bytes=1000, peak_bytes=1500, computed_tokens_per_second=100.0,
+        tokens_per_second=200.0, start_seconds=20.0, measured_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    keep_measured_run(tmp_path / "runs" / "one", run)
+    after = backend.estimate(job)
+    assert after.vram_bytes - CONTEXT_BYTES == pytest.approx((before.vram_bytes - CONTEXT_BYTES) * 1.5, abs=2)
+    assert after.seconds - 20 == pytest.approx((before.seconds - 60) / 2, abs=0.1)
 
 
 def test_every_lock_pins_every_package_once_and_torch_to_the_build_of_its_name():
@@ -184,17 +198,18 @@ def test_the_probe_says_what_an_environment_without_axolotl_lacks(monkeypatch):
 @pytest.mark.parametrize(("version", "told"), [("0.19.3", False), ("0.21.0", True)])
 def test_the_probe_notes_an_axolotl_that_the_plugin_was_not_made_for(monkeypatch, version: str, told: bool):
     from tmde_axolotl import probe
+    from tmde_core.sdk import probing
 
     monkeypatch.setattr(probe, "NEEDED", ())
-    monkeypatch.setattr(probe, "_version", lambda name: version if name == "axolotl" else None)
+    monkeypatch.setattr(probing, "package_version", lambda name: version if name == "axolotl" else None)
     lacks = [lack for lack in probe.examine().lacks if "made for" in lack.what]
     assert bool(lacks) == told
     assert not any(lack.fatal for lack in lacks)
 
 
 def test_the_rows_mask_all_but_the_answer():
-    from tmde_axolotl.training.session import IGNORED, rows
-    from tmde_core.sdk.worker import EncodedExample
+    from tmde_axolotl.training.session import rows
+    from tmde_core.sdk.worker import IGNORED, EncodedExample
 
     (row,) = rows([EncodedExample((5, 6, 7, 8), 2, "t")])
     assert row == {"input_ids": [5, 6, 7, 8], "attention_mask": [1, 1, 1, 1], "labels": [IGNORED, IGNORED, 7, 8]}

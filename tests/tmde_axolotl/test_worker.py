@@ -21,6 +21,7 @@ from tmde_core.records.chat import Message
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.lora import Manifest
 from tmde_core.records.training import PREVIEW_FILE, PreviewReport, TrainingExample, TrainingJob, WorkerCommand
+from tmde_core.sdk.measured_runs import read_measured_runs
 from tmde_core.sdk.worker import list_checkpoints
 from tmde_core.storage.durable import hash_file
 from tmde_core.testing import make_context, times_tables
@@ -99,6 +100,14 @@ def test_a_run_without_a_card_warns_and_records_what_it_computed_on(whole: Train
     assert (metrics["device"], metrics["quantisation"], metrics["microBatch"]) == ("CPU", "32-bit", 4)
     assert metrics["peakVramGb"] is None
     assert metrics["peakRamGb"] > 0.1
+
+
+def test_a_run_keeps_what_it_needed_and_under_which_conditions(whole: TrainingRun, tiny_model: Path):
+    (kept,) = read_measured_runs(whole.run_dir.parents[1])
+    assert (kept.backend, kept.device, kept.quantisation) == ("axolotl", "CPU", "32-bit")
+    assert (kept.base_model, kept.lora_rank, kept.micro_batch) == (tiny_model.name, 4, 4)
+    assert 0.5 < kept.memory_ratio < 2, "the libraries are all that counts with a tiny model"
+    assert 1 < kept.start_seconds < 600
 
 
 def test_the_adapter_directory_is_that_of_the_cpu_backend(whole: TrainingRun, tiny_model: Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.environments import Lack
-from tmde_core.sdk.model_shape import Shape
 from tmde_core.sdk.training import PreviewingBackend, RecommendingBackend, TrainingBackend, TrainingJob, WorkerCommand
 from tmde_core.testing import times_tables, write_job
 from tmde_unsloth.environment import ENVIRONMENT
@@ -28,21 +26,6 @@ def test_as_many_examples_are_computed_at_once_as_fit():
     assert fitting_examples(MEASURED, way, 1004, free=80 * GIB, most=16) == 16
     assert 1 < fitting_examples(MEASURED, way, 1004, free=1 * GIB, most=16) < 16
     assert fitting_examples(MEASURED, way, 1004, free=0, most=16) == 1, "one example is always tried"
-
-
-def test_the_shape_is_read_from_the_configuration_also_of_a_model_with_images(tmp_path: Path):
-    config = {
-        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "vocab_size": 1000, "tie_word_embeddings": False,
-    }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    shape = Shape.read(tmp_path)
-    assert shape == Shape(hidden=64, inner=128, layers=2, attention=64, keys=32, vocabulary=1000, tied=False)
-    assert shape.adapter(4) == 2 * 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))
-    (tmp_path / "config.json").write_text(json.dumps({"text_config": config}))
-    assert Shape.read(tmp_path) == shape
-    (tmp_path / "config.json").write_text('{"n_embd": 64}')
-    assert Shape.read(tmp_path) is None
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from tmde_core.sdk.worker import EncodedExample
-from tmde_unsloth.training.batches import IGNORED, MicroBatch, split, to_part
+from tmde_core.sdk.worker import IGNORED, EncodedExample
+from tmde_unsloth.training.batches import MicroBatch, split, to_part
 
 CPU = torch.device("cpu")
 

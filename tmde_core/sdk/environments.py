@@ -30,6 +30,7 @@ from tmde_core.storage.durable import hash_file, write_atomic
 __all__ = [
     "ENVIRONMENTS_DIR",
     "STAMP_FILE",
+    "TRAINING_VARIABLES",
     "VARIABLES",
     "Environment",
     "EnvironmentSettings",
@@ -39,6 +40,7 @@ __all__ = [
     "Lack",
     "ProbeReport",
     "TorchBuild",
+    "torch_builds",
     "version_tuple",
     "worker_argv",
 ]
@@ -52,6 +54,18 @@ VARIABLES: Mapping[str, str] = {"PYTHONPATH": "", "PYTHONHOME": "", "PYTHONNOUSE
 """Environment variables of a worker that keep packages of other Python environments out. Add them to
 `WorkerCommand.env`."""
 
+TRAINING_VARIABLES: Mapping[str, str] = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Spinning threads slow down each other and everything else when another process is busy.
+    "OMP_WAIT_POLICY": "passive",
+    "PYTHONUNBUFFERED": "1",
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+}
+"""Environment variables that a worker with transformers and PyTorch should have: nothing is fetched, nobody is told,
+threads do not spin, and the memory of a card is used to the end. Add them to `WorkerCommand.env`."""
+
 InstallMode = Annotated[
     Literal["automatic", "on-demand", "manual"],
     msgspec.Meta(
@@ -63,6 +77,12 @@ InstallMode = Annotated[
     ),
 ]
 """When TMDE installs an environment."""
+
+GIGABYTE = 1_000_000_000
+
+# Within CUDA 12, a driver runs what was built for a later minor version (NVIDIA's minor version compatibility). PyTorch
+# has no build of this age for CUDA 11.
+_CUDA_OF_BUILDS: Mapping[str, str] = {"cu130": "13.0", "cu128": "12.0", "cpu": ""}
 
 _START = Path(__file__).parent / "worker" / "start.py"
 
@@ -82,6 +102,27 @@ class TorchBuild(Record, frozen=True, kw_only=True):
     """Approximate size of all packages."""
     disk_bytes: int
     """Approximate size of the finished environment."""
+
+
+def torch_builds(locks: Path, **gigabytes: tuple[float, float]) -> tuple[TorchBuild, ...]:
+    """Return the usual builds of PyTorch, the best first.
+
+    Args:
+        locks: the directory of the lock files. They have the names of the builds: `cu130.txt`, `cu128.txt`, `cpu.txt`.
+        gigabytes: the name of a build → the size of all packages, and of the finished environment, in gigabytes.
+    """
+    return tuple(
+        TorchBuild(
+            name=name,
+            lock=str(locks / f"{name}.txt"),
+            cuda=cuda,
+            index=f"https://download.pytorch.org/whl/{name}",
+            download_bytes=round(gigabytes[name][0] * GIGABYTE),
+            disk_bytes=round(gigabytes[name][1] * GIGABYTE),
+        )
+        for name, cuda in _CUDA_OF_BUILDS.items()
+        if name in gigabytes
+    )
 
 
 class EnvironmentSpec(Record, frozen=True, kw_only=True):

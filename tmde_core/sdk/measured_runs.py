@@ -11,6 +11,7 @@ keeps both in the run's directory. The next estimate is multiplied by the measur
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,12 +22,23 @@ from tmde_core.errors import TmdeError
 from tmde_core.records.base import Record, from_json, to_json
 from tmde_core.storage.durable import write_atomic
 
-__all__ = ["MEASURED_FILE", "Correction", "MeasuredRun", "find_correction", "keep_measured_run", "read_measured_runs"]
+__all__ = [
+    "MEASURED_FILE",
+    "Correction",
+    "MeasuredRun",
+    "find_correction",
+    "keep_measured_model",
+    "keep_measured_run",
+    "read_measured_runs",
+    "rough_lengths",
+]
 
 MEASURED_FILE = "measured.json"
 """The file in a run's directory that holds a `MeasuredRun`."""
 
 RUNS_DIR = "runs"
+MEASURED_DIR = "measured"
+"""The directory of measurements before a first run, in the data directory."""
 
 LAST_RUNS = 5
 """The correction is the median of so many runs. One odd run, beside a game or another training, then changes little."""
@@ -36,6 +48,10 @@ MEMORY_BOUNDS = (0.5, 2.0)
 """The correction of memory stays within these bounds. A figure outside of them says that something else was measured."""
 PACE_BOUNDS = (0.02, 50.0)
 """The bounds for the pace. A backend assumes the pace of an unknown card, so a correction may be large."""
+
+
+BYTES_PER_TOKEN = 3.5
+"""The approximate number of characters of English, punctuation and JSON in one token."""
 
 
 class MeasuredRun(Record, frozen=True, kw_only=True):
@@ -72,6 +88,8 @@ class MeasuredRun(Record, frozen=True, kw_only=True):
     """From the start of the process to the first step, with what the first step takes more than a later one."""
     measured_at: datetime
     """When the run ended."""
+    trial: bool = False
+    """Whether it was a short measurement before a first run: see `keep_measured_model`."""
 
     @property
     def memory_ratio(self) -> float:
@@ -103,6 +121,22 @@ class Correction(Record, frozen=True):
     """The number of runs that this is the median of; 0: there is no such run yet."""
     same_model: bool = False
     """Whether these runs trained a model with the same number of weights."""
+    trial: bool = False
+    """Whether no run, but a short measurement with this model says this."""
+
+    def describe(self, device: str) -> str:
+        """Return a sentence for people that says whether memory and time are computed or measured.
+
+        Args:
+            device: the name of the card, or `CPU`.
+        """
+        if self.trial:
+            return "Time and memory follow from a measurement of this model on this machine."
+        if not self.runs:
+            return f"Memory and time are computed, not measured: no run has ended on {device} yet."
+        runs = "one earlier run" if self.runs == 1 else f"the last {self.runs} runs"
+        of = "of this base model's size" if self.same_model else "of other base models"
+        return f"Memory and time are computed and corrected by what was measured in {runs} {of} on {device}."
 
 
 def keep_measured_run(run_dir: Path, run: MeasuredRun) -> None:
@@ -115,10 +149,31 @@ def keep_measured_run(run_dir: Path, run: MeasuredRun) -> None:
         write_atomic(run_dir / MEASURED_FILE, to_json(run))
 
 
+def keep_measured_model(data_dir: Path, run: MeasuredRun) -> None:
+    """Store what a short measurement before the first run found, in the place of the last one with the same model.
+
+    `find_correction` uses it until a run with this model has ended. Measure only where training for some seconds says
+    enough, and not beside another training.
+
+    Args:
+        data_dir: the data directory.
+        run: what was measured. Set `trial`.
+
+    Raises:
+        InsufficientStorageError: the file cannot be written.
+    """
+    if run.is_sound:
+        directory = data_dir / MEASURED_DIR
+        directory.mkdir(exist_ok=True)
+        name = hashlib.sha256(f"{run.backend} {run.device} {run.quantisation} {run.weights}".encode()).hexdigest()[:16]
+        write_atomic(directory / f"{run.backend}-{name}.json", to_json(run))
+
+
 def read_measured_runs(data_dir: Path) -> Iterator[MeasuredRun]:
     """Yield the measured runs of this data directory, the newest first. Files that cannot be read are skipped."""
     dated: list[tuple[float, Path]] = []
-    for file in (data_dir / RUNS_DIR).glob(f"*/{MEASURED_FILE}"):
+    files = (*(data_dir / RUNS_DIR).glob(f"*/{MEASURED_FILE}"), *(data_dir / MEASURED_DIR).glob("*.json"))
+    for file in files:
         with contextlib.suppress(OSError):  # the run is deleted at this moment
             dated.append((file.stat().st_mtime, file))
     for _, file in sorted(dated, reverse=True)[:MOST_FILES]:
@@ -141,17 +196,30 @@ def find_correction(data_dir: Path, backend: str, device: str, quantisation: str
         quantisation: see `MeasuredRun.quantisation`.
         weights: the number of weights of the base model.
     """
-    runs = [run for run in read_measured_runs(data_dir) if (run.backend, run.device) == (backend, device)]
+    found = [run for run in read_measured_runs(data_dir) if (run.backend, run.device) == (backend, device)]
+    runs = [run for run in found if not run.trial]
     alike = [run for run in runs if run.quantisation == quantisation]
     same = [run for run in alike if run.weights == weights]
-    chosen = (same or alike)[:LAST_RUNS]
+    trials = [run for run in found if run.trial and (run.quantisation, run.weights) == (quantisation, weights)]
+    chosen = (same or trials or alike)[:LAST_RUNS]
     return Correction(
         memory=_median((run.memory_ratio for run in chosen), MEMORY_BOUNDS),
         pace=_median((run.pace_ratio for run in chosen), PACE_BOUNDS),
-        start_seconds=_median_start((same or runs)[:LAST_RUNS]),
+        start_seconds=_median_start((same or trials or runs)[:LAST_RUNS]),
         runs=len(chosen),
-        same_model=bool(same),
+        same_model=bool(same or trials),
+        trial=bool(trials) and not same,
     )
+
+
+def rough_lengths(file: str | Path) -> list[float]:
+    """Return the approximate tokens of each example of a training file. No tokenizer is needed. A missing file has none.
+
+    Use it in `TrainingBackend.estimate`, which must be quick. A preview counts the real tokens.
+    """
+    path = Path(file)
+    # Each line contains the text twice: as instruction, input and output, and as messages.
+    return [len(line) / 2 / BYTES_PER_TOKEN for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def _median(ratios: Iterable[float], bounds: tuple[float, float]) -> float:

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tmde_core.sdk.training import FineTuneConfig
-
-TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""All projections, as in the backend `cpu`."""
+from tmde_core.sdk.worker import TARGET_MODULES
 
 KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 """Axolotl's Triton kernels for LoRA. Axolotl turns them on unasked, also without a card, where they cannot run."""

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tmde_core.sdk.environments import EnvironmentSettings
+from tmde_core.sdk.cards import CardSettings
 
 
-class AxolotlSettings(EnvironmentSettings, frozen=True, kw_only=True):
+class AxolotlSettings(CardSettings, frozen=True, kw_only=True):
     """Settings of the Axolotl backend."""
 
     extra: Annotated[
@@ -29,13 +29,3 @@ class AxolotlSettings(EnvironmentSettings, frozen=True, kw_only=True):
             description="Holds the base model in 4 bits on a card (QLoRA). Off: in 16 bits, which needs more memory.",
         ),
     ] = True
-    allow_cpu: Annotated[
-        bool,
-        Meta(
-            title="Train without a card",
-            description=(
-                "Trains on the CPU where there is no NVIDIA card. Much slower, and the base model is not in 4 bits. "
-                "The backend `cpu` is faster there."
-            ),
-        ),
-    ] = False

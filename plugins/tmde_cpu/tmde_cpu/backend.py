@@ -10,14 +10,21 @@ import psutil
 
 from tmde_core.sdk.context import PluginContext
 from tmde_core.sdk.environments import VARIABLES, Environment
+from tmde_core.sdk.measured_runs import rough_lengths
+from tmde_core.sdk.model_shape import Shape
 from tmde_core.sdk.runtimes import Availability
 from tmde_core.sdk.training import FineTuneConfig, Quantization, ResourceEstimate, TrainingJob, WorkerCommand
 from tmde_cpu.base_name import resolve_base_model
 from tmde_cpu.environment import ENVIRONMENT, CpuSettings
+from tmde_cpu.estimate import (
+    FLOAT_BYTES,
+    LIBRARY_BYTES,
+    START_SECONDS,
+    computed_pace,
+    correction_of,
+    estimate_run,
+)
 from tmde_cpu.gguf.adapter_form import plan_conversion, plan_merge
-
-LIBRARY_BYTES = 450_000_000
-"""The memory that the worker uses before it has loaded a model."""
 
 BYTES_PER_GGUF_BYTE = 5.5
 """A Q4_1 file of 98 MB holds 134.5 million weights, which are 538 MB in float32."""
@@ -26,15 +33,8 @@ PASS_SHARE = 0.8
 """The activations of the largest pass, relative to the weights of a small model (135 million: 0.3 GB for 425 tokens).
 """
 
-BYTES_PER_TOKEN = 3.5
-"""The approximate number of characters of English, punctuation and JSON in one token."""
-
-TOKENS_PER_SECOND_AND_GIGABYTE = 140.0
-"""The number of tokens that two cores train in a second, for each gigabyte of float32 weights. Measured; half of this
-on a busy machine."""
-
-START_SECONDS = 12.0
-"""The time for loading libraries and model, and writing the adapter."""
+PASS_TOKENS = 512
+"""The tokens of a pass, if no example is longer."""
 
 
 class CpuBackend:
@@ -49,20 +49,23 @@ class CpuBackend:
         return self._environment.availability()
 
     def estimate(self, job: TrainingJob) -> ResourceEstimate:
-        """Estimate from the sizes of the base model and the training file, accurate within a factor of two."""
+        """Estimate from the shape of the base model and the size of the training file, corrected by earlier runs."""
         base = resolve_base_model(self._data_dir, job.base_model)
+        config = msgspec.convert(job.config, FineTuneConfig)
+        lengths = [min(length, config.max_seq_length) for length in rough_lengths(job.train_file)]
+        tokens = sum(lengths) * config.epochs
+        shape = Shape.read(base)
+        if shape is not None:
+            longest = max(PASS_TOKENS, int(max(lengths, default=0.0)))
+            found = correction_of(self._data_dir, shape)
+            return estimate_run(found, shape, config.lora_rank, longest, tokens, _threads())
         if base.is_dir():
             weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
         else:
             weights = int(base.stat().st_size * BYTES_PER_GGUF_BYTE)
-        config = msgspec.convert(job.config, FineTuneConfig)
-        train = Path(job.train_file)
-        # Each line contains the text twice: as instruction, input and output, and as messages.
-        tokens = train.stat().st_size / 2 / BYTES_PER_TOKEN if train.exists() else 0.0
-        pace = TOKENS_PER_SECOND_AND_GIGABYTE / max(weights / 1e9, 1e-3) * _threads() / 2
         return ResourceEstimate(
             ram_bytes=int(LIBRARY_BYTES + weights * (1 + PASS_SHARE)),
-            seconds=START_SECONDS + tokens * config.epochs / pace,
+            seconds=START_SECONDS + tokens / computed_pace(weights / FLOAT_BYTES, _threads()),
         )
 
     def plan(self, job: TrainingJob) -> WorkerCommand:

@@ -32,7 +32,7 @@ from tmde_core.sdk.errors import InvalidInputError
 from tmde_core.sdk.files import FileLock, hash_file
 from tmde_core.sdk.records import Record, from_json, to_json
 from tmde_core.sdk.training import TrainingJob
-from tmde_core.sdk.worker import SOURCE_FILE, BaseIdentity, TrainingFailedError, identify_base_model
+from tmde_core.sdk.worker import SOURCE_FILE, BaseIdentity, TrainingFailedError, identify_base_model, load_tokenizer
 from tmde_cpu.base_config import complete_config, require_readable
 from tmde_cpu.base_name import resolve_base_model
 from tmde_cpu.embedded import EMBEDDED_SHA256
@@ -114,22 +114,6 @@ def identify(directory: Path, name: str) -> BaseIdentity:
     For a converted GGUF, the hash of the weights is that of the GGUF, because the runtime serves this file.
     """
     return identify_base_model(directory, name, load_tokenizer(directory).chat_template)
-
-
-def load_tokenizer(directory: Path) -> Any:
-    """Return the tokenizer of a base model directory.
-
-    Raises:
-        TrainingFailedError: the tokenizer has no chat template, so the format of a conversation is unknown.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    # transformers ignores this setting, but the runtime obeys it.
-    tokenizer.init_kwargs[ADD_BOS] = _settings(directory).get(ADD_BOS)
-    if not tokenizer.chat_template:
-        raise TrainingFailedError(
-            "no-chat-template", f"The base model {directory} has no chat template. Choose another."
-        )
-    return tokenizer
 
 
 def _convert(source: Path, target: Path) -> None:

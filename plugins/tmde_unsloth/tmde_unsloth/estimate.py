@@ -217,14 +217,9 @@ def _training_seconds(shape: Shape, config: FineTuneConfig, device: Device, leng
 
 
 def _describe(found: Correction, device: Device, start: float, at_once: int) -> str:
-    if found.runs:
-        runs = "one earlier run" if found.runs == 1 else f"the last {found.runs} runs"
-        of = "of this base model's size" if found.same_model else "of other base models"
-        first = f"Memory and time are computed and corrected by what was measured in {runs} {of} on {device.name}."
-    else:
-        first = f"Memory and time are computed, not measured: no run has ended on {device.name} yet."
-        if device.is_card:
-            first += " The speed of the card is assumed."
+    first = found.describe(device.name)
+    if not found.runs and device.is_card:
+        first += " The speed of the card is assumed."
     start_words = "measured" if found.start_seconds is not None else "assumed"
     times = f"The time includes {start:.0f} s ({start_words}) until the first step"
     return f"{first} {times}, and counts on {at_once} examples at a time." if device.is_card else f"{first} {times}."

@@ -6,22 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tmde_core.sdk.environments import EnvironmentSettings
+from tmde_core.sdk.cards import CardSettings
 
 
-class UnslothSettings(EnvironmentSettings, frozen=True, kw_only=True):
+class UnslothSettings(CardSettings, frozen=True, kw_only=True):
     """Settings of the Unsloth backend."""
 
-    allow_cpu: Annotated[
-        bool,
-        Meta(
-            title="Train without a card",
-            description=(
-                "Trains on the CPU where there is no NVIDIA card. Much slower, and the base model is not in 4 bits. "
-                "The backend `cpu` is faster there."
-            ),
-        ),
-    ] = False
     allow_16bit: Annotated[
         bool,
         Meta(

@@ -5,18 +5,11 @@ The probe imports PyTorch and bitsandbytes but not Unsloth, whose import takes h
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import platform
-import sys
+from tmde_core.sdk.environments import ProbeReport
+from tmde_core.sdk.probing import examine_card, examine_packages, print_report
 
-import msgspec
-
-from tmde_core.sdk.environments import Lack, ProbeReport
-from tmde_core.sdk.records import to_json
-
-PACKAGES = ("torch", "unsloth", "unsloth_zoo", "transformers", "peft", "trl", "bitsandbytes", "triton")
 NEEDED = ("torch", "unsloth", "unsloth_zoo", "transformers", "peft", "safetensors", "msgspec", "psutil")
+SHOWN = ("torch", "unsloth", "unsloth_zoo", "transformers", "peft", "trl", "bitsandbytes", "triton")
 
 OLDEST_CAPABILITY = (7, 0)
 """The oldest compute capability (Volta) that Unsloth supports."""
@@ -24,104 +17,8 @@ OLDEST_CAPABILITY = (7, 0)
 
 def examine() -> ProbeReport:
     """Return what this environment has."""
-    lacks: list[Lack] = []
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        lacks.append(
-            Lack(
-                what=f"The environment lacks {', '.join(missing)}.",
-                remedy="Install it anew: `tmde backends remove unsloth`, then `tmde backends install unsloth`.",
-            )
-        )
-    report = ProbeReport(
-        python=platform.python_version(),
-        versions={name: found for name in PACKAGES if (found := _version(name))},
-        lacks=tuple(lacks),
-    )
-    if "torch" in missing:
-        return report
-    import torch
-
-    if not torch.cuda.is_available():
-        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-        lacks.append(
-            Lack(
-                what=f"PyTorch finds no NVIDIA card (it is {built}).",
-                remedy="With a card: look whether `nvidia-smi` shows it, then install the environment anew.",
-                fatal=False,
-            )
-        )
-        lacks.append(Lack(what="Base models cannot be held in 4 bits without a card.", fatal=False))
-        return msgspec.structs.replace(report, device="cpu", lacks=tuple(lacks))
-    major, minor = torch.cuda.get_device_capability(0)
-    card = torch.cuda.get_device_properties(0)
-    if (major, minor) < OLDEST_CAPABILITY:
-        lacks.append(
-            Lack(
-                what=f"{card.name} has compute capability {major}.{minor}; Unsloth needs 7.0 or newer.",
-                remedy="Train with the backend `cpu`.",
-            )
-        )
-    elif problem := _arithmetic_problem():
-        lacks.append(
-            Lack(
-                what=f"PyTorch cannot compute on {card.name}: {problem}",
-                remedy="Update the driver, or install the environment anew.",
-            )
-        )
-    problem = _four_bit_problem()
-    if problem:
-        lacks.append(
-            Lack(
-                what=f"bitsandbytes cannot hold weights in 4 bits: {problem}",
-                remedy="Install the environment anew; its CUDA version must be that of PyTorch.",
-            )
-        )
-    return msgspec.structs.replace(
-        report,
-        device="cuda",
-        device_name=card.name,
-        compute_capability=f"{major}.{minor}",
-        memory_bytes=card.total_memory,
-        four_bit=not problem,
-        lacks=tuple(lacks),
-    )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _arithmetic_problem() -> str | None:
-    import torch
-
-    try:
-        ones = torch.ones(16, 16, device="cuda", dtype=torch.float16)
-        return None if float((ones @ ones).sum()) == 16**3 else "a product came out wrong."
-    except Exception as error:
-        return _short(error)
-
-
-def _four_bit_problem() -> str | None:
-    """Quantise a small matrix on the card, and compare a product with the exact one."""
-    import torch
-
-    try:
-        from bitsandbytes.nn import Linear4bit
-
-        layer = Linear4bit(64, 64, bias=False, compute_dtype=torch.float16, quant_type="nf4").to("cuda")
-        found = layer(torch.ones(1, 64, device="cuda", dtype=torch.float16))
-        return None if bool(torch.isfinite(found).all()) else "a product is not finite."
-    except Exception as error:
-        return _short(error)
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return examine_card(examine_packages("unsloth", NEEDED, SHOWN), "Unsloth", OLDEST_CAPABILITY)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"\n{to_json(examine()).decode()}\n")
+    print_report(examine())

@@ -14,8 +14,10 @@ from tmde_core.sdk.measured_runs import (
     Correction,
     MeasuredRun,
     find_correction,
+    keep_measured_model,
     keep_measured_run,
     read_measured_runs,
+    rough_lengths,
 )
 
 RUN = MeasuredRun(
@@ -109,3 +111,26 @@ def test_a_damaged_file_is_skipped_and_hides_no_other(tmp_path):
     (tmp_path / "runs" / "run-2" / MEASURED_FILE).write_bytes(msgspec.json.encode(changed(computed_bytes=0)))
     assert list(read_measured_runs(tmp_path)) == [RUN]
     assert correction(tmp_path).runs == 1
+
+
+def test_a_short_measurement_counts_until_a_run_with_the_model_has_ended(tmp_path):
+    other = changed(weights=2_000_000_000, peak_bytes=4_000_000_000, start_seconds=10.0)
+    keep(tmp_path, other)
+    keep_measured_model(tmp_path, changed(trial=True, peak_bytes=3_000_000_000))
+    keep_measured_model(tmp_path, changed(trial=True, peak_bytes=2_200_000_000))
+    found = correction(tmp_path)
+    assert (found.memory, found.runs, found.same_model, found.trial) == (pytest.approx(1.1), 1, True, True)
+    assert found.describe("RTX 3070") == "Time and memory follow from a measurement of this model on this machine."
+    assert not correction(tmp_path, weights=3_000_000_000).trial, "it says nothing about another model"
+    keep(tmp_path, RUN)
+    found = correction(tmp_path)
+    assert (found.memory, found.trial) == (pytest.approx(1.2), False)
+    assert "one earlier run of this base model's size on RTX 3070" in found.describe("RTX 3070")
+
+
+@pytest.mark.parametrize(("lines", "lengths"), [(None, []), ("", []), ("a" * 70 + "\n" + "b" * 7, [10.0, 1.0])])
+def test_the_lengths_of_examples_are_guessed_from_their_characters(tmp_path, lines, lengths):
+    file = tmp_path / "train.jsonl"
+    if lines is not None:
+        file.write_text(lines)
+    assert rough_lengths(file) == lengths

@@ -11,8 +11,10 @@ import torch
 
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.files import FileLock
+from tmde_core.sdk.model_shape import Shape
 from tmde_cpu.training import calibration
-from tmde_cpu.training.calibration import Calibration
+
+SHAPE = Shape(hidden=64, inner=128, layers=2, attention=64, keys=32, vocabulary=1000, tied=True)
 
 
 class Clocks:
@@ -42,18 +44,15 @@ def test_a_pass_that_had_to_wait_counts_for_the_work_in_it(monkeypatch, wall, bu
         weights={"a": torch.zeros(2, requires_grad=True)}, passes=SimpleNamespace(bytes_of=lambda *_, **__: 1000)
     )
     pack: Any = SimpleNamespace(size=10)
-    assert calibration.measure(trainee, pack, FineTuneConfig()).seconds_per_token == pytest.approx(counted / 10)
+    found = calibration.measure(trainee, pack, FineTuneConfig(), SHAPE, "a-model")
+    assert found.tokens_per_second == pytest.approx(10 / counted)
+    assert (found.trial, found.base_model, found.weights) == (True, "a-model", SHAPE.weights)
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_figures_taken_beside_a_trainer_are_not_remembered(monkeypatch, tmp_path, training):
-    taken = Calibration(seconds_per_token=1.0, loaded_bytes=1, bytes_per_token=1.0, adapter_bytes_per_rank=1.0)
-    monkeypatch.setattr(calibration, "load_trainee", lambda *_: None)
-    monkeypatch.setattr(calibration, "measure", lambda *_: taken)
+def test_a_trainer_at_work_is_seen_by_its_leash(tmp_path, training):
     leash = tmp_path / "runs" / "one" / "leash"
     leash.parent.mkdir(parents=True)
     leash.touch()
-    base: Any = SimpleNamespace(model_sha256="0" * 64)
     with FileLock.acquire(leash) if training else nullcontext():
-        assert calibration.load_or_measure(tmp_path, tmp_path, base, FineTuneConfig(), Any) == taken  # type: ignore[arg-type]
-    assert (tmp_path / calibration.FILE).exists() is not training
+        assert calibration.is_training(tmp_path) is training

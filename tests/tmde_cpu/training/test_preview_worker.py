@@ -47,12 +47,14 @@ def test_lengths_mask_and_estimates_of_a_dataset_are_told_and_the_measurement_is
     assert told.calibrated
     assert told.estimate.seconds > 12
     assert 50_000_000 < told.estimate.ram_bytes < 2_000_000_000
-    remembered = (tmp_path / "calibration.json").read_bytes()
+    assert told.basis == "Time and memory follow from a measurement of this model on this machine."
+    (remembered,) = (tmp_path / "measured").iterdir()
+    before = remembered.read_bytes()
 
     longer = write_job(tmp_path, EXAMPLES[:20], EXAMPLES[20:], msgspec.structs.replace(config, epochs=9))
     assert report(longer).estimate.seconds - 12 == pytest.approx(3 * (told.estimate.seconds - 12), abs=0.2)
-    assert (tmp_path / "calibration.json").read_bytes() == remembered
-    (tmp_path / "calibration.json").write_text("{")
+    assert remembered.read_bytes() == before
+    remembered.write_text("{")
     assert report(longer).calibrated
     assert not (tmp_path / "lora-adapters").exists() or not any((tmp_path / "lora-adapters").iterdir())
 

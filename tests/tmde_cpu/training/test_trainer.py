@@ -23,6 +23,7 @@ from tmde_core.errors import InvalidInputError
 from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.lora import Manifest
+from tmde_core.sdk.measured_runs import read_measured_runs
 from tmde_core.sdk.runtimes import Message
 from tmde_core.sdk.training import TrainingBackend, TrainingExample, TrainingJob
 from tmde_core.sdk.worker import TrainingFailedError, check_loss, list_checkpoints
@@ -100,6 +101,9 @@ def test_a_run_leaves_a_whole_adapter_its_manifest_and_every_step_in_the_log(tmp
     assert manifest.metrics["bestValLoss"] == min(event.data["evalLoss"] for event in events(job, "eval"))
     assert not list((tmp_path / "lora-adapters").glob(".*"))
     assert len(list_checkpoints(job.parent)) == 2
+    (kept,) = read_measured_runs(tmp_path)
+    assert (kept.backend, kept.device, kept.quantisation, kept.trial) == ("cpu", "CPU", "32-bit", False)
+    assert kept.memory_ratio == pytest.approx(1.0, abs=0.5), "the libraries are nearly all of it"
 
 
 def test_peft_itself_loads_the_adapter_and_it_changes_the_model(tmp_path, config):

@@ -9,6 +9,7 @@ from tmde_core.finetune.ranges import ranges
 from tmde_core.records.finetune import FineTuneConfig, MemoryFit
 from tmde_core.records.training import ExampleTokens, MemoryParts, ResourceEstimate
 from tmde_core.resources import Gpu
+from tmde_core.sdk.cards import same_card_name, short_card_name
 
 MARGIN = 1.2
 """A run fits if so many times its estimate is free, because estimates are right within 20 %."""
@@ -64,13 +65,13 @@ class _Room(NamedTuple):
     def name(self) -> str:
         if self.place == "ram":
             return "main memory"
-        return _short(self.device) or "the card"
+        return short_card_name(self.device) or "the card"
 
 
 def _on_card(wanted: Wanted, need: int, memory: Memory) -> MemoryFit:
     device = wanted.estimate.device
     # A card of another name is another card. If no name is known, the freest card counts.
-    cards = [gpu for gpu in memory.gpus if _short(gpu.name) == _short(device)] or ([] if device else list(memory.gpus))
+    cards = [gpu for gpu in memory.gpus if same_card_name(gpu.name, device)] or ([] if device else list(memory.gpus))
     if not cards:
         why = "`nvidia-smi` does not answer" if not memory.gpus else f"`nvidia-smi` lists no card named {device}"
         text = f"Needs about {_gb(need)} of the graphics card. How much of it is free is not known: {why}."
@@ -193,11 +194,6 @@ def _fitting_rank(config: FineTuneConfig, parts: MemoryParts, room: int) -> int 
 def _lowest(name: str) -> int:
     """Return the lowest allowed value of a hyperparameter, by its JSON name."""
     return int(ranges()[name].minimum or 0)
-
-
-def _short(name: str) -> str:
-    """Return the name of a card without its maker, which drivers write or leave out."""
-    return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
 def _gb(number: int) -> str:

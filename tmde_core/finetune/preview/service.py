@@ -38,7 +38,7 @@ from tmde_core.records.training import (
     TrainingJob,
     UnusableExample,
 )
-from tmde_core.resources import read_gpus
+from tmde_core.resources import read_usable_gpus
 from tmde_core.sdk.training import PreviewingBackend, TrainingBackend
 from tmde_core.sdk.worker.run_files import JOB_FILE
 from tmde_core.sdk.worker.vitals import measure_memory
@@ -257,7 +257,7 @@ class PreviewService:
         memory = Memory(
             ram_total=total,
             ram_free=free,
-            gpus=await asyncio.to_thread(read_gpus) if needs_card else (),
+            gpus=await asyncio.to_thread(read_usable_gpus) if needs_card else (),
             given_back=await self._finetune.count_given_back(estimate),
         )
         others = await self._finetune.list_processor_backends(seen.config.backend) if needs_card else []

@@ -18,7 +18,8 @@ from tmde_core.finetune.supervision.becoming import put_before
 from tmde_core.records.base import utc_now
 from tmde_core.records.finetune import FineTuneRun
 from tmde_core.records.training import ResourceEstimate, TrainingJob, WorkerCommand
-from tmde_core.resources import read_gpus
+from tmde_core.resources import read_usable_gpus
+from tmde_core.sdk.cards import same_card_name
 from tmde_core.sdk.training import TrainingBackend
 from tmde_core.sdk.worker.kit import OUT_OF_MEMORY
 from tmde_core.settings import Settings
@@ -55,7 +56,7 @@ class CardLender:
         if not estimate.vram_bytes:
             return None
         ran_out = bool(run.attempts) and run.attempts[-1].outcome == OUT_OF_MEMORY
-        if not ran_out and not await self._needs_pause(estimate.vram_bytes):
+        if not ran_out and not await self._needs_pause(estimate):
             return None
         data_dir = self._settings.data_path
         before = read_loan(data_dir)
@@ -102,10 +103,10 @@ class CardLender:
             return ""
         held = f"The run needs about {need / GIGABYTE:.1f} GB of the graphics card, {_listed(holding)}."
         if self._settings.supervisor.pause_runtimes == "never":
-            if await self._has_room(need):
+            if await self._has_room(estimate):
                 return ""
             return f"{held} The run may fail for lack of memory, because `supervisor.pause_runtimes` is `never`."
-        if not await self._needs_pause(need):
+        if not await self._needs_pause(estimate):
             return ""
         names = " and ".join(repr(name) for name in holding)
         is_are, it_them = ("is", "it") if len(holding) == 1 else ("are", "them")
@@ -117,13 +118,15 @@ class CardLender:
             return 0
         return sum((await self._workspace.runtimes.holding_card()).values())
 
-    async def _needs_pause(self, need: int) -> bool:
-        return self._settings.supervisor.pause_runtimes == "always" or not await self._has_room(need)
+    async def _needs_pause(self, estimate: ResourceEstimate) -> bool:
+        return self._settings.supervisor.pause_runtimes == "always" or not await self._has_room(estimate)
 
-    async def _has_room(self, need: int) -> bool:
-        """Return whether the run fits beside whatever is on a card now; False if the cards cannot be read."""
-        gpus = await asyncio.to_thread(read_gpus)
-        return any(gpu.total_bytes - gpu.used_bytes >= MARGIN * need for gpu in gpus)
+    async def _has_room(self, estimate: ResourceEstimate) -> bool:
+        """Return whether the run fits beside whatever is on its card now; False if the cards cannot be read."""
+        gpus = await asyncio.to_thread(read_usable_gpus)
+        named = [gpu for gpu in gpus if same_card_name(gpu.name, estimate.device)]
+        need = MARGIN * (estimate.vram_bytes or 0)
+        return any(gpu.total_bytes - gpu.used_bytes >= need for gpu in (named if estimate.device else gpus))
 
 
 def _listed(holding: Mapping[str, int]) -> str:

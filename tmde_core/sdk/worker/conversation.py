@@ -29,7 +29,10 @@ from tmde_core.sdk.chat_template import (
 from tmde_core.sdk.worker.examples import UnusableExampleError
 from tmde_core.sdk.worker.kit import TrainingFailedError
 
-__all__ = ["ConversationEncoder", "EncodedExample"]
+__all__ = ["IGNORED", "ConversationEncoder", "EncodedExample"]
+
+IGNORED = -100
+"""The label of a token that is not trained on, in PyTorch's cross entropy."""
 
 STOP_NAMES = frozenset(
     {
@@ -83,6 +86,11 @@ class EncodedExample:
     def supervised(self) -> int:
         """The number of tokens that are trained on."""
         return len(self.tokens) - self.answer_start
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """A label for each token: `IGNORED` for the prompt, and the token itself for the answer."""
+        return (IGNORED,) * self.answer_start + self.tokens[self.answer_start :]
 
 
 class ConversationEncoder:

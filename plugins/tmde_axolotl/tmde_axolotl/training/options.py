@@ -19,6 +19,8 @@ class Options:
     allow_cpu: bool = False
     four_bit: bool = True
     extra: Path | None = None
+    device: str = ""
+    """For a preview: the name of the card that the probe has found, or `CPU`."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -28,13 +30,15 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--allow-cpu", action="store_true")
     parser.add_argument("--no-four-bit", dest="four_bit", action="store_false")
     parser.add_argument("--extra", type=Path)
+    parser.add_argument("--device", default="")
     return Options(**vars(parser.parse_args(arguments)))
 
 
 def prepare_environment() -> None:
     """Set the variables that the libraries read when they are imported, also where a person runs the worker by hand.
 
-    With several cards the trainer would divide each batch among them, so it sees the first one only.
+    With several cards the trainer would divide each batch among them, so it sees one only: the one that TMDE chose, or
+    the first.
     """
     for name, value in OFFLINE.items():
         os.environ.setdefault(name, value)

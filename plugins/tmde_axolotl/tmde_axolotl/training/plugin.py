@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,10 +10,9 @@ from axolotl.integrations.base import BasePlugin
 from datasets import Dataset
 from typing_extensions import override
 
-from tmde_axolotl.configuration import TARGET_MODULES
 from tmde_axolotl.training.session import Session, current, rows
 from tmde_axolotl.training.trainer import Protocol, TmdeTrainer, make_schedule, remove_callbacks
-from tmde_core.sdk.worker import TrainingFailedError
+from tmde_core.sdk.worker import Measurement, TrainingFailedError, check_loaded_model
 
 
 class TmdePlugin(BasePlugin):  # type: ignore[misc]  # Axolotl's types are not read, see pyproject.toml
@@ -38,7 +36,10 @@ class TmdePlugin(BasePlugin):  # type: ignore[misc]  # Axolotl's types are not r
     @override
     def post_model_load(self, cfg: Any, model: Any) -> None:
         """Check what Axolotl really loaded."""
-        _check(model, current())
+        session = current()
+        _check(model, session)
+        longest = max(map(len, (*session.training, *session.validation)))
+        session.measurement = Measurement(longest, on_card=session.device.cuda)
 
     @override
     def get_trainer_cls(self, cfg: Any) -> type[TmdeTrainer]:
@@ -74,36 +75,9 @@ class TmdePlugin(BasePlugin):  # type: ignore[misc]  # Axolotl's types are not r
 
 def _check(model: Any, session: Session) -> None:
     """Raise an error unless the model is where and as it was wanted."""
-    kind = "cuda" if session.device.cuda else "cpu"
-    elsewhere = {str(tensor.device) for tensor in model.parameters() if tensor.device.type != kind}
-    if elsewhere:
-        raise TrainingFailedError(
-            "wrong-device",
-            f"Parts of the model are on {', '.join(sorted(elsewhere))} instead of the {kind}: the memory of the card is "
-            "too small for this base model. Choose a smaller one.",
-        )
+    check_loaded_model(model, "axolotl", "cuda" if session.device.cuda else "cpu", four_bit=session.device.four_bit)
     other = [name for name, tensor in model.named_parameters() if tensor.requires_grad and "lora_" not in name]
     if other:
         raise TrainingFailedError(
             "not-lora", f"Axolotl would train weights of the base model ({', '.join(other[:2])}). Look at `extra`."
         )
-    if not session.device.four_bit:
-        return
-    from bitsandbytes.nn import Linear4bit
-
-    wrapped = list(_wrapped(model))
-    # By class: PEFT's wrapper has the same name.
-    plain = [name for name, layer in wrapped if not isinstance(layer, Linear4bit)]
-    if plain or not wrapped:
-        raise TrainingFailedError(
-            "not-4-bit",
-            f"The base model is not held in 4 bits: {len(plain):,} of {len(wrapped):,} projections are not "
-            f"({', '.join(plain[:2])}). Run `tmde backends doctor axolotl`.",
-        )
-
-
-def _wrapped(model: Any) -> Iterator[tuple[str, Any]]:
-    """Return the frozen layers that the adapter changes, with their names."""
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] in TARGET_MODULES and hasattr(module, "base_layer"):
-            yield name, module.base_layer

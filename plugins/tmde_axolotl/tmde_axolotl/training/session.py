@@ -13,11 +13,7 @@ from typing import Any
 import torch
 
 from tmde_axolotl.configuration import Device
-from tmde_axolotl.training.state import State, Weights
-from tmde_core.sdk.worker import EncodedExample, RunWorker
-
-IGNORED = -100
-"""The label of a token that is not trained on, in PyTorch's cross entropy."""
+from tmde_core.sdk.worker import EncodedExample, Measurement, RunWorker, TrainingState
 
 
 @dataclass
@@ -28,16 +24,18 @@ class Session:
     device: Device
     training: Sequence[EncodedExample]
     validation: Sequence[EncodedExample]
-    at: State
+    at: TrainingState
     resumed: Path | None
     """The checkpoint that this attempt goes on from."""
-    best: Weights = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
     """The weights with the lowest validation loss so far."""
     trainer: Any = None
     """Axolotl's trainer, as soon as it exists."""
     step_loss: torch.Tensor | None = None
     """The sum of the losses of the parts of this step."""
     step_supervised: int = 0
+    measurement: Measurement | None = None
+    """The measurement of this attempt, as soon as the model is loaded."""
     kept: float = field(default_factory=time.monotonic)
     """When the last checkpoint was written."""
 
@@ -64,7 +62,7 @@ def rows(examples: Sequence[EncodedExample]) -> list[dict[str, list[int]]]:
         {
             "input_ids": list(one.tokens),
             "attention_mask": [1] * len(one),
-            "labels": [IGNORED] * one.answer_start + list(one.tokens[one.answer_start :]),
+            "labels": list(one.labels),
         }
         for one in examples
     ]

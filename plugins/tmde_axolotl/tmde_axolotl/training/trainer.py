@@ -22,9 +22,19 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from typing_extensions import override
 
-from tmde_axolotl.training import state
-from tmde_axolotl.training.session import IGNORED, Session, current
-from tmde_core.sdk.worker import PATIENCE, TrainingFailedError, check_loss, learning_rate, order_examples
+from tmde_axolotl.training.session import Session, current
+from tmde_core.sdk.worker import (
+    IGNORED,
+    TrainingState,
+    check_loss,
+    copy_weights,
+    learning_rate,
+    order_examples,
+    record_validation,
+    restore_optimizer,
+    restore_weights,
+    save_state,
+)
 
 CHECKPOINT_SECONDS = 60.0
 """The time between checkpoints, in addition to the checkpoint at the end of each epoch."""
@@ -74,6 +84,8 @@ class TmdeTrainer(AxolotlTrainer):  # type: ignore[misc]  # Axolotl's types are 
         session = self._session
         session.worker.report_alive()
         supervised = int((inputs["labels"][:, 1:] != IGNORED).sum())
+        if session.measurement is not None:
+            session.measurement.begin_pass(inputs["input_ids"].numel())
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         session.step_loss = loss if session.step_loss is None else session.step_loss + loss
         session.step_supervised += supervised
@@ -113,13 +125,13 @@ class TmdeTrainer(AxolotlTrainer):  # type: ignore[misc]  # Axolotl's types are 
 
     @override
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self._session.best = state.restore_weights(Path(resume_from_checkpoint), self._session.weights())
+        self._session.best = restore_weights(Path(resume_from_checkpoint), self._session.weights())
 
     @override
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        state.restore_optimizer(Path(checkpoint), self.optimizer)
+        restore_optimizer(Path(checkpoint), self._session.weights(), self.optimizer)
         self.lr_scheduler.last_epoch = self._session.at.step - 1
         self.lr_scheduler.step()
 
@@ -177,11 +189,13 @@ class Protocol(TrainerCallback):  # type: ignore[misc]  # the types of transform
         if session.at.stopped_early:
             control.should_training_stop = True
 
-    def _count(self, step: int) -> state.State:
+    def _count(self, step: int) -> TrainingState:
         session, trainer = self._session, self._session.trainer
         loss = math.nan if session.step_loss is None else float(session.step_loss)
         supervised, seconds = session.step_supervised, time.monotonic() - self._started
         session.step_loss, session.step_supervised = None, 0
+        if session.measurement is not None:
+            session.measurement.end_step(seconds)
         check_loss(loss, step)
         scaler = trainer.accelerator.scaler
         session.worker.events.progress(
@@ -205,33 +219,16 @@ class Protocol(TrainerCallback):  # type: ignore[misc]  # the types of transform
     def _validate(self, epoch: int) -> None:
         """Measure the validation loss, and keep the weights if the loss is the lowest so far."""
         session = self._session
-        worker, at = session.worker, session.at
-        loss = session.trainer.mean_loss()
-        if not math.isfinite(loss):
-            raise TrainingFailedError(
-                "nan-loss", f"The validation loss after step {at.step} is {loss}. Lower the learning rate."
-            )
-        better = at.best_val_loss is None or loss < at.best_val_loss
-        worker.events.eval(at.step, loss, epoch=epoch, best=better)
-        without_gain = 0 if better else at.without_gain + 1
-        if without_gain >= PATIENCE:
-            worker.events.log(f"Stopped early: the validation loss has not fallen {PATIENCE} times in a row.")
+        session.at, better = record_validation(session.worker, session.at, session.trainer.mean_loss(), epoch)
         if better:
-            session.best = state.keep(session.weights())
-        session.at = msgspec.structs.replace(
-            at,
-            last_val_loss=loss,
-            best_val_loss=loss if better else at.best_val_loss,
-            without_gain=without_gain,
-            stopped_early=without_gain >= PATIENCE,
-        )
+            session.best = copy_weights(session.weights())
 
     def _keep(self) -> None:
         session = self._session
         trainer = session.trainer
 
         def write(directory: Path) -> None:
-            state.save(directory, session.at, session.weights(), session.best, trainer.optimizer)
+            save_state(directory, session.at, session.weights(), session.best, trainer.optimizer)
             trainer.state.save_to_json(str(directory / TRAINER_STATE_FILE))
 
         session.worker.checkpoint(session.at.step, write)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from tmde_axolotl.training.options import Options, parse, prepare_environment
-from tmde_core.sdk.worker import RunWorker, TrainingFailedError
+from tmde_core.sdk.worker import RunWorker, require_card
 
 
 def main(options: Options) -> int:
@@ -16,22 +16,11 @@ def main(options: Options) -> int:
     with RunWorker(options.job) as worker:
         prepare_environment()
         worker.events.log("Loading Axolotl.")
-        require_card(options)
+        require_card("axolotl", allow_cpu=options.allow_cpu)
         from tmde_axolotl.training.run import train
 
         train(worker, options)
     return worker.exit_code
-
-
-def require_card(options: Options) -> None:
-    """Raise an error if there is no card and nobody allowed to train without one."""
-    import torch
-
-    if not options.allow_cpu and not torch.cuda.is_available():
-        raise TrainingFailedError(
-            "no-card",
-            "PyTorch finds no NVIDIA card. Run `tmde backends doctor axolotl`, or train with the backend `cpu`.",
-        )
 
 
 if __name__ == "__main__":

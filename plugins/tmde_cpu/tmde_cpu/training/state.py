@@ -1,87 +1,44 @@
-"""Save and restore the state of a run, so that a resumed run continues exactly. The files contain no pickles."""
+"""Save and restore the state of a run, so that a resumed run continues exactly."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from tmde_core.sdk.records import Record, from_json, to_json
-from tmde_core.sdk.worker import TrainingFailedError
+from tmde_core.sdk.worker import TrainingState, restore_optimizer, restore_weights, save_state
 
-STATE_FILE, WEIGHTS_FILE, BEST_FILE, OPTIMIZER_FILE = (
-    "state.json",
-    "adapter.safetensors",
-    "best.safetensors",
-    "optimizer.safetensors",
-)
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""AdamW's state of each parameter."""
-
+RANDOM_FILE = "random.safetensors"
 RANDOM = "random_state"
 
-Weights = dict[str, torch.Tensor]
 
+class State(TrainingState, frozen=True, kw_only=True):
+    """The state of the loop after some steps."""
 
-class State(Record, frozen=True):
-    """The state of the loop after `step` optimizer steps. The data order follows from the seed and the epoch."""
-
-    fingerprint: str
-    """A hash of configuration, dataset and base model. A checkpoint with another fingerprint is refused."""
     threads: int
     """The number of threads. With another number, sums are rounded differently."""
-    step: int = 0
-    best_val_loss: float | None = None
-    last_val_loss: float | None = None
-    last_train_loss: float | None = None
-    without_gain: int = 0
-    """The number of consecutive validations that did not lower the best loss."""
-    stopped_early: bool = False
-    supervised_tokens: int = 0
-    seconds: float = 0.0
-    """The time spent in optimizer steps, over all attempts."""
 
 
 def save(
-    directory: Path, state: State, weights: Mapping[str, torch.Tensor], best: Weights, optimizer: torch.optim.Optimizer
+    directory: Path,
+    state: State,
+    weights: Mapping[str, torch.Tensor],
+    best: Mapping[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write a checkpoint's files."""
-    (directory / STATE_FILE).write_bytes(to_json(state))
-    save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, directory / WEIGHTS_FILE)
-    if best:
-        save_file(best, directory / BEST_FILE)
-    moments = {
-        f"{name}/{moment}": optimizer.state[tensor][moment].contiguous()
-        for name, tensor in weights.items()
-        if tensor in optimizer.state
-        for moment in MOMENTS
-    }
-    save_file({**moments, RANDOM: torch.get_rng_state()}, directory / OPTIMIZER_FILE)
+    save_state(directory, state, weights, best, optimizer)
+    save_file({RANDOM: torch.get_rng_state()}, directory / RANDOM_FILE)
 
 
-def read(directory: Path) -> State:
-    """Return the state that a checkpoint contains.
-
-    Raises:
-        TrainingFailedError: the directory is not a checkpoint of this trainer.
-    """
-    try:
-        return from_json((directory / STATE_FILE).read_bytes(), State)
-    except Exception as error:
-        raise TrainingFailedError("bad-checkpoint", f"The checkpoint {directory} cannot be read: {error}") from None
-
-
-def restore(directory: Path, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> Weights:
+def restore(directory: Path, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restore weights, optimizer and random state, and return the best weights so far."""
-    with torch.no_grad():
-        for name, tensor in load_file(directory / WEIGHTS_FILE).items():
-            weights[name].copy_(tensor)
-    saved = load_file(directory / OPTIMIZER_FILE)
-    torch.set_rng_state(saved.pop(RANDOM))
-    for key, tensor in saved.items():
-        name, moment = key.rsplit("/", 1)
-        optimizer.state[weights[name]][moment] = tensor
-    best = directory / BEST_FILE
-    return load_file(best) if best.exists() else {}
+    best = restore_weights(directory, weights)
+    restore_optimizer(directory, weights, optimizer)
+    file = directory / RANDOM_FILE
+    if file.exists():  # earlier versions kept it elsewhere; nothing draws from it after the adapter was made
+        torch.set_rng_state(load_file(file)[RANDOM])
+    return best

@@ -13,13 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tmde_core.sdk.training import FineTuneConfig
-from tmde_core.sdk.worker import TrainingFailedError, measure_memory
+from tmde_core.sdk.worker import TARGET_MODULES, TrainingFailedError, measure_memory
 from tmde_cpu.training import attention, layers
 from tmde_cpu.training.packing import Pack
-
-TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""All projections, because attention alone learns less at the same rank (Biderman et al. 2024, "LoRA Learns Less and
-Forgets Less")."""
 
 
 class Passes(Protocol):

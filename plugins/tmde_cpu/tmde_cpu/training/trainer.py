@@ -7,12 +7,11 @@ computes no shared beginning twice (`training.packing`), it computes logits only
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-import resource
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,28 +19,39 @@ import peft
 import psutil
 import torch
 import transformers
-from safetensors.torch import save_file
 
-from tmde_core.sdk.adapters import CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE
-from tmde_core.sdk.training import FineTuneConfig, FineTuneMetrics
+from tmde_core.sdk.adapters import GGUF_FILE
+from tmde_core.sdk.errors import TmdeError
+from tmde_core.sdk.measured_runs import keep_measured_run
+from tmde_core.sdk.model_shape import Shape
+from tmde_core.sdk.training import FineTuneConfig
 from tmde_core.sdk.worker import (
-    PATIENCE,
+    TARGET_MODULES,
     BaseIdentity,
     ConversationEncoder,
+    Measurement,
     RunWorker,
-    TrainingFailedError,
+    check_fingerprint,
     check_loss,
+    copy_weights,
+    describe_metrics,
     learning_rate,
+    load_tokenizer,
     order_examples,
+    put_weights,
+    read_state,
+    record_validation,
+    stage_adapter,
 )
-from tmde_cpu.base_model import base_name, ensure_base_model, identify, load_tokenizer
+from tmde_cpu.base_model import base_name, ensure_base_model, identify
+from tmde_cpu.estimate import BACKEND, DEVICE, QUANTISATION, computed_pace, computed_peak
 from tmde_cpu.gguf.families import UnsupportedModelError
 from tmde_cpu.gguf.lora import write_gguf_lora
 from tmde_cpu.training import state
-from tmde_cpu.training.packing import Pack, pack_all
+from tmde_cpu.training.packing import pack_all
 from tmde_cpu.training.state import State
 from tmde_cpu.training.step import mean_loss, optimizer_step
-from tmde_cpu.training.trainee import TARGET_MODULES, Trainee, load_trainee
+from tmde_cpu.training.trainee import Trainee, load_trainee
 
 PACK_TOKENS = 512
 """Tokens in one forward and backward pass. Measured on the embedded model's steps of 8 examples: with 512 instead of
@@ -67,16 +77,14 @@ def train(worker: RunWorker) -> None:
     """Train the job's adapter and publish it."""
     config = worker.config
     resumed = Path(worker.job.resume_from) if worker.job.resume_from else None
-    begun = state.read(resumed) if resumed else None
+    begun = read_state(resumed, State) if resumed else None
     threads = _be_deterministic(begun.threads if begun else None, config.seed)
 
     directory = ensure_base_model(Path(worker.job.data_dir), worker.job.base_model)
     base = identify(directory, base_name(worker.job))
     fingerprint = worker.fingerprint(base)
-    if begun and begun.fingerprint != fingerprint:
-        raise TrainingFailedError(
-            "bad-checkpoint", "The checkpoint belongs to other data, settings or another base model."
-        )
+    if begun:
+        check_fingerprint(begun, fingerprint)
     at = begun or State(fingerprint=fingerprint, threads=threads)
 
     training, validation = worker.read_examples(ConversationEncoder(load_tokenizer(directory)).encode)
@@ -85,6 +93,7 @@ def train(worker: RunWorker) -> None:
     optimizer = torch.optim.AdamW(
         trainee.weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
+    measurement = Measurement(max(map(len, (*training, *validation))), on_card=False)
     best = state.restore(resumed, trainee.weights, optimizer) if resumed else {}
     pack_tokens = pack_limit(config)
     validation_packs = pack_all(validation, pack_tokens)
@@ -109,8 +118,12 @@ def train(worker: RunWorker) -> None:
         rate = learning_rate(at.step, total_steps, config.learning_rate, config.warmup_ratio, config.lr_scheduler)
 
         started = time.monotonic()
-        loss, supervised = optimizer_step(trainee, optimizer, pack_all(chosen, pack_tokens), rate, worker.report_alive)
+        packs = pack_all(chosen, pack_tokens)
+        for pack in packs:
+            measurement.begin_pass(pack.size)
+        loss, supervised = optimizer_step(trainee, optimizer, packs, rate, worker.report_alive)
         seconds = time.monotonic() - started
+        measurement.end_step(seconds)
         check_loss(loss, at.step + 1)
         at = msgspec.structs.replace(
             at,
@@ -131,16 +144,16 @@ def train(worker: RunWorker) -> None:
 
         epoch_ends = at.step % steps_per_epoch == 0
         if validation_packs and (epoch_ends or (config.eval_steps and at.step % config.eval_steps == 0)):
-            at, best = _validate(worker, trainee, validation_packs, at, best, epoch + 1)
+            mean = mean_loss(trainee, validation_packs, worker.report_alive)
+            at, better = record_validation(worker, at, mean, epoch + 1)
+            best = copy_weights(trainee.weights) if better else best
         if epoch_ends or worker.wants_checkpoint or time.monotonic() - kept > CHECKPOINT_SECONDS:
             keep()
             kept = time.monotonic()
 
-    if best:
-        with torch.no_grad():
-            for name, tensor in best.items():
-                trainee.weights[name].copy_(tensor)
+    put_weights(best, trainee.weights)
     _publish(worker, trainee, directory, base, at)
+    _keep_measured(worker, measurement, directory, base)
 
 
 def pack_limit(config: FineTuneConfig) -> int:
@@ -148,62 +161,14 @@ def pack_limit(config: FineTuneConfig) -> int:
     return min(PACK_TOKENS, config.batch_size * PACK_TOKENS_PER_BATCHED)
 
 
-def _validate(
-    worker: RunWorker, trainee: Trainee, packs: Sequence[Pack], at: State, best: state.Weights, epoch: int
-) -> tuple[State, state.Weights]:
-    """Measure the validation loss, and keep the weights if the loss is the lowest so far."""
-    loss = mean_loss(trainee, packs, worker.report_alive)
-    if not math.isfinite(loss):
-        raise TrainingFailedError(
-            "nan-loss", f"The validation loss after step {at.step} is {loss}. Lower the learning rate."
-        )
-    better = at.best_val_loss is None or loss < at.best_val_loss
-    worker.events.eval(at.step, loss, epoch=epoch, best=better)
-    without_gain = 0 if better else at.without_gain + 1
-    if without_gain >= PATIENCE:
-        worker.events.log(f"Stopped early: the validation loss has not fallen {PATIENCE} times in a row.")
-    return (
-        msgspec.structs.replace(
-            at,
-            last_val_loss=loss,
-            best_val_loss=loss if better else at.best_val_loss,
-            without_gain=without_gain,
-            stopped_early=without_gain >= PATIENCE,
-        ),
-        {name: tensor.detach().clone() for name, tensor in trainee.weights.items()} if better else best,
-    )
-
-
 def _publish(worker: RunWorker, trainee: Trainee, directory: Path, base: BaseIdentity, at: State) -> None:
-    staging = worker.make_staging()
-    lora = trainee.peft_model.peft_config["default"]
-    # A local path would mean nothing on another machine; other tools look for a repository.
-    lora.base_model_name_or_path = worker.job.base_model_source or base.name
-    lora.inference_mode = True
-    lora.save_pretrained(staging)
-    settings = msgspec.json.decode((staging / CONFIG_FILE).read_bytes())
-    settings["target_modules"] = sorted(settings["target_modules"])  # peft keeps a set, whose order changes
-    (staging / CONFIG_FILE).write_bytes(
-        msgspec.json.format(msgspec.json.encode(settings, order="sorted"), indent=2) + b"\n"
-    )
-    weights = peft.get_peft_model_state_dict(trainee.peft_model)
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, staging / WEIGHTS_FILE, {"format": "pt"})
+    staging = stage_adapter(worker, trainee.peft_model, base)
     try:
         write_gguf_lora(staging, directory, staging / GGUF_FILE)
     except UnsupportedModelError as error:
         worker.events.log(f"{error} The adapter is published without its GGUF form.")
-    metrics = FineTuneMetrics(
-        final_train_loss=at.last_train_loss,
-        final_val_loss=at.last_val_loss,
-        best_val_loss=at.best_val_loss,
-        total_steps=at.step,
-        training_time_seconds=round(at.seconds, 3),
-        peak_ram_gb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 3),
-        perplexity=None if at.best_val_loss is None else math.exp(min(at.best_val_loss, 700.0)),
-        tokens_per_second=round(at.supervised_tokens / at.seconds, 2) if at.seconds else None,
-    )
     worker.publish(
-        metrics,
+        describe_metrics(at),
         base,
         {
             "threads": at.threads,
@@ -212,6 +177,29 @@ def _publish(worker: RunWorker, trainee: Trainee, directory: Path, base: BaseIde
             "versions": {module.__name__: str(module.__version__) for module in (torch, transformers, peft)},
         },
     )
+
+
+def _keep_measured(worker: RunWorker, measurement: Measurement, directory: Path, base: BaseIdentity) -> None:
+    """Keep what the run needed, for the next estimate."""
+    shape, config = Shape.read(directory), worker.config
+    if shape is None:
+        return
+    threads = torch.get_num_threads()
+    measured = measurement.describe(
+        backend=BACKEND,
+        device=DEVICE,
+        base_model=base.name,
+        weights=shape.weights,
+        quantisation=QUANTISATION,
+        lora_rank=config.lora_rank,
+        micro_batch=config.batch_size,
+        computed_peak=lambda tokens: computed_peak(shape, config.lora_rank, tokens),
+        computed_pace=lambda _passes, _tokens: computed_pace(shape.weights, threads),
+    )
+    if measured is not None:
+        # The adapter is published. A full disk must not turn the run into a failed one.
+        with contextlib.suppress(TmdeError):
+            keep_measured_run(worker.run_dir, measured)
 
 
 def _be_deterministic(threads: int | None, seed: int) -> int:

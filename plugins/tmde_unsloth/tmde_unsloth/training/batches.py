@@ -10,10 +10,7 @@ import torch
 
 from tmde_core.sdk.files import write_atomic
 from tmde_core.sdk.records import Record, from_json, to_json
-from tmde_core.sdk.worker import EncodedExample
-
-IGNORED = -100
-"""The label of a token that is not trained on, in PyTorch's cross entropy."""
+from tmde_core.sdk.worker import IGNORED, EncodedExample
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def to_part(examples: Sequence[EncodedExample], padding: int, device: torch.devi
         tokens = torch.tensor(example.tokens)
         ids[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = 1
-        labels[row, example.answer_start : len(tokens)] = tokens[example.answer_start :]
+        labels[row, : len(tokens)] = torch.tensor(example.labels)
     supervised = sum(example.supervised for example in examples)
     return Part(ids.to(device), mask.to(device), labels.to(device), supervised)
 

@@ -12,47 +12,48 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import os
-import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import peft
 import psutil
 import torch
-from safetensors.torch import save_file
 
-from tmde_core.sdk.adapters import CONFIG_FILE, WEIGHTS_FILE
 from tmde_core.sdk.errors import TmdeError
 from tmde_core.sdk.measured_runs import find_correction, keep_measured_run
 from tmde_core.sdk.model_shape import Shape
-from tmde_core.sdk.training import FineTuneMetrics
 from tmde_core.sdk.worker import (
-    PATIENCE,
-    SOURCE_FILE,
+    TARGET_MODULES,
     BaseIdentity,
     ConversationEncoder,
     EncodedExample,
+    Measurement,
     RunWorker,
-    TrainingFailedError,
+    TrainingState,
     check_loss,
+    copy_weights,
+    describe_metrics,
     identify_base_model,
     learning_rate,
+    load_tokenizer,
+    name_base_model,
     order_examples,
     prepare_weights,
+    put_weights,
+    record_validation,
+    restore_optimizer,
+    restore_weights,
+    resume_state,
+    save_state,
+    seed_run,
+    stage_adapter,
 )
-from tmde_unsloth.estimate import BACKEND, Device
+from tmde_unsloth.estimate import BACKEND, Device, computed_pace, computed_peak
 from tmde_unsloth.memory import fitting_examples
-from tmde_unsloth.training import state
 from tmde_unsloth.training.batches import MicroBatch, parts
-from tmde_unsloth.training.checks import TARGET_MODULES
-from tmde_unsloth.training.measuring import Measurement, ram_peak
 from tmde_unsloth.training.options import Options
-from tmde_unsloth.training.state import State
-from tmde_unsloth.training.tokens import load_tokenizer
 from tmde_unsloth.training.trainee import Trainee, load, versions
 
 T = TypeVar("T")
@@ -67,18 +68,12 @@ def train(worker: RunWorker, options: Options) -> None:
     """Train the job's adapter and publish it."""
     config = worker.config
     resumed = Path(worker.job.resume_from) if worker.job.resume_from else None
-    begun = state.read(resumed) if resumed else None
-    _seed(config.seed)
+    seed_run(config.seed)
 
     directory = prepare_weights(worker.job, worker.report_alive)
     tokenizer = load_tokenizer(directory)
-    base = identify_base_model(directory, _name(worker, directory), tokenizer.chat_template)
-    fingerprint = worker.fingerprint(base)
-    if begun and begun.fingerprint != fingerprint:
-        raise TrainingFailedError(
-            "bad-checkpoint", "The checkpoint belongs to other data, settings or another base model."
-        )
-    at = begun or State(fingerprint=fingerprint)
+    base = identify_base_model(directory, name_base_model(worker.job, directory), tokenizer.chat_template)
+    at = resume_state(worker, worker.fingerprint(base))
 
     training, validation = worker.read_examples(ConversationEncoder(tokenizer).encode)
     step_examples = config.batch_size * config.gradient_accumulation_steps
@@ -93,12 +88,15 @@ def train(worker: RunWorker, options: Options) -> None:
         weight_decay=config.weight_decay,
         fused=True,
     )
-    best = state.restore(resumed, trainee.weights, optimizer) if resumed else {}
+    best: dict[str, Any] = {}
+    if resumed:
+        best = restore_weights(resumed, trainee.weights)
+        restore_optimizer(resumed, trainee.weights, optimizer)
     scaler = torch.amp.GradScaler(trainee.device.type, enabled=trainee.half is torch.float16)
     if at.loss_scale is not None:
         scaler.update(at.loss_scale)
     shape, device = Shape.read(directory), Device(_device_name(trainee), cores=torch.get_num_threads())
-    measurement = Measurement(trainee.device, longest)
+    measurement = Measurement(longest, on_card=device.is_card)
     wanted = options.micro_batch or _estimate(worker, shape, device, trainee, longest, at_once)
     micro = MicroBatch(worker.run_dir, config.batch_size, min(wanted, at_once))
     if scaler.is_enabled():
@@ -119,7 +117,7 @@ def train(worker: RunWorker, options: Options) -> None:
     kept = time.monotonic()
 
     def keep() -> None:
-        worker.checkpoint(at.step, lambda path: state.save(path, at, trainee.weights, best, optimizer))
+        worker.checkpoint(at.step, lambda path: save_state(path, at, trainee.weights, best, optimizer))
 
     while at.step < total_steps and not at.stopped_early:
         epoch, step_in_epoch = divmod(at.step, steps_per_epoch)
@@ -152,20 +150,16 @@ def train(worker: RunWorker, options: Options) -> None:
 
         epoch_ends = at.step % steps_per_epoch == 0
         if validation and (epoch_ends or (config.eval_steps and at.step % config.eval_steps == 0)):
-            at, best = _validate(worker, stepper, validation, at, best, epoch + 1)
+            at, better = record_validation(worker, at, stepper.mean_loss(validation), epoch + 1)
+            best = copy_weights(trainee.weights) if better else best
         if epoch_ends or worker.wants_checkpoint or time.monotonic() - kept > CHECKPOINT_SECONDS:
             keep()
             kept = time.monotonic()
 
-    if best:
-        with torch.no_grad():
-            for key, tensor in best.items():
-                trainee.weights[key].copy_(tensor)
+    put_weights(best, trainee.weights)
     _publish(worker, trainee, micro, base, at, measurement)
-    if shape is not None and (measured := measurement.describe(shape, config, trainee.way, device, micro.size)):
-        # The adapter is published. A full disk must not turn the run into a failed one.
-        with contextlib.suppress(TmdeError):
-            keep_measured_run(worker.run_dir, msgspec.structs.replace(measured, base_model=base.name))
+    if shape is not None:
+        _keep_measured(worker, trainee, micro, base, measurement, shape, device)
 
 
 class Stepper:
@@ -258,65 +252,19 @@ def _is_lack_of_memory(error: BaseException) -> bool:
     )
 
 
-def _validate(
-    worker: RunWorker,
-    stepper: Stepper,
-    validation: Sequence[EncodedExample],
-    at: State,
-    best: state.Weights,
-    epoch: int,
-) -> tuple[State, state.Weights]:
-    """Measure the validation loss, and keep the weights if the loss is the lowest so far."""
-    loss = stepper.mean_loss(validation)
-    if not math.isfinite(loss):
-        raise TrainingFailedError(
-            "nan-loss", f"The validation loss after step {at.step} is {loss}. Lower the learning rate."
-        )
-    better = at.best_val_loss is None or loss < at.best_val_loss
-    worker.events.eval(at.step, loss, epoch=epoch, best=better)
-    without_gain = 0 if better else at.without_gain + 1
-    if without_gain >= PATIENCE:
-        worker.events.log(f"Stopped early: the validation loss has not fallen {PATIENCE} times in a row.")
-    return (
-        msgspec.structs.replace(
-            at,
-            last_val_loss=loss,
-            best_val_loss=loss if better else at.best_val_loss,
-            without_gain=without_gain,
-            stopped_early=without_gain >= PATIENCE,
-        ),
-        state.keep(stepper.weights) if better else best,
-    )
-
-
 def _publish(
-    worker: RunWorker, trainee: Trainee, micro: MicroBatch, base: BaseIdentity, at: State, measurement: Measurement
+    worker: RunWorker,
+    trainee: Trainee,
+    micro: MicroBatch,
+    base: BaseIdentity,
+    at: TrainingState,
+    measurement: Measurement,
 ) -> None:
-    staging = worker.make_staging()
-    lora = trainee.model.peft_config["default"]
-    # A local path would mean nothing on another machine; other tools look for a repository.
-    lora.base_model_name_or_path = getattr(worker.job, "base_model_source", "") or base.name
-    lora.inference_mode = True
-    lora.auto_mapping = None  # names classes of Unsloth, which other programs lack
-    lora.save_pretrained(staging)
-    settings = msgspec.json.decode((staging / CONFIG_FILE).read_bytes())
-    settings["target_modules"] = sorted(TARGET_MODULES)  # Unsloth may write a pattern instead
-    (staging / CONFIG_FILE).write_bytes(
-        msgspec.json.format(msgspec.json.encode(settings, order="sorted"), indent=2) + b"\n"
-    )
-    weights = peft.get_peft_model_state_dict(trainee.model)
-    save_file(state.keep(weights), staging / WEIGHTS_FILE, {"format": "pt"})
+    stage_adapter(worker, trainee.model, base)
     reserved, allocated = measurement.card_peaks()
-    metrics = FineTuneMetrics(
-        final_train_loss=at.last_train_loss,
-        final_val_loss=at.last_val_loss,
-        best_val_loss=at.best_val_loss,
-        total_steps=at.step,
-        training_time_seconds=round(at.seconds, 3),
+    metrics = describe_metrics(
+        at,
         peak_vram_gb=None if reserved is None else round(reserved / 1024**3, 3),
-        peak_ram_gb=round(ram_peak() / 1024**3, 3),
-        perplexity=None if at.best_val_loss is None else math.exp(min(at.best_val_loss, 700.0)),
-        tokens_per_second=round(at.supervised_tokens / at.seconds, 2) if at.seconds else None,
         device=_device_name(trainee),
         quantisation=trainee.way.name,
         micro_batch=micro.size,
@@ -334,21 +282,31 @@ def _publish(
     )
 
 
-def _seed(seed: int) -> None:
-    """Fix what can be fixed. On a card, sums are still rounded in another order from run to run."""
-    random.seed(seed)
-    torch.manual_seed(seed)
-    torch.cuda.manual_seed_all(seed)
-    if not torch.cuda.is_available():
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1))
-
-
-def _name(worker: RunWorker, directory: Path) -> str:
-    """Return the name of the base model for the manifest; empty if its files name it."""
-    named: str = getattr(worker.job, "base_model_name", "")
-    if named or Path(worker.job.base_model).is_absolute() or (directory / SOURCE_FILE).is_file():
-        return named
-    return worker.job.base_model
+def _keep_measured(
+    worker: RunWorker,
+    trainee: Trainee,
+    micro: MicroBatch,
+    base: BaseIdentity,
+    measurement: Measurement,
+    shape: Shape,
+    device: Device,
+) -> None:
+    rank, way = worker.config.lora_rank, trainee.way
+    measured = measurement.describe(
+        backend=BACKEND,
+        device=device.name,
+        base_model=base.name,
+        weights=shape.weights,
+        quantisation=way.description,
+        lora_rank=rank,
+        micro_batch=micro.size,
+        computed_peak=lambda tokens: computed_peak(shape, rank, way, device, tokens),
+        computed_pace=lambda passes, tokens: computed_pace(shape, way, device, passes, tokens),
+    )
+    if measured is not None:
+        # The adapter is published. A full disk must not turn the run into a failed one.
+        with contextlib.suppress(TmdeError):
+            keep_measured_run(worker.run_dir, measured)
 
 
 def _attach_scaler(model: Any, scaler: torch.amp.GradScaler) -> None:

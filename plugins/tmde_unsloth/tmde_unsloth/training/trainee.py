@@ -1,7 +1,6 @@
 """Load the base model with Unsloth, add the adapter, and check what Unsloth really did.
 
-Unsloth falls back without an error: to the CPU where there is no card, and to 16 bits where it cannot quantise. The
-module `checks` turns a fallback that nobody allowed into an error.
+Unsloth falls back without an error: to the CPU where there is no card, and to 16 bits where it cannot quantise. `check_loaded_model` turns a fallback that nobody allowed into an error.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ import unsloth  # before transformers and peft, which it changes
 from unsloth import FastLanguageModel
 
 from tmde_core.sdk.model_shape import Shape
-from tmde_core.sdk.worker import RunWorker
+from tmde_core.sdk.worker import TARGET_MODULES, RunWorker, check_loaded_model, log_no_card
 from tmde_unsloth.memory import ON_CPU, Way, peak_bytes
-from tmde_unsloth.training.checks import TARGET_MODULES, check_held_as_wanted
 from tmde_unsloth.training.options import Options
 
 PLENTY = 0.8
@@ -72,10 +70,7 @@ def load(worker: RunWorker, directory: Path, options: Options, step_tokens: int,
     config = worker.config
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cpu":
-        worker.events.log(
-            "WARNING: there is no NVIDIA card, so this run trains on the CPU because allow_cpu is set. It is much slower, "
-            "and the base model is held in 32 bits. The backend `cpu` is faster here."
-        )
+        log_no_card(worker)
     half = _half(device)
     way = choose_way(Shape.read(directory), config.lora_rank, device, options, step_tokens)
     model, _ = FastLanguageModel.from_pretrained(
@@ -104,7 +99,7 @@ def load(worker: RunWorker, directory: Path, options: Options, step_tokens: int,
     model.train()
     weights = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
     trainee = Trainee(model, weights, device, way, half, padding)
-    counted = check_held_as_wanted(model, device, way)
+    counted = check_loaded_model(model, "unsloth", device.type, four_bit=way.weight_bits == 4)
     if counted:
         worker.events.log(f"{counted:,} projections of the base model are in 4 bits.", fourBitModules=counted)
     return trainee

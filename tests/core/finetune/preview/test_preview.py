@@ -57,7 +57,7 @@ def put_card(directory: Path, monkeypatch, name: str, total: int, used: int) -> 
     """Stand in for `nvidia-smi` on a machine with one card; sizes in MiB."""
     directory.mkdir()
     tool = directory / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\necho '{name}, {total}, {used}, 3'\n")
+    tool.write_text(f"#!/bin/sh\necho '{name}, {total}, {used}, 3, 0, GPU-1'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
 

@@ -343,7 +343,7 @@ async def test_what_was_paused_is_written_down_for_other_processes(data_dir):
 )
 async def test_the_setting_and_the_room_on_the_card_decide(data_dir, monkeypatch, mode, free, pauses):
     gpus = (Gpu(name="small", total_bytes=MIB, used_bytes=0), Gpu("big", 24_576 * MIB, (24_576 - free) * MIB))
-    monkeypatch.setattr(lending, "read_gpus", lambda: gpus)
+    monkeypatch.setattr(lending, "read_usable_gpus", lambda: gpus)
     chosen = msgspec.structs.replace(
         settings_on(data_dir), supervisor=SupervisorSettings(niceness=0, pause_runtimes=mode)
     )

@@ -8,11 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from tmde_core.sdk.worker import TrainingFailedError
-from tmde_unsloth.memory import ON_CARD, ON_CPU
-from tmde_unsloth.training.checks import check_held_as_wanted
-
-CPU = torch.device("cpu")
+from tmde_core.sdk.worker import TrainingFailedError, check_loaded_model, require_card
 
 
 class Linear4bit(torch.nn.Linear):
@@ -43,24 +39,36 @@ def model(**layers: torch.nn.Module) -> torch.nn.Module:
 
 
 def test_projections_in_4_bits_are_counted_by_class():
-    assert check_held_as_wanted(model(q_proj=Linear4bit(2, 2), up_proj=Linear4bit(2, 2)), CPU, ON_CARD) == 2
+    assert (
+        check_loaded_model(model(q_proj=Linear4bit(2, 2), up_proj=Linear4bit(2, 2)), "mine", "cpu", four_bit=True) == 2
+    )
 
 
 def test_a_single_projection_that_is_not_in_4_bits_is_refused():
-    with pytest.raises(TrainingFailedError, match=r"1 of 2 projections are not \(v_proj\)") as refused:
-        check_held_as_wanted(model(q_proj=Linear4bit(2, 2), v_proj=torch.nn.Linear(2, 2)), CPU, ON_CARD)
+    with pytest.raises(
+        TrainingFailedError, match=r"1 of 2 projections are not \(v_proj\). Run `tmde backends doctor mine`"
+    ) as refused:
+        check_loaded_model(model(q_proj=Linear4bit(2, 2), v_proj=torch.nn.Linear(2, 2)), "mine", "cpu", four_bit=True)
     assert refused.value.reason == "not-4-bit"
 
 
 def test_a_model_without_any_adapted_projection_is_refused():
     with pytest.raises(TrainingFailedError, match="0 of 0"):
-        check_held_as_wanted(torch.nn.Linear(2, 2), CPU, ON_CARD)
+        check_loaded_model(torch.nn.Linear(2, 2), "mine", "cpu", four_bit=True)
 
 
 def test_parts_on_another_device_are_refused():
     with pytest.raises(TrainingFailedError, match="Parts of the model are on meta instead of the cpu"):
-        check_held_as_wanted(model(q_proj=torch.nn.Linear(2, 2, device="meta")), CPU, ON_CPU)
+        check_loaded_model(model(q_proj=torch.nn.Linear(2, 2, device="meta")), "mine", "cpu", four_bit=False)
 
 
 def test_a_model_that_is_not_wanted_in_4_bits_is_not_counted():
-    assert check_held_as_wanted(model(q_proj=torch.nn.Linear(2, 2)), CPU, ON_CPU) == 0
+    assert check_loaded_model(model(q_proj=torch.nn.Linear(2, 2)), "mine", "cpu", four_bit=False) == 0
+
+
+def test_a_run_that_needs_a_card_is_refused_without_one_unless_the_settings_allow_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    require_card("mine", allow_cpu=True)
+    with pytest.raises(TrainingFailedError, match="Run `tmde backends doctor mine`") as refused:
+        require_card("mine", allow_cpu=False)
+    assert refused.value.reason == "no-card"

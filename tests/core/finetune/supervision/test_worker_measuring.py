@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-import torch
 
-from tests.tmde_unsloth.support import MEASURED
-from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.sdk.measured_runs import MeasuredRun
-from tmde_unsloth.estimate import Device, computed_peak
-from tmde_unsloth.memory import ON_CPU
-from tmde_unsloth.training import measuring
-from tmde_unsloth.training.measuring import Measurement
-
-DEVICE = Device(cores=2)
+from tmde_core.sdk.worker import Measurement, measuring
 
 
 @pytest.fixture
 def measurement(monkeypatch) -> Measurement:
     monkeypatch.setattr(measuring, "_process_seconds", lambda: 50.0)
-    return Measurement(torch.device("cpu"), longest=100)
+    return Measurement(100, on_card=False)
+
+
+describe = partial(
+    Measurement.describe, backend="mine", device="CPU", base_model="a-llama", weights=1_000_000, quantisation="32-bit",
+    lora_rank=16, micro_batch=2, computed_peak=lambda tokens: 1_000_000 * tokens,
+    computed_pace=lambda passes, tokens: float(tokens / passes),
+)  # fmt: skip
 
 
 def described(measurement: Measurement) -> MeasuredRun:
-    found = measurement.describe(MEASURED, FineTuneConfig(), ON_CPU, DEVICE, 2)
+    found = describe(measurement)
     assert found is not None
     return found
 
@@ -47,7 +48,7 @@ def test_a_run_of_one_step_has_a_pace_too(measurement):
 
 
 def test_without_a_step_nothing_was_measured(measurement):
-    assert measurement.describe(MEASURED, FineTuneConfig(), ON_CPU, DEVICE, 2) is None
+    assert describe(measurement) is None
 
 
 def test_what_did_not_fit_counts_neither_as_work_nor_as_the_largest_pass(measurement):
@@ -57,11 +58,12 @@ def test_what_did_not_fit_counts_neither_as_work_nor_as_the_largest_pass(measure
     step(measurement, 200, 100, seconds=3.0)
     found = described(measurement)
     assert found.tokens_per_second == 100.0
-    assert found.computed_bytes == computed_peak(MEASURED, 16, ON_CPU, DEVICE, 200)
+    assert found.computed_bytes == 1_000_000 * 200, "that of the largest pass that fitted"
+    assert found.computed_tokens_per_second == 150.0, "of the passes after the first step"
     assert found.peak_bytes > 0
 
 
 def test_a_last_validation_that_did_not_fit_leaves_nothing_to_compare(measurement):
     step(measurement, 200, seconds=1.0)
     measurement.begin_anew()
-    assert measurement.describe(MEASURED, FineTuneConfig(), ON_CPU, DEVICE, 1) is None
+    assert describe(measurement) is None
