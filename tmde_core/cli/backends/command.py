@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tmde_core.backends.building import InstallProgress
-    from tmde_core.backends.service import BackendEnvironments
+    from tmde_core.backends.service import BackendEnvironments, InstallPlan
     from tmde_core.sdk.environments import ProbeReport
     from tmde_core.services import Services
 
@@ -108,12 +108,20 @@ def _announce(backends: BackendEnvironments, name: str, build: str) -> None:
     if backends.is_built_in(name):
         typer.echo(f"TMDE's own environment has the packages of {name}; they are examined.", err=True)
         return
-    plan = backends.plan(name, build)
-    typer.echo(
+    typer.echo(_describe_plan(backends.plan(name, build)), err=True)
+
+
+def _describe_plan(plan: InstallPlan) -> str:
+    """Return what an installation does: it installs, goes on, or only examines what is complete."""
+    if plan.current:
+        return (
+            f"The {plan.packages} packages ({plan.build}) are installed in {plan.directory}. {plan.why} They are only "
+            "examined."
+        )
+    return (
         f"{'Going on with' if plan.continues else 'Installing'} {plan.packages} packages ({plan.build}, Python "
         f"{plan.python}) in {plan.directory}. {plan.why} About {format_bytes(plan.download_bytes)} are fetched and "
-        f"{format_bytes(plan.disk_bytes)} are needed on the disk; {format_bytes(plan.free_bytes)} are free.",
-        err=True,
+        f"{format_bytes(plan.disk_bytes)} are needed on the disk; {format_bytes(plan.free_bytes)} are free."
     )
 
 
