@@ -66,13 +66,34 @@ def install(
     json: JsonFlag = False,
 ) -> None:
     """Install the Python environment of a backend in the data directory, and examine it."""
+    from tmde_core.cli.app import INTERRUPTED
+    from tmde_core.errors import InstallationCancelledError
 
     async def installed(services: Services) -> None:
         _announce(services.backends, name, build)
-        report = await services.backends.install(name, build, _teller())
+        try:
+            report = await services.backends.install(name, build, _teller())
+        except InstallationCancelledError as error:  # it ends as after Ctrl-C
+            typer.echo(error.detail, err=True)
+            raise typer.Exit(INTERRUPTED) from None
         _show(name, report, json)
 
     with_reading(ctx, installed)
+
+
+@command.command()
+def cancel(ctx: typer.Context, name: Name) -> None:
+    """Cancel the installation of a backend that another process runs. What was fetched is kept."""
+
+    async def cancelled(services: Services) -> None:
+        ended = await services.installations.cancel(name)
+        typer.echo(
+            f"The installation of {name} was cancelled. `tmde backends install {name}` goes on from there."
+            if ended.state == "cancelled"
+            else f"The installation of {name} had ended already: {ended.error or 'it is complete'}"
+        )
+
+    with_reading(ctx, cancelled)
 
 
 @command.command()
