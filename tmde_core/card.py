@@ -5,6 +5,10 @@ server, a `tmde worker` or a command line may have started it. They meet in the 
 
 - `loan.json` says which run has the card. It counts only while the run's leash is locked (`finetune.supervision`).
   The kernel unlocks the leash when the last process of the run has ended, so a killed trainer never keeps the card.
+  A trainer that is stopped (SIGSTOP, a frozen container) lives but trains nothing, so its loan counts no more once its
+  run has shown no sign of life for `SILENT_SECONDS`. Usually the watchdog has ended such a run before. If no process
+  watches the run, or its process is in another container, the models answer again all the same. If the trainer goes on,
+  the loan counts again, and the runtimes leave the card again.
 - `users/ID` is locked by each process that has started a runtime. It holds the loan for which that process has paused
   its runtimes. The trainer waits for these answers before it begins. It does not wait for a process that has ended.
 """
@@ -22,12 +26,20 @@ import msgspec
 
 from tmde_core.errors import InsufficientStorageError
 from tmde_core.records.base import Record, to_json, utc_now
+from tmde_core.sdk.worker.run_files import ACTIVITY_FILE, EVENTS_FILE
+from tmde_core.sdk.worker.vitals import HEARTBEAT_FILE
 from tmde_core.storage.durable import storage_errors, write_atomic
 from tmde_core.storage.locks import FileLock, is_locked
 
 DIRECTORY = "card"
 LOAN_FILE = "loan.json"
 USERS = "users"
+SIGNS = (HEARTBEAT_FILE, EVENTS_FILE, ACTIVITY_FILE)
+"""The files of a run that its process touches while it lives."""
+
+SILENT_SECONDS = 900.0
+"""A run without a sign of life for this time has no loan. A training process gives a sign every two seconds, and the
+watchdog ends a silent one after 300 s, or 600 s before its first sign (`finetune.limits`)."""
 
 LEFTOVER_SECONDS = 60.0
 """The age from which an unlocked file of a user belongs to a process that has ended."""
@@ -50,8 +62,22 @@ class Loan(Record):
     """The runtimes that are paused for the run, by name. Other processes, too, leave them alone."""
 
     def is_in_force(self, data_dir: Path) -> bool:
-        """Return whether a process of the run lives, or another process is just starting or ending one."""
+        """Return whether the run has a process that shows life, or another process is just starting or ending one."""
+        return self.is_held(data_dir) and self.seconds_silent(data_dir) < SILENT_SECONDS
+
+    def is_held(self, data_dir: Path) -> bool:
+        """Return whether a process of the run exists. It may be stopped."""
         return is_locked(data_dir / self.leash)
+
+    def seconds_silent(self, data_dir: Path) -> float:
+        """Return the time since the last sign of life of the run: an event, a heartbeat, or the loan itself."""
+        run_dir = (data_dir / self.leash).parent
+        signs = [data_dir / DIRECTORY / LOAN_FILE, *(run_dir / name for name in SIGNS)]
+        last = 0.0
+        for sign in signs:
+            with contextlib.suppress(OSError):
+                last = max(last, sign.stat().st_mtime)
+        return time.time() - last
 
     def describe(self) -> str:
         """Return why a runtime is paused and until when, in sentences."""

@@ -4,6 +4,7 @@
     ├── NotFoundError                 404 not_found
     │   └── FileMissingError          404 not_found
     ├── ConflictError                 409 conflict
+    │   └── InstallationCancelledError 409 conflict
     ├── InvalidInputError             400 invalid_input
     │   └── BrokenFileError           400 invalid_input
     ├── UnprocessableError            422 unprocessable
@@ -60,6 +61,10 @@ class ConflictError(TmdeError):
     """The request conflicts with the current state (already running, already ended, active, …)."""
 
     code, status, title = "conflict", 409, "Conflict"
+
+
+class InstallationCancelledError(ConflictError):
+    """A person has cancelled this installation in another place: on a page, over HTTP or in another terminal."""
 
 
 class InvalidInputError(TmdeError):

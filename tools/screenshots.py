@@ -156,7 +156,7 @@ def main() -> None:
         for shot in shots(home):
             for scheme in ("light", "dark"):
                 file = take(browser, home, shot, scheme)
-                print(f"  {file.relative_to(REPOSITORY)}: {file.stat().st_size // 1024} KB", flush=True)
+                print(f"  {file.relative_to(REPOSITORY)}: {file.stat().st_size // 1000} kB", flush=True)
         browser.close()
 
 

@@ -28,6 +28,7 @@ WRONG: dict[str, list[str]] = {
     "models pull": ["no-owner"],
     "backends list": ["--nonsense"],
     "backends install": ["unsloth", "--builds", "cpu"],
+    "backends cancel": [],
     "backends doctor": [],
     "backends remove": [],
     "doctor": ["--nonsense"],

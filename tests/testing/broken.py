@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -436,6 +436,32 @@ def in_the_server(self: Backend, job: TrainingJob) -> WorkerCommand:
     return Backend.plan(self, job)
 
 
+MERGER = """
+import sys
+target, content, result = sys.argv[1:]
+open(target, "w").write(content)
+print('{"step": "merging", "share": 0.5}')
+print(result)
+"""
+
+
+def merging(place: str, notes: Sequence[str] = ("It was not asked.",)) -> Callable[..., WorkerCommand | None]:
+    """Return a `merge` that writes the model to a place."""
+
+    def merge(_: Any, adapter_dir: Path, base_model: str, target: Path, quantization: str) -> WorkerCommand | None:
+        if base_model.startswith("no-such"):
+            return None
+        result = {"step": "done", "result": {"sizeBytes": 8, "notes": list(notes)}}
+        arguments = (place.format(target=target), "GGUF1234", json.dumps(result))
+        return WorkerCommand(argv=(sys.executable, "-c", MERGER, *arguments))
+
+    return merge
+
+
+def mute(_: Any, adapter_dir: Path, base_model: str, *__: Any) -> WorkerCommand | None:
+    return None if base_model.startswith("no-such") else WorkerCommand(argv=("true",))
+
+
 BACKENDS = {
     "good": backend(""),
     "cannot work here": backend("", availability=lambda _: Availability(ok=False, reason="No GPU.")),
@@ -494,6 +520,41 @@ BACKENDS = {
     ),
     "a conversion of anything": backend(
         "for a base model that does not exist", "convert", convert=lambda *_: WorkerCommand(argv=("true",))
+    ),
+    "a merge of anything": backend(
+        "merge() returns a command for a base model that does not exist",
+        "merges",
+        merge=lambda *_: WorkerCommand(argv=("true",)),
+    ),
+    "a merge that writes nothing": backend(
+        "there is no GGUF file at the target", "merges", "served", merge=merging("{target}-other")
+    ),
+    "a merge that is not told": backend("last line of output is no MergeProgress", "merges", "served", merge=mute),
+    "a merge that nobody compares": backend(
+        "has compared nothing", "merges", "served", merge=merging("{target}", notes=())
+    ),
+    "a good merge": backend("", "merges", "served", merge=merging("{target}")),
+    "a damaged file that is taken": backend(
+        "For a damaged GGUF file", "no_model", dequantize=lambda *_: WorkerCommand(argv=("true",))
+    ),
+    "a damaged file that ends in a traceback": backend(
+        "its last line on stderr is 'ValueError: no model'",
+        "no_model",
+        dequantize=lambda *_: WorkerCommand(argv=(sys.executable, "-c", "raise ValueError('no model')")),
+    ),
+    "weights nowhere": backend(
+        "is 'nowhere', which is no directory",
+        "dequantizes",
+        "served",
+        merge=merging("{target}"),
+        dequantize=lambda *_: WorkerCommand(argv=("echo", "nowhere")),
+    ),
+    "weights without a tokenizer": backend(
+        "has no config.json and no *.safetensors",
+        "dequantizes",
+        "served",
+        merge=merging("{target}"),
+        dequantize=lambda *_: WorkerCommand(argv=("echo", str(Path(__file__).parent))),
     ),
     "create fails": failing_create("tmde_training_backends", BackendDescriptor),
 }

@@ -56,6 +56,8 @@ def train(worker: RunWorker) -> None:
         write_safetensors(staging / "adapter_model.safetensors", {A: ((4, 2), [1.0] * 8), B: ((2, 4), [0.0] * 8)})
     if what == "foreign":
         write_safetensors(staging / "adapter_model.safetensors", {"x.lora_B": ((2, 4), [1.0] * 8)})
+    if what == "served":
+        (staging / "adapter.gguf").write_bytes(b"GGUF")
     if what == "publishes-nothing":
         sys.exit(0)
     if what == "zero-without-kit":

@@ -16,12 +16,13 @@ import asyncio
 import os
 from typing import Any
 
+import msgspec
 import structlog
 
 from tmde_core.backends.building import InstallProgress
 from tmde_core.backends.progress import Installation
 from tmde_core.backends.service import BackendEnvironments
-from tmde_core.errors import ConflictError, TmdeError
+from tmde_core.errors import ConflictError, InstallationCancelledError, TmdeError
 from tmde_core.records.base import utc_now
 from tmde_core.sdk.environments import ProbeReport
 
@@ -29,6 +30,9 @@ __all__ = ["Installation", "Installations"]
 
 POLL_SECONDS = 0.25
 """The time between two looks at an installation by another process."""
+
+ANSWER_SECONDS = 10.0
+"""The longest wait for another process that was asked to end its installation. It looks four times a second."""
 
 NICENESS = 15
 """The priority of installations that nobody asked for: debates and pages go first."""
@@ -105,7 +109,7 @@ class Installations:
         return self._backends.installation(name)
 
     def is_own(self, installation: Installation) -> bool:
-        """Return whether this process runs the installation, so that it can cancel it."""
+        """Return whether this process runs the installation."""
         return installation.process == os.getpid() and self._running(installation.name) is not None
 
     async def wait(self, name: str) -> Installation:
@@ -130,27 +134,43 @@ class Installations:
             await asyncio.sleep(POLL_SECONDS)
 
     async def cancel(self, name: str) -> Installation:
-        """End an installation that this process runs. What was fetched is kept, so that it can go on later.
+        """End an installation, also if another process runs it. What was fetched is kept, so that it can go on later.
 
         Raises:
             PluginUnavailableError: there is no such backend.
-            ConflictError: nothing is being installed, or another process installs.
+            ConflictError: nothing is being installed, or the process that installs does not react.
+            InsufficientStorageError: another process cannot be asked, because the disk is full.
         """
         job = self._running(name)
         if job is None:
-            found = self.current(name)
-            if found is None or found.state != "installing":
-                raise ConflictError(f"The environment of {name} is not being installed.", name=name)
-            raise ConflictError(
-                f"Another process ({found.process}) installs the environment of {name}. End it where it was started: "
-                "press Ctrl+C there.",
-                name=name,
-            )
+            return await self._cancel_elsewhere(name)
         job.task.cancel()
         await asyncio.wait((job.task,))
         if not job.told:  # nothing was recorded
             return Installation(name, job.build, "cancelled", utc_now(), os.getpid())
         return await self.wait(name)
+
+    async def _cancel_elsewhere(self, name: str) -> Installation:
+        """Ask the process that installs to end the installation, and wait until it has done so."""
+        found = await asyncio.to_thread(self.current, name)
+        if found is None or found.state != "installing":
+            raise ConflictError(f"The environment of {name} is not being installed.", name=name)
+        await asyncio.to_thread(self._backends.ask_to_cancel, found)
+        now: Installation | None = found
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while now is not None and (now.started_at, now.state) == (found.started_at, "installing"):
+                    await asyncio.sleep(POLL_SECONDS)
+                    now = await asyncio.to_thread(self.current, name)
+        except TimeoutError:
+            raise ConflictError(
+                f"The process that installs the environment of {name} was asked to end it, and has not reacted in "
+                f"{ANSWER_SECONDS:.0f} s. It ends the installation when it goes on.",
+                name=name,
+            ) from None
+        if now is None or now.started_at != found.started_at:  # the next installation has begun already
+            return msgspec.structs.replace(found, state="cancelled", detail="")
+        return now
 
     async def aclose(self) -> None:
         """End the installations of this process. They can be continued."""
@@ -195,7 +215,7 @@ class _Job:
     def _end(self, task: asyncio.Task[ProbeReport]) -> None:
         """Log the end. This also retrieves the exception, which the record of the installation tells."""
         self.begun.set()
-        if task.cancelled():
+        if task.cancelled() or isinstance(task.exception(), InstallationCancelledError):
             log.info("backends.install_cancelled", backend=self._name)
         elif (error := task.exception()) is None:
             log.info("backends.installed", backend=self._name)

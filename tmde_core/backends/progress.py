@@ -2,6 +2,9 @@
 
 The installing process writes the file while it holds the lock of the environment. A file that says `installing` is
 believed only while the lock is held: the process may have been killed.
+
+Another process cancels the installation by a second file, which names the installation by its start. Process ids would
+not do, because containers do not share them. The installing process looks for this file while it works.
 """
 
 from __future__ import annotations
@@ -10,22 +13,33 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from tmde_core.backends.building import InstallProgress
-from tmde_core.errors import TmdeError
+from tmde_core.errors import InstallationCancelledError, TmdeError
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record, from_json, to_json, utc_now
-from tmde_core.storage.durable import TEMPORARY
+from tmde_core.storage.durable import TEMPORARY, write_atomic
 from tmde_core.storage.locks import is_locked
 
-__all__ = ["Installation", "InstallationFile", "InstallationState", "read_installation"]
+__all__ = [
+    "Installation",
+    "InstallationFile",
+    "InstallationState",
+    "ask_to_cancel",
+    "read_installation",
+    "remove_records",
+]
 
+LOOK_SECONDS = 0.25
+"""The time between two looks for a request to cancel."""
+
+T = TypeVar("T")
 InstallationState = Literal["installing", "done", "failed", "cancelled"]
 
 
@@ -39,7 +53,7 @@ class Installation(Record, frozen=True):
     state: InstallationState
     started_at: datetime
     process: int
-    """The id of the process that installs."""
+    """The id of the process that installs. It means nothing outside the container of this process."""
     step: str = ""
     """What is done now, or was done last."""
     done: int = 0
@@ -58,6 +72,13 @@ class Installation(Record, frozen=True):
         """How far it is, for the end of a sentence: `37 of 48 (numpy, 16.4 MB)`."""
         where = f"{self.done} of {self.total}" if self.total else self.step
         return f"{where} ({self.detail})" if self.detail else where
+
+
+class CancelRequest(Record, frozen=True):
+    """A person wants an installation to end that another process runs."""
+
+    started_at: datetime
+    """When the installation began. A request for an earlier installation counts no more."""
 
 
 class InstallationFile:
@@ -88,6 +109,41 @@ class InstallationFile:
             seconds=self._seconds(),
         )
         self._write()
+
+    @contextlib.asynccontextmanager
+    async def cancellable(self) -> AsyncIterator[None]:
+        """Cancel the block when another process asks for it.
+
+        Raises:
+            InstallationCancelledError: another process has asked. The detail says so.
+        """
+        request = _request_of(self._file)
+        request.unlink(missing_ok=True)  # it was for an earlier installation
+        try:
+            async with asyncio.timeout(None) as limit:
+                looking = asyncio.create_task(self._cancel_on_request(request, limit))
+                try:
+                    yield
+                finally:
+                    looking.cancel()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise InstallationCancelledError(
+                f"The installation of {self._now.name} was cancelled by a request from another process, such as the page "
+                "Plugins. What was fetched is kept: install again, and it goes on from there.",
+                name=self._now.name,
+            ) from None
+        finally:
+            request.unlink(missing_ok=True)
+
+    async def _cancel_on_request(self, request: Path, limit: asyncio.Timeout) -> None:
+        while True:
+            asked = _read(request, CancelRequest)
+            if asked is not None and asked.started_at == self._now.started_at:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        limit.reschedule(asyncio.get_running_loop().time())
 
     @contextlib.contextmanager
     def recording_the_end(self) -> Iterator[None]:
@@ -132,13 +188,13 @@ def read_installation(file: Path, lock: Path) -> Installation | None:
         file: the file of the installation.
         lock: the lock of the environment.
     """
-    found = _read(file)
+    found = _read(file, Installation)
     if found is None or found.state != "installing":
         return found
     seconds = max(found.seconds, round((utc_now() - found.started_at).total_seconds(), 1))
     if is_locked(lock):
         return msgspec.structs.replace(found, seconds=seconds)
-    found = _read(file)  # it may have ended between the two looks
+    found = _read(file, Installation)  # it may have ended between the two looks
     if found is None or found.state != "installing":
         return found
     return msgspec.structs.replace(
@@ -149,7 +205,30 @@ def read_installation(file: Path, lock: Path) -> Installation | None:
     )
 
 
-def _read(file: Path) -> Installation | None:
+def ask_to_cancel(file: Path, installation: Installation) -> None:
+    """Ask the process that runs an installation to end it.
+
+    Args:
+        file: the file of the installation.
+        installation: the installation.
+
+    Raises:
+        InsufficientStorageError: the request cannot be written.
+    """
+    write_atomic(_request_of(file), to_json(CancelRequest(installation.started_at)))
+
+
+def remove_records(file: Path) -> None:
+    """Remove the file of an installation, and a request to cancel it."""
+    file.unlink(missing_ok=True)
+    _request_of(file).unlink(missing_ok=True)
+
+
+def _request_of(file: Path) -> Path:
+    return file.with_name(f"{file.name.removesuffix('.progress.json')}.cancel.json")
+
+
+def _read(file: Path, kind: type[T]) -> T | None:
     with contextlib.suppress(OSError, TmdeError):
-        return from_json(file.read_bytes(), Installation)
+        return from_json(file.read_bytes(), kind)
     return None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,13 @@ from tmde_core.backends.building import (
     locked_packages,
 )
 from tmde_core.backends.driver import choose_build, find_driver
-from tmde_core.backends.progress import Installation, InstallationFile, read_installation
+from tmde_core.backends.progress import (
+    Installation,
+    InstallationFile,
+    ask_to_cancel,
+    read_installation,
+    remove_records,
+)
 from tmde_core.errors import (
     ConflictError,
     InsufficientStorageError,
@@ -284,28 +290,30 @@ class BackendEnvironments:
             InvalidInputError: see `plan`.
             InsufficientStorageError: the disk is too small.
             ConflictError: it is being installed or removed now, or a training run may use what would be replaced.
+            InstallationCancelledError: another process has asked to cancel the installation.
         """
         environment = self._environment(name)
         if environment.is_built_in:
             return await self._examine(environment)
         plan = await asyncio.to_thread(self.plan, name, build)
         chosen = next(one for one in environment.spec.builds if one.name == plan.build)
-        with self._locked(environment) as lock, self._recorded(environment, chosen.name, tell) as told:
-            if not await asyncio.to_thread(_is_current, environment, chosen):
-                if environment.stamp() is not None:
-                    await self._require_no_run()  # it could train with what is replaced now
-                if not plan.continues and plan.free_bytes < plan.disk_bytes:
-                    raise InsufficientStorageError(
-                        f"The environment needs {plan.disk_bytes / 1e9:.1f} GB in {environment.directory.parent}; "
-                        f"{plan.free_bytes / 1e9:.1f} GB are free. Free some space and start again.",
-                        need=plan.disk_bytes,
-                        have=plan.free_bytes,
-                    )
-                python = await asyncio.to_thread(self._python, environment)
-                log = environment.directory.with_name(f"{name}.install.log")
-                await build_environment(environment.directory, chosen, python, log, lock, niceness, told)
-            told(InstallProgress(step="Examining the environment"))
-            return await self._examine(environment)
+        with self._locked(environment) as lock:
+            async with self._recorded(environment, chosen.name, tell) as told:
+                if not await asyncio.to_thread(_is_current, environment, chosen):
+                    if environment.stamp() is not None:
+                        await self._require_no_run()  # it could train with what is replaced now
+                    if not plan.continues and plan.free_bytes < plan.disk_bytes:
+                        raise InsufficientStorageError(
+                            f"The environment needs {plan.disk_bytes / 1e9:.1f} GB in {environment.directory.parent}; "
+                            f"{plan.free_bytes / 1e9:.1f} GB are free. Free some space and start again.",
+                            need=plan.disk_bytes,
+                            have=plan.free_bytes,
+                        )
+                    python = await asyncio.to_thread(self._python, environment)
+                    log = environment.directory.with_name(f"{name}.install.log")
+                    await build_environment(environment.directory, chosen, python, log, lock, niceness, told)
+                told(InstallProgress(step="Examining the environment"))
+                return await self._examine(environment)
 
     def installation(self, name: str) -> Installation | None:
         """Return the installation that runs, in this process or another, or else the last one; None without one.
@@ -315,6 +323,16 @@ class BackendEnvironments:
         """
         environment = self._of(self._plugins.backends.get(name))
         return self._installation(environment) if environment is not None else None
+
+    def ask_to_cancel(self, installation: Installation) -> None:
+        """Ask the process that runs an installation to end it. Return at once.
+
+        Raises:
+            PluginUnavailableError: there is no such backend.
+            InvalidInputError: the backend has no environment of its own.
+            InsufficientStorageError: the request cannot be written.
+        """
+        ask_to_cancel(_installation_file(self._environment(installation.name)), installation)
 
     def is_busy(self, name: str) -> bool:
         """Return whether a process installs or removes the environment of a backend now.
@@ -356,7 +374,7 @@ class BackendEnvironments:
             await self._require_no_run()
             environment.forget_report()
             self._installing.pop(name, None)
-            _installation_file(environment).unlink(missing_ok=True)
+            remove_records(_installation_file(environment))
             return await asyncio.to_thread(_delete, environment.directory)
 
     # ------------------------------------------------------------------------------------------- parts
@@ -434,11 +452,11 @@ class BackendEnvironments:
         with lock:
             yield lock
 
-    @contextlib.contextmanager
-    def _recorded(
+    @contextlib.asynccontextmanager
+    async def _recorded(
         self, environment: Environment, build: str, tell: Callable[[InstallProgress], object]
-    ) -> Iterator[Callable[[InstallProgress], object]]:
-        """Record an installation for other processes, and yield the function that takes its progress."""
+    ) -> AsyncIterator[Callable[[InstallProgress], object]]:
+        """Record an installation for other processes, which can cancel it. Yield the function that takes its progress."""
         _installation_file(environment).unlink(missing_ok=True)  # it tells of an earlier installation
         record = InstallationFile(_installation_file(environment), environment.name, build)
         self._installing[environment.name] = record
@@ -448,8 +466,9 @@ class BackendEnvironments:
             tell(progress)
 
         try:
-            with record.recording_the_end():
-                yield tell_all
+            async with record.cancellable():
+                with record.recording_the_end():
+                    yield tell_all
         finally:
             if not record.now.step:  # it was refused before its first step
                 del self._installing[environment.name]

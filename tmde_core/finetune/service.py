@@ -422,6 +422,18 @@ class FineTuneService:
         """Return what the `tmde worker` of this data directory says about itself; None if none runs."""
         return find_worker(self._settings.started.data_path)
 
+    def describe_worker(self) -> str:
+        """Return why the next run has to wait for a `tmde worker`, in sentences; empty if one trains it at once.
+
+        It is empty, too, if runs are trained without a `tmde worker`.
+        """
+        if not self.trains_elsewhere:
+            return ""
+        worker = self.find_worker()
+        if worker is None:
+            return f"Runs are trained by a worker. {NO_WORKER}"
+        return worker.describe() if worker.is_late() or worker.doing else ""
+
     def awaits_packages(self, backend: str) -> bool:
         """Return whether a run with this backend waits until TMDE has installed the backend's packages."""
         return self._launcher.environments.awaits_installation(backend)

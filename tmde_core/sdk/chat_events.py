@@ -15,7 +15,7 @@ from tmde_core.sdk.lenient_json import read_lenient
 __all__ = ["MAX_EVENT_BYTES", "EventParser"]
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
-"""The most bytes of one event. A token with 20 alternatives takes 3 KB. A longer event ends the answer with an
+"""The most bytes of one event. A token with 20 alternatives takes 3 kB. A longer event ends the answer with an
 error."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")

@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tmde_core.backends import service
+from tmde_core.backends import progress, service
 from tmde_core.backends.building import InstallProgress
 from tmde_core.backends.installing import Installations
 from tmde_core.backends.progress import Installation, InstallationFile
 from tmde_core.backends.service import BackendEnvironments
-from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
+from tmde_core.errors import (
+    ConflictError,
+    InstallationCancelledError,
+    InsufficientStorageError,
+    InvalidInputError,
+    PluginUnavailableError,
+)
 from tmde_core.storage.locks import FileLock
 
 Make = Callable[..., BackendEnvironments]
@@ -53,8 +59,6 @@ async def test_an_installation_runs_in_the_background_and_every_process_sees_it(
     assert not other.is_own(seen)
     with pytest.raises(ConflictError, match="is being installed or removed now"):
         await other.start("mine")
-    with pytest.raises(ConflictError, match="press Ctrl"):
-        await other.cancel("mine")
     assert (await installations.cancel("mine")).state == "cancelled"
     await installations.start("mine")
     await installations.aclose()
@@ -160,6 +164,67 @@ async def test_waiting_for_another_process_ends_with_its_installation(environmen
         with record.recording_the_end():
             pass
     assert (await waiting).state == "done"
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every installation work until it is cancelled."""
+
+    async def build(*arguments: object) -> None:
+        arguments[-1](InstallProgress(step="Packages"))  # type: ignore[operator]
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(service, "build_environment", build)
+
+
+@pytest.mark.usefixtures("endless")
+async def test_another_process_can_cancel_an_installation_which_ends_as_if_it_was_cancelled_there(
+    environments: Make, envs: Path
+):
+    installations, other = Installations(environments()), Installations(environments())
+    started = await installations.start("mine")
+    ended = await other.cancel("mine")
+    assert (ended.state, ended.started_at, ended.error) == ("cancelled", started.started_at, "")
+    assert installations.current("mine") == ended
+    assert not other._backends.is_busy("mine")
+    with pytest.raises(ConflictError, match="is not being installed"):
+        await other.cancel("mine")
+
+    terminal = asyncio.create_task(environments().install("mine"))
+    while (await asyncio.to_thread(other.current, "mine")) in (None, ended):
+        await asyncio.sleep(0.01)
+    await other.cancel("mine")
+    with pytest.raises(InstallationCancelledError, match="goes on from there"):
+        await terminal
+    assert not list(envs.glob("*.cancel.json"))
+
+
+@pytest.mark.usefixtures("endless")
+async def test_a_request_to_cancel_an_earlier_installation_is_ignored(
+    environments: Make, monkeypatch: pytest.MonkeyPatch
+):
+    """A page asks for the installation that it has seen, and another one may have begun."""
+    looked = asyncio.Event()
+    look = progress._read
+
+    def watched(file: Path, kind: type) -> object:
+        found = look(file, kind)
+        if found is not None and kind is progress.CancelRequest:
+            asyncio.get_running_loop().call_soon(looked.set)
+        return found
+
+    monkeypatch.setattr(progress, "_read", watched)
+    backends = environments()
+    installations = Installations(backends)
+    first = await installations.start("mine")
+    await installations.cancel("mine")
+    backends.ask_to_cancel(first)
+    second = await installations.start("mine")
+    backends.ask_to_cancel(first)
+    await looked.wait()
+    assert installations.current("mine").state == "installing"  # type: ignore[union-attr]
+    assert second.started_at != first.started_at
+    await installations.aclose()
 
 
 async def test_progress_that_cannot_be_written_is_kept_in_memory(tmp_path: Path):

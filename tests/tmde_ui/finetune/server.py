@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
 import structlog
 import uvicorn
 
@@ -54,6 +55,8 @@ async def obey(services: Services) -> None:
         answer: object = None
         if command["do"] == "traces":
             await add_traces(services, command["number"])
+        elif command["do"] == "place":
+            msgspec.structs.force_setattr(services.settings.supervisor, "place", command["place"])
         elif command["do"] == "start":
             answer = str((await services.finetune.start(triggered_by=command.get("by", "api"))).id)
         elif command["do"] == "settled":

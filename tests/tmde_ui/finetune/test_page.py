@@ -56,6 +56,18 @@ def figures(page: Page) -> Any:
 # ------------------------------------------------------------------------------------------- standing
 
 
+def test_the_page_says_without_a_run_that_no_worker_is_there_to_train_it(open_page, server):
+    page = open_page("/finetune")
+    expect(page.get_by_test_id("status-line")).to_contain_text("Status: Idle")
+    expect(page.get_by_test_id("worker-line")).to_be_hidden()
+    server.do("place", place="worker")
+    expect(page.get_by_test_id("worker-line")).to_have_text(
+        "Runs are trained by a worker. No worker is running. Start tmde worker on this data directory."
+    )
+    server.do("place", place="server")
+    expect(page.get_by_test_id("worker-line")).to_be_hidden()
+
+
 def test_an_empty_page_says_how_to_fill_it(browser, tmp_path, training_server):
     fresh = training_server(tmp_path)
     page = browser.new_page()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tmde_core.cli.kit import output
 from tmde_core.errors import NotFoundError
 from tmde_ui.kit import words
 
@@ -21,6 +24,11 @@ def test_sizes():
         "98 MB",
         "2.5 GB",
     ]
+
+
+@pytest.mark.parametrize("number", [0, 999, 1000, 999_000, 2_500_000_000, 3 * 10**12])
+def test_pages_and_commands_write_units_alike(number):
+    assert words.format_bytes(number).split()[1] == output.format_bytes(number).split()[1]
 
 
 def test_a_snippet_is_one_line_without_markdown():

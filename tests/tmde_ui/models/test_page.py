@@ -198,9 +198,9 @@ def test_a_pull_tells_its_plan_first_then_its_progress_and_the_model_is_there(op
     plan = dialog.get_by_test_id("plan")
     for fact in ("Tiny-1B", "mit", "Free disk", "a GGUF file to answer with, Q4_K_M"):
         expect(plan).to_contain_text(fact)
-    expect(dialog.get_by_test_id("start-pull")).to_have_text("Fetch 600 KB")
-    dialog.get_by_test_id("plan-choice").select_option(label="Q2_K — 300 KB")
-    expect(dialog.get_by_test_id("start-pull")).to_have_text("Fetch 300 KB")
+    expect(dialog.get_by_test_id("start-pull")).to_have_text("Fetch 600 kB")
+    dialog.get_by_test_id("plan-choice").select_option(label="Q2_K — 300 kB")
+    expect(dialog.get_by_test_id("start-pull")).to_have_text("Fetch 300 kB")
     dialog.get_by_test_id("start-pull").click()
     expect(dialog).to_have_count(0)
     expect(page.get_by_test_id("pull").filter(has_text="Tiny-1B")).to_contain_text("done")
@@ -214,13 +214,13 @@ def test_a_pull_is_cancelled_and_continued(open_page, server):
     page.get_by_test_id("look").click()
     page.get_by_test_id("start-pull").click()
     pull = page.get_by_test_id("pull").first
-    expect(pull.get_by_test_id("pull-words")).to_contain_text("of 800 KB")
+    expect(pull.get_by_test_id("pull-words")).to_contain_text("of 800 kB")
     expect(pull.get_by_role("progressbar")).to_be_visible()
     pull.get_by_test_id("cancel-pull").click()
     expect(pull).to_contain_text("cancelled")
     server.do("faults", faults=[])
     pull.get_by_test_id("continue-pull").click()
-    expect(page.get_by_test_id("pull").filter(has_text="800 KB")).to_contain_text("done")
+    expect(page.get_by_test_id("pull").filter(has_text="800 kB")).to_contain_text("done")
 
 
 def test_what_cannot_be_pulled_is_told_in_a_sentence(open_page):

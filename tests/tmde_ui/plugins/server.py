@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -56,7 +57,7 @@ class QuickBuild:
         self.go_on = asyncio.Event()
 
     async def __call__(
-        self, directory: Path, build: TorchBuild, python: Any, log: Path, lock: FileLock, tell: Any
+        self, directory: Path, build: TorchBuild, python: Any, log: Path, lock: FileLock, niceness: int, tell: Any
     ) -> None:
         tell(InstallProgress(step="Packages", done=1, total=2, detail="tiny-package 1.0"))
         await self.go_on.wait()
@@ -72,20 +73,29 @@ class Elsewhere:
     def __init__(self, envs: Path) -> None:
         self._envs = envs
 
-    def begin(self) -> None:
-        self._lock = FileLock.acquire(self._envs / ".mine.lock")
+    async def begin(self) -> None:
         self._file = InstallationFile(self._envs / "mine.progress.json", "mine", "cpu")
-        self.tell(3)
+        self._failing = asyncio.Event()
+        begun = asyncio.Event()
+        self._working = asyncio.create_task(self._work(begun))
+        await begun.wait()
+
+    async def _work(self, begun: asyncio.Event) -> None:
+        with FileLock.acquire(self._envs / ".mine.lock"), contextlib.suppress(service.TmdeError):
+            async with self._file.cancellable():
+                with self._file.recording_the_end():
+                    self.tell(3)
+                    begun.set()
+                    await self._failing.wait()
+                    raise service.PluginUnavailableError(
+                        "The step 'Packages' failed: no network. The output is in /log."
+                    )
 
     def tell(self, done: int) -> None:
         self._file.tell(InstallProgress(step="Packages", done=done, total=9, detail="torch, 200 MB"))
 
     def fail(self) -> None:
-        try:
-            with self._file.recording_the_end():
-                raise service.PluginUnavailableError("The step 'Packages' failed: no network. The output is in /log.")
-        except service.PluginUnavailableError:
-            self._lock.release()
+        self._failing.set()
 
 
 def prepare(directory: Path, plugins: Plugins) -> None:
@@ -135,7 +145,7 @@ async def obey(services: Services, elsewhere: Elsewhere, quick: QuickBuild) -> N
         answer: object = None
         match command["do"]:
             case "begin":
-                elsewhere.begin()
+                await elsewhere.begin()
             case "tell":
                 elsewhere.tell(command["done"])
             case "fail":

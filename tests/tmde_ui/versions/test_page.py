@@ -90,10 +90,10 @@ def test_adapters_are_listed_with_gate_metrics_tags_and_size_newest_first(open_p
     expect(row(page, old).get_by_test_id("gate")).to_have_text("proven")
     expect(row(page, old).get_by_test_id("tag")).to_have_text(["stable", "v1.0"])
     expect(row(page, old).get_by_test_id("adapter-losses")).to_have_text("loss 0.874, held out 1.016")
-    expect(row(page, old).get_by_test_id("adapter-size")).to_have_text(re.compile(r"^\d+ KB$"))
+    expect(row(page, old).get_by_test_id("adapter-size")).to_have_text(re.compile(r"^\d+ kB$"))
     expect(row(page, old)).to_contain_text("13 traces")
     expect(page.get_by_test_id("active-badge")).to_have_count(0)
-    expect(page.get_by_test_id("storage")).to_have_text(re.compile(r"2 adapters · \d+ KB on the disk · .+ free"))
+    expect(page.get_by_test_id("storage")).to_have_text(re.compile(r"2 adapters · \d+ kB on the disk · .+ free"))
 
 
 def test_what_is_invalid_is_listed_with_its_reason_and_cannot_be_activated(open_page, server, data):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tmde_core.backends.building import InstallProgress
-    from tmde_core.backends.service import BackendEnvironments
+    from tmde_core.backends.service import BackendEnvironments, InstallPlan
     from tmde_core.sdk.environments import ProbeReport
     from tmde_core.services import Services
 
@@ -66,13 +66,34 @@ def install(
     json: JsonFlag = False,
 ) -> None:
     """Install the Python environment of a backend in the data directory, and examine it."""
+    from tmde_core.cli.app import INTERRUPTED
+    from tmde_core.errors import InstallationCancelledError
 
     async def installed(services: Services) -> None:
         _announce(services.backends, name, build)
-        report = await services.backends.install(name, build, _teller())
+        try:
+            report = await services.backends.install(name, build, _teller())
+        except InstallationCancelledError as error:  # it ends as after Ctrl-C
+            typer.echo(error.detail, err=True)
+            raise typer.Exit(INTERRUPTED) from None
         _show(name, report, json)
 
     with_reading(ctx, installed)
+
+
+@command.command()
+def cancel(ctx: typer.Context, name: Name) -> None:
+    """Cancel the installation of a backend that another process runs. What was fetched is kept."""
+
+    async def cancelled(services: Services) -> None:
+        ended = await services.installations.cancel(name)
+        typer.echo(
+            f"The installation of {name} was cancelled. `tmde backends install {name}` goes on from there."
+            if ended.state == "cancelled"
+            else f"The installation of {name} had ended already: {ended.error or 'it is complete'}"
+        )
+
+    with_reading(ctx, cancelled)
 
 
 @command.command()
@@ -108,12 +129,20 @@ def _announce(backends: BackendEnvironments, name: str, build: str) -> None:
     if backends.is_built_in(name):
         typer.echo(f"TMDE's own environment has the packages of {name}; they are examined.", err=True)
         return
-    plan = backends.plan(name, build)
-    typer.echo(
+    typer.echo(_describe_plan(backends.plan(name, build)), err=True)
+
+
+def _describe_plan(plan: InstallPlan) -> str:
+    """Return what an installation does: it installs, goes on, or only examines what is complete."""
+    if plan.current:
+        return (
+            f"The {plan.packages} packages ({plan.build}) are installed in {plan.directory}. {plan.why} They are only "
+            "examined."
+        )
+    return (
         f"{'Going on with' if plan.continues else 'Installing'} {plan.packages} packages ({plan.build}, Python "
         f"{plan.python}) in {plan.directory}. {plan.why} About {format_bytes(plan.download_bytes)} are fetched and "
-        f"{format_bytes(plan.disk_bytes)} are needed on the disk; {format_bytes(plan.free_bytes)} are free.",
-        err=True,
+        f"{format_bytes(plan.disk_bytes)} are needed on the disk; {format_bytes(plan.free_bytes)} are free."
     )
 
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from tmde_core.card import Loan, find_loan, lend, read_loan
+from tmde_core.card import Loan, lend, read_loan
 from tmde_core.errors import TmdeError
 from tmde_core.finetune.supervision import await_card, supervisor
 from tmde_core.finetune.supervision.becoming import put_before
@@ -91,9 +91,16 @@ class CardLender:
         )
 
     def find_notice(self, run_id: UUID) -> str:
-        """Return what the run means for the models if it has the card now; else empty."""
-        loan = find_loan(self._settings.data_path)
-        return self.describe(loan) if loan is not None and loan.run_id == run_id else ""
+        """Return what the run means for the models if it has the card now, or has it and shows no life; else empty."""
+        loan, data_dir = read_loan(self._settings.data_path), self._settings.data_path
+        if loan is None or loan.run_id != run_id or not loan.is_held(data_dir):
+            return ""
+        if loan.is_in_force(data_dir):
+            return self.describe(loan)
+        return (
+            f"This run has shown no sign of life for {loan.seconds_silent(data_dir) / 60:.0f} min: its process seems to be "
+            "stopped. The models that were paused for it answer again. Cancel the run, or let its process go on."
+        )
 
     async def describe_pause(self, estimate: ResourceEstimate) -> str:
         """Return what a run with this estimate means for the runtimes of this process, in sentences; else empty."""

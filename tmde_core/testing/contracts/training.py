@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import math
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -35,7 +36,14 @@ from tmde_core.records.base import from_json
 from tmde_core.records.finetune import FineTuneConfig, FineTuneMetrics
 from tmde_core.records.lora import Manifest
 from tmde_core.records.runtimes import Availability
-from tmde_core.records.training import PREVIEW_FILE, ConversionResult, ResourceEstimate, TrainingJob, WorkerCommand
+from tmde_core.records.training import (
+    PREVIEW_FILE,
+    ConversionResult,
+    MergeProgress,
+    ResourceEstimate,
+    TrainingJob,
+    WorkerCommand,
+)
 from tmde_core.sdk.adapters import (
     CONFIG_FILE,
     GGUF_FILE,
@@ -45,7 +53,13 @@ from tmde_core.sdk.adapters import (
     find_flaw,
     staging_directory,
 )
-from tmde_core.sdk.training import ConvertingBackend, PreviewingBackend, TrainingBackend
+from tmde_core.sdk.training import (
+    ConvertingBackend,
+    DequantizingBackend,
+    MergingBackend,
+    PreviewingBackend,
+    TrainingBackend,
+)
 from tmde_core.sdk.worker.kit import EXIT_CANCELLED, EXIT_COMPLETE, list_checkpoints
 from tmde_core.sdk.worker.run_files import CANCEL_FILE
 from tmde_core.sdk.worker.vitals import read_heartbeat
@@ -59,6 +73,11 @@ ABSENT_MODEL = "/nonexistent/no-such-base-model"
 ASKED_SECONDS = 30.0
 """The time limit for queries that TMDE sends to a backend while a person waits."""
 CONVERSION_SECONDS = 600.0
+GGUF_MAGIC = b"GGUF"
+RAW_ERROR = re.compile(r"[\w.]+(Error|Exception|Exit|Interrupt)\b")
+"""The last line of a traceback."""
+WEIGHT_FILES = ("config.json", "*.safetensors", "tokenizer*")
+"""The files that make a directory of weights trainable."""
 KIT = "tmde_core.sdk.worker.RunWorker does it for you."
 
 
@@ -533,22 +552,10 @@ class TrainingBackendContract:
         if command is None:
             not_run("convert() makes no served form of adapters of this base model.")
         _must_be_command(command, "convert()")
-        done = subprocess.run(
-            command.argv,
-            env={**os.environ, **command.env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=CONVERSION_SECONDS,
-            check=False,
-        )
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        require(
-            done.returncode == 0,
-            f"The conversion of the adapter that this backend has just trained ended with exit status {done.returncode}: "
-            f"{said[-1] if said else 'it said nothing'}",
-        )
+        done = _to_the_end(command, "The conversion")
+        _must_end_well(done, "The conversion of the adapter that this backend has just trained")
         try:
-            form = from_json((done.stdout.strip().splitlines() or [b""])[-1], ConversionResult)
+            form = from_json(_last_line(done).encode(), ConversionResult)
         except TmdeError as error:
             broken(f"The conversion's last line of output is no ServedForm: {error.detail} Print one line of JSON.")
         require(
@@ -560,8 +567,160 @@ class TrainingBackendContract:
             f"The conversion ended well, and there is no {GGUF_FILE} beside the weights, and no note why. Write the file.",
         )
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tmde_merged(
+        cls, tmde_available: TrainingBackend, tmde_completed: TrainingRun, tmde_data_dir: Path
+    ) -> Path | None:
+        """Return the model that the backend has merged; None if it merges nothing here."""
+        if not isinstance(tmde_available, MergingBackend) or not (tmde_completed.adapter_dir / GGUF_FILE).is_file():
+            return None
+        target = tmde_data_dir / "merged.gguf"
+        directory, base = tmde_completed.adapter_dir, tmde_completed.config.base_model
+        with calling("merge()", "TMDE asks every backend in turn. Return None for a base model that is not known."):
+            command = tmde_available.merge(directory, base, target, "F16")
+        if command is None:
+            return None
+        _must_be_command(command, "merge()")
+        done = _to_the_end(command, "The merge")
+        _must_end_well(done, "The merge of the adapter that this backend has just trained")
+        try:
+            last = from_json(_last_line(done).encode(), MergeProgress)
+        except TmdeError as error:
+            broken(f"The merge's last line of output is no MergeProgress: {error.detail} Print one line of JSON.")
+        result = last.result
+        if result is None:
+            broken("The merge's last line of output has no result. Give it as MergeProgress(step='done', result=…).")
+        require(
+            not result.reasons,
+            f"The merge refuses the adapter that this backend has just trained: {' '.join(result.reasons)}",
+        )
+        require(
+            target.is_file() and target.read_bytes()[:4] == GGUF_MAGIC,
+            "The merge ended well, and there is no GGUF file at the target. Write it there, under exactly this name.",
+        )
+        require(
+            result.size_bytes == target.stat().st_size,
+            f"The merge says that its file has {result.size_bytes} bytes, and it has {target.stat().st_size}. Tell its size.",
+        )
+        require(
+            result.quality is not None or result.notes,
+            "The merge has compared nothing, and says not why. Give the quality, or a note why the model cannot be asked.",
+        )
+        return target
+
+    def test_it_merges_adapters(
+        self,
+        tmde_available: TrainingBackend,
+        tmde_completed: TrainingRun,
+        tmde_data_dir: Path,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        """Require a merged model of base model and adapter, if the backend is a `MergingBackend`."""
+        if not isinstance(tmde_available, MergingBackend):
+            not_run("the backend has no merge(), so adapters are not exported as merged-gguf with it.")
+        with calling("merge()", "TMDE asks every backend in turn. Return None for a base model that is not known."):
+            unknown = tmde_available.merge(
+                tmde_completed.adapter_dir,
+                "no-such-organisation/no-such-model",
+                tmde_data_dir / "unknown.gguf",
+                "base",
+            )
+        require(
+            unknown is None,
+            "merge() returns a command for a base model that does not exist. TMDE would not ask the other backends. Return None.",
+        )
+        if request.getfixturevalue("tmde_merged") is None:
+            not_run("merge() makes nothing of this base model, or its adapter has no GGUF form.")
+
+    def test_it_refuses_to_dequantize_what_is_no_model(
+        self, tmde_available: TrainingBackend, tmde_data_dir: Path
+    ) -> None:
+        """Require a sentence about a damaged GGUF file, if the backend is a `DequantizingBackend`."""
+        if not isinstance(tmde_available, DequantizingBackend):
+            not_run("the backend has no dequantize(), so it prepares no weights for other backends.")
+        damaged = tmde_data_dir / "damaged.gguf"
+        damaged.write_bytes(GGUF_MAGIC + b"\x03\x00\x00\x00 this is no model")
+        with calling("dequantize()", "The file exists. Return the command, or None if that is impossible here."):
+            command = tmde_available.dequantize(damaged)
+        if command is None:
+            return
+        done = _to_the_end(_must_be_command(command, "dequantize()"), "The conversion to safetensors")
+        said = next(iter(reversed(done.stderr.strip().splitlines())), "")
+        require(
+            done.returncode == 1 and said and not RAW_ERROR.match(said),
+            f"For a damaged GGUF file, the conversion to safetensors ended with exit status {done.returncode}, and its last line on "
+            f"stderr is {said[:200]!r}. That line is what the run says. Write one sentence, and exit with 1.",
+        )
+
+    def test_it_dequantizes_weights(
+        self,
+        tmde_available: TrainingBackend,
+        tmde_config: FineTuneConfig,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        """Require weights that can be trained from a GGUF file, if the backend is a `DequantizingBackend`.
+
+        The file is the base model, or the model that the backend has merged.
+        """
+        if not isinstance(tmde_available, DequantizingBackend):
+            not_run("the backend has no dequantize(), so it prepares no weights for other backends.")
+        base = Path(tmde_config.base_model)
+        gguf = base if base.suffix == ".gguf" and base.is_file() else request.getfixturevalue("tmde_merged")
+        if gguf is None:
+            not_run("the base model is no GGUF file. Name one with --base-model.")
+        with calling("dequantize()", "The file exists. Return the command, or None if that is impossible here."):
+            command = tmde_available.dequantize(gguf)
+        if command is None:
+            not_run("dequantize() makes nothing of this file.")
+        _must_be_command(command, "dequantize()")
+        done = _to_the_end(command, "The conversion to safetensors")
+        _must_end_well(done, f"The conversion of {gguf.name} to safetensors")
+        directory = Path(_last_line(done))
+        require(
+            directory.is_absolute() and directory.is_dir(),
+            f"The conversion's last line of output is {_last_line(done)[:200]!r}, which is no directory. Print its path there.",
+        )
+        missing = [kind for kind in WEIGHT_FILES if not any(directory.glob(kind))]
+        require(
+            not missing,
+            f"The directory that the conversion names has no {' and no '.join(missing)}. The workers of other backends need them.",
+        )
+        again = _to_the_end(command, "The second conversion to safetensors")
+        require(
+            again.returncode == 0 and _last_line(again) == str(directory),
+            f"Converted again, {gguf.name} is in {_last_line(again)[:200]!r}, and it was in {str(directory)!r}. Every run converts "
+            "its base model first. Keep the directory.",
+        )
+
 
 # ------------------------------------------------------------------------------------------ the steps
+
+
+def _to_the_end(command: WorkerCommand, what: str) -> subprocess.CompletedProcess[str]:
+    with calling(what, f"TMDE starts it without a shell, and it has {CONVERSION_SECONDS:.0f} s."):
+        return subprocess.run(
+            command.argv,
+            env={**os.environ, **command.env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=CONVERSION_SECONDS,
+            check=False,
+        )
+
+
+def _must_end_well(done: subprocess.CompletedProcess[str], what: str) -> None:
+    said = done.stderr.strip().splitlines()
+    require(
+        done.returncode == 0,
+        f"{what} ended with exit status {done.returncode}: {said[-1] if said else 'it said nothing'}",
+    )
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return next(iter(reversed(done.stdout.strip().splitlines())), "")
 
 
 def _availability(backend: TrainingBackend) -> Availability:

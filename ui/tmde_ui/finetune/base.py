@@ -11,7 +11,7 @@ from tmde_core.records.models import BaseModel
 from tmde_core.services import Services
 from tmde_ui.kit.base_models import describe_trainable
 from tmde_ui.kit.elements import Tag, link
-from tmde_ui.kit.serving import why_none_serves
+from tmde_ui.kit.serving import why_new_adapter_is_idle
 from tmde_ui.kit.tending import start_task
 from tmde_ui.kit.words import plain, sentence
 
@@ -108,8 +108,8 @@ class BasePicker:
         bases = await self._services.models.list()
         found = next((one for one in bases if one.name == base.name), None)
         source = describe_trainable(found) if found else ""
-        if idle := await why_none_serves(self._services):
-            warnings.append(f"{idle} So the adapter will not answer. Choose another model for the Proposer first.")
+        if idle := await why_new_adapter_is_idle(self._services):
+            warnings.append(idle)
         elif found is not None and "proposer" not in found.roles:
             usual = next((one.name for one in bases if "proposer" in one.roles), "another model")
             warnings.append(

@@ -22,7 +22,7 @@ from tmde_ui.kit.shell.site import Site
 from tmde_ui.kit.shell.tabs import tabs
 from tmde_ui.kit.tending import draw_part, poll, start_task
 from tmde_ui.kit.times import age, format_next_time
-from tmde_ui.kit.words import count, score
+from tmde_ui.kit.words import count, plain, score
 
 MAX_NAME = 300
 """The most letters of a base model's name in the address."""
@@ -97,6 +97,7 @@ class TrainingPage:
             tabs(self._site, "/finetune")
             self._line = Tag("p", classes="muted tabular", data_testid="status-line")
             self._packages = Tag("p", classes="muted small tabular", role="status", data_testid="packages-line")
+            self._worker = Tag("p", classes="maybe", role="status", data_testid="worker-line")
         self._live_box = Tag("div", classes="maybe")
         self._cards()
         with Tag("section", classes="stack tight", aria_label="Recent runs"):
@@ -158,6 +159,9 @@ class TrainingPage:
         self._line.say(" · ".join(parts))
         packages = await asyncio.to_thread(self._services.backends.describe_missing)
         self._packages.say(packages).show(bool(packages))
+        # A queued run says so itself.
+        worker = await asyncio.to_thread(self._services.finetune.describe_worker) if self._current is None else ""
+        self._worker.say(plain(worker)).classes(replace="notice warm" if worker else "maybe")
 
     def _state(self) -> str:
         run = self._current

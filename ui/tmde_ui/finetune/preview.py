@@ -35,7 +35,7 @@ def draw_preview(preview: FineTunePreview) -> None:
         _fit(fit)
     if preview.pause:
         Tag("p", preview.pause, "notice", data_testid="preview-pause")
-    if preview.note:
+    if preview.note and preview.note != preview.refusal:
         Tag("p", preview.note, "muted small")
     if preview.basis:
         Tag("p", preview.basis, "muted small", data_testid="preview-basis")

@@ -15,22 +15,43 @@ from tmde_core.services import Services
 from tmde_ui.kit.words import plain
 
 
+async def why_new_adapter_is_idle(services: Services) -> str | None:
+    """Return why an adapter that is trained now would not answer, and what to do; None if it can answer.
+
+    The reason is that of the runtime, if the runtime gives one. It is told once.
+    """
+    if not await _learn_capabilities(services) or services.workspace.find_why_idle() is None:
+        return None
+    name = services.workspace.settings.roles.proposer.runtime
+    why = services.runtimes.made(name).capabilities.adapters_note or (
+        f"The Proposer's runtime {name!r} cannot serve adapters. Choose another model for the Proposer first."
+    )
+    return f"The adapter will not answer. {plain(why)}"
+
+
 async def why_none_serves(services: Services) -> str | None:
     """Return why the base model answers whichever adapter is active, as a sentence; None if an adapter can answer.
 
     A runtime that may learn its capabilities from its server is started. If the server is away, nothing is known, and
     the answer is None.
     """
-    name = services.workspace.settings.roles.proposer.runtime
-    try:
-        if not services.runtimes.made(name).capabilities.adapters:
-            await services.runtimes.get(name)
-    except TmdeError:
+    if not await _learn_capabilities(services):
         return None
     active = services.lora.get_active_ref()
     if active is not None:
         await services.workspace.examine_base(active)
     return services.workspace.find_why_idle(active)
+
+
+async def _learn_capabilities(services: Services) -> bool:
+    """Start the Proposer's runtime if it may learn from its server what it can do. Return whether it is there."""
+    name = services.workspace.settings.roles.proposer.runtime
+    try:
+        if not services.runtimes.made(name).capabilities.adapters:
+            await services.runtimes.get(name)
+    except TmdeError:
+        return False
+    return True
 
 
 async def why_active_is_idle(services: Services) -> str | None:

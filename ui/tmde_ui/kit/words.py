@@ -24,9 +24,9 @@ def format_bytes(number: int | None) -> str:
     if number is None:
         return ""
     value = float(number)
-    for unit in ("B", "KB", "MB", "GB"):
+    for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
-            return f"{value:.0f} {unit}" if unit in {"B", "KB", "MB"} else f"{value:.1f} {unit}"
+            return f"{value:.0f} {unit}" if unit in {"B", "kB", "MB"} else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
 

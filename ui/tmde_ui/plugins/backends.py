@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -166,15 +165,13 @@ class _Card:
     def _show_progress(self, running: Installation | None) -> None:
         self._installation.show(running is not None)
         own = running is not None and self._services.installations.is_own(running)
-        self._cancel.show(own)
+        self._cancel.show(running is not None)
         if running is None:
             return
         share = f"{running.done / running.total:.4f}" if running.total else None
         self._bar.put(value=share, aria_label=f"Installed of {running.name}")
         self._words.say(describe_progress(running))
-        self._elsewhere.say(
-            "" if own else f"Another process ({running.process}) installs it. To end it, press Ctrl+C there."
-        )
+        self._elsewhere.say("" if own else "Another process installs it: a terminal, a server or a training run.")
 
     def _say(self, words: str, kind: str = "") -> None:
         self._said.say(words).classes(replace=f"notice {kind}" if words else "maybe")
@@ -193,8 +190,12 @@ class _Card:
         )
 
     async def _end_installation(self) -> None:
-        with contextlib.suppress(ConflictError):  # it has ended meanwhile, and the next look shows how
+        try:
             await self._services.installations.cancel(self._name)
+        except ConflictError:
+            now = await asyncio.to_thread(self._services.installations.current, self._name)
+            if now is not None and now.state == "installing":
+                raise  # otherwise it has ended meanwhile, and the next look shows how
         await self._changed()
 
     async def _ask_removal(self) -> None:

@@ -22,7 +22,8 @@ def describe_state(backend: BackendEnvironment) -> tuple[str, str]:
     """Return the word for the state of an environment, and the kind of its chip."""
     installation = backend.installation
     if installation is not None and installation.state == "installing":
-        return "installing", "accent"
+        # An environment that is complete is only examined: its stamp is removed before anything is installed.
+        return "examining" if backend.state == "installed" else "installing", "accent"
     if backend.state in ("installed", "foreign") and backend.report is not None and not backend.availability.ok:
         return "does not work", "critical"
     if backend.state == "built-in" and not backend.availability.ok:

@@ -28,7 +28,7 @@ from tmde_core.sdk.errors import InvalidInputError, TmdeError, WorkerFailedError
 ASK_SECONDS = 20.0
 """The time limit for one question. The first start of a CUDA or ROCm program loads gigabytes of libraries."""
 MAX_OUTPUT = 1024 * 1024
-"""A program that prints more than this is no llama-server. The help has 60 KB."""
+"""A program that prints more than this is no llama-server. The help has 60 kB."""
 MIB = 1024**2
 
 NEEDED_FLAGS = (

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO
@@ -24,6 +25,7 @@ from tests.core.finetune.conftest import NEEDS_CARD, make_trace, settings_on, st
 from tmde_core import card, runtimes
 from tmde_core.benchmark.running.planning import BenchmarkPlan
 from tmde_core.errors import RuntimePausedError
+from tmde_core.finetune.limits import Limits
 from tmde_core.finetune.supervision import await_card, lending, supervisor
 from tmde_core.records.base import utc_now
 from tmde_core.records.chat import ChatRequest, Message
@@ -33,6 +35,7 @@ from tmde_core.resources import Gpu
 from tmde_core.sdk.runtimes import ChatEnd
 from tmde_core.sdk.suites import SuiteDescriptor
 from tmde_core.sdk.worker.kit import list_checkpoints
+from tmde_core.sdk.worker.vitals import HEARTBEAT_FILE
 from tmde_core.services import Services, open_services
 from tmde_core.settings import SupervisorSettings
 from tmde_core.storage.locks import FileLock
@@ -223,6 +226,60 @@ async def test_a_resumed_run_pauses_the_model_again(services):
     ended = await services.finetune.wait(run.id)
     assert ended.status == "completed"
     assert await answers(services)
+
+
+def grow_silent(services: Services, run: FineTuneRun) -> None:
+    """Make the last signs of life of a run as old as if it had been stopped long ago."""
+    data_dir = services.settings.data_path
+    long_ago = time.time() - card.SILENT_SECONDS - 60
+    for sign in (data_dir / card.DIRECTORY / card.LOAN_FILE, *services.finetune.run_dir(run.id).iterdir()):
+        os.utime(sign, (long_ago, long_ago))
+
+
+async def test_a_stopped_trainer_does_not_keep_the_model_for_ever(services, monkeypatch):
+    monkeypatch.setattr(supervisor.end_family, "__defaults__", (0.2,))
+    services.finetune.watching.limits = limits = Limits(look_seconds=0.05)
+    run = await services.finetune.start(config("stops"))
+    run_dir = services.finetune.run_dir(run.id)
+    await until((run_dir / "stopping").exists)
+    await until(lambda: services.runtimes.find_why_paused("scripted"))
+
+    def is_back() -> bool:
+        grow_silent(services, run)  # again and again: the trainer may have been about to write
+        return scripted(services).started
+
+    await until(is_back)
+    assert supervisor.is_alive(run_dir), "the stopped process exists"
+    assert await answers(services)
+    assert "no sign of life for 16 min" in (await services.finetune.get(run.id)).notice
+
+    (run_dir / HEARTBEAT_FILE).touch()  # as if the process went on
+    await until(lambda: not scripted(services).started)
+    assert services.runtimes.find_why_paused("scripted")
+
+    # The watchdog ends the run, and the loan with it.
+    msgspec.structs.force_setattr(limits, "silent_seconds", 0.1)
+    ended = await services.finetune.wait(run.id)
+    assert "hung" in (ended.error_message or "")
+    assert card.read_loan(services.settings.data_path) is None
+    await until(lambda: scripted(services).started)
+
+
+@pytest.mark.parametrize("sign", [None, *card.SIGNS, card.LOAN_FILE])
+def test_a_loan_counts_while_its_run_shows_any_sign_of_life(data_dir, sign):
+    (data_dir / "runs").mkdir(parents=True)
+    loan = card.Loan(id=uuid4(), run_id=uuid4(), run_name="Sums", leash="runs/leash", vram_bytes=1)
+    card.lend(data_dir, loan)
+    long_ago = time.time() - card.SILENT_SECONDS - 1
+    os.utime(data_dir / card.DIRECTORY / card.LOAN_FILE, (long_ago, long_ago))
+    for name in card.SIGNS:
+        (data_dir / "runs" / name).touch()
+        os.utime(data_dir / "runs" / name, (long_ago, long_ago))
+    if sign:
+        os.utime(data_dir / (card.DIRECTORY if sign == card.LOAN_FILE else "runs") / sign)
+    with FileLock.acquire(data_dir / "runs" / "leash"):
+        assert (card.find_loan(data_dir) is not None) is bool(sign)
+    assert card.find_loan(data_dir) is None
 
 
 async def test_a_killed_trainer_that_is_tried_again_leaves_the_model_paused_in_between(services, monkeypatch):

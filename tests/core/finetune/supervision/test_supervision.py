@@ -411,6 +411,7 @@ async def test_a_second_worker_is_refused_and_told_where_the_first_one_is(placed
 
 async def test_a_waiting_run_says_whether_a_worker_is_there(placed):
     server, worker = placed
+    assert server.finetune.describe_worker().startswith("Runs are trained by a worker. No worker is running.")
     run = await server.finetune.start(config("quick"))
     assert run.notice == (
         "The run waits for a worker. No worker is running. Start `tmde worker` on this data directory."
@@ -421,6 +422,7 @@ async def test_a_waiting_run_says_whether_a_worker_is_there(placed):
     )
     while "It installs something." not in (await server.finetune.get(run.id)).notice:
         await asyncio.sleep(0.01)
+    assert "It installs something." in server.finetune.describe_worker()
     held.set()
     await working
     ended = await server.finetune.get(run.id)

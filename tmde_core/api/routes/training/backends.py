@@ -73,10 +73,10 @@ async def install(name: FromPath[str], request: AnyRequest, services: Given) -> 
 @delete(
     "/api/backends/{name:str}/installation",
     status_code=200,
-    **describe_route("cancelBackendInstallation", "Fine-tuning", errors=(404, 409)),
+    **describe_route("cancelBackendInstallation", "Fine-tuning", errors=(404, 409, 507)),
 )
 async def cancel(name: FromPath[str], services: Given) -> Installation:
-    """Cancel an installation that the server runs. What was fetched is kept, so that it can go on later."""
+    """Cancel an installation, also if another process runs it. What was fetched is kept, so that it can go on later."""
     await _require(services, name)
     return await services.installations.cancel(name)
 
