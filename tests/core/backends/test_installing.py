@@ -51,7 +51,7 @@ async def test_an_installation_runs_in_the_background_and_every_process_sees_it(
     assert seen is not None
     assert (seen.state, seen.started_at) == ("installing", started.started_at)
     assert not other.is_own(seen)
-    with pytest.raises(ConflictError, match="is being installed or removed now"):
+    with pytest.raises(ConflictError, match="installs the environment of mine now"):
         await other.start("mine")
     with pytest.raises(ConflictError, match="press Ctrl"):
         await other.cancel("mine")

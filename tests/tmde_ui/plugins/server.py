@@ -56,7 +56,7 @@ class QuickBuild:
         self.go_on = asyncio.Event()
 
     async def __call__(
-        self, directory: Path, build: TorchBuild, python: Any, log: Path, lock: FileLock, tell: Any
+        self, directory: Path, build: TorchBuild, python: Any, log: Path, lock: FileLock, niceness: int, tell: Any
     ) -> None:
         tell(InstallProgress(step="Packages", done=1, total=2, detail="tiny-package 1.0"))
         await self.go_on.wait()
