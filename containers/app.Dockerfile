@@ -1,4 +1,5 @@
-# The app: pages, API and the embedded model. It trains nothing: see finetune-worker.Dockerfile.
+# The app: pages, API and the embedded model. It trains nothing and installs no packages of training: see
+# finetune-worker.Dockerfile.
 #
 #   docker build -f containers/app.Dockerfile -t tmde-app .        (in the root of the repository)
 

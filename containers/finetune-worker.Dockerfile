@@ -37,5 +37,6 @@ ENV PATH=/opt/tmde/bin:$PATH \
 WORKDIR /data
 USER 1000:1000
 HEALTHCHECK --interval=30s --timeout=15s --start-period=60s --retries=3 CMD ["tmde", "worker", "--check"]
-# The first start installs the backend's packages into /data/envs. Later starts only examine them.
+# The first start installs the packages of Unsloth into /data/envs. Later starts only examine them. A run with the
+# backend cpu installs the packages of that backend before it begins.
 CMD ["tmde", "worker", "--pause-runs", "--install", "unsloth"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,16 +15,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
 
 import psutil
 import pytest
 
 from tests.core.settings.environment import OTHER
+from tmde_core.cli.finetune import watch
 from tmde_core.cli.finetune.watch import TrainingBar, figures
 from tmde_core.finetune.supervision import supervisor
 from tmde_core.plugins import Plugins
 from tmde_core.settings import ENVIRONMENT
-from tmde_core.storage.events import Event
+from tmde_core.storage.events import Event, FileLog
 
 HERE = Path(__file__).parents[1] / "core" / "finetune"
 PROGRAM = HERE / "stand_in_serve.py"
@@ -222,6 +226,44 @@ def test_a_validation_is_told_with_as_many_digits_as_matter(capsys) -> None:
         "step 5: validation loss 5.549, the best so far",
         "step 10: validation loss unknown",
     ]
+
+
+class Pending:
+    """The services of a run that waits twice for something else, and then has ended."""
+
+    def __init__(self, directory: Path) -> None:
+        self.finetune, self._directory, self._looks, self._over = self, directory, 0, asyncio.Event()
+
+    def events(self, _: object) -> FileLog:
+        return FileLog(self._directory / "events.jsonl")
+
+    async def get(self, _: object) -> object:
+        self._looks += 1
+        if self._looks > 2:
+            self._over.set()
+            return SimpleNamespace(status="failed", notice="")
+        return SimpleNamespace(status="pending", notice=f"Waiting for the packages of training: {self._looks} of 9.")
+
+    async def wait(self, _: object) -> object:
+        await self._over.wait()
+        return SimpleNamespace(status="failed")
+
+
+async def test_who_watches_a_waiting_run_on_a_terminal_sees_what_it_waits_for(tmp_path: Path, monkeypatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(watch, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(TrainingBar, "wait", lambda _, notice: shown.append(notice))
+    await asyncio.wait_for(watch.watch_run(Pending(tmp_path), uuid4(), json=False), 30)
+    assert shown == [f"Waiting for the packages of training: {done} of 9." for done in (1, 2)]
+
+
+def test_the_bar_of_a_waiting_run_shows_what_it_waits_for() -> None:
+    bar = TrainingBar()
+    bar._live = True
+    bar.wait("Waiting for the packages of training: 3 of 9.")
+    assert bar._bar.tasks[0].description == "Waiting for the packages of training: 3 of 9."
+    bar.wait("")
+    assert bar._bar.tasks[0].description == watch.BEGINS
 
 
 # ------------------------------------------------------------------------------------------ tmde worker

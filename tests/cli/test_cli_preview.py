@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
 from tests.core.finetune.conftest import stand_in_plugins
 from tests.core.finetune.preview.looking import Looking, looking_plugins
+from tmde_core.finetune.preview.service import PreviewService
 from tmde_core.plugins import Plugins
 
 OWN = ("--backend", "looking", "--set", "minTraces=5")
@@ -113,3 +115,19 @@ def test_the_lineage_of_a_trace_names_runs_and_adapters(cli) -> None:
     rows = [line.split() for line in cli("traces", "lineage", trace).out.splitlines()]
     assert [kind for kind, *_ in rows if kind in ("run", "adapter")] == ["run", "adapter"]
     assert cli("traces", "lineage", "nonsense").code == 1
+
+
+def test_a_preview_says_what_it_waits_for(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = ["Waiting for the packages of training: 3 of 9.", "Waiting for the packages of training: 4 of 9."]
+
+    async def packages(_self: object, _backend: str) -> AsyncGenerator[str]:
+        for note in notes:
+            yield note
+
+    monkeypatch.setattr(PreviewService, "_packages", packages)
+    ran = cli("finetune", "preview", *OWN)
+    assert ran.code == 0, ran.err
+    said = " ".join(ran.err.split())
+    assert "Waiting for the packages of training: 3 of 9. The preview goes on after that." in said
+    assert "4 of 9" not in said, "it is said once"
+    assert "Waiting" not in cli("finetune", "preview", *OWN, "--json").err

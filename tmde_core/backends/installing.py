@@ -56,19 +56,33 @@ class Installations:
     def start_automatic(self) -> None:
         """Start to install, with low priority, what TMDE installs by itself and is missing. Return at once.
 
-        An installation that cannot begin or fails is logged. The next run that needs it tries again.
+        An installation that cannot begin or fails is logged. The next run that needs it tries again. What another
+        process leaves unfinished, such as a server that was killed, goes on here.
         """
         self._automatic = asyncio.create_task(self._install_automatic(), name="install what is missing")
 
     async def _install_automatic(self) -> None:
         for name in await asyncio.to_thread(self._backends.list_automatic):
-            log.info("backends.install_started", backend=name)
             try:
-                await self.start(name, niceness=NICENESS)
-            except ConflictError:  # another process installs it
-                continue
+                while not await self._began(name):
+                    pass
             except TmdeError as error:
+                self._backends.keep_refusal(name, error.detail)
                 log.warning("backends.install_refused", backend=name, error=error.detail)
+
+    async def _began(self, name: str) -> bool:
+        """Start an installation. If another process installs, wait for its end, and return whether that is enough."""
+        try:
+            await self.start(name, niceness=NICENESS)
+        except ConflictError:
+            if not self._backends.is_busy(name):  # a training run may use the packages
+                raise
+            while self._backends.is_busy(name):
+                await asyncio.sleep(POLL_SECONDS)
+            ended = await asyncio.to_thread(self.current, name)
+            return ended is None or ended.state != "failed"
+        log.info("backends.install_started", backend=name)
+        return True
 
     async def start(self, name: str, build: str = "auto", *, niceness: int = 0) -> Installation:
         """Start to install the environment of a backend, or return the installation that this process runs already.

@@ -69,9 +69,10 @@ class Installation(Record, frozen=True):
 
     @property
     def place(self) -> str:
-        """How far it is, for the end of a sentence: `37 of 48 (numpy, 16.4 MB)`."""
-        where = f"{self.done} of {self.total}" if self.total else self.step
-        return f"{where} ({self.detail})" if self.detail else where
+        """How far it is, for the end of a sentence: `37 of 48 (numpy, 16.4 MB)`, `PyTorch (cpu), putting them in place`."""
+        if not self.total:
+            return f"{self.step}, {self.detail}" if self.detail else self.step
+        return f"{self.done} of {self.total}" + (f" ({self.detail})" if self.detail else "")
 
 
 class CancelRequest(Record, frozen=True):

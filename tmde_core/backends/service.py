@@ -121,6 +121,8 @@ class BackendEnvironments:
         self._settings = settings
         self._installing: dict[str, InstallationFile] = {}
         """The installations of this process, running or ended."""
+        self._refusals: dict[str, str] = {}
+        """Why this process could not begin to install what TMDE installs by itself."""
 
     def list(self) -> list[BackendEnvironment]:
         """Return every training backend. Nothing is run; the reports are those of the last probes."""
@@ -194,20 +196,50 @@ class BackendEnvironments:
             return "Waiting for the packages of training."
         return f"Waiting for the packages of training: {found.place}."
 
+    def explain(self, name: str, availability: Availability) -> Availability:
+        """Return a backend's availability; while its packages are being installed, the reason says how far they are."""
+        with contextlib.suppress(TmdeError):  # a wrong setting, which the reason tells already
+            if availability.ok and self.awaits_installation(name):
+                now = self.installation(name)
+                if now is not None and now.state == "installing":
+                    reason = f"Its packages are being installed: {now.place}. A run waits for them."
+                    return Availability(ok=True, reason=reason)
+        return availability
+
     def describe_missing(self) -> str:
-        """Return how the installation goes of what TMDE installs by itself, in a sentence; empty: nothing is missing."""
-        for name in self.list_automatic():
+        """Return how the installation goes of what the server installs by itself, in sentences.
+
+        Empty: nothing is missing, or a `tmde worker` trains and nothing is being installed.
+        """
+        for name in self._list_lacking():
             found = self.installation(name)
             if found is not None and found.state == "installing":
                 return f"The packages of training ({name}) are being installed: {found.place}. You can work meanwhile."
-            if not self.awaits_installation(name):
+            if self._trains_elsewhere or not self.awaits_installation(name):
                 continue
-            why = f" {found.error}" if found is not None and found.error else ""
-            return f"The packages of training ({name}) are not installed yet. A run installs them first.{why}"
+            why = self._refusals.get(name, "") or (found.error if found is not None else "")
+            return (
+                f"The packages of training ({name}) are not installed yet. The next run installs them first, and so does "
+                f"the next start of the server.{f' The last attempt failed. {why}' if why else ''}"
+            )
         return ""
 
     def list_automatic(self) -> Sequence[str]:
-        """Return the backends whose packages TMDE installs by itself, and which are not installed or are outdated."""
+        """Return the backends whose packages the server installs by itself, and which are missing or outdated.
+
+        A server whose runs are trained by a `tmde worker` installs nothing: the worker does, before it needs them.
+        """
+        return [] if self._trains_elsewhere else self._list_lacking()
+
+    def keep_refusal(self, name: str, why: str) -> None:
+        """Remember why an installation that nobody asked for could not begin, until the next one begins."""
+        self._refusals[name] = why
+
+    @property
+    def _trains_elsewhere(self) -> bool:
+        return self._settings().supervisor.place == "worker"
+
+    def _list_lacking(self) -> Sequence[str]:
         found = []
         for descriptor in self._plugins.backends:
             with contextlib.suppress(TmdeError):  # a wrong setting
@@ -356,6 +388,11 @@ class BackendEnvironments:
             if not os.access(environment.interpreter, os.X_OK):
                 raise PluginUnavailableError(found.reason, name=name)
         elif not environment.is_built_in and environment.stamp() is None:
+            now = self._installation(environment)
+            if now is not None and now.state == "installing":
+                raise PluginUnavailableError(
+                    f"The environment of {name} is being installed: {now.place}. It is examined at the end.", name=name
+                )
             raise PluginUnavailableError(
                 f"The environment of {name} is not installed. Run `tmde backends install {name}`.", name=name
             )
@@ -416,7 +453,7 @@ class BackendEnvironments:
             summary=descriptor.summary,
             state=state,
             interpreter=str(environment.interpreter),
-            availability=availability,
+            availability=self.explain(descriptor.name, availability),
             chosen=is_chosen,
             build=stamp.build if stamp and state == "installed" else "",
             report=environment.report(),
@@ -448,9 +485,19 @@ class BackendEnvironments:
         environment.directory.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock.try_acquire(_lock_file(environment))
         if lock is None:
-            raise ConflictError(f"The environment of {environment.name} is being installed or removed now.")
+            raise ConflictError(self._describe_holder(environment))
         with lock:
             yield lock
+
+    def _describe_holder(self, environment: Environment) -> str:
+        """Return which other process works on an environment, and what to do."""
+        now = self._installation(environment)
+        if now is None or now.state != "installing":
+            return f"The environment of {environment.name} is being installed or removed now. Try again in a minute."
+        return (
+            f"Another process ({now.process}) installs the environment of {environment.name} now: {now.place}. Wait for "
+            f"its end, or cancel it: `tmde backends cancel {environment.name}`."
+        )
 
     @contextlib.asynccontextmanager
     async def _recorded(
@@ -460,6 +507,7 @@ class BackendEnvironments:
         _installation_file(environment).unlink(missing_ok=True)  # it tells of an earlier installation
         record = InstallationFile(_installation_file(environment), environment.name, build)
         self._installing[environment.name] = record
+        self._refusals.pop(environment.name, None)
 
         def tell_all(progress: InstallProgress) -> None:
             record.tell(progress)

@@ -209,7 +209,7 @@ class FineTuneService:
         try:
             descriptor = self._workspace.plugins.backends.get(name)
             backend: TrainingBackend = create(descriptor, self._workspace.settings)
-            return backend.availability()
+            return self._launcher.environments.explain(name, backend.availability())
         except PluginUnavailableError as error:
             return Availability(ok=False, reason=error.detail)
         except Exception as error:  # an error in one plugin must not hide the other backends

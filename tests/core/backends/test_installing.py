@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tmde_core.backends import progress, service
+from tmde_core.backends import installing, progress, service
 from tmde_core.backends.building import InstallProgress
 from tmde_core.backends.installing import Installations
 from tmde_core.backends.progress import Installation, InstallationFile
@@ -21,6 +22,7 @@ from tmde_core.errors import (
     InvalidInputError,
     PluginUnavailableError,
 )
+from tmde_core.settings.schema import SupervisorSettings
 from tmde_core.storage.locks import FileLock
 
 Make = Callable[..., BackendEnvironments]
@@ -57,7 +59,7 @@ async def test_an_installation_runs_in_the_background_and_every_process_sees_it(
     assert seen is not None
     assert (seen.state, seen.started_at) == ("installing", started.started_at)
     assert not other.is_own(seen)
-    with pytest.raises(ConflictError, match="is being installed or removed now"):
+    with pytest.raises(ConflictError, match="installs the environment of mine now"):
         await other.start("mine")
     assert (await installations.cancel("mine")).state == "cancelled"
     await installations.start("mine")
@@ -277,3 +279,71 @@ async def test_what_another_process_installs_is_told_with_its_place(environments
         assert backends.describe_wait("mine") == "Waiting for the packages of training: 37 of 60 (torch, 180 MB)."
         assert "37 of 60 (torch, 180 MB). You can work meanwhile." in backends.describe_missing()
     assert backends.describe_wait("mine") == "Waiting for the packages of training."
+
+
+async def test_a_server_goes_on_with_what_a_killed_process_left_unfinished(environments: Make, envs: Path, monkeypatch):
+    """The pip of a killed server holds the lock until it ends. Then the new server installs the rest."""
+    monkeypatch.setattr(installing, "POLL_SECONDS", 0.01)
+    backends, begun = environments(install="automatic"), asyncio.Event()
+
+    async def build(*arguments: object) -> None:
+        arguments[-1](InstallProgress(step="Packages"))  # type: ignore[operator]
+        begun.set()
+        raise PluginUnavailableError("It ends here.")
+
+    monkeypatch.setattr(service, "build_environment", build)
+    elsewhere(envs)
+    installations, asked = Installations(backends), asyncio.Event()
+    real = backends.is_busy
+    monkeypatch.setattr(backends, "is_busy", lambda name: (asked.set(), real(name))[1])
+    with FileLock.acquire(envs / ".mine.lock"):
+        installations.start_automatic()
+        await asyncio.wait_for(asked.wait(), 30)
+        assert not begun.is_set()
+    await asyncio.wait_for(begun.wait(), 30)
+    await installations.aclose()
+
+
+def test_a_server_whose_runs_a_worker_trains_installs_nothing_by_itself(environments: Make, monkeypatch):
+    backends = environments(install="automatic")
+    assert backends.list_automatic() == ["mine"]
+    assert "The next run installs them first" in backends.describe_missing()
+    there = msgspec.structs.replace(backends._settings(), supervisor=SupervisorSettings(place="worker"))
+    monkeypatch.setattr(backends, "_settings", lambda: there)
+    assert backends.list_automatic() == []
+    assert backends.describe_missing() == ""
+
+
+@pytest.mark.parametrize("mode", ["manual", "on-demand"])
+def test_nothing_is_installed_by_itself_unless_the_setting_says_so(environments: Make, mode: str):
+    assert environments(install=mode).list_automatic() == []
+
+
+async def test_why_an_installation_by_itself_could_not_begin_is_told(environments: Make):
+    backends = environments(disk_bytes=10**18, install="automatic")
+    installations = Installations(backends)
+    installations.start_automatic()
+    assert installations._automatic is not None
+    await asyncio.wait_for(installations._automatic, 30)
+    assert "The last attempt failed. The environment needs" in backends.describe_missing()
+
+
+def test_everything_says_how_far_an_installation_by_another_process_is(environments: Make, envs: Path):
+    backends = environments(install="automatic")
+    elsewhere(envs)
+    with FileLock.acquire(envs / ".mine.lock"):
+        assert "are being installed: 3 of 9 (torch, 200 MB)." in backends.describe_missing()
+        found = backends.find("mine").availability
+        assert found.ok
+        assert found.reason == "Its packages are being installed: 3 of 9 (torch, 200 MB). A run waits for them."
+    assert "are not installed yet" in backends.find("mine").availability.reason, "the process has ended"
+
+
+async def test_what_another_process_installs_is_not_examined_and_not_installed_twice(environments: Make, envs: Path):
+    backends = environments(install="automatic")
+    elsewhere(envs)
+    with FileLock.acquire(envs / ".mine.lock"):
+        with pytest.raises(PluginUnavailableError, match="is being installed: 3 of 9"):
+            await backends.doctor("mine")
+        with pytest.raises(ConflictError, match="installs the environment of mine now: 3 of 9"):
+            await backends.install("mine")

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,12 +16,18 @@ import msgspec
 import structlog
 import uvicorn
 
+from tests.core.backends.tiny import make_lock
+from tests.core.finetune.supervision.waiting_plugin import write_plugin
 from tests.tmde_ui.scripted_server import add_traces, say
+from tmde_core.backends.building import InstallProgress
+from tmde_core.backends.progress import InstallationFile
 from tmde_core.records.finetune import FineTuneConfig
 from tmde_core.records.runtimes import Availability
 from tmde_core.records.training import ResourceEstimate, TrainingJob, WorkerCommand
+from tmde_core.sdk.environments import EnvironmentSettings, InstallMode
 from tmde_core.sdk.training import BackendDescriptor
 from tmde_core.services import Services, open_services
+from tmde_core.storage.locks import FileLock
 from tmde_core.testing.scripted import ScriptedRuntime, scripted_plugins, scripted_settings
 from tmde_ui.compose import create_app
 
@@ -48,8 +56,37 @@ class PretendBackend:
         return WorkerCommand(argv=(sys.executable, str(WORKER), what, str(Path(job.run_dir) / "job.json")))
 
 
-async def obey(services: Services) -> None:
+class Automatic(EnvironmentSettings, frozen=True, kw_only=True):
+    """Settings of a backend whose packages the server installs by itself."""
+
+    install: InstallMode = "automatic"
+
+
+class Elsewhere:
+    """A backend whose packages another process seems to install."""
+
+    def __init__(self, directory: Path, services: Services) -> None:
+        write_plugin(directory / "plugin", make_lock(directory))
+        os.environ["PYTHONPATH"] = f"{directory / 'plugin'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        sys.path.insert(0, str(directory / "plugin"))
+        descriptor = importlib.import_module("waiting_plugin.plugin").tmde_training_backends()[0]
+        services.plugins.backends.add(msgspec.structs.replace(descriptor, settings=Automatic), "tests")
+        envs = directory / "envs"
+        envs.mkdir()
+        self._lock = FileLock.acquire(envs / ".waiting.lock")
+        self._file = InstallationFile(envs / "waiting.progress.json", "waiting", "cpu")
+
+    def tell(self, done: int) -> None:
+        self._file.tell(InstallProgress(step="Packages", done=done, total=9, detail="torch, 200 MB"))
+
+    def end(self) -> None:
+        """End as a killed process does."""
+        self._lock.release()
+
+
+async def obey(services: Services, directory: Path) -> None:
     loop = asyncio.get_running_loop()
+    elsewhere: Elsewhere | None = None
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command = json.loads(line)
         answer: object = None
@@ -62,6 +99,12 @@ async def obey(services: Services) -> None:
         elif command["do"] == "settled":
             if (run := await services.finetune.get_current()) is not None:
                 await services.finetune.wait(run.id)
+        elif command["do"] == "install":
+            elsewhere = elsewhere or Elsewhere(directory, services)
+            elsewhere.tell(command["done"])
+        elif command["do"] == "end_install":
+            assert elsewhere is not None
+            elsewhere.end()
         elif command["do"] == "config":
             answer = services.finetune.config().lora_rank
         say({"done": answer})
@@ -91,7 +134,7 @@ async def serve(directory: Path, port: int) -> None:
                 raise SystemExit("the server did not start")
             await asyncio.sleep(0.02)
         say({"url": f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"})
-        await obey(services)
+        await obey(services, directory)
         server.should_exit = True
         await task
 

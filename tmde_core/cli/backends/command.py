@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tmde_core.backends.building import InstallProgress
-    from tmde_core.backends.service import BackendEnvironments, InstallPlan
+    from tmde_core.backends.service import BackendEnvironment, BackendEnvironments, InstallPlan
     from tmde_core.sdk.environments import ProbeReport
     from tmde_core.services import Services
 
@@ -34,6 +35,9 @@ command = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="The name of the backend.")]
+
+FOLLOW_SECONDS = 0.5
+"""The time between two looks at an installation by another process."""
 
 
 @command.command("list")
@@ -47,7 +51,7 @@ def list_backends(ctx: typer.Context, json: JsonFlag = False) -> None:
             return
         print_table(
             ("backend", "environment", "packages", "auto", "works here"),
-            [(one.name, one.state, one.build, one.chosen, one.availability.reason or "yes") for one in found],
+            [(one.name, _state(one), one.build, one.chosen, one.availability.reason or "yes") for one in found],
             empty="No plugin provides a training backend. Install tmde-cpu.",
         )
         if chosen is not None:
@@ -65,11 +69,15 @@ def install(
     ] = "auto",
     json: JsonFlag = False,
 ) -> None:
-    """Install the Python environment of a backend in the data directory, and examine it."""
+    """Install the Python environment of a backend in the data directory, and examine it.
+
+    If another process installs it already, such as the server, follow that installation.
+    """
     from tmde_core.cli.app import INTERRUPTED
     from tmde_core.errors import InstallationCancelledError
 
     async def installed(services: Services) -> None:
+        await _follow(services, name, build)
         _announce(services.backends, name, build)
         try:
             report = await services.backends.install(name, build, _teller())
@@ -122,6 +130,29 @@ def remove(
         typer.echo(f"Freed {format_bytes(freed)}." if freed else f"There is no environment of {name}.")
 
     with_reading(ctx, removed)
+
+
+async def _follow(services: Services, name: str, build: str) -> None:
+    """Follow an installation of the same packages by another process until it has ended."""
+    from tmde_core.backends.building import InstallProgress
+
+    now, tell = services.installations.current(name), _teller()
+    if now is None or now.state != "installing" or build not in ("auto", now.build):
+        return
+    typer.echo(f"Another process ({now.process}) installs these packages. This command follows it.", err=True)
+    ending = asyncio.create_task(services.installations.wait(name))
+    while not (await asyncio.wait((ending,), timeout=FOLLOW_SECONDS))[0]:
+        now = await asyncio.to_thread(services.installations.current, name)
+        if now is not None and now.state == "installing":
+            tell(InstallProgress(now.step, now.done, now.total, now.detail, now.seconds))
+    if sys.stderr.isatty():
+        typer.echo("", err=True)
+    typer.echo(f"The other process has ended: {ending.result().state}.", err=True)
+
+
+def _state(backend: BackendEnvironment) -> str:
+    now = backend.installation
+    return "installing" if now is not None and now.state == "installing" else backend.state
 
 
 def _announce(backends: BackendEnvironments, name: str, build: str) -> None:

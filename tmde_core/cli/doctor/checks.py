@@ -17,6 +17,7 @@ from typing import Literal
 import psutil
 
 from tmde_core import __version__
+from tmde_core.backends.service import BackendEnvironments
 from tmde_core.cli.doctor.wrong_settings import find_wrong_settings
 from tmde_core.cli.kit.invocation import Invocation
 from tmde_core.cli.kit.logs import log_to_file
@@ -311,6 +312,7 @@ def _worker(settings: Settings) -> list[Check]:
 def _backends(plugins: Plugins, settings: Settings) -> Iterator[Check]:
     """Check every training backend. Without a backend, everything except training works."""
     worker = find_worker(settings.data_path) if settings.supervisor.place == "worker" else None
+    environments = BackendEnvironments(plugins, lambda: settings)
     for descriptor in plugins.backends:
         name = f"training {descriptor.name}"
         if worker is not None and (there := worker.find(descriptor.name)) is not None:
@@ -318,7 +320,7 @@ def _backends(plugins: Plugins, settings: Settings) -> Iterator[Check]:
             yield Check(name, "ok" if there.ok else "lacking", where)
             continue
         try:
-            availability = create(descriptor, settings).availability()
+            availability = environments.explain(descriptor.name, create(descriptor, settings).availability())
         except PluginUnavailableError as error:
             yield Check(name, "lacking", error.detail)
             continue

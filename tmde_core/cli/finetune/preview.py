@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -21,6 +22,9 @@ from tmde_core.cli.kit.output import (
 )
 from tmde_core.finetune.ranges import decode_config
 from tmde_core.records.finetune import FineTunePreview
+
+if TYPE_CHECKING:
+    from tmde_core.services import Services
 
 SHOWN_LEFT_OUT = 10
 BAR = 40
@@ -46,15 +50,26 @@ def preview_command(values: Callable[[Sequence[str]], dict[str, Any]]) -> Callab
         changes = values(set_ or ()) | ({"backend": backend} if backend else {})
         if not json:
             error_console().print("Looking at the examples; a model may have to be measured first …", style="dim")
-        found = with_services(
-            ctx, lambda services: services.previews.preview(decode_config(changes, services.finetune.config()))
-        )
+        found = with_services(ctx, lambda services: _preview(services, changes, quiet=json))
         if json:
             print_json(found)
         else:
             _print(found)
 
     return preview
+
+
+async def _preview(services: Services, changes: dict[str, Any], *, quiet: bool) -> FineTunePreview:
+    """Return the finished preview. On the way, say on stderr what it waits for, once for each step."""
+    from tmde_core.finetune.preview.service import WAITS  # imported here, so that lists of runs start faster
+
+    told = False
+    async with aclosing(services.previews.parts(decode_config(changes, services.finetune.config()))) as parts:
+        async for found in parts:
+            if found.note.startswith(WAITS) and not quiet and not told:
+                error_console().print(f"{plain(found.note)} The preview goes on after that.", style="dim")
+                told = True
+    return found
 
 
 def _print(found: FineTunePreview) -> None:

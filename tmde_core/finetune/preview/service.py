@@ -64,6 +64,8 @@ NO_PACKAGES = (
     "Lengths, steps, time and memory can be looked at once the packages of training are installed. The first run "
     "installs them and waits for them."
 )
+WAITS = "Waiting for the packages of training"
+"""How the note of a preview begins that waits for packages."""
 PACKAGES_SECONDS = 1.0
 """How often an installation is looked after."""
 
@@ -170,7 +172,7 @@ class PreviewService:
             if found is None:
                 yield NO_PACKAGES
                 return
-            if (note := f"Waiting for the packages of training: {found.place}.") != told:
+            if (note := f"{WAITS}: {found.place}.") != told:
                 told = note
                 yield note
             await asyncio.sleep(PACKAGES_SECONDS)

@@ -52,7 +52,12 @@ class RunDialog:
             base: the base model to start with; empty: that of the settings.
         """
         config = self._services.finetune.config()
-        uninstalled = [one.name for one in self._services.backends.list() if one.state in ("absent", "incomplete")]
+        # A run with a backend that can wait for its packages installs them itself.
+        uninstalled = [
+            one.name
+            for one in self._services.backends.list()
+            if one.state in ("absent", "incomplete") and not one.availability.ok
+        ]
         self._base = BasePicker(self._services, base or config.base_model)
         self._config = ConfigForm(config, self._base)
         with self.modal.body, Tag("form", classes="run-form", novalidate=True) as self._form:
@@ -85,6 +90,7 @@ class RunDialog:
             self._say("")
             self._base.ask_again()
             start_task(self._base.fill, "list the base models")
+            self._config.tell_waits(await asyncio.to_thread(self._services.finetune.backends))
             await self._now(fields)
 
         open_on_press(control, self.modal)

@@ -35,13 +35,15 @@ class ConfigForm:
         """The typed fields by group."""
         self._errors: dict[str, Tag] = {}
         self._inputs: dict[str, Tag] = {}
+        self._waits: dict[str, Tag] = {}
+        """Backend → what a run with it waits for."""
 
     def draw(self, backends: Sequence[BackendReport], uninstalled: Collection[str] = ()) -> None:
         """Draw the fields into the open form.
 
         Args:
             backends: the backends to choose from.
-            uninstalled: the names of those whose environment is not installed.
+            uninstalled: the names of those that cannot train because their environment is not installed.
         """
         values = msgspec.to_builtins(self._config)
         self._draw_base()
@@ -160,8 +162,10 @@ class ConfigForm:
                         Tag("span", backend.summary, "muted small")
                         if not backend.availability.ok:
                             Tag("span", f"Not available: {plain(backend.availability.reason)}", "small unavailable")
-                        elif backend.availability.reason:
-                            Tag("span", plain(backend.availability.reason), "muted small")
+                        else:
+                            self._waits[backend.name] = Tag(
+                                "span", classes="muted small", data_testid=f"waits-{backend.name}"
+                            )
                         if backend.name in uninstalled:
                             link(f"Install {backend.name}", INSTALLING, "small", data_testid=f"install-{backend.name}")
             if chosen in uninstalled:
@@ -173,6 +177,13 @@ class ConfigForm:
                 Tag("p", "No plugin provides a training backend. Install tmde-cpu and restart the server.", "muted")
             self._errors["backend"] = Tag("p", classes="wrong", role="alert", data_testid="wrong-backend")
             self._inputs["backend"] = group
+        self.tell_waits(backends)
+
+    def tell_waits(self, backends: Sequence[BackendReport]) -> None:
+        """Say of the backends that can work whether a run waits for their packages now."""
+        for backend in (*_automatic(backends), *backends):
+            if (words := self._waits.get(backend.name)) is not None:
+                words.say(plain(backend.availability.reason)).show(bool(backend.availability.reason))
 
 
 def _range(one: Field) -> str:

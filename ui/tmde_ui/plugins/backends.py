@@ -216,4 +216,5 @@ class _Card:
 def _without_progress(backend: BackendEnvironment) -> tuple[object, ...]:
     """Return what is drawn anew when it changes."""
     ended = backend.installation and (backend.installation.state, backend.installation.error)
-    return msgspec.structs.replace(backend, installation=None), ended
+    able = msgspec.structs.replace(backend.availability, reason="") if backend.availability.ok else backend.availability
+    return msgspec.structs.replace(backend, installation=None, availability=able), ended
