@@ -110,7 +110,7 @@ class CardLender:
             return ""
         held = f"The run needs about {need / GIGABYTE:.1f} GB of the graphics card, {_listed(holding)}."
         if self._settings.supervisor.pause_runtimes == "never":
-            if await self._has_room(estimate):
+            if await has_room(estimate):
                 return ""
             return f"{held} The run may fail for lack of memory, because `supervisor.pause_runtimes` is `never`."
         if not await self._needs_pause(estimate):
@@ -126,14 +126,15 @@ class CardLender:
         return sum((await self._workspace.runtimes.holding_card()).values())
 
     async def _needs_pause(self, estimate: ResourceEstimate) -> bool:
-        return self._settings.supervisor.pause_runtimes == "always" or not await self._has_room(estimate)
+        return self._settings.supervisor.pause_runtimes == "always" or not await has_room(estimate)
 
-    async def _has_room(self, estimate: ResourceEstimate) -> bool:
-        """Return whether the run fits beside whatever is on its card now; False if the cards cannot be read."""
-        gpus = await asyncio.to_thread(read_usable_gpus)
-        named = [gpu for gpu in gpus if same_card_name(gpu.name, estimate.device)]
-        need = MARGIN * (estimate.vram_bytes or 0)
-        return any(gpu.total_bytes - gpu.used_bytes >= need for gpu in (named if estimate.device else gpus))
+
+async def has_room(estimate: ResourceEstimate) -> bool:
+    """Return whether a run fits beside whatever is on its card now; False if the cards cannot be read."""
+    gpus = await asyncio.to_thread(read_usable_gpus)
+    named = [gpu for gpu in gpus if same_card_name(gpu.name, estimate.device)]
+    need = MARGIN * (estimate.vram_bytes or 0)
+    return any(gpu.total_bytes - gpu.used_bytes >= need for gpu in named or gpus)
 
 
 def _listed(holding: Mapping[str, int]) -> str:

@@ -31,6 +31,7 @@ from tmde_core.records.base import utc_now
 from tmde_core.records.chat import ChatRequest, Message
 from tmde_core.records.finetune import FineTuneConfig, FineTuneRun
 from tmde_core.records.questions import Question
+from tmde_core.records.training import ResourceEstimate
 from tmde_core.resources import Gpu
 from tmde_core.sdk.runtimes import ChatEnd
 from tmde_core.sdk.suites import SuiteDescriptor
@@ -418,6 +419,15 @@ async def test_the_setting_and_the_room_on_the_card_decide(data_dir, monkeypatch
         assert scripted(services).started is not pauses
         go(services, run)
         await services.finetune.wait(run.id)
+
+
+@pytest.mark.parametrize(
+    ("device", "fits"), [("NVIDIA GeForce RTX 3070", False), ("RTX 3090", True), ("", True), ("unlisted", True)]
+)
+async def test_room_on_another_card_is_no_room(monkeypatch, device, fits):
+    gpus = (Gpu("RTX 3070", 8_192 * MIB, 0), Gpu("NVIDIA GeForce RTX 3090", 24_576 * MIB, 0))
+    monkeypatch.setattr(lending, "read_usable_gpus", lambda: gpus)
+    assert await lending.has_room(ResourceEstimate(vram_bytes=10_000 * MIB, device=device)) is fits
 
 
 async def test_a_run_on_the_processor_changes_nothing(services, data_dir):
