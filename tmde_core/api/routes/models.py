@@ -156,12 +156,29 @@ async def cancel_pull(pull_id: FromPath[str], services: Given) -> Pull:
     return await services.pulls.cancel(pull_id)
 
 
+class DiscardedPull(Record):
+    """What the deletion of an unfinished pull freed."""
+
+    freed_bytes: int
+
+
+@delete(
+    "/api/base-models/pulls/{pull_id:str}/files",
+    status_code=200,
+    **describe_route("discardPull", "System", errors=(404, 409)),
+)
+async def discard_pull(pull_id: FromPath[str], services: Given) -> DiscardedPull:
+    """Delete what an unfinished pull has left on the disk, and the pull with it. `pull_id` may be the model's name."""
+    return DiscardedPull(freed_bytes=await services.pulls.discard(pull_id))
+
+
 ROUTES: tuple[ControllerRouterHandler, ...] = (
     plan_pull,
     start_pull,
     list_pulls,
     get_pull,
     cancel_pull,
+    discard_pull,
     listing,
     base_models,
     suggestions,
