@@ -30,6 +30,8 @@ SILENT_SECONDS = 30.0
 """How long a server that was waited for in vain is asked for its models only briefly."""
 PATIENCE_SECONDS = 1.0
 """How long such a server may take."""
+QUICK_SECONDS = 2.0
+"""How long a server may take for a list that a person waits for. A server that is well answers in milliseconds."""
 
 LOOK_SECONDS = 0.5
 """The time between two looks for a loan of the graphics card, seconds. A look finds out whether a file exists."""
@@ -78,6 +80,8 @@ class Runtimes:
         self._free_looks = 0
         self._silent_since: dict[str, float] = {}
         """When a runtime's server was last waited for in vain."""
+        self._asking: dict[str, tuple[asyncio.Task[Sequence[ModelInfo]], float]] = {}
+        """Runtimes that are asked on for their models, although a list was given out without them; and since when."""
 
     @property
     def plugins(self) -> Plugins:
@@ -151,19 +155,46 @@ class Runtimes:
                 held[name] = size
         return held
 
-    async def models(self) -> list[ModelInfo]:
-        """Return the models of all runtimes that respond; skip the other runtimes."""
+    async def models(self, *, quick: bool = False) -> list[ModelInfo]:
+        """Return the models of all runtimes that respond; skip the other runtimes.
+
+        Args:
+            quick: skip also the runtimes that take longer than `QUICK_SECONDS`, for a list that a person waits for.
+                They are asked on in the background, and the next list has what they answer.
+        """
         names = [descriptor.name for descriptor in self._plugins.runtimes]
-        found = await asyncio.gather(*map(self._models_of, names))  # a server that is silent delays only itself
+        found = await asyncio.gather(*(self._models_of(name, quick) for name in names))
         return [model for models in found for model in models]
 
-    async def _models_of(self, name: str) -> Sequence[ModelInfo]:
-        silent = time.monotonic() - self._silent_since.get(name, float("-inf")) < SILENT_SECONDS
+    async def _models_of(self, name: str, quick: bool) -> Sequence[ModelInfo]:
+        asking, since = self._asking.pop(name, (None, 0.0))
+        if asking is None or (asking.done() and (not quick or time.monotonic() - since > SILENT_SECONDS)):
+            asking, since = asyncio.create_task(self._ask_models(name), name=f"models of {name}"), time.monotonic()
+        patience = PATIENCE_SECONDS if self._is_silent(name) else QUICK_SECONDS if quick else None
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS if silent else None):
-                found = await self.made(name).models()
+            done, _ = await asyncio.wait((asking,), timeout=patience)
+        except asyncio.CancelledError:
+            asking.cancel()
+            raise
+        if done:
+            return asking.result()
+        log.info("runtime.models_late", runtime=name)
+        if not self._is_silent(name):
+            self._silent_since[name] = time.monotonic()
+        if name in self._asking:  # another list has given up, too
+            asking.cancel()
+        else:
+            self._asking[name] = asking, since
+        return ()
+
+    def _is_silent(self, name: str) -> bool:
+        return time.monotonic() - self._silent_since.get(name, float("-inf")) < SILENT_SECONDS
+
+    async def _ask_models(self, name: str) -> Sequence[ModelInfo]:
+        try:
+            found = await self.made(name).models()
         except (RuntimeTimeoutError, TimeoutError) as error:
-            if not silent:
+            if not self._is_silent(name):
                 self._silent_since[name] = time.monotonic()
             log.info("runtime.models_unavailable", runtime=name, error=describe_error(error))
             return ()
@@ -211,6 +242,11 @@ class Runtimes:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
             self._watch = None
+        late = [asking for asking, _ in self._asking.values()]
+        for asking in late:
+            asking.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        self._asking.clear()
         self._started.clear()
         self._paused.clear()
         await asyncio.gather(*(runtime.stop() for runtime in self._made.values()), return_exceptions=True)

@@ -8,7 +8,9 @@ import pytest
 from tests.core.lora.conftest import publish_adapter
 from tests.core.settings.environment import OTHER, wired
 from tmde_core import __version__
+from tmde_core.models.pulling.staging import Staging
 from tmde_core.settings import ENVIRONMENT
+from tmde_core.storage.locks import FileLock
 
 SCHEDULES = {
     "FINETUNE_SCHEDULE": ("/api/finetune/schedule", "expression"),
@@ -174,3 +176,14 @@ def test_models_that_fit_this_machine_are_suggested(live) -> None:
     assert len(body["items"]) >= 10
     assert {one["answering"]["verdict"] for one in body["items"]} <= {"card", "ram", "tight", "no"}
     assert body["ramAvailableBytes"] > 0
+
+
+def test_what_an_unfinished_pull_has_left_is_deleted_but_not_under_a_running_one(live, refused) -> None:
+    staging = Staging(live.services.settings.data_path / "models", "Tiny")
+    staging.files.mkdir(parents=True)
+    (staging.files / "tiny.gguf.part").write_bytes(b"GGUF")
+    with FileLock.acquire(staging.lock_file):
+        refused(live.client.delete("/api/base-models/pulls/Tiny/files"), 409, "conflict")
+    assert live.client.delete("/api/base-models/pulls/Tiny/files").json() == {"freedBytes": 4}
+    assert not staging.folder.exists()
+    refused(live.client.delete("/api/base-models/pulls/Tiny/files"), 404, "not_found")

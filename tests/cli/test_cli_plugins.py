@@ -193,5 +193,5 @@ def test_the_shipped_runtime_and_trainer_keep_every_rule(
     assert [(thing["name"], thing["notTried"]) for thing in report["things"]] == [
         ("cpu", 0),
         ("embedded", 0),
-        ("cpu", 0),
+        ("cpu", 2),  # llama.cpp serves no tokenizer like that of the tiny model: nothing is merged, nor converted back
     ]

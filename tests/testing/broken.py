@@ -458,6 +458,11 @@ def merging(place: str, notes: Sequence[str] = ("It was not asked.",)) -> Callab
     return merge
 
 
+def dying(_: Any, adapter_dir: Path, base_model: str, *__: Any) -> WorkerCommand | None:
+    program = "raise ValueError('no model')"
+    return None if base_model.startswith("no-such") else WorkerCommand(argv=(sys.executable, "-c", program))
+
+
 def mute(_: Any, adapter_dir: Path, base_model: str, *__: Any) -> WorkerCommand | None:
     return None if base_model.startswith("no-such") else WorkerCommand(argv=("true",))
 
@@ -525,6 +530,9 @@ BACKENDS = {
         "merge() returns a command for a base model that does not exist",
         "merges",
         merge=lambda *_: WorkerCommand(argv=("true",)),
+    ),
+    "a merge that ends in a traceback": backend(
+        "ended with exit status 1: ValueError: no model", "merges", "served", merge=dying
     ),
     "a merge that writes nothing": backend(
         "there is no GGUF file at the target", "merges", "served", merge=merging("{target}-other")

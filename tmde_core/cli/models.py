@@ -108,7 +108,7 @@ def _read(ctx: typer.Context) -> tuple[Sequence[BaseModel], Sequence[RuntimeRepo
         runtimes = Runtimes(plugins, settings)
         try:
             service = ModelService(lambda: runtimes, lambda: resolve_roles(settings, plugins))
-            return await asyncio.gather(service.list(), runtimes.reports())
+            return await asyncio.gather(service.list(quick=True), runtimes.reports())
         finally:
             await runtimes.stop()
 

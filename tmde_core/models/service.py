@@ -105,9 +105,13 @@ class ModelService:
 
     # ---------------------------------------------------------------------------------------- reading
 
-    async def list(self) -> Models:
-        """Return all base models, the one that the Proposer uses first. Runtimes that do not respond are left out."""
-        infos = await self._runtimes().models()
+    async def list(self, *, quick: bool = False) -> Models:
+        """Return all base models, the one that the Proposer uses first. Runtimes that do not respond are left out.
+
+        Args:
+            quick: see `Runtimes.models`.
+        """
+        infos = await self._runtimes().models(quick=quick)
         return await asyncio.to_thread(self._group, infos)
 
     def _group(self, infos: Sequence[ModelInfo]) -> Models:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from litestar import delete, get, post
 from litestar.params import FromPath, FromQuery
 from litestar.types import ControllerRouterHandler
@@ -29,8 +31,8 @@ class ModelList(Listing, frozen=True):
 @get("/api/models", **describe_route("listModels", "System"))
 async def listing(services: Given) -> ModelList:
     """List the models of every available runtime."""
-    found = await services.runtimes.models()
-    return ModelList(items=tuple(found), total=len(found), runtimes=tuple(await services.runtimes.reports()))
+    found, reports = await asyncio.gather(services.runtimes.models(quick=True), services.runtimes.reports())
+    return ModelList(items=tuple(found), total=len(found), runtimes=tuple(reports))
 
 
 class BaseModelList(Listing, frozen=True):
@@ -64,7 +66,7 @@ class ModelQuestion(Record):
 @get("/api/base-models", **describe_route("listBaseModels", "System", errors=(404,)))
 async def base_models(services: Given, name: FromQuery[str | None] = None) -> BaseModelList:
     """List the base models with their forms, or find the one that `name` means."""
-    bases = await services.models.list() if name is None else [await services.models.find(name)]
+    bases = await services.models.list(quick=True) if name is None else [await services.models.find(name)]
     found = count_adapters(bases, [one.base_model for one in await services.lora.list()])
     return BaseModelList(items=tuple(found), total=len(found))
 
@@ -154,12 +156,29 @@ async def cancel_pull(pull_id: FromPath[str], services: Given) -> Pull:
     return await services.pulls.cancel(pull_id)
 
 
+class DiscardedPull(Record):
+    """What the deletion of an unfinished pull freed."""
+
+    freed_bytes: int
+
+
+@delete(
+    "/api/base-models/pulls/{pull_id:str}/files",
+    status_code=200,
+    **describe_route("discardPull", "System", errors=(404, 409)),
+)
+async def discard_pull(pull_id: FromPath[str], services: Given) -> DiscardedPull:
+    """Delete what an unfinished pull has left on the disk, and the pull with it. `pull_id` may be the model's name."""
+    return DiscardedPull(freed_bytes=await services.pulls.discard(pull_id))
+
+
 ROUTES: tuple[ControllerRouterHandler, ...] = (
     plan_pull,
     start_pull,
     list_pulls,
     get_pull,
     cancel_pull,
+    discard_pull,
     listing,
     base_models,
     suggestions,

@@ -583,6 +583,9 @@ class TrainingBackendContract:
             return None
         _must_be_command(command, "merge()")
         done = _to_the_end(command, "The merge")
+        said = next(iter(reversed(done.stderr.strip().splitlines())), "")
+        if done.returncode == 1 and said and not RAW_ERROR.match(said):
+            not_run(f"merge() makes nothing of this base model: {said}")  # llama.cpp may not know it, for example
         _must_end_well(done, "The merge of the adapter that this backend has just trained")
         try:
             last = from_json(_last_line(done).encode(), MergeProgress)
@@ -631,7 +634,7 @@ class TrainingBackendContract:
             "merge() returns a command for a base model that does not exist. TMDE would not ask the other backends. Return None.",
         )
         if request.getfixturevalue("tmde_merged") is None:
-            not_run("merge() makes nothing of this base model, or its adapter has no GGUF form.")
+            not_run("merge() does not know this base model, or its adapter has no GGUF form.")
 
     def test_it_refuses_to_dequantize_what_is_no_model(
         self, tmde_available: TrainingBackend, tmde_data_dir: Path

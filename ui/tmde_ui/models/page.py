@@ -75,7 +75,7 @@ class ModelsPage:
         await self._get.refill()
 
     async def _fill(self) -> None:
-        bases = await self._services.models.list()
+        bases = await self._services.models.list(quick=True)
         adapters = await self._services.lora.list()
         self._roles = self._services.settings.roles
         self._pickers.fill(bases)
