@@ -88,7 +88,7 @@ TAUGHT = FineTuneConfig(
 )  # fmt: skip
 BRIEF = """
 [roles.proposer]
-max_tokens = 48
+max_tokens = 16
 [supervisor]
 niceness = 0
 """

@@ -136,7 +136,11 @@ def _mark_labels(marks: Sequence[Mark], place: Place) -> str:
 
 
 def _finite(points: Iterable[Point]) -> list[Point]:
-    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    return [point for point in points if _is_finite(point)]
+
+
+def _is_finite(point: Point) -> bool:
+    return math.isfinite(point[0]) and math.isfinite(point[1])
 
 
 def _path(points: Sequence[Point], place: Place) -> str:
@@ -190,7 +194,7 @@ def _spoken(title: str, series: Sequence[Series]) -> str:
     """Return a sentence about the chart: the first and the last value of each line."""
 
     def course(one: Series) -> str:
-        points = _finite(one.points)
-        return f"{one.name} from {points[0][1]:.3g} to {points[-1][1]:.3g}"
+        first, last = (next(filter(_is_finite, points)) for points in (one.points, reversed(one.points)))
+        return f"{one.name} from {first[1]:.3g} to {last[1]:.3g}"
 
     return f"{title}: {'; '.join(map(course, series)) or 'nothing measured yet'}."
