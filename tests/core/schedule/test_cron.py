@@ -365,7 +365,7 @@ def claimed(words: str) -> set[datetime] | None:
     return {day + timedelta(minutes=minute) for day in days if compared(day) for minute in minutes_of_day}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     minute=st.sampled_from(
         ["0", "*", "*/5", "*/7", "*/45", "1-59/2", "5/15", "0,30", "55-59", "10-40/15", "*/90", "07"]
