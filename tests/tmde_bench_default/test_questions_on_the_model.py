@@ -22,7 +22,7 @@ async def test_word_salad_scores_far_below_the_embedded_models_own_answers(servi
 
     async def answer(question):
         request = ChatRequest(
-            model="", messages=proposer_opening(question.query), temperature=0, max_tokens=384, seed=1
+            model="", messages=proposer_opening(question.query), temperature=0, max_tokens=192, seed=1
         )
         return "".join([item.text async for item in runtime.chat(request) if isinstance(item, ChatDelta)])
 

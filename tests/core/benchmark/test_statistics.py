@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tmde_core.benchmark.results import statistics
 from tmde_core.benchmark.results.statistics import (
     adjust_holm,
     bootstrap_interval,
@@ -61,6 +62,13 @@ def test_the_interval_holds_the_difference_and_the_same_answers_give_the_same_in
     assert compared == paired_difference(before, after)
 
 
+@pytest.fixture
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute hundreds of intervals in seconds: with fewer resamples each is a little rougher, and not wider or narrower."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 999)
+
+
+@pytest.mark.usefixtures("_few_resamples")
 def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
     rng = np.random.default_rng(3)
     covered = 0
@@ -157,6 +165,7 @@ def test_the_permutation_p_is_the_exact_one_where_all_exchanges_can_be_counted()
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_few_resamples")
 @pytest.mark.parametrize("questions", [10, 50])
 def test_the_intervals_hold_the_truth_95_times_in_100(questions: int):
     """2,000 synthetic runs: scores as the suites give them, in steps, pressed against 0 and 10."""

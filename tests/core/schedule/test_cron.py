@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -20,46 +20,51 @@ DAYS = 3 * 365 + 1
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata")
 
 
+Clock = tuple[int, int, int, int, int]
+"""Minute, hour, day, month, weekday."""
+
+
 @cache
-def minutes(zone: str) -> list[tuple[datetime, tuple[int, int, int, int, int], bool]]:
-    """Every quarter-hour of three years as an instant, its wall clock (minute, hour, day, month, weekday), and whether it repeats."""
+def minutes(zone: str) -> list[tuple[datetime, datetime, Clock, bool]]:
+    """Every quarter-hour of three years: the instant, what the clocks on the wall show, and whether they show it again."""
     found = []
     for step in range(DAYS * 96):
         instant = START + timedelta(minutes=15 * step)
         local = instant.astimezone(ZoneInfo(zone))
-        clock = (local.minute, local.hour, local.day, local.month, local.isoweekday() % 7)
-        found.append((instant, clock, bool(local.fold)))
+        found.append((instant, local.replace(tzinfo=None), clock_of(local), bool(local.fold)))
     return found
+
+
+def clock_of(local: datetime) -> Clock:
+    return (local.minute, local.hour, local.day, local.month, local.isoweekday() % 7)
 
 
 def oracle(fields: tuple[str, str, str, str, str], zone: str) -> list[datetime]:
     """Walk over all quarter-hours; times that the clocks skip are added at the first one after the gap."""
-    minute, hour, day, month, weekday = fields
+    every_minute, every_hour, every_day, every_month, every_weekday = (
+        frozenset(range(60) if text == "*" else map(int, text.split(","))) for text in fields
+    )
+    either = fields[2] != "*" and fields[4] != "*"
 
-    def allowed(text: str, value: int) -> bool:
-        return text == "*" or str(value) in text.split(",")
+    def due(clock: Clock) -> bool:
+        minute, hour, day, month, weekday = clock
+        if minute not in every_minute or hour not in every_hour or month not in every_month:
+            return False
+        of_month, of_week = day in every_day, weekday in every_weekday
+        return of_month or of_week if either else of_month and of_week
 
-    def due(clock: tuple[int, int, int, int, int]) -> bool:
-        of_month, of_week = allowed(day, clock[2]), allowed(weekday, clock[4])
-        either = day != "*" and weekday != "*"
-        right_day = of_month or of_week if either else of_month and of_week
-        return allowed(minute, clock[0]) and allowed(hour, clock[1]) and allowed(month, clock[3]) and right_day
-
-    found = []
-    tz = ZoneInfo(zone)
+    found: list[datetime] = []
+    quarter = timedelta(minutes=15)
     before: datetime | None = None
-    for instant, clock, repeated in minutes(zone):
-        local = instant.astimezone(tz)
-        wall = local.replace(tzinfo=None)
-        if before is not None and wall - before > timedelta(minutes=15):
-            skipped = before + timedelta(minutes=15)
+    for instant, wall, clock, repeated in minutes(zone):
+        if before is not None and wall - before > quarter:
+            skipped = before + quarter
             while skipped < wall:
-                gone = (skipped.minute, skipped.hour, skipped.day, skipped.month, skipped.isoweekday() % 7)
-                if due(gone) and instant not in found[-1:]:
+                if due(clock_of(skipped)) and instant not in found[-1:]:
                     found.append(instant)
-                skipped += timedelta(minutes=15)
+                skipped += quarter
         before = wall
-        if due(clock) and (hour == "*" or not repeated) and instant not in found[-1:]:
+        if due(clock) and (fields[1] == "*" or not repeated) and instant not in found[-1:]:
             found.append(instant)
     return found
 
@@ -230,13 +235,20 @@ def test_every_way_of_writing_a_field_means_what_it_means_in_cron(minute, hour, 
     texts = [text for text, _ in (minute, hour, day, month, weekday)]
     either = not texts[2].startswith("*") and not texts[4].startswith("*")
 
-    def due(moment: datetime) -> bool:
-        of_month, of_week = moment.day in day[1], moment.isoweekday() % 7 in weekday[1]
-        right_day = of_month or of_week if either else of_month and of_week
-        return moment.minute in minute[1] and moment.hour in hour[1] and moment.month in month[1] and right_day
+    def comes_due_on(date: datetime) -> bool:
+        of_month, of_week = date.day in day[1], date.isoweekday() % 7 in weekday[1]
+        return date.month in month[1] and (of_month or of_week if either else of_month and of_week)
 
     until = START + timedelta(days=20)
-    oracle = [moment for step in range(1, 20 * 1440 + 1) if due(moment := START + timedelta(minutes=step))]
+    oracle = [
+        moment
+        for date in (START + timedelta(days=number) for number in range(20))
+        if comes_due_on(date)
+        for at in product(sorted(hour[1]), sorted(minute[1]))
+        if (moment := date.replace(hour=at[0], minute=at[1])) > START
+    ]
+    if comes_due_on(until) and 0 in hour[1] and 0 in minute[1]:
+        oracle.append(until)
     try:
         cron = Cron(" ".join(texts), "UTC")
     except InvalidInputError as error:
@@ -321,11 +333,17 @@ def test_every_way_to_write_every_hour_comes_due_in_both_hours_that_the_clocks_r
 
 
 LEAP_YEAR = datetime(2028, 1, 1, tzinfo=UTC)
+SPANS = (((1, 13), (1, 19)), ((2, 26), (3, 4)), ((4, 28), (5, 2)), ((12, 29), (12, 31)))
+"""The days of the year that are compared, as (month, day): every weekday, the 15th, and the ends of long and short months."""
 WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
 
+def compared(moment: datetime) -> bool:
+    return any(first <= (moment.month, moment.day) <= last for first, last in SPANS)
+
+
 def claimed(words: str) -> set[datetime] | None:
-    """Every minute of 2028 at which a schedule comes due if its words are true; None if they only repeat it."""
+    """Every compared minute of 2028 at which a schedule comes due if its words are true; None if they only repeat it."""
     if words.startswith("when `"):
         return None
     days = [LEAP_YEAR + timedelta(days=number) for number in range(366)]
@@ -344,10 +362,10 @@ def claimed(words: str) -> set[datetime] | None:
         step = re.search(r"every (\d+) minutes", words)
         assert step or "every minute" in words, words
         minutes_of_day = [minute for minute in range(1440) if minute % (int(step[1]) if step else 1) == 0]
-    return {day + timedelta(minutes=minute) for day in days for minute in minutes_of_day}
+    return {day + timedelta(minutes=minute) for day in days if compared(day) for minute in minutes_of_day}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     minute=st.sampled_from(
         ["0", "*", "*/5", "*/7", "*/45", "1-59/2", "5/15", "0,30", "55-59", "10-40/15", "*/90", "07"]
@@ -361,5 +379,8 @@ def test_the_words_for_a_schedule_are_true_of_every_time_at_which_it_comes_due(m
     cron = Cron(f"{minute} {hour} {day} {month} {weekday}", "UTC")
     told = claimed(cron.describe())
     if told is not None:
-        due = set(cron.between(LEAP_YEAR - timedelta(minutes=1), LEAP_YEAR + timedelta(days=366, minutes=-1)))
+        due: set[datetime] = set()
+        for first, last in SPANS:
+            begin, end = (LEAP_YEAR.replace(month=month, day=day) for month, day in (first, last))
+            due.update(cron.between(begin - timedelta(minutes=1), end + timedelta(days=1, minutes=-1)))
         assert due == told, cron.describe()

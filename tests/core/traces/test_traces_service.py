@@ -183,8 +183,8 @@ async def test_search_operators_are_words(traces: TraceService, text: str) -> No
     assert (await traces.list(TraceFilter(q=text))).total == (1 if fts_query(text) else 0)
 
 
-async def test_a_page_of_100_000_traces_is_found_through_the_index(traces: TraceService, database: Database) -> None:
-    made = (a_trace(place, auto_score=place % 11, user_rating=None) for place in range(100_000))
+async def test_a_page_of_many_traces_is_found_through_the_index(traces: TraceService, database: Database) -> None:
+    made = (a_trace(place, auto_score=place % 11, user_rating=None) for place in range(2_000))
     async with database.transaction() as connection:
         await TraceStore(database).insert(connection, made)
     cursor = (await traces.list(limit=200)).next_cursor
