@@ -77,8 +77,10 @@ class Installations:
         except ConflictError:
             if not self._backends.is_busy(name):  # a training run may use the packages
                 raise
-            while self._backends.is_busy(name):
+            while True:
                 await asyncio.sleep(POLL_SECONDS)
+                if not self._backends.is_busy(name):
+                    break
             ended = await asyncio.to_thread(self.current, name)
             return ended is None or ended.state != "failed"
         log.info("backends.install_started", backend=name)
