@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -72,9 +72,15 @@ def adapter(job: Path) -> Path:
     return job.parents[2] / "lora-adapters" / job.parent.name
 
 
-def wait_for(job: Path, kind: str, process: subprocess.Popen[bytes]) -> None:
+def begin(job: Path, *, held: bool = False) -> ForkServerProcess:
+    """Begin a run and do not wait for its end."""
+    given, log = command(job, held=held), job.parent / "worker.log"
+    return warm.start(given["args"], log, log, given["env"])
+
+
+def wait_for(job: Path, kind: str, process: ForkServerProcess) -> None:
     while not events(job, kind):
-        assert process.poll() is None, (job.parent / "worker.log").read_text()
+        assert process.exitcode is None, (job.parent / "worker.log").read_text()
         time.sleep(0.01)
 
 
@@ -128,11 +134,10 @@ def test_equal_input_gives_the_same_bits_also_when_killed_and_resumed(tmp_path, 
     assert run(whole) == 0
 
     killed = write_job(tmp_path / "killed", EXAMPLES[:32], EXAMPLES[32:], config)
-    with subprocess.Popen(
-        **command(killed, held=True), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        wait_for(killed, "checkpoint", process)
-        process.kill()
+    process = begin(killed, held=True)
+    wait_for(killed, "checkpoint", process)
+    process.kill()
+    process.join()
     assert not adapter(killed).exists()
     (start,) = list_checkpoints(killed.parent)
     write_job(
@@ -182,14 +187,15 @@ def test_the_run_that_converts_the_embedded_model_trains_the_same_adapter_as_the
 
 def test_sigterm_cancels_and_leaves_no_adapter_and_no_lock(tmp_path, config):
     job = write_job(tmp_path, EXAMPLES * 4, [], msgspec.structs.replace(config, epochs=10, batch_size=1))
-    with subprocess.Popen(**command(job), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_for(job, "progress", process)
-        with (job.parent / "lock").open() as lock, pytest.raises(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        assert msgspec.json.decode((job.parent / "lock").read_bytes())["pid"] == process.pid
-        assert (job.parent / "heartbeat").exists()
-        process.send_signal(signal.SIGTERM)
-    assert process.returncode == 143
+    process = begin(job)
+    wait_for(job, "progress", process)
+    with (job.parent / "lock").open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert msgspec.json.decode((job.parent / "lock").read_bytes())["pid"] == process.pid
+    assert (job.parent / "heartbeat").exists()
+    process.terminate()
+    process.join()
+    assert process.exitcode == 143
     assert [event.type for event in events(job)][-1] == "cancelled"
     assert not list((tmp_path / "lora-adapters").iterdir())
     with (job.parent / "lock").open() as lock:
