@@ -21,7 +21,7 @@ from tmde_core.backends.building import InstallProgress
 from tmde_core.errors import TmdeError
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record, from_json, to_json, utc_now
-from tmde_core.storage.durable import TEMPORARY
+from tmde_core.storage.durable import TEMPORARY, read_small
 from tmde_core.storage.locks import is_locked
 
 __all__ = ["Installation", "InstallationFile", "InstallationState", "read_installation"]
@@ -151,5 +151,5 @@ def read_installation(file: Path, lock: Path) -> Installation | None:
 
 def _read(file: Path) -> Installation | None:
     with contextlib.suppress(OSError, TmdeError):
-        return from_json(file.read_bytes(), Installation)
+        return from_json(read_small(file), Installation)
     return None
