@@ -375,4 +375,4 @@ def test_the_worker_kit_needs_nothing_else():
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     # structlog uses these where they are installed, and works without them.
     optional = {"_distutils_hack", "attr", "greenlet", "pygments", "rich", "typing_extensions", "markdown_it", "mdurl"}
-    assert set(told) - optional == set(service.WORKER_PACKAGES)
+    assert set(told) - optional == set(probing.WORKER_PACKAGES)

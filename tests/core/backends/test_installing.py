@@ -212,3 +212,8 @@ async def test_what_another_process_installs_is_told_with_its_place(environments
         assert backends.describe_wait("mine") == "Waiting for the packages of training: 37 of 60 (torch, 180 MB)."
         assert "37 of 60 (torch, 180 MB). You can work meanwhile." in backends.describe_missing()
     assert backends.describe_wait("mine") == "Waiting for the packages of training."
+
+
+async def test_packages_that_tmde_has_itself_count_as_installed(environments: Make) -> None:
+    found = await Installations(environments(own={"pytest": "1"})).start("mine")
+    assert (found.state, found.error) == ("done", "")
