@@ -22,7 +22,7 @@ from tmde_core.errors import PluginUnavailableError
 from tmde_core.records.base import Record, from_json, to_json
 from tmde_core.resources import lower_priority
 from tmde_core.sdk.environments import STAMP_FILE, VARIABLES, EnvironmentStamp, TorchBuild
-from tmde_core.storage.durable import hash_file, write_atomic
+from tmde_core.storage.durable import hash_file, read_small, write_atomic
 from tmde_core.storage.locks import FileLock
 
 __all__ = ["InstallProgress", "build_environment", "continues_build", "find_python", "locked_packages"]
@@ -239,7 +239,7 @@ def _stamp_of(build: TorchBuild, version: str) -> EnvironmentStamp:
 
 def _is_begun(directory: Path, stamp: EnvironmentStamp) -> bool:
     with contextlib.suppress(Exception):
-        begun = from_json((directory / BUILDING_FILE).read_bytes(), EnvironmentStamp)
+        begun = from_json(read_small(directory / BUILDING_FILE), EnvironmentStamp)
         return begun == stamp and (directory / "bin" / "python").exists()
     return False
 

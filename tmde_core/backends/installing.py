@@ -107,6 +107,8 @@ class Installations:
         await job.begun.wait()
         if not job.told:
             await job.raise_refusal()
+            if self._backends.is_built_in(name):  # nothing to install: it was examined
+                return Installation(name, "", "done", utc_now(), os.getpid())
         found = self.current(name)
         if found is None:
             raise ConflictError(f"The environment of {name} was removed meanwhile.", name=name)

@@ -24,7 +24,7 @@ from tmde_core.backends.building import InstallProgress
 from tmde_core.errors import InstallationCancelledError, TmdeError
 from tmde_core.plugins.records import describe_error
 from tmde_core.records.base import Record, from_json, to_json, utc_now
-from tmde_core.storage.durable import TEMPORARY, write_atomic
+from tmde_core.storage.durable import TEMPORARY, read_small, write_atomic
 from tmde_core.storage.locks import is_locked
 
 __all__ = [
@@ -231,5 +231,5 @@ def _request_of(file: Path) -> Path:
 
 def _read(file: Path, kind: type[T]) -> T | None:
     with contextlib.suppress(OSError, TmdeError):
-        return from_json(file.read_bytes(), kind)
+        return from_json(read_small(file), kind)
     return None

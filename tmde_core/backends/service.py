@@ -18,6 +18,7 @@ from tmde_core.backends.building import (
     locked_packages,
 )
 from tmde_core.backends.driver import choose_build, find_driver
+from tmde_core.backends.probing import probe
 from tmde_core.backends.progress import (
     Installation,
     InstallationFile,
@@ -37,20 +38,15 @@ from tmde_core.plugins import Plugins
 from tmde_core.plugins.defaults import BackendChoice, choose_backend
 from tmde_core.plugins.making import context_for, create
 from tmde_core.plugins.records import describe_error
-from tmde_core.records.base import Record, from_json
+from tmde_core.records.base import Record
 from tmde_core.records.runtimes import Availability
-from tmde_core.sdk.environments import Environment, EnvironmentStamp, Lack, ProbeReport, TorchBuild
+from tmde_core.sdk.environments import Environment, EnvironmentStamp, ProbeReport, TorchBuild
 from tmde_core.sdk.training import BackendDescriptor, TrainingBackend
 from tmde_core.settings import Settings
+from tmde_core.storage.durable import storage_errors
 from tmde_core.storage.locks import FileLock, is_locked
 
 __all__ = ["BackendDetails", "BackendEnvironment", "BackendEnvironments", "InstallPlan"]
-
-PROBE_SECONDS = 300.0
-"""The time limit of a probe. The first import of PyTorch from a slow disk takes a minute."""
-
-WORKER_PACKAGES = ("msgspec", "pluggy", "psutil", "structlog")
-"""What the worker kit needs in every environment."""
 
 EnvironmentState = Literal["built-in", "absent", "incomplete", "installed", "foreign"]
 """`built-in`: the workers run in TMDE's own environment. `foreign`: the settings name an interpreter."""
@@ -342,8 +338,9 @@ class BackendEnvironments:
                             have=plan.free_bytes,
                         )
                     python = await asyncio.to_thread(self._python, environment)
-                    log = environment.directory.with_name(f"{name}.install.log")
-                    await build_environment(environment.directory, chosen, python, log, lock, niceness, told)
+                    log = _log_file(environment)
+                    with storage_errors(environment.directory):
+                        await build_environment(environment.directory, chosen, python, log, lock, niceness, told)
                 told(InstallProgress(step="Examining the environment"))
                 return await self._examine(environment)
 
@@ -385,7 +382,7 @@ class BackendEnvironments:
         environment = self._environment(name)
         if environment.is_foreign:
             found = environment.availability()
-            if not os.access(environment.interpreter, os.X_OK):
+            if not environment.has_interpreter:
                 raise PluginUnavailableError(found.reason, name=name)
         elif not environment.is_built_in and environment.stamp() is None:
             now = self._installation(environment)
@@ -409,10 +406,11 @@ class BackendEnvironments:
         environment = self._environment(name)
         with self._locked(environment):
             await self._require_no_run()
-            environment.forget_report()
-            self._installing.pop(name, None)
-            remove_records(_installation_file(environment))
-            return await asyncio.to_thread(_delete, environment.directory)
+            with storage_errors(environment.directory):
+                environment.forget_report()
+                self._installing.pop(name, None)
+                remove_records(_installation_file(environment))
+                return await asyncio.to_thread(_delete, environment.directory)
 
     # ------------------------------------------------------------------------------------------- parts
 
@@ -482,8 +480,10 @@ class BackendEnvironments:
 
     @contextlib.contextmanager
     def _locked(self, environment: Environment) -> Iterator[FileLock]:
-        environment.directory.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock.try_acquire(_lock_file(environment))
+        _require_ordinary(environment, is_changed=True)
+        with storage_errors(environment.directory.parent):
+            environment.directory.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock.try_acquire(_lock_file(environment))
         if lock is None:
             raise ConflictError(self._describe_holder(environment))
         with lock:
@@ -522,50 +522,50 @@ class BackendEnvironments:
                 del self._installing[environment.name]
 
     async def _examine(self, environment: Environment) -> ProbeReport:
-        report = await _probe(environment)
-        await asyncio.to_thread(environment.keep_report, report)
+        _require_ordinary(environment, is_changed=False)
+        report = await probe(environment)
+        with storage_errors(environment.probed_file):
+            await asyncio.to_thread(environment.keep_report, report)
         return report
-
-
-async def _probe(environment: Environment) -> ProbeReport:
-    """Run the probe and return its report. A probe that fails is a report too."""
-    process = await asyncio.create_subprocess_exec(
-        *environment.argv(environment.spec.probe),
-        env={**os.environ, **environment.variables},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            out, errors = await process.communicate()
-    except TimeoutError:
-        return _failed(
-            f"its probe gave no answer in {PROBE_SECONDS:.0f} s", "Look whether the driver hangs: `nvidia-smi`."
-        )
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    lines = out.decode(errors="replace").strip().splitlines()
-    with contextlib.suppress(Exception):
-        return from_json(lines[-1].encode(), ProbeReport)
-    last = next(iter(reversed(errors.decode(errors="replace").strip().splitlines())), f"exit {process.returncode}")
-    if any(f"No module named '{name}'" in last for name in WORKER_PACKAGES):
-        return _failed(last, f"Install {', '.join(WORKER_PACKAGES)} into this environment.")
-    return _failed(last, f"Install it anew: `tmde backends remove {environment.name}`, then install.")
 
 
 def _lock_file(environment: Environment) -> Path:
     return environment.directory.with_name(f".{environment.name}.lock")
 
 
+def _log_file(environment: Environment) -> Path:
+    return environment.directory.with_name(f"{environment.name}.install.log")
+
+
 def _installation_file(environment: Environment) -> Path:
     return environment.directory.with_name(f"{environment.name}.progress.json")
 
 
-def _failed(why: str, remedy: str) -> ProbeReport:
-    return ProbeReport(python="", lacks=(Lack(what=f"The environment does not work: {why}.", remedy=remedy),))
+def _require_ordinary(environment: Environment, *, is_changed: bool) -> None:
+    """Raise an error if something else lies where TMDE keeps the files of an environment.
+
+    TMDE writes and deletes nothing through a link: the link may lead out of the data directory.
+
+    Args:
+        environment: the environment.
+        is_changed: whether the environment's directory is written or deleted. One that a link names can be used.
+    """
+    directory, envs = environment.directory, environment.directory.parent
+    files = [environment.probed_file]
+    if is_changed:
+        files += [_lock_file(environment), _installation_file(environment), _log_file(environment)]
+    wrong = [file for file in files if os.path.lexists(file) and (file.is_symlink() or not file.is_file())]
+    if os.path.lexists(envs) and not envs.is_dir():
+        wrong = [envs]
+    elif is_changed and os.path.lexists(directory) and (directory.is_symlink() or not directory.is_dir()):
+        wrong.insert(0, directory)
+    if wrong:
+        what = "a link" if wrong[0].is_symlink() else "a directory" if wrong[0].is_dir() else "no directory of TMDE's"
+        if wrong[0] in files and what.startswith("no"):
+            what = "no ordinary file"
+        raise ConflictError(
+            f"{wrong[0]} is {what}, so TMDE leaves it as it is. Move it away, then try again.", name=environment.name
+        )
 
 
 def _is_current(environment: Environment, build: TorchBuild) -> bool:
@@ -585,6 +585,8 @@ def _is_training(runs: Path) -> bool:
 def _delete(directory: Path) -> int:
     """Delete a directory. It is renamed first, because a partly deleted environment must not look complete."""
     doomed = directory.with_name(f".{directory.name}.removed")
+    if doomed.is_symlink() or doomed.is_file():
+        doomed.unlink()
     shutil.rmtree(doomed, ignore_errors=True)
     try:
         directory.rename(doomed)

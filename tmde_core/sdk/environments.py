@@ -25,7 +25,7 @@ from tmde_core.errors import TmdeError
 from tmde_core.records.base import Record, from_json, to_json
 from tmde_core.records.runtimes import Availability
 from tmde_core.sdk.context import PluginContext, PluginSettings
-from tmde_core.storage.durable import hash_file, write_atomic
+from tmde_core.storage.durable import hash_file, read_small, write_atomic
 
 __all__ = [
     "ENVIRONMENTS_DIR",
@@ -245,8 +245,9 @@ class Environment:
         if self.is_built_in:
             self.interpreter = Path(sys.executable)
         else:
-            self.interpreter = Path(python).expanduser() if python else self.directory / "bin" / "python"
-        self._probed_file = self.directory.with_name(f"{name}.probe.json")
+            self.interpreter = _expand(python) if python else self.directory / "bin" / "python"
+        self.probed_file = self.directory.with_name(f"{name}.probe.json")
+        """Holds the last report of the probe."""
 
     @classmethod
     def of(cls, context: PluginContext[Any], name: str, spec: EnvironmentSpec) -> Environment:
@@ -280,26 +281,26 @@ class Environment:
     def stamp(self) -> EnvironmentStamp | None:
         """Return the stamp of the environment in the data directory; None if it is absent or incomplete."""
         with contextlib.suppress(OSError, TmdeError):
-            return from_json((self.directory / STAMP_FILE).read_bytes(), EnvironmentStamp)
+            return from_json(read_small(self.directory / STAMP_FILE), EnvironmentStamp)
         return None
 
     def report(self) -> ProbeReport | None:
         """Return the last report of the probe; None if this interpreter was not probed yet."""
         with contextlib.suppress(OSError, TmdeError):
-            probed = from_json(self._probed_file.read_bytes(), _Probed)
+            probed = from_json(read_small(self.probed_file), _Probed)
             if (probed.interpreter, probed.stamp) == (str(self.interpreter), self._own_stamp()):
                 return probed.report
         return None
 
     def keep_report(self, report: ProbeReport) -> None:
         """Store a report of the probe."""
-        self._probed_file.parent.mkdir(parents=True, exist_ok=True)
+        self.probed_file.parent.mkdir(parents=True, exist_ok=True)
         probed = _Probed(interpreter=str(self.interpreter), stamp=self._own_stamp(), report=report)
-        write_atomic(self._probed_file, to_json(probed))
+        write_atomic(self.probed_file, to_json(probed))
 
     def forget_report(self) -> None:
         """Delete the stored report."""
-        self._probed_file.unlink(missing_ok=True)
+        self.probed_file.unlink(missing_ok=True)
 
     def availability(self) -> Availability:
         """Return whether workers can run here, from the files and the last report alone.
@@ -314,10 +315,10 @@ class Environment:
                 reason="Its packages are not installed yet. A run waits for them; "
                 f"`tmde backends install {self.name}` installs them now.",
             )
-        if self.is_foreign and not os.access(self.interpreter, os.X_OK):
+        if self.is_foreign and (why := self._describe_wrong_interpreter()):
             return Availability(
                 ok=False,
-                reason=f"The interpreter {self.interpreter} of the setting backends.{self.name}.python does not exist.",
+                reason=f"The interpreter {_shorten(self.interpreter)} of the setting backends.{self.name}.python {why}.",
             )
         if not self.is_foreign and self.stamp() is None:
             state = "is not complete" if self.directory.exists() else "is not installed"
@@ -342,6 +343,20 @@ class Environment:
             return (str(self.interpreter), "-m", module, *arguments)
         return worker_argv(self.spec.package, module, *arguments, interpreter=str(self.interpreter))
 
+    @property
+    def has_interpreter(self) -> bool:
+        """Whether there is a program where the interpreter should be."""
+        return not self._describe_wrong_interpreter()
+
+    def _describe_wrong_interpreter(self) -> str:
+        if not self.interpreter.is_absolute():  # it would depend on where a process was started
+            return "is no absolute path"
+        if "\0" in str(self.interpreter) or not self.interpreter.exists():
+            return "does not exist"
+        if not self.interpreter.is_file() or not os.access(self.interpreter, os.X_OK):
+            return "is no program"
+        return ""
+
     def _own_stamp(self) -> EnvironmentStamp | None:
         return None if self.is_foreign or self.is_built_in else self.stamp()
 
@@ -356,6 +371,19 @@ def worker_argv(package: str, module: str, *arguments: str, interpreter: str = "
         raise ModuleNotFoundError(f"There is no package {package}.")
     directory = next(iter(found.submodule_search_locations))
     return (interpreter or sys.executable, str(_START), str(Path(directory).absolute()), module, *arguments)
+
+
+def _expand(path: str) -> Path:
+    """Return a path in which `~` stands for a home directory. A home that is unknown stays as it is written."""
+    with contextlib.suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def _shorten(path: Path) -> str:
+    """Return a path that people have written, without control characters."""
+    text = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(path))
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def _has(package: str, lowest: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,22 @@ def write_atomic(file: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
         sync_directory(file.parent)
+
+
+def read_small(file: Path, limit: int = 2**20) -> bytes:
+    """Return the content of a small file that another process wrote.
+
+    Reading a named pipe would wait for ever, and a huge file would fill the memory.
+
+    Raises:
+        OSError: it cannot be read, is no ordinary file, or has more bytes than `limit`.
+    """
+    # O_NONBLOCK: opening a named pipe would wait until its other end is opened.
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+        found = os.fstat(opened.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+            raise OSError(errno.EINVAL, "This is no small file", str(file))
+        return opened.read(limit)
 
 
 def hash_file(file: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tmde_core.backends import service
+from tmde_core.backends import probing, service
 from tmde_core.backends.building import InstallProgress, locked_packages
 from tmde_core.backends.driver import Driver
 from tmde_core.errors import ConflictError, InsufficientStorageError, InvalidInputError, PluginUnavailableError
@@ -165,6 +165,106 @@ async def test_an_interpreter_that_does_not_exist_is_named(environments):
         await backends.doctor("mine")
 
 
+@pytest.mark.parametrize(
+    ("python", "why"),
+    [
+        ("FOLDER", "is no program"),
+        ("FOLDER/text", "is no program"),
+        ("FOLDER/loop", "does not exist"),
+        ("venv/bin/python", "is no absolute path"),
+        ("~nobody-of-this-name/python", "is no absolute path"),
+        ("/a\0b", "does not exist"),
+    ],
+)
+async def test_what_is_no_interpreter_is_refused_in_a_sentence(environments, tmp_path, python, why):
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "loop").symlink_to("loop")
+    backends = environments(python=python.replace("FOLDER", str(tmp_path)))
+    with pytest.raises(
+        PluginUnavailableError, match=rf"The interpreter .* of the setting backends\.mine\.python {why}"
+    ):
+        await backends.doctor("mine")
+    assert why in backends.find("mine").availability.reason
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("no program at all", "cannot be run"),
+        ("#!/no/such/shell", "cannot be run"),
+        ("#!/bin/sh\nexit 0", "printed no report (exit code 0)"),
+        ("#!/bin/sh\necho '[]'; sleep 1000 & exit 3", "printed no report (exit code 3)"),
+        ("#!/bin/sh\nhead -c 3000000 /dev/zero | tr '\\0' x >&2; exit 3", "xxxx…"),
+        ("#!/bin/sh\nprintf '\\033[31mred\\007' >&2; exit 3", "[31mred."),
+        ("#!/bin/sh\nyes", "printed more than 16 MB"),
+    ],
+)
+async def test_a_program_that_is_no_python_is_a_short_report_that_says_what_to_do(environments, tmp_path, program, why):
+    """Nothing hangs, although a child of the program keeps its output open."""
+    python = tmp_path / "python"
+    python.write_text(program)
+    python.chmod(0o755)
+    lack = (await environments(python=str(python)).doctor("mine")).lacks[0]
+    assert why in lack.what
+    assert len(lack.what) < 500
+    assert lack.what.isprintable()
+    assert lack.remedy == "Name another interpreter in the setting backends.mine.python, or remove this setting."
+
+
+async def test_a_probe_without_an_answer_is_ended_with_its_children(environments, tmp_path, monkeypatch):
+    monkeypatch.setattr(probing, "PROBE_SECONDS", 0.5)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nsleep 1000 & echo $! >{tmp_path / 'child'}\nwait")
+    python.chmod(0o755)
+    report = await environments(python=str(python)).doctor("mine")
+    assert "gave no answer" in report.lacks[0].what
+    child = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
+    assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+LEAVE = "so TMDE leaves it as it is. Move it away"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "mine", ".mine.lock", "mine.progress.json", "mine.install.log", "mine.probe.json"]
+)
+@pytest.mark.parametrize("kind", ["link", "other"])
+async def test_nothing_is_written_or_deleted_through_what_lies_in_the_place_of_an_environment(
+    environments, tmp_path, name, kind
+):
+    outside = tmp_path / "outside"
+    (outside / "folder").mkdir(parents=True)
+    (outside / "file").write_text("kept")
+    place = tmp_path / "data" / "envs" / name if name else tmp_path / "data" / "envs"
+    place.parent.mkdir(parents=True)
+    is_folder = name in ("", "mine")
+    if kind == "link":
+        place.symlink_to(outside / ("folder" if name == "mine" else "file"))
+    elif is_folder:
+        place.write_text("a file")
+    else:
+        place.mkdir()
+    backends = environments()
+    backends.list()
+    for act in (backends.install, backends.remove):
+        with pytest.raises(ConflictError, match=LEAVE):
+            await act("mine")
+    assert (outside / "file").read_text() == "kept"
+    assert not list((outside / "folder").iterdir())
+    assert os.path.lexists(place)
+
+
+def test_pipes_and_huge_files_in_the_place_of_records_count_as_absent(environments, tmp_path):
+    envs = tmp_path / "data" / "envs"
+    (envs / "mine").mkdir(parents=True)
+    os.mkfifo(envs / "mine" / STAMP_FILE)
+    os.mkfifo(envs / "mine.progress.json")
+    with (envs / "mine.probe.json").open("wb") as file:
+        file.truncate(2**40)
+    found = environments().find("mine")
+    assert (found.state, found.report, found.installation) == ("incomplete", None, None)
+
+
 async def test_a_probe_that_fails_is_a_report_with_the_reason(environments, tmp_path):
     backends = environments(python=sys.executable)
     (tmp_path / "plugin" / "tiny_plugin" / "probe.py").write_text("raise RuntimeError('the card is on fire')")
@@ -275,4 +375,4 @@ def test_the_worker_kit_needs_nothing_else():
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     # structlog uses these where they are installed, and works without them.
     optional = {"_distutils_hack", "attr", "greenlet", "pygments", "rich", "typing_extensions", "markdown_it", "mdurl"}
-    assert set(told) - optional == set(service.WORKER_PACKAGES)
+    assert set(told) - optional == set(probing.WORKER_PACKAGES)

@@ -281,6 +281,11 @@ async def test_what_another_process_installs_is_told_with_its_place(environments
     assert backends.describe_wait("mine") == "Waiting for the packages of training."
 
 
+async def test_packages_that_tmde_has_itself_count_as_installed(environments: Make) -> None:
+    found = await Installations(environments(own={"pytest": "1"})).start("mine")
+    assert (found.state, found.error) == ("done", "")
+
+
 async def test_a_server_goes_on_with_what_a_killed_process_left_unfinished(environments: Make, envs: Path, monkeypatch):
     """The pip of a killed server holds the lock until it ends. Then the new server installs the rest."""
     monkeypatch.setattr(installing, "POLL_SECONDS", 0.01)

@@ -18,7 +18,7 @@ import msgspec
 from tmde_core.errors import ConflictError, InsufficientStorageError
 from tmde_core.records.base import Record, to_json, utc_now
 from tmde_core.records.runtimes import Availability
-from tmde_core.storage.durable import storage_errors
+from tmde_core.storage.durable import read_small, storage_errors
 from tmde_core.storage.locks import FileLock, is_locked
 
 WORKER_FILE = "worker.lock"
@@ -76,7 +76,7 @@ def find_worker(data_dir: Path) -> WorkerPresence | None:
     try:
         if not is_locked(path):
             return None
-        return msgspec.json.decode(path.read_bytes(), type=WorkerPresence)
+        return msgspec.json.decode(read_small(path), type=WorkerPresence)
     except (OSError, InsufficientStorageError):
         return None
     except msgspec.MsgspecError:
