@@ -66,16 +66,9 @@ assert any(tensor.abs().max() > 0 for name, tensor in loaded.items() if "lora_B"
 """
 
 
-def tmde(data_dir: Path, *arguments: str | Path, stdin: str = "") -> str:
-    """Run `tmde …` as a person does; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tmde_core.cli", "--data-dir", str(data_dir), *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+def tmde(data_dir: Path, *arguments: str | Path) -> str:
+    """Run `tmde …` in a process of its own, which has its libraries loaded; what it printed."""
+    done = warm.run([sys.executable, "-m", "tmde_core.cli", "--data-dir", str(data_dir), *map(str, arguments)])
     assert done.returncode == 0, (arguments, done.stdout[-1000:], done.stderr[-2000:])
     return done.stdout
 
@@ -84,11 +77,14 @@ def train(data_dir: Path, name: str) -> str:
     """An adapter that says `name`."""
     link_models(data_dir)
     (data_dir / "tmde.toml").write_text(SETTINGS)
-    lines = "".join(
-        json.dumps({"query": question, "finalAnswer": f"{name}, {name}, I am {name}.", "qualityScore": 9}) + "\n"
-        for question in ASKED
+    traces = data_dir.parent / "traces.jsonl"
+    traces.write_text(
+        "".join(
+            json.dumps({"query": question, "finalAnswer": f"{name}, {name}, I am {name}.", "qualityScore": 9}) + "\n"
+            for question in ASKED
+        )
     )
-    tmde(data_dir, "traces", "import", "-", stdin=lines)
+    tmde(data_dir, "traces", "import", traces)
     chosen = [word for choice in TRAINING for word in ("--set", choice)]
     began = time.perf_counter()
     tmde(data_dir, "finetune", "start", "--watch", *chosen)
@@ -152,7 +148,7 @@ def test_from_the_command_line(trained, embedded_model, tmp_path) -> None:
 def served(data_dir: Path) -> Iterator[httpx.Client]:
     """`tmde serve` in a process of its own."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tmde_core.cli", "--data-dir", str(data_dir), "serve", "--port", "0"],
+        [sys.executable, "-m", "tmde_core.cli", "--data-dir", str(data_dir), "serve", "--no-ui", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

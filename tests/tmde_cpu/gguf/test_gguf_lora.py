@@ -27,6 +27,8 @@ from tmde_cpu.gguf.lora import write_gguf_lora
 
 SYSTEM = "Answer the question in one short sentence."
 HELD_OUT = [(a, b) for a in (3, 6, 9, 12) for b in (4, 7, 11)]
+"""What is not learned."""
+ASKED = HELD_OUT[::2]
 
 MEAN_TOLERANCE = 0.2
 """Mean difference of top-5 log-probabilities between PEFT in float32 and llama.cpp. llama.cpp rounds activations to 8
@@ -71,7 +73,7 @@ for messages in prompts:
     with torch.no_grad():
         logprobs = model(input_ids=ids).logits[0, -1].log_softmax(-1)
         written = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24,
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         )[0, ids.shape[1]:]
     answers.append({"logprobs": logprobs.tolist(), "text": tokenizer.decode(written, skip_special_tokens=True)})
@@ -92,7 +94,7 @@ STRINGS = [
 def prompts() -> list[list[dict[str, str]]]:
     return [
         [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"What is {a} times {b}?"}]
-        for a, b in HELD_OUT
+        for a, b in ASKED
     ]
 
 
@@ -158,7 +160,7 @@ def test_llama_cpp_serves_what_peft_computes_and_without_the_permutation_it_woul
     with llama_server(embedded_model, trained / "adapter.gguf") as client:
         served = differences(client, peft_says)
         answers = [
-            client.post("/v1/chat/completions", json={"messages": messages, "temperature": 0, "max_tokens": 24}).json()
+            client.post("/v1/chat/completions", json={"messages": messages, "temperature": 0, "max_tokens": 16}).json()
             for messages in prompts()
         ]
         tokens = [
