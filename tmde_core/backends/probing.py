@@ -47,7 +47,7 @@ async def probe(environment: Environment) -> ProbeReport:
     assert process.stdout is not None
     assert process.stderr is not None
     out, errors = bytearray(), bytearray()
-    reading: asyncio.Future[list[bool]] = asyncio.gather(
+    reading: asyncio.Future[tuple[bool, bool]] = asyncio.gather(
         _read_end(process.stdout, out, process.pid), _read_end(process.stderr, errors, process.pid)
     )
     ending: asyncio.Future[None] = asyncio.ensure_future(_wait_for_exit(process))
