@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from typing import Any
 
 from tmde_core.records.base import from_json
 from tmde_core.sdk.environments import Environment, Lack, ProbeReport
@@ -46,12 +47,13 @@ async def probe(environment: Environment) -> ProbeReport:
     assert process.stdout is not None
     assert process.stderr is not None
     out, errors = bytearray(), bytearray()
-    reading = asyncio.gather(
+    reading: asyncio.Future[tuple[bool, bool]] = asyncio.gather(
         _read_end(process.stdout, out, process.pid), _read_end(process.stderr, errors, process.pid)
     )
-    ending = asyncio.ensure_future(_wait_for_exit(process))
+    ending: asyncio.Future[None] = asyncio.ensure_future(_wait_for_exit(process))
+    both: set[asyncio.Future[Any]] = {reading, ending}
     try:
-        done, _ = await asyncio.wait({reading, ending}, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(both, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if not done:
             return _failed(
                 environment,
@@ -59,12 +61,12 @@ async def probe(environment: Environment) -> ProbeReport:
                 "Look whether the driver hangs: `nvidia-smi`.",
             )
         _kill(process.pid)  # what it has started and left behind
-        await asyncio.wait({reading, ending}, timeout=DRAIN_SECONDS)
+        await asyncio.wait(both, timeout=DRAIN_SECONDS)
         if reading.done() and not all(reading.result()):
             return _failed(environment, f"its probe printed more than {MAX_BYTES // 2**20} MB, and no report")
     finally:
         _kill(process.pid)
-        await asyncio.wait({reading, ending}, timeout=DRAIN_SECONDS)
+        await asyncio.wait(both, timeout=DRAIN_SECONDS)
         reading.cancel()
         ending.cancel()
     return _read_report(environment, bytes(out), bytes(errors), process.returncode)
