@@ -165,6 +165,7 @@ class Engine:
                     }
                     for hit in self.found
                 ],
+                "adapterId": self.adapter.id if self.adapter else None,
                 "ms": took,
             },
         )

@@ -43,6 +43,12 @@ def test_tokens_add_up_and_the_phase_follows_the_speaker():
     assert [use.name for use in state.templates] == ["Proof"]
 
 
+def test_the_adapter_is_the_one_that_takes_part_and_not_the_active_one():
+    start, (_, found), *rest = BEGINNING
+    state = from_log(DEBATE, events(start, ("retrieval", {**found, "adapterId": None}), *rest))
+    assert state.adapter_id is None
+
+
 def test_a_thought_that_looked_like_an_answer_moves_to_its_place():
     revised = ("revised", {"role": "proposer", "round": 1, "text": "It is", "thought": "Because."})
     more = ("token", {"role": "proposer", "round": 1, "text": " so."})

@@ -182,6 +182,7 @@ def _start(state: Transcript, data: Mapping[str, Any]) -> None:
 
 def _retrieval(state: Transcript, data: Mapping[str, Any]) -> None:
     state.retrieved = True
+    state.adapter_id = data.get("adapterId", state.adapter_id)  # decided by now; old logs do not say it
     state.templates = [TemplateUse(found["name"], str(found["id"])) for found in data.get("templates", ())]
 
 

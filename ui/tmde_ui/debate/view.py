@@ -145,9 +145,11 @@ class DebateView:
         state = self._state
         self._about.clear()
         with self._about:
-            if state.adapter_id:
+            # Before the templates are chosen, it is not decided whether the active adapter takes part.
+            is_decided = state.retrieved or state.phase == "ended"
+            if is_decided and state.adapter_id:
                 Tag("span", capital(name_of(state.adapter_id)), "chip accent", title=state.adapter_id)
-            elif state.models or state.phase == "ended":
+            elif is_decided:
                 Tag("span", "Base model", "chip")
             if state.templates:
                 Tag("span", "Method:" if len(state.templates) == 1 else "Methods:")

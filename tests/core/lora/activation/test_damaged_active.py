@@ -68,7 +68,9 @@ async def test_the_base_model_answers_a_debate_and_the_debate_says_why(services,
     debate = await services.debates.start("What is two and two?", DebateConfig(max_rounds=1))
     ended = await services.debates.wait(debate.id)
     log = await services.debates.events(debate.id)
-    warnings = [one async for one in log.follow(0) if one.type == "warning"]
+    told = [one async for one in log.follow(0)]
+    warnings = [one for one in told if one.type == "warning"]
+    assert [one.data["adapterId"] for one in told if one.type == "retrieval"] == [None]
     assert any(
         f"{str(identity)[:8]} does not take part, the base model answers" in one.data["detail"] for one in warnings
     )
