@@ -165,7 +165,6 @@ class Engine:
                     }
                     for hit in self.found
                 ],
-                "adapterId": self.adapter.id if self.adapter else None,
                 "ms": took,
             },
         )
@@ -177,7 +176,9 @@ class Engine:
         proposals = Conversation(await self._opening(proposer))
         critiques: Conversation | None = None
         for number in range(1, self.debate.max_rounds + 1):
-            self.log.append("round_start", {"round": number})
+            self.log.append(
+                "round_start", {"round": number, "adapterId": proposer.adapter.id if proposer.adapter else None}
+            )
             try:
                 proposal = await proposer.speak(proposals, number, self._teller("proposer", number))
             except OnlyThoughtError as error:

@@ -44,8 +44,7 @@ def test_tokens_add_up_and_the_phase_follows_the_speaker():
 
 
 def test_the_adapter_is_the_one_that_takes_part_and_not_the_active_one():
-    start, (_, found), *rest = BEGINNING
-    state = from_log(DEBATE, events(start, ("retrieval", {**found, "adapterId": None}), *rest))
+    state = from_log(DEBATE, events(*BEGINNING[:2], ("round_start", {"round": 1, "adapterId": None})))
     assert state.adapter_id is None
 
 

@@ -182,7 +182,6 @@ def _start(state: Transcript, data: Mapping[str, Any]) -> None:
 
 def _retrieval(state: Transcript, data: Mapping[str, Any]) -> None:
     state.retrieved = True
-    state.adapter_id = data.get("adapterId", state.adapter_id)  # decided by now; old logs do not say it
     state.templates = [TemplateUse(found["name"], str(found["id"])) for found in data.get("templates", ())]
 
 
@@ -193,6 +192,7 @@ def _warning(state: Transcript, data: Mapping[str, Any]) -> None:
 def _round_start(state: Transcript, data: Mapping[str, Any]) -> None:
     state.exchange(data["round"])
     state.phase = "proposing"
+    state.adapter_id = data.get("adapterId", state.adapter_id)  # old logs do not say it
 
 
 def _token(state: Transcript, data: Mapping[str, Any]) -> None:

@@ -93,7 +93,7 @@ class DebateView:
     async def _on(self, event: Event) -> None:
         self._paint()
         self._draw_steps()
-        if event.type == "retrieval":
+        if event.type in ("retrieval", "round_start"):
             self._draw_about()
         elif event.type == "round_end":
             await self._settle(event.data["round"])
@@ -145,8 +145,8 @@ class DebateView:
         state = self._state
         self._about.clear()
         with self._about:
-            # Before the templates are chosen, it is not decided whether the active adapter takes part.
-            is_decided = state.retrieved or state.phase == "ended"
+            # Before the first round, it is not decided whether the active adapter takes part.
+            is_decided = bool(state.exchanges) or state.phase == "ended"
             if is_decided and state.adapter_id:
                 Tag("span", capital(name_of(state.adapter_id)), "chip accent", title=state.adapter_id)
             elif is_decided:

@@ -70,7 +70,7 @@ async def test_the_base_model_answers_a_debate_and_the_debate_says_why(services,
     log = await services.debates.events(debate.id)
     told = [one async for one in log.follow(0)]
     warnings = [one for one in told if one.type == "warning"]
-    assert [one.data["adapterId"] for one in told if one.type == "retrieval"] == [None]
+    assert [one.data["adapterId"] for one in told if one.type == "round_start"] == [None]
     assert any(
         f"{str(identity)[:8]} does not take part, the base model answers" in one.data["detail"] for one in warnings
     )
