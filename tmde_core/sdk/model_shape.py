@@ -52,6 +52,10 @@ WITHOUT_GATE = frozenset(
 """Model types whose feed-forward layer has two matrices, because it has no gate."""
 
 
+LARGEST = 10**9
+"""No number of a shape is larger. The files are foreign, and what is computed from them must stay a number."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """The numbers of a model that memory and time depend on."""
@@ -163,8 +167,9 @@ class Shape:
 
     @classmethod
     def _checked(cls, **numbers: Any) -> Shape:
-        if min(numbers[name] for name in ("hidden", "inner", "layers", "attention", "keys", "vocabulary")) < 1:
-            raise ValueError("A number of the shape is missing.")
+        needed = [numbers[name] for name in ("hidden", "inner", "layers", "attention", "keys", "vocabulary")]
+        if min(needed) < 1 or max(*needed, numbers["experts"], numbers["stored"]) > LARGEST:
+            raise ValueError("A number of the shape is missing or out of range.")
         return cls(**numbers)
 
     @property

@@ -108,6 +108,7 @@ def test_the_first_layers_of_a_mixture_may_be_ordinary_and_some_experts_shared(t
         {"n_embd": 64}, [], "text", None, {"text_config": 3}, without("vocab_size"), {**LLAMA, "num_attention_heads": 0},
         {**LLAMA, "hidden_size": "wide"}, {**LLAMA, "hidden_size": -64}, {**LLAMA, "vocab_size": True},
         {**LLAMA, "intermediate_size": ["wide"]}, {**LLAMA, "hidden_size": float("inf")},
+        {**LLAMA, "hidden_size": 1e300}, {**LLAMA, "num_hidden_layers": 10**400}, {**LLAMA, "num_local_experts": 10**12},
     ],
 )  # fmt: skip
 def test_what_is_no_description_of_a_model_has_no_shape(tmp_path, config):
