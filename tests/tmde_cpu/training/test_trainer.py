@@ -109,7 +109,8 @@ def test_a_run_leaves_a_whole_adapter_its_manifest_and_every_step_in_the_log(tmp
     assert len(list_checkpoints(job.parent)) == 2
     (kept,) = read_measured_runs(tmp_path)
     assert (kept.backend, kept.device, kept.quantisation, kept.trial) == ("cpu", "CPU", "32-bit", False)
-    assert kept.memory_ratio == pytest.approx(1.0, abs=0.5), "the libraries are nearly all of it"
+    # The libraries are nearly all of it. Their first import in a new environment, which compiles them, takes more.
+    assert 0.5 < kept.memory_ratio < 2.5
 
 
 def test_peft_itself_loads_the_adapter_and_it_changes_the_model(tmp_path, config):

@@ -111,7 +111,10 @@ def prepare(directory: Path, plugins: Plugins) -> None:
         ("halfway", None),
         ("foreign", LACKING),
     ):
-        spec = mine.environment_spec
+        (build,) = mine.environment_spec.builds
+        spec = msgspec.structs.replace(
+            mine.environment_spec, builds=(msgspec.structs.replace(build, name="cu130", cuda="13.0"), build)
+        )
         plugins.backends.add(
             msgspec.structs.replace(
                 mine,
@@ -126,9 +129,8 @@ def prepare(directory: Path, plugins: Plugins) -> None:
         if name != "foreign":
             (envs / name).mkdir(parents=True)
         if name not in ("foreign", "halfway"):
-            (envs / name / STAMP_FILE).write_bytes(
-                to_json(EnvironmentStamp(build="cu130", lock_sha256="0" * 64, python="3.12"))
-            )
+            stamp = EnvironmentStamp(build="cu130", lock_sha256=hash_file(Path(build.lock)), python="3.12")
+            (envs / name / STAMP_FILE).write_bytes(to_json(stamp))
         if report is not None:
             environment.keep_report(report)
     make_package(directory / "plugin")

@@ -31,6 +31,8 @@ POLL_SECONDS = 0.5
 """The time between two looks at an installation by another process."""
 ALIVE_SECONDS = 2.0
 """The time between two signs of life for the watchdog."""
+MAX_REFUSALS = 3
+"""After so many refusals in a row without another process at work, the run fails with the reason."""
 LINE_SECONDS = 10.0
 """The longest time between two lines on standard output."""
 NO_RUN = "-"
@@ -44,10 +46,16 @@ async def wait(backends: BackendEnvironments, name: str) -> None:
         TmdeError: they cannot be installed; the detail says why.
         PluginUnavailableError: they are installed, but do not work.
     """
+    refused = 0
     while backends.awaits_installation(name):
         try:
             await backends.install(name)
-        except ConflictError:  # another process installs them
+        except ConflictError:
+            # Another process installs them, or has just ended. A refusal that stays has another reason, such as a file
+            # in the way.
+            refused = 0 if backends.is_busy(name) else refused + 1
+            if refused == MAX_REFUSALS:
+                raise
             await asyncio.sleep(POLL_SECONDS)
     await backends.require_working(name)
 

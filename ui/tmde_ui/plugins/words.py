@@ -17,6 +17,9 @@ STATES = {
 }
 """State of an environment → word and kind of chip."""
 
+OUTDATED = "another version of the plugin"
+"""Is in the reason of an environment whose packages are not those of the lock file."""
+
 
 def describe_state(backend: BackendEnvironment) -> tuple[str, str]:
     """Return the word for the state of an environment, and the kind of its chip."""
@@ -32,7 +35,12 @@ def describe_state(backend: BackendEnvironment) -> tuple[str, str]:
 
 
 def describe_hindrance(backend: BackendEnvironment) -> str:
-    """Return why a backend cannot train, unless its report says so; empty if it can or is being installed."""
+    """Return why a backend cannot train, unless its report says so, or that its packages are outdated.
+
+    Empty if it can train, or is being installed.
+    """
+    if backend.state == "installed" and backend.availability.ok and OUTDATED in backend.availability.reason:
+        return "Its packages are those of another version of the plugin. Install again replaces them."
     if backend.availability.ok or (backend.installation is not None and backend.installation.state == "installing"):
         return ""
     if backend.state == "absent":

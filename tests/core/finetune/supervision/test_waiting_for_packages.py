@@ -141,6 +141,9 @@ class Others:
             raise await_packages.ConflictError("It is being installed now.")
         self.installed = True
 
+    def is_busy(self, _: str) -> bool:
+        return True
+
     async def require_working(self, _: str) -> None:
         self.examined = True
 
